@@ -1,0 +1,1 @@
+"""What recorder costs, beside what else one could do; `make bench` prints the table."""

@@ -1,0 +1,48 @@
+"""`python -m benchmarks [section ...]`: measure, and print the table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+
+from benchmarks.harness import Settings, machine, tell
+from benchmarks.table import printed
+
+#: A section is a module with TITLE and rows(settings).
+SECTIONS = ("imports", "commit", "streams", "paced", "saturated", "stalled")
+#: Only when asked for by name.
+EXTRA = ("profile",)
+
+
+def main() -> None:
+    """Every section, or those that were named."""
+    options = _options()
+    settings = Settings(rounds=1 if options.quick else options.rounds, quick=options.quick, seed=options.seed)
+    began = time.monotonic()
+    print(f"Measured on {machine()}.")
+    print(f"Best of {settings.rounds} runs by turns, each in its own process; seed {settings.seed}.\n")
+    for name in options.sections or SECTIONS:
+        section = importlib.import_module(f"benchmarks.{name}")
+        tell(f"{section.TITLE} ...")
+        print(printed(section.TITLE, section.rows(settings)), flush=True)
+    tell(f"{time.monotonic() - began:.0f} s in all")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    names = ", ".join((*SECTIONS, *EXTRA))
+    parser.add_argument(
+        "sections", nargs="*", metavar="section", help=f"{names}; all but the last by default"
+    )
+    parser.add_argument("--quick", action="store_true", help="one short run of each, under a minute")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each side (default 3)")
+    parser.add_argument("--seed", type=int, default=7, help="of the words that are streamed (default 7)")
+    options = parser.parse_args()
+    if unknown := set(options.sections) - {*SECTIONS, *EXTRA}:
+        parser.error(f"there is no section {', '.join(sorted(unknown))}; choose of {names}")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""`python -m benchmarks.child module:function '{"json": "arguments"}'`: one side, its figures as JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+from benchmarks.harness import Missing
+
+
+def main() -> None:
+    """Call the function, print what it returns."""
+    module, _, function = sys.argv[1].partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
+    except Missing as error:
+        found = {"missing": str(error)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

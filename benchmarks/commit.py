@@ -1,0 +1,51 @@
+"""From the callback to COMMIT, as fast as it goes: recorder, raw sqlite3, and the documents' example."""
+
+from __future__ import annotations
+
+from benchmarks.harness import Settings, Side, best, compare, values
+from benchmarks.table import Row, each
+
+TITLE = "Callback to COMMIT, unpaced, SQLite (tokens/s)"
+EXECUTEMANY = "sqlite3 executemany, a row a token keyed by (run, seq), 1000 a transaction, WAL, FULL"
+HEAP = "heap: the same without any key, so that one run is found by reading all"
+EXAMPLE = "example callback of LangChain's documents, a COMMIT a token, sqlite3's defaults"
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Recorder beside the two."""
+    seed = {"seed": settings.seed}
+    few = {**seed, "runs": 200, "tokens": settings.size(400_000, 100_000)}
+    many = {**seed, "runs": 10_000, "tokens": settings.size(600_000, 200_000)}
+    sides = {
+        "raw": Side("benchmarks.peers:executemany", few, folder=True),
+        "heap": Side("benchmarks.peers:executemany", {**few, "keyed": False}, folder=True),
+        "raw many": Side("benchmarks.peers:executemany", many, folder=True),
+        "example": Side("benchmarks.peers:example_callback", {**seed, "tokens": 1_000}, folder=True),
+        "few": Side("benchmarks.ours:callback_to_commit", few, folder=True),
+        "many": Side("benchmarks.ours:callback_to_commit", many, folder=True),
+    }
+    found = compare(sides, settings.rounds)
+    rate = {name: best(runs, "tokens_per_second", max) for name, runs in found.items()}
+    alone = best(found["many"], "tokens_alone_per_second", max)
+
+    def row(name: str, what: str, over: str = "", target: float | None = None) -> Row:
+        ratio = rate[name] / rate[over] if over else 0.0
+        return Row(
+            what,
+            f"{rate[name]:,.0f}/s",
+            each(values(found[name], "tokens_per_second"), ",.0f"),
+            f"{ratio:.2f} x {over}" if over else "",
+            f"at least {target:g} x" if target else "",
+            ratio >= target if target else None,
+        )
+
+    return [
+        row("example", EXAMPLE, "raw"),
+        row("raw", f"raw: {EXECUTEMANY}, 200 runs"),
+        row("heap", HEAP, "raw"),
+        row("few", "recorder, 200 runs", "raw", 5),
+        row("few", "the same, beside heap", "heap"),
+        row("raw many", "raw many: as raw, 10,000 runs"),
+        row("many", f"recorder, 10,000 runs, their begins and ends included (tokens alone {alone:,.0f}/s)",
+            "raw many", 2),
+    ]  # fmt: skip

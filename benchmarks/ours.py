@@ -1,0 +1,136 @@
+"""Recorder's sides: the handler called directly, and our chat model with and without it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from benchmarks.harness import Measured
+from benchmarks.peers import expect
+from benchmarks.workload import percentile, size_on_disk, words
+
+
+def open_history(folder: str, **options: Any) -> Any:
+    """A `ChatHistoryCallback` on a new file in `folder`."""
+    from recorder import ChatHistoryCallback
+
+    return ChatHistoryCallback(f"sqlite:///{database(folder)}", **options)
+
+
+def database(folder: str) -> str:
+    """Path of the file that `open_history` records into."""
+    return str(Path(folder) / "chat_history.db")
+
+
+def openai_model(url: str, callbacks: Any = None) -> Any:
+    """Our chat model."""
+    from recorder.models import ChatOpenAI
+
+    return ChatOpenAI(model="gpt-4o-mini", base_url=url, api_key="any", max_retries=0, callbacks=callbacks)
+
+
+async def model_stream(model: Any) -> AsyncIterator[str]:
+    """The texts of one stream of our model."""
+    from recorder.messages import HumanMessage
+
+    async for chunk in model.astream([HumanMessage("Write me a song about sparkling water.")]):
+        yield chunk.content
+
+
+def start(history: Any, run_id: UUID) -> None:
+    """Begin a run, as a chat model would."""
+    from recorder.messages import HumanMessage
+
+    history.on_chat_model_start({}, [[HumanMessage("Write me a song.")]], run_id=run_id)
+
+
+def end(history: Any, run_id: UUID, text: str) -> None:
+    """End a run, as a chat model would."""
+    from recorder.messages import AIMessage, ChatGeneration, LLMResult
+
+    history.on_llm_end(LLMResult([[ChatGeneration(AIMessage(text))]]), run_id=run_id)
+
+
+def callback_to_commit(folder: str, seed: int, runs: int, tokens: int) -> Measured:
+    """Tokens of many runs by turns, until `close` has returned; begins and ends of the runs included."""
+    history = open_history(folder)
+    ids = [uuid4() for _ in range(runs)]
+    said = words(seed, tokens // runs)
+    began = time.perf_counter()
+    for run_id in ids:
+        start(history, run_id)
+    first = time.perf_counter()
+    token = history.on_llm_new_token
+    for word in said:
+        for run_id in ids:
+            token(word, run_id=run_id)
+    called = time.perf_counter()
+    text = "".join(said)
+    for run_id in ids:
+        end(history, run_id, text)
+    history.close().wait()
+    done = time.perf_counter()
+    sent = len(said) * runs
+    expect(stored_tokens(folder), sent)
+    return {
+        "tokens_per_second": sent / (done - began),
+        "tokens_alone_per_second": sent / (done - first),
+        "calls_per_second": sent / (called - first),
+        "bytes_per_token": size_on_disk(database(folder)) / sent,
+        "commits": history.stats().commits,
+    }
+
+
+def stored_tokens(folder: str) -> int:
+    """How many tokens are in the database."""
+    connection = sqlite3.connect(database(folder))
+    [(count,)] = connection.execute("SELECT coalesce(sum(count), 0) FROM segments")
+    connection.close()
+    return int(count)
+
+
+def one_call(folder: str, seed: int, tokens: int) -> Measured:
+    """`on_llm_new_token` alone: processor time of the calling thread, the loop around it taken off."""
+    history = open_history(folder)
+    ids = [uuid4() for _ in range(200)]
+    for run_id in ids:
+        start(history, run_id)
+    turns = [(word, run_id) for word, run_id in zip(words(seed, tokens), _cycled(ids, tokens), strict=True)]
+    token = history.on_llm_new_token
+    began = time.thread_time_ns()
+    for word, run_id in turns:
+        token(word, run_id=run_id)
+    called = time.thread_time_ns()
+    for word, run_id in turns:
+        _nothing(word, run_id=run_id)
+    empty = time.thread_time_ns()
+    took = _each_call(token, turns)
+    history.close().wait()
+    return {
+        "us": (2 * called - began - empty) / tokens / 1e3,
+        "p50_us": percentile(took, 0.5) / 1e3,
+        "p99_us": percentile(took, 0.99) / 1e3,
+    }
+
+
+def _cycled(ids: list[UUID], count: int) -> list[UUID]:
+    return [run_id for turn in repeat(ids, count // len(ids) + 1) for run_id in turn][:count]
+
+
+def _nothing(word: str, *, run_id: UUID) -> None:
+    """What a call costs that does nothing."""
+
+
+def _each_call(token: Any, turns: list[tuple[str, UUID]]) -> list[int]:
+    """Nanoseconds on the clock of each call, while the writer works beside it."""
+    clock, took = time.perf_counter_ns, []
+    for word, run_id in turns:
+        began = clock()
+        token(word, run_id=run_id)
+        took.append(clock() - began)
+    return took

@@ -1,0 +1,203 @@
+"""200 streams at 50 tokens a second through real sockets: cost, smoothness, promptness, size."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from benchmarks import ours, peers
+from benchmarks.harness import Measured, Settings, Side, best, compare, provider, values
+from benchmarks.peers import expect
+from benchmarks.promptness import Commits
+from benchmarks.table import Row, each
+from benchmarks.workload import cpu_seconds, percentile, size_on_disk
+
+TITLE = "200 streams x 50 tokens/s, paced"
+STREAMS, PACE = 200, 50
+#: Streams begin evenly over so many seconds, as users do.
+RAMP = 1.0
+#: How often the probe of the event loop wants to run (seconds).
+PROBE = 0.005
+
+
+def rows(settings: Settings) -> list[Row]:
+    """The SDK alone, our model alone, and our model with the handler."""
+    tokens = settings.size(PACE * 8, PACE * 3)
+    traffic: dict[str, Any] = {"tokens": tokens, "streams": STREAMS}
+    with provider("--tokens", str(tokens), "--tokens-per-second", str(PACE)) as url:
+        traffic["url"] = url
+        sides = {
+            "sdk": Side("benchmarks.paced:openai_sdk", traffic),
+            "bare": Side("benchmarks.paced:bare", traffic),
+            "tokens": Side("benchmarks.paced:recorded", {**traffic, "capture": "tokens"}, folder=True),
+            "wire": Side("benchmarks.paced:recorded", {**traffic, "capture": "wire"}, folder=True),
+        }
+        found = compare(sides, min(settings.rounds, 2))
+    return [*_cost(found), *_smoothness(found), *_promptness(found), *_size(found)]
+
+
+def _cost(found: dict[str, list[Measured]]) -> list[Row]:
+    sdk = best(found["sdk"], "us")
+    names = {
+        "sdk": "processor time a token: OpenAI SDK, nothing recorded",
+        "bare": "our ChatOpenAI.astream, nothing recorded",
+        "tokens": "with ChatHistoryCallback, tokens recorded",
+        "wire": "with ChatHistoryCallback, tokens and frames recorded",
+    }
+    lines = []
+    for name, what in names.items():
+        ratio = best(found[name], "us") / sdk
+        met = ratio < 0.5 if name == "wire" else None
+        lines.append(
+            Row(
+                what,
+                f"{best(found[name], 'us'):,.1f} us",
+                each(values(found[name], "us")),
+                "" if name == "sdk" else f"{ratio:.3f} x sdk",
+                "" if met is None else "under 0.5 x",
+                met,
+            )
+        )
+    return lines
+
+
+def _smoothness(found: dict[str, list[Measured]]) -> list[Row]:
+    p99 = {name: best(runs, "late_p99_ms") for name, runs in found.items()}
+    added = p99["wire"] - p99["bare"]
+    lines = [
+        Row(
+            f"event loop late, p99: {what}",
+            f"{p99[name]:.2f} ms",
+            each(values(found[name], "late_p99_ms"), ".2f"),
+        )
+        for name, what in {
+            "sdk": "OpenAI SDK",
+            "bare": "ours, nothing recorded",
+            "wire": "ours, recorded",
+        }.items()
+    ]
+    return [*lines, Row("added by recording", f"{added:+.2f} ms", "", "", "under 3 ms", added < 3)]
+
+
+def _promptness(found: dict[str, list[Measured]]) -> list[Row]:
+    p99, interval = best(found["wire"], "commit_p99_ms"), best(found["wire"], "flush_interval_ms")
+    return [
+        Row(
+            f"accepted to committed, p99 (p50 {best(found['wire'], 'commit_p50_ms'):.0f} ms)",
+            f"{p99:.0f} ms",
+            each(values(found["wire"], "commit_p99_ms"), ".0f"),
+            f"{p99 / interval:.2f} x flush_interval",
+            "under 2 x",
+            p99 < 2 * interval,
+        )
+    ]
+
+
+def _size(found: dict[str, list[Measured]]) -> list[Row]:
+    lines = []
+    for name, what, target in (("wire", "tokens and frames", 75), ("tokens", "tokens", 30)):
+        figure = best(found[name], "bytes_per_token")
+        shown = each(values(found[name], "bytes_per_token"))
+        lines.append(
+            Row(
+                f"on disk a token, {what}",
+                f"{figure:.1f} B",
+                shown,
+                "",
+                f"at most {target} B",
+                figure <= target,
+            )
+        )
+    return lines
+
+
+def openai_sdk(**traffic: Any) -> Measured:
+    """The official SDK."""
+    return asyncio.run(drive(peers.openai_client, peers.openai_stream, **traffic))
+
+
+def bare(**traffic: Any) -> Measured:
+    """Our model without a handler."""
+    return asyncio.run(drive(ours.openai_model, ours.model_stream, **traffic))
+
+
+def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
+    """Our model with the handler; its close is part of the cost, not of the commits' times."""
+    commits = Commits()
+    history = ours.open_history(folder, capture=capture)
+
+    def model(url: str) -> Any:
+        return ours.openai_model(url, [history])
+
+    found = asyncio.run(drive(model, ours.model_stream, close=lambda: history.close().wait(), **traffic))
+    sent = traffic["streams"] * traffic["tokens"]
+    expect(ours.stored_tokens(folder), sent)
+    late = commits.late_ms()
+    expect(len(late), sent)
+    return {
+        **found,
+        "commit_p50_ms": percentile(late, 0.5),
+        "commit_p99_ms": percentile(late, 0.99),
+        "flush_interval_ms": history.recorder.config.flush_interval * 1e3,
+        "commits": history.stats().commits,
+        "bytes_per_token": size_on_disk(ours.database(folder)) / sent,
+    }
+
+
+async def drive(
+    make: Callable[[str], Any],
+    stream: Callable[[Any], AsyncIterator[str]],
+    *,
+    url: str,
+    tokens: int,
+    streams: int,
+    work_us: float = 0.0,
+    close: Callable[[], object] = bool,
+) -> Measured:
+    """Read all streams while a probe measures how late the event loop is.
+
+    `work_us` is what the application does with each token: so many microseconds of Python.
+    """
+    model = make(url)
+
+    async def reader(number: int) -> int:
+        await asyncio.sleep(RAMP * number / streams)
+        read = 0
+        async for _ in stream(model):
+            read += 1
+            if work_us:
+                work(work_us)
+        return read
+
+    late: list[float] = []
+    probe = asyncio.create_task(_probe(late))
+    began, at = cpu_seconds(), time.perf_counter()
+    await asyncio.gather(*map(reader, range(streams)))
+    wall = time.perf_counter() - at
+    probe.cancel()
+    close()
+    used = cpu_seconds() - began
+    return {
+        "us": used / (streams * tokens) * 1e6,
+        "cores": used / wall,
+        "late_p50_ms": percentile(late, 0.5) * 1e3,
+        "late_p99_ms": percentile(late, 0.99) * 1e3,
+        "wall_s": wall,
+    }
+
+
+async def _probe(late: list[float]) -> None:
+    clock = time.perf_counter
+    while True:
+        began = clock()
+        await asyncio.sleep(PROBE)
+        late.append(clock() - began - PROBE)
+
+
+def work(microseconds: float) -> None:
+    """Keep the thread busy with Python code."""
+    until = time.perf_counter() + microseconds / 1e6
+    while time.perf_counter() < until:
+        pass

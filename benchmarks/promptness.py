@@ -1,0 +1,33 @@
+"""When tokens were accepted and when they were committed, seen at the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+
+class Commits:
+    """Notes the time at which each batch was committed; made before the recorder is."""
+
+    def __init__(self) -> None:
+        from recorder.store import SqlStore
+
+        self._batches: list[tuple[float, Any]] = []
+        append, batches = SqlStore.append, self._batches
+
+        async def timed(store: SqlStore, batch: Any) -> None:
+            await append(store, batch)
+            batches.append((time.time(), batch))
+
+        SqlStore.append = timed  # type: ignore[method-assign]
+
+    def late_ms(self) -> list[float]:
+        """Milliseconds from each token's arrival, on its run's clock, to its COMMIT."""
+        return [
+            (committed - rows.start.started_at.timestamp()) * 1e3 - token[0] / 1e3
+            for committed, batch in self._batches
+            for rows in batch.runs
+            for segment in rows.segments
+            for token in json.loads(segment.deltas)
+        ]

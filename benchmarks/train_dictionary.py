@@ -1,0 +1,131 @@
+"""Trains the compression dictionary of OpenAI chat frames from made-up streams in the dialects of many providers.
+
+    python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.chat.1.zdict
+
+A dictionary that was released never changes, for rows name it: train a new one under the next number instead.
+The streams are invented here, so that nobody's conversation is in the file; the seed makes it the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+SIZE = 8 * 1024
+STREAMS = 3_000
+SEED = 20261121
+
+WORDS = (
+    " the of and to in a is that for it as with on be by this are or an from at which you can not have was but"
+    " they we one all will use more time has if would so what up out about who get when make like no just him know"
+    " take people into year your good some could them see other than then now look only come its over think also"
+    " data code file function value return class list string error example first following number result user"
+).split(" ")
+MODELS = (
+    "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "gpt-4.1-2025-04-14", "gpt-5-2025-08-07", "o4-mini-2025-04-16",
+    "deepseek-chat", "deepseek-reasoner", "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "anthropic/claude-sonnet-4",
+    "mistral-large-latest", "glm-4.6", "meta-llama/Llama-3.3-70B-Instruct", "qwen3-max",
+)  # fmt: skip
+
+
+def main(target: str) -> None:
+    """Train and write."""
+    chance = random.Random(SEED)
+    samples = [b"".join(stream(chance)) for _ in range(STREAMS)]
+    trained = zstandard.train_dictionary(SIZE, samples, k=256, d=8)
+    Path(target).write_bytes(trained.as_bytes())
+    print(f"{target}: {len(trained.as_bytes())} bytes from {sum(map(len, samples)):,} bytes of frames, seed {SEED}")
+
+
+def stream(chance: random.Random) -> Iterator[bytes]:
+    """A few consecutive frames, as one row holds them."""
+    head, padded, delta_key, extras = dialect(chance)
+    kind = chance.choice(("text", "text", "text", "tool", "reasoning"))
+    if chance.random() < 0.3:
+        role = {"role": "assistant", "content": "", **chance.choice(({}, {"refusal": None}))}
+        yield frame(head, role, extras, None, chance, padded)
+    if kind == "tool" and chance.random() < 0.5:
+        function = {"name": chance.choice(("get_weather", "search", "final_result")), "arguments": ""}
+        call = {"index": 0, "id": "call_" + name(chance, 24), "type": "function", "function": function}
+        yield frame(head, {"tool_calls": [call]}, extras, None, chance, padded)
+    for _ in range(chance.randint(3, 8)):
+        yield frame(head, delta(kind, delta_key, chance), extras, None, chance, padded)
+    if chance.random() < 0.2:
+        yield frame(head, {}, extras, chance.choice(("stop", "tool_calls", "length")), chance, padded)
+        yield usage(head, chance, padded)
+        yield b"data: [DONE]\n\n"
+
+
+def dialect(chance: random.Random) -> tuple[dict[str, Any], bool, str, dict[str, Any]]:
+    """The head of the events, whether they are padded, the key of reasoning, and what stands beside a delta."""
+    made = {
+        "id": "chatcmpl-" + name(chance, 29),
+        "object": "chat.completion.chunk",
+        "created": chance.randint(1_740_000_000, 1_800_000_000),
+        "model": chance.choice(MODELS),
+    }
+    kind = chance.choice(("openai", "openai", "openai", "openrouter", "groq", "deepseek", "plain"))
+    if kind == "openai":
+        made |= {"service_tier": "default", "system_fingerprint": "fp_" + name(chance, 10, string.hexdigits[:16])}
+        return made, chance.random() < 0.7, "reasoning_content", {"logprobs": None}
+    if kind == "openrouter":
+        made = {"id": f"gen-{made['created']}-{name(chance, 20)}", "provider": "OpenAI", **made}
+        return made, False, "reasoning", {"native_finish_reason": None, "logprobs": None}
+    if kind in ("groq", "deepseek"):
+        made |= {"system_fingerprint": "fp_" + name(chance, 10, string.hexdigits[:16])}
+        return made, False, "reasoning" if kind == "groq" else "reasoning_content", {"logprobs": None}
+    return made, False, "reasoning_content", {}
+
+
+def delta(kind: str, reasoning_key: str, chance: random.Random) -> dict[str, Any]:
+    """One piece of an answer."""
+    piece = chance.choice(("", " ")) + chance.choice(WORDS) + chance.choice(("", "", "", ",", ".", "\n"))
+    if kind == "tool":
+        return {"tool_calls": [{"index": 0, "function": {"arguments": chance.choice(('{"', '":"', '"}', piece))}}]}
+    if kind == "reasoning":
+        return {"content": None, reasoning_key: piece} if chance.random() < 0.5 else {reasoning_key: piece}
+    return {"content": piece}
+
+
+def frame(
+    head: dict[str, Any], piece: dict[str, Any], extras: dict[str, Any], finish: str | None, chance: random.Random,
+    padded: bool,
+) -> bytes:  # fmt: skip
+    """One event in the provider's spelling."""
+    choice = {"index": 0, "delta": piece, **extras, "finish_reason": finish}
+    event = {**head, "choices": [choice]}
+    if padded:
+        event |= {"usage": None, "obfuscation": name(chance, chance.randint(1, 14))}
+    return spelled(event)
+
+
+def usage(head: dict[str, Any], chance: random.Random, padded: bool) -> bytes:
+    """The event that counts the tokens."""
+    prompt, answer = chance.randint(5, 5_000), chance.randint(1, 2_000)
+    counts = {
+        "prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+        },
+    }  # fmt: skip
+    return spelled({**head, "choices": [], "usage": counts})
+
+
+def spelled(event: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def name(chance: random.Random, length: int, letters: str = string.ascii_letters + string.digits) -> str:
+    return "".join(chance.choices(letters, k=length))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,259 @@
+"""One run and its handlers: what is bound once, so that a token costs little."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+from uuid import UUID
+
+from recorder.callbacks.handlers import BaseCallbackHandler
+from recorder.callbacks.pending import Call, Pending
+from recorder.errors import ConfigError
+from recorder.messages import BaseMessage, ChatGenerationChunk, GenerationChunk, LLMResult
+from recorder.wire.deltas import Delta
+
+EVENTS = (
+    "on_chat_model_start",
+    "on_llm_start",
+    "on_llm_new_token",
+    "on_stream_frame",
+    "on_chat_new_message",
+    "on_llm_end",
+    "on_llm_error",
+)
+#: The events that LangChain's `ignore_llm` means.
+_LLM_EVENTS = frozenset({"on_llm_start", "on_llm_new_token", "on_llm_end", "on_llm_error"})
+#: Where LangChain's own no-ops live.
+_LANGCHAIN_BASE = "langchain_core.callbacks.base"
+_SPEAKERS = {"user": "Human", "assistant": "AI", "system": "System", "tool": "Tool"}
+
+
+class Dispatch:
+    """The callbacks of one run. Each method returns None, or what to `settle` before going on."""
+
+    __slots__ = (
+        "_calls", "_chat_start", "_frame", "_metadata", "_parent_run_id", "_run_id", "_tags", "_token",
+        "wants_frames", "wants_tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        handlers: Iterable[Any],
+        *,
+        run_id: UUID | str,
+        parent_run_id: UUID | str | None = None,
+        tags: Iterable[str] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._run_id = _uuid(run_id)
+        self._parent_run_id = _uuid(parent_run_id) if parent_run_id else None
+        self._tags = list(tags)
+        self._metadata = metadata or {}
+        self._calls: dict[str, list[Call]] = {name: [] for name in EVENTS}
+        self._chat_start: list[Call] = []
+        for handler in handlers:
+            self._bind(handler)
+        # The two that come with each token.
+        self._token = [(call.method, call) for call in self._calls["on_llm_new_token"]]
+        self._frame = [(call.method, call) for call in self._calls["on_stream_frame"]]
+        #: Whether any handler has `on_llm_new_token`.
+        self.wants_tokens = bool(self._token)
+        #: Whether any handler has `on_stream_frame`.
+        self.wants_frames = bool(self._frame)
+
+    def chat_model_start(
+        self, serialized: dict[str, Any], messages: list[BaseMessage], **kwargs: Any
+    ) -> list[Pending] | None:
+        """A chat model starts with these messages."""
+        return _fire(self._chat_start, serialized, [messages], **self._start_fields(), **kwargs)
+
+    def llm_start(
+        self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any
+    ) -> list[Pending] | None:
+        """A completion model starts with these prompts."""
+        return _fire(self._calls["on_llm_start"], serialized, prompts, **self._start_fields(), **kwargs)
+
+    def new_message(self, message: BaseMessage) -> list[Pending] | None:
+        """A message is new to the conversation."""
+        return _fire(self._calls["on_chat_new_message"], message)
+
+    def stream_frame(self, frame: bytes, at_us: int, deltas: Sequence[Delta]) -> list[Pending] | None:
+        """A wire event came."""
+        pending: list[Pending] | None = None
+        for method, call in self._frame:
+            try:
+                result = method(frame, at_us, deltas, run_id=self._run_id)
+            except Exception as error:
+                call.failed(error, pending)
+            else:
+                if result is not None:
+                    pending = call.keep(result, pending)
+        return pending
+
+    def new_token(
+        self, token: str, chunk: ChatGenerationChunk | GenerationChunk | None = None
+    ) -> list[Pending] | None:
+        """A streamed piece came."""
+        pending: list[Pending] | None = None
+        for method, call in self._token:
+            try:
+                # Written out: a prepared partial or a dict of keywords takes twice as long.
+                result = method(
+                    token,
+                    chunk=chunk,
+                    run_id=self._run_id,
+                    parent_run_id=self._parent_run_id,
+                    tags=self._tags,
+                )
+            except Exception as error:
+                call.failed(error, pending)
+            else:
+                if result is not None:
+                    pending = call.keep(result, pending)
+        return pending
+
+    def llm_end(self, result: LLMResult) -> list[Pending] | None:
+        """The run is over."""
+        return _fire(self._calls["on_llm_end"], result, **self._fields())
+
+    def llm_error(self, error: BaseException, response: LLMResult | None = None) -> list[Pending] | None:
+        """The run failed or was left, with what had come until then."""
+        return _fire(self._calls["on_llm_error"], error, response=response, **self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {"run_id": self._run_id, "parent_run_id": self._parent_run_id, "tags": self._tags}
+
+    def _start_fields(self) -> dict[str, Any]:
+        return {**self._fields(), "metadata": self._metadata}
+
+    def _bind(self, handler: Any) -> None:
+        names = events_of(handler)
+        for name in names:
+            self._calls[name].append(Call(handler, name, getattr(handler, name)))
+        if (start := _chat_start(handler, names)) is not None:
+            self._chat_start.append(start)
+
+
+def _fire(calls: list[Call], *args: Any, **kwargs: Any) -> list[Pending] | None:
+    pending: list[Pending] | None = None
+    for call in calls:
+        try:
+            result = call.method(*args, **kwargs)
+        except Exception as error:
+            call.failed(error, pending)
+        else:
+            if result is not None:
+                pending = call.keep(result, pending)
+    return pending
+
+
+def _uuid(id: UUID | str) -> UUID:
+    return id if isinstance(id, UUID) else UUID(str(id))
+
+
+def _chat_start(handler: Any, names: Sequence[str]) -> Call | None:
+    """How this handler hears of a chat model: by its own method, else by `on_llm_start` with text."""
+    if getattr(handler, "ignore_chat_model", False) is True:
+        return None
+    as_text = partial(_start_as_text, handler.on_llm_start) if "on_llm_start" in names else None
+    if "on_chat_model_start" in names:
+        method = partial(_start_chat, handler.on_chat_model_start, as_text)
+        return Call(handler, "on_chat_model_start", method)
+    return Call(handler, "on_llm_start", as_text) if as_text else None
+
+
+def _start_chat(
+    method: Callable[..., Any], as_text: Callable[..., Any] | None, *args: Any, **kwargs: Any
+) -> Any:
+    """LangChain's rule: a handler that raises NotImplementedError here is told by `on_llm_start`."""
+    try:
+        result = method(*args, **kwargs)
+    except NotImplementedError:
+        return as_text(*args, **kwargs) if as_text else None
+    if inspect.iscoroutine(result):
+        return _start_chat_later(result, as_text and partial(as_text, *args, **kwargs))
+    return result
+
+
+async def _start_chat_later(started: Any, as_text: Callable[[], Any] | None) -> None:
+    try:
+        await started
+    except NotImplementedError:
+        result = as_text() if as_text else None
+        if inspect.isawaitable(result):
+            await result
+
+
+def _start_as_text(
+    llm_start: Callable[..., Any],
+    serialized: dict[str, Any],
+    messages: list[list[BaseMessage]],
+    **kwargs: Any,
+) -> Any:
+    return llm_start(serialized, [buffer_string(each) for each in messages], **kwargs)
+
+
+def buffer_string(messages: Iterable[BaseMessage]) -> str:
+    """The messages as one text, "Human: ..." a line, as LangChain's `get_buffer_string`."""
+    return "\n".join(_line(message) for message in messages)
+
+
+def _line(message: BaseMessage) -> str:
+    calls = getattr(message, "tool_calls", None)
+    return f"{_SPEAKERS.get(message.role, message.role)}: {message.text}{calls or ''}"
+
+
+def events_of(handler: Any) -> list[str]:
+    """The events this handler does something at: methods that are not a base class's no-op."""
+    cls: type = type(handler)
+    names = list(_events_of_class(cls))
+    own = getattr(handler, "__dict__", None) or {}
+    names += [name for name in EVENTS if name in own and name not in names]
+    if hasattr(cls, "__getattr__"):
+        names += [name for name in EVENTS if name not in names and _is_real(name, _found(handler, name))]
+    if getattr(handler, "ignore_llm", False) is True:
+        return [name for name in names if name not in _LLM_EVENTS]
+    return names
+
+
+@lru_cache(maxsize=512)
+def _events_of_class(cls: type) -> tuple[str, ...]:
+    return tuple(name for name in EVENTS if _is_real(name, getattr(cls, name, None)))
+
+
+def _found(handler: Any, name: str) -> Any:
+    method = getattr(handler, name, None)
+    return getattr(method, "__func__", method)
+
+
+def _is_real(name: str, function: Any) -> bool:
+    if not callable(function) or function is getattr(BaseCallbackHandler, name):
+        return False
+    return getattr(function, "__module__", None) != _LANGCHAIN_BASE
+
+
+def handlers_from(callbacks: Any) -> list[Any]:
+    """The handlers of `callbacks=`: None, one handler, a list of them, or a LangChain manager; each once."""
+    if callbacks is None:
+        return []
+    found = getattr(callbacks, "handlers", callbacks)
+    handlers: list[Any] = []
+    for handler in found if isinstance(found, (list, tuple, set)) else [found]:
+        if not any(handler is other for other in handlers):
+            handlers.append(_checked(handler))
+    return handlers
+
+
+def _checked(handler: Any) -> Any:
+    if isinstance(handler, type):
+        raise ConfigError(
+            f"callbacks got the class {handler.__name__} where a handler goes; pass {handler.__name__}(...)"
+        )
+    if not any(callable(getattr(handler, name, None)) for name in EVENTS):
+        raise ConfigError(
+            f"callbacks got {type(handler).__name__} {handler!r:.80}, which is no handler: it has none of "
+            f"{', '.join(EVENTS)}; subclass recorder.callbacks.BaseCallbackHandler"
+        )
+    return handler

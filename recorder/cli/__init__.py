@@ -1,0 +1,149 @@
+"""The command line `recorder`: see a demonstration, and read what was recorded.
+
+Errors that recorder raises are one message on stderr and exit code 1; a wrong usage is exit code 2.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from recorder import __version__
+from recorder.config import DEFAULT_URL
+from recorder.errors import RecorderError
+
+# Each command imports what it needs when it runs: `recorder --help` waits for no SDK and no database.
+
+
+class _Commands(TyperGroup):
+    """The commands, with the errors of recorder told instead of shown as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RecorderError as error:
+            typer.echo(f"recorder: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Every streamed token of your language-model application, in your own SQL database.",
+)
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="RECORDER_URL", show_default=False, help=f"Database; {DEFAULT_URL} if not given."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal's encoding has no letter for is shown as its escape, not as a traceback.
+            stream.reconfigure(errors="backslashreplace")
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"recorder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Every streamed token of your language-model application, in your own SQL database."""
+
+
+@app.command()
+def demo(
+    url: Url = DEFAULT_URL,
+    pace: Annotated[float, typer.Option(min=1, help="Tokens a second.")] = 30.0,
+) -> None:
+    """Stream a song through the OpenAI SDK, record it, and show its rows; needs no key and no network."""
+    from recorder.cli.demonstration import run
+
+    raise typer.Exit(run(url, pace))
+
+
+@app.command()
+def ls(
+    url: Url = DEFAULT_URL,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, at most.")] = 20,
+    json: Json = False,
+) -> None:
+    """List conversations, the newest first."""
+    from recorder.cli import look, reading, screen
+
+    rows = reading.read(url, lambda store: reading.conversations(store, limit))
+    screen.print_json_rows(rows) if json else look.conversations(rows)
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="Id of a conversation or run; its beginning is enough.")],
+    url: Url = DEFAULT_URL,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Every token of a run.")] = False,
+    json: Json = False,
+) -> None:
+    """Show one conversation or run."""
+    from recorder.cli import look, reading, screen
+
+    kind, found = reading.read(url, lambda store: reading.one(store, id, tokens))
+    if json:
+        screen.print_json(found)
+    elif kind == "run":
+        look.run(found)
+    else:
+        look.conversation(found)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help='A SELECT, e.g. "SELECT * FROM transcripts".')],
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Ask with SQL; only reads. The views are transcripts, tokens, chathistory and run_stats."""
+    from recorder.cli import reading, screen
+
+    rows = reading.read(url, lambda store: reading.query(store, query))
+    if json:
+        screen.print_json_rows(rows)
+    elif rows:
+        screen.print_rows(rows)
+    else:
+        typer.echo("No rows.", err=True)
+
+
+@app.command()
+def stats(url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Count what is stored, and its bytes on disk."""
+    from recorder.cli import look, reading, screen
+
+    found = reading.read(url, lambda store: reading.totals(store, url))
+    screen.print_json(found) if json else look.totals(found)
+
+
+@app.command()
+def migrate(url: Url = DEFAULT_URL) -> None:
+    """Bring a database to the newest schema; an empty one is created."""
+    from recorder.cli import reading
+
+    typer.echo(reading.upgraded(url))

@@ -1,0 +1,183 @@
+"""How conversations, runs and totals look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recorder.cli.screen import cell, console, facts, moment, plural, safe, size, table
+from recorder.jsons import dumps
+
+Row = Mapping[str, Any]
+
+#: Columns of `ls` beside id and opening words: name, title, and the width from which there is room for it.
+_LISTED = (
+    ("last_at", "last run", 78),
+    ("status", "status", 96),
+    ("messages", "messages", 108),
+    ("runs", "runs", 116),
+)
+
+
+def conversations(rows: Sequence[Row]) -> None:
+    """One line a conversation, with as many columns as there is room for."""
+    screen = console()
+    if not rows:
+        screen.print("No conversation is recorded yet.")
+        return
+    columns = [(name, title) for name, title, width in _LISTED if screen.width >= width]
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    shown.add_column("conversation", overflow="fold", min_width=min(36, screen.width // 2))
+    for _, title in columns:
+        shown.add_column(title, no_wrap=True)
+    shown.add_column("begins", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        values = {**row, "last_at": moment(row["last_at"])}
+        begins = row["title"] or row["opening"]
+        shown.add_row(
+            *(Text(cell(values[name])) for name in ("id", *(name for name, _ in columns))), Text(cell(begins))
+        )
+    screen.print(shown)
+
+
+def conversation(found: Row) -> None:
+    """A conversation as it is read: who said what, and how each answer ended."""
+    screen = console()
+    messages, runs = found["messages"], found["runs"]
+    screen.print(Text(f"conversation {safe(found['id'])}", style="bold"))
+    about = [
+        plural(len(messages), "message"),
+        plural(len(runs), "run"),
+        f"begun {moment(found['created_at'])}",
+    ]
+    screen.print(Text(", ".join(about), style="dim"))
+    if found["title"]:
+        screen.print(Text(safe(found["title"])))
+    for message in messages:
+        screen.print()
+        _message(screen, message)
+    for run in _silent(messages, runs):
+        screen.print()
+        screen.print(_heading("assistant", run["status"], f"run {run['id']}", "said nothing"))
+        _error(screen, run)
+
+
+def _silent(messages: Sequence[Row], runs: Sequence[Row]) -> Iterator[Row]:
+    """Runs without a message, not even a partial one."""
+    spoke = {str(message["run_id"]) for message in messages if message["run_id"]}
+    answered = {str(message["message_id"]) for message in messages if message["message_id"]}
+    for run in runs:
+        if str(run["id"]) not in spoke and str(run["response_message_id"]) not in answered:
+            yield run
+
+
+def _message(screen: Console, message: Row) -> None:
+    made = [message["status"], message["model"], f"run {message['run_id']}"] if message["run_id"] else []
+    branch = [f"branch {message['branch']}"] if message["branch"] > 1 else []
+    screen.print(_heading(message["role"], *branch, *made))
+    if message["content"]:
+        screen.print(Text(safe(message["content"])), soft_wrap=True)
+    for line in _beside(message["parts"] or {}):
+        screen.print(Text(safe(line), style="cyan"), soft_wrap=True)
+
+
+def _heading(role: str, *rest: str | None) -> Text:
+    heading = Text(safe(role), style="bold")
+    return heading.append("".join(f"  {safe(part)}" for part in rest if part), style="not bold dim")
+
+
+def _beside(parts: Row) -> Iterator[str]:
+    """What a message holds beside its text: attachments by their kind, calls with their arguments."""
+    content = parts.get("content")
+    for block in content if isinstance(content, list) else []:
+        if isinstance(block, dict) and block.get("type") not in ("text", "tool_use", None):
+            yield f"[{block['type']}]"
+    for call in [*(parts.get("tool_calls") or []), *(parts.get("invalid_tool_calls") or [])]:
+        arguments = call.get("args")
+        text = arguments if isinstance(arguments, str) else dumps(arguments)
+        yield f"calls {call.get('name')}({text})"
+    if parts.get("tool_call_id"):
+        yield f"answers {parts['tool_call_id']}"
+
+
+def run(found: Row) -> None:
+    """A run: how it went, what it said, and, when asked for, every token."""
+    screen = console()
+    screen.print(Text(f"run {found['id']}", style="bold"))
+    screen.print(facts(_about(found)), soft_wrap=True)
+    for message in found["messages"]:
+        screen.print()
+        _message(screen, message)
+    if "tokens" in found:
+        screen.print()
+        screen.print(table(("seq", "at_us", "kind", "idx", "text"), found["tokens"], fold=["text"]))
+
+
+def _about(found: Row) -> list[tuple[str, Any]]:
+    stats = found["stats"]
+    spent = [found["input_tokens"], found["output_tokens"]]
+    usage = "{:,} in, {:,} out ({})".format(*spent, found["usage_source"]) if None not in spent else None
+    return [
+        ("status", found["status"]),
+        ("finish reason", found["finish_reason"]),
+        ("error", _error_text(found)),
+        ("conversation", found["conversation_id"]),
+        ("model", found["response_model"] or found["request_model"]),
+        ("provider", found["provider_name"]),
+        ("response id", found["response_id"]),
+        ("started", moment(found["started_at"])),
+        ("first token", _figure(stats["time_to_first_token_ms"], "ms")),
+        ("duration", _figure(stats["duration_ms"], "ms")),
+        ("recorded", plural(stats["token_count"], "token")),
+        ("pace", _figure(stats["tokens_per_second"], "tokens/s")),
+        ("usage", usage),
+        ("missing", _missing(found["gaps"])),
+    ]
+
+
+def _figure(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:,.1f} {unit}"
+
+
+def _missing(gaps: Sequence[Row]) -> str | None:
+    """The holes in a run; None when there are none."""
+    holes = [f"{plural(gap['count'], 'token')} from {gap['seq']} on: {gap['reason']}" for gap in gaps]
+    return "; ".join(holes) or None
+
+
+def _error_text(found: Row) -> str | None:
+    parts = [part for part in (found["error_type"], found["error_message"]) if part]
+    return ": ".join(parts) or None
+
+
+def _error(screen: Console, found: Row) -> None:
+    if text := _error_text(found):
+        screen.print(Text(safe(text), style="red"), soft_wrap=True)
+
+
+def totals(found: Row) -> None:
+    """How much is stored."""
+    statuses = [f"{count:,} {status}" for status, count in found["runs_by_status"].items()]
+    stored, tokens = found["bytes"], found["tokens"]
+    each = f", {stored / tokens:,.0f} a token" if stored and tokens else ""
+    pairs = [
+        ("database", found["url"]),
+        ("conversations", f"{found['conversations']:,}"),
+        ("messages", f"{found['messages']:,}"),
+        ("runs", f"{found['runs']:,}" + (f" ({', '.join(statuses)})" if statuses else "")),
+        ("tokens", f"{tokens:,}"),
+        (
+            "missing",
+            f"{found['missing_tokens']:,} tokens, see the table gaps" if found["missing_tokens"] else None,
+        ),
+        ("frames", f"{found['frames']:,}"),
+        ("on disk", None if stored is None else size(stored) + each),
+        ("oldest run", moment(found["oldest"])),
+        ("newest run", moment(found["newest"])),
+    ]
+    console().print(facts(pairs))

@@ -1,0 +1,156 @@
+"""What the command line prints: tables that fit, JSON for programs, text that cannot move the cursor."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recorder.clock import iso
+from recorder.jsons import dumps
+
+Row = Mapping[str, Any]
+
+#: A pipe or a file has no width: nothing that somebody searches for is cut or folded there.
+_NO_WIDTH = 100_000
+#: A column of text that is narrower than its text, and than this, is a strip (characters).
+_STRIP = 24
+#: C0 and C1 controls but tab and newline, and what reorders or hides text: a model may say any of them, and
+#: a terminal would obey.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, `COLUMNS` if set, or without end into a pipe."""
+    return Console(width=_width(), stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def _width() -> int:
+    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
+        return max(shutil.get_terminal_size().columns, 20)
+    return _NO_WIDTH
+
+
+def safe(text: str) -> str:
+    """Text as it is, its controls written out."""
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def cell(value: Any) -> str:
+    """A value on one line: nothing for NULL, bytes by their number, newlines as an arrow."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, datetime):
+        return iso(value)
+    return safe(str(value).replace("\r\n", "\n").replace("\n", "↵").replace("\t", " "))
+
+
+def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | None = None) -> Table:
+    """Rows under their names; `fold` names the columns that may break, all of them when None."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    listed = list(rows)
+    for name in names:
+        numeric = any(_is_number(row[name]) for row in listed)
+        breaks = fold is None or name in fold
+        shown.add_column(
+            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=not breaks
+        )
+    for row in listed:
+        shown.add_row(*(Text(cell(row[name])) for name in names))
+    return shown
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Rows side by side where there is room for every column, else one below the other."""
+    screen = console()
+    names = list(rows[0])
+    if _narrowest(names, rows) <= screen.width:
+        screen.print(table(names, rows))
+        return
+    for row in rows:
+        screen.print(facts([(name, "" if row[name] is None else row[name]) for name in names]))
+        screen.print()
+
+
+def _narrowest(names: Sequence[str], rows: Sequence[Row]) -> int:
+    """The width below which columns of text are folded into unreadable strips."""
+    widths = [min(max(len(cell(row[name])) for row in rows), _STRIP) for name in names]
+    return sum(max(width, len(name)) + 3 for width, name in zip(widths, names, strict=True))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
+    """Names and values in two columns; what is None is left out."""
+    shown = Table.grid(padding=(0, 2))
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in pairs:
+        if value is not None:
+            shown.add_row(Text(name, style="dim"), Text(cell(value)))
+    return shown
+
+
+def print_json(value: Any) -> None:
+    """One value as JSON."""
+    print(dumps(_plain(value)))
+
+
+def print_json_rows(rows: Iterable[Row]) -> None:
+    """A JSON array with one row a line, printed as the rows come."""
+    opening = "["
+    for row in rows:
+        print(opening + dumps(_plain(row)), end="")
+        opening = ",\n "
+    print("]" if opening != "[" else "[]")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: bytes as base64, moments as ISO 8601, ids as text."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes | memoryview):
+        return {"$base64": True, "encoded": base64.b64encode(bytes(value)).decode()}
+    return iso(value) if isinstance(value, datetime) else str(value)
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    amount, units = float(count), ["bytes", "KB", "MB", "GB"]
+    while amount >= 1000 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{count} bytes" if units[0] == "bytes" else f"{amount:.1f} {units[0]}"
+
+
+def moment(value: datetime | str | None) -> str | None:
+    """A moment for people, in UTC, to the second."""
+    if value is None:
+        return None
+    text = iso(value) if isinstance(value, datetime) else value
+    return f"{text[:10]} {text[11:19]}Z"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `1,000 runs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

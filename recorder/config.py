@@ -1,0 +1,67 @@
+"""Every option and its default, in sight."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from recorder.errors import ConfigError
+
+DEFAULT_URL = "sqlite:///chat_history.db"
+
+Capture = Literal["wire", "tokens"]
+Overflow = Literal["block", "drop_newest"]
+
+
+def default_url() -> str:
+    """`RECORDER_URL`, else `sqlite:///chat_history.db` in the current directory."""
+    return os.environ.get("RECORDER_URL") or DEFAULT_URL
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How a recorder records. Sizes are bytes, times seconds."""
+
+    #: "wire" keeps the provider's bytes beside the tokens, "tokens" does not.
+    capture: Capture = "wire"
+    #: What happens when the queue is full: producers wait ("block"), or the newest tokens become a gap.
+    overflow: Overflow = "block"
+    #: Bound of the queue: text + frame + 200 a token, what the writer holds included.
+    max_queue_bytes: int = 64 * 2**20
+    #: The longest that a full queue makes a producer wait before its tokens become a gap.
+    block_timeout: float = 5.0
+    #: After a batch, the next one starts no sooner, so that a batch has more than one token a run.
+    flush_interval: float = 0.1
+    #: Rate limit for a database that many share; None for none. `flush` and `close` do not wait for it.
+    max_commits_per_second: float | None = None
+    #: Most that one transaction stores (bytes as counted in the queue).
+    max_batch_bytes: int = 16 * 2**20
+    #: "full": a commit survives power loss. "process": it survives the death of the process only.
+    sync: Literal["full", "process"] = "full"
+    #: Whether a database that cannot be reached raises at construction instead of being buffered for.
+    strict: bool = False
+    #: How long construction waits for the database, and `close` for the queue to drain.
+    open_timeout: float = 10.0
+    close_timeout: float = 30.0
+    #: How often the process says that it is alive, and after how much silence its open runs are `interrupted`.
+    heartbeat_interval: float = 15.0
+    interrupted_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        _one_of("capture", self.capture, ("wire", "tokens"))
+        _one_of("overflow", self.overflow, ("block", "drop_newest"))
+        _one_of("sync", self.sync, ("full", "process"))
+        for name in ("max_queue_bytes", "max_batch_bytes", "open_timeout", "close_timeout", "heartbeat_interval"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be above zero")
+        for name in ("flush_interval", "block_timeout", "interrupted_after"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it cannot be negative")
+        if self.max_commits_per_second is not None and self.max_commits_per_second <= 0:
+            raise ConfigError("max_commits_per_second must be above zero, or None for no limit")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")

@@ -1,0 +1,300 @@
+"""`ChatHistoryCallback`: what a model says to its callbacks, said to the recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.clock import monotonic_us, now
+from recorder.config import Config
+from recorder.errors import ConfigError
+from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
+from recorder.intake import OpenRun
+from recorder.jsons import dumps
+from recorder.messages import BaseMessage, HumanMessage, LLMResult, from_any
+from recorder.recorder import Recorder, Stats
+from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
+from recorder.store import Store
+from recorder.stored import escape, escape_json
+from recorder.waiting import Wait
+from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+
+log = logging.getLogger("recorder")
+
+#: Metadata keys that name the conversation: ours, LangChain's sessions, LangGraph's threads.
+CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
+#: Finish reasons, in the providers' words, of an answer that a limit cut short.
+_LIMITS = frozenset({"length", "content_filter", "max_tokens", "model_context_window_exceeded"})
+_CANCELS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
+#: How many parents' conversations are remembered, so that child runs share one.
+_MAX_FAMILIES = 10_000
+
+
+class ChatHistoryCallback(BaseCallbackHandler):
+    """Stores every message and token of the models it is attached to, while they stream.
+
+    `url` is `sqlite:///file.db`; `RECORDER_URL`, else `sqlite:///chat_history.db`, unless given. Without a
+    `conversation_id`, each run opens a conversation of its own. `options` are the fields of
+    `recorder.config.Config`. Raises `ConfigError` for a value that can never work and `SchemaError` for tables
+    that are not ours; once made it never raises into the application.
+    """
+
+    #: For LangChain: call the hooks where the model runs, not through an executor. It must never vary.
+    run_inline = True
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        conversation_id: str | None = None,
+        store: Store | None = None,
+        **options: Any,
+    ) -> None:
+        self._conversation_id = check_conversation_id(conversation_id) if conversation_id is not None else None
+        try:
+            config = Config(**options)
+        except TypeError as error:
+            raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
+        self.recorder = Recorder(url, config, store=store)
+        self._capture_frames = config.capture == "wire"
+        self._current: ContextVar[str | None] = ContextVar("conversation_id", default=None)
+        self._families: OrderedDict[str, str] = OrderedDict()
+        self._runs = self.recorder.runs
+        self._framed: set[int] = set()
+        self._replaced_ids = 0
+
+    # -- the application's side ---------------------------------------------------------------------------
+
+    @contextmanager
+    def conversation(self, conversation_id: str) -> Iterator[str]:
+        """Runs that begin inside belong to this conversation. Raises `ConfigError` for an id that cannot be."""
+        token = self._current.set(check_conversation_id(conversation_id))
+        try:
+            yield conversation_id
+        finally:
+            self._current.reset(token)
+
+    def flush(self) -> Wait[None]:
+        """Over when everything handed over until now is committed: `.wait()` for it, or await it."""
+        self.recorder.require_open()
+        return self.recorder.flush()
+
+    def close(self, timeout: float | None = None) -> Wait[Stats]:
+        """Take nothing more and drain; over, with the last `stats()`, when all is stored."""
+        return self.recorder.close(timeout)
+
+    def stats(self) -> Stats:
+        """Where the tokens are right now."""
+        return self.recorder.stats()
+
+    def __enter__(self) -> ChatHistoryCallback:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close().wait()
+
+    async def __aenter__(self) -> ChatHistoryCallback:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- the model's side ---------------------------------------------------------------------------------
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any] | None, messages: Sequence[Sequence[Any]], *, run_id: UUID,
+        parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A run begins, with the whole history that was sent."""
+        history = [from_any(message) for message in (messages[0] if messages else ())]
+        self._start("chat", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
+
+    def on_llm_start(
+        self, serialized: dict[str, Any] | None, prompts: Sequence[str], *, run_id: UUID,
+        parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A run of a completion model begins."""
+        history: list[BaseMessage] = [HumanMessage(prompt) for prompt in prompts]
+        self._start("text_completion", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
+
+    def on_stream_frame(
+        self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
+    ) -> Wait[None] | None:
+        """A wire event came: it is kept with its deltas. Returns what to wait for when the queue is full."""
+        key = run_id.int
+        run = self._runs.get(key)
+        if run is None:
+            return self._late(len(deltas))
+        if key not in self._framed:
+            self._framed.add(key)
+        return self.recorder.intake.put_frame(run, frame if self._capture_frames else None, deltas, at_us)
+
+    def on_llm_new_token(  # type: ignore[override]
+        self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
+    ) -> Wait[None] | None:
+        """A token came; one of a run whose frames are recorded is recorded already."""
+        key = run_id.int
+        run = self._runs.get(key)
+        if run is None:
+            return self._late(1)
+        if key in self._framed:
+            return None
+        at_us = monotonic_us() - run.started_us
+        if chunk is None and type(token) is str:
+            return self.recorder.intake.put(run, token, at_us)
+        return self.recorder.intake.put_frame(run, None, deltas_of(token, chunk), at_us)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """A run ended well, or as well as the provider let it."""
+        end = _end_of(response)
+        cut = (response.llm_output or {}).get("interrupted")
+        limited = end.finish_reason in _LIMITS
+        self._end(run_id, replace(end, status=INTERRUPTED if cut else INCOMPLETE if limited else COMPLETE))
+
+    def on_llm_error(
+        self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
+    ) -> None:
+        """A run failed or was left; what had come is kept."""
+        end = _end_of(response) if response is not None else RunEnd(ERROR, now())
+        if isinstance(error, _CANCELS):
+            return self._end(run_id, replace(end, status=CANCELLED))
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        message = escape(str(error))
+        self._end(run_id, replace(end, status=ERROR, error_type=name, error_message=message))
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _start(
+        self, operation: str, history: list[BaseMessage], run_id: UUID, parent_run_id: UUID | None,
+        tags: Sequence[str] | None, metadata: Mapping[str, Any], given: Mapping[str, Any],
+    ) -> OpenRun | None:  # fmt: skip
+        if self.recorder.closed:
+            return None
+        conversation_id, fresh = self._conversation_of(metadata, parent_run_id)
+        started_us = given.get("started_us") or monotonic_us()
+        parameters = given.get("invocation_params") or {}
+        user_id = metadata.get("user_id")
+        start = RunStart(
+            run_id=str(run_id),
+            conversation_id=conversation_id,
+            fresh=fresh,
+            started_at=now() - timedelta(microseconds=monotonic_us() - started_us),
+            operation=operation,
+            parent_run_id=str(parent_run_id) if parent_run_id else None,
+            provider_name=metadata.get("ls_provider"),
+            request_model=metadata.get("ls_model_name") or parameters.get("model"),
+            wire=given.get("wire"),
+            request=escape_json(parameters) if parameters else None,
+            input_hash=given.get("input_hash"),
+            tags=escape_json(list(tags)) if tags else None,
+            metadata=escape_json(metadata) if metadata else None,
+            user_id=escape(str(user_id)) if user_id is not None else None,
+            messages=history,
+        )
+        return self.recorder.start(run_id.int, start, started_us)
+
+    def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
+        """The conversation of a run, and whether it is new with it. What is said closest to the call wins."""
+        found = next((metadata[key] for key in CONVERSATION_KEYS if metadata.get(key)), None)
+        if found is not None and len(str(found)) > MAX_CONVERSATION_ID:
+            self._replaced_ids += 1
+            log.warning("A conversation id of %d characters was replaced by a new one", len(str(found)))
+            return new_id(), True
+        found = found or self._current.get() or self._conversation_id
+        if found is not None:
+            return escape(str(found)), False
+        return self._family_of(parent_run_id) if parent_run_id is not None else (new_id(), True)
+
+    def _family_of(self, parent_run_id: UUID) -> tuple[str, bool]:
+        """Runs with the same parent share a conversation."""
+        parent = str(parent_run_id)
+        if (shared := self._families.get(parent)) is not None:
+            return shared, False
+        self._families[parent] = opened = new_id()
+        while len(self._families) > _MAX_FAMILIES:
+            self._families.popitem(last=False)
+        return opened, True
+
+    def _end(self, run_id: UUID, end: RunEnd) -> None:
+        self._framed.discard(run_id.int)
+        self.recorder.end(run_id.int, end)
+
+    def _late(self, tokens: int) -> None:
+        """Tokens of a run that is not open: after its end, or after `close`."""
+        self.recorder.intake.refuse(tokens)
+
+
+def deltas_of(token: Any, chunk: Any) -> list[Delta]:
+    """The deltas of a token callback, for models that hand over no frames."""
+    message = getattr(chunk, "message", None)
+    deltas = [Delta(text) for text in _texts(token)]
+    reasoning = (getattr(message, "additional_kwargs", None) or {}).get("reasoning_content")
+    if isinstance(reasoning, str) and reasoning:
+        deltas.append(Delta(reasoning, REASONING))
+    for call in getattr(message, "tool_call_chunks", None) or ():
+        idx = f"0.{call.get('index') or 0}"
+        opening = {key: call[key] for key in ("id", "name") if call.get(key)}
+        if opening:
+            deltas.append(Delta(dumps(opening), TOOL_CALL, idx))
+        if call.get("args"):
+            deltas.append(Delta(call["args"], TOOL_ARGS, idx))
+    return deltas
+
+
+def _texts(token: Any) -> Iterator[str]:
+    """A token is a str, or with some models a list of content blocks."""
+    for block in token if isinstance(token, list) else [token]:
+        text = block.get("text") if isinstance(block, dict) else block
+        if isinstance(text, str) and text:
+            yield text
+
+
+def _end_of(response: LLMResult) -> RunEnd:
+    """The end as the result tells it; the status is for the caller to say."""
+    choices = response.generations[0] if response.generations else []
+    replies = [getattr(choice, "message", None) or _as_message(choice) for choice in choices]
+    infos = [{**getattr(reply, "response_metadata", {}), **(choice.generation_info or {})}
+             for choice, reply in zip(choices, replies, strict=True)]  # fmt: skip
+    said = infos[0] if infos else {}
+    output = response.llm_output or {}
+    usage = next((reply.usage_metadata for reply in replies if getattr(reply, "usage_metadata", None)), None)
+    raw = output.get("token_usage") or usage
+    return RunEnd(
+        status=COMPLETE,
+        ended_at=now(),
+        finish_reason=said.get("finish_reason") or said.get("stop_reason"),
+        response_id=said.get("id") or output.get("id"),
+        response_model=said.get("model_name") or said.get("model") or output.get("model_name"),
+        input_tokens=usage and usage.get("input_tokens"),
+        output_tokens=usage and usage.get("output_tokens"),
+        total_tokens=usage and usage.get("total_tokens"),
+        usage=escape_json(raw) if raw else None,
+        usage_source="provider" if raw else "none",
+        replies=[from_any(reply) for reply in replies if _says_something(reply)],
+    )
+
+
+def _as_message(choice: Any) -> BaseMessage:
+    return from_any(("assistant", choice.text))
+
+
+def _says_something(reply: Any) -> bool:
+    calls = getattr(reply, "tool_calls", None) or getattr(reply, "invalid_tool_calls", None)
+    return bool(reply.content or calls or reply.additional_kwargs)

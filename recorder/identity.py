@@ -1,0 +1,214 @@
+"""Ids, and what makes two messages the same.
+
+Clients resend the whole history with each call, and never quite as they got it: arguments re-spaced,
+trailing space stripped, empty content as None, reasoning left out. What is the same to a reader has
+the same id here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import uuid_utils
+
+from recorder.errors import ConfigError
+
+#: Characters; longer ones would not fit the keys of every database.
+MAX_CONVERSATION_ID = 255
+
+#: Blocks of text, in the words of Chat Completions, Anthropic and Responses.
+_TEXT = frozenset({"text", "input_text", "output_text"})
+#: Blocks that clients do not send back, or not as they got them.
+_UNSENT = frozenset(
+    {"reasoning", "reasoning_content", "thinking", "redacted_thinking", "signature", "citations"}
+)
+#: Call blocks: where each format keeps id, name and arguments.
+_CALLS = {
+    "tool_use": ("id", "name", "input"),
+    "tool_call": ("id", "name", "args"),
+    "invalid_tool_call": ("id", "name", "args"),
+    "function_call": ("call_id", "name", "arguments"),
+}
+#: Keys of a block that say how it was sent, not what it is.
+_INCIDENTAL = frozenset({"cache_control", "index"})
+_ROLES = {
+    "human": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "developer": "system",
+}
+
+
+class Key(NamedTuple):
+    """What two messages must share to be the same one."""
+
+    #: user, assistant, system or tool; another where the user made one up.
+    role: str
+    #: All text parts joined, right-stripped.
+    text: str
+    #: (id, name, arguments as sorted compact JSON) of each call, in order.
+    calls: tuple[tuple[str, str, str], ...]
+    #: The call that a tool message answers, or "".
+    tool_call_id: str
+    #: sha256 of each image, file, tool result or other block, in order.
+    attachments: tuple[str, ...]
+
+
+def new_id() -> str:
+    """A new UUIDv7, lower case with dashes: sorts by time on both databases."""
+    return str(uuid_utils.uuid7())
+
+
+def check_conversation_id(id: str) -> str:
+    """The id itself, or `ConfigError` when it can be no conversation's id."""
+    if not isinstance(id, str):
+        raise ConfigError(f"conversation_id must be a str, not {type(id).__name__}; pass str(...) of it")
+    if not id:
+        raise ConfigError("conversation_id is empty; pass a name, or leave it out to get a new one")
+    if len(id) > MAX_CONVERSATION_ID:
+        raise ConfigError(
+            f"conversation_id {id[:32]!r}... has {len(id)} characters and the limit is "
+            f"{MAX_CONVERSATION_ID}; pass a shorter one, a hash of it for example"
+        )
+    return id
+
+
+def message_id(
+    conversation_id: str,
+    parent_id: str | None,
+    *,
+    role: str,
+    text: str,
+    calls: Iterable[Sequence[str]] = (),
+    tool_call_id: str | None = None,
+    attachments: Iterable[str] = (),
+) -> str:
+    """The id of a message at its place: a UUID (version 8) made of a SHA-256 of all that it is."""
+    parts = [conversation_id, parent_id, role, text, [list(call) for call in calls], tool_call_id or ""]
+    digest = hashlib.sha256(_canonical([*parts, list(attachments)])).digest()
+    return str(_uuid8(digest[:16]))
+
+
+def content_key(message: Any) -> Key:
+    """What the message is, whoever formatted it: any object with `role` or `type`, and `content`."""
+    blocks = _blocks(message.content)
+    text = "".join(_text(block) for block in blocks) or _refusal(message, blocks)
+    return Key(
+        role=_role(message),
+        text=text.rstrip(),
+        calls=_calls(message, blocks),
+        tool_call_id=getattr(message, "tool_call_id", None) or "",
+        attachments=tuple(_fingerprint(block) for block in blocks if _is_attachment(block)),
+    )
+
+
+def path_ids(conversation_id: str, messages: Iterable[Any], parent_id: str | None = None) -> list[str]:
+    """The id of each message of a path, each made of the one before it."""
+    ids = []
+    for message in messages:
+        parent_id = message_id(conversation_id, parent_id, **content_key(message)._asdict())
+        ids.append(parent_id)
+    return ids
+
+
+def _uuid8(sixteen: bytes) -> uuid.UUID:
+    number = int.from_bytes(sixteen, "big")
+    number = number & ~(0xF << 76) | 8 << 76
+    return uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62)
+
+
+def _canonical(value: Any) -> bytes:
+    """Sorted, compact JSON; lone surrogates, which strict UTF-8 refuses, pass as they are."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    except (TypeError, ValueError):
+        # Keys of several types, or a circle: no JSON, and still the same each time.
+        text = repr(value)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _role(message: Any) -> str:
+    role = str(getattr(message, "role", None) or getattr(message, "type", ""))
+    return _ROLES.get(role, role)
+
+
+def _blocks(content: Any) -> list[Any]:
+    if not content:
+        return []
+    return content if isinstance(content, list) else [content]
+
+
+def _kind(block: Any) -> str:
+    return str(block.get("type") or "") if isinstance(block, dict) else ""
+
+
+def _text(block: Any) -> str:
+    if not isinstance(block, dict):
+        return str(block)
+    return str(block.get("text") or "") if _is_text(block) else ""
+
+
+def _is_text(block: dict[str, Any]) -> bool:
+    return _kind(block) in _TEXT or (not _kind(block) and "text" in block)
+
+
+def _refusal(message: Any, blocks: list[Any]) -> str:
+    """A refusal is what the model said, where it said nothing else."""
+    said = "".join(str(block.get("refusal") or "") for block in blocks if _kind(block) == "refusal")
+    return said or str((getattr(message, "additional_kwargs", None) or {}).get("refusal") or "")
+
+
+def _is_attachment(block: Any) -> bool:
+    if not isinstance(block, dict) or _is_text(block):
+        return False
+    return _kind(block) not in _UNSENT and _kind(block) not in _CALLS and _kind(block) != "refusal"
+
+
+def _calls(message: Any, blocks: list[Any]) -> tuple[tuple[str, str, str], ...]:
+    """Each call once: LangChain keeps Anthropic's in `tool_calls` and in the content as well."""
+    listed = [
+        *(getattr(message, "tool_calls", None) or ()),
+        *(getattr(message, "invalid_tool_calls", None) or ()),
+    ]
+    calls = [_call(call, ("id", "name", "args")) for call in listed]
+    ids = {call[0] for call in calls if call[0]}
+    for block in blocks:
+        if _kind(block) not in _CALLS:
+            continue
+        call = _call(block, _CALLS[_kind(block)])
+        if call[0] not in ids and call not in calls:
+            calls.append(call)
+    return tuple(calls)
+
+
+def _call(call: dict[str, Any], names: tuple[str, str, str]) -> tuple[str, str, str]:
+    id, name, arguments = (call.get(key) for key in names)
+    return str(id or ""), str(name or ""), _arguments(arguments)
+
+
+def _arguments(value: Any) -> str:
+    """Arguments by meaning where they parse, else by their letters."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return str(value).strip()
+    return _canonical(value or {}).decode("utf-8", "surrogatepass")
+
+
+def _fingerprint(block: Any) -> str:
+    return hashlib.sha256(_canonical(_essence(block))).hexdigest()
+
+
+def _essence(value: Any, top: bool = True) -> Any:
+    """The block without its incidental keys; a cache mark may sit at any depth."""
+    if isinstance(value, list):
+        return [_essence(item, False) for item in value]
+    if not isinstance(value, dict):
+        return value
+    dropped = _INCIDENTAL if top else {"cache_control"}
+    return {key: _essence(item, False) for key, item in value.items() if key not in dropped}

@@ -1,0 +1,386 @@
+"""The bounded queue between callbacks on any thread and the one writer.
+
+Every run has one open segment that its producer appends to; the queue holds the runs that have something to
+write. Taking freezes what a run has; a token's number is given when it is accepted. One lock guards it all, for
+a lock a run was measured no faster (32 threads: 0.49 us a call either way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio.events import _get_running_loop
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recorder.clock import monotonic_us
+from recorder.records import RunEnd, RunStart
+from recorder.waiting import Wait
+from recorder.wire.deltas import TEXT, Delta
+
+#: Counted for each token beside its text and frame, and for each run beside its messages (bytes; measured 169
+#: for a queued token of ten characters, SQLAlchemy rows of a run about 2,000).
+TOKEN_COST = 200
+RUN_COST = 2_000
+#: On a running event loop nobody can be made to wait inside the call; so much more is taken there.
+RESERVE = 1 / 8
+
+Item = tuple[int, str] | tuple[int, str, str, str]
+Overflow = Literal["block", "drop_newest"]
+
+
+@dataclass(slots=True)
+class Piece:
+    """Deltas with consecutive numbers, and frames with consecutive numbers, as they were taken."""
+
+    #: Number of the first token.
+    seq: int
+    items: list[Item] = field(default_factory=list)
+    #: Number of the first frame, the first token at or after it, the frames and their offsets.
+    frame_seq: int = 0
+    first_delta: int = 0
+    frames: list[bytes] = field(default_factory=list)
+    frame_at: list[int] = field(default_factory=list)
+
+
+class OpenRun:
+    """A run while it is recorded: what its producer has appended and nobody has taken yet."""
+
+    __slots__ = (
+        "bytes", "dropped", "dropped_at", "end", "ended", "frame_seq", "gaps", "held", "items", "piece",
+        "pieces", "queued", "refused", "seq", "start", "started_us", "state", "ticket",
+    )  # fmt: skip
+
+    def __init__(self, start: RunStart, started_us: int) -> None:
+        self.start = start
+        #: Monotonic microseconds at `start.started_at`, the zero of all offsets.
+        self.started_us = started_us
+        #: Number of the next token and of the next frame.
+        self.seq = 0
+        self.frame_seq = 0
+        self.piece = Piece(0)
+        self.items = self.piece.items
+        self.pieces: list[Piece] = []
+        self.gaps: list[tuple[int, int, str]] = []
+        self.dropped_at = 0
+        self.dropped = 0
+        self.end: RunEnd | None = None
+        #: No more tokens: its end came; it was never taken; one of the two, or its tokens find no room now.
+        self.ended = False
+        self.refused = False
+        self.held = False
+        self.bytes = 0
+        self.queued = False
+        self.ticket = 0
+        #: What the writer remembers of the run between batches.
+        self.state: object = None
+
+    def cut(self) -> None:
+        """Close the open piece: the next token or frame does not follow on the last."""
+        if self.piece.items or self.piece.frames:
+            self.pieces.append(self.piece)
+        self.piece = Piece(self.seq, frame_seq=self.frame_seq, first_delta=self.seq)
+        self.items = self.piece.items
+
+
+@dataclass(slots=True)
+class Taken:
+    """What was taken of one run; nobody appends to it any more."""
+
+    run: OpenRun
+    pieces: list[Piece]
+    gaps: list[tuple[int, int, str]]
+    end: RunEnd | None
+    bytes: int
+    #: The run's place in the queue when it was taken; later ones are settled later.
+    ticket: int
+
+
+class Intake:
+    """Put from any thread without waiting, await work, take. No I/O."""
+
+    def __init__(self, max_bytes: int, *, overflow: Overflow = "block", block_timeout: float = 5.0) -> None:
+        self._max = max_bytes
+        # What the quick way compares with; closing sets it below everything.
+        self._limit = max_bytes
+        self._hard = int(max_bytes * (1 + RESERVE))
+        self._overflow = overflow
+        self._block_timeout = block_timeout
+        self._lock = threading.Lock()
+        self._ready: deque[OpenRun] = deque()
+        self._room: Wait[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event: asyncio.Event | None = None
+        self._asleep = False
+        self._woke = False
+        self._urgent = False
+        self._wake_bytes = max_bytes
+        #: Bytes accepted and not yet released, in the writer's hands included.
+        self.bytes = 0
+        self.accepted = 0
+        self.dropped = 0
+        self.tickets = 0
+        self.closed = False
+        #: Monotonic microseconds since when something has been waiting to be taken; None when nothing has.
+        self.oldest_us: int | None = None
+
+    # -- producers ------------------------------------------------------------------------------------------
+
+    def start(self, start: RunStart, started_us: int) -> OpenRun:
+        """Open a run; its start is queued at once. A closed or full intake opens it and drops all of it."""
+        run = OpenRun(start, started_us)
+        size = RUN_COST + sum(_size(message.content) for message in start.messages)
+        with self._lock:
+            if self.closed or self.bytes + size > self._hard:
+                run.refused = run.held = True
+                return run
+            self._count(run, size)
+        return run
+
+    def put(self, run: OpenRun, text: str, at_us: int, kind: str = TEXT, idx: str = "0") -> Wait[None] | None:
+        """Accept one token. Returns None while there is room, else what to wait for before the next."""
+        size = TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
+        with self._lock:
+            self.accepted += 1
+            if self.bytes + size <= self._limit and not run.held:
+                run.items.append((at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx))
+                run.seq += 1
+                run.bytes += size
+                self.bytes += size
+                if not run.queued:
+                    self._enqueue(run)
+                return None
+        item: Item = (at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx)
+        return self._put_when_full(run, [item], None, at_us, size)
+
+    def put_frame(
+        self, run: OpenRun, frame: bytes | None, deltas: Sequence[Delta], at_us: int
+    ) -> Wait[None] | None:
+        """Accept the deltas of one frame, and the frame itself unless None; like `put`."""
+        size = len(frame) + 100 if frame is not None else 0
+        items: list[Item] = []
+        for text, kind, idx in deltas:
+            size += TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
+            items.append((at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx))
+        with self._lock:
+            self.accepted += len(items)
+            if self.bytes + size <= self._limit and not run.held:
+                self._append(run, items, frame, at_us, size)
+                return None
+        return self._put_when_full(run, items, frame, at_us, size)
+
+    def end(self, run: OpenRun, end: RunEnd) -> None:
+        """End a run; a second end is ignored. Always taken: it is small and says what is missing."""
+        with self._lock:
+            if run.ended or run.refused:
+                return
+            self._close_gap(run)
+            run.ended = run.held = True
+            run.end = end
+            self._count(run, sum(_size(reply.content) for reply in end.replies))
+
+    def refuse(self, tokens: int) -> None:
+        """Count tokens that belong to no open run."""
+        with self._lock:
+            self.accepted += tokens
+            self.dropped += tokens
+
+    # -- the writer -----------------------------------------------------------------------------------------
+
+    def bind(self, wake_bytes: int) -> None:
+        """Called once on the writer's loop; `wake_bytes` waiting wake it before its time."""
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self._wake_bytes = wake_bytes
+
+    def unbind(self) -> int:
+        """Called once when the writer ends; returns the ticket of the last thing that was queued."""
+        with self._lock:
+            self.closed = True
+            self._limit = -1
+            self._loop = None
+            room, self._room = self._room, None
+        if room is not None:
+            room.set(None)
+        return self.tickets
+
+    async def work(self) -> None:
+        """Return when there is something to take, or when the writer is wanted."""
+        while True:
+            with self._lock:
+                if self._ready or self._urgent:
+                    return
+                self._sleep()
+            await self._woken(None)
+
+    async def urgency(self, timeout: float) -> None:
+        """Return after `timeout` seconds, or as soon as the writer is wanted or much is waiting."""
+        with self._lock:
+            if self._urgent or self.bytes >= self._wake_bytes:
+                return
+            self._sleep()
+            self._asleep = False
+        await self._woken(timeout)
+
+    def hurry(self) -> int:
+        """Want the writer now; returns the ticket of the newest thing that is queued."""
+        with self._lock:
+            self._urgent = True
+            self._wake()
+            return self.tickets
+
+    def close(self) -> int:
+        """Take nothing more; returns the ticket of the last thing that is queued."""
+        with self._lock:
+            self.closed = True
+            self._limit = -1
+        return self.hurry()
+
+    def take(self, max_bytes: int) -> list[Taken]:
+        """Freeze and hand over what runs have, in the order they were queued, up to `max_bytes`.
+
+        The lock is held for a hundred runs at a time, so that no producer waits for a long take.
+        """
+        taken: list[Taken] = []
+        while max_bytes > 0:
+            with self._lock:
+                for _ in range(min(100, len(self._ready))):
+                    part = self._freeze(self._ready.popleft())
+                    taken.append(part)
+                    max_bytes -= part.bytes
+                    if max_bytes <= 0:
+                        break
+                if not self._ready:
+                    self._urgent = False
+                    self.oldest_us = None
+                    break
+        return taken
+
+    def release(self, size: int) -> None:
+        """Give back the room of what was settled, and let those who wait for room go on."""
+        with self._lock:
+            self.bytes -= size
+            room = self._room
+            if room is None or self.bytes > self._max * 0.9:
+                return
+            self._room = None
+        room.set(None)
+
+    # -- inside, with the lock held unless said otherwise ---------------------------------------------------------
+
+    def _append(self, run: OpenRun, items: list[Item], frame: bytes | None, at_us: int, size: int) -> None:
+        run.items += items
+        run.seq += len(items)
+        if frame is not None:
+            piece = run.piece
+            piece.frames.append(frame)
+            piece.frame_at.append(at_us)
+            run.frame_seq += 1
+        self._count(run, size)
+
+    def _count(self, run: OpenRun, size: int) -> None:
+        run.bytes += size
+        self.bytes += size
+        if not run.queued:
+            self._enqueue(run)
+
+    def _enqueue(self, run: OpenRun) -> None:
+        run.queued = True
+        self.tickets += 1
+        run.ticket = self.tickets
+        self._ready.append(run)
+        if self.oldest_us is None:
+            self.oldest_us = monotonic_us()
+        if self._asleep or self.bytes >= self._wake_bytes:
+            self._wake()
+
+    def _put_when_full(
+        self, run: OpenRun, items: list[Item], frame: bytes | None, at_us: int, size: int
+    ) -> Wait[None] | None:
+        """The lock is not held here. Off a loop this waits; on one it returns what to wait for."""
+        on_loop = _get_running_loop() is not None
+        deadline = monotonic_us() + int(self._block_timeout * 1e6)
+        while True:
+            with self._lock:
+                if run.ended or run.refused or self.closed:
+                    self.dropped += len(items)
+                    return None
+                if self._accepts(size, on_loop):
+                    self._close_gap(run)
+                    self._append(run, items, frame, at_us, size)
+                    return self._wanted_room() if on_loop else None
+                room = self._wanted_room()
+                patience = (deadline - monotonic_us()) / 1e6
+                if on_loop or self._overflow != "block" or run.dropped or patience <= 0:
+                    self._drop(run, items, frame)
+                    return room if on_loop else None
+            try:
+                room.wait(patience)
+            except TimeoutError:
+                continue
+
+    def _accepts(self, size: int, on_loop: bool) -> bool:
+        waits = self._overflow == "block"
+        return self.bytes + size <= (self._hard if on_loop and waits else self._max)
+
+    def _wanted_room(self) -> Wait[None] | None:
+        if self._overflow != "block" or self.bytes <= self._max * 0.9:
+            return None
+        if self._room is None:
+            self._room = Wait()
+            self._urgent = True
+            self._wake()
+        return self._room
+
+    def _drop(self, run: OpenRun, items: list[Item], frame: bytes | None) -> None:
+        """Count what found no room; the numbers go on, so that the hole shows."""
+        run.cut()
+        if not run.dropped:
+            run.dropped_at = run.seq
+        run.held = True
+        run.dropped += len(items)
+        run.seq += len(items)
+        run.frame_seq += frame is not None
+        self.dropped += len(items)
+        run.cut()
+
+    def _close_gap(self, run: OpenRun) -> None:
+        if run.dropped:
+            run.gaps.append((run.dropped_at, run.dropped, "the queue was full"))
+        run.dropped = 0
+        run.held = run.ended
+
+    def _freeze(self, run: OpenRun) -> Taken:
+        run.cut()
+        taken = Taken(run, run.pieces, run.gaps, run.end, run.bytes, run.ticket)
+        run.pieces, run.gaps, run.end, run.bytes = [], [], None, 0
+        run.queued = False
+        return taken
+
+    def _sleep(self) -> None:
+        self._asleep = True
+        self._woke = False
+        if self._event is not None:
+            self._event.clear()
+
+    def _wake(self) -> None:
+        self._asleep = False
+        if self._loop is not None and self._event is not None and not self._woke:
+            self._woke = True
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def _woken(self, timeout: float | None) -> None:
+        assert self._event is not None
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout)
+        except TimeoutError:
+            return
+
+
+def _size(content: object) -> int:
+    """Bytes of a message's content in memory, roughly."""
+    if isinstance(content, str):
+        return len(content) if content.isascii() else 4 * len(content)
+    return len(str(content))

@@ -1,0 +1,122 @@
+"""Where messages stand: a request's history and the replies, threaded into their conversation.
+
+Clients send the whole history with every call. Its longest beginning that is already a path from a root is
+reused; if nothing of it is known, it goes on below the conversation's newest message; what differs branches off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from recorder.identity import content_key, message_id, path_ids
+from recorder.messages import BaseMessage, to_dict
+from recorder.records import Known, MessageRow, RunRows
+from recorder.stored import escape, escape_json
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """What is known of one conversation: stored before, or further up in the same batch."""
+
+    positions: dict[str, int] = field(default_factory=dict)
+    newest: tuple[str, int] | None = None
+
+
+def asked(batch: Sequence[RunRows]) -> dict[str, list[str]]:
+    """The message ids to look up, by conversation, before `thread`; none for conversations that are new."""
+    wanted: dict[str, list[str]] = {}
+    for rows in batch:
+        start = rows.start
+        if rows.opens and start.messages and not start.fresh and start.prompt_message_id is None:
+            ids = path_ids(start.conversation_id, start.messages)
+            wanted.setdefault(start.conversation_id, []).extend(ids)
+    return wanted
+
+
+def thread(batch: Sequence[RunRows], known: Mapping[str, Known]) -> None:
+    """Give every run of the batch the rows of its messages, in the order in which runs began and ended."""
+    conversations = {
+        conversation_id: _Conversation(dict(found.positions), found.newest)
+        for conversation_id, found in known.items()
+    }
+    for _, is_end, rows in sorted(_events(batch), key=lambda event: event[:2]):
+        conversation = conversations.setdefault(rows.start.conversation_id, _Conversation())
+        if is_end:
+            _thread_replies(rows, conversation)
+        else:
+            _thread_history(rows, conversation)
+    for rows in batch:
+        rows.threaded = True
+
+
+def _events(batch: Sequence[RunRows]) -> list[tuple[datetime, bool, RunRows]]:
+    begins = [(rows.start.started_at, False, rows) for rows in batch if rows.opens]
+    ends = [(rows.seal.end.ended_at, True, rows) for rows in batch if rows.seal is not None]
+    return begins + ends
+
+
+def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
+    start, history = rows.start, rows.start.messages
+    ids = path_ids(start.conversation_id, history)
+    reused = _longest_known(ids, conversation)
+    parent: str | None
+    if reused:
+        parent, position = ids[reused - 1], reused - 1
+    elif conversation.newest is not None:
+        parent, position = conversation.newest
+    else:
+        parent, position = None, -1
+    for message in history[reused:]:
+        position += 1
+        row = _row(rows, message, parent, position, start.started_at, run_id=None)
+        _keep(rows, row, conversation)
+        parent = row.id
+    start.prompt_message_id, start.position = parent, position
+    if parent is not None:
+        conversation.newest = (parent, position)
+
+
+def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
+    """How many ids from the first on are known; each id holds all before it, so the last known one tells."""
+    for place in range(len(ids), 0, -1):
+        if ids[place - 1] in conversation.positions:
+            return place
+    return 0
+
+
+def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
+    seal, start = rows.seal, rows.start
+    assert seal is not None
+    replies = [
+        _row(rows, reply, start.prompt_message_id, start.position + 1, seal.end.ended_at, start.run_id)
+        for reply in seal.end.replies
+    ]
+    for row in replies:
+        _keep(rows, row, conversation)
+    if replies:
+        seal.response_message_id = replies[0].id
+        conversation.newest = (replies[0].id, replies[0].position)
+
+
+def _keep(rows: RunRows, row: MessageRow, conversation: _Conversation) -> None:
+    if row.id not in conversation.positions:
+        rows.messages.append(row)
+    conversation.positions[row.id] = row.position
+
+
+def _row(
+    rows: RunRows, message: BaseMessage, parent: str | None, position: int, at: datetime, run_id: str | None
+) -> MessageRow:
+    conversation_id = rows.start.conversation_id
+    role, text, calls, tool_call_id, attachments = content_key(message)
+    row_id = message_id(
+        conversation_id, parent, role=role, text=text, calls=calls, tool_call_id=tool_call_id, attachments=attachments
+    )  # fmt: skip
+    given = to_dict(message)
+    says_all = given.keys() <= {"role", "content"} and isinstance(message.content, str)
+    parts = None if says_all else escape_json(given)
+    return MessageRow(
+        conversation_id, row_id, parent, position, message.role, escape(message.text), parts, run_id, at
+    )

@@ -1,0 +1,68 @@
+"""Messages, chunks, generations and results: LangChain's names and shapes, without its weight."""
+
+from recorder.messages.base import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from recorder.messages.convert import from_any, from_dict, messages_from, to_dict
+from recorder.messages.merge import (
+    Content,
+    InputTokenDetails,
+    InvalidToolCall,
+    OutputTokenDetails,
+    ToolCall,
+    ToolCallChunk,
+    UsageMetadata,
+    add_usage,
+    invalid_tool_call,
+    merge_dicts,
+    parse_args,
+    tool_call,
+    tool_call_chunk,
+)
+from recorder.messages.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    Generation,
+    GenerationChunk,
+    LLMResult,
+    RunInfo,
+)
+
+__all__ = [
+    "AIMessage",
+    "AIMessageChunk",
+    "BaseMessage",
+    "ChatGeneration",
+    "ChatGenerationChunk",
+    "ChatMessage",
+    "Content",
+    "Generation",
+    "GenerationChunk",
+    "HumanMessage",
+    "InputTokenDetails",
+    "InvalidToolCall",
+    "LLMResult",
+    "OutputTokenDetails",
+    "RunInfo",
+    "SystemMessage",
+    "ToolCall",
+    "ToolCallChunk",
+    "ToolMessage",
+    "UsageMetadata",
+    "add_usage",
+    "from_any",
+    "from_dict",
+    "invalid_tool_call",
+    "merge_dicts",
+    "messages_from",
+    "parse_args",
+    "to_dict",
+    "tool_call",
+    "tool_call_chunk",
+]

@@ -1,0 +1,317 @@
+"""The messages: LangChain's names and shapes, in classes that take well under a microsecond to make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recorder.messages.merge import (
+    Content,
+    InvalidToolCall,
+    ToolCall,
+    ToolCallChunk,
+    UsageMetadata,
+    add_usage,
+    invalid_tool_call,
+    merge_content,
+    merge_dicts,
+    merge_lists,
+    parse_calls,
+    tool_call,
+    tool_call_chunk,
+)
+
+
+class BaseMessage:
+    """What all messages share. `content` is text, or a list of text and blocks (dicts with a `type`)."""
+
+    __slots__ = ("additional_kwargs", "content", "id", "name", "response_metadata")
+    __hash__ = None  # type: ignore[assignment]  # mutable, and equal by value
+
+    #: LangChain's word: human, ai, system, tool, chat, AIMessageChunk.
+    type: str = ""
+    #: The providers' word: user, assistant, system, tool.
+    role: str = ""
+    #: Fields that a repr always shows, and those it shows when they hold something.
+    _always: tuple[str, ...] = ("content", "additional_kwargs", "response_metadata")
+    _sometimes: tuple[str, ...] = ("name", "id")
+
+    content: Content
+    additional_kwargs: dict[str, Any]
+    response_metadata: dict[str, Any]
+    name: str | None
+    id: str | None
+
+    def __init__(
+        self,
+        content: Content | None = "",
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        additional_kwargs: dict[str, Any] | None = None,
+        response_metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.content = "" if content is None else content
+        self.additional_kwargs = {} if additional_kwargs is None else additional_kwargs
+        self.response_metadata = {} if response_metadata is None else response_metadata
+        self.name = name
+        self.id = id
+
+    @property
+    def text(self) -> str:
+        """The text parts joined; images, calls and other blocks have none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(_block_text(block) for block in self.content)
+
+    def _fields(self) -> Iterator[tuple[str, Any]]:
+        for name in self._always:
+            yield name, getattr(self, name)
+        for name in self._sometimes:
+            value = getattr(self, name)
+            if value is not None and value != [] and value != {}:
+                yield name, value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._fields())})"
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value!r}" for name, value in self._fields())
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in (*self._always, *self._sometimes))
+
+
+def _block_text(block: Any) -> str:
+    if isinstance(block, str):
+        return block
+    text = block.get("text") if isinstance(block, dict) and block.get("type", "text") == "text" else None
+    return text if isinstance(text, str) else ""
+
+
+class HumanMessage(BaseMessage):
+    """What the user says."""
+
+    __slots__ = ()
+    type = "human"
+    role = "user"
+
+
+class SystemMessage(BaseMessage):
+    """How the model should behave. `additional_kwargs={"__openai_role__": "developer"}` as LangChain."""
+
+    __slots__ = ()
+    type = "system"
+    role = "system"
+
+
+class ChatMessage(BaseMessage):
+    """A message of any other role."""
+
+    __slots__ = ("role",)
+    type = "chat"
+    _sometimes = ("name", "id", "role")
+
+    def __init__(self, content: Content | None = "", role: str = "", **fields: Any) -> None:
+        super().__init__(content, **fields)
+        self.role = role
+
+
+class ToolMessage(BaseMessage):
+    """The result of a tool, for the call with that id."""
+
+    __slots__ = ("status", "tool_call_id")
+    type = "tool"
+    role = "tool"
+    _always = ("content",)
+    _sometimes = ("additional_kwargs", "response_metadata", "name", "id", "tool_call_id", "_status")
+
+    def __init__(
+        self, content: Content | None = "", tool_call_id: str = "", *, status: str = "success", **fields: Any
+    ) -> None:
+        super().__init__(content, **fields)
+        self.tool_call_id = tool_call_id
+        #: success or error.
+        self.status = status
+
+    @property
+    def _status(self) -> str | None:
+        return None if self.status == "success" else self.status
+
+    def _fields(self) -> Iterator[tuple[str, Any]]:
+        return ((name.lstrip("_"), value) for name, value in super()._fields())
+
+
+class AIMessage(BaseMessage):
+    """What the model says, and the tools it calls."""
+
+    __slots__ = ("invalid_tool_calls", "tool_calls", "usage_metadata")
+    type = "ai"
+    role = "assistant"
+    _sometimes: tuple[str, ...] = ("name", "id", "tool_calls", "invalid_tool_calls", "usage_metadata")
+
+    #: `[{name, args (a dict), id, type: "tool_call"}]`
+    tool_calls: list[ToolCall]
+    #: `[{name, args (text), id, error, type: "invalid_tool_call"}]`
+    invalid_tool_calls: list[InvalidToolCall]
+    usage_metadata: UsageMetadata | None
+
+    def __init__(
+        self,
+        content: Content | None = "",
+        *,
+        tool_calls: Sequence[Mapping[str, Any]] | None = None,
+        invalid_tool_calls: Sequence[Mapping[str, Any]] | None = None,
+        usage_metadata: UsageMetadata | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(content, **fields)
+        self.tool_calls = [_call(call) for call in tool_calls or ()]
+        self.invalid_tool_calls = [_invalid_call(call) for call in invalid_tool_calls or ()]
+        self.usage_metadata = usage_metadata
+
+
+def _call(call: Mapping[str, Any]) -> ToolCall:
+    return tool_call(call["name"], call["args"], call.get("id"))
+
+
+def _invalid_call(call: Mapping[str, Any]) -> InvalidToolCall:
+    return invalid_tool_call(call.get("name"), call.get("args"), call.get("id"), call.get("error"))
+
+
+class AIMessageChunk(AIMessage):
+    """A streamed piece of an `AIMessage`; pieces add up with `+`."""
+
+    __slots__ = ("chunk_position", "tool_call_chunks")
+    type = "AIMessageChunk"
+    _sometimes = (*AIMessage._sometimes, "tool_call_chunks", "chunk_position")
+
+    #: `[{name, args (text), id, index, type: "tool_call_chunk"}]`
+    tool_call_chunks: list[ToolCallChunk]
+    #: "last" on the chunk that ends the message.
+    chunk_position: str | None
+
+    # Written out, without super() or **fields: one is made for each token.
+    def __init__(
+        self,
+        content: Content = "",
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        additional_kwargs: dict[str, Any] | None = None,
+        response_metadata: dict[str, Any] | None = None,
+        tool_call_chunks: list[ToolCallChunk] | None = None,
+        usage_metadata: UsageMetadata | None = None,
+        chunk_position: str | None = None,
+        tool_calls: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.content = content
+        self.id = id
+        self.name = name
+        self.additional_kwargs = {} if additional_kwargs is None else additional_kwargs
+        self.response_metadata = {} if response_metadata is None else response_metadata
+        self.tool_call_chunks = [] if tool_call_chunks is None else tool_call_chunks
+        self.usage_metadata = usage_metadata
+        self.chunk_position = chunk_position
+        if tool_calls:
+            self.tool_calls = [_call(call) for call in tool_calls]
+
+    def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        # For copy and pickle: without the calls, which would be written back over the pieces they come from.
+        names = (*self._always, "name", "id", "usage_metadata", "tool_call_chunks", "chunk_position")
+        return getattr(self, "__dict__", None), {name: getattr(self, name) for name in names}
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls so far. Arguments still on their way are read as far as they go, until the last chunk."""
+        return parse_calls(self.tool_call_chunks, whole=self.chunk_position == "last")[0]
+
+    @tool_calls.setter
+    def tool_calls(self, calls: list[ToolCall]) -> None:
+        self.tool_call_chunks = [
+            tool_call_chunk(call["name"], json.dumps(call["args"]), call["id"], None) for call in calls
+        ]
+
+    @property
+    def invalid_tool_calls(self) -> list[InvalidToolCall]:
+        """Calls whose arguments are no JSON object."""
+        return parse_calls(self.tool_call_chunks, whole=self.chunk_position == "last")[1]
+
+    @invalid_tool_calls.setter
+    def invalid_tool_calls(self, calls: list[InvalidToolCall]) -> None:
+        self.tool_call_chunks += [
+            tool_call_chunk(call["name"], call["args"], call["id"], None) for call in calls
+        ]
+
+    def __add__(self, other: AIMessageChunk | Sequence[AIMessageChunk]) -> AIMessageChunk:
+        if isinstance(other, AIMessageChunk):
+            return _join(self, (other,))
+        if isinstance(other, (list, tuple)) and all(isinstance(chunk, AIMessageChunk) for chunk in other):
+            return _join(self, other)
+        return NotImplemented
+
+    def to_message(self) -> AIMessage:
+        """The finished message. A call whose arguments were cut off is an invalid one."""
+        calls, invalid = parse_calls(self.tool_call_chunks, whole=True)
+        return AIMessage(
+            self.content,
+            id=self.id,
+            name=self.name,
+            additional_kwargs=self.additional_kwargs,
+            response_metadata=self.response_metadata,
+            tool_calls=calls,
+            invalid_tool_calls=invalid,
+            usage_metadata=self.usage_metadata,
+        )
+
+
+def _join(first: AIMessageChunk, others: Sequence[AIMessageChunk]) -> AIMessageChunk:
+    joined = AIMessageChunk(
+        _join_content(first, others), id=first.id, name=first.name, usage_metadata=first.usage_metadata
+    )
+    joined.additional_kwargs = _merged("additional_kwargs", first, others)
+    joined.response_metadata = _merged("response_metadata", first, others)
+    joined.tool_call_chunks = first.tool_call_chunks
+    joined.chunk_position = first.chunk_position
+    for chunk in others:
+        _join_rest(joined, chunk)
+    return joined
+
+
+def _join_content(first: AIMessageChunk, others: Sequence[AIMessageChunk]) -> Content:
+    contents = [first.content, *[chunk.content for chunk in others]]
+    try:
+        return "".join(contents)  # type: ignore[arg-type]  # nearly always text, and then in one go
+    except TypeError:
+        return merge_content(contents[0], contents[1:])
+
+
+def _merged(field: str, first: AIMessageChunk, others: Sequence[AIMessageChunk]) -> dict[str, Any]:
+    dicts = [value for chunk in others if (value := getattr(chunk, field))]
+    return merge_dicts(getattr(first, field), *dicts)
+
+
+def _join_rest(joined: AIMessageChunk, chunk: AIMessageChunk) -> None:
+    if chunk.tool_call_chunks:
+        joined.tool_call_chunks = merge_lists(joined.tool_call_chunks, chunk.tool_call_chunks)
+    if chunk.usage_metadata:
+        joined.usage_metadata = add_usage(joined.usage_metadata, chunk.usage_metadata)
+    joined.id = _better_id(joined.id, chunk.id)
+    joined.name = joined.name or chunk.name
+    joined.chunk_position = joined.chunk_position or chunk.chunk_position
+
+
+def _better_id(left: str | None, right: str | None) -> str | None:
+    """The first that a provider gave, else LangChain's run id, else any."""
+    if left == right or not right or (left and _rank(left) >= _rank(right)):
+        return left
+    return right
+
+
+def _rank(id: str) -> int:
+    if not id.startswith("lc_"):
+        return 2
+    return 1 if id.startswith("lc_run-") else 0

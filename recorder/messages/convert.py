@@ -1,0 +1,235 @@
+"""Messages from whatever an application has, and their stored form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from recorder.errors import ConfigError
+from recorder.messages.base import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from recorder.messages.merge import InvalidToolCall, ToolCall, invalid_tool_call, parse_args, tool_call
+
+_ROLES = {
+    "human": "user",
+    "HumanMessageChunk": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "SystemMessageChunk": "system",
+    "ToolMessageChunk": "tool",
+}
+_CLASSES: dict[str, type[BaseMessage]] = {
+    "user": HumanMessage,
+    "assistant": AIMessage,
+    "system": SystemMessage,
+    "tool": ToolMessage,
+}
+#: What all of our messages take, and what some do beside it.
+_SHARED = ("content", "id", "name", "additional_kwargs", "response_metadata")
+_OWN: dict[str, tuple[str, ...]] = {
+    "assistant": ("tool_calls", "invalid_tool_calls", "usage_metadata"),
+    "tool": ("tool_call_id", "status"),
+}
+#: LangChain's bookkeeping, which says nothing that a message needs.
+_IGNORED = frozenset(
+    {"role", "type", "data", "example", "lc", "artifact", "tool_call_chunks", "chunk_position"}
+)
+#: What a provider's message object says of the response, not of the message.
+_SAID = frozenset({"model", "stop_reason", "stop_sequence", "stop_details", "usage", "container", "parsed"})
+_STORED = (*_SHARED[1:], "tool_calls", "invalid_tool_calls", "tool_call_id", "usage_metadata")
+_ACCEPTED = (
+    "a str, a message of recorder.messages or LangChain, a dict with 'role' and 'content', "
+    "a (role, content) tuple or a message object of the openai or anthropic SDK"
+)
+
+
+def messages_from(input: Any) -> list[BaseMessage]:
+    """The messages of any input of a model: a text, a message, a list of those, or a prompt value."""
+    if hasattr(input, "to_messages"):
+        input = input.to_messages()
+    if isinstance(input, list) or (isinstance(input, tuple) and not _is_pair(input)):
+        return [from_any(item) for item in input]
+    return [from_any(input)]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str)
+
+
+def from_any(value: Any) -> BaseMessage:
+    """The message that the value stands for; our own are returned as they are.
+
+    Accepted: a str (from the human), `(role, content)`, dicts as OpenAI, Anthropic or LangChain write
+    them, LangChain's messages and the SDKs' message objects. Raises `ConfigError` for anything else.
+    """
+    if isinstance(value, BaseMessage):
+        return value
+    if isinstance(value, str):
+        return HumanMessage(value)
+    if isinstance(value, Mapping):
+        return _from_mapping(dict(value), value)
+    if _is_pair(value):
+        return _from_mapping({"role": value[0], "content": value[1]}, value)
+    return _from_mapping(_fields_of(value), value)
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    """The fields of a message object: LangChain's has `type`, the SDKs' have `role`."""
+    # LangChain's are read attribute by attribute: `model_dump` of a chunk would add derived fields.
+    if isinstance(getattr(value, "type", None), str) and hasattr(value, "additional_kwargs"):
+        names = (*_SHARED, *_OWN["assistant"], *_OWN["tool"], "type", "role")
+        return {name: getattr(value, name) for name in names if getattr(value, name, None) is not None}
+    if not isinstance(getattr(value, "role", None), str):
+        raise _unknown(value)
+    if hasattr(value, "model_dump"):
+        return dict(value.model_dump(exclude_none=True))
+    names = (*_SHARED, *_OWN["assistant"], *_OWN["tool"], "role", "refusal", "reasoning_content")
+    return {name: getattr(value, name) for name in names if getattr(value, name, None) is not None}
+
+
+def _from_mapping(fields: dict[str, Any], value: Any) -> BaseMessage:
+    fields = _unwrapped(fields)
+    # LangChain's ChatMessage has both, and its role is the one that counts.
+    word = fields.get("role") or fields.get("type")
+    role = _ROLES.get(word, word) if isinstance(word, str) else ""
+    # A reply may be calls, a refusal or sound alone.
+    if not role or ("content" not in fields and role != "assistant"):
+        raise _unknown(value)
+    if fields.get("type") == "chat":
+        return ChatMessage(role=str(word), **_taken(fields, ()))
+    if role == "developer":
+        fields["additional_kwargs"] = {
+            **(fields.get("additional_kwargs") or {}),
+            "__openai_role__": "developer",
+        }
+        role = "system"
+    if role == "assistant":
+        _read_calls(fields)
+    if role not in _CLASSES:
+        return ChatMessage(role=role, **_taken(fields, ()))
+    return _CLASSES[role](**_taken(fields, _OWN.get(role, ())))
+
+
+def _unwrapped(fields: dict[str, Any]) -> dict[str, Any]:
+    """LangChain's dicts put the message inside `data`, or inside `kwargs` with the class in `id`."""
+    if isinstance(fields.get("data"), Mapping) and "content" not in fields:
+        return {**fields["data"], "type": fields.get("type")}
+    if fields.get("type") == "constructor" and isinstance(fields.get("kwargs"), Mapping):
+        inside = dict(fields["kwargs"])
+        name = str((fields.get("id") or [""])[-1]).removesuffix("Chunk").removesuffix("Message")
+        return {"type": name.lower(), **inside}
+    return fields
+
+
+def _taken(fields: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments for the class; what it has no field for is kept in `additional_kwargs`."""
+    known = {name: fields[name] for name in (*_SHARED, *own) if fields.get(name) is not None}
+    known["content"] = _content(known.get("content"))
+    skipped = _IGNORED.union(_SHARED, own)
+    rest = {name: value for name, value in fields.items() if name not in skipped and value not in (None, [])}
+    said = {name: rest.pop(name) for name in _SAID & rest.keys()}
+    known["additional_kwargs"] = {**(known.get("additional_kwargs") or {}), **rest}
+    known["response_metadata"] = {**(known.get("response_metadata") or {}), **said}
+    return known
+
+
+def _content(content: Any) -> Any:
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, Mapping) or not isinstance(content, Iterable):
+        raise ConfigError(
+            f"message content must be a str or a list of blocks, not {type(content).__name__}; "
+            "pass its text, or [block]"
+        )
+    return [_block(block) for block in content]
+
+
+def _block(block: Any) -> Any:
+    if isinstance(block, str):
+        return block
+    if isinstance(block, Mapping):
+        return dict(block)
+    if hasattr(block, "model_dump"):
+        return block.model_dump(exclude_none=True)
+    raise ConfigError(
+        f"a content block must be a str or a dict, not {type(block).__name__}; "
+        "pass {'type': 'text', 'text': ...}"
+    )
+
+
+def _read_calls(fields: dict[str, Any]) -> None:
+    """Calls in our form: OpenAI nests them in `function`, Anthropic puts them into the content."""
+    fields["content"] = _content(fields.get("content"))
+    raw = [*(fields.get("tool_calls") or ()), *(fields.get("invalid_tool_calls") or ())]
+    if not raw and isinstance(fields["content"], list):
+        raw = [
+            block
+            for block in fields["content"]
+            if isinstance(block, dict) and block.get("type") == "tool_use"
+        ]
+    calls = [_call(_call_dict(call)) for call in raw]
+    fields["tool_calls"] = [call for call in calls if call.get("type") == "tool_call"]
+    fields["invalid_tool_calls"] = [call for call in calls if call.get("type") != "tool_call"]
+
+
+def _call_dict(call: Any) -> dict[str, Any]:
+    if isinstance(found := _block(call), dict):
+        return found
+    raise ConfigError(f"a tool call must be a dict with 'id', 'name' and 'args', not {call!r:.80}")
+
+
+def _call(raw: dict[str, Any]) -> ToolCall | InvalidToolCall:
+    name, args = _name_and_args(raw)
+    if raw.get("type") == "invalid_tool_call":
+        return invalid_tool_call(name, args, raw.get("id"), raw.get("error"))
+    if args is None or isinstance(args, Mapping):
+        return tool_call(name, dict(args or {}), raw.get("id"))
+    text = args if isinstance(args, str) else json.dumps(args)
+    parsed = parse_args(text)
+    if parsed is None:
+        return invalid_tool_call(name, text, raw.get("id"))
+    return tool_call(name, parsed, raw.get("id"))
+
+
+def _name_and_args(raw: dict[str, Any]) -> tuple[Any, Any]:
+    if isinstance(raw.get("function"), Mapping):
+        return raw["function"].get("name"), raw["function"].get("arguments")
+    if isinstance(raw.get("custom"), Mapping):
+        # A custom tool takes plain text; `__arg1` is LangChain's name for it.
+        return raw["custom"].get("name"), {"__arg1": raw["custom"].get("input")}
+    return raw.get("name"), raw["args"] if "args" in raw else raw.get("input")
+
+
+def _unknown(value: Any) -> ConfigError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 120 else shown[:117] + "..."
+    return ConfigError(f"cannot read a message from {type(value).__name__} {shown}; pass {_ACCEPTED}")
+
+
+def to_dict(message: BaseMessage) -> dict[str, Any]:
+    """The stored form: role, content and whatever else is set, all JSON. A chunk is stored as its message."""
+    if isinstance(message, AIMessageChunk):
+        message = message.to_message()
+    stored: dict[str, Any] = {"role": message.role, "content": message.content}
+    if isinstance(message, ChatMessage) and message.role in _CLASSES:
+        stored["type"] = "chat"
+    if getattr(message, "status", "success") != "success":
+        stored["status"] = message.status  # type: ignore[attr-defined]
+    return stored | {name: value for name in _STORED if (value := getattr(message, name, None))}
+
+
+def from_dict(stored: Mapping[str, Any]) -> BaseMessage:
+    """The message that `to_dict` wrote, equal to what it was."""
+    fields = dict(stored)
+    role = fields.pop("role")
+    if fields.pop("type", None) == "chat" or role not in _CLASSES:
+        return ChatMessage(role=role, **fields)
+    return _CLASSES[role](**fields)

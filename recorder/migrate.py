@@ -1,0 +1,223 @@
+"""Bring a database to the newest schema, or say why not.
+
+`state` is the fast path of opening a database: plain SQL, no alembic. An upgrade is one transaction under one
+lock, so that it is whole or not there when it is interrupted, and processes that open the same new database
+at once wait for each other. (With alembic's own ways on SQLite an interrupted one leaves "table already
+exists" for ever, and of two at once the second fails.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import URL, Connection, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
+
+from recorder import tables, views
+from recorder.errors import ConfigError, MissingExtra, SchemaError, StoreError
+
+T = TypeVar("T")
+State = Literal["empty", "current", "old"]
+
+#: How long an upgrade waits for another process that is upgrading or writing, in seconds.
+LOCK_TIMEOUT = 60.0
+#: Of `pg_advisory_xact_lock`: "recorder" in ASCII, below 2**63.
+LOCK_KEY = int.from_bytes(b"recorder")
+
+_VERSION = "alembic_version"
+_TABLES = frozenset(tables.metadata.tables)
+_NAMES = _TABLES | views.definitions("sqlite").keys() | {_VERSION}
+#: In every revision: where these are, an unknown revision is a newer recorder's and not another tool's.
+_SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
+
+_NAMES_SQLITE = "SELECT lower(name) FROM sqlite_master"
+# Visible: what our own statements, which name no schema, would meet.
+_NAMES_POSTGRES = "SELECT relname::text FROM pg_catalog.pg_class WHERE pg_catalog.pg_table_is_visible(oid)"
+
+
+def state(connection: Connection) -> State:
+    """Whether the tables are not there yet, as this version needs them, or older.
+
+    Raises `SchemaError` where they are newer or another tool's. Reads only, in the caller's transaction.
+    """
+    found = _found(connection)
+    revisions = _revisions(connection) if _VERSION in found else []
+    if not revisions:
+        _refuse_clash(connection, found - {_VERSION})
+        return "empty"
+    if not found >= _SIGNATURE:
+        raise SchemaError(_foreign_version(connection, revisions))
+    if set(revisions) <= {tables.HEAD}:
+        return "current"
+    if set(revisions) <= set(tables.REVISIONS):
+        return "old"
+    raise SchemaError(
+        f"{_where(connection)} was written by a newer recorder: its schema is {', '.join(revisions)}, and "
+        f"this version knows {tables.HEAD}. Run: pip install --upgrade chat-recorder"
+    )
+
+
+def upgrade(url: str) -> list[str]:
+    """Bring the database at `url` to the newest schema; the revisions applied, none if it was there.
+
+    Raises `SchemaError` where `state` does, and SQLAlchemy's `DBAPIError` for what the database refuses.
+    """
+    return connected(url, upgrade_connection)
+
+
+def upgrade_connection(connection: Connection) -> list[str]:
+    """The same on a connection without an open transaction; from asyncio, `connection.run_sync(...)`."""
+    with _one_at_a_time(), exclusively(connection):
+        return [] if state(connection) == "current" else _apply(connection)
+
+
+def old_message(url: str) -> str:
+    """What to tell a user whose tables are older than this version."""
+    shown = masked(url)
+    return (
+        f"{shown} has the tables of an older recorder; this version needs schema {tables.HEAD}. "
+        f"Run: recorder migrate --url {shlex.quote(shown)}"
+    )
+
+
+def masked(url: str | URL) -> str:
+    """The URL for messages: without the driver and the password."""
+    parsed = make_url(url)
+    return parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True)
+
+
+def scripts() -> Path:
+    """The folder of alembic's env.py and versions: in an installed package, or in a source tree."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "_migrations", here.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise SchemaError(f"No migrations beside {here}; run: pip install --force-reinstall chat-recorder")
+
+
+def connected(url: str, work: Callable[[Connection], T]) -> T:
+    """Call `work` with a connection of its own, to either database; an event loop may be running."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(f"{masked(url)} is neither sqlite:///... nor postgresql://...; use one of these")
+    if parsed.get_backend_name() == "postgresql":
+        # A thread of its own: asyncpg needs an event loop, and the caller may be running one.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, _connected_async(parsed, work)).result()
+    engine = create_engine(
+        parsed.set(drivername="sqlite+pysqlite"), poolclass=NullPool, connect_args={"timeout": LOCK_TIMEOUT}
+    )
+    event.listen(engine, "connect", _set_page_size)
+    with engine.connect() as connection:
+        return work(connection)
+
+
+@contextmanager
+def exclusively(connection: Connection) -> Iterator[None]:
+    """One transaction that no other upgrade can run beside."""
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+        else:
+            _begin_exclusive(connection)
+        yield
+
+
+def _begin_exclusive(connection: Connection) -> None:
+    # Python's driver begins no transaction before DDL, so each statement would be committed alone.
+    try:
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+    except OperationalError as error:
+        if "within a transaction" not in str(error.orig):
+            raise  # else the engine's own `begin` listener was first, with BEGIN IMMEDIATE, which is as good
+
+
+def _set_page_size(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.execute(f"PRAGMA page_size = {tables.PAGE_SIZE}")
+
+
+async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    try:
+        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
+    async with engine.connect() as connection:
+        return await connection.run_sync(work)
+
+
+_lock = threading.Lock()
+_upgrading: int | None = None
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Alembic keeps what it is working on in module globals: one upgrade at a time in a process."""
+    global _upgrading
+    if _upgrading == threading.get_ident():  # two tasks of one event loop; waiting would stop both
+        raise StoreError("An upgrade is running on this thread already; await it before starting another")
+    with _lock:
+        _upgrading = threading.get_ident()
+        try:
+            yield
+        finally:
+            _upgrading = None
+
+
+def _apply(connection: Connection) -> list[str]:
+    from alembic import command
+    from alembic.config import Config
+
+    applied: list[str] = []
+    config = Config(attributes={"connection": connection, "applied": applied})
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    command.upgrade(config, "head")
+    return applied
+
+
+def _found(connection: Connection) -> frozenset[str]:
+    """Which of the names that we use are taken."""
+    query = _NAMES_POSTGRES if connection.dialect.name == "postgresql" else _NAMES_SQLITE
+    return _NAMES & set(connection.exec_driver_sql(query).scalars())
+
+
+def _revisions(connection: Connection) -> list[str]:
+    return sorted(connection.exec_driver_sql(f"SELECT version_num FROM {_VERSION}").scalars())
+
+
+def _refuse_clash(connection: Connection, taken: frozenset[str]) -> None:
+    if not taken:
+        return
+    raise SchemaError(
+        f"{_where(connection)} has {_listed(taken)} already, not made by recorder, which needs "
+        f"{'this name' if len(taken) == 1 else 'these names'}. Nothing was changed; {_elsewhere(connection)}"
+    )
+
+
+def _foreign_version(connection: Connection, revisions: list[str]) -> str:
+    return (
+        f"{_where(connection)} is migrated by another tool: its {_VERSION} is {', '.join(revisions)}, and "
+        f"recorder's tables are not there. Nothing was changed; {_elsewhere(connection)}"
+    )
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ("a table or view " if len(names) == 1 else "tables or views ") + ", ".join(sorted(names))
+
+
+def _elsewhere(connection: Connection) -> str:
+    if connection.dialect.name == "postgresql":
+        return "use another database, or a schema of its own as search_path"
+    return "use another file, like sqlite:///recorder.db"
+
+
+def _where(connection: Connection) -> str:
+    return masked(connection.engine.url)

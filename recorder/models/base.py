@@ -1,0 +1,420 @@
+"""Everything of a chat model that is not one provider's: LangChain's surface over one body of rules.
+
+A provider is a small file: how a request looks, how it is opened, which translator reads it, and how its SDK
+words an error (`openai.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import copy_context
+from typing import Any, Self
+from uuid import UUID
+
+import uuid_utils.compat
+
+from recorder.callbacks import handlers_from, settle, settle_now
+from recorder.errors import ConfigError
+from recorder.jsons import dumps
+from recorder.messages import AIMessage, AIMessageChunk, Generation, LLMResult, messages_from
+from recorder.models.call import Call, Request, StreamError, Translator
+from recorder.models.events import Filter, end_event, start_event, stream_event
+
+#: Keys of a request that hold what is said, and those that only say how it travels.
+_SAID = frozenset(("messages", "input", "prompt", "system"))
+_TRAVEL = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
+
+
+class BaseChatModel(ABC):
+    """A chat model: `invoke`, `stream`, `batch`, `generate`, their asynchronous forms, and `astream_events`.
+
+    Input is a string, a message, a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's keys
+    `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`.
+    """
+
+    #: LangSmith's word for the provider, in `metadata["ls_provider"]`.
+    provider_name: str = ""
+
+    def __init__(
+        self,
+        *,
+        callbacks: Any = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        streaming: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.callbacks = handlers_from(callbacks)
+        self.tags = list(tags or ())
+        self.metadata = dict(metadata or {})
+        self.name = name or type(self).__name__
+        self.streaming = streaming
+        #: Options of every request; those of a call come on top.
+        self.options = dict(options or {})
+
+    # -- what a provider says ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """The arguments of the SDK's `create`."""
+
+    @abstractmethod
+    def _translator(self) -> Translator:
+        """A new translator of the provider's wire format."""
+
+    @abstractmethod
+    def _open(self, body: dict[str, Any]) -> AbstractContextManager[Any]:
+        """Send a request; the response has `iter_bytes()`, `read()` and `http_request`."""
+
+    @abstractmethod
+    def _aopen(self, body: dict[str, Any]) -> AbstractAsyncContextManager[Any]:
+        """The same on an event loop."""
+
+    @abstractmethod
+    def _error(self, error: Exception, response: Any) -> Exception:
+        """An error while reading, as the provider's SDK would raise it; the same one when it is none of ours."""
+
+    # -- LangChain's surface ------------------------------------------------------------------------------------
+
+    def invoke(
+        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
+    ) -> AIMessage:  # fmt: skip
+        """The whole answer. With `streaming=True` the callbacks get its tokens as they come."""
+        call = self._call(input, config, self._with_stop(options, stop), stream=self.streaming)
+        self._run(call)
+        return call.message()
+
+    async def ainvoke(
+        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
+    ) -> AIMessage:  # fmt: skip
+        """`invoke` on an event loop."""
+        call = self._call(input, config, self._with_stop(options, stop), stream=self.streaming)
+        await self._arun(call)
+        return call.message()
+
+    def stream(
+        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
+    ) -> Iterator[AIMessageChunk]:  # fmt: skip
+        """The answer in chunks as they come; leaving the loop early cancels the run."""
+        return self._chunks(self._call(input, config, self._with_stop(options, stop), stream=True))
+
+    def astream(
+        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
+    ) -> AsyncIterator[AIMessageChunk]:  # fmt: skip
+        """`stream` on an event loop."""
+        return self._achunks(self._call(input, config, self._with_stop(options, stop), stream=True))
+
+    def batch(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
+    ) -> list[Any]:
+        """`invoke` for each input, in threads, at most `config["max_concurrency"]` at a time, in order."""
+        configs = _configs(config, len(inputs))
+        if not inputs:
+            return []
+        work = _caught(self.invoke) if return_exceptions else self.invoke
+        with ThreadPoolExecutor(configs[0].get("max_concurrency")) as pool:
+            futures = [
+                pool.submit(copy_context().run, work, input, its_config, **options)
+                for input, its_config in zip(inputs, configs, strict=True)
+            ]
+            return [future.result() for future in futures]
+
+    async def abatch(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
+    ) -> list[Any]:
+        """`ainvoke` for each input, at most `config["max_concurrency"]` at a time, in order."""
+        configs = _configs(config, len(inputs))
+        limit = asyncio.Semaphore((configs[0].get("max_concurrency") if configs else None) or 2**31)
+
+        async def one(input: Any, its_config: Mapping[str, Any]) -> AIMessage:
+            async with limit:
+                return await self.ainvoke(input, its_config, **options)
+
+        work = [one(input, its_config) for input, its_config in zip(inputs, configs, strict=True)]
+        return await asyncio.gather(*work, return_exceptions=return_exceptions)
+
+    def generate(
+        self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
+    ) -> LLMResult:
+        """One run for each list of messages; `llm_output` has the usage of all, when streaming too."""
+        calls = self._calls(messages, stop, callbacks, options)
+        return _combined([self._run(call) for call in calls])
+
+    async def agenerate(
+        self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
+    ) -> LLMResult:
+        """`generate` on an event loop, all lists at once."""
+        calls = self._calls(messages, stop, callbacks, options)
+        return _combined(await asyncio.gather(*(self._arun(call) for call in calls)))
+
+    async def astream_events(
+        self, input: Any, config: Mapping[str, Any] | None = None, *, version: str = "v2",
+        include_names: Sequence[str] | None = None, include_types: Sequence[str] | None = None,
+        include_tags: Sequence[str] | None = None, exclude_names: Sequence[str] | None = None,
+        exclude_types: Sequence[str] | None = None, exclude_tags: Sequence[str] | None = None, **options: Any,
+    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
+        """The run as LangChain's events, version v2: start, one for each chunk, end."""
+        if version != "v2":
+            raise ConfigError(f"astream_events has no version {version!r} here; pass version='v2'")
+        call = self._call(input, config, options, stream=True)
+        wanted = Filter(
+            include_names, include_types, include_tags, exclude_names, exclude_types, exclude_tags
+        ).wants(call.request)  # fmt: skip
+        if wanted:
+            yield start_event(call.request)
+        whole: AIMessageChunk | None = None
+        chunks = self._achunks(call)
+        try:
+            async for chunk in chunks:
+                whole = chunk if whole is None else whole + chunk
+                if wanted:
+                    yield stream_event(call.request, chunk)
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]
+        if wanted:
+            yield end_event(call.request, whole)
+
+    def __call__(
+        self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, **options: Any
+    ) -> AIMessage:
+        """The answer to some messages: `chat([HumanMessage("Hello!")])`."""
+        return self.invoke(messages, {"callbacks": callbacks}, stop=stop, **options)
+
+    def bind(self, **options: Any) -> Self:
+        """The same model with options that go with every request."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.options = {**self.options, **options}
+        return other
+
+    # -- one body of rules, two drivers -----------------------------------------------------------------------
+
+    def _chunks(self, call: Call) -> Iterator[AIMessageChunk]:
+        try:
+            call.start(self._serialized())
+            _settle_now(call)
+            with self._open(call.request.body) as response:
+                try:
+                    for data in response.iter_bytes():
+                        for chunk in call.feed(data):
+                            if call.pending:
+                                _settle_now(call)
+                            yield chunk
+                        if call.reply.terminated:
+                            break
+                    yield from call.rest()
+                except Exception as error:
+                    raise self._error(error, response) from _cause(error)
+        except BaseException as error:
+            call.fail(error)
+            _settle_now(call)
+            raise
+        call.finish()
+        _settle_now(call)
+
+    async def _achunks(self, call: Call) -> AsyncIterator[AIMessageChunk]:
+        try:
+            call.start(self._serialized())
+            await _settle(call)
+            async with self._aopen(call.request.body) as response:
+                try:
+                    async for data in response.iter_bytes():
+                        for chunk in call.feed(data):
+                            if call.pending:
+                                await _settle(call)
+                            yield chunk
+                        if call.reply.terminated:
+                            break
+                    for chunk in call.rest():
+                        yield chunk
+                except Exception as error:
+                    raise self._error(error, response) from _cause(error)
+        except BaseException as error:
+            call.fail(error)
+            await _settle(call)
+            raise
+        call.finish()
+        await _settle(call)
+
+    def _run(self, call: Call) -> LLMResult:
+        if call.request.stream:
+            for _ in self._chunks(call):
+                pass
+            return call.result()
+        try:
+            call.start(self._serialized())
+            _settle_now(call)
+            with self._open(call.request.body) as response:
+                try:
+                    call.whole(response.read())
+                except Exception as error:
+                    raise self._error(error, response) from _cause(error)
+        except BaseException as error:
+            call.fail(error)
+            _settle_now(call)
+            raise
+        result = call.finish()
+        _settle_now(call)
+        return result
+
+    async def _arun(self, call: Call) -> LLMResult:
+        if call.request.stream:
+            async for _ in self._achunks(call):
+                pass
+            return call.result()
+        try:
+            call.start(self._serialized())
+            await _settle(call)
+            async with self._aopen(call.request.body) as response:
+                try:
+                    call.whole(await response.read())
+                except Exception as error:
+                    raise self._error(error, response) from _cause(error)
+        except BaseException as error:
+            call.fail(error)
+            await _settle(call)
+            raise
+        result = call.finish()
+        await _settle(call)
+        return result
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def _call(
+        self, input: Any, config: Mapping[str, Any] | None, options: Mapping[str, Any], *, stream: bool
+    ) -> Call:
+        config = config or {}
+        given = input if isinstance(input, list) else messages_from(input)
+        body = self._body(given, {**self.options, **options}, stream=stream)
+        parameters = {key: value for key, value in body.items() if key not in _SAID and key not in _TRAVEL}
+        request = Request(
+            input=input,
+            messages=messages_from(given),
+            body=body,
+            stream=stream,
+            handlers=handlers_from([*self.callbacks, *handlers_from(config.get("callbacks"))]),
+            name=config.get("run_name") or self.name,
+            tags=[*self.tags, *(config.get("tags") or ())],
+            metadata={**self._ls_params(body), **self.metadata, **(config.get("metadata") or {})},
+            invocation_params=parameters,
+            input_hash=_input_hash(body),
+            run_id=_run_id(config.get("run_id")),
+            parent_run_id=config.get("parent_run_id"),
+        )
+        return Call(request, self._translator())
+
+    def _calls(
+        self, prompts: Sequence[Any], stop: list[str] | None, callbacks: Any, options: dict[str, Any]
+    ) -> list[Call]:
+        config = {key: options.pop(key, None) for key in ("tags", "metadata", "run_name", "run_id")}
+        options = self._with_stop(options, stop)
+        if config["run_id"] is not None and len(prompts) > 1:
+            raise ConfigError(f"run_id names one run, but there are {len(prompts)} lists; leave it out")
+        config["callbacks"] = callbacks
+        return [self._call(prompt, config, options, stream=self.streaming) for prompt in prompts]
+
+    def _with_stop(self, options: dict[str, Any], stop: list[str] | None) -> dict[str, Any]:
+        return {**options, "stop": stop} if stop is not None else options
+
+    def _ls_params(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata that LangSmith reads, and so everybody: provider, model, temperature, limits."""
+        said = {
+            "ls_provider": self.provider_name,
+            "ls_model_name": body.get("model"),
+            "ls_model_type": "chat",
+            "ls_temperature": body.get("temperature"),
+        }
+        limit = body.get("max_tokens") or body.get("max_completion_tokens")
+        if limit:
+            said["ls_max_tokens"] = limit
+        if body.get("stop"):
+            said["ls_stop"] = body["stop"]
+        return said
+
+    def _serialized(self) -> dict[str, Any]:
+        """What LangChain's handlers get as `serialized`: what the model is, without any secret."""
+        home = type(self).__module__.split(".")
+        return {"lc": 1, "type": "not_implemented", "id": [*home, type(self).__name__], "name": self.name}
+
+
+def _settle_now(call: Call) -> None:
+    pending, call.pending = call.pending, None
+    if pending:
+        settle_now(pending)
+
+
+async def _settle(call: Call) -> None:
+    pending, call.pending = call.pending, None
+    if pending:
+        await settle(pending)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """What our translation of an error should name as its cause."""
+    return None if isinstance(error, StreamError) else error
+
+
+def _configs(config: Any, count: int) -> list[Mapping[str, Any]]:
+    """One config an input: a list of them, or the same for all, where a `run_id` can only be the first's."""
+    if isinstance(config, (list, tuple)):
+        if len(config) != count:
+            raise ConfigError(f"{len(config)} configs came for {count} inputs; pass one, or one for each")
+        return [each or {} for each in config]
+    shared = dict(config or {})
+    first = dict(shared)
+    shared.pop("run_id", None)
+    return [first, *([shared] * (count - 1))][:count]
+
+
+def _caught(work: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return work(*args, **kwargs)
+        except Exception as error:
+            return error
+
+    return run
+
+
+def _run_id(given: Any) -> UUID:
+    if given is None:
+        return uuid_utils.compat.uuid7()
+    try:
+        return given if isinstance(given, UUID) else UUID(str(given))
+    except ValueError as error:
+        raise ConfigError(f"run_id {given!r} is no UUID; pass uuid.uuid4(), or leave it out") from error
+
+
+def _input_hash(body: Mapping[str, Any]) -> str:
+    """SHA-256 of what is asked, however it travels: the same request streamed or not has the same hash."""
+    asked = {key: value for key, value in body.items() if key not in _TRAVEL}
+    return hashlib.sha256(dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _combined(results: Sequence[LLMResult]) -> LLMResult:
+    """One result of several runs, with their token counts added up."""
+    generations: list[list[Generation]] = [choices for result in results for choices in result.generations]
+    outputs = [result.llm_output or {} for result in results]
+    output: dict[str, Any] = dict(outputs[0]) if len(outputs) == 1 else {}
+    output["token_usage"] = _added([each.get("token_usage") or {} for each in outputs])
+    output["model_name"] = next((each["model_name"] for each in outputs if each.get("model_name")), None)
+    return LLMResult(generations, output, run=[info for result in results for info in result.run or ()])
+
+
+def _added(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            if isinstance(value, Mapping):
+                total[key] = _added([total.get(key) or {}, value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[key] = total.get(key, 0) + value
+            else:
+                total.setdefault(key, value)
+    return total

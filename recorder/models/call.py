@@ -1,0 +1,274 @@
+"""One run of a model: its callbacks and its translation, without any I/O.
+
+The drivers in `base` bring the bytes, synchronously or asynchronously, and wait for what `pending` holds.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import uuid_utils.compat
+
+from recorder.callbacks import Dispatch, Pending
+from recorder.clock import monotonic_us
+from recorder.jsons import loads
+from recorder.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatGeneration,
+    ChatGenerationChunk,
+    LLMResult,
+    RunInfo,
+)
+from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.reply import Reply, merge_other
+from recorder.wire.sse import FrameSplitter
+
+
+class Translator(Protocol):
+    """What a wire format's module has."""
+
+    wire: str
+    reply: Reply
+
+    def decode(self, frame: bytes) -> Sequence[Delta]:
+        """The deltas of one frame; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call as the caller asked for it, and as it will be sent."""
+
+    #: What the caller passed, for the events.
+    input: Any
+    messages: list[BaseMessage]
+    #: Arguments of the SDK's `create`.
+    body: dict[str, Any]
+    stream: bool
+    handlers: list[Any]
+    name: str
+    tags: list[str]
+    metadata: dict[str, Any]
+    #: Without the messages, for handlers and the `runs` table.
+    invocation_params: dict[str, Any]
+    input_hash: str
+    run_id: uuid.UUID = field(default_factory=uuid_utils.compat.uuid7)
+    parent_run_id: uuid.UUID | None = None
+
+
+class StreamError(Exception):
+    """The provider sent an error in place of an event; the model raises it as its SDK would."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Call:
+    """A run as far as it has come."""
+
+    def __init__(self, request: Request, translator: Translator) -> None:
+        self.request = request
+        self.reply = translator.reply
+        #: What to wait for before going on; None in the common case.
+        self.pending: list[Pending] | None = None
+        self._decode = translator.decode
+        self._wire = translator.wire
+        self._splitter = FrameSplitter()
+        self._started_us = monotonic_us()
+        self._chunk_id = f"run-{request.run_id}"
+        self._told = False
+        self._told_finish = False
+        self._told_usage: Any = None
+        self._dispatch = Dispatch(
+            request.handlers,
+            run_id=request.run_id,
+            parent_run_id=request.parent_run_id,
+            tags=request.tags,
+            metadata=request.metadata,
+        )
+
+    def start(self, serialized: dict[str, Any]) -> None:
+        """Tell the handlers of the run and of the messages that are new: those after the last reply."""
+        request, dispatch = self.request, self._dispatch
+        self._wait_for(
+            dispatch.chat_model_start(
+                serialized,
+                request.messages,
+                invocation_params=request.invocation_params,
+                input_hash=request.input_hash,
+                wire=self._wire,
+                started_us=self._started_us,
+                name=request.name,
+            )
+        )
+        for message in _after_last_reply(request.messages):
+            self._wait_for(dispatch.new_message(message))
+
+    def feed(self, data: bytes) -> Iterator[AIMessageChunk]:
+        """The chunks in these bytes; look at `pending` after each. Raises `StreamError`."""
+        at_us = monotonic_us() - self._started_us
+        for frame in self._splitter.feed(data):
+            if (chunk := self._frame(frame, at_us)) is not None:
+                yield chunk
+
+    def rest(self) -> Iterator[AIMessageChunk]:
+        """The chunk in what came after the last blank line, if there is one."""
+        if frame := self._splitter.end():
+            chunk = self._frame(frame, monotonic_us() - self._started_us)
+            if chunk is not None:
+                yield chunk
+
+    def whole(self, body: bytes) -> None:
+        """An answer that was not streamed: one frame, no chunks."""
+        deltas = self._decode(body)
+        if self._dispatch.wants_frames:
+            self._wait_for(self._dispatch.stream_frame(body, monotonic_us() - self._started_us, deltas))
+        if self.reply.error is not None:
+            raise StreamError(self.reply.error)
+
+    def finish(self) -> LLMResult:
+        """Tell the handlers the replies and the end."""
+        result = self.result()
+        for generation in result.generations[0]:
+            self._wait_for(self._dispatch.new_message(generation.message))  # type: ignore[attr-defined]
+        self._wait_for(self._dispatch.llm_end(result))
+        return result
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the handlers of the failure, with what had come."""
+        self._wait_for(self._dispatch.llm_error(error, response=self.result()))
+
+    def result(self) -> LLMResult:
+        """What has come, in LangChain's shape: one generation a choice, usage and model in `llm_output`."""
+        reply = self.reply
+        output: dict[str, Any] = {"token_usage": reply.raw_usage or {}, "model_name": self._model_name()}
+        if reply.response_id:
+            output["id"] = reply.response_id
+        if not reply.terminated and not reply.finish_reasons:
+            output["interrupted"] = True
+        choices = [self._generation(choice) for choice in reply.choices]
+        return LLMResult(generations=[choices], llm_output=output, run=[RunInfo(self.request.run_id)])
+
+    def message(self, choice: int = 0) -> AIMessage:
+        """The final message of a choice."""
+        message = self.reply.message(choice)
+        if self.reply.response_id:
+            message.response_metadata["id"] = self.reply.response_id
+        message.id = self._chunk_id
+        return message
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _frame(self, frame: bytes, at_us: int) -> AIMessageChunk | None:
+        deltas = self._decode(frame)
+        dispatch = self._dispatch
+        if dispatch.wants_frames and (pending := dispatch.stream_frame(frame, at_us, deltas)):
+            self._wait_for(pending)
+        if self.reply.error is not None:
+            raise StreamError(self.reply.error)
+        chunk = self._chunk(deltas)
+        if chunk is None:
+            return None
+        if dispatch.wants_tokens:
+            text = chunk.content
+            if pending := dispatch.new_token(text, ChatGenerationChunk(message=chunk)):  # type: ignore[arg-type]
+                self._wait_for(pending)
+        return chunk
+
+    def _wait_for(self, pending: list[Pending] | None) -> None:
+        if pending:
+            self.pending = [*self.pending, *pending] if self.pending else pending
+
+    def _chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
+        """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
+        reply = self.reply
+        if len(deltas) == 1 and deltas[0].kind == TEXT and deltas[0].idx == "0":
+            chunk = AIMessageChunk(deltas[0].text, id=self._chunk_id)
+            self._told = True
+            if not reply.finish_reasons and reply.usage is self._told_usage:
+                return chunk
+        else:
+            chunk = AIMessageChunk("", id=self._chunk_id)
+            if not _add_deltas(chunk, deltas) and not self._news():
+                return None
+        self._tell(chunk)
+        return chunk
+
+    def _news(self) -> bool:
+        """Whether the event said something that is no delta."""
+        reply = self.reply
+        opened = not self._told and reply.response_id is not None
+        finished = not self._told_finish and 0 in reply.finish_reasons
+        return opened or finished or reply.usage is not self._told_usage
+
+    def _tell(self, chunk: AIMessageChunk) -> None:
+        reply = self.reply
+        self._told = True
+        if not self._told_finish and 0 in reply.finish_reasons:
+            self._told_finish = True
+            chunk.response_metadata = reply.response_metadata()
+            if reply.response_id:
+                chunk.response_metadata["id"] = reply.response_id
+        if reply.usage is not self._told_usage:
+            chunk.usage_metadata = self._told_usage = reply.usage
+
+    def _generation(self, choice: int) -> ChatGeneration:
+        message = self.message(choice)
+        info = {key: value for key, value in message.response_metadata.items() if key != "id"}
+        return ChatGeneration(message=message, generation_info=info)
+
+    def _model_name(self) -> str | None:
+        return self.reply.model or self.request.body.get("model")
+
+
+def _after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """A handler that stores what it gets stores each message once: the others came with earlier calls."""
+    for place in range(len(messages) - 1, -1, -1):
+        if messages[place].role == "assistant":
+            return messages[place + 1 :]
+    return messages
+
+
+def _add_deltas(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
+    """Put the first choice's deltas into a chunk; whether there were any."""
+    calls: dict[int, dict[str, Any]] = {}
+    found = False
+    for text, kind, idx in deltas:
+        choice, _, part = idx.partition(".")
+        if choice != "0":
+            continue
+        found = True
+        if kind == TEXT:
+            chunk.content += text  # type: ignore[operator]
+        elif kind in (TOOL_CALL, TOOL_ARGS):
+            _add_call(calls, int(part) if part.isdigit() else 0, kind, text)
+        else:
+            _add_more(chunk.additional_kwargs, kind, text)
+    chunk.tool_call_chunks = list(calls.values())  # type: ignore[arg-type]
+    return found
+
+
+def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str) -> None:
+    call = calls.get(index)
+    if call is None:
+        call = calls[index] = {"name": None, "args": "", "id": None, "index": index, "type": "tool_call_chunk"}
+    if kind == TOOL_ARGS:
+        call["args"] += text
+    else:
+        call |= loads(text)
+
+
+def _add_more(additional: dict[str, Any], kind: str, text: str) -> None:
+    if kind == REASONING:
+        additional["reasoning_content"] = additional.get("reasoning_content", "") + text
+    elif kind == REFUSAL:
+        additional["refusal"] = additional.get("refusal", "") + text
+    elif kind == CITATION:
+        additional.setdefault("annotations", []).append(loads(text))
+    elif kind == OTHER:
+        merge_other(additional, text)

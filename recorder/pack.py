@@ -1,0 +1,129 @@
+"""From what was taken of a run to the rows that are stored: JSON, hashes, compression. No I/O.
+
+Every step takes a whole batch in few calls into C: against an application that keeps its thread busy each
+hand-over of the interpreter's lock costs up to 5 ms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import orjson
+
+from recorder.intake import Item, OpenRun, Piece, Taken
+from recorder.records import FrameRow, GapRow, RunRows, RunSeal, SegmentRow
+from recorder.stored import escape
+from recorder.wire.compress import compress
+
+#: Longest row: tokens, frames and bytes of frames. Readers page by rows, so rows stay small.
+MAX_ROW_TOKENS = 2_000
+MAX_ROW_FRAMES = 1_000
+
+#: Above this many bytes a hash gives the interpreter's lock away (CPython's HASHLIB_GIL_MINSIZE is 2048).
+_HASH_PIECE = 2_000
+
+
+@dataclass(slots=True)
+class Sealing:
+    """What is remembered of an open run from batch to batch."""
+
+    tokens: int = 0
+    #: Offset of the first token, None before it.
+    first_us: int | None = None
+    hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    frames_hash: "hashlib._Hash | None" = None
+    #: Whether the run's own row has been packed.
+    opened: bool = False
+
+
+def pack(taken: Sequence[Taken]) -> list[RunRows]:
+    """The rows of a batch, sorted by run, so that two writers never lock in opposite order."""
+    found = [_pack_run(part) for part in sorted(taken, key=lambda part: part.run.start.run_id)]
+    blobs = [blob for _, _, blobs in found for blob in blobs]
+    dictionaries = [rows.start.wire for rows, _, blobs in found for _ in blobs]
+    compressed = iter(compress(blobs, dictionaries))
+    for rows, shells, _ in found:
+        rows.frames = [_frame_row(shell, *next(compressed)) for shell in shells]
+    return [rows for rows, _, _ in found]
+
+
+_Shell = tuple[str, int, int, int, str, str]
+
+
+def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
+    run = taken.run
+    memory = run.state if isinstance(run.state, Sealing) else Sealing()
+    run.state = memory
+    rows = RunRows(run.start, opens=not memory.opened, bytes=taken.bytes)
+    memory.opened = True
+    shells: list[_Shell] = []
+    blobs: list[bytes] = []
+    for piece in taken.pieces:
+        _pack_tokens(rows, memory, piece)
+        _pack_frames(run, memory, piece, shells, blobs)
+    rows.gaps = [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
+    if taken.end is not None:
+        if memory.first_us is not None:
+            taken.end.first_token_at = run.start.started_at + timedelta(microseconds=memory.first_us)
+        proof = memory.frames_hash.hexdigest() if memory.frames_hash else None
+        rows.seal = RunSeal(taken.end, memory.tokens, memory.hash.hexdigest(), proof)
+    return rows, shells, blobs
+
+
+def _pack_tokens(rows: RunRows, memory: Sealing, piece: Piece) -> None:
+    if memory.first_us is None and piece.items:
+        memory.first_us = piece.items[0][0]
+    for start in range(0, len(piece.items), MAX_ROW_TOKENS):
+        items = piece.items[start : start + MAX_ROW_TOKENS]
+        text = encode_deltas(items)
+        # The hash runs over the stored texts joined by commas, however they were cut into rows.
+        _update(memory.hash, (b"," if memory.tokens else b"") + text[1:-1])
+        memory.tokens += len(items)
+        rows.tokens += len(items)
+        row = SegmentRow(rows.start.run_id, piece.seq + start, len(items), text.decode())
+        rows.segments.append(row)
+
+
+def encode_deltas(items: Sequence[Item]) -> bytes:
+    """The deltas as stored JSON, UTF-8."""
+    try:
+        text = orjson.dumps(items)
+        if b"\\u0000" not in text and b"\xef\xb7\x90" not in text:
+            return text
+    except TypeError:  # a lone surrogate
+        pass
+    return orjson.dumps([(item[0], escape(item[1]), *item[2:]) for item in items])
+
+
+def _pack_frames(
+    run: OpenRun, memory: Sealing, piece: Piece, shells: list[_Shell], blobs: list[bytes]
+) -> None:
+    for start in range(0, len(piece.frames), MAX_ROW_FRAMES):
+        frames = piece.frames[start : start + MAX_ROW_FRAMES]
+        blob = b"".join(frames)
+        memory.frames_hash = memory.frames_hash or hashlib.sha256()
+        _update(memory.frames_hash, blob)
+        at_us = orjson.dumps(piece.frame_at[start : start + MAX_ROW_FRAMES]).decode()
+        sizes = orjson.dumps([len(frame) for frame in frames]).decode()
+        first = piece.first_delta if start == 0 else _first_delta(piece, piece.frame_at[start])
+        shells.append((run.start.run_id, piece.frame_seq + start, first, len(frames), at_us, sizes))
+        blobs.append(blob)
+
+
+def _first_delta(piece: Piece, at_us: int) -> int:
+    """Number of the first token that came with this frame or later."""
+    earlier = sum(1 for item in piece.items if item[0] < at_us)
+    return piece.seq + earlier
+
+
+def _frame_row(shell: _Shell, data: bytes, dictionary: str | None) -> FrameRow:
+    return FrameRow(*shell, data=data, dictionary=dictionary)
+
+
+def _update(digest: "hashlib._Hash", data: bytes) -> None:
+    view = memoryview(data)
+    for start in range(0, len(view), _HASH_PIECE):
+        digest.update(view[start : start + _HASH_PIECE])

@@ -1,0 +1,197 @@
+"""The recorder's life: it owns the intake, the store and the writer's thread, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+import weakref
+from dataclasses import dataclass
+
+from recorder.clock import monotonic_us, now
+from recorder.config import Config, default_url
+from recorder.errors import Closed, RecorderError
+from recorder.intake import Intake, OpenRun
+from recorder.records import INTERRUPTED, RunEnd, RunStart
+from recorder.store import SqlStore, Store
+from recorder.waiting import Wait
+from recorder.writer import Writer
+
+log = logging.getLogger("recorder")
+
+#: The longest that an exit without `close` waits for the queue to drain (seconds).
+EXIT_TIMEOUT = 5.0
+
+_living: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Where the tokens are: `accepted = queued + committed + dropped + quarantined`."""
+
+    #: Tokens that callbacks handed over.
+    accepted: int
+    #: Tokens in the queue or in the writer's hands, and the bytes they hold.
+    queued: int
+    queued_bytes: int
+    #: Tokens that the database acknowledged.
+    committed: int
+    #: Tokens that found no room, came after their run's end or after `close`.
+    dropped: int
+    #: Tokens that the database will never take; each has a row in `gaps`.
+    quarantined: int
+    #: Transactions.
+    commits: int
+    #: Runs that have begun and not ended.
+    open_runs: int
+    #: Seconds that the oldest queued thing has been waiting to be taken.
+    lag: float
+    #: The last error's text; None when there was none. It may be long over: see `healthy`.
+    last_error: str | None
+    #: Whether the database's last answer was a good one.
+    healthy: bool
+
+
+class Recorder:
+    """Records runs into a database, from any thread, without waiting for it.
+
+    Raises `ConfigError` and `SchemaError` at construction, and what the database says when `strict`;
+    nothing afterwards.
+    """
+
+    def __init__(self, url: str | None = None, config: Config | None = None, *, store: Store | None = None) -> None:
+        self.config = config or Config()
+        self.url = url or default_url()
+        self._store = store or SqlStore(self.url, sync=self.config.sync)
+        #: The open runs by their id as an integer.
+        self.runs: dict[int, OpenRun] = {}
+        self._lock = threading.Lock()
+        self._closing: Wait[Stats] | None = None
+        self._begin()
+        try:
+            self._writer.opened.wait(self.config.open_timeout)
+        except Exception as error:
+            self._refuse(error)
+        _living.add(self)
+
+    def start(self, key: int, start: RunStart, started_us: int | None = None) -> OpenRun:
+        """Begin a run. `started_us` is the monotonic zero of its offsets, now unless given."""
+        if self._forked:
+            self._begin()
+        run = self.intake.start(start, monotonic_us() if started_us is None else started_us)
+        self.runs[key] = run
+        return run
+
+    def end(self, key: int, end: RunEnd) -> None:
+        """End a run; one that is not open is left alone."""
+        run = self.runs.pop(key, None)
+        if run is not None:
+            self.intake.end(run, end)
+
+    def flush(self) -> Wait[None]:
+        """Over when everything accepted until now is committed."""
+        return self._writer.flush()
+
+    def close(self, timeout: float | None = None) -> Wait[Stats]:
+        """Take nothing more and drain; over, with the last stats, when all is stored or the time has run out.
+
+        Runs that are still open become `interrupted`. A second close returns the first one's wait.
+        """
+        with self._lock:
+            if self._closing is not None:
+                return self._closing
+            self._closing = Wait()
+        for key in list(self.runs):
+            self.end(key, RunEnd(INTERRUPTED, now()))
+        self._writer.close(self.config.close_timeout if timeout is None else timeout)
+        return self._closing
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing is not None
+
+    def stats(self) -> Stats:
+        """Where the tokens are right now."""
+        intake, progress = self.intake, self._writer.progress
+        oldest = intake.oldest_us
+        settled = progress.committed + progress.quarantined + progress.lost
+        return Stats(
+            accepted=intake.accepted,
+            queued=max(0, intake.accepted - intake.dropped - settled),
+            queued_bytes=intake.bytes,
+            committed=progress.committed,
+            dropped=intake.dropped + progress.lost,
+            quarantined=progress.quarantined,
+            commits=progress.commits,
+            open_runs=len(self.runs),
+            lag=(monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0,
+            last_error=progress.last_error,
+            healthy=progress.healthy,
+        )
+
+    def require_open(self) -> None:
+        """Raise `Closed` when it is; for calls that a person makes, never for callbacks."""
+        if self.closed:
+            raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
+
+    def _begin(self) -> None:
+        config = self.config
+        self._forked = False
+        self.intake = Intake(config.max_queue_bytes, overflow=config.overflow, block_timeout=config.block_timeout)
+        self._writer = Writer(self.intake, self._store, config)
+        # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
+        threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
+
+    def _record(self) -> None:
+        try:
+            asyncio.run(self._writer.run())
+        except Exception:
+            log.exception("The recorder's writer ended; nothing more is stored")
+        finally:
+            self.close()
+            assert self._closing is not None
+            self._closing.set(self.stats())
+
+    def _refuse(self, error: Exception) -> None:
+        transient = isinstance(error, TimeoutError) or self._store.failure(error) == "transient"
+        if transient and not self.config.strict:
+            return
+        self.close(timeout=0)
+        if isinstance(error, TimeoutError):
+            waited = self.config.open_timeout
+            raise RecorderError(f"The database did not answer within {waited:g} s; is it there?") from error
+        raise error
+
+    def _after_fork(self) -> None:
+        """In a child: the queue, its thread and the open runs are the parent's; begin anew at the next run."""
+        self.runs = {}
+        self._lock = threading.Lock()
+        if isinstance(self._store, SqlStore):
+            self._store = SqlStore(self.url, sync=self.config.sync)
+        self._forked = True
+
+
+def _drain_at_exit() -> None:
+    for recorder in list(_living):
+        if recorder.closed:
+            continue
+        try:
+            stats = recorder.close(EXIT_TIMEOUT).wait(EXIT_TIMEOUT + 1)
+        except TimeoutError:
+            stats = recorder.stats()
+        if missing := stats.queued + stats.dropped:
+            print(f"recorder: {missing} tokens were not stored: {stats.last_error}", file=sys.stderr)
+
+
+def _forked() -> None:
+    for recorder in list(_living):
+        recorder._after_fork()
+
+
+atexit.register(_drain_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

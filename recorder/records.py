@@ -1,0 +1,192 @@
+"""What is recorded, between the callback and the database: plain values, no behaviour.
+
+A producer hands over a `RunStart`, deltas and frames, gaps and a `RunEnd`; the writer packs what it took of
+one run into `RunRows`, which never change again: retry, bisect and drain carry the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from recorder.messages import BaseMessage
+
+STREAMING = "streaming"
+COMPLETE = "complete"
+INCOMPLETE = "incomplete"
+CANCELLED = "cancelled"
+ERROR = "error"
+INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class RunStart:
+    """One call of one model, as far as it is known before the first token."""
+
+    run_id: str
+    conversation_id: str
+    #: Whether the conversation was opened for this run, so that nothing of it can be stored yet.
+    fresh: bool
+    started_at: datetime
+    operation: str = "chat"
+    parent_run_id: str | None = None
+    attempt: int = 1
+    provider_name: str | None = None
+    request_model: str | None = None
+    #: The wire format of the frames, "openai.chat"; None when none are expected.
+    wire: str | None = None
+    #: The request's body as JSON text, without messages, input, prompt and system.
+    request: str | None = None
+    input_hash: str | None = None
+    #: JSON texts.
+    tags: str | None = None
+    metadata: str | None = None
+    user_id: str | None = None
+    #: The whole history that was sent, oldest first.
+    messages: list[BaseMessage] = field(default_factory=list)
+    #: Where the history ends and how deep that is; known once the writer has threaded it.
+    prompt_message_id: str | None = None
+    position: int = -1
+
+
+@dataclass(slots=True)
+class RunEnd:
+    """How a run ended, and what the provider said of it."""
+
+    status: str
+    ended_at: datetime
+    first_token_at: datetime | None = None
+    finish_reason: str | None = None
+    response_id: str | None = None
+    response_model: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    #: JSON text as the provider sent it.
+    usage: str | None = None
+    #: provider, estimated or none.
+    usage_source: str = "none"
+    #: The replies, one a choice; a partial one when the run did not complete.
+    replies: list[BaseMessage] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """One message where it stands in its conversation."""
+
+    conversation_id: str
+    id: str
+    parent_id: str | None
+    position: int
+    role: str
+    #: The text of it, as people read it.
+    content: str
+    #: JSON text of everything; None when role and content say it all.
+    parts: str | None
+    run_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """Consecutive deltas of one run."""
+
+    run_id: str
+    #: Number of its first token, from 0.
+    seq: int
+    count: int
+    #: JSON text `[[at_us, text], [at_us, text, kind, idx], ...]`.
+    deltas: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRow:
+    """Consecutive frames of one run."""
+
+    run_id: str
+    #: Number of its first frame, from 0, and of the first token at or after it.
+    seq: int
+    first_delta: int
+    count: int
+    #: JSON texts: the frames' offsets in microseconds and their sizes in bytes.
+    at_us: str
+    sizes: str
+    #: The frames joined, compressed.
+    data: bytes
+    #: Name of the compression dictionary; None for none.
+    dictionary: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """Tokens that are missing, and why."""
+
+    run_id: str
+    seq: int
+    count: int
+    reason: str
+
+
+@dataclass(slots=True)
+class RunSeal:
+    """The end of a run together with what proves it complete."""
+
+    end: RunEnd
+    token_count: int
+    #: Hex digests; of the stored deltas joined by commas, and of the frames joined. None without frames.
+    sha256: str
+    frames_sha256: str | None
+    #: Known once the replies are threaded.
+    response_message_id: str | None = None
+
+
+@dataclass(slots=True)
+class RunRows:
+    """What one batch stores of one run."""
+
+    start: RunStart
+    #: Whether the run's own row is new with this batch.
+    opens: bool
+    messages: list[MessageRow] = field(default_factory=list)
+    segments: list[SegmentRow] = field(default_factory=list)
+    frames: list[FrameRow] = field(default_factory=list)
+    gaps: list[GapRow] = field(default_factory=list)
+    seal: RunSeal | None = None
+    #: Whether `messages` is final; it is settled once, retries carry the same rows.
+    threaded: bool = False
+    #: Accepted tokens in here, and the bytes of the queue that they hold.
+    tokens: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """One process that records."""
+
+    id: str
+    host: str
+    pid: int
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction stores."""
+
+    producer: Producer
+    runs: list[RunRows]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored of a conversation: which of the asked ids with their positions, and its newest message."""
+
+    positions: dict[str, int]
+    newest: tuple[str, int] | None
+
+
+Row = dict[str, Any]

@@ -1,0 +1,258 @@
+"""The store: append what was recorded, read it back. All SQL of both is here; the databases' ways are in dialects.
+
+`Store` is the seam that the writer stands on; `recorder.testing.MemoryStore` is the same in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import select, text, tuple_, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from recorder import migrate
+from recorder.dialects import Failure, SQLite, masked, parse_url
+from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
+from recorder.records import INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows, SegmentRow
+from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
+
+_RUN_COLUMNS = (
+    "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
+    "status", "started_at", "request", "input_hash", "tags", "metadata", "prompt_message_id", "producer_id",
+)  # fmt: skip
+_SEAL_COLUMNS = (
+    "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
+    "response_id", "input_tokens", "output_tokens", "total_tokens", "usage", "usage_source", "token_count",
+    "sha256", "frames_sha256", "response_message_id",
+)  # fmt: skip
+_SEALED_COLUMNS = (*(name for name in _RUN_COLUMNS if name != "status"), *_SEAL_COLUMNS)
+_CONVERSATION_COLUMNS = ("id", "user_id", "created_at")
+_MESSAGE_COLUMNS = (
+    "conversation_id", "id", "parent_id", "position", "role", "content", "parts", "run_id", "created_at",
+)  # fmt: skip
+_SEGMENT_COLUMNS = ("run_id", "seq", "count", "deltas")
+_FRAME_COLUMNS = ("run_id", "seq", "first_delta", "count", "at_us", "sizes", "data", "dictionary")
+_GAP_COLUMNS = ("run_id", "seq", "count", "reason")
+_PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
+
+
+class Conflict(StoreError):
+    """A row is stored already with another content; nothing of the batch was stored."""
+
+
+class Store(Protocol):
+    """What the writer needs of a database."""
+
+    async def open(self) -> None:
+        """Connect, and bring the tables to the newest schema or refuse. Raises `StoreError`."""
+
+    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
+        """For each conversation, which of these message ids are stored, and its newest message."""
+
+    async def append(self, batch: Batch) -> None:
+        """Store a batch in one transaction, all or nothing; the same batch again changes nothing."""
+
+    async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
+        """Mark the open runs of dead producers `interrupted`, provisionally; how many."""
+
+    async def close(self) -> None:
+        """Let go of the database; a later `open` connects again."""
+
+    def failure(self, error: BaseException) -> Failure:
+        """Whether an error of the verbs above is transient, poison or fatal."""
+
+
+class SqlStore:
+    """The tables in SQLite."""
+
+    def __init__(
+        self, url: str, *, sync: Literal["full", "process"] = "full", read_only: bool = False
+    ) -> None:
+        self.url = url
+        self._read_only = read_only
+        self._dialect = SQLite(parse_url(url), sync=sync, read_only=read_only)
+        self._dialect.check()
+        self._engine: AsyncEngine | None = None
+        self._connection: AsyncConnection | None = None
+
+    async def open(self) -> None:
+        """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`."""
+        try:
+            connection = await self._connected()
+            async with connection.begin():
+                state = await connection.run_sync(migrate.state)
+            if state == "current":
+                return
+            if self._read_only:
+                raise StoreError(self._unreadable(state))
+            await self.close()
+            migrate.upgrade(self.url)
+        except DBAPIError as error:
+            await self.close()
+            raise StoreError(f"{masked(self.url)} cannot be opened: {error.orig}{_remedy(error)}") from error
+        except RecorderError:
+            await self.close()
+            raise
+
+    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
+        """For each conversation, which of these message ids are stored, and its newest message."""
+        if not asked:
+            return {}
+        connection = await self._connected()
+        async with connection.begin():
+            return {
+                conversation_id: await self._known_in(connection, conversation_id, ids)
+                for conversation_id, ids in asked.items()
+            }
+
+    async def append(self, batch: Batch) -> None:
+        """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
+        connection = await self._connected()
+        insert = self._dialect.insert
+        async with connection.begin():
+            await insert(connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",))
+            opening = [rows for rows in batch.runs if rows.opens]
+            if opening:
+                await insert(connection, conversations, _CONVERSATION_COLUMNS, _conversations(opening))
+            if found := _messages(batch.runs):
+                await insert(connection, messages, _MESSAGE_COLUMNS, found)
+            if running := [_run(rows, batch) for rows in opening if rows.seal is None]:
+                await insert(connection, runs, _RUN_COLUMNS, running)
+            if sealed := [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]:
+                await insert(connection, runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS)
+            await self._append_tokens(connection, batch.runs)
+
+    async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
+        """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
+        connection = await self._connected()
+        async with connection.begin():
+            open_runs = select(runs.c.producer_id).where(runs.c.status == STREAMING)
+            found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
+            gone = [row.id for row in found if dead(Producer(**row._mapping))]
+            if not gone:
+                return 0
+            orphaned = runs.c.status == STREAMING, runs.c.producer_id.in_(gone)
+            ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
+            return (await connection.execute(ended)).rowcount
+
+    async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """What a query of yours finds, as dictionaries."""
+        connection = await self._connected()
+        async with connection.begin():
+            found = await connection.execute(text(sql), dict(parameters or {}))
+            return [dict(row) for row in found.mappings()]
+
+    async def close(self) -> None:
+        """Let go of the database; a later verb connects again."""
+        connection, engine = self._connection, self._engine
+        self._connection = self._engine = None
+        if connection is not None:
+            await connection.close()
+        if engine is not None:
+            await engine.dispose()
+
+    def failure(self, error: BaseException) -> Failure:
+        """Whether an error is transient, poison or fatal."""
+        if isinstance(error, Conflict):
+            return "poison"
+        return "fatal" if isinstance(error, (SchemaError, ConfigError)) else self._dialect.failure(error)
+
+    async def _connected(self) -> AsyncConnection:
+        if self._connection is None or self._connection.closed or self._connection.invalidated:
+            self._engine = self._engine or self._dialect.engine()
+            self._connection = await self._engine.connect()
+        return self._connection
+
+    async def _known_in(self, connection: AsyncConnection, conversation_id: str, ids: Sequence[str]) -> Known:
+        here = messages.c.conversation_id == conversation_id
+        stored = select(messages.c.id, messages.c.position).where(here, messages.c.id.in_(list(dict.fromkeys(ids))))
+        positions = {row.id: row.position for row in await connection.execute(stored)}
+        order = messages.c.created_at.desc(), messages.c.position.desc()
+        newest = select(messages.c.id, messages.c.position).where(here).order_by(*order).limit(1)
+        found = (await connection.execute(newest)).first()
+        return Known(positions, (found.id, found.position) if found else None)
+
+    async def _append_tokens(self, connection: AsyncConnection, batch: Sequence[RunRows]) -> None:
+        insert = self._dialect.insert
+        written = [row for rows in batch for row in rows.segments]
+        if written:
+            tuples = [(row.run_id, row.seq, row.count, row.deltas) for row in written]
+            if await insert(connection, segments, _SEGMENT_COLUMNS, tuples) != len(tuples):
+                await self._compare(connection, written)
+        if data := [_frame(row) for rows in batch for row in rows.frames]:
+            await insert(connection, frames, _FRAME_COLUMNS, data)
+        if missing := [(gap.run_id, gap.seq, gap.count, gap.reason) for rows in batch for gap in rows.gaps]:
+            await insert(connection, gaps, _GAP_COLUMNS, missing)
+
+    async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
+        """Some rows were there already: fine after a commit whose answer was lost, if they are the same."""
+        key = tuple_(segments.c.run_id, segments.c.seq)
+        for start in range(0, len(written), 500):
+            part = {(row.run_id, row.seq): row for row in written[start : start + 500]}
+            query = select(segments).where(key.in_(list(part)))
+            for stored in await connection.execute(query):
+                row = part[(stored.run_id, stored.seq)]
+                if (stored.count, stored.deltas) != (row.count, row.deltas):
+                    raise Conflict(
+                        f"Run {row.run_id} has other tokens stored from {row.seq} on ({stored.count}) "
+                        f"than the {row.count} to be stored; two recorders share a run id"
+                    )
+
+    def _unreadable(self, state: str) -> str:
+        if state == "empty":
+            return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
+        return migrate.old_message(self.url)
+
+
+def _remedy(error: DBAPIError) -> str:
+    if "not a database" in str(error.orig):
+        return "; it is no SQLite database, so name another file or move it away"
+    return "; check the path and its permissions"
+
+
+def _producer(batch: Batch) -> tuple[Any, ...]:
+    producer = batch.producer
+    return (producer.id, producer.host, producer.pid, producer.started_at, producer.heartbeat_at)
+
+
+def _conversations(opening: Sequence[RunRows]) -> list[tuple[Any, ...]]:
+    found = {rows.start.conversation_id: rows.start for rows in reversed(opening)}
+    return [(key, start.user_id, start.started_at) for key, start in sorted(found.items())]
+
+
+def _messages(batch: Sequence[RunRows]) -> list[tuple[Any, ...]]:
+    found = [row for rows in batch for row in rows.messages]
+    found.sort(key=lambda row: (row.conversation_id, row.id))
+    return [
+        (row.conversation_id, row.id, row.parent_id, row.position, row.role, row.content, row.parts, row.run_id,
+         row.created_at)
+        for row in found
+    ]  # fmt: skip
+
+
+def _run(rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,)) -> tuple[Any, ...]:
+    start = rows.start
+    return (
+        start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
+        start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
+        start.input_hash, start.tags, start.metadata, start.prompt_message_id, batch.producer.id,
+    )  # fmt: skip
+
+
+def _sealed(rows: RunRows, batch: Batch) -> tuple[Any, ...]:
+    seal = rows.seal
+    assert seal is not None
+    end = seal.end
+    return (
+        *_run(rows, batch, status=()),
+        end.status, end.first_token_at, end.ended_at, end.finish_reason, end.error_type, end.error_message,
+        end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
+        end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,
+    )  # fmt: skip
+
+
+def _frame(row: Any) -> tuple[Any, ...]:
+    return (row.run_id, row.seq, row.first_delta, row.count, row.at_us, row.sizes, row.data, row.dictionary)

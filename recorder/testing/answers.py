@@ -1,0 +1,134 @@
+"""What a scripted provider answers, and when each part of it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, cycle, repeat
+from typing import Any
+
+from recorder.testing.openai_chat import openai_error
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP response: what is sent, when, in which pieces, and how it breaks off."""
+
+    #: The HTTP status.
+    status: int = 200
+    #: Response headers beside `date`, `x-request-id`, `content-type` and the framing.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: The whole body of an answer that is not streamed.
+    body: bytes = b""
+    #: The events of a streamed one, sent one by one instead of `body`; may have no end.
+    frames: Iterable[bytes] | None = None
+    #: Seconds from the request to the answer's head and first frame.
+    delay: float = 0.0
+    #: Seconds from one frame to the next; 0 sends as fast as the client reads.
+    interval: float = 0.0
+    #: Microseconds from the request to each frame instead; frames beyond the list follow at once.
+    offsets_us: Sequence[int] | None = None
+    #: Drop the connection after so many frames, in the middle of the answer.
+    cut_after: int | None = None
+    #: Send nothing more after so many frames, and keep the connection open.
+    hang_after: int | None = None
+    #: Bytes a piece (or sizes used in turn) into which what is due at one moment is cut, wherever the
+    #: cut falls; None sends each frame in one piece.
+    chunks: int | Sequence[int] | None = None
+
+    @classmethod
+    def error(
+        cls,
+        status: int,
+        message: str | None = None,
+        type: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """An error as the API answers it; what is not given is what the API says for that status."""
+        usual_message, usual_type, usual_code = _ERRORS.get(status, _ERRORS[500])
+        body = openai_error(message or usual_message, type or usual_type, code or usual_code)
+        return cls(status=status, body=body, headers=headers or {})
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it is sent piece by piece, its length not known before."""
+        return any(x is not None for x in (self.frames, self.chunks, self.cut_after, self.hang_after))
+
+    def timed_frames(self) -> Iterator[tuple[float, bytes]]:
+        """Each frame with the seconds from the request at which it is due."""
+        return zip(self._due(), [self.body] if self.frames is None else self.frames, strict=False)
+
+    def _due(self) -> Iterator[float]:
+        if self.offsets_us is None:
+            return (self.delay + number * self.interval for number in count())
+        offsets = [offset / 1e6 for offset in self.offsets_us]
+        return chain(offsets, repeat(max(offsets, default=0.0)))
+
+    def pieces(self, frames: list[bytes]) -> Iterator[bytes]:
+        """The frames that are due at one moment, cut for sending."""
+        if self.chunks is None:
+            return (frame for frame in frames if frame)
+        return _cut(b"".join(frames), [self.chunks] if isinstance(self.chunks, int) else self.chunks)
+
+
+#: Given a request's body and path: the answer, or the text to answer in the path's wire format.
+Script = Callable[[dict[str, Any], str], Answer | str]
+
+
+def scripted(*answers: Answer | str) -> Script:
+    """A script that gives one answer after another and stays with the last: an error, then a success."""
+    if not answers:
+        raise ValueError("A script needs at least one answer.")
+    left = list(answers)
+
+    def script(request: dict[str, Any], path: str) -> Answer | str:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return script
+
+
+def _cut(body: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+    """`body` in pieces of these sizes, used in turn."""
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"chunks={list(sizes)} cannot cut a body; give sizes of at least 1 byte.")
+    start = 0
+    for size in cycle(sizes):
+        if start >= len(body):
+            return
+        yield body[start : start + size]
+        start += size
+
+
+#: Message, type and code of the API's errors by status.
+_ERRORS: dict[int, tuple[str, str, str | None]] = {
+    400: ("We could not parse the JSON body of your request.", "invalid_request_error", None),
+    401: (
+        "Incorrect API key provided: x. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        "invalid_request_error",
+        "invalid_api_key",
+    ),
+    403: ("You are not allowed to sample from this model", "invalid_request_error", None),
+    404: (
+        "The model `gpt-0` does not exist or you do not have access to it.",
+        "invalid_request_error",
+        "model_not_found",
+    ),
+    429: (
+        "Rate limit reached for gpt-4o-mini on requests per min (RPM): Limit 3, Used 3, Requested 1. "
+        "Please try again in 20s. Visit https://platform.openai.com/account/rate-limits to learn more.",
+        "requests",
+        "rate_limit_exceeded",
+    ),
+    500: (
+        "The server had an error while processing your request. Sorry about that!",
+        "server_error",
+        None,
+    ),
+    503: (
+        "That model is currently overloaded with other requests. You can retry your request.",
+        "server_error",
+        None,
+    ),
+}

@@ -1,0 +1,50 @@
+"""The song that a provider without a script sings, and text cut as a tokenizer cuts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import cycle, islice
+
+VERSES = (
+    "Verse 1\nThere's a whisper in the glass tonight,\nA thousand stars that rise in flight,\n"
+    "No sugar, no shadow, just crystal and sky,\nA silver parade of bubbles going by.\n\n",
+    "Chorus\nOh, sparkling water, dance for me,\nA little bit of thunder from a quiet sea,\n"
+    "You tickle my nose and you brighten my day,\nSparkling water, fizz my blues away!\n\n",
+    "Verse 2\nWith a ribbon of lemon and a leaf of mint,\nYou catch the sun and you give me a glint,\n"
+    "From the mountain's heart where the cold springs start,\nEvery sip is effervescent art.\n\n",
+    "Outro\nSo here's to the fizz, to the pop and the gleam,\nA tall, cold glass of a champagne dream.\n\n",
+)
+
+#: Words, numbers, punctuation and space as the published patterns of byte-pair tokenizers split them.
+_PIECE = re.compile(
+    r"'(?:[sdmt]|ll|ve|re)\b|[^\r\n\w]?[^\W\d_]+|\d{1,3}| ?[^\s\w]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+|."
+)
+#: A longer word is rare enough to be several tokens.
+_LONGEST_WORD = 9
+
+
+def pieces_of(text: str) -> list[str]:
+    """Cut `text` into word pieces of a tokenizer's size; joined they are the text again."""
+    return [piece for word in _PIECE.findall(text) for piece in _split(word)]
+
+
+def _split(word: str) -> Iterator[str]:
+    """A long word as two or more pieces, the first the longest: " effervescent" -> " efferve", "scent"."""
+    size = len(word) if len(word) <= _LONGEST_WORD else (len(word) + 2) // 2
+    for start in range(0, len(word), size):
+        yield word[start : start + size]
+
+
+def song(choice: int = 0) -> str:
+    """The song; another choice begins with another verse, so that two answers never read alike."""
+    first = choice % len(VERSES)
+    return "".join(VERSES[first:] + VERSES[:first]).rstrip()
+
+
+def song_pieces(tokens: int | None = None, choice: int = 0) -> list[str]:
+    """The song as tokens: once through, or sung over and over until there are `tokens` of them."""
+    pieces = pieces_of(song(choice))
+    if tokens is None:
+        return pieces
+    return list(islice(cycle([*pieces, "\n\n"]), tokens))

@@ -1,0 +1,116 @@
+"""Server-sent events: bytes to frames and back.
+
+A frame is one event exactly as it came: its lines and the blank line that ends it; comments, separators
+and trailing bytes belong to a frame too, so a response's frames joined are its body, whatever the chunking.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+#: A frame longer than this (bytes) is handed over in pieces, so that a stream without end takes no memory.
+MAX_FRAME_BYTES = 16 * 2**20
+
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+_LF_LF = re.compile(rb"\n\n")
+_BOM = b"\xef\xbb\xbf"
+
+
+class Event(NamedTuple):
+    """The fields of one frame."""
+
+    #: The joined `data:` lines; None when the frame has none (a comment, a blank line).
+    data: bytes | None
+    #: The `event:` name, or None.
+    name: str | None = None
+    #: The `id:`, or None.
+    id: str | None = None
+
+
+class FrameSplitter:
+    """Cuts a body into frames; takes any chunking and keeps at most `MAX_FRAME_BYTES`."""
+
+    __slots__ = ("_buffer", "_has_cr", "_searched")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._has_cr = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that these bytes complete, in order."""
+        if b"\r" in data:
+            self._has_cr = True
+        if self._has_cr or self._buffer:
+            return self._feed_buffered(data)
+        frames = [piece + b"\n\n" for piece in data.split(b"\n\n")]
+        self._keep(frames, frames.pop()[:-2])
+        return frames
+
+    def end(self) -> bytes:
+        """The bytes after the last blank line; empty when the body ended cleanly."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        return rest
+
+    def _feed_buffered(self, data: bytes) -> list[bytes]:
+        buffer = self._buffer
+        buffer += data
+        frames: list[bytes] = []
+        start = 0
+        for end in self._ends():
+            frames.append(bytes(buffer[start:end]))
+            start = end
+        if start:
+            del buffer[:start]
+        # A blank line is at most four bytes, so the last three may begin one.
+        self._searched = max(0, len(buffer) - 3)
+        self._cut(frames)
+        return frames
+
+    def _ends(self) -> list[int]:
+        """Where each complete frame ends in the buffer."""
+        buffer, position, ends = self._buffer, self._searched, []
+        while True:
+            match = _BLANK_LINE.search(buffer, position) if self._has_cr else _LF_LF.search(buffer, position)
+            # A CR at the very end may be half of a CRLF: its other half decides where the frame ends.
+            if match is None or (match.end() == len(buffer) and buffer.endswith(b"\r")):
+                return ends
+            position = match.end()
+            ends.append(position)
+
+    def _keep(self, frames: list[bytes], rest: bytes) -> None:
+        self._buffer += rest
+        self._searched = max(0, len(rest) - 3)
+        self._cut(frames)
+
+    def _cut(self, frames: list[bytes]) -> None:
+        if len(self._buffer) > MAX_FRAME_BYTES:
+            frames.append(self.end())
+
+
+def parse(frame: bytes) -> Event:
+    """The fields of a frame. https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+    if frame.startswith(b"data: ") and frame.find(b"\n", 6) == len(frame) - 2 and b"\r" not in frame:
+        return Event(frame[6:-2])
+    data: list[bytes] = []
+    name = event_id = None
+    for line in frame.removeprefix(_BOM).splitlines():
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value.decode("utf-8", "replace")
+        elif field == b"id":
+            event_id = value.decode("utf-8", "replace")
+    return Event(b"\n".join(data) if data else None, name, event_id)
+
+
+def encode(data: bytes, name: str | None = None) -> bytes:
+    """A frame with these data, one `data:` line for each of their lines."""
+    head = f"event: {name}\n".encode() if name else b""
+    lines = b"".join(b"data: " + line + b"\n" for line in data.split(b"\n"))
+    return head + lines + b"\n"

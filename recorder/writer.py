@@ -1,0 +1,270 @@
+"""The coroutine that takes, packs, commits, retries and settles; the only one that knows a database.
+
+An idle writer commits at once, so that the user's message is stored before the first token comes; after that no
+batch starts sooner than `flush_interval` after the last, so that a batch holds many tokens of a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import threading
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from recorder.clock import monotonic_us, now
+from recorder.config import Config
+from recorder.identity import new_id
+from recorder.intake import Intake
+from recorder.lineage import asked, thread
+from recorder.pack import pack
+from recorder.records import Batch, GapRow, Producer, RunRows
+from recorder.store import Store
+from recorder.waiting import Wait
+
+log = logging.getLogger("recorder")
+
+#: Full jitter between these (seconds), doubling: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+MIN_RETRY = 0.05
+MAX_RETRY = 5.0
+#: A fresh failure is told at once, one that goes on every so many seconds.
+_TELL_EVERY = 30.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the writer has done; read from any thread."""
+
+    committed: int = 0
+    quarantined: int = 0
+    #: Tokens that were still waiting when the time to close ran out.
+    lost: int = 0
+    commits: int = 0
+    #: The last error's text and when it was; None when there was none.
+    last_error: str | None = None
+    last_error_at: datetime | None = None
+    #: Whether the last attempt went well.
+    healthy: bool = True
+
+
+class Writer:
+    """Moves what the intake holds into the store until it is closed."""
+
+    def __init__(self, intake: Intake, store: Store, config: Config) -> None:
+        self._intake = intake
+        self._store = store
+        self._config = config
+        self._lock = threading.Lock()
+        self._flushes: list[tuple[int, Wait[None]]] = []
+        self._settled = 0
+        self._last_start = 0.0
+        self._beat_at = 0.0
+        self._told_at = -_TELL_EVERY
+        self._deadline: float | None = None
+        self._producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now())
+        self.progress = Progress()
+        #: Over when the database was opened, or could not be.
+        self.opened: Wait[None] = Wait()
+
+    def flush(self) -> Wait[None]:
+        """Over when everything accepted until now is committed. Callable from any thread."""
+        wait: Wait[None] = Wait()
+        ticket = self._intake.hurry()
+        with self._lock:
+            if ticket > self._settled:
+                self._flushes.append((ticket, wait))
+                return wait
+        wait.set(None)
+        return wait
+
+    def close(self, timeout: float) -> None:
+        """Take nothing more, drain for at most `timeout` seconds, then end. Callable from any thread."""
+        self._deadline = monotonic_us() / 1e6 + timeout
+        self._intake.close()
+
+    async def run(self) -> None:
+        """Until `close`. Never raises for what the database does."""
+        self._intake.bind(self._config.max_batch_bytes)
+        try:
+            if not await self._open():
+                return
+            while True:
+                await self._rest()
+                taken = self._intake.take(self._config.max_batch_bytes)
+                if taken:
+                    await self._write(pack(taken), taken[-1].ticket)
+                elif self._deadline is not None:
+                    return
+                await self._heartbeat()
+        finally:
+            self._settle_until(self._intake.unbind())
+            await self._closed_store()
+
+    async def _open(self) -> bool:
+        """Open the store; the first failure goes to whoever constructed the recorder, who decides."""
+        attempt = 0
+        while True:
+            try:
+                await self._store.open()
+            except Exception as error:
+                self._failed(error, "opening the database")
+                if not self.opened.done:
+                    self.opened.fail(error)
+                    if self._store.failure(error) != "transient":
+                        return False
+                if not await self._pause(attempt):
+                    return False
+                attempt += 1
+            else:
+                self.opened.set(None)
+                self.progress.healthy = True
+                return True
+
+    async def _rest(self) -> None:
+        """Until there is work and its time has come, or the heartbeat is due."""
+        try:
+            await asyncio.wait_for(self._intake.work(), max(0.0, self._beat_at - _seconds()))
+        except TimeoutError:
+            return
+        spacing = self._config.flush_interval
+        if self._config.max_commits_per_second:
+            spacing = max(spacing, 1 / self._config.max_commits_per_second)
+        if (left := self._last_start + spacing - _seconds()) > 0:
+            await self._intake.urgency(left)
+
+    async def _write(self, batch: list[RunRows], ticket: int) -> None:
+        self._last_start = _seconds()
+        await self._commit(batch)
+        self._settle_until(ticket)
+
+    async def _commit(self, batch: list[RunRows]) -> None:
+        """Store these rows, whatever it takes; rows that never can be stored are left out and told of."""
+        attempt = 0
+        while True:
+            if self._deadline is not None and _seconds() > self._deadline:
+                return self._lose(batch)
+            try:
+                await self._append(batch)
+            except Exception as error:
+                self._failed(error, "storing")
+                if self._store.failure(error) == "poison":
+                    return await self._divide(batch, error)
+                if not await self._pause(attempt):
+                    return self._lose(batch)
+                attempt += 1
+            else:
+                return self._settle(batch)
+
+    async def _append(self, batch: list[RunRows]) -> None:
+        if loose := [rows for rows in batch if not rows.threaded]:
+            thread(loose, await self._store.known(asked(loose)))
+        self._producer = replace(self._producer, heartbeat_at=now())
+        await self._store.append(Batch(self._producer, batch))
+
+    async def _divide(self, batch: list[RunRows], error: Exception) -> None:
+        """Halve a batch that holds something poisonous until the one run is found, and store the rest."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._commit(batch[:middle])
+            await self._commit(batch[middle:])
+            return
+        rows = batch[0]
+        log.error("Run %s: %d tokens cannot be stored and are left out: %s", rows.start.run_id, rows.tokens, error)
+        self.progress.quarantined += rows.tokens
+        left = [GapRow(row.run_id, row.seq, row.count, f"quarantined: {error}"[:500]) for row in rows.segments]
+        reduced = replace(rows, segments=[], frames=[], messages=[], gaps=rows.gaps + left, tokens=0)
+        try:
+            await self._append([reduced])
+        except Exception as second:
+            self._failed(second, "quarantining")
+        self._settle([reduced])
+
+    def _settle(self, batch: list[RunRows]) -> None:
+        progress = self.progress
+        progress.commits += 1
+        progress.committed += sum(rows.tokens for rows in batch)
+        if not progress.healthy:
+            log.warning("The database takes recordings again")
+        progress.healthy = True
+        self._release(batch)
+
+    def _lose(self, batch: list[RunRows]) -> None:
+        lost = sum(rows.tokens for rows in batch)
+        self.progress.lost += lost
+        log.error("Closed with the database away: %d tokens were not stored", lost)
+        self._release(batch)
+
+    def _release(self, batch: list[RunRows]) -> None:
+        for rows in batch:
+            # Stored once; an open run keeps only what its end needs.
+            rows.start.messages = []
+            rows.start.request = rows.start.metadata = None
+        self._intake.release(sum(rows.bytes for rows in batch))
+
+    def _settle_until(self, ticket: int) -> None:
+        with self._lock:
+            self._settled = ticket
+            done = [wait for wanted, wait in self._flushes if wanted <= ticket]
+            self._flushes = [entry for entry in self._flushes if entry[0] > ticket]
+        for wait in done:
+            wait.set(None)
+
+    async def _heartbeat(self) -> None:
+        """Now and then say that this process lives, and sweep the runs of processes that do not."""
+        if _seconds() < self._beat_at:
+            return
+        self._beat_at = _seconds() + self._config.heartbeat_interval
+        self._producer = replace(self._producer, heartbeat_at=now())
+        try:
+            await self._store.append(Batch(self._producer, []))
+            await self._store.sweep(self._is_dead, now())
+        except Exception as error:
+            self._failed(error, "the heartbeat")
+
+    def _is_dead(self, producer: Producer) -> bool:
+        """Silent for too long, or a process of this machine that is gone."""
+        if producer.id == self._producer.id:
+            return False
+        if producer.heartbeat_at < now() - timedelta(seconds=self._config.interrupted_after):
+            return True
+        return producer.host == self._producer.host and not _is_alive(producer.pid)
+
+    def _failed(self, error: Exception, doing: str) -> None:
+        progress = self.progress
+        progress.last_error, progress.last_error_at = f"{doing}: {error}", now()
+        if progress.healthy or _seconds() - self._told_at > _TELL_EVERY:
+            self._told_at = _seconds()
+            log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, error)
+        progress.healthy = False
+
+    async def _pause(self, attempt: int) -> bool:
+        """Wait before the next attempt, with full jitter; False when the time to close has run out."""
+        longest = min(MAX_RETRY, MIN_RETRY * 2 ** min(attempt, 10))
+        pause = random.uniform(MIN_RETRY, max(longest, MIN_RETRY))
+        if self._deadline is not None and _seconds() + pause > self._deadline:
+            return False
+        await asyncio.sleep(pause)
+        return True
+
+    async def _closed_store(self) -> None:
+        try:
+            await self._store.close()
+        except Exception as error:
+            self._failed(error, "closing the database")
+
+
+def _seconds() -> float:
+    return monotonic_us() / 1e6
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.genuine import FOLDER, MISSING, Stream, all_streams, chat_streams
+
+
+def pytest_report_header() -> str:
+    """Say at the top whether the genuine streams take part."""
+    if not all_streams():
+        return f"{MISSING}; tests that need them are skipped"
+    return f"genuine provider streams: {len(all_streams())} in {FOLDER}, {len(chat_streams())} of them chat"
+
+
+@pytest.fixture(scope="session")
+def streams() -> list[Stream]:
+    """The genuine chat streams; the test is skipped where they are not there."""
+    found = chat_streams()
+    if not found:
+        pytest.skip(MISSING)
+    return found

@@ -1,0 +1,54 @@
+"""Responses that real providers streamed, from a folder beside the repository where there is one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "streams"
+MISSING = f"no genuine provider streams: {FOLDER} is not there"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One recorded response."""
+
+    #: Name of the file without its ending, for test ids.
+    name: str
+    #: openai, groq, openrouter, ...
+    provider: str
+    #: Path of the request's URL.
+    path: str
+    #: The JSON body of the request, where it is known.
+    request: dict[str, Any] | None
+    #: HTTP status.
+    status: int
+    content_type: str
+    #: The body as the provider sent it.
+    body: bytes
+
+
+def _read(file: Path) -> Stream:
+    """One stream out of its JSON file."""
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    fields["body"] = fields["body"].encode()
+    return Stream(**fields)
+
+
+@cache
+def all_streams() -> tuple[Stream, ...]:
+    """Every genuine stream in order of name; none when the folder is missing."""
+    return tuple(_read(file) for file in sorted(FOLDER.glob("*.json")))
+
+
+def chat_streams() -> list[Stream]:
+    """Those of the OpenAI chat completions format, whichever provider sent them."""
+    return [stream for stream in all_streams() if stream.path.endswith("/chat/completions")]
+
+
+def name_of(stream: Stream) -> str:
+    """The id of a test parametrized by streams."""
+    return stream.name

@@ -1,0 +1,347 @@
+"""The command line: what it prints of a real file, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from recorder import ChatHistoryCallback
+from recorder.cli import app
+from recorder.cli.screen import plural, safe, size
+from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
+
+WHOLE = UUID("01a00000-0000-7000-8000-000000000001")
+FAILED = UUID("01a00000-0000-7000-8000-000000000002")
+LEFT = UUID("01b00000-0000-7000-8000-000000000003")
+
+
+def cli(*arguments: str, columns: int = 100, url: str = "") -> Result:
+    """One command in this process."""
+    environment = {"COLUMNS": str(columns), "NO_COLOR": "1", "RECORDER_URL": url}
+    return CliRunner().invoke(app, list(arguments), env=environment)
+
+
+def process(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One command in a process of its own, its output into pipes."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "RECORDER_URL")}
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    root = str(Path(__file__).resolve().parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder, env={**kept, "PYTHONPATH": root, **environment}, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+
+
+def ask(history: ChatHistoryCallback, run: UUID, said: str, tokens: list[str]) -> None:
+    """A run begins and some of it streams."""
+    history.on_chat_model_start(
+        {}, [[HumanMessage(said)]], run_id=run, metadata={"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"}
+    )  # fmt: skip
+    for token in tokens:
+        history.on_llm_new_token(token, run_id=run)
+
+
+def answered(message: BaseMessage) -> LLMResult:
+    """What a model hands over at the end of a run."""
+    return LLMResult([[ChatGeneration(message, {"finish_reason": "stop"})]])
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with two conversations: one answered and then failed, one left by its user."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('cli') / 'chats.db'}"
+    reply = AIMessage("Go to Paris.", tool_calls=[tool_call("book", {"city": "Paris"}, "call_1")])
+    with ChatHistoryCallback(url) as history:
+        with history.conversation("trip"):
+            ask(history, WHOLE, "Where to?\nTell \x1b[31mme", ["Go", " to", " Paris", "."])
+            history.on_llm_end(answered(reply), run_id=WHOLE)
+            ask(history, FAILED, "Sing [bold]loud[/bold]", ["La"])
+            history.on_llm_error(ValueError("out of breath"), run_id=FAILED)
+        with history.conversation("trap"):
+            ask(history, LEFT, "Hello?", [])
+            history.on_llm_error(KeyboardInterrupt(), run_id=LEFT)
+    return url
+
+
+def test_ls_lists_the_newest_conversation_first(url: str) -> None:
+    """Each line has the id and how the conversation begins."""
+    lines = cli("ls", url=url).stdout.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["trap", "trip"]
+    assert "cancelled" in lines[0]
+    assert "Hello?" in lines[0]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_ls_fits_the_terminal(url: str, columns: int) -> None:
+    """No line is longer than the terminal is wide, and the id is always there."""
+    lines = cli("ls", url=url, columns=columns).stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "trip" in "".join(lines)
+
+
+def test_ls_is_json_when_asked(url: str) -> None:
+    """One object a conversation."""
+    rows = json.loads(cli("ls", "--json", "-n", "1", url=url).stdout)
+    assert [(row["id"], row["runs"], row["messages"], row["status"]) for row in rows] == [
+        ("trap", 1, 1, "cancelled")
+    ]
+
+
+def test_show_reads_a_conversation_with_its_calls_and_failures(url: str) -> None:
+    """Text, tool calls, the partial answer, and how each run ended."""
+    shown = cli("show", "trip", url=url).stdout
+    for expected in (
+        "conversation trip\n",
+        "Go to Paris.\n",
+        'calls book({"city":"Paris"})\n',
+        "Sing [bold]loud[/bold]\n",
+        f"error  gpt-4o-mini  run {FAILED}",
+        "\nLa\n",
+    ):
+        assert expected in shown
+
+
+def test_what_a_model_says_cannot_move_the_cursor(url: str) -> None:
+    """Controls are written out in every command that shows text."""
+    for command in (["show", "trip"], ["ls"], ["sql", "SELECT content FROM transcripts"]):
+        shown = cli(*command, url=url).stdout
+        assert r"\x1b[31m" in shown
+        assert "\x1b" not in shown
+
+
+def test_a_run_that_said_nothing_is_shown_too(url: str) -> None:
+    """A conversation shows that somebody asked and left."""
+    assert f"assistant  cancelled  run {LEFT}  said nothing" in cli("show", "trap", url=url).stdout
+
+
+def test_show_knows_a_run_by_its_beginning(url: str) -> None:
+    """The status, the error and the figures of a run."""
+    shown = cli("show", "01b", url=url).stdout
+    assert f"run {LEFT}" in shown
+    assert "cancelled" in shown
+    shown = cli("show", str(FAILED), url=url).stdout
+    assert "ValueError: out of breath" in shown
+    assert "1 token" in shown
+
+
+def test_show_lists_the_tokens_of_a_run(url: str) -> None:
+    """Every token in order with its time."""
+    found = json.loads(cli("show", str(WHOLE), "--tokens", "--json", url=url).stdout)
+    assert [token["text"] for token in found["tokens"]] == ["Go", " to", " Paris", "."]
+    assert [token["seq"] for token in found["tokens"]] == [0, 1, 2, 3]
+    assert found["metadata"]["ls_provider"] == "openai"
+
+
+def test_an_ambiguous_beginning_names_the_candidates(url: str) -> None:
+    """One message on stderr, exit code 1."""
+    done = cli("show", "tr", url=url)
+    assert done.exit_code == 1
+    assert "'tr' begins more than one id" in done.stderr
+    assert "conversation trap" in done.stderr
+    assert "conversation trip" in done.stderr
+
+
+def test_an_exact_id_wins_over_longer_ones(tmp_path: Path) -> None:
+    """A conversation "a" can be shown beside "ab"."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    with ChatHistoryCallback(url) as history:
+        for name, run in (("a", WHOLE), ("ab", FAILED)):
+            with history.conversation(name):
+                ask(history, run, f"I am {name}", [])
+                history.on_llm_end(answered(AIMessage("Yes.")), run_id=run)
+    assert cli("show", "a", url=url).stdout.startswith("conversation a\n")
+
+
+def test_an_unknown_id_names_the_nearest(url: str) -> None:
+    """A slip of the finger is found again."""
+    done = cli("show", "tripp", url=url)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "recorder: Nothing is stored under 'tripp'; the nearest are:\n  conversation trip\n"
+
+
+def test_sql_prints_rows(url: str) -> None:
+    """Names, then values; colons in the statement are the user's own."""
+    statement = "SELECT role, ':x' AS colon, CAST('1' AS int) AS one FROM messages WHERE role = 'assistant'"
+    lines = cli("sql", statement, url=url).stdout.splitlines()
+    assert lines[0].split() == ["role", "colon", "one"]
+    assert lines[2].split() == ["assistant", ":x", "1"]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_wide_rows_are_shown_one_below_the_other(url: str, columns: int) -> None:
+    """Eleven columns have no room side by side; nothing is cut off."""
+    shown = cli("sql", "SELECT * FROM transcripts", url=url, columns=columns).stdout
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "conversation_id  trip" in shown
+
+
+def test_sql_is_json_when_asked(url: str) -> None:
+    """Numbers, text, NULL and bytes, none of them lost."""
+    statement = "SELECT 1 AS one, 'a\nb' AS text, NULL AS nothing, x'00ff' AS bytes"
+    assert json.loads(cli("sql", "--json", statement, url=url).stdout) == [
+        {"one": 1, "text": "a\nb", "nothing": None, "bytes": {"$base64": True, "encoded": "AP8="}}
+    ]
+    assert json.loads(cli("sql", "--json", "SELECT 1 WHERE 0", url=url).stdout) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM runs",
+        "CREATE TABLE mine (a)",
+        "INSERT INTO gaps VALUES ('a', 1, 1, 'x')",
+        "DROP VIEW tokens",
+    ],
+)
+def test_sql_only_reads(url: str, statement: str) -> None:
+    """A statement that writes is refused, and nothing changes."""
+    before = json.loads(cli("stats", "--json", url=url).stdout)
+    done = cli("sql", statement, url=url)
+    assert done.exit_code == 1
+    assert "only reads" in done.stderr
+    assert json.loads(cli("stats", "--json", url=url).stdout) == before
+
+
+def test_a_wrong_statement_says_what_is_there(url: str) -> None:
+    """The database's own words, and the views to ask."""
+    done = cli("sql", "SELECT wrong FROM transcripts", url=url)
+    assert done.exit_code == 1
+    assert "no such column: wrong" in done.stderr
+    assert "transcripts, tokens, chathistory and run_stats" in done.stderr
+
+
+def test_stats_count_what_is_stored(url: str) -> None:
+    """The same numbers that SQL gives, and the bytes of the files."""
+    found = json.loads(cli("stats", "--json", url=url).stdout)
+    path = url.removeprefix("sqlite:///")
+    files = [Path(path + end) for end in ("", "-wal")]
+    assert found["bytes"] == sum(file.stat().st_size for file in files if file.exists())
+    assert found["runs_by_status"] == {"cancelled": 1, "complete": 1, "error": 1}
+    assert (found["conversations"], found["runs"], found["tokens"]) == (2, 3, 5)
+    assert "3 (1 cancelled, 1 complete, 1 error)" in cli("stats", url=url).stdout
+
+
+@pytest.mark.parametrize("command", [["ls"], ["show", "x"], ["sql", "SELECT 1"], ["stats"]])
+def test_reading_a_missing_file_does_not_make_it(command: list[str], tmp_path: Path) -> None:
+    """The message names the file."""
+    done = cli(*command, url=f"sqlite:///{tmp_path / 'none.db'}")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "none.db" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    """It is left as it was."""
+    file = tmp_path / "notes.txt"
+    file.write_text("Not a database, just some notes.\n" * 100)
+    for command in (["ls"], ["migrate"]):
+        done = cli(*command, url=f"sqlite:///{file}")
+        assert done.exit_code == 1
+        assert "notes.txt" in done.stderr
+        assert "not a database" in done.stderr
+    assert file.read_text().startswith("Not a database, just")
+
+
+def test_a_newer_schema_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    """An older program does not guess at tables it does not know."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    assert cli("migrate", url=url).exit_code == 0
+    connection = sqlite3.connect(tmp_path / "chats.db")
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    for command in (["ls"], ["migrate"]):
+        done = cli(*command, url=url)
+        assert done.exit_code == 1
+        assert "pip install --upgrade chat-recorder" in done.stderr
+
+
+def test_a_password_is_never_printed() -> None:
+    """A URL of another kind is refused by its scheme alone."""
+    for command in (["ls"], ["migrate"], ["stats"], ["demo"]):
+        done = cli(*command, "--url", "mysql://user:s3cret@localhost/chats")
+        assert done.exit_code == 1
+        assert "mysql" in done.stderr
+        assert "s3cret" not in done.output
+
+
+def test_migrate_makes_and_keeps_a_database(tmp_path: Path) -> None:
+    """The first time applies the revisions, the second has nothing to do."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    assert "applied 0001" in cli("migrate", url=url).stdout
+    assert "nothing to do" in cli("migrate", url=url).stdout
+    assert cli("ls", url=url).stdout == "No conversation is recorded yet.\n"
+
+
+def test_the_usual_file_is_in_the_current_folder(tmp_path: Path) -> None:
+    """Without --url and RECORDER_URL it is chat_history.db."""
+    done = process("migrate", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "chat_history.db").exists()
+
+
+def test_into_a_pipe_nothing_is_cut(url: str, tmp_path: Path) -> None:
+    """A program that reads the output finds whole values, without colour."""
+    done = process(
+        "sql", "SELECT *, hex(zeroblob(300)) AS long FROM transcripts", "--url", url, folder=tmp_path
+    )
+    assert "0" * 600 in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_an_encoding_without_the_letters_is_no_error(tmp_path: Path) -> None:
+    """A terminal in ASCII sees escapes."""
+    statement = "SELECT 'caf' || char(233) || char(55357) AS word"
+    assert process("migrate", folder=tmp_path).returncode == 0
+    done = process("sql", statement, folder=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"caf\xe9" in done.stdout
+
+
+def test_an_error_is_one_message_and_no_traceback(tmp_path: Path) -> None:
+    """In a process of its own, too."""
+    done = process("ls", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("recorder: There is no file chat_history.db")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_loads_neither_an_sdk_nor_a_database() -> None:
+    """The first thing that people type is quick."""
+    code = (
+        "import sys, recorder.cli; "
+        "print([name for name in ('openai', 'sqlalchemy', 'alembic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\u202eevil", r"\u202eevil"),
+        ("\x9b2J\x00", r"\x9b2J\x00"),
+        ("\ud83d", r"\ud83d"),
+        ("naïve 水", "naïve 水"),
+    ],
+)
+def test_safe_text_keeps_letters_and_writes_controls_out(text: str, shown: str) -> None:
+    """What a terminal would obey is spelled."""
+    assert safe(text) == shown
+
+
+def test_numbers_for_people() -> None:
+    """Bytes and plurals."""
+    assert [size(999), size(1500), size(2_500_000)] == ["999 bytes", "1.5 KB", "2.5 MB"]
+    assert [plural(1, "run"), plural(0, "run"), plural(1000, "run")] == ["1 run", "0 runs", "1,000 runs"]

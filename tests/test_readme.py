@@ -1,0 +1,149 @@
+"""What the README and the documents show is run, in order, on a loopback provider and a real file."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recorder.testing import LoopbackProvider
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.*?) -->\n\s*)?^```(?P<kind>\w+)[^\n]*\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+RUN = {"python", "sql", "console"}
+
+#: What differs from run to run: ids, times, numbers, the width of a table's rules and columns.
+CHANGING = (
+    (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?"), "TIME"),
+    (re.compile(r"\d[\d,.]*"), "#"),
+    (re.compile(r"[─━-]{2,}"), "--"),
+    (re.compile(r"[ \t]+"), " "),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block of a document."""
+
+    document: Path
+    #: Of the fence, from 1.
+    line: int
+    #: python, sql, console, text, ...
+    kind: str
+    text: str
+    #: Why it is not run; None for those that are.
+    reason: str | None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as editors and tracebacks write it."""
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(document: Path) -> Iterator[Block]:
+    """The blocks of a document that could be run."""
+    text = document.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        if found["kind"] in RUN:
+            line = text.count("\n", 0, found.start("text"))
+            yield Block(document, line, found["kind"], found["text"], found["reason"])
+
+
+LEFT_OUT = [block for document in DOCUMENTS for block in blocks(document) if block.reason is not None]
+
+
+def run_python(block: Block) -> None:
+    """As a script; the line numbers of a traceback are the document's."""
+    code = compile("\n" * block.line + block.text, str(block.document), "exec")
+    exec(code, {"__name__": "__main__"})
+
+
+def run_sql(block: Block) -> None:
+    """Each statement gives at least one row of the recorded database."""
+    connection = sqlite3.connect("file:chat_history.db?mode=ro", uri=True)
+    try:
+        for statement in filter(str.strip, block.text.split(";")):
+            assert connection.execute(statement).fetchall() != [], f"{block.place}: no rows from {statement}"
+    finally:
+        connection.close()
+
+
+def run_console(block: Block) -> None:
+    """Each `$ recorder ...` prints what stands below it."""
+    for shown in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, expected = shown.partition("\n")
+        program, *arguments = shlex.split(command)
+        assert program == "recorder", f"{block.place}: only recorder's own commands can be run here"
+        done = run_cli(arguments)
+        assert done.exit_code == 0, f"{block.place}: {command}\n{done.output}"
+        assert re.fullmatch(pattern(expected), steady(done.output)), f"{block.place}: prints\n{done.output}"
+
+
+def run_cli(arguments: list[str]):  # type: ignore[no-untyped-def]
+    """One command on a terminal of 110 columns without colour."""
+    from recorder.cli import app
+
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "110", "NO_COLOR": "1"})
+
+
+def steady(output: str) -> str:
+    """Output without what changes from run to run."""
+    for changing, name in CHANGING:
+        output = changing.sub(name, output)
+    return "\n".join(line.strip() for line in output.strip().splitlines())
+
+
+def pattern(shown: str) -> str:
+    """What the shown output matches: itself, and `...` anything."""
+    return re.escape(steady(shown)).replace(r"\.\.\.", r"[\s\S]*")
+
+
+@pytest.fixture
+def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
+    """An empty folder, and an OpenAI endpoint of our own where the SDK looks for one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECORDER_URL", raising=False)
+    with LoopbackProvider() as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+        yield provider
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_shows_works(document: Path, provider: LoopbackProvider) -> None:
+    """Python runs, SQL finds rows in what the Python recorded, commands print what is shown."""
+    run = {"python": run_python, "sql": run_sql, "console": run_console}
+    for block in blocks(document):
+        if block.reason is None:
+            run[block.kind](block)
+
+
+@pytest.mark.parametrize("block", LEFT_OUT, ids=lambda block: block.place)
+def test_a_block_that_is_not_run_says_why(block: Block) -> None:
+    """The blocks left out are listed among the skipped tests, each with its reason."""
+    assert block.reason
+    pytest.skip(f"not run: {block.reason}")
+
+
+def test_the_readme_has_all_three() -> None:
+    """The first page shows the code, the SQL and the command line."""
+    assert {block.kind for block in blocks(ROOT / "README.md") if block.reason is None} == RUN
+
+
+def test_shown_output_matches_whatever_its_ids_and_times() -> None:
+    """Another id, time or number is the same output; another word is not."""
+    shown = "run 0193c0de-0000-7000-8000-000000000000 at 2026-01-01T00:00:00Z\n...\n12 tokens"
+    printed = "run 0193c0de-1111-7000-8000-000000000000 at 2026-02-03T04:05:06.789Z\nx\ny\n7 tokens"
+    assert re.fullmatch(pattern(shown), steady(printed))
+    assert not re.fullmatch(pattern(shown), steady(printed.replace("tokens", "words")))
