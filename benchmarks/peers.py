@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from benchmarks.harness import Measured, Missing
+from benchmarks.harness import Measured
 from benchmarks.workload import size_on_disk, words
-
 
 _COLUMNS = "run_id TEXT, seq INTEGER, at_us INTEGER, text TEXT"
 _KEYED = f"CREATE TABLE tokens ({_COLUMNS}, PRIMARY KEY (run_id, seq)) WITHOUT ROWID"
@@ -96,10 +95,8 @@ async def openai_stream(client: Any) -> AsyncIterator[str]:
 
 def langchain_model(url: str) -> Any:
     """LangChain's chat model over the same SDK."""
-    try:
-        from langchain_openai import ChatOpenAI
-    except ImportError as error:
-        raise Missing("pip install langchain-openai") from error
+    from langchain_openai import ChatOpenAI
+
     return ChatOpenAI(model="gpt-4o-mini", base_url=url, api_key="any", max_retries=0)  # type: ignore[arg-type]
 
 

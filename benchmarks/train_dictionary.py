@@ -22,12 +22,99 @@ SIZE = 8 * 1024
 STREAMS = 3_000
 SEED = 20261121
 
-WORDS = (
-    " the of and to in a is that for it as with on be by this are or an from at which you can not have was but"
-    " they we one all will use more time has if would so what up out about who get when make like no just him know"
-    " take people into year your good some could them see other than then now look only come its over think also"
-    " data code file function value return class list string error example first following number result user"
-).split(" ")
+WORDS = [
+    "",
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "a",
+    "is",
+    "that",
+    "for",
+    "it",
+    "as",
+    "with",
+    "on",
+    "be",
+    "by",
+    "this",
+    "are",
+    "or",
+    "an",
+    "from",
+    "at",
+    "which",
+    "you",
+    "can",
+    "not",
+    "have",
+    "was",
+    "but",
+    "they",
+    "we",
+    "one",
+    "all",
+    "will",
+    "use",
+    "more",
+    "time",
+    "has",
+    "if",
+    "would",
+    "so",
+    "what",
+    "up",
+    "out",
+    "about",
+    "who",
+    "get",
+    "when",
+    "make",
+    "like",
+    "no",
+    "just",
+    "him",
+    "know",
+    "take",
+    "people",
+    "into",
+    "year",
+    "your",
+    "good",
+    "some",
+    "could",
+    "them",
+    "see",
+    "other",
+    "than",
+    "then",
+    "now",
+    "look",
+    "only",
+    "come",
+    "its",
+    "over",
+    "think",
+    "also",
+    "data",
+    "code",
+    "file",
+    "function",
+    "value",
+    "return",
+    "class",
+    "list",
+    "string",
+    "error",
+    "example",
+    "first",
+    "following",
+    "number",
+    "result",
+    "user",
+]
 MODELS = (
     "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "gpt-4.1-2025-04-14", "gpt-5-2025-08-07", "o4-mini-2025-04-16",
     "deepseek-chat", "deepseek-reasoner", "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "anthropic/claude-sonnet-4",
@@ -41,7 +128,9 @@ def main(target: str) -> None:
     samples = [b"".join(stream(chance)) for _ in range(STREAMS)]
     trained = zstandard.train_dictionary(SIZE, samples, k=256, d=8)
     Path(target).write_bytes(trained.as_bytes())
-    print(f"{target}: {len(trained.as_bytes())} bytes from {sum(map(len, samples)):,} bytes of frames, seed {SEED}")
+    print(
+        f"{target}: {len(trained.as_bytes())} bytes from {sum(map(len, samples)):,} bytes of frames, seed {SEED}"
+    )
 
 
 def stream(chance: random.Random) -> Iterator[bytes]:
@@ -73,7 +162,10 @@ def dialect(chance: random.Random) -> tuple[dict[str, Any], bool, str, dict[str,
     }
     kind = chance.choice(("openai", "openai", "openai", "openrouter", "groq", "deepseek", "plain"))
     if kind == "openai":
-        made |= {"service_tier": "default", "system_fingerprint": "fp_" + name(chance, 10, string.hexdigits[:16])}
+        made |= {
+            "service_tier": "default",
+            "system_fingerprint": "fp_" + name(chance, 10, string.hexdigits[:16]),
+        }
         return made, chance.random() < 0.7, "reasoning_content", {"logprobs": None}
     if kind == "openrouter":
         made = {"id": f"gen-{made['created']}-{name(chance, 20)}", "provider": "OpenAI", **made}
@@ -88,7 +180,9 @@ def delta(kind: str, reasoning_key: str, chance: random.Random) -> dict[str, Any
     """One piece of an answer."""
     piece = chance.choice(("", " ")) + chance.choice(WORDS) + chance.choice(("", "", "", ",", ".", "\n"))
     if kind == "tool":
-        return {"tool_calls": [{"index": 0, "function": {"arguments": chance.choice(('{"', '":"', '"}', piece))}}]}
+        return {
+            "tool_calls": [{"index": 0, "function": {"arguments": chance.choice(('{"', '":"', '"}', piece))}}]
+        }
     if kind == "reasoning":
         return {"content": None, reasoning_key: piece} if chance.random() < 0.5 else {reasoning_key: piece}
     return {"content": piece}

@@ -10,8 +10,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 
 
-# A new revision also goes into REVISIONS in recorder/tables.py. Views are not compared: where recorder/views.py
-# changes, drop the view here and create it anew, as text.
+# The revision also goes into REVISIONS in recorder/tables.py. Alembic compares no views: where one changes in
+# recorder/views.py, drop it here and create it anew, as text.
 def upgrade() -> None:
     """Forward."""
     ${upgrades if upgrades else "pass"}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
+from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -69,8 +70,10 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self._capture_frames = config.capture == "wire"
         self._current: ContextVar[str | None] = ContextVar("conversation_id", default=None)
         self._families: OrderedDict[str, str] = OrderedDict()
+        # Looked up once: they are called for every token.
         self._runs = self.recorder.runs
-        self._framed: set[int] = set()
+        self._put = self.recorder.intake.put
+        self._put_frame = self.recorder.intake.put_frame
         self._replaced_ids = 0
 
     # -- the application's side ---------------------------------------------------------------------------
@@ -137,28 +140,25 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
     ) -> Wait[None] | None:
         """A wire event came: it is kept with its deltas. Returns what to wait for when the queue is full."""
-        key = run_id.int
-        run = self._runs.get(key)
+        run = self._runs.get(run_id.int)
         if run is None:
             return self._late(len(deltas))
-        if key not in self._framed:
-            self._framed.add(key)
-        return self.recorder.intake.put_frame(run, frame if self._capture_frames else None, deltas, at_us)
+        run.framed = True
+        return self._put_frame(run, frame if self._capture_frames else None, deltas, at_us)
 
     def on_llm_new_token(  # type: ignore[override]
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> Wait[None] | None:
         """A token came; one of a run whose frames are recorded is recorded already."""
-        key = run_id.int
-        run = self._runs.get(key)
+        run = self._runs.get(run_id.int)
         if run is None:
             return self._late(1)
-        if key in self._framed:
+        if run.framed:
             return None
-        at_us = monotonic_us() - run.started_us
+        at_us = perf_counter_ns() // 1000 - run.started_us
         if chunk is None and type(token) is str:
-            return self.recorder.intake.put(run, token, at_us)
-        return self.recorder.intake.put_frame(run, None, deltas_of(token, chunk), at_us)
+            return self._put(run, token, at_us)
+        return self._put_frame(run, None, deltas_of(token, chunk), at_us)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """A run ended well, or as well as the provider let it."""
@@ -233,7 +233,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
         return opened, True
 
     def _end(self, run_id: UUID, end: RunEnd) -> None:
-        self._framed.discard(run_id.int)
         self.recorder.end(run_id.int, end)
 
     def _late(self, tokens: int) -> None:

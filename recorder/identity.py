@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import orjson
 import uuid_utils
 
 from recorder.errors import ConfigError
@@ -124,11 +125,10 @@ def _uuid8(sixteen: bytes) -> uuid.UUID:
 def _canonical(value: Any) -> bytes:
     """Sorted, compact JSON; lone surrogates, which strict UTF-8 refuses, pass as they are."""
     try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a lone surrogate, a key that is no text, a number beyond 64 bits
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    except (TypeError, ValueError):
-        # Keys of several types, or a circle: no JSON, and still the same each time.
-        text = repr(value)
-    return text.encode("utf-8", "surrogatepass")
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _role(message: Any) -> str:

@@ -24,6 +24,8 @@ from recorder.wire.deltas import TEXT, Delta
 #: for a queued token of ten characters, SQLAlchemy rows of a run about 2,000).
 TOKEN_COST = 200
 RUN_COST = 2_000
+FRAME_COST = 100
+_LONG = 1_000
 #: On a running event loop nobody can be made to wait inside the call; so much more is taken there.
 RESERVE = 1 / 8
 
@@ -49,19 +51,17 @@ class OpenRun:
     """A run while it is recorded: what its producer has appended and nobody has taken yet."""
 
     __slots__ = (
-        "bytes", "dropped", "dropped_at", "end", "ended", "frame_seq", "gaps", "held", "items", "piece",
-        "pieces", "queued", "refused", "seq", "start", "started_us", "state", "ticket",
+        "append", "bytes", "dropped", "dropped_at", "end", "ended", "framed", "gaps", "held", "piece", "pieces",
+        "queued", "refused", "start", "started_us", "state", "ticket",
     )  # fmt: skip
 
     def __init__(self, start: RunStart, started_us: int) -> None:
         self.start = start
         #: Monotonic microseconds at `start.started_at`, the zero of all offsets.
         self.started_us = started_us
-        #: Number of the next token and of the next frame.
-        self.seq = 0
-        self.frame_seq = 0
+        #: The open piece, its `items.append`, and the pieces before it.
         self.piece = Piece(0)
-        self.items = self.piece.items
+        self.append = self.piece.items.append
         self.pieces: list[Piece] = []
         self.gaps: list[tuple[int, int, str]] = []
         self.dropped_at = 0
@@ -71,18 +71,27 @@ class OpenRun:
         self.ended = False
         self.refused = False
         self.held = False
+        #: Whether its tokens come with their frames.
+        self.framed = False
         self.bytes = 0
         self.queued = False
         self.ticket = 0
         #: What the writer remembers of the run between batches.
         self.state: object = None
 
-    def cut(self) -> None:
-        """Close the open piece: the next token or frame does not follow on the last."""
-        if self.piece.items or self.piece.frames:
-            self.pieces.append(self.piece)
-        self.piece = Piece(self.seq, frame_seq=self.frame_seq, first_delta=self.seq)
-        self.items = self.piece.items
+    @property
+    def seq(self) -> int:
+        """Number of the next token; the dropped ones have numbers too."""
+        return self.piece.seq + len(self.piece.items)
+
+    def cut(self, *, tokens: int = 0, frames: int = 0) -> None:
+        """Close the open piece and begin the next, after so many dropped tokens and frames."""
+        piece = self.piece
+        if piece.items or piece.frames:
+            self.pieces.append(piece)
+        seq = self.seq + tokens
+        self.piece = Piece(seq, frame_seq=piece.frame_seq + len(piece.frames) + frames, first_delta=seq)
+        self.append = self.piece.items.append
 
 
 @dataclass(slots=True)
@@ -103,24 +112,27 @@ class Intake:
 
     def __init__(self, max_bytes: int, *, overflow: Overflow = "block", block_timeout: float = 5.0) -> None:
         self._max = max_bytes
-        # What the quick way compares with; closing sets it below everything.
-        self._limit = max_bytes
         self._hard = int(max_bytes * (1 + RESERVE))
         self._overflow = overflow
         self._block_timeout = block_timeout
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, empty and with a lock of its own: in a forked child everything in here is the parent's."""
         self._lock = threading.Lock()
+        # What the quick way compares with; closing sets it below everything.
+        self._limit = self._max
         self._ready: deque[OpenRun] = deque()
         self._room: Wait[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
-        self._asleep = False
-        self._woke = False
-        self._urgent = False
-        self._wake_bytes = max_bytes
+        self._asleep = self._woke = self._urgent = False
+        self._wake_bytes = self._max
         #: Bytes accepted and not yet released, in the writer's hands included.
         self.bytes = 0
-        self.accepted = 0
+        #: Tokens that found no room, or that belonged to no open run; and tokens that the writer took.
         self.dropped = 0
+        self.taken = 0
         self.tickets = 0
         self.closed = False
         #: Monotonic microseconds since when something has been waiting to be taken; None when nothing has.
@@ -139,33 +151,36 @@ class Intake:
             self._count(run, size)
         return run
 
-    def put(self, run: OpenRun, text: str, at_us: int, kind: str = TEXT, idx: str = "0") -> Wait[None] | None:
-        """Accept one token. Returns None while there is room, else what to wait for before the next."""
-        size = TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
+    def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
+        """Accept one token of plain text. Returns None while there is room, else what to wait for.
+
+        Every token of a model without frames comes through here, so nothing is counted that can be worked out
+        later.
+        """
+        size = len(text) + TOKEN_COST
+        if size > _LONG and not text.isascii():
+            size = _size(text) + TOKEN_COST
         with self._lock:
-            self.accepted += 1
-            if self.bytes + size <= self._limit and not run.held:
-                run.items.append((at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx))
-                run.seq += 1
+            used = self.bytes + size
+            if used <= self._limit and not run.held:
+                self.bytes = used
                 run.bytes += size
-                self.bytes += size
+                run.append((at_us, text))
                 if not run.queued:
                     self._enqueue(run)
                 return None
-        item: Item = (at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx)
-        return self._put_when_full(run, [item], None, at_us, size)
+        return self._put_when_full(run, [(at_us, text)], None, at_us, size)
 
     def put_frame(
         self, run: OpenRun, frame: bytes | None, deltas: Sequence[Delta], at_us: int
     ) -> Wait[None] | None:
         """Accept the deltas of one frame, and the frame itself unless None; like `put`."""
-        size = len(frame) + 100 if frame is not None else 0
+        size = len(frame) + FRAME_COST if frame is not None else 0
         items: list[Item] = []
         for text, kind, idx in deltas:
             size += TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
             items.append((at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx))
         with self._lock:
-            self.accepted += len(items)
             if self.bytes + size <= self._limit and not run.held:
                 self._append(run, items, frame, at_us, size)
                 return None
@@ -184,7 +199,6 @@ class Intake:
     def refuse(self, tokens: int) -> None:
         """Count tokens that belong to no open run."""
         with self._lock:
-            self.accepted += tokens
             self.dropped += tokens
 
     # -- the writer -----------------------------------------------------------------------------------------
@@ -210,7 +224,7 @@ class Intake:
         """Return when there is something to take, or when the writer is wanted."""
         while True:
             with self._lock:
-                if self._ready or self._urgent:
+                if self._ready or self._urgent or self.closed:
                     return
                 self._sleep()
             await self._woken(None)
@@ -237,6 +251,12 @@ class Intake:
             self.closed = True
             self._limit = -1
         return self.hurry()
+
+    def waiting(self) -> int:
+        """Tokens that are accepted and not yet taken."""
+        with self._lock:
+            pieces = [piece for run in self._ready for piece in (run.piece, *run.pieces)]
+            return sum(len(piece.items) for piece in pieces)
 
     def take(self, max_bytes: int) -> list[Taken]:
         """Freeze and hand over what runs have, in the order they were queued, up to `max_bytes`.
@@ -271,13 +291,11 @@ class Intake:
     # -- inside, with the lock held unless said otherwise ---------------------------------------------------------
 
     def _append(self, run: OpenRun, items: list[Item], frame: bytes | None, at_us: int, size: int) -> None:
-        run.items += items
-        run.seq += len(items)
+        piece = run.piece
+        piece.items += items
         if frame is not None:
-            piece = run.piece
             piece.frames.append(frame)
             piece.frame_at.append(at_us)
-            run.frame_seq += 1
         self._count(run, size)
 
     def _count(self, run: OpenRun, size: int) -> None:
@@ -336,15 +354,12 @@ class Intake:
 
     def _drop(self, run: OpenRun, items: list[Item], frame: bytes | None) -> None:
         """Count what found no room; the numbers go on, so that the hole shows."""
-        run.cut()
         if not run.dropped:
             run.dropped_at = run.seq
         run.held = True
         run.dropped += len(items)
-        run.seq += len(items)
-        run.frame_seq += frame is not None
         self.dropped += len(items)
-        run.cut()
+        run.cut(tokens=len(items), frames=int(frame is not None))
 
     def _close_gap(self, run: OpenRun) -> None:
         if run.dropped:
@@ -354,6 +369,7 @@ class Intake:
 
     def _freeze(self, run: OpenRun) -> Taken:
         run.cut()
+        self.taken += sum(len(piece.items) for piece in run.pieces)
         taken = Taken(run, run.pieces, run.gaps, run.end, run.bytes, run.ticket)
         run.pieces, run.gaps, run.end, run.bytes = [], [], None, 0
         run.queued = False

@@ -59,7 +59,7 @@ def _events(batch: Sequence[RunRows]) -> list[tuple[datetime, bool, RunRows]]:
 
 def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
     start, history = rows.start, rows.start.messages
-    ids = path_ids(start.conversation_id, history)
+    ids = path_ids(start.conversation_id, history) if conversation.positions else []
     reused = _longest_known(ids, conversation)
     parent: str | None
     if reused:
@@ -110,10 +110,7 @@ def _row(
     rows: RunRows, message: BaseMessage, parent: str | None, position: int, at: datetime, run_id: str | None
 ) -> MessageRow:
     conversation_id = rows.start.conversation_id
-    role, text, calls, tool_call_id, attachments = content_key(message)
-    row_id = message_id(
-        conversation_id, parent, role=role, text=text, calls=calls, tool_call_id=tool_call_id, attachments=attachments
-    )  # fmt: skip
+    row_id = message_id(conversation_id, parent, **content_key(message)._asdict())
     given = to_dict(message)
     says_all = given.keys() <= {"role", "content"} and isinstance(message.content, str)
     parts = None if says_all else escape_json(given)

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass
+from datetime import timedelta
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
@@ -66,6 +67,10 @@ class Recorder:
         self.config = config or Config()
         self.url = url or default_url()
         self._store = store or SqlStore(self.url, sync=self.config.sync)
+        #: The queue that callbacks put into.
+        self.intake = Intake(
+            self.config.max_queue_bytes, overflow=self.config.overflow, block_timeout=self.config.block_timeout
+        )
         #: The open runs by their id as an integer.
         self.runs: dict[int, OpenRun] = {}
         self._lock = threading.Lock()
@@ -89,6 +94,8 @@ class Recorder:
         """End a run; one that is not open is left alone."""
         run = self.runs.pop(key, None)
         if run is not None:
+            # From the monotonic clock, so that no duration is negative when the wall clock is set back.
+            end.ended_at = run.start.started_at + timedelta(microseconds=monotonic_us() - run.started_us)
             self.intake.end(run, end)
 
     def flush(self) -> Wait[None]:
@@ -117,11 +124,11 @@ class Recorder:
     def stats(self) -> Stats:
         """Where the tokens are right now."""
         intake, progress = self.intake, self._writer.progress
-        oldest = intake.oldest_us
+        waiting, taken, oldest = intake.waiting(), intake.taken, intake.oldest_us
         settled = progress.committed + progress.quarantined + progress.lost
         return Stats(
-            accepted=intake.accepted,
-            queued=max(0, intake.accepted - intake.dropped - settled),
+            accepted=waiting + taken + intake.dropped,
+            queued=waiting + max(0, taken - settled),
             queued_bytes=intake.bytes,
             committed=progress.committed,
             dropped=intake.dropped + progress.lost,
@@ -141,7 +148,6 @@ class Recorder:
     def _begin(self) -> None:
         config = self.config
         self._forked = False
-        self.intake = Intake(config.max_queue_bytes, overflow=config.overflow, block_timeout=config.block_timeout)
         self._writer = Writer(self.intake, self._store, config)
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
@@ -168,7 +174,8 @@ class Recorder:
 
     def _after_fork(self) -> None:
         """In a child: the queue, its thread and the open runs are the parent's; begin anew at the next run."""
-        self.runs = {}
+        self.runs.clear()
+        self.intake.reset()
         self._lock = threading.Lock()
         if isinstance(self._store, SqlStore):
             self._store = SqlStore(self.url, sync=self.config.sync)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,14 +12,15 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from recorder import ChatHistoryCallback
 from recorder.cli import app
 from recorder.cli.screen import plural, safe, size
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
+from recorder.testing import song
 
+ROOT = Path(__file__).parents[1]
 WHOLE = UUID("01a00000-0000-7000-8000-000000000001")
 FAILED = UUID("01a00000-0000-7000-8000-000000000002")
 LEFT = UUID("01b00000-0000-7000-8000-000000000003")
@@ -34,18 +36,20 @@ def process(*arguments: str, folder: Path, **environment: str) -> subprocess.Com
     """One command in a process of its own, its output into pipes."""
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "RECORDER_URL")}
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
-    root = str(Path(__file__).resolve().parents[1])
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=folder, env={**kept, "PYTHONPATH": root, **environment}, capture_output=True, text=True, timeout=50,
-    )  # fmt: skip
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
 
 
 def ask(history: ChatHistoryCallback, run: UUID, said: str, tokens: list[str]) -> None:
     """A run begins and some of it streams."""
-    history.on_chat_model_start(
-        {}, [[HumanMessage(said)]], run_id=run, metadata={"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"}
-    )  # fmt: skip
+    about = {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"}
+    history.on_chat_model_start({}, [[HumanMessage(said)]], run_id=run, metadata=about)
     for token in tokens:
         history.on_llm_new_token(token, run_id=run)
 
@@ -165,7 +169,8 @@ def test_an_unknown_id_names_the_nearest(url: str) -> None:
     """A slip of the finger is found again."""
     done = cli("show", "tripp", url=url)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "recorder: Nothing is stored under 'tripp'; the nearest are:\n  conversation trip\n"
+    said = "recorder: Nothing is stored under 'tripp'; the nearest are:\n  conversation trip\n"
+    assert done.stderr.startswith(said)
 
 
 def test_sql_prints_rows(url: str) -> None:
@@ -186,9 +191,9 @@ def test_wide_rows_are_shown_one_below_the_other(url: str, columns: int) -> None
 
 def test_sql_is_json_when_asked(url: str) -> None:
     """Numbers, text, NULL and bytes, none of them lost."""
-    statement = "SELECT 1 AS one, 'a\nb' AS text, NULL AS nothing, x'00ff' AS bytes"
+    statement = "SELECT 1 AS one, 'a\nb' AS text, NULL AS missing, x'00ff' AS bytes"
     assert json.loads(cli("sql", "--json", statement, url=url).stdout) == [
-        {"one": 1, "text": "a\nb", "nothing": None, "bytes": {"$base64": True, "encoded": "AP8="}}
+        {"one": 1, "text": "a\nb", "missing": None, "bytes": {"$base64": True, "encoded": "AP8="}}
     ]
     assert json.loads(cli("sql", "--json", "SELECT 1 WHERE 0", url=url).stdout) == []
 
@@ -300,7 +305,7 @@ def test_into_a_pipe_nothing_is_cut(url: str, tmp_path: Path) -> None:
 
 def test_an_encoding_without_the_letters_is_no_error(tmp_path: Path) -> None:
     """A terminal in ASCII sees escapes."""
-    statement = "SELECT 'caf' || char(233) || char(55357) AS word"
+    statement = "SELECT 'caf' || char(233) AS word"
     assert process("migrate", folder=tmp_path).returncode == 0
     done = process("sql", statement, folder=tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
@@ -313,6 +318,61 @@ def test_an_error_is_one_message_and_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("recorder: There is no file chat_history.db")
     assert "Traceback" not in done.stderr
+
+
+def test_the_demo_sings_and_shows_its_rows(tmp_path: Path) -> None:
+    """Into a pipe: the song, then SQL with what it finds, without colour, then commands that work."""
+    done = process("demo", "--pace", "1000", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert song() in done.stdout
+    assert "\x1b" not in done.stdout
+    rows = json.loads(process("sql", "--json", "SELECT * FROM transcripts", folder=tmp_path).stdout)
+    assert [(row["role"], row["status"]) for row in rows] == [("user", "complete"), ("assistant", "complete")]
+    assert rows[1]["content"] == song()
+    suggested = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("  recorder ")]
+    assert [process(*command, folder=tmp_path).returncode for command in suggested] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_demo_fits_the_terminal(columns: int, tmp_path: Path) -> None:
+    """No line breaks in the middle of an id or a column."""
+    done = cli("demo", "--pace", "5000", columns=columns, url=f"sqlite:///{tmp_path / 'd.db'}")
+    assert done.exit_code == 0
+    assert max(len(line) for line in done.stdout.splitlines() if "d.db" not in line) <= 60
+    assert done.stdout.count("SELECT") == 3
+
+
+def test_the_demo_works_where_a_proxy_is_set(tmp_path: Path) -> None:
+    """The provider is on this machine, and no proxy could reach it."""
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    done = process("demo", "--pace", "5000", folder=tmp_path, **proxies)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_stops_the_demo_and_keeps_what_came(tmp_path: Path) -> None:
+    """The run is cancelled, its tokens are there, and the exit code says what happened."""
+    code = "from recorder.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "demo", "--pace", "20"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RECORDER_URL": "sqlite:///chat_history.db"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        before = ""
+        while "A thousand stars" not in before:
+            before += demo.stdout.readline()
+        demo.send_signal(signal.SIGINT)
+        after, errors = demo.communicate(timeout=40)
+    assert (demo.returncode, errors) == (130, "")
+    assert "Stopped. The " in after
+    assert "cancelled" in after
+    rows = json.loads(process("sql", "--json", "SELECT * FROM transcripts", folder=tmp_path).stdout)
+    assert rows[1]["status"] == "cancelled"
+    assert rows[1]["content"]
+    assert song().startswith(rows[1]["content"])
 
 
 def test_help_loads_neither_an_sdk_nor_a_database() -> None:

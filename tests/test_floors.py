@@ -21,9 +21,9 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity",
-            "wire callbacks messages records redact usage tables views migrate",
+            "wire callbacks messages stored records redact usage tables views migrate",
             "dialects store",
-            "spool intake pack writer",
+            "spool intake lineage pack writer",
             "recorder history replay export upkeep",
             "models integrations chains analysis",
             "cli server testing __main__",
@@ -38,7 +38,9 @@ ROOMS = {name for name, floor in FLOORS.items() if floor == 5}
 UPWARD: set[tuple[str, str]] = set()
 
 #: Functions that are longer than LONGEST_FUNCTION, each with its reason.
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS = {
+    "models.openai.__init__": "LangChain's arguments, each by its name",
+}
 
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 40

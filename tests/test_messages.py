@@ -64,7 +64,8 @@ IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"
                 tool_calls=[CALL], usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
             ),
             "AIMessage(content='', additional_kwargs={}, response_metadata={}, "
-            "tool_calls=[{'name': 'weather', 'args': {'city': 'Paris'}, 'id': 'call_1', 'type': 'tool_call'}], "
+            "tool_calls=[{'name': 'weather', 'args': {'city': 'Paris'}, 'id': 'call_1', "
+            "'type': 'tool_call'}], "
             "usage_metadata={'input_tokens': 1, 'output_tokens': 2, 'total_tokens': 3})",
         ),
         (ToolMessage("x", "1", name="n"), "ToolMessage(content='x', name='n', tool_call_id='1')"),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from recorder.cli import app
 from recorder.testing import LoopbackProvider
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,9 +61,6 @@ def blocks(document: Path) -> Iterator[Block]:
             yield Block(document, line, found["kind"], found["text"], found["reason"])
 
 
-LEFT_OUT = [block for document in DOCUMENTS for block in blocks(document) if block.reason is not None]
-
-
 def run_python(block: Block) -> None:
     """As a script; the line numbers of a traceback are the document's."""
     code = compile("\n" * block.line + block.text, str(block.document), "exec")
@@ -73,10 +71,21 @@ def run_sql(block: Block) -> None:
     """Each statement gives at least one row of the recorded database."""
     connection = sqlite3.connect("file:chat_history.db?mode=ro", uri=True)
     try:
-        for statement in filter(str.strip, block.text.split(";")):
+        for statement in statements(block.text):
             assert connection.execute(statement).fetchall() != [], f"{block.place}: no rows from {statement}"
     finally:
         connection.close()
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script; a semicolon in a comment or a string ends none."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert not statement.strip(), f"no semicolon ends {statement}"
 
 
 def run_console(block: Block) -> None:
@@ -90,10 +99,8 @@ def run_console(block: Block) -> None:
         assert re.fullmatch(pattern(expected), steady(done.output)), f"{block.place}: prints\n{done.output}"
 
 
-def run_cli(arguments: list[str]):  # type: ignore[no-untyped-def]
+def run_cli(arguments: list[str]) -> Result:
     """One command on a terminal of 110 columns without colour."""
-    from recorder.cli import app
-
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "110", "NO_COLOR": "1"})
 
 
@@ -129,11 +136,12 @@ def test_what_a_document_shows_works(document: Path, provider: LoopbackProvider)
             run[block.kind](block)
 
 
-@pytest.mark.parametrize("block", LEFT_OUT, ids=lambda block: block.place)
-def test_a_block_that_is_not_run_says_why(block: Block) -> None:
-    """The blocks left out are listed among the skipped tests, each with its reason."""
-    assert block.reason
-    pytest.skip(f"not run: {block.reason}")
+def test_a_block_that_is_not_run_says_why() -> None:
+    """The blocks left out, each with its reason; `-rP` lists them."""
+    left_out = [block for path in DOCUMENTS for block in blocks(path) if block.reason is not None]
+    for block in left_out:
+        print(f"not run: {block.place}: {block.reason}")
+    assert [block.place for block in left_out if not block.reason] == []
 
 
 def test_the_readme_has_all_three() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal
 
 from recorder.callbacks.handlers import BaseCallbackHandler
@@ -39,6 +39,31 @@ class _Done(asyncio.Event):
         return await self._over
 
 
+class _Room(Wait[None]):
+    """Room for more tokens. Whoever would keep the reader from running by waiting does not wait."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: asyncio.Task[Any] | None) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def wait(self, timeout: float | None = None) -> None:
+        if self._reader is None or _loop_here() is not self._reader.get_loop():
+            super().wait(timeout)
+
+    def __await__(self) -> Generator[None, None, None]:
+        if self._reader is None or asyncio.current_task() is not self._reader:
+            yield from super().__await__()
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class AsyncIteratorCallbackHandler(BaseCallbackHandler):
     """`async for token in handler.aiter()`, while a model streams in another task or thread.
 
@@ -61,7 +86,8 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         self._dropped = 0
         #: What the reader sleeps on, and what producers sleep on.
         self._news: Wait[None] | None = None
-        self._room: Wait[None] | None = None
+        self._room: _Room | None = None
+        self._reader: asyncio.Task[Any] | None = None
         #: How often `done` was set, and whether a reader has seen the last run to its end or left it.
         self._ends = 0
         self._seen = False
@@ -129,7 +155,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         if held < self.limit or not self._readers:
             return None
         if self._room is None:
-            self._room = Wait()
+            self._room = _Room(self._reader)
         return self._room
 
     def _drop(self) -> None:
@@ -148,6 +174,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         """How often `done` was set so far, when it stands for a run that was read already."""
         with self._lock:
             self._readers += 1
+            self._reader = asyncio.current_task()
             self._left = False
             return self._ends if self._seen else None
 
@@ -176,6 +203,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
     def _leave(self) -> None:
         with self._lock:
             self._readers -= 1
+            self._reader = None
             self._left = not self._seen
             if self._room is not None and not self._readers:
                 self._room.set(None)

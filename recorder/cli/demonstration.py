@@ -51,12 +51,15 @@ class _Sung:
 
 
 def run(url: str, pace: float) -> int:
-    """Sing, record, and show what is stored; the exit code. Raises `RecorderError` for a database it cannot have."""
+    """Sing, record, and show what is stored; the exit code. Raises `RecorderError` for a bad `url`."""
     sung = _Sung(conversation=f"demo-{now():%Y%m%d-%H%M%S}", run=new_id())
-    with ChatHistoryCallback(url, conversation_id=sung.conversation, strict=True) as history:
-        with LoopbackProvider.song(tokens_per_second=pace) as provider, _reachable():
-            _introduce(url, pace)
-            _sing(sung, provider, history)
+    with (
+        ChatHistoryCallback(url, conversation_id=sung.conversation, strict=True) as history,
+        LoopbackProvider.song(tokens_per_second=pace) as provider,
+        _reachable(),
+    ):
+        _introduce(url, pace)
+        _sing(sung, provider, history)
     _show(sung, url)
     return INTERRUPTED if sung.stopped else 0
 
@@ -78,16 +81,14 @@ def _sing(sung: _Sung, provider: LoopbackProvider, history: ChatHistoryCallback)
     chat = ChatOpenAI(
         model="gpt-4o-mini", base_url=provider.base_url, api_key="demo", streaming=True, callbacks=[history]
     )
-    stream = chat.stream([HumanMessage(PROMPT)], config={"run_id": sung.run})
     try:
-        for chunk in stream:
-            print(chunk.content, end="", flush=True)
-            sung.printed += bool(chunk.content)
-            sung.committed = history.stats().committed
+        for chunk in chat.stream([HumanMessage(PROMPT)], config={"run_id": sung.run}):
+            if chunk.content:
+                print(chunk.content, end="", flush=True)
+                sung.printed += 1
+                sung.committed = history.stats().committed
     except KeyboardInterrupt:
         sung.stopped = True
-    finally:
-        stream.close()
     print("\n")
 
 
@@ -108,7 +109,11 @@ def _show(sung: _Sung, url: str) -> None:
     if sung.stopped:
         _say(f"Stopped. The {sung.printed} tokens that came are kept:", "")
     else:
-        _say(f"When the last token came, {sung.committed} were in the database. Now all are:", "")
+        _say(
+            f"{sung.printed} tokens came, and {sung.committed} were in the database when the",
+            "last one did. Now all are:",
+            "",
+        )
     _ask(url, _TRANSCRIPT.format(conversation=sung.conversation))
     _say("The last tokens; at_us is microseconds since the request:", "")
     _ask(url, _TOKENS.format(run=sung.run))

@@ -1,0 +1,369 @@
+"""The tables and views: what is stored, and what people read with SQL."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Dialect, NullPool, create_engine, insert, make_url, select, text
+from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.schema import CreateTable
+
+from recorder import migrate, tables, views
+
+POSTGRES: Dialect = make_url("postgresql+asyncpg://host/db").get_dialect()()
+START = datetime(2026, 11, 21, 1, 2, 3, 999_999, tzinfo=UTC)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Connection]:
+    """A connection to a new file with the newest schema."""
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    migrate.upgrade(url)
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        yield connection
+
+
+def at(seconds: float) -> datetime:
+    """A moment of these stories."""
+    return START + timedelta(seconds=seconds)
+
+
+def uid(number: int) -> str:
+    """An id whose order is its number's."""
+    return str(uuid.UUID(int=number))
+
+
+def say(db: Connection, number: int, content: str, **more: Any) -> None:
+    """Store a message of the conversation `song`."""
+    row = {"parent_id": None, "position": 0, "role": "user", "created_at": at(number), **more}
+    db.execute(insert(tables.messages).values(conversation_id="song", id=uid(number), content=content, **row))
+
+
+def run(db: Connection, number: int, **more: Any) -> None:
+    """Store a run of the conversation `song`."""
+    row = {"status": "streaming", "operation": "chat", "request_model": "gpt-4o-mini", **more}
+    row = {"started_at": at(number), **row}
+    db.execute(insert(tables.runs).values(id=uid(number), conversation_id="song", **row))
+
+
+def stream(db: Connection, number: int, seq: int, deltas: str, count: int) -> None:
+    """Store a segment of a run."""
+    db.execute(insert(tables.segments).values(run_id=uid(number), seq=seq, count=count, deltas=deltas))
+
+
+def test_ids_are_dashed_lower_case_text(db: Connection) -> None:
+    """UUID objects and any spelling of one become the same text."""
+    given = uuid.UUID("01A1FBD0-1AC9-7730-8FBC-C96C2C6E92F0")
+    for number, spelling in enumerate((given, str(given).upper(), given.hex)):
+        row = {"run_id": spelling, "seq": number, "count": 1, "reason": "full"}
+        db.execute(insert(tables.gaps).values(row))
+    assert db.exec_driver_sql("SELECT DISTINCT run_id FROM gaps").scalars().all() == [str(given)]
+    assert db.execute(select(tables.gaps.c.run_id)).scalars().all() == [str(given)] * 3
+
+
+def test_an_id_that_is_none_is_refused(db: Connection) -> None:
+    """Postgres would refuse it too."""
+    with pytest.raises(StatementError, match="badly formed"):
+        db.execute(insert(tables.gaps).values(run_id="chat-42", seq=0, count=1, reason="full"))
+
+
+def test_times_are_text_that_sorts_as_time_does(db: Connection) -> None:
+    """UTC with six decimals and Z, whatever zone came in; back comes an aware datetime in UTC."""
+    summer = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    db.execute(insert(tables.conversations).values(id="song", created_at=summer))
+    stored = db.exec_driver_sql("SELECT created_at FROM conversations").scalar_one()
+    assert stored == "2026-07-01T10:00:00.000000Z"
+    assert db.execute(select(tables.conversations.c.created_at)).scalar_one().isoformat() == (
+        "2026-07-01T10:00:00+00:00"
+    )
+
+
+def test_a_time_without_zone_is_refused(db: Connection) -> None:
+    """It would be read as another moment on another machine."""
+    with pytest.raises(StatementError, match="no time zone"):
+        db.execute(insert(tables.conversations).values(id="song", created_at=datetime(2026, 7, 1)))
+
+
+@pytest.mark.parametrize("written", ['{"b": 1,  "a": "\\u0000"}', '"text"', "[]", "null", None])
+def test_json_is_the_text_that_was_written(db: Connection, written: str | None) -> None:
+    """Neither encoded a second time nor put in another order."""
+    db.execute(insert(tables.conversations).values(id="song", created_at=START, metadata=written))
+    assert db.exec_driver_sql("SELECT metadata FROM conversations").scalar_one() == written
+    assert db.execute(select(tables.conversations.c.metadata)).scalar_one() == written
+
+
+def test_json_text_is_asked_for_on_postgres() -> None:
+    """An engine that decodes json in the driver is told how not to, instead of a value of another type."""
+    read = tables.Json().result_processor(POSTGRES, None)
+    assert read is not None
+    assert [read("[1]"), read(None)] == ["[1]", None]
+    with pytest.raises(TypeError, match="json_deserializer=str"):
+        read([1])
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (tables.runs.c.id, "UUID"),
+        (tables.runs.c.conversation_id, "TEXT"),
+        (tables.runs.c.started_at, "TIMESTAMP WITH TIME ZONE"),
+        (tables.runs.c.token_count, "BIGINT"),
+        (tables.segments.c.seq, "BIGINT"),
+        (tables.segments.c.deltas, "JSON"),
+        (tables.frames.c.data, "BYTEA"),
+        (tables.annotations.c.score, "DOUBLE PRECISION"),
+    ],
+    ids=str,
+)
+def test_types_on_postgres(column: Any, kind: str) -> None:
+    """The types of the other database, which text stands for on SQLite."""
+    ddl = str(CreateTable(column.table).compile(dialect=POSTGRES))
+    assert f"\t{column.name} {kind}" in ddl
+
+
+def test_every_table_can_be_distributed() -> None:
+    """Keyed by run or conversation first; nothing that looks across runs, no serial ids."""
+    keys = {name: next(iter(table.primary_key)).name for name, table in tables.metadata.tables.items()}
+    own = dict.fromkeys(("conversations", "producers", "runs"), "id")
+    by_run = dict.fromkeys(("segments", "frames", "gaps", "annotations"), "run_id")
+    assert keys == {**own, **by_run, "messages": "conversation_id"}
+    for table in tables.metadata.tables.values():
+        assert not table.foreign_keys
+        assert not any(index.unique for index in table.indexes)
+        assert "SERIAL" not in str(CreateTable(table).compile(dialect=POSTGRES))
+
+
+def test_a_token_is_stored_once(db: Connection) -> None:
+    """(run_id, seq) is the key of a segment."""
+    stream(db, 1, 0, '[[1,"a"]]', 1)
+    with pytest.raises(IntegrityError):
+        stream(db, 1, 0, '[[1,"b"]]', 1)
+
+
+def test_tokens_unfold_segments_with_defaults_and_escapes(db: Connection) -> None:
+    """One row a token; kind and idx where they were left out; escaped text as it is stored."""
+    stream(db, 1, 2, '[[30,"{}","tool_args","0.1"],[31,"\ufdd00000\\n"]]', 2)
+    stream(db, 1, 0, '[[10,"Ü"],[20,"hm","reasoning"]]', 2)
+    rows = db.execute(select(views.tokens).order_by(views.tokens.c.seq)).all()
+    assert [tuple(row)[1:] for row in rows] == [
+        (0, 10, "text", "0", "Ü"),
+        (1, 20, "reasoning", "0", "hm"),
+        (2, 30, "tool_args", "0.1", "{}"),
+        (3, 31, "text", "0", "\ufdd00000\n"),
+    ]
+
+
+def two_branches(db: Connection) -> None:
+    """A prompt, its answer, the answer again, and a question about the second one."""
+    say(db, 1, "Sing.")
+    run(
+        db,
+        2,
+        status="complete",
+        prompt_message_id=uid(1),
+        response_message_id=uid(3),
+        response_model="gpt-4o",
+    )
+    say(db, 3, "La.", parent_id=uid(1), position=1, role="assistant", run_id=uid(2))
+    run(db, 4, status="incomplete", prompt_message_id=uid(1), response_message_id=uid(5))
+    say(db, 5, "Li.", parent_id=uid(1), position=1, role="assistant", run_id=uid(4))
+    say(db, 6, "Louder!", parent_id=uid(5), position=2)
+
+
+def transcript(db: Connection) -> list[tuple[Any, ...]]:
+    """Branch, position, role, content, status, model of each row, in order."""
+    view = views.transcripts.c
+    columns = (view.branch, view.position, view.role, view.content, view.status, view.model)
+    rows = db.execute(select(*columns).order_by(view.position, view.branch, view.created_at))
+    return [tuple(row) for row in rows]
+
+
+def test_a_transcript_has_every_message_and_its_branch(db: Connection) -> None:
+    """Status and model are the run's that produced it; input is complete and of no model."""
+    two_branches(db)
+    assert transcript(db) == [
+        (1, 0, "user", "Sing.", "complete", None),
+        (1, 1, "assistant", "La.", "complete", "gpt-4o"),
+        (2, 1, "assistant", "Li.", "incomplete", "gpt-4o-mini"),
+        (1, 2, "user", "Louder!", "complete", None),
+    ]
+
+
+def test_roots_of_a_conversation_are_branches_too(db: Connection) -> None:
+    """By time, then by id; those of other conversations do not count."""
+    db.execute(
+        insert(tables.messages).values(
+            conversation_id="other", id=uid(9), position=0, role="user", content="Hello", created_at=START
+        )
+    )
+    say(db, 3, "later")
+    say(db, 2, "second", created_at=START)
+    say(db, 1, "first", created_at=START)
+    view = views.transcripts.c
+    rows = db.execute(select(view.content, view.branch).where(view.conversation_id == "song"))
+    assert dict(tuple(row) for row in rows) == {"first": 1, "second": 2, "later": 3}
+
+
+def test_a_run_without_a_message_shows_its_text_so_far(db: Connection) -> None:
+    """The first choice's text in the order of its tokens, however the rows came."""
+    two_branches(db)
+    run(db, 7, prompt_message_id=uid(6), first_token_at=at(7.5))
+    stream(db, 7, 3, '[[40,"one","text","1"],[50,"LA","text","0.2"]]', 2)
+    stream(db, 7, 0, '[[10,"louder?","reasoning"],[20,"LA "],[30,"\ufdd0D800 "]]', 3)
+    run(db, 8, status="interrupted", prompt_message_id=uid(6))
+    stream(db, 8, 0, '[[10,"LO"]]', 1)
+    run(db, 9, status="error", prompt_message_id=uid(6))  # not a token came: nothing to show
+    run(db, 10, prompt_message_id=uid(6))
+    stream(db, 10, 0, '[[10,"{}","tool_args"],[20,""]]', 2)  # no text either
+    assert transcript(db)[4:] == [
+        (1, 3, "assistant", "LA \ufdd0D800 LA", "streaming", "gpt-4o-mini"),
+        (2, 3, "assistant", "LO", "interrupted", "gpt-4o-mini"),
+    ]
+    partial = db.execute(select(views.transcripts).where(views.transcripts.c.status == "streaming")).one()
+    assert (partial.message_id, partial.parent_id, partial.run_id) == (None, uid(6), uid(7))
+    assert (partial.conversation_id, partial.created_at) == ("song", at(7.5))
+
+
+def test_a_partial_answer_comes_after_its_siblings(db: Connection) -> None:
+    """The third answer to the same prompt, still streaming; and one to no prompt at all."""
+    two_branches(db)
+    run(db, 7, prompt_message_id=uid(1))
+    stream(db, 7, 0, '[[10,"Lu"]]', 1)
+    run(db, 8)
+    stream(db, 8, 0, '[[10,"Hm"]]', 1)
+    found = [
+        (branch, position) for branch, position, _, _, status, _ in transcript(db) if status == "streaming"
+    ]
+    assert found == [(2, 0), (3, 1)]
+
+
+def test_a_partial_text_gives_way_to_the_message(db: Connection) -> None:
+    """Once the run has its message, the transcript has it once."""
+    say(db, 1, "Sing.")
+    run(db, 2, prompt_message_id=uid(1))
+    stream(db, 2, 0, '[[10,"La."]]', 1)
+    assert [row[3:5] for row in transcript(db)] == [("Sing.", "complete"), ("La.", "streaming")]
+    say(db, 3, "La.", parent_id=uid(1), position=1, role="assistant", run_id=uid(2))
+    db.execute(tables.runs.update().values(response_message_id=uid(3), status="complete"))
+    assert [row[3:5] for row in transcript(db)] == [("Sing.", "complete"), ("La.", "complete")]
+
+
+def test_chathistory_is_the_table_of_three_columns(db: Connection) -> None:
+    """Numbered in the order of time, then of the conversation."""
+    two_branches(db)
+    run(db, 7, prompt_message_id=uid(6))
+    stream(db, 7, 0, '[[10,"LA"]]', 1)
+    assert [tuple(row) for row in db.exec_driver_sql("SELECT * FROM chathistory")] == [
+        (1, "user", "Sing."),
+        (2, "assistant", "La."),
+        (3, "assistant", "Li."),
+        (4, "user", "Louder!"),
+        (5, "assistant", "LA"),
+    ]
+
+
+def stats(db: Connection, number: int) -> dict[str, Any]:
+    """The figures of a run, without its names."""
+    row = db.execute(select(views.run_stats).where(views.run_stats.c.run_id == uid(number))).one()
+    return {
+        key: value for key, value in row._mapping.items() if key not in ("run_id", "conversation_id", "model")
+    }
+
+
+def test_figures_of_a_sealed_run(db: Connection) -> None:
+    """Gaps of 1, 2, ..., 20 ms by nearest rank; a duration that crosses a second, to the microsecond."""
+    run(
+        db,
+        1,
+        status="complete",
+        ended_at=at(1) + timedelta(microseconds=300_001),
+        token_count=21,
+        sha256="5e",
+    )
+    offsets = [50_000 + 1_000 * sum(range(n + 1)) for n in range(21)]
+    deltas = ",".join(f'[{offset},"a"]' for offset in offsets)
+    stream(db, 1, 0, f"[{deltas}]", 21)
+    assert stats(db, 1) == {
+        "status": "complete",
+        "token_count": 21,
+        "time_to_first_token_ms": 50.0,
+        "duration_ms": 300.001,
+        "tokens_per_second": pytest.approx(20 / 0.210),
+        "gap_p50_ms": 10.0,
+        "gap_p95_ms": 19.0,
+    }
+
+
+def test_figures_of_a_run_still_streaming(db: Connection) -> None:
+    """Counted from what is stored, up to the last token so far."""
+    run(db, 1)
+    stream(db, 1, 0, '[[400000,"a"],[420000,"b"]]', 2)
+    stream(db, 1, 2, '[[500000,"c"]]', 1)
+    assert stats(db, 1) == {
+        "status": "streaming",
+        "token_count": 3,
+        "time_to_first_token_ms": 400.0,
+        "duration_ms": 500.0,
+        "tokens_per_second": 20.0,
+        "gap_p50_ms": 20.0,
+        "gap_p95_ms": 80.0,
+    }
+
+
+def test_figures_of_a_run_whose_tokens_are_pruned(db: Connection) -> None:
+    """What the run's own row says is left."""
+    ends = {"first_token_at": at(1.25), "ended_at": at(3)}
+    run(db, 1, status="complete", token_count=70, sha256="5e", pruned_at=at(9), **ends)
+    assert stats(db, 1) == {
+        "status": "complete",
+        "token_count": 70,
+        "time_to_first_token_ms": 250.0,
+        "duration_ms": 2000.0,
+        "tokens_per_second": None,
+        "gap_p50_ms": None,
+        "gap_p95_ms": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM tokens WHERE run_id = 'r'",
+        "SELECT * FROM run_stats WHERE run_id = 'r'",
+        "SELECT * FROM run_stats WHERE conversation_id = 'c'",
+        "SELECT * FROM transcripts WHERE conversation_id = 'c' ORDER BY position",
+    ],
+)
+def test_one_run_or_conversation_is_read_alone(db: Connection, query: str) -> None:
+    """The plan seeks in every table: none is scanned, so the cost does not grow with the history."""
+    plan = [row[3] for row in db.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
+    seeks = [step for step in plan if step.startswith("SEARCH")]
+    scans = [
+        step for step in plan if step.split()[:2] in (["SCAN", alias] for alias in ("m", "o", "p", "r", "s"))
+    ]
+    assert seeks
+    assert scans == []
+
+
+def test_open_runs_are_found_without_reading_the_others(db: Connection) -> None:
+    """The sweep's question has an index of open runs only."""
+    query = "EXPLAIN QUERY PLAN SELECT id FROM runs WHERE status = 'streaming' AND producer_id = 'p'"
+    assert "runs_streaming" in db.execute(text(query)).one()[3]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_views_have_the_same_columns_on_both(dialect: str) -> None:
+    """What SQL names is what the Python objects name."""
+    described = {
+        view.name: view for view in (views.tokens, views.transcripts, views.chathistory, views.run_stats)
+    }
+    assert list(views.definitions(dialect)) == list(described)
+    for name, body in views.definitions(dialect).items():
+        first = body.split("\nUNION ALL\n")[0]
+        named = [column for column in described[name].c.keys() if f" AS {column}" in first]  # noqa: SIM118
+        assert named == list(described[name].c.keys())
