@@ -8,6 +8,7 @@ import time
 
 from benchmarks.harness import Settings, machine, tell
 from benchmarks.table import printed
+from benchmarks.workload import Neighbours
 
 #: A section is a module with TITLE and rows(settings).
 SECTIONS = ("imports", "commit", "streams", "paced", "saturated", "stalled")
@@ -25,7 +26,9 @@ def main() -> None:
     for name in options.sections or SECTIONS:
         section = importlib.import_module(f"benchmarks.{name}")
         tell(f"{section.TITLE} ...")
-        print(printed(section.TITLE, section.rows(settings)), flush=True)
+        neighbours = Neighbours()
+        print(printed(section.TITLE, section.rows(settings)))
+        print(f"Other processes took {neighbours.share():.0%} of the machine meanwhile.\n", flush=True)
     tell(f"{time.monotonic() - began:.0f} s in all")
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recorder.records import Batch
+    from recorder.store import SqlStore
 
 
 class Commits:
@@ -13,11 +17,11 @@ class Commits:
     def __init__(self) -> None:
         from recorder.store import SqlStore
 
-        self._batches: list[tuple[float, Any]] = []
+        self._batches: list[tuple[float, Batch]] = []
         append, batches = SqlStore.append, self._batches
 
-        async def timed(store: SqlStore, batch: Any) -> None:
-            await append(store, batch)
+        async def timed(self: SqlStore, batch: Batch) -> None:
+            await append(self, batch)
             batches.append((time.time(), batch))
 
         SqlStore.append = timed  # type: ignore[method-assign]

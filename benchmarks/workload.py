@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,29 @@ def cpu_seconds() -> float:
     """What this process has used of the processor, all its threads, the kernel's work for it included."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+class Neighbours:
+    """How much of the machine processes that are not ours take from its making on."""
+
+    def __init__(self) -> None:
+        self._busy, self._ours, self._at = _busy_seconds(), _our_seconds(), time.monotonic()
+
+    def share(self) -> float:
+        """Of all cores' time; our children count as ours once they have ended."""
+        theirs = (_busy_seconds() - self._busy) - (_our_seconds() - self._ours)
+        return max(0.0, theirs / (time.monotonic() - self._at) / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float:
+    """What all processes together have used, from the first line of /proc/stat."""
+    user, nice, system, _, _, irq, softirq, *_ = Path("/proc/stat").read_text().split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
+
+
+def _our_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def resident_bytes() -> int:

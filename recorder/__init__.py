@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recorder.config import Config
-    from recorder.errors import Closed, ConfigError, MissingExtra, NotFound, RecorderError, SchemaError, StoreError
+    from recorder.errors import (
+        Closed,
+        ConfigError,
+        MissingExtra,
+        NotFound,
+        RecorderError,
+        SchemaError,
+        StoreError,
+    )
     from recorder.history import ChatHistoryCallback
     from recorder.recorder import Stats
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from sqlalchemy import URL, Table, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -21,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
 from recorder.errors import ConfigError
-from recorder.tables import Time
+from recorder.tables import PAGE_SIZE, Time
 
 #: transient: the same again may go well. poison: these rows never will. fatal: nothing will.
 Failure = Literal["transient", "poison", "fatal"]
@@ -64,7 +65,9 @@ class SQLite:
 
     name = "sqlite"
 
-    def __init__(self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False) -> None:
+    def __init__(
+        self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False
+    ) -> None:
         self.url = url
         self.path = Path(url.database or "")
         self._sync = "FULL" if sync == "full" else "NORMAL"
@@ -73,23 +76,30 @@ class SQLite:
     def check(self) -> None:
         """Raise `ConfigError` for a path that cannot work; opens nothing."""
         if self.path.is_dir():
-            raise ConfigError(f"{self.path} is a directory; name a file in it, e.g. {self.path / 'chat_history.db'}")
+            raise ConfigError(
+                f"{self.path} is a directory; name a file in it, e.g. {self.path / 'chat_history.db'}"
+            )
         if self._read_only:
             if not self.path.exists():
-                raise ConfigError(f"There is no file {self.path}; record something, or name another with --url")
+                raise ConfigError(
+                    f"There is no file {self.path}; record something, or name another with --url"
+                )
             return
         folder = self.path.parent
         if not folder.is_dir():
-            raise ConfigError(f"The folder {folder} of {self.path.name} does not exist; create it, or name another")
+            raise ConfigError(
+                f"The folder {folder} of {self.path.name} does not exist; create it, or name another"
+            )
         if not os.access(self.path if self.path.exists() else folder, os.W_OK):
-            raise ConfigError(f"{self.path} cannot be written by this user; change its permissions, or name another")
+            raise ConfigError(
+                f"{self.path} cannot be written by this user; change its permissions, or name another"
+            )
 
     def engine(self) -> AsyncEngine:
         """An engine whose connections are set up; one of them writes."""
-        database = str(self.path)
+        url = self.url.set(drivername="sqlite+aiosqlite", database=str(self.path))
         if self._read_only:
-            database = f"file:{self.path}?mode=ro&uri=true"
-        url = self.url.set(drivername="sqlite+aiosqlite", database=database)
+            url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
         engine = create_async_engine(url, poolclass=NullPool)
         event.listen(engine.sync_engine, "connect", self._set_up)
         event.listen(engine.sync_engine, "begin", self._begin)
@@ -103,7 +113,13 @@ class SQLite:
         changed = 0
         times = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, Time)]
         for part in _parts(rows):
-            sql = _insert(table.name, tuple(columns), tuple(key.name for key in table.primary_key), len(part), tuple(update))
+            sql = _insert(
+                table.name,
+                tuple(columns),
+                tuple(key.name for key in table.primary_key),
+                len(part),
+                tuple(update),
+            )
             flat = [value for row in part for value in row]
             for start in range(0, len(flat), len(columns)) if times else ():
                 for place in times:
@@ -132,6 +148,8 @@ class SQLite:
         if self._read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
+            # Of a new file only, and before WAL, which fixes it.
+            cursor.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()
@@ -146,7 +164,9 @@ def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
 
 
 @lru_cache(maxsize=256)
-def _insert(table: str, columns: tuple[str, ...], key: tuple[str, ...], count: int, update: tuple[str, ...]) -> str:
+def _insert(
+    table: str, columns: tuple[str, ...], key: tuple[str, ...], count: int, update: tuple[str, ...]
+) -> str:
     row = "(" + ",".join("?" * len(columns)) + ")"
     names = ",".join(f'"{name}"' for name in columns)
     found = f'INSERT INTO "{table}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '

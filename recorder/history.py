@@ -20,9 +20,9 @@ from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.errors import ConfigError
 from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
-from recorder.intake import OpenRun
 from recorder.jsons import dumps
 from recorder.messages import BaseMessage, HumanMessage, LLMResult, from_any
+from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
 from recorder.store import Store
@@ -52,6 +52,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     #: For LangChain: call the hooks where the model runs, not through an executor. It must never vary.
     run_inline = True
+    #: Our models hand over frames with their deltas: the token hook, for models that do not, is not called as well.
+    tokens_from_frames = True
 
     def __init__(
         self,
@@ -61,7 +63,9 @@ class ChatHistoryCallback(BaseCallbackHandler):
         store: Store | None = None,
         **options: Any,
     ) -> None:
-        self._conversation_id = check_conversation_id(conversation_id) if conversation_id is not None else None
+        self._conversation_id = (
+            check_conversation_id(conversation_id) if conversation_id is not None else None
+        )
         try:
             config = Config(**options)
         except TypeError as error:
@@ -142,17 +146,19 @@ class ChatHistoryCallback(BaseCallbackHandler):
         """A wire event came: it is kept with its deltas. Returns what to wait for when the queue is full."""
         run = self._runs.get(run_id.int)
         if run is None:
-            return self._late(len(deltas))
+            self._late(len(deltas))
+            return None
         run.framed = True
         return self._put_frame(run, frame if self._capture_frames else None, deltas, at_us)
 
-    def on_llm_new_token(  # type: ignore[override]
+    def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> Wait[None] | None:
         """A token came; one of a run whose frames are recorded is recorded already."""
         run = self._runs.get(run_id.int)
         if run is None:
-            return self._late(1)
+            self._late(1)
+            return None
         if run.framed:
             return None
         at_us = perf_counter_ns() // 1000 - run.started_us
@@ -173,9 +179,12 @@ class ChatHistoryCallback(BaseCallbackHandler):
         """A run failed or was left; what had come is kept."""
         end = _end_of(response) if response is not None else RunEnd(ERROR, now())
         if isinstance(error, _CANCELS):
-            return self._end(run_id, replace(end, status=CANCELLED))
+            self._end(run_id, replace(end, status=CANCELLED))
+            return
         kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = (
+            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        )
         message = escape(str(error))
         self._end(run_id, replace(end, status=ERROR, error_type=name, error_message=message))
 
@@ -273,7 +282,7 @@ def _end_of(response: LLMResult) -> RunEnd:
              for choice, reply in zip(choices, replies, strict=True)]  # fmt: skip
     said = infos[0] if infos else {}
     output = response.llm_output or {}
-    usage = next((reply.usage_metadata for reply in replies if getattr(reply, "usage_metadata", None)), None)
+    usage = next((found for reply in replies if (found := getattr(reply, "usage_metadata", None))), None)
     raw = output.get("token_usage") or usage
     return RunEnd(
         status=COMPLETE,

@@ -127,8 +127,15 @@ def _canonical(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # a lone surrogate, a key that is no text, a number beyond 64 bits
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-        return text.encode("utf-8", "surrogatepass")
+        return _canonical_slowly(value).encode("utf-8", "surrogatepass")
+
+
+def _canonical_slowly(value: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    except (TypeError, ValueError):
+        # Keys of several types, or a circle: no JSON, and still the same each time.
+        return repr(value)
 
 
 def _role(message: Any) -> str:

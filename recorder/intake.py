@@ -12,10 +12,11 @@ import threading
 from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from recorder.clock import monotonic_us
+from recorder.openrun import Item, OpenRun, Taken
 from recorder.records import RunEnd, RunStart
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
@@ -25,93 +26,24 @@ from recorder.wire.deltas import TEXT, Delta
 TOKEN_COST = 200
 RUN_COST = 2_000
 FRAME_COST = 100
+#: Frames of one run beyond this many bytes are taken however young.
+_MANY = 64 * 1024
 _LONG = 1_000
 #: On a running event loop nobody can be made to wait inside the call; so much more is taken there.
 RESERVE = 1 / 8
 
-Item = tuple[int, str] | tuple[int, str, str, str]
 Overflow = Literal["block", "drop_newest"]
-
-
-@dataclass(slots=True)
-class Piece:
-    """Deltas with consecutive numbers, and frames with consecutive numbers, as they were taken."""
-
-    #: Number of the first token.
-    seq: int
-    items: list[Item] = field(default_factory=list)
-    #: Number of the first frame, the first token at or after it, the frames and their offsets.
-    frame_seq: int = 0
-    first_delta: int = 0
-    frames: list[bytes] = field(default_factory=list)
-    frame_at: list[int] = field(default_factory=list)
-
-
-class OpenRun:
-    """A run while it is recorded: what its producer has appended and nobody has taken yet."""
-
-    __slots__ = (
-        "append", "bytes", "dropped", "dropped_at", "end", "ended", "framed", "gaps", "held", "piece", "pieces",
-        "queued", "refused", "start", "started_us", "state", "ticket",
-    )  # fmt: skip
-
-    def __init__(self, start: RunStart, started_us: int) -> None:
-        self.start = start
-        #: Monotonic microseconds at `start.started_at`, the zero of all offsets.
-        self.started_us = started_us
-        #: The open piece, its `items.append`, and the pieces before it.
-        self.piece = Piece(0)
-        self.append = self.piece.items.append
-        self.pieces: list[Piece] = []
-        self.gaps: list[tuple[int, int, str]] = []
-        self.dropped_at = 0
-        self.dropped = 0
-        self.end: RunEnd | None = None
-        #: No more tokens: its end came; it was never taken; one of the two, or its tokens find no room now.
-        self.ended = False
-        self.refused = False
-        self.held = False
-        #: Whether its tokens come with their frames.
-        self.framed = False
-        self.bytes = 0
-        self.queued = False
-        self.ticket = 0
-        #: What the writer remembers of the run between batches.
-        self.state: object = None
-
-    @property
-    def seq(self) -> int:
-        """Number of the next token; the dropped ones have numbers too."""
-        return self.piece.seq + len(self.piece.items)
-
-    def cut(self, *, tokens: int = 0, frames: int = 0) -> None:
-        """Close the open piece and begin the next, after so many dropped tokens and frames."""
-        piece = self.piece
-        if piece.items or piece.frames:
-            self.pieces.append(piece)
-        seq = self.seq + tokens
-        self.piece = Piece(seq, frame_seq=piece.frame_seq + len(piece.frames) + frames, first_delta=seq)
-        self.append = self.piece.items.append
-
-
-@dataclass(slots=True)
-class Taken:
-    """What was taken of one run; nobody appends to it any more."""
-
-    run: OpenRun
-    pieces: list[Piece]
-    gaps: list[tuple[int, int, str]]
-    end: RunEnd | None
-    bytes: int
-    #: The run's place in the queue when it was taken; later ones are settled later.
-    ticket: int
 
 
 class Intake:
     """Put from any thread without waiting, await work, take. No I/O."""
 
-    def __init__(self, max_bytes: int, *, overflow: Overflow = "block", block_timeout: float = 5.0) -> None:
+    def __init__(
+        self, max_bytes: int, *, overflow: Overflow = "block", block_timeout: float = 5.0,
+        frames_interval: float = 0.0,
+    ) -> None:  # fmt: skip
         self._max = max_bytes
+        self._frames_us = int(frames_interval * 1e6)
         self._hard = int(max_bytes * (1 + RESERVE))
         self._overflow = overflow
         self._block_timeout = block_timeout
@@ -123,6 +55,8 @@ class Intake:
         # What the quick way compares with; closing sets it below everything.
         self._limit = self._max
         self._ready: deque[OpenRun] = deque()
+        # Runs whose frames are too young to be taken, oldest first.
+        self._later: deque[tuple[int, OpenRun]] = deque()
         self._room: Wait[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
@@ -181,8 +115,16 @@ class Intake:
             size += TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
             items.append((at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx))
         with self._lock:
-            if self.bytes + size <= self._limit and not run.held:
-                self._append(run, items, frame, at_us, size)
+            used = self.bytes + size
+            if used <= self._limit and not run.held:
+                self.bytes = used
+                run.bytes += size
+                run.tokens.items += items
+                if frame is not None:
+                    run.frames.data.append(frame)
+                    run.frames.at_us.append(at_us)
+                if not run.queued:
+                    self._enqueue(run)
                 return None
         return self._put_when_full(run, items, frame, at_us, size)
 
@@ -242,6 +184,7 @@ class Intake:
         """Want the writer now; returns the ticket of the newest thing that is queued."""
         with self._lock:
             self._urgent = True
+            self._enqueue_later(inf)
             self._wake()
             return self.tickets
 
@@ -255,8 +198,12 @@ class Intake:
     def waiting(self) -> int:
         """Tokens that are accepted and not yet taken."""
         with self._lock:
-            pieces = [piece for run in self._ready for piece in (run.piece, *run.pieces)]
-            return sum(len(piece.items) for piece in pieces)
+            return sum(len(part.items) for run in self._ready for part in (run.tokens, *run.cut_tokens))
+
+    def due(self) -> float:
+        """Seconds until frames come of age; infinite when none are waiting for it."""
+        with self._lock:
+            return max(0.0, (self._later[0][0] - monotonic_us()) / 1e6) if self._later else inf
 
     def take(self, max_bytes: int) -> list[Taken]:
         """Freeze and hand over what runs have, in the order they were queued, up to `max_bytes`.
@@ -264,6 +211,8 @@ class Intake:
         The lock is held for a hundred runs at a time, so that no producer waits for a long take.
         """
         taken: list[Taken] = []
+        with self._lock:
+            self._enqueue_later(monotonic_us())
         while max_bytes > 0:
             with self._lock:
                 for _ in range(min(100, len(self._ready))):
@@ -291,11 +240,10 @@ class Intake:
     # -- inside, with the lock held unless said otherwise ---------------------------------------------------------
 
     def _append(self, run: OpenRun, items: list[Item], frame: bytes | None, at_us: int, size: int) -> None:
-        piece = run.piece
-        piece.items += items
+        run.tokens.items += items
         if frame is not None:
-            piece.frames.append(frame)
-            piece.frame_at.append(at_us)
+            run.frames.data.append(frame)
+            run.frames.at_us.append(at_us)
         self._count(run, size)
 
     def _count(self, run: OpenRun, size: int) -> None:
@@ -331,7 +279,7 @@ class Intake:
                     return self._wanted_room() if on_loop else None
                 room = self._wanted_room()
                 patience = (deadline - monotonic_us()) / 1e6
-                if on_loop or self._overflow != "block" or run.dropped or patience <= 0:
+                if on_loop or room is None or run.dropped or patience <= 0:
                     self._drop(run, items, frame)
                     return room if on_loop else None
             try:
@@ -359,7 +307,8 @@ class Intake:
         run.held = True
         run.dropped += len(items)
         self.dropped += len(items)
-        run.cut(tokens=len(items), frames=int(frame is not None))
+        run.cut_tokens = run.take_tokens(dropped=len(items))
+        run.cut_frames = run.take_frames(dropped=int(frame is not None))
 
     def _close_gap(self, run: OpenRun) -> None:
         if run.dropped:
@@ -368,12 +317,39 @@ class Intake:
         run.held = run.ended
 
     def _freeze(self, run: OpenRun) -> Taken:
-        run.cut()
-        self.taken += sum(len(piece.items) for piece in run.pieces)
-        taken = Taken(run, run.pieces, run.gaps, run.end, run.bytes, run.ticket)
-        run.pieces, run.gaps, run.end, run.bytes = [], [], None, 0
         run.queued = False
+        tokens = run.take_tokens()
+        self.taken += sum(len(part.items) for part in tokens)
+        kept = self._kept(run)
+        frames = [] if kept else run.take_frames()
+        taken = Taken(run, tokens, frames, run.gaps, run.end, run.bytes - kept, run.ticket)
+        run.gaps, run.end, run.bytes = [], None, kept
         return taken
+
+    def _kept(self, run: OpenRun) -> int:
+        """Bytes of the run's frames when they are too young and few to be taken, else 0.
+
+        A row of twenty frames takes 40 bytes a frame, one of five 65: ids, keys and beginnings are shared.
+        """
+        data = run.frames.data
+        if not data or run.cut_frames or run.ended or self._urgent:
+            return 0
+        due = run.started_us + run.frames.at_us[0] + self._frames_us
+        size = sum(map(len, data)) + FRAME_COST * len(data)
+        if due <= monotonic_us() or size > _MANY:
+            return 0
+        if not run.later:
+            run.later = True
+            self._later.append((due, run))
+        return size
+
+    def _enqueue_later(self, before_us: float) -> None:
+        """Queue the runs whose frames have come of age."""
+        while self._later and self._later[0][0] <= before_us:
+            _, run = self._later.popleft()
+            run.later = False
+            if run.frames.data and not run.queued:
+                self._enqueue(run)
 
     def _sleep(self) -> None:
         self._asleep = True

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import orjson
 
-from recorder.intake import Item, OpenRun, Piece, Taken
+from recorder.openrun import Frames, Item, OpenRun, Taken, Tokens
 from recorder.records import FrameRow, GapRow, RunRows, RunSeal, SegmentRow
 from recorder.stored import escape
 from recorder.wire.compress import compress
@@ -33,8 +33,8 @@ class Sealing:
     tokens: int = 0
     #: Offset of the first token, None before it.
     first_us: int | None = None
-    hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    frames_hash: "hashlib._Hash | None" = None
+    hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+    frames_hash: hashlib._Hash | None = None
     #: Whether the run's own row has been packed.
     opened: bool = False
 
@@ -61,9 +61,10 @@ def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
     memory.opened = True
     shells: list[_Shell] = []
     blobs: list[bytes] = []
-    for piece in taken.pieces:
-        _pack_tokens(rows, memory, piece)
-        _pack_frames(run, memory, piece, shells, blobs)
+    for tokens in taken.tokens:
+        _pack_tokens(rows, memory, tokens)
+    for frames in taken.frames:
+        _pack_frames(run, memory, frames, shells, blobs)
     rows.gaps = [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
     if taken.end is not None:
         if memory.first_us is not None:
@@ -73,17 +74,17 @@ def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
     return rows, shells, blobs
 
 
-def _pack_tokens(rows: RunRows, memory: Sealing, piece: Piece) -> None:
-    if memory.first_us is None and piece.items:
-        memory.first_us = piece.items[0][0]
-    for start in range(0, len(piece.items), MAX_ROW_TOKENS):
-        items = piece.items[start : start + MAX_ROW_TOKENS]
+def _pack_tokens(rows: RunRows, memory: Sealing, tokens: Tokens) -> None:
+    if memory.first_us is None and tokens.items:
+        memory.first_us = tokens.items[0][0]
+    for start in range(0, len(tokens.items), MAX_ROW_TOKENS):
+        items = tokens.items[start : start + MAX_ROW_TOKENS]
         text = encode_deltas(items)
         # The hash runs over the stored texts joined by commas, however they were cut into rows.
         _update(memory.hash, (b"," if memory.tokens else b"") + text[1:-1])
         memory.tokens += len(items)
         rows.tokens += len(items)
-        row = SegmentRow(rows.start.run_id, piece.seq + start, len(items), text.decode())
+        row = SegmentRow(rows.start.run_id, tokens.seq + start, len(items), text.decode())
         rows.segments.append(row)
 
 
@@ -99,31 +100,33 @@ def encode_deltas(items: Sequence[Item]) -> bytes:
 
 
 def _pack_frames(
-    run: OpenRun, memory: Sealing, piece: Piece, shells: list[_Shell], blobs: list[bytes]
+    run: OpenRun, memory: Sealing, frames: Frames, shells: list[_Shell], blobs: list[bytes]
 ) -> None:
-    for start in range(0, len(piece.frames), MAX_ROW_FRAMES):
-        frames = piece.frames[start : start + MAX_ROW_FRAMES]
-        blob = b"".join(frames)
+    for start in range(0, len(frames.data), MAX_ROW_FRAMES):
+        data = frames.data[start : start + MAX_ROW_FRAMES]
+        at = frames.at_us[start : start + MAX_ROW_FRAMES]
+        blob = b"".join(data)
         memory.frames_hash = memory.frames_hash or hashlib.sha256()
         _update(memory.frames_hash, blob)
-        at_us = orjson.dumps(piece.frame_at[start : start + MAX_ROW_FRAMES]).decode()
-        sizes = orjson.dumps([len(frame) for frame in frames]).decode()
-        first = piece.first_delta if start == 0 else _first_delta(piece, piece.frame_at[start])
-        shells.append((run.start.run_id, piece.frame_seq + start, first, len(frames), at_us, sizes))
+        sizes = orjson.dumps([len(frame) for frame in data]).decode()
+        # A seek starts at this row or earlier: rows of one cut share its first token.
+        shell = (
+            run.start.run_id,
+            frames.seq + start,
+            frames.first_delta,
+            len(data),
+            orjson.dumps(at).decode(),
+            sizes,
+        )
+        shells.append(shell)
         blobs.append(blob)
-
-
-def _first_delta(piece: Piece, at_us: int) -> int:
-    """Number of the first token that came with this frame or later."""
-    earlier = sum(1 for item in piece.items if item[0] < at_us)
-    return piece.seq + earlier
 
 
 def _frame_row(shell: _Shell, data: bytes, dictionary: str | None) -> FrameRow:
     return FrameRow(*shell, data=data, dictionary=dictionary)
 
 
-def _update(digest: "hashlib._Hash", data: bytes) -> None:
+def _update(digest: hashlib._Hash, data: bytes) -> None:
     view = memoryview(data)
     for start in range(0, len(view), _HASH_PIECE):
         digest.update(view[start : start + _HASH_PIECE])

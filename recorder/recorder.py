@@ -15,7 +15,8 @@ from datetime import timedelta
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
 from recorder.errors import Closed, RecorderError
-from recorder.intake import Intake, OpenRun
+from recorder.intake import Intake
+from recorder.openrun import OpenRun
 from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.store import SqlStore, Store
 from recorder.waiting import Wait
@@ -26,7 +27,7 @@ log = logging.getLogger("recorder")
 #: The longest that an exit without `close` waits for the queue to drain (seconds).
 EXIT_TIMEOUT = 5.0
 
-_living: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+_living: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,18 @@ class Recorder:
     nothing afterwards.
     """
 
-    def __init__(self, url: str | None = None, config: Config | None = None, *, store: Store | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, config: Config | None = None, *, store: Store | None = None
+    ) -> None:
         self.config = config or Config()
         self.url = url or default_url()
         self._store = store or SqlStore(self.url, sync=self.config.sync)
         #: The queue that callbacks put into.
         self.intake = Intake(
-            self.config.max_queue_bytes, overflow=self.config.overflow, block_timeout=self.config.block_timeout
+            self.config.max_queue_bytes,
+            overflow=self.config.overflow,
+            block_timeout=self.config.block_timeout,
+            frames_interval=self.config.frames_interval,
         )
         #: The open runs by their id as an integer.
         self.runs: dict[int, OpenRun] = {}

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import select, text, tuple_, update
+from sqlalchemy import literal_column, select, text, tuple_, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from recorder import migrate
 from recorder.dialects import Failure, SQLite, masked, parse_url
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
+from recorder.migrate import old_message, state, upgrade
 from recorder.records import INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows, SegmentRow
 from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
 
@@ -36,6 +36,8 @@ _MESSAGE_COLUMNS = (
 _SEGMENT_COLUMNS = ("run_id", "seq", "count", "deltas")
 _FRAME_COLUMNS = ("run_id", "seq", "first_delta", "count", "at_us", "sizes", "data", "dictionary")
 _GAP_COLUMNS = ("run_id", "seq", "count", "reason")
+# A literal: SQLite uses the partial index only for that.
+_IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
 
 
@@ -83,13 +85,13 @@ class SqlStore:
         try:
             connection = await self._connected()
             async with connection.begin():
-                state = await connection.run_sync(migrate.state)
-            if state == "current":
+                found = await connection.run_sync(state)
+            if found == "current":
                 return
             if self._read_only:
-                raise StoreError(self._unreadable(state))
+                raise StoreError(self._unreadable(found))
             await self.close()
-            migrate.upgrade(self.url)
+            upgrade(self.url)
         except DBAPIError as error:
             await self.close()
             raise StoreError(f"{masked(self.url)} cannot be opened: {error.orig}{_remedy(error)}") from error
@@ -113,7 +115,9 @@ class SqlStore:
         connection = await self._connected()
         insert = self._dialect.insert
         async with connection.begin():
-            await insert(connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",))
+            await insert(
+                connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)
+            )
             opening = [rows for rows in batch.runs if rows.opens]
             if opening:
                 await insert(connection, conversations, _CONVERSATION_COLUMNS, _conversations(opening))
@@ -129,12 +133,12 @@ class SqlStore:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
         connection = await self._connected()
         async with connection.begin():
-            open_runs = select(runs.c.producer_id).where(runs.c.status == STREAMING)
+            open_runs = select(runs.c.producer_id).where(_IS_OPEN)
             found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
             if not gone:
                 return 0
-            orphaned = runs.c.status == STREAMING, runs.c.producer_id.in_(gone)
+            orphaned = _IS_OPEN, runs.c.producer_id.in_(gone)
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
 
@@ -168,7 +172,9 @@ class SqlStore:
 
     async def _known_in(self, connection: AsyncConnection, conversation_id: str, ids: Sequence[str]) -> Known:
         here = messages.c.conversation_id == conversation_id
-        stored = select(messages.c.id, messages.c.position).where(here, messages.c.id.in_(list(dict.fromkeys(ids))))
+        stored = select(messages.c.id, messages.c.position).where(
+            here, messages.c.id.in_(list(dict.fromkeys(ids)))
+        )
         positions = {row.id: row.position for row in await connection.execute(stored)}
         order = messages.c.created_at.desc(), messages.c.position.desc()
         newest = select(messages.c.id, messages.c.position).where(here).order_by(*order).limit(1)
@@ -193,18 +199,18 @@ class SqlStore:
         for start in range(0, len(written), 500):
             part = {(row.run_id, row.seq): row for row in written[start : start + 500]}
             query = select(segments).where(key.in_(list(part)))
-            for stored in await connection.execute(query):
-                row = part[(stored.run_id, stored.seq)]
-                if (stored.count, stored.deltas) != (row.count, row.deltas):
+            for run_id, seq, count, deltas in await connection.execute(query):
+                row = part[(run_id, seq)]
+                if (count, deltas) != (row.count, row.deltas):
                     raise Conflict(
-                        f"Run {row.run_id} has other tokens stored from {row.seq} on ({stored.count}) "
-                        f"than the {row.count} to be stored; two recorders share a run id"
+                        f"Run {run_id} has {count} other tokens stored from {seq} on than the {row.count} to be "
+                        "stored; two recorders share a run id"
                     )
 
     def _unreadable(self, state: str) -> str:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
-        return migrate.old_message(self.url)
+        return old_message(self.url)
 
 
 def _remedy(error: DBAPIError) -> str:

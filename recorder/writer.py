@@ -125,9 +125,12 @@ class Writer:
 
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""
+        patience = min(self._beat_at - _seconds(), self._intake.due())
         try:
-            await asyncio.wait_for(self._intake.work(), max(0.0, self._beat_at - _seconds()))
+            await asyncio.wait_for(self._intake.work(), max(0.0, patience))
         except TimeoutError:
+            return
+        if self._deadline is not None:
             return
         spacing = self._config.flush_interval
         if self._config.max_commits_per_second:
@@ -172,9 +175,13 @@ class Writer:
             await self._commit(batch[middle:])
             return
         rows = batch[0]
-        log.error("Run %s: %d tokens cannot be stored and are left out: %s", rows.start.run_id, rows.tokens, error)
+        log.error(
+            "Run %s: %d tokens cannot be stored and are left out: %s", rows.start.run_id, rows.tokens, error
+        )
         self.progress.quarantined += rows.tokens
-        left = [GapRow(row.run_id, row.seq, row.count, f"quarantined: {error}"[:500]) for row in rows.segments]
+        left = [
+            GapRow(row.run_id, row.seq, row.count, f"quarantined: {error}"[:500]) for row in rows.segments
+        ]
         reduced = replace(rows, segments=[], frames=[], messages=[], gaps=rows.gaps + left, tokens=0)
         try:
             await self._append([reduced])

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -182,9 +181,12 @@ def test_langchains_handlers_work() -> None:
             raise NotImplementedError
 
     class Ignores(Prompts):
-        ignore_llm = ignore_chat_model = True
+        ignore_llm = True
 
-    for handler in (Prompts(), Refuses(), RefusesLater(), Ignores()):
+    class IgnoresChat(Prompts):
+        ignore_chat_model = True
+
+    for handler in (Prompts(), Refuses(), RefusesLater(), Ignores(), IgnoresChat()):
         run = dispatch(handler)
         assert not run.wants_tokens
         settle_now(run.chat_model_start({}, [SystemMessage("s"), HumanMessage("Hello")]) or [])
@@ -271,7 +273,7 @@ def test_a_handler_may_ask_to_end_the_call(kind: type[BaseCallbackHandler]) -> N
     assert failures(handler) == {}
 
 
-def test_failures_of_a_handler_are_forgotten_with_it() -> None:
+def test_failures_of_a_handler_are_forgotten_with_it(caplog: pytest.LogCaptureFixture) -> None:
     """A later handler at the same address starts at zero; without weak references the class is counted."""
 
     class Slotted:
@@ -280,6 +282,7 @@ def test_failures_of_a_handler_are_forgotten_with_it() -> None:
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
             raise LookupError
 
+    caplog.set_level(logging.CRITICAL, "recorder")  # a kept traceback would keep the handler alive
     for _ in range(3):
         broken = Broken()
         dispatch(broken).new_token("a")
@@ -516,6 +519,13 @@ def test_tokens_go_to_standard_output_as_it_is_at_that_moment(capsys: pytest.Cap
     for token in ("Verse ", "", "1\n"):
         run.new_token(token)
     assert capsys.readouterr().out == "Verse 1\n"
+
+
+def test_a_piece_without_text_does_not_touch_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces of a tool call have empty tokens."""
+    monkeypatch.setattr(sys, "stdout", out := MagicMock())
+    dispatch(StreamingStdOutCallbackHandler()).new_token("", CHUNK)
+    assert out.mock_calls == []
 
 
 class Narrow(io.TextIOWrapper):
@@ -793,10 +803,3 @@ def test_a_reader_may_leave_and_come_back() -> None:
         return []
 
     assert asyncio.run(main()) == ["a", "b", "c"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_over(recwarn: pytest.WarningsRecorder) -> Iterator[Callable[[], None] | None]:
-    """No coroutine is dropped unawaited by any of these."""
-    yield None
-    assert [str(warning.message) for warning in recwarn] == []

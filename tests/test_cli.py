@@ -92,6 +92,15 @@ def test_ls_fits_the_terminal(url: str, columns: int) -> None:
     assert "trip" in "".join(lines)
 
 
+def test_ls_keeps_an_id_in_one_piece(tmp_path: Path) -> None:
+    """It is there to be copied, on a narrow terminal too."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    with ChatHistoryCallback(url) as history, history.conversation(str(WHOLE)):
+        ask(history, WHOLE, "A question that is longer than there is room for on one line.", [])
+        history.on_llm_end(answered(AIMessage("Yes.")), run_id=WHOLE)
+    assert f"\n{WHOLE} " in cli("ls", url=url, columns=60).stdout
+
+
 def test_ls_is_json_when_asked(url: str) -> None:
     """One object a conversation."""
     rows = json.loads(cli("ls", "--json", "-n", "1", url=url).stdout)

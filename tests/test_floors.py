@@ -26,8 +26,7 @@ FLOORS = {
             "spool intake lineage pack writer",
             "recorder history replay export upkeep",
             "models integrations chains analysis",
-            "cli server testing __main__",
-            "__init__",
+            "cli server testing __init__",
         )
     )
     for name in names.split()

@@ -237,11 +237,14 @@ def test_arguments_that_do_not_parse_are_told_apart_by_their_letters() -> None:
     assert cut.calls == (("call_1", "weather", '{"city": "Par'),)
 
 
-def test_calls_without_ids_are_counted_once_each() -> None:
-    """The same call in the content and in the list is one; two different ones are two."""
+def test_calls_are_counted_once_each() -> None:
+    """Content beside list: by id (LangChain's streamed blocks lack the input), or else by all of it."""
     bare = {"name": "f", "args": {"a": 1}, "id": None}
     block = {"type": "tool_use", "name": "f", "input": {"a": 1}}
     assert content_key(AIMessage([block], tool_calls=[bare])) == content_key(AIMessage(tool_calls=[bare]))
+    streamed = {**block, "id": "1", "input": ""}
+    listed = AIMessage([streamed], tool_calls=[{**bare, "id": "1"}])
+    assert content_key(listed).calls == (("1", "f", '{"a":1}'),)
     other = {**block, "input": {"a": 2}}
     assert len(content_key(AIMessage([block, other], tool_calls=[bare])).calls) == 2
 

@@ -191,13 +191,20 @@ def test_content_of_blocks_adds_up_by_index() -> None:
 def test_names_of_things_are_kept_and_counts_are_summed() -> None:
     """A model name that comes with every chunk is not repeated; odd types never raise."""
     first = AIMessageChunk(
-        "", response_metadata={"model_name": "gpt", "n": 1, "created": 5, "odd": "x", "ok": True}
+        "", response_metadata={"model_name": "gpt", "n": 1, "created": 5, "odd": "x", "ok": True, "x": True}
     )
     second = AIMessageChunk(
-        "", response_metadata={"model_name": "gpt", "n": 2, "created": 6, "odd": 7, "ok": True}
+        "", response_metadata={"model_name": "gpt", "n": 2, "created": 6, "odd": 7, "ok": True, "x": False}
     )
-    merged = {"model_name": "gpt", "n": 3, "created": 6, "odd": 7, "ok": True}
+    merged = {"model_name": "gpt", "n": 3, "created": 6, "odd": 7, "ok": True, "x": False}
     assert (first + second).response_metadata == merged
+
+
+def test_two_calls_at_one_index_stay_two() -> None:
+    """Some providers number every call 0; the ids tell them apart."""
+    first = AIMessageChunk(tool_call_chunks=[tool_call_chunk("f", "{}", "1", 0)])
+    second = AIMessageChunk(tool_call_chunks=[tool_call_chunk("g", "{}", "2", 0)])
+    assert [call["name"] for call in (first + second).tool_calls] == ["f", "g"]
 
 
 def test_a_providers_id_wins_over_a_run_id() -> None:

@@ -131,6 +131,8 @@ class Dispatch:
     def _bind(self, handler: Any) -> None:
         names = events_of(handler)
         for name in names:
+            if name == "on_llm_new_token" and getattr(handler, "tokens_from_frames", False) is True:
+                continue  # it has them already
             self._calls[name].append(Call(handler, name, getattr(handler, name)))
         if (start := _chat_start(handler, names)) is not None:
             self._chat_start.append(start)

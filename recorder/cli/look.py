@@ -32,16 +32,16 @@ def conversations(rows: Sequence[Row]) -> None:
         return
     columns = [(name, title) for name, title, width in _LISTED if screen.width >= width]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    shown.add_column("conversation", overflow="fold", min_width=min(36, screen.width // 2))
+    longest = max(len(cell(row["id"])) for row in rows)
+    # An id is there to be copied: it breaks only where the terminal leaves no choice.
+    shown.add_column("conversation", overflow="fold", no_wrap=longest + 20 <= screen.width)
     for _, title in columns:
         shown.add_column(title, no_wrap=True)
-    shown.add_column("begins", no_wrap=True, overflow="ellipsis")
+    shown.add_column("begins")  # the one that gives way
     for row in rows:
         values = {**row, "last_at": moment(row["last_at"])}
-        begins = row["title"] or row["opening"]
-        shown.add_row(
-            *(Text(cell(values[name])) for name in ("id", *(name for name, _ in columns))), Text(cell(begins))
-        )
+        begins = Text(cell(row["title"] or row["opening"]), no_wrap=True, overflow="ellipsis")
+        shown.add_row(*(Text(cell(values[name])) for name in ("id", *(name for name, _ in columns))), begins)
     screen.print(shown)
 
 

@@ -7,27 +7,19 @@ words an error (`openai.py`).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Self
-from uuid import UUID
-
-import uuid_utils.compat
 
 from recorder.callbacks import handlers_from, settle, settle_now
 from recorder.errors import ConfigError
-from recorder.jsons import dumps
-from recorder.messages import AIMessage, AIMessageChunk, Generation, LLMResult, messages_from
+from recorder.messages import AIMessage, AIMessageChunk, LLMResult, messages_from
 from recorder.models.call import Call, Request, StreamError, Translator
 from recorder.models.events import Filter, end_event, start_event, stream_event
-
-#: Keys of a request that hold what is said, and those that only say how it travels.
-_SAID = frozenset(("messages", "input", "prompt", "system"))
-_TRAVEL = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
+from recorder.models.requests import SAID, TRAVEL, caught, combined, configs, input_hash, run_id_of
 
 
 class BaseChatModel(ABC):
@@ -70,7 +62,7 @@ class BaseChatModel(ABC):
 
     @abstractmethod
     def _open(self, body: dict[str, Any]) -> AbstractContextManager[Any]:
-        """Send a request; the response has `iter_bytes()`, `read()` and `http_request`."""
+        """What sends the request when it is entered; the response has `iter_bytes()`, `read()`, `http_request`."""
 
     @abstractmethod
     def _aopen(self, body: dict[str, Any]) -> AbstractAsyncContextManager[Any]:
@@ -114,14 +106,14 @@ class BaseChatModel(ABC):
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
         """`invoke` for each input, in threads, at most `config["max_concurrency"]` at a time, in order."""
-        configs = _configs(config, len(inputs))
+        each = configs(config, len(inputs))
         if not inputs:
             return []
-        work = _caught(self.invoke) if return_exceptions else self.invoke
-        with ThreadPoolExecutor(configs[0].get("max_concurrency")) as pool:
+        work: Callable[..., Any] = caught(self.invoke) if return_exceptions else self.invoke
+        with ThreadPoolExecutor(each[0].get("max_concurrency")) as pool:
             futures = [
-                pool.submit(copy_context().run, work, input, its_config, **options)
-                for input, its_config in zip(inputs, configs, strict=True)
+                pool.submit(_in_context, copy_context(), work, input, its_config, options)
+                for input, its_config in zip(inputs, each, strict=True)
             ]
             return [future.result() for future in futures]
 
@@ -129,14 +121,14 @@ class BaseChatModel(ABC):
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
         """`ainvoke` for each input, at most `config["max_concurrency"]` at a time, in order."""
-        configs = _configs(config, len(inputs))
-        limit = asyncio.Semaphore((configs[0].get("max_concurrency") if configs else None) or 2**31)
+        each = configs(config, len(inputs))
+        limit = asyncio.Semaphore((each[0].get("max_concurrency") if each else None) or 2**31)
 
-        async def one(input: Any, its_config: Mapping[str, Any]) -> AIMessage:
+        async def one(input: Any, its_config: dict[str, Any]) -> AIMessage:
             async with limit:
                 return await self.ainvoke(input, its_config, **options)
 
-        work = [one(input, its_config) for input, its_config in zip(inputs, configs, strict=True)]
+        work = [one(input, its_config) for input, its_config in zip(inputs, each, strict=True)]
         return await asyncio.gather(*work, return_exceptions=return_exceptions)
 
     def generate(
@@ -144,14 +136,14 @@ class BaseChatModel(ABC):
     ) -> LLMResult:
         """One run for each list of messages; `llm_output` has the usage of all, when streaming too."""
         calls = self._calls(messages, stop, callbacks, options)
-        return _combined([self._run(call) for call in calls])
+        return combined([self._run(call) for call in calls])
 
     async def agenerate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
         """`generate` on an event loop, all lists at once."""
         calls = self._calls(messages, stop, callbacks, options)
-        return _combined(await asyncio.gather(*(self._arun(call) for call in calls)))
+        return combined(await asyncio.gather(*(self._arun(call) for call in calls)))
 
     async def astream_events(
         self, input: Any, config: Mapping[str, Any] | None = None, *, version: str = "v2",
@@ -196,10 +188,11 @@ class BaseChatModel(ABC):
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 
     def _chunks(self, call: Call) -> Iterator[AIMessageChunk]:
+        opening = self._open(call.request.body)
         try:
             call.start(self._serialized())
             _settle_now(call)
-            with self._open(call.request.body) as response:
+            with opening as response:
                 try:
                     for data in response.iter_bytes():
                         for chunk in call.feed(data):
@@ -219,10 +212,11 @@ class BaseChatModel(ABC):
         _settle_now(call)
 
     async def _achunks(self, call: Call) -> AsyncIterator[AIMessageChunk]:
+        opening = self._aopen(call.request.body)
         try:
             call.start(self._serialized())
             await _settle(call)
-            async with self._aopen(call.request.body) as response:
+            async with opening as response:
                 try:
                     async for data in response.iter_bytes():
                         for chunk in call.feed(data):
@@ -247,10 +241,11 @@ class BaseChatModel(ABC):
             for _ in self._chunks(call):
                 pass
             return call.result()
+        opening = self._open(call.request.body)
         try:
             call.start(self._serialized())
             _settle_now(call)
-            with self._open(call.request.body) as response:
+            with opening as response:
                 try:
                     call.whole(response.read())
                 except Exception as error:
@@ -268,10 +263,11 @@ class BaseChatModel(ABC):
             async for _ in self._achunks(call):
                 pass
             return call.result()
+        opening = self._aopen(call.request.body)
         try:
             call.start(self._serialized())
             await _settle(call)
-            async with self._aopen(call.request.body) as response:
+            async with opening as response:
                 try:
                     call.whole(await response.read())
                 except Exception as error:
@@ -292,7 +288,7 @@ class BaseChatModel(ABC):
         config = config or {}
         given = input if isinstance(input, list) else messages_from(input)
         body = self._body(given, {**self.options, **options}, stream=stream)
-        parameters = {key: value for key, value in body.items() if key not in _SAID and key not in _TRAVEL}
+        parameters = {key: value for key, value in body.items() if key not in SAID and key not in TRAVEL}
         request = Request(
             input=input,
             messages=messages_from(given),
@@ -303,8 +299,8 @@ class BaseChatModel(ABC):
             tags=[*self.tags, *(config.get("tags") or ())],
             metadata={**self._ls_params(body), **self.metadata, **(config.get("metadata") or {})},
             invocation_params=parameters,
-            input_hash=_input_hash(body),
-            run_id=_run_id(config.get("run_id")),
+            input_hash=input_hash(body),
+            run_id=run_id_of(config.get("run_id")),
             parent_run_id=config.get("parent_run_id"),
         )
         return Call(request, self._translator())
@@ -343,6 +339,11 @@ class BaseChatModel(ABC):
         return {"lc": 1, "type": "not_implemented", "id": [*home, type(self).__name__], "name": self.name}
 
 
+def _in_context(context: Context, work: Callable[..., Any], *args: Any) -> Any:
+    *positional, options = args
+    return context.run(work, *positional, **options)
+
+
 def _settle_now(call: Call) -> None:
     pending, call.pending = call.pending, None
     if pending:
@@ -358,63 +359,3 @@ async def _settle(call: Call) -> None:
 def _cause(error: Exception) -> Exception | None:
     """What our translation of an error should name as its cause."""
     return None if isinstance(error, StreamError) else error
-
-
-def _configs(config: Any, count: int) -> list[Mapping[str, Any]]:
-    """One config an input: a list of them, or the same for all, where a `run_id` can only be the first's."""
-    if isinstance(config, (list, tuple)):
-        if len(config) != count:
-            raise ConfigError(f"{len(config)} configs came for {count} inputs; pass one, or one for each")
-        return [each or {} for each in config]
-    shared = dict(config or {})
-    first = dict(shared)
-    shared.pop("run_id", None)
-    return [first, *([shared] * (count - 1))][:count]
-
-
-def _caught(work: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return work(*args, **kwargs)
-        except Exception as error:
-            return error
-
-    return run
-
-
-def _run_id(given: Any) -> UUID:
-    if given is None:
-        return uuid_utils.compat.uuid7()
-    try:
-        return given if isinstance(given, UUID) else UUID(str(given))
-    except ValueError as error:
-        raise ConfigError(f"run_id {given!r} is no UUID; pass uuid.uuid4(), or leave it out") from error
-
-
-def _input_hash(body: Mapping[str, Any]) -> str:
-    """SHA-256 of what is asked, however it travels: the same request streamed or not has the same hash."""
-    asked = {key: value for key, value in body.items() if key not in _TRAVEL}
-    return hashlib.sha256(dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _combined(results: Sequence[LLMResult]) -> LLMResult:
-    """One result of several runs, with their token counts added up."""
-    generations: list[list[Generation]] = [choices for result in results for choices in result.generations]
-    outputs = [result.llm_output or {} for result in results]
-    output: dict[str, Any] = dict(outputs[0]) if len(outputs) == 1 else {}
-    output["token_usage"] = _added([each.get("token_usage") or {} for each in outputs])
-    output["model_name"] = next((each["model_name"] for each in outputs if each.get("model_name")), None)
-    return LLMResult(generations, output, run=[info for result in results for info in result.run or ()])
-
-
-def _added(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for usage in usages:
-        for key, value in usage.items():
-            if isinstance(value, Mapping):
-                total[key] = _added([total.get(key) or {}, value])
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                total[key] = total.get(key, 0) + value
-            else:
-                total.setdefault(key, value)
-    return total

@@ -60,6 +60,9 @@ class Request:
     parent_run_id: uuid.UUID | None = None
 
 
+_PLAIN = (TEXT, "0")
+
+
 class StreamError(Exception):
     """The provider sent an error in place of an event; the model raises it as its SDK would."""
 
@@ -79,7 +82,7 @@ class Call:
         self._decode = translator.decode
         self._wire = translator.wire
         self._splitter = FrameSplitter()
-        self._started_us = monotonic_us()
+        self._started_us = 0
         self._chunk_id = f"run-{request.run_id}"
         self._told = False
         self._told_finish = False
@@ -91,10 +94,14 @@ class Call:
             tags=request.tags,
             metadata=request.metadata,
         )
+        # Looked up once: they are asked for every frame.
+        self._wants_frames, self._stream_frame = self._dispatch.wants_frames, self._dispatch.stream_frame
+        self._wants_tokens = self._dispatch.wants_tokens
 
     def start(self, serialized: dict[str, Any]) -> None:
         """Tell the handlers of the run and of the messages that are new: those after the last reply."""
         request, dispatch = self.request, self._dispatch
+        self._started_us = monotonic_us()
         self._wait_for(
             dispatch.chat_model_start(
                 serialized,
@@ -166,18 +173,14 @@ class Call:
 
     def _frame(self, frame: bytes, at_us: int) -> AIMessageChunk | None:
         deltas = self._decode(frame)
-        dispatch = self._dispatch
-        if dispatch.wants_frames and (pending := dispatch.stream_frame(frame, at_us, deltas)):
+        if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
             self._wait_for(pending)
         if self.reply.error is not None:
             raise StreamError(self.reply.error)
         chunk = self._chunk(deltas)
-        if chunk is None:
-            return None
-        if dispatch.wants_tokens:
-            text = chunk.content
-            if pending := dispatch.new_token(text, ChatGenerationChunk(message=chunk)):  # type: ignore[arg-type]
-                self._wait_for(pending)
+        if chunk is not None and self._wants_tokens:
+            text = chunk.text
+            self._wait_for(self._dispatch.new_token(text, ChatGenerationChunk(message=chunk)))
         return chunk
 
     def _wait_for(self, pending: list[Pending] | None) -> None:
@@ -187,8 +190,8 @@ class Call:
     def _chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
         reply = self.reply
-        if len(deltas) == 1 and deltas[0].kind == TEXT and deltas[0].idx == "0":
-            chunk = AIMessageChunk(deltas[0].text, id=self._chunk_id)
+        if len(deltas) == 1 and deltas[0][1:] == _PLAIN:
+            chunk = AIMessageChunk(deltas[0][0], id=self._chunk_id)
             self._told = True
             if not reply.finish_reasons and reply.usage is self._told_usage:
                 return chunk
@@ -256,7 +259,13 @@ def _add_deltas(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
 def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str) -> None:
     call = calls.get(index)
     if call is None:
-        call = calls[index] = {"name": None, "args": "", "id": None, "index": index, "type": "tool_call_chunk"}
+        call = calls[index] = {
+            "name": None,
+            "args": "",
+            "id": None,
+            "index": index,
+            "type": "tool_call_chunk",
+        }
     if kind == TOOL_ARGS:
         call["args"] += text
     else:

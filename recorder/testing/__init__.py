@@ -11,11 +11,13 @@ from recorder.testing.fakes import FakeClock
 from recorder.testing.openai_chat import openai_chat_body, openai_chat_frames, openai_error_frame
 from recorder.testing.provider import LoopbackProvider, answer_openai_chat
 from recorder.testing.song import pieces_of, song, song_pieces
+from recorder.testing.store import MemoryStore
 
 __all__ = [
     "Answer",
     "FakeClock",
     "LoopbackProvider",
+    "MemoryStore",
     "Script",
     "answer_openai_chat",
     "openai_chat_body",

@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from recorder.dialects import Failure
-from recorder.records import Batch, FrameRow, GapRow, Known, MessageRow, Producer, RunSeal, RunStart, SegmentRow
+from recorder.records import (
+    Batch,
+    FrameRow,
+    GapRow,
+    Known,
+    MessageRow,
+    Producer,
+    RunSeal,
+    RunStart,
+    SegmentRow,
+)
 from recorder.store import Conflict
 
 

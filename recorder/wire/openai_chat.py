@@ -7,8 +7,10 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import orjson
 
 from recorder import usage
 from recorder.jsons import dumps, loads
@@ -19,11 +21,25 @@ from recorder.wire.sse import parse
 WIRE = "openai.chat"
 
 _NOTHING: tuple[Delta, ...] = ()
+_new_delta = tuple.__new__  # half the time of the named tuple's own
 #: Keys of an event that are read, or that say nothing of the answer.
 _METADATA_KEYS = ("system_fingerprint", "service_tier", "provider")
 _EVENT_KEYS = frozenset(
-    ("id", "object", "created", "model", "choices", "usage", "x_groq", "error", "obfuscation", *_METADATA_KEYS)
+    (
+        "id",
+        "object",
+        "created",
+        "model",
+        "choices",
+        "usage",
+        "x_groq",
+        "error",
+        "obfuscation",
+        *_METADATA_KEYS,
+    )
 )
+#: The keys of an event that may be nothing but text.
+_PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error"}
 #: Longer undecodable frames are kept in full as frames only.
 _MAX_OTHER = 64 * 1024
 _MAX_SAID = 10_000
@@ -42,23 +58,37 @@ class OpenAIChat:
         self._calls: dict[int, int] = {}
         self._said: dict[tuple[str, str], Any] = {}
 
-    def decode(self, frame: bytes) -> tuple[Delta, ...] | list[Delta]:
+    def decode(self, frame: bytes) -> Sequence[Delta]:
         """The deltas of one frame; a frame that starts with `{` is a whole answer that was not streamed."""
+        event: Any = None
+        if frame.startswith(b"data: {"):
+            try:
+                event = orjson.loads(frame[6:])
+            except orjson.JSONDecodeError:
+                pass  # several lines, or JSON that only the slow way reads
+            else:
+                if (text := _plain_text(event)) is not None:
+                    self.reply.add_text(text)
+                    return (_new_delta(Delta, (text, TEXT, "0")),)
+        return self._decode(frame, event)
+
+    def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
         data = frame if frame.startswith(b"{") else parse(frame).data
         if data is None:
             return _NOTHING
         found: list[Delta] = []
         try:
-            self._event(loads(data), found)
-        except Exception:  # whatever a provider may send, the recording goes on and the frame says what it was
+            self._event(loads(data) if event is None else event, found)
+        except (
+            Exception
+        ):  # whatever a provider may send, the recording goes on and the frame says what it was
             if data.startswith(b"[DONE]"):
                 self.reply.terminated = True
                 return _NOTHING
             text = data[:_MAX_OTHER].decode("utf-8", "replace")
             found.append(Delta(dumps({"undecodable": text}), OTHER))
-        add = self.reply.add
         for delta in found:
-            add(delta)
+            self.reply.add(delta)
         return found
 
     def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
@@ -178,6 +208,28 @@ class OpenAIChat:
         if len(self._said) < _MAX_SAID:
             self._said[what] = value
         return True
+
+
+def _plain_text(event: Any) -> str | None:
+    """The text of an event that says nothing else, as most of a stream does; None for every other."""
+    try:
+        (choice,) = event["choices"]
+        delta = choice["delta"]
+        text = delta["content"]
+        if (
+            len(delta) == 1
+            and type(text) is str
+            and text
+            and choice["index"] == 0
+            and not choice.get("finish_reason")
+            and not choice.get("logprobs")
+            and not event.get("usage")
+            and event.keys() <= _PLAIN_KEYS
+        ):
+            return text
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    return None
 
 
 _PARTS: dict[str, Callable[[OpenAIChat, int, str, Any, list[Delta]], None]] = {

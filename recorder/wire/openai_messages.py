@@ -25,7 +25,9 @@ def request_messages(messages: Iterable[Any]) -> list[dict[str, Any]]:
 def to_openai(message: BaseMessage) -> dict[str, Any]:
     """One message. https://platform.openai.com/docs/api-reference/chat/create"""
     sent: dict[str, Any] = {"role": message.additional_kwargs.get(_ROLE, message.role)}
-    sent["content"] = [block for block in map(_block, message.content) if block] if _listed(message) else message.content
+    sent["content"] = (
+        [block for block in map(_block, message.content) if block] if _listed(message) else message.content
+    )
     if message.name:
         sent["name"] = message.name
     if isinstance(message, ToolMessage):

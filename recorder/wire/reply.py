@@ -19,12 +19,14 @@ class Reply:
     """One response as far as it has come: parts by (idx, kind), and what the provider says about it."""
 
     __slots__ = (
-        "_parts", "_size", "error", "finish_reasons", "logprobs", "metadata", "model", "raw_usage",
+        "_parts", "_size", "_text", "error", "finish_reasons", "logprobs", "metadata", "model", "raw_usage",
         "response_id", "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, str], list[str]] = {}
+        #: The pieces of the first choice's text, once there are any.
+        self._text: list[str] | None = None
         self._size = 0
         #: The provider's id and model name, None until they come.
         self.response_id: str | None = None
@@ -56,6 +58,15 @@ class Reply:
             part.append(text)
         else:
             self.truncated = True
+
+    def add_text(self, text: str) -> None:
+        """`add(Delta(text))`, for the most frequent delta."""
+        self._size += len(text) + _PIECE_COST
+        if self._size <= MAX_REPLY_BYTES and self._text is not None:
+            self._text.append(text)
+        else:
+            self._size -= len(text) + _PIECE_COST
+            self.add(Delta(text))
 
     def add_logprobs(self, choice: int, logprobs: dict[str, Any]) -> None:
         """Append a chunk's log probabilities (`content`, `refusal`: lists) to those of its choice."""
@@ -128,6 +139,8 @@ class Reply:
         part: list[str] = []
         if self._size <= MAX_REPLY_BYTES:
             self._parts[(idx, kind)] = part
+            if (idx, kind) == ("0", TEXT):
+                self._text = part
         return part
 
     def _of(self, choice: int, kind: str) -> Iterator[tuple[str, list[str]]]:

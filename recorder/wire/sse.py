@@ -12,6 +12,9 @@ from typing import NamedTuple
 #: A frame longer than this (bytes) is handed over in pieces, so that a stream without end takes no memory.
 MAX_FRAME_BYTES = 16 * 2**20
 
+#: A frame that is being collected is searched as a whole up to this size (bytes), and then only where it grows.
+_SMALL = 16 * 1024
+
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LF_LF = re.compile(rb"\n\n")
 _BOM = b"\xef\xbb\xbf"
@@ -42,11 +45,16 @@ class FrameSplitter:
         """The frames that these bytes complete, in order."""
         if b"\r" in data:
             self._has_cr = True
-        if self._has_cr or self._buffer:
+        if self._has_cr or len(self._buffer) > _SMALL:
             return self._feed_buffered(data)
-        frames = [piece + b"\n\n" for piece in data.split(b"\n\n")]
-        self._keep(frames, frames.pop()[:-2])
-        return frames
+        if self._buffer:
+            data = bytes(self._buffer) + data
+            self._buffer.clear()
+        pieces = data.split(b"\n\n")
+        if rest := pieces.pop():
+            self._buffer += rest
+            self._searched = max(0, len(rest) - 3)
+        return [piece + b"\n\n" for piece in pieces]
 
     def end(self) -> bytes:
         """The bytes after the last blank line; empty when the body ended cleanly."""
@@ -80,11 +88,6 @@ class FrameSplitter:
                 return ends
             position = match.end()
             ends.append(position)
-
-    def _keep(self, frames: list[bytes], rest: bytes) -> None:
-        self._buffer += rest
-        self._searched = max(0, len(rest) - 3)
-        self._cut(frames)
 
     def _cut(self, frames: list[bytes]) -> None:
         if len(self._buffer) > MAX_FRAME_BYTES:

@@ -1,0 +1,81 @@
+"""What callers pass to a chat model, sorted out, and the results of several runs put together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat
+
+from recorder.errors import ConfigError
+from recorder.jsons import dumps
+from recorder.messages import Generation, LLMResult
+
+#: Keys of a request that hold what is said, and those that only say how it travels.
+SAID = frozenset(("messages", "input", "prompt", "system"))
+TRAVEL = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
+
+
+def configs(config: Any, count: int) -> list[dict[str, Any]]:
+    """One config an input: a list of them, or the same for all, where a `run_id` can only be the first's."""
+    if isinstance(config, (list, tuple)):
+        if len(config) != count:
+            raise ConfigError(f"{len(config)} configs came for {count} inputs; pass one, or one for each")
+        return [dict(each or {}) for each in config]
+    shared = dict(config or {})
+    first = dict(shared)
+    shared.pop("run_id", None)
+    return [first, *([shared] * (count - 1))][:count]
+
+
+def caught(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same work, with its error as the result in place of raising it."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return work(*args, **kwargs)
+        except Exception as error:
+            return error
+
+    return run
+
+
+def run_id_of(given: Any) -> UUID:
+    """The caller's run id, or a new one. Raises `ConfigError` for what is no UUID."""
+    if given is None:
+        return uuid_utils.compat.uuid7()
+    try:
+        return given if isinstance(given, UUID) else UUID(str(given))
+    except ValueError as error:
+        raise ConfigError(f"run_id {given!r} is no UUID; pass uuid.uuid4(), or leave it out") from error
+
+
+def input_hash(body: Mapping[str, Any]) -> str:
+    """SHA-256 of what is asked, however it travels: the same request streamed or not has the same hash."""
+    asked = {key: value for key, value in body.items() if key not in TRAVEL}
+    return hashlib.sha256(dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def combined(results: Sequence[LLMResult]) -> LLMResult:
+    """One result of several runs, with their token counts added up."""
+    generations: list[list[Generation]] = [choices for result in results for choices in result.generations]
+    outputs = [result.llm_output or {} for result in results]
+    output: dict[str, Any] = dict(outputs[0]) if len(outputs) == 1 else {}
+    output["token_usage"] = _added([each.get("token_usage") or {} for each in outputs])
+    output["model_name"] = next((each["model_name"] for each in outputs if each.get("model_name")), None)
+    return LLMResult(generations, output, run=[info for result in results for info in result.run or ()])
+
+
+def _added(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            if isinstance(value, Mapping):
+                total[key] = _added([total.get(key) or {}, value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[key] = total.get(key, 0) + value
+            else:
+                total.setdefault(key, value)
+    return total

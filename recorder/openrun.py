@@ -1,0 +1,104 @@
+"""A run while it is recorded: what its producer appends, and what is taken of it. The intake's lock guards it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recorder.records import RunEnd, RunStart
+
+#: One token: offset in microseconds and text; kind and idx unless they are "text" and "0".
+Item = tuple[int, str] | tuple[int, str, str, str]
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Tokens with consecutive numbers."""
+
+    #: Number of the first.
+    seq: int
+    items: list[Item] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Frames:
+    """Frames with consecutive numbers."""
+
+    #: Number of the first, and of the first token that came with it or later.
+    seq: int
+    first_delta: int
+    data: list[bytes] = field(default_factory=list)
+    #: Their offsets, in microseconds.
+    at_us: list[int] = field(default_factory=list)
+
+
+class OpenRun:
+    """A run while it is recorded: what its producer has appended and nobody has taken yet."""
+
+    __slots__ = (
+        "append", "bytes", "cut_frames", "cut_tokens", "dropped", "dropped_at", "end", "ended", "framed", "frames",
+        "gaps", "held", "later", "queued", "refused", "start", "started_us", "state", "ticket", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, start: RunStart, started_us: int) -> None:
+        self.start = start
+        #: Monotonic microseconds at `start.started_at`, the zero of all offsets.
+        self.started_us = started_us
+        #: What is open, `append` of its items, and what was cut off before it.
+        self.tokens = Tokens(0)
+        self.append = self.tokens.items.append
+        self.frames = Frames(0, 0)
+        self.cut_tokens: list[Tokens] = []
+        self.cut_frames: list[Frames] = []
+        self.gaps: list[tuple[int, int, str]] = []
+        self.dropped_at = 0
+        self.dropped = 0
+        self.end: RunEnd | None = None
+        #: No more tokens: its end came; it was never taken; one of the two, or its tokens find no room now.
+        self.ended = False
+        self.refused = False
+        self.held = False
+        #: Whether its tokens come with their frames.
+        self.framed = False
+        #: What it holds of the queue's bytes; whether it is in the queue, where, and among those with young frames.
+        self.bytes = 0
+        self.queued = False
+        self.ticket = 0
+        self.later = False
+        #: What the writer remembers of the run between batches.
+        self.state: object = None
+
+    @property
+    def seq(self) -> int:
+        """Number of the next token; the dropped ones have numbers too."""
+        return self.tokens.seq + len(self.tokens.items)
+
+    def take_tokens(self, *, dropped: int = 0) -> list[Tokens]:
+        """What there is; the next token's number comes after so many dropped ones."""
+        if self.tokens.items or dropped:
+            self.cut_tokens += [self.tokens] if self.tokens.items else []
+            self.tokens = Tokens(self.seq + dropped)
+            self.append = self.tokens.items.append
+        taken, self.cut_tokens = self.cut_tokens, []
+        return taken
+
+    def take_frames(self, *, dropped: int = 0) -> list[Frames]:
+        """What there is; the next frame's number comes after so many dropped ones."""
+        if self.frames.data or dropped:
+            self.cut_frames += [self.frames] if self.frames.data else []
+            self.frames = Frames(self.frames.seq + len(self.frames.data) + dropped, self.seq)
+        taken, self.cut_frames = self.cut_frames, []
+        return taken
+
+
+@dataclass(slots=True)
+class Taken:
+    """What was taken of one run; nobody appends to it any more."""
+
+    run: OpenRun
+    tokens: list[Tokens]
+    frames: list[Frames]
+    gaps: list[tuple[int, int, str]]
+    end: RunEnd | None
+    bytes: int
+    #: The run's place in the queue when it was taken; later ones are settled later.
+    ticket: int
