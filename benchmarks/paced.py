@@ -25,12 +25,13 @@ PROBE = 0.005
 
 def rows(settings: Settings) -> list[Row]:
     """The SDK alone, our model alone, and our model with the handler."""
-    tokens = settings.size(PACE * 10, PACE * 4)
+    tokens = settings.size(PACE * 8, PACE * 3)
     traffic: dict[str, Any] = {"tokens": tokens, "streams": STREAMS}
     with provider("--tokens", str(tokens), "--tokens-per-second", str(PACE)) as url:
         traffic["url"] = url
         sides = {
-            "sdk": Side("benchmarks.paced:openai_sdk", traffic),
+            "sdk": Side("benchmarks.paced:sdk", traffic),
+            "http": Side("benchmarks.paced:http", traffic),
             "bare": Side("benchmarks.paced:bare", traffic),
             "tokens": Side("benchmarks.paced:recorded", {**traffic, "capture": "tokens"}, folder=True),
             "wire": Side("benchmarks.paced:recorded", {**traffic, "capture": "wire"}, folder=True),
@@ -42,7 +43,8 @@ def rows(settings: Settings) -> list[Row]:
 def _cost(found: dict[str, list[Measured]]) -> list[Row]:
     sdk = best(found["sdk"], "us")
     names = {
-        "sdk": "processor time a token: OpenAI SDK, nothing recorded",
+        "sdk": "sdk: processor time a token: OpenAI SDK, nothing recorded",
+        "http": "the SDK's HTTP client alone, the bytes not looked at",
         "bare": "our ChatOpenAI.astream, nothing recorded",
         "tokens": "with ChatHistoryCallback, tokens recorded",
         "wire": "with ChatHistoryCallback, tokens and frames recorded",
@@ -114,9 +116,14 @@ def _size(found: dict[str, list[Measured]]) -> list[Row]:
     return lines
 
 
-def openai_sdk(**traffic: Any) -> Measured:
+def sdk(**traffic: Any) -> Measured:
     """The official SDK."""
     return asyncio.run(drive(peers.openai_client, peers.openai_stream, **traffic))
+
+
+def http(**traffic: Any) -> Measured:
+    """The HTTP client that both use."""
+    return asyncio.run(drive(peers.openai_client, peers.http_stream, **traffic))
 
 
 def bare(**traffic: Any) -> Measured:

@@ -93,6 +93,20 @@ async def openai_stream(client: Any) -> AsyncIterator[str]:
         yield chunk.choices[0].delta.content or ""
 
 
+async def http_stream(client: Any) -> AsyncIterator[str]:
+    """The newlines of one stream's bytes, which nobody decodes."""
+    messages = [{"role": "user", "content": "Write me a song about sparkling water."}]
+    create = client.chat.completions.with_streaming_response.create
+    async with create(model="gpt-4o-mini", messages=messages, stream=True) as response:
+        async for data in response.iter_bytes():
+            yield "\n" * data.count(b"\n")
+
+
+def events(tokens: int) -> int:
+    """How many events a stream of so many tokens has: role, tokens, finish reason, [DONE]."""
+    return tokens + 3
+
+
 def langchain_model(url: str) -> Any:
     """LangChain's chat model over the same SDK."""
     from langchain_openai import ChatOpenAI

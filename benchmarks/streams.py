@@ -30,6 +30,17 @@ TO_SDK, TO_LANGCHAIN, CALL = 0.12, 0.08, 0.02
 COALESCED = "16384"
 
 
+_ALL = ("sdk", "langchain", "http", "bare", "tokens", "wire")
+_LABELS = {
+    "sdk": "sdk: OpenAI SDK, nothing recorded",
+    "langchain": "langchain: ChatOpenAI.astream, nothing recorded",
+    "http": "the SDK's HTTP client alone, the bytes not looked at",
+    "bare": "our ChatOpenAI.astream, nothing recorded",
+    "tokens": "with ChatHistoryCallback, tokens recorded",
+    "wire": "with ChatHistoryCallback, tokens and frames recorded",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """One kind of traffic."""
@@ -41,27 +52,28 @@ class Load:
     #: Streams at a time.
     concurrency: int
     #: Whether each token comes in an HTTP chunk of its own, or as many as fit into 16 KiB.
-    chunked: bool
+    chunked: bool = False
+    sides: tuple[str, ...] = _ALL
 
 
 def rows(settings: Settings) -> list[Row]:
     """All kinds of traffic."""
-    few = settings.size(20, 4)
+    few = settings.size(20, 5)
+    short = tuple(name for name in _ALL if name not in ("langchain", "tokens"))
     loads = [
-        Load("1 stream at a time, 1,000 tokens each", 1000, few, 1, False),
-        Load("200 streams at once, 300 tokens each, connecting included", 300, 200, 200, False),
-        Load("1 stream at a time, 1,000 tokens each, an HTTP chunk a token", 1000, few, 1, True),
+        Load("1 stream at a time, 1,000 tokens each", 1000, few, 1),
+        Load("200 streams at once, 300 tokens each, connecting included", 300, 200, 200),
+        Load("1 stream at a time, 1,000 tokens each, an HTTP chunk a token", 1000, few, 1, True, short),
     ]
-    if settings.quick:
-        del loads[1:]
-    found: list[Row] = []
-    for load in loads:
-        tell(f"  {load.what}")
-        found += _of(load, settings)
-    return [*found, _call(settings, found)]
+    first = _measured(loads[0], settings, settings.rounds)
+    found = [*_rows(loads[0], first), _call(settings, best(first["sdk"], "us"))]
+    for load in [] if settings.quick else loads[1:]:
+        found += _rows(load, _measured(load, settings, min(settings.rounds, 2)))
+    return found
 
 
-def _of(load: Load, settings: Settings) -> list[Row]:
+def _measured(load: Load, settings: Settings, rounds: int) -> dict[str, list[Measured]]:
+    tell(f"  {load.what}")
     options = [] if load.chunked else ["--chunk-bytes", COALESCED]
     with provider("--tokens", str(load.tokens), *options) as url:
         traffic = {
@@ -70,27 +82,25 @@ def _of(load: Load, settings: Settings) -> list[Row]:
             "streams": load.streams,
             "concurrency": load.concurrency,
         }
-        sides = {
-            "sdk": Side("benchmarks.streams:openai_sdk", traffic),
-            "langchain": Side("benchmarks.streams:langchain", traffic),
-            "bare": Side("benchmarks.streams:bare", traffic),
-            "tokens": Side("benchmarks.streams:recorded", {**traffic, "capture": "tokens"}, folder=True),
-            "wire": Side("benchmarks.streams:recorded", {**traffic, "capture": "wire"}, folder=True),
-        }
+        sides = {name: _side(name, traffic) for name in load.sides}
         if find_spec("langchain_openai") is None:
-            del sides["langchain"]
-        found = compare(sides, settings.rounds)
-    return _rows(load, found)
+            sides.pop("langchain", None)
+        return compare(sides, rounds)
+
+
+def _side(name: str, traffic: dict[str, Any]) -> Side:
+    if name in ("tokens", "wire"):
+        return Side("benchmarks.streams:recorded", {**traffic, "capture": name}, folder=True)
+    return Side(f"benchmarks.streams:{name}", traffic)
 
 
 def _rows(load: Load, found: dict[str, list[Measured]]) -> list[Row]:
     cost = {name: best(runs, "us") for name, runs in found.items()}
-    langchain = cost.get("langchain")
 
-    def row(name: str, what: str, over: str, target: float | None = None) -> Row:
+    def row(name: str, over: str = "sdk", target: float | None = None) -> Row:
         ratio = cost[name] / cost[over]
         return Row(
-            what,
+            _LABELS[name] if over == "sdk" else f"the same, beside {over}",
             f"{cost[name]:,.1f} us",
             each(values(found[name], "us")),
             f"{ratio:.3f} x {over}" if name != over else "",
@@ -98,26 +108,21 @@ def _rows(load: Load, found: dict[str, list[Measured]]) -> list[Row]:
             ratio < target if target else None,
         )
 
-    lines = [row("sdk", f"sdk: OpenAI SDK, nothing recorded. {load.what}", "sdk")]
-    what = "langchain: ChatOpenAI.astream, nothing recorded"
-    lines.append(
-        row("langchain", what, "sdk") if langchain else missing(what, "pip install langchain-openai")
-    )
-    lines += [
-        row("bare", "our ChatOpenAI.astream, nothing recorded", "sdk"),
-        row("tokens", "the same with ChatHistoryCallback, tokens recorded", "sdk"),
-        row("wire", "the same with ChatHistoryCallback, tokens and frames recorded", "sdk", TO_SDK),
-    ]
-    if langchain:
-        lines.append(row("wire", "as above, beside langchain", "langchain", TO_LANGCHAIN))
+    lines = [Row(f"**{load.what}**", "")]
+    for name in load.sides:
+        if name in cost:
+            lines.append(row(name, target=TO_SDK if name == "wire" else None))
+        else:
+            lines.append(missing(_LABELS[name], "pip install langchain-openai"))
+    if "langchain" in cost:
+        lines.append(row("wire", "langchain", TO_LANGCHAIN))
     return lines
 
 
-def _call(settings: Settings, found: list[Row]) -> Row:
+def _call(settings: Settings, event: float) -> Row:
     """One call of the handler, beside what the SDK needs for one event."""
     side = Side("benchmarks.ours:one_call", {"seed": settings.seed, "tokens": 100_000}, folder=True)
     runs = compare({"on_llm_new_token": side}, settings.rounds)["on_llm_new_token"]
-    event = float(found[0].best.removesuffix(" us").replace(",", ""))
     cost = best(runs, "us")
     spread = f"p50 {best(runs, 'p50_us'):.1f} us, p99 {best(runs, 'p99_us'):.1f} us on the clock"
     return Row(
@@ -130,14 +135,20 @@ def _call(settings: Settings, found: list[Row]) -> Row:
     )
 
 
-def openai_sdk(**traffic: Any) -> Measured:
+def sdk(**traffic: Any) -> Measured:
     """The official SDK."""
-    return asyncio.run(_drive(lambda url: peers.openai_client(url), peers.openai_stream, **traffic))
+    return asyncio.run(_drive(peers.openai_client, peers.openai_stream, **traffic))
 
 
 def langchain(**traffic: Any) -> Measured:
     """LangChain's model."""
     return asyncio.run(_drive(peers.langchain_model, peers.langchain_stream, **traffic))
+
+
+def http(**traffic: Any) -> Measured:
+    """The HTTP client that all of them use."""
+    lines = 2 * peers.events(traffic["tokens"])
+    return asyncio.run(_drive(peers.openai_client, peers.http_stream, expected=lines, **traffic))
 
 
 def bare(**traffic: Any) -> Measured:
@@ -152,7 +163,10 @@ def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
     def model(url: str) -> Any:
         return ours.openai_model(url, [history])
 
-    found = asyncio.run(_drive(model, ours.model_stream, close=lambda: history.close().wait(), **traffic))
+    def close() -> None:
+        history.close().wait()
+
+    found = asyncio.run(_drive(model, ours.model_stream, close=close, **traffic))
     expect(ours.stored_tokens(folder), (traffic["streams"] + 1) * traffic["tokens"])
     return found
 
@@ -165,26 +179,27 @@ async def _drive(
     tokens: int,
     streams: int,
     concurrency: int,
+    expected: int | None = None,
     close: Callable[[], object] = bool,
 ) -> Measured:
     """Read all streams; one beforehand pays for connections, caches and imports."""
-    model, each_one = make(url), streams // concurrency
-    expected = len("".join(song_pieces(tokens)))
+    model, share = make(url), streams // concurrency
+    length = expected or len("".join(song_pieces(tokens)))
 
     async def reader() -> None:
-        for _ in range(each_one):
-            await _read(stream(model), expected)
+        for _ in range(share):
+            await _read(stream(model), length)
 
-    await _read(stream(model), expected)
+    await _read(stream(model), length)
     began = cpu_seconds()
     await asyncio.gather(*(reader() for _ in range(concurrency)))
     close()
-    return {"us": (cpu_seconds() - began) / (each_one * concurrency * tokens) * 1e6}
+    return {"us": (cpu_seconds() - began) / (share * concurrency * tokens) * 1e6}
 
 
-async def _read(texts: AsyncIterator[str], expected: int) -> None:
+async def _read(texts: AsyncIterator[str], length: int) -> None:
     """All of one stream, which must say everything."""
     characters = 0
     async for text in texts:
         characters += len(text)
-    expect(characters, expected)
+    expect(characters, length)

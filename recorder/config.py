@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from recorder.errors import ConfigError
@@ -55,20 +56,27 @@ class Config:
         _one_of("capture", self.capture, ("wire", "tokens"))
         _one_of("overflow", self.overflow, ("block", "drop_newest"))
         _one_of("sync", self.sync, ("full", "process"))
-        for name in (
-            "max_queue_bytes",
-            "max_batch_bytes",
-            "open_timeout",
-            "close_timeout",
-            "heartbeat_interval",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be above zero")
-        for name in ("flush_interval", "frames_interval", "block_timeout", "interrupted_after"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it cannot be negative")
-        if self.max_commits_per_second is not None and self.max_commits_per_second <= 0:
-            raise ConfigError("max_commits_per_second must be above zero, or None for no limit")
+        for name in _ABOVE_ZERO:
+            if (value := _number(name, getattr(self, name))) <= 0:
+                raise ConfigError(f"{name} is {value!r}; it must be above zero")
+        for name in _NOT_NEGATIVE:
+            if (value := _number(name, getattr(self, name))) < 0:
+                raise ConfigError(f"{name} is {value!r}; it cannot be negative")
+        rate = self.max_commits_per_second
+        if rate is not None and _number("max_commits_per_second", rate) <= 0:
+            raise ConfigError(
+                f"max_commits_per_second is {rate!r}; it must be above zero, or None for no limit"
+            )
+
+
+_ABOVE_ZERO = ("max_queue_bytes", "max_batch_bytes", "open_timeout", "close_timeout", "heartbeat_interval")
+_NOT_NEGATIVE = ("flush_interval", "frames_interval", "block_timeout", "interrupted_after")
+
+
+def _number(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number")
+    return value
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

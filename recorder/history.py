@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from datetime import timedelta
 from time import perf_counter_ns
 from types import TracebackType
@@ -171,22 +170,18 @@ class ChatHistoryCallback(BaseCallbackHandler):
         end = _end_of(response)
         cut = (response.llm_output or {}).get("interrupted")
         limited = end.finish_reason in _LIMITS
-        self._end(run_id, replace(end, status=INTERRUPTED if cut else INCOMPLETE if limited else COMPLETE))
+        end.status = INTERRUPTED if cut else INCOMPLETE if limited else COMPLETE
+        self.recorder.end(run_id.int, end)
 
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
         """A run failed or was left; what had come is kept."""
         end = _end_of(response) if response is not None else RunEnd(ERROR, now())
-        if isinstance(error, _CANCELS):
-            self._end(run_id, replace(end, status=CANCELLED))
-            return
-        kind = type(error)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        )
-        message = escape(str(error))
-        self._end(run_id, replace(end, status=ERROR, error_type=name, error_message=message))
+        end.status = CANCELLED if isinstance(error, _CANCELS) else ERROR
+        if end.status == ERROR:
+            end.error_type, end.error_message = _name_of(type(error)), escape(str(error))
+        self.recorder.end(run_id.int, end)
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -241,9 +236,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
             self._families.popitem(last=False)
         return opened, True
 
-    def _end(self, run_id: UUID, end: RunEnd) -> None:
-        self.recorder.end(run_id.int, end)
-
     def _late(self, tokens: int) -> None:
         """Tokens of a run that is not open: after its end, or after `close`."""
         self.recorder.intake.refuse(tokens)
@@ -297,6 +289,10 @@ def _end_of(response: LLMResult) -> RunEnd:
         usage_source="provider" if raw else "none",
         replies=[from_any(reply) for reply in replies if _says_something(reply)],
     )
+
+
+def _name_of(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _as_message(choice: Any) -> BaseMessage:

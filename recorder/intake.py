@@ -16,7 +16,7 @@ from math import inf
 from typing import Literal
 
 from recorder.clock import monotonic_us
-from recorder.openrun import Item, OpenRun, Taken
+from recorder.openrun import OpenRun, Said, Taken
 from recorder.records import RunEnd, RunStart
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
@@ -75,14 +75,13 @@ class Intake:
     # -- producers ------------------------------------------------------------------------------------------
 
     def start(self, start: RunStart, started_us: int) -> OpenRun:
-        """Open a run; its start is queued at once. A closed or full intake opens it and drops all of it."""
+        """Open a run; its start is queued at once. One that finds no room is opened, and all of it dropped.
+
+        Off a loop it waits for room, up to `block_timeout`, as its tokens do.
+        """
         run = OpenRun(start, started_us)
         size = RUN_COST + sum(_size(message.content) for message in start.messages)
-        with self._lock:
-            if self.closed or self.bytes + size > self._hard:
-                run.refused = run.held = True
-                return run
-            self._count(run, size)
+        run.refused = run.held = not self._admit(run, size)
         return run
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
@@ -99,34 +98,34 @@ class Intake:
             if used <= self._limit and not run.held:
                 self.bytes = used
                 run.bytes += size
-                run.append((at_us, text))
+                run.extend((at_us, text))
                 if not run.queued:
                     self._enqueue(run)
                 return None
-        return self._put_when_full(run, [(at_us, text)], None, at_us, size)
+        return self._put_when_full(run, [at_us, text], None, at_us, size)
 
     def put_frame(
         self, run: OpenRun, frame: bytes | None, deltas: Sequence[Delta], at_us: int
     ) -> Wait[None] | None:
         """Accept the deltas of one frame, and the frame itself unless None; like `put`."""
         size = len(frame) + FRAME_COST if frame is not None else 0
-        items: list[Item] = []
+        flat: list[int | Said] = []
         for text, kind, idx in deltas:
             size += TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
-            items.append((at_us, text) if kind == TEXT and idx == "0" else (at_us, text, kind, idx))
+            flat += (at_us, text if kind == TEXT and idx == "0" else (text, kind, idx))
         with self._lock:
             used = self.bytes + size
             if used <= self._limit and not run.held:
                 self.bytes = used
                 run.bytes += size
-                run.tokens.items += items
+                run.extend(flat)
                 if frame is not None:
                     run.frames.data.append(frame)
                     run.frames.at_us.append(at_us)
                 if not run.queued:
                     self._enqueue(run)
                 return None
-        return self._put_when_full(run, items, frame, at_us, size)
+        return self._put_when_full(run, flat, frame, at_us, size)
 
     def end(self, run: OpenRun, end: RunEnd) -> None:
         """End a run; a second end is ignored. Always taken: it is small and says what is missing."""
@@ -198,7 +197,7 @@ class Intake:
     def waiting(self) -> int:
         """Tokens that are accepted and not yet taken."""
         with self._lock:
-            return sum(len(part.items) for run in self._ready for part in (run.tokens, *run.cut_tokens))
+            return sum(len(part) for run in self._ready for part in (run.tokens, *run.cut_tokens))
 
     def due(self) -> float:
         """Seconds until frames come of age; infinite when none are waiting for it."""
@@ -239,8 +238,10 @@ class Intake:
 
     # -- inside, with the lock held unless said otherwise ---------------------------------------------------------
 
-    def _append(self, run: OpenRun, items: list[Item], frame: bytes | None, at_us: int, size: int) -> None:
-        run.tokens.items += items
+    def _append(
+        self, run: OpenRun, flat: list[int | Said], frame: bytes | None, at_us: int, size: int
+    ) -> None:
+        run.extend(flat)
         if frame is not None:
             run.frames.data.append(frame)
             run.frames.at_us.append(at_us)
@@ -262,8 +263,27 @@ class Intake:
         if self._asleep or self.bytes >= self._wake_bytes:
             self._wake()
 
+    def _admit(self, run: OpenRun, size: int) -> bool:
+        """The lock is not held here. Whether a new run found room; it may use what is kept for loops."""
+        deadline = monotonic_us() + self._block_timeout * 1e6
+        while True:
+            with self._lock:
+                if self.closed:
+                    return False
+                if not self.bytes or self.bytes + size <= self._hard:
+                    self._count(run, size)
+                    return True
+                room = self._wanted_room(size)
+                patience = (deadline - monotonic_us()) / 1e6
+            if room is None or patience <= 0 or _get_running_loop() is not None:
+                return False
+            try:
+                room.wait(patience)
+            except TimeoutError:
+                continue
+
     def _put_when_full(
-        self, run: OpenRun, items: list[Item], frame: bytes | None, at_us: int, size: int
+        self, run: OpenRun, flat: list[int | Said], frame: bytes | None, at_us: int, size: int
     ) -> Wait[None] | None:
         """The lock is not held here. Off a loop this waits; on one it returns what to wait for."""
         on_loop = _get_running_loop() is not None
@@ -271,16 +291,16 @@ class Intake:
         while True:
             with self._lock:
                 if run.ended or run.refused or self.closed:
-                    self.dropped += len(items)
+                    self.dropped += len(flat) // 2
                     return None
                 if self._accepts(size, on_loop):
                     self._close_gap(run)
-                    self._append(run, items, frame, at_us, size)
+                    self._append(run, flat, frame, at_us, size)
                     return self._wanted_room() if on_loop else None
-                room = self._wanted_room()
+                room = self._wanted_room(size)
                 patience = (deadline - monotonic_us()) / 1e6
                 if on_loop or room is None or run.dropped or patience <= 0:
-                    self._drop(run, items, frame)
+                    self._drop(run, flat, frame)
                     return room if on_loop else None
             try:
                 room.wait(patience)
@@ -289,41 +309,43 @@ class Intake:
 
     def _accepts(self, size: int, on_loop: bool) -> bool:
         waits = self._overflow == "block"
-        return self.bytes + size <= (self._hard if on_loop and waits else self._max)
+        # One that is larger than the whole queue would find room never: it may have an empty one.
+        return not self.bytes or self.bytes + size <= (self._hard if on_loop and waits else self._max)
 
-    def _wanted_room(self) -> Wait[None] | None:
-        if self._overflow != "block" or self.bytes <= self._max * 0.9:
+    def _wanted_room(self, size: int = 0) -> Wait[None] | None:
+        if self._overflow != "block" or self.bytes + size <= self._max * 0.9:
             return None
         if self._room is None:
             self._room = Wait()
             self._urgent = True
+            self._enqueue_later(inf)  # young frames may be all that fills the queue
             self._wake()
         return self._room
 
-    def _drop(self, run: OpenRun, items: list[Item], frame: bytes | None) -> None:
+    def _drop(self, run: OpenRun, flat: list[int | Said], frame: bytes | None) -> None:
         """Count what found no room; the numbers go on, so that the hole shows."""
         if not run.dropped:
             run.dropped_at = run.seq
         run.held = True
-        run.dropped += len(items)
-        self.dropped += len(items)
-        run.cut_tokens = run.take_tokens(dropped=len(items))
+        run.dropped += len(flat) // 2
+        self.dropped += len(flat) // 2
+        run.cut_tokens = run.take_tokens(dropped=len(flat) // 2)
         run.cut_frames = run.take_frames(dropped=int(frame is not None))
 
     def _close_gap(self, run: OpenRun) -> None:
         if run.dropped:
-            run.gaps.append((run.dropped_at, run.dropped, "the queue was full"))
+            run.gaps += ((run.dropped_at, run.dropped, "the queue was full"),)
         run.dropped = 0
         run.held = run.ended
 
     def _freeze(self, run: OpenRun) -> Taken:
         run.queued = False
         tokens = run.take_tokens()
-        self.taken += sum(len(part.items) for part in tokens)
+        self.taken += sum(map(len, tokens))
         kept = self._kept(run)
-        frames = [] if kept else run.take_frames()
+        frames = () if kept else run.take_frames()
         taken = Taken(run, tokens, frames, run.gaps, run.end, run.bytes - kept, run.ticket)
-        run.gaps, run.end, run.bytes = [], None, kept
+        run.gaps, run.end, run.bytes = (), None, kept
         return taken
 
     def _kept(self, run: OpenRun) -> int:

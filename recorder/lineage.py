@@ -15,6 +15,9 @@ from recorder.messages import BaseMessage, to_dict
 from recorder.records import Known, MessageRow, RunRows
 from recorder.stored import escape, escape_json
 
+#: What the run's row says of a reply; an application that sends the reply back sends these along.
+_OF_THE_RUN = frozenset(("id", "response_metadata", "usage_metadata"))
+
 
 @dataclass(slots=True)
 class _Conversation:
@@ -111,9 +114,9 @@ def _row(
 ) -> MessageRow:
     conversation_id = rows.start.conversation_id
     row_id = message_id(conversation_id, parent, **content_key(message)._asdict())
-    given = to_dict(message)
-    says_all = given.keys() <= {"role", "content"} and isinstance(message.content, str)
-    parts = None if says_all else escape_json(given)
+    said = {key: value for key, value in to_dict(message).items() if key not in _OF_THE_RUN}
+    says_all = len(said) == 2 and isinstance(message.content, str)
+    parts = None if says_all else escape_json(said)
     return MessageRow(
         conversation_id, row_id, parent, position, message.role, escape(message.text), parts, run_id, at
     )

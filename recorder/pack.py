@@ -75,10 +75,11 @@ def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
 
 
 def _pack_tokens(rows: RunRows, memory: Sealing, tokens: Tokens) -> None:
-    if memory.first_us is None and tokens.items:
-        memory.first_us = tokens.items[0][0]
-    for start in range(0, len(tokens.items), MAX_ROW_TOKENS):
-        items = tokens.items[start : start + MAX_ROW_TOKENS]
+    every = tokens.items()
+    if memory.first_us is None and every:
+        memory.first_us = every[0][0]
+    for start in range(0, len(every), MAX_ROW_TOKENS):
+        items = every[start : start + MAX_ROW_TOKENS]
         text = encode_deltas(items)
         # The hash runs over the stored texts joined by commas, however they were cut into rows.
         _update(memory.hash, (b"," if memory.tokens else b"") + text[1:-1])
@@ -127,6 +128,9 @@ def _frame_row(shell: _Shell, data: bytes, dictionary: str | None) -> FrameRow:
 
 
 def _update(digest: hashlib._Hash, data: bytes) -> None:
+    if len(data) <= _HASH_PIECE:
+        digest.update(data)
+        return
     view = memoryview(data)
     for start in range(0, len(view), _HASH_PIECE):
         digest.update(view[start : start + _HASH_PIECE])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from recorder.messages import BaseMessage
 
@@ -73,8 +73,7 @@ class RunEnd:
     replies: list[BaseMessage] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRow:
+class MessageRow(NamedTuple):
     """One message where it stands in its conversation."""
 
     conversation_id: str
@@ -90,27 +89,25 @@ class MessageRow:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRow:
+class SegmentRow(NamedTuple):
     """Consecutive deltas of one run."""
 
     run_id: str
     #: Number of its first token, from 0.
     seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
     #: JSON text `[[at_us, text], [at_us, text, kind, idx], ...]`.
     deltas: str
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRow:
+class FrameRow(NamedTuple):
     """Consecutive frames of one run."""
 
     run_id: str
     #: Number of its first frame, from 0, and of the first token at or after it.
     seq: int
     first_delta: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
     #: JSON texts: the frames' offsets in microseconds and their sizes in bytes.
     at_us: str
     sizes: str
@@ -120,13 +117,12 @@ class FrameRow:
     dictionary: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class GapRow:
+class GapRow(NamedTuple):
     """Tokens that are missing, and why."""
 
     run_id: str
     seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
     reason: str
 
 
@@ -187,6 +183,3 @@ class Known:
 
     positions: dict[str, int]
     newest: tuple[str, int] | None
-
-
-Row = dict[str, Any]

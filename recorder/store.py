@@ -16,7 +16,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from recorder.dialects import Failure, SQLite, masked, parse_url
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.migrate import old_message, state, upgrade
-from recorder.records import INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows, SegmentRow
+from recorder.records import (
+    INTERRUPTED,
+    STREAMING,
+    Batch,
+    FrameRow,
+    GapRow,
+    Known,
+    MessageRow,
+    Producer,
+    RunRows,
+    SegmentRow,
+)
 from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
 
 _RUN_COLUMNS = (
@@ -30,12 +41,6 @@ _SEAL_COLUMNS = (
 )  # fmt: skip
 _SEALED_COLUMNS = (*(name for name in _RUN_COLUMNS if name != "status"), *_SEAL_COLUMNS)
 _CONVERSATION_COLUMNS = ("id", "user_id", "created_at")
-_MESSAGE_COLUMNS = (
-    "conversation_id", "id", "parent_id", "position", "role", "content", "parts", "run_id", "created_at",
-)  # fmt: skip
-_SEGMENT_COLUMNS = ("run_id", "seq", "count", "deltas")
-_FRAME_COLUMNS = ("run_id", "seq", "first_delta", "count", "at_us", "sizes", "data", "dictionary")
-_GAP_COLUMNS = ("run_id", "seq", "count", "reason")
 # A literal: SQLite uses the partial index only for that.
 _IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
@@ -122,7 +127,7 @@ class SqlStore:
             if opening:
                 await insert(connection, conversations, _CONVERSATION_COLUMNS, _conversations(opening))
             if found := _messages(batch.runs):
-                await insert(connection, messages, _MESSAGE_COLUMNS, found)
+                await insert(connection, messages, MessageRow._fields, found)
             if running := [_run(rows, batch) for rows in opening if rows.seal is None]:
                 await insert(connection, runs, _RUN_COLUMNS, running)
             if sealed := [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]:
@@ -184,14 +189,12 @@ class SqlStore:
     async def _append_tokens(self, connection: AsyncConnection, batch: Sequence[RunRows]) -> None:
         insert = self._dialect.insert
         written = [row for rows in batch for row in rows.segments]
-        if written:
-            tuples = [(row.run_id, row.seq, row.count, row.deltas) for row in written]
-            if await insert(connection, segments, _SEGMENT_COLUMNS, tuples) != len(tuples):
-                await self._compare(connection, written)
-        if data := [_frame(row) for rows in batch for row in rows.frames]:
-            await insert(connection, frames, _FRAME_COLUMNS, data)
-        if missing := [(gap.run_id, gap.seq, gap.count, gap.reason) for rows in batch for gap in rows.gaps]:
-            await insert(connection, gaps, _GAP_COLUMNS, missing)
+        if written and await insert(connection, segments, SegmentRow._fields, written) != len(written):
+            await self._compare(connection, written)
+        if data := [row for rows in batch for row in rows.frames]:
+            await insert(connection, frames, FrameRow._fields, data)
+        if missing := [row for rows in batch for row in rows.gaps]:
+            await insert(connection, gaps, GapRow._fields, missing)
 
     async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
         """Some rows were there already: fine after a commit whose answer was lost, if they are the same."""
@@ -229,14 +232,8 @@ def _conversations(opening: Sequence[RunRows]) -> list[tuple[Any, ...]]:
     return [(key, start.user_id, start.started_at) for key, start in sorted(found.items())]
 
 
-def _messages(batch: Sequence[RunRows]) -> list[tuple[Any, ...]]:
-    found = [row for rows in batch for row in rows.messages]
-    found.sort(key=lambda row: (row.conversation_id, row.id))
-    return [
-        (row.conversation_id, row.id, row.parent_id, row.position, row.role, row.content, row.parts, row.run_id,
-         row.created_at)
-        for row in found
-    ]  # fmt: skip
+def _messages(batch: Sequence[RunRows]) -> list[MessageRow]:
+    return sorted((row for rows in batch for row in rows.messages), key=lambda row: row[:2])
 
 
 def _run(rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,)) -> tuple[Any, ...]:
@@ -258,7 +255,3 @@ def _sealed(rows: RunRows, batch: Batch) -> tuple[Any, ...]:
         end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
         end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,
     )  # fmt: skip
-
-
-def _frame(row: Any) -> tuple[Any, ...]:
-    return (row.run_id, row.seq, row.first_delta, row.count, row.at_us, row.sizes, row.data, row.dictionary)

@@ -12,6 +12,7 @@ import os
 import random
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,6 +21,7 @@ from recorder.config import Config
 from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
+from recorder.openrun import Taken
 from recorder.pack import pack
 from recorder.records import Batch, GapRow, Producer, RunRows
 from recorder.store import Store
@@ -93,9 +95,8 @@ class Writer:
                 return
             while True:
                 await self._rest()
-                taken = self._intake.take(self._config.max_batch_bytes)
-                if taken:
-                    await self._write(pack(taken), taken[-1].ticket)
+                if taken := self._intake.take(self._config.max_batch_bytes):
+                    await self._write(self._packed(taken), taken[-1].ticket)
                 elif self._deadline is not None:
                     return
                 await self._heartbeat()
@@ -138,9 +139,23 @@ class Writer:
         if (left := self._last_start + spacing - _seconds()) > 0:
             await self._intake.urgency(left)
 
-    async def _write(self, batch: list[RunRows], ticket: int) -> None:
+    def _packed(self, taken: Sequence[Taken]) -> list[RunRows]:
+        """The rows of what was taken. What cannot be packed is a bug of ours, and must not end the recording."""
         self._last_start = _seconds()
-        await self._commit(batch)
+        try:
+            return pack(taken)
+        except Exception:
+            lost = sum(len(tokens) for part in taken for tokens in part.tokens)
+            log.exception(
+                "A batch of %d tokens could not be packed and is left out; please report this", lost
+            )
+            self.progress.quarantined += lost
+            self._intake.release(sum(part.bytes for part in taken))
+            return []
+
+    async def _write(self, batch: list[RunRows], ticket: int) -> None:
+        if batch:
+            await self._commit(batch)
         self._settle_until(ticket)
 
     async def _commit(self, batch: list[RunRows]) -> None:

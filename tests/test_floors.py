@@ -23,7 +23,7 @@ FLOORS = {
             "errors clock waiting jsons config identity",
             "wire callbacks messages stored records redact usage tables views migrate",
             "dialects store",
-            "spool intake lineage pack writer",
+            "openrun spool intake lineage pack writer",
             "recorder history replay export upkeep",
             "models integrations chains analysis",
             "cli server testing __init__",

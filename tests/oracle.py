@@ -1,0 +1,258 @@
+"""What every story about recording is judged by, and how the stories speak to a recorder.
+
+EXACT means: each accepted token is stored once, in order, unchanged, or an explicit gap says that it is not;
+and a sealed run's count and hash match what is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recorder import migrate
+from recorder.clock import now
+from recorder.dialects import Failure
+from recorder.history import ChatHistoryCallback
+from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
+from recorder.records import COMPLETE, Batch, Known, RunEnd, RunStart
+from recorder.store import Store
+from recorder.stored import unescape
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_ALPHABET = 'abc de\n"\\\x00\ufdd0é中🎈\ud800'
+
+
+def token(seed: int, seq: int) -> str:
+    """The text of a token, the same whenever it is asked for."""
+    chance = random.Random(seed * 1_000_003 + seq)
+    return "".join(chance.choices(_ALPHABET, k=chance.randrange(12)))
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def _template() -> bytes:
+    """A database with the newest tables and nothing in it; making one takes a tenth of a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "template.db"
+        migrate.upgrade(f"sqlite:///{path}")
+        return path.read_bytes()
+
+
+def new_url(folder: Path, name: str = "history.db") -> str:
+    """The URL of a new database file that has its tables already."""
+    (folder / name).write_bytes(_template())
+    return f"sqlite:///{folder / name}"
+
+
+def sql(url: str, query: str, *parameters: object) -> list[Any]:
+    """What a query finds, as another program would see it."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        return connection.execute(query, parameters).fetchall()
+
+
+def copy_of(url: str, folder: Path) -> str:
+    """A copy of the database and its log as they are on disk right now."""
+    path = Path(url.removeprefix("sqlite:///"))
+    for file in path.parent.glob(path.name + "*"):
+        shutil.copy(file, folder / file.name)
+    return f"sqlite:///{folder / path.name}"
+
+
+# -- the verdict ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a database holds of one run."""
+
+    status: str
+    #: The text of each stored token by its number.
+    texts: dict[int, str]
+    #: (first number, count, reason) of each gap.
+    gaps: list[tuple[int, int, str]]
+    #: Of the seal; a run that was never sealed has a count of 0 and no hash.
+    token_count: int
+    sha256: str | None
+    #: The hash of what is stored.
+    found_sha256: str
+
+    @property
+    def missing(self) -> set[int]:
+        """Numbers of the tokens that gaps speak of."""
+        return {number for first, count, _ in self.gaps for number in range(first, first + count)}
+
+
+def stored(url: str, run_id: object) -> Stored:
+    """Read one run from the tables, without any of recorder's own reading."""
+    [(status, token_count, sha256)] = sql(
+        url, "SELECT status, token_count, sha256 FROM runs WHERE id = ?", str(run_id)
+    )
+    segments = sql(url, "SELECT seq, count, deltas FROM segments WHERE run_id = ? ORDER BY seq", str(run_id))
+    texts: dict[int, str] = {}
+    for seq, count, deltas in segments:
+        items = json.loads(deltas)
+        assert len(items) == count
+        for place, item in enumerate(items):
+            assert seq + place not in texts, f"token {seq + place} is stored twice"
+            texts[seq + place] = unescape(item[1])
+    gaps = sql(url, "SELECT seq, count, reason FROM gaps WHERE run_id = ? ORDER BY seq", str(run_id))
+    digest = hashlib.sha256(",".join(deltas[1:-1] for _, _, deltas in segments).encode()).hexdigest()
+    return Stored(status, texts, gaps, token_count, sha256, digest)
+
+
+def assert_exact(url: str, run_id: object, texts: Sequence[str], status: str = COMPLETE) -> Stored:
+    """All these tokens were accepted, so all are stored, or named as missing; and the seal proves it."""
+    found = stored(url, run_id)
+    expected = {number: text for number, text in enumerate(texts) if number not in found.missing}
+    assert found.texts == expected
+    assert found.missing <= set(range(len(texts)))
+    assert found.status == status
+    assert (found.token_count, found.sha256) == (len(found.texts), found.found_sha256)
+    return found
+
+
+def assert_whole(url: str, run_id: object, texts: Sequence[str], status: str = COMPLETE) -> None:
+    """EXACT, and not one token is missing."""
+    assert assert_exact(url, run_id, texts, status).gaps == []
+
+
+# -- speaking as a model does ---------------------------------------------------------------------------------
+
+
+def begin(
+    history: ChatHistoryCallback, *messages: Any, run_id: uuid.UUID | None = None, **more: Any
+) -> uuid.UUID:
+    """A run begins with these messages, "Hi" unless given; `more` goes to the callback."""
+    run_id = run_id or uuid.uuid4()
+    history.on_chat_model_start({}, [list(messages) or [HumanMessage("Hi")]], run_id=run_id, **more)
+    return run_id
+
+
+def say(history: ChatHistoryCallback, run_id: uuid.UUID, texts: Iterable[str]) -> None:
+    """The run's tokens come."""
+    for text in texts:
+        history.on_llm_new_token(text, run_id=run_id)
+
+
+def result(*texts: str, output: Mapping[str, Any] | None = None, **info: Any) -> LLMResult:
+    """The end of a run that replies with each of the texts."""
+    choices = [ChatGeneration(AIMessage(text), dict(info)) for text in texts]
+    return LLMResult(generations=[choices], llm_output=dict(output or {}))
+
+
+def finish(history: ChatHistoryCallback, run_id: uuid.UUID, *texts: str, **info: Any) -> None:
+    """The run ends well."""
+    history.on_llm_end(result(*texts, **info), run_id=run_id)
+
+
+def record(history: ChatHistoryCallback, *messages: Any, reply: str = "Hello", **more: Any) -> uuid.UUID:
+    """A whole run of one token."""
+    run_id = begin(history, *messages, **more)
+    say(history, run_id, [reply])
+    finish(history, run_id, reply)
+    return run_id
+
+
+def run_start(number: int = 0, *, conversation_id: str = "c", **fields: Any) -> RunStart:
+    """The start of a run below the callback, its id made of a number."""
+    fields = {"fresh": True, "started_at": now(), **fields}
+    return RunStart(run_id=str(uuid.UUID(int=number)), conversation_id=conversation_id, **fields)
+
+
+def run_end(status: str = COMPLETE, **fields: Any) -> RunEnd:
+    """The end of a run below the callback."""
+    return RunEnd(status, now(), **fields)
+
+
+# -- faults ---------------------------------------------------------------------------------------------------
+
+#: Called with the batch and what stores it: `await inner()` where the fault lets it be stored.
+Fault = Callable[[Batch], None]
+
+
+class FaultyStore:
+    """A store whose appends of runs fail as told: each of `before` and `after` is called once with the batch,
+    before and after it is stored, and may raise. None lets one append pass.
+    """
+
+    def __init__(
+        self, inner: Store, *, before: Iterable[Fault | None] = (), after: Iterable[Fault | None] = ()
+    ) -> None:
+        self.inner = inner
+        self.before: Iterator[Fault | None] = iter(before)
+        self.after: Iterator[Fault | None] = iter(after)
+        #: The appends of runs that were tried.
+        self.tried: list[Batch] = []
+
+    async def open(self) -> None:
+        await self.inner.open()
+
+    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
+        return await self.inner.known(asked)
+
+    async def append(self, batch: Batch) -> None:
+        if not batch.runs:
+            return await self.inner.append(batch)
+        self.tried.append(batch)
+        if (fault := next(self.before, None)) is not None:
+            fault(batch)
+        await self.inner.append(batch)
+        if (fault := next(self.after, None)) is not None:
+            fault(batch)
+        return None
+
+    async def sweep(self, dead: Any, moment: Any) -> int:
+        return await self.inner.sweep(dead, moment)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    def failure(self, error: BaseException) -> Failure:
+        return self.inner.failure(error)
+
+
+def away(_batch: Batch) -> None:
+    """The fault of a database that cannot be reached."""
+    raise ConnectionError("the database is away")
+
+
+# -- other processes ------------------------------------------------------------------------------------------
+
+
+def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A Python of its own that runs `code`, with recorder and these tests within reach."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_python(code: str, *arguments: object, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """The same, to its end; more than `timeout` seconds fail the test."""
+    process = start_python(code, *arguments)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,0 +1,581 @@
+"""The bounded queue: what is accepted has a number and is taken once; what is not is counted and leaves a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.intake import RUN_COST, TOKEN_COST, Intake
+from recorder.messages import AIMessage, HumanMessage
+from recorder.openrun import OpenRun, Taken
+from recorder.waiting import Wait
+from recorder.wire.deltas import REASONING, Delta
+from tests.oracle import run_end, run_start
+
+#: The cost of a token of ten letters.
+COST = TOKEN_COST + 10
+TEXT = "0123456789"
+ALL = 2**40
+
+
+def opened(intake: Intake, number: int = 0) -> OpenRun:
+    """A run that has begun."""
+    return intake.start(run_start(number), 0)
+
+
+def tokens_of(taken: Sequence[Taken]) -> dict[str, list[tuple[int, str]]]:
+    """The number and the text of each token that was taken, by run."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for part in taken:
+        here = found.setdefault(part.run.start.run_id, [])
+        for piece in part.tokens:
+            here += [(piece.seq + place, item[1]) for place, item in enumerate(piece.items())]
+    return found
+
+
+def only(taken: Sequence[Taken]) -> list[tuple[int, str]]:
+    """The same, of the one run that there is."""
+    return [pair for pairs in tokens_of(taken).values() for pair in pairs]
+
+
+def release(intake: Intake, taken: Sequence[Taken]) -> None:
+    """All of this is settled."""
+    intake.release(sum(part.bytes for part in taken))
+
+
+def on_loop(call: Callable[[], Any]) -> Any:
+    """Call it on a running event loop's thread."""
+
+    async def story() -> Any:
+        return call()
+
+    return asyncio.run(story())
+
+
+# -- room enough ------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_numbered_as_they_come() -> None:
+    """A number is given when a token is accepted, and goes on after a take."""
+    intake = Intake(ALL)
+    run = opened(intake)
+    assert [intake.put(run, text, 1) for text in "abc"] == [None, None, None]
+    assert only(intake.take(ALL)) == [(0, "a"), (1, "b"), (2, "c")]
+    intake.put(run, "d", 2)
+    assert only(intake.take(ALL)) == [(3, "d")]
+    assert intake.take(ALL) == []
+
+
+def test_a_frame_brings_its_deltas() -> None:
+    """Plain text is kept short, other kinds with their kind and index; a frame without deltas is kept too."""
+    intake = Intake(ALL)
+    run = opened(intake)
+    intake.put_frame(run, b"one", [Delta("a"), Delta("b", REASONING, "0.1")], 1)
+    intake.put_frame(run, b"two", [], 2)
+    intake.put_frame(run, None, [Delta("c", "text", "1")], 3)
+    [taken] = intake.take(ALL)
+    assert [piece.items() for piece in taken.tokens] == [
+        [(1, "a"), (1, "b", REASONING, "0.1"), (3, "c", "text", "1")]
+    ]
+    assert [(piece.seq, piece.data, piece.at_us) for piece in taken.frames] == [(0, [b"one", b"two"], [1, 2])]
+
+
+def test_a_text_may_be_of_a_kind_of_str() -> None:
+    """Libraries have their own; such a token is one token all the same."""
+
+    class Text(str):
+        pass
+
+    intake = Intake(ALL)
+    run = opened(intake)
+    intake.put(run, Text("put"), 1)
+    intake.put_frame(run, None, [Delta(Text("framed"))], 2)
+    [taken] = intake.take(ALL)
+    assert [item for piece in taken.tokens for item in piece.items()] == [(1, "put"), (2, "framed")]
+
+
+def test_runs_are_taken_in_the_order_they_queued() -> None:
+    """Up to the size asked for, but at least one; the rest stays."""
+    intake = Intake(ALL)
+    runs = [opened(intake, number) for number in range(3)]
+    for run in reversed(runs):
+        intake.put(run, TEXT, 0)
+    cost = RUN_COST + COST
+    first = intake.take(cost + 1)
+    assert [part.run for part in first] == runs[:2]
+    assert [part.run for part in intake.take(1)] == runs[2:]
+
+
+def test_tickets_grow_with_the_queue() -> None:
+    """What is queued later has a larger ticket, so that a flush knows what it waits for."""
+    intake = Intake(ALL)
+    run, other = opened(intake, 1), opened(intake, 2)
+    wanted = intake.hurry()
+    assert [part.ticket for part in intake.take(ALL)] == [wanted - 1, wanted]
+    intake.put(other, "x", 0)
+    intake.put(run, "x", 0)
+    intake.put(other, "x", 0)
+    assert [part.ticket for part in intake.take(ALL)] == [wanted + 1, wanted + 2]
+
+
+def test_the_end_is_taken_once() -> None:
+    """A second end is ignored, a token after it counted."""
+    intake = Intake(ALL)
+    run = opened(intake)
+    first, second = run_end("complete"), run_end("error")
+    intake.end(run, first)
+    intake.end(run, second)
+    assert intake.put(run, "late", 0) is None
+    assert intake.put_frame(run, b"late", [Delta("a"), Delta("b")], 0) is None
+    [taken] = intake.take(ALL)
+    assert (taken.end, taken.tokens, intake.dropped) == (first, (), 3)
+    intake.end(run, second)
+    assert intake.take(ALL) == []
+
+
+def test_bytes_come_back_to_zero() -> None:
+    """All that was counted is released with what was taken: runs, tokens, frames, replies, gaps."""
+    intake = Intake(20 * COST + RUN_COST, overflow="drop_newest")
+    run = opened(intake)
+    for number in range(30):
+        intake.put(run, TEXT, number)
+        intake.put_frame(run, b"frame", [Delta("é" * number)], number)
+    intake.end(run, run_end(replies=[AIMessage("Hello"), AIMessage([{"type": "text", "text": "Hi"}])]))
+    assert intake.bytes > 20 * COST
+    while taken := intake.take(1):
+        release(intake, taken)
+    assert (intake.bytes, run.bytes) == (0, 0)
+
+
+def test_messages_count_with_their_run() -> None:
+    """A history of a million letters is a million bytes in the queue."""
+    intake = Intake(ALL)
+    intake.start(run_start(messages=[HumanMessage("x" * 10**6)]), 0)
+    assert intake.bytes == RUN_COST + 10**6
+    intake.start(run_start(1, messages=[HumanMessage([{"type": "image", "data": "x" * 10**6}])]), 0)
+    assert intake.bytes >= 2 * (RUN_COST + 10**6)
+
+
+def test_a_long_text_counts_what_it_takes_in_memory() -> None:
+    """Four bytes for a letter beyond ASCII, so that the bound is one on memory."""
+    intake = Intake(ALL)
+    run = opened(intake)
+    before = intake.bytes
+    intake.put(run, "🎈" * 10_000, 0)
+    assert intake.bytes - before >= 40_000
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["a run each", "one run"])
+def test_eight_threads_put_and_one_takes(shared: bool) -> None:
+    """All is taken, each run's numbers are 0 to n - 1, and a thread's own tokens keep their order."""
+    intake, each, threads = Intake(ALL), 2_000, 8
+    runs = [opened(intake, 0 if shared else number) for number in range(1 if shared else threads)]
+    taken: list[Taken] = []
+
+    def produce(number: int) -> None:
+        run = runs[0 if shared else number]
+        for place in range(each):
+            intake.put(run, f"{number}:{place}", place)
+
+    with ThreadPoolExecutor(threads) as pool:
+        producers = [pool.submit(produce, number) for number in range(threads)]
+        while not all(producer.done() for producer in producers):
+            taken += intake.take(ALL)
+        for producer in producers:
+            producer.result()
+    taken += intake.take(ALL)
+    for pairs in tokens_of(taken).values():
+        assert [number for number, _ in pairs] == list(range(len(pairs)))
+        for thread in range(threads):
+            own = [text for _, text in pairs if text.startswith(f"{thread}:")]
+            assert own in ([], [f"{thread}:{place}" for place in range(each)])
+    assert (intake.taken, intake.waiting(), intake.dropped) == (threads * each, 0, 0)
+
+
+# -- no room ----------------------------------------------------------------------------------------------------
+
+
+def full(tokens: int = 10, **options: Any) -> tuple[Intake, OpenRun]:
+    """A queue with room for one run of so many tokens, and full of them."""
+    intake = Intake(RUN_COST + tokens * COST, **options)
+    run = opened(intake)
+    for number in range(tokens):
+        assert intake.put(run, TEXT, number) is None
+    return intake, run
+
+
+def test_off_a_loop_the_call_waits_for_room() -> None:
+    """Nothing is lost: the call goes on as soon as something was settled."""
+    intake, run = full()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(intake.put, run, "more", 10)
+        taken: list[Taken] = []
+        while not waiting.done():
+            part = intake.take(ALL)
+            release(intake, part)
+            taken += part
+        assert waiting.result() is None
+    taken += intake.take(ALL)
+    assert only(taken) == [*((number, TEXT) for number in range(10)), (10, "more")]
+    assert intake.dropped == 0
+
+
+def test_a_large_token_waits_for_as_much_room() -> None:
+    """Half of the queue is free, and the token takes nearly all of it: it waits, and is not lost."""
+    intake, run = full(100)
+    release(intake, intake.take(ALL))
+    for number in range(50):
+        intake.put(run, TEXT, number)
+    large = "x" * (80 * COST)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(intake.put, run, large, 50)
+        taken: list[Taken] = []
+        while not waiting.done():
+            part = intake.take(ALL)
+            release(intake, part)
+            taken += part
+        waiting.result()
+    taken += intake.take(ALL)
+    assert (only(taken)[-1], intake.dropped) == ((150, large), 0)
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_newest"])
+def test_a_token_larger_than_the_queue_has_room_in_an_empty_one(overflow: Any) -> None:
+    """It would wait for ever otherwise; the application holds it in memory anyway."""
+    intake, run = full(overflow=overflow)
+    release(intake, intake.take(ALL))
+    large = "x" * 10**6
+    assert intake.put(run, large, 0) is None
+    assert only(intake.take(ALL)) == [(10, large)]
+    assert intake.dropped == 0
+
+
+def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
+    """The token is accepted out of a reserve, and the wait is over when there is room again."""
+    intake, run = full(100)
+
+    async def story() -> None:
+        room = intake.put(run, "more", 0)
+        assert room is not None
+        assert not room.done
+        taken = intake.take(ALL)
+        assert only(taken)[-1] == (100, "more")
+        assert not room.done
+        release(intake, taken)
+        await room
+        assert intake.put(run, "and more", 0) is None
+
+    asyncio.run(story())
+    assert (only(intake.take(ALL)), intake.dropped) == ([(101, "and more")], 0)
+
+
+def test_all_who_find_no_room_wait_for_the_same() -> None:
+    """One release lets all of them go on."""
+    intake, run = full(100)
+    first, second = on_loop(lambda: [intake.put(run, "x", 0), intake.put_frame(run, b"y", [Delta("z")], 0)])
+    assert first is second is not None
+
+
+def test_who_ignores_the_wait_gets_a_gap() -> None:
+    """The reserve ends somewhere: then tokens are dropped, counted, and their numbers are missing."""
+    intake, run = full(100)
+    on_loop(lambda: [intake.put(run, TEXT, 0) for _ in range(100)])
+    taken = intake.take(ALL)
+    accepted = len(only(taken))
+    assert 100 < accepted < 200
+    assert intake.dropped == 200 - accepted
+    release(intake, taken)
+    intake.put(run, "after", 0)
+    [part] = intake.take(ALL)
+    assert only([part]) == [(200, "after")]
+    assert list(part.gaps) == [(accepted, 200 - accepted, "the queue was full")]
+
+
+def test_the_newest_are_dropped_when_asked_for() -> None:
+    """`drop_newest` never waits, on a loop or off it, and takes no more than the bound."""
+    intake, run = full(10, overflow="drop_newest", block_timeout=3600)
+    assert intake.put(run, TEXT, 0) is None
+    assert on_loop(lambda: intake.put(run, TEXT, 0)) is None
+    taken = intake.take(ALL)
+    assert len(only(taken)) == 10
+    release(intake, taken)
+    intake.put_frame(run, None, [Delta("a"), Delta("b")], 0)
+    [part] = intake.take(ALL)
+    assert (only([part]), list(part.gaps)) == ([(12, "a"), (13, "b")], [(10, 2, "the queue was full")])
+    assert intake.dropped == 2
+
+
+def test_patience_runs_out() -> None:
+    """After `block_timeout` the token becomes a gap, and those behind it do not wait again until there is room."""
+    intake, run = full(10, block_timeout=0.01)
+    assert [intake.put(run, TEXT, 0) for _ in range(1_000)] == [None] * 1_000
+    assert intake.dropped == 1_000
+    intake.end(run, run_end())
+    [part] = intake.take(ALL)
+    assert list(part.gaps) == [(10, 1_000, "the queue was full")]
+
+
+def test_a_gap_ends_with_the_run() -> None:
+    """The end always finds room, and says what is missing before it."""
+    intake, run = full(10, overflow="drop_newest")
+    intake.put(run, TEXT, 0)
+    intake.end(run, run_end())
+    [part] = intake.take(ALL)
+    assert part.end is not None
+    assert list(part.gaps) == [(10, 1, "the queue was full")]
+
+
+def test_a_start_waits_for_room_as_a_token_does() -> None:
+    """A run with a long history begins while the queue is full: it waits, and is recorded."""
+    intake, _ = full(100)
+    history = [HumanMessage("x" * 50 * COST)]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(intake.start, run_start(1, messages=history), 0)
+        while not waiting.done():
+            release(intake, intake.take(ALL))
+        run = waiting.result()
+    intake.put(run, "a", 0)
+    assert (only(intake.take(ALL)), intake.dropped) == ([(0, "a")], 0)
+
+
+def test_a_start_without_room_refuses_its_tokens() -> None:
+    """Where nobody may wait, a run that found no room is not recorded at all, and its tokens are counted."""
+    intake, _ = full(10, overflow="drop_newest")
+    history = [HumanMessage("x" * 10**6)]
+    run = intake.start(run_start(1, messages=history), 0)
+    intake.put(run, "a", 0)
+    intake.put_frame(run, b"f", [Delta("b"), Delta("c")], 0)
+    intake.end(run, run_end())
+    assert (intake.dropped, [part.run.start.run_id for part in intake.take(ALL)]) == (3, [run_start().run_id])
+
+
+# -- frames wait for company --------------------------------------------------------------------------------------
+
+
+def aging(tokens: int = 100) -> Intake:
+    """A queue that keeps frames for an hour."""
+    return Intake(RUN_COST + tokens * COST, frames_interval=3600, block_timeout=3600)
+
+
+def frames_of(taken: Sequence[Taken]) -> list[bytes]:
+    """All frames that were taken."""
+    return [frame for part in taken for piece in part.frames for frame in piece.data]
+
+
+def test_young_frames_stay_when_tokens_are_taken() -> None:
+    """Tokens are taken at once; the frames come together, with the end or a flush."""
+    intake = aging()
+    run = opened(intake)
+    for name in (b"one", b"two"):
+        intake.put_frame(run, name, [Delta("x")], 0)
+        taken = intake.take(ALL)
+        assert (len(only(taken)), frames_of(taken)) == (1, [])
+        release(intake, taken)
+    intake.hurry()
+    taken = intake.take(ALL)
+    assert (only(taken), frames_of(taken)) == ([], [b"one", b"two"])
+    release(intake, taken)
+    intake.put_frame(run, b"three", [Delta("x")], 0)
+    release(intake, intake.take(ALL))
+    intake.end(run, run_end())
+    taken = intake.take(ALL)
+    assert frames_of(taken) == [b"three"]
+    release(intake, taken)
+    assert intake.bytes == 0
+
+
+def test_frames_come_of_age() -> None:
+    """The writer can ask when, and then finds them."""
+    intake = Intake(ALL, frames_interval=1e-6)
+    run = opened(intake)
+    intake.put_frame(run, b"old", [], -10)
+    assert frames_of(intake.take(ALL)) == [b"old"]
+    assert intake.due() == float("inf")
+
+
+def test_young_frames_give_way_when_room_is_wanted() -> None:
+    """They fill the queue, and nothing else could be taken: they are, and nobody waits for them to age."""
+    intake = aging(100)
+    bodies = [b"%d" % number * 100 for number in range(9)]
+    for number, body in enumerate(bodies):
+        run = opened(intake, number)
+        intake.put_frame(run, body * 10, [], 0)
+        release(intake, intake.take(ALL))
+    room = on_loop(lambda: intake.put(run, "x" * (80 * COST), 0))
+    assert room is not None
+    taken = intake.take(ALL)
+    assert sorted(frames_of(taken)) == [body * 10 for body in bodies]
+    release(intake, taken)
+    assert room.done
+
+
+# -- the end of it --------------------------------------------------------------------------------------------------
+
+
+def test_after_close_nothing_is_taken() -> None:
+    """Tokens are counted, new runs refused, and the application goes on."""
+    intake = Intake(ALL)
+    run = opened(intake)
+    intake.put(run, "a", 0)
+    intake.close()
+    assert intake.put(run, "b", 0) is None
+    assert intake.put_frame(run, b"", [Delta("c")], 0) is None
+    assert intake.put(opened(intake, 1), "d", 0) is None
+    assert (only(intake.take(ALL)), intake.dropped) == ([(0, "a")], 3)
+
+
+def test_tokens_of_no_run_are_counted() -> None:
+    """The callback says how many."""
+    intake = Intake(ALL)
+    intake.refuse(3)
+    assert intake.dropped == 3
+
+
+def test_who_waits_for_room_goes_on_when_the_writer_ends() -> None:
+    """Its token is counted as dropped."""
+    intake, run = full(10, block_timeout=3600)
+    room = on_loop(lambda: intake.put(run, "in the reserve", 0))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(intake.put, run, "x" * 10**4, 0)
+        intake.unbind()
+        assert waiting.result(10) is None
+    assert room.done
+    assert intake.dropped == 1
+
+
+# -- the writer's sleep -------------------------------------------------------------------------------------------------
+
+
+def writer(
+    intake: Intake, story: Callable[[], Coroutine[Any, Any, None]], wake_bytes: int = ALL
+) -> threading.Thread:
+    """Run a story on a loop of another thread, bound to the intake; returns when it is bound."""
+    bound: Wait[None] = Wait()
+
+    async def whole() -> None:
+        intake.bind(wake_bytes)
+        bound.set(None)
+        await story()
+
+    thread = threading.Thread(target=asyncio.run, args=(whole(),))
+    thread.start()
+    bound.wait(10)
+    return thread
+
+
+def test_work_returns_when_something_comes() -> None:
+    """From another thread, a thousand times, and no wake-up is lost."""
+    intake = Intake(ALL)
+    run = opened(intake)
+    taken: list[Taken] = []
+
+    async def story() -> None:
+        while len(only(taken)) < 1_000:
+            await intake.work()
+            taken.extend(intake.take(ALL))
+
+    thread = writer(intake, story)
+    for number in range(1_000):
+        intake.put(run, str(number), 0)
+    thread.join(10)
+    assert [text for _, text in only(taken)] == [str(number) for number in range(1_000)]
+
+
+@pytest.mark.parametrize("want", ["hurry", "close", "room", "much"])
+def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
+    """`urgency` would return after an hour; a flush, the end, a full queue or a large batch end it at once."""
+    intake, run = full(100)
+    taken = intake.take(ALL)
+
+    async def story() -> None:
+        await intake.urgency(3600)
+
+    thread = writer(intake, story, wake_bytes=intake.bytes + 1)
+    calls: dict[str, Callable[[], object]] = {
+        "hurry": intake.hurry,
+        "close": intake.close,
+        "room": lambda: on_loop(lambda: intake.put(run, "", 0)),
+        "much": lambda: opened(intake, 1),
+    }
+    calls[want]()
+    thread.join(10)
+    assert not thread.is_alive()
+    release(intake, taken)
+
+
+def test_a_forked_child_begins_anew() -> None:
+    """Empty, open, and with a lock that nobody holds."""
+    intake, _ = full(10)
+    intake._lock.acquire()
+    intake.reset()
+    assert (intake.bytes, intake.taken, intake.dropped, intake.waiting(), intake.closed) == (
+        0,
+        0,
+        0,
+        0,
+        False,
+    )
+    assert intake.put(opened(intake), "a", 0) is None
+
+
+# -- whatever order -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["block", "drop_newest"]))
+def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
+    """Puts, frames, takes, releases and ends in any order, on a loop so that nobody waits: EXACT."""
+    chance = random.Random(seed)
+    intake = Intake(RUN_COST * 2 + COST * 20, overflow=overflow)
+    offered: dict[str, int] = {}
+    taken: list[Taken] = []
+    unsettled: list[Taken] = []
+    runs: list[OpenRun] = []
+
+    def step() -> None:
+        what = chance.choice(("start", "put", "put", "put", "put", "frame", "take", "settle", "end"))
+        if what == "start" and len(runs) < 4:
+            runs.append(opened(intake, len(runs)))
+        elif what in ("put", "frame") and runs:
+            run = chance.choice(runs)
+            texts = [TEXT] if what == "put" else [TEXT] * chance.randrange(4)
+            if not (run.ended or run.refused):
+                offered[run.start.run_id] = offered.get(run.start.run_id, 0) + len(texts)
+            if what == "put":
+                intake.put(run, TEXT, 0)
+            else:
+                intake.put_frame(run, b"frame", [Delta(text) for text in texts], 0)
+        elif what == "take":
+            part = intake.take(chance.choice((1, 3_000, ALL)))
+            taken.extend(part)
+            unsettled.extend(part)
+        elif what == "settle":
+            release(intake, unsettled)
+            unsettled.clear()
+        elif what == "end" and runs:
+            intake.end(chance.choice(runs), run_end())
+
+    on_loop(lambda: [step() for _ in range(150)])
+    for run in runs:
+        intake.end(run, run_end())
+    unsettled += (rest := intake.take(ALL))
+    taken += rest
+    release(intake, unsettled)
+    stored = tokens_of(taken)
+    gaps: dict[str, list[int]] = {}
+    for part in taken:
+        for first, count, _ in part.gaps:
+            gaps.setdefault(part.run.start.run_id, []).extend(range(first, first + count))
+    for run_id, count in offered.items():
+        numbers = [number for number, _ in stored.get(run_id, [])]
+        assert sorted(numbers + gaps.get(run_id, [])) == list(range(count)), f"seed {seed}"
+        assert numbers == sorted(numbers)
+    assert intake.taken == sum(map(len, stored.values()))
+    assert intake.bytes == 0, f"seed {seed}"

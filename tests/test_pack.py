@@ -1,0 +1,284 @@
+"""From what was taken to rows: however a run was cut, its rows join to the same tokens, frames and hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.intake import Intake
+from recorder.openrun import OpenRun
+from recorder.pack import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
+from recorder.records import RunRows, SegmentRow
+from recorder.stored import unescape
+from recorder.testing import openai_chat_frames, song_pieces
+from recorder.wire.compress import decompress
+from recorder.wire.deltas import TOOL_ARGS, Delta
+from tests.oracle import run_end, run_start, token
+
+ALL = 2**40
+#: Any text, half surrogate pairs too.
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+
+
+def joined(rows: Iterable[SegmentRow]) -> str:
+    """The stored deltas in order, as the hash sees them."""
+    return ",".join(row.deltas[1:-1] for row in rows)
+
+
+def texts(rows: Iterable[SegmentRow]) -> list[str]:
+    """The tokens as they were."""
+    return [unescape(item[1]) for row in rows for item in json.loads(row.deltas)]
+
+
+def one(intake: Intake) -> RunRows:
+    """The rows of the one run that has something to write."""
+    [rows] = pack(intake.take(ALL))
+    return rows
+
+
+def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]:
+    """A run that is taken after each of the parts: all its segments, and the last rows, which hold the seal."""
+    intake = Intake(ALL)
+    run = intake.start(run_start(), 0)
+    segments: list[SegmentRow] = []
+    for part in parts:
+        for text in part:
+            intake.put(run, text, 5)
+        segments += [row for rows in pack(intake.take(ALL)) for row in rows.segments]
+    intake.end(run, run_end())
+    last = one(intake)
+    return segments + last.segments, last
+
+
+def cut(whole: Sequence[str], seed: int) -> list[Sequence[str]]:
+    """The tokens in parts of any size."""
+    places = sorted(random.Random(seed).choices(range(len(whole) + 1), k=5))
+    return [whole[start:end] for start, end in zip([0, *places], [*places, len(whole)], strict=True)]
+
+
+# -- tokens -------------------------------------------------------------------------------------------------------
+
+
+def test_rows_say_what_was_taken() -> None:
+    """A row has its number, its count and compact JSON; kind and index only where they are not the usual ones."""
+    intake = Intake(ALL)
+    run = intake.start(run_start(7), 0)
+    intake.put(run, "Hel", 10)
+    intake.put_frame(run, None, [Delta("lo"), Delta('{"a":1}', TOOL_ARGS, "0.1")], 20)
+    rows = one(intake)
+    assert rows.segments == [
+        SegmentRow(run.start.run_id, 0, 3, r'[[10,"Hel"],[20,"lo"],[20,"{\"a\":1}","tool_args","0.1"]]')
+    ]
+    assert (rows.tokens, rows.opens, rows.seal, rows.frames, rows.gaps) == (3, True, None, [], [])
+    assert rows.bytes == intake.bytes
+
+
+def test_a_long_run_is_cut_into_short_rows() -> None:
+    """100,000 tokens in one take: rows that follow each other, none longer than a reader pages by."""
+    whole = [str(number) for number in range(100_000)]
+    segments, last = recorded([whole])
+    assert max(row.count for row in segments) <= MAX_ROW_TOKENS
+    assert [row.seq for row in segments] == list(range(0, 100_000, MAX_ROW_TOKENS))
+    assert texts(segments) == whole
+    assert last.seal is not None
+    assert last.seal.token_count == 100_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_hash_does_not_know_how_a_run_was_cut(seed: int) -> None:
+    """100,000 tokens, taken all at once and in parts of any size, have one hash: that of the rows joined."""
+    whole = [token(1, number) for number in range(5_000)] * 20
+    at_once, first = recorded([whole])
+    in_parts, second = recorded(cut(whole, seed))
+    assert joined(at_once) == joined(in_parts)
+    assert first.seal is not None
+    assert second.seal is not None
+    expected = hashlib.sha256(joined(at_once).encode()).hexdigest()
+    assert (first.seal.sha256, second.seal.sha256) == (expected, expected), f"seed {seed}"
+
+
+def test_a_run_without_tokens_has_a_hash_too() -> None:
+    """That of nothing."""
+    _, rows = recorded([])
+    assert rows.seal is not None
+    assert (rows.seal.token_count, rows.seal.sha256) == (0, hashlib.sha256().hexdigest())
+
+
+@given(st.lists(ANY_TEXT))
+def test_every_text_comes_back_equal(whole: list[str]) -> None:
+    """NUL, half surrogate pairs, the escape itself: stored as UTF-8 that every database takes."""
+    [segments] = [recorded([whole])[0]]
+    assert texts(segments) == whole
+    for row in segments:
+        row.deltas.encode()
+        assert "\\u0000" not in row.deltas.replace("\\\\", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x00",
+        "\ud83c",
+        "\udf88",
+        "\ud83c\udf88",
+        "\ufdd0",
+        "\ufdd00000",
+        "\\u0000",
+        "\\\\u0000",
+        "\u2028",
+        "🎈",
+        "",
+    ],
+    ids=ascii,
+)
+def test_a_troublesome_text_leaves_its_neighbours_alone(text: str) -> None:
+    """The row of ordinary tokens around it reads as always."""
+    [row] = recorded([["before", text, "after"]])[0]
+    assert texts([row]) == ["before", text, "after"]
+    assert row.deltas.startswith('[[5,"before"],[5,"')
+    assert row.deltas.endswith('],[5,"after"]]')
+
+
+def test_a_token_of_a_megabyte() -> None:
+    """However long, it is one token."""
+    long = "é\x00" * 2**19
+    [row] = recorded([[long]])[0]
+    assert (row.count, texts([row])) == (1, [long])
+
+
+def test_escaping_keeps_kind_and_index() -> None:
+    """A tool's argument with a NUL in it."""
+    assert encode_deltas([(1, "\x00", TOOL_ARGS, "0.2")]).decode() == '[[1,"\ufdd00000","tool_args","0.2"]]'
+
+
+# -- frames -------------------------------------------------------------------------------------------------------
+
+
+def test_frames_join_to_the_body() -> None:
+    """Byte for byte, in any batching, compressed with the dictionary of their wire format."""
+    body = openai_chat_frames([song_pieces(3_000)])
+    intake = Intake(ALL)
+    run = intake.start(run_start(wire="openai.chat"), 0)
+    found = []
+    for number, frame in enumerate(body):
+        intake.put_frame(run, frame, [Delta("x")], number)
+        if number % 700 == 0:
+            found += one(intake).frames
+    intake.end(run, run_end())
+    last = one(intake)
+    found += last.frames
+    assert b"".join(decompress(row.data, row.dictionary) for row in found) == b"".join(body)
+    assert {row.dictionary for row in found} == {"openai.chat.1"}
+    sizes = [size for row in found for size in json.loads(row.sizes)]
+    assert sizes == [len(frame) for frame in body]
+    assert [at for row in found for at in json.loads(row.at_us)] == list(range(len(body)))
+    assert last.seal is not None
+    assert last.seal.frames_sha256 == hashlib.sha256(b"".join(body)).hexdigest()
+
+
+def test_frames_are_cut_into_short_rows() -> None:
+    """And numbered; a row's `first_delta` is never beyond its first token, so that seeking finds it."""
+    intake = Intake(ALL)
+    run = intake.start(run_start(), 0)
+    total = 2 * MAX_ROW_FRAMES + 1
+    for number in range(total):
+        intake.put_frame(run, b"%d" % number, [Delta("a"), Delta("b")], number)
+    found = one(intake).frames
+    assert [(row.seq, row.count) for row in found] == [
+        (0, MAX_ROW_FRAMES), (MAX_ROW_FRAMES, MAX_ROW_FRAMES), (2 * MAX_ROW_FRAMES, 1)
+    ]  # fmt: skip
+    assert all(row.first_delta <= 2 * row.seq for row in found)
+    intake.put_frame(run, b"later", [Delta("c")], total)
+    assert [(row.seq, row.first_delta) for row in one(intake).frames] == [(total, 2 * total)]
+
+
+def test_a_frame_of_an_unknown_wire_needs_no_dictionary() -> None:
+    """It is compressed by itself."""
+    intake = Intake(ALL)
+    run = intake.start(run_start(wire="someone.else"), 0)
+    intake.put_frame(run, b"x" * 1_000, [], 0)
+    [row] = one(intake).frames
+    assert (row.dictionary, decompress(row.data, None)) == (None, b"x" * 1_000)
+
+
+def test_a_run_without_frames_has_no_proof_of_them() -> None:
+    """None, where a run of one empty frame has the hash of nothing."""
+    assert (seal := recorded([["a"]])[1].seal) is not None
+    assert seal.frames_sha256 is None
+
+
+# -- a batch --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_sorted() -> None:
+    """So that two writers never lock in opposite order."""
+    intake = Intake(ALL)
+    runs = [intake.start(run_start(number), 0) for number in (3, 1, 2)]
+    for run in runs:
+        intake.put_frame(run, run.start.run_id.encode(), [Delta(run.start.run_id)], 0)
+    rows = pack(intake.take(ALL))
+    assert [row.start.run_id for row in rows] == sorted(run.start.run_id for run in runs)
+    for row in rows:
+        assert texts(row.segments) == [row.start.run_id]
+        assert [decompress(frame.data, frame.dictionary) for frame in row.frames] == [
+            row.start.run_id.encode()
+        ]
+
+
+def test_a_run_opens_once_and_is_sealed_once() -> None:
+    """Its own row comes with its first batch, the seal with its last."""
+    intake = Intake(ALL)
+    run = intake.start(run_start(), 0)
+    first = one(intake)
+    intake.put(run, "a", 0)
+    second = one(intake)
+    intake.end(run, run_end())
+    third = one(intake)
+    assert [(rows.opens, rows.seal is not None) for rows in (first, second, third)] == [
+        (True, False), (False, False), (False, True)
+    ]  # fmt: skip
+
+
+def test_the_first_token_has_a_moment() -> None:
+    """Its offset after the start, whichever batch it came in; none where no token came."""
+    start = datetime(2026, 11, 21, tzinfo=UTC)
+    ends = []
+    for offsets in ([], [1_500_000, 2_000_000]):
+        intake = Intake(ALL)
+        run = intake.start(run_start(started_at=start), 0)
+        for offset in offsets:
+            intake.put(run, "a", offset)
+            pack(intake.take(ALL))
+        intake.end(run, run_end())
+        ends.append(one(intake).seal)
+    assert [seal and seal.end.first_token_at for seal in ends] == [None, start + timedelta(seconds=1.5)]
+
+
+def test_gaps_become_rows_beside_what_is_stored() -> None:
+    """Numbers go on behind the hole; count and hash are those of what is stored."""
+    intake = Intake(10_000, overflow="drop_newest")
+    run: OpenRun = intake.start(run_start(), 0)
+    for number in range(100):
+        intake.put(run, str(number), 0)
+    rows = [one(intake)]
+    intake.release(rows[0].bytes)
+    intake.put(run, "100", 0)
+    intake.end(run, run_end())
+    rows.append(one(intake))
+    [gap] = rows[1].gaps
+    kept = rows[0].tokens
+    assert (gap.seq, gap.count, gap.reason) == (kept, 100 - kept, "the queue was full")
+    segments = [segment for row in rows for segment in row.segments]
+    assert [(segment.seq, segment.count) for segment in segments] == [(0, kept), (100, 1)]
+    assert (seal := rows[1].seal) is not None
+    assert (seal.token_count, seal.sha256) == (
+        kept + 1,
+        hashlib.sha256(joined(segments).encode()).hexdigest(),
+    )
