@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 import time
+import traceback
 
 from benchmarks.harness import Settings, machine, tell
 from benchmarks.table import printed
@@ -23,13 +25,25 @@ def main() -> None:
     began = time.monotonic()
     print(f"Measured on {machine()}.")
     print(f"Best of {settings.rounds} runs by turns, each in its own process; seed {settings.seed}.\n")
-    for name in options.sections or SECTIONS:
-        section = importlib.import_module(f"benchmarks.{name}")
-        tell(f"{section.TITLE} ...")
-        neighbours = Neighbours()
-        print(printed(section.TITLE, section.rows(settings)))
-        print(f"Other processes took {neighbours.share():.0%} of the machine meanwhile.\n", flush=True)
+    failed = [name for name in options.sections or SECTIONS if not _section(name, settings)]
     tell(f"{time.monotonic() - began:.0f} s in all")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _section(name: str, settings: Settings) -> bool:
+    """Measure and print one; a failure is told and does not take the other sections' figures away."""
+    section = importlib.import_module(f"benchmarks.{name}")
+    tell(f"{section.TITLE} ...")
+    neighbours = Neighbours()
+    try:
+        rows = section.rows(settings)
+    except Exception:
+        tell(traceback.format_exc())
+        return False
+    print(printed(section.TITLE, rows))
+    print(f"Other processes took {neighbours.share():.0%} of the machine meanwhile.\n", flush=True)
+    return True
 
 
 def _options() -> argparse.Namespace:

@@ -23,7 +23,7 @@ CASES = {
 
 def rows(settings: Settings) -> list[Row]:
     """One for each import."""
-    found = measured(settings.size(7, 3))
+    found = measured(settings.size(5, 2))
     openai = best(found["import openai"], "cpu")
     lines = []
     for name, runs in found.items():

@@ -27,11 +27,12 @@ def database(folder: str) -> str:
     return str(Path(folder) / "chat_history.db")
 
 
-def openai_model(url: str, callbacks: Any = None) -> Any:
+def openai_model(url: str, callbacks: Any = None, **options: Any) -> Any:
     """Our chat model."""
     from recorder.models import ChatOpenAI
 
-    return ChatOpenAI(model="gpt-4o-mini", base_url=url, api_key="any", max_retries=0, callbacks=callbacks)
+    settings = {"base_url": url, "api_key": "any", "max_retries": 0, **options}
+    return ChatOpenAI(model="gpt-4o-mini", callbacks=callbacks, **settings)
 
 
 async def model_stream(model: Any) -> AsyncIterator[str]:

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import uuid4
 
 from benchmarks import ours, peers
 from benchmarks.harness import Measured, Settings, Side, best, compare, provider, values
@@ -20,7 +19,7 @@ STAGES = {
     "http": "the bytes out of the socket, through the HTTP client and the SDK",
     "split": "bytes into frames",
     "decode": "+ frames into deltas (JSON, the reply's accumulator)",
-    "chunk": "+ chunks for the application",
+    "chunk": "+ chunks for the application, from a response in memory",
     "callback": "+ a handler's on_llm_new_token that does nothing",
     "tokens": "+ ChatHistoryCallback, capture='tokens', without the writer's thread",
     "wire": "+ ChatHistoryCallback, capture='wire', without the writer's thread",
@@ -93,30 +92,16 @@ def _timed(work: Callable[[], None]) -> float:
 
 
 def _call(pieces: Sequence[bytes], handlers: list[Any]) -> None:
-    """One run of our model, fed by hand."""
-    from recorder.messages import HumanMessage
-    from recorder.models.call import Call, Request
-    from recorder.wire.openai_chat import OpenAIChat
+    """One stream of our model, its bytes already in memory."""
+    import httpx2
 
-    request = Request(
-        input="Sing.",
-        messages=[HumanMessage("Sing.")],
-        body={},
-        stream=True,
-        handlers=handlers,
-        name="ChatOpenAI",
-        tags=[],
-        metadata={},
-        invocation_params={},
-        input_hash="",
-        run_id=uuid4(),
-    )
-    call = Call(request, OpenAIChat())
-    call.start({})
-    for piece in pieces:
-        for _ in call.feed(piece):
-            call.pending = None
-    call.finish()
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=iter(pieces))
+
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as client:
+        model = ours.openai_model("http://memory/v1", handlers, http_client=client)
+        for _ in model.stream("Sing."):
+            pass
 
 
 def _recorded(folder: str, capture: str, pieces: Sequence[bytes]) -> Measured:

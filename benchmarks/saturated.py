@@ -14,7 +14,7 @@ TARGET_MS = 1500
 
 def rows(settings: Settings) -> list[Row]:
     """How long a token waits for its COMMIT."""
-    tokens = settings.size(PACE * 8, PACE * 4)
+    tokens = settings.size(PACE * 8, PACE * 3)
     with provider("--tokens", str(tokens), "--tokens-per-second", str(PACE)) as url:
         load = {"url": url, "tokens": tokens, "streams": STREAMS, "work_us": WORK_US, "capture": "wire"}
         side = Side("benchmarks.paced:recorded", load, folder=True)

@@ -32,7 +32,7 @@ CASES = {
 
 def rows(settings: Settings) -> list[Row]:
     """Growth of the process's memory for each kind of producer."""
-    seconds = settings.size(8, 3)
+    seconds = settings.size(6, 2)
     load = {"seconds": seconds, "seed": settings.seed}
     sides = {
         "awaiting": Side("benchmarks.stalled:awaiting", {**load, "frames": False}, folder=True),
@@ -117,8 +117,11 @@ def threads(folder: str, seconds: float, seed: int) -> Measured:
 
 
 def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
-    """Lock the database, let the producers go, and watch the memory; then unlock and count."""
-    history = ours.open_history(folder, max_queue_bytes=BOUND)
+    """Lock the database, let the producers go, and watch the memory; then unlock and count.
+
+    A call without a loop waits for half of the time, and drops for the rest of it.
+    """
+    history = ours.open_history(folder, max_queue_bytes=BOUND, block_timeout=seconds / 2)
     said, ids = words(seed, 1000), [uuid4() for _ in range(PRODUCERS)]
     for run_id in ids:
         ours.start(history, run_id)

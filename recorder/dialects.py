@@ -30,6 +30,8 @@ Failure = Literal["transient", "poison", "fatal"]
 MAX_ROWS_A_STATEMENT = 500
 _BUSY_TIMEOUT_MS = 5_000
 _TRANSIENT = ("locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed")
+#: Python's errors that come of what is to be stored, and would come again however often it is tried.
+_OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _FATAL = ("not a database", "malformed", "readonly", "unable to open", "no such", "has no column")
 
 
@@ -47,7 +49,7 @@ def parse_url(url: str | os.PathLike[str]) -> URL:
             f"Database URLs of scheme {parsed.drivername!r} are not supported by this version; "
             "use 'sqlite:///chat_history.db'"
         )
-    if not parsed.database or parsed.database == ":memory:":
+    if not parsed.database or ":memory:" in parsed.database or parsed.query.get("mode") == "memory":
         raise ConfigError(
             f"{text!r} is an in-memory SQLite database, which dies with its connection; "
             "name a file ('sqlite:///chat_history.db'), or pass store=recorder.testing.MemoryStore() in tests"
@@ -136,7 +138,7 @@ class SQLite:
             return "fatal"
         if isinstance(cause, sqlite3.OperationalError) or any(word in text for word in _TRANSIENT):
             return "transient"
-        if isinstance(cause, (sqlite3.Error, ValueError, OverflowError, TypeError)):
+        if isinstance(cause, (sqlite3.Error, *_OF_THE_ROWS)):
             return "poison"
         return "transient"
 

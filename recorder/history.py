@@ -202,14 +202,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
             started_at=now() - timedelta(microseconds=monotonic_us() - started_us),
             operation=operation,
             parent_run_id=str(parent_run_id) if parent_run_id else None,
-            provider_name=metadata.get("ls_provider"),
-            request_model=metadata.get("ls_model_name") or parameters.get("model"),
-            wire=given.get("wire"),
+            provider_name=_word(metadata.get("ls_provider")),
+            request_model=_word(metadata.get("ls_model_name") or parameters.get("model")),
+            wire=_word(given.get("wire")),
             request=escape_json(parameters) if parameters else None,
-            input_hash=given.get("input_hash"),
+            input_hash=_word(given.get("input_hash")),
             tags=escape_json(list(tags)) if tags else None,
             metadata=escape_json(metadata) if metadata else None,
-            user_id=escape(str(user_id)) if user_id is not None else None,
+            user_id=_word(user_id),
             messages=history,
         )
         return self.recorder.start(run_id.int, start, started_us)
@@ -279,9 +279,9 @@ def _end_of(response: LLMResult) -> RunEnd:
     return RunEnd(
         status=COMPLETE,
         ended_at=now(),
-        finish_reason=said.get("finish_reason") or said.get("stop_reason"),
-        response_id=said.get("id") or output.get("id"),
-        response_model=said.get("model_name") or said.get("model") or output.get("model_name"),
+        finish_reason=_word(said.get("finish_reason") or said.get("stop_reason")),
+        response_id=_word(said.get("id") or output.get("id")),
+        response_model=_word(said.get("model_name") or said.get("model") or output.get("model_name")),
         input_tokens=usage and usage.get("input_tokens"),
         output_tokens=usage and usage.get("output_tokens"),
         total_tokens=usage and usage.get("total_tokens"),
@@ -289,6 +289,11 @@ def _end_of(response: LLMResult) -> RunEnd:
         usage_source="provider" if raw else "none",
         replies=[from_any(reply) for reply in replies if _says_something(reply)],
     )
+
+
+def _word(said: Any) -> str | None:
+    """What is said of a run as text that every database takes; providers say more than they document."""
+    return None if said is None else escape(str(said))
 
 
 def _name_of(kind: type) -> str:

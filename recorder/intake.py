@@ -194,10 +194,11 @@ class Intake:
             self._limit = -1
         return self.hurry()
 
-    def waiting(self) -> int:
-        """Tokens that are accepted and not yet taken."""
+    def counts(self) -> tuple[int, int, int, int | None]:
+        """Tokens accepted and not yet taken, taken, dropped; and `oldest_us`: all of one moment."""
         with self._lock:
-            return sum(len(part) for run in self._ready for part in (run.tokens, *run.cut_tokens))
+            waiting = sum(len(part) for run in self._ready for part in (run.tokens, *run.cut_tokens))
+            return waiting, self.taken, self.dropped, self.oldest_us
 
     def due(self) -> float:
         """Seconds until frames come of age; infinite when none are waiting for it."""
@@ -397,4 +398,7 @@ def _size(content: object) -> int:
     """Bytes of a message's content in memory, roughly."""
     if isinstance(content, str):
         return len(content) if content.isascii() else 4 * len(content)
-    return len(str(content))
+    try:
+        return len(str(content))
+    except RecursionError:  # nested beyond reason; the writer will say that it cannot be stored
+        return RUN_COST

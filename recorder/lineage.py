@@ -32,7 +32,7 @@ def asked(batch: Sequence[RunRows]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for rows in batch:
         start = rows.start
-        if rows.opens and start.messages and not start.fresh and start.prompt_message_id is None:
+        if rows.opens and start.messages and not start.fresh:
             ids = path_ids(start.conversation_id, start.messages)
             wanted.setdefault(start.conversation_id, []).extend(ids)
     return wanted
@@ -44,6 +44,8 @@ def thread(batch: Sequence[RunRows], known: Mapping[str, Known]) -> None:
         conversation_id: _Conversation(dict(found.positions), found.newest)
         for conversation_id, found in known.items()
     }
+    for rows in batch:
+        rows.messages = []  # of an attempt that failed half-way
     for _, is_end, rows in sorted(_events(batch), key=lambda event: event[:2]):
         conversation = conversations.setdefault(rows.start.conversation_id, _Conversation())
         if is_end:

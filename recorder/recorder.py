@@ -91,7 +91,7 @@ class Recorder:
     def start(self, key: int, start: RunStart, started_us: int | None = None) -> OpenRun:
         """Begin a run. `started_us` is the monotonic zero of its offsets, now unless given."""
         if self._forked:
-            self._begin()
+            self._begin_after_fork()
         run = self.intake.start(start, monotonic_us() if started_us is None else started_us)
         self.runs[key] = run
         return run
@@ -119,6 +119,8 @@ class Recorder:
             self._closing = Wait()
         for key in list(self.runs):
             self.end(key, RunEnd(INTERRUPTED, now()))
+        if self._forked:  # nothing was recorded in this process, and no thread runs
+            self._closing.set(self.stats())
         self._writer.close(self.config.close_timeout if timeout is None else timeout)
         return self._closing
 
@@ -129,16 +131,17 @@ class Recorder:
 
     def stats(self) -> Stats:
         """Where the tokens are right now."""
-        intake, progress = self.intake, self._writer.progress
-        waiting, taken, oldest = intake.waiting(), intake.taken, intake.oldest_us
-        settled = progress.committed + progress.quarantined + progress.lost
+        progress = self._writer.progress
+        # Before the queue is looked at: what is settled was taken, so that no token is in two places.
+        committed, quarantined, lost = progress.committed, progress.quarantined, progress.lost
+        waiting, taken, dropped, oldest = self.intake.counts()
         return Stats(
-            accepted=waiting + taken + intake.dropped,
-            queued=waiting + max(0, taken - settled),
-            queued_bytes=intake.bytes,
-            committed=progress.committed,
-            dropped=intake.dropped + progress.lost,
-            quarantined=progress.quarantined,
+            accepted=waiting + taken + dropped,
+            queued=waiting + taken - committed - quarantined - lost,
+            queued_bytes=self.intake.bytes,
+            committed=committed,
+            dropped=dropped + lost,
+            quarantined=quarantined,
             commits=progress.commits,
             open_runs=len(self.runs),
             lag=(monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0,
@@ -157,6 +160,11 @@ class Recorder:
         self._writer = Writer(self.intake, self._store, config)
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
+
+    def _begin_after_fork(self) -> None:
+        with self._lock:
+            if self._forked:
+                self._begin()
 
     def _record(self) -> None:
         try:
@@ -185,6 +193,7 @@ class Recorder:
         self._lock = threading.Lock()
         if isinstance(self._store, SqlStore):
             self._store = SqlStore(self.url, sync=self.config.sync)
+        self._writer = Writer(self.intake, self._store, self.config)
         self._forked = True
 
 

@@ -46,6 +46,10 @@ _IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
 
 
+#: Ids a query: SQLite takes 32,766 parameters in a statement.
+_MAX_IDS = 10_000
+
+
 class Conflict(StoreError):
     """A row is stored already with another content; nothing of the batch was stored."""
 
@@ -167,7 +171,11 @@ class SqlStore:
         """Whether an error is transient, poison or fatal."""
         if isinstance(error, Conflict):
             return "poison"
-        return "fatal" if isinstance(error, (SchemaError, ConfigError)) else self._dialect.failure(error)
+        if isinstance(error, (SchemaError, ConfigError)):
+            return "fatal"
+        # What the driver said: our own words name the path, which may read like anything.
+        said = error.__cause__ if isinstance(error, StoreError) else None
+        return self._dialect.failure(said or error)
 
     async def _connected(self) -> AsyncConnection:
         if self._connection is None or self._connection.closed or self._connection.invalidated:
@@ -177,10 +185,11 @@ class SqlStore:
 
     async def _known_in(self, connection: AsyncConnection, conversation_id: str, ids: Sequence[str]) -> Known:
         here = messages.c.conversation_id == conversation_id
-        stored = select(messages.c.id, messages.c.position).where(
-            here, messages.c.id.in_(list(dict.fromkeys(ids)))
-        )
-        positions = {row.id: row.position for row in await connection.execute(stored)}
+        stored, wanted = select(messages.c.id, messages.c.position).where(here), list(dict.fromkeys(ids))
+        positions: dict[str, int] = {}
+        for start in range(0, len(wanted), _MAX_IDS):
+            part = stored.where(messages.c.id.in_(wanted[start : start + _MAX_IDS]))
+            positions |= {row.id: row.position for row in await connection.execute(part)}
         order = messages.c.created_at.desc(), messages.c.position.desc()
         newest = select(messages.c.id, messages.c.position).where(here).order_by(*order).limit(1)
         found = (await connection.execute(newest)).first()
@@ -219,6 +228,8 @@ class SqlStore:
 def _remedy(error: DBAPIError) -> str:
     if "not a database" in str(error.orig):
         return "; it is no SQLite database, so name another file or move it away"
+    if "locked" in str(error.orig):
+        return "; another program is writing to it for long, so wait for that or end it"
     return "; check the path and its permissions"
 
 

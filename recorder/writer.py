@@ -11,13 +11,16 @@ import logging
 import os
 import random
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
+from recorder.errors import StoreError
 from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
@@ -25,6 +28,7 @@ from recorder.openrun import Taken
 from recorder.pack import pack
 from recorder.records import Batch, GapRow, Producer, RunRows
 from recorder.store import Store
+from recorder.stored import escape
 from recorder.waiting import Wait
 
 log = logging.getLogger("recorder")
@@ -34,6 +38,8 @@ MIN_RETRY = 0.05
 MAX_RETRY = 5.0
 #: A fresh failure is told at once, one that goes on every so many seconds.
 _TELL_EVERY = 30.0
+#: The longest pause between attempts while closing.
+_LAST_RETRY = 0.2
 
 
 @dataclass(slots=True)
@@ -62,10 +68,12 @@ class Writer:
         self._lock = threading.Lock()
         self._flushes: list[tuple[int, Wait[None]]] = []
         self._settled = 0
-        self._last_start = 0.0
+        self._last_start = -inf
         self._beat_at = 0.0
         self._told_at = -_TELL_EVERY
         self._deadline: float | None = None
+        #: What a flush raises once tokens were lost, which happens only at the end.
+        self._loss: StoreError | None = None
         self._producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now())
         self.progress = Progress()
         #: Over when the database was opened, or could not be.
@@ -95,13 +103,16 @@ class Writer:
                 return
             while True:
                 await self._rest()
+                closed = self._intake.closed  # looked at first: what comes before the end is taken below
                 if taken := self._intake.take(self._config.max_batch_bytes):
                     await self._write(self._packed(taken), taken[-1].ticket)
-                elif self._deadline is not None:
+                elif closed:
                     return
                 await self._heartbeat()
         finally:
-            self._settle_until(self._intake.unbind())
+            last = self._intake.unbind()
+            self._forsake()
+            self._settle_until(last)
             await self._closed_store()
 
     async def _open(self) -> bool:
@@ -167,9 +178,9 @@ class Writer:
             try:
                 await self._append(batch)
             except Exception as error:
-                self._failed(error, "storing")
                 if self._store.failure(error) == "poison":
                     return await self._divide(batch, error)
+                self._failed(error, "storing")
                 if not await self._pause(attempt):
                     return self._lose(batch)
                 attempt += 1
@@ -187,37 +198,43 @@ class Writer:
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._commit(batch[:middle])
-            await self._commit(batch[middle:])
-            return
-        rows = batch[0]
-        log.error(
-            "Run %s: %d tokens cannot be stored and are left out: %s", rows.start.run_id, rows.tokens, error
-        )
+            return await self._commit(batch[middle:])
+        rows, run_id = batch[0], batch[0].start.run_id
+        self.progress.last_error, self.progress.last_error_at = f"storing: {error}", now()
+        reason = escape(f"quarantined: {error}"[:500])
+        gaps = rows.gaps + [GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments]
+        reduced = replace(rows, segments=[], frames=[], messages=[], gaps=gaps, tokens=0, threaded=True)
+        if reduced == rows:
+            log.error("Run %s cannot be stored at all: %s", run_id, error)
+            return self._release(batch)
+        log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, error)
         self.progress.quarantined += rows.tokens
-        left = [
-            GapRow(row.run_id, row.seq, row.count, f"quarantined: {error}"[:500]) for row in rows.segments
-        ]
-        reduced = replace(rows, segments=[], frames=[], messages=[], gaps=rows.gaps + left, tokens=0)
-        try:
-            await self._append([reduced])
-        except Exception as second:
-            self._failed(second, "quarantining")
-        self._settle([reduced])
+        return await self._commit([reduced])
 
     def _settle(self, batch: list[RunRows]) -> None:
         progress = self.progress
         progress.commits += 1
         progress.committed += sum(rows.tokens for rows in batch)
-        if not progress.healthy:
-            log.warning("The database takes recordings again")
-        progress.healthy = True
+        self._went_well()
         self._release(batch)
 
     def _lose(self, batch: list[RunRows]) -> None:
-        lost = sum(rows.tokens for rows in batch)
-        self.progress.lost += lost
-        log.error("Closed with the database away: %d tokens were not stored", lost)
+        self._count_lost(sum(rows.tokens for rows in batch))
         self._release(batch)
+
+    def _forsake(self) -> None:
+        """What is in the queue when the writer ends; something only where it never opened the database."""
+        for part in self._intake.take(sys.maxsize):
+            self._count_lost(sum(map(len, part.tokens)))
+            self._intake.release(part.bytes)
+
+    def _count_lost(self, tokens: int) -> None:
+        self.progress.lost += tokens
+        self._loss = StoreError(
+            f"Closed with the database away: {self.progress.lost} tokens were not stored "
+            f"({self.progress.last_error})"
+        )
+        log.error("%s", self._loss)
 
     def _release(self, batch: list[RunRows]) -> None:
         for rows in batch:
@@ -232,7 +249,10 @@ class Writer:
             done = [wait for wanted, wait in self._flushes if wanted <= ticket]
             self._flushes = [entry for entry in self._flushes if entry[0] > ticket]
         for wait in done:
-            wait.set(None)
+            if self._loss is None:
+                wait.set(None)
+            else:
+                wait.fail(self._loss)
 
     async def _heartbeat(self) -> None:
         """Now and then say that this process lives, and sweep the runs of processes that do not."""
@@ -243,6 +263,7 @@ class Writer:
         try:
             await self._store.append(Batch(self._producer, []))
             await self._store.sweep(self._is_dead, now())
+            self._went_well()
         except Exception as error:
             self._failed(error, "the heartbeat")
 
@@ -262,13 +283,20 @@ class Writer:
             log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, error)
         progress.healthy = False
 
+    def _went_well(self) -> None:
+        if not self.progress.healthy:
+            log.warning("The database takes recordings again")
+        self.progress.healthy = True
+
     async def _pause(self, attempt: int) -> bool:
         """Wait before the next attempt, with full jitter; False when the time to close has run out."""
         longest = min(MAX_RETRY, MIN_RETRY * 2 ** min(attempt, 10))
-        pause = random.uniform(MIN_RETRY, max(longest, MIN_RETRY))
-        if self._deadline is not None and _seconds() + pause > self._deadline:
-            return False
-        await asyncio.sleep(pause)
+        over = _seconds() + random.uniform(MIN_RETRY, max(longest, MIN_RETRY))
+        while (left := over - _seconds()) > 0:
+            if self._deadline is not None:  # the time that is left is for trying
+                await asyncio.sleep(max(0.0, min(left, _LAST_RETRY, self._deadline - _seconds())))
+                return _seconds() < self._deadline
+            await asyncio.sleep(min(left, _LAST_RETRY))  # `close` may come meanwhile
         return True
 
     async def _closed_store(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.clock import monotonic_us
 from recorder.intake import RUN_COST, TOKEN_COST, Intake
 from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import OpenRun, Taken
@@ -28,7 +29,7 @@ ALL = 2**40
 
 def opened(intake: Intake, number: int = 0) -> OpenRun:
     """A run that has begun."""
-    return intake.start(run_start(number), 0)
+    return intake.start(run_start(number), monotonic_us())
 
 
 def tokens_of(taken: Sequence[Taken]) -> dict[str, list[tuple[int, str]]]:
@@ -197,7 +198,7 @@ def test_eight_threads_put_and_one_takes(shared: bool) -> None:
         for thread in range(threads):
             own = [text for _, text in pairs if text.startswith(f"{thread}:")]
             assert own in ([], [f"{thread}:{place}" for place in range(each)])
-    assert (intake.taken, intake.waiting(), intake.dropped) == (threads * each, 0, 0)
+    assert intake.counts() == (0, threads * each, 0, None)
 
 
 # -- no room ----------------------------------------------------------------------------------------------------
@@ -396,7 +397,7 @@ def test_frames_come_of_age() -> None:
     """The writer can ask when, and then finds them."""
     intake = Intake(ALL, frames_interval=1e-6)
     run = opened(intake)
-    intake.put_frame(run, b"old", [], -10)
+    intake.put_frame(run, b"old", [], -1_000_000)
     assert frames_of(intake.take(ALL)) == [b"old"]
     assert intake.due() == float("inf")
 
@@ -516,13 +517,7 @@ def test_a_forked_child_begins_anew() -> None:
     intake, _ = full(10)
     intake._lock.acquire()
     intake.reset()
-    assert (intake.bytes, intake.taken, intake.dropped, intake.waiting(), intake.closed) == (
-        0,
-        0,
-        0,
-        0,
-        False,
-    )
+    assert (intake.bytes, intake.counts(), intake.closed) == (0, (0, 0, 0, None), False)
     assert intake.put(opened(intake), "a", 0) is None
 
 

@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from contextvars import Context, copy_context
+from contextlib import aclosing
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Self
 
-from recorder.callbacks import handlers_from, settle, settle_now
+from recorder.callbacks import handlers_from
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, LLMResult, messages_from
-from recorder.models.call import Call, Request, StreamError, Translator
+from recorder.models.call import Call, Request, Translator
+from recorder.models.clients import Clients
 from recorder.models.events import Filter, end_event, start_event, stream_event
-from recorder.models.requests import SAID, TRAVEL, caught, combined, configs, input_hash, run_id_of
+from recorder.models.exchange import read, read_async, settle_async, settle_call, told, told_async, whole
+from recorder.models.requests import (
+    SAID,
+    TRAVEL,
+    all_of,
+    caught,
+    combined,
+    configs,
+    input_hash,
+    metadata_of,
+    parent_of,
+    run_id_of,
+    united,
+)
 
 
 class BaseChatModel(ABC):
@@ -34,6 +49,7 @@ class BaseChatModel(ABC):
 
     def __init__(
         self,
+        clients: Clients,
         *,
         callbacks: Any = None,
         tags: Sequence[str] | None = None,
@@ -42,6 +58,7 @@ class BaseChatModel(ABC):
         streaming: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        self._clients = clients
         self.callbacks = handlers_from(callbacks)
         self.tags = list(tags or ())
         self.metadata = dict(metadata or {})
@@ -61,16 +78,12 @@ class BaseChatModel(ABC):
         """A new translator of the provider's wire format."""
 
     @abstractmethod
-    def _open(self, body: dict[str, Any]) -> AbstractContextManager[Any]:
-        """What sends the request when it is entered; the response has `iter_bytes()`, `read()`, `http_request`."""
+    def _resource(self, client: Any) -> Any:
+        """The part of an SDK client whose `create` sends the request."""
 
     @abstractmethod
-    def _aopen(self, body: dict[str, Any]) -> AbstractAsyncContextManager[Any]:
-        """The same on an event loop."""
-
-    @abstractmethod
-    def _error(self, error: Exception, response: Any) -> Exception:
-        """An error while reading, as the provider's SDK would raise it; the same one when it is none of ours."""
+    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+        """What the SDK raises for an error that came in place of an event."""
 
     # -- LangChain's surface ------------------------------------------------------------------------------------
 
@@ -109,13 +122,18 @@ class BaseChatModel(ABC):
         each = configs(config, len(inputs))
         if not inputs:
             return []
-        work: Callable[..., Any] = caught(self.invoke) if return_exceptions else self.invoke
-        with ThreadPoolExecutor(each[0].get("max_concurrency")) as pool:
+        work = partial(caught(self.invoke) if return_exceptions else self.invoke, **options)
+        with ThreadPoolExecutor(each[0].get("max_concurrency") or None) as pool:
             futures = [
-                pool.submit(_in_context, copy_context(), work, input, its_config, options)
+                pool.submit(copy_context().run, work, input, its_config)
                 for input, its_config in zip(inputs, each, strict=True)
             ]
-            return [future.result() for future in futures]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                # Nobody will see the answers of those that have not begun.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     async def abatch(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
@@ -129,21 +147,24 @@ class BaseChatModel(ABC):
                 return await self.ainvoke(input, its_config, **options)
 
         work = [one(input, its_config) for input, its_config in zip(inputs, each, strict=True)]
-        return await asyncio.gather(*work, return_exceptions=return_exceptions)
+        return await all_of(work, return_exceptions=return_exceptions)
 
     def generate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
         """One run for each list of messages; `llm_output` has the usage of all, when streaming too."""
         calls = self._calls(messages, stop, callbacks, options)
-        return combined([self._run(call) for call in calls])
+        for call in calls:
+            self._run(call)
+        return combined([call.result() for call in calls])
 
     async def agenerate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
         """`generate` on an event loop, all lists at once."""
         calls = self._calls(messages, stop, callbacks, options)
-        return combined(await asyncio.gather(*(self._arun(call) for call in calls)))
+        await all_of([self._arun(call) for call in calls])
+        return combined([call.result() for call in calls])
 
     async def astream_events(
         self, input: Any, config: Mapping[str, Any] | None = None, *, version: str = "v2",
@@ -160,17 +181,14 @@ class BaseChatModel(ABC):
         ).wants(call.request)  # fmt: skip
         if wanted:
             yield start_event(call.request)
-        whole: AIMessageChunk | None = None
-        chunks = self._achunks(call)
-        try:
+        said: list[AIMessageChunk] = []
+        async with aclosing(self._achunks(call)) as chunks:
             async for chunk in chunks:
-                whole = chunk if whole is None else whole + chunk
+                said.append(chunk)
                 if wanted:
                     yield stream_event(call.request, chunk)
-        finally:
-            await chunks.aclose()  # type: ignore[attr-defined]
         if wanted:
-            yield end_event(call.request, whole)
+            yield end_event(call.request, said[0] + said[1:])
 
     def __call__(
         self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, **options: Any
@@ -188,97 +206,49 @@ class BaseChatModel(ABC):
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 
     def _chunks(self, call: Call) -> Iterator[AIMessageChunk]:
-        opening = self._open(call.request.body)
-        try:
-            call.start(self._serialized())
-            _settle_now(call)
-            with opening as response:
-                try:
-                    for data in response.iter_bytes():
-                        for chunk in call.feed(data):
-                            if call.pending:
-                                _settle_now(call)
-                            yield chunk
-                        if call.reply.terminated:
-                            break
-                    yield from call.rest()
-                except Exception as error:
-                    raise self._error(error, response) from _cause(error)
-        except BaseException as error:
-            call.fail(error)
-            _settle_now(call)
-            raise
-        call.finish()
-        _settle_now(call)
+        create = self._resource(self._clients.here()).with_streaming_response.create
+        with told(call), create(**call.request.body) as response:
+            call.http_request = response.http_request
+            for data in read(response, call.reply, self._clients.sdk):
+                for chunk in call.feed(data):
+                    if call.pending:
+                        settle_call(call)
+                    yield chunk
+                settle_call(call)
+            yield from call.rest()
 
-    async def _achunks(self, call: Call) -> AsyncIterator[AIMessageChunk]:
-        opening = self._aopen(call.request.body)
-        try:
-            call.start(self._serialized())
-            await _settle(call)
-            async with opening as response:
-                try:
-                    async for data in response.iter_bytes():
-                        for chunk in call.feed(data):
-                            if call.pending:
-                                await _settle(call)
-                            yield chunk
-                        if call.reply.terminated:
-                            break
-                    for chunk in call.rest():
+    async def _achunks(self, call: Call) -> AsyncGenerator[AIMessageChunk, None]:
+        create = self._resource(self._clients.on_loop()).with_streaming_response.create
+        async with told_async(call), create(**call.request.body) as response:
+            call.http_request = response.http_request
+            async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
+                async for data in body:
+                    for chunk in call.feed(data):
+                        if call.pending:
+                            await settle_async(call)
                         yield chunk
-                except Exception as error:
-                    raise self._error(error, response) from _cause(error)
-        except BaseException as error:
-            call.fail(error)
-            await _settle(call)
-            raise
-        call.finish()
-        await _settle(call)
+                    if call.pending:
+                        await settle_async(call)
+            for chunk in call.rest():
+                yield chunk
 
-    def _run(self, call: Call) -> LLMResult:
+    def _run(self, call: Call) -> None:
         if call.request.stream:
             for _ in self._chunks(call):
                 pass
-            return call.result()
-        opening = self._open(call.request.body)
-        try:
-            call.start(self._serialized())
-            _settle_now(call)
-            with opening as response:
-                try:
-                    call.whole(response.read())
-                except Exception as error:
-                    raise self._error(error, response) from _cause(error)
-        except BaseException as error:
-            call.fail(error)
-            _settle_now(call)
-            raise
-        result = call.finish()
-        _settle_now(call)
-        return result
+            return
+        create = self._resource(self._clients.here()).with_raw_response.create
+        with told(call):
+            whole(create(**call.request.body), call, self._clients.sdk)
 
-    async def _arun(self, call: Call) -> LLMResult:
+    async def _arun(self, call: Call) -> None:
         if call.request.stream:
             async for _ in self._achunks(call):
                 pass
-            return call.result()
-        opening = self._aopen(call.request.body)
-        try:
-            call.start(self._serialized())
-            await _settle(call)
-            async with opening as response:
-                try:
-                    call.whole(await response.read())
-                except Exception as error:
-                    raise self._error(error, response) from _cause(error)
-        except BaseException as error:
-            call.fail(error)
-            await _settle(call)
-            raise
-        result = call.finish()
-        await _settle(call)
-        return result
+            return
+        create = self._resource(self._clients.on_loop()).with_raw_response.create
+        async with told_async(call):
+            whole(await create(**call.request.body), call, self._clients.sdk)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -286,24 +256,27 @@ class BaseChatModel(ABC):
         self, input: Any, config: Mapping[str, Any] | None, options: Mapping[str, Any], *, stream: bool
     ) -> Call:
         config = config or {}
+        options = {**self.options, **options}
+        stream = bool(options.pop("stream", None)) or stream
         given = input if isinstance(input, list) else messages_from(input)
-        body = self._body(given, {**self.options, **options}, stream=stream)
-        parameters = {key: value for key, value in body.items() if key not in SAID and key not in TRAVEL}
+        body = self._body(given, options, stream=stream)
         request = Request(
             input=input,
+            serialized=self._serialized(),
+            provider_name=self.provider_name,
             messages=messages_from(given),
             body=body,
             stream=stream,
-            handlers=handlers_from([*self.callbacks, *handlers_from(config.get("callbacks"))]),
+            handlers=handlers_from([*handlers_from(config.get("callbacks")), *self.callbacks]),
             name=config.get("run_name") or self.name,
-            tags=[*self.tags, *(config.get("tags") or ())],
-            metadata={**self._ls_params(body), **self.metadata, **(config.get("metadata") or {})},
-            invocation_params=parameters,
+            tags=united(config.get("tags"), self.tags),
+            metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
+            invocation_params={key: body[key] for key in body if key not in SAID and key not in TRAVEL},
             input_hash=input_hash(body),
             run_id=run_id_of(config.get("run_id")),
-            parent_run_id=config.get("parent_run_id"),
+            parent_run_id=parent_of(config),
         )
-        return Call(request, self._translator())
+        return Call(request, self._translator(), self._stream_error)
 
     def _calls(
         self, prompts: Sequence[Any], stop: list[str] | None, callbacks: Any, options: dict[str, Any]
@@ -337,25 +310,3 @@ class BaseChatModel(ABC):
         """What LangChain's handlers get as `serialized`: what the model is, without any secret."""
         home = type(self).__module__.split(".")
         return {"lc": 1, "type": "not_implemented", "id": [*home, type(self).__name__], "name": self.name}
-
-
-def _in_context(context: Context, work: Callable[..., Any], *args: Any) -> Any:
-    *positional, options = args
-    return context.run(work, *positional, **options)
-
-
-def _settle_now(call: Call) -> None:
-    pending, call.pending = call.pending, None
-    if pending:
-        settle_now(pending)
-
-
-async def _settle(call: Call) -> None:
-    pending, call.pending = call.pending, None
-    if pending:
-        await settle(pending)
-
-
-def _cause(error: Exception) -> Exception | None:
-    """What our translation of an error should name as its cause."""
-    return None if isinstance(error, StreamError) else error

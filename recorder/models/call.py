@@ -1,12 +1,12 @@
 """One run of a model: its callbacks and its translation, without any I/O.
 
-The drivers in `base` bring the bytes, synchronously or asynchronously, and wait for what `pending` holds.
+The drivers bring the bytes, synchronously or asynchronously, and wait for what `pending` holds.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,6 +45,10 @@ class Request:
 
     #: What the caller passed, for the events.
     input: Any
+    #: What handlers get as `serialized`.
+    serialized: dict[str, Any]
+    #: LangChain's word for the provider.
+    provider_name: str
     messages: list[BaseMessage]
     #: Arguments of the SDK's `create`.
     body: dict[str, Any]
@@ -60,28 +64,30 @@ class Request:
     parent_run_id: uuid.UUID | None = None
 
 
+#: Given what the provider sent in place of an event, and the HTTP request: the error to raise, the SDK's.
+ErrorOf = Callable[[Any, Any], Exception]
+
 _PLAIN = (TEXT, "0")
-
-
-class StreamError(Exception):
-    """The provider sent an error in place of an event; the model raises it as its SDK would."""
-
-    def __init__(self, error: Any) -> None:
-        super().__init__(error)
-        self.error = error
+_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage"))
 
 
 class Call:
     """A run as far as it has come."""
 
-    def __init__(self, request: Request, translator: Translator) -> None:
+    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
         self.request = request
         self.reply = translator.reply
+        #: What the SDK sent, for the errors; None before there is an answer.
+        self.http_request: Any = None
         #: What to wait for before going on; None in the common case.
         self.pending: list[Pending] | None = None
         self._decode = translator.decode
         self._wire = translator.wire
+        self._error_of = error_of
         self._splitter = FrameSplitter()
+        #: Whether every frame that the splitter gave was taken.
+        self._caught_up = True
+        self._ended = False
         self._started_us = 0
         self._chunk_id = f"run-{request.run_id}"
         self._told = False
@@ -98,13 +104,13 @@ class Call:
         self._wants_frames, self._stream_frame = self._dispatch.wants_frames, self._dispatch.stream_frame
         self._wants_tokens = self._dispatch.wants_tokens
 
-    def start(self, serialized: dict[str, Any]) -> None:
+    def start(self) -> None:
         """Tell the handlers of the run and of the messages that are new: those after the last reply."""
         request, dispatch = self.request, self._dispatch
         self._started_us = monotonic_us()
         self._wait_for(
             dispatch.chat_model_start(
-                serialized,
+                request.serialized,
                 request.messages,
                 invocation_params=request.invocation_params,
                 input_hash=request.input_hash,
@@ -117,37 +123,52 @@ class Call:
             self._wait_for(dispatch.new_message(message))
 
     def feed(self, data: bytes) -> Iterator[AIMessageChunk]:
-        """The chunks in these bytes; look at `pending` after each. Raises `StreamError`."""
+        """The chunks in these bytes; look at `pending` after each. Raises the provider's error."""
         at_us = monotonic_us() - self._started_us
+        self._caught_up = False
         for frame in self._splitter.feed(data):
             if (chunk := self._frame(frame, at_us)) is not None:
                 yield chunk
+        self._caught_up = True
 
     def rest(self) -> Iterator[AIMessageChunk]:
-        """The chunk in what came after the last blank line, if there is one."""
+        """The chunk in what came after the last blank line, if there is one, and LangChain's empty last one.
+
+        That one tells a sum of chunks that no more arguments follow: a call which was cut off is an invalid one.
+        """
         if frame := self._splitter.end():
             chunk = self._frame(frame, monotonic_us() - self._started_us)
             if chunk is not None:
                 yield chunk
+        last = AIMessageChunk("", id=self._chunk_id, chunk_position="last")
+        self._tell_token(last)
+        yield last
 
-    def whole(self, body: bytes) -> None:
-        """An answer that was not streamed: one frame, no chunks."""
-        deltas = self._decode(body)
-        if self._dispatch.wants_frames:
-            self._wait_for(self._dispatch.stream_frame(body, monotonic_us() - self._started_us, deltas))
+    def whole(self, body: bytes, http_request: Any) -> None:
+        """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
+        self.http_request = http_request
+        # Providers send blank lines while they think.
+        deltas = self._decode(body.lstrip())
+        self._tell_frame(body, deltas)
         if self.reply.error is not None:
-            raise StreamError(self.reply.error)
+            raise self._error_of(self.reply.error, http_request)
 
-    def finish(self) -> LLMResult:
+    def finish(self) -> None:
         """Tell the handlers the replies and the end."""
         result = self.result()
         for generation in result.generations[0]:
             self._wait_for(self._dispatch.new_message(generation.message))  # type: ignore[attr-defined]
         self._wait_for(self._dispatch.llm_end(result))
-        return result
+        self._ended = True
 
     def fail(self, error: BaseException) -> None:
-        """Tell the handlers of the failure, with what had come."""
+        """Tell the handlers of the failure, with what had come; nothing when they were told an end already."""
+        if self._ended:
+            return
+        self._ended = True
+        # The frame that the break went through is part of the body, and says nothing by itself.
+        if self._caught_up and (frame := self._splitter.end()):
+            self._tell_frame(frame, ())
         self._wait_for(self._dispatch.llm_error(error, response=self.result()))
 
     def result(self) -> LLMResult:
@@ -164,24 +185,34 @@ class Call:
     def message(self, choice: int = 0) -> AIMessage:
         """The final message of a choice."""
         message = self.reply.message(choice)
-        if self.reply.response_id:
-            message.response_metadata["id"] = self.reply.response_id
-        message.id = self._chunk_id
+        message.response_metadata = self._metadata(choice)
+        if not self.request.stream and self.reply.raw_usage:
+            message.response_metadata["token_usage"] = self.reply.raw_usage
+        message.id = f"{self._chunk_id}-{choice}" if choice else self._chunk_id
         return message
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _frame(self, frame: bytes, at_us: int) -> AIMessageChunk | None:
-        deltas = self._decode(frame)
+        reply = self.reply
+        # After the terminator nothing belongs to the answer, as in the SDKs.
+        deltas = self._decode(frame) if not reply.terminated else ()
         if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
             self._wait_for(pending)
-        if self.reply.error is not None:
-            raise StreamError(self.reply.error)
+        if reply.error is not None:
+            raise self._error_of(reply.error, self.http_request)
         chunk = self._chunk(deltas)
         if chunk is not None and self._wants_tokens:
-            text = chunk.text
-            self._wait_for(self._dispatch.new_token(text, ChatGenerationChunk(message=chunk)))
+            self._tell_token(chunk)
         return chunk
+
+    def _tell_frame(self, frame: bytes, deltas: Sequence[Delta]) -> None:
+        if self._wants_frames:
+            self._wait_for(self._stream_frame(frame, monotonic_us() - self._started_us, deltas))
+
+    def _tell_token(self, chunk: AIMessageChunk) -> None:
+        info = _generation_info(said) if (said := chunk.response_metadata) else None
+        self._wait_for(self._dispatch.new_token(chunk.text, ChatGenerationChunk(chunk, info)))
 
     def _wait_for(self, pending: list[Pending] | None) -> None:
         if pending:
@@ -214,19 +245,28 @@ class Call:
         self._told = True
         if not self._told_finish and 0 in reply.finish_reasons:
             self._told_finish = True
-            chunk.response_metadata = reply.response_metadata()
-            if reply.response_id:
-                chunk.response_metadata["id"] = reply.response_id
+            chunk.response_metadata = self._metadata(0)
         if reply.usage is not self._told_usage:
             chunk.usage_metadata = self._told_usage = reply.usage
 
     def _generation(self, choice: int) -> ChatGeneration:
         message = self.message(choice)
-        info = {key: value for key, value in message.response_metadata.items() if key != "id"}
-        return ChatGeneration(message=message, generation_info=info)
+        return ChatGeneration(message, _generation_info(message.response_metadata))
+
+    def _metadata(self, choice: int) -> dict[str, Any]:
+        """LangChain's `response_metadata` of a reply."""
+        said = {**self.reply.response_metadata(choice), "model_provider": self.request.provider_name}
+        if self.reply.response_id:
+            said["id"] = self.reply.response_id
+        return said
 
     def _model_name(self) -> str | None:
         return self.reply.model or self.request.body.get("model")
+
+
+def _generation_info(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What LangChain says of a generation: of the metadata, what is not of the whole response."""
+    return {key: value for key, value in said.items() if key not in _OF_THE_RESPONSE}
 
 
 def _after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:

@@ -6,20 +6,15 @@ The SDK does what it is good at (authentication, retries, timeouts, status error
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from recorder.models.base import BaseChatModel
-from recorder.models.call import StreamError, Translator
+from recorder.models.call import Translator
+from recorder.models.clients import Clients
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.openai_messages import request_messages
-
-if TYPE_CHECKING:
-    import openai
 
 #: LangChain's default.
 DEFAULT_MODEL = "gpt-3.5-turbo"
@@ -43,6 +38,7 @@ class ChatOpenAI(BaseChatModel):
         base_url: str | None = None,
         openai_api_base: str | None = None,
         organization: str | None = None,
+        openai_organization: str | None = None,
         timeout: Any = None,
         request_timeout: Any = None,
         max_retries: int | None = None,
@@ -59,25 +55,28 @@ class ChatOpenAI(BaseChatModel):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
-            options={**(model_kwargs or {}), **options},
-        )  # fmt: skip
-        self.model_name = model_name or model
-        self.stream_usage = stream_usage
         wanted = {
             "api_key": _revealed(api_key or openai_api_key),
-            "base_url": base_url or openai_api_base,
-            "organization": organization,
+            "base_url": base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
+            "organization": organization or openai_organization,
             "timeout": timeout if timeout is not None else request_timeout,
             "max_retries": max_retries,
             "default_headers": default_headers,
             "default_query": default_query,
         }
-        self._client_options = {key: value for key, value in wanted.items() if value is not None}
-        self._http_client, self._http_async_client = http_client, http_async_client
-        self._client: openai.OpenAI | None = None
-        self._async_clients: _ClientByLoop = weakref.WeakKeyDictionary()
+        clients = Clients(
+            "openai",
+            ("OpenAI", "AsyncOpenAI"),
+            {key: value for key, value in wanted.items() if value is not None},
+            http_client=http_client,
+            http_async_client=http_async_client,
+        )
+        super().__init__(
+            clients, callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
+            options={**(model_kwargs or {}), **options},
+        )  # fmt: skip
+        self.model_name = model_name or model
+        self.stream_usage = stream_usage
 
     @property
     def model(self) -> str:
@@ -105,60 +104,15 @@ class ChatOpenAI(BaseChatModel):
     def _translator(self) -> Translator:
         return OpenAIChat()
 
-    def _open(self, body: dict[str, Any]) -> AbstractContextManager[Any]:
-        return self._sync_client().chat.completions.with_streaming_response.create(**body)
+    def _resource(self, client: Any) -> Any:
+        return client.chat.completions
 
-    def _aopen(self, body: dict[str, Any]) -> AbstractAsyncContextManager[Any]:
-        return self._async_client().chat.completions.with_streaming_response.create(**body)
-
-    def _error(self, error: Exception, response: Any) -> Exception:
-        import openai
-
-        request = response.http_request
-        if isinstance(error, StreamError):
-            return openai.APIError(_message_of(error.error), request, body=error.error)
-        if isinstance(error, tuple(_transport_errors("TimeoutException"))):
-            return openai.APITimeoutError(request=request)
-        if isinstance(error, tuple(_transport_errors("RequestError"))):
-            return openai.APIConnectionError(request=request)
-        return error
-
-    def _sync_client(self) -> openai.OpenAI:
-        if self._client is None:
-            import openai
-
-            self._client = openai.OpenAI(**self._client_options, http_client=self._http_client)
-        return self._client
-
-    def _async_client(self) -> openai.AsyncOpenAI:
-        """One for each event loop: its connections are of no use, and harmful, in another."""
-        loop = asyncio.get_running_loop()
-        client = self._async_clients.get(loop)
-        if client is None:
-            import openai
-
-            client = openai.AsyncOpenAI(**self._client_options, http_client=self._http_async_client)
-            self._async_clients[loop] = client
-        return client
-
-
-if TYPE_CHECKING:
-    _ClientByLoop = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI]
+    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+        said = error.get("message") if isinstance(error, Mapping) else None
+        message = said if isinstance(said, str) and said else "An error occurred during streaming"
+        return self._clients.sdk.APIError(message, http_request, body=error)  # type: ignore[no-any-return]
 
 
 def _revealed(key: Any) -> Any:
     """The text of a pydantic `SecretStr`, as LangChain's users pass it; anything else as it is."""
     return key.get_secret_value() if hasattr(key, "get_secret_value") else key
-
-
-def _message_of(error: Any) -> str:
-    """The SDK's words for an error event."""
-    message = error.get("message") if isinstance(error, Mapping) else None
-    return message if isinstance(message, str) and message else "An error occurred during streaming"
-
-
-def _transport_errors(name: str) -> Iterator[type[Exception]]:
-    """The HTTP client's error classes; both generations of it occur."""
-    for module in ("httpx2", "httpx"):
-        if module in sys.modules:
-            yield getattr(sys.modules[module], name)

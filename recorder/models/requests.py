@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,38 @@ def caught(work: Callable[..., Any]) -> Callable[..., Any]:
             return error
 
     return run
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions: bool = False) -> list[Any]:
+    """The results in order. After an error the others are cancelled, for nobody will see their results."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def united(*tags: Iterable[str] | None) -> list[str]:
+    """All tags in order, each once."""
+    return list(dict.fromkeys(tag for some in tags for tag in some or ()))
+
+
+def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata, and the plain values of `configurable`: there LangGraph and its users have the thread's id."""
+    plain = {
+        key: value
+        for key, value in (config.get("configurable") or {}).items()
+        if isinstance(value, (str, int, float)) and not key.startswith("__")
+    }
+    return {**plain, **(config.get("metadata") or {})}
+
+
+def parent_of(config: Mapping[str, Any]) -> Any:
+    """The run that this one belongs to; LangChain's callback managers know theirs."""
+    parent = config.get("parent_run_id") or getattr(config.get("callbacks"), "parent_run_id", None)
+    return run_id_of(parent) if parent is not None else None
 
 
 def run_id_of(given: Any) -> UUID:

@@ -6,12 +6,18 @@
 `python -m recorder.testing --port 8080` serves the same provider from a process of its own.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from recorder.testing.answers import Answer, Script, scripted
 from recorder.testing.fakes import FakeClock
 from recorder.testing.openai_chat import openai_chat_body, openai_chat_frames, openai_error_frame
 from recorder.testing.provider import LoopbackProvider, answer_openai_chat
 from recorder.testing.song import pieces_of, song, song_pieces
-from recorder.testing.store import MemoryStore
+
+if TYPE_CHECKING:
+    from recorder.testing.store import MemoryStore
 
 __all__ = [
     "Answer",
@@ -28,3 +34,12 @@ __all__ = [
     "song",
     "song_pieces",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # It loads SQLAlchemy, for which a process that only serves the provider has no use.
+    if name != "MemoryStore":
+        raise AttributeError(f"module 'recorder.testing' has no attribute {name!r}")
+    from recorder.testing.store import MemoryStore
+
+    return MemoryStore

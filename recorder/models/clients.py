@@ -1,0 +1,129 @@
+"""A model's SDK clients, and the HTTP connections below them, which outlive the model.
+
+Making an HTTP client takes 25 ms (it reads the certificates) and a new connection to a provider takes several
+round trips, and many applications make a model for each request: so there is one pool of connections for all
+threads, and one for each event loop, because a connection is of no use in another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Mapping
+from importlib import import_module
+from typing import Any
+
+
+class Clients:
+    """What a provider's SDK offers for synchronous code, on any thread, and on each event loop."""
+
+    def __init__(
+        self,
+        sdk: str,
+        names: tuple[str, str],
+        options: Mapping[str, Any],
+        *,
+        http_client: Any = None,
+        http_async_client: Any = None,
+    ) -> None:
+        #: The SDK's module, and the names of its synchronous and asynchronous client in it.
+        self._sdk = sdk
+        self._name, self._async_name = names
+        self._options = dict(options)
+        self._given, self._given_async = http_client, http_async_client
+        #: The HTTP client and the SDK's on top of it.
+        self._held: tuple[Any, Any] | None = None
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+
+    @property
+    def sdk(self) -> Any:
+        """The SDK's module, loaded when it is needed."""
+        return import_module(self._sdk)
+
+    def here(self) -> Any:
+        """The client for synchronous code. Raises what the SDK says about a missing key."""
+        http = _threads_http(self._sdk) if self._given is None else self._given
+        # After a fork there is another HTTP client.
+        if self._held is None or self._held[0] is not http:
+            self._held = http, getattr(self.sdk, self._name)(**self._options, http_client=http)
+        return self._held[1]
+
+    def on_loop(self) -> Any:
+        """The client for the running event loop."""
+        loop = asyncio.get_running_loop()
+        client = self._by_loop.get(loop)
+        if client is None:
+            http = _loops_http(self._sdk, loop) if self._given_async is None else self._given_async
+            client = getattr(self.sdk, self._async_name)(**self._options, http_client=http)
+            self._by_loop[loop] = client
+        return client
+
+
+_lock = threading.Lock()
+#: SDK -> the HTTP client of all threads.
+_threads: dict[str, Any] = {}
+#: loop -> SDK -> its HTTP client, and what closes that with the loop.
+_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, tuple[Any, Any]]] = (
+    weakref.WeakKeyDictionary()
+)
+#: After a fork: clients whose connections are the parent's.
+_inherited: list[Any] = []
+
+
+def _threads_http(sdk: str) -> Any:
+    with _lock:
+        if sdk not in _threads:
+            _threads[sdk] = import_module(sdk).DefaultHttpxClient()
+        return _threads[sdk]
+
+
+def _loops_http(sdk: str, loop: asyncio.AbstractEventLoop) -> Any:
+    with _lock:
+        # What is held knows its loop, so one that closed without ending its generators would be kept for ever.
+        for ended in [other for other in _loops if other.is_closed()]:
+            del _loops[ended]
+        held = _loops.setdefault(loop, {})
+        if sdk not in held:
+            http = import_module(sdk).DefaultAsyncHttpxClient()
+            held[sdk] = http, _begun(_closed_with_its_loop(loop, http))
+        return held[sdk][0]
+
+
+async def _closed_with_its_loop(loop: asyncio.AbstractEventLoop, http: Any) -> AsyncGenerator[None, None]:
+    """A generator that is left in its middle: every loop ends those before it closes."""
+    try:
+        yield
+    finally:
+        with _lock:
+            _loops.pop(loop, None)
+        await http.aclose()
+
+
+def _begun(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    """The generator at its first `yield`, which it reaches without waiting; now its loop knows it."""
+    try:
+        generator.asend(None).send(None)
+    except StopIteration:
+        pass  # how an asynchronous generator hands over a value
+    return generator
+
+
+def _close() -> None:
+    for http in _threads.values():
+        http.close()
+
+
+def _forget_after_fork() -> None:
+    """Two processes must not talk on one connection; and closing it here would end it for the parent."""
+    global _lock
+    _lock = threading.Lock()
+    _inherited.append((dict(_threads), dict(_loops)))
+    _threads.clear()
+    _loops.clear()
+
+
+atexit.register(_close)
+os.register_at_fork(after_in_child=_forget_after_fork)

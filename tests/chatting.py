@@ -1,0 +1,217 @@
+"""How the tests of models speak to one: on both roads, with handlers that note what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.history import ChatHistoryCallback
+from recorder.messages import AIMessageChunk
+from recorder.models import ChatOpenAI
+from recorder.testing import LoopbackProvider
+from recorder.wire.compress import decompress
+from tests.oracle import Stored, new_url, sql, stored
+
+
+def chat(provider: LoopbackProvider, **options: Any) -> ChatOpenAI:
+    """A model of the provider that tries each request once."""
+    return ChatOpenAI(
+        **{"model": "gpt-4o", "base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
+    )
+
+
+class CountingProvider(LoopbackProvider):
+    """One that counts its connections."""
+
+    connections = 0
+
+    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        super()._connect(reader, writer)
+
+
+# -- both roads: what is said of one must hold for the other --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """One of the two ways to use a model."""
+
+    name: str
+    invoke: Callable[..., Any]
+    stream: Callable[..., list[AIMessageChunk]]
+    batch: Callable[..., list[Any]]
+    generate: Callable[..., Any]
+
+
+def _on_loop(method: str) -> Callable[..., Any]:
+    def call(model: Any, *args: Any, **kwargs: Any) -> Any:
+        async def main() -> Any:
+            return await getattr(model, method)(*args, **kwargs)
+
+        return asyncio.run(main())
+
+    return call
+
+
+def _stream_on_loop(model: Any, *args: Any, **kwargs: Any) -> list[AIMessageChunk]:
+    async def main() -> list[AIMessageChunk]:
+        return [chunk async for chunk in model.astream(*args, **kwargs)]
+
+    return asyncio.run(main())
+
+
+PLAIN = Road(
+    "plain",
+    lambda model, *args, **kwargs: model.invoke(*args, **kwargs),
+    lambda model, *args, **kwargs: list(model.stream(*args, **kwargs)),
+    lambda model, *args, **kwargs: model.batch(*args, **kwargs),
+    lambda model, *args, **kwargs: model.generate(*args, **kwargs),
+)
+ON_LOOP = Road("on a loop", _on_loop("ainvoke"), _stream_on_loop, _on_loop("abatch"), _on_loop("agenerate"))
+ROADS = [PLAIN, ON_LOOP]
+
+
+def name_of(road: Road) -> str:
+    """The id of a test parametrized by roads."""
+    return road.name
+
+
+# -- what handlers are told -----------------------------------------------------------------------------------
+
+
+class Log(BaseCallbackHandler):
+    """Notes every event in order: its name, its arguments, its keywords."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+
+        def note(*args: Any, **kwargs: Any) -> None:
+            self.events.append((name, args, kwargs))
+
+        return note
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None: ...
+    def on_llm_new_token(self, *args: Any, **kwargs: Any) -> None: ...
+    def on_chat_new_message(self, *args: Any, **kwargs: Any) -> None: ...
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None: ...
+    def on_llm_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+    @property
+    def names(self) -> list[str]:
+        """The events' names, without `on_`; several tokens in a row once."""
+        names: list[str] = []
+        for name, _, _ in self.events:
+            short = name.removeprefix("on_")
+            if short != "llm_new_token" or names[-1:] != [short]:
+                names.append(short)
+        return names
+
+    def of(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Arguments and keywords of each event of that name."""
+        return [(args, kwargs) for event, args, kwargs in self.events if event == name]
+
+    @property
+    def tokens(self) -> list[str]:
+        """What `on_llm_new_token` was given."""
+        return [args[0] for args, _ in self.of("on_llm_new_token")]
+
+
+# -- what is recorded -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One run as the database has it."""
+
+    run: dict[str, Any]
+    tokens: Stored
+    #: The frames joined; empty without any.
+    body: bytes
+    #: (role, content) of each message of its conversation.
+    transcript: list[tuple[str, str]]
+
+    @property
+    def text(self) -> str:
+        """The tokens joined, whatever their kind."""
+        return "".join(self.tokens.texts.values())
+
+
+def runs(url: str) -> list[dict[str, Any]]:
+    """The runs in the order in which they began."""
+    names = [name for _, name, *_ in sql(url, "PRAGMA table_info(runs)")]
+    return [
+        dict(zip(names, row, strict=True)) for row in sql(url, "SELECT * FROM runs ORDER BY started_at, id")
+    ]
+
+
+def recorded(url: str, run_id: Any = None) -> Recorded:
+    """One run, the only one unless named."""
+    found = [run for run in runs(url) if run_id in (None, run["id"])]
+    assert len(found) == 1
+    (run,) = found
+    rows = sql(url, "SELECT data, dictionary FROM frames WHERE run_id = ? ORDER BY seq", run["id"])
+    said = sql(
+        url,
+        "SELECT role, content FROM transcripts WHERE conversation_id = ? ORDER BY position",
+        run["conversation_id"],
+    )
+    body = b"".join(decompress(data, dictionary) for data, dictionary in rows)
+    return Recorded(run, stored(url, run["id"]), body, said)
+
+
+@contextmanager
+def history_at(folder: Path, **options: Any) -> Iterator[ChatHistoryCallback]:
+    """A recorder on a new file in the folder; afterwards everything is stored."""
+    with ChatHistoryCallback(new_url(folder), **options) as history:
+        yield history
+
+
+def event(content: str | None = None, **fields: Any) -> bytes:
+    """One event of a chat stream, with just the given content."""
+    choice: dict[str, Any] = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    said = {"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06", "choices": [choice], **fields}
+    return b"data: " + json.dumps(said).encode() + b"\n\n"
+
+
+async def cancelled_at(nth: int, work: Awaitable[Any]) -> bool:
+    """Run the work and cancel its task where it waits for the nth time; whether it got that far."""
+    waits = 0
+
+    class Counted:
+        def __await__(self) -> Any:
+            nonlocal waits
+            inner = work.__await__()
+            send, value = inner.send, None
+            while True:
+                try:
+                    waiting = send(value)
+                except StopIteration as end:
+                    return end.value
+                waits += 1
+                if waits == nth:
+                    asyncio.current_task().cancel()  # type: ignore[union-attr]
+                try:
+                    send, value = inner.send, (yield waiting)
+                except BaseException as error:
+                    send, value = inner.throw, error
+
+    async def main() -> Any:
+        return await Counted()
+
+    task = asyncio.create_task(main())
+    try:
+        await task
+    except asyncio.CancelledError:
+        return True
+    return waits >= nth

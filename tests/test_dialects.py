@@ -1,0 +1,268 @@
+"""What is particular to a database: its URL, its file, its statements, its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from recorder.clock import now, parse_iso
+from recorder.dialects import MAX_ROWS_A_STATEMENT, SQLite, masked, parse_url
+from recorder.errors import ConfigError
+from recorder.tables import PAGE_SIZE, conversations, producers, segments
+from tests.oracle import new_url, sql
+
+# -- URLs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("chat.db", r"'chat\.db' is no database URL; write 'sqlite:///chat\.db'"),
+        ("", r"write 'sqlite:///chat_history\.db'"),
+        ("/tmp/chat.db", r"write 'sqlite:////tmp/chat\.db'"),
+        ("mysql://me:secret@host/db", r"scheme 'mysql' are not supported.*use 'sqlite:///chat_history\.db'"),
+        ("nonsense://x", r"scheme 'nonsense'"),
+        ("sqlite://", r"in-memory.*recorder\.testing\.MemoryStore"),
+        ("sqlite:///:memory:", r"in-memory.*name a file"),
+        ("sqlite+aiosqlite:///:memory:", r"in-memory"),
+        ("sqlite:///file::memory:?uri=true", r"in-memory"),
+        ("sqlite:///file:x?mode=memory&cache=shared&uri=true", r"in-memory"),
+    ],
+)
+def test_a_url_that_can_never_work(url: str, said: str) -> None:
+    """The error names the URL and what to write instead, and never a password."""
+    with pytest.raises(ConfigError, match=said) as refused:
+        parse_url(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///chat.db", "sqlite+aiosqlite:///chat.db", "sqlite+pysqlite:///chat.db"]
+)
+def test_sqlite_is_sqlite_whatever_driver_is_named(url: str) -> None:
+    """The driver is ours to choose."""
+    assert parse_url(url).database == "chat.db"
+
+
+def test_a_path_object_is_told_what_to_write() -> None:
+    """People pass a Path."""
+    with pytest.raises(ConfigError, match=r"write 'sqlite:///some/chat\.db'"):
+        parse_url(Path("some/chat.db"))
+
+
+def test_passwords_are_not_shown() -> None:
+    """In any message."""
+    assert "secret" not in masked("postgresql://me:secret@host/db")
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def check(path: Path, **options: Any) -> None:
+    """Check the file of a URL."""
+    SQLite(parse_url(f"sqlite:///{path}"), **options).check()
+
+
+def test_a_path_that_can_never_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory, a folder that is missing, a file or folder that may not be written: each with its remedy."""
+    with pytest.raises(ConfigError, match=r"is a directory; name a file in it, e\.g\. .*chat_history\.db"):
+        check(tmp_path)
+    with pytest.raises(ConfigError, match=r"The folder .*missing of chat\.db does not exist; create it"):
+        check(tmp_path / "missing" / "chat.db")
+    # Refused by name, for whoever runs the tests may write everything.
+    refused: list[Path] = []
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in refused)
+    check(tmp_path / "chat.db")
+    refused.append(tmp_path)
+    with pytest.raises(ConfigError, match=r"chat\.db cannot be written by this user; change its permissions"):
+        check(tmp_path / "chat.db")
+    (tmp_path / "chat.db").touch()
+    check(tmp_path / "chat.db")
+    refused.append(tmp_path / "chat.db")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        check(tmp_path / "chat.db")
+    check(tmp_path / "chat.db", read_only=True)
+
+
+def test_reading_needs_a_file(tmp_path: Path) -> None:
+    """It is not made by looking."""
+    with pytest.raises(ConfigError, match=r"There is no file .*chat\.db; record something"):
+        check(tmp_path / "chat.db", read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def connected(
+    url: str, work: Callable[[AsyncConnection, SQLite], Coroutine[Any, Any, Any]], **options: Any
+) -> Any:
+    """What `work` gives on a connection of the dialect's engine."""
+    dialect = SQLite(parse_url(url), **options)
+
+    async def story() -> Any:
+        engine = dialect.engine()
+        async with engine.connect() as connection:
+            found = await work(connection, dialect)
+        await engine.dispose()
+        return found
+
+    return asyncio.run(story())
+
+
+async def pragmas(connection: AsyncConnection, _dialect: SQLite) -> list[Any]:
+    """How a connection is set up."""
+    names = ("journal_mode", "synchronous", "busy_timeout", "page_size", "query_only")
+    return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar() for name in names]
+
+
+@pytest.mark.parametrize(("sync", "level"), [("full", 2), ("process", 1)])
+def test_a_commit_survives_what_was_asked_for(tmp_path: Path, sync: Any, level: int) -> None:
+    """WAL, and FULL unless only the death of the process counts; a new file gets the page size of the tables."""
+    found = connected(f"sqlite:///{tmp_path / 'new.db'}", pragmas, sync=sync)
+    assert found == ["wal", level, 5_000, PAGE_SIZE, 0]
+
+
+@pytest.mark.parametrize("name", ["plain.db", "with space.db", "100%.db", "what?.db", "a#b.db", "ä%20.db"])
+def test_reading_changes_nothing_whatever_the_name(tmp_path: Path, name: str) -> None:
+    """A file is opened read-only under any name that a file may have."""
+    path = tmp_path / name
+    path.write_bytes((tmp_path / Path(new_url(tmp_path)).name).read_bytes())
+    dialect = SQLite(parse_url("sqlite:///x").set(database=str(path)), read_only=True)
+
+    async def story() -> None:
+        engine = dialect.engine()
+        async with engine.connect() as connection:
+            assert (await connection.exec_driver_sql("SELECT count(*) FROM runs")).scalar() == 0
+            with pytest.raises(OperationalError, match="readonly"):
+                await connection.exec_driver_sql("CREATE TABLE x (y)")
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
+def test_a_transaction_takes_the_lock_when_it_begins(tmp_path: Path) -> None:
+    """So that it cannot fail between reading and writing; a reading one does not."""
+    url = new_url(tmp_path)
+
+    async def begun(connection: AsyncConnection, _dialect: SQLite) -> str:
+        async with connection.begin():
+            other = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                return str(error)
+            finally:
+                other.close()
+        return "free"
+
+    assert connected(url, begun) == "database is locked"
+    assert connected(url, begun, read_only=True) == "free"
+
+
+# -- statements ---------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_inserted_in_few_statements(tmp_path: Path) -> None:
+    """Five hundred a statement; rows whose key is there change nothing and are not counted."""
+    url = new_url(tmp_path)
+    rows = [
+        (f"00000000-0000-0000-0000-{number:012}", 0, 1, "[]")
+        for number in range(2 * MAX_ROWS_A_STATEMENT + 1)
+    ]
+
+    async def work(connection: AsyncConnection, dialect: SQLite) -> list[int]:
+        statements: list[str] = []
+        event.listen(
+            connection.sync_connection, "before_cursor_execute", lambda *given: statements.append(given[2])
+        )
+        async with connection.begin():
+            columns = ("run_id", "seq", "count", "deltas")
+            changed = [await dialect.insert(connection, segments, columns, part) for part in (rows, rows, [])]
+        return [*changed, sum(statement.startswith("INSERT") for statement in statements)]
+
+    assert connected(url, work) == [len(rows), 0, 0, 6]
+    assert sql(url, "SELECT count(*) FROM segments") == [(len(rows),)]
+
+
+def test_some_columns_are_set_when_the_key_is_there(tmp_path: Path) -> None:
+    """The others keep what they were; times are text that sorts as time does."""
+    url = new_url(tmp_path)
+    first, later = now(), now()
+    columns = ("id", "host", "pid", "started_at", "heartbeat_at")
+
+    async def work(connection: AsyncConnection, dialect: SQLite) -> None:
+        async with connection.begin():
+            for host, moment in (("here", first), ("there", later)):
+                row = ("00000000-0000-0000-0000-000000000001", host, 1, moment, moment)
+                await dialect.insert(connection, producers, columns, [row], update=("heartbeat_at",))
+
+    connected(url, work)
+    [(host, started, beat)] = sql(url, "SELECT host, started_at, heartbeat_at FROM producers")
+    assert (host, parse_iso(started), parse_iso(beat)) == ("here", first, later)
+
+
+def test_nothing_is_no_time(tmp_path: Path) -> None:
+    """NULL stays NULL among times."""
+    url = new_url(tmp_path)
+
+    async def work(connection: AsyncConnection, dialect: SQLite) -> None:
+        async with connection.begin():
+            rows = [("a", None, now()), ("b", "me", now())]
+            await dialect.insert(connection, conversations, ("id", "user_id", "created_at"), rows)
+
+    connected(url, work)
+    assert sql(url, "SELECT id, user_id FROM conversations ORDER BY id") == [("a", None), ("b", "me")]
+
+
+# -- errors -------------------------------------------------------------------------------------------------------
+
+
+def wrapped(error: Exception) -> DBAPIError:
+    """As SQLAlchemy hands it over."""
+    return DBAPIError("INSERT ...", (), error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (sqlite3.OperationalError("database is locked"), "transient"),
+        (sqlite3.OperationalError("database table is locked"), "transient"),
+        (sqlite3.OperationalError("disk I/O error"), "transient"),
+        (sqlite3.OperationalError("database or disk is full"), "transient"),
+        (sqlite3.OperationalError("interrupted"), "transient"),
+        (sqlite3.DatabaseError("file is not a database"), "fatal"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "fatal"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "fatal"),
+        (sqlite3.OperationalError("unable to open database file"), "fatal"),
+        (sqlite3.OperationalError("no such table: runs"), "fatal"),
+        (sqlite3.OperationalError("table runs has no column named x"), "fatal"),
+        (sqlite3.IntegrityError("NOT NULL constraint failed: runs.status"), "poison"),
+        (sqlite3.DataError("string or blob too big"), "poison"),
+        (sqlite3.InterfaceError("Error binding parameter 3: type 'dict' is not supported"), "poison"),
+        (sqlite3.ProgrammingError("Error binding parameter 3: type 'dict' is not supported"), "poison"),
+        (OverflowError("Python int too large to convert to SQLite INTEGER"), "poison"),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), "poison"),
+        (RecursionError("maximum recursion depth exceeded"), "poison"),
+        (KeyError("a bug of ours"), "poison"),
+        (AttributeError("a bug of ours"), "poison"),
+        (TypeError("a bug of ours"), "poison"),
+        (ConnectionError("cut"), "transient"),
+        (TimeoutError(), "transient"),
+        (OSError("no space left on device"), "transient"),
+        (MemoryError(), "transient"),
+    ],
+    ids=lambda value: f"{type(value).__name__}: {value}" if isinstance(value, Exception) else "",
+)
+def test_what_kind_of_failure_an_error_is(error: Exception, kind: str) -> None:
+    """Whether the same again may go well, whether these rows never will, or nothing."""
+    dialect = SQLite(parse_url("sqlite:///chat.db"))
+    assert dialect.failure(error) == kind
+    if isinstance(error, sqlite3.Error):
+        assert dialect.failure(wrapped(error)) == kind

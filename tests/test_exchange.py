@@ -1,0 +1,666 @@
+"""How a response ends: at its terminator, with an error, in the middle, or because nobody wants the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.models import exchange
+from recorder.testing import (
+    Answer,
+    LoopbackProvider,
+    openai_chat_body,
+    openai_chat_frames,
+    openai_error_frame,
+    scripted,
+)
+from tests.chatting import (
+    ROADS,
+    CountingProvider,
+    Log,
+    Road,
+    cancelled_at,
+    chat,
+    event,
+    history_at,
+    name_of,
+    recorded,
+    runs,
+)
+from tests.genuine import Stream
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+FRAMES = openai_chat_frames(["Hello", " there", "!"])
+DONE = FRAMES[-1]
+
+
+def text(chunks: list[Any]) -> str:
+    """What the chunks say."""
+    return "".join(chunk.content for chunk in chunks)
+
+
+def by_the_sdk(provider: LoopbackProvider, **options: Any) -> openai.OpenAIError:
+    """What the bare SDK raises on the same stream."""
+    settings = {"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
+    with openai.OpenAI(**settings) as client, pytest.raises(openai.OpenAIError) as caught:
+        ask: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
+        list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    return caught.value
+
+
+def assert_alike(ours: BaseException, theirs: BaseException) -> None:
+    """The same class, message, body and request."""
+    assert type(ours) is type(theirs)
+    assert str(ours) == str(theirs)
+    for name in ("body", "code", "param", "type", "status_code"):
+        assert getattr(ours, name, None) == getattr(theirs, name, None)
+    if isinstance(ours, openai.APIError) and isinstance(theirs, openai.APIError):
+        assert (ours.request.method, ours.request.url) == (theirs.request.method, theirs.request.url)
+        assert ours.request.content == theirs.request.content
+
+
+# -- at the terminator -----------------------------------------------------------------------------------------
+
+
+@both
+def test_what_trails_the_terminator_is_kept(road: Road, tmp_path: Path) -> None:
+    """The frames joined are the body, byte for byte; nothing after `[DONE]` belongs to the answer."""
+    trailing = [b": bye\n\n", event("late"), openai_error_frame("late"), b"half a li"]
+    with LoopbackProvider(Answer(frames=[*FRAMES, *trailing])) as provider, history_at(tmp_path) as history:
+        chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
+    found = recorded(history.recorder.url)
+    assert text(chunks) == found.text == "Hello there!"
+    assert found.body == b"".join([*FRAMES, *trailing])
+    assert found.run["status"] == "complete"
+
+
+@both
+def test_a_provider_that_keeps_the_connection_open(road: Road, tmp_path: Path) -> None:
+    """After `[DONE]` the stream is over for the caller; the connection is not used again."""
+    answer = Answer(frames=[*FRAMES, b": bye\n\n", b""], hang_after=len(FRAMES) + 1)
+    with CountingProvider(answer) as provider, history_at(tmp_path) as history:
+        began = time.monotonic()
+        model = chat(provider, callbacks=[history])
+        assert text(road.stream(model, "Hi")) == "Hello there!"
+        assert text(road.stream(model, "Hi")) == "Hello there!"
+        assert time.monotonic() - began < 5
+    for run in runs(history.recorder.url):
+        assert run["status"] == "complete"
+        assert recorded(history.recorder.url, run["id"]).body == b"".join([*FRAMES, b": bye\n\n"])
+    assert provider.connections == 2
+
+
+@both
+def test_a_provider_that_never_stops(road: Road) -> None:
+    """Bytes without end after `[DONE]` are not read without end."""
+
+    def for_ever() -> Any:
+        yield from FRAMES
+        while True:
+            yield b": still there\n\n"
+
+    with LoopbackProvider(lambda body, path: Answer(frames=for_ever(), interval=0.0001)) as provider:
+        assert text(road.stream(chat(provider), "Hi")) == "Hello there!"
+
+
+@both
+def test_a_connection_that_breaks_after_the_terminator(road: Road, tmp_path: Path) -> None:
+    """The answer is whole, so nobody needs to hear of it."""
+    answer = Answer(frames=[*FRAMES, b": bye\n\n"], cut_after=len(FRAMES))
+    with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
+        assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
+    assert recorded(history.recorder.url).run["status"] == "complete"
+
+
+def test_without_a_socket_of_its_own_nothing_is_drained() -> None:
+    """An HTTP client in memory, or HTTP/2, where other streams share the connection."""
+    read: list[bytes] = []
+
+    def body() -> Any:
+        for frame in [*FRAMES, b": bye\n\n", b": bye\n\n"]:
+            read.append(frame)
+            yield frame
+
+    import httpx2
+
+    def answer(request: Any) -> Any:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body())
+
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as http, LoopbackProvider() as provider:
+        assert text(list(chat(provider, http_client=http).stream("Hi"))) == "Hello there!"
+    assert read == FRAMES
+
+
+def test_a_stream_ends_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the interpreter shuts down there are no new threads; the connection is closed instead."""
+
+    def refuse(timer: Any) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    with CountingProvider(Answer(frames=FRAMES)) as provider:
+        model = chat(provider)
+        monkeypatch.setattr(exchange.threading.Timer, "start", refuse)
+        assert text(list(model.stream("Hi"))) == "Hello there!"
+        assert text(list(model.stream("Hi"))) == "Hello there!"
+    assert provider.connections == 2
+
+
+@both
+@pytest.mark.parametrize("terminated", [False, True], ids=["cut", "done"])
+def test_a_stream_without_a_finish(road: Road, terminated: bool, tmp_path: Path) -> None:
+    """No `[DONE]` and no finish reason: the caller sees the stream end, the recording says `interrupted`."""
+    frames = [*FRAMES[:4], *([DONE] if terminated else [])]
+    with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
+        chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
+    found = recorded(history.recorder.url)
+    assert text(chunks) == found.text == "Hello there!"
+    assert found.run["status"] == ("complete" if terminated else "interrupted")
+    assert found.transcript == [("user", "Hi"), ("assistant", "Hello there!")]
+
+
+@both
+def test_a_finish_without_a_terminator_is_complete(road: Road, tmp_path: Path) -> None:
+    """Some providers leave `[DONE]` out, and some the last blank line."""
+    frames = [*FRAMES[:5], b"data: [DONE]"]
+    for number, answer in enumerate((Answer(frames=frames), Answer(frames=frames[:-1]))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with LoopbackProvider(answer) as provider, history_at(folder) as history:
+            road.stream(chat(provider, callbacks=[history]), "Hi")
+        assert recorded(history.recorder.url).run["status"] == "complete"
+
+
+@both
+def test_an_empty_stream(road: Road, tmp_path: Path) -> None:
+    """Nothing came: the caller gets an empty answer, the recording says so."""
+    with LoopbackProvider(Answer(frames=[])) as provider, history_at(tmp_path) as history:
+        assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == ""
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.body, found.text) == ("interrupted", b"", "")
+
+
+@both
+def test_an_event_that_is_no_json(road: Road, tmp_path: Path) -> None:
+    """The SDK would raise here; we keep it as `other`, and the stream goes on."""
+    frames = [*FRAMES[:2], b'data: {"choices": [\n\n', b"data: \xff\xfe\n\n", b": comment\n\n", *FRAMES[2:]]
+    with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
+        chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
+    found = recorded(history.recorder.url)
+    assert text(chunks) == "Hello there!"
+    assert found.body == b"".join(frames)
+    assert found.transcript[-1] == ("assistant", "Hello there!")
+    assert "undecodable" in found.tokens.texts[1]
+
+
+@both
+def test_a_whole_answer_to_a_stream(road: Road, tmp_path: Path) -> None:
+    """Some proxies do not stream though they are asked to; the SDK sees nothing, we see the answer."""
+    body = openai_chat_body(["Hello", " there!"])
+    with LoopbackProvider(Answer(body=body)) as provider, history_at(tmp_path) as history:
+        assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
+    found = recorded(history.recorder.url)
+    assert (found.text, found.body, found.run["status"]) == ("Hello there!", body, "complete")
+
+
+@both
+def test_an_answer_that_was_not_streamed_is_one_frame(road: Road, tmp_path: Path) -> None:
+    """One frame, one token, and the run's row has the usage."""
+    body = openai_chat_body(["Hello", " there!"])
+    with LoopbackProvider(Answer(body=body)) as provider, history_at(tmp_path) as history:
+        road.invoke(chat(provider, callbacks=[history]), "Hi")
+    found = recorded(history.recorder.url)
+    assert (found.body, found.tokens.texts) == (body, {0: "Hello there!"})
+    assert found.tokens.sha256 == found.tokens.found_sha256
+    assert (found.run["output_tokens"], found.run["usage_source"]) == (2, "provider")
+    assert (found.run["finish_reason"], found.run["response_model"]) == ("stop", "gpt-4o-mini-2024-07-18")
+
+
+# -- errors ----------------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("way", ["stream", "invoke"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "BadRequestError"), (401, "AuthenticationError"), (404, "NotFoundError"), (429, "RateLimitError"),
+     (500, "InternalServerError"), (503, "InternalServerError")],
+)  # fmt: skip
+def test_http_errors_are_the_sdk_s(road: Road, way: str, status: int, kind: str, tmp_path: Path) -> None:
+    """Class, message and body as the SDK raises them; the run is recorded with both."""
+    with LoopbackProvider(Answer.error(status)) as provider, history_at(tmp_path) as history:
+        expected = by_the_sdk(provider)
+        with pytest.raises(openai.APIStatusError) as caught:
+            getattr(road, way)(chat(provider, callbacks=[history]), "Hi")
+    if way == "stream":
+        assert_alike(caught.value, expected)
+    assert type(caught.value).__name__ == kind
+    run = recorded(history.recorder.url).run
+    assert (run["status"], run["error_type"]) == ("error", f"openai.{kind}")
+    assert run["error_message"] == str(expected)
+
+
+@both
+@pytest.mark.parametrize("way", ["stream", "invoke"])
+def test_the_sdk_s_retries_are_one_run(road: Road, way: str, tmp_path: Path) -> None:
+    """Two refusals and an answer."""
+    later = {"retry-after-ms": "1"}
+    answers = scripted(Answer.error(500, headers=later), Answer.error(429, headers=later), "Hello")
+    with LoopbackProvider(answers) as provider, history_at(tmp_path) as history:
+        getattr(road, way)(chat(provider, callbacks=[history], max_retries=2), "Hi")
+    assert len(provider.requests) == 3
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.text) == ("complete", "Hello")
+
+
+@both
+def test_a_whole_answer_that_breaks_off_is_asked_for_again(road: Road) -> None:
+    """As the SDK does where nothing was streamed yet."""
+    body = openai_chat_body(["Hello"])
+    broken = Answer(frames=[body[:50], body[50:]], cut_after=1, headers={"content-type": "application/json"})
+    with LoopbackProvider(scripted(broken, Answer(body=body))) as provider:
+        assert road.invoke(chat(provider, max_retries=1), "Hi").content == "Hello"
+        assert len(provider.requests) == 2
+
+
+@both
+@pytest.mark.parametrize(
+    "error",
+    [
+        openai_error_frame("The server had an error", "server_error", "oops"),
+        b'data: {"error": {"message": "", "code": 502}}\n\n',
+        b'data: {"error": {"code": 502, "param": "x"}}\n\n',
+        b'data: {"error": "just text"}\n\n',
+        b'data: {"error": ["a", "list"]}\n\n',
+        b'event: error\ndata: {"error": {"message": "named"}}\n\n',
+        event("with text", error={"message": "beside choices", "code": 429}),
+    ],
+    ids=["openai", "empty message", "no message", "text", "list", "named event", "beside choices"],
+)
+def test_an_error_in_the_stream_is_raised_as_the_sdk_does(road: Road, error: bytes, tmp_path: Path) -> None:
+    """Class, message, body and request; what had come before is kept."""
+    log, frames = Log(), [*FRAMES[:3], error, *FRAMES[3:]]
+    with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
+        expected = by_the_sdk(provider)
+        with pytest.raises(openai.APIError) as caught:
+            road.stream(chat(provider, callbacks=[history, log]), "Hi")
+    assert_alike(caught.value, expected)
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.run["error_type"]) == ("error", "openai.APIError")
+    assert found.run["error_message"] == str(expected)
+    assert found.transcript[-1][1].startswith("Hello there")
+    assert found.body == b"".join(frames[:4])
+    (((failure,), kwargs),) = log.of("on_llm_error")
+    assert failure is caught.value
+    assert kwargs["response"].generations[0][0].text.startswith("Hello there")
+    assert log.names[-1] == "llm_error"
+
+
+@both
+def test_genuine_errors_in_streams(road: Road, streams: list[Stream]) -> None:
+    """Those that real providers sent are raised as the SDK raises them."""
+    failed = [stream for stream in streams if stream.status == 200 and b'"error":' in stream.body]
+    assert failed
+    for stream in failed:
+        with LoopbackProvider(Answer(frames=[stream.body], chunks=100)) as provider:
+            expected = by_the_sdk(provider)
+            with pytest.raises(openai.APIError) as caught:
+                road.stream(chat(provider), "Hi")
+        assert_alike(caught.value, expected)
+
+
+@both
+def test_an_error_with_status_200(road: Road) -> None:
+    """A whole answer that is an error, as some providers send it."""
+    body = b'{"error": {"message": "Upstream is down", "code": 502}}'
+    with LoopbackProvider(Answer(body=body)) as provider:
+        for ask in (road.invoke, road.stream):
+            with pytest.raises(openai.APIError, match="Upstream is down") as caught:
+                ask(chat(provider), "Hi")
+            assert caught.value.body == {"message": "Upstream is down", "code": 502}
+
+
+@both
+def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
+    """APIConnectionError as the SDK raises it, its cause the HTTP client's; what had arrived is kept to the byte."""
+    frames = [*FRAMES[:3], FRAMES[3][:20], FRAMES[3][20:]]
+    with LoopbackProvider(Answer(frames=frames, cut_after=4)) as provider, history_at(tmp_path) as history:
+        expected = by_the_sdk(provider)
+        with pytest.raises(openai.APIConnectionError) as caught:
+            road.stream(chat(provider, callbacks=[history]), "Hi")
+    assert_alike(caught.value, expected)
+    assert type(caught.value.__cause__) is type(expected.__cause__)
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.run["error_type"]) == ("error", "openai.APIConnectionError")
+    assert found.text == "Hello there"
+    assert found.body == b"".join(frames[:4])
+
+
+@both
+@pytest.mark.parametrize("way", ["stream", "invoke"])
+def test_nobody_listens(road: Road, way: str, tmp_path: Path) -> None:
+    """No provider at the address: the run is recorded all the same."""
+    with LoopbackProvider() as provider:
+        model = chat(provider)
+    with history_at(tmp_path) as history, pytest.raises(openai.APIConnectionError):
+        getattr(road, way)(model, "Hi", {"callbacks": [history]})
+    assert recorded(history.recorder.url).run["status"] == "error"
+
+
+@both
+def test_a_provider_that_falls_silent(road: Road, tmp_path: Path) -> None:
+    """APITimeoutError after the read timeout, as the SDK; what had come is kept."""
+    with LoopbackProvider(Answer(frames=FRAMES, hang_after=3)) as provider, history_at(tmp_path) as history:
+        expected = by_the_sdk(provider, timeout=0.1)
+        with pytest.raises(openai.APITimeoutError) as caught:
+            road.stream(chat(provider, callbacks=[history], timeout=0.1), "Hi")
+    assert_alike(caught.value, expected)
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.text) == ("error", "Hello there")
+
+
+@both
+def test_a_provider_that_does_not_answer(road: Road) -> None:
+    """The same before the first byte, with a timeout said in the call."""
+    with LoopbackProvider(Answer(delay=60)) as provider, pytest.raises(openai.APITimeoutError):
+        road.invoke(chat(provider), "Hi", timeout=0.1)
+
+
+@both
+def test_an_error_has_no_circle_of_causes(road: Road) -> None:
+    """A handler's own error comes through as it is, also one of the HTTP client's kind."""
+    import httpx2
+
+    class Refuses(BaseCallbackHandler):
+        raise_error = True
+
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            raise httpx2.ConnectError("the handler's own")
+
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider, pytest.raises(httpx2.ConnectError) as caught:
+        road.stream(chat(provider, callbacks=[Refuses()]), "Hi")
+    assert caught.value.__cause__ is None
+
+
+# -- left in the middle ----------------------------------------------------------------------------------------
+
+
+def one_connection(**options: Any) -> Any:
+    """An HTTP client with one connection: whoever does not give it back blocks the next."""
+    import httpx2
+
+    return httpx2.Client(
+        limits=httpx2.Limits(max_connections=1), timeout=httpx2.Timeout(5, pool=1), **options
+    )
+
+
+def one_connection_on_a_loop() -> Any:
+    """The same on an event loop."""
+    import httpx2
+
+    return httpx2.AsyncClient(limits=httpx2.Limits(max_connections=1), timeout=httpx2.Timeout(5, pool=1))
+
+
+def assert_left(url: str, said: str, run_id: Any = None) -> None:
+    """The run is sealed as cancelled with this partial answer, and its seal proves it."""
+    found = recorded(url, run_id)
+    assert (found.run["status"], found.run["error_type"]) == ("cancelled", None)
+    assert found.text == said
+    assert found.transcript[1:] == ([("assistant", said)] if said else [])
+    assert found.tokens.sha256 == found.tokens.found_sha256
+    assert b"".join(FRAMES).startswith(found.body)
+
+
+@pytest.mark.parametrize("how", ["break", "close", "collected", "error"])
+def test_leaving_a_stream_cancels_the_run(how: str, tmp_path: Path) -> None:
+    """`break`, `close()`, garbage collection, an error in the loop: sealed, and the connection is free again."""
+    with LoopbackProvider(Answer(frames=FRAMES, chunks=50)) as provider, history_at(tmp_path) as history:
+        with one_connection() as http:
+            model = chat(provider, callbacks=[history], http_client=http)
+            if how == "error":
+                with pytest.raises(ZeroDivisionError):
+                    [1 / 0 for chunk in model.stream("Hi") if chunk.content]
+            else:
+                chunks = model.stream("Hi")
+                for chunk in chunks:
+                    if chunk.content:
+                        break
+                if how == "close":
+                    chunks.close()  # type: ignore[attr-defined]
+                del chunks
+            gc.collect()
+            left = runs_of(history)
+            assert text(list(model.stream("Ho"))) == "Hello there!"
+    assert_left(history.recorder.url, "Hello", left)
+
+
+def runs_of(history: Any) -> str:
+    """The id of the only run that is stored now."""
+    history.flush().wait()
+    (run,) = runs(history.recorder.url)
+    return str(run["id"])
+
+
+@pytest.mark.parametrize("how", ["break", "aclose", "collected", "error", "timeout"])
+def test_leaving_a_stream_on_a_loop_cancels_the_run(how: str, tmp_path: Path) -> None:
+    """The same on an event loop, and a timeout."""
+
+    async def leave(model: Any) -> None:
+        chunks = model.astream("Hi")
+        if how == "error":
+            with pytest.raises(ZeroDivisionError):
+                [1 / 0 async for chunk in chunks if chunk.content]
+        elif how == "timeout":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    async for _ in chunks:
+                        pass
+        else:
+            async for chunk in chunks:
+                if chunk.content:
+                    break
+        if how == "aclose":
+            await chunks.aclose()
+
+    async def main(provider: LoopbackProvider, history: Any) -> str:
+        async with one_connection_on_a_loop() as http:
+            model = chat(provider, callbacks=[history], http_async_client=http)
+            await leave(model)
+            gc.collect()
+            while asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.sleep(0)  # what garbage collection left to the loop
+            await history.flush()
+            (run,) = runs(history.recorder.url)
+            said = [chunk.content async for chunk in model.astream("Ho")]
+            assert "".join(said) == "Hello there!"
+        return str(run["id"])
+
+    hangs = Answer(frames=FRAMES, hang_after=2)
+    answers = scripted(hangs if how == "timeout" else Answer(frames=FRAMES, chunks=50), Answer(frames=FRAMES))
+    with LoopbackProvider(answers) as provider, history_at(tmp_path) as history:
+        left = asyncio.run(main(provider, history))
+    assert_left(history.recorder.url, "Hello", left)
+
+
+@pytest.mark.parametrize("way", ["astream", "ainvoke", "streaming ainvoke", "agenerate"])
+def test_a_task_that_is_cancelled_at_any_await(way: str, tmp_path: Path) -> None:
+    """The run is sealed `cancelled` with its partial answer, the cancel goes on, the connection is free."""
+    seen: list[str] = []
+
+    class Slow(BaseCallbackHandler):
+        """Its methods wait as well."""
+
+        async def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            await asyncio.sleep(0)
+
+        async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            await asyncio.sleep(0)
+
+        async def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+            await asyncio.sleep(0)
+            seen.append(type(error).__name__)
+
+    async def work(model: Any) -> None:
+        if way == "astream":
+            async for _ in model.astream("Hi"):
+                pass
+        elif way == "agenerate":
+            await model.agenerate([["Hi"]])
+        else:
+            await model.ainvoke("Hi")
+
+    async def main(provider: LoopbackProvider, history: Any) -> int:
+        nth = 0
+        async with one_connection_on_a_loop() as http:
+            model = chat(
+                provider, callbacks=[Slow(), history], http_async_client=http, streaming="streaming" in way
+            )
+            while await cancelled_at(nth := nth + 1, work(model)):
+                assert (await model.ainvoke("still there?", {"callbacks": []})).content
+            # What was cancelled while it opened a connection leaves that to the loop.
+            await asyncio.sleep(0)
+        return nth - 1
+
+    def script(body: dict[str, Any], path: str) -> Answer:
+        return (
+            Answer(frames=FRAMES, chunks=400) if body.get("stream") else Answer(body=openai_chat_body(["Hi"]))
+        )
+
+    with LoopbackProvider(script) as provider, history_at(tmp_path) as history:
+        cancelled = asyncio.run(main(provider, history))
+    assert cancelled > 5
+    statuses = [run["status"] for run in runs(history.recorder.url) if run["id"]]
+    assert set(statuses) <= {"cancelled", "complete"}
+    assert statuses.count("cancelled") >= cancelled - 2
+    for run in runs(history.recorder.url):
+        found = recorded(history.recorder.url, run["id"])
+        assert found.tokens.sha256 == found.tokens.found_sha256
+        assert "Hello there!".startswith(found.text) or found.text == "Hi"
+        if found.body.startswith(b"data"):
+            assert b"".join(FRAMES).startswith(found.body)
+    assert set(seen) <= {"CancelledError"}
+
+
+# -- handlers that misbehave -----------------------------------------------------------------------------------
+
+
+class Rubbish(BaseCallbackHandler):
+    """Returns what nobody can wait for."""
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
+        return object()
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> Any:
+        return "thanks"
+
+
+class Raises(BaseCallbackHandler):
+    """Raises in every method."""
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError("start")
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        raise ValueError("token")
+
+    async def on_chat_new_message(self, message: Any) -> None:
+        raise ValueError("message")
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        raise ValueError("end")
+
+
+class Slow(BaseCallbackHandler):
+    """Takes its time, in both ways."""
+
+    async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        await asyncio.sleep(0.01)
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        time.sleep(0.01)
+
+
+@both
+@pytest.mark.parametrize("handler", [Rubbish(), Raises(), Slow()], ids=lambda handler: type(handler).__name__)
+def test_a_bad_handler_changes_nothing(
+    road: Road, handler: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application gets its answer, and the other handlers hear everything, in order."""
+    log = Log()
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
+        with caplog.at_level(logging.CRITICAL, "recorder"):
+            chunks = road.stream(chat(provider, callbacks=[handler, history, log]), "Hi")
+    assert text(chunks) == "".join(log.tokens) == "Hello there!"
+    assert log.names[-1] == "llm_end"
+    assert recorded(history.recorder.url).run["status"] == "complete"
+
+
+@both
+@pytest.mark.parametrize(
+    "event_name", ["on_chat_model_start", "on_llm_new_token", "on_chat_new_message", "on_llm_end"]
+)
+def test_a_handler_that_wants_to_be_heard(road: Road, event_name: str, tmp_path: Path) -> None:
+    """With `raise_error` its exception ends the call, and the run is sealed as an error all the same."""
+
+    class Strict(BaseCallbackHandler):
+        raise_error = True
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("not today")
+
+    strict = Strict()
+    setattr(strict, event_name, refuse)
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
+        with pytest.raises(ValueError, match="not today"):
+            road.stream(chat(provider, callbacks=[history, strict]), "Hi")
+        with pytest.raises(ValueError, match="not today"):
+            road.stream(chat(provider, callbacks=[strict, history]), "Hi")
+    for run in runs(history.recorder.url):
+        assert run["status"] in ("error", "complete")
+
+
+@both
+def test_asynchronous_handlers_are_waited_for_on_both_roads(road: Road) -> None:
+    """In order, each before the chunk it belongs to."""
+    seen: list[str] = []
+
+    class Notes(BaseCallbackHandler):
+        async def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            await asyncio.sleep(0)
+            seen.append("start")
+
+        async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            await asyncio.sleep(0.001)
+            seen.append(token)
+
+        async def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            await asyncio.sleep(0)
+            seen.append(response.generations[0][0].text)
+
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider:
+        road.stream(chat(provider, callbacks=[Notes()]), "Hi")
+    assert [word for word in seen if word] == ["start", "Hello", " there", "!", "Hello there!"]
+
+
+def test_a_plain_stream_inside_a_running_loop() -> None:
+    """Synchronous code that an asynchronous application calls, with an asynchronous handler."""
+    seen: list[str] = []
+
+    class Notes(BaseCallbackHandler):
+        async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            await asyncio.sleep(0)
+            seen.append(token)
+
+    async def main(provider: LoopbackProvider) -> str:
+        return text(list(chat(provider, callbacks=[Notes()]).stream("Hi")))
+
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider:
+        assert asyncio.run(main(provider)) == "".join(seen) == "Hello there!"

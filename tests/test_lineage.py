@@ -1,0 +1,294 @@
+"""Where messages stand: each stored once, edits and regenerations as branches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from recorder.lineage import asked, thread
+from recorder.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    from_any,
+    from_dict,
+)
+from recorder.records import Known, MessageRow, RunRows, RunSeal
+from recorder.stored import unescape_json
+from tests.oracle import run_end, run_start
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@dataclass
+class Table:
+    """The messages of conversation "c" as a database would hold them after each batch."""
+
+    rows: dict[str, MessageRow] = field(default_factory=dict)
+    runs: list[RunRows] = field(default_factory=list)
+
+    def run(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
+        """A whole run with this history and these replies, not threaded yet; a second after the last one."""
+        number = len(self.runs)
+        at = START + timedelta(seconds=2 * number)
+        fields = {"fresh": False, "started_at": at, **fields}
+        start = run_start(number, messages=[from_any(message) for message in messages], **fields)
+        end = run_end(replies=[from_any(reply) for reply in replies])
+        end.ended_at = at + timedelta(seconds=1)
+        self.runs.append(RunRows(start, opens=True, seal=RunSeal(end, 0, "", None)))
+        return self.runs[-1]
+
+    def store(self, *batch: RunRows) -> None:
+        """Thread a batch with what is known, as the writer does, and keep its rows."""
+        thread(batch, {key: self.known(ids) for key, ids in asked(batch).items()})
+        for rows in batch:
+            for row in rows.messages:
+                self.rows.setdefault(row.id, row)
+
+    def known(self, ids: Sequence[str]) -> Known:
+        """What a store would answer."""
+        newest = max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
+        found = {row.id: row.position for row in self.rows.values() if row.id in ids}
+        return Known(found, (newest.id, newest.position) if newest else None)
+
+    def say(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
+        """A run that is stored by itself."""
+        rows = self.run(messages, *replies, **fields)
+        self.store(rows)
+        return rows
+
+    def path(self, row_id: str | None) -> list[str]:
+        """The contents from the root to a message."""
+        contents: list[str] = []
+        while row_id is not None:
+            row = self.rows[row_id]
+            contents.append(row.content)
+            row_id = row.parent_id
+        return contents[::-1]
+
+    def contents(self) -> list[str]:
+        """All contents in the order they were stored."""
+        return [row.content for row in self.rows.values()]
+
+
+def user(text: str) -> BaseMessage:
+    return HumanMessage(text)
+
+
+def bot(text: str) -> BaseMessage:
+    return AIMessage(text)
+
+
+def test_the_whole_history_is_sent_each_turn_and_stored_once() -> None:
+    """Three turns: six messages in one line, each reply belonging to its run."""
+    table, history = Table(), []
+    for turn in range(3):
+        history += [user(f"question {turn}")]
+        rows = table.say(history, bot(f"answer {turn}"))
+        assert table.path(rows.start.prompt_message_id) == [message.text for message in history]
+        history += [bot(f"answer {turn}")]
+        assert rows.seal is not None
+        assert table.path(rows.seal.response_message_id) == [message.text for message in history]
+    assert [row.position for row in table.rows.values()] == list(range(6))
+    assert [row.run_id for row in table.rows.values() if row.role == "assistant"] == [
+        rows.start.run_id for rows in table.runs
+    ]
+    assert {row.run_id for row in table.rows.values() if row.role == "user"} == {None}
+
+
+def test_only_new_messages_continue_below_the_newest() -> None:
+    """An application that keeps no history of its own."""
+    table = Table()
+    table.say([user("one")], bot("1"))
+    table.say([user("two")], bot("2"))
+    rows = table.say([user("three")])
+    assert table.path(rows.start.prompt_message_id) == ["one", "1", "two", "2", "three"]
+    assert rows.start.position == 4
+
+
+def test_an_edit_is_a_branch() -> None:
+    """What comes before it is shared, what comes after is not."""
+    table = Table()
+    table.say([user("a"), bot("b"), user("c")], bot("d"))
+    edited = table.say([user("a"), bot("b"), user("C!")], bot("d"))
+    assert table.path(edited.start.prompt_message_id) == ["a", "b", "C!"]
+    assert len(table.rows) == 6
+    assert len({row.parent_id for row in table.rows.values() if row.content in ("c", "C!")}) == 1
+
+
+def test_another_first_message_is_no_branch_but_goes_on() -> None:
+    """Nothing of it is known, so it stands below the newest message."""
+    table = Table()
+    table.say([user("a")], bot("b"))
+    rows = table.say([user("something else")])
+    assert table.path(rows.start.prompt_message_id) == ["a", "b", "something else"]
+
+
+def test_the_same_request_twice_gives_two_sibling_replies() -> None:
+    """A regeneration: the question is there once."""
+    table = Table()
+    first, second = table.say([user("a")], bot("b")), table.say([user("a")], bot("B"))
+    assert table.contents() == ["a", "b", "B"]
+    assert first.start.prompt_message_id == second.start.prompt_message_id
+    assert (table.rows[list(table.rows)[1]].position, table.rows[list(table.rows)[2]].position) == (1, 1)
+
+
+def test_the_same_reply_twice_is_one_message_of_two_runs() -> None:
+    """Both runs point to it; it belongs to the first."""
+    table = Table()
+    first, second = table.say([user("a")], bot("b")), table.say([user("a")], bot("b"))
+    assert first.seal is not None
+    assert second.seal is not None
+    assert first.seal.response_message_id == second.seal.response_message_id
+    assert table.contents() == ["a", "b"]
+    assert list(table.rows.values())[1].run_id == first.start.run_id
+
+
+def test_choices_are_siblings() -> None:
+    """All replies of a run hang below its prompt, and the first is its response."""
+    table = Table()
+    rows = table.say([user("a")], bot("x"), bot("y"), bot("x"))
+    assert table.contents() == ["a", "x", "y"]
+    assert {row.parent_id for row in table.rows.values() if row.role == "assistant"} == {
+        rows.start.prompt_message_id
+    }
+    assert rows.seal is not None
+    assert table.path(rows.seal.response_message_id) == ["a", "x"]
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["in order", "the other way round"])
+def test_a_batch_may_hold_several_turns(reverse: bool) -> None:
+    """A fast application: question, answer and the next question are threaded by when they happened."""
+    table = Table()
+    batch = [table.run([user("a")], bot("b")), table.run([user("a"), bot("b"), user("c")], bot("d"))]
+    table.store(*(reversed(batch) if reverse else batch))
+    assert batch[1].seal is not None
+    assert table.path(batch[1].seal.response_message_id) == ["a", "b", "c", "d"]
+    assert len(table.rows) == 4
+
+
+def test_conversations_keep_apart() -> None:
+    """The same words in another conversation are other messages."""
+    table, other = Table(), Table()
+    here = table.run([user("a")], bot("b"))
+    there = other.run([user("a")], bot("b"), conversation_id="d")
+    thread([here, there], {})
+    ids = {row.id for rows in (here, there) for row in rows.messages}
+    assert len(ids) == 4
+    assert [row.conversation_id for row in there.messages] == ["d", "d"]
+
+
+def test_a_new_conversation_is_not_asked_for() -> None:
+    """Nothing of it can be stored: no question to the database for each new run."""
+    table = Table()
+    fresh, known, empty = table.run([user("a")], fresh=True), table.run([user("b")]), table.run([])
+    assert list(asked([fresh])) == []
+    assert {key: len(ids) for key, ids in asked([fresh, known, empty]).items()} == {"c": 1}
+
+
+def test_a_run_without_messages_stands_at_the_root() -> None:
+    """Its reply has no parent."""
+    table = Table()
+    table.say([], bot("b"), fresh=True)
+    assert [(row.parent_id, row.position) for row in table.rows.values()] == [(None, 0)]
+
+
+def test_the_end_may_come_in_a_later_batch() -> None:
+    """The reply stands below the prompt of its own run, whatever was said meanwhile."""
+    table = Table()
+    whole = table.run([user("a")], bot("late"))
+    begun = RunRows(whole.start, opens=True)
+    table.store(begun)
+    table.say([user("b")], bot("early"))
+    ended = RunRows(whole.start, opens=False, seal=whole.seal)
+    table.store(ended)
+    assert whole.seal is not None
+    assert table.path(whole.seal.response_message_id) == ["a", "late"]
+
+
+CALL = {"name": "look", "args": {"x": 1, "y": [2]}, "id": "call_1"}
+TURN = [user("weather?"), AIMessage("", tool_calls=[CALL]), ToolMessage("sunny", "call_1")]
+SENT_BACK: dict[str, list[Any]] = {
+    "our own messages": TURN,
+    "OpenAI dicts": [
+        {"role": "user", "content": "weather?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"x":1,"y":[2]}'}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+    ],
+    "re-spaced and re-ordered arguments": [
+        ("user", "weather?"),
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{ "y" : [2],\n"x": 1 }'}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "sunny"}]},
+    ],
+    "trailing space stripped, metadata added": [
+        {"type": "human", "content": "weather?  \n"},
+        AIMessage("", tool_calls=[CALL], id="run-1", response_metadata={"model_name": "m"}),
+        ToolMessage("sunny", "call_1", name="look"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", SENT_BACK)
+def test_what_comes_back_is_the_same_message(form: str) -> None:
+    """However a client writes the turn, its three messages are stored once."""
+    table = Table()
+    table.say(TURN[:1], TURN[1])
+    rows = table.say([*SENT_BACK[form], {"role": "user", "content": "thanks"}], bot("welcome"))
+    assert len(table.rows) == 5, table.contents()
+    assert rows.start.position == 3
+
+
+def test_reasoning_is_not_sent_back() -> None:
+    """A reply with reasoning is the same message without it."""
+    table = Table()
+    table.say([user("a")], AIMessage("b", additional_kwargs={"reasoning_content": "hm"}))
+    table.say([user("a"), bot("b"), user("c")])
+    assert table.contents() == ["a", "b", "c"]
+
+
+def test_a_plain_message_has_no_parts() -> None:
+    """Role and content say it all; else everything is kept beside the text, and reads back equal."""
+    table = Table()
+    picture = HumanMessage([{"type": "text", "text": "what is \x00\ud800?"}, {"type": "image", "data": "x"}])
+    table.say([SystemMessage("be kind"), picture], AIMessage("", tool_calls=[CALL]))
+    system, asked_, answer = table.rows.values()
+    assert (system.role, system.content, system.parts) == ("system", "be kind", None)
+    assert asked_.content == "what is \ufdd00000\ufdd0d800?"
+    assert from_dict(unescape_json(json.loads(asked_.parts or ""))) == picture
+    assert from_dict(json.loads(answer.parts or "")) == AIMessage("", tool_calls=[CALL])
+
+
+def test_a_batch_that_failed_half_way_is_threaded_anew() -> None:
+    """One run's message cannot be read; the others find their places when they are tried without it."""
+    table = Table()
+    table.say([user("a")], bot("b"))
+    good = table.run([user("c")], bot("d"))
+    deep: Any = []
+    for _ in range(5_000):
+        deep = [deep]
+    bad = table.run([HumanMessage([{"type": "file", "data": deep}])], conversation_id="d", fresh=True)
+    with pytest.raises(RecursionError):
+        table.store(good, bad)
+    table.store(good)
+    assert good.seal is not None
+    assert table.path(good.seal.response_message_id) == ["a", "b", "c", "d"]
+    assert len(table.rows) == 4

@@ -1,0 +1,701 @@
+"""A recorder's life: flush, close, threads and loops, forks, exits and sudden deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from recorder.errors import Closed, RecorderError
+from recorder.history import ChatHistoryCallback
+from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch
+from recorder.recorder import Stats
+from recorder.store import SqlStore
+from recorder.testing import MemoryStore
+from recorder.waiting import Wait
+from tests.oracle import (
+    FaultyStore,
+    assert_exact,
+    assert_whole,
+    away,
+    begin,
+    copy_of,
+    finish,
+    new_url,
+    record,
+    run_python,
+    say,
+    sql,
+    start_python,
+    stored,
+    token,
+)
+
+
+class Gated(MemoryStore):
+    """A store in memory whose appends wait until `gate` is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: Wait[None] = Wait()
+
+    async def append(self, batch: Batch) -> None:
+        await self.gate
+        await super().append(batch)
+
+
+def identity(stats: Stats) -> bool:
+    """Whether every accepted token is in exactly one place."""
+    return stats.accepted == stats.queued + stats.committed + stats.dropped + stats.quarantined
+
+
+# -- flush and close ----------------------------------------------------------------------------------------------
+
+
+def test_flush_waits_until_all_is_stored(tmp_path: Path) -> None:
+    """In synchronous and in asynchronous code; with nothing to store it is over at once."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, flush_interval=3600) as history:
+        assert history.flush().wait(10) is None
+        run_id = begin(history)
+        say(history, run_id, ["a", "b"])
+        history.flush().wait(10)
+        assert stored(url, run_id).texts == {0: "a", 1: "b"}
+
+        async def story() -> None:
+            say(history, run_id, ["c"])
+            await history.flush()
+
+        asyncio.run(story())
+        assert stored(url, run_id).texts == {0: "a", 1: "b", 2: "c"}
+        assert history.flush().done
+
+
+def test_flush_waits_for_frames_too(tmp_path: Path) -> None:
+    """They would wait for company; a flush is no time for that."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, flush_interval=0, frames_interval=3600) as history:
+        run_id = begin(history)
+        history.on_stream_frame(b"data: 1\n\n", 0, [], run_id=run_id)
+        history.flush().wait(10)
+        assert sql(url, "SELECT run_id, count FROM frames") == [(str(run_id), 1)]
+
+
+def test_flush_waits_for_what_came_before_it_only() -> None:
+    """What comes later is stored later, by itself."""
+    store = Gated()
+    history = ChatHistoryCallback(store=store, flush_interval=3600)
+    run_id = begin(history)
+    first = history.flush()
+    assert not first.done
+    store.gate.set(None)
+    first.wait(10)
+    say(history, run_id, ["later"])
+    assert history.stats().committed == 0
+    history.close().wait(10)
+
+
+def test_many_flush_at_once(tmp_path: Path) -> None:
+    """Eight threads record and flush: each finds its own run stored."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history, ThreadPoolExecutor(8) as pool:
+
+        def story(number: int) -> dict[int, str]:
+            run_id = record(history, reply=str(number))
+            history.flush().wait(20)
+            return stored(url, run_id).texts
+
+        assert list(pool.map(story, range(40))) == [{0: str(number)} for number in range(40)]
+
+
+def test_close_gives_the_last_stats() -> None:
+    """Synchronous code waits, asynchronous code awaits; a second close is the first one's."""
+    history = ChatHistoryCallback(store=MemoryStore())
+    record(history)
+    first = history.close()
+    stats = first.wait(10)
+    assert history.close() is first
+    assert history.close(timeout=0) is first
+    assert (stats.accepted, stats.committed, stats.queued, stats.dropped, stats.queued_bytes) == (
+        1,
+        1,
+        0,
+        0,
+        0,
+    )
+    assert stats == history.stats()
+    assert asyncio.run(awaited(history)) == stats
+
+
+async def awaited(history: ChatHistoryCallback) -> Stats:
+    """What awaiting the close gives."""
+    return await history.close()
+
+
+def test_with_blocks_close() -> None:
+    """Plain ones and asynchronous ones, errors too."""
+
+    async def story(history: ChatHistoryCallback) -> None:
+        async with history:
+            record(history)
+
+    plain, asynchronous = MemoryStore(), MemoryStore()
+    with pytest.raises(LookupError), ChatHistoryCallback(store=plain) as history:
+        record(history)
+        raise LookupError
+    other = ChatHistoryCallback(store=asynchronous)
+    asyncio.run(story(other))
+    assert (len(plain.seals), len(asynchronous.seals)) == (1, 1)
+    assert history.recorder.closed
+    assert other.recorder.closed
+
+
+def test_open_runs_are_interrupted_by_close(tmp_path: Path) -> None:
+    """Their tokens are kept, and the count and hash prove them."""
+    url = new_url(tmp_path)
+    history = ChatHistoryCallback(url)
+    run_id = begin(history)
+    say(history, run_id, ["a", "b"])
+    history.close().wait(10)
+    assert_whole(url, run_id, ["a", "b"], status=INTERRUPTED)
+    finish(history, run_id, "ab")
+    assert stored(url, run_id).status == INTERRUPTED
+
+
+def test_after_close_the_application_goes_on() -> None:
+    """Tokens are counted, new runs ignored; who flushes is told."""
+    history = ChatHistoryCallback(store=MemoryStore())
+    run_id = begin(history)
+    history.close().wait(10)
+    say(history, run_id, ["late", "later"])
+    finish(history, run_id, "late")
+    say(history, begin(history), ["new"])
+    stats = history.stats()
+    assert (stats.accepted, stats.dropped, stats.open_runs) == (3, 3, 0)
+    assert identity(stats)
+    with pytest.raises(Closed, match="open a new one"):
+        history.flush()
+
+
+def test_tokens_of_no_run_are_counted() -> None:
+    """After the run's end, or of a run that nobody announced: dropped, and the application goes on."""
+    store = MemoryStore()
+    with ChatHistoryCallback(store=store) as history:
+        run_id = record(history, reply="a")
+        say(history, run_id, ["late"])
+        say(history, uuid.uuid4(), ["unknown", "unknown"])
+        history.on_stream_frame(b"frame", 0, [], run_id=uuid.uuid4())
+        finish(history, uuid.uuid4(), "unknown")
+        finish(history, run_id, "twice")
+        stats = history.stats()
+        assert (stats.accepted, stats.dropped, stats.open_runs) == (4, 3, 0)
+        assert identity(stats)
+    assert [row.count for row in store.segments.values()] == [1]
+
+
+def test_construction_says_what_the_database_says(tmp_path: Path) -> None:
+    """A database that is away is buffered for, or raised about when `strict`; one that is silent too."""
+
+    class Absent(MemoryStore):
+        async def open(self) -> None:
+            raise ConnectionError("nobody there")
+
+    class Silent(Gated):
+        async def open(self) -> None:
+            await self.gate
+
+    ChatHistoryCallback(store=Absent()).close(timeout=0).wait(10)
+    with pytest.raises(ConnectionError, match="nobody there"):
+        ChatHistoryCallback(store=Absent(), strict=True)
+    silent = Silent()
+    with pytest.raises(RecorderError, match=r"did not answer within 0\.01 s"):
+        ChatHistoryCallback(store=silent, strict=True, open_timeout=0.01)
+    silent.gate.set(None)
+    patient = Silent()
+    with ChatHistoryCallback(store=patient, open_timeout=0.01) as history:
+        record(history)
+        patient.gate.set(None)
+    assert len(patient.seals) == 1
+
+
+# -- threads and loops ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["a run each", "one run"])
+def test_tokens_from_eight_threads(tmp_path: Path, shared: bool) -> None:
+    """All stored, numbers 0 to n - 1; and at any moment each token is in exactly one place."""
+    url, threads, each = new_url(tmp_path), 8, 2_000
+    history = ChatHistoryCallback(url, flush_interval=0)
+    runs = [begin(history) for _ in range(1 if shared else threads)]
+    sampled = [history.stats()]
+
+    def produce(number: int) -> None:
+        for place in range(each):
+            history.on_llm_new_token(f"{number}:{place}", run_id=runs[0 if shared else number])
+
+    with ThreadPoolExecutor(threads) as pool:
+        producers = [pool.submit(produce, number) for number in range(threads)]
+        while not all(producer.done() for producer in producers):
+            sampled.append(history.stats())
+    for run_id in runs:
+        finish(history, run_id, "done")
+    sampled += [history.stats(), history.close().wait(20)]
+    assert [stats for stats in sampled if not identity(stats)] == []
+    assert [stats for stats in sampled if stats.queued < 0] == []
+    accepted = [stats.accepted for stats in sampled]
+    assert accepted == sorted(accepted)
+    assert (sampled[-1].committed, sampled[-1].queued_bytes) == (threads * each, 0)
+    for number, run_id in enumerate(runs):
+        found = stored(url, run_id)
+        texts = [found.texts[place] for place in sorted(found.texts)]
+        assert_whole(url, run_id, texts)
+        for thread in range(threads) if shared else [number]:
+            own = [text for text in texts if text.startswith(f"{thread}:")]
+            assert own == [f"{thread}:{place}" for place in range(each)]
+
+
+def test_several_loops_one_after_another(tmp_path: Path) -> None:
+    """The recorder belongs to none of them: it goes on after `asyncio.run` ended, and with the next."""
+    url = new_url(tmp_path)
+    history = ChatHistoryCallback(url)
+    run_id = begin(history)
+
+    async def story(text: str) -> None:
+        say(history, run_id, [text])
+        await asyncio.gather(history.flush(), history.flush())
+
+    for text in "abc":
+        asyncio.run(story(text))
+        assert list(stored(url, run_id).texts.values())[-1] == text
+
+    async def end() -> Stats:
+        finish(history, run_id, "abc")
+        return await history.close()
+
+    assert asyncio.run(end()).committed == 3
+    assert_whole(url, run_id, "abc")
+
+
+def test_loops_in_several_threads(tmp_path: Path) -> None:
+    """Four event loops at once, each with runs of its own."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+
+        async def one(number: int) -> uuid.UUID:
+            run_id = begin(history)
+            for place in range(100):
+                history.on_llm_new_token(token(number, place), run_id=run_id)
+                await asyncio.sleep(0)
+            finish(history, run_id, "done")
+            await history.flush()
+            return run_id
+
+        async def story(first: int) -> list[uuid.UUID]:
+            return await asyncio.gather(*(one(first + number) for number in range(5)))
+
+        with ThreadPoolExecutor(4) as pool:
+            loops = [pool.submit(asyncio.run, story(10 * number)) for number in range(4)]
+            runs = [loop.result() for loop in loops]
+    for number, loop in enumerate(runs):
+        for place, run_id in enumerate(loop):
+            assert_whole(url, run_id, [token(10 * number + place, seq) for seq in range(100)])
+
+
+def test_many_small_runs(tmp_path: Path) -> None:
+    """Two thousand runs of a token each: all complete, and no more transactions than batches."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        for number in range(2_000):
+            record(history, reply=str(number))
+    assert sql(url, "SELECT status, count(*), sum(token_count) FROM runs") == [(COMPLETE, 2_000, 2_000)]
+    assert sql(url, "SELECT count(DISTINCT id), count(*) FROM conversations") == [(2_000, 2_000)]
+    assert history.stats().commits < 100
+    assert (history.stats().open_runs, history.stats().queued_bytes) == (0, 0)
+
+
+# -- a full queue ---------------------------------------------------------------------------------------------------
+
+
+def test_a_full_queue_makes_threads_wait_and_loses_nothing(tmp_path: Path) -> None:
+    """The queue has room for a hundred tokens, four threads hand over a thousand each."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, max_queue_bytes=30_000, block_timeout=30) as history:
+        runs = [begin(history) for _ in range(4)]
+        texts = [token(4, number) for number in range(1_000)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda run_id: say(history, run_id, texts), runs))
+        for run_id in runs:
+            finish(history, run_id, "done")
+    assert history.stats().dropped == 0
+    for run_id in runs:
+        assert_whole(url, run_id, texts)
+
+
+def test_on_a_loop_awaiting_is_enough(tmp_path: Path) -> None:
+    """The call returns what to wait for; who awaits it loses nothing, and the loop stays free meanwhile."""
+    url = new_url(tmp_path)
+    waits = 0
+
+    async def story() -> uuid.UUID:
+        nonlocal waits
+        run_id = begin(history)
+        for number in range(1_000):
+            room = history.on_llm_new_token(token(5, number), run_id=run_id)
+            if room is not None:
+                waits += 1
+                await room
+        finish(history, run_id, "done")
+        return run_id
+
+    with ChatHistoryCallback(url, max_queue_bytes=30_000) as history:
+        run_id = asyncio.run(story())
+    assert waits > 1
+    assert history.stats().dropped == 0
+    assert_whole(url, run_id, [token(5, number) for number in range(1_000)])
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_newest"])
+def test_who_does_not_wait_is_told_what_is_missing(tmp_path: Path, overflow: str) -> None:
+    """On a loop nobody can be made to wait: the gaps are the counter are the missing tokens."""
+    url = new_url(tmp_path)
+    gate: Wait[None] = Wait()
+
+    class Slow(FaultyStore):
+        async def append(self, batch: Batch) -> None:
+            await gate
+            await super().append(batch)
+
+    async def story() -> uuid.UUID:
+        run_id = begin(history)
+        for number in range(1_000):
+            history.on_llm_new_token(token(6, number), run_id=run_id)
+        gate.set(None)
+        await history.flush()
+        for number in range(1_000, 1_010):
+            history.on_llm_new_token(token(6, number), run_id=run_id)
+        finish(history, run_id, "done")
+        return run_id
+
+    store = Slow(SqlStore(url))
+    with ChatHistoryCallback(url, store=store, max_queue_bytes=30_000, overflow=overflow) as history:
+        run_id = asyncio.run(story())
+    found = assert_exact(url, run_id, [token(6, number) for number in range(1_010)])
+    assert len(found.missing) == history.stats().dropped > 500
+    assert {reason for _, _, reason in found.gaps} == {"the queue was full"}
+    assert history.stats().accepted == 1_010
+
+
+def test_patience_with_a_stalled_database_ends(tmp_path: Path) -> None:
+    """After `block_timeout` the application goes on without the tokens, and they are a gap."""
+    url = new_url(tmp_path)
+    gate: Wait[None] = Wait()
+
+    class Stalled(FaultyStore):
+        async def append(self, batch: Batch) -> None:
+            await gate
+            await super().append(batch)
+
+    history = ChatHistoryCallback(
+        url, store=Stalled(SqlStore(url)), max_queue_bytes=30_000, block_timeout=0.01
+    )
+    run_id = begin(history)
+    say(history, run_id, (token(7, number) for number in range(1_000)))
+    assert history.recorder.intake.bytes <= 30_000
+    gate.set(None)
+    finish(history, run_id, "done")
+    history.close().wait(10)
+    found = assert_exact(url, run_id, [token(7, number) for number in range(1_000)])
+    assert len(found.missing) == history.stats().dropped > 500
+
+
+def test_flush_while_the_database_is_away(tmp_path: Path) -> None:
+    """It is over when the database is back and has it all, not before."""
+    url = new_url(tmp_path)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        with ChatHistoryCallback(url) as history:
+            begin(history)
+            history.flush().wait(10)
+            other.execute("BEGIN IMMEDIATE")
+            run_id = record(history, reply="a")
+            flush = history.flush()
+            assert not flush.done
+            assert sql(url, "SELECT count(*) FROM segments") == [(0,)]
+            other.execute("ROLLBACK")
+            flush.wait(20)
+            assert_whole(url, run_id, ["a"])
+
+
+# -- what nobody closed ---------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, uuid
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, finish, say, token
+
+history = ChatHistoryCallback(sys.argv[1], flush_interval=3600)
+runs = [begin(history, run_id=uuid.UUID(int=number)) for number in range(3)]
+history.flush().wait(10)
+for number, run_id in enumerate(runs):
+    say(history, run_id, (token(number, seq) for seq in range(1000)))
+finish(history, runs[0], "done")
+"""
+ENDS = {
+    "the end of the script": "",
+    "sys.exit": "sys.exit(3)",
+    "an uncaught error": "raise LookupError('mine')",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_exit_without_close(tmp_path: Path, end: str) -> None:
+    """Everything is stored, the exit code is the script's own, and nothing is said about it."""
+    url = new_url(tmp_path)
+    done = run_python(SCRIPT + ENDS[end], url)
+    assert done.returncode == {"": 0, "sys.exit(3)": 3}.get(ENDS[end], 1)
+    assert "recorder" not in done.stderr.replace("LookupError: mine", "").replace("tests.oracle", "")
+    for number in range(3):
+        texts = [token(number, seq) for seq in range(1000)]
+        assert_whole(url, uuid.UUID(int=number), texts, INTERRUPTED if number else COMPLETE)
+
+
+def test_exit_inside_asyncio_run(tmp_path: Path) -> None:
+    """A script that is one `asyncio.run`, which ended before."""
+    code = """
+import asyncio, sys, uuid
+from recorder import ChatHistoryCallback
+from tests.oracle import record
+
+async def main():
+    record(ChatHistoryCallback(sys.argv[1]), run_id=uuid.UUID(int=1), reply="a")
+
+asyncio.run(main())
+"""
+    url = new_url(tmp_path)
+    done = run_python(code, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_whole(url, uuid.UUID(int=1), ["a"])
+
+
+def test_exit_with_the_database_away_prints_one_line(tmp_path: Path) -> None:
+    """The file is locked by somebody else for good: the script ends, and says how many tokens were not stored."""
+    code = """
+import sys, logging
+import recorder.recorder
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, say
+
+logging.disable()
+recorder.recorder.EXIT_TIMEOUT = 0.1
+history = ChatHistoryCallback(sys.argv[1])
+begin(history)
+history.flush().wait(10)
+print("ready", flush=True)
+sys.stdin.readline()
+say(history, begin(history), ["a", "b", "c"])
+"""
+    url = new_url(tmp_path)
+    script = start_python(code, url)
+    assert script.stdout is not None
+    assert script.stdout.readline() == "ready\n"
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        _, said = script.communicate("go\n", timeout=20)
+    assert script.returncode == 0
+    assert said.startswith("recorder: 3 tokens were not stored")
+    assert said.count("\n") == 1
+
+
+ENDLESS = """
+import sys, uuid
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, say, token
+
+history = ChatHistoryCallback(sys.argv[1], flush_interval=0.005)
+run_id = begin(history, run_id=uuid.UUID(int=1))
+seq = 0
+while True:
+    say(history, run_id, [token(8, seq)])
+    seq += 1
+    if seq % 200 == 0:
+        history.flush().wait(10)
+        print(seq, flush=True)
+"""
+
+
+def test_kill_in_the_middle_of_a_stream(tmp_path: Path) -> None:
+    """What was acknowledged is stored, and what is stored is a prefix; the next recorder finds the run dead."""
+    url = new_url(tmp_path)
+    victim = start_python(ENDLESS, url)
+    assert victim.stdout is not None
+    acknowledged = [int(victim.stdout.readline()) for _ in range(20)][-1]
+    victim.kill()
+    acknowledged = max([acknowledged, *map(int, victim.communicate(timeout=10)[0].split())])
+    run_id = uuid.UUID(int=1)
+    found = stored(url, run_id)
+    assert len(found.texts) >= acknowledged
+    assert list(found.texts.items()) == [(seq, token(8, seq)) for seq in range(len(found.texts))]
+    assert (found.status, found.gaps, found.sha256) == (STREAMING, [], None)
+    with ChatHistoryCallback(url) as history:
+        for _ in range(2):  # the first is committed before the sweep, the second after it
+            record(history)
+            history.flush().wait(10)
+        assert stored(url, run_id).status == INTERRUPTED
+    assert stored(url, run_id).texts == found.texts
+
+
+def test_what_is_on_disk_is_a_prefix_at_any_moment(tmp_path: Path) -> None:
+    """Copies of the file and its log, taken while it is written, hold all that was acknowledged before."""
+    url = new_url(tmp_path)
+    (tmp_path / "copy").mkdir()
+    with ChatHistoryCallback(url, flush_interval=0) as history:
+        run_id = begin(history)
+        for number in range(5):
+            say(history, run_id, (token(9, 100 * number + seq) for seq in range(100)))
+            history.flush().wait(10)
+            found = stored(copy_of(url, tmp_path / "copy"), run_id)
+            assert list(found.texts.items()) == [(seq, token(9, seq)) for seq in range(100 * (number + 1))]
+
+
+FORKING = """
+import os, sys, uuid
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, finish, say, token
+
+def record(number):
+    run_id = begin(history, run_id=uuid.UUID(int=number))
+    say(history, run_id, (token(number, seq) for seq in range(500)))
+    finish(history, run_id, "done")
+
+history = ChatHistoryCallback(sys.argv[1], flush_interval=0.01)
+parents = begin(history, run_id=uuid.UUID(int=1))
+say(history, parents, (token(1, seq) for seq in range(250)))
+children = []
+for number in (2, 3, 4):
+    if not (child := os.fork()):
+        if number == 2:  # records, and leaves like any script
+            record(2)
+            assert history.stats().accepted == 500
+            sys.exit()
+        if number == 3:  # records, and closes
+            history.flush().wait(10)
+            record(3)
+            stats = history.close().wait(10)
+            os._exit(0 if (stats.accepted, stats.committed) == (500, 500) else 1)
+        stats = history.close().wait(10)  # records nothing
+        os._exit(0 if (stats.accepted, stats.committed) == (0, 0) else 1)
+    children.append(child)
+say(history, parents, (token(1, seq) for seq in range(250, 500)))
+finish(history, parents, "done")
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+assert history.close().wait(10).committed == 500
+"""
+
+
+def test_a_forked_child_records_for_itself(tmp_path: Path) -> None:
+    """Parent and children have runs of their own, the parent's queue stays the parent's: EXACT for all."""
+    url = new_url(tmp_path)
+    done = run_python(FORKING, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    for number in (1, 2, 3):
+        assert_whole(url, uuid.UUID(int=number), [token(number, seq) for seq in range(500)])
+    assert sql(url, "SELECT count(DISTINCT producer_id), count(*) FROM runs") == [(3, 3)]
+
+
+def test_a_forked_child_that_records_nothing_exits_at_once(tmp_path: Path) -> None:
+    """It has no writer to wait for."""
+    code = """
+import os, sys
+import recorder.recorder
+from recorder import ChatHistoryCallback
+
+recorder.recorder.EXIT_TIMEOUT = 3600
+history = ChatHistoryCallback(sys.argv[1])
+if not (child := os.fork()):
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = run_python(code, new_url(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    """Both at once, small batches: EXACT for both."""
+    code = """
+import sys, uuid
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, finish, say, token
+
+first = int(sys.argv[2])
+with ChatHistoryCallback(sys.argv[1], flush_interval=0.001, conversation_id="shared") as history:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(first, first + 20):
+        run_id = begin(history, run_id=uuid.UUID(int=number))
+        for seq in range(0, 200, 50):
+            say(history, run_id, (token(number, seq + place) for place in range(50)))
+            history.flush().wait(20)
+        finish(history, run_id, str(number))
+"""
+    url = new_url(tmp_path)
+    both = [start_python(code, url, first) for first in (100, 200)]
+    for each in both:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in both:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    for each in both:
+        assert each.communicate(timeout=30)[1] == ""
+        assert each.returncode == 0
+    for number in [*range(100, 120), *range(200, 220)]:
+        assert_whole(url, uuid.UUID(int=number), [token(number, seq) for seq in range(200)])
+    assert sql(url, "SELECT count(*) FROM messages WHERE role = 'assistant'") == [(40,)]
+    assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_two_threads_of_a_forked_child_begin_together(tmp_path: Path) -> None:
+    """One writer begins for both, and both runs are stored."""
+    code = """
+import os, sys, threading, uuid
+from concurrent.futures import ThreadPoolExecutor
+from recorder import ChatHistoryCallback
+from tests.oracle import record
+
+history = ChatHistoryCallback(sys.argv[1])
+if not (child := os.fork()):
+    together = threading.Barrier(8)
+    sys.setswitchinterval(1e-6)
+
+    def story(number):
+        together.wait(10)
+        record(history, run_id=uuid.UUID(int=number), reply="a")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(story, range(8)))
+    history.flush().wait(10)
+    writers = [thread for thread in threading.enumerate() if thread.name == "recorder-writer"]
+    assert len(writers) == 1, writers
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+"""
+    url = new_url(tmp_path)
+    done = run_python(code, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    for number in range(8):
+        assert_whole(url, uuid.UUID(int=number), ["a"])
+
+
+def test_the_stats_of_a_closed_recorder_with_a_lost_database() -> None:
+    """The identity holds when tokens were lost at the end."""
+    history = ChatHistoryCallback(store=FaultyStore(MemoryStore(), before=[away] * 10**6))
+    say(history, begin(history), ["a", "b"])
+    stats = history.close(timeout=0.05).wait(10)
+    assert identity(stats)
+    assert (stats.accepted, stats.dropped) == (2, 2)

@@ -1,0 +1,499 @@
+"""The store: a batch is stored whole or not at all, and storing it again changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from recorder.clock import now
+from recorder.errors import ConfigError, SchemaError, StoreError
+from recorder.history import ChatHistoryCallback
+from recorder.intake import Intake
+from recorder.lineage import thread
+from recorder.messages import AIMessage, HumanMessage
+from recorder.pack import pack
+from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
+from recorder.store import Conflict, SqlStore, Store
+from recorder.testing import MemoryStore
+from recorder.wire.deltas import Delta
+from tests.oracle import (
+    assert_whole,
+    begin,
+    finish,
+    new_url,
+    record,
+    run_end,
+    run_start,
+    say,
+    sql,
+    stored,
+    token,
+)
+
+TABLES = ("conversations", "runs", "producers", "messages", "segments", "frames", "gaps")
+PRODUCER = Producer(str(uuid.UUID(int=99)), "here", 1, now(), now())
+HISTORY = [HumanMessage("question")]
+
+
+def using(url: str, story: Callable[[SqlStore], Coroutine[Any, Any, Any]], **options: Any) -> Any:
+    """What a story with a store of its own gives."""
+
+    async def whole() -> Any:
+        store = SqlStore(url, **options)
+        try:
+            return await story(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(whole())
+
+
+def append(url: str, *batches: Sequence[RunRows]) -> None:
+    """Store batches one after another."""
+
+    async def story(store: SqlStore) -> None:
+        for batch in batches:
+            await store.append(Batch(PRODUCER, list(batch)))
+
+    using(url, story)
+
+
+def whole_run(number: int, tokens: int = 3) -> list[RunRows]:
+    """A run of everything that a batch may hold: messages, tokens, frames, a gap and the end."""
+    intake = Intake(2_000 + 310 * tokens, overflow="drop_newest")
+    run = intake.start(
+        run_start(number, conversation_id=f"c{number}", messages=list(HISTORY), user_id="me"), 0
+    )
+    for place in range(tokens + 5):
+        intake.put_frame(run, b"frame", [Delta(f"{number}:{place}")], place)
+    intake.end(run, run_end(replies=[AIMessage("answer")]))
+    rows = pack(intake.take(2**40))
+    thread(rows, {})
+    assert rows[0].gaps
+    return rows
+
+
+def dump(url: str) -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    return {name: sql(url, f"SELECT * FROM {name} ORDER BY 1, 2") for name in TABLES}
+
+
+# -- appending ----------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_stored(tmp_path: Path) -> None:
+    """Every table has its rows."""
+    url = new_url(tmp_path)
+    append(url, [*whole_run(1), *whole_run(2)])
+    assert {name: len(rows) for name, rows in dump(url).items()} == {
+        "conversations": 2, "runs": 2, "producers": 1, "messages": 4, "segments": 2, "frames": 2, "gaps": 2
+    }  # fmt: skip
+    assert sql(url, "SELECT role, content, position FROM messages WHERE conversation_id = 'c1' ORDER BY position") == [
+        ("user", "question", 0), ("assistant", "answer", 1)
+    ]  # fmt: skip
+    assert sql(url, "SELECT DISTINCT status, user_id FROM runs, conversations") == [(COMPLETE, "me")]
+
+
+def test_the_same_batch_again_changes_nothing(tmp_path: Path) -> None:
+    """Its commit may have happened although its answer was lost."""
+    url = new_url(tmp_path)
+    batch = [*whole_run(1), *whole_run(2)]
+    append(url, batch)
+    before = dump(url)
+    append(url, batch, batch)
+    assert dump(url) == before
+
+
+def test_another_content_under_the_same_number_is_a_conflict(tmp_path: Path) -> None:
+    """Nothing of that batch is stored, and the error says whose fault it is."""
+    url = new_url(tmp_path)
+    append(url, whole_run(1, tokens=3))
+    before = dump(url)
+    with pytest.raises(Conflict, match=r"from 0 on.*two recorders share a run id"):
+        append(url, [*whole_run(1, tokens=5), *whole_run(2)])
+    assert dump(url) == before
+
+
+def test_a_longer_row_under_the_same_number_is_a_conflict_too(tmp_path: Path) -> None:
+    """It would hide tokens silently."""
+    url = new_url(tmp_path)
+    [rows] = whole_run(1)
+    append(url, [rows])
+    [row] = rows.segments
+    rows.segments = [row._replace(count=row.count + 1, deltas=row.deltas[:-1] + ',[9,"more"]]')]
+    with pytest.raises(Conflict):
+        append(url, [rows])
+
+
+def test_a_run_is_known_before_its_end(tmp_path: Path) -> None:
+    """Streaming at first; the end sets what was not known, and leaves the rest."""
+    url = new_url(tmp_path)
+    start = run_start(1, request='{"temperature":0}', tags='["a"]')
+    append(url, [RunRows(start, opens=True)])
+    assert sql(url, "SELECT status, ended_at, token_count, sha256 FROM runs") == [(STREAMING, None, 0, None)]
+    [rows] = whole_run(1)
+    start.request = start.tags = None  # what the writer keeps of a stored run
+    append(url, [RunRows(start, opens=False, seal=rows.seal)])
+    [(status, ended, count, request, tags)] = sql(
+        url, "SELECT status, ended_at, token_count, request, tags FROM runs"
+    )
+    assert rows.seal is not None
+    assert (status, count, request, tags) == (COMPLETE, rows.seal.token_count, '{"temperature":0}', '["a"]')
+    assert ended is not None
+
+
+def statements_of(url: str, batch: Sequence[RunRows]) -> int:
+    """How many statements a batch takes."""
+    count = 0
+
+    def seen(*_given: Any) -> None:
+        nonlocal count
+        count += 1
+
+    event.listen(Engine, "before_cursor_execute", seen)
+    try:
+        append(url, batch)
+    finally:
+        event.remove(Engine, "before_cursor_execute", seen)
+    return count
+
+
+def test_statements_do_not_grow_with_tokens(tmp_path: Path) -> None:
+    """A batch is a handful of statements, whether a run has three tokens or a thousand."""
+    url = new_url(tmp_path)
+    few = statements_of(url, [rows for number in range(100) for rows in whole_run(number)])
+    many = statements_of(
+        url, [rows for number in range(100, 200) for rows in whole_run(number, tokens=1_000)]
+    )
+    assert few == many <= 12
+
+
+def test_known_messages_and_the_newest(tmp_path: Path) -> None:
+    """Of the ids that are asked for those that are there, by conversation; and where the conversation ends."""
+    url = new_url(tmp_path)
+    [rows] = whole_run(1)
+    append(url, [rows], whole_run(2))
+    asked, answer = (row.id for row in rows.messages)
+    unknown = str(uuid.uuid4())
+
+    async def story(store: SqlStore) -> Any:
+        return await store.known({"c1": [asked, unknown, asked], "c2": [answer], "c3": [asked]})
+
+    found = using(url, story)
+    assert (found["c1"].positions, found["c1"].newest) == ({asked: 0}, (answer, 1))
+    assert (found["c2"].positions, found["c2"].newest[1]) == ({}, 1)
+    assert (found["c3"].positions, found["c3"].newest) == ({}, None)
+    assert using(url, lambda store: store.known({})) == {}
+
+
+def test_a_history_of_any_length_can_be_asked_for(tmp_path: Path) -> None:
+    """More messages than the 32,766 parameters that a statement has room for."""
+    url = new_url(tmp_path)
+    [rows] = whole_run(1)
+    append(url, [rows])
+    ids = [str(uuid.UUID(int=number)) for number in range(40_000)] + [row.id for row in rows.messages]
+    sizes: list[int] = []
+
+    def seen(*given: Any) -> None:
+        sizes.append(len(given[3]))
+
+    event.listen(Engine, "before_cursor_execute", seen)
+    try:
+        found = using(url, lambda store: store.known({"c1": ids}))
+    finally:
+        event.remove(Engine, "before_cursor_execute", seen)
+    assert sorted(found["c1"].positions.values()) == [0, 1]
+    assert max(sizes) < 32_766
+
+
+def test_the_store_in_memory_says_the_same(tmp_path: Path) -> None:
+    """The fake that users test with and the real one answer alike."""
+    url = new_url(tmp_path)
+    real, fake = SqlStore(url), MemoryStore()
+    [rows] = whole_run(1)
+    ids = [row.id for row in rows.messages]
+
+    async def story(store: Store) -> list[Any]:
+        await store.open()
+        before = await store.known({"c1": ids})
+        for _ in range(2):
+            await store.append(Batch(PRODUCER, [rows]))
+        after = await store.known({"c1": ids, "c2": ids})
+        with pytest.raises(Conflict):
+            await store.append(Batch(PRODUCER, whole_run(1, tokens=5)))
+        kinds = [
+            store.failure(error) for error in (Conflict("x"), ConnectionError(), TimeoutError(), ValueError())
+        ]
+        await store.close()
+        return [before, after, kinds]
+
+    assert asyncio.run(story(real)) == asyncio.run(story(fake))
+
+
+def test_a_query_of_yours(tmp_path: Path) -> None:
+    """Rows as dictionaries, with parameters."""
+    url = new_url(tmp_path)
+    append(url, whole_run(1))
+    query = "SELECT role, content FROM messages WHERE role = :role"
+    assert using(url, lambda store: store.rows(query, {"role": "user"})) == [
+        {"role": "user", "content": "question"}
+    ]
+
+
+def test_a_closed_store_connects_again(tmp_path: Path) -> None:
+    """After an error the writer may let go of it and go on."""
+    url = new_url(tmp_path)
+
+    async def story(store: SqlStore) -> None:
+        await store.open()
+        await store.close()
+        await store.close()
+        await store.append(Batch(PRODUCER, whole_run(1)))
+
+    using(url, story)
+    assert len(dump(url)["runs"]) == 1
+
+
+# -- the dead -------------------------------------------------------------------------------------------------------
+
+
+def test_only_open_runs_of_the_dead_are_swept(tmp_path: Path) -> None:
+    """Ended ones and those of the living stay; a second sweep finds nothing."""
+    url = new_url(tmp_path)
+    dead, alive = (PRODUCER, Producer(str(uuid.UUID(int=98)), "there", 2, now(), now()))
+    moment = now() + timedelta(seconds=1)
+
+    async def story(store: SqlStore) -> list[int]:
+        await store.append(Batch(dead, [RunRows(run_start(1), opens=True), *whole_run(2)]))
+        await store.append(Batch(alive, [RunRows(run_start(3), opens=True)]))
+        return [await store.sweep(lambda producer: producer.id == dead.id, moment) for _ in range(2)]
+
+    assert using(url, story) == [1, 0]
+    assert sql(url, "SELECT status FROM runs ORDER BY id") == [(INTERRUPTED,), (COMPLETE,), (STREAMING,)]
+
+
+# -- opening --------------------------------------------------------------------------------------------------------
+
+
+def opened(url: str, **options: Any) -> None:
+    using(url, lambda store: store.open(), **options)
+
+
+def test_a_new_file_gets_its_tables(tmp_path: Path) -> None:
+    """Opened twice, by two stores, it is the same."""
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    opened(url)
+    opened(url)
+    append(url, whole_run(1))
+    assert len(dump(url)["runs"]) == 1
+
+
+def construct(url: str) -> None:
+    """What a user does; closed where it goes well."""
+    ChatHistoryCallback(url).close().wait(10)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    """Named, with what to do; the file is left as it was."""
+    path = tmp_path / "notes.txt"
+    path.write_text("Dear diary, " * 1_000)
+    with pytest.raises(
+        StoreError, match=r"notes\.txt.*file is not a database; it is no SQLite database, so name"
+    ):
+        construct(f"sqlite:///{path}")
+    assert path.read_text() == "Dear diary, " * 1_000
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    """Cut off in the middle of its pages: an error at construction, not a crash loop."""
+    url = new_url(tmp_path)
+    path = tmp_path / "history.db"
+    path.write_bytes(path.read_bytes()[:10_000])
+    with pytest.raises(StoreError, match=r"history\.db cannot be opened"):
+        construct(url)
+
+
+def test_a_newer_schema(tmp_path: Path) -> None:
+    """Refused with the command to run, and nothing is changed."""
+    url = new_url(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "history.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = dump(url)
+    with pytest.raises(SchemaError, match=r"newer recorder.*pip install --upgrade chat-recorder"):
+        construct(url)
+    assert dump(url) == before
+
+
+def test_somebody_elses_tables(tmp_path: Path) -> None:
+    """A file of another tool that has a table of our name."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE messages (id INTEGER)")
+    with pytest.raises(SchemaError, match=r"messages already, not made by recorder.*use another file"):
+        construct(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://host/db", "scheme 'mysql'"),
+        ("chat.db", r"write 'sqlite:///chat\.db'"),
+        ("sqlite://", "in-memory"),
+        ("sqlite:///{}/missing/chat.db", "does not exist; create it"),
+        ("sqlite:///{}", "is a directory"),
+    ],
+)
+def test_a_url_that_can_never_work_is_refused_at_construction(tmp_path: Path, url: str, said: str) -> None:
+    """Before anything is opened, and whatever the options."""
+    for options in ({}, {"strict": True}):
+        with pytest.raises(ConfigError, match=said):
+            ChatHistoryCallback(url.format(tmp_path), **options)
+
+
+def test_reading_does_not_make_or_change_a_database(tmp_path: Path) -> None:
+    """An empty file is said to hold nothing; a current one is read."""
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreError, match="holds no recording yet"):
+        opened(f"sqlite:///{tmp_path / 'empty.db'}", read_only=True)
+    assert (tmp_path / "empty.db").read_bytes() == b""
+    opened(new_url(tmp_path), read_only=True)
+
+
+@contextmanager
+def locked(url: str) -> Iterator[sqlite3.Connection]:
+    """The file is locked by another program inside."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite does not wait for locks, and the writer not for its next attempt."""
+    monkeypatch.setattr("recorder.dialects._BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("recorder.writer.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.writer.MAX_RETRY", 0.001)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("folder", ["plain", "readonly", "no such place", "malformed"])
+def test_a_locked_file_is_buffered_for(tmp_path: Path, folder: str) -> None:
+    """Another program has it when the recorder is made: the recording is in it once it is free. What the folder
+    is called has nothing to do with it."""
+    (tmp_path / folder).mkdir()
+    url = new_url(tmp_path / folder)
+    with locked(url) as other:
+        history = ChatHistoryCallback(url)
+        run_id = record(history, reply="a")
+        assert not history.stats().healthy
+        with pytest.raises(StoreError, match="database is locked"):
+            ChatHistoryCallback(url, strict=True)
+        other.execute("ROLLBACK")
+        history.flush().wait(20)
+    history.close().wait(10)
+    assert_whole(url, run_id, ["a"])
+
+
+# -- faults of the driver -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def nth_call_fails(number: int, error: Callable[[], Exception], after: bool) -> Iterator[list[str]]:
+    """Inside, the Nth statement or commit fails, before or after the driver did it; what was called."""
+    calls: list[str] = []
+
+    def called(name: str) -> None:
+        calls.append(name)
+        if len(calls) == number:
+            raise error()
+
+    def execute(*given: Any) -> None:
+        called(given[2].split("(")[0][:40])
+
+    def commit(connection: Any) -> None:
+        if after:
+            connection.connection.dbapi_connection.commit()
+        called("COMMIT")
+
+    moment = "after_cursor_execute" if after else "before_cursor_execute"
+    event.listen(Engine, moment, execute)
+    event.listen(Engine, "commit", commit)
+    try:
+        yield calls
+    finally:
+        event.remove(Engine, moment, execute)
+        event.remove(Engine, "commit", commit)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("after", [False, True], ids=["before", "done, then raises"])
+@pytest.mark.parametrize("name", ["disk I/O error", "database is locked"])
+def test_every_call_of_the_driver_may_fail_once(tmp_path: Path, after: bool, name: str) -> None:
+    """The Nth, N = 1.. until none is left to fail: EXACT each time, messages and frames too."""
+    number, failed = 0, True
+    while failed:
+        number += 1
+        url = new_url(tmp_path, f"{number}.db")
+        history = ChatHistoryCallback(url, conversation_id="c", flush_interval=0)
+        with nth_call_fails(number, lambda: sqlite3.OperationalError(name), after) as calls:
+            texts = [token(number, seq) for seq in range(20)]
+            run_id = begin(history, HumanMessage("question"))
+            history.flush().wait(20)
+            say(history, run_id, texts)
+            history.flush().wait(20)
+            finish(history, run_id, "answer")
+            history.close().wait(20)
+        failed = len(calls) >= number
+        assert_whole(url, run_id, texts)
+        found = sql(url, "SELECT role, content FROM messages ORDER BY position")
+        assert found == [("user", "question"), ("assistant", "answer")], f"call {number} of {calls}"
+        assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+    assert number > 10
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_full_disk_and_then_space_again(tmp_path: Path) -> None:
+    """Nothing is lost while there is memory, and the database is intact."""
+    url = new_url(tmp_path)
+    full = True
+
+    def fill(connection: Any, _cursor: Any, statement: str, *_given: Any) -> None:
+        if statement.startswith("INSERT"):
+            limit = 1 if full else 10**6
+            connection.connection.dbapi_connection.cursor().execute(f"PRAGMA max_page_count = {limit}")
+
+    texts = [token(3, seq) * 50 for seq in range(2_000)]
+    event.listen(Engine, "before_cursor_execute", fill)
+    try:
+        with ChatHistoryCallback(url) as history:
+            run_id = begin(history)
+            say(history, run_id, texts)
+            finish(history, run_id, "done")
+            while "full" not in (history.stats().last_error or ""):
+                history.stats()
+            assert history.stats().committed == 0
+            full = False
+    finally:
+        event.remove(Engine, "before_cursor_execute", fill)
+    assert_whole(url, run_id, texts)
+    assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_seal_of_nothing(tmp_path: Path) -> None:
+    """A run that ended before its first token is sealed like any other."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        run_id = begin(history)
+        finish(history, run_id)
+    assert_whole(url, run_id, [])
+    assert stored(url, run_id).token_count == 0
