@@ -194,7 +194,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
         conversation_id, fresh = self._conversation_of(metadata, parent_run_id)
         started_us = given.get("started_us") or monotonic_us()
         parameters = given.get("invocation_params") or {}
-        user_id = metadata.get("user_id")
         start = RunStart(
             run_id=str(run_id),
             conversation_id=conversation_id,
@@ -209,7 +208,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
             input_hash=_word(given.get("input_hash")),
             tags=escape_json(list(tags)) if tags else None,
             metadata=escape_json(metadata) if metadata else None,
-            user_id=_word(user_id),
+            user_id=_word(metadata.get("user_id")),
             messages=history,
         )
         return self.recorder.start(run_id.int, start, started_us)

@@ -16,7 +16,7 @@ from math import inf
 from typing import Literal
 
 from recorder.clock import monotonic_us
-from recorder.openrun import OpenRun, Said, Taken
+from recorder.openrun import OpenRun, Said, Taken, size_of
 from recorder.records import RunEnd, RunStart
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
@@ -80,7 +80,7 @@ class Intake:
         Off a loop it waits for room, up to `block_timeout`, as its tokens do.
         """
         run = OpenRun(start, started_us)
-        size = RUN_COST + sum(_size(message.content) for message in start.messages)
+        size = RUN_COST + sum(size_of(message.content) for message in start.messages)
         run.refused = run.held = not self._admit(run, size)
         return run
 
@@ -92,7 +92,7 @@ class Intake:
         """
         size = len(text) + TOKEN_COST
         if size > _LONG and not text.isascii():
-            size = _size(text) + TOKEN_COST
+            size = size_of(text) + TOKEN_COST
         with self._lock:
             used = self.bytes + size
             if used <= self._limit and not run.held:
@@ -135,7 +135,7 @@ class Intake:
             self._close_gap(run)
             run.ended = run.held = True
             run.end = end
-            self._count(run, sum(_size(reply.content) for reply in end.replies))
+            self._count(run, sum(size_of(reply.content) for reply in end.replies))
 
     def refuse(self, tokens: int) -> None:
         """Count tokens that belong to no open run."""
@@ -392,13 +392,3 @@ class Intake:
             await asyncio.wait_for(self._event.wait(), timeout)
         except TimeoutError:
             return
-
-
-def _size(content: object) -> int:
-    """Bytes of a message's content in memory, roughly."""
-    if isinstance(content, str):
-        return len(content) if content.isascii() else 4 * len(content)
-    try:
-        return len(str(content))
-    except RecursionError:  # nested beyond reason; the writer will say that it cannot be stored
-        return RUN_COST

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
+
+#: A string, to be left alone, or what Python writes for numbers that JSON does not have.
+_NO_NUMBER = re.compile(r'"(?:[^"\\]+|\\.)*"|-?Infinity|NaN')
 
 
 def loads(text: bytes | str) -> Any:
@@ -23,12 +27,25 @@ def loads(text: bytes | str) -> Any:
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
-    """Compact JSON text; an object that has none is written as its `model_dump()`, `dict()` or `str()`."""
+    """Compact JSON text, never an error; NaN is written as null, as orjson does.
+
+    An object that has no JSON is written as its `model_dump()` or `str()`; a value that goes round in
+    circles, or deeper than Python can follow, as a text that says so.
+    """
     options = orjson.OPT_NON_STR_KEYS | (orjson.OPT_SORT_KEYS if sort_keys else 0)
     try:
         return orjson.dumps(value, default=_plain, option=options).decode()
-    except (TypeError, orjson.JSONEncodeError):
-        return json.dumps(value, default=_plain, sort_keys=sort_keys, separators=(",", ":"), skipkeys=True)
+    except TypeError:
+        # orjson refuses lone surrogates, integers over 64 bits, other keys and what is nested deeply.
+        return _dumps_slowly(value, sort_keys)
+
+
+def _dumps_slowly(value: Any, sort_keys: bool) -> str:
+    try:
+        text = json.dumps(value, default=_plain, sort_keys=sort_keys, separators=(",", ":"), skipkeys=True)
+    except Exception as error:  # of the value's own methods, too
+        return json.dumps(f"{type(value).__name__} without JSON ({type(error).__name__})")
+    return _NO_NUMBER.sub(lambda found: found[0] if found[0][0] == '"' else "null", text)
 
 
 def _plain(value: Any) -> Any:

@@ -117,3 +117,13 @@ class Taken:
     bytes: int
     #: The run's place in the queue when it was taken; later ones are settled later.
     ticket: int
+
+
+def size_of(content: object) -> int:
+    """Bytes of a message's content in memory, roughly."""
+    if isinstance(content, str):
+        return len(content) if content.isascii() else 4 * len(content)
+    try:
+        return len(str(content))
+    except RecursionError:  # nested beyond reason; the writer will say that it cannot be stored
+        return 0

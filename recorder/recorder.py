@@ -155,9 +155,8 @@ class Recorder:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
     def _begin(self) -> None:
-        config = self.config
+        self._writer = Writer(self.intake, self._store, self.config)
         self._forked = False
-        self._writer = Writer(self.intake, self._store, config)
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
 

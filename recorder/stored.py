@@ -7,16 +7,17 @@ SQLite's functions stop at a NUL, its driver refuses surrogates. SQL shows that 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.jsons import dumps, loads
 
 ESCAPE = "\ufdd0"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff\ufdd0]")
 _ESCAPED = re.compile("\ufdd0([0-9a-f]{4})")
 #: What JSON text has in it when some string of the value cannot be stored as it is.
-_SUSPECT = re.compile(r"\\u0000|\\u[dD][89a-fA-F]|" + ESCAPE + r"|\\ufdd0", re.IGNORECASE)
+_SUSPECT = re.compile(r"\\u0000|\\ud[89a-f]|\\ufdd0|" + ESCAPE, re.IGNORECASE)
 
 
 def escape(text: str) -> str:
@@ -40,11 +41,27 @@ def unescape_json(value: Any) -> Any:
     return _mapped(value, unescape)
 
 
-def _mapped(value: Any, change: Any) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {_mapped(key, change): _mapped(entry, change) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_mapped(entry, change) for entry in value]
-    return value
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy with each string changed, keys too; a loop, for JSON may be nested deeper than Python calls."""
+    copy = [value]
+    unread: list[Any] = [copy]
+    while unread:
+        container = unread.pop()
+        for key, entry in list(container.items() if isinstance(container, dict) else enumerate(container)):
+            container[key] = changed = _changed(entry, change)
+            if isinstance(changed, (dict, list)):
+                unread.append(changed)
+    return copy[0]
+
+
+def _changed(entry: Any, change: Callable[[str], str]) -> Any:
+    """One entry: a text or a dict's keys changed, the rest as it is; other objects as their JSON is."""
+    if isinstance(entry, str):
+        return change(entry)
+    if isinstance(entry, dict):
+        return {change(key) if isinstance(key, str) else key: value for key, value in entry.items()}
+    if isinstance(entry, (list, tuple)):
+        return list(entry)
+    if entry is None or isinstance(entry, (bool, int, float)):
+        return entry
+    return _changed(loads(dumps(entry)), change)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from recorder.messages import InputTokenDetails, OutputTokenDetails, UsageMetadata
+
+#: No honest count is larger, and the integers of every database hold a sum of two.
+_MAX_COUNT = 2**53
 
 
 def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
@@ -19,29 +22,26 @@ def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
     usage = UsageMetadata(
         input_tokens=prompt, output_tokens=answer, total_tokens=given.get("total_tokens", prompt + answer)
     )
-    prompt_details = _counts(raw.get("prompt_tokens_details"))
-    hits = prompt_details.get("cached_tokens", given.get("prompt_cache_hit_tokens"))
+    asked = _counts(raw.get("prompt_tokens_details"))
     input_details = _named(
-        audio=prompt_details.get("audio_tokens"),
-        cache_read=hits,
-        cache_creation=prompt_details.get("cache_write_tokens"),
+        audio=asked.get("audio_tokens"),
+        cache_read=asked.get("cached_tokens", given.get("prompt_cache_hit_tokens")),
+        cache_creation=asked.get("cache_write_tokens"),
     )
-    answer_details = _counts(raw.get("completion_tokens_details"))
-    output_details = _named(
-        audio=answer_details.get("audio_tokens"), reasoning=answer_details.get("reasoning_tokens")
-    )
+    said = _counts(raw.get("completion_tokens_details"))
+    output_details = _named(audio=said.get("audio_tokens"), reasoning=said.get("reasoning_tokens"))
     if input_details:
-        usage["input_token_details"] = InputTokenDetails(**input_details)  # type: ignore[typeddict-item]
+        usage["input_token_details"] = cast(InputTokenDetails, input_details)
     if output_details:
-        usage["output_token_details"] = OutputTokenDetails(**output_details)  # type: ignore[typeddict-item]
+        usage["output_token_details"] = cast(OutputTokenDetails, output_details)
     return usage
 
 
 def _counts(raw: object) -> dict[str, int]:
-    """The integer entries of a mapping; providers send null, floats and rubbish beside them."""
+    """The counts in a mapping; providers send null, fractions and rubbish beside them."""
     if not isinstance(raw, Mapping):
         return {}
-    return {key: value for key, value in raw.items() if type(value) is int}
+    return {key: value for key, value in raw.items() if type(value) is int and 0 <= value <= _MAX_COUNT}
 
 
 def _named(**counts: int | None) -> dict[str, int]:

@@ -75,7 +75,7 @@ def copy_of(url: str, folder: Path) -> str:
     return f"sqlite:///{folder / path.name}"
 
 
-# -- the verdict ----------------------------------------------------------------------------------------------
+# -- the verdict ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def assert_whole(url: str, run_id: object, texts: Sequence[str], status: str = C
     assert assert_exact(url, run_id, texts, status).gaps == []
 
 
-# -- speaking as a model does ---------------------------------------------------------------------------------
+# -- speaking as a model does --------------------------------------------------------------------------------
 
 
 def begin(
@@ -181,7 +181,7 @@ def run_end(status: str = COMPLETE, **fields: Any) -> RunEnd:
     return RunEnd(status, now(), **fields)
 
 
-# -- faults ---------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------
 
 #: Called with the batch and what stores it: `await inner()` where the fault lets it be stored.
 Fault = Callable[[Batch], None]
@@ -233,7 +233,7 @@ def away(_batch: Batch) -> None:
     raise ConnectionError("the database is away")
 
 
-# -- other processes ------------------------------------------------------------------------------------------
+# -- other processes -----------------------------------------------------------------------------------------
 
 
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:

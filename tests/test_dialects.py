@@ -20,7 +20,7 @@ from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, conversations, producers, segments
 from tests.oracle import new_url, sql
 
-# -- URLs ---------------------------------------------------------------------------------------------------------
+# -- URLs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_passwords_are_not_shown() -> None:
     assert "secret" not in masked("postgresql://me:secret@host/db")
 
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def check(path: Path, **options: Any) -> None:
@@ -166,7 +166,7 @@ def test_a_transaction_takes_the_lock_when_it_begins(tmp_path: Path) -> None:
     assert connected(url, begun, read_only=True) == "free"
 
 
-# -- statements ---------------------------------------------------------------------------------------------------
+# -- statements ----------------------------------------------------------------------------------------------
 
 
 def test_rows_are_inserted_in_few_statements(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_nothing_is_no_time(tmp_path: Path) -> None:
     assert sql(url, "SELECT id, user_id FROM conversations ORDER BY id") == [("a", None), ("b", "me")]
 
 
-# -- errors -------------------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------
 
 
 def wrapped(error: Exception) -> DBAPIError:

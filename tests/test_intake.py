@@ -61,7 +61,7 @@ def on_loop(call: Callable[[], Any]) -> Any:
     return asyncio.run(story())
 
 
-# -- room enough ------------------------------------------------------------------------------------------------
+# -- room enough ---------------------------------------------------------------------------------------------
 
 
 def test_tokens_are_numbered_as_they_come() -> None:
@@ -201,7 +201,7 @@ def test_eight_threads_put_and_one_takes(shared: bool) -> None:
     assert intake.counts() == (0, threads * each, 0, None)
 
 
-# -- no room ----------------------------------------------------------------------------------------------------
+# -- no room -------------------------------------------------------------------------------------------------
 
 
 def full(tokens: int = 10, **options: Any) -> tuple[Intake, OpenRun]:
@@ -358,7 +358,7 @@ def test_a_start_without_room_refuses_its_tokens() -> None:
     assert (intake.dropped, [part.run.start.run_id for part in intake.take(ALL)]) == (3, [run_start().run_id])
 
 
-# -- frames wait for company --------------------------------------------------------------------------------------
+# -- frames wait for company ---------------------------------------------------------------------------------
 
 
 def aging(tokens: int = 100) -> Intake:
@@ -418,7 +418,7 @@ def test_young_frames_give_way_when_room_is_wanted() -> None:
     assert room.done
 
 
-# -- the end of it --------------------------------------------------------------------------------------------------
+# -- the end of it -------------------------------------------------------------------------------------------
 
 
 def test_after_close_nothing_is_taken() -> None:
@@ -452,7 +452,7 @@ def test_who_waits_for_room_goes_on_when_the_writer_ends() -> None:
     assert intake.dropped == 1
 
 
-# -- the writer's sleep -------------------------------------------------------------------------------------------------
+# -- the writer's sleep --------------------------------------------------------------------------------------
 
 
 def writer(
@@ -521,7 +521,7 @@ def test_a_forked_child_begins_anew() -> None:
     assert intake.put(opened(intake), "a", 0) is None
 
 
-# -- whatever order -----------------------------------------------------------------------------------------------------
+# -- whatever order ------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["block", "drop_newest"]))
@@ -557,7 +557,11 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
         elif what == "end" and runs:
             intake.end(chance.choice(runs), run_end())
 
-    on_loop(lambda: [step() for _ in range(150)])
+    def steps() -> None:
+        for _ in range(150):
+            step()
+
+    on_loop(steps)
     for run in runs:
         intake.end(run, run_end())
     unsettled += (rest := intake.take(ALL))

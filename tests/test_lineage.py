@@ -234,7 +234,8 @@ SENT_BACK: dict[str, list[Any]] = {
             "role": "assistant",
             "content": "",
             "tool_calls": [
-                {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{ "y" : [2],\n"x": 1 }'}}
+                {"id": "call_1", "type": "function",
+                 "function": {"name": "look", "arguments": '{ "y" : [2],\n"x": 1 }'}}
             ],
         },
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "sunny"}]},
@@ -291,4 +292,5 @@ def test_a_batch_that_failed_half_way_is_threaded_anew() -> None:
     table.store(good)
     assert good.seal is not None
     assert table.path(good.seal.response_message_id) == ["a", "b", "c", "d"]
+    assert [row.content for row in good.messages] == ["c", "d"]
     assert len(table.rows) == 4

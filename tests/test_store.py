@@ -88,7 +88,7 @@ def dump(url: str) -> dict[str, list[Any]]:
     return {name: sql(url, f"SELECT * FROM {name} ORDER BY 1, 2") for name in TABLES}
 
 
-# -- appending ----------------------------------------------------------------------------------------------------
+# -- appending -----------------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_stored(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_closed_store_connects_again(tmp_path: Path) -> None:
     assert len(dump(url)["runs"]) == 1
 
 
-# -- the dead -------------------------------------------------------------------------------------------------------
+# -- the dead ------------------------------------------------------------------------------------------------
 
 
 def test_only_open_runs_of_the_dead_are_swept(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_only_open_runs_of_the_dead_are_swept(tmp_path: Path) -> None:
     assert sql(url, "SELECT status FROM runs ORDER BY id") == [(INTERRUPTED,), (COMPLETE,), (STREAMING,)]
 
 
-# -- opening --------------------------------------------------------------------------------------------------------
+# -- opening -------------------------------------------------------------------------------------------------
 
 
 def opened(url: str, **options: Any) -> None:
@@ -355,9 +355,9 @@ def test_somebody_elses_tables(tmp_path: Path) -> None:
 )
 def test_a_url_that_can_never_work_is_refused_at_construction(tmp_path: Path, url: str, said: str) -> None:
     """Before anything is opened, and whatever the options."""
-    for options in ({}, {"strict": True}):
+    for strict in (False, True):
         with pytest.raises(ConfigError, match=said):
-            ChatHistoryCallback(url.format(tmp_path), **options)
+            ChatHistoryCallback(url.format(tmp_path), strict=strict)
 
 
 def test_reading_does_not_make_or_change_a_database(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_locked_file_is_buffered_for(tmp_path: Path, folder: str) -> None:
     assert_whole(url, run_id, ["a"])
 
 
-# -- faults of the driver -------------------------------------------------------------------------------------------
+# -- faults of the driver ------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
 from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import Taken
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.recorder import Recorder
+from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.store import SqlStore
 from recorder.testing import MemoryStore
 from recorder.waiting import Wait
@@ -75,7 +75,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recorder.writer.MAX_RETRY", 0.001)
 
 
-# -- when it commits --------------------------------------------------------------------------------------------
+# -- when it commits -----------------------------------------------------------------------------------------
 
 
 def test_an_idle_writer_commits_at_once() -> None:
@@ -168,7 +168,7 @@ def history_held(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
         intake.take = take  # type: ignore[method-assign]
 
 
-# -- the database fails for a while -----------------------------------------------------------------------------
+# -- the database fails for a while --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("times", [1, 2, 5, 20])
@@ -222,7 +222,7 @@ def test_each_append_may_fail_before_or_after(tmp_path: Path, place: int) -> Non
     for when in ("before", "after"):
         url = new_url(tmp_path, f"{when}.db")
         faults = [None] * (place - 1) + [away]
-        store = FaultyStore(SqlStore(url), **{when: faults})  # type: ignore[arg-type]
+        store = FaultyStore(SqlStore(url), **{when: faults})
         with ChatHistoryCallback(url, store=store, conversation_id="c", flush_interval=0) as history:
             asked: list[Any] = []
             runs = []
@@ -275,7 +275,7 @@ def test_health_comes_back_without_anything_to_store() -> None:
             beats.get(timeout=10)
 
 
-# -- rows that can never be stored ------------------------------------------------------------------------------
+# -- rows that can never be stored ---------------------------------------------------------------------------
 
 
 def poison_of(*run_ids: uuid.UUID) -> Callable[[Batch], None]:
@@ -402,7 +402,7 @@ def test_what_cannot_be_packed_ends_nothing(caplog: pytest.LogCaptureFixture) ->
     assert "please report" in caplog.text
 
 
-# -- the end --------------------------------------------------------------------------------------------------------
+# -- the end -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("impatient")
@@ -454,7 +454,7 @@ def test_a_database_that_never_opened(caplog: pytest.LogCaptureFixture) -> None:
     flush = history.flush()
     stats = history.close(timeout=0.1).wait(10)
     assert (stats.accepted, stats.queued, stats.dropped, stats.queued_bytes) == (2, 0, 2, 0)
-    with pytest.raises(StoreError, match="2 tokens were not stored.*nobody there"):
+    with pytest.raises(StoreError, match=r"2 tokens were not stored.*nobody there"):
         flush.wait(10)
 
 
@@ -481,7 +481,7 @@ def test_what_comes_just_before_the_end_is_stored() -> None:
     assert writer.progress.committed == 1
 
 
-# -- the heartbeat ------------------------------------------------------------------------------------------------------
+# -- the heartbeat -------------------------------------------------------------------------------------------
 
 
 def test_the_runs_of_the_dead_become_interrupted(tmp_path: Path) -> None:

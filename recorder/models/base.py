@@ -215,7 +215,9 @@ class BaseChatModel(ABC):
                         settle_call(call)
                     yield chunk
                 settle_call(call)
-            yield from call.rest()
+            for chunk in call.rest():
+                settle_call(call)
+                yield chunk
 
     async def _achunks(self, call: Call) -> AsyncGenerator[AIMessageChunk, None]:
         create = self._resource(self._clients.on_loop()).with_streaming_response.create
@@ -230,6 +232,7 @@ class BaseChatModel(ABC):
                     if call.pending:
                         await settle_async(call)
             for chunk in call.rest():
+                await settle_async(call)
                 yield chunk
 
     def _run(self, call: Call) -> None:

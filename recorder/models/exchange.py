@@ -102,7 +102,11 @@ def _drained(http: Any, body: Iterator[bytes]) -> list[bytes]:
     late.daemon = True
     try:
         late.start()
-        found.extend(body)
+    except RuntimeError:
+        return found  # the interpreter shuts down and starts no more threads
+    try:
+        for data in body:
+            found.append(data)
     except Exception:
         pass  # the answer is whole, whatever happens to its connection
     finally:

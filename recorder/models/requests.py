@@ -49,9 +49,11 @@ async def all_of(work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions:
     try:
         return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
     finally:
-        for task in tasks:
+        left = [task for task in tasks if not task.done()]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if left:
+            await asyncio.wait(left)
 
 
 def united(*tags: Iterable[str] | None) -> list[str]:

@@ -43,3 +43,7 @@ def __getattr__(name: str) -> Any:
     from recorder.testing.store import MemoryStore
 
     return MemoryStore
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -17,25 +18,44 @@ _LEVEL = 3
 MAX_DECOMPRESSED = 256 * 2**20
 
 
+class _OfThread(threading.local):
+    """The decompressors of each thread: one must not be used by two at once."""
+
+    def __init__(self) -> None:
+        self.decompressors: dict[str | None, zstandard.ZstdDecompressor] = {}
+
+
+_of_thread = _OfThread()
+
+
 def compress(blobs: Sequence[bytes], wires: Sequence[str | None]) -> list[tuple[bytes, str | None]]:
     """Each blob compressed, with the name of its dictionary; one call into C for each wire format."""
     found: list[tuple[bytes, str | None]] = [(b"", None)] * len(blobs)
     by_name: dict[str | None, list[int]] = {}
     for place, wire in enumerate(wires):
-        by_name.setdefault(_NEWEST.get(wire or ""), []).append(place)
+        if blobs[place]:  # C refuses a call with nothing to compress
+            by_name.setdefault(_NEWEST.get(wire or ""), []).append(place)
     for name, places in by_name.items():
         packed = _compressor(name).multi_compress_to_buffer([blobs[place] for place in places], threads=0)
-        for place, segment in zip(places, packed, strict=True):
-            found[place] = (segment.tobytes(), name)
+        for number, place in enumerate(places):
+            found[place] = (packed[number].tobytes(), name)
     return found
 
 
 def decompress(data: bytes, dictionary: str | None) -> bytes:
-    """The frames joined, as they were. Raises `StoreError` when the data are damaged."""
+    """The frames joined, as they were. Raises `StoreError` when the data are damaged or the dictionary unknown."""
+    if not data:
+        return b""
     try:
-        return _decompressor(dictionary).decompress(data, max_output_size=MAX_DECOMPRESSED)
+        # The size that the data claim is believed before the first byte is read.
+        if zstandard.frame_content_size(data) > MAX_DECOMPRESSED:
+            raise zstandard.ZstdError(f"they claim to be larger than {MAX_DECOMPRESSED} bytes")
+        decompressor = _decompressor(dictionary)
+        return decompressor.decompress(data, max_output_size=MAX_DECOMPRESSED, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise StoreError(f"Stored frames cannot be decompressed ({error}); the row is damaged") from error
+        raise StoreError(
+            f"Stored frames cannot be decompressed ({error}); the row is damaged, restore it from a backup"
+        ) from error
 
 
 @cache
@@ -53,11 +73,13 @@ def _dictionary(name: str) -> zstandard.ZstdCompressionDict:
 def _compressor(name: str | None) -> zstandard.ZstdCompressor:
     if name is None:
         return zstandard.ZstdCompressor(level=_LEVEL)
-    # Without the dictionary's id, the checksum and the size: eight bytes less a row, and the row names it.
+    # Without the dictionary's id and the checksum: the row names the one, and a run's hash is the other.
     parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, write_dict_id=0, write_checksum=0)
     return zstandard.ZstdCompressor(dict_data=_dictionary(name), compression_params=parameters)
 
 
-@cache
 def _decompressor(name: str | None) -> zstandard.ZstdDecompressor:
-    return zstandard.ZstdDecompressor(dict_data=_dictionary(name)) if name else zstandard.ZstdDecompressor()
+    mine = _of_thread.decompressors
+    if name not in mine:
+        mine[name] = zstandard.ZstdDecompressor(dict_data=_dictionary(name) if name else None)
+    return mine[name]

@@ -1,7 +1,9 @@
 """OpenAI chat completions, and the dialects of the providers that speak it, to deltas.
 
-Dialects: reasoning as `reasoning_content` (DeepSeek, Z.ai) or `reasoning` (OpenRouter, Groq), usage in `x_groq`,
-content as a list of blocks (Mistral), errors as an event named `error` (Groq) or beside the choices (OpenRouter).
+Dialects: reasoning as `reasoning_content` (DeepSeek, Z.ai) or `reasoning` (OpenRouter, Groq) or both (vLLM),
+usage in `x_groq` or in a choice (Moonshot), content as a list of blocks (Mistral), errors as an event named
+`error` (Groq) or beside the choices (OpenRouter), the message so far beside each delta (Perplexity), tool
+calls without an index (Mistral), with the same one for all (Gemini) or with a new id in each chunk (vLLM).
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
@@ -16,14 +18,14 @@ from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.reply import Reply
-from recorder.wire.sse import parse
+from recorder.wire.sse import BOM, Event, parse
 
 WIRE = "openai.chat"
 
 _NOTHING: tuple[Delta, ...] = ()
 _new_delta = tuple.__new__  # half the time of the named tuple's own
-#: Keys of an event that are read, or that say nothing of the answer.
 _METADATA_KEYS = ("system_fingerprint", "service_tier", "provider")
+#: Keys of an event that are read, or that say nothing of the answer.
 _EVENT_KEYS = frozenset(
     (
         "id",
@@ -40,8 +42,9 @@ _EVENT_KEYS = frozenset(
 )
 #: The keys of an event that may be nothing but text.
 _PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error"}
-#: Longer undecodable frames are kept in full as frames only.
+#: Longer undecodable frames (bytes) are kept in full as frames only.
 _MAX_OTHER = 64 * 1024
+#: Of how many names is remembered what was said of them last; a stream may go on inventing new ones.
 _MAX_SAID = 10_000
 
 
@@ -55,8 +58,9 @@ class OpenAIChat:
 
     def __init__(self) -> None:
         self.reply = Reply()
-        self._calls: dict[int, int] = {}
-        self._said: dict[tuple[str, str], Any] = {}
+        self._calls = _Calls()
+        #: Hash of a name -> hash of what was said of it last.
+        self._said: dict[int, int] = {}
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
         """The deltas of one frame; a frame that starts with `{` is a whole answer that was not streamed."""
@@ -67,49 +71,63 @@ class OpenAIChat:
             except orjson.JSONDecodeError:
                 pass  # several lines, or JSON that only the slow way reads
             else:
-                if (text := _plain_text(event)) is not None:
+                if (text := _plain_text(event)) is not None and not self.reply.terminated:
                     self.reply.add_text(text)
                     return (_new_delta(Delta, (text, TEXT, "0")),)
-        return self._decode(frame, event)
+        return self._decode(frame, event) if not self.reply.terminated else _NOTHING
 
     def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
-        data = frame if frame.startswith(b"{") else parse(frame).data
-        if data is None:
-            return _NOTHING
         found: list[Delta] = []
         try:
-            self._event(loads(data) if event is None else event, found)
+            if event is None:
+                self._unusual(frame, found)
+            else:
+                self._event(event, found)
         except (
             Exception
-        ):  # whatever a provider may send, the recording goes on and the frame says what it was
-            if data.startswith(b"[DONE]"):
-                self.reply.terminated = True
-                return _NOTHING
+        ):  # whatever a provider may send, the recording goes on, and the frame says what it was
+            data = parse(frame).data or frame
             text = data[:_MAX_OTHER].decode("utf-8", "replace")
             found.append(Delta(dumps({"undecodable": text}), OTHER))
         for delta in found:
             self.reply.add(delta)
         return found
 
+    def _unusual(self, frame: bytes, found: list[Delta]) -> None:
+        """A frame that is more than one line of JSON, or no JSON at all."""
+        reply = self.reply
+        body = frame.removeprefix(BOM).lstrip()
+        whole = body.startswith(b"{")
+        data, name, _ = Event(body) if whole else parse(frame)
+        if data is None or not data.strip():
+            return
+        if data.startswith(b"[DONE]"):
+            reply.terminated = True
+            return
+        if name == "error":
+            reply.error = data.decode("utf-8", "replace")
+            reply.error = loads(data)
+        event = loads(data)
+        self._event(event, found)
+        reply.terminated = whole and any("message" in choice for choice in event.get("choices") or ())
+
     def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
         reply = self.reply
-        if event.get("error"):
-            reply.error = event["error"]
-        for choice in event.get("choices") or _NOTHING:
+        if error := event.get("error"):
+            reply.error = error
+        for choice in event.get("choices") or ():
             self._choice(choice, found)
         if reply.response_id is None or reply.model is None or reply.finish_reasons:
             self._head(event)
-        if not event.keys() <= _EVENT_KEYS:
+        if not _EVENT_KEYS.issuperset(event):
             self._more(event, found)
-        if spent := event.get("usage") or (event.get("x_groq") or {}).get("usage"):
-            reply.raw_usage = spent
-            reply.usage = usage.from_openai(spent)
+        self._spent(event.get("usage") or _of(event.get("x_groq"), "usage"))
 
     def _head(self, event: dict[str, Any]) -> None:
         """What describes the response; the first events and the last say it."""
         reply = self.reply
-        reply.response_id = reply.response_id or event.get("id")
-        reply.model = event.get("model") or reply.model
+        reply.response_id = reply.response_id or _text_or_none(event.get("id"))
+        reply.model = reply.model or _text_or_none(event.get("model"))
         for key in _METADATA_KEYS:
             if (value := event.get(key)) is not None:
                 reply.metadata[key] = value
@@ -117,97 +135,129 @@ class OpenAIChat:
     def _more(self, event: dict[str, Any], found: list[Delta]) -> None:
         """Keys beside the known ones; structures are content (moderation results), the rest is noise."""
         for key in event.keys() - _EVENT_KEYS:
-            if isinstance(event[key], (dict, list)):
+            if isinstance(event[key], (dict, list)) and self._is_news(("", key), event[key]):
                 found.append(Delta(dumps({key: event[key]}), OTHER))
+
+    def _spent(self, spent: Any) -> None:
+        if spent and isinstance(spent, dict):
+            self.reply.raw_usage = spent
+            self.reply.usage = usage.from_openai(spent)
 
     def _choice(self, choice: dict[str, Any], found: list[Delta]) -> None:
         number = int(choice.get("index") or 0)
         if reason := choice.get("finish_reason"):
-            self.reply.finish_reasons[number] = str(reason)
+            self.reply.finish(number, str(reason))
         if logprobs := choice.get("logprobs"):
             self.reply.add_logprobs(number, logprobs)
-        if "message" in choice:
-            self.reply.terminated = True
+        self._spent(choice.get("usage"))
+        # Beside a delta the message is all that came so far.
+        said = choice.get("delta")
+        if said is None:
+            said = choice.get("message") or {}
         idx = "0" if number == 0 else str(number)
-        for key, value in (choice.get("delta") or choice.get("message") or {}).items():
+        for key, value in said.items():
             if key == "content" and type(value) is str:
                 if value:
                     found.append(Delta(value, TEXT, idx))
             elif value is not None and key != "role":
-                _PARTS.get(key, OpenAIChat._unknown)(self, number, key, value, found)
+                _PARTS.get(key, OpenAIChat._unknown)(self, idx, key, said, found)
 
-    def _content(self, number: int, key: str, blocks: Any, found: list[Delta]) -> None:
+    def _content(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """Content as a list of blocks: text, thinking, and what else there may be."""
-        for block in [blocks] if isinstance(blocks, dict) else blocks:
-            if block.get("type") == "text":
-                found.append(Delta(block["text"], TEXT, str(number)))
-            elif block.get("type") == "thinking":
-                inner = block.get("thinking") or ()
-                text = inner if isinstance(inner, str) else "".join(part.get("text", "") for part in inner)
-                found.append(Delta(text, REASONING, str(number)))
-            else:
-                found.append(Delta(dumps({"content": [block]}), OTHER, str(number)))
+        blocks = said[key] if isinstance(said[key], list) else [said[key]]
+        found.extend(Delta(text, kind, idx) for text, kind in map(_block, blocks) if text)
 
-    def _reasoning(self, number: int, key: str, text: Any, found: list[Delta]) -> None:
+    def _text(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        """Reasoning or a refusal."""
+        text = said[key]
         if not isinstance(text, str):
-            self._unknown(number, key, text, found)
-        elif text:
-            found.append(Delta(text, REASONING, str(number)))
+            self._unknown(idx, key, said, found)
+        elif text and (key != "reasoning" or said.get("reasoning_content") != text):
+            found.append(Delta(text, REFUSAL if key == "refusal" else REASONING, idx))
 
-    def _refusal(self, number: int, key: str, text: Any, found: list[Delta]) -> None:
-        if text:
-            found.append(Delta(text, REFUSAL, str(number)))
+    def _tool_calls(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        for call in said[key] if isinstance(said[key], list) else [said[key]]:
+            function = call.get("function") or call.get("custom") or {}
+            part = self._calls.part(idx, call.get("index"), call.get("id"), function.get("name"))
+            self._tool_call(f"{idx}.{part}", call.get("id"), function, found)
 
-    def _tool_calls(self, number: int, key: str, calls: Any, found: list[Delta]) -> None:
-        for position, call in enumerate(calls):
-            part = self._part(number, call, position)
-            self._tool_call(f"{number}.{part}", call.get("id"), call.get("function") or {}, found)
-
-    def _function_call(self, number: int, key: str, function: Any, found: list[Delta]) -> None:
-        """The deprecated `function_call`: a tool call without an id."""
-        self._tool_call(f"{number}.function", None, function, found)
-
-    def _tool_call(self, idx: str, call_id: str | None, function: Any, found: list[Delta]) -> None:
-        opening = {"id": call_id, "name": function.get("name")}
-        # Some providers repeat id and name in every chunk; what was said before is not said again.
-        news = {key: value for key, value in opening.items() if value and self._is_news((idx, key), value)}
-        if news or self._is_news((idx, "open"), True):
-            self._is_news((idx, "open"), True)
+    def _tool_call(self, idx: str, call_id: Any, function: dict[str, Any], found: list[Delta]) -> None:
+        # Some providers repeat the name or invent another id in each chunk; what was said is not said again.
+        news = {}
+        if call_id and self._is_news((idx, "id"), True):
+            news["id"] = _as_text(call_id)
+        if (name := function.get("name")) and self._is_news((idx, "name"), name):
+            news["name"] = _as_text(name)
+        opens = self._is_news((idx, "open"), True)
+        if news or opens:
             found.append(Delta(dumps(news), TOOL_CALL, idx))
-        if arguments := function.get("arguments"):
-            text = arguments if isinstance(arguments, str) else dumps(arguments)
-            found.append(Delta(text, TOOL_ARGS, idx))
+        if arguments := function.get("arguments") or function.get("input"):
+            found.append(Delta(_as_text(arguments), TOOL_ARGS, idx))
 
-    def _part(self, number: int, call: dict[str, Any], position: int) -> int:
-        """The call's `index`; providers that leave it out mean a new call where an id comes, else the last."""
-        index = call.get("index")
-        if type(index) is not int:
-            last = self._calls.get(number, -1)
-            index = last + 1 if call.get("id") or last < 0 else last
-        self._calls[number] = max(index, self._calls.get(number, -1))
-        return index
+    def _annotations(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        annotations = said[key] if isinstance(said[key], list) else [said[key]]
+        found.extend(Delta(dumps(annotation), CITATION, idx) for annotation in annotations)
 
-    def _annotations(self, number: int, key: str, annotations: Any, found: list[Delta]) -> None:
-        found.extend(Delta(dumps(annotation), CITATION, str(number)) for annotation in annotations)
-
-    def _reasoning_details(self, number: int, key: str, details: Any, found: list[Delta]) -> None:
-        """OpenRouter repeats the reasoning text in here; only signatures and encrypted data are news."""
-        news = [part for part in details if part.get("signature") or part.get("data")]
+    def _reasoning_details(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        """OpenRouter repeats the reasoning text in here; then only signatures and encrypted data are news."""
+        news = said[key]
+        if "reasoning" in said or "reasoning_content" in said:
+            news = [part for part in news if part.get("signature") or part.get("data")]
         if news:
-            found.append(Delta(dumps({key: news}), OTHER, str(number)))
+            found.append(Delta(dumps({key: news}), OTHER, idx))
 
-    def _unknown(self, number: int, key: str, value: Any, found: list[Delta]) -> None:
+    def _unknown(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """A key nobody told us about: kept, a repeated plain value (Groq's `channel`) only when it changes."""
-        if isinstance(value, (dict, list)) or self._is_news((str(number), key), value):
-            found.append(Delta(dumps({key: value}), OTHER, str(number)))
+        if isinstance(said[key], (dict, list)) or self._is_news((idx, key), said[key]):
+            found.append(Delta(dumps({key: said[key]}), OTHER, idx))
 
     def _is_news(self, what: tuple[str, str], value: Any) -> bool:
-        """Whether the value differs from the last one said; a stream of ever new names is not remembered."""
-        if self._said.get(what) == value:
+        """Whether the value differs from the last one said; only hashes are kept, values may be long."""
+        name, said = hash(what), hash(dumps(value))
+        if self._said.get(name) == said:
             return False
-        if len(self._said) < _MAX_SAID:
-            self._said[what] = value
+        if name in self._said or len(self._said) < _MAX_SAID:
+            self._said[name] = said
         return True
+
+
+class _Calls:
+    """To which tool call a piece belongs."""
+
+    def __init__(self) -> None:
+        #: (idx of the choice, the provider's index or what else identifies a call) -> its number, its id.
+        self._open: dict[tuple[str, Any], tuple[int, Any]] = {}
+        #: idx of the choice -> the highest number so far.
+        self._highest: dict[str, int] = {}
+
+    def part(self, idx: str, index: Any, call_id: Any, name: Any) -> int:
+        """The number of the call, which is its index unless the provider gives it to several or to none."""
+        if type(index) is not int:
+            return self._without_index(idx, call_id or name)
+        number, known = self._open.get((idx, index), (None, None))
+        # Another call begins with another id and a name; an id alone may be another in each chunk.
+        if number is None or (name and known and call_id and call_id != known):
+            number, known = self._next(idx, index), None
+        self._keep(idx, index, number, known or call_id)
+        return number
+
+    def _without_index(self, idx: str, who: Any) -> int:
+        """The call of that id, or name, or else the last one."""
+        key = _as_text(who) if who else None
+        number, _ = self._open.get((idx, key), (None, None))
+        if number is None:
+            number = self._next(idx, 0)
+        self._keep(idx, key, number, who)
+        self._keep(idx, None, number, who)
+        return number
+
+    def _next(self, idx: str, least: int) -> int:
+        return max(self._highest.get(idx, -1) + 1, least)
+
+    def _keep(self, idx: str, key: Any, number: int, call_id: Any) -> None:
+        if len(self._open) < _MAX_SAID or (idx, key) in self._open:
+            self._open[idx, key] = number, call_id
+            self._highest[idx] = max(number, self._highest.get(idx, -1))
 
 
 def _plain_text(event: Any) -> str | None:
@@ -224,7 +274,7 @@ def _plain_text(event: Any) -> str | None:
             and not choice.get("finish_reason")
             and not choice.get("logprobs")
             and not event.get("usage")
-            and event.keys() <= _PLAIN_KEYS
+            and _PLAIN_KEYS.issuperset(event)
         ):
             return text
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -232,13 +282,42 @@ def _plain_text(event: Any) -> str | None:
     return None
 
 
-_PARTS: dict[str, Callable[[OpenAIChat, int, str, Any, list[Delta]], None]] = {
+def _block(block: Any) -> tuple[str, str]:
+    """Text and kind of a block of content."""
+    if isinstance(block, str):
+        return block, TEXT
+    kind, inner = _of(block, "type"), _of(block, "text")
+    if kind == "text" and isinstance(inner, str):
+        return inner, TEXT
+    if kind == "thinking" and (thought := _thought(block.get("thinking"))) is not None:
+        return thought, REASONING
+    return dumps({"content": [block]}), OTHER
+
+
+def _thought(inner: Any) -> str | None:
+    """The text of a thinking block, in one or in blocks of text; None where it holds anything else."""
+    texts = [_of(part, "text") for part in inner] if isinstance(inner, list) else [inner]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+
+
+def _of(found: Any, key: str) -> Any:
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value)
+
+
+_PARTS: dict[str, Callable[[OpenAIChat, str, str, dict[str, Any], list[Delta]], None]] = {
     "content": OpenAIChat._content,
-    "reasoning_content": OpenAIChat._reasoning,
-    "reasoning": OpenAIChat._reasoning,
-    "refusal": OpenAIChat._refusal,
+    "reasoning_content": OpenAIChat._text,
+    "reasoning": OpenAIChat._text,
+    "refusal": OpenAIChat._text,
     "tool_calls": OpenAIChat._tool_calls,
-    "function_call": OpenAIChat._function_call,
     "annotations": OpenAIChat._annotations,
     "reasoning_details": OpenAIChat._reasoning_details,
 }

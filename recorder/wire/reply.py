@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
-from recorder.jsons import loads
-from recorder.messages import AIMessage, UsageMetadata
+from recorder.jsons import dumps, loads
+from recorder.messages import AIMessage, UsageMetadata, invalid_tool_call, parse_args, tool_call
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 
 #: What one reply may hold (bytes, roughly); beyond it the stream goes on and `truncated` is set.
 MAX_REPLY_BYTES = 64 * 2**20
+#: How many choices one reply may have; requests ask for 128 at most.
+MAX_CHOICES = 1000
 _PIECE_COST = 64
 _PART_COST = 300
+#: How much more room JSON takes as Python's objects.
+_OBJECTS = 8
+#: Longer finish reasons (characters) are cut.
+_MAX_REASON = 200
+#: Texts that say which one it is: they do not grow.
+_NAMES = frozenset(("id", "name", "role", "type", "format"))
 
 
 class Reply:
     """One response as far as it has come: parts by (idx, kind), and what the provider says about it."""
 
     __slots__ = (
-        "_parts", "_size", "_text", "error", "finish_reasons", "logprobs", "metadata", "model", "raw_usage",
-        "response_id", "terminated", "truncated", "usage",
+        "_choices", "_parts", "_size", "_text", "error", "finish_reasons", "logprobs", "metadata", "model",
+        "raw_usage", "response_id", "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        #: (idx, kind) -> pieces, and the same for each choice.
         self._parts: dict[tuple[str, str], list[str]] = {}
+        self._choices: dict[int, dict[tuple[str, str], list[str]]] = {}
         #: The pieces of the first choice's text, once there are any.
         self._text: list[str] | None = None
         self._size = 0
         #: The provider's id and model name, None until they come.
         self.response_id: str | None = None
         self.model: str | None = None
-        #: What else the provider said of the response: `system_fingerprint`, `service_tier`, `created`, ...
+        #: What else the provider said of the response: `system_fingerprint`, `service_tier`, ...
         self.metadata: dict[str, Any] = {}
         #: `choice` -> finish reason, in the provider's word.
         self.finish_reasons: dict[int, str] = {}
@@ -44,7 +55,7 @@ class Reply:
         self.error: Any = None
         #: Whether the provider's terminator came (`[DONE]`), or the answer was one whole body.
         self.terminated = False
-        #: Whether the answer was longer than `MAX_REPLY_BYTES` and its end is missing here.
+        #: Whether there was more than `MAX_REPLY_BYTES` or `MAX_CHOICES`, and the rest is missing here.
         self.truncated = False
 
     def add(self, delta: Delta) -> None:
@@ -53,58 +64,63 @@ class Reply:
         part = self._parts.get((idx, kind))
         if part is None:
             part = self._open(idx, kind)
-        self._size += len(text) + _PIECE_COST
-        if self._size <= MAX_REPLY_BYTES:
-            part.append(text)
-        else:
-            self.truncated = True
+        self._append(part, text)
 
     def add_text(self, text: str) -> None:
         """`add(Delta(text))`, for the most frequent delta."""
-        self._size += len(text) + _PIECE_COST
-        if self._size <= MAX_REPLY_BYTES and self._text is not None:
-            self._text.append(text)
-        else:
-            self._size -= len(text) + _PIECE_COST
+        if self._text is None:
             self.add(Delta(text))
+        else:
+            self._append(self._text, text)
 
-    def add_logprobs(self, choice: int, logprobs: dict[str, Any]) -> None:
+    def add_logprobs(self, choice: int, logprobs: Any) -> None:
         """Append a chunk's log probabilities (`content`, `refusal`: lists) to those of its choice."""
-        for key, tokens in logprobs.items():
-            if isinstance(tokens, list) and not self.truncated:
-                self._size += 200 * len(tokens)
-                self.truncated = self._size > MAX_REPLY_BYTES
+        for key, tokens in logprobs.items() if isinstance(logprobs, dict) else ():
+            if not isinstance(tokens, list) or not self._has_room(choice):
+                continue
+            self._size += _PART_COST + _OBJECTS * len(dumps(tokens))
+            if self._size <= MAX_REPLY_BYTES:
                 self.logprobs.setdefault(choice, {}).setdefault(key, []).extend(tokens)
+            else:
+                self.truncated = True
+
+    def finish(self, choice: int, reason: str) -> None:
+        """The choice has come to its end, for this reason in the provider's word."""
+        if self._has_room(choice):
+            self.finish_reasons[choice] = reason[:_MAX_REASON]
 
     @property
     def choices(self) -> list[int]:
         """The numbers of the choices seen so far; [0] when nothing has come."""
-        seen = {_choice(idx) for idx, _ in self._parts} | set(self.finish_reasons)
-        return sorted(seen) or [0]
+        return sorted(self._choices) or [0]
 
     def text(self, choice: int = 0, kind: str = TEXT) -> str:
         """All of one kind of a choice, joined."""
-        return "".join(piece for part in self._of(choice, kind) for piece in part[1])
+        return "".join(self._pieces(choice, kind))
 
     def tool_calls(self, choice: int = 0) -> list[dict[str, Any]]:
         """The choice's tool calls as `{"id", "name", "arguments"}`, arguments as the text that came."""
-        return [self._tool_call(idx, opened) for idx, opened in self._of(choice, TOOL_CALL)]
+        parts = self._choices.get(choice, {})
+        found = dict.fromkeys(idx for idx, kind in parts if kind in (TOOL_CALL, TOOL_ARGS))
+        return [_tool_call(parts.get((idx, TOOL_CALL), ()), parts.get((idx, TOOL_ARGS), ())) for idx in found]
 
     def message(self, choice: int = 0) -> AIMessage:
         """The choice's final message, LangChain's shape, complete or as far as it has come."""
-        calls: list[dict[str, Any]] = []
-        invalid: list[dict[str, Any]] = []
-        for call in self.tool_calls(choice):
-            _sort_call(call, calls, invalid)
-        return AIMessage(
-            content=self.text(choice),
+        message = AIMessage(
+            self.text(choice),
             id=self.response_id,
-            tool_calls=calls,
-            invalid_tool_calls=invalid,
             usage_metadata=self.usage,
             additional_kwargs=self._additional(choice),
             response_metadata=self.response_metadata(choice),
         )
+        for call in self.tool_calls(choice):
+            args = parse_args(call["arguments"])
+            if args is None:
+                invalid = invalid_tool_call(call["name"], call["arguments"], call["id"])
+                message.invalid_tool_calls.append(invalid)
+            else:
+                message.tool_calls.append(tool_call(call["name"], args, call["id"]))
+        return message
 
     def response_metadata(self, choice: int = 0) -> dict[str, Any]:
         """`finish_reason`, `model_name`, `logprobs` and whatever else the provider said, LangChain's names."""
@@ -126,64 +142,104 @@ class Reply:
             more["reasoning_content"] = reasoning
         if refusal := self.text(choice, REFUSAL):
             more["refusal"] = refusal
-        citations = [loads(piece) for _, part in self._of(choice, CITATION) for piece in part]
-        if citations:
+        if citations := [_loaded(piece) for piece in self._pieces(choice, CITATION)]:
             more["annotations"] = citations
-        for _, part in self._of(choice, OTHER):
-            for piece in part:
-                more = merge_other(more, piece)
-        return more
+        others = map(_loaded, self._pieces(choice, OTHER))
+        return _merged([*(other for other in others if isinstance(other, dict)), more])
+
+    def _append(self, part: list[str], text: str) -> None:
+        self._size = size = self._size + len(text) + _PIECE_COST
+        if size <= MAX_REPLY_BYTES:
+            part.append(text)
+        else:
+            self.truncated = True
 
     def _open(self, idx: str, kind: str) -> list[str]:
-        self._size += _PART_COST
+        """The list for the pieces of a new part; one that nobody keeps when there is no room."""
         part: list[str] = []
-        if self._size <= MAX_REPLY_BYTES:
-            self._parts[(idx, kind)] = part
-            if (idx, kind) == ("0", TEXT):
-                self._text = part
+        self._size += _PART_COST
+        choice = _choice_of(idx)
+        if self._size > MAX_REPLY_BYTES or not self._has_room(choice):
+            self.truncated = True
+            return part
+        self._parts[idx, kind] = self._choices[choice][idx, kind] = part
+        if (idx, kind) == ("0", TEXT):
+            self._text = part
         return part
 
-    def _of(self, choice: int, kind: str) -> Iterator[tuple[str, list[str]]]:
-        for (idx, its_kind), part in self._parts.items():
-            if its_kind == kind and _choice(idx) == choice:
-                yield idx, part
+    def _has_room(self, choice: int) -> bool:
+        """Whether the choice is one of those kept, which a new one becomes while there is room."""
+        if choice not in self._choices:
+            if len(self._choices) >= MAX_CHOICES:
+                self.truncated = True
+                return False
+            self._choices[choice] = {}
+        return True
 
-    def _tool_call(self, idx: str, opened: list[str]) -> dict[str, Any]:
-        call: dict[str, Any] = {"id": None, "name": None}
-        for piece in opened:
-            for key, value in loads(piece).items():
-                call[key] = value if not isinstance(call.get(key), str) else call[key] + value
-        call["arguments"] = "".join(self._parts.get((idx, TOOL_ARGS), ()))
-        return call
+    def _pieces(self, choice: int, kind: str) -> Iterator[str]:
+        parts = self._choices.get(choice, {})
+        return chain.from_iterable(part for (_, its_kind), part in parts.items() if its_kind == kind)
 
 
 def merge_other(into: dict[str, Any], piece: str) -> dict[str, Any]:
-    """`additional_kwargs` with the content of an `other` delta: lists grow, later values win."""
-    try:
-        found = loads(piece)
-    except ValueError:
-        return into
-    for key, value in found.items():
-        have = into.get(key)
-        into[key] = have + value if isinstance(have, list) and isinstance(value, list) else value
+    """`additional_kwargs` with the content of an `other` delta: dicts and lists grow, later values win."""
+    found = _loaded(piece)
+    if isinstance(found, dict):
+        into |= _merged([{key: into[key] for key in found.keys() & into.keys()}, found])
     return into
 
 
-def _choice(idx: str) -> int:
-    return int(idx.partition(".")[0])
-
-
-def _sort_call(call: dict[str, Any], calls: list[dict[str, Any]], invalid: list[dict[str, Any]]) -> None:
-    """Into `tool_calls` when the arguments are a JSON object, else into `invalid_tool_calls`."""
-    text = call["arguments"]
+def _choice_of(idx: str) -> int:
     try:
-        args = loads(text) if text else {}
-    except ValueError as error:
-        args, why = None, str(error)
-    else:
-        why = "the arguments are not a JSON object"
-    if isinstance(args, dict):
-        calls.append({"name": call["name"] or "", "args": args, "id": call["id"], "type": "tool_call"})
-        return
-    broken = {"name": call["name"], "args": text, "id": call["id"], "error": why, "type": "invalid_tool_call"}
-    invalid.append(broken)
+        return int(idx.partition(".")[0])
+    except ValueError:  # not a translator's: what cannot be placed belongs to the first
+        return 0
+
+
+def _loaded(piece: str) -> Any:
+    """The JSON of a delta, or its text when it is none."""
+    try:
+        return loads(piece)
+    except ValueError:
+        return piece
+
+
+def _tool_call(opened: Iterable[str], arguments: Iterable[str]) -> dict[str, Any]:
+    """The first id, and the names and arguments joined as the SDK does."""
+    said = [found for piece in opened if isinstance(found := _loaded(piece), dict)]
+    ids = [found["id"] for found in said if found.get("id")]
+    names = [found["name"] for found in said if isinstance(found.get("name"), str)]
+    return {
+        "id": ids[0] if ids else None,
+        "name": "".join(names) or None,
+        "arguments": "".join(arguments),
+    }
+
+
+def _merged(dicts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """One dict of many, each value looked at once however many there are."""
+    by_key = _by_key(dicts)
+    try:
+        return {key: _grown(values) for key, values in by_key.items()}
+    except RecursionError:
+        return {key: values[-1] for key, values in by_key.items()}
+
+
+def _grown(values: list[Any], joins: bool = False) -> Any:
+    """One value of its pieces: dicts and lists grow, and texts inside of them; of anything else the last."""
+    kinds = {type(value) for value in values}
+    if len(values) == 1 or len(kinds) > 1:
+        return values[-1]
+    if dict in kinds:
+        return {key: _grown(inner, key not in _NAMES) for key, inner in _by_key(values).items()}
+    if list in kinds:
+        return list(chain.from_iterable(values))
+    return "".join(values) if joins and str in kinds else values[-1]
+
+
+def _by_key(dicts: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for key, value in chain.from_iterable(each.items() for each in dicts):
+        if value is not None:
+            found.setdefault(key, []).append(value)
+    return found

@@ -1,7 +1,8 @@
 """Server-sent events: bytes to frames and back.
 
 A frame is one event exactly as it came: its lines and the blank line that ends it; comments, separators
-and trailing bytes belong to a frame too, so a response's frames joined are its body, whatever the chunking.
+and trailing bytes belong to a frame too, so a response's frames joined are its body. The frames are the
+same whatever the chunking.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from typing import NamedTuple
 
 #: A frame longer than this (bytes) is handed over in pieces, so that a stream without end takes no memory.
 MAX_FRAME_BYTES = 16 * 2**20
+#: The mark that some encoders write before the first byte of a text.
+BOM = b"\xef\xbb\xbf"
 
-#: A frame that is being collected is searched as a whole up to this size (bytes), and then only where it grows.
+#: Up to this size (bytes) a frame that is being collected is searched as a whole, and then only where it grows.
 _SMALL = 16 * 1024
+#: What comes at once is cut in one go up to this size (bytes).
+_LARGE = 2**20
+#: The longest blank line (bytes).
+_BLANK = len(b"\r\n\r\n")
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LF_LF = re.compile(rb"\n\n")
-_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Event(NamedTuple):
@@ -32,7 +39,7 @@ class Event(NamedTuple):
 
 
 class FrameSplitter:
-    """Cuts a body into frames; takes any chunking and keeps at most `MAX_FRAME_BYTES`."""
+    """Cuts a body into frames; takes any chunking and keeps little more than `MAX_FRAME_BYTES`."""
 
     __slots__ = ("_buffer", "_has_cr", "_searched")
 
@@ -45,15 +52,16 @@ class FrameSplitter:
         """The frames that these bytes complete, in order."""
         if b"\r" in data:
             self._has_cr = True
-        if self._has_cr or len(self._buffer) > _SMALL:
+        if self._has_cr or len(self._buffer) > _SMALL or len(data) > _LARGE:
             return self._feed_buffered(data)
         if self._buffer:
             data = bytes(self._buffer) + data
             self._buffer.clear()
+            self._searched = 0
         pieces = data.split(b"\n\n")
         if rest := pieces.pop():
             self._buffer += rest
-            self._searched = max(0, len(rest) - 3)
+            self._searched = max(0, len(rest) - _BLANK + 1)
         return [piece + b"\n\n" for piece in pieces]
 
     def end(self) -> bytes:
@@ -69,18 +77,23 @@ class FrameSplitter:
         frames: list[bytes] = []
         start = 0
         for end in self._ends():
-            frames.append(bytes(buffer[start:end]))
+            if end - start > MAX_FRAME_BYTES:
+                frames += self._pieces(start, end)
+            else:
+                frames.append(bytes(buffer[start:end]))
             start = end
-        if start:
-            del buffer[:start]
-        # A blank line is at most four bytes, so the last three may begin one.
-        self._searched = max(0, len(buffer) - 3)
-        self._cut(frames)
+        # A blank line that only begins here may still end the frame: cutting waits for the whole of it.
+        cut = start + max(0, len(buffer) - start - _BLANK) // MAX_FRAME_BYTES * MAX_FRAME_BYTES
+        frames += self._pieces(start, cut)
+        if cut:
+            del buffer[:cut]
+        self._searched = max(0, len(buffer) - _BLANK + 1)
         return frames
 
     def _ends(self) -> list[int]:
         """Where each complete frame ends in the buffer."""
-        buffer, position, ends = self._buffer, self._searched, []
+        ends: list[int] = []
+        buffer, position = self._buffer, self._searched
         while True:
             match = _BLANK_LINE.search(buffer, position) if self._has_cr else _LF_LF.search(buffer, position)
             # A CR at the very end may be half of a CRLF: its other half decides where the frame ends.
@@ -89,9 +102,10 @@ class FrameSplitter:
             position = match.end()
             ends.append(position)
 
-    def _cut(self, frames: list[bytes]) -> None:
-        if len(self._buffer) > MAX_FRAME_BYTES:
-            frames.append(self.end())
+    def _pieces(self, start: int, end: int) -> list[bytes]:
+        """What is too long for one frame."""
+        steps = range(start, end, MAX_FRAME_BYTES)
+        return [bytes(self._buffer[at : min(at + MAX_FRAME_BYTES, end)]) for at in steps]
 
 
 def parse(frame: bytes) -> Event:
@@ -100,7 +114,7 @@ def parse(frame: bytes) -> Event:
         return Event(frame[6:-2])
     data: list[bytes] = []
     name = event_id = None
-    for line in frame.removeprefix(_BOM).splitlines():
+    for line in frame.removeprefix(BOM).splitlines():
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -115,5 +129,5 @@ def parse(frame: bytes) -> Event:
 def encode(data: bytes, name: str | None = None) -> bytes:
     """A frame with these data, one `data:` line for each of their lines."""
     head = f"event: {name}\n".encode() if name else b""
-    lines = b"".join(b"data: " + line + b"\n" for line in data.split(b"\n"))
+    lines = b"".join(b"data: " + line + b"\n" for line in _LINE_END.split(data))
     return head + lines + b"\n"

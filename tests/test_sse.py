@@ -1,0 +1,191 @@
+"""Bytes to frames: joined they are the body, and they are the same whatever the chunking."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from recorder.wire import sse
+from recorder.wire.sse import MAX_FRAME_BYTES, Event, FrameSplitter, encode, parse
+from tests.genuine import Stream, all_streams
+from tests.wires import at_random, by_one, crlf, frames_of, genuine
+
+#: Bytes of which bodies are made: mostly what ends lines and frames.
+_BODIES = st.lists(
+    st.sampled_from([b"\n", b"\r", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r\r", b"data: ", b"x", b":", b"\xf0\x9f"])
+    | st.binary(max_size=8),
+    max_size=30,
+).map(b"".join)
+
+
+@st.composite
+def _cut_bodies(draw: st.DrawFn) -> list[bytes]:
+    """A body in pieces."""
+    body = draw(_BODIES)
+    cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=10)))
+    return [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+
+
+# -- frames of a body -------------------------------------------------------------------------------------------
+
+
+@given(_cut_bodies())
+@example([b"data: aaaaaaaa\n", b"\n", b"x: 1\r\n\r\ndata: 2\r\n\r\n"])
+def test_any_chunking_gives_the_same_frames(pieces: list[bytes]) -> None:
+    """Joined they are the body; byte by byte, in these pieces or at once they are the same ones."""
+    body = b"".join(pieces)
+    frames = frames_of(pieces)
+    assert b"".join(frames) == body
+    assert frames == frames_of([body]) == frames_of(by_one(body))
+
+
+@given(_cut_bodies())
+@settings(max_examples=50)
+def test_too_long_frames_come_in_the_same_pieces_whatever_the_chunking(pieces: list[bytes]) -> None:
+    """Also where the limit falls into the blank line that would end the frame."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sse, "MAX_FRAME_BYTES", 16)
+        patch.setattr(sse, "_SMALL", 4)
+        patch.setattr(sse, "_LARGE", 8)
+        body = b"".join(pieces)
+        frames = frames_of(pieces)
+        assert b"".join(frames) == body
+        assert frames == frames_of([body]) == frames_of(by_one(body))
+        assert max(map(len, frames), default=0) <= 16 + 4
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_frame_ends_with_its_blank_line(ending: bytes) -> None:
+    """Two blank lines are a frame and an empty one; what follows the last one comes at the end."""
+    first, second = b"event: a" + ending + b"data: 1" + ending * 2, b": comment" + ending * 2
+    splitter = FrameSplitter()
+    assert splitter.feed(first + second + b"data: 2" + ending) == [first, second]
+    assert splitter.end() == b"data: 2" + ending
+    assert splitter.end() == b""
+
+
+def test_the_last_frame_of_a_body_that_ends_with_cr_comes_at_the_end() -> None:
+    """An LF may still follow and belong to it."""
+    splitter = FrameSplitter()
+    assert splitter.feed(b"data: 1\r\r") == []
+    assert splitter.end() == b"data: 1\r\r"
+    assert splitter.feed(b"data: 1\r\r") == []
+    assert splitter.feed(b"\ndata: 2") == [b"data: 1\r\r\n"]
+
+
+@genuine
+def test_genuine_bodies_come_back_whole(stream: Stream) -> None:
+    """One byte at a time, in pieces of any size, with LF or CRLF: the same frames, and joined the body."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    expected = frames_of([stream.body])
+    assert b"".join(expected) == stream.body
+    assert frames_of(by_one(stream.body)) == expected
+    assert frames_of(at_random(stream.body, chance)) == expected
+    other = frames_of(at_random(crlf(stream.body), chance))
+    assert [frame.replace(b"\r\n", b"\n") for frame in other] == expected
+    assert list(map(parse, other)) == list(map(parse, expected))
+
+
+def test_every_genuine_stream_is_cut_where_its_events_end() -> None:
+    """Those of the other wire formats, too: each frame has one event's data or is a comment."""
+    if not all_streams():
+        pytest.skip("no genuine provider streams")
+    for stream in all_streams():
+        frames = frames_of(at_random(stream.body, random.Random(stream.name)))
+        assert b"".join(frames) == stream.body, stream.name
+        assert all(frame.count(b"data:") >= 1 or frame.startswith(b":") for frame in frames), stream.name
+
+
+def test_a_stream_without_a_line_break_takes_no_memory() -> None:
+    """It is handed over in pieces as it grows, and they join to the body."""
+    block = b"x" * 2**18
+    splitter = FrameSplitter()
+    count, found = 160, 0
+    tracemalloc.start()
+    try:
+        for _ in range(count):
+            pieces = splitter.feed(block)
+            assert all(piece == b"x" * MAX_FRAME_BYTES for piece in pieces)
+            found += sum(map(len, pieces))
+        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_FRAME_BYTES
+    finally:
+        tracemalloc.stop()
+    assert found + len(splitter.end()) == count * len(block)
+
+
+def test_a_long_frame_in_one_go_comes_in_pieces() -> None:
+    """As it does where it comes bit by bit; the next frame is whole again."""
+    body = b"data: " + b"x" * (MAX_FRAME_BYTES + 10) + b"\n\ndata: 2\n\n"
+    frames = frames_of([body])
+    assert list(map(len, frames)) == [MAX_FRAME_BYTES, 18, 9]
+    assert b"".join(frames) == body
+
+
+# -- fields of a frame ------------------------------------------------------------------------------------------
+
+_FIELDS = {
+    "data": (b'data: {"a": 1}\n\n', Event(b'{"a": 1}')),
+    "CRLF": (b"data: 1\r\n\r\n", Event(b"1")),
+    "CR": (b"data: 1\r\r", Event(b"1")),
+    "no space": (b"data:1\n\n", Event(b"1")),
+    "one space of two": (b"data:  1\n\n", Event(b" 1")),
+    "several lines": (b"data: {\ndata: }\ndata\n\n", Event(b"{\n}\n")),
+    "empty": (b"data:\n\n", Event(b"")),
+    "name": (b"event: error\ndata: 1\n\n", Event(b"1", "error")),
+    "name after": (b"data: 1\nevent: ping\n\n", Event(b"1", "ping")),
+    "id": (b"id: 7\ndata: 1\n\n", Event(b"1", None, "7")),
+    "comment": (b": OPENROUTER PROCESSING\n\n", Event(None)),
+    "comment beside data": (b": ping\ndata: 1\n\n", Event(b"1")),
+    "retry": (b"retry: 3000\n\n", Event(None)),
+    "unknown field": (b"datum: 1\nDATA: 2\n\n", Event(None)),
+    "colon in the data": (b"data: a: b\n\n", Event(b"a: b")),
+    "byte order mark": (b"\xef\xbb\xbfdata: 1\n\n", Event(b"1")),
+    "NUL": (b"data: a\x00b\n\n", Event(b"a\x00b")),
+    "invalid UTF-8": (b"event: \xff\ndata: \xff\n\n", Event(b"\xff", "\ufffd")),
+    "blank lines": (b"\n\n", Event(None)),
+    "cut off": (b"data: 1", Event(b"1")),
+    "nothing": (b"", Event(None)),
+    "other line breaks": ("data: a\u2028b\x0bc\x85d\n\n".encode(), Event("a\u2028b\x0bc\x85d".encode())),
+}
+
+
+@pytest.mark.parametrize(("frame", "fields"), _FIELDS.values(), ids=_FIELDS)
+def test_fields_are_read_as_the_standard_says(frame: bytes, fields: Event) -> None:
+    """Whatever the order, the line ends and the company."""
+    assert parse(frame) == fields
+
+
+@given(st.binary(max_size=60))
+def test_no_frame_is_an_error(frame: bytes) -> None:
+    """Whatever came, it has fields or none."""
+    assert isinstance(parse(frame), Event)
+
+
+# -- and back ---------------------------------------------------------------------------------------------------
+
+
+def _lines() -> Iterator[tuple[bytes, bytes]]:
+    yield b"data: 1\n\n", encode(b"1")
+    yield b"event: ping\ndata: {}\n\n", encode(b"{}", "ping")
+    yield b"data: a\ndata: b\n\n", encode(b"a\nb")
+
+
+@pytest.mark.parametrize(("expected", "frame"), _lines())
+def test_frames_are_written_as_providers_write_them(expected: bytes, frame: bytes) -> None:
+    """One `data:` line for each line."""
+    assert frame == expected
+
+
+@given(st.binary(max_size=40), st.sampled_from([None, "error", "message_start"]))
+def test_what_is_written_is_read_again(data: bytes, name: str | None) -> None:
+    """As one frame with the same data; line ends come back as LF, whichever they were."""
+    frame = encode(data, name)
+    assert frames_of([frame]) == [frame]
+    assert parse(frame) == Event(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), name)

@@ -1,0 +1,115 @@
+"""How the tests of wire formats make bodies, cut them up and put the answer together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from recorder.wire.deltas import Delta
+from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.reply import Reply
+from recorder.wire.sse import FrameSplitter
+from tests.genuine import MISSING, chat_streams, name_of
+
+_ABSENT = [pytest.param(None, marks=pytest.mark.skip(reason=MISSING), id="none")]
+#: For each genuine chat stream.
+genuine = pytest.mark.parametrize("stream", chat_streams() or _ABSENT, ids=name_of if chat_streams() else None)
+
+DONE = b"data: [DONE]\n\n"
+
+
+# -- bodies ---------------------------------------------------------------------------------------------------
+
+
+def event(said: Any) -> bytes:
+    """Any JSON value as one event."""
+    return b"data: " + orjson.dumps(said) + b"\n\n"
+
+
+def delta(*, index: int = 0, finish_reason: str | None = None, **said: Any) -> bytes:
+    """One event of one choice whose delta says just that."""
+    choice = {"index": index, "delta": said, "finish_reason": finish_reason}
+    return event({"id": "chatcmpl-1", "model": "gpt-4o", "choices": [choice]})
+
+
+def calls(*pieces: dict[str, Any], index: int = 0) -> bytes:
+    """One event of pieces of tool calls: `index`, `id`, `name`, `arguments`, each where it is given."""
+    return delta(index=index, tool_calls=[_call(dict(piece)) for piece in pieces])
+
+
+def _call(piece: dict[str, Any]) -> dict[str, Any]:
+    function = {key: piece.pop(key) for key in ("name", "arguments") if key in piece}
+    return {**piece, "function": function}
+
+
+# -- cut up -----------------------------------------------------------------------------------------------------
+
+
+def by_one(body: bytes) -> Iterator[bytes]:
+    """Byte by byte, and so through the middle of each character."""
+    return (body[at : at + 1] for at in range(len(body)))
+
+
+def at_random(body: bytes, chance: random.Random) -> Iterator[bytes]:
+    """In pieces of any size, most of them small."""
+    start = 0
+    while start < len(body):
+        size = chance.choice((1, 2, 3, chance.randrange(1, 200), chance.randrange(1, 20_000)))
+        yield body[start : start + size]
+        start += size
+
+
+def crlf(body: bytes) -> bytes:
+    """The same body from a server that ends its lines with CRLF."""
+    return body.replace(b"\n", b"\r\n")
+
+
+# -- put together -----------------------------------------------------------------------------------------------
+
+
+def frames_of(pieces: Iterable[bytes]) -> list[bytes]:
+    """The frames of a body that comes in these pieces."""
+    splitter = FrameSplitter()
+    frames = [frame for piece in pieces for frame in splitter.feed(piece)]
+    rest = splitter.end()
+    return [*frames, rest] if rest else frames
+
+
+def translated(frames: Iterable[bytes]) -> tuple[list[Delta], Reply]:
+    """The deltas and the reply of frames, which are joined to the same reply by the deltas alone."""
+    translator = OpenAIChat()
+    deltas = [delta for frame in frames for delta in translator.decode(frame)]
+    return deltas, translator.reply
+
+
+def reply_of(*frames: bytes) -> Reply:
+    """The reply of frames."""
+    return translated(frames)[1]
+
+
+def said(reply: Reply, choice: int = 0) -> dict[str, Any]:
+    """What a choice says, without what is empty."""
+    found = {
+        "text": reply.text(choice),
+        "reasoning": reply.text(choice, "reasoning"),
+        "refusal": reply.text(choice, "refusal"),
+        "calls": [(call["id"], call["name"], call["arguments"]) for call in reply.tool_calls(choice)],
+        "finish_reason": reply.finish_reasons.get(choice),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def whole(reply: Reply) -> tuple[Any, ...]:
+    """All of a reply, to compare with another."""
+    choices = reply.choices
+    about = (reply.response_id, reply.model, reply.metadata, reply.raw_usage, reply.usage, reply.error)
+    return (*about, reply.terminated, choices, [said(reply, each) for each in choices])
+
+
+def seeds(count: int) -> Sequence[int]:
+    """Seeds that pytest shows in the names of tests."""
+    return range(count)
