@@ -16,6 +16,7 @@ import orjson
 from recorder.openrun import Frames, Item, OpenRun, Taken, Tokens
 from recorder.records import FrameRow, GapRow, RunRows, RunSeal, SegmentRow
 from recorder.stored import escape
+from recorder.wire.block import join
 from recorder.wire.compress import compress
 
 #: Longest row: tokens, frames and bytes of frames. Readers page by rows, so rows stay small.
@@ -31,6 +32,7 @@ class Sealing:
     """What is remembered of an open run from batch to batch."""
 
     tokens: int = 0
+    frames: int = 0
     #: Offset of the first token, None before it.
     first_us: int | None = None
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -50,7 +52,7 @@ def pack(taken: Sequence[Taken]) -> list[RunRows]:
     return [rows for rows, _, _ in found]
 
 
-_Shell = tuple[str, int, int, int, str, str]
+_Shell = tuple[str, int, int, int, int]
 
 
 def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
@@ -69,7 +71,9 @@ def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
     if taken.end is not None:
         if memory.first_us is not None:
             taken.end.first_token_at = run.start.started_at + timedelta(microseconds=memory.first_us)
-        proof = memory.frames_hash.hexdigest() if memory.frames_hash else None
+        # Frames that found no room leave no gap, so that without all of them there is no proof.
+        whole = memory.frames == run.frames.seq
+        proof = memory.frames_hash.hexdigest() if memory.frames_hash and whole else None
         rows.seal = RunSeal(taken.end, memory.tokens, memory.hash.hexdigest(), proof)
     return rows, shells, blobs
 
@@ -106,21 +110,12 @@ def _pack_frames(
     for start in range(0, len(frames.data), MAX_ROW_FRAMES):
         data = frames.data[start : start + MAX_ROW_FRAMES]
         at = frames.at_us[start : start + MAX_ROW_FRAMES]
-        blob = b"".join(data)
         memory.frames_hash = memory.frames_hash or hashlib.sha256()
-        _update(memory.frames_hash, blob)
-        sizes = orjson.dumps([len(frame) for frame in data]).decode()
+        _update(memory.frames_hash, b"".join(data))
+        memory.frames += len(data)
         # A seek starts at this row or earlier: rows of one cut share its first token.
-        shell = (
-            run.start.run_id,
-            frames.seq + start,
-            frames.first_delta,
-            len(data),
-            orjson.dumps(at).decode(),
-            sizes,
-        )
-        shells.append(shell)
-        blobs.append(blob)
+        shells.append((run.start.run_id, frames.seq + start, frames.first_delta, len(data), at[0]))
+        blobs.append(join(data, at))
 
 
 def _frame_row(shell: _Shell, data: bytes, dictionary: str | None) -> FrameRow:

@@ -197,15 +197,16 @@ class Recorder:
 
 
 def _drain_at_exit() -> None:
-    for recorder in list(_living):
-        if recorder.closed:
-            continue
+    over = monotonic_us() / 1e6 + EXIT_TIMEOUT + 1
+    closing = [(recorder, recorder.close(EXIT_TIMEOUT)) for recorder in list(_living) if not recorder.closed]
+    for recorder, closed in closing:
         try:
-            stats = recorder.close(EXIT_TIMEOUT).wait(EXIT_TIMEOUT + 1)
+            stats = closed.wait(max(0.0, over - monotonic_us() / 1e6))
         except TimeoutError:
             stats = recorder.stats()
         if missing := stats.queued + stats.dropped:
-            print(f"recorder: {missing} tokens were not stored: {stats.last_error}", file=sys.stderr)
+            why = f": {stats.last_error}" if stats.last_error else ""
+            print(f"recorder: {missing} tokens were not stored{why}", file=sys.stderr)
 
 
 def _forked() -> None:

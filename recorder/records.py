@@ -108,10 +108,9 @@ class FrameRow(NamedTuple):
     seq: int
     first_delta: int
     count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
-    #: JSON texts: the frames' offsets in microseconds and their sizes in bytes.
-    at_us: str
-    sizes: str
-    #: The frames joined, compressed.
+    #: Offset of its first frame, microseconds.
+    at_us: int
+    #: `wire.block` of the frames, compressed.
     data: bytes
     #: Name of the compression dictionary; None for none.
     dictionary: str | None

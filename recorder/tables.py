@@ -224,8 +224,7 @@ frames = Table(
     Column("seq", Int, primary_key=True, autoincrement=False),
     Column("first_delta", Int, nullable=False),
     Column("count", Int, nullable=False),
-    Column("at_us", Json, nullable=False),  # [microseconds, ...], one a frame
-    Column("sizes", Json, nullable=False),  # [bytes, ...], one a frame, to cut `data` once decompressed
+    Column("at_us", Int, nullable=False),  # of its first frame
     Column("data", LargeBinary, nullable=False),
     Column("dictionary", Text),  # name and version of the zstd dictionary
 )

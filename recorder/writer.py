@@ -200,14 +200,15 @@ class Writer:
             await self._commit(batch[:middle])
             return await self._commit(batch[middle:])
         rows, run_id = batch[0], batch[0].start.run_id
-        self.progress.last_error, self.progress.last_error_at = f"storing: {error}", now()
-        reason = escape(f"quarantined: {error}"[:500])
+        said = _said(error)
+        self.progress.last_error, self.progress.last_error_at = f"storing: {said}", now()
+        reason = escape(f"quarantined: {said}"[:500])
         gaps = rows.gaps + [GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments]
         reduced = replace(rows, segments=[], frames=[], messages=[], gaps=gaps, tokens=0, threaded=True)
         if reduced == rows:
-            log.error("Run %s cannot be stored at all: %s", run_id, error)
+            log.error("Run %s cannot be stored at all: %s", run_id, said)
             return self._release(batch)
-        log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, error)
+        log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, said)
         self.progress.quarantined += rows.tokens
         return await self._commit([reduced])
 
@@ -277,10 +278,11 @@ class Writer:
 
     def _failed(self, error: Exception, doing: str) -> None:
         progress = self.progress
-        progress.last_error, progress.last_error_at = f"{doing}: {error}", now()
+        said = _said(error)
+        progress.last_error, progress.last_error_at = f"{doing}: {said}", now()
         if progress.healthy or _seconds() - self._told_at > _TELL_EVERY:
             self._told_at = _seconds()
-            log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, error)
+            log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, said)
         progress.healthy = False
 
     def _went_well(self) -> None:
@@ -304,6 +306,12 @@ class Writer:
             await self._store.close()
         except Exception as error:
             self._failed(error, "closing the database")
+
+
+def _said(error: Exception) -> str:
+    """What the driver said, on one line: without the statement and its parameters, which are people's words."""
+    said = getattr(error, "orig", None) or error
+    return (str(said) or type(said).__name__).partition("\n")[0]
 
 
 def _seconds() -> float:

@@ -7,14 +7,18 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import openai
 
 from recorder.callbacks import BaseCallbackHandler
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.models import ChatOpenAI
 from recorder.testing import LoopbackProvider
+from recorder.wire.block import split
 from recorder.wire.compress import decompress
 from tests.oracle import Stored, new_url, sql, stored
 
@@ -24,6 +28,22 @@ def chat(provider: LoopbackProvider, **options: Any) -> ChatOpenAI:
     return ChatOpenAI(
         **{"model": "gpt-4o", "base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
     )
+
+
+@cache
+def _shared_http() -> openai.DefaultHttpxClient:
+    """Making one takes longer than most of the stories."""
+    return openai.DefaultHttpxClient(verify=False)
+
+
+def sdk(provider: LoopbackProvider, **options: Any) -> openai.OpenAI:
+    """The bare SDK's client of the provider, to compare with."""
+    settings: dict[str, Any] = {"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
+    return openai.OpenAI(**settings, http_client=_shared_http())
+
+
+#: What the SDK is asked where it is compared with.
+ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 
 
 class CountingProvider(LoopbackProvider):
@@ -166,7 +186,7 @@ def recorded(url: str, run_id: Any = None) -> Recorded:
         "SELECT role, content FROM transcripts WHERE conversation_id = ? ORDER BY position",
         run["conversation_id"],
     )
-    body = b"".join(decompress(data, dictionary) for data, dictionary in rows)
+    body = b"".join(frame for row in rows for _, frame in split(decompress(*row)))
     return Recorded(run, stored(url, run["id"]), body, said)
 
 

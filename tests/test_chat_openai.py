@@ -59,6 +59,7 @@ def test_the_whole_answer_at_once(road: Road) -> None:
         answer = road.invoke(chat(provider), "Hi", {"run_id": run_id})
     assert type(answer) is AIMessage
     assert (answer.content, answer.id) == ("Hello there!", f"run-{run_id}")
+    assert answer.usage_metadata is not None
     assert answer.response_metadata["token_usage"]["total_tokens"] == answer.usage_metadata["total_tokens"]
     assert answer.response_metadata["id"].startswith("chatcmpl-")
     assert "stream" not in provider.requests[0]["body"]
@@ -297,15 +298,16 @@ OPTIONS: dict[str, Any] = {
 @pytest.mark.parametrize("where", ["constructor", "model_kwargs", "call", "bind"])
 def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
     """Wherever they are said, in a stream and in a whole answer."""
+    more = OPTIONS if where == "call" else {}
     with LoopbackProvider("Hello") as provider:
         if where == "constructor":
-            model, more = chat(provider, **OPTIONS), {}
+            model = chat(provider, **OPTIONS)
         elif where == "model_kwargs":
-            model, more = chat(provider, model_kwargs=OPTIONS), {}
+            model = chat(provider, model_kwargs=OPTIONS)
         elif where == "bind":
-            model, more = chat(provider).bind(**OPTIONS), {}
+            model = chat(provider).bind(**OPTIONS)
         else:
-            model, more = chat(provider, temperature=1), OPTIONS
+            model = chat(provider, temperature=1)
         road.stream(model, "Hi", **more)
         road.invoke(model, "Hi", **more)
     for request in provider.requests:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import openai
 import pytest
 
 from recorder.callbacks import BaseCallbackHandler
-from recorder.models import exchange
 from recorder.testing import (
     Answer,
     LoopbackProvider,
@@ -148,7 +148,7 @@ def test_a_stream_ends_where_no_thread_can_be_started(monkeypatch: pytest.Monkey
 
     with CountingProvider(Answer(frames=FRAMES)) as provider:
         model = chat(provider)
-        monkeypatch.setattr(exchange.threading.Timer, "start", refuse)
+        monkeypatch.setattr(threading.Timer, "start", refuse)
         assert text(list(model.stream("Hi"))) == "Hello there!"
         assert text(list(model.stream("Hi"))) == "Hello there!"
     assert provider.connections == 2
@@ -475,8 +475,7 @@ def test_leaving_a_stream_on_a_loop_cancels_the_run(how: str, tmp_path: Path) ->
             model = chat(provider, callbacks=[history], http_async_client=http)
             await leave(model.astream("Hi"), how)
             gc.collect()
-            said = [chunk.content async for chunk in model.astream("Ho")]
-            assert "".join(said) == "Hello there!"
+            assert text([chunk async for chunk in model.astream("Ho")]) == "Hello there!"
 
     answers = scripted(Answer(frames=FRAMES, hang_after=2), Answer(frames=FRAMES))
     with LoopbackProvider(answers) as provider, history_at(tmp_path) as history:

@@ -29,7 +29,7 @@ from tests.chatting import ON_LOOP, PLAIN, ROADS, Log, Road, name_of
 from tests.genuine import Stream
 
 langchain = pytest.importorskip("langchain_openai")
-callbacks = pytest.importorskip("langchain_core.callbacks")
+Handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
 
 both = pytest.mark.parametrize("road", ROADS, ids=name_of)
 
@@ -51,7 +51,7 @@ STREAMS = {
 streamed = pytest.mark.parametrize("frames", STREAMS.values(), ids=STREAMS)
 
 
-class LangChainLog(callbacks.BaseCallbackHandler):  # type: ignore[misc]
+class LangChainLog(Handler):  # type: ignore[misc]
     """LangChain's own kind of handler, which notes into a log of ours."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from recorder.pack import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
 from recorder.records import RunRows, SegmentRow
 from recorder.stored import unescape
 from recorder.testing import openai_chat_frames, song_pieces
+from recorder.wire.block import split
 from recorder.wire.compress import decompress
 from recorder.wire.deltas import TOOL_ARGS, Delta
 from tests.oracle import run_end, run_start, token
@@ -174,11 +175,10 @@ def test_frames_join_to_the_body() -> None:
     intake.end(run, run_end())
     last = one(intake)
     found += last.frames
-    assert b"".join(decompress(row.data, row.dictionary) for row in found) == b"".join(body)
+    frames = [frame for row in found for frame in split(decompress(row.data, row.dictionary))]
+    assert frames == list(enumerate(body))
     assert {row.dictionary for row in found} == {"openai.chat.1"}
-    sizes = [size for row in found for size in json.loads(row.sizes)]
-    assert sizes == [len(frame) for frame in body]
-    assert [at for row in found for at in json.loads(row.at_us)] == list(range(len(body)))
+    assert [row.at_us for row in found] == [row.seq for row in found]
     assert last.seal is not None
     assert last.seal.frames_sha256 == hashlib.sha256(b"".join(body)).hexdigest()
 
@@ -205,13 +205,29 @@ def test_a_frame_of_an_unknown_wire_needs_no_dictionary() -> None:
     run = intake.start(run_start(wire="someone.else"), 0)
     intake.put_frame(run, b"x" * 1_000, [], 0)
     [row] = one(intake).frames
-    assert (row.dictionary, decompress(row.data, None)) == (None, b"x" * 1_000)
+    assert (row.dictionary, split(decompress(row.data, None))) == (None, [(0, b"x" * 1_000)])
 
 
 def test_a_run_without_frames_has_no_proof_of_them() -> None:
     """None, where a run of one empty frame has the hash of nothing."""
     assert (seal := recorded([["a"]])[1].seal) is not None
     assert seal.frames_sha256 is None
+
+
+def test_frames_that_found_no_room_take_the_proof_with_them() -> None:
+    """The hash of some of the frames would say that they are all; numbers go on behind the hole."""
+    intake = Intake(5_000, overflow="drop_newest")
+    run = intake.start(run_start(), 0)
+    for _ in range(20):
+        intake.put_frame(run, b"x" * 200, [], 0)
+    first = one(intake)
+    intake.release(first.bytes)
+    intake.put_frame(run, b"after", [], 0)
+    intake.end(run, run_end())
+    last = one(intake)
+    assert [(row.seq, row.count) for row in first.frames + last.frames] == [(0, 10), (20, 1)]
+    assert last.seal is not None
+    assert last.seal.frames_sha256 is None
 
 
 # -- a batch -------------------------------------------------------------------------------------------------
@@ -227,9 +243,8 @@ def test_runs_are_sorted() -> None:
     assert [row.start.run_id for row in rows] == sorted(run.start.run_id for run in runs)
     for row in rows:
         assert texts(row.segments) == [row.start.run_id]
-        assert [decompress(frame.data, frame.dictionary) for frame in row.frames] == [
-            row.start.run_id.encode()
-        ]
+        [block] = row.frames
+        assert split(decompress(block.data, block.dictionary)) == [(0, row.start.run_id.encode())]
 
 
 def test_a_run_opens_once_and_is_sealed_once() -> None:

@@ -189,10 +189,10 @@ def test_generate_and_only_then_iterate() -> None:
         handler = AsyncIteratorCallbackHandler(limit=10)
         chat = ChatOpenAI(streaming=True, callbacks=[handler])
         await chat.agenerate([[HumanMessage("Write me a song.")]])
-        found: list[str] = []
+        tokens = handler.aiter()
+        found = [await anext(tokens) for _ in range(10)]
         with pytest.raises(RecorderError, match="tokens are missing here"):
-            async for token in handler.aiter():
-                found.append(token)
+            await anext(tokens)
         return found
 
     found = asyncio.run(main())

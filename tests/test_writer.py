@@ -117,7 +117,7 @@ def test_a_short_interval_is_kept_without_being_asked() -> None:
         total = 0
         while total < 200:
             total += sum(texts(store.seen.get(timeout=10)))
-        assert history.stats().commits <= 10
+        assert history.stats().commits < 100
 
 
 def test_a_shared_database_is_spared() -> None:
@@ -382,6 +382,24 @@ def test_a_conflicting_row_is_loud(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "two recorders share a run id" in caplog.text
     [(_, _, reason)] = stored(url, run_id).gaps
     assert reason.startswith(f"quarantined: Run {run_id} has")
+
+
+def test_what_was_said_is_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The driver's error names its statement and parameters; neither logs, stats nor gaps do."""
+    url = new_url(tmp_path)
+    recorder = Recorder(url)
+    run = recorder.start(0, run_start(0))
+    recorder.flush().wait(10)
+    recorder.intake.put(run, "my secret", 1)
+    recorder.end(0, run_end(response_id=["no text"]))
+    stats = recorder.close().wait(10)
+    assert stats.quarantined == 1
+    assert "type 'list' is not supported" in (stats.last_error or "")
+    assert "type 'list' is not supported" in caplog.text
+    found = f"{stats} {caplog.text} {sql(url, 'SELECT * FROM gaps')}"
+    assert "secret" not in found
+    assert "INSERT" not in found
+    assert "\n" not in (stats.last_error or "")
 
 
 def test_what_cannot_be_packed_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

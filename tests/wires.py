@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import settings
 
 from recorder.wire.deltas import Delta
 from recorder.wire.openai_chat import OpenAIChat
@@ -17,7 +18,12 @@ from tests.genuine import MISSING, chat_streams, name_of
 
 _ABSENT = [pytest.param(None, marks=pytest.mark.skip(reason=MISSING), id="none")]
 #: For each genuine chat stream.
-genuine = pytest.mark.parametrize("stream", chat_streams() or _ABSENT, ids=name_of if chat_streams() else None)
+genuine = pytest.mark.parametrize(
+    "stream", chat_streams() or _ABSENT, ids=name_of if chat_streams() else None
+)
+
+#: For each test of Hypothesis: a busy machine is no failure.
+unhurried = settings(deadline=None)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -80,7 +86,7 @@ def frames_of(pieces: Iterable[bytes]) -> list[bytes]:
 
 
 def translated(frames: Iterable[bytes]) -> tuple[list[Delta], Reply]:
-    """The deltas and the reply of frames, which are joined to the same reply by the deltas alone."""
+    """The deltas and the reply of frames."""
     translator = OpenAIChat()
     deltas = [delta for frame in frames for delta in translator.decode(frame)]
     return deltas, translator.reply
@@ -108,8 +114,3 @@ def whole(reply: Reply) -> tuple[Any, ...]:
     choices = reply.choices
     about = (reply.response_id, reply.model, reply.metadata, reply.raw_usage, reply.usage, reply.error)
     return (*about, reply.terminated, choices, [said(reply, each) for each in choices])
-
-
-def seeds(count: int) -> Sequence[int]:
-    """Seeds that pytest shows in the names of tests."""
-    return range(count)

@@ -366,8 +366,7 @@ def create_streams() -> None:
         sa.Column("seq", INT, primary_key=True, autoincrement=False),
         sa.Column("first_delta", INT, nullable=False),
         sa.Column("count", INT, nullable=False),
-        sa.Column("at_us", JSON, nullable=False),
-        sa.Column("sizes", JSON, nullable=False),
+        sa.Column("at_us", INT, nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.Column("dictionary", TEXT),
     )

@@ -1,0 +1,345 @@
+"""One run without any I/O: bytes in, chunks out, and what the handlers are told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from recorder.models.call import Call, Request
+from recorder.testing import openai_chat_body, openai_chat_frames, openai_error_frame
+from recorder.waiting import Wait
+from recorder.wire.deltas import Delta
+from recorder.wire.openai_chat import OpenAIChat
+from tests.chatting import Log, event
+
+FRAMES = openai_chat_frames(["Hello", "!"], id="chatcmpl-1")
+
+
+class Frames(BaseCallbackHandler):
+    """Takes the frames, and so the tokens."""
+
+    tokens_from_frames = True
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.deltas: list[Delta] = []
+        self.at_us: list[int] = []
+        self.tokens: list[str] = []
+
+    def on_stream_frame(self, frame: bytes, at_us: int, deltas: Any, *, run_id: Any) -> None:
+        self.frames.append(frame)
+        self.deltas += deltas
+        self.at_us.append(at_us)
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        self.tokens.append(token)
+
+
+class Refused(Exception):
+    """What an SDK would raise."""
+
+
+def call_of(*handlers: Any, stream: bool = True, **fields: Any) -> Call:
+    """A run that has begun."""
+    request = Request(
+        input="Hi",
+        serialized={"name": "model"},
+        provider_name="openai",
+        messages=fields.pop("messages", [HumanMessage("Hi")]),
+        body={"model": "gpt-4o"},
+        stream=stream,
+        handlers=list(handlers),
+        name="model",
+        tags=["t"],
+        metadata={"m": 1},
+        invocation_params={"model": "gpt-4o"},
+        input_hash="abc",
+        **fields,
+    )
+    call = Call(request, OpenAIChat(), lambda error, http_request: Refused(error, http_request))
+    call.start()
+    return call
+
+
+def chunks_of(*frames: bytes) -> list[AIMessageChunk]:
+    """What these frames make, without the last chunk."""
+    call = call_of()
+    return [chunk for frame in frames for chunk in call.feed(frame)]
+
+
+def delta(**fields: Any) -> bytes:
+    """An event with this delta of the first choice."""
+    return event(choices=[{"index": 0, "delta": fields, "finish_reason": None}])
+
+
+# -- chunks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (delta(content="Hello"), {"content": "Hello"}),
+        (delta(role="assistant", content=""), {"content": ""}),
+        (delta(reasoning_content="Hm"), {"additional_kwargs": {"reasoning_content": "Hm"}}),
+        (delta(reasoning="Hm"), {"additional_kwargs": {"reasoning_content": "Hm"}}),
+        (delta(refusal="No"), {"additional_kwargs": {"refusal": "No"}}),
+        (delta(annotations=[{"url": "u"}]), {"additional_kwargs": {"annotations": [{"url": "u"}]}}),
+        (delta(audio={"id": "a"}), {"additional_kwargs": {"audio": {"id": "a"}}}),
+        (delta(content=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), {"content": "ab"}),
+        (
+            delta(content="a", reasoning="b"),
+            {"content": "a", "additional_kwargs": {"reasoning_content": "b"}},
+        ),
+        (
+            delta(tool_calls=[{"index": 2, "id": "c", "function": {"name": "f", "arguments": '{"a"'}}]),
+            {
+                "tool_call_chunks": [
+                    {"name": "f", "args": '{"a"', "id": "c", "index": 2, "type": "tool_call_chunk"}
+                ]
+            },
+        ),
+        (
+            delta(function_call={"name": "f", "arguments": "{}"}),
+            {"additional_kwargs": {"function_call": {"name": "f", "arguments": "{}"}}},
+        ),
+    ],
+    ids=lambda value: value[60:110].decode() if isinstance(value, bytes) else "",
+)
+def test_an_event_becomes_a_chunk(frame: bytes, expected: dict[str, Any]) -> None:
+    """Content where LangChain has it; what it has no field for is in `additional_kwargs`."""
+    (chunk,) = chunks_of(frame)
+    said = {name: getattr(chunk, name) for name in ("content", "additional_kwargs", "tool_call_chunks")}
+    assert said == {"content": "", "additional_kwargs": {}, "tool_call_chunks": [], **expected}
+    assert chunk.usage_metadata is None
+
+
+def test_the_end_comes_with_what_describes_the_response() -> None:
+    """Finish reason, model and id in one chunk, the usage in another; the last one says that it is."""
+    call = call_of()
+    *_, finish, usage = [chunk for frame in FRAMES for chunk in call.feed(frame)]
+    (last,) = call.rest()
+    assert finish.response_metadata["finish_reason"] == "stop"
+    assert finish.response_metadata["model_name"] == "gpt-4o-mini-2024-07-18"
+    assert (finish.response_metadata["id"], finish.response_metadata["model_provider"]) == (
+        "chatcmpl-1",
+        "openai",
+    )
+    assert usage.usage_metadata is not None
+    assert (usage.usage_metadata["output_tokens"], usage.response_metadata) == (2, {})
+    assert (last.chunk_position, last.content, last.usage_metadata) == ("last", "", None)
+
+
+def test_finish_and_usage_in_the_event_of_the_last_word() -> None:
+    """Some providers put everything into one event."""
+    choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    (chunk,) = chunks_of(event(choices=[choice], usage=usage))
+    assert chunk.content == "Hi"
+    assert chunk.response_metadata["finish_reason"] == "stop"
+    assert chunk.usage_metadata == {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+
+
+def test_usage_that_grows_is_told_each_time() -> None:
+    """Some providers count in every event; sums take the pieces as LangChain's do."""
+    usages = [{"prompt_tokens": 1, "completion_tokens": n, "total_tokens": 1 + n} for n in (1, 2)]
+    chunks = chunks_of(*[event("a", usage=usage) for usage in usages])
+    assert [chunk.usage_metadata and chunk.usage_metadata["output_tokens"] for chunk in chunks] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b": comment\n\n", b"\n\n", b"data: [DONE]\n\n", b"event: ping\n\n", b'data: {"choices": []}\n\n'],
+    ids=["comment", "blank", "done", "ping", "empty"],
+)
+def test_an_event_that_says_nothing_makes_no_chunk(frame: bytes) -> None:
+    """Neither does a second event that only names the response."""
+    assert chunks_of(frame) == []
+    assert len(chunks_of(delta(role="assistant"), delta(role="assistant"))) == 1
+
+
+def test_other_choices_make_no_chunks() -> None:
+    """They are in the frames and in the result."""
+    frames = Frames()
+    call = call_of(frames)
+    body = openai_chat_frames([["a"], ["b"]], n=2)
+    said = "".join(chunk.text for frame in body for chunk in call.feed(frame))
+    call.finish()
+    assert said == "a"
+    assert frames.frames == body
+    assert [choice.text for choice in call.result().generations[0]] == ["a", "b"]
+
+
+def test_an_error_event_is_raised_after_its_frame_was_told() -> None:
+    """With what the SDK needs for its error: the error's body and the request."""
+    frames, error = Frames(), openai_error_frame("Overloaded", "server_error", "busy")
+    call = call_of(frames)
+    call.http_request = "the request"
+    assert [chunk.content for chunk in call.feed(FRAMES[1])] == ["Hello"]
+    with pytest.raises(Refused) as caught:
+        list(call.feed(error + FRAMES[2]))
+    assert caught.value.args == (
+        {"message": "Overloaded", "type": "server_error", "param": None, "code": "busy"}, "the request"
+    )  # fmt: skip
+    assert frames.frames == [FRAMES[1], error]
+
+
+# -- handlers --------------------------------------------------------------------------------------------------
+
+
+def test_a_handler_of_frames_is_not_told_the_tokens_as_well() -> None:
+    """It has them with the frames, at their time."""
+    frames, log = Frames(), Log()
+    call = call_of(frames, log)
+    for frame in FRAMES:
+        list(call.feed(frame))
+    assert frames.frames == FRAMES
+    assert [text for text, kind, idx in frames.deltas] == ["Hello", "!"]
+    assert frames.tokens == []
+    assert [token for token in log.tokens if token] == ["Hello", "!"]
+    assert frames.at_us == sorted(frames.at_us)
+    assert 0 <= frames.at_us[0] < 60_000_000
+
+
+def test_the_new_messages_are_those_after_the_last_reply() -> None:
+    """Clients resend the whole history."""
+    log = Log()
+    history = [SystemMessage("s"), HumanMessage("1"), AIMessage("2"), HumanMessage("3"), HumanMessage("4")]
+    call_of(log, messages=history)
+    assert [args[0].content for args, _ in log.of("on_chat_new_message")] == ["3", "4"]
+
+
+def test_a_run_has_one_end() -> None:
+    """Whatever happens after it: the handlers were told."""
+    log = Log()
+    call = call_of(log)
+    call.finish()
+    call.fail(ValueError("late"))
+    assert log.names[-1] == "llm_end"
+    log = Log()
+    call = call_of(log)
+    call.fail(ValueError("first"))
+    call.fail(ValueError("second"))
+    assert [str(args[0]) for args, _ in log.of("on_llm_error")] == ["first"]
+
+
+def test_an_end_that_a_handler_refused_is_an_error_for_the_others() -> None:
+    """So that none waits for an end for ever."""
+
+    class Strict(BaseCallbackHandler):
+        raise_error = True
+
+        def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            raise ValueError("not today")
+
+    log = Log()
+    call = call_of(Strict(), log)
+    with pytest.raises(ValueError, match="not today") as caught:
+        call.finish()
+    call.fail(caught.value)
+    assert log.names[-1] == "llm_error"
+
+
+def test_an_error_comes_with_the_partial_answer() -> None:
+    """In LangChain's shape; a result without an end says so."""
+    log = Log()
+    call = call_of(log)
+    list(call.feed(b"".join(FRAMES[:2])))
+    call.fail(ConnectionError("gone"))
+    (((error,), kwargs),) = log.of("on_llm_error")
+    assert isinstance(error, ConnectionError)
+    assert kwargs["response"].generations[0][0].text == "Hello"
+    assert kwargs["response"].llm_output["interrupted"] is True
+    assert kwargs["tags"] == ["t"]
+
+
+def test_what_is_left_of_a_frame_is_kept_as_bytes() -> None:
+    """The frames joined are what arrived; but nothing is put after frames that nobody took."""
+    frames = Frames()
+    call = call_of(frames)
+    list(call.feed(FRAMES[1] + FRAMES[2][:9]))
+    call.fail(ConnectionError("cut"))
+    assert b"".join(frames.frames) == FRAMES[1] + FRAMES[2][:9]
+    assert [text for text, *_ in frames.deltas] == ["Hello"]
+
+    frames = Frames()
+    call = call_of(frames)
+    next(call.feed(FRAMES[1] + FRAMES[2] + FRAMES[3][:9]))
+    call.fail(GeneratorExit())
+    assert frames.frames == [FRAMES[1]]
+
+
+def test_what_comes_after_the_terminator_is_a_frame_and_nothing_else() -> None:
+    """No token, no chunk, no error."""
+    frames = Frames()
+    call = call_of(frames)
+    late = [event("late"), openai_error_frame("late")]
+    list(call.feed(b"".join([*FRAMES, *late])))
+    assert frames.frames == [*FRAMES, *late]
+    assert [text for text, *_ in frames.deltas] == ["Hello", "!"]
+    assert call.message().content == "Hello!"
+
+
+def test_what_handlers_give_back_is_collected_in_order() -> None:
+    """The driver waits for it before it goes on."""
+    waits: list[Wait[None]] = [Wait() for _ in range(9)]
+    given = iter(waits)
+
+    class Asks(BaseCallbackHandler):
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> Wait[None]:
+            return next(given)
+
+        def on_stream_frame(self, frame: bytes, at_us: int, deltas: Any, *, run_id: Any) -> Wait[None]:
+            return next(given)
+
+    call = call_of(Asks())
+    list(call.feed(FRAMES[1] + b": comment\n\n" + FRAMES[2]))
+    assert [pending.thing for pending in call.pending or ()] == waits[:5]
+
+
+# -- results ---------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_answer_is_one_frame() -> None:
+    """Told with its time; the usage is in the message, as LangChain has it there."""
+    frames, body = Frames(), b"\n \n" + openai_chat_body(["Hello", "!"])
+    call = call_of(frames, stream=False)
+    call.whole(body, None)
+    assert frames.frames == [body]
+    assert [text for text, *_ in frames.deltas] == ["Hello!"]
+    assert call.message().response_metadata["token_usage"]["completion_tokens"] == 2
+    assert call.reply.terminated
+
+
+def test_each_choice_has_an_id_of_its_own() -> None:
+    """The first one's is that of its chunks."""
+    call = call_of()
+    assert call.message(0).id == f"run-{call.request.run_id}"
+    assert call.message(1).id == f"run-{call.request.run_id}-1"
+
+
+def test_the_result_of_a_run() -> None:
+    """Generations with their info, usage and model in `llm_output`, the run's id."""
+    call = call_of()
+    for frame in FRAMES:
+        list(call.feed(frame))
+    result = call.result()
+    ((generation,),) = result.generations
+    assert generation.text == "Hello!"
+    assert generation.generation_info is not None
+    assert generation.generation_info.keys() == {
+        "finish_reason",
+        "model_name",
+        "system_fingerprint",
+        "service_tier",
+    }
+    assert result.llm_output is not None
+    assert result.llm_output["token_usage"]["completion_tokens"] == 2
+    assert (result.llm_output["model_name"], result.llm_output["id"]) == (
+        "gpt-4o-mini-2024-07-18",
+        "chatcmpl-1",
+    )
+    assert result.run is not None
+    assert [info.run_id for info in result.run] == [call.request.run_id]

@@ -1,0 +1,106 @@
+"""Messages in the form that OpenAI chat completions take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recorder.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from recorder.wire.openai_messages import request_messages
+
+CALL = {"name": "f", "args": {"a": [1, "ü"]}, "id": "call_1"}
+SENT = {"type": "function", "id": "call_1", "function": {"name": "f", "arguments": '{"a":[1,"ü"]}'}}
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        (HumanMessage("Hi"), {"role": "user", "content": "Hi"}),
+        (HumanMessage("Hi", name="ann"), {"role": "user", "content": "Hi", "name": "ann"}),
+        (SystemMessage("Be brief."), {"role": "system", "content": "Be brief."}),
+        (
+            SystemMessage("Be kind.", additional_kwargs={"__openai_role__": "developer"}),
+            {"role": "developer", "content": "Be kind."},
+        ),
+        (ChatMessage("Psst", role="critic"), {"role": "critic", "content": "Psst"}),
+        (
+            HumanMessage(["Who?", PICTURE]),
+            {"role": "user", "content": [{"type": "text", "text": "Who?"}, PICTURE]},
+        ),
+        (
+            ToolMessage("20 °C", tool_call_id="call_1", name="f", status="error"),
+            {"role": "tool", "content": "20 °C", "tool_call_id": "call_1"},
+        ),
+        (AIMessage("Hello"), {"role": "assistant", "content": "Hello"}),
+        (AIMessage("", tool_calls=[CALL]), {"role": "assistant", "content": None, "tool_calls": [SENT]}),
+        (AIMessage("So:", tool_calls=[CALL]), {"role": "assistant", "content": "So:", "tool_calls": [SENT]}),
+        (
+            AIMessage("", invalid_tool_calls=[{**CALL, "args": '{"a'}]),
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{**SENT, "function": {"name": "f", "arguments": '{"a'}}],
+            },
+        ),
+        (
+            AIMessage([{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Hi"},
+                       {"type": "tool_use", "id": "call_1", "name": "f", "input": {}}], tool_calls=[CALL]),
+            {"role": "assistant", "content": [{"type": "text", "text": "Hi"}], "tool_calls": [SENT]},
+        ),
+        (
+            AIMessage("", additional_kwargs={"refusal": "No.", "reasoning_content": "Hm"}),
+            {"role": "assistant", "content": "", "refusal": "No."},
+        ),
+        (
+            AIMessage("", additional_kwargs={"audio": {"id": "audio_1", "data": "UklGRg==", "transcript": "Hi"}}),
+            {"role": "assistant", "content": "", "audio": {"id": "audio_1"}},
+        ),
+        (
+            AIMessage("", additional_kwargs={"function_call": {"name": "f", "arguments": "{}"}}),
+            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        ),
+        (
+            AIMessage("", tool_calls=[CALL], additional_kwargs={"function_call": {"name": "f", "arguments": "{}"}}),
+            {"role": "assistant", "content": None, "tool_calls": [SENT]},
+        ),
+        (("ai", "Hello"), {"role": "assistant", "content": "Hello"}),
+        ({"role": "human", "content": "Hi"}, {"role": "user", "content": "Hi"}),
+        ({"type": "ai", "content": "Hello"}, {"role": "assistant", "content": "Hello"}),
+        (
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "assistant", "content": None, "tool_calls": [SENT]},
+        ),
+    ],
+)  # fmt: skip
+def test_a_message_as_the_api_takes_it(message: Any, sent: dict[str, Any]) -> None:
+    """Whatever it was before."""
+    assert request_messages([message]) == [sent]
+
+
+def test_the_sum_of_chunks_can_be_sent_back() -> None:
+    """The calls that were streamed in pieces are whole."""
+    pieces = [{"name": "f", "args": '{"a": [1,', "id": "call_1", "index": 0}, {"args": ' "ü"]}', "index": 0}]
+    chunks = [
+        AIMessageChunk("", tool_call_chunks=[{"name": None, "id": None, "type": "tool_call_chunk", **piece}])  # type: ignore[typeddict-item]
+        for piece in pieces
+    ]
+    (sent,) = request_messages([chunks[0] + chunks[1]])
+    assert sent["tool_calls"] == [SENT]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}]},
+        {"role": "developer", "content": "Be kind.", "name": "boss"},
+        {"role": "assistant", "content": None, "tool_calls": [SENT], "anything": "new"},
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+        {"role": "function", "name": "f", "content": "1"},
+    ],
+    ids=lambda message: message["role"],
+)  # fmt: skip
+def test_what_is_in_the_api_s_form_is_left_as_it_is(message: dict[str, Any]) -> None:
+    """Also what the API learns tomorrow."""
+    assert request_messages([message]) == [message]

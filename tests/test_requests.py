@@ -1,0 +1,163 @@
+"""What callers pass to a model, sorted out, and the results of several runs put together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from recorder.errors import ConfigError
+from recorder.messages import AIMessage, ChatGeneration, LLMResult, RunInfo
+from recorder.models.requests import (
+    all_of,
+    caught,
+    combined,
+    configs,
+    input_hash,
+    metadata_of,
+    parent_of,
+    run_id_of,
+    united,
+)
+
+
+def test_configs_one_an_input() -> None:
+    """The same for all, or a list; a shared run id can only be the first's."""
+    assert configs(None, 2) == [{}, {}]
+    assert configs({"tags": ["t"], "run_id": 1}, 3) == [
+        {"tags": ["t"], "run_id": 1},
+        {"tags": ["t"]},
+        {"tags": ["t"]},
+    ]
+    assert configs([{"tags": ["a"]}, None], 2) == [{"tags": ["a"]}, {}]
+    assert configs({"tags": ["t"]}, 0) == []
+
+
+def test_configs_do_not_share_a_dict_with_the_caller() -> None:
+    """What a run adds to its config stays there."""
+    mine: dict[str, Any] = {"tags": ["t"]}
+    configs(mine, 1)[0]["more"] = 1
+    assert mine == {"tags": ["t"]}
+
+
+def test_too_few_configs_are_refused() -> None:
+    """With both numbers in the error."""
+    with pytest.raises(ConfigError, match="1 configs came for 2 inputs"):
+        configs([{}], 2)
+
+
+def test_caught_work_gives_its_error_back() -> None:
+    """But not what ends a program."""
+
+    def work(error: BaseException | None) -> str:
+        if error:
+            raise error
+        return "done"
+
+    failure = ValueError("no")
+    assert caught(work)(None) == "done"
+    assert caught(work)(failure) is failure
+    with pytest.raises(KeyboardInterrupt):
+        caught(work)(KeyboardInterrupt())
+
+
+def test_run_ids() -> None:
+    """A UUID, text of one, or a new one that sorts by time."""
+    given = uuid4()
+    assert run_id_of(given) is given
+    assert run_id_of(str(given)) == given
+    first, second = run_id_of(None), run_id_of(None)
+    assert isinstance(first, UUID)
+    assert first < second
+    with pytest.raises(ConfigError, match="'7' is no UUID"):
+        run_id_of("7")
+
+
+def test_what_is_asked_has_one_hash() -> None:
+    """However it travels, and in whatever order its keys are; half of a surrogate pair has one too."""
+    asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "\ud83d é"}]}
+    same = {
+        "stream": True,
+        "messages": asked["messages"],
+        "timeout": 3,
+        "model": "m",
+        "extra_headers": {"a": "b"},
+    }
+    assert input_hash(asked) == input_hash(same)
+    assert input_hash(asked) != input_hash({**asked, "seed": 1})
+    assert len(input_hash(asked)) == 64
+
+
+def result(text: str, **usage: Any) -> LLMResult:
+    """The result of one run."""
+    output = {"token_usage": usage, "model_name": "m", "id": text}
+    return LLMResult([[ChatGeneration(AIMessage(text))]], output, run=[RunInfo(text)])
+
+
+def test_results_put_together() -> None:
+    """Counts are added, at any depth; what one run alone says stays with one run."""
+    one = result("a", total_tokens=1, details={"cached": 1}, note="x", none=None)
+    two = result("b", total_tokens=2, details={"cached": 2}, ok=True)
+    both = combined([one, two])
+    assert [choices[0].text for choices in both.generations] == ["a", "b"]
+    assert both.llm_output == {
+        "token_usage": {"total_tokens": 3, "details": {"cached": 3}, "note": "x", "none": None, "ok": True},
+        "model_name": "m",
+    }
+    assert both.run == [RunInfo("a"), RunInfo("b")]
+    assert combined([one]).llm_output == {**(one.llm_output or {})}
+    assert combined([]).generations == []
+
+
+def test_tags_once_each() -> None:
+    """In the order in which they come."""
+    assert united(["b", "a"], None, ["a", "c"]) == ["b", "a", "c"]
+
+
+def test_the_thread_is_found_where_langgraph_has_it() -> None:
+    """Plain values of `configurable`, below what the metadata say."""
+    config = {
+        "configurable": {"thread_id": "t", "session_id": 7, "__pregel": "x", "client": object(), "n": 1},
+        "metadata": {"n": 2},
+    }
+    assert metadata_of(config) == {"thread_id": "t", "session_id": 7, "n": 2}
+    assert metadata_of({"configurable": None, "metadata": None}) == {}
+
+
+def test_the_parent_of_a_run() -> None:
+    """Said in the config, or known to LangChain's manager of callbacks."""
+
+    class Manager:
+        parent_run_id = uuid4()
+
+    given = uuid4()
+    assert parent_of({}) is None
+    assert parent_of({"callbacks": []}) is None
+    assert parent_of({"callbacks": Manager()}) == Manager.parent_run_id
+    assert parent_of({"callbacks": Manager(), "parent_run_id": str(given)}) == given
+
+
+def test_all_of_some_work_in_order() -> None:
+    """The results as asked for, whoever is first; after an error nothing goes on."""
+    ended: list[str] = []
+
+    async def work(name: str, *, waits: bool = False, fails: bool = False) -> str:
+        try:
+            await (asyncio.Event().wait() if waits else asyncio.sleep(0))
+            if fails:
+                raise ValueError(name)
+            return name
+        finally:
+            ended.append(name)
+
+    async def main() -> None:
+        assert await all_of([work("a"), work("b")]) == ["a", "b"]
+        first, second = await all_of([work("c", fails=True), work("d")], return_exceptions=True)
+        assert (str(first), second) == ("c", "d")
+        with pytest.raises(ValueError, match="f"):
+            await all_of([work("e", waits=True), work("f", fails=True)])
+        assert ended == ["a", "b", "c", "d", "f", "e"]
+
+    asyncio.run(main())
