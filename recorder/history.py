@@ -227,10 +227,11 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     def _family_of(self, parent_run_id: UUID) -> tuple[str, bool]:
         """Runs with the same parent share a conversation."""
-        parent = str(parent_run_id)
-        if (shared := self._families.get(parent)) is not None:
+        opened = new_id()
+        # In one step: two children may begin at once, on two threads.
+        shared = self._families.setdefault(str(parent_run_id), opened)
+        if shared is not opened:
             return shared, False
-        self._families[parent] = opened = new_id()
         while len(self._families) > _MAX_FAMILIES:
             self._families.popitem(last=False)
         return opened, True

@@ -1,7 +1,7 @@
 """The coroutine that takes, packs, commits, retries and settles; the only one that knows a database.
 
 An idle writer commits at once, so that the user's message is stored before the first token comes; after that no
-batch starts sooner than `flush_interval` after the last, so that a batch holds many tokens of a run.
+batch starts sooner than `flush_interval` after the last was done, so that a batch holds many tokens of a run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Writer:
         self._lock = threading.Lock()
         self._flushes: list[tuple[int, Wait[None]]] = []
         self._settled = 0
-        self._last_start = -inf
+        self._last_end = -inf
         self._beat_at = 0.0
         self._told_at = -_TELL_EVERY
         self._deadline: float | None = None
@@ -147,12 +147,11 @@ class Writer:
         spacing = self._config.flush_interval
         if self._config.max_commits_per_second:
             spacing = max(spacing, 1 / self._config.max_commits_per_second)
-        if (left := self._last_start + spacing - _seconds()) > 0:
+        if (left := self._last_end + spacing - _seconds()) > 0:
             await self._intake.urgency(left)
 
     def _packed(self, taken: Sequence[Taken]) -> list[RunRows]:
         """The rows of what was taken. What cannot be packed is a bug of ours, and must not end the recording."""
-        self._last_start = _seconds()
         try:
             return pack(taken)
         except Exception:
@@ -167,6 +166,7 @@ class Writer:
     async def _write(self, batch: list[RunRows], ticket: int) -> None:
         if batch:
             await self._commit(batch)
+        self._last_end = _seconds()
         self._settle_until(ticket)
 
     async def _commit(self, batch: list[RunRows]) -> None:

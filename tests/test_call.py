@@ -142,11 +142,18 @@ def test_finish_and_usage_in_the_event_of_the_last_word() -> None:
     assert chunk.usage_metadata == {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
 
 
-def test_usage_that_grows_is_told_each_time() -> None:
-    """Some providers count in every event; sums take the pieces as LangChain's do."""
-    usages = [{"prompt_tokens": 1, "completion_tokens": n, "total_tokens": 1 + n} for n in (1, 2)]
+def test_usage_that_grows_adds_up_to_the_last() -> None:
+    """Some providers count in every event: the sum of the chunks must not count twice."""
+    details = {"completion_tokens_details": {"reasoning_tokens": 1}}
+    usages = [
+        {"prompt_tokens": 5, "completion_tokens": n, "total_tokens": 5 + n, **details} for n in (1, 2, 2, 4)
+    ]
     chunks = chunks_of(*[event("a", usage=usage) for usage in usages])
-    assert [chunk.usage_metadata and chunk.usage_metadata["output_tokens"] for chunk in chunks] == [1, 2]
+    answer = chunks[0] + chunks[1:]
+    assert answer.usage_metadata == {
+        "input_tokens": 5, "output_tokens": 4, "total_tokens": 9, "output_token_details": {"reasoning": 1}
+    }  # fmt: skip
+    assert [chunk.usage_metadata is None for chunk in chunks] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(

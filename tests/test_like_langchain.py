@@ -79,7 +79,7 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
 
     async def main() -> Any:
         # Its own clients are used in one loop after another, which they do not survive.
-        async with openai.DefaultAsyncHttpxClient() as http:
+        async with openai.DefaultAsyncHttpxClient(verify=False) as http:
             answer = getattr(theirs(provider, http_async_client=http, **options), f"a{way}")(*args, **more)
             return [each async for each in answer] if "stream" in way else await answer
 
@@ -178,16 +178,15 @@ def test_the_result_of_generate(road: Road) -> None:
     assert found.generations[0][0].generation_info["finish_reason"] == info["finish_reason"]
 
 
-@both
-def test_genuine_streams(road: Road, streams: list[Stream]) -> None:
+def test_genuine_streams(streams: list[Stream]) -> None:
     """The same answer from every stream that real providers sent; from OpenAI's, the same chunks."""
     answered = [stream for stream in streams if stream.status == 200 and b'"error":' not in stream.body]
     assert len(answered) > 30
     for stream in answered:
         config = {"run_id": uuid4()}
         with LoopbackProvider(Answer(frames=[stream.body])) as provider:
-            their = by_langchain(road, "stream", provider, "Hi", dict(config))
-            raw = road.stream(ours(provider), "Hi", dict(config))
+            their = by_langchain(PLAIN, "stream", provider, "Hi", dict(config))
+            raw = PLAIN.stream(ours(provider), "Hi", dict(config))
         expected, answer = [seen(chunk) for chunk in their], whole(their)
         found = [seen(chunk) for chunk in raw]
         if stream.provider == "openai":

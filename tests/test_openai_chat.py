@@ -177,7 +177,7 @@ def test_genuine_streams_say_the_same_in_any_chunking(stream: Stream) -> None:
         assert whole(reply) == whole(expected)
 
 
-CALLS = [
+CALLS: list[dict[str, Any]] = [
     {"id": "call_1", "name": "weather", "arguments": ['{"city": ', '"München', '"}']},
     {"id": "call_2", "name": "time", "arguments": ""},
 ]
@@ -285,8 +285,13 @@ def test_an_error_that_says_nothing_is_none(nothing: Any, by_the_sdk: BySdk) -> 
 
 @pytest.mark.parametrize(
     ("data", "error"),
-    [(b'{"message": "slow down"}', {"message": "slow down"}), (b"Bad Gateway", "Bad Gateway"), (b"[1]", [1])],
-    ids=["object", "text", "list"],
+    [
+        (b'{"message": "slow down"}', {"message": "slow down"}),
+        (b"Bad Gateway", "Bad Gateway"),
+        (b"[1]", [1]),
+        (b"null", "null"),
+    ],
+    ids=["object", "text", "list", "null"],
 )
 def test_an_event_named_error_is_one_whatever_it_says(data: bytes, error: Any) -> None:
     """The SDK looks for a key `error` alone, and here yields rubbish or fails to decode it."""
@@ -575,7 +580,7 @@ def test_the_last_usage_counts() -> None:
 
 def test_what_describes_the_response() -> None:
     """Id and model are the first that were given; the rest is in the metadata, as far as it is known."""
-    first = {"id": "", "model": None, "system_fingerprint": None, "choices": []}
+    first: dict[str, Any] = {"id": "", "model": None, "system_fingerprint": None, "choices": []}
     second = {"id": "1", "model": "m", "system_fingerprint": "fp", "service_tier": "flex", "choices": []}
     third = {"id": "2", "model": "n", "provider": "p", "choices": [{"index": 0, "finish_reason": "stop"}]}
     reply = reply_of(event(first), event(second), event(third))
@@ -606,7 +611,7 @@ def test_content_results_beside_the_choices_are_kept_once() -> None:
         (delta(content="a"), [Delta("a", TEXT, "0")]),
         (delta(content="a", index=2), [Delta("a", TEXT, "2")]),
         (delta(reasoning="a", index=1), [Delta("a", REASONING, "1")]),
-        (delta(refusal="a", content="b"), [Delta("b", TEXT, "0"), Delta("a", REFUSAL, "0")]),
+        (delta(refusal="a", content="b"), [Delta("a", REFUSAL, "0"), Delta("b", TEXT, "0")]),
         (delta(annotations=[{"n": 1}]), [Delta('{"n":1}', CITATION, "0")]),
         (delta(mood="ä", index=1), [Delta('{"mood":"ä"}', OTHER, "1")]),
         (delta(role="assistant", content=""), []),
@@ -753,7 +758,8 @@ def _check(frames: list[bytes]) -> None:
     for each in deltas:
         assert type(each.text) is str
         assert each.text
-        assert each.kind not in _JSON_KINDS or loads(each.text) is not None
+        if each.kind in _JSON_KINDS:
+            loads(each.text)
         again.add(each)
     for number in again.choices:
         ours, theirs = again.message(number), reply.message(number)
@@ -821,6 +827,11 @@ def test_damaged_genuine_events_are_taken(stream: Stream) -> None:
 
 # -- streams without end --------------------------------------------------------------------------------------------
 
+
+def _unknown(key: str, value: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": {key: value}}]})
+
+
 _ENDLESS: dict[str, Callable[[int], bytes]] = {
     "tokens": lambda number: delta(content="token "),
     "tokens of the second choice": lambda number: delta(content="token ", index=1),
@@ -830,8 +841,8 @@ _ENDLESS: dict[str, Callable[[int], bytes]] = {
     "tool calls without index": lambda number: calls({"id": f"call_{number}", "name": f"f{number}"}),
     "tool calls of many choices": lambda number: calls({"id": "a", "name": "f"}, index=number),
     "arguments": lambda number: calls({"index": 0, "arguments": "x"}),
-    "unknown keys": lambda number: delta(**{f"key_{number}": number}),
-    "long unknown values": lambda number: delta(**{f"key_{number}": str(number) * 500}),
+    "unknown keys": lambda number: _unknown(f"key_{number}", number),
+    "long unknown values": lambda number: _unknown(f"key_{number}", str(number) * 500),
     "unknown lists": lambda number: delta(key=[number]),
     "keys beside the choices": lambda number: event({"choices": [], f"key_{number}": [number]}),
     "log probabilities": lambda number: event(
@@ -871,7 +882,7 @@ def test_a_stream_without_end_takes_a_bounded_memory(
     finally:
         tracemalloc.stop()
     assert before < 1_000_000
-    assert after < before + 20_000
+    assert after < before + 60_000  # ten bytes a frame: the JSON decoder remembers some keys
     found = [translator.reply.message(number) for number in translator.reply.choices]
     assert len(found) <= 50
     kept = {"usage", "ids"}

@@ -1,7 +1,7 @@
 """Everything of a chat model that is not one provider's: LangChain's surface over one body of rules.
 
-A provider is a small file: how a request looks, how it is opened, which translator reads it, and how its SDK
-words an error (`openai.py`).
+A provider is a small file: how a request looks, which part of its SDK takes it, which translator reads the
+answer, and how the SDK words an error in a stream (`openai.py`).
 """
 
 from __future__ import annotations

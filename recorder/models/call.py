@@ -92,7 +92,7 @@ class Call:
         self._chunk_id = f"run-{request.run_id}"
         self._told = False
         self._told_finish = False
-        self._told_usage: Any = None
+        self._seen_usage: Any = None
         self._dispatch = Dispatch(
             request.handlers,
             run_id=request.run_id,
@@ -224,7 +224,7 @@ class Call:
         if len(deltas) == 1 and deltas[0][1:] == _PLAIN:
             chunk = AIMessageChunk(deltas[0][0], id=self._chunk_id)
             self._told = True
-            if not reply.finish_reasons and reply.usage is self._told_usage:
+            if not reply.finish_reasons and reply.usage is self._seen_usage:
                 return chunk
         else:
             chunk = AIMessageChunk("", id=self._chunk_id)
@@ -238,7 +238,7 @@ class Call:
         reply = self.reply
         opened = not self._told and reply.response_id is not None
         finished = not self._told_finish and 0 in reply.finish_reasons
-        return opened or finished or reply.usage is not self._told_usage
+        return opened or finished or reply.usage != self._seen_usage
 
     def _tell(self, chunk: AIMessageChunk) -> None:
         reply = self.reply
@@ -246,8 +246,9 @@ class Call:
         if not self._told_finish and 0 in reply.finish_reasons:
             self._told_finish = True
             chunk.response_metadata = self._metadata(0)
-        if reply.usage is not self._told_usage:
-            chunk.usage_metadata = self._told_usage = reply.usage
+        if reply.usage != self._seen_usage:
+            chunk.usage_metadata = _since(self._seen_usage or {}, reply.usage)
+            self._seen_usage = reply.usage
 
     def _generation(self, choice: int) -> ChatGeneration:
         message = self.message(choice)
@@ -267,6 +268,14 @@ class Call:
 def _generation_info(said: Mapping[str, Any]) -> dict[str, Any]:
     """What LangChain says of a generation: of the metadata, what is not of the whole response."""
     return {key: value for key, value in said.items() if key not in _OF_THE_RESPONSE}
+
+
+def _since(before: Mapping[str, Any], now: Any) -> Any:
+    """What came to the counts, where a provider counts in every event: chunks add up, so each has its own share."""
+    return {
+        key: _since(before.get(key, {}), count) if isinstance(count, dict) else count - before.get(key, 0)
+        for key, count in now.items()
+    }
 
 
 def _after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:

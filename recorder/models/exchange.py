@@ -152,7 +152,8 @@ def _raising_as(sdk: Any, request: Any) -> Iterator[None]:
         yield
     except Exception as error:
         kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("httpx")}
-        if "TimeoutException" in kinds:
+        # The SDK's aiohttp client calls a connection that breaks a connect timeout, which no read can have.
+        if "TimeoutException" in kinds and "ConnectTimeout" not in kinds:
             raise sdk.APITimeoutError(request=request) from error
         # TLS that breaks off comes through as it is.
         if "RequestError" in kinds or isinstance(error, SSLError) or type(error).__name__ == "EndOfStream":

@@ -58,34 +58,40 @@ class OpenAIChat:
 
     def __init__(self) -> None:
         self.reply = Reply()
+        #: Whether text may take the short way: after the first choice, whose event says more, up to the terminator.
+        self._flowing = False
         self._calls = _Calls()
         #: Hash of a name -> hash of what was said of it last.
         self._said: dict[int, int] = {}
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame; a frame that starts with `{` is a whole answer that was not streamed."""
+        """The deltas of one frame, none after the terminator.
+
+        A frame that starts with `{` is a whole answer that was not streamed.
+        """
         event: Any = None
-        if frame.startswith(b"data: {"):
+        if self._flowing and frame.startswith(b"data: {"):
             try:
                 event = orjson.loads(frame[6:])
             except orjson.JSONDecodeError:
                 pass  # several lines, or JSON that only the slow way reads
             else:
-                if (text := _plain_text(event)) is not None and not self.reply.terminated:
+                if (text := _plain_text(event)) is not None:
                     self.reply.add_text(text)
                     return (_new_delta(Delta, (text, TEXT, "0")),)
-        return self._decode(frame, event) if not self.reply.terminated else _NOTHING
+        return self._decode(frame, event)
 
     def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
+        if self.reply.terminated:
+            return _NOTHING
         found: list[Delta] = []
         try:
             if event is None:
                 self._unusual(frame, found)
             else:
                 self._event(event, found)
-        except (
-            Exception
-        ):  # whatever a provider may send, the recording goes on, and the frame says what it was
+        except Exception:
+            # Whatever a provider may send, the recording goes on, and the delta says what it was.
             data = parse(frame).data or frame
             text = data[:_MAX_OTHER].decode("utf-8", "replace")
             found.append(Delta(dumps({"undecodable": text}), OTHER))
@@ -94,7 +100,7 @@ class OpenAIChat:
         return found
 
     def _unusual(self, frame: bytes, found: list[Delta]) -> None:
-        """A frame that is more than one line of JSON, or no JSON at all."""
+        """The first frame, and each that is not one line of JSON."""
         reply = self.reply
         body = frame.removeprefix(BOM).lstrip()
         whole = body.startswith(b"{")
@@ -102,14 +108,19 @@ class OpenAIChat:
         if data is None or not data.strip():
             return
         if data.startswith(b"[DONE]"):
-            reply.terminated = True
+            self._end()
             return
         if name == "error":
             reply.error = data.decode("utf-8", "replace")
-            reply.error = loads(data)
+            reply.error = loads(data) or reply.error
         event = loads(data)
         self._event(event, found)
-        reply.terminated = whole and any("message" in choice for choice in event.get("choices") or ())
+        if whole and any("message" in choice for choice in event.get("choices") or ()):
+            self._end()
+
+    def _end(self) -> None:
+        self.reply.terminated = True
+        self._flowing = False
 
     def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
         reply = self.reply
@@ -144,6 +155,7 @@ class OpenAIChat:
             self.reply.usage = usage.from_openai(spent)
 
     def _choice(self, choice: dict[str, Any], found: list[Delta]) -> None:
+        self._flowing = True
         number = int(choice.get("index") or 0)
         if reason := choice.get("finish_reason"):
             self.reply.finish(number, str(reason))
