@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from time import sleep
 
 import orjson
 
+from recorder.clock import monotonic_us
 from recorder.openrun import Frames, Item, OpenRun, Taken, Tokens
 from recorder.records import FrameRow, GapRow, RunRows, RunSeal, SegmentRow
 from recorder.stored import escape
@@ -41,9 +43,34 @@ class Sealing:
     opened: bool = False
 
 
+class Courtesy:
+    """Lets other threads run every few runs, so that an event loop is not late for a whole batch.
+
+    Without it a thread that wants the interpreter's lock waits until this one has had it for 5 ms. Against an
+    application that keeps the lock as long, getting it back costs 5 ms each time: then it is asked only once.
+    """
+
+    _EVERY = 8
+    _TOO_LONG_US = 1_000
+
+    def __init__(self) -> None:
+        self._left = self._EVERY
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            before = monotonic_us()
+            sleep(0)
+            self._left = self._EVERY if monotonic_us() - before < self._TOO_LONG_US else -1
+
+
 def pack(taken: Sequence[Taken]) -> list[RunRows]:
     """The rows of a batch, sorted by run, so that two writers never lock in opposite order."""
-    found = [_pack_run(part) for part in sorted(taken, key=lambda part: part.run.start.run_id)]
+    give_way = Courtesy()
+    found = []
+    for part in sorted(taken, key=lambda part: part.run.start.run_id):
+        found.append(_pack_run(part))
+        give_way()
     blobs = [blob for _, _, blobs in found for blob in blobs]
     dictionaries = [rows.start.wire for rows, _, blobs in found for _ in blobs]
     compressed = iter(compress(blobs, dictionaries))

@@ -138,10 +138,11 @@ class Writer:
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""
         patience = min(self._beat_at - _seconds(), self._intake.due())
-        try:
-            await asyncio.wait_for(self._intake.work(), max(0.0, patience))
-        except TimeoutError:
-            return
+        if patience > 0:
+            try:
+                await asyncio.wait_for(self._intake.work(), patience)
+            except TimeoutError:
+                pass  # frames have come of age, or the heartbeat is due
         if self._deadline is not None:
             return
         spacing = self._config.flush_interval

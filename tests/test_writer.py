@@ -62,6 +62,11 @@ class Watched(MemoryStore):
         if batch.runs:
             self.seen.put(batch)
 
+    def assert_quiet(self) -> None:
+        """No batch comes, though a writer that was free to commit would have done so long ago."""
+        with pytest.raises(queue.Empty):
+            self.seen.get(timeout=0.1)
+
 
 def texts(batch: Batch) -> list[int]:
     """How many tokens of each run a batch holds."""
@@ -99,6 +104,7 @@ def test_after_that_batches_keep_their_distance() -> None:
         for number in range(100):
             for run_id in runs:
                 say(history, run_id, [token(1, number)])
+        store.assert_quiet()
         assert (history.stats().commits, history.stats().committed) == (1, 0)
         history.flush().wait(10)
         assert texts(store.seen.get(timeout=10)) == [100, 100, 100]
@@ -127,6 +133,7 @@ def test_a_shared_database_is_spared() -> None:
         run_id = begin(history)
         store.seen.get(timeout=10)
         say(history, run_id, ["a", "b"])
+        store.assert_quiet()
         assert history.stats().commits == 1
         history.flush().wait(10)
         assert texts(store.seen.get(timeout=10)) == [2]
@@ -235,7 +242,7 @@ def test_each_append_may_fail_before_or_after(tmp_path: Path, place: int) -> Non
                 history.flush().wait(20)
                 asked.append(AIMessage(f"answer {turn}"))
                 runs.append(run_id)
-        assert len(store.tried) == 7, "the fault happened"
+        assert len(store.tried) > place, "the fault happened"
         for turn, run_id in enumerate(runs):
             assert_whole(url, run_id, [f"answer {turn}"])
         found = sql(url, "SELECT content FROM transcripts ORDER BY position")
