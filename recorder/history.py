@@ -77,7 +77,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self._runs = self.recorder.runs
         self._put = self.recorder.intake.put
         self._put_frame = self.recorder.intake.put_frame
-        self._replaced_ids = 0
 
     # -- the application's side ---------------------------------------------------------------------------
 
@@ -217,7 +216,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         """The conversation of a run, and whether it is new with it. What is said closest to the call wins."""
         found = next((metadata[key] for key in CONVERSATION_KEYS if metadata.get(key)), None)
         if found is not None and len(str(found)) > MAX_CONVERSATION_ID:
-            self._replaced_ids += 1
+            self.recorder.replaced_ids += 1
             log.warning("A conversation id of %d characters was replaced by a new one", len(str(found)))
             return new_id(), True
         found = found or self._current.get() or self._conversation_id

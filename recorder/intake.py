@@ -1,8 +1,7 @@
 """The bounded queue between callbacks on any thread and the one writer.
 
-Every run has one open segment that its producer appends to; the queue holds the runs that have something to
-write. Taking freezes what a run has; a token's number is given when it is accepted. One lock guards it all, for
-a lock a run was measured no faster (32 threads: 0.49 us a call either way).
+Every run has one open segment that its producer appends to; the queue holds the runs that have something to write.
+Taking freezes what a run has. One lock guards it all: a lock a run was no faster (32 threads: 0.49 us a call).
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from recorder.records import RunEnd, RunStart
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
 
-#: Counted for each token beside its text and frame, and for each run beside its messages (bytes; measured 169
-#: for a queued token of ten characters, SQLAlchemy rows of a run about 2,000).
+#: Counted for each token beside its text and frame, and for each run beside its messages (bytes, measured).
 TOKEN_COST = 200
 RUN_COST = 2_000
 FRAME_COST = 100
@@ -67,6 +65,8 @@ class Intake:
         #: Tokens that found no room, or that belonged to no open run; and tokens that the writer took.
         self.dropped = 0
         self.taken = 0
+        #: Runs that found no room when they began.
+        self.refused = 0
         self.tickets = 0
         self.closed = False
         #: Monotonic microseconds since when something has been waiting to be taken; None when nothing has.
@@ -82,6 +82,7 @@ class Intake:
         run = OpenRun(start, started_us)
         size = RUN_COST + sum(size_of(message.content) for message in start.messages)
         run.refused = run.held = not self._admit(run, size)
+        self.refused += run.refused
         return run
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
@@ -169,6 +170,11 @@ class Intake:
                     return
                 self._sleep()
             await self._woken(None)
+
+    def wanted(self) -> bool:
+        """Whether the writer is wanted before its time: by `flush` or `close`, or because much is waiting."""
+        with self._lock:
+            return self._urgent or self.bytes >= self._wake_bytes
 
     async def urgency(self, timeout: float) -> None:
         """Return after `timeout` seconds, or as soon as the writer is wanted or much is waiting."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from datetime import date, time
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -14,11 +17,14 @@ _NO_NUMBER = re.compile(r'"(?:[^"\\]+|\\.)*"|-?Infinity|NaN')
 
 
 def loads(text: bytes | str) -> Any:
-    """The value; lone surrogates, huge integers and NaN are taken too. Raises `ValueError` for no JSON."""
+    """The value; lone surrogates, NaN and invalid UTF-8 are taken too. Raises `ValueError` for no JSON.
+
+    Integers over 64 bits come as floats: looking for them costs more than all the rest.
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        # orjson refuses escaped lone surrogates, NaN and invalid UTF-8; the standard library takes them.
+        # The standard library takes what orjson refuses.
         plain = text if isinstance(text, str) else text.decode("utf-8", "replace")
         try:
             return json.loads(plain)
@@ -49,12 +55,19 @@ def _dumps_slowly(value: Any, sort_keys: bool) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if callable(dump := getattr(value, "model_dump", None)):
-        return dump(mode="json") if not isinstance(value, type) else str(value)
+    """What stands for an object; orjson itself knows dataclasses, enumerations and times, and `json` does not."""
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
+        return dump(mode="json")
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset, tuple)):
         return list(value)
     if isinstance(value, (bytes, bytearray)):
         return value.hex()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from recorder.identity import content_key, message_id, path_ids
 from recorder.messages import BaseMessage, to_dict
@@ -94,15 +94,19 @@ def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
 def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
     seal, start = rows.seal, rows.start
     assert seal is not None
+    # A microsecond apart, so that several choices have an order, and the last is the newest here as when read back.
     replies = [
-        _row(rows, reply, start.prompt_message_id, start.position + 1, seal.end.ended_at, start.run_id)
-        for reply in seal.end.replies
-    ]
+        _row(
+            rows, reply, start.prompt_message_id, start.position + 1,
+            seal.end.ended_at + timedelta(microseconds=number), start.run_id,
+        )
+        for number, reply in enumerate(seal.end.replies)
+    ]  # fmt: skip
     for row in replies:
         _keep(rows, row, conversation)
     if replies:
         seal.response_message_id = replies[0].id
-        conversation.newest = (replies[0].id, replies[0].position)
+        conversation.newest = (replies[-1].id, replies[-1].position)
 
 
 def _keep(rows: RunRows, row: MessageRow, conversation: _Conversation) -> None:

@@ -7,6 +7,7 @@ hand-over of the interpreter's lock costs up to 5 ms.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +21,8 @@ from recorder.records import FrameRow, GapRow, RunRows, RunSeal, SegmentRow
 from recorder.stored import escape
 from recorder.wire.block import join
 from recorder.wire.compress import compress
+
+log = logging.getLogger("recorder")
 
 #: Longest row: tokens, frames and bytes of frames. Readers page by rows, so rows stay small.
 MAX_ROW_TOKENS = 2_000
@@ -39,8 +42,9 @@ class Sealing:
     first_us: int | None = None
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     frames_hash: hashlib._Hash | None = None
-    #: Whether the run's own row has been packed.
+    #: Whether the run's own row has been packed; whether something of it could not be.
     opened: bool = False
+    broken: bool = False
 
 
 class Courtesy:
@@ -69,7 +73,11 @@ def pack(taken: Sequence[Taken]) -> list[RunRows]:
     give_way = Courtesy()
     found = []
     for part in sorted(taken, key=lambda part: part.run.start.run_id):
-        found.append(_pack_run(part))
+        try:
+            found.append(_pack_run(part))
+        except Exception:  # a bug of ours, which must end neither the recording nor that of other runs
+            log.exception("Tokens of run %s could not be packed; please report this", part.run.start.run_id)
+            found.append((_unpacked(part), [], []))
         give_way()
     blobs = [blob for _, _, blobs in found for blob in blobs]
     dictionaries = [rows.start.wire for rows, _, blobs in found for _ in blobs]
@@ -101,8 +109,26 @@ def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
         # Frames that found no room leave no gap, so that without all of them there is no proof.
         whole = memory.frames == run.frames.seq
         proof = memory.frames_hash.hexdigest() if memory.frames_hash and whole else None
-        rows.seal = RunSeal(taken.end, memory.tokens, memory.hash.hexdigest(), proof)
+        whole_hash = None if memory.broken else memory.hash.hexdigest()
+        rows.seal = RunSeal(taken.end, memory.tokens, whole_hash, proof)
     return rows, shells, blobs
+
+
+def _unpacked(taken: Taken) -> RunRows:
+    """The run without these tokens, which become gaps, and from here on without a proof that it is whole."""
+    run = taken.run
+    memory = run.state if isinstance(run.state, Sealing) else Sealing()
+    run.state = memory
+    rows = RunRows(run.start, opens=not memory.opened, bytes=taken.bytes)
+    memory.opened = True
+    memory.broken = True
+    why = "could not be packed"
+    rows.gaps = [GapRow(run.start.run_id, part.seq, len(part), why) for part in taken.tokens]
+    rows.gaps += [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
+    rows.unpacked = sum(map(len, taken.tokens))
+    if taken.end is not None:
+        rows.seal = RunSeal(taken.end, memory.tokens, None, None)
+    return rows
 
 
 def _pack_tokens(rows: RunRows, memory: Sealing, tokens: Tokens) -> None:

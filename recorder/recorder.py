@@ -47,8 +47,11 @@ class Stats:
     quarantined: int
     #: Transactions.
     commits: int
-    #: Runs that have begun and not ended.
+    #: Runs that have begun and not ended; runs that found no room when they began.
     open_runs: int
+    refused_runs: int
+    #: Conversation ids from metadata that were too long and replaced by new ones.
+    replaced_ids: int
     #: Seconds that the oldest queued thing has been waiting to be taken.
     lag: float
     #: The last error's text; None when there was none. It may be long over: see `healthy`.
@@ -77,6 +80,8 @@ class Recorder:
             block_timeout=self.config.block_timeout,
             frames_interval=self.config.frames_interval,
         )
+        #: Conversation ids that were too long.
+        self.replaced_ids = 0
         #: The open runs by their id as an integer.
         self.runs: dict[int, OpenRun] = {}
         self._lock = threading.Lock()
@@ -144,6 +149,8 @@ class Recorder:
             quarantined=quarantined,
             commits=progress.commits,
             open_runs=len(self.runs),
+            refused_runs=self.intake.refused,
+            replaced_ids=self.replaced_ids,
             lag=(monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0,
             last_error=progress.last_error,
             healthy=progress.healthy,
@@ -167,13 +174,21 @@ class Recorder:
 
     def _record(self) -> None:
         try:
-            asyncio.run(self._writer.run())
+            asyncio.run(self._write())
         except Exception:
             log.exception("The recorder's writer ended; nothing more is stored")
         finally:
-            self.close()
-            assert self._closing is not None
-            self._closing.set(self.stats())
+            self._closed()
+
+    async def _write(self) -> None:
+        try:
+            await self._writer.run()
+        finally:
+            # Before the loop is torn down: a driver that blocks keeps it for as long as it likes.
+            self._closed()
+
+    def _closed(self) -> None:
+        self.close().set(self.stats())
 
     def _refuse(self, error: Exception) -> None:
         transient = isinstance(error, TimeoutError) or self._store.failure(error) == "transient"

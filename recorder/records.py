@@ -132,7 +132,7 @@ class RunSeal:
     end: RunEnd
     token_count: int
     #: Hex digests; of the stored deltas joined by commas, and of the frames joined. None without frames.
-    sha256: str
+    sha256: str | None
     frames_sha256: str | None
     #: Known once the replies are threaded.
     response_message_id: str | None = None
@@ -152,6 +152,8 @@ class RunRows:
     seal: RunSeal | None = None
     #: Whether `messages` is final; it is settled once, retries carry the same rows.
     threaded: bool = False
+    #: Tokens that could not be packed, a bug of ours; `gaps` has their numbers.
+    unpacked: int = 0
     #: Accepted tokens in here, and the bytes of the queue that they hold.
     tokens: int = 0
     bytes: int = 0

@@ -13,10 +13,11 @@ import random
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
+from typing import Any
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
@@ -38,6 +39,8 @@ MIN_RETRY = 0.05
 MAX_RETRY = 5.0
 #: A fresh failure is told at once, one that goes on every so many seconds.
 _TELL_EVERY = 30.0
+#: So often a new recorder tries to open its database before it says that it cannot.
+_QUIET_ATTEMPTS = 3
 #: The longest pause between attempts while closing.
 _LAST_RETRY = 0.2
 
@@ -72,6 +75,8 @@ class Writer:
         self._beat_at = 0.0
         self._told_at = -_TELL_EVERY
         self._deadline: float | None = None
+        #: Whether the driver was left in the middle of a call when the time to close ran out.
+        self._blocked = False
         #: What a flush raises once tokens were lost, which happens only at the end.
         self._loss: StoreError | None = None
         self._producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now())
@@ -105,7 +110,7 @@ class Writer:
                 await self._rest()
                 closed = self._intake.closed  # looked at first: what comes before the end is taken below
                 if taken := self._intake.take(self._config.max_batch_bytes):
-                    await self._write(self._packed(taken), taken[-1].ticket)
+                    await self._write(taken)
                 elif closed:
                     return
                 await self._heartbeat()
@@ -120,8 +125,16 @@ class Writer:
         attempt = 0
         while True:
             try:
-                await self._store.open()
+                await self._in_time(self._store.open())
             except Exception as error:
+                if self._blocked:
+                    return False
+                # Two processes that make the same new file at once: one of them finds it locked for a moment.
+                if self._store.failure(error) == "transient" and attempt < _QUIET_ATTEMPTS:
+                    if not await self._pause(attempt):
+                        return False
+                    attempt += 1
+                    continue
                 self._failed(error, "opening the database")
                 if not self.opened.done:
                     self.opened.fail(error)
@@ -148,27 +161,16 @@ class Writer:
         spacing = self._config.flush_interval
         if self._config.max_commits_per_second:
             spacing = max(spacing, 1 / self._config.max_commits_per_second)
-        if (left := self._last_end + spacing - _seconds()) > 0:
-            await self._intake.urgency(left)
+        while (left := self._last_end + spacing - _seconds()) > 0 and not self._intake.wanted():
+            await self._intake.urgency(min(left, max(0.0, self._beat_at - _seconds())))
+            await self._heartbeat()
 
-    def _packed(self, taken: Sequence[Taken]) -> list[RunRows]:
-        """The rows of what was taken. What cannot be packed is a bug of ours, and must not end the recording."""
-        try:
-            return pack(taken)
-        except Exception:
-            lost = sum(len(tokens) for part in taken for tokens in part.tokens)
-            log.exception(
-                "A batch of %d tokens could not be packed and is left out; please report this", lost
-            )
-            self.progress.quarantined += lost
-            self._intake.release(sum(part.bytes for part in taken))
-            return []
-
-    async def _write(self, batch: list[RunRows], ticket: int) -> None:
-        if batch:
-            await self._commit(batch)
+    async def _write(self, taken: Sequence[Taken]) -> None:
+        batch = pack(taken)
+        self.progress.quarantined += sum(rows.unpacked for rows in batch)
+        await self._commit(batch)
         self._last_end = _seconds()
-        self._settle_until(ticket)
+        self._settle_until(taken[-1].ticket)
 
     async def _commit(self, batch: list[RunRows]) -> None:
         """Store these rows, whatever it takes; rows that never can be stored are left out and told of."""
@@ -177,8 +179,10 @@ class Writer:
             if self._deadline is not None and _seconds() > self._deadline:
                 return self._lose(batch)
             try:
-                await self._append(batch)
+                await self._in_time(self._append(batch))
             except Exception as error:
+                if self._blocked:
+                    return self._lose(batch)
                 if self._store.failure(error) == "poison":
                     return await self._divide(batch, error)
                 self._failed(error, "storing")
@@ -187,6 +191,18 @@ class Writer:
                 attempt += 1
             else:
                 return self._settle(batch)
+
+    async def _in_time(self, work: Coroutine[Any, Any, object]) -> None:
+        """Wait for it, but not beyond the time to close, however long the driver blocks; then `TimeoutError`."""
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            left = inf if self._deadline is None else self._deadline - _seconds()
+            if left <= 0:
+                self._blocked = True
+                task.cancel()
+                raise TimeoutError
+            await asyncio.wait({task}, timeout=min(left, _LAST_RETRY))
+        task.result()
 
     async def _append(self, batch: list[RunRows]) -> None:
         if loose := [rows for rows in batch if not rows.threaded]:
@@ -263,8 +279,8 @@ class Writer:
         self._beat_at = _seconds() + self._config.heartbeat_interval
         self._producer = replace(self._producer, heartbeat_at=now())
         try:
-            await self._store.append(Batch(self._producer, []))
-            await self._store.sweep(self._is_dead, now())
+            await self._in_time(self._store.append(Batch(self._producer, [])))
+            await self._in_time(self._store.sweep(self._is_dead, now()))
             self._went_well()
         except Exception as error:
             self._failed(error, "the heartbeat")
@@ -303,6 +319,8 @@ class Writer:
         return True
 
     async def _closed_store(self) -> None:
+        if self._blocked:
+            return  # its thread is in the database still, and ends with the process
         try:
             await self._store.close()
         except Exception as error:

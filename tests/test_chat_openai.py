@@ -98,6 +98,24 @@ def test_tool_calls_in_pieces_and_whole(road: Road) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [(None, None), (False, None), ("auto", "auto"), ("any", "required"), (True, "required"), ("none", "none"),
+     ("weather", {"type": "function", "function": {"name": "weather"}})],
+)  # fmt: skip
+def test_which_tool_is_called(choice: Any, sent: Any) -> None:
+    """LangChain's words for it, and the API's."""
+    with LoopbackProvider("Hello") as provider:
+        chat(provider).bind_tools([TOOL], tool_choice=choice).invoke("Weather?")
+    assert provider.requests[0]["body"].get("tool_choice") == sent
+
+
+def test_tools_are_dicts() -> None:
+    """Functions and classes are refused where they are passed, with what to pass."""
+    with pytest.raises(ConfigError, match=r"bind_tools got <function .*'type': 'function'"):
+        ChatOpenAI(api_key="any").bind_tools([test_tools_are_dicts])
+
+
 @both
 def test_a_call_that_was_cut_off_is_no_call(road: Road) -> None:
     """A limit in the middle of the arguments must not become a call with half of them."""
@@ -341,12 +359,13 @@ def test_names_that_langchain_has_for_the_same_thing() -> None:
     with LoopbackProvider("Hello") as provider:
         ChatOpenAI(
             model_name="gpt-4.1", openai_api_key=Secret(), openai_api_base=provider.base_url, request_timeout=5,
-            openai_organization="org-1",
+            openai_organization="org-1", stop_sequences=["END"], verbose=True,
         ).invoke("Hi")  # fmt: skip
     (request,) = provider.requests
     assert request["body"]["model"] == "gpt-4.1"
     assert request["headers"]["authorization"] == "Bearer hidden"
     assert request["headers"]["openai-organization"] == "org-1"
+    assert request["body"].keys() == {"model", "messages", "stop"}
 
 
 def test_the_environment_names_key_and_url(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import openai
 import pytest
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.models import ChatOpenAI
 from recorder.testing import (
     Answer,
     LoopbackProvider,
@@ -344,14 +348,61 @@ def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
     assert found.body == b"".join(frames[:4])
 
 
+@contextmanager
+def answering(said: bytes) -> Iterator[str]:
+    """A server that says this to whoever comes, and closes; its URL without the scheme."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}/v1"
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@both
+@pytest.mark.parametrize("way", ["stream", "invoke"])
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [("http", b""), ("http", b"Who are you?\r\n\r\n"), ("https", b"Who are you?\r\n\r\n")],
+    ids=["closes", "no HTTP", "no TLS"],
+)
+def test_a_server_that_is_no_provider(road: Road, way: str, scheme: str, said: bytes, tmp_path: Path) -> None:
+    """APIConnectionError as the SDK raises it, not a timeout; the run is recorded."""
+    with answering(said) as address, history_at(tmp_path) as history:
+        where: Any = {"base_url": f"{scheme}://{address}", "api_key": "any", "max_retries": 0}
+        model = ChatOpenAI("gpt-4o", **where)
+        with openai.OpenAI(**where) as client, pytest.raises(openai.APIConnectionError) as expected:
+            client.chat.completions.create(**ASK)
+        with pytest.raises(openai.APIConnectionError) as caught:
+            getattr(road, way)(model, "Hi", {"callbacks": [history]})
+    assert type(caught.value) is type(expected.value) is openai.APIConnectionError
+    assert str(caught.value) == str(expected.value)
+    assert isinstance(caught.value.__cause__, httpx2.TransportError)
+    run = recorded(history.recorder.url).run
+    assert (run["status"], run["error_type"]) == ("error", "openai.APIConnectionError")
+
+
 @both
 @pytest.mark.parametrize("way", ["stream", "invoke"])
 def test_nobody_listens(road: Road, way: str, tmp_path: Path) -> None:
-    """No provider at the address: the run is recorded all the same."""
+    """The same; the HTTP client's error, which says where and why, is the cause."""
     with LoopbackProvider() as provider:
         model = chat(provider)
-    with history_at(tmp_path) as history, pytest.raises(openai.APIConnectionError):
+    with history_at(tmp_path) as history, pytest.raises(openai.APIConnectionError) as caught:
         getattr(road, way)(model, "Hi", {"callbacks": [history]})
+    assert type(caught.value) is openai.APIConnectionError
+    assert isinstance(caught.value.__cause__, httpx2.ConnectError)
     assert recorded(history.recorder.url).run["status"] == "error"
 
 
@@ -512,18 +563,22 @@ async def ask(model: Any, way: str) -> None:
         await model.ainvoke("Hi")
 
 
-@pytest.mark.parametrize("keeps", [True, False], ids=["one connection", "new connections"])
+@pytest.mark.parametrize("connections", ["one", "new", "default"])
 @pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "whole"])
 @pytest.mark.parametrize("way", ["astream", "astream_events", "ainvoke"])
 def test_a_task_that_is_cancelled_at_any_await(
-    way: str, streaming: bool, keeps: bool, tmp_path: Path
+    way: str, streaming: bool, connections: str, tmp_path: Path
 ) -> None:
-    """The run is sealed `cancelled` with its partial answer, the cancel goes on, the connection is free."""
+    """The run is sealed `cancelled` with its partial answer, the cancel goes on, the connection is free.
+
+    One connection is there for all, or a new one each time, or the SDK's client decides.
+    """
     waits = Waits()
 
     async def main(provider: LoopbackProvider, history: Any) -> int:
         nth = 1
-        async with one_connection_on_a_loop() as http:
+        async with one_connection_on_a_loop() as one:
+            http = one if connections != "default" else None
             model = chat(
                 provider, callbacks=[waits, history], http_async_client=http, streaming=streaming, timeout=5
             )
@@ -533,7 +588,7 @@ def test_a_task_that_is_cancelled_at_any_await(
                 nth += 1
         return nth - 1
 
-    headers = {} if keeps else {"connection": "close"}
+    headers = {"connection": "close"} if connections == "new" else {}
 
     def script(body: dict[str, Any], path: str) -> Answer:
         if body.get("stream"):
@@ -542,7 +597,7 @@ def test_a_task_that_is_cancelled_at_any_await(
 
     with LoopbackProvider(script) as provider, history_at(tmp_path) as history:
         cancelled = asyncio.run(main(provider, history))
-    assert cancelled > 3
+    assert cancelled >= 3
     *left, last = runs(history.recorder.url)
     assert last["status"] == "complete"
     assert [run["status"] for run in left] == ["cancelled"] * cancelled

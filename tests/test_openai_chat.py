@@ -43,7 +43,7 @@ from tests.wires import (
 BySdk = Callable[..., dict[str, Any]]
 
 
-# -- as the SDK does ----------------------------------------------------------------------------------------------
+# -- as the SDK does -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +299,7 @@ def test_an_event_named_error_is_one_whatever_it_says(data: bytes, error: Any) -
     assert (found.error, found.text()) == (error, "a")
 
 
-# -- dialects -------------------------------------------------------------------------------------------------------
+# -- dialects ------------------------------------------------------------------------------------------------
 
 _THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}, {"type": "text", "text": "m"}]}
 _IMAGE = {"type": "image_url", "image_url": "https://example.org/x.png"}
@@ -540,7 +540,7 @@ def test_a_call_is_opened_once() -> None:
     ]
 
 
-# -- usage and the rest of what is no delta -------------------------------------------------------------------------
+# -- usage and the rest of what is no delta ------------------------------------------------------------------
 
 _USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 _WHERE_USAGE_IS: dict[str, dict[str, Any]] = {
@@ -602,7 +602,7 @@ def test_content_results_beside_the_choices_are_kept_once() -> None:
     assert deltas == [Delta('{"search":[1]}', OTHER), Delta('{"search":[2]}', OTHER)]
 
 
-# -- kinds and places ---------------------------------------------------------------------------------------------
+# -- kinds and places ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -686,7 +686,7 @@ def test_a_finish_reason_is_not_the_end() -> None:
     assert not reply_of(b'{"choices": []}').terminated
 
 
-# -- rubbish --------------------------------------------------------------------------------------------------------
+# -- rubbish -------------------------------------------------------------------------------------------------
 
 _KEYS = [
     "id",
@@ -825,7 +825,7 @@ def test_damaged_genuine_events_are_taken(stream: Stream) -> None:
     _check(frames_of([_damaged(stream.body, chance)]))
 
 
-# -- streams without end --------------------------------------------------------------------------------------------
+# -- streams without end -------------------------------------------------------------------------------------
 
 
 def _unknown(key: str, value: Any) -> bytes:

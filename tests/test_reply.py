@@ -31,7 +31,7 @@ def call(idx: str, *arguments: str, **opened: Any) -> list[Delta]:
     return [Delta(dumps(opened), TOOL_CALL, idx), *(Delta(piece, TOOL_ARGS, idx) for piece in arguments)]
 
 
-# -- the message --------------------------------------------------------------------------------------------------
+# -- the message ---------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_an_empty_message() -> None:
@@ -105,7 +105,7 @@ def test_log_probabilities_are_joined() -> None:
     assert found.response_metadata(0) == {}
 
 
-# -- tool calls -----------------------------------------------------------------------------------------------------
+# -- tool calls ----------------------------------------------------------------------------------------------
 
 
 def test_tool_calls_in_the_order_in_which_they_began() -> None:
@@ -154,7 +154,7 @@ def test_a_call_is_put_together_from_what_is_known() -> None:
     assert [each["name"] for each in found.message().tool_calls] == ["get_weather", "", ""]
 
 
-# -- what nobody told us about --------------------------------------------------------------------------------------
+# -- what nobody told us about -------------------------------------------------------------------------------
 
 _OTHERS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "lists grow": ([{"x": [1]}, {"x": [2, 3]}, {"x": []}], {"x": [1, 2, 3]}),
@@ -200,7 +200,7 @@ def test_text_is_not_lost_to_an_unknown_key_of_its_name() -> None:
     assert found.message().additional_kwargs == {"refusal": "No"}
 
 
-# -- whatever comes ---------------------------------------------------------------------------------------------------
+# -- whatever comes ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("idx", ["", "x", "0.x", "1.2.3", "-1", "²", "99999999999999999999", "0.function"])
@@ -246,7 +246,7 @@ def test_deeply_nested_pieces_are_merged_as_far_as_python_follows() -> None:
     assert list(found.additional_kwargs) == ["x"]
 
 
-# -- how much -----------------------------------------------------------------------------------------------------------
+# -- how much ------------------------------------------------------------------------------------------------
 
 
 def test_a_reply_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +270,9 @@ def test_a_reply_has_so_many_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those beyond are not kept; those that are known go on."""
     monkeypatch.setattr(reply, "MAX_CHOICES", 2)
     found = added(Delta("a"), Delta("b", TEXT, "7"))
-    assert not found.truncated
+    before = found.truncated
     found.add(Delta("c", TEXT, "8"))
-    assert found.truncated
+    assert (before, found.truncated) == (False, True)
     found.finish(8, "stop")
     found.finish(7, "x" * 100_000)
     found.add(Delta("d"))

@@ -32,7 +32,7 @@ def _cut_bodies(draw: st.DrawFn) -> list[bytes]:
     return [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
 
 
-# -- frames of a body -------------------------------------------------------------------------------------------
+# -- frames of a body ----------------------------------------------------------------------------------------
 
 
 @unhurried
@@ -130,7 +130,7 @@ def test_a_long_frame_in_one_go_comes_in_pieces() -> None:
     assert b"".join(frames) == body
 
 
-# -- fields of a frame ------------------------------------------------------------------------------------------
+# -- fields of a frame ---------------------------------------------------------------------------------------
 
 _FIELDS = {
     "data": (b'data: {"a": 1}\n\n', Event(b'{"a": 1}')),
@@ -171,7 +171,7 @@ def test_no_frame_is_an_error(frame: bytes) -> None:
     assert isinstance(parse(frame), Event)
 
 
-# -- and back ---------------------------------------------------------------------------------------------------
+# -- and back ------------------------------------------------------------------------------------------------
 
 
 def test_frames_are_written_as_providers_write_them() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from recorder import pack
 from recorder.clock import now
 from recorder.config import Config
 from recorder.errors import StoreError
@@ -553,3 +554,71 @@ def test_a_seal_that_comes_all_the_same_wins(tmp_path: Path) -> None:
         say(history, run_id, ["a"])
         finish(history, run_id, "a")
     assert_exact(url, run_id, ["a"])
+
+
+class Stuck(MemoryStore):
+    """A store whose `append` never comes back, as a driver that waits for a lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+
+    async def append(self, batch: Batch) -> None:
+        self.entered.set()
+        await asyncio.Event().wait()
+
+
+def test_close_does_not_wait_for_a_driver_that_blocks() -> None:
+    """It ends within its time, and says what was lost."""
+    store = Stuck()
+    history = ChatHistoryCallback(store=store)
+    run_id = begin(history)
+    say(history, run_id, ["a", "b"])
+    assert store.entered.wait(10)
+    stats = history.close(timeout=0.05).wait(10)
+    assert (stats.accepted, stats.committed, stats.dropped, stats.queued) == (2, 0, 2, 0)
+
+
+def test_what_cannot_be_packed_is_told_and_harms_no_other_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its tokens become a gap, it has no proof of being whole, and its batch-mates are stored."""
+    store, encode = Watched(), pack.encode_deltas
+
+    def breaking(items: Any) -> bytes:
+        if any("broken" in item[1] for item in items):
+            raise RuntimeError("a bug")
+        return encode(items)
+
+    monkeypatch.setattr(pack, "encode_deltas", breaking)
+    with ChatHistoryCallback(store=store) as history:
+        bad, good = begin(history), begin(history)
+        say(history, bad, ["fine"])
+        history.flush().wait(10)
+        say(history, bad, ["broken", "broken"])
+        say(history, good, ["whole"])
+        history.flush().wait(10)
+        say(history, bad, ["fine again"])
+        finish(history, bad, "x")
+        finish(history, good, "whole")
+    stats = history.stats()
+    assert (stats.accepted, stats.committed, stats.quarantined, stats.queued) == (5, 3, 2, 0)
+    assert [(gap.run_id, gap.seq, gap.count) for gap in store.gaps.values()] == [(str(bad), 1, 2)]
+    assert (store.seals[str(bad)].sha256, store.seals[str(bad)].token_count) == (None, 2)
+    assert store.seals[str(good)].sha256 is not None
+    assert "please report this" in caplog.text
+
+
+def test_a_long_interval_does_not_silence_the_heartbeat() -> None:
+    """The process says that it lives while a batch waits for its time."""
+    store, config = Watched(), Config(flush_interval=HOUR, heartbeat_interval=0.02, frames_interval=0)
+    recorder = Recorder(None, config, store=store)
+    run = recorder.start(1, run_start(), 0)
+    store.seen.get(timeout=10)
+    recorder.intake.put(run, "waits", 0)
+    beats = [batch for batch in store.batches if not batch.runs]
+    while len(beats) < 3:
+        beats = [batch for batch in list(store.batches) if not batch.runs]
+    assert not store.segments
+    recorder.close().wait(10)
+    assert len(store.segments) == 1

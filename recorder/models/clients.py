@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -76,7 +77,7 @@ class _Loop:
         It is the SDK's own over aiohttp: a paced stream costs it less than half of what the default one takes.
         """
         if sdk not in self._http:
-            http = import_module(sdk).DefaultAioHttpClient()
+            http = _telling_refusals_from_timeouts(import_module(sdk).DefaultAioHttpClient)()
             self._http[sdk] = http, _begun(_closed_with_its_loop(self._loop, http))
         return self._http[sdk][0]
 
@@ -105,6 +106,33 @@ def _here(loop: asyncio.AbstractEventLoop) -> _Loop:
                 del _loops[ended]
             held = _loops.setdefault(loop, _Loop(loop))
     return held
+
+
+@cache
+def _telling_refusals_from_timeouts(client: type) -> Any:
+    """The SDK's aiohttp client, which calls whatever keeps it from an answer a timeout: no such host, a connection
+    that is refused or closed, a certificate. And what is no HTTP it does not translate at all."""
+
+    class Telling(client):  # type: ignore[misc]
+        async def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return await super().send(request, **options)
+            except Exception as error:
+                if (refusal := _refusal(error, request)) is None:
+                    raise
+                raise refusal from error
+
+    return Telling
+
+
+def _refusal(error: Exception, request: Any) -> Exception | None:
+    import aiohttp
+    import httpx2
+
+    cause = error.__cause__ if isinstance(error, httpx2.ConnectTimeout) else error
+    if isinstance(cause, aiohttp.ClientError) and not isinstance(cause, TimeoutError):
+        return httpx2.ConnectError(str(error), request=request)
+    return None
 
 
 async def _closed_with_its_loop(loop: asyncio.AbstractEventLoop, http: Any) -> AsyncGenerator[None, None]:

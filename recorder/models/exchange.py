@@ -151,12 +151,14 @@ def _raising_as(sdk: Any, request: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("httpx")}
+        libraries = ("httpx", "aiohttp")
+        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(libraries)}
         # The SDK's aiohttp client calls a connection that breaks a connect timeout, which no read can have.
         if "TimeoutException" in kinds and "ConnectTimeout" not in kinds:
             raise sdk.APITimeoutError(request=request) from error
-        # TLS that breaks off comes through as it is.
-        if "RequestError" in kinds or isinstance(error, SSLError) or type(error).__name__ == "EndOfStream":
+        # TLS that breaks off comes through as it is, and so do some errors of aiohttp.
+        broken = {"RequestError", "ClientError"} & kinds or isinstance(error, SSLError)
+        if broken or type(error).__name__ == "EndOfStream":
             raise sdk.APIConnectionError(request=request) from error
         raise
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
 from recorder.models.call import Translator
 from recorder.models.clients import Clients
@@ -48,7 +49,9 @@ class ChatOpenAI(BaseChatModel):
         http_async_client: Any = None,
         streaming: bool = False,
         stream_usage: bool = True,
+        stop_sequences: Sequence[str] | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
+        verbose: bool = False,  # LangChain's; what is said here, handlers say
         callbacks: Any = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -73,7 +76,7 @@ class ChatOpenAI(BaseChatModel):
         )
         super().__init__(
             clients, callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
-            options={**(model_kwargs or {}), **options},
+            options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
         self.model_name = model_name or model
         self.stream_usage = stream_usage
@@ -85,10 +88,15 @@ class ChatOpenAI(BaseChatModel):
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> ChatOpenAI:
         """The same model with tools in OpenAI's format; `tool_choice` a tool's name or what the API takes."""
-        names = {tool.get("function", {}).get("name") for tool in tools if isinstance(tool, dict)}
+        if strangers := [tool for tool in tools if not isinstance(tool, Mapping)]:
+            raise ConfigError(
+                f"bind_tools got {strangers[0]!r:.80}; pass dicts in OpenAI's form, "
+                "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
+            )
+        names = {tool.get("function", {}).get("name") for tool in tools}
         if isinstance(tool_choice, str) and tool_choice in names:
             tool_choice = {"type": "function", "function": {"name": tool_choice}}
-        if tool_choice is not None:
+        if tool_choice:
             options["tool_choice"] = "required" if tool_choice in (True, "any") else tool_choice
         return self.bind(tools=list(tools), **options)
 

@@ -35,7 +35,7 @@ def split(block: bytes) -> list[tuple[int, bytes]]:
             at += later
             found.append((at, rest[start : start + size]))
             start += size
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise StoreError(f"A stored block of frames is damaged ({error}); the row cannot be read") from error
     if start != len(rest):
         raise StoreError(f"A stored block of frames has {len(rest)} bytes, not {start}; the row is damaged")

@@ -43,14 +43,14 @@ def compress(blobs: Sequence[bytes], wires: Sequence[str | None]) -> list[tuple[
 
 
 def decompress(data: bytes, dictionary: str | None) -> bytes:
-    """The frames joined, as they were. Raises `StoreError` when the data are damaged or the dictionary unknown."""
+    """A blob as it was. Raises `StoreError` when the data are damaged or the dictionary unknown."""
     if not data:
         return b""
+    decompressor = _decompressor(dictionary)
     try:
         # The size that the data claim is believed before the first byte is read.
         if zstandard.frame_content_size(data) > MAX_DECOMPRESSED:
             raise zstandard.ZstdError(f"they claim to be larger than {MAX_DECOMPRESSED} bytes")
-        decompressor = _decompressor(dictionary)
         return decompressor.decompress(data, max_output_size=MAX_DECOMPRESSED, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise StoreError(

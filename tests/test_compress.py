@@ -1,0 +1,136 @@
+"""Frames on disk: small, exact, and safe to read back whatever the disk did to them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.errors import StoreError
+from recorder.testing import openai_chat_frames, song_pieces
+from recorder.wire.compress import MAX_DECOMPRESSED, compress, decompress
+from tests.genuine import Stream
+from tests.wires import frames_of, genuine, unhurried
+
+#: Rows name their dictionary, so a released one never changes: a new one gets a new number, and both stay.
+RELEASED = {"openai.chat.1": "2f3a61bea86f5e3affc867420ef8fc16ef720a7d25f302bace2c4648856e8499"}
+WIRE = "openai.chat"
+
+
+def test_released_dictionaries_are_what_they_were() -> None:
+    """Every file that ships is listed here with its hash."""
+    folder = files("recorder.wire").joinpath("dictionaries")
+    found = {
+        file.name.removesuffix(".zdict"): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.iterdir()
+        if file.name.endswith(".zdict")
+    }
+    assert found == RELEASED
+
+
+@unhurried
+@given(
+    st.lists(st.tuples(st.binary(max_size=300), st.sampled_from([WIRE, "another.wire", None])), max_size=8)
+)
+def test_frames_come_back_as_they_were(rows: list[tuple[bytes, str | None]]) -> None:
+    """In their order, each with the dictionary of its wire format or with none; empty ones, too."""
+    packed = compress([blob for blob, _ in rows], [wire for _, wire in rows])
+    assert [decompress(*row) for row in packed] == [blob for blob, _ in rows]
+    names = {WIRE: "openai.chat.1"}
+    assert [name for _, name in packed] == [names.get(wire or "") if blob else None for blob, wire in rows]
+
+
+@genuine
+def test_genuine_frames_come_back_as_they_were(stream: Stream) -> None:
+    """Five to a row, as they are stored."""
+    frames = frames_of([stream.body])
+    rows = [b"".join(frames[at : at + 5]) for at in range(0, len(frames), 5)]
+    assert [decompress(*row) for row in compress(rows, [WIRE] * len(rows))] == rows
+
+
+def test_a_dictionary_makes_short_rows_small() -> None:
+    """Five events of a chat stream take less than half of what they take without one."""
+    frames = openai_chat_frames(song_pieces(50))
+    row = b"".join(frames[10:15])
+    [(with_one, _), (without, _)] = compress([row, row], [WIRE, None])
+    assert len(with_one) * 2 < len(without) < len(row)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """Writers and readers of several histories work at once."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    blobs = [b'data: {"n": %d}\n\n' % n * chance.randrange(2_000, 40_000) for n in range(8)]
+    packed = compress(blobs, [WIRE, None] * 4)
+
+    def work(start: int) -> bool:
+        same = compress(blobs, [WIRE, None] * 4) == packed
+        return same and all(decompress(*packed[n % 8]) == blobs[n % 8] for n in range(start, start + 40))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+def test_an_unknown_dictionary_names_the_remedy() -> None:
+    """A newer version wrote the row."""
+    with pytest.raises(StoreError, match=r"'openai\.chat\.999'.*pip install --upgrade chat-recorder"):
+        decompress(b"\x28\xb5\x2f\xfd", "openai.chat.999")
+
+
+_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda data: data[:-3],
+    "only its head": lambda data: data[:4],
+    "another beginning": lambda data: b"\x00" + data[1:],
+    "more behind it": lambda data: data + b"more",
+    "twice": lambda data: data + data,
+    "never compressed": lambda data: b'data: {"plain": true}\n\n',
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES.values(), ids=_DAMAGES)
+@pytest.mark.parametrize("wire", [WIRE, None])
+def test_damaged_rows_say_so(damage: Callable[[bytes], bytes], wire: str | None) -> None:
+    """Never other frames than were written, without a word."""
+    [(data, name)] = compress([b"".join(openai_chat_frames(["Hello"]))], [wire])
+    with pytest.raises(StoreError, match="the row is damaged"):
+        decompress(damage(data), name)
+
+
+def test_any_byte_may_be_damaged() -> None:
+    """Either it is found here, or the run's hash finds it: nothing else is raised, nothing crashes."""
+    frames = b"".join(openai_chat_frames(song_pieces(5)))
+    [(data, name)] = compress([frames], [WIRE])
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 0xFF
+        try:
+            decompress(bytes(damaged), name)
+        except StoreError:
+            continue
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+def test_a_small_row_cannot_take_all_memory(says_its_size: bool) -> None:
+    """What would unfold beyond the limit is refused, before or while it does."""
+    packer = zstandard.ZstdCompressor(write_content_size=says_its_size).compressobj(
+        size=MAX_DECOMPRESSED + 2**20 if says_its_size else -1
+    )
+    block = bytes(2**20)
+    bomb = b"".join(packer.compress(block) for _ in range(MAX_DECOMPRESSED // 2**20 + 1)) + packer.flush()
+    assert len(bomb) < 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreError, match="the row is damaged"):
+            decompress(bomb, None)
+        assert tracemalloc.get_traced_memory()[1] < (1_000_000 if says_its_size else MAX_DECOMPRESSED + 2**20)
+    finally:
+        tracemalloc.stop()
