@@ -244,7 +244,10 @@ def _conversations(opening: Sequence[RunRows]) -> list[tuple[Any, ...]]:
 
 
 def _messages(batch: Sequence[RunRows]) -> list[MessageRow]:
-    return sorted((row for rows in batch for row in rows.messages), key=lambda row: row[:2])
+    # Sorted as all rows are, so that two writers never lock in opposite order; and by place, so that a plain SELECT
+    # of a small database shows a conversation as it went.
+    found = (row for rows in batch for row in rows.messages)
+    return sorted(found, key=lambda row: (row.conversation_id, row.position, row.id))
 
 
 def _run(rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,)) -> tuple[Any, ...]:

@@ -83,7 +83,7 @@ def test_what_it_looks_like() -> None:
 def test_sqlite_keeps_it_whole(text: str) -> None:
     """Its functions see all of it, and its driver takes it."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        [(found, length)] = connection.execute("SELECT ?1, length(?1)", [escape(text)])
+        [(found, length)] = connection.execute("SELECT :text, length(:text)", {"text": escape(text)})
     assert (unescape(found), length) == (text, len(escape(text)))
 
 
@@ -107,8 +107,8 @@ def test_sqlite_reads_the_json(value: Any) -> None:
     """And gives every string back whole: a `\\u0000` in it would end the text there."""
     with closing(sqlite3.connect(":memory:")) as connection:
         [(valid, found)] = connection.execute(
-            "SELECT json_valid(?1), (SELECT json_group_array(atom) FROM json_tree(?1) WHERE type = 'text')",
-            [escape_json(value)],
+            "SELECT json_valid(:j), (SELECT json_group_array(atom) FROM json_tree(:j) WHERE type = 'text')",
+            {"j": escape_json(value)},
         )
     assert valid == 1
     values = [unescape(text) for text in json.loads(found)]
