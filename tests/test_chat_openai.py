@@ -573,7 +573,7 @@ def echo(body: dict[str, Any], path: str) -> Answer:
     said = body["messages"][-1]["content"]
     if said == "fail":
         return Answer.error(400, "no")
-    return Answer(body=openai_chat_body([said]), delay=0.02)
+    return Answer(body=openai_chat_body([said]), delay=0.1)
 
 
 class Gauge(BaseCallbackHandler):

@@ -410,9 +410,9 @@ def test_nobody_listens(road: Road, way: str, tmp_path: Path) -> None:
 def test_a_provider_that_falls_silent(road: Road, tmp_path: Path) -> None:
     """APITimeoutError after the read timeout, as the SDK; what had come is kept."""
     with LoopbackProvider(Answer(frames=FRAMES, hang_after=3)) as provider, history_at(tmp_path) as history:
-        expected = by_the_sdk(provider, timeout=0.1)
+        expected = by_the_sdk(provider, timeout=0.3)
         with pytest.raises(openai.APITimeoutError) as caught:
-            road.stream(chat(provider, callbacks=[history], timeout=0.1), "Hi")
+            road.stream(chat(provider, callbacks=[history], timeout=0.3), "Hi")
     assert_alike(caught.value, expected)
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.text) == ("error", "Hello there")
@@ -422,7 +422,7 @@ def test_a_provider_that_falls_silent(road: Road, tmp_path: Path) -> None:
 def test_a_provider_that_does_not_answer(road: Road) -> None:
     """The same before the first byte, with a timeout said in the call."""
     with LoopbackProvider(Answer(delay=60)) as provider, pytest.raises(openai.APITimeoutError):
-        road.invoke(chat(provider), "Hi", timeout=0.1)
+        road.invoke(chat(provider), "Hi", timeout=0.3)
 
 
 @both
