@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from datetime import timedelta
 from time import perf_counter_ns
 from types import TracebackType
@@ -20,7 +21,7 @@ from recorder.config import Config
 from recorder.errors import ConfigError
 from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.jsons import dumps
-from recorder.messages import BaseMessage, HumanMessage, LLMResult, from_any
+from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any
 from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
@@ -126,7 +127,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run begins, with the whole history that was sent."""
-        history = [from_any(message) for message in (messages[0] if messages else ())]
+        history = [_as_said(message) for message in (messages[0] if messages else ())]
         self._start("chat", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
 
     def on_llm_start(
@@ -297,6 +298,19 @@ def _word(said: Any) -> str | None:
 
 def _name_of(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _as_said(message: Any) -> BaseMessage:
+    """The message as it is now; the application may go on to change its blocks before they are stored."""
+    try:
+        said = from_any(message)
+    except Exception as error:
+        log.warning("A message is stored as text, for it is none that is known: %s", error)
+        return ChatMessage(str(message), role="unknown")
+    if isinstance(said.content, list):
+        said = copy(said)
+        said.content = [dict(block) if isinstance(block, dict) else block for block in said.content]
+    return said
 
 
 def _as_message(choice: Any) -> BaseMessage:

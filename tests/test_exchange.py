@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import anyio
 import httpx2
 import openai
 import pytest
 
 from recorder.callbacks import BaseCallbackHandler
 from recorder.models import ChatOpenAI
+from recorder.models.exchange import read
 from recorder.testing import (
     Answer,
     LoopbackProvider,
@@ -27,6 +31,7 @@ from recorder.testing import (
     openai_error_frame,
     scripted,
 )
+from recorder.wire.reply import Reply
 from tests.chatting import (
     ASK,
     ROADS,
@@ -87,6 +92,21 @@ def test_what_trails_the_terminator_is_kept(road: Road, tmp_path: Path) -> None:
     assert text(chunks) == found.text == "Hello there!"
     assert found.body == b"".join([*FRAMES, *trailing])
     assert found.run["status"] == "complete"
+
+
+@both
+def test_what_trails_a_little_later_is_kept_as_well(road: Road, tmp_path: Path) -> None:
+    """The body's end is waited for, so that it is whole and the connection serves the next stream."""
+    frames = [*FRAMES, b": bye\n\n"]
+    answer = Answer(frames=frames, offsets_us=[0] * len(FRAMES) + [20_000])
+    with CountingProvider(answer) as provider, history_at(tmp_path) as history:
+        model = chat(provider, callbacks=[history])
+        assert text(road.stream(model, "Hi")) == "Hello there!"
+        if road.name == "plain":
+            assert text(road.stream(model, "Hi")) == "Hello there!"
+    for run in runs(history.recorder.url):
+        assert recorded(history.recorder.url, run["id"]).body == b"".join(frames)
+    assert provider.connections == 1
 
 
 @both
@@ -425,6 +445,45 @@ def test_a_provider_that_does_not_answer(road: Road) -> None:
         road.invoke(chat(provider), "Hi", timeout=0.3)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (httpx2.ReadTimeout("slow"), openai.APITimeoutError),
+        (httpx2.ReadError("cut"), openai.APIConnectionError),
+        (httpx2.RemoteProtocolError("cut"), openai.APIConnectionError),
+        # What the SDK's aiohttp client makes of a connection that breaks.
+        (httpx2.ConnectTimeout("Connection lost"), openai.APIConnectionError),
+        (aiohttp.ClientPayloadError("cut"), openai.APIConnectionError),
+        (ssl.SSLError("cut"), openai.APIConnectionError),
+        (anyio.EndOfStream(), openai.APIConnectionError),
+        (ValueError("none of ours"), ValueError),
+        (httpx2.StreamConsumed(), httpx2.StreamConsumed),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, Exception) else "",
+)  # fmt: skip
+def test_errors_of_the_http_client_as_the_sdk_raises_them(error: Exception, kind: type[Exception]) -> None:
+    """Whichever HTTP client it is; the original one is the cause."""
+    request = httpx2.Request("POST", "http://127.0.0.1/v1")
+
+    class Response:
+        class http_response:
+            pass
+
+    def fail() -> Iterator[bytes]:
+        yield b"x"
+        raise error
+
+    response: Any = Response()
+    response.http_response.request, response.http_response.iter_bytes = request, fail
+    reading = read(response, Reply(), openai)
+    assert next(reading) == b"x"
+    with pytest.raises(kind) as caught:
+        next(reading)
+    assert type(caught.value) is kind
+    if isinstance(caught.value, openai.APIError):
+        assert (caught.value.request, caught.value.__cause__) == (request, error)
+
+
 @both
 def test_an_error_has_no_circle_of_causes(road: Road) -> None:
     """A handler's own error comes through as it is, also one of the HTTP client's kind."""
@@ -732,6 +791,30 @@ def test_asynchronous_handlers_are_waited_for_on_both_roads(road: Road) -> None:
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
         road.stream(chat(provider, callbacks=[Notes()]), "Hi")
     assert [word for word in seen if word] == ["start", "Hello", " there", "!", "Hello there!"]
+
+
+@both
+def test_a_chunk_comes_after_its_handlers_are_done(road: Road) -> None:
+    """Also where they have to be waited for."""
+    seen: list[str] = []
+
+    class Notes(BaseCallbackHandler):
+        async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            await asyncio.sleep(0.001)
+            seen.append("told")
+
+    async def main(model: Any) -> None:
+        async for _ in model.astream("Hi"):
+            seen.append("chunk")
+
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider:
+        model = chat(provider, callbacks=[Notes()])
+        if road.name == "plain":
+            for _ in model.stream("Hi"):
+                seen.append("chunk")
+        else:
+            asyncio.run(main(model))
+    assert seen == ["told", "chunk"] * (len(seen) // 2)
 
 
 def test_a_plain_stream_inside_a_running_loop() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sqlite3
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -696,3 +697,32 @@ def test_people_read_it_with_any_tool(url: str) -> None:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             found = connection.execute("SELECT role, content FROM chathistory ORDER BY id").fetchall()
     assert found == [("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_a_message_that_nobody_knows_is_kept_as_text(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The run is recorded all the same, and the log says so."""
+    with ChatHistoryCallback(url) as history:
+        run_id = uuid.uuid4()
+        history.on_chat_model_start({}, [[HumanMessage("Hi"), 42]], run_id=run_id)
+        finish(history, run_id, "Hello")
+    assert transcript(url) == [("user", "Hi"), ("unknown", "42"), ("assistant", "Hello")]
+    assert "stored as text" in caplog.text
+
+
+def test_a_message_is_stored_as_it_was_sent() -> None:
+    """Also when the application changes its blocks before the writer comes to them."""
+    changed = threading.Event()
+
+    class Later(MemoryStore):
+        async def open(self) -> None:
+            await asyncio.to_thread(changed.wait)
+
+    message, store = HumanMessage([{"type": "text", "text": "before"}]), Later()
+    with ChatHistoryCallback(store=store, open_timeout=0.01) as history:
+        run_id = uuid.uuid4()
+        history.on_chat_model_start({}, [[message]], run_id=run_id)
+        message.content[0]["text"] = "after"
+        message.content.append({"type": "text", "text": "!"})
+        changed.set()
+        finish(history, run_id, "Hello")
+    assert {row.content for row in store.messages.values()} == {"before", "Hello"}

@@ -36,7 +36,7 @@ class Translator(Protocol):
     reply: Reply
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame; never raises."""
+        """The deltas of one frame, none after the terminator; never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,7 @@ class Call:
     def whole(self, body: bytes, http_request: Any) -> None:
         """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
         self.http_request = http_request
-        # Providers send blank lines while they think.
-        deltas = self._decode(body.lstrip())
+        deltas = self._decode(body)
         self._tell_frame(body, deltas)
         if self.reply.error is not None:
             raise self._error_of(self.reply.error, http_request)
@@ -195,8 +194,7 @@ class Call:
 
     def _frame(self, frame: bytes, at_us: int) -> AIMessageChunk | None:
         reply = self.reply
-        # After the terminator nothing belongs to the answer, as in the SDKs.
-        deltas = self._decode(frame) if not reply.terminated else ()
+        deltas = self._decode(frame)
         if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
             self._wait_for(pending)
         if reply.error is not None:
