@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -465,16 +466,11 @@ def test_errors_of_the_http_client_as_the_sdk_raises_them(error: Exception, kind
     """Whichever HTTP client it is; the original one is the cause."""
     request = httpx2.Request("POST", "http://127.0.0.1/v1")
 
-    class Response:
-        class http_response:
-            pass
-
     def fail() -> Iterator[bytes]:
         yield b"x"
         raise error
 
-    response: Any = Response()
-    response.http_response.request, response.http_response.iter_bytes = request, fail
+    response = SimpleNamespace(http_response=SimpleNamespace(request=request, iter_bytes=fail))
     reading = read(response, Reply(), openai)
     assert next(reading) == b"x"
     with pytest.raises(kind) as caught:

@@ -717,12 +717,12 @@ def test_a_message_is_stored_as_it_was_sent() -> None:
         async def open(self) -> None:
             await asyncio.to_thread(changed.wait)
 
-    message, store = HumanMessage([{"type": "text", "text": "before"}]), Later()
+    blocks, store = [{"type": "text", "text": "before"}], Later()
     with ChatHistoryCallback(store=store, open_timeout=0.01) as history:
         run_id = uuid.uuid4()
-        history.on_chat_model_start({}, [[message]], run_id=run_id)
-        message.content[0]["text"] = "after"
-        message.content.append({"type": "text", "text": "!"})
+        history.on_chat_model_start({}, [[HumanMessage(blocks)]], run_id=run_id)
+        blocks[0]["text"] = "after"
+        blocks.append({"type": "text", "text": "!"})
         changed.set()
         finish(history, run_id, "Hello")
     assert {row.content for row in store.messages.values()} == {"before", "Hello"}

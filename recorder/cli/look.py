@@ -15,6 +15,9 @@ from recorder.jsons import dumps
 
 Row = Mapping[str, Any]
 
+#: Tokens from which on bytes a token mean something.
+_ENOUGH = 10_000
+
 #: Columns of `ls` beside id and opening words: name, title, and the width from which there is room for it.
 _LISTED = (
     ("last_at", "last run", 78),
@@ -164,7 +167,8 @@ def totals(found: Row) -> None:
     """How much is stored."""
     statuses = [f"{count:,} {status}" for status, count in found["runs_by_status"].items()]
     stored, tokens = found["bytes"], found["tokens"]
-    each = f", {stored / tokens:,.0f} a token" if stored and tokens else ""
+    # Below that it is the empty tables that count.
+    each = f", {stored / tokens:,.0f} a token" if stored and tokens >= _ENOUGH else ""
     pairs = [
         ("database", found["url"]),
         ("conversations", f"{found['conversations']:,}"),
