@@ -12,7 +12,7 @@ from benchmarks.harness import Measured, Settings, Side, best, compare, provider
 from benchmarks.peers import expect
 from benchmarks.promptness import Commits
 from benchmarks.table import Row, each
-from benchmarks.workload import cpu_seconds, percentile, size_on_disk
+from benchmarks.workload import cpu_seconds, percentile, size_of_table, size_on_disk
 
 TITLE = "200 streams x 50 tokens/s, paced"
 STREAMS, PACE = 200, 50
@@ -117,6 +117,8 @@ def _size(found: dict[str, list[Measured]]) -> list[Row]:
                 figure <= target,
             )
         )
+        if own := values(found[name], "token_bytes"):
+            lines.append(Row("of these, the tokens' own table", f"{min(own):.1f} B", each(own)))
     return lines
 
 
@@ -159,6 +161,7 @@ def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
         "flush_interval_ms": history.recorder.config.flush_interval * 1e3,
         "commits": history.stats().commits,
         "bytes_per_token": size_on_disk(ours.database(folder)) / sent,
+        "token_bytes": size_of_table(ours.database(folder), "segments") / sent,
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import resource
+import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from recorder.testing import song_pieces
@@ -55,6 +57,18 @@ def percentile(figures: Sequence[float], share: float) -> float:
     """The figure that this share of all does not exceed (nearest rank)."""
     ordered = sorted(figures)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def size_of_table(database: str, table: str) -> int:
+    """Bytes of the pages that one table takes, its key included; 0 where SQLite was built without `dbstat`."""
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            (found,) = connection.execute(
+                "SELECT sum(pgsize) FROM dbstat WHERE name = ?", (table,)
+            ).fetchone()
+        except sqlite3.OperationalError:
+            return 0
+    return int(found or 0)
 
 
 def size_on_disk(database: str) -> int:
