@@ -12,6 +12,7 @@ from recorder.errors import ConfigError
 DEFAULT_URL = "sqlite:///chat_history.db"
 
 Capture = Literal["wire", "tokens"]
+Durability = Literal["batch"]
 Overflow = Literal["block", "drop_newest"]
 
 
@@ -26,6 +27,8 @@ class Config:
 
     #: "wire" keeps the provider's bytes beside the tokens, "tokens" does not.
     capture: Capture = "wire"
+    #: When the callback returns, a token is in the queue, and committed with the next batch.
+    durability: Durability = "batch"
     #: What happens when the queue is full: producers wait ("block"), or the newest tokens become a gap.
     overflow: Overflow = "block"
     #: Bound of the queue: text + frame + 200 a token, what the writer holds included.
@@ -54,6 +57,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _one_of("capture", self.capture, ("wire", "tokens"))
+        _one_of("durability", self.durability, ("batch",))
         _one_of("overflow", self.overflow, ("block", "drop_newest"))
         _one_of("sync", self.sync, ("full", "process"))
         for name in _ABOVE_ZERO:

@@ -121,25 +121,14 @@ class Writer:
             await self._closed_store()
 
     async def _open(self) -> bool:
-        """Open the store; the first failure goes to whoever constructed the recorder, who decides."""
+        """Open the store; a failure goes to whoever constructed the recorder, who raises it or lets us try on."""
         attempt = 0
         while True:
             try:
                 await self._in_time(self._store.open())
             except Exception as error:
-                if self._blocked:
+                if self._blocked or not self._goes_on(error, attempt):
                     return False
-                # Two processes that make the same new file at once: one of them finds it locked for a moment.
-                if self._store.failure(error) == "transient" and attempt < _QUIET_ATTEMPTS:
-                    if not await self._pause(attempt):
-                        return False
-                    attempt += 1
-                    continue
-                self._failed(error, "opening the database")
-                if not self.opened.done:
-                    self.opened.fail(error)
-                    if self._store.failure(error) != "transient":
-                        return False
                 if not await self._pause(attempt):
                     return False
                 attempt += 1
@@ -147,6 +136,19 @@ class Writer:
                 self.opened.set(None)
                 self.progress.healthy = True
                 return True
+
+    def _goes_on(self, error: Exception, attempt: int) -> bool:
+        """Whether to try to open the store again, and telling of it."""
+        transient = self._store.failure(error) == "transient"
+        # Two processes that make the same new file at once: one of them finds it locked for a moment.
+        if transient and attempt < _QUIET_ATTEMPTS:
+            return True
+        if not self.opened.done:
+            self.opened.fail(error)
+            if not transient or self._config.strict:
+                return False
+        self._failed(error, "opening the database")
+        return True
 
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""
