@@ -114,9 +114,23 @@ def path_ids(conversation_id: str, messages: Iterable[Any], parent_id: str | Non
     """The id of each message of a path, each made of the one before it."""
     ids = []
     for message in messages:
-        parent_id = message_id(conversation_id, parent_id, **content_key(message)._asdict())
+        parent_id = id_below(conversation_id, parent_id, message)
         ids.append(parent_id)
     return ids
+
+
+def id_below(conversation_id: str, parent_id: str | None, message: Any) -> str:
+    """The id of a message below its parent."""
+    role, text, calls, tool_call_id, attachments = content_key(message)
+    return message_id(
+        conversation_id,
+        parent_id,
+        role=role,
+        text=text,
+        calls=calls,
+        tool_call_id=tool_call_id,
+        attachments=attachments,
+    )
 
 
 def _uuid8(sixteen: bytes) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from recorder.identity import content_key, message_id, path_ids
-from recorder.messages import BaseMessage, to_dict
+from recorder.identity import id_below, path_ids
+from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
 from recorder.records import Known, MessageRow, RunRows
 from recorder.stored import escape, escape_json
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.
 _OF_THE_RUN = frozenset(("id", "response_metadata", "usage_metadata"))
+_PLAIN = frozenset((HumanMessage, SystemMessage, AIMessage))
 
 
 @dataclass(slots=True)
@@ -118,11 +119,19 @@ def _keep(rows: RunRows, row: MessageRow, conversation: _Conversation) -> None:
 def _row(
     rows: RunRows, message: BaseMessage, parent: str | None, position: int, at: datetime, run_id: str | None
 ) -> MessageRow:
-    conversation_id = rows.start.conversation_id
-    row_id = message_id(conversation_id, parent, **content_key(message)._asdict())
+    conversation_id, content = rows.start.conversation_id, escape(message.text)
+    row_id = id_below(conversation_id, parent, message)
+    return MessageRow(
+        conversation_id, row_id, parent, position, message.role, content, _parts(message), run_id, at
+    )
+
+
+def _parts(message: BaseMessage) -> str | None:
+    """What there is beside role and text, as JSON; None for nothing, as with most messages."""
+    if type(message) in _PLAIN and type(message.content) is str and not message.additional_kwargs:
+        calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
+        if not calls and not message.name:
+            return None
     said = {key: value for key, value in to_dict(message).items() if key not in _OF_THE_RUN}
     says_all = len(said) == 2 and isinstance(message.content, str)
-    parts = None if says_all else escape_json(said)
-    return MessageRow(
-        conversation_id, row_id, parent, position, message.role, escape(message.text), parts, run_id, at
-    )
+    return None if says_all else escape_json(said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +28,11 @@ class Tokens:
 
     def items(self) -> list[Item]:
         """The tokens as they are stored."""
-        pairs = iter(self.flat)
-        pieces: Iterator[tuple[Any, Any]] = zip(pairs, pairs, strict=True)
-        return [(pair[0], *pair[1]) if type(pair[1]) is tuple else pair for pair in pieces]
+        flat = iter(self.flat)
+        pairs: list[Any] = list(zip(flat, flat, strict=True))
+        if tuple not in set(map(type, self.flat)):  # plain text, as most runs are
+            return pairs
+        return [(at_us, *said) if type(said) is tuple else (at_us, said) for at_us, said in pairs]
 
 
 @dataclass(slots=True)
