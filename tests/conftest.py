@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from tests.genuine import FOLDER, MISSING, Stream, all_streams, chat_streams
+
+# Continuous integration tries the same examples each time; new ones are found on people's machines, where the
+# failing one is printed.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_report_header() -> str:

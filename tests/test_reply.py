@@ -229,12 +229,16 @@ def test_no_delta_is_an_error(text: str, kind: str, idx: str) -> None:
     )
 )
 def test_any_deltas_make_messages(pieces: list[Delta]) -> None:
-    """Each choice's text is all that was said of it, in order."""
+    """Each choice's text is all that was said of it, part after part."""
     found = added(*pieces)
     for number in (0, 1):
         message = found.message(number)
         mine = [piece for piece in pieces if piece.idx.partition(".")[0] == str(number)]
-        assert message.content == "".join(piece.text for piece in mine if piece.kind == TEXT)
+        parts: dict[str, str] = {}
+        for piece in mine:
+            if piece.kind == TEXT:
+                parts[piece.idx] = parts.get(piece.idx, "") + piece.text
+        assert message.content == "".join(parts.values())
         called = {piece.idx for piece in mine if piece.kind in (TOOL_CALL, TOOL_ARGS)}
         assert len(message.tool_calls) + len(message.invalid_tool_calls) == len(called)
 
