@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from benchmarks.harness import Measured
 from benchmarks.peers import expect
 from benchmarks.workload import percentile, size_on_disk, words
+from recorder.identity import new_id
 
 
 def open_history(folder: str, **options: Any) -> Any:
@@ -60,7 +61,7 @@ def end(history: Any, run_id: UUID, text: str) -> None:
 def callback_to_commit(folder: str, seed: int, runs: int, tokens: int) -> Measured:
     """Tokens of many runs by turns, until `close` has returned; begins and ends of the runs included."""
     history = open_history(folder)
-    ids = [uuid4() for _ in range(runs)]
+    ids = [UUID(new_id()) for _ in range(runs)]  # as our models and LangChain's make them
     said = words(seed, tokens // runs)
     began = time.perf_counter()
     for run_id in ids:
@@ -98,7 +99,7 @@ def stored_tokens(folder: str) -> int:
 def one_call(folder: str, seed: int, tokens: int) -> Measured:
     """`on_llm_new_token` alone: processor time of the calling thread, the loop around it taken off."""
     history = open_history(folder)
-    ids = [uuid4() for _ in range(200)]
+    ids = [UUID(new_id()) for _ in range(200)]
     for run_id in ids:
         start(history, run_id)
     turns = [(word, run_id) for word, run_id in zip(words(seed, tokens), _cycled(ids, tokens), strict=True)]

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from benchmarks.harness import Measured
 from benchmarks.workload import size_on_disk, words
+from recorder.identity import new_id
 
 _COLUMNS = "run_id TEXT, seq INTEGER, at_us INTEGER, text TEXT"
 _KEYED = f"CREATE TABLE tokens ({_COLUMNS}, PRIMARY KEY (run_id, seq)) WITHOUT ROWID"
@@ -25,7 +25,7 @@ def executemany(folder: str, seed: int, runs: int, tokens: int, keyed: bool = Tr
     are found by reading everything.
     """
     path = str(Path(folder) / "raw.db")
-    ids = [str(uuid4()) for _ in range(runs)]
+    ids = [new_id() for _ in range(runs)]
     said = words(seed, 1000)
     rows = [(ids[n % runs], n // runs, n * 10, said[n % 1000]) for n in range(tokens)]
     database = sqlite3.connect(path)
