@@ -6,12 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recorder.models.anthropic import ChatAnthropic
     from recorder.models.base import BaseChatModel
     from recorder.models.openai import ChatOpenAI
 
-_HOMES = {"BaseChatModel": "recorder.models.base", "ChatOpenAI": "recorder.models.openai"}
+_HOMES = {
+    "BaseChatModel": "recorder.models.base",
+    "ChatAnthropic": "recorder.models.anthropic",
+    "ChatOpenAI": "recorder.models.openai",
+}
 
-__all__ = ["BaseChatModel", "ChatOpenAI"]
+__all__ = ["BaseChatModel", "ChatAnthropic", "ChatOpenAI"]
 
 
 def __getattr__(name: str) -> Any:

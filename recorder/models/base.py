@@ -82,7 +82,7 @@ class BaseChatModel(ABC):
         """The part of an SDK client whose `create` sends the request."""
 
     @abstractmethod
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+    def _stream_error(self, error: Any, http_response: Any) -> Exception:
         """What the SDK raises for an error that came in place of an event."""
 
     # -- LangChain's surface ------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class BaseChatModel(ABC):
     def _chunks(self, call: Call) -> Iterator[AIMessageChunk]:
         create = self._resource(self._clients.here()).with_streaming_response.create
         with told(call), create(**call.request.body) as response:
-            call.http_request = response.http_request
+            call.http_response = response.http_response
             for data in read(response, call.reply, self._clients.sdk):
                 for chunk in call.feed(data):
                     if call.pending:
@@ -222,7 +222,7 @@ class BaseChatModel(ABC):
     async def _achunks(self, call: Call) -> AsyncGenerator[AIMessageChunk, None]:
         create = self._resource(self._clients.on_loop()).with_streaming_response.create
         async with told_async(call), create(**call.request.body) as response:
-            call.http_request = response.http_request
+            call.http_response = response.http_response
             async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
                 async for data in body:
                     for chunk in call.feed(data):
@@ -279,6 +279,10 @@ class BaseChatModel(ABC):
             run_id=run_id_of(config.get("run_id")),
             parent_run_id=parent_of(config),
         )
+        return self._opened(request)
+
+    def _opened(self, request: Request) -> Call:
+        """The run of a request; a provider whose chunks LangChain shapes in its own way says here how."""
         return Call(request, self._translator(), self._stream_error)
 
     def _calls(

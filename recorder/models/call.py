@@ -64,26 +64,40 @@ class Request:
     parent_run_id: uuid.UUID | None = None
 
 
-#: Given what the provider sent in place of an event, and the HTTP request: the error to raise, the SDK's.
+#: Given what the provider sent in place of an event, and the HTTP response: the error to raise, the SDK's.
 ErrorOf = Callable[[Any, Any], Exception]
 
+#: Puts the deltas of one event into a chunk, in LangChain's shape; whether there was anything of it.
+Fill = Callable[[AIMessageChunk, Sequence[Delta]], bool]
+
 _PLAIN = (TEXT, "0")
-_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage"))
+_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage", "usage", "model"))
 
 
 class Call:
     """A run as far as it has come."""
 
-    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
+    def __init__(
+        self,
+        request: Request,
+        translator: Translator,
+        error_of: ErrorOf,
+        fill: Fill | None = None,
+        *,
+        plain: bool = True,
+    ) -> None:
+        """`fill` is the provider's own; without `plain` it is also asked where there is nothing but text."""
         self.request = request
         self.reply = translator.reply
-        #: What the SDK sent, for the errors; None before there is an answer.
-        self.http_request: Any = None
+        #: What the SDK got, for the errors; None before there is an answer.
+        self.http_response: Any = None
         #: What to wait for before going on; None in the common case.
         self.pending: list[Pending] | None = None
         self._decode = translator.decode
         self._wire = translator.wire
         self._error_of = error_of
+        self._fill = fill or _add_deltas
+        self._plain = plain
         self._splitter = FrameSplitter()
         #: Whether every frame that the splitter gave was taken.
         self._caught_up = True
@@ -144,13 +158,13 @@ class Call:
         self._tell_token(last)
         yield last
 
-    def whole(self, body: bytes, http_request: Any) -> None:
+    def whole(self, body: bytes, http_response: Any) -> None:
         """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
-        self.http_request = http_request
+        self.http_response = http_response
         deltas = self._decode(body)
         self._tell_frame(body, deltas)
         if self.reply.error is not None:
-            raise self._error_of(self.reply.error, http_request)
+            raise self._error_of(self.reply.error, http_response)
 
     def finish(self) -> None:
         """Tell the handlers the replies and the end."""
@@ -185,8 +199,8 @@ class Call:
         """The final message of a choice."""
         message = self.reply.message(choice)
         message.response_metadata = self._metadata(choice)
-        if not self.request.stream and self.reply.raw_usage:
-            message.response_metadata["token_usage"] = self.reply.raw_usage
+        if not self.request.stream:
+            message.response_metadata |= self.reply.whole_metadata()
         message.id = f"{self._chunk_id}-{choice}" if choice else self._chunk_id
         return message
 
@@ -198,7 +212,7 @@ class Call:
         if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
             self._wait_for(pending)
         if reply.error is not None:
-            raise self._error_of(reply.error, self.http_request)
+            raise self._error_of(reply.error, self.http_response)
         chunk = self._chunk(deltas)
         if chunk is not None and self._wants_tokens:
             self._tell_token(chunk)
@@ -219,14 +233,14 @@ class Call:
     def _chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
         reply = self.reply
-        if len(deltas) == 1 and deltas[0][1:] == _PLAIN:
+        if self._plain and len(deltas) == 1 and deltas[0][1:] == _PLAIN:
             chunk = AIMessageChunk(deltas[0][0], id=self._chunk_id)
             self._told = True
             if not reply.finish_reasons and reply.usage is self._seen_usage:
                 return chunk
         else:
             chunk = AIMessageChunk("", id=self._chunk_id)
-            if not _add_deltas(chunk, deltas) and not self._news():
+            if not self._fill(chunk, deltas) and not self._news():
                 return None
         self._tell(chunk)
         return chunk
@@ -316,7 +330,7 @@ def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str
     if kind == TOOL_ARGS:
         call["args"] += text
     else:
-        call |= loads(text)
+        call |= {key: value for key, value in loads(text).items() if key in ("id", "name")}
 
 
 def _add_more(additional: dict[str, Any], kind: str, text: str) -> None:

@@ -115,10 +115,10 @@ class ChatOpenAI(BaseChatModel):
     def _resource(self, client: Any) -> Any:
         return client.chat.completions
 
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+    def _stream_error(self, error: Any, http_response: Any) -> Exception:
         said = error.get("message") if isinstance(error, Mapping) else None
         message = said if isinstance(said, str) and said else "An error occurred during streaming"
-        return self._clients.sdk.APIError(message, http_request, body=error)  # type: ignore[no-any-return]
+        return self._clients.sdk.APIError(message, http_response.request, body=error)  # type: ignore[no-any-return]
 
 
 def _revealed(key: Any) -> Any:

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recorder.testing.anthropic_messages import (
+    anthropic_error_frame,
+    anthropic_messages_body,
+    anthropic_messages_frames,
+)
 from recorder.testing.answers import Answer, Script, scripted
 from recorder.testing.fakes import FakeClock
 from recorder.testing.openai_chat import openai_chat_body, openai_chat_frames, openai_error_frame
-from recorder.testing.provider import LoopbackProvider, answer_openai_chat
+from recorder.testing.provider import LoopbackProvider, answer_anthropic_messages, answer_openai_chat
 from recorder.testing.song import pieces_of, song, song_pieces
 
 if TYPE_CHECKING:
@@ -25,7 +30,11 @@ __all__ = [
     "LoopbackProvider",
     "MemoryStore",
     "Script",
+    "answer_anthropic_messages",
     "answer_openai_chat",
+    "anthropic_error_frame",
+    "anthropic_messages_body",
+    "anthropic_messages_frames",
     "openai_chat_body",
     "openai_chat_frames",
     "openai_error_frame",
