@@ -25,7 +25,7 @@ _TEXT = frozenset({"text", "input_text", "output_text"})
 #: Blocks that clients do not send back, or not as they got them: thoughts, and what a provider's own tools did.
 _UNSENT = frozenset(
     {"reasoning", "reasoning_content", "thinking", "redacted_thinking", "signature", "citations"}
-    | {"server_tool_use", "mcp_tool_use", "compaction", "container_upload", "input_json_delta"}
+    | {"server_tool_use", "mcp_tool_use", "compaction", "input_json_delta"}
 )
 #: Call blocks: where each format keeps id, name and arguments.
 _CALLS = {

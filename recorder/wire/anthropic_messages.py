@@ -291,7 +291,7 @@ def _other_delta(delta: dict[str, Any]) -> tuple[str, str]:
 
 
 def _other_json(delta: dict[str, Any]) -> tuple[str, str]:
-    piece = delta["partial_json"]
+    piece = _as_text(delta["partial_json"])
     return dumps({"partial_json": piece}) if piece else "", OTHER
 
 
