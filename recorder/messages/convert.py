@@ -224,7 +224,8 @@ def _name_and_args(raw: dict[str, Any]) -> tuple[Any, Any]:
     if isinstance(raw.get("custom"), Mapping):
         # A custom tool takes plain text; `__arg1` is LangChain's name for it.
         return raw["custom"].get("name"), {"__arg1": raw["custom"].get("input")}
-    return raw.get("name"), raw["args"] if "args" in raw else raw.get("input")
+    # LangChain's sums of Anthropic's chunks keep the input as the JSON that came.
+    return raw.get("name"), raw["args"] if "args" in raw else raw.get("input") or raw.get("partial_json")
 
 
 def _unknown(value: Any) -> ConfigError:
