@@ -1,21 +1,21 @@
-"""The store: append what was recorded, read it back. All SQL of both is here; the databases' ways are in dialects.
+"""The store: append what was recorded, read it back. The databases' own ways are in `recorder.dialects`.
 
 `Store` is the seam that the writer stands on; `recorder.testing.MemoryStore` is the same in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import literal_column, select, text, tuple_, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from recorder.dialects import Failure, SQLite, masked, parse_url
+from recorder.dialects import Failure, dialect_of, masked, parse_url
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.migrate import old_message, state, upgrade
+from recorder.migrate import old_message, state, upgrade_connection
 from recorder.records import (
     INTERRUPTED,
     STREAMING,
@@ -77,43 +77,47 @@ class Store(Protocol):
 
 
 class SqlStore:
-    """The tables in SQLite."""
+    """The tables in SQLite or Postgres, over one connection."""
 
     def __init__(
         self, url: str, *, sync: Literal["full", "process"] = "full", read_only: bool = False
     ) -> None:
         self.url = url
         self._read_only = read_only
-        self._dialect = SQLite(parse_url(url), sync=sync, read_only=read_only)
+        self._dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
         self._dialect.check()
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
 
     async def open(self) -> None:
-        """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`."""
+        """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.
+
+        An empty database gets its tables. An older SQLite file is upgraded, an older Postgres schema refused: it is
+        shared, and someone decides when.
+        """
         try:
-            connection = await self._connected()
-            async with connection.begin():
+            async with self._transaction() as connection:
                 found = await connection.run_sync(state)
             if found == "current":
                 return
-            if self._read_only:
-                raise StoreError(self._unreadable(found))
-            await self.close()
-            upgrade(self.url)
-        except DBAPIError as error:
-            await self.close()
-            raise StoreError(f"{masked(self.url)} cannot be opened: {error.orig}{_remedy(error)}") from error
+            if self._read_only or (found == "old" and not self._dialect.upgrades_itself):
+                raise (SchemaError if found == "old" else StoreError)(self._unreadable(found))
+            await (await self._connected()).run_sync(upgrade_connection)
         except RecorderError:
             await self.close()
             raise
+        except self._dialect.errors as error:
+            await self.close()
+            said = getattr(error, "orig", None) or error
+            raise StoreError(
+                f"{masked(self.url)} cannot be opened: {_line(said)}{self._dialect.remedy(error)}"
+            ) from error
 
     async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
         """For each conversation, which of these message ids are stored, and its newest message."""
         if not asked:
             return {}
-        connection = await self._connected()
-        async with connection.begin():
+        async with self._transaction() as connection:
             return {
                 conversation_id: await self._known_in(connection, conversation_id, ids)
                 for conversation_id, ids in asked.items()
@@ -121,9 +125,8 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
-        connection = await self._connected()
         insert = self._dialect.insert
-        async with connection.begin():
+        async with self._transaction() as connection:
             await insert(
                 connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)
             )
@@ -140,8 +143,7 @@ class SqlStore:
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
-        connection = await self._connected()
-        async with connection.begin():
+        async with self._transaction() as connection:
             open_runs = select(runs.c.producer_id).where(_IS_OPEN)
             found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
@@ -153,10 +155,15 @@ class SqlStore:
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """What a query of yours finds, as dictionaries."""
-        connection = await self._connected()
-        async with connection.begin():
+        async with self._transaction() as connection:
             found = await connection.execute(text(sql), dict(parameters or {}))
-            return [dict(row) for row in found.mappings()]
+            plain = self._dialect.plain
+            return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
+
+    async def size(self) -> int:
+        """Bytes that the database takes on disk."""
+        async with self._transaction() as connection:
+            return await self._dialect.size(connection)
 
     async def close(self) -> None:
         """Let go of the database; a later verb connects again."""
@@ -182,6 +189,30 @@ class SqlStore:
             self._engine = self._engine or self._dialect.engine()
             self._connection = await self._engine.connect()
         return self._connection
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
+        connection = await self._connected()
+        try:
+            transaction = await connection.begin()
+            try:
+                yield connection
+                await transaction.commit()
+            except BaseException as error:
+                if not self._dialect.unsure(error):
+                    await transaction.rollback()
+                raise
+        except BaseException as error:
+            if self._dialect.unsure(error):
+                await self._abandon(connection)
+            raise
+
+    async def _abandon(self, connection: AsyncConnection) -> None:
+        """Let go of a connection without asking it for anything more."""
+        self._connection = None
+        await connection.invalidate()
+        await connection.close()
 
     async def _known_in(self, connection: AsyncConnection, conversation_id: str, ids: Sequence[str]) -> Known:
         here = messages.c.conversation_id == conversation_id
@@ -225,12 +256,9 @@ class SqlStore:
         return old_message(self.url)
 
 
-def _remedy(error: DBAPIError) -> str:
-    if "not a database" in str(error.orig):
-        return "; it is no SQLite database, so name another file or move it away"
-    if "locked" in str(error.orig):
-        return "; another program is writing to it for long, so wait for that or end it"
-    return "; check the path and its permissions"
+def _line(said: object) -> str:
+    """What the driver said, on one line."""
+    return (str(said) or type(said).__name__).partition("\n")[0]
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:
