@@ -21,7 +21,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from recorder import tables, views
-from recorder.dialects import Postgres, masked, parse_url
+from recorder.dialects import Postgres, masked, parse_url, unopened
 from recorder.errors import SchemaError, StoreError
 
 T = TypeVar("T")
@@ -139,8 +139,11 @@ def _set_page_size(dbapi_connection: Any, _record: object) -> None:
 async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
     database = Postgres(url)
     database.check()
-    async with database.engine().connect() as connection:
-        return await connection.run_sync(work)
+    try:
+        async with database.engine().connect() as connection:
+            return await connection.run_sync(work)
+    except database.errors as error:
+        raise unopened(database, error) from error
 
 
 _lock = threading.Lock()

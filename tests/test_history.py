@@ -9,7 +9,6 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,14 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(database: str) -> str:
     """A new database."""
-    return new_url(tmp_path)
+    return database
 
 
 def conversations(url: str) -> list[str]:
     """The conversation of each run, in the order in which they began."""
-    return [row[0] for row in sql(url, "SELECT conversation_id FROM runs ORDER BY started_at, rowid")]
+    return [row[0] for row in sql(url, "SELECT conversation_id FROM runs ORDER BY started_at")]
 
 
 def transcript(url: str) -> list[tuple[str, str]]:
@@ -694,8 +693,7 @@ def test_people_read_it_with_any_tool(url: str) -> None:
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("Hi"), reply="Hello")
         history.flush().wait(10)
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            found = connection.execute("SELECT role, content FROM chathistory ORDER BY id").fetchall()
+        found = sql(url, "SELECT role, content FROM chathistory ORDER BY id")
     assert found == [("user", "Hi"), ("assistant", "Hello")]
 
 

@@ -8,12 +8,23 @@ from typing import Literal
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from recorder.dialects.common import Dialect, Failure
+from recorder.dialects.common import Dialect, Failure, driver_error, said
 from recorder.dialects.postgres import Postgres
 from recorder.dialects.sqlite import SQLite
-from recorder.errors import ConfigError
+from recorder.errors import ConfigError, StoreError
 
-__all__ = ["Dialect", "Failure", "Postgres", "SQLite", "dialect_of", "masked", "parse_url"]
+__all__ = [
+    "Dialect",
+    "Failure",
+    "Postgres",
+    "SQLite",
+    "dialect_of",
+    "driver_error",
+    "masked",
+    "parse_url",
+    "said",
+    "unopened",
+]
 
 #: How a Postgres URL may begin; Heroku and its friends leave out the "ql".
 _POSTGRES = ("postgresql", "postgres")
@@ -67,3 +78,8 @@ def masked(url: str | URL) -> str:
     return parsed.set(drivername="postgresql" if name in _POSTGRES else name).render_as_string(
         hide_password=True
     )
+
+
+def unopened(database: Dialect, error: BaseException) -> StoreError:
+    """What to raise for a database that cannot be opened: which, what it said, what to do."""
+    return StoreError(f"{masked(database.url)} cannot be opened: {said(error)}{database.remedy(error)}")

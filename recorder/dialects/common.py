@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import Table
+from sqlalchemy import URL, Table
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 #: transient: the same again may go well. poison: these rows never will. fatal: nothing will.
@@ -15,9 +16,22 @@ Failure = Literal["transient", "poison", "fatal"]
 OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own error, below what SQLAlchemy and its asynchronous adapters make of it."""
+    wrapped = error.orig if isinstance(error, DBAPIError) else None
+    return (wrapped.__cause__ or wrapped) if wrapped is not None else error
+
+
+def said(error: BaseException) -> str:
+    """What the driver said, on one line: without the statement and its parameters, which are people's words."""
+    found = driver_error(error)
+    return (str(found) or type(found).__name__).partition("\n")[0]
+
+
 class Dialect(Protocol):
     """Everything that differs between the databases, and nothing else."""
 
+    url: URL
     name: str
     #: Whether an older schema is brought to the newest on opening, or refused with the command that does it.
     upgrades_itself: bool

@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
-from recorder.dialects.common import OF_THE_ROWS, Failure
+from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
 from recorder.errors import ConfigError, MissingExtra
 from recorder.tables import metadata
 
@@ -106,7 +107,7 @@ class Postgres:
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure an error is, by its SQLSTATE."""
-        cause = _cause(error)
+        cause = driver_error(error)
         state = getattr(cause, "sqlstate", None)
         if state is None:
             # TimeoutError and OSError, and what asyncpg says of a connection that is gone.
@@ -117,7 +118,7 @@ class Postgres:
 
     def remedy(self, error: BaseException) -> str:
         """What to do about an error on connecting, to follow what the driver said."""
-        cause = _cause(error)
+        cause = driver_error(error)
         if remedy := _REMEDIES.get(getattr(cause, "sqlstate", None) or ""):
             return "; " + remedy.format(database=self.url.database)
         if isinstance(cause, (OSError, TimeoutError)):
@@ -126,13 +127,15 @@ class Postgres:
 
     def unsure(self, error: BaseException) -> bool:
         """Whether nothing more can be asked of a connection after this error: it said nothing, or is gone."""
-        state = getattr(_cause(error), "sqlstate", None)
+        state = getattr(driver_error(error), "sqlstate", None)
         return state is None or state.startswith(("08", "57P", _AFTER_FAILOVER))
 
     def plain(self, value: Any) -> Any:
-        """A value of a query of one's own, as both databases give it: ids and times as text."""
+        """A value of a query of one's own, as both databases give it: ids and times as text, sums as integers."""
         if isinstance(value, uuid.UUID):
             return str(value)
+        if isinstance(value, Decimal):
+            return int(value) if value == value.to_integral_value() else float(value)
         return iso(value) if isinstance(value, datetime) else value
 
     async def size(self, connection: AsyncConnection) -> int:
@@ -166,12 +169,6 @@ def _driver() -> Any:
 
 def _seconds(given: Any) -> float:
     return float(given) if isinstance(given, str) and given.isdigit() and int(given) else CONNECT_TIMEOUT
-
-
-def _cause(error: BaseException) -> BaseException:
-    """asyncpg's own error, which knows its SQLSTATE."""
-    wrapped = error.orig if isinstance(error, DBAPIError) else None
-    return (wrapped.__cause__ or wrapped) if wrapped else error
 
 
 @lru_cache(maxsize=256)

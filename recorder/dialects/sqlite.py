@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
-from recorder.dialects.common import OF_THE_ROWS, Failure
+from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
 from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, Time
 
@@ -105,7 +105,7 @@ class SQLite:
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        cause = driver_error(error)
         text = str(cause).lower()
         if any(word in text for word in _FATAL):
             return "fatal"
