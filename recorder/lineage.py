@@ -28,14 +28,14 @@ class _Conversation:
     newest: tuple[str, int] | None = None
 
 
-def asked(batch: Sequence[RunRows]) -> dict[str, list[str]]:
-    """The message ids to look up, by conversation, before `thread`; none for conversations that are new."""
-    wanted: dict[str, list[str]] = {}
+def asked(batch: Sequence[RunRows]) -> dict[str, list[list[str]]]:
+    """The paths to look up, by conversation, before `thread`; none for conversations that are new."""
+    wanted: dict[str, list[list[str]]] = {}
     for rows in batch:
         start = rows.start
         if rows.opens and start.messages and not start.fresh:
-            ids = path_ids(start.conversation_id, start.messages)
-            wanted.setdefault(start.conversation_id, []).extend(ids)
+            path = path_ids(start.conversation_id, start.messages)
+            wanted.setdefault(start.conversation_id, []).append(path)
     return wanted
 
 

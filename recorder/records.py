@@ -180,7 +180,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is stored of a conversation: which of the asked ids with their positions, and its newest message."""
+    """What is stored of a conversation."""
 
+    #: Position of each asked id that is stored.
     positions: dict[str, int]
+    #: Id and position of its newest message; None where every asked path is known by its beginning.
     newest: tuple[str, int] | None

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from recorder.dialects import Failure, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
+from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
 from recorder.records import (
     INTERRUPTED,
@@ -47,8 +48,20 @@ _IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
 
 
-#: Ids a query: SQLite takes 32,766 parameters in a statement.
-_MAX_IDS = 10_000
+#: CROSS JOIN: SQLite looks each asked id up by the key, and does not try to be cleverer.
+_KNOWN = """
+SELECT m.conversation_id, m.id, m.position
+FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
+"""
+_NEWEST = """
+SELECT m.conversation_id, m.id, m.position
+FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
+    SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
+    ORDER BY n.created_at DESC, n.position DESC LIMIT 1)
+"""
+
+#: Message ids by conversation: of each request the path from the first message to the last.
+Asked = Mapping[str, Sequence[Sequence[str]]]
 
 
 class Conflict(StoreError):
@@ -61,8 +74,8 @@ class Store(Protocol):
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema or refuse. Raises `StoreError`."""
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
-        """For each conversation, which of these message ids are stored, and its newest message."""
+    async def known(self, asked: Asked) -> dict[str, Known]:
+        """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, all or nothing; the same batch again changes nothing."""
@@ -111,15 +124,23 @@ class SqlStore:
             await self.close()
             raise unopened(self._dialect, error) from error
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
-        """For each conversation, which of these message ids are stored, and its newest message."""
+    async def known(self, asked: Asked) -> dict[str, Known]:
+        """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
         if not asked:
             return {}
+        pairs = {
+            (conversation_id, id) for conversation_id, paths in asked.items() for path in paths for id in path
+        }
         async with self._transaction() as connection:
-            return {
-                conversation_id: await self._known_in(connection, conversation_id, ids)
-                for conversation_id, ids in asked.items()
-            }
+            positions: dict[str, dict[str, int]] = {conversation_id: {} for conversation_id in asked}
+            for row in await self._listed(connection, _KNOWN, sorted(pairs)):
+                positions[row.conversation_id][str(row.id)] = row.position
+            strange = [
+                [key] for key, paths in asked.items() if any(map(positions[key].keys().isdisjoint, paths))
+            ]
+            found = await self._listed(connection, _NEWEST, strange) if strange else ()
+            newest = {row.conversation_id: (str(row.id), row.position) for row in found}
+        return {key: Known(found, newest.get(key)) for key, found in positions.items()}
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
@@ -214,17 +235,12 @@ class SqlStore:
         await connection.invalidate()
         await connection.close()
 
-    async def _known_in(self, connection: AsyncConnection, conversation_id: str, ids: Sequence[str]) -> Known:
-        here = messages.c.conversation_id == conversation_id
-        stored, wanted = select(messages.c.id, messages.c.position).where(here), list(dict.fromkeys(ids))
-        positions: dict[str, int] = {}
-        for start in range(0, len(wanted), _MAX_IDS):
-            part = stored.where(messages.c.id.in_(wanted[start : start + _MAX_IDS]))
-            positions |= {row.id: row.position for row in await connection.execute(part)}
-        order = messages.c.created_at.desc(), messages.c.position.desc()
-        newest = select(messages.c.id, messages.c.position).where(here).order_by(*order).limit(1)
-        found = (await connection.execute(newest)).first()
-        return Known(positions, (found.id, found.position) if found else None)
+    async def _listed(
+        self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]]
+    ) -> Sequence[Any]:
+        """What a query finds for a list of any length, which is one parameter."""
+        query = text(sql.format(asked=self._dialect.asked))
+        return (await connection.execute(query, {"asked": dumps(given)})).all()
 
     async def _append_tokens(self, connection: AsyncConnection, batch: Sequence[RunRows]) -> None:
         insert = self._dialect.insert

@@ -33,7 +33,7 @@ from recorder.dialects import Failure, Postgres
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.records import COMPLETE, Batch, Known, RunEnd, RunStart
-from recorder.store import Store
+from recorder.store import Asked, Store
 from recorder.stored import unescape
 from tests import postgres
 
@@ -214,7 +214,7 @@ class FaultyStore:
     async def open(self) -> None:
         await self.inner.open()
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
+    async def known(self, asked: Asked) -> dict[str, Known]:
         return await self.inner.known(asked)
 
     async def append(self, batch: Batch) -> None:

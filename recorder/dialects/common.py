@@ -35,6 +35,8 @@ class Dialect(Protocol):
     name: str
     #: Whether an older schema is brought to the newest on opening, or refused with the command that does it.
     upgrades_itself: bool
+    #: A FROM item of the JSON list `:asked`, of `[conversation_id]` or `[conversation_id, id]`.
+    asked: str
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:

@@ -56,6 +56,10 @@ class Postgres:
     name = "postgresql"
     #: Many programs share it, perhaps of different versions: someone decides when.
     upgrades_itself = False
+    asked = (
+        "(SELECT value ->> 0 AS conversation_id, CAST(value ->> 1 AS uuid) AS id"
+        " FROM json_array_elements(CAST(:asked AS json)))"
+    )
 
     def __init__(
         self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False

@@ -37,6 +37,10 @@ class SQLite:
     name = "sqlite"
     #: An older schema is brought to the newest when it is opened: the file has one program.
     upgrades_itself = True
+    asked = (
+        "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
+        " FROM json_each(:asked))"
+    )
     #: What opening raises for a file that cannot be read.
     errors: tuple[type[Exception], ...] = (DBAPIError,)
 
