@@ -32,7 +32,7 @@ _NAMES = {
 def rows(settings: Settings) -> list[Row]:
     """On both databases."""
     os.environ[postgres.GIVEN] = postgres.server()
-    few, many = settings.size(40, 10), settings.size(2_000, 200)
+    few, many = settings.size(40, 10), settings.size(4_000, 400)
     lines = []
     for kind in ("sqlite", "postgres"):
         sides = {
@@ -92,7 +92,10 @@ def agents(folder: str, kind: str, conversations: int) -> Measured:
 
 
 def recorder(folder: str, kind: str, conversations: int) -> Measured:
-    """One run a turn; `close` is part of it."""
+    """One run a turn; `close` is part of it, the imports are not, as with the others."""
+    import recorder.history
+    import recorder.writer  # noqa: F401
+
     return _measured(folder, kind, conversations, "messages", lambda url: _record(url, conversations))
 
 

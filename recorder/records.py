@@ -45,6 +45,8 @@ class RunStart:
     user_id: str | None = None
     #: The whole history that was sent, oldest first.
     messages: list[BaseMessage] = field(default_factory=list)
+    #: Ids of these messages where they are a path from a root; the writer works them out.
+    path: list[str] = field(default_factory=list)
     #: Where the history ends and how deep that is; known once the writer has threaded it.
     prompt_message_id: str | None = None
     position: int = -1

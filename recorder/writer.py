@@ -261,7 +261,7 @@ class Writer:
     def _release(self, batch: list[RunRows]) -> None:
         for rows in batch:
             # Stored once; an open run keeps only what its end needs.
-            rows.start.messages = []
+            rows.start.messages, rows.start.path = [], []
             rows.start.request = rows.start.metadata = None
         self._intake.release(sum(rows.bytes for rows in batch))
 
