@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recorder.errors import ConfigError
-from recorder.history import ChatHistoryCallback, deltas_of
+from recorder.history import ChatHistoryCallback
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,
@@ -37,6 +37,7 @@ from recorder.testing import Answer, LoopbackProvider, MemoryStore, openai_chat_
 from recorder.wire.block import split
 from recorder.wire.compress import decompress
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.tokens import deltas_of
 from tests.oracle import assert_whole, begin, finish, new_url, record, result, say, sql, stored
 
 #: Any text, half surrogate pairs too.

@@ -26,8 +26,8 @@ class BaseChatModel(SdkModel[AIMessage, AIMessageChunk]):
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """The arguments of the SDK's `create`."""
 
-    def _given(self, input: Any) -> list[Any]:
+    def _input_of(self, input: Any) -> list[Any]:
         return input if isinstance(input, list) else messages_from(input)
 
-    def _open(self, request: Request) -> Call:
+    def _open_run(self, request: Request) -> Call:
         return Call(request, self._translator(), self._stream_error)

@@ -70,7 +70,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     # -- what a kind of model says ------------------------------------------------------------------------------
 
     @abstractmethod
-    def _given(self, input: Any) -> Any:
+    def _input_of(self, input: Any) -> Any:
         """The input as the body is made of it."""
 
     @abstractmethod
@@ -78,7 +78,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         """All that is asked: the input, the model, the options."""
 
     @abstractmethod
-    def _open(self, request: Request) -> Run[ChunkT]:
+    def _open_run(self, request: Request) -> Run[ChunkT]:
         """A new run."""
 
     @abstractmethod
@@ -89,13 +89,13 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     def _achunks(self, call: Any) -> AsyncGenerator[ChunkT, None]:
         """`_chunks` on an event loop."""
 
-    def _run(self, call: Any) -> None:
+    def _drive(self, call: Any) -> None:
         """Drive a run whose chunks nobody wants."""
         for _ in self._chunks(call):
             pass
 
-    async def _arun(self, call: Any) -> None:
-        """`_run` on an event loop."""
+    async def _adrive(self, call: Any) -> None:
+        """`_drive` on an event loop."""
         async for _ in self._achunks(call):
             pass
 
@@ -105,8 +105,8 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> AnswerT:  # fmt: skip
         """The whole answer. With `streaming=True` the callbacks get its tokens as they come."""
-        call = self._call(input, config, self._with_stop(options, stop), stream=self.streaming)
-        self._run(call)
+        call = self._new_run(input, config, self._with_stop(options, stop), stream=self.streaming)
+        self._drive(call)
         answer: AnswerT = call.answer()
         return answer
 
@@ -114,8 +114,8 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> AnswerT:  # fmt: skip
         """`invoke` on an event loop."""
-        call = self._call(input, config, self._with_stop(options, stop), stream=self.streaming)
-        await self._arun(call)
+        call = self._new_run(input, config, self._with_stop(options, stop), stream=self.streaming)
+        await self._adrive(call)
         answer: AnswerT = call.answer()
         return answer
 
@@ -123,13 +123,13 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> Iterator[ChunkT]:  # fmt: skip
         """The answer in chunks as they come; leaving the loop early cancels the run."""
-        return self._chunks(self._call(input, config, self._with_stop(options, stop), stream=True))
+        return self._chunks(self._new_run(input, config, self._with_stop(options, stop), stream=True))
 
     def astream(
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> AsyncIterator[ChunkT]:  # fmt: skip
         """`stream` on an event loop."""
-        return self._achunks(self._call(input, config, self._with_stop(options, stop), stream=True))
+        return self._achunks(self._new_run(input, config, self._with_stop(options, stop), stream=True))
 
     def batch(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
@@ -169,17 +169,17 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
         """One run for each list of messages; `llm_output` has the usage of all, when streaming too."""
-        calls = self._calls(messages, stop, callbacks, options)
+        calls = self._new_runs(messages, stop, callbacks, options)
         for call in calls:
-            self._run(call)
+            self._drive(call)
         return combined([call.result() for call in calls])
 
     async def agenerate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
         """`generate` on an event loop, all lists at once."""
-        calls = self._calls(messages, stop, callbacks, options)
-        await all_of([self._arun(call) for call in calls])
+        calls = self._new_runs(messages, stop, callbacks, options)
+        await all_of([self._adrive(call) for call in calls])
         return combined([call.result() for call in calls])
 
     async def astream_events(
@@ -191,7 +191,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         """The run as LangChain's events, version v2: start, one for each chunk, end."""
         if version != "v2":
             raise ConfigError(f"astream_events has no version {version!r} here; pass version='v2'")
-        call = self._call(input, config, options, stream=True)
+        call = self._new_run(input, config, options, stream=True)
         wanted = Filter(
             include_names, include_types, include_tags, exclude_names, exclude_types, exclude_tags
         ).wants(call.request)  # fmt: skip
@@ -221,13 +221,13 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
 
     # -- requests -----------------------------------------------------------------------------------------------
 
-    def _call(
+    def _new_run(
         self, input: Any, config: Mapping[str, Any] | None, options: Mapping[str, Any], *, stream: bool
     ) -> Run[ChunkT]:
         config = config or {}
         options = {**self.options, **options}
         stream = bool(options.pop("stream", None)) or stream
-        given = self._given(input)
+        given = self._input_of(input)
         body = self._body(given, options, stream=stream)
         request = Request(
             input=input,
@@ -246,9 +246,9 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             parent_run_id=parent_of(config),
             model_type=self.model_type,
         )
-        return self._open(request)
+        return self._open_run(request)
 
-    def _calls(
+    def _new_runs(
         self, prompts: Sequence[Any], stop: list[str] | None, callbacks: Any, options: dict[str, Any]
     ) -> list[Run[ChunkT]]:
         if isinstance(prompts, str):
@@ -258,7 +258,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         if config["run_id"] is not None and len(prompts) > 1:
             raise ConfigError(f"run_id names one run, but there are {len(prompts)} lists; leave it out")
         config["callbacks"] = callbacks
-        return [self._call(prompt, config, options, stream=self.streaming) for prompt in prompts]
+        return [self._new_run(prompt, config, options, stream=self.streaming) for prompt in prompts]
 
     def _with_stop(self, options: dict[str, Any], stop: list[str] | None) -> dict[str, Any]:
         return {**options, "stop": stop} if stop is not None else options

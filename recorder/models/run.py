@@ -15,7 +15,7 @@ import uuid_utils.compat
 
 from recorder.callbacks import Dispatch, Pending
 from recorder.clock import monotonic_us
-from recorder.messages import BaseMessage, Generation, LLMResult, RunInfo
+from recorder.messages import BaseMessage, LLMResult, RunInfo
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Reply
 from recorder.wire.sse import FrameSplitter

@@ -66,17 +66,17 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
                 await settle_async(call)
                 yield chunk
 
-    def _run(self, call: WireRun[ChunkT]) -> None:
+    def _drive(self, call: WireRun[ChunkT]) -> None:
         if call.request.stream:
-            super()._run(call)
+            super()._drive(call)
             return
         create = self._resource(self._clients.here()).with_raw_response.create
         with told(call):
             whole(create(**call.request.body), call, self._clients.sdk)
 
-    async def _arun(self, call: WireRun[ChunkT]) -> None:
+    async def _adrive(self, call: WireRun[ChunkT]) -> None:
         if call.request.stream:
-            await super()._arun(call)
+            await super()._adrive(call)
             return
         create = self._resource(self._clients.on_loop()).with_raw_response.create
         async with told_async(call):

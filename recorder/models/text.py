@@ -65,7 +65,8 @@ class TextRun(WireRun[str]):
         return Generation(reply.text(choice), {**info, **reply.described.get(choice, {})})
 
     def _replies(self, result: LLMResult) -> list[BaseMessage]:
-        return [AIMessage(each.text, id=self._chunk_id) for each in result.generations[0]]
+        ids = [f"{self._chunk_id}-{number}" if number else self._chunk_id for number in self.reply.choices]
+        return [AIMessage(each.text, id=id) for each, id in zip(result.generations[0], ids, strict=True)]
 
     def _output(self) -> dict[str, Any]:
         return {**self.reply.metadata, **super()._output()}
