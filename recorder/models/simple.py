@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from functools import reduce
 from typing import Any
 
 from recorder.clock import monotonic_us
@@ -14,6 +15,7 @@ from recorder.messages import (
     BaseMessage,
     ChatGeneration,
     LLMResult,
+    add_usage,
     messages_from,
     to_dict,
 )
@@ -107,7 +109,8 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
         async with told_async(call), aclosing(self._aanswers(call.request)) as pieces:
             async for piece in pieces:
                 chunk = call.say(piece)
-                await settle_async(call)
+                if call.pending:
+                    await settle_async(call)
                 yield chunk
             for chunk in call.rest():
                 await settle_async(call)
@@ -229,8 +232,12 @@ class OwnRun(Run[AIMessageChunk]):
         return [generation.message for generation in result.generations[0]]  # type: ignore[attr-defined]
 
     def _output(self) -> dict[str, Any]:
-        usage = self.answer().usage_metadata
-        return {"token_usage": usage or {}, "model_name": self.request.body["model"], **self._told_output}
+        counts = [chunk.usage_metadata for chunk in self._said if chunk.usage_metadata]
+        return {
+            "token_usage": reduce(add_usage, counts) if counts else {},
+            "model_name": self.request.body["model"],
+            **self._told_output,
+        }
 
 
 def _provider_of(name: str) -> str:
