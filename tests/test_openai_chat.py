@@ -374,14 +374,6 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
         {"text": "Hello"},
         {},
     ),
-    "Azure: filter results before anything else": (
-        [
-            event({"id": "", "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}),
-            delta(content="a"),
-        ],
-        {"text": "a"},
-        {"prompt_filter_results": [{"prompt_index": 0}]},
-    ),
     "OpenAI: sound": (
         [
             delta(audio={"id": "audio_1", "transcript": "Hel"}),
@@ -416,6 +408,39 @@ def test_dialects(frames: list[bytes], expected: dict[str, Any], more: dict[str,
     assert said(reply) == expected
     found = reply.message().additional_kwargs
     assert {key: value for key, value in found.items() if key != "reasoning_content"} == more
+
+
+def test_what_azure_s_filters_say_describes_the_response() -> None:
+    """Of the prompt, in an event before anything else; of each piece, where the categories add up."""
+    prompt = [{"prompt_index": 0, "content_filter_results": {"jailbreak": {"detected": False}}}]
+    hate, violence = {"hate": {"filtered": False}}, {"violence": {"filtered": True}}
+    pieces = [({"content": "a"}, hate), ({"content": "b"}, hate | violence), ({}, {})]
+    frames = [event({"id": "", "model": "", "choices": [], "prompt_filter_results": prompt})]
+    for said_, found in pieces:
+        frames.append(
+            event({"id": "1", "choices": [{"index": 0, "delta": said_, "content_filter_results": found}]})
+        )
+    deltas, reply = translated(frames)
+    assert deltas == [Delta("a"), Delta("b")]
+    metadata = reply.response_metadata()
+    assert metadata["prompt_filter_results"] == prompt
+    assert metadata["content_filter_results"] == hate | violence
+
+
+def test_azure_s_filters_may_speak_later() -> None:
+    """Where they run beside the model, what they found comes in events without a delta."""
+    found = {"protected_material_text": {"filtered": False, "detected": False}}
+    choice = {
+        "index": 0,
+        "finish_reason": None,
+        "content_filter_results": found,
+        "content_filter_offsets": {"start_offset": 0},
+    }
+    reply = reply_of(
+        delta(content="a"), event({"id": "", "model": "", "choices": [choice]}), delta(content="b"), DONE
+    )
+    assert reply.text() == "ab"
+    assert reply.response_metadata()["content_filter_results"] == found
 
 
 #: Pieces of calls, and the calls: (id, name, arguments).

@@ -21,7 +21,7 @@ from recorder.wire.reply import merge_other
 __all__ = ["Call", "Request", "Translator", "generation_chunk", "generation_info"]
 
 _PLAIN = (TEXT, "0")
-_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage"))
+_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage", "prompt_filter_results"))
 
 
 class Call(WireRun[AIMessageChunk]):

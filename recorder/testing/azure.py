@@ -37,6 +37,7 @@ def azure_chat_frames(frames: Iterable[bytes]) -> list[bytes]:
 def azure_chat_body(body: bytes) -> bytes:
     """The same of a whole answer."""
     answer = orjson.loads(body)
+    answer.pop("service_tier", None)
     for choice in answer["choices"]:
         choice["content_filter_results"] = SAFE
     return orjson.dumps({**answer, "prompt_filter_results": _PROMPT}, option=orjson.OPT_SORT_KEYS)

@@ -16,6 +16,7 @@ from recorder.testing.answers import Answer, Script
 from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.connection import Connection, Request
 from recorder.testing.openai_chat import (
+    SNAPSHOTS,
     Pieces,
     openai_chat_body,
     openai_chat_frames,
@@ -192,8 +193,9 @@ def answer_openai_chat(
 def answer_azure_chat(
     pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
 ) -> Answer:
-    """The same as Azure answers it, with what its content filters say."""
-    answer = answer_openai_chat(pieces, request, interval=interval, chunks=chunks)
+    """The same as Azure answers it: with its own name of the model, and what its content filters say."""
+    model = request["model"] if request.get("model") in SNAPSHOTS else "gpt-4o"
+    answer = answer_openai_chat(pieces, {**request, "model": model}, interval=interval, chunks=chunks)
     if answer.frames is None:
         return replace(answer, body=azure_chat_body(answer.body))
     return replace(answer, frames=azure_chat_frames(answer.frames))

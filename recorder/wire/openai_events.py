@@ -19,7 +19,8 @@ from recorder.wire.sse import BOM, Event, parse
 
 _NOTHING: tuple[Delta, ...] = ()
 _new_delta = tuple.__new__  # half the time of the named tuple's own
-_METADATA_KEYS = ("system_fingerprint", "service_tier", "provider")
+#: What describes the response; the last is Azure's, about the prompt.
+_METADATA_KEYS = ("system_fingerprint", "service_tier", "provider", "prompt_filter_results")
 #: Keys of an event that are read, or that say nothing of the answer.
 _EVENT_KEYS = frozenset(
     (
