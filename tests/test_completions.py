@@ -345,6 +345,13 @@ def test_a_limit_makes_it_incomplete(tmp_path: Path) -> None:
     assert recorded(history.recorder.url).run["status"] == "incomplete"
 
 
+def test_a_stream_without_an_end_is_interrupted(tmp_path: Path) -> None:
+    """Neither a finish reason nor the terminator came."""
+    with LoopbackProvider(Answer(frames=FRAMES[:2])) as provider, history_at(tmp_path) as history:
+        assert "".join(llm(provider, callbacks=[history]).stream("Hi")) == "Hello there"
+    assert recorded(history.recorder.url).run["status"] == "interrupted"
+
+
 def test_several_choices_are_sibling_messages(tmp_path: Path) -> None:
     """One run with two answers."""
     frames = openai_completion_frames([["a"], ["b"]], n=2)

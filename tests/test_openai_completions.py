@@ -267,7 +267,8 @@ def test_names_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(openai_events, "MAX_SAID", 100)
     translator = OpenAICompletions()
     for number in range(300):
-        translator.decode(piece("a", **{f"key{number}": 1}))
+        said: Any = {f"key{number}": 1}
+        translator.decode(piece("a", **said))
     assert len(translator._said) == 100
 
 

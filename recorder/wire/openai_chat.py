@@ -48,7 +48,7 @@ class OpenAIChat(OpenAIEvents):
                 and choice["index"] == 0
                 and not choice.get("finish_reason")
                 and not choice.get("logprobs")
-                and not choice.get(FILTERED)
+                and FILTERED not in choice
                 and not event.get("usage")
                 and PLAIN_KEYS.issuperset(event)
             ):

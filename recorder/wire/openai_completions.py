@@ -45,7 +45,7 @@ class OpenAICompletions(OpenAIEvents):
                 and choice["index"] == 0
                 and not choice.get("finish_reason")
                 and not choice.get("logprobs")
-                and not choice.get(FILTERED)
+                and FILTERED not in choice
                 and not event.get("usage")
                 and _CHOICE_KEYS.issuperset(choice)
                 and PLAIN_KEYS.issuperset(event)
