@@ -131,7 +131,9 @@ async def anthropic_stream(client: Any) -> AsyncIterator[str]:
     """The texts of one stream, read as the SDK's documents show."""
     messages = [{"role": "user", "content": "Write me a song about sparkling water."}]
     create = client.messages.create
-    async for event in await create(model="claude-haiku-4-5", max_tokens=4096, messages=messages, stream=True):
+    async for event in await create(
+        model="claude-haiku-4-5", max_tokens=4096, messages=messages, stream=True
+    ):
         if event.type == "content_block_delta" and event.delta.type == "text_delta":
             yield event.delta.text
 

@@ -1,6 +1,7 @@
-"""Trains the compression dictionaries of frames, each from made-up streams of its wire format.
+"""Trains the compression dictionary of a wire format from made-up streams in the dialects of many providers.
 
     python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.chat.1.zdict
+    python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.completions.1.zdict
     python -m benchmarks.train_dictionary recorder/wire/dictionaries/anthropic.messages.1.zdict
 
 A dictionary that was released never changes, for rows name it: train a new one under the next number instead.
@@ -23,99 +24,14 @@ SIZE = 8 * 1024
 STREAMS = 3_000
 SEED = 20261121
 
-WORDS = [
-    "",
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "a",
-    "is",
-    "that",
-    "for",
-    "it",
-    "as",
-    "with",
-    "on",
-    "be",
-    "by",
-    "this",
-    "are",
-    "or",
-    "an",
-    "from",
-    "at",
-    "which",
-    "you",
-    "can",
-    "not",
-    "have",
-    "was",
-    "but",
-    "they",
-    "we",
-    "one",
-    "all",
-    "will",
-    "use",
-    "more",
-    "time",
-    "has",
-    "if",
-    "would",
-    "so",
-    "what",
-    "up",
-    "out",
-    "about",
-    "who",
-    "get",
-    "when",
-    "make",
-    "like",
-    "no",
-    "just",
-    "him",
-    "know",
-    "take",
-    "people",
-    "into",
-    "year",
-    "your",
-    "good",
-    "some",
-    "could",
-    "them",
-    "see",
-    "other",
-    "than",
-    "then",
-    "now",
-    "look",
-    "only",
-    "come",
-    "its",
-    "over",
-    "think",
-    "also",
-    "data",
-    "code",
-    "file",
-    "function",
-    "value",
-    "return",
-    "class",
-    "list",
-    "string",
-    "error",
-    "example",
-    "first",
-    "following",
-    "number",
-    "result",
-    "user",
-]
+_TEXT = """
+    the of and to in a is that for it as with on be by this are or an from at which you can not have
+    was but they we one all will use more time has if would so what up out about who get when make
+    like no just him know take people into year your good some could them see other than then now
+    look only come its over think also data code file function value return class list string error
+    example first following number result user
+"""
+WORDS = ["", *_TEXT.split()]
 MODELS = (
     "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "gpt-4.1-2025-04-14", "gpt-5-2025-08-07", "o4-mini-2025-04-16",
     "deepseek-chat", "deepseek-reasoner", "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "anthropic/claude-sonnet-4",
@@ -124,11 +40,10 @@ MODELS = (
 
 
 def main(target: str) -> None:
-    """Train and write; the file's name says for which wire format."""
+    """Train and write the dictionary of the wire format that the file is named after."""
     chance = random.Random(SEED)
-    wire = Path(target).name.rsplit(".", 2)[0]
-    make = {"openai.chat": stream, "anthropic.messages": anthropic_stream}[wire]
-    samples = [b"".join(make(chance)) for _ in range(STREAMS)]
+    made = MADE[Path(target).name.rsplit(".", 2)[0]]
+    samples = [b"".join(made(chance)) for _ in range(STREAMS)]
     trained = zstandard.train_dictionary(SIZE, samples, k=256, d=8)
     Path(target).write_bytes(trained.as_bytes())
     print(
@@ -216,6 +131,50 @@ def usage(head: dict[str, Any], chance: random.Random, padded: bool) -> bytes:
     return spelled({**head, "choices": [], "usage": counts})
 
 
+def completion_stream(chance: random.Random) -> Iterator[bytes]:
+    """A few consecutive frames of legacy completions, in the spelling of one of those who serve them."""
+    head = {
+        "id": chance.choice(("cmpl-", "cmpl-", "gen-")) + name(chance, chance.choice((29, 32))),
+        "object": "text_completion",
+        "created": chance.randint(1_740_000_000, 1_800_000_000),
+    }
+    model = chance.choice(("gpt-3.5-turbo-instruct:20230824-v2", "davinci-002", "babbage-002", *MODELS))
+    kind = chance.choice(("openai", "openai", "vllm", "ollama", "plain"))
+    for _ in range(chance.randint(3, 8)):
+        piece = chance.choice(("", " ")) + chance.choice(WORDS) + chance.choice(("", "", "", ",", ".", "\n"))
+        yield completion_frame(head, model, kind, piece, None, chance)
+    if chance.random() < 0.2:
+        yield completion_frame(head, model, kind, "", chance.choice(("stop", "length")), chance)
+        counts = {"prompt_tokens": chance.randint(5, 5_000), "completion_tokens": chance.randint(1, 2_000)}
+        yield spelled(
+            {**head, "choices": [], "model": model, "usage": {**counts, "total_tokens": sum(counts.values())}}
+        )
+        yield b"data: [DONE]\n\n"
+
+
+def completion_frame(
+    head: dict[str, Any], model: str, kind: str, piece: str, finish: str | None, chance: random.Random
+) -> bytes:
+    """One event: OpenAI writes the choices before the model, others after it."""
+    shown = None
+    if kind == "openai" and chance.random() < 0.1:
+        likely = -round(chance.random() * 5, 6)
+        shown = {
+            "tokens": [piece], "token_logprobs": [likely], "top_logprobs": [{piece: likely}],
+            "text_offset": [chance.randint(0, 2_000)],
+        }  # fmt: skip
+    if kind == "openai":
+        choice = {"text": piece, "index": 0, "logprobs": shown, "finish_reason": finish}
+        return spelled({**head, "choices": [choice], "model": model, "usage": None})
+    choice = {"index": 0, "text": piece, "logprobs": None, "finish_reason": finish}
+    if kind == "vllm":
+        return spelled({**head, "model": model, "choices": [{**choice, "stop_reason": None}], "usage": None})
+    if kind == "ollama":
+        choice = {"text": piece, "index": 0, "finish_reason": finish}
+        return spelled({**head, "model": model, "system_fingerprint": "fp_ollama", "choices": [choice]})
+    return spelled({**head, "model": model, "choices": [choice]})
+
+
 def spelled(event: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
 
@@ -244,14 +203,23 @@ def anthropic_stream(chance: random.Random) -> Iterator[bytes]:
     if chance.random() < 0.4:
         yield named("content_block_stop", chance, index=index)
         if kind == "server" and chance.random() < 0.5:
-            result = {"type": chance.choice(RESULTS), "tool_use_id": "srvtoolu_01" + name(chance, 22), "content": []}
+            result = {
+                "type": chance.choice(RESULTS),
+                "tool_use_id": "srvtoolu_01" + name(chance, 22),
+                "content": [],
+            }
             yield named("content_block_start", chance, index=index + 1, content_block=result)
             yield named("content_block_stop", chance, index=index + 1)
     if chance.random() < 0.25:
         yield from message_end(chance)
 
 
-RESULTS = ("web_search_tool_result", "bash_code_execution_tool_result", "mcp_tool_result", "tool_search_tool_result")
+RESULTS = (
+    "web_search_tool_result",
+    "bash_code_execution_tool_result",
+    "mcp_tool_result",
+    "tool_search_tool_result",
+)
 
 
 def message_start(chance: random.Random) -> bytes:
@@ -305,7 +273,9 @@ def block_start(kind: str, chance: random.Random) -> dict[str, Any]:
     if kind == "tool":
         call = {"type": "tool_use", "id": "toolu_01" + name(chance, 22), "name": "get_weather", "input": {}}
         return {**call, "caller": {"type": "direct"}} if chance.random() < 0.5 else call
-    used = chance.choice(("web_search", "bash_code_execution", "text_editor_code_execution", "tool_search_tool_bm25"))
+    used = chance.choice(
+        ("web_search", "bash_code_execution", "text_editor_code_execution", "tool_search_tool_bm25")
+    )
     return {"type": "server_tool_use", "id": "srvtoolu_01" + name(chance, 22), "name": used, "input": {}}
 
 
@@ -317,13 +287,19 @@ def block_delta(kind: str, chance: random.Random) -> dict[str, Any]:
         return {"type": "input_json_delta", "partial_json": chance.choice(('{"', '": "', '"}', "", piece))}
     if kind == "thinking":
         if chance.random() < 0.1:
-            return {"type": "signature_delta", "signature": "E" + name(chance, chance.randint(200, 400), BASE64) + "=="}
+            return {
+                "type": "signature_delta",
+                "signature": "E" + name(chance, chance.randint(200, 400), BASE64) + "==",
+            }
         return {"type": "thinking_delta", "thinking": piece}
     if kind == "cited" and chance.random() < 0.3:
         cited = {
-            "type": "web_search_result_location", "cited_text": piece, "url": "https://www." + name(chance, 8) + ".com/",
-            "title": piece, "encrypted_index": "E" + name(chance, 80, BASE64) + "==",
-        }  # fmt: skip
+            "type": "web_search_result_location",
+            "cited_text": piece,
+            "url": "https://www." + name(chance, 8) + ".com/",
+            "title": piece,
+            "encrypted_index": "E" + name(chance, 80, BASE64) + "==",
+        }
         return {"type": "citations_delta", "citation": cited}
     return {"type": "text_delta", "text": piece}
 
@@ -337,6 +313,14 @@ def named(type: str, chance: random.Random, **fields: Any) -> bytes:
 
 def name(chance: random.Random, length: int, letters: str = string.ascii_letters + string.digits) -> str:
     return "".join(chance.choices(letters, k=length))
+
+
+#: wire format -> what makes its streams.
+MADE = {
+    "anthropic.messages": anthropic_stream,
+    "openai.chat": stream,
+    "openai.completions": completion_stream,
+}
 
 
 if __name__ == "__main__":

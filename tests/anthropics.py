@@ -20,7 +20,7 @@ ASK: dict[str, Any] = {
 
 def chat(provider: LoopbackProvider, **options: Any) -> ChatAnthropic:
     """A model of the provider that tries each request once."""
-    settings = {"base_url": provider.anthropic_base_url, "api_key": "any", "max_retries": 0}
+    settings = {"base_url": provider.url, "api_key": "any", "max_retries": 0}
     return ChatAnthropic(**{**settings, **options})
 
 
@@ -33,7 +33,7 @@ def _shared_http() -> anthropic.DefaultHttpxClient:
 def sdk(provider: LoopbackProvider, **options: Any) -> anthropic.Anthropic:
     """The bare SDK's client of the provider."""
     settings: dict[str, Any] = {
-        "base_url": provider.anthropic_base_url, "api_key": "any", "max_retries": 0, **options
+        "base_url": provider.url, "api_key": "any", "max_retries": 0, **options
     }  # fmt: skip
     return anthropic.Anthropic(**settings, http_client=_shared_http())
 

@@ -25,7 +25,9 @@ SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "
 FOUND = {
     "type": "web_search_tool_result",
     "tool_use_id": "srvtoolu_1",
-    "content": [{"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}],
+    "content": [
+        {"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}
+    ],
 }
 CITATION = {"type": "web_search_result_location", "cited_text": "Z", "url": "https://z.ch"}
 
@@ -189,7 +191,9 @@ def test_a_whole_answer_has_the_same_blocks(
     frames: list[bytes], deltas: list[Delta], blocks: list[dict[str, Any]]
 ) -> None:
     """One frame in place of many, a delta a part."""
-    body = orjson.dumps({"type": "message", "role": "assistant", "content": blocks, "stop_reason": "end_turn"})
+    body = orjson.dumps(
+        {"type": "message", "role": "assistant", "content": blocks, "stop_reason": "end_turn"}
+    )
     found, reply = of(body)
     assert reply.blocks() == blocks
     assert reply.terminated
@@ -205,7 +209,7 @@ MANY: dict[str, Any] = {
     "blocks": [SEARCH, FOUND],
 }
 #: id of the message, so that a body is always the same.
-ID = {"id": "msg_1"}
+ID: dict[str, Any] = {"id": "msg_1"}
 
 
 def test_the_message_of_an_answer_with_everything() -> None:
@@ -282,7 +286,9 @@ def test_any_chunking_gives_the_same(padding: bool) -> None:
 def test_pings_and_comments_say_nothing() -> None:
     """A frame without content makes no delta."""
     frames = [event("ping"), b": keep-alive\n\n", b"\n\n", b"event: ping\ndata: {}\n\n"]
-    deltas, reply = of(event("ping"), b": keep-alive\n\n", b"\n\n", start(EMPTY_TEXT), event("ping"), text("Hi"))
+    deltas, reply = of(
+        event("ping"), b": keep-alive\n\n", b"\n\n", start(EMPTY_TEXT), event("ping"), text("Hi")
+    )
     assert deltas == [Delta("Hi")]
     assert reply.error is None
     assert of(*frames[:3])[0] == []
@@ -316,7 +322,9 @@ def test_a_stream_that_stops_in_the_middle() -> None:
 @pytest.mark.parametrize("form", [bytes, nameless], ids=["named", "nameless"])
 def test_an_error_event(form: Any) -> None:
     """It is on the reply as the SDK has it in its error's body."""
-    deltas, reply = of(start(EMPTY_TEXT), text("Hi"), form(anthropic_error_frame("Overloaded", "overloaded_error")))
+    deltas, reply = of(
+        start(EMPTY_TEXT), text("Hi"), form(anthropic_error_frame("Overloaded", "overloaded_error"))
+    )
     assert deltas == [Delta("Hi")]
     assert reply.error == {
         "type": "error", "error": {"details": None, "type": "overloaded_error", "message": "Overloaded"}
@@ -372,7 +380,10 @@ def test_a_lone_surrogate_is_kept() -> None:
 def test_events_of_tomorrow_are_kept() -> None:
     """An event, a block and a delta of a type that nobody told us about."""
     deltas, reply = of(
-        event("mood", mood="good"), start({"type": "song", "key": "C"}), piece(type="note_delta", note="c"), stop()
+        event("mood", mood="good"),
+        start({"type": "song", "key": "C"}),
+        piece(type="note_delta", note="c"),
+        stop(),
     )
     assert [delta.kind for delta in deltas] == ["other"] * 3
     assert reply.blocks() == [{"type": "song", "key": "C", "note": "c"}]
@@ -388,7 +399,9 @@ def test_values_of_other_types_are_kept_as_text() -> None:
 
 
 @unhurried
-@given(st.lists(st.one_of(st.binary(max_size=80), st.sampled_from(ODD), st.sampled_from(BLOCKS["thinking"][0]))))
+@given(
+    st.lists(st.one_of(st.binary(max_size=80), st.sampled_from(ODD), st.sampled_from(BLOCKS["thinking"][0])))
+)
 def test_decode_never_raises(frames: list[bytes]) -> None:
     """Whatever comes, in whatever order, and the message can always be put together."""
     deltas, reply = of(*frames)
@@ -416,7 +429,9 @@ def _typed(value: Any, types: Any) -> Any:
         return [_typed(each, types) for each in value]
     if not isinstance(value, dict):
         return value
-    return {key: types() if key == "type" else _typed(each, types) for key, each in value.items()} | {"type": types()}
+    return {key: types() if key == "type" else _typed(each, types) for key, each in value.items()} | {
+        "type": types()
+    }
 
 
 @unhurried
@@ -467,7 +482,9 @@ def test_usage_of_a_provider_that_counts_only_output_at_the_end() -> None:
 def test_an_endless_stream_takes_no_memory() -> None:
     """Blocks that never close, counts with new names, input without end."""
     translator = AnthropicMessages()
-    started = event("content_block_start", index=0, content_block={"type": "tool_use", "id": "x" * 1000, "name": "f"})
+    started = event(
+        "content_block_start", index=0, content_block={"type": "tool_use", "id": "x" * 1000, "name": "f"}
+    )
     tracemalloc.start()
     try:
         for number in range(20_000):

@@ -22,7 +22,9 @@ SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "
 FOUND = {
     "type": "web_search_tool_result",
     "tool_use_id": "srvtoolu_1",
-    "content": [{"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}],
+    "content": [
+        {"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}
+    ],
 }
 CITED = {
     "type": "text",
@@ -42,7 +44,12 @@ def conversation(blocks: list[Any], more: list[Any] | None = None) -> Callable[[
     def make() -> list[Any]:
         lc = _langchain()
         calls = [CALL] if USE in blocks else []
-        return [lc.HumanMessage("Hi"), lc.AIMessage(blocks, tool_calls=calls), lc.HumanMessage("And?"), *(more or [])]
+        return [
+            lc.HumanMessage("Hi"),
+            lc.AIMessage(blocks, tool_calls=calls),
+            lc.HumanMessage("And?"),
+            *(more or []),
+        ]
 
     return make
 
@@ -108,12 +115,16 @@ LIKE: dict[str, Callable[[], list[Any]]] = {
     ),
     "blank text": conversation([{"type": "text", "text": " "}, {"type": "text", "text": "Yes."}]),
     "the last word": lambda: [_langchain().HumanMessage("Hi"), _langchain().AIMessage("He said: ")],
-    "the last block": lambda: [_langchain().HumanMessage("Hi"), _langchain().AIMessage([{"type": "text", "text": "a "}])],
+    "the last block": lambda: [
+        _langchain().HumanMessage("Hi"), _langchain().AIMessage([{"type": "text", "text": "a "}])
+    ],
     "results as the user's": user({"type": "tool_result", "tool_use_id": "a.b", "content": [
         {"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": PNG}}]}),
     "openai's image": user({"type": "text", "text": "Who?"}, {"type": "image_url", "image_url": {"url": PNG}}),
     "openai's image at a url": user({"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}),
-    "anthropic's image": user({"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}, **MARK}),
+    "anthropic's image": user(
+        {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}, **MARK}
+    ),
     "langchain's images": user(
         {"type": "image", "base64": "iVBOR", "mime_type": "image/png"},
         {"type": "image", "url": "https://example.org/cat.png"}, {"type": "image", "url": PNG},
@@ -156,7 +167,7 @@ def test_a_system_message_in_between_as_langchain() -> None:
 def test_two_system_messages_apart_are_refused() -> None:
     """With what to do about it."""
     given = [SystemMessage("a"), HumanMessage("Hi"), AIMessage("Ho"), SystemMessage("b")]
-    with pytest.raises(ConfigError, match="several system messages.*put their texts into the first"):
+    with pytest.raises(ConfigError, match=r"several system messages.*put their texts into the first"):
         request_messages(given, "claude-haiku-4-5")
 
 
@@ -174,7 +185,10 @@ def test_the_models_that_take_a_system_message_in_between() -> None:
 ANTHROPIC_DICTS: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "text", "text": "Weather?", **MARK}]},
     {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "See."}, {**USE, **MARK}]},
-    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "20 °C", **MARK}]},
+    {
+        "role": "user",
+        "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "20 °C", **MARK}],
+    },
 ]
 
 
@@ -199,7 +213,7 @@ def test_openai_s_dicts_are_understood() -> None:
     assert system == "Be brief."
     assert turns == [
         {"role": "user", "content": "Weather?"},
-        {"role": "assistant", "content": [{"type": "tool_use", "name": "weather", "input": {"city": "Zürich"}, "id": "toolu_1"}]},
+        {"role": "assistant", "content": [USE]},
         {"role": "user", "content": [
             {"type": "tool_result", "tool_use_id": "toolu_1", "content": "20 °C", "is_error": False},
             {"type": "document", "title": "deed.pdf", "source": document},
@@ -224,7 +238,10 @@ def test_a_reply_without_words_is_left_out() -> None:
     """The API refuses empty turns, but at the end."""
     given = [HumanMessage("Hi"), AIMessage(""), HumanMessage("Hello?")]
     assert [turn["role"] for turn in request_messages(given)[1]] == ["user", "user"]
-    assert request_messages([HumanMessage("Hi"), AIMessage("")])[1][-1] == {"role": "assistant", "content": ""}
+    assert request_messages([HumanMessage("Hi"), AIMessage("")])[1][-1] == {
+        "role": "assistant",
+        "content": "",
+    }
 
 
 def test_what_was_changed_in_the_calls_is_sent() -> None:
@@ -240,7 +257,9 @@ def test_what_was_changed_in_the_calls_is_sent() -> None:
 def test_a_result_names_the_toolset_of_its_call() -> None:
     """The API wants it on both."""
     use = {**USE, "toolset_name": "town"}
-    _, turns = request_messages(["Hi", AIMessage([use], tool_calls=[CALL]), ToolMessage("20", tool_call_id="toolu_1")])
+    _, turns = request_messages(
+        ["Hi", AIMessage([use], tool_calls=[CALL]), ToolMessage("20", tool_call_id="toolu_1")]
+    )
     assert turns[2]["content"][0]["toolset_name"] == "town"
 
 
@@ -260,7 +279,11 @@ def test_what_cannot_be_sent_is_refused_here(block: dict[str, Any], says: str) -
 
 def test_the_caller_s_messages_are_left_alone() -> None:
     """Formatting changes nothing in place."""
-    given = [SystemMessage([{"type": "text", "text": "x"}]), *ANTHROPIC_DICTS, AIMessage([{"type": "text", "text": "a "}])]
+    given = [
+        SystemMessage([{"type": "text", "text": "x"}]),
+        *ANTHROPIC_DICTS,
+        AIMessage([{"type": "text", "text": "a "}]),
+    ]
     before = json.dumps(given, default=str)
     request_messages(given)
     assert json.dumps(given, default=str) == before

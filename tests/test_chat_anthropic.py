@@ -36,7 +36,7 @@ OPENAI_TOOL = {
     "type": "function",
     "function": {"name": "weather", "description": "Of a city", "parameters": {"type": "object", "properties": {}}},
 }  # fmt: skip
-CALL = {"id": "toolu_1", "name": "weather", "input": {"city": "Zürich"}}
+CALL: dict[str, Any] = {"id": "toolu_1", "name": "weather", "input": {"city": "Zürich"}}
 MANY: dict[str, Any] = {
     "pieces": ["Let me", " see."], "thinking": ["Hm", "m."], "signature": "Eq==", "redacted_thinking": "X==",
     "tool_calls": [CALL],
@@ -131,7 +131,10 @@ def test_thoughts_that_nobody_asked_for(road: Road) -> None:
     """Newer models think by themselves: text stays text, and the sum has both."""
     with LoopbackProvider(answer_of(pieces=["Yes", "."], thinking=["Hm"], signature="Eq==")) as provider:
         chunks = road.stream(chat(provider), "Hi")
-    assert [chunk.content for chunk in chunks if isinstance(chunk.content, str) and chunk.content] == ["Yes", "."]
+    assert [chunk.content for chunk in chunks if isinstance(chunk.content, str) and chunk.content] == [
+        "Yes",
+        ".",
+    ]
     assert whole(chunks).text == "Yes."
     assert whole(chunks).content[0] == {"type": "thinking", "thinking": "Hm", "signature": "Eq==", "index": 0}
 
@@ -166,7 +169,7 @@ def test_as_the_documents_call_it(capsys: pytest.CaptureFixture[str]) -> None:
     with LoopbackProvider.song(tokens=5) as provider:
         handler = StreamingStdOutCallbackHandler()
         model = ChatAnthropic(
-            streaming=True, callbacks=[handler], temperature=0, base_url=provider.anthropic_base_url, api_key="any"
+            streaming=True, callbacks=[handler], temperature=0, base_url=provider.url, api_key="any"
         )  # fmt: skip
         answer = model([HumanMessage(content="Write me a song about sparkling water.")])
     assert capsys.readouterr().out == answer.content
@@ -242,7 +245,11 @@ def test_stop_of_a_call() -> None:
         "ls_provider": "anthropic", "ls_model_name": DEFAULT_MODEL, "ls_model_type": "chat", "ls_temperature": None,
         "ls_max_tokens": 64_000, "ls_stop": ["B"],
     }  # fmt: skip
-    assert kwargs["invocation_params"] == {"model": DEFAULT_MODEL, "max_tokens": 64_000, "stop_sequences": ["B"]}
+    assert kwargs["invocation_params"] == {
+        "model": DEFAULT_MODEL,
+        "max_tokens": 64_000,
+        "stop_sequences": ["B"],
+    }
 
 
 def test_names_that_langchain_has_for_the_same_thing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,11 +261,11 @@ def test_names_that_langchain_has_for_the_same_thing(monkeypatch: pytest.MonkeyP
 
     with LoopbackProvider("Hello") as provider:
         ChatAnthropic(
-            model_name="claude-opus-4-5", anthropic_api_key=Secret(), anthropic_api_url=provider.anthropic_base_url,
+            model_name="claude-opus-4-5", anthropic_api_key=Secret(), anthropic_api_url=provider.url,
             max_tokens_to_sample=7, default_request_timeout=5, effort="low", verbose=True,
         ).invoke("Hi")  # fmt: skip
         monkeypatch.setenv("ANTHROPIC_API_KEY", "from the environment")
-        monkeypatch.setenv("ANTHROPIC_API_URL", provider.anthropic_base_url)
+        monkeypatch.setenv("ANTHROPIC_API_URL", provider.url)
         ChatAnthropic().invoke("Hi", max_tokens=9)
     first, second = provider.requests
     assert (first["body"]["model"], first["body"]["max_tokens"]) == ("claude-opus-4-5", 7)
@@ -324,7 +331,7 @@ def test_more_about_tools() -> None:
 @pytest.mark.parametrize("tool", [len, {"name": "weather"}, {"type": "function"}], ids=str)
 def test_what_is_no_tool_is_refused(tool: Any) -> None:
     """Where it is passed, with what to pass."""
-    with pytest.raises(ConfigError, match="bind_tools got .*'input_schema'"):
+    with pytest.raises(ConfigError, match=r"bind_tools got .*'input_schema'"):
         ChatAnthropic(api_key="any").bind_tools([tool])
 
 
@@ -339,9 +346,9 @@ def test_a_long_answer_may_be_waited_for() -> None:
 
 def test_the_timeout_is_the_caller_s() -> None:
     """A hanging provider ends in the SDK's error."""
-    with LoopbackProvider(Answer(frames=anthropic_messages_frames(["Hi"]), hang_after=3)) as provider:
-        with pytest.raises(anthropic.APITimeoutError):
-            list(chat(provider, timeout=0.2).stream("Hi"))
+    answer = Answer(frames=anthropic_messages_frames(["Hi"]), hang_after=3)
+    with LoopbackProvider(answer) as provider, pytest.raises(anthropic.APITimeoutError):
+        list(chat(provider, timeout=0.2).stream("Hi"))
 
 
 # -- errors ------------------------------------------------------------------------------------------------------
@@ -368,7 +375,10 @@ def test_errors_are_the_sdk_s(road: Road, way: str, status: int) -> None:
 @both
 def test_an_error_inside_of_a_stream(road: Road) -> None:
     """Raised as the SDK does, with what had come for the callbacks."""
-    frames = [*anthropic_messages_frames(["Hello", " there"])[:4], anthropic_error_frame("Overloaded", "overloaded_error")]
+    frames = [
+        *anthropic_messages_frames(["Hello", " there"])[:4],
+        anthropic_error_frame("Overloaded", "overloaded_error"),
+    ]
     log = Log()
     with LoopbackProvider(Answer(frames=frames)) as provider:
         with pytest.raises(anthropic.APIStatusError) as expected:
@@ -409,9 +419,9 @@ def test_nobody_listens(road: Road, way: str) -> None:
 def test_a_stream_that_breaks(road: Road) -> None:
     """The SDK's error, and what had come is told."""
     log = Log()
-    with LoopbackProvider(Answer(frames=anthropic_messages_frames(["Hello", " there"]), cut_after=4)) as provider:
-        with pytest.raises(anthropic.APIConnectionError):
-            road.stream(chat(provider, callbacks=[log]), "Hi")
+    answer = Answer(frames=anthropic_messages_frames(["Hello", " there"]), cut_after=4)
+    with LoopbackProvider(answer) as provider, pytest.raises(anthropic.APIConnectionError):
+        road.stream(chat(provider, callbacks=[log]), "Hi")
     assert "".join(log.tokens) == "Hello"
 
 
@@ -561,7 +571,10 @@ def without_thoughts(answer: AIMessage) -> list[Any]:
     """As a client keeps them that knows nothing of thoughts, with its tool arguments as text of its own."""
     function = {"name": "weather", "arguments": '{ "city" : "Zürich" }'}
     call = {"id": "toolu_1", "type": "function", "function": function}
-    return [{"role": "assistant", "content": answer.text.rstrip(), "tool_calls": [call]}, *as_ours(answer)[1:]]
+    return [
+        {"role": "assistant", "content": answer.text.rstrip(), "tool_calls": [call]},
+        *as_ours(answer)[1:],
+    ]
 
 
 @both
@@ -606,9 +619,14 @@ def test_the_user_s_results_are_tool_messages() -> None:
     results = [
         {"type": "text", "text": "Well?"},
         {"type": "tool_result", "tool_use_id": "a", "content": "1"},
-        {"type": "tool_result", "tool_use_id": "b", "content": [{"type": "text", "text": "2"}], "is_error": True},
+        {
+            "type": "tool_result",
+            "tool_use_id": "b",
+            "content": [{"type": "text", "text": "2"}],
+            "is_error": True,
+        },
     ]
-    calls = [{"type": "tool_use", "id": id, "name": "f", "input": {}} for id in ("a", "b")]
+    calls: list[Any] = [{"type": "tool_use", "id": id, "name": "f", "input": {}} for id in ("a", "b")]
     with LoopbackProvider("Hello") as provider:
         given = ["Hi", {"role": "assistant", "content": calls}, {"role": "user", "content": results}]
         chat(provider, callbacks=[log]).invoke(given)

@@ -15,7 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.errors import StoreError
-from recorder.testing import anthropic_messages_frames, openai_chat_frames, song_pieces
+from recorder.testing import (
+    anthropic_messages_frames,
+    openai_chat_frames,
+    openai_completion_frames,
+    song_pieces,
+)
 from recorder.wire.compress import MAX_DECOMPRESSED, compress, decompress
 from tests.genuine import Stream
 from tests.wires import frames_of, genuine, genuine_anthropic, unhurried
@@ -24,6 +29,7 @@ from tests.wires import frames_of, genuine, genuine_anthropic, unhurried
 RELEASED = {
     "anthropic.messages.1": "371ca25341cbb8e3e7a5b2852a90a136e05105854ddfb9d7a37d8fa74647cca9",
     "openai.chat.1": "2f3a61bea86f5e3affc867420ef8fc16ef720a7d25f302bace2c4648856e8499",
+    "openai.completions.1": "798633783ca5501518879aaa059bc0b9b011d5e065ddfda3836c40d4bf0ee25a",
 }
 WIRE, CLAUDE = "openai.chat", "anthropic.messages"
 
@@ -72,15 +78,18 @@ def test_genuine_frames_of_anthropic_come_back_as_they_were(stream: Stream) -> N
 
 
 @pytest.mark.parametrize(
-    ("frames", "wire"),
-    [(openai_chat_frames(song_pieces(50)), WIRE), (anthropic_messages_frames(song_pieces(50)), CLAUDE)],
-    ids=[WIRE, CLAUDE],
-)
-def test_a_dictionary_makes_short_rows_small(frames: list[bytes], wire: str) -> None:
-    """Five events of a stream take little more than half, or less, of what they take without one."""
-    row = b"".join(frames[10:15])
+    ("wire", "frames", "share"),
+    [(WIRE, openai_chat_frames, 0.5), ("openai.completions", openai_completion_frames, 0.5),
+     (CLAUDE, anthropic_messages_frames, 0.6)],
+    ids=["chat", "completions", "anthropic"],
+)  # fmt: skip
+def test_a_dictionary_makes_short_rows_small(
+    wire: str, frames: Callable[..., list[bytes]], share: float
+) -> None:
+    """Five events of a stream take half, or little more, of what they take without one."""
+    row = b"".join(frames(song_pieces(50))[10:15])
     [(with_one, _), (without, _)] = compress([row, row], [wire, None])
-    assert len(with_one) < 0.6 * len(without) < len(row)
+    assert len(with_one) < share * len(without) < len(row)
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -88,9 +88,7 @@ def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
     end = {"type": "message_delta", "delta": {"stop_reason": reply.finish_reasons[0], "stop_sequence": None},
            "usage": reply.raw_usage}  # fmt: skip
     encoded = [start, *events(deltas), end, {"type": "message_stop"}]
-    body = b"".join(
-        f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in encoded
-    )
+    body = b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in encoded)
     found, expected = by_the_sdk(body), by_the_sdk(stream)
     assert blocks_of(found) == blocks_of(expected)
     assert found.usage.output_tokens == expected.usage.output_tokens

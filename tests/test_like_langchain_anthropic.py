@@ -2,8 +2,8 @@
 
 Differences on purpose, which the comparisons leave out: model name, provider and the response's id come with the stop
 reason, not with the first chunk; a last empty chunk closes the sum, as with every model of ours; ids begin with `run-`;
-a token callback hears the text also where LangChain's chunks are lists, and then calls none; the message of
-`invoke(streaming=True)` has the finished blocks, not the sum of the pieces with their `index`; errors are the SDK's own.
+a token callback hears the text also where LangChain's chunks are lists and call none; the message of
+`invoke(streaming=True)` has the finished blocks, not the sum of the pieces with their `index`; errors are the SDK's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "
 FOUND = {
     "type": "web_search_tool_result",
     "tool_use_id": "srvtoolu_1",
-    "content": [{"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}],
+    "content": [
+        {"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}
+    ],
 }
 SAID: dict[str, dict[str, Any]] = {
     "text": {"pieces": ["Hello", " there", "!"]},
@@ -51,7 +53,12 @@ MORE: dict[str, dict[str, Any]] = {
     "only text": {"pieces": ["Hello", "!"]},
     "a call": {"tool_calls": [CALL]},
     "text and calls": {"pieces": ["Let me", " see."], "tool_calls": [CALL, {**CALL, "id": "toolu_2"}]},
-    "thoughts": {"pieces": ["Yes"], "thinking": ["Hm", "m."], "signature": "Eq==", "redacted_thinking": "X=="},
+    "thoughts": {
+        "pieces": ["Yes"],
+        "thinking": ["Hm", "m."],
+        "signature": "Eq==",
+        "redacted_thinking": "X==",
+    },
     "a server's tool": {"pieces": ["See."], "blocks": [SEARCH, FOUND]},
 }
 
@@ -59,7 +66,7 @@ MORE: dict[str, dict[str, Any]] = {
 def theirs(provider: LoopbackProvider, **options: Any) -> Any:
     """LangChain's model of the provider."""
     settings = {
-        "model": "claude-haiku-4-5", "base_url": provider.anthropic_base_url, "api_key": "any", "max_retries": 0
+        "model": "claude-haiku-4-5", "base_url": provider.url, "api_key": "any", "max_retries": 0
     }  # fmt: skip
     return langchain.ChatAnthropic(**settings, **options)
 
@@ -141,12 +148,14 @@ def test_chunks_of_blocks(road: Road, said: dict[str, Any]) -> None:
     config = {"run_id": uuid4()}
     options, tools = {"thinking": THINKING}, [TOOL]
     with LoopbackProvider(Answer(frames=anthropic_messages_frames(**said))) as provider:
-        expected = by_langchain(
-            road, "stream", provider, "Hi", dict(config), options=options, tools=tools
-        )
+        expected = by_langchain(road, "stream", provider, "Hi", dict(config), options=options, tools=tools)
         found = road.stream(models(provider, options, tools), "Hi", dict(config))
     # An empty piece of arguments opens each call and says nothing.
-    pieces = [each for each in told_chunks(expected) if [block.get("partial_json") for block in each["content"]] != [""]]
+    pieces = [
+        each
+        for each in told_chunks(expected)
+        if [block.get("partial_json") for block in each["content"]] != [""]
+    ]
     assert told_chunks(found) == pieces
     assert seen(whole(found)) == seen(whole(expected))
     assert [type(chunk.content) for chunk in found[:-1]] == [list] * (len(found) - 1)
@@ -178,7 +187,9 @@ def test_genuine_streams(stream: Stream) -> None:
     options = {"thinking": THINKING, "context_management": body.get("context_management"), "betas": ["x"]}
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=[stream.body])) as provider:
-        expected = whole(by_langchain(PLAIN, "stream", provider, "Hi", dict(config), options=options, tools=[TOOL]))
+        expected = whole(
+            by_langchain(PLAIN, "stream", provider, "Hi", dict(config), options=options, tools=[TOOL])
+        )
         found = whole(PLAIN.stream(models(provider, options, [TOOL]), "Hi", dict(config)))
     ours, their = seen(found), seen(expected)
     for each in (ours, their):
@@ -189,7 +200,9 @@ def test_genuine_streams(stream: Stream) -> None:
 
 def known(block: dict[str, Any]) -> dict[str, Any]:
     """A block without what LangChain leaves out or writes otherwise."""
-    return {key: value for key, value in block.items() if key not in ("stop_reason", "caller", "partial_json")} | (
+    return {
+        key: value for key, value in block.items() if key not in ("stop_reason", "caller", "partial_json")
+    } | (
         {"content": {**content, "stop_reason": None}}
         if isinstance(content := block.get("content"), dict) and "stop_reason" in content
         else {}
@@ -240,7 +253,13 @@ def test_the_same_request_is_sent(road: Road) -> None:
     """Options in the same places, tools and messages in the same words."""
     messages = pytest.importorskip("langchain_core.messages")
     given = [messages.SystemMessage("Be brief."), messages.HumanMessage("Hi")]
-    options = {"temperature": 0.5, "top_k": 3, "stop_sequences": ["END"], "thinking": THINKING, "max_tokens": 2048}
+    options = {
+        "temperature": 0.5,
+        "top_k": 3,
+        "stop_sequences": ["END"],
+        "thinking": THINKING,
+        "max_tokens": 2048,
+    }
     with LoopbackProvider("Hello") as provider:
         by_langchain(road, "stream", provider, given, options=options, tools=[TOOL])
         road.stream(models(provider, options, [TOOL]), given)

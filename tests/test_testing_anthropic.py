@@ -55,9 +55,11 @@ def test_an_asynchronous_client_reads_the_same() -> None:
     """On an event loop."""
 
     async def main(provider: LoopbackProvider) -> str:
-        async with anthropic.AsyncAnthropic(base_url=provider.anthropic_base_url, api_key="any") as client:
-            async with client.messages.stream(**ASK) as stream:
-                return await stream.get_final_text()
+        async with (
+            anthropic.AsyncAnthropic(base_url=provider.url, api_key="any") as client,
+            client.messages.stream(**ASK) as stream,
+        ):
+            return await stream.get_final_text()
 
     with LoopbackProvider("Hello there!") as provider:
         assert asyncio.run(main(provider)) == "Hello there!"
@@ -66,8 +68,8 @@ def test_an_asynchronous_client_reads_the_same() -> None:
 def test_both_base_urls_will_do() -> None:
     """The SDK puts the version behind whatever it is given."""
     with LoopbackProvider("Hello") as provider:
-        assert provider.anthropic_base_url + "/v1" == provider.base_url
-        for url in (provider.base_url, provider.anthropic_base_url):
+        assert provider.url + "/v1" == provider.base_url
+        for url in (provider.base_url, provider.url):
             assert blocks_of(said(provider)) == blocks_of(sdk(provider, base_url=url).messages.create(**ASK))
 
 
@@ -112,23 +114,27 @@ def test_what_is_no_request_is_refused_in_the_api_s_words() -> None:
     def fails(request: dict[str, Any], path: str) -> Answer:
         raise RuntimeError("no more songs")
 
-    with pytest.raises(RuntimeError, match="no more songs"), LoopbackProvider(fails) as provider:
-        with pytest.raises(anthropic.InternalServerError, match="no more songs") as caught:
-            sdk(provider).messages.create(**ASK)
-        assert caught.value.type == "api_error"
-        with pytest.raises(anthropic.APIStatusError, match="Not allowed to GET") as refused:
-            sdk(provider).get("/v1/messages", cast_to=object)
-        assert refused.value.type == "invalid_request_error"
+    provider = LoopbackProvider(fails).start()
+    with pytest.raises(anthropic.InternalServerError, match="no more songs") as caught:
+        sdk(provider).messages.create(**ASK)
+    assert caught.value.type == "api_error"
+    with pytest.raises(anthropic.APIStatusError, match="Not allowed to GET") as refused:
+        sdk(provider).get("/v1/messages", cast_to=object)
+    assert refused.value.type == "invalid_request_error"
+    with pytest.raises(RuntimeError, match="no more songs"):
+        provider.__exit__(None, None, None)
 
 
 def test_an_error_inside_of_a_stream() -> None:
     """The SDK raises it after what had come."""
-    frames = [*anthropic_messages_frames(["Hello"])[:4], anthropic_error_frame("Overloaded", "overloaded_error")]
+    frames = [
+        *anthropic_messages_frames(["Hello"])[:4],
+        anthropic_error_frame("Overloaded", "overloaded_error"),
+    ]
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        seen = []
+        seen: list[str] = []
         with pytest.raises(anthropic.APIStatusError) as caught:
-            for event in sdk(provider).messages.create(**ASK, stream=True):
-                seen.append(event.type)
+            seen.extend(event.type for event in sdk(provider).messages.create(**ASK, stream=True))
     assert seen == ["message_start", "content_block_start", "content_block_delta"]
     assert caught.value.type == "overloaded_error"
 
@@ -148,7 +154,9 @@ def test_the_same_id_gives_the_same_bytes() -> None:
 def test_prompts_count_about_their_words() -> None:
     """System and messages, text and blocks."""
     few = anthropic_prompt_tokens({"messages": [{"role": "user", "content": "Hi"}]})
-    more = anthropic_prompt_tokens({"system": "Be brief.", "messages": [{"content": [{"type": "text", "text": "Hi"}]}]})
+    more = anthropic_prompt_tokens(
+        {"system": "Be brief.", "messages": [{"content": [{"type": "text", "text": "Hi"}]}]}
+    )
     assert 0 < few < more
 
 
@@ -169,6 +177,8 @@ def shape(frame: bytes) -> tuple[str, str]:
     head, _, data = frame.decode().partition("\ndata: ")
     event = json.loads(data)
     inner = event.get("delta") or event.get("content_block") or {}
-    name = " ".join(filter(None, [event["type"], inner.get("type")])) if event["type"] != "message_delta" else ""
+    name = (
+        " ".join(filter(None, [event["type"], inner.get("type")])) if event["type"] != "message_delta" else ""
+    )
     values = re.sub(r'(?<=:)"(?:[^"\\]|\\.)*"|(?<=:)\d+', "#", data.rstrip())
     return name or event["type"], head + re.sub(r" *}$", "}", values)

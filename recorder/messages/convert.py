@@ -55,7 +55,9 @@ def messages_from(input: Any) -> list[BaseMessage]:
     """The messages of any input of a model: a text, a message, a list of those, or a prompt value."""
     if hasattr(input, "to_messages"):
         input = input.to_messages()
-    given = input if isinstance(input, list) or (isinstance(input, tuple) and not _is_pair(input)) else [input]
+    given = (
+        input if isinstance(input, list) or (isinstance(input, tuple) and not _is_pair(input)) else [input]
+    )
     return [message for item in given for message in _each(from_any(item))]
 
 
@@ -74,7 +76,7 @@ def _is_result(block: Any) -> bool:
     return isinstance(block, dict) and block.get("type") == "tool_result"
 
 
-def _result(block: dict[str, Any]) -> ToolMessage:
+def _result(block: Any) -> ToolMessage:
     status = "error" if block.get("is_error") else "success"
     return ToolMessage(_content(block.get("content")), str(block.get("tool_use_id") or ""), status=status)
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from recorder.models.anthropic_chunks import fill_blocks, fill_text, wants_blocks
+from recorder.models.anthropic_chunks import AnthropicCall
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
-from recorder.models.call import Call, Request, Translator
 from recorder.models.clients import Clients
+from recorder.models.run import Request, Translator
 from recorder.wire.anthropic_messages import AnthropicMessages
 from recorder.wire.anthropic_request import request_messages
 
@@ -103,7 +103,7 @@ class ChatAnthropic(BaseChatModel):
         self, tools: Sequence[Any], *, tool_choice: Any = None, parallel_tool_calls: bool | None = None,
         strict: bool | None = None, **options: Any,
     ) -> ChatAnthropic:  # fmt: skip
-        """The same model with tools in Anthropic's format or OpenAI's; `tool_choice` a tool's name or auto, any, none."""
+        """The same model with tools in Anthropic's format or OpenAI's; `tool_choice` a name, auto, any or none."""
         thinks = (self.options.get("thinking") or {}).get("type") in ("enabled", "adaptive")
         choice = anthropic_choice(tool_choice, parallel_tool_calls, thinking=thinks)
         if choice is not None:
@@ -130,10 +130,8 @@ class ChatAnthropic(BaseChatModel):
     def _translator(self) -> Translator:
         return AnthropicMessages()
 
-    def _opened(self, request: Request) -> Call:
-        listed = wants_blocks(request.body)
-        fill = fill_blocks if listed else fill_text
-        return Call(request, self._translator(), self._stream_error, fill, plain=not listed)
+    def _open_run(self, request: Request) -> AnthropicCall:
+        return AnthropicCall(request, self._translator(), self._stream_error)
 
     def _resource(self, client: Any) -> Any:
         return _Messages(client, self._clients.sdk)
@@ -184,7 +182,11 @@ class _Create:
     def create(self, **body: Any) -> Any:
         """As the SDK's, for all that a body may say."""
         messages = self._client.beta.messages if "betas" in body else self._client.messages
-        if not body.get("stream") and "timeout" not in body and self._client.timeout == self._sdk.DEFAULT_TIMEOUT:
+        if (
+            not body.get("stream")
+            and "timeout" not in body
+            and self._client.timeout == self._sdk.DEFAULT_TIMEOUT
+        ):
             body["timeout"] = self._sdk.Timeout(_PATIENCE, connect=self._sdk.DEFAULT_TIMEOUT.connect)
         return getattr(messages, self._way).create(**_routed(body, type(messages)))
 

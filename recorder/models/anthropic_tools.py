@@ -50,7 +50,8 @@ def anthropic_choice(choice: Any, parallel: bool | None, *, thinking: bool) -> d
     found = _choice(choice)
     if thinking and found and found["type"] in ("any", "tool"):
         warnings.warn(
-            f"tool_choice={choice!r} was dropped, for the API forces no tool on a model that thinks", stacklevel=3
+            f"tool_choice={choice!r} was dropped, for the API forces no tool on a model that thinks",
+            stacklevel=3,
         )
         found = None
     if parallel is not None:

@@ -141,7 +141,10 @@ class _Said:
         if self.redacted_thinking:
             yield {"type": "redacted_thinking", "data": self.redacted_thinking}, []
         if self.pieces:
-            yield {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in self.pieces]
+            yield (
+                {"type": "text", "text": ""},
+                [{"type": "text_delta", "text": piece} for piece in self.pieces],
+            )
         for call in self.tool_calls:
             yield _tool_use(call, {}), [_json_delta(piece) for piece in ["", *_input_pieces(call)]]
         yield from ((dict(block), []) for block in self.blocks)

@@ -7,10 +7,12 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from recorder.testing.answers import Answer, Script
 from recorder.testing.anthropic_messages import (
     anthropic_messages_body,
     anthropic_messages_frames,
@@ -18,14 +20,21 @@ from recorder.testing.anthropic_messages import (
     anthropic_prompt_tokens,
     anthropic_request_id,
 )
-from recorder.testing.answers import Answer, Script
+from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.connection import Connection, Request
 from recorder.testing.openai_chat import (
+    SNAPSHOTS,
     Pieces,
     openai_chat_body,
     openai_chat_frames,
     openai_models,
     prompt_tokens_of,
+)
+from recorder.testing.openai_completions import (
+    openai_completion_body,
+    openai_completion_frames,
+    prompt_tokens,
+    prompts_of,
 )
 from recorder.testing.song import pieces_of, song_pieces
 
@@ -35,7 +44,7 @@ class LoopbackProvider:
 
         with LoopbackProvider("Hello there!") as provider:
             client = openai.OpenAI(base_url=provider.base_url, api_key="any")
-            client = anthropic.Anthropic(base_url=provider.anthropic_base_url, api_key="any")
+            client = anthropic.Anthropic(base_url=provider.url, api_key="any")
 
     `script` says what it answers: a text, an `Answer`, or a function of the request's body and path
     that returns one of those and must not block. Without a script it sings. It stops completely at the
@@ -78,15 +87,15 @@ class LoopbackProvider:
     @property
     def base_url(self) -> str:
         """What to give to a client as its base URL; the provider must be running."""
+        return f"{self.url}/v1"
+
+    @property
+    def url(self) -> str:
+        """Where it listens: what Azure's clients take as their endpoint, and Anthropic's as their base URL."""
         if self._bound is None:
             raise RuntimeError("The provider is not running, so it has no URL; use it in a with-block.")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._bound}/v1"
-
-    @property
-    def anthropic_base_url(self) -> str:
-        """The same for Anthropic's clients, which put the version behind it by themselves."""
-        return self.base_url.removesuffix("/v1")
+        return f"http://{host}:{self._bound}"
 
     def start(self) -> Self:
         """Listen; raises `OSError` when the port is taken."""
@@ -208,8 +217,42 @@ def answer_anthropic_messages(
     return Answer(frames=frames, headers=headers, interval=interval, chunks=chunks)
 
 
+def answer_azure_chat(
+    pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
+) -> Answer:
+    """The same as Azure answers it: with its own name of the model, and what its content filters say."""
+    model = request["model"] if request.get("model") in SNAPSHOTS else "gpt-4o"
+    answer = answer_openai_chat(pieces, {**request, "model": model}, interval=interval, chunks=chunks)
+    if answer.frames is None:
+        return replace(answer, body=azure_chat_body(answer.body))
+    return replace(answer, frames=azure_chat_frames(answer.frames))
+
+
+def answer_openai_completion(
+    pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
+) -> Answer:
+    """`pieces` as the answer to a request for legacy completions: streamed or whole, as it asks for."""
+    asked: dict[str, Any] = {
+        "model": str(request.get("model", "")),
+        "n": _choices(request),
+        "logprobs": request.get("logprobs"),
+        "prompt_tokens": prompt_tokens(prompts_of(request)),
+    }
+    if not request.get("stream"):
+        return Answer(body=openai_completion_body(pieces, **asked))
+    usage = bool((request.get("stream_options") or {}).get("include_usage"))
+    frames = openai_completion_frames(pieces, usage=usage, **asked)
+    return Answer(frames=frames, interval=interval, chunks=chunks)
+
+
 #: How an answer is said in each wire format, by the end of its path.
-_WIRES = {"/chat/completions": answer_openai_chat, "/v1/messages": answer_anthropic_messages}
+_WIRES = {
+    "/chat/completions": answer_openai_chat,
+    "/completions": answer_openai_completion,
+    "/v1/messages": answer_anthropic_messages,
+}
+#: Where Azure serves them, each deployment at a path of its own.
+_AZURE = "/openai/deployments/"
 
 
 def _error_of(path: str) -> Callable[..., Answer]:
@@ -232,10 +275,15 @@ def _say(
     pieces: Pieces, request: dict[str, Any], path: str, *, interval: float = 0.0, chunks: int | None = None
 ) -> Answer:
     """`pieces` as the answer in the wire format of the path."""
-    for end, answer in _WIRES.items():
-        if path.partition("?")[0].endswith(end):
-            return answer(pieces, request, interval=interval, chunks=chunks)
-    return Answer.error(404, f"Invalid URL (POST {path})", _INVALID)
+    place, _, query = path.partition("?")
+    if _AZURE in place and "api-version=" not in query:
+        return Answer.error(404, "Resource not found")
+    answer = next((said for end, said in _WIRES.items() if place.endswith(end)), None)
+    if answer is None:
+        return Answer.error(404, f"Invalid URL (POST {path})", _INVALID)
+    if _AZURE in place and answer is answer_openai_chat:
+        answer = answer_azure_chat
+    return answer(pieces, request, interval=interval, chunks=chunks)
 
 
 def _song(request: dict[str, Any], tokens: int | None = None) -> list[list[str]]:
@@ -244,7 +292,8 @@ def _song(request: dict[str, Any], tokens: int | None = None) -> list[list[str]]
 
 
 def _choices(request: dict[str, Any]) -> int:
-    return int(request.get("n") or 1)
+    """How many are asked for; each prompt of a completion has its own."""
+    return int(request.get("n") or 1) * (len(prompts_of(request)) if "prompt" in request else 1)
 
 
 def _json(body: bytes) -> Any:

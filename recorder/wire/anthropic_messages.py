@@ -19,6 +19,7 @@ from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, Event, parse
 
 WIRE = "anthropic.messages"
@@ -63,7 +64,7 @@ class AnthropicMessages:
     wire = WIRE
 
     def __init__(self) -> None:
-        self.reply: AnthropicReply = AnthropicReply()
+        self.reply: Reply = AnthropicReply()
         self._open: dict[int, _Open] = {}
         #: Index and idx of the text block whose pieces may take the short way; None outside of one.
         self._flowing: int | None = None

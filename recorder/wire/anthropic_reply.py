@@ -1,11 +1,12 @@
 """The accumulator of Anthropic's answers, whose content is a list of blocks, and the blocks as events again.
 
-Each delta says where it belongs: `idx` is "0" for block 0 and `0.<index>` for the others (calls always `0.<index>`). Its
-kind says of what type the block is: text and citation of a text block, reasoning and signature of a thinking block,
-tool_call (JSON of the id, the name and what else the block has) and tool_args of a tool_use block. What these do not say comes as JSON of kind `other`:
+Each delta says where it belongs: `idx` is "0" for block 0 and `0.<index>` for the others (calls always
+`0.<index>`). Its kind says of what type the block is: text and citation of a text block, reasoning and signature
+of a thinking block, tool_call (JSON of the id, the name and what else the block has) and tool_args of a tool_use
+block. What these do not say comes as JSON of kind `other`:
 
-* `{"content_block": {...}}`, the first delta of its block, is how it began: one of any other type (redacted thinking,
-  server tools and their results), an empty one, or one with keys that nobody told us about;
+* `{"content_block": {...}}`, the first delta of its block, is how it began: one of any other type (redacted
+  thinking, server tools and their results), an empty one, or one with keys that nobody told us about;
 * `{"partial_json": "..."}` is a piece of the input of such a block, `{"content_block_delta": {...}}` any other delta.
 
 So the deltas alone, without frames, give the message, and by `events` a valid stream.

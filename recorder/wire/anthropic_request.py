@@ -102,7 +102,9 @@ class _Placed:
         for block in content if isinstance(content, list) else ():
             if block.get("type") == "tool_use" and block.get("toolset_name"):
                 self._toolsets[block["id"]] = block["toolset_name"]
-            elif block.get("type") == "tool_result" and (name := self._toolsets.get(block.get("tool_use_id"))):
+            elif block.get("type") == "tool_result" and (
+                name := self._toolsets.get(block.get("tool_use_id"))
+            ):
                 block.setdefault("toolset_name", name)
 
 
@@ -197,7 +199,11 @@ def _right_stripped(content: Content) -> Content:
 
 def _missing_calls(message: AIMessage, content: Content) -> list[dict[str, Any]]:
     """Calls that are not in the content, as with the messages of other providers."""
-    there = {block.get("id") for block in content if block.get("type") == "tool_use"} if type(content) is list else set()
+    there = (
+        {block.get("id") for block in content if block.get("type") == "tool_use"}
+        if type(content) is list
+        else set()
+    )
     calls = [_tool_use(call["id"], call["name"], call["args"]) for call in message.tool_calls]
     for invalid in message.invalid_tool_calls:
         if invalid["id"] and invalid["name"]:
@@ -239,7 +245,9 @@ def _call_block(block: dict[str, Any], message: BaseMessage) -> dict[str, Any]:
     input = block.get("input") or parse_args(block.get("partial_json")) or {}
     for call in getattr(message, "tool_calls", ()):
         if call["id"] == block.get("id") and not block.get("caller"):
-            return _with(block, _tool_use(call["id"], call["name"], call["args"]), ("toolset_name", "cache_control"))
+            return _with(
+                block, _tool_use(call["id"], call["name"], call["args"]), ("toolset_name", "cache_control")
+            )
     sent = _tool_use(block.get("id"), block.get("name", ""), input)
     return _with(block, sent, ("caller", "toolset_name", "cache_control"))
 
@@ -266,7 +274,9 @@ def _cited(citation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _thinking(block: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "thinking", "thinking": "", **_narrowed(block)} if "signature" in block else _narrowed(block)
+    return (
+        {"type": "thinking", "thinking": "", **_narrowed(block)} if "signature" in block else _narrowed(block)
+    )
 
 
 def _other(block: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +323,10 @@ def _file(block: dict[str, Any]) -> dict[str, Any]:
     inner = block.get("file")
     if isinstance(inner, Mapping):
         data = inner.get("file_data")
-        block = {**_without(block, ("file",)), **({"url": data} if data else {"file_id": inner.get("file_id")})}
+        block = {
+            **_without(block, ("file",)),
+            **({"url": data} if data else {"file_id": inner.get("file_id")}),
+        }
         block |= {"title": inner["filename"]} if inner.get("filename") else {}
     return _data(block, "document", "application/pdf")
 
@@ -327,7 +340,9 @@ def _data(block: dict[str, Any], kind: str, mime: str | None) -> dict[str, Any]:
         return _other(block)
     source = _data_source(block, mime)
     if source is None:
-        raise ConfigError(f"a block of type {block['type']!r} needs 'url', 'base64' or 'file_id'; add one of them")
+        raise ConfigError(
+            f"a block of type {block['type']!r} needs 'url', 'base64' or 'file_id'; add one of them"
+        )
     sent: dict[str, Any] = {"type": kind, "source": source}
     for more in (block.get("metadata") or {}, block.get("extras") or {}, block):
         sent |= {key: more[key] for key in _BESIDE if more.get(key) is not None}
@@ -338,7 +353,11 @@ def _data_source(block: dict[str, Any], mime: str | None) -> dict[str, Any] | No
     """Where the data are: in the block, at a URL, or at the provider."""
     given, way = block.get("mime_type"), block.get("source_type")
     if "url" in block:
-        return _source(block["url"]) if block["url"].startswith("data:") else {"type": "url", "url": block["url"]}
+        return (
+            _source(block["url"])
+            if block["url"].startswith("data:")
+            else {"type": "url", "url": block["url"]}
+        )
     if data := block.get("base64") or (block.get("data") if way == "base64" else None):
         return {"type": "base64", "media_type": given or mime, "data": data}
     if way == "text":
