@@ -35,6 +35,7 @@ from recorder.wire.recorded import (
     error_type,
     finish_reason,
     object_of,
+    value_of,
     written,
 )
 
@@ -61,8 +62,12 @@ _EMPTY: dict[str, dict[str, Any]] = {
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
     "tool_use": {"type": "tool_use", "id": "", "name": "", "input": {}},
 }
-#: What the end of a message says beside the reason, where the run knows it.
-_METADATA_KEYS = ("stop_details", "container", "context_management", "diagnostics")
+#: What the end of a message says beside the reason, where the run knows it: in its delta, and next to it.
+_IN_DELTA = ("stop_details", "container")
+_BESIDE_DELTA = ("context_management", "diagnostics")
+#: What the usage of a message says only at its start, and what both there and at its end.
+_AT_START = frozenset(("cache_creation", "service_tier", "inference_geo"))
+_ALWAYS = frozenset(("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
 
 _NO_WORD = re.compile("[^a-z0-9_.]", re.IGNORECASE | re.ASCII)
 
@@ -78,7 +83,8 @@ class AnthropicStream:
 
     def opening(self, first: Delta | None) -> Iterator[bytes]:
         """The message, without content."""
-        usage = {**anthropic_usage(self._run), "output_tokens": 0}
+        usage = anthropic_usage(self._run)
+        usage = {**{key: usage[key] for key in usage if key in _AT_START | _ALWAYS}, "output_tokens": 0}
         yield _frame({"type": "message_start", "message": {**_message(self._run), "usage": usage}})
 
     def said(self, delta: Delta) -> Iterator[bytes]:
@@ -103,7 +109,9 @@ class AnthropicStream:
         if not run.terminated and ended["stop_reason"] is None:
             return  # it broke off where it was
         yield from map(_frame, self._blocks.closed())
-        yield _frame({"type": "message_delta", "delta": ended, "usage": anthropic_usage(run)})
+        usage = {key: value for key, value in anthropic_usage(run).items() if key not in _AT_START}
+        beside = _metadata(run, _BESIDE_DELTA)
+        yield _frame({"type": "message_delta", "delta": ended, "usage": usage, **beside})
         if run.terminated:
             yield _frame({"type": "message_stop"})
 
@@ -121,7 +129,7 @@ def body(run: Recorded, deltas: Timed) -> bytes:
     for (place, key), texts in pieces.items():
         _fill(content[place], key, "".join(texts))
     message = _message(run) | {"content": content, "usage": anthropic_usage(run)}
-    return written(message | _ended(run, blocks))
+    return written(message | _ended(run, blocks) | _metadata(run, _BESIDE_DELTA))
 
 
 class _Blocks:
@@ -186,19 +194,20 @@ class _Blocks:
         """A call begins, or its name grows."""
         known = self._call if key == self._key else None
         if known is not None:
-            name = f"{known['name']}{said.get('name') or ''}"
+            name = f"{known.get('name') or ''}{said.get('name') or ''}"
             self._call = {**said, **known, "name": name}
         elif key not in self._calls:  # else nothing that is said of it has a place any more
             yield from self.closed()
             self._number += 1
             self._calls[key] = self._number
-            self._key, self._call = key, {"name": "", **said}
+            self._key, self._call = key, said
 
     def _named(self) -> Iterator[Event]:
         """The call that waited for the rest of its name is opened."""
         if self._call is not None:
             # Results are sent back by the id, so that there must be one.
-            block = {**_EMPTY["tool_use"], "id": f"toolu_{self._number}", **self._call}
+            missing = {"id": f"toolu_{self._number}", "name": "", "input": {}}
+            block = {"type": "tool_use", **_completed(self._call, missing)}
             self._call = None
             yield {"type": "content_block_start", "index": self._number, "content_block": block}
 
@@ -210,8 +219,8 @@ class _Blocks:
 
     def _delta(self, text: str, kind: str) -> dict[str, Any] | None:
         if kind == CITATION:
-            citation = object_of(text) if self._as_was else _citation(object_of(text))
-            return {"type": "citations_delta", "citation": citation} if citation else None
+            citation = value_of(text) if self._as_was else _citation(object_of(text))
+            return {"type": "citations_delta", "citation": citation} if citation is not None else None
         if kind == REASONING:
             return {"type": "thinking_delta", "thinking": text}
         if kind == SIGNATURE:
@@ -225,12 +234,16 @@ class _Blocks:
         if isinstance(event := said.get("event"), dict):
             yield event
         elif isinstance(block := said.get("content_block"), dict):
-            empty = _EMPTY.get(str(block.get("type")), {})
-            yield from self._opened(idx, {**block, **{k: v for k, v in empty.items() if k not in block}})
+            yield from self._opened(idx, _completed(block, _EMPTY.get(str(block.get("type")), {})))
         elif idx == self._key and ("partial_json" in said or "content_block_delta" in said):
             yield from self._named()
             piece = said.get("content_block_delta") or {"type": "input_json_delta", **said}
             yield {"type": "content_block_delta", "index": self._number, "delta": piece}
+
+
+def _completed(block: Event, usual: Event) -> Event:
+    """The block as it was said, and behind it what it usually has as well."""
+    return {**block, **{key: value for key, value in usual.items() if key not in block}}
 
 
 def _frame(event: Event) -> bytes:
@@ -247,8 +260,12 @@ def _message(run: Recorded) -> dict[str, Any]:
 def _ended(run: Recorded, blocks: _Blocks) -> dict[str, Any]:
     """Why the message ended, and what else its end says."""
     reason = finish_reason(run, 0, ANTHROPIC, calls=blocks.has_calls)
-    said = {key: run.metadata[key] for key in _METADATA_KEYS if run.metadata.get(key) is not None}
-    return {"stop_reason": reason, "stop_sequence": run.metadata.get("stop_sequence"), **said}
+    stopped = {"stop_reason": reason, "stop_sequence": run.metadata.get("stop_sequence")}
+    return stopped | _metadata(run, _IN_DELTA)
+
+
+def _metadata(run: Recorded, keys: Iterable[str]) -> dict[str, Any]:
+    return {key: run.metadata[key] for key in keys if run.metadata.get(key) is not None}
 
 
 def _error(failure: Failure) -> Event:

@@ -60,6 +60,9 @@ class ChatStream:
         self._events = Events(run, "chat.completion.chunk")
         #: The choices that were opened, and whether each calls tools.
         self._choices: dict[int, bool] = {}
+        #: choice -> its citations so far, which are told at once: the SDK's helper takes no second list of them. Those
+        #: of another format's run at the end, of this one's where they were.
+        self._cited: dict[int, list[Any]] = {}
         #: choice -> idx of a call -> its number; None where the numbers are those of this format.
         self._numbers: dict[int, dict[str, int]] | None = None if run.wire == CHAT else {}
 
@@ -74,6 +77,11 @@ class ChatStream:
             return
         text, kind, idx = ours
         number = choice_of(idx)
+        if self._run.wire == CHAT and (kind != CITATION or number not in self._cited):
+            yield from self._citations()
+        if kind == CITATION:
+            self._cited.setdefault(number, []).append(value_of(text))
+            return
         if number not in self._choices:
             yield self._opened(number, kind)
         if kind in (TOOL_CALL, TOOL_ARGS):
@@ -93,6 +101,7 @@ class ChatStream:
 
     def ending(self) -> Iterator[bytes]:
         """The ends of all choices that have one, and of the response."""
+        yield from self._citations()
         for number in sorted(self._choices.keys() | self._run.finish_reasons.keys()):
             reason = finish_reason(self._run, number, CHAT, calls=self._choices.get(number, False))
             if reason is not None:
@@ -115,6 +124,13 @@ class ChatStream:
         # A block of Anthropic's is a part of the choice, a text here is not.
         return delta if self._numbers is None else Delta(text, kind, str(choice_of(idx)))
 
+    def _citations(self) -> Iterator[bytes]:
+        cited, self._cited = self._cited, {}
+        for number, listed in cited.items():
+            if number not in self._choices:
+                yield self._opened(number, CITATION)
+            yield self._events.event(_choice(number, {"annotations": listed}))
+
     def _opened(self, number: int, kind: str) -> bytes:
         self._choices[number] = False
         return self._events.event(
@@ -135,8 +151,6 @@ def _choice(number: int, delta: dict[str, Any], reason: str | None = None) -> di
 def _delta(text: str, kind: str, idx: str) -> dict[str, Any]:
     if kind in _TEXTS:
         return {_TEXTS[kind]: text}
-    if kind == CITATION:
-        return {"annotations": [value_of(text)]}
     if kind == OTHER:
         return object_of(text)
     call: dict[str, Any] = {"index": _call_number(idx)}
@@ -172,11 +186,12 @@ def _whole(run: Recorded, reply: Reply, number: int) -> dict[str, Any]:
         content = [*blocks, {"type": "text", "text": text}] if text else blocks
     message = {"role": "assistant", "content": content, "refusal": None, **said}
     if calls:
-        message["tool_calls"] = [_call(call) for call in calls]
+        message["tool_calls"] = [_call(call, number) for number, call in enumerate(calls)]
     reason = finish_reason(run, number, CHAT, calls=bool(calls))
     return {"index": number, "message": message, "logprobs": None, "finish_reason": reason}
 
 
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    function = {"name": call["name"], "arguments": call["arguments"]}
-    return {"id": call["id"], "type": "function", "function": function}
+def _call(call: dict[str, Any], number: int) -> dict[str, Any]:
+    function = {"name": call["name"] or "", "arguments": call["arguments"]}
+    # Results are sent back by the id, so that there must be one.
+    return {"id": call["id"] or f"call-{number}", "type": "function", "function": function}
