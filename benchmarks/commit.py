@@ -21,8 +21,8 @@ def rows(settings: Settings) -> list[Row]:
         "heap": Side("benchmarks.peers:executemany", {**few, "keyed": False}, folder=True),
         "raw many": Side("benchmarks.peers:executemany", many, folder=True),
         "example": Side("benchmarks.peers:example_callback", {**seed, "tokens": 1_000}, folder=True),
-        "few": Side("benchmarks.ours:callback_to_commit", few, folder=True),
-        "many": Side("benchmarks.ours:callback_to_commit", many, folder=True),
+        "few": Side("benchmarks.ours:into_sqlite", few, folder=True),
+        "many": Side("benchmarks.ours:into_sqlite", many, folder=True),
     }
     found = compare(sides, settings.rounds)
     rate = {name: best(runs, "tokens_per_second", max) for name, runs in found.items()}

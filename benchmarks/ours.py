@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from itertools import repeat
@@ -16,16 +15,21 @@ from benchmarks.workload import percentile, size_on_disk, words
 from recorder.identity import new_id
 
 
-def open_history(folder: str, **options: Any) -> Any:
-    """A `ChatHistoryCallback` on a new file in `folder`."""
+def open_history(url: str, **options: Any) -> Any:
+    """A `ChatHistoryCallback` on a database."""
     from recorder import ChatHistoryCallback
 
-    return ChatHistoryCallback(f"sqlite:///{database(folder)}", **options)
+    return ChatHistoryCallback(url, **options)
 
 
-def database(folder: str) -> str:
-    """Path of the file that `open_history` records into."""
-    return str(Path(folder) / "chat_history.db")
+def new_file(folder: str) -> str:
+    """The URL of a SQLite file in a folder."""
+    return f"sqlite:///{Path(folder) / 'chat_history.db'}"
+
+
+def path_of(url: str) -> str:
+    """The file of a SQLite URL."""
+    return url.removeprefix("sqlite:///")
 
 
 def openai_model(url: str, callbacks: Any = None, **options: Any) -> Any:
@@ -58,9 +62,16 @@ def end(history: Any, run_id: UUID, text: str) -> None:
     history.on_llm_end(LLMResult([[ChatGeneration(AIMessage(text))]]), run_id=run_id)
 
 
-def callback_to_commit(folder: str, seed: int, runs: int, tokens: int) -> Measured:
+def into_sqlite(folder: str, seed: int, runs: int, tokens: int) -> Measured:
+    """`callback_to_commit` on a new SQLite file, with its size."""
+    url = new_file(folder)
+    found = callback_to_commit(url, seed, runs, tokens)
+    return {**found, "bytes_per_token": size_on_disk(path_of(url)) / (tokens // runs * runs)}
+
+
+def callback_to_commit(url: str, seed: int, runs: int, tokens: int) -> Measured:
     """Tokens of many runs by turns, until `close` has returned; begins and ends of the runs included."""
-    history = open_history(folder)
+    history = open_history(url)
     ids = [UUID(new_id()) for _ in range(runs)]  # as our models and LangChain's make them
     said = words(seed, tokens // runs)
     began = time.perf_counter()
@@ -78,27 +89,26 @@ def callback_to_commit(folder: str, seed: int, runs: int, tokens: int) -> Measur
     history.close().wait()
     done = time.perf_counter()
     sent = len(said) * runs
-    expect(stored_tokens(folder), sent)
+    expect(stored_tokens(url), sent)
     return {
         "tokens_per_second": sent / (done - began),
         "tokens_alone_per_second": sent / (done - first),
         "calls_per_second": sent / (called - first),
-        "bytes_per_token": size_on_disk(database(folder)) / sent,
         "commits": history.stats().commits,
     }
 
 
-def stored_tokens(folder: str) -> int:
+def stored_tokens(url: str) -> int:
     """How many tokens are in the database."""
-    connection = sqlite3.connect(database(folder))
-    [(count,)] = connection.execute("SELECT coalesce(sum(count), 0) FROM segments")
-    connection.close()
+    from tests.oracle import sql
+
+    [(count,)] = sql(url, "SELECT coalesce(sum(count), 0) FROM segments")
     return int(count)
 
 
 def one_call(folder: str, seed: int, tokens: int) -> Measured:
     """`on_llm_new_token` alone: processor time of the calling thread, the loop around it taken off."""
-    history = open_history(folder)
+    history = open_history(new_file(folder))
     ids = [UUID(new_id()) for _ in range(200)]
     for run_id in ids:
         start(history, run_id)

@@ -106,7 +106,7 @@ def _call(pieces: Sequence[bytes], handlers: list[Any]) -> None:
 
 def _recorded(folder: str, capture: str, pieces: Sequence[bytes]) -> Measured:
     """The calling thread and the writer's, apart."""
-    history = ours.open_history(folder, capture=capture)
+    history = ours.open_history(ours.new_file(folder), capture=capture)
     _call(pieces, [history])
     history.flush().wait()
     whole, began = cpu_seconds(), time.thread_time()

@@ -121,12 +121,12 @@ def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
 
     A call without a loop waits for half of the time, and drops for the rest of it.
     """
-    history = ours.open_history(folder, max_queue_bytes=BOUND, block_timeout=seconds / 2)
+    history = ours.open_history(ours.new_file(folder), max_queue_bytes=BOUND, block_timeout=seconds / 2)
     said, ids = words(seed, 1000), [uuid4() for _ in range(PRODUCERS)]
     for run_id in ids:
         ours.start(history, run_id)
     _warm(history)
-    lock = sqlite3.connect(ours.database(folder), isolation_level=None)
+    lock = sqlite3.connect(ours.path_of(ours.new_file(folder)), isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     gc.collect()
     before, watch = resident_bytes(), _Watch()

@@ -161,7 +161,7 @@ def bare(**traffic: Any) -> Measured:
 
 def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
     """Our model with the handler; its close is part of the cost."""
-    history = ours.open_history(folder, capture=capture)
+    history = ours.open_history(ours.new_file(folder), capture=capture)
 
     def model(url: str) -> Any:
         return ours.openai_model(url, [history])

@@ -1,6 +1,7 @@
-"""Trains the compression dictionary of OpenAI chat frames from made-up streams in the dialects of many providers.
+"""Trains the compression dictionary of a wire format from made-up streams in the dialects of many providers.
 
     python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.chat.1.zdict
+    python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.completions.1.zdict
 
 A dictionary that was released never changes, for rows name it: train a new one under the next number instead.
 The streams are invented here, so that nobody's conversation is in the file; the seed makes it the same each time.
@@ -123,9 +124,10 @@ MODELS = (
 
 
 def main(target: str) -> None:
-    """Train and write."""
+    """Train and write the dictionary of the wire format that the file is named after."""
     chance = random.Random(SEED)
-    samples = [b"".join(stream(chance)) for _ in range(STREAMS)]
+    made = MADE[Path(target).name.rsplit(".", 2)[0]]
+    samples = [b"".join(made(chance)) for _ in range(STREAMS)]
     trained = zstandard.train_dictionary(SIZE, samples, k=256, d=8)
     Path(target).write_bytes(trained.as_bytes())
     print(
@@ -213,12 +215,60 @@ def usage(head: dict[str, Any], chance: random.Random, padded: bool) -> bytes:
     return spelled({**head, "choices": [], "usage": counts})
 
 
+def completion_stream(chance: random.Random) -> Iterator[bytes]:
+    """A few consecutive frames of legacy completions, in the spelling of one of those who serve them."""
+    head = {
+        "id": chance.choice(("cmpl-", "cmpl-", "gen-")) + name(chance, chance.choice((29, 32))),
+        "object": "text_completion",
+        "created": chance.randint(1_740_000_000, 1_800_000_000),
+    }
+    model = chance.choice(("gpt-3.5-turbo-instruct:20230824-v2", "davinci-002", "babbage-002", *MODELS))
+    kind = chance.choice(("openai", "openai", "vllm", "ollama", "plain"))
+    for _ in range(chance.randint(3, 8)):
+        piece = chance.choice(("", " ")) + chance.choice(WORDS) + chance.choice(("", "", "", ",", ".", "\n"))
+        yield completion_frame(head, model, kind, piece, None, chance)
+    if chance.random() < 0.2:
+        yield completion_frame(head, model, kind, "", chance.choice(("stop", "length")), chance)
+        counts = {"prompt_tokens": chance.randint(5, 5_000), "completion_tokens": chance.randint(1, 2_000)}
+        yield spelled(
+            {**head, "choices": [], "model": model, "usage": {**counts, "total_tokens": sum(counts.values())}}
+        )
+        yield b"data: [DONE]\n\n"
+
+
+def completion_frame(
+    head: dict[str, Any], model: str, kind: str, piece: str, finish: str | None, chance: random.Random
+) -> bytes:
+    """One event: OpenAI writes the choices before the model, others after it."""
+    shown = None
+    if kind == "openai" and chance.random() < 0.1:
+        likely = -round(chance.random() * 5, 6)
+        shown = {
+            "tokens": [piece], "token_logprobs": [likely], "top_logprobs": [{piece: likely}],
+            "text_offset": [chance.randint(0, 2_000)],
+        }  # fmt: skip
+    if kind == "openai":
+        choice = {"text": piece, "index": 0, "logprobs": shown, "finish_reason": finish}
+        return spelled({**head, "choices": [choice], "model": model, "usage": None})
+    choice = {"index": 0, "text": piece, "logprobs": None, "finish_reason": finish}
+    if kind == "vllm":
+        return spelled({**head, "model": model, "choices": [{**choice, "stop_reason": None}], "usage": None})
+    if kind == "ollama":
+        choice = {"text": piece, "index": 0, "finish_reason": finish}
+        return spelled({**head, "model": model, "system_fingerprint": "fp_ollama", "choices": [choice]})
+    return spelled({**head, "model": model, "choices": [choice]})
+
+
 def spelled(event: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
 
 
 def name(chance: random.Random, length: int, letters: str = string.ascii_letters + string.digits) -> str:
     return "".join(chance.choices(letters, k=length))
+
+
+#: wire format -> what makes its streams.
+MADE = {"openai.chat": stream, "openai.completions": completion_stream}
 
 
 if __name__ == "__main__":

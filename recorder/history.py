@@ -20,15 +20,16 @@ from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.errors import ConfigError
 from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
-from recorder.jsons import dumps
 from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any
 from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
 from recorder.store import Store
 from recorder.stored import escape, escape_json
+from recorder.usage import from_openai
 from recorder.waiting import Wait
-from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.deltas import Delta
+from recorder.wire.tokens import deltas_of
 
 log = logging.getLogger("recorder")
 
@@ -148,7 +149,10 @@ class ChatHistoryCallback(BaseCallbackHandler):
             self._late(len(deltas))
             return None
         run.framed = True
-        return self._put_frame(run, frame if self._capture_frames else None, deltas, at_us)
+        kept = (
+            frame if self._capture_frames and frame else None
+        )  # a model of one's own has deltas without frames
+        return self._put_frame(run, kept, deltas, at_us)
 
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
@@ -241,31 +245,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self.recorder.intake.refuse(tokens)
 
 
-def deltas_of(token: Any, chunk: Any) -> list[Delta]:
-    """The deltas of a token callback, for models that hand over no frames."""
-    message = getattr(chunk, "message", None)
-    deltas = [Delta(text) for text in _texts(token)]
-    reasoning = (getattr(message, "additional_kwargs", None) or {}).get("reasoning_content")
-    if isinstance(reasoning, str) and reasoning:
-        deltas.append(Delta(reasoning, REASONING))
-    for call in getattr(message, "tool_call_chunks", None) or ():
-        idx = f"0.{call.get('index') or 0}"
-        opening = {key: call[key] for key in ("id", "name") if call.get(key)}
-        if opening:
-            deltas.append(Delta(dumps(opening), TOOL_CALL, idx))
-        if call.get("args"):
-            deltas.append(Delta(call["args"], TOOL_ARGS, idx))
-    return deltas
-
-
-def _texts(token: Any) -> Iterator[str]:
-    """A token is a str, or with some models a list of content blocks."""
-    for block in token if isinstance(token, list) else [token]:
-        text = block.get("text") if isinstance(block, dict) else block
-        if isinstance(text, str) and text:
-            yield text
-
-
 def _end_of(response: LLMResult) -> RunEnd:
     """The end as the result tells it; the status is for the caller to say."""
     choices = response.generations[0] if response.generations else []
@@ -276,6 +255,8 @@ def _end_of(response: LLMResult) -> RunEnd:
     output = response.llm_output or {}
     usage = next((found for reply in replies if (found := getattr(reply, "usage_metadata", None))), None)
     raw = output.get("token_usage") or usage
+    if usage is None and raw and "prompt_tokens" in raw:  # a completion is no message, which would say it
+        usage = from_openai(raw)
     return RunEnd(
         status=COMPLETE,
         ended_at=now(),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from recorder.identity import id_below, path_ids
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
-from recorder.records import Known, MessageRow, RunRows
+from recorder.records import Known, MessageRow, RunRows, RunStart
 from recorder.stored import escape, escape_json
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.
@@ -28,15 +28,21 @@ class _Conversation:
     newest: tuple[str, int] | None = None
 
 
-def asked(batch: Sequence[RunRows]) -> dict[str, list[str]]:
-    """The message ids to look up, by conversation, before `thread`; none for conversations that are new."""
-    wanted: dict[str, list[str]] = {}
+def asked(batch: Sequence[RunRows]) -> dict[str, list[list[str]]]:
+    """The paths to look up, by conversation, before `thread`; none for conversations that are new."""
+    wanted: dict[str, list[list[str]]] = {}
     for rows in batch:
         start = rows.start
         if rows.opens and start.messages and not start.fresh:
-            ids = path_ids(start.conversation_id, start.messages)
-            wanted.setdefault(start.conversation_id, []).extend(ids)
+            wanted.setdefault(start.conversation_id, []).append(_path(start))
     return wanted
+
+
+def _path(start: RunStart) -> list[str]:
+    """The ids of a request's messages as a path from a root; worked out once."""
+    if len(start.path) != len(start.messages):
+        start.path = path_ids(start.conversation_id, start.messages)
+    return start.path
 
 
 def thread(batch: Sequence[RunRows], known: Mapping[str, Known]) -> None:
@@ -65,18 +71,19 @@ def _events(batch: Sequence[RunRows]) -> list[tuple[datetime, bool, RunRows]]:
 
 def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
     start, history = rows.start, rows.start.messages
-    ids = path_ids(start.conversation_id, history) if conversation.positions else []
-    reused = _longest_known(ids, conversation)
-    parent: str | None
+    path = _path(start)
+    reused = _longest_known(path, conversation)
+    parent: str | None = None
+    position = -1
     if reused:
-        parent, position = ids[reused - 1], reused - 1
+        parent, position = path[reused - 1], reused - 1
     elif conversation.newest is not None:
         parent, position = conversation.newest
-    else:
-        parent, position = None, -1
-    for message in history[reused:]:
+        path = []  # it stands elsewhere
+    for place in range(reused, len(history)):
         position += 1
-        row = _row(rows, message, parent, position, start.started_at, run_id=None)
+        row_id = path[place] if path else id_below(start.conversation_id, parent, history[place])
+        row = _row(rows, history[place], row_id, parent, position, start.started_at, run_id=None)
         _keep(rows, row, conversation)
         parent = row.id
     start.prompt_message_id, start.position = parent, position
@@ -96,9 +103,10 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
     seal, start = rows.seal, rows.start
     assert seal is not None
     # A microsecond apart, so that several choices have an order, and the last is the newest here as when read back.
+    parent, position = start.prompt_message_id, start.position + 1
     replies = [
         _row(
-            rows, reply, start.prompt_message_id, start.position + 1,
+            rows, reply, id_below(start.conversation_id, parent, reply), parent, position,
             seal.end.ended_at + timedelta(microseconds=number), start.run_id,
         )
         for number, reply in enumerate(seal.end.replies)
@@ -117,12 +125,13 @@ def _keep(rows: RunRows, row: MessageRow, conversation: _Conversation) -> None:
 
 
 def _row(
-    rows: RunRows, message: BaseMessage, parent: str | None, position: int, at: datetime, run_id: str | None
-) -> MessageRow:
-    conversation_id, content = rows.start.conversation_id, escape(message.text)
-    row_id = id_below(conversation_id, parent, message)
+    rows: RunRows, message: BaseMessage, row_id: str, parent: str | None, position: int, at: datetime,
+    run_id: str | None,
+) -> MessageRow:  # fmt: skip
+    content = escape(message.text)
+    parts = _parts(message)
     return MessageRow(
-        conversation_id, row_id, parent, position, message.role, content, _parts(message), run_id, at
+        rows.start.conversation_id, row_id, parent, position, message.role, content, parts, run_id, at
     )
 
 

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import URL, Connection, NullPool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from recorder import tables, views
-from recorder.errors import ConfigError, MissingExtra, SchemaError, StoreError
+from recorder.dialects import Postgres, masked, parse_url, unopened
+from recorder.errors import SchemaError, StoreError
 
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]
@@ -87,12 +88,6 @@ def old_message(url: str) -> str:
     )
 
 
-def masked(url: str | URL) -> str:
-    """The URL for messages: without the driver and the password."""
-    parsed = make_url(url)
-    return parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True)
-
-
 def scripts() -> Path:
     """The folder of alembic's env.py and versions: in an installed package, or in a source tree."""
     here = Path(__file__).resolve().parent
@@ -104,10 +99,8 @@ def scripts() -> Path:
 
 def connected(url: str, work: Callable[[Connection], T]) -> T:
     """Call `work` with a connection of its own, to either database; an event loop may be running."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ConfigError(f"{masked(url)} is neither sqlite:///... nor postgresql://...; use one of these")
-    if parsed.get_backend_name() == "postgresql":
+    parsed = parse_url(url)
+    if parsed.drivername == "postgresql":
         # A thread of its own: asyncpg needs an event loop, and the caller may be running one.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, _connected_async(parsed, work)).result()
@@ -144,14 +137,13 @@ def _set_page_size(dbapi_connection: Any, _record: object) -> None:
 
 
 async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
-    from sqlalchemy.ext.asyncio import create_async_engine
-
+    database = Postgres(url)
+    database.check()
     try:
-        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
-    async with engine.connect() as connection:
-        return await connection.run_sync(work)
+        async with database.engine().connect() as connection:
+            return await connection.run_sync(work)
+    except database.errors as error:
+        raise unopened(database, error) from error
 
 
 _lock = threading.Lock()

@@ -45,6 +45,8 @@ class RunStart:
     user_id: str | None = None
     #: The whole history that was sent, oldest first.
     messages: list[BaseMessage] = field(default_factory=list)
+    #: Ids of these messages where they are a path from a root; the writer works them out.
+    path: list[str] = field(default_factory=list)
     #: Where the history ends and how deep that is; known once the writer has threaded it.
     prompt_message_id: str | None = None
     position: int = -1
@@ -180,7 +182,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is stored of a conversation: which of the asked ids with their positions, and its newest message."""
+    """What is stored of a conversation."""
 
+    #: Position of each asked id that is stored.
     positions: dict[str, int]
+    #: Id and position of its newest message; None where every asked path is known by its beginning.
     newest: tuple[str, int] | None

@@ -1,21 +1,23 @@
-"""The store: append what was recorded, read it back. All SQL of both is here; the databases' ways are in dialects.
+"""The store: append what was recorded, read it back. The databases' own ways are in `recorder.dialects`.
 
 `Store` is the seam that the writer stands on; `recorder.testing.MemoryStore` is the same in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, Protocol
+from uuid import UUID
 
-from sqlalchemy import literal_column, select, text, tuple_, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import bindparam, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from recorder.dialects import Failure, SQLite, masked, parse_url
+from recorder.dialects import Failure, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.migrate import old_message, state, upgrade
+from recorder.jsons import dumps
+from recorder.migrate import old_message, state, upgrade_connection
 from recorder.records import (
     INTERRUPTED,
     STREAMING,
@@ -28,7 +30,7 @@ from recorder.records import (
     RunRows,
     SegmentRow,
 )
-from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
+from recorder.tables import Id, conversations, frames, gaps, messages, producers, runs, segments
 
 _RUN_COLUMNS = (
     "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
@@ -46,8 +48,20 @@ _IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
 
 
-#: Ids a query: SQLite takes 32,766 parameters in a statement.
-_MAX_IDS = 10_000
+#: CROSS JOIN: SQLite looks each asked id up by the key, and does not try to be cleverer.
+_KNOWN = """
+SELECT m.conversation_id, m.id, m.position
+FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
+"""
+_NEWEST = """
+SELECT m.conversation_id, m.id, m.position
+FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
+    SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
+    ORDER BY n.created_at DESC, n.position DESC LIMIT 1)
+"""
+
+#: Message ids by conversation: of each request the path from the first message to the last.
+Asked = Mapping[str, Sequence[Sequence[str]]]
 
 
 class Conflict(StoreError):
@@ -60,8 +74,8 @@ class Store(Protocol):
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema or refuse. Raises `StoreError`."""
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
-        """For each conversation, which of these message ids are stored, and its newest message."""
+    async def known(self, asked: Asked) -> dict[str, Known]:
+        """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, all or nothing; the same batch again changes nothing."""
@@ -77,53 +91,61 @@ class Store(Protocol):
 
 
 class SqlStore:
-    """The tables in SQLite."""
+    """The tables in SQLite or Postgres, over one connection."""
 
     def __init__(
         self, url: str, *, sync: Literal["full", "process"] = "full", read_only: bool = False
     ) -> None:
         self.url = url
         self._read_only = read_only
-        self._dialect = SQLite(parse_url(url), sync=sync, read_only=read_only)
+        self._dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
         self._dialect.check()
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
 
     async def open(self) -> None:
-        """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`."""
+        """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.
+
+        An empty database gets its tables. An older SQLite file is upgraded, an older Postgres schema refused: it is
+        shared, and someone decides when.
+        """
         try:
-            connection = await self._connected()
-            async with connection.begin():
+            async with self._transaction() as connection:
                 found = await connection.run_sync(state)
             if found == "current":
                 return
-            if self._read_only:
-                raise StoreError(self._unreadable(found))
-            await self.close()
-            upgrade(self.url)
-        except DBAPIError as error:
-            await self.close()
-            raise StoreError(f"{masked(self.url)} cannot be opened: {error.orig}{_remedy(error)}") from error
+            if self._read_only or (found == "old" and not self._dialect.upgrades_itself):
+                raise (SchemaError if found == "old" else StoreError)(self._unreadable(found))
+            await (await self._connected()).run_sync(upgrade_connection)
         except RecorderError:
             await self.close()
             raise
+        except self._dialect.errors as error:
+            await self.close()
+            raise unopened(self._dialect, error) from error
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
-        """For each conversation, which of these message ids are stored, and its newest message."""
+    async def known(self, asked: Asked) -> dict[str, Known]:
+        """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
         if not asked:
             return {}
-        connection = await self._connected()
-        async with connection.begin():
-            return {
-                conversation_id: await self._known_in(connection, conversation_id, ids)
-                for conversation_id, ids in asked.items()
-            }
+        pairs = {
+            (conversation_id, id) for conversation_id, paths in asked.items() for path in paths for id in path
+        }
+        async with self._transaction() as connection:
+            positions: dict[str, dict[str, int]] = {conversation_id: {} for conversation_id in asked}
+            for row in await self._listed(connection, _KNOWN, sorted(pairs)):
+                positions[row.conversation_id][str(row.id)] = row.position
+            strange = [
+                [key] for key, paths in asked.items() if any(map(positions[key].keys().isdisjoint, paths))
+            ]
+            found = await self._listed(connection, _NEWEST, strange) if strange else ()
+            newest = {row.conversation_id: (str(row.id), row.position) for row in found}
+        return {key: Known(found, newest.get(key)) for key, found in positions.items()}
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
-        connection = await self._connected()
         insert = self._dialect.insert
-        async with connection.begin():
+        async with self._transaction() as connection:
             await insert(
                 connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)
             )
@@ -140,8 +162,7 @@ class SqlStore:
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
-        connection = await self._connected()
-        async with connection.begin():
+        async with self._transaction() as connection:
             open_runs = select(runs.c.producer_id).where(_IS_OPEN)
             found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
@@ -152,11 +173,18 @@ class SqlStore:
             return (await connection.execute(ended)).rowcount
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """What a query of yours finds, as dictionaries."""
-        connection = await self._connected()
-        async with connection.begin():
-            found = await connection.execute(text(sql), dict(parameters or {}))
-            return [dict(row) for row in found.mappings()]
+        """What a query of yours finds, as dictionaries. A `UUID` among the parameters is compared with ids."""
+        given = parameters or {}
+        ids = (bindparam(name, type_=Id()) for name, value in given.items() if isinstance(value, UUID))
+        async with self._transaction() as connection:
+            found = await connection.execute(text(sql).bindparams(*ids), dict(given))
+            plain = self._dialect.plain
+            return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
+
+    async def size(self) -> int:
+        """Bytes that the database takes on disk."""
+        async with self._transaction() as connection:
+            return await self._dialect.size(connection)
 
     async def close(self) -> None:
         """Let go of the database; a later verb connects again."""
@@ -183,17 +211,36 @@ class SqlStore:
             self._connection = await self._engine.connect()
         return self._connection
 
-    async def _known_in(self, connection: AsyncConnection, conversation_id: str, ids: Sequence[str]) -> Known:
-        here = messages.c.conversation_id == conversation_id
-        stored, wanted = select(messages.c.id, messages.c.position).where(here), list(dict.fromkeys(ids))
-        positions: dict[str, int] = {}
-        for start in range(0, len(wanted), _MAX_IDS):
-            part = stored.where(messages.c.id.in_(wanted[start : start + _MAX_IDS]))
-            positions |= {row.id: row.position for row in await connection.execute(part)}
-        order = messages.c.created_at.desc(), messages.c.position.desc()
-        newest = select(messages.c.id, messages.c.position).where(here).order_by(*order).limit(1)
-        found = (await connection.execute(newest)).first()
-        return Known(positions, (found.id, found.position) if found else None)
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
+        connection = await self._connected()
+        try:
+            transaction = await connection.begin()
+            try:
+                yield connection
+                await transaction.commit()
+            except BaseException as error:
+                if not self._dialect.unsure(error):
+                    await transaction.rollback()
+                raise
+        except BaseException as error:
+            if self._dialect.unsure(error):
+                await self._abandon(connection)
+            raise
+
+    async def _abandon(self, connection: AsyncConnection) -> None:
+        """Let go of a connection without asking it for anything more."""
+        self._connection = None
+        await connection.invalidate()
+        await connection.close()
+
+    async def _listed(
+        self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]]
+    ) -> Sequence[Any]:
+        """What a query finds for a list of any length, which is one parameter."""
+        query = text(sql.format(asked=self._dialect.asked))
+        return (await connection.execute(query, {"asked": dumps(given)})).all()
 
     async def _append_tokens(self, connection: AsyncConnection, batch: Sequence[RunRows]) -> None:
         insert = self._dialect.insert
@@ -223,14 +270,6 @@ class SqlStore:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
         return old_message(self.url)
-
-
-def _remedy(error: DBAPIError) -> str:
-    if "not a database" in str(error.orig):
-        return "; it is no SQLite database, so name another file or move it away"
-    if "locked" in str(error.orig):
-        return "; another program is writing to it for long, so wait for that or end it"
-    return "; check the path and its permissions"
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:

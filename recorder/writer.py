@@ -21,6 +21,7 @@ from typing import Any
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
+from recorder.dialects import said
 from recorder.errors import StoreError
 from recorder.identity import new_id
 from recorder.intake import Intake
@@ -143,12 +144,13 @@ class Writer:
         # Two processes that make the same new file at once: one of them finds it locked for a moment.
         if transient and attempt < _QUIET_ATTEMPTS:
             return True
+        # Who constructs the recorder either raises this, or goes on and sees it in `stats()`.
+        goes_on = self.opened.done or (transient and not self._config.strict)
+        if goes_on:
+            self._failed(error, "opening the database")
         if not self.opened.done:
             self.opened.fail(error)
-            if not transient or self._config.strict:
-                return False
-        self._failed(error, "opening the database")
-        return True
+        return goes_on
 
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""
@@ -219,15 +221,15 @@ class Writer:
             await self._commit(batch[:middle])
             return await self._commit(batch[middle:])
         rows, run_id = batch[0], batch[0].start.run_id
-        said = _said(error)
-        self.progress.last_error, self.progress.last_error_at = f"storing: {said}", now()
-        reason = escape(f"quarantined: {said}"[:500])
+        words = said(error)
+        self.progress.last_error, self.progress.last_error_at = f"storing: {words}", now()
+        reason = escape(f"quarantined: {words}"[:500])
         gaps = rows.gaps + [GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments]
         reduced = replace(rows, segments=[], frames=[], messages=[], gaps=gaps, tokens=0, threaded=True)
         if reduced == rows:
-            log.error("Run %s cannot be stored at all: %s", run_id, said)
+            log.error("Run %s cannot be stored at all: %s", run_id, words)
             return self._release(batch)
-        log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, said)
+        log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, words)
         self.progress.quarantined += rows.tokens
         return await self._commit([reduced])
 
@@ -259,7 +261,7 @@ class Writer:
     def _release(self, batch: list[RunRows]) -> None:
         for rows in batch:
             # Stored once; an open run keeps only what its end needs.
-            rows.start.messages = []
+            rows.start.messages, rows.start.path = [], []
             rows.start.request = rows.start.metadata = None
         self._intake.release(sum(rows.bytes for rows in batch))
 
@@ -297,11 +299,11 @@ class Writer:
 
     def _failed(self, error: Exception, doing: str) -> None:
         progress = self.progress
-        said = _said(error)
-        progress.last_error, progress.last_error_at = f"{doing}: {said}", now()
+        words = said(error)
+        progress.last_error, progress.last_error_at = f"{doing}: {words}", now()
         if progress.healthy or _seconds() - self._told_at > _TELL_EVERY:
             self._told_at = _seconds()
-            log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, said)
+            log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, words)
         progress.healthy = False
 
     def _went_well(self) -> None:
@@ -327,12 +329,6 @@ class Writer:
             await self._store.close()
         except Exception as error:
             self._failed(error, "closing the database")
-
-
-def _said(error: Exception) -> str:
-    """What the driver said, on one line: without the statement and its parameters, which are people's words."""
-    said = getattr(error, "orig", None) or error
-    return (str(said) or type(said).__name__).partition("\n")[0]
 
 
 def _seconds() -> float:

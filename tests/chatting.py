@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 
+from recorder import tables
 from recorder.callbacks import BaseCallbackHandler
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
@@ -122,6 +123,7 @@ class Log(BaseCallbackHandler):
         return note
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None: ...
+    def on_llm_start(self, *args: Any, **kwargs: Any) -> None: ...
     def on_llm_new_token(self, *args: Any, **kwargs: Any) -> None: ...
     def on_chat_new_message(self, *args: Any, **kwargs: Any) -> None: ...
     def on_llm_end(self, *args: Any, **kwargs: Any) -> None: ...
@@ -169,10 +171,9 @@ class Recorded:
 
 def runs(url: str) -> list[dict[str, Any]]:
     """The runs in the order in which they began."""
-    names = [name for _, name, *_ in sql(url, "PRAGMA table_info(runs)")]
-    return [
-        dict(zip(names, row, strict=True)) for row in sql(url, "SELECT * FROM runs ORDER BY started_at, id")
-    ]
+    names = tables.runs.c.keys()
+    rows = sql(url, f"SELECT {', '.join(names)} FROM runs ORDER BY started_at, id")
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def recorded(url: str, run_id: Any = None) -> Recorded:
@@ -191,9 +192,9 @@ def recorded(url: str, run_id: Any = None) -> Recorded:
 
 
 @contextmanager
-def history_at(folder: Path, **options: Any) -> Iterator[ChatHistoryCallback]:
-    """A recorder on a new file in the folder; afterwards everything is stored."""
-    with ChatHistoryCallback(new_url(folder), **options) as history:
+def history_at(where: Path | str, **options: Any) -> Iterator[ChatHistoryCallback]:
+    """A recorder on a database, or on a new file in a folder; afterwards everything is stored."""
+    with ChatHistoryCallback(new_url(where) if isinstance(where, Path) else where, **options) as history:
         yield history
 
 

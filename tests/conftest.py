@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests import postgres
 from tests.genuine import FOLDER, MISSING, Stream, all_streams, chat_streams
+from tests.oracle import new_url
 
 # Continuous integration tries the same examples each time; new ones are found on people's machines, where the
 # failing one is printed.
@@ -30,3 +34,19 @@ def streams() -> list[Stream]:
     if not found:
         pytest.skip(MISSING)
     return found
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A new Postgres database that has its tables."""
+    url = postgres.new_database()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new database that has its tables: the test runs on each kind."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return new_url(tmp_path)

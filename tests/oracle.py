@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -20,17 +21,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
 from recorder import migrate
 from recorder.clock import now
-from recorder.dialects import Failure
+from recorder.dialects import Failure, Postgres
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.records import COMPLETE, Batch, Known, RunEnd, RunStart
-from recorder.store import Store
+from recorder.store import Asked, Store
 from recorder.stored import unescape
+from tests import postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,9 +67,14 @@ def new_url(folder: Path, name: str = "history.db") -> str:
 
 
 def sql(url: str, query: str, *parameters: object) -> list[Any]:
-    """What a query finds, as another program would see it."""
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        return connection.execute(query, parameters).fetchall()
+    """What a query finds, as another program would see it: on both databases ids and times as text."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            return connection.execute(query, parameters).fetchall()
+    places = count(1)
+    query = re.sub(r"\?", lambda _: f"${next(places)}", query)
+    plain = Postgres(make_url(url)).plain
+    return [tuple(map(plain, row)) for row in postgres.fetch(url, query, *parameters)]
 
 
 def copy_of(url: str, folder: Path) -> str:
@@ -106,9 +116,9 @@ def stored(url: str, run_id: object) -> Stored:
     )
     segments = sql(url, "SELECT seq, count, deltas FROM segments WHERE run_id = ? ORDER BY seq", str(run_id))
     texts: dict[int, str] = {}
-    for seq, count, deltas in segments:
+    for seq, size, deltas in segments:
         items = json.loads(deltas)
-        assert len(items) == count
+        assert len(items) == size
         for place, item in enumerate(items):
             assert seq + place not in texts, f"token {seq + place} is stored twice"
             texts[seq + place] = unescape(item[1])
@@ -204,7 +214,7 @@ class FaultyStore:
     async def open(self) -> None:
         await self.inner.open()
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
+    async def known(self, asked: Asked) -> dict[str, Known]:
         return await self.inner.known(asked)
 
     async def append(self, batch: Batch) -> None:

@@ -15,13 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.errors import StoreError
-from recorder.testing import openai_chat_frames, song_pieces
+from recorder.testing import openai_chat_frames, openai_completion_frames, song_pieces
 from recorder.wire.compress import MAX_DECOMPRESSED, compress, decompress
 from tests.genuine import Stream
 from tests.wires import frames_of, genuine, unhurried
 
 #: Rows name their dictionary, so a released one never changes: a new one gets a new number, and both stay.
-RELEASED = {"openai.chat.1": "2f3a61bea86f5e3affc867420ef8fc16ef720a7d25f302bace2c4648856e8499"}
+RELEASED = {
+    "openai.chat.1": "2f3a61bea86f5e3affc867420ef8fc16ef720a7d25f302bace2c4648856e8499",
+    "openai.completions.1": "798633783ca5501518879aaa059bc0b9b011d5e065ddfda3836c40d4bf0ee25a",
+}
 WIRE = "openai.chat"
 
 
@@ -56,11 +59,15 @@ def test_genuine_frames_come_back_as_they_were(stream: Stream) -> None:
     assert [decompress(*row) for row in compress(rows, [WIRE] * len(rows))] == rows
 
 
-def test_a_dictionary_makes_short_rows_small() -> None:
-    """Five events of a chat stream take less than half of what they take without one."""
-    frames = openai_chat_frames(song_pieces(50))
-    row = b"".join(frames[10:15])
-    [(with_one, _), (without, _)] = compress([row, row], [WIRE, None])
+@pytest.mark.parametrize(
+    ("wire", "frames"),
+    [(WIRE, openai_chat_frames), ("openai.completions", openai_completion_frames)],
+    ids=["chat", "completions"],
+)
+def test_a_dictionary_makes_short_rows_small(wire: str, frames: Callable[..., list[bytes]]) -> None:
+    """Five events of a stream take less than half of what they take without one."""
+    row = b"".join(frames(song_pieces(50))[10:15])
+    [(with_one, _), (without, _)] = compress([row, row], [wire, None])
     assert len(with_one) * 2 < len(without) < len(row)
 
 

@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.clock import now, parse_iso
-from recorder.dialects import MAX_ROWS_A_STATEMENT, SQLite, masked, parse_url
+from recorder.dialects import SQLite, masked, parse_url
+from recorder.dialects.sqlite import MAX_ROWS_A_STATEMENT
 from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, conversations, producers, segments
 from tests.oracle import new_url, sql

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -82,34 +81,33 @@ def joined(found: Recorded, url: str, kind: str) -> dict[str, str]:
 
 @both
 @each
-def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, tmp_path: Path) -> None:
+def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str) -> None:
     """Text, thoughts, calls, usage and what describes the response, as the SDK gives them; the frames byte for byte."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     answer = Answer(frames=[stream.body], chunks=[chance.randrange(1, 900) for _ in range(50)])
     error: openai.APIError | None = None
-    with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
+    with LoopbackProvider(answer) as provider, history_at(database) as history:
         heard = by_the_sdk(provider)
         try:
             road.stream(chat(provider, callbacks=[history]), "Hi")
         except openai.APIError as raised:
             error = raised
-    url = history.recorder.url
-    found = recorded(url)
+    found = recorded(database)
     run = found.run
 
     assert str(error) == str(heard.error)
-    assert joined(found, url, "text").get("0", "") == heard.text
-    assert joined(found, url, "reasoning").get("0", "") == heard.reasoning
+    assert joined(found, database, "text").get("0", "") == heard.text
+    assert joined(found, database, "reasoning").get("0", "") == heard.reasoning
     arguments = {f"0.{index}": call[2] for index, call in heard.calls.items() if call[2]}
-    assert joined(found, url, "tool_args") == arguments
+    assert joined(found, database, "tool_args") == arguments
     assert (run["response_id"], run["response_model"]) == (heard.id, heard.model)
     assert run["finish_reason"] == heard.finish_reason
     if heard.error is None:  # an error's event may carry usage, which the SDK does not get to
         assert_usage(run, heard.usage)
     if heard.text or heard.calls:
-        assert_reply(found, url, heard)
+        assert_reply(found, database, heard)
     assert_sealed(found, stream.body)
     expected = "error" if heard.error else "incomplete" if heard.finish_reason == "length" else "complete"
     assert run["status"] == expected

@@ -9,7 +9,6 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recorder.errors import ConfigError
-from recorder.history import ChatHistoryCallback, deltas_of
+from recorder.history import ChatHistoryCallback
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,
@@ -38,6 +37,7 @@ from recorder.testing import Answer, LoopbackProvider, MemoryStore, openai_chat_
 from recorder.wire.block import split
 from recorder.wire.compress import decompress
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.tokens import deltas_of
 from tests.oracle import assert_whole, begin, finish, new_url, record, result, say, sql, stored
 
 #: Any text, half surrogate pairs too.
@@ -45,14 +45,14 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(database: str) -> str:
     """A new database."""
-    return new_url(tmp_path)
+    return database
 
 
 def conversations(url: str) -> list[str]:
     """The conversation of each run, in the order in which they began."""
-    return [row[0] for row in sql(url, "SELECT conversation_id FROM runs ORDER BY started_at, rowid")]
+    return [row[0] for row in sql(url, "SELECT conversation_id FROM runs ORDER BY started_at")]
 
 
 def transcript(url: str) -> list[tuple[str, str]]:
@@ -694,8 +694,7 @@ def test_people_read_it_with_any_tool(url: str) -> None:
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("Hi"), reply="Hello")
         history.flush().wait(10)
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            found = connection.execute("SELECT role, content FROM chathistory ORDER BY id").fetchall()
+        found = sql(url, "SELECT role, content FROM chathistory ORDER BY id")
     assert found == [("user", "Hi"), ("assistant", "Hello")]
 
 

@@ -47,13 +47,14 @@ class Table:
 
     def store(self, *batch: RunRows) -> None:
         """Thread a batch with what is known, as the writer does, and keep its rows."""
-        thread(batch, {key: self.known(ids) for key, ids in asked(batch).items()})
+        thread(batch, {key: self.known(paths) for key, paths in asked(batch).items()})
         for rows in batch:
             for row in rows.messages:
                 self.rows.setdefault(row.id, row)
 
-    def known(self, ids: Sequence[str]) -> Known:
+    def known(self, paths: Sequence[Sequence[str]]) -> Known:
         """What a store would answer."""
+        ids = {id for path in paths for id in path}
         newest = max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
         found = {row.id: row.position for row in self.rows.values() if row.id in ids}
         return Known(found, (newest.id, newest.position) if newest else None)
@@ -190,7 +191,9 @@ def test_a_new_conversation_is_not_asked_for() -> None:
     table = Table()
     fresh, known, empty = table.run([user("a")], fresh=True), table.run([user("b")]), table.run([])
     assert list(asked([fresh])) == []
-    assert {key: len(ids) for key, ids in asked([fresh, known, empty]).items()} == {"c": 1}
+    assert {key: [len(path) for path in paths] for key, paths in asked([fresh, known, empty]).items()} == {
+        "c": [1]
+    }
 
 
 def test_a_run_without_messages_stands_at_the_root() -> None:

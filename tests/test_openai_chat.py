@@ -17,7 +17,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from recorder.jsons import loads
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
-from recorder.wire import openai_chat, reply, sse
+from recorder.wire import openai_chat, openai_events, reply, sse
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.reply import Reply
@@ -374,14 +374,6 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
         {"text": "Hello"},
         {},
     ),
-    "Azure: filter results before anything else": (
-        [
-            event({"id": "", "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}),
-            delta(content="a"),
-        ],
-        {"text": "a"},
-        {"prompt_filter_results": [{"prompt_index": 0}]},
-    ),
     "OpenAI: sound": (
         [
             delta(audio={"id": "audio_1", "transcript": "Hel"}),
@@ -416,6 +408,39 @@ def test_dialects(frames: list[bytes], expected: dict[str, Any], more: dict[str,
     assert said(reply) == expected
     found = reply.message().additional_kwargs
     assert {key: value for key, value in found.items() if key != "reasoning_content"} == more
+
+
+def test_what_azure_s_filters_say_describes_the_response() -> None:
+    """Of the prompt, in an event before anything else; of each piece, where the categories add up."""
+    prompt = [{"prompt_index": 0, "content_filter_results": {"jailbreak": {"detected": False}}}]
+    hate, violence = {"hate": {"filtered": False}}, {"violence": {"filtered": True}}
+    pieces = [({"content": "a"}, hate), ({"content": "b"}, hate | violence), ({}, {})]
+    frames = [event({"id": "", "model": "", "choices": [], "prompt_filter_results": prompt})]
+    for said_, found in pieces:
+        frames.append(
+            event({"id": "1", "choices": [{"index": 0, "delta": said_, "content_filter_results": found}]})
+        )
+    deltas, reply = translated(frames)
+    assert deltas == [Delta("a"), Delta("b")]
+    metadata = reply.response_metadata()
+    assert metadata["prompt_filter_results"] == prompt
+    assert metadata["content_filter_results"] == hate | violence
+
+
+def test_azure_s_filters_may_speak_later() -> None:
+    """Where they run beside the model, what they found comes in events without a delta."""
+    found = {"protected_material_text": {"filtered": False, "detected": False}}
+    choice = {
+        "index": 0,
+        "finish_reason": None,
+        "content_filter_results": found,
+        "content_filter_offsets": {"start_offset": 0},
+    }
+    reply = reply_of(
+        delta(content="a"), event({"id": "", "model": "", "choices": [choice]}), delta(content="b"), DONE
+    )
+    assert reply.text() == "ab"
+    assert reply.response_metadata()["content_filter_results"] == found
 
 
 #: Pieces of calls, and the calls: (id, name, arguments).
@@ -868,7 +893,8 @@ def test_a_stream_without_end_takes_a_bounded_memory(
     """From some point on nothing more is kept, the reply says so, and its messages can still be had."""
     monkeypatch.setattr(reply, "MAX_REPLY_BYTES", 100_000)
     monkeypatch.setattr(reply, "MAX_CHOICES", 50)
-    monkeypatch.setattr(openai_chat, "_MAX_SAID", 100)
+    monkeypatch.setattr(openai_chat, "MAX_SAID", 100)
+    monkeypatch.setattr(openai_events, "MAX_SAID", 100)
     frames = [frame(number) for number in range(9_000)]
     translator = OpenAIChat()
     tracemalloc.start()

@@ -128,8 +128,13 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopba
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_document_shows_works(document: Path, provider: LoopbackProvider) -> None:
+@pytest.mark.usefixtures("provider")
+def test_what_a_document_shows_works(
+    document: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Python runs, SQL finds rows in what the Python recorded, commands print what is shown."""
+    if "DATABASE_URL" in document.read_text(encoding="utf-8"):
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres_url"))
     run = {"python": run_python, "sql": run_sql, "console": run_console}
     for block in blocks(document):
         if block.reason is None:

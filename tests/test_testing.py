@@ -25,6 +25,8 @@ from recorder.testing import (
     FakeClock,
     LoopbackProvider,
     openai_chat_frames,
+    openai_completion_body,
+    openai_completion_frames,
     openai_error_frame,
     pieces_of,
     scripted,
@@ -487,3 +489,72 @@ def test_the_command_ends_at_a_signal() -> None:
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+# -- legacy completions and Azure ------------------------------------------------------------------------------
+
+
+def test_completions_are_answered_as_well(client: Any) -> None:
+    """The song again, streamed and whole, and the usage as it is asked for."""
+    with LoopbackProvider.song() as provider:
+        completions = client(provider).completions
+        ask: dict[str, Any] = {"model": "gpt-3.5-turbo-instruct", "prompt": "Sing."}
+        streamed = list(completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+        whole = completions.create(**ask)
+        bare = list(completions.create(**ask, stream=True))
+    assert (
+        "".join(chunk.choices[0].text for chunk in streamed if chunk.choices)
+        == whole.choices[0].text
+        == song()
+    )
+    assert streamed[-1].usage == whole.usage
+    assert streamed[-2].choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
+    assert all(chunk.choices and chunk.usage is None for chunk in bare)
+
+
+def test_each_prompt_has_its_choices(client: Any) -> None:
+    """Two of each, numbered through; a list of numbers is one prompt, of tokens."""
+    with LoopbackProvider() as provider:
+        create = client(provider).completions.create
+        several = create(model="m", prompt=["Sing.", "Sing again."], n=2)
+        tokens = create(model="m", prompt=[1, 2, 3])
+    assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
+    assert len({choice.text for choice in several.choices}) == 4
+    assert (len(tokens.choices), tokens.usage.prompt_tokens) == (1, 3)
+
+
+def test_log_probabilities_are_made_up_and_in_place(client: Any) -> None:
+    """A token each, and where it stands in the text."""
+    with LoopbackProvider("Hello there!") as provider:
+        create = client(provider).completions.create
+        whole = create(model="m", prompt="Hi", logprobs=2).choices[0].logprobs
+        streamed = list(create(model="m", prompt="Hi", logprobs=2, stream=True))
+    assert (whole.tokens, whole.text_offset) == (["Hello", " there", "!"], [0, 5, 11])
+    pieces = [chunk.choices[0].logprobs for chunk in streamed if chunk.choices[0].logprobs]
+    assert [piece.text_offset for piece in pieces] == [[0], [5], [11]]
+    assert [piece.token_logprobs[0] for piece in pieces] == whole.token_logprobs
+
+
+def test_the_same_arguments_give_the_same_completion() -> None:
+    """With the same id and time."""
+    made: dict[str, Any] = {"id": "cmpl-1", "created": 1, "logprobs": 1}
+    assert openai_completion_frames(["a", "b"], **made) == openai_completion_frames(["a", "b"], **made)
+    assert openai_completion_body(["a"], **made) == openai_completion_body(["a"], **made)
+
+
+def test_azure_s_clients_are_answered_as_by_azure() -> None:
+    """At the path of a deployment, with what the filters say first."""
+    with (
+        LoopbackProvider() as provider,
+        openai.AzureOpenAI(
+            azure_endpoint=provider.url, azure_deployment="my-gpt", api_version="2024-10-21", api_key="any"
+        ) as azure,
+    ):
+        first, *chunks = azure.chat.completions.create(**ASK, stream=True)
+        assert azure.completions.create(model="m", prompt="Sing.").choices[0].text == song()
+    assert (first.id, first.choices) == ("", [])
+    assert first.model_extra["prompt_filter_results"][0]["prompt_index"] == 0
+    assert text(chunks) == song()
+    assert [request["path"].partition("?")[0] for request in provider.requests] == [
+        "/openai/deployments/my-gpt/chat/completions", "/openai/deployments/my-gpt/completions"
+    ]  # fmt: skip

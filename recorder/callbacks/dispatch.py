@@ -34,8 +34,8 @@ class Dispatch:
     """The callbacks of one run. Each method returns None, or what to `settle` before going on."""
 
     __slots__ = (
-        "_calls", "_chat_start", "_frame", "_metadata", "_parent_run_id", "_run_id", "_tags", "_token",
-        "wants_frames", "wants_tokens",
+        "_calls", "_chat_start", "_frame", "_metadata", "_parent_run_id", "_run_id", "_tags", "_takers", "_token",
+        "wants_deltas", "wants_frames", "wants_tokens",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,9 @@ class Dispatch:
         # The two that come with each token.
         self._token = [(call.method, call) for call in self._calls["on_llm_new_token"]]
         self._frame = [(call.method, call) for call in self._calls["on_stream_frame"]]
+        self._takers = [call for call in self._calls["on_stream_frame"] if _takes_tokens(call.handler)]
+        #: Whether any handler takes its tokens from frames.
+        self.wants_deltas = bool(self._takers)
         #: Whether any handler has `on_llm_new_token`.
         self.wants_tokens = bool(self._token)
         #: Whether any handler has `on_stream_frame`.
@@ -91,6 +94,10 @@ class Dispatch:
                 if result is not None:
                     pending = call.keep(result, pending)
         return pending
+
+    def deltas(self, at_us: int, deltas: Sequence[Delta]) -> list[Pending] | None:
+        """A model without frames said this: for the handlers that take their tokens from frames."""
+        return _fire(self._takers, b"", at_us, deltas, run_id=self._run_id)
 
     def new_token(
         self, token: str, chunk: ChatGenerationChunk | GenerationChunk | None = None
@@ -131,7 +138,7 @@ class Dispatch:
     def _bind(self, handler: Any) -> None:
         names = events_of(handler)
         for name in names:
-            if name == "on_llm_new_token" and getattr(handler, "tokens_from_frames", False) is True:
+            if name == "on_llm_new_token" and _takes_tokens(handler):
                 continue  # it has them already
             self._calls[name].append(Call(handler, name, getattr(handler, name)))
         if (start := _chat_start(handler, names)) is not None:
@@ -149,6 +156,10 @@ def _fire(calls: list[Call], *args: Any, **kwargs: Any) -> list[Pending] | None:
             if result is not None:
                 pending = call.keep(result, pending)
     return pending
+
+
+def _takes_tokens(handler: Any) -> bool:
+    return getattr(handler, "tokens_from_frames", False) is True
 
 
 def _uuid(id: UUID | str) -> UUID:

@@ -23,7 +23,8 @@ class BaseCallbackHandler:
 
     #: Whether an exception of this handler ends the application's call instead of being logged.
     raise_error: bool = False
-    #: Whether `on_stream_frame` takes the tokens too, so that `on_llm_new_token` is not called as well.
+    #: Whether `on_stream_frame` takes the tokens too, so that `on_llm_new_token` is not called as well. A model
+    #: without frames calls it with an empty one then.
     tokens_from_frames: bool = False
 
     def on_chat_model_start(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from recorder.dialects import masked, parse_url
+from recorder.dialects import masked, said
 from recorder.errors import NotFound, StoreError
 from recorder.jsons import loads
 from recorder.migrate import upgrade
@@ -107,7 +107,7 @@ def read(url: str, question: Callable[[SqlStore], Awaitable[T]]) -> T:
     try:
         return asyncio.run(ask())
     except DBAPIError as error:
-        raise StoreError(f"The database says: {error.orig}") from error
+        raise StoreError(f"The database says: {said(error)}") from error
 
 
 def upgraded(url: str) -> str:
@@ -116,7 +116,7 @@ def upgraded(url: str) -> str:
     try:
         applied = upgrade(url)
     except DBAPIError as error:
-        raise StoreError(f"{masked(url)} cannot be migrated: {error.orig}") from error
+        raise StoreError(f"{masked(url)} cannot be migrated: {said(error)}") from error
     done = f"applied {', '.join(applied)}" if applied else "nothing to do"
     return f"{masked(url)} is at schema {HEAD}, the newest: {done}."
 
@@ -167,11 +167,12 @@ async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
 
 async def run(store: SqlStore, id: str) -> dict[str, Any]:
     """One run with its replies, its measures and what is missing of it."""
-    about = (await store.rows("SELECT * FROM runs WHERE id = :id", {"id": id}))[0]
+    key = {"id": UUID(id)}
+    [about] = await store.rows("SELECT * FROM runs WHERE id = :id", key)
     replies = _MESSAGES + " AND t.run_id = :run_id" + _READING_ORDER
-    found = await store.rows(replies, {"id": about["conversation_id"], "run_id": id})
-    stats = await store.rows("SELECT * FROM run_stats WHERE run_id = :id", {"id": id})
-    gaps = await store.rows("SELECT seq, count, reason FROM gaps WHERE run_id = :id ORDER BY seq", {"id": id})
+    found = await store.rows(replies, {"id": about["conversation_id"], "run_id": key["id"]})
+    stats = await store.rows("SELECT * FROM run_stats WHERE run_id = :id", key)
+    gaps = await store.rows("SELECT seq, count, reason FROM gaps WHERE run_id = :id ORDER BY seq", key)
     messages = [_original(row) for row in found]
     return {**_original(about), "messages": messages, "stats": stats[0], "gaps": gaps}
 
@@ -179,7 +180,7 @@ async def run(store: SqlStore, id: str) -> dict[str, Any]:
 async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
     """Every token of a run."""
     query = "SELECT seq, at_us, kind, idx, text FROM tokens WHERE run_id = :id ORDER BY seq"
-    return [_original(row) for row in await store.rows(query, {"id": run_id})]
+    return [_original(row) for row in await store.rows(query, {"id": UUID(run_id)})]
 
 
 async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[str, Any]]:
@@ -206,13 +207,7 @@ async def totals(store: SqlStore, url: str) -> dict[str, Any]:
     """How much is stored, of what, since when, and the bytes of its files."""
     counted = (await store.rows(_TOTALS))[0]
     statuses = {row["status"]: row["runs"] for row in await store.rows(_STATUSES)}
-    return {"url": masked(url), **counted, "runs_by_status": statuses, "bytes": _bytes(url)}
-
-
-def _bytes(url: str) -> int:
-    """What a SQLite database takes on disk, its write-ahead log included."""
-    path = parse_url(url).database or ""
-    return sum(os.path.getsize(path + end) for end in ("", "-wal") if os.path.exists(path + end))
+    return {"url": masked(url), **counted, "runs_by_status": statuses, "bytes": await store.size()}
 
 
 async def query(store: SqlStore, sql: str) -> Sequence[Row]:
@@ -225,7 +220,7 @@ async def query(store: SqlStore, sql: str) -> Sequence[Row]:
             "That statement returns no rows; `recorder sql` reads, so give it a SELECT"
         ) from error
     except DBAPIError as error:
-        raise StoreError(_refusal(str(error.orig))) from error
+        raise StoreError(_refusal(said(error))) from error
 
 
 def _refusal(said: str) -> str:

@@ -1,4 +1,4 @@
-"""Chat models with LangChain's names, arguments and shapes, over the providers' own SDKs."""
+"""Models with LangChain's names, arguments and shapes, over the providers' own SDKs, and a base for your own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recorder.models.azure import AzureChatOpenAI
     from recorder.models.base import BaseChatModel
+    from recorder.models.completions import OpenAI
     from recorder.models.openai import ChatOpenAI
+    from recorder.models.simple import SimpleChatModel
 
-_HOMES = {"BaseChatModel": "recorder.models.base", "ChatOpenAI": "recorder.models.openai"}
+_HOMES = {
+    "AzureChatOpenAI": "recorder.models.azure",
+    "BaseChatModel": "recorder.models.base",
+    "ChatOpenAI": "recorder.models.openai",
+    "OpenAI": "recorder.models.completions",
+    "SimpleChatModel": "recorder.models.simple",
+}
 
-__all__ = ["BaseChatModel", "ChatOpenAI"]
+__all__ = ["AzureChatOpenAI", "BaseChatModel", "ChatOpenAI", "OpenAI", "SimpleChatModel"]
 
 
 def __getattr__(name: str) -> Any:

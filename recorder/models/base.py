@@ -1,4 +1,4 @@
-"""Everything of a chat model that is not one provider's: LangChain's surface over one body of rules.
+"""Chat models over a provider's SDK.
 
 A provider is a small file: how a request looks, which part of its SDK takes it, which translator reads the
 answer, and how the SDK words an error in a stream (`openai.py`).
@@ -6,310 +6,28 @@ answer, and how the SDK words an error in a stream (`openai.py`).
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
-from contextvars import copy_context
-from functools import partial
-from typing import Any, Self
+from abc import abstractmethod
+from typing import Any
 
-from recorder.callbacks import handlers_from
-from recorder.errors import ConfigError
-from recorder.messages import AIMessage, AIMessageChunk, LLMResult, messages_from
-from recorder.models.call import Call, Request, Translator
-from recorder.models.clients import Clients
-from recorder.models.events import Filter, end_event, start_event, stream_event
-from recorder.models.exchange import read, read_async, settle_async, settle_call, told, told_async, whole
-from recorder.models.requests import (
-    SAID,
-    TRAVEL,
-    all_of,
-    caught,
-    combined,
-    configs,
-    input_hash,
-    metadata_of,
-    parent_of,
-    run_id_of,
-    united,
-)
+from recorder.messages import AIMessage, AIMessageChunk, messages_from
+from recorder.models.call import Call
+from recorder.models.run import Request
+from recorder.models.sdk import SdkModel
 
 
-class BaseChatModel(ABC):
+class BaseChatModel(SdkModel[AIMessage, AIMessageChunk]):
     """A chat model: `invoke`, `stream`, `batch`, `generate`, their asynchronous forms, and `astream_events`.
 
     Input is a string, a message, a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's keys
     `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`.
     """
 
-    #: LangSmith's word for the provider, in `metadata["ls_provider"]`.
-    provider_name: str = ""
-
-    def __init__(
-        self,
-        clients: Clients,
-        *,
-        callbacks: Any = None,
-        tags: Sequence[str] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        name: str | None = None,
-        streaming: bool = False,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._clients = clients
-        self.callbacks = handlers_from(callbacks)
-        self.tags = list(tags or ())
-        self.metadata = dict(metadata or {})
-        self.name = name or type(self).__name__
-        self.streaming = streaming
-        #: Options of every request; those of a call come on top.
-        self.options = dict(options or {})
-
-    # -- what a provider says ---------------------------------------------------------------------------------
-
     @abstractmethod
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """The arguments of the SDK's `create`."""
 
-    @abstractmethod
-    def _translator(self) -> Translator:
-        """A new translator of the provider's wire format."""
+    def _input_of(self, input: Any) -> list[Any]:
+        return input if isinstance(input, list) else messages_from(input)
 
-    @abstractmethod
-    def _resource(self, client: Any) -> Any:
-        """The part of an SDK client whose `create` sends the request."""
-
-    @abstractmethod
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
-        """What the SDK raises for an error that came in place of an event."""
-
-    # -- LangChain's surface ------------------------------------------------------------------------------------
-
-    def invoke(
-        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
-    ) -> AIMessage:  # fmt: skip
-        """The whole answer. With `streaming=True` the callbacks get its tokens as they come."""
-        call = self._call(input, config, self._with_stop(options, stop), stream=self.streaming)
-        self._run(call)
-        return call.message()
-
-    async def ainvoke(
-        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
-    ) -> AIMessage:  # fmt: skip
-        """`invoke` on an event loop."""
-        call = self._call(input, config, self._with_stop(options, stop), stream=self.streaming)
-        await self._arun(call)
-        return call.message()
-
-    def stream(
-        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
-    ) -> Iterator[AIMessageChunk]:  # fmt: skip
-        """The answer in chunks as they come; leaving the loop early cancels the run."""
-        return self._chunks(self._call(input, config, self._with_stop(options, stop), stream=True))
-
-    def astream(
-        self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
-    ) -> AsyncIterator[AIMessageChunk]:  # fmt: skip
-        """`stream` on an event loop."""
-        return self._achunks(self._call(input, config, self._with_stop(options, stop), stream=True))
-
-    def batch(
-        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
-    ) -> list[Any]:
-        """`invoke` for each input, in threads, at most `config["max_concurrency"]` at a time, in order."""
-        each = configs(config, len(inputs))
-        if not inputs:
-            return []
-        work = partial(caught(self.invoke) if return_exceptions else self.invoke, **options)
-        with ThreadPoolExecutor(each[0].get("max_concurrency") or None) as pool:
-            futures = [
-                pool.submit(copy_context().run, work, input, its_config)
-                for input, its_config in zip(inputs, each, strict=True)
-            ]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                # Nobody will see the answers of those that have not begun.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    async def abatch(
-        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
-    ) -> list[Any]:
-        """`ainvoke` for each input, at most `config["max_concurrency"]` at a time, in order."""
-        each = configs(config, len(inputs))
-        limit = asyncio.Semaphore((each[0].get("max_concurrency") if each else None) or 2**31)
-
-        async def one(input: Any, its_config: dict[str, Any]) -> AIMessage:
-            async with limit:
-                return await self.ainvoke(input, its_config, **options)
-
-        work = [one(input, its_config) for input, its_config in zip(inputs, each, strict=True)]
-        return await all_of(work, return_exceptions=return_exceptions)
-
-    def generate(
-        self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
-    ) -> LLMResult:
-        """One run for each list of messages; `llm_output` has the usage of all, when streaming too."""
-        calls = self._calls(messages, stop, callbacks, options)
-        for call in calls:
-            self._run(call)
-        return combined([call.result() for call in calls])
-
-    async def agenerate(
-        self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
-    ) -> LLMResult:
-        """`generate` on an event loop, all lists at once."""
-        calls = self._calls(messages, stop, callbacks, options)
-        await all_of([self._arun(call) for call in calls])
-        return combined([call.result() for call in calls])
-
-    async def astream_events(
-        self, input: Any, config: Mapping[str, Any] | None = None, *, version: str = "v2",
-        include_names: Sequence[str] | None = None, include_types: Sequence[str] | None = None,
-        include_tags: Sequence[str] | None = None, exclude_names: Sequence[str] | None = None,
-        exclude_types: Sequence[str] | None = None, exclude_tags: Sequence[str] | None = None, **options: Any,
-    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
-        """The run as LangChain's events, version v2: start, one for each chunk, end."""
-        if version != "v2":
-            raise ConfigError(f"astream_events has no version {version!r} here; pass version='v2'")
-        call = self._call(input, config, options, stream=True)
-        wanted = Filter(
-            include_names, include_types, include_tags, exclude_names, exclude_types, exclude_tags
-        ).wants(call.request)  # fmt: skip
-        if wanted:
-            yield start_event(call.request)
-        said: list[AIMessageChunk] = []
-        async with aclosing(self._achunks(call)) as chunks:
-            async for chunk in chunks:
-                said.append(chunk)
-                if wanted:
-                    yield stream_event(call.request, chunk)
-        if wanted:
-            yield end_event(call.request, said[0] + said[1:])
-
-    def __call__(
-        self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, **options: Any
-    ) -> AIMessage:
-        """The answer to some messages: `chat([HumanMessage("Hello!")])`."""
-        return self.invoke(messages, {"callbacks": callbacks}, stop=stop, **options)
-
-    def bind(self, **options: Any) -> Self:
-        """The same model with options that go with every request."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.options = {**self.options, **options}
-        return other
-
-    # -- one body of rules, two drivers -----------------------------------------------------------------------
-
-    def _chunks(self, call: Call) -> Iterator[AIMessageChunk]:
-        create = self._resource(self._clients.here()).with_streaming_response.create
-        with told(call), create(**call.request.body) as response:
-            call.http_request = response.http_request
-            for data in read(response, call.reply, self._clients.sdk):
-                for chunk in call.feed(data):
-                    if call.pending:
-                        settle_call(call)
-                    yield chunk
-                settle_call(call)
-            for chunk in call.rest():
-                settle_call(call)
-                yield chunk
-
-    async def _achunks(self, call: Call) -> AsyncGenerator[AIMessageChunk, None]:
-        create = self._resource(self._clients.on_loop()).with_streaming_response.create
-        async with told_async(call), create(**call.request.body) as response:
-            call.http_request = response.http_request
-            async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
-                async for data in body:
-                    for chunk in call.feed(data):
-                        if call.pending:
-                            await settle_async(call)
-                        yield chunk
-                    if call.pending:
-                        await settle_async(call)
-            for chunk in call.rest():
-                await settle_async(call)
-                yield chunk
-
-    def _run(self, call: Call) -> None:
-        if call.request.stream:
-            for _ in self._chunks(call):
-                pass
-            return
-        create = self._resource(self._clients.here()).with_raw_response.create
-        with told(call):
-            whole(create(**call.request.body), call, self._clients.sdk)
-
-    async def _arun(self, call: Call) -> None:
-        if call.request.stream:
-            async for _ in self._achunks(call):
-                pass
-            return
-        create = self._resource(self._clients.on_loop()).with_raw_response.create
-        async with told_async(call):
-            whole(await create(**call.request.body), call, self._clients.sdk)
-
-    # -- requests -----------------------------------------------------------------------------------------------
-
-    def _call(
-        self, input: Any, config: Mapping[str, Any] | None, options: Mapping[str, Any], *, stream: bool
-    ) -> Call:
-        config = config or {}
-        options = {**self.options, **options}
-        stream = bool(options.pop("stream", None)) or stream
-        given = input if isinstance(input, list) else messages_from(input)
-        body = self._body(given, options, stream=stream)
-        request = Request(
-            input=input,
-            serialized=self._serialized(),
-            provider_name=self.provider_name,
-            messages=messages_from(given),
-            body=body,
-            stream=stream,
-            handlers=handlers_from([*handlers_from(config.get("callbacks")), *self.callbacks]),
-            name=config.get("run_name") or self.name,
-            tags=united(config.get("tags"), self.tags),
-            metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
-            invocation_params={key: body[key] for key in body if key not in SAID and key not in TRAVEL},
-            input_hash=input_hash(body),
-            run_id=run_id_of(config.get("run_id")),
-            parent_run_id=parent_of(config),
-        )
+    def _open_run(self, request: Request) -> Call:
         return Call(request, self._translator(), self._stream_error)
-
-    def _calls(
-        self, prompts: Sequence[Any], stop: list[str] | None, callbacks: Any, options: dict[str, Any]
-    ) -> list[Call]:
-        config = {key: options.pop(key, None) for key in ("tags", "metadata", "run_name", "run_id")}
-        options = self._with_stop(options, stop)
-        if config["run_id"] is not None and len(prompts) > 1:
-            raise ConfigError(f"run_id names one run, but there are {len(prompts)} lists; leave it out")
-        config["callbacks"] = callbacks
-        return [self._call(prompt, config, options, stream=self.streaming) for prompt in prompts]
-
-    def _with_stop(self, options: dict[str, Any], stop: list[str] | None) -> dict[str, Any]:
-        return {**options, "stop": stop} if stop is not None else options
-
-    def _ls_params(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata that LangSmith reads, and so everybody: provider, model, temperature, limits."""
-        said = {
-            "ls_provider": self.provider_name,
-            "ls_model_name": body.get("model"),
-            "ls_model_type": "chat",
-            "ls_temperature": body.get("temperature"),
-        }
-        limit = body.get("max_tokens") or body.get("max_completion_tokens")
-        if limit:
-            said["ls_max_tokens"] = limit
-        if body.get("stop"):
-            said["ls_stop"] = body["stop"]
-        return said
-
-    def _serialized(self) -> dict[str, Any]:
-        """What LangChain's handlers get as `serialized`: what the model is, without any secret."""
-        home = type(self).__module__.split(".")
-        return {"lc": 1, "type": "not_implemented", "id": [*home, type(self).__name__], "name": self.name}

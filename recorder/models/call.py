@@ -1,19 +1,10 @@
-"""One run of a model: its callbacks and its translation, without any I/O.
-
-The drivers bring the bytes, synchronously or asynchronously, and wait for what `pending` holds.
-"""
+"""One run of a chat model over a wire format: the chunks and the message that its events make."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import uuid_utils.compat
-
-from recorder.callbacks import Dispatch, Pending
-from recorder.clock import monotonic_us
 from recorder.jsons import loads
 from recorder.messages import (
     AIMessage,
@@ -22,164 +13,37 @@ from recorder.messages import (
     ChatGeneration,
     ChatGenerationChunk,
     LLMResult,
-    RunInfo,
 )
+from recorder.models.run import Request, Translator, WireRun
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.reply import Reply, merge_other
-from recorder.wire.sse import FrameSplitter
+from recorder.wire.reply import merge_other
 
-
-class Translator(Protocol):
-    """What a wire format's module has."""
-
-    wire: str
-    reply: Reply
-
-    def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame, none after the terminator; never raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One call as the caller asked for it, and as it will be sent."""
-
-    #: What the caller passed, for the events.
-    input: Any
-    #: What handlers get as `serialized`.
-    serialized: dict[str, Any]
-    #: LangChain's word for the provider.
-    provider_name: str
-    messages: list[BaseMessage]
-    #: Arguments of the SDK's `create`.
-    body: dict[str, Any]
-    stream: bool
-    handlers: list[Any]
-    name: str
-    tags: list[str]
-    metadata: dict[str, Any]
-    #: Without the messages, for handlers and the `runs` table.
-    invocation_params: dict[str, Any]
-    input_hash: str
-    run_id: uuid.UUID = field(default_factory=uuid_utils.compat.uuid7)
-    parent_run_id: uuid.UUID | None = None
-
-
-#: Given what the provider sent in place of an event, and the HTTP request: the error to raise, the SDK's.
-ErrorOf = Callable[[Any, Any], Exception]
+__all__ = ["Call", "Request", "Translator", "generation_chunk", "generation_info"]
 
 _PLAIN = (TEXT, "0")
-_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage"))
+_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage", "prompt_filter_results"))
 
 
-class Call:
+class Call(WireRun[AIMessageChunk]):
     """A run as far as it has come."""
-
-    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
-        self.request = request
-        self.reply = translator.reply
-        #: What the SDK sent, for the errors; None before there is an answer.
-        self.http_request: Any = None
-        #: What to wait for before going on; None in the common case.
-        self.pending: list[Pending] | None = None
-        self._decode = translator.decode
-        self._wire = translator.wire
-        self._error_of = error_of
-        self._splitter = FrameSplitter()
-        #: Whether every frame that the splitter gave was taken.
-        self._caught_up = True
-        self._ended = False
-        self._started_us = 0
-        self._chunk_id = f"run-{request.run_id}"
-        self._told = False
-        self._told_finish = False
-        self._seen_usage: Any = None
-        self._dispatch = Dispatch(
-            request.handlers,
-            run_id=request.run_id,
-            parent_run_id=request.parent_run_id,
-            tags=request.tags,
-            metadata=request.metadata,
-        )
-        # Looked up once: they are asked for every frame.
-        self._wants_frames, self._stream_frame = self._dispatch.wants_frames, self._dispatch.stream_frame
-        self._wants_tokens = self._dispatch.wants_tokens
-
-    def start(self) -> None:
-        """Tell the handlers of the run and of the messages that are new: those after the last reply."""
-        request, dispatch = self.request, self._dispatch
-        self._started_us = monotonic_us()
-        self._wait_for(
-            dispatch.chat_model_start(
-                request.serialized,
-                request.messages,
-                invocation_params=request.invocation_params,
-                input_hash=request.input_hash,
-                wire=self._wire,
-                started_us=self._started_us,
-                name=request.name,
-            )
-        )
-        for message in _after_last_reply(request.messages):
-            self._wait_for(dispatch.new_message(message))
-
-    def feed(self, data: bytes) -> Iterator[AIMessageChunk]:
-        """The chunks in these bytes; look at `pending` after each. Raises the provider's error."""
-        at_us = monotonic_us() - self._started_us
-        self._caught_up = False
-        for frame in self._splitter.feed(data):
-            if (chunk := self._frame(frame, at_us)) is not None:
-                yield chunk
-        self._caught_up = True
 
     def rest(self) -> Iterator[AIMessageChunk]:
         """The chunk in what came after the last blank line, if there is one, and LangChain's empty last one.
 
         That one tells a sum of chunks that no more arguments follow: a call which was cut off is an invalid one.
         """
-        if frame := self._splitter.end():
-            chunk = self._frame(frame, monotonic_us() - self._started_us)
-            if chunk is not None:
-                yield chunk
+        yield from super().rest()
         last = AIMessageChunk("", id=self._chunk_id, chunk_position="last")
-        self._tell_token(last)
+        self._tell_token("", ChatGenerationChunk(last))
         yield last
 
-    def whole(self, body: bytes, http_request: Any) -> None:
-        """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
-        self.http_request = http_request
-        deltas = self._decode(body)
-        self._tell_frame(body, deltas)
-        if self.reply.error is not None:
-            raise self._error_of(self.reply.error, http_request)
+    def answer(self) -> AIMessage:
+        """The final message of the first choice."""
+        return self.message()
 
-    def finish(self) -> None:
-        """Tell the handlers the replies and the end."""
-        result = self.result()
-        for generation in result.generations[0]:
-            self._wait_for(self._dispatch.new_message(generation.message))  # type: ignore[attr-defined]
-        self._wait_for(self._dispatch.llm_end(result))
-        self._ended = True
-
-    def fail(self, error: BaseException) -> None:
-        """Tell the handlers of the failure, with what had come; nothing when they were told an end already."""
-        if self._ended:
-            return
-        self._ended = True
-        # The frame that the break went through is part of the body, and says nothing by itself.
-        if self._caught_up and (frame := self._splitter.end()):
-            self._tell_frame(frame, ())
-        self._wait_for(self._dispatch.llm_error(error, response=self.result()))
-
-    def result(self) -> LLMResult:
-        """What has come, in LangChain's shape: one generation a choice, usage and model in `llm_output`."""
-        reply = self.reply
-        output: dict[str, Any] = {"token_usage": reply.raw_usage or {}, "model_name": self._model_name()}
-        if reply.response_id:
-            output["id"] = reply.response_id
-        if not reply.terminated and not reply.finish_reasons:
-            output["interrupted"] = True
-        choices = [self._generation(choice) for choice in reply.choices]
-        return LLMResult(generations=[choices], llm_output=output, run=[RunInfo(self.request.run_id)])
+    def gathered(self, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
+        """The chunks added up."""
+        return chunks[0] + chunks[1:]
 
     def message(self, choice: int = 0) -> AIMessage:
         """The final message of a choice."""
@@ -192,29 +56,11 @@ class Call:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _frame(self, frame: bytes, at_us: int) -> AIMessageChunk | None:
-        reply = self.reply
-        deltas = self._decode(frame)
-        if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
-            self._wait_for(pending)
-        if reply.error is not None:
-            raise self._error_of(reply.error, self.http_request)
+    def _say(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         chunk = self._chunk(deltas)
         if chunk is not None and self._wants_tokens:
-            self._tell_token(chunk)
+            self._tell_token(chunk.text, generation_chunk(chunk))
         return chunk
-
-    def _tell_frame(self, frame: bytes, deltas: Sequence[Delta]) -> None:
-        if self._wants_frames:
-            self._wait_for(self._stream_frame(frame, monotonic_us() - self._started_us, deltas))
-
-    def _tell_token(self, chunk: AIMessageChunk) -> None:
-        info = _generation_info(said) if (said := chunk.response_metadata) else None
-        self._wait_for(self._dispatch.new_token(chunk.text, ChatGenerationChunk(chunk, info)))
-
-    def _wait_for(self, pending: list[Pending] | None) -> None:
-        if pending:
-            self.pending = [*self.pending, *pending] if self.pending else pending
 
     def _chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
@@ -231,13 +77,6 @@ class Call:
         self._tell(chunk)
         return chunk
 
-    def _news(self) -> bool:
-        """Whether the event said something that is no delta."""
-        reply = self.reply
-        opened = not self._told and reply.response_id is not None
-        finished = not self._told_finish and 0 in reply.finish_reasons
-        return opened or finished or reply.usage != self._seen_usage
-
     def _tell(self, chunk: AIMessageChunk) -> None:
         reply = self.reply
         self._told = True
@@ -248,9 +87,15 @@ class Call:
             chunk.usage_metadata = _since(self._seen_usage or {}, reply.usage)
             self._seen_usage = reply.usage
 
+    def _generations(self) -> list[ChatGeneration]:
+        return [self._generation(choice) for choice in self.reply.choices]
+
+    def _replies(self, result: LLMResult) -> list[BaseMessage]:
+        return [generation.message for generation in result.generations[0]]  # type: ignore[attr-defined]
+
     def _generation(self, choice: int) -> ChatGeneration:
         message = self.message(choice)
-        return ChatGeneration(message, _generation_info(message.response_metadata))
+        return ChatGeneration(message, generation_info(message.response_metadata))
 
     def _metadata(self, choice: int) -> dict[str, Any]:
         """LangChain's `response_metadata` of a reply."""
@@ -259,11 +104,13 @@ class Call:
             said["id"] = self.reply.response_id
         return said
 
-    def _model_name(self) -> str | None:
-        return self.reply.model or self.request.body.get("model")
+
+def generation_chunk(chunk: AIMessageChunk) -> ChatGenerationChunk:
+    """What handlers get with a token."""
+    return ChatGenerationChunk(chunk, generation_info(said) if (said := chunk.response_metadata) else None)
 
 
-def _generation_info(said: Mapping[str, Any]) -> dict[str, Any]:
+def generation_info(said: Mapping[str, Any]) -> dict[str, Any]:
     """What LangChain says of a generation: of the metadata, what is not of the whole response."""
     return {key: value for key, value in said.items() if key not in _OF_THE_RESPONSE}
 
@@ -274,14 +121,6 @@ def _since(before: Mapping[str, Any], now: Any) -> Any:
         key: _since(before.get(key, {}), count) if isinstance(count, dict) else count - before.get(key, 0)
         for key, count in now.items()
     }
-
-
-def _after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """A handler that stores what it gets stores each message once: the others came with earlier calls."""
-    for place in range(len(messages) - 1, -1, -1):
-        if messages[place].role == "assistant":
-            return messages[place + 1 :]
-    return messages
 
 
 def _add_deltas(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:

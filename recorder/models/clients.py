@@ -27,6 +27,7 @@ class Clients:
         names: tuple[str, str],
         options: Mapping[str, Any],
         *,
+        async_only: Mapping[str, Any] | None = None,
         http_client: Any = None,
         http_async_client: Any = None,
     ) -> None:
@@ -34,6 +35,8 @@ class Clients:
         self._sdk = sdk
         self._name, self._async_name = names
         self._options = dict(options)
+        #: Options that only the asynchronous client takes, on top of the others.
+        self._async_options = {**options, **(async_only or {})}
         self._given, self._given_async = http_client, http_async_client
         #: The HTTP client and the SDK's on top of it.
         self._held: tuple[Any, Any] | None = None
@@ -57,7 +60,7 @@ class Clients:
         client = here.clients.get(self)
         if client is None:
             http = here.http(self._sdk) if self._given_async is None else self._given_async
-            client = getattr(self.sdk, self._async_name)(**self._options, http_client=http)
+            client = getattr(self.sdk, self._async_name)(**self._async_options, http_client=http)
             here.clients[self] = client
         return client
 

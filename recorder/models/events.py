@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.messages import AIMessageChunk
-from recorder.models.call import Request
+from recorder.models.run import CHAT, TEXT_MODEL, Request
 
-_TYPE = "chat_model"
+#: The kind of a model, and what LangChain calls it here.
+_TYPES = {CHAT: "chat_model", TEXT_MODEL: "llm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,9 @@ class Filter:
 
     def wants(self, request: Request) -> bool:
         """LangChain's rule: any include that fits, and no exclude that does."""
-        included = (
-            (self.include_names, [request.name]), (self.include_types, [_TYPE]), (self.include_tags, request.tags)
-        )  # fmt: skip
-        excluded = (
-            (self.exclude_names, [request.name]), (self.exclude_types, [_TYPE]), (self.exclude_tags, request.tags)
-        )  # fmt: skip
+        has = [request.name], [_TYPES[request.model_type]], request.tags
+        included = zip((self.include_names, self.include_types, self.include_tags), has, strict=True)
+        excluded = zip((self.exclude_names, self.exclude_types, self.exclude_tags), has, strict=True)
         said = [fits(wanted, has) for wanted, has in included if wanted is not None]
         return (not said or any(said)) and not any(fits(wanted or (), has) for wanted, has in excluded)
 
@@ -41,23 +38,25 @@ def fits(wanted: Sequence[str], has: Sequence[str]) -> bool:
 
 
 def start_event(request: Request) -> dict[str, Any]:
-    """`on_chat_model_start`: the input as the caller passed it."""
-    return {"event": "on_chat_model_start", "data": {"input": request.input}, **_common(request)}
+    """`on_chat_model_start` or `on_llm_start`: the input as the caller passed it."""
+    return _event(request, "start", {"input": request.input})
 
 
-def stream_event(request: Request, chunk: AIMessageChunk) -> dict[str, Any]:
-    """`on_chat_model_stream`: one chunk."""
-    return {"event": "on_chat_model_stream", "data": {"chunk": chunk}, **_common(request)}
+def stream_event(request: Request, chunk: Any) -> dict[str, Any]:
+    """`on_chat_model_stream` or `on_llm_stream`: one chunk, as the stream gives it."""
+    return _event(request, "stream", {"chunk": chunk})
 
 
-def end_event(request: Request, whole: AIMessageChunk | None) -> dict[str, Any]:
-    """`on_chat_model_end`: all chunks added up."""
-    return {"event": "on_chat_model_end", "data": {"output": whole}, **_common(request)}
+def end_event(request: Request, whole: Any) -> dict[str, Any]:
+    """`on_chat_model_end` or `on_llm_end`: all chunks in one."""
+    return _event(request, "end", {"output": whole})
 
 
-def _common(request: Request) -> dict[str, Any]:
+def _event(request: Request, what: str, data: dict[str, Any]) -> dict[str, Any]:
     parents = [str(request.parent_run_id)] if request.parent_run_id else []
     return {
+        "event": f"on_{_TYPES[request.model_type]}_{what}",
+        "data": data,
         "name": request.name,
         "tags": request.tags,
         "run_id": str(request.run_id),

@@ -14,7 +14,7 @@ from ssl import SSLError
 from typing import Any
 
 from recorder.callbacks import settle, settle_now
-from recorder.models.call import Call
+from recorder.models.run import Run, WireRun
 from recorder.wire.reply import Reply
 
 #: How long the end of a stream waits for the end of its body, which comes after the terminator and without
@@ -23,7 +23,7 @@ DRAIN = 0.1
 
 
 @contextmanager
-def told(call: Call) -> Iterator[None]:
+def told(call: Run[Any]) -> Iterator[None]:
     """Tell the handlers that the run begins, and how it ends: well, or with what is raised inside."""
     try:
         call.start()
@@ -38,7 +38,7 @@ def told(call: Call) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def told_async(call: Call) -> AsyncIterator[None]:
+async def told_async(call: Run[Any]) -> AsyncIterator[None]:
     """`told` on an event loop."""
     try:
         call.start()
@@ -52,14 +52,14 @@ async def told_async(call: Call) -> AsyncIterator[None]:
         raise
 
 
-def settle_call(call: Call) -> None:
+def settle_call(call: Run[Any]) -> None:
     """Wait for what its handlers gave back."""
     pending, call.pending = call.pending, None
     if pending:
         settle_now(pending)
 
 
-async def settle_async(call: Call) -> None:
+async def settle_async(call: Run[Any]) -> None:
     """`settle_call` on an event loop."""
     pending, call.pending = call.pending, None
     if pending:
@@ -163,7 +163,7 @@ def _raising_as(sdk: Any, request: Any) -> Iterator[None]:
         raise
 
 
-def whole(response: Any, call: Call, sdk: Any) -> None:
+def whole(response: Any, call: WireRun[Any], sdk: Any) -> None:
     """An answer that was not streamed. Raises the SDK's error for what is none."""
     call.whole(response.http_response.content, response.http_request)
     if not call.reply.terminated:

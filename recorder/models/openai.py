@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
@@ -21,7 +21,48 @@ from recorder.wire.openai_messages import request_messages
 DEFAULT_MODEL = "gpt-3.5-turbo"
 
 
-class ChatOpenAI(BaseChatModel):
+class BaseChatOpenAI(BaseChatModel):
+    """What the models of OpenAI's chat format share, whoever serves them."""
+
+    def __init__(self, clients: Clients, model_name: str, *, stream_usage: bool, **settings: Any) -> None:
+        super().__init__(clients, **settings)
+        self.model_name = model_name
+        self.stream_usage = stream_usage
+
+    @property
+    def model(self) -> str:
+        """The model that requests name."""
+        return self.model_name
+
+    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> Self:
+        """The same model with tools in OpenAI's format; `tool_choice` a tool's name or what the API takes."""
+        if strangers := [tool for tool in tools if not isinstance(tool, Mapping)]:
+            raise ConfigError(
+                f"bind_tools got {strangers[0]!r:.80}; pass dicts in OpenAI's form, "
+                "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
+            )
+        names = {tool.get("function", {}).get("name") for tool in tools}
+        if isinstance(tool_choice, str) and tool_choice in names:
+            tool_choice = {"type": "function", "function": {"name": tool_choice}}
+        if tool_choice:
+            options["tool_choice"] = "required" if tool_choice in (True, "any") else tool_choice
+        return self.bind(tools=list(tools), **options)
+
+    def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        body = {"model": self.model_name, "messages": request_messages(messages), **options}
+        return with_usage(body, stream=stream, usage=self.stream_usage)
+
+    def _translator(self) -> Translator:
+        return OpenAIChat()
+
+    def _resource(self, client: Any) -> Any:
+        return client.chat.completions
+
+    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+        return stream_error(self._clients.sdk, error, http_request)
+
+
+class ChatOpenAI(BaseChatOpenAI):
     """OpenAI's chat models. Arguments as LangChain's `ChatOpenAI`; `options` are those of the SDK's `create`.
 
     `stream_usage` asks for the usage in streams (on unless set to False). Raises what the SDK raises.
@@ -58,67 +99,50 @@ class ChatOpenAI(BaseChatModel):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        wanted = {
-            "api_key": _revealed(api_key or openai_api_key),
-            "base_url": base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
-            "organization": organization or openai_organization,
-            "timeout": timeout if timeout is not None else request_timeout,
-            "max_retries": max_retries,
-            "default_headers": default_headers,
-            "default_query": default_query,
-        }
-        clients = Clients(
-            "openai",
-            ("OpenAI", "AsyncOpenAI"),
-            {key: value for key, value in wanted.items() if value is not None},
+        clients = openai_clients(
+            api_key=api_key or openai_api_key,
+            base_url=base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
+            organization=organization or openai_organization,
+            timeout=timeout if timeout is not None else request_timeout,
+            max_retries=max_retries,
+            default_headers=default_headers,
+            default_query=default_query,
             http_client=http_client,
             http_async_client=http_async_client,
         )
         super().__init__(
-            clients, callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
+            clients, model_name or model, stream_usage=stream_usage, callbacks=callbacks, tags=tags,
+            metadata=metadata, name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
-        self.model_name = model_name or model
-        self.stream_usage = stream_usage
 
-    @property
-    def model(self) -> str:
-        """The model that requests name."""
-        return self.model_name
 
-    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> ChatOpenAI:
-        """The same model with tools in OpenAI's format; `tool_choice` a tool's name or what the API takes."""
-        if strangers := [tool for tool in tools if not isinstance(tool, Mapping)]:
-            raise ConfigError(
-                f"bind_tools got {strangers[0]!r:.80}; pass dicts in OpenAI's form, "
-                "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
-            )
-        names = {tool.get("function", {}).get("name") for tool in tools}
-        if isinstance(tool_choice, str) and tool_choice in names:
-            tool_choice = {"type": "function", "function": {"name": tool_choice}}
-        if tool_choice:
-            options["tool_choice"] = "required" if tool_choice in (True, "any") else tool_choice
-        return self.bind(tools=list(tools), **options)
+def openai_clients(
+    names: tuple[str, str] = ("OpenAI", "AsyncOpenAI"), *, http_client: Any, http_async_client: Any,
+    async_only: Mapping[str, Any] | None = None, **wanted: Any,
+) -> Clients:  # fmt: skip
+    """The SDK's clients with what is given of their arguments; the rest the SDK takes from the environment."""
+    given = {key: _revealed(value) for key, value in wanted.items() if value is not None}
+    return Clients(
+        "openai", names, given, async_only=async_only, http_client=http_client, http_async_client=http_async_client
+    )  # fmt: skip
 
-    def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        options = {key: value for key, value in options.items() if value is not None}
-        body = {"model": self.model_name, "messages": request_messages(messages), **options}
-        if stream:
-            body["stream"] = True
-            if self.stream_usage:
-                body["stream_options"] = {"include_usage": True, **options.get("stream_options", {})}
-        return body
 
-    def _translator(self) -> Translator:
-        return OpenAIChat()
+def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, Any]:
+    """The body without what is None; of a stream with the wish to be told its usage."""
+    body = {key: value for key, value in body.items() if value is not None}
+    if stream:
+        body["stream"] = True
+        if usage:
+            body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
+    return body
 
-    def _resource(self, client: Any) -> Any:
-        return client.chat.completions
 
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
-        said = error.get("message") if isinstance(error, Mapping) else None
-        message = said if isinstance(said, str) and said else "An error occurred during streaming"
-        return self._clients.sdk.APIError(message, http_request, body=error)  # type: ignore[no-any-return]
+def stream_error(sdk: Any, error: Any, http_request: Any) -> Exception:
+    """What the SDK raises for an error that came in place of an event."""
+    said = error.get("message") if isinstance(error, Mapping) else None
+    message = said if isinstance(said, str) and said else "An error occurred during streaming"
+    return sdk.APIError(message, http_request, body=error)  # type: ignore[no-any-return]
 
 
 def _revealed(key: Any) -> Any:

@@ -11,9 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recorder.testing.answers import Answer, Script, scripted
+from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.fakes import FakeClock
 from recorder.testing.openai_chat import openai_chat_body, openai_chat_frames, openai_error_frame
-from recorder.testing.provider import LoopbackProvider, answer_openai_chat
+from recorder.testing.openai_completions import openai_completion_body, openai_completion_frames
+from recorder.testing.provider import (
+    LoopbackProvider,
+    answer_azure_chat,
+    answer_openai_chat,
+    answer_openai_completion,
+)
 from recorder.testing.song import pieces_of, song, song_pieces
 
 if TYPE_CHECKING:
@@ -25,9 +32,15 @@ __all__ = [
     "LoopbackProvider",
     "MemoryStore",
     "Script",
+    "answer_azure_chat",
     "answer_openai_chat",
+    "answer_openai_completion",
+    "azure_chat_body",
+    "azure_chat_frames",
     "openai_chat_body",
     "openai_chat_frames",
+    "openai_completion_body",
+    "openai_completion_frames",
     "openai_error_frame",
     "pieces_of",
     "scripted",

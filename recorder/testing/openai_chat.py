@@ -62,7 +62,7 @@ def openai_chat_frames(
     Unix seconds. The same arguments with the same id and `created` give the same bytes.
     """
     stream = _Stream.open(id or chat_id(), model, created, usage, obfuscation)
-    said = [_Said(part, reasoning, tool_calls) for part in _each(pieces, n)]
+    said = [_Said(part, reasoning, tool_calls) for part in each_choice(pieces, n)]
     frames = [stream.choice(index, delta) for index, delta in _in_turn(said)]
     frames += [stream.choice(index, {}, finish_reason or each.finish) for index, each in enumerate(said)]
     if usage:
@@ -83,7 +83,7 @@ def openai_chat_body(
     prompt_tokens: int = 14,
 ) -> bytes:
     """The same answer not streamed: one `chat.completion`, indented as the API sends it."""
-    said = [_Said(part, reasoning, tool_calls) for part in _each(pieces, n)]
+    said = [_Said(part, reasoning, tool_calls) for part in each_choice(pieces, n)]
     completion = {
         "id": id or chat_id(),
         "object": "chat.completion",
@@ -94,13 +94,13 @@ def openai_chat_body(
         "service_tier": "default",
         "system_fingerprint": _fingerprint(model),
     }
-    return _indented(completion)
+    return indented(completion)
 
 
 def openai_models(created: int = 1721172741) -> bytes:
     """The answer to GET /v1/models."""
     rest = {"object": "model", "created": created, "owned_by": "system"}
-    return _indented({"object": "list", "data": [{"id": name, **rest} for name in SNAPSHOTS]})
+    return indented({"object": "list", "data": [{"id": name, **rest} for name in SNAPSHOTS]})
 
 
 def openai_error(message: str, type: str = "server_error", code: str | None = None) -> bytes:
@@ -110,7 +110,7 @@ def openai_error(message: str, type: str = "server_error", code: str | None = No
 
 def openai_error_frame(message: str, type: str = "server_error", code: str | None = None) -> bytes:
     """An error inside a stream: its last event, with no `[DONE]` behind it."""
-    return b"data: " + _json(_error(message, type, code)) + b"\n\n"
+    return b"data: " + compact(_error(message, type, code)) + b"\n\n"
 
 
 def prompt_tokens_of(messages: Iterable[Any]) -> int:
@@ -209,7 +209,7 @@ class _Stream:
         fields: dict[str, Any] = {**self.head, "choices": choices}
         if self.usage:
             fields["usage"] = usage
-        return b"data: " + self._padded(_json(fields)) + b"\n\n"
+        return b"data: " + self._padded(compact(fields)) + b"\n\n"
 
     def _padded(self, body: bytes) -> bytes:
         """`body` with the padding that brings it to the next step."""
@@ -220,7 +220,7 @@ class _Stream:
         return b'%b,"obfuscation":"%b"}' % (body[:-1], padding.encode())
 
 
-def _each(pieces: Pieces, n: int) -> list[Sequence[str]]:
+def each_choice(pieces: Pieces, n: int) -> list[Sequence[str]]:
     """The pieces of each choice."""
     shared = [piece for piece in pieces if isinstance(piece, str)]
     if len(shared) == len(pieces):
@@ -289,7 +289,7 @@ def _fingerprint(model: str) -> str:
     return f"fp_{random.Random(model).getrandbits(40):010x}"
 
 
-def _json(value: Any) -> bytes:
+def compact(value: Any) -> bytes:
     """Compact JSON; half a surrogate pair, which UTF-8 cannot say, is escaped as servers do."""
     try:
         return orjson.dumps(value)
@@ -297,7 +297,8 @@ def _json(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _indented(value: Any) -> bytes:
+def indented(value: Any) -> bytes:
+    """JSON as the API sends whole answers."""
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:

@@ -7,18 +7,27 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from recorder.testing.answers import Answer, Script
+from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.connection import Connection, Request
 from recorder.testing.openai_chat import (
+    SNAPSHOTS,
     Pieces,
     openai_chat_body,
     openai_chat_frames,
     openai_models,
     prompt_tokens_of,
+)
+from recorder.testing.openai_completions import (
+    openai_completion_body,
+    openai_completion_frames,
+    prompt_tokens,
+    prompts_of,
 )
 from recorder.testing.song import pieces_of, song_pieces
 
@@ -70,10 +79,15 @@ class LoopbackProvider:
     @property
     def base_url(self) -> str:
         """What to give to a client as its base URL; the provider must be running."""
+        return f"{self.url}/v1"
+
+    @property
+    def url(self) -> str:
+        """Where it listens: what Azure's clients take as their endpoint."""
         if self._bound is None:
             raise RuntimeError("The provider is not running, so it has no URL; use it in a with-block.")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._bound}/v1"
+        return f"http://{host}:{self._bound}"
 
     def start(self) -> Self:
         """Listen; raises `OSError` when the port is taken."""
@@ -176,8 +190,38 @@ def answer_openai_chat(
     return Answer(frames=frames, interval=interval, chunks=chunks)
 
 
+def answer_azure_chat(
+    pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
+) -> Answer:
+    """The same as Azure answers it: with its own name of the model, and what its content filters say."""
+    model = request["model"] if request.get("model") in SNAPSHOTS else "gpt-4o"
+    answer = answer_openai_chat(pieces, {**request, "model": model}, interval=interval, chunks=chunks)
+    if answer.frames is None:
+        return replace(answer, body=azure_chat_body(answer.body))
+    return replace(answer, frames=azure_chat_frames(answer.frames))
+
+
+def answer_openai_completion(
+    pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
+) -> Answer:
+    """`pieces` as the answer to a request for legacy completions: streamed or whole, as it asks for."""
+    asked: dict[str, Any] = {
+        "model": str(request.get("model", "")),
+        "n": _choices(request),
+        "logprobs": request.get("logprobs"),
+        "prompt_tokens": prompt_tokens(prompts_of(request)),
+    }
+    if not request.get("stream"):
+        return Answer(body=openai_completion_body(pieces, **asked))
+    usage = bool((request.get("stream_options") or {}).get("include_usage"))
+    frames = openai_completion_frames(pieces, usage=usage, **asked)
+    return Answer(frames=frames, interval=interval, chunks=chunks)
+
+
 #: How an answer is said in each wire format, by the end of its path.
-_WIRES = {"/chat/completions": answer_openai_chat}
+_WIRES = {"/chat/completions": answer_openai_chat, "/completions": answer_openai_completion}
+#: Where Azure serves them, each deployment at a path of its own.
+_AZURE = "/openai/deployments/"
 
 _INVALID = "invalid_request_error"
 
@@ -194,10 +238,15 @@ def _say(
     pieces: Pieces, request: dict[str, Any], path: str, *, interval: float = 0.0, chunks: int | None = None
 ) -> Answer:
     """`pieces` as the answer in the wire format of the path."""
-    for end, answer in _WIRES.items():
-        if path.partition("?")[0].endswith(end):
-            return answer(pieces, request, interval=interval, chunks=chunks)
-    return Answer.error(404, f"Invalid URL (POST {path})", _INVALID)
+    place, _, query = path.partition("?")
+    if _AZURE in place and "api-version=" not in query:
+        return Answer.error(404, "Resource not found")
+    answer = next((said for end, said in _WIRES.items() if place.endswith(end)), None)
+    if answer is None:
+        return Answer.error(404, f"Invalid URL (POST {path})", _INVALID)
+    if _AZURE in place and answer is answer_openai_chat:
+        answer = answer_azure_chat
+    return answer(pieces, request, interval=interval, chunks=chunks)
 
 
 def _song(request: dict[str, Any], tokens: int | None = None) -> list[list[str]]:
@@ -206,7 +255,8 @@ def _song(request: dict[str, Any], tokens: int | None = None) -> list[list[str]]
 
 
 def _choices(request: dict[str, Any]) -> int:
-    return int(request.get("n") or 1)
+    """How many are asked for; each prompt of a completion has its own."""
+    return int(request.get("n") or 1) * (len(prompts_of(request)) if "prompt" in request else 1)
 
 
 def _json(body: bytes) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from recorder.dialects import Failure
@@ -17,7 +17,7 @@ from recorder.records import (
     RunStart,
     SegmentRow,
 )
-from recorder.store import Conflict
+from recorder.store import Asked, Conflict
 
 
 class MemoryStore:
@@ -36,9 +36,11 @@ class MemoryStore:
     async def open(self) -> None:
         """Nothing to open."""
 
-    async def known(self, asked: Mapping[str, Sequence[str]]) -> dict[str, Known]:
+    async def known(self, asked: Asked) -> dict[str, Known]:
         """What is there of each conversation."""
-        return {conversation_id: self._known(conversation_id, ids) for conversation_id, ids in asked.items()}
+        return {
+            conversation_id: self._known(conversation_id, paths) for conversation_id, paths in asked.items()
+        }
 
     async def append(self, batch: Batch) -> None:
         """Keep the rows whose key is new; raise `Conflict` for another content under an old one."""
@@ -69,10 +71,11 @@ class MemoryStore:
         """`ConnectionError` is transient, all else poison."""
         return "transient" if isinstance(error, (ConnectionError, TimeoutError)) else "poison"
 
-    def _known(self, conversation_id: str, ids: Sequence[str]) -> Known:
+    def _known(self, conversation_id: str, paths: Sequence[Sequence[str]]) -> Known:
         here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
+        ids = {id for path in paths for id in path}
+        positions = {row.id: row.position for row in here if row.id in ids}
         newest = max(here, key=lambda row: (row.created_at, row.position), default=None)
-        return Known(
-            {row.id: row.position for row in here if row.id in ids},
-            (newest.id, newest.position) if newest else None,
-        )
+        if newest is None or not any(map(positions.keys().isdisjoint, paths)):
+            return Known(positions, None)
+        return Known(positions, (newest.id, newest.position))

@@ -28,8 +28,8 @@ class Reply:
     """One response as far as it has come: parts by (idx, kind), and what the provider says about it."""
 
     __slots__ = (
-        "_choices", "_parts", "_size", "_text", "error", "finish_reasons", "logprobs", "metadata", "model",
-        "raw_usage", "response_id", "terminated", "truncated", "usage",
+        "_choices", "_parts", "_size", "_text", "described", "error", "finish_reasons", "logprobs", "metadata",
+        "model", "raw_usage", "response_id", "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -48,6 +48,8 @@ class Reply:
         self.finish_reasons: dict[int, str] = {}
         #: `choice` -> log probabilities of the tokens, as the provider sent them.
         self.logprobs: dict[int, dict[str, list[Any]]] = {}
+        #: `choice` -> what else the provider said of it: `content_filter_results`.
+        self.described: dict[int, dict[str, dict[str, Any]]] = {}
         #: The usage in LangChain's shape and as the provider sent it; None when there was none.
         self.usage: UsageMetadata | None = None
         self.raw_usage: dict[str, Any] | None = None
@@ -88,6 +90,20 @@ class Reply:
         """The choice has come to its end, for this reason in the provider's word."""
         if self._has_room(choice):
             self.finish_reasons[choice] = reason[:_MAX_REASON]
+
+    def describe(self, choice: int, key: str, said: Any) -> None:
+        """What the provider says of a choice, as a dict; it may say it again and again, the later value wins."""
+        if not isinstance(said, dict) or not self._has_room(choice):
+            return
+        known = self.described.setdefault(choice, {}).setdefault(key, {})
+        news = {name: value for name, value in said.items() if known.get(name) != value}
+        if not news:
+            return
+        self._size += _PART_COST + _OBJECTS * len(dumps(news))
+        if self._size <= MAX_REPLY_BYTES:
+            known |= news
+        else:
+            self.truncated = True
 
     @property
     def choices(self) -> list[int]:
@@ -132,6 +148,7 @@ class Reply:
         said |= self.metadata
         if choice in self.logprobs:
             said["logprobs"] = self.logprobs[choice]
+        said |= self.described.get(choice, {})
         if self.truncated:
             said["truncated"] = True
         return said

@@ -1,6 +1,6 @@
-"""Everything that differs between the databases, and nothing else.
+"""SQLite, one file.
 
-SQLite: WAL with `synchronous=FULL` (NORMAL lost 60 of 60 acknowledged rows in a power-loss simulation), BEGIN
+WAL with `synchronous=FULL` (NORMAL lost 60 of 60 acknowledged rows in a power-loss simulation), BEGIN
 IMMEDIATE (a deferred one that reads and then writes fails at once, whatever the busy timeout), rows as multi-row
 VALUES (the driver gives the interpreter's lock away on each row of an `executemany`).
 """
@@ -15,57 +15,34 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sqlalchemy import URL, Table, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Table, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
+from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
 from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, Time
-
-#: transient: the same again may go well. poison: these rows never will. fatal: nothing will.
-Failure = Literal["transient", "poison", "fatal"]
 
 MAX_ROWS_A_STATEMENT = 500
 _BUSY_TIMEOUT_MS = 5_000
 _TRANSIENT = ("locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed")
-#: Python's errors that come of what is to be stored, and would come again however often it is tried.
-_OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _FATAL = ("not a database", "malformed", "readonly", "unable to open", "no such", "has no column")
-
-
-def parse_url(url: str | os.PathLike[str]) -> URL:
-    """The URL of a database that recorder can write. Raises `ConfigError` naming what is wrong and the remedy."""
-    text = os.fspath(url)
-    try:
-        parsed = make_url(text)
-    except ArgumentError as error:
-        raise ConfigError(
-            f"{text!r} is no database URL; write 'sqlite:///{text or 'chat_history.db'}' for a SQLite file"
-        ) from error
-    if parsed.get_backend_name() != "sqlite":
-        raise ConfigError(
-            f"Database URLs of scheme {parsed.drivername!r} are not supported by this version; "
-            "use 'sqlite:///chat_history.db'"
-        )
-    if not parsed.database or ":memory:" in parsed.database or parsed.query.get("mode") == "memory":
-        raise ConfigError(
-            f"{text!r} is an in-memory SQLite database, which dies with its connection; "
-            "name a file ('sqlite:///chat_history.db'), or pass store=recorder.testing.MemoryStore() in tests"
-        )
-    return parsed
-
-
-def masked(url: str | URL) -> str:
-    """The URL for messages, without its password."""
-    return make_url(url).render_as_string(hide_password=True)
 
 
 class SQLite:
     """One SQLite file."""
 
     name = "sqlite"
+    #: An older schema is brought to the newest when it is opened: the file has one program.
+    upgrades_itself = True
+    asked = (
+        "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
+        " FROM json_each(:asked))"
+    )
+    #: What opening raises for a file that cannot be read.
+    errors: tuple[type[Exception], ...] = (DBAPIError,)
 
     def __init__(
         self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False
@@ -132,15 +109,37 @@ class SQLite:
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        cause = driver_error(error)
         text = str(cause).lower()
         if any(word in text for word in _FATAL):
             return "fatal"
         if isinstance(cause, sqlite3.OperationalError) or any(word in text for word in _TRANSIENT):
             return "transient"
-        if isinstance(cause, (sqlite3.Error, *_OF_THE_ROWS)):
+        if isinstance(cause, (sqlite3.Error, *OF_THE_ROWS)):
             return "poison"
         return "transient"
+
+    def remedy(self, error: BaseException) -> str:
+        """What to do about an error on opening, to follow what the driver said."""
+        said = str(error)
+        if "not a database" in said:
+            return "; it is no SQLite database, so name another file or move it away"
+        if "locked" in said:
+            return "; another program is writing to it for long, so wait for that or end it"
+        return "; check the path and its permissions"
+
+    def unsure(self, error: BaseException) -> bool:
+        """Whether nothing more can be asked of a connection after this error; a file always answers."""
+        return False
+
+    def plain(self, value: Any) -> Any:
+        """A value of a query of one's own, as both databases give it."""
+        return value
+
+    async def size(self, connection: AsyncConnection) -> int:
+        """Bytes on disk, the write-ahead log included."""
+        files = (Path(f"{self.path}{end}") for end in ("", "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def _set_up(self, dbapi_connection: Any, _record: object) -> None:
         # None: the driver begins no transaction by itself, `_begin` does.

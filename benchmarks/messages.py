@@ -1,0 +1,134 @@
+"""Whole messages: chat memories of others, which store each when it is added, beside ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from benchmarks import ours
+from benchmarks.harness import Measured, Settings, Side, best, compare, values
+from benchmarks.peers import expect
+from benchmarks.table import Row, each
+from recorder.identity import new_id
+from tests import postgres
+from tests.oracle import sql
+
+TITLE = "Whole messages, stored when they are added (messages/s)"
+#: Turns of each conversation, of two messages.
+TURNS = 5
+_QUESTION = "Write me a song about sparkling water."
+_ANSWER = "Bubbles rising, clear and bright, sparkling water, pure delight. " * 8
+_NAMES = {
+    "langchain": "LangChain's SQLChatMessageHistory",
+    "agents": "OpenAI Agents' SQLAlchemySession",
+    "recorder": "recorder: a run a turn, the whole history sent along each time",
+}
+
+
+def rows(settings: Settings) -> list[Row]:
+    """On both databases."""
+    os.environ[postgres.GIVEN] = postgres.server()
+    few, many = settings.size(40, 10), settings.size(4_000, 400)
+    lines = []
+    for kind in ("sqlite", "postgres"):
+        sides = {
+            name: Side(f"benchmarks.messages:{name}", {"kind": kind, "conversations": count}, folder=True)
+            for name, count in (("langchain", few), ("agents", few), ("recorder", many))
+        }
+        found = compare(sides, settings.rounds)
+        lines += [_row(name, kind, found) for name in sides]
+    return lines
+
+
+def _row(name: str, kind: str, found: dict[str, list[Measured]]) -> Row:
+    rate = best(found[name], "messages_per_second", max)
+    shown = each(values(found[name], "messages_per_second"), ",.0f")
+    if name != "recorder":
+        return Row(f"{_NAMES[name]}, {kind}", f"{rate:,.0f}/s", shown)
+    over = {other: rate / best(found[other], "messages_per_second", max) for other in ("langchain", "agents")}
+    ratio = ", ".join(f"{times:.0f} x {other}" for other, times in over.items())
+    return Row(
+        f"{_NAMES[name]}, {kind}", f"{rate:,.0f}/s", shown, ratio, "at least 50 x", min(over.values()) >= 50
+    )
+
+
+def langchain(folder: str, kind: str, conversations: int) -> Measured:
+    """One history a conversation, over one engine, as its documents show."""
+    from langchain_community.chat_message_histories import SQLChatMessageHistory
+    from langchain_core.messages import AIMessage, HumanMessage
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    async def story(url: str) -> None:
+        engine = create_async_engine(url)
+        for number in range(conversations):
+            history = SQLChatMessageHistory(f"c{number}", connection=engine)
+            for _ in range(TURNS):
+                await history.aadd_message(HumanMessage(_QUESTION))
+                await history.aadd_message(AIMessage(_ANSWER))
+        await engine.dispose()
+
+    return _measured(folder, kind, conversations, "message_store", lambda url: asyncio.run(story(url)))
+
+
+def agents(folder: str, kind: str, conversations: int) -> Measured:
+    """One session a conversation, over one engine."""
+    from agents.extensions.memory import SQLAlchemySession
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    async def story(url: str) -> None:
+        engine = create_async_engine(url)
+        for number in range(conversations):
+            session = SQLAlchemySession(f"c{number}", engine=engine, create_tables=number == 0)
+            for _ in range(TURNS):
+                await session.add_items([{"role": "user", "content": _QUESTION}])
+                await session.add_items([{"role": "assistant", "content": _ANSWER}])  # type: ignore[list-item,typeddict-item]
+        await engine.dispose()
+
+    return _measured(folder, kind, conversations, "agent_messages", lambda url: asyncio.run(story(url)))
+
+
+def recorder(folder: str, kind: str, conversations: int) -> Measured:
+    """One run a turn; `close` is part of it, the imports are not, as with the others."""
+    import recorder.history
+    import recorder.writer  # noqa: F401
+
+    return _measured(folder, kind, conversations, "messages", lambda url: _record(url, conversations))
+
+
+def _record(url: str, conversations: int) -> None:
+    from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
+
+    history = ours.open_history(url.replace("+aiosqlite", "").replace("+asyncpg", ""))
+    said: list[list[Any]] = [[] for _ in range(conversations)]
+    for turn in range(TURNS):
+        for number, messages in enumerate(said):
+            run_id = UUID(new_id())
+            messages.append(HumanMessage(f"{_QUESTION} ({turn})"))
+            metadata = {"conversation_id": f"c{number}"}
+            history.on_chat_model_start({}, [list(messages)], run_id=run_id, metadata=metadata)
+            messages.append(AIMessage(_ANSWER))
+            history.on_llm_end(LLMResult([[ChatGeneration(messages[-1])]]), run_id=run_id)
+    history.close().wait()
+
+
+def _measured(
+    folder: str, kind: str, conversations: int, table: str, story: Callable[[str], None]
+) -> Measured:
+    if kind == "postgres":
+        plain = postgres.new_database(empty=table != "messages")
+        url = plain.replace("postgresql://", "postgresql+asyncpg://")
+    else:
+        plain = ours.new_file(folder)
+        url = plain.replace("sqlite://", "sqlite+aiosqlite://")
+    began = time.perf_counter()
+    story(url)
+    took = time.perf_counter() - began
+    [(stored,)] = sql(plain, f"SELECT count(*) FROM {table}")
+    if kind == "postgres":
+        postgres.drop(plain)
+    expect(stored, conversations * TURNS * 2)
+    return {"messages_per_second": stored / took}

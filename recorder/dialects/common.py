@@ -1,0 +1,70 @@
+"""What all databases share: the words for a failure, and what the store asks of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import URL, Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+#: transient: the same again may go well. poison: these rows never will. fatal: nothing will.
+Failure = Literal["transient", "poison", "fatal"]
+
+#: Python's errors that come of what is to be stored, and would come again however often it is tried.
+OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own error, below what SQLAlchemy and its asynchronous adapters make of it."""
+    wrapped = error.orig if isinstance(error, DBAPIError) else None
+    return (wrapped.__cause__ or wrapped) if wrapped is not None else error
+
+
+def said(error: BaseException) -> str:
+    """What the driver said, on one line: without the statement and its parameters, which are people's words."""
+    found = driver_error(error)
+    return (str(found) or type(found).__name__).partition("\n")[0]
+
+
+class Dialect(Protocol):
+    """Everything that differs between the databases, and nothing else."""
+
+    url: URL
+    name: str
+    #: Whether an older schema is brought to the newest on opening, or refused with the command that does it.
+    upgrades_itself: bool
+    #: A FROM item of the JSON list `:asked`, of `[conversation_id]` or `[conversation_id, id]`.
+    asked: str
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What opening raises for a database that cannot be reached."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` or `MissingExtra` for what cannot work; opens nothing."""
+
+    def engine(self) -> AsyncEngine:
+        """An engine whose connections are set up."""
+
+    async def insert(
+        self, connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]],
+        update: Sequence[str] = (),
+    ) -> int:  # fmt: skip
+        """Insert rows whose key is new, and set the `update` columns of the others; how many changed something."""
+
+    def failure(self, error: BaseException) -> Failure:
+        """What kind of failure a driver's error is."""
+
+    def remedy(self, error: BaseException) -> str:
+        """What to do about an error on opening, to follow what the driver said."""
+
+    def unsure(self, error: BaseException) -> bool:
+        """Whether nothing more can be asked of a connection after this error."""
+
+    def plain(self, value: Any) -> Any:
+        """A value of a query of one's own, as both databases give it: ids and times as text."""
+
+    async def size(self, connection: AsyncConnection) -> int:
+        """Bytes on disk."""

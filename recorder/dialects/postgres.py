@@ -1,0 +1,191 @@
+"""Postgres, through asyncpg.
+
+Rows go as arrays, `INSERT ... SELECT * FROM unnest(...)`: one statement for any number of rows, and its answer counts
+the new ones (an `executemany` of asyncpg does not). No statement is prepared by name and nothing is set for the
+session, so that it works behind a pooler in transaction mode. Each call has an end: a backend that was stopped
+answers neither with a result nor with an error.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Literal
+
+from sqlalchemy import URL, Table, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from recorder.clock import iso
+from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
+from recorder.errors import ConfigError, MissingExtra
+from recorder.tables import metadata
+
+#: Seconds until a connection, and until a statement, is given up.
+CONNECT_TIMEOUT = 10.0
+COMMAND_TIMEOUT = 30.0
+
+#: What libpq understands in a URL and asyncpg does not; it would send them to the server, which refuses.
+_OF_LIBPQ = frozenset(
+    ("channel_binding", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
+     "tcp_user_timeout", "gssencmode", "sslcompression", "fallback_application_name", "async_fallback",
+     "prepared_statement_cache_size", "connect_timeout")
+)  # fmt: skip
+
+# Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POISON = ("22", "23", "54")  # data, constraints, limits: an index row that is too long
+_FATAL = ("28", "3D", "3F", "42", "0A")  # who, which database, which schema, names and rights
+_AFTER_FAILOVER = "25006"  # read-only: the old primary, until the new one is found
+_REMEDIES = {
+    "28P01": "check the user and the password in the URL, or PGPASSWORD",
+    "28000": "the server's pg_hba.conf does not let this user in; check the user, the host and sslmode",
+    "3D000": "create it: createdb {database}",
+    "42501": "grant this user CREATE and USAGE on the schema",
+    "53300": "the server has no connection left; raise max_connections, or put a pooler before it",
+}
+
+
+class Postgres:
+    """One Postgres database."""
+
+    name = "postgresql"
+    #: Many programs share it, perhaps of different versions: someone decides when.
+    upgrades_itself = False
+    asked = (
+        "(SELECT value ->> 0 AS conversation_id, CAST(value ->> 1 AS uuid) AS id"
+        " FROM json_array_elements(CAST(:asked AS json)))"
+    )
+
+    def __init__(
+        self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False
+    ) -> None:
+        self.url = url
+        self._read_only = read_only
+        self._sync = sync
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What opening raises: SQLAlchemy does not wrap what comes of connecting."""
+        driver = _driver()
+        return (
+            DBAPIError, OSError, TimeoutError, driver.PostgresError, driver.InterfaceError, driver.InternalClientError
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Raise for a missing driver, and for settings that only SQLite has; connects to nothing."""
+        _driver()
+        if self._sync != "full":
+            raise ConfigError(
+                f"sync={self._sync!r} is for SQLite; Postgres keeps its synchronous_commit, so leave it out"
+            )
+
+    def engine(self) -> AsyncEngine:
+        """An engine of single connections: each store keeps one."""
+        return create_async_engine(
+            self.url.set(drivername="postgresql+asyncpg", query={}),
+            poolclass=NullPool,
+            json_deserializer=str,
+            execution_options={"postgresql_readonly": True} if self._read_only else {},
+            connect_args={
+                "async_creator_fn": self._connect,
+                "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": str,  # "", the unnamed statement
+            },
+        )
+
+    async def insert(
+        self, connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]],
+        update: Sequence[str] = (),
+    ) -> int:  # fmt: skip
+        """Insert rows whose key is new, and set the `update` columns of the others; how many changed something."""
+        if not rows:
+            return 0
+        arrays = tuple(map(list, zip(*rows, strict=True)))
+        found = await connection.exec_driver_sql(_insert(table, tuple(columns), tuple(update)), arrays)
+        return found.rowcount
+
+    def failure(self, error: BaseException) -> Failure:
+        """What kind of failure an error is, by its SQLSTATE."""
+        cause = driver_error(error)
+        state = getattr(cause, "sqlstate", None)
+        if state is None:
+            # TimeoutError and OSError, and what asyncpg says of a connection that is gone.
+            return "poison" if isinstance(cause, OF_THE_ROWS) else "transient"
+        if state.startswith(_POISON):
+            return "poison"
+        return "fatal" if state.startswith(_FATAL) else "transient"
+
+    def remedy(self, error: BaseException) -> str:
+        """What to do about an error on connecting, to follow what the driver said."""
+        cause = driver_error(error)
+        if remedy := _REMEDIES.get(getattr(cause, "sqlstate", None) or ""):
+            return "; " + remedy.format(database=self.url.database)
+        if isinstance(cause, (OSError, TimeoutError)):
+            return "; check that the server runs, and the host and the port"
+        return ""
+
+    def unsure(self, error: BaseException) -> bool:
+        """Whether nothing more can be asked of a connection after this error: it said nothing, or is gone."""
+        state = getattr(driver_error(error), "sqlstate", None)
+        return state is None or state.startswith(("08", "57P", _AFTER_FAILOVER))
+
+    def plain(self, value: Any) -> Any:
+        """A value of a query of one's own, as both databases give it: ids and times as text, sums as integers."""
+        if isinstance(value, uuid.UUID):
+            return str(value)
+        if isinstance(value, Decimal):
+            return int(value) if value == value.to_integral_value() else float(value)
+        return iso(value) if isinstance(value, datetime) else value
+
+    async def size(self, connection: AsyncConnection) -> int:
+        """Bytes of our tables with their indexes."""
+        query = text(
+            "SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(CAST(:names AS text[])) AS name"
+        )
+        found = await connection.execute(query, {"names": list(metadata.tables)})
+        return int(found.scalar_one() or 0)
+
+    async def _connect(self, **_of_sqlalchemy: object) -> Any:
+        """asyncpg reads the URL itself: sockets, TLS, the environment and the password file are libpq's ways."""
+        kept = {key: value for key, value in self.url.query.items() if key not in _OF_LIBPQ}
+        kept.setdefault("application_name", "recorder")
+        dsn = self.url.set(query=kept).render_as_string(hide_password=False)
+        return await _driver().connect(
+            dsn,
+            timeout=_seconds(self.url.query.get("connect_timeout")),
+            command_timeout=COMMAND_TIMEOUT,
+            statement_cache_size=0,
+        )
+
+
+def _driver() -> Any:
+    try:
+        import asyncpg
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
+    return asyncpg
+
+
+def _seconds(given: Any) -> float:
+    return float(given) if isinstance(given, str) and given.isdigit() and int(given) else CONNECT_TIMEOUT
+
+
+@lru_cache(maxsize=256)
+def _insert(table: Table, columns: tuple[str, ...], update: tuple[str, ...]) -> str:
+    names = ", ".join(f'"{name}"' for name in columns)
+    kinds = (table.c[name].type.compile(dialect=_COMPILER) for name in columns)
+    arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(kinds, 1))
+    found = f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT '
+    if not update:
+        return found + "DO NOTHING"
+    key = ", ".join(column.name for column in table.primary_key)
+    sets = ", ".join(f'"{name}" = excluded."{name}"' for name in update)
+    return found + f"({key}) DO UPDATE SET {sets}"
+
+
+_COMPILER = postgresql.dialect()  # type: ignore[no-untyped-call]

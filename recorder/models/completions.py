@@ -1,0 +1,105 @@
+"""`OpenAI`: OpenAI's legacy completions, and every server that still has them, over the official SDK."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recorder.callbacks.dispatch import buffer_string
+from recorder.messages import messages_from
+from recorder.models.openai import openai_clients, stream_error, with_usage
+from recorder.models.run import TEXT_MODEL, Request, Translator
+from recorder.models.sdk import SdkModel
+from recorder.models.text import TextRun
+from recorder.wire.openai_completions import OpenAICompletions
+
+#: LangChain's defaults; the API's own limit is 16 tokens.
+DEFAULT_MODEL = "gpt-3.5-turbo-instruct"
+TEMPERATURE = 0.7
+MAX_TOKENS = 256
+
+
+class OpenAI(SdkModel[str, str]):
+    """Completions of a prompt: text in, text out. Arguments and defaults as LangChain's `OpenAI`.
+
+    `options` are those of the SDK's `create` (`n`, `best_of`, `logprobs`, `echo`, `suffix`, ...); None leaves one
+    out. `stream_usage` asks for the usage in streams (on unless set to False). Raises what the SDK raises.
+    """
+
+    provider_name = "openai"
+    model_type = TEXT_MODEL
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        model_name: str | None = None,
+        temperature: float | None = TEMPERATURE,
+        max_tokens: int | None = MAX_TOKENS,
+        api_key: Any = None,
+        openai_api_key: Any = None,
+        base_url: str | None = None,
+        openai_api_base: str | None = None,
+        organization: str | None = None,
+        openai_organization: str | None = None,
+        timeout: Any = None,
+        request_timeout: Any = None,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        default_query: Mapping[str, object] | None = None,
+        http_client: Any = None,
+        http_async_client: Any = None,
+        streaming: bool = False,
+        stream_usage: bool = True,
+        model_kwargs: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,  # LangChain's; here each prompt is a request
+        verbose: bool = False,  # LangChain's; what is said here, handlers say
+        callbacks: Any = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        clients = openai_clients(
+            api_key=api_key or openai_api_key,
+            base_url=base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
+            organization=organization or openai_organization,
+            timeout=timeout if timeout is not None else request_timeout,
+            max_retries=max_retries,
+            default_headers=default_headers,
+            default_query=default_query,
+            http_client=http_client,
+            http_async_client=http_async_client,
+        )
+        super().__init__(
+            clients, callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
+            options={"temperature": temperature, "max_tokens": max_tokens, **(model_kwargs or {}), **options},
+        )  # fmt: skip
+        self.model_name = model_name or model
+        self.stream_usage = stream_usage
+
+    @property
+    def model(self) -> str:
+        """The model that requests name."""
+        return self.model_name
+
+    def _input_of(self, input: Any) -> str:
+        """The prompt; messages become one text, "Human: ..." a line, as LangChain's."""
+        return input if isinstance(input, str) else buffer_string(messages_from(input))
+
+    def _body(self, given: str, options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        body = {"model": self.model_name, "prompt": given, **options}
+        return with_usage(body, stream=stream, usage=self.stream_usage)
+
+    def _open_run(self, request: Request) -> TextRun:
+        return TextRun(request, self._translator(), self._stream_error)
+
+    def _translator(self) -> Translator:
+        return OpenAICompletions()
+
+    def _resource(self, client: Any) -> Any:
+        return client.completions
+
+    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+        return stream_error(self._clients.sdk, error, http_request)

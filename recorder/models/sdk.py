@@ -1,0 +1,83 @@
+"""A model over a provider's SDK, which does what it is good at: authentication, retries, timeouts, status errors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from recorder.models.clients import Clients
+from recorder.models.exchange import read, read_async, settle_async, settle_call, told, told_async, whole
+from recorder.models.language import AnswerT, BaseLanguageModel
+from recorder.models.run import ChunkT, Translator, WireRun
+
+
+class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
+    """One whose requests an SDK sends, and whose answers a translator reads."""
+
+    def __init__(self, clients: Clients, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._clients = clients
+
+    # -- what a provider says ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _translator(self) -> Translator:
+        """A new translator of the provider's wire format."""
+
+    @abstractmethod
+    def _resource(self, client: Any) -> Any:
+        """The part of an SDK client whose `create` sends the request."""
+
+    @abstractmethod
+    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+        """What the SDK raises for an error that came in place of an event."""
+
+    # -- one body of rules, two drivers -----------------------------------------------------------------------
+
+    def _chunks(self, call: WireRun[ChunkT]) -> Iterator[ChunkT]:
+        create = self._resource(self._clients.here()).with_streaming_response.create
+        with told(call), create(**call.request.body) as response:
+            call.http_request = response.http_request
+            for data in read(response, call.reply, self._clients.sdk):
+                for chunk in call.feed(data):
+                    if call.pending:
+                        settle_call(call)
+                    yield chunk
+                settle_call(call)
+            for chunk in call.rest():
+                settle_call(call)
+                yield chunk
+
+    async def _achunks(self, call: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
+        create = self._resource(self._clients.on_loop()).with_streaming_response.create
+        async with told_async(call), create(**call.request.body) as response:
+            call.http_request = response.http_request
+            async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
+                async for data in body:
+                    for chunk in call.feed(data):
+                        if call.pending:
+                            await settle_async(call)
+                        yield chunk
+                    if call.pending:
+                        await settle_async(call)
+            for chunk in call.rest():
+                await settle_async(call)
+                yield chunk
+
+    def _drive(self, call: WireRun[ChunkT]) -> None:
+        if call.request.stream:
+            super()._drive(call)
+            return
+        create = self._resource(self._clients.here()).with_raw_response.create
+        with told(call):
+            whole(create(**call.request.body), call, self._clients.sdk)
+
+    async def _adrive(self, call: WireRun[ChunkT]) -> None:
+        if call.request.stream:
+            await super()._adrive(call)
+            return
+        create = self._resource(self._clients.on_loop()).with_raw_response.create
+        async with told_async(call):
+            whole(await create(**call.request.body), call, self._clients.sdk)

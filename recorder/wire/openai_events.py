@@ -1,0 +1,201 @@
+"""What the events of OpenAI's formats share: errors, the terminator, what describes the response, usage.
+
+Chat completions and the legacy completions differ in what a choice says, and in nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from recorder import usage
+from recorder.jsons import dumps, loads
+from recorder.wire.deltas import OTHER, TEXT, Delta
+from recorder.wire.reply import Reply
+from recorder.wire.sse import BOM, Event, parse
+
+_NOTHING: tuple[Delta, ...] = ()
+_new_delta = tuple.__new__  # half the time of the named tuple's own
+#: What describes the response; the last is Azure's, about the prompt.
+_METADATA_KEYS = ("system_fingerprint", "service_tier", "provider", "prompt_filter_results")
+#: Keys of an event that are read, or that say nothing of the answer.
+_EVENT_KEYS = frozenset(
+    (
+        "id",
+        "object",
+        "created",
+        "model",
+        "choices",
+        "usage",
+        "x_groq",
+        "error",
+        "obfuscation",
+        *_METADATA_KEYS,
+    )
+)
+#: The keys of an event that may be nothing but text.
+PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error"}
+#: What Azure says of each choice, beside it.
+FILTERED = "content_filter_results"
+#: Longer undecodable frames (bytes) are kept in full as frames only.
+_MAX_OTHER = 64 * 1024
+#: Of how many names is remembered what was said of them last; a stream may go on inventing new ones.
+MAX_SAID = 10_000
+
+
+class OpenAIEvents(ABC):
+    """Translates the frames of one response; `reply` is the answer as far as it has come.
+
+    `decode` never raises: what it does not know becomes a delta of kind `other`.
+    """
+
+    wire: str
+
+    def __init__(self) -> None:
+        self.reply = Reply()
+        #: Whether text may take the short way: after the first choice, whose event says more, up to the terminator.
+        self._flowing = False
+        #: Hash of a name -> hash of what was said of it last.
+        self._said: dict[int, int] = {}
+
+    @staticmethod
+    @abstractmethod
+    def _plain_text(event: Any) -> str | None:
+        """The text of an event that says nothing else, as most of a stream does; None for every other."""
+
+    @staticmethod
+    @abstractmethod
+    def _is_whole(choice: dict[str, Any]) -> bool:
+        """Whether a choice is one of an answer that was not streamed."""
+
+    @abstractmethod
+    def _content(self, choice: dict[str, Any], idx: str, found: list[Delta]) -> None:
+        """What a choice says; `idx` is that of its text."""
+
+    def decode(self, frame: bytes) -> Sequence[Delta]:
+        """The deltas of one frame, none after the terminator.
+
+        A frame that starts with `{` is a whole answer that was not streamed.
+        """
+        event: Any = None
+        if self._flowing and frame.startswith(b"data: {"):
+            try:
+                event = orjson.loads(frame[6:])
+            except orjson.JSONDecodeError:
+                pass  # several lines, or JSON that only the slow way reads
+            else:
+                if (text := self._plain_text(event)) is not None:
+                    self.reply.add_text(text)
+                    return (_new_delta(Delta, (text, TEXT, "0")),)
+        return self._decode(frame, event)
+
+    def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
+        if self.reply.terminated:
+            return _NOTHING
+        found: list[Delta] = []
+        try:
+            if event is None:
+                self._unusual(frame, found)
+            else:
+                self._event(event, found)
+        except Exception:
+            # Whatever a provider may send, the recording goes on, and the delta says what it was.
+            data = parse(frame).data or frame
+            text = data[:_MAX_OTHER].decode("utf-8", "replace")
+            found.append(Delta(dumps({"undecodable": text}), OTHER))
+        for delta in found:
+            self.reply.add(delta)
+        return found
+
+    def _unusual(self, frame: bytes, found: list[Delta]) -> None:
+        """The first frame, and each that is not one line of JSON."""
+        reply = self.reply
+        body = frame.removeprefix(BOM).lstrip()
+        whole = body.startswith(b"{")
+        data, name, _ = Event(body) if whole else parse(frame)
+        if data is None or not data.strip():
+            return
+        if data.startswith(b"[DONE]"):
+            self._end()
+            return
+        if name == "error":
+            reply.error = data.decode("utf-8", "replace")
+            reply.error = loads(data) or reply.error
+        event = loads(data)
+        self._event(event, found)
+        if whole and any(map(self._is_whole, event.get("choices") or ())):
+            self._end()
+
+    def _end(self) -> None:
+        self.reply.terminated = True
+        self._flowing = False
+
+    def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
+        reply = self.reply
+        if error := event.get("error"):
+            reply.error = error
+        for choice in event.get("choices") or ():
+            self._choice(choice, found)
+        if reply.response_id is None or reply.model is None or reply.finish_reasons:
+            self._head(event)
+        if not _EVENT_KEYS.issuperset(event):
+            self._more(event, found)
+        self._spent(event.get("usage") or of(event.get("x_groq"), "usage"))
+
+    def _head(self, event: dict[str, Any]) -> None:
+        """What describes the response; the first events and the last say it."""
+        reply = self.reply
+        reply.response_id = reply.response_id or _text_or_none(event.get("id"))
+        reply.model = reply.model or _text_or_none(event.get("model"))
+        for key in _METADATA_KEYS:
+            if (value := event.get(key)) is not None:
+                reply.metadata[key] = value
+
+    def _more(self, event: dict[str, Any], found: list[Delta]) -> None:
+        """Keys beside the known ones; structures are content (moderation results), the rest is noise."""
+        for key, value in event.items():
+            if key not in _EVENT_KEYS and isinstance(value, (dict, list)) and self._is_news(("", key), value):
+                found.append(Delta(dumps({key: value}), OTHER))
+
+    def _spent(self, spent: Any) -> None:
+        if spent and isinstance(spent, dict):
+            self.reply.raw_usage = spent
+            self.reply.usage = usage.from_openai(spent)
+
+    def _choice(self, choice: dict[str, Any], found: list[Delta]) -> None:
+        self._flowing = True
+        number = int(choice.get("index") or 0)
+        if reason := choice.get("finish_reason"):
+            self.reply.finish(number, str(reason))
+        if logprobs := choice.get("logprobs"):
+            self.reply.add_logprobs(number, logprobs)
+        if filtered := choice.get(FILTERED):
+            self.reply.describe(number, FILTERED, filtered)
+        self._spent(choice.get("usage"))
+        self._content(choice, "0" if number == 0 else str(number), found)
+
+    def _unknown(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        """A key nobody told us about: kept, a repeated plain value (Groq's `channel`) only when it changes."""
+        if isinstance(said[key], (dict, list)) or self._is_news((idx, key), said[key]):
+            found.append(Delta(dumps({key: said[key]}), OTHER, idx))
+
+    def _is_news(self, what: tuple[str, str], value: Any) -> bool:
+        """Whether the value differs from the last one said; only hashes are kept, values may be long."""
+        name, said = hash(what), hash(dumps(value))
+        if self._said.get(name) == said:
+            return False
+        if name in self._said or len(self._said) < MAX_SAID:
+            self._said[name] = said
+        return True
+
+
+def of(found: Any, key: str) -> Any:
+    """The value of a key, None where there is no such thing."""
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

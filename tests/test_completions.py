@@ -1,0 +1,545 @@
+"""`OpenAI`: legacy completions over the genuine SDK and a real socket, and beside langchain-openai's."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import openai
+import pytest
+
+from recorder.callbacks import (
+    AsyncIteratorCallbackHandler,
+    BaseCallbackHandler,
+    StreamingStdOutCallbackHandler,
+)
+from recorder.errors import ConfigError
+from recorder.messages import Generation, GenerationChunk, HumanMessage, SystemMessage
+from recorder.models import OpenAI
+from recorder.testing import (
+    Answer,
+    LoopbackProvider,
+    openai_completion_body,
+    openai_completion_frames,
+    openai_error_frame,
+    song,
+)
+from tests.chatting import ON_LOOP, PLAIN, ROADS, Log, Road, history_at, name_of, recorded, runs
+from tests.oracle import sql
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+FRAMES = openai_completion_frames(["Hello", " there", "!"])
+SNAPSHOT = "gpt-3.5-turbo-instruct:20230824-v2"
+
+
+def llm(provider: LoopbackProvider, **options: Any) -> OpenAI:
+    """A model of the provider that tries each request once."""
+    return OpenAI(**{"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options})
+
+
+def echo(body: dict[str, Any], path: str) -> str:
+    """Answers the prompt itself."""
+    return f"You said: {body['prompt']}"
+
+
+# -- answers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_can_be_called() -> None:
+    """`llm("a prompt")` gives text; without a script the provider sings here, too."""
+    with LoopbackProvider() as provider:
+        assert llm(provider)("Write me a song about sparkling water.") == song()
+    (request,) = provider.requests
+    assert request["path"] == "/v1/completions"
+    assert request["body"] == {
+        "model": "gpt-3.5-turbo-instruct", "prompt": "Write me a song about sparkling water.", "temperature": 0.7,
+        "max_tokens": 256,
+    }  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
+def test_invoke_gives_the_text(road: Road, streaming: bool) -> None:
+    """Streamed to the callbacks or not, the answer is the same."""
+    log = Log()
+    with LoopbackProvider("Hello there!") as provider:
+        answer = road.invoke(llm(provider, streaming=streaming, callbacks=[log]), "Hi")
+    assert answer == "Hello there!"
+    assert "".join(log.tokens) == ("Hello there!" if streaming else "")
+    tokens = ["llm_new_token"] if streaming else []
+    assert log.names == ["llm_start", "chat_new_message", *tokens, "chat_new_message", "llm_end"]
+
+
+@both
+def test_a_stream_gives_pieces_of_text(road: Road) -> None:
+    """Each as it comes."""
+    with LoopbackProvider("Hello there!") as provider:
+        pieces: list[Any] = road.stream(llm(provider), "Hi")
+    assert [piece for piece in pieces if piece] == ["Hello", " there", "!"]
+    assert provider.requests[0]["body"]["stream_options"] == {"include_usage": True}
+
+
+@both
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
+def test_several_prompts_are_several_runs(road: Road, streaming: bool) -> None:
+    """A list of generations for each, and the tokens of all, when streaming too."""
+    log = Log()
+    with LoopbackProvider(echo) as provider:
+        result = road.generate(llm(provider, streaming=streaming, callbacks=[log]), ["one", "two"])
+    assert [choices[0].text for choices in result.generations] == ["You said: one", "You said: two"]
+    assert result.generations[0] == [Generation("You said: one", {"finish_reason": "stop", "logprobs": None})]
+    assert result.llm_output["token_usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 8,
+        "total_tokens": 10,
+    }
+    assert result.llm_output["model_name"] == SNAPSHOT
+    assert len(provider.requests) == 2
+    started = {kwargs["run_id"]: args[1] for args, kwargs in log.of("on_llm_start")}
+    assert sorted(started.values()) == [["one"], ["two"]]
+    assert {info.run_id for info in result.run} == started.keys()
+
+
+def test_one_prompt_without_a_list_is_refused() -> None:
+    """It would be a request for each of its letters."""
+    with LoopbackProvider(echo) as provider, pytest.raises(ConfigError, match=r"pass \[text\]"):
+        llm(provider).generate("Tell me a joke.")
+    assert provider.requests == []
+
+
+@both
+def test_a_batch_answers_in_order(road: Road) -> None:
+    """Texts in, texts out."""
+    with LoopbackProvider(echo) as provider:
+        answers = road.batch(llm(provider), ["a", "b", "c"], {"max_concurrency": 2})
+    assert answers == ["You said: a", "You said: b", "You said: c"]
+
+
+@both
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
+def test_several_choices_are_several_generations(road: Road, streaming: bool) -> None:
+    """`n=2`: both texts; `invoke` gives the first."""
+    made = {"n": 2, "logprobs": 1}
+    frames = openai_completion_frames([["a", "b"], ["c", "d"]], **made)  # type: ignore[arg-type]
+    body = openai_completion_body([["a", "b"], ["c", "d"]], **made)  # type: ignore[arg-type]
+    answer = Answer(frames=frames) if streaming else Answer(body=body)
+    with LoopbackProvider(answer) as provider:
+        model = llm(provider, streaming=streaming, n=2, logprobs=1)
+        result = road.generate(model, ["Hi"])
+        assert road.invoke(model, "Hi") == "ab"
+    (choices,) = result.generations
+    assert [choice.text for choice in choices] == ["ab", "cd"]
+    told = ["".join(choice.generation_info["logprobs"]["tokens"]) for choice in choices]
+    assert told == ["ab", "cd"]
+
+
+@both
+def test_log_probabilities_come_with_their_pieces(road: Road) -> None:
+    """Each piece with its own, and all of them in the end."""
+    log = Log()
+    frames = openai_completion_frames(["Hello", "!"], logprobs=2)
+    with LoopbackProvider(Answer(frames=frames)) as provider:
+        road.stream(llm(provider, logprobs=2, callbacks=[log]), "Hi")
+    chunks = [kwargs["chunk"] for _, kwargs in log.of("on_llm_new_token") if kwargs["chunk"].text]
+    told = [chunk.generation_info["logprobs"] for chunk in chunks]
+    assert [each["tokens"] for each in told] == [["Hello"], ["!"]]
+    assert [each["text_offset"] for each in told] == [[0], [5]]
+    (((result,), _),) = log.of("on_llm_end")
+    whole = result.generations[0][0].generation_info["logprobs"]
+    assert whole["tokens"] == ["Hello", "!"]
+    assert whole["token_logprobs"] == [each["token_logprobs"][0] for each in told]
+    assert provider.requests[0]["body"]["logprobs"] == 2
+
+
+def test_asynchronous_iteration_beside_the_call() -> None:
+    """`AsyncIteratorCallbackHandler`, as with chat models."""
+
+    async def main(model: OpenAI, handler: AsyncIteratorCallbackHandler) -> str:
+        task = asyncio.create_task(model.agenerate(["Hi"]))
+        text = "".join([token async for token in handler.aiter()])
+        await task
+        return text
+
+    handler = AsyncIteratorCallbackHandler()
+    with LoopbackProvider("Hello there!") as provider:
+        assert (
+            asyncio.run(main(llm(provider, streaming=True, callbacks=[handler]), handler)) == "Hello there!"
+        )
+
+
+def test_tokens_on_standard_output() -> None:
+    """`llm.generate(["Tell me a joke."])` with LangChain's best known handler."""
+    out = io.StringIO()
+    with LoopbackProvider("A joke.") as provider, redirect_stdout(out):
+        llm(provider, streaming=True, callbacks=[StreamingStdOutCallbackHandler()]).generate(
+            ["Tell me a joke."]
+        )
+    assert out.getvalue() == "A joke."
+
+
+# -- input and options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("Hi", "Hi"),
+        (HumanMessage("Hi"), "Human: Hi"),
+        ([SystemMessage("Be brief."), HumanMessage("Hi")], "System: Be brief.\nHuman: Hi"),
+        ([("user", "Hi"), ("ai", "Hello"), ("user", "Ho")], "Human: Hi\nAI: Hello\nHuman: Ho"),
+    ],
+    ids=["text", "message", "messages", "pairs"],
+)
+def test_messages_become_one_text(given: Any, sent: str) -> None:
+    """As LangChain writes them."""
+    with LoopbackProvider("Hello") as provider:
+        llm(provider).invoke(given)
+    assert provider.requests[0]["body"]["prompt"] == sent
+
+
+OPTIONS: dict[str, Any] = {
+    "n": 1, "best_of": 3, "echo": True, "suffix": "!", "seed": 7, "stop": ["END"], "top_p": 0.5, "user": "ann",
+    "logit_bias": {"50256": -100}, "presence_penalty": 0.1, "temperature": 0, "max_tokens": 9,
+}  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("where", ["constructor", "model_kwargs", "call", "bind"])
+def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
+    """Wherever they are said."""
+    with LoopbackProvider("Hello") as provider:
+        makes = {"constructor": OPTIONS, "model_kwargs": {"model_kwargs": OPTIONS}}
+        model = llm(provider, **makes.get(where, {}))
+        if where == "bind":
+            model = model.bind(**OPTIONS)
+        road.invoke(model, "Hi", **(OPTIONS if where == "call" else {}))
+    (request,) = provider.requests
+    assert request["body"] == {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", **OPTIONS}
+
+
+def test_none_leaves_a_default_out() -> None:
+    """For servers with defaults of their own."""
+    with LoopbackProvider("Hello") as provider:
+        llm(provider, temperature=None, max_tokens=None, stream_usage=False).invoke("Hi", stream=True)
+    assert provider.requests[0]["body"] == {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", "stream": True}
+
+
+def test_names_that_langchain_has_for_the_same_thing() -> None:
+    """`model_name`, `openai_api_key`, `openai_api_base`, `openai_organization`, `request_timeout`."""
+    with LoopbackProvider("Hello") as provider:
+        OpenAI(
+            model_name="davinci-002", openai_api_key="hidden", openai_api_base=provider.base_url, request_timeout=5,
+            openai_organization="org-1", batch_size=20, verbose=True,
+        ).invoke("Hi")  # fmt: skip
+    (request,) = provider.requests
+    assert request["body"]["model"] == "davinci-002"
+    assert request["headers"]["authorization"] == "Bearer hidden"
+    assert request["headers"]["openai-organization"] == "org-1"
+
+
+@both
+def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road) -> None:
+    """Nothing is sent."""
+    with LoopbackProvider("Hello") as provider, pytest.raises(TypeError, match="temprature"):
+        road.invoke(llm(provider), "Hi", temprature=1)
+    assert provider.requests == []
+
+
+# -- errors ----------------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_errors_are_the_sdk_s(road: Road, way: str) -> None:
+    """A status, told to the handlers and raised."""
+    log = Log()
+    with LoopbackProvider(Answer.error(429)) as provider, pytest.raises(openai.RateLimitError):
+        getattr(road, way)(llm(provider, callbacks=[log]), "Hi")
+    assert log.names == ["llm_start", "chat_new_message", "llm_error"]
+
+
+@both
+def test_an_error_in_the_stream_keeps_what_came(road: Road, tmp_path: Path) -> None:
+    """Raised as the SDK raises it; the partial is recorded."""
+    frames = [*FRAMES[:2], openai_error_frame("Overloaded")]
+    log = Log()
+    with (
+        LoopbackProvider(Answer(frames=frames)) as provider,
+        history_at(tmp_path) as history,
+        pytest.raises(openai.APIError, match="Overloaded"),
+    ):
+        road.stream(llm(provider, callbacks=[history, log]), "Hi")
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.text) == ("error", "Hello there")
+    assert found.transcript == [("user", "Hi"), ("assistant", "Hello there")]
+    assert log.of("on_llm_error")[0][1]["response"].generations[0][0].text == "Hello there"
+
+
+@both
+def test_a_connection_that_breaks_keeps_what_came(road: Road, tmp_path: Path) -> None:
+    """In the middle of the stream."""
+    with (
+        LoopbackProvider(Answer(frames=FRAMES, cut_after=2)) as provider,
+        history_at(tmp_path) as history,
+        pytest.raises(openai.APIConnectionError),
+    ):
+        road.stream(llm(provider, callbacks=[history]), "Hi")
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.text, found.body) == ("error", "Hello there", b"".join(FRAMES[:2]))
+
+
+def test_leaving_the_loop_cancels_the_run(tmp_path: Path) -> None:
+    """What had come is kept."""
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
+        stream: Any = llm(provider, callbacks=[history]).stream("Hi")
+        assert next(stream) == "Hello"
+        stream.close()
+    found = recorded(history.recorder.url)
+    assert (found.run["status"], found.text) == ("cancelled", "Hello")
+
+
+# -- what is recorded ------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_a_run_is_recorded_with_all_of_it(road: Road, way: str, tmp_path: Path) -> None:
+    """Prompt and completion as messages, tokens, the bytes, usage, and what kind of run it was."""
+    body = openai_completion_body(["Hello there!"])
+    answer = Answer(frames=FRAMES) if way == "stream" else Answer(body=body)
+    with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
+        getattr(road, way)(llm(provider, callbacks=[history]), "Say hello.")
+    found = recorded(history.recorder.url)
+    assert found.transcript == [("user", "Say hello."), ("assistant", "Hello there!")]
+    assert found.text == "Hello there!"
+    assert found.body == (b"".join(FRAMES) if way == "stream" else body)
+    run = found.run
+    assert (run["operation"], run["wire"], run["status"]) == (
+        "text_completion",
+        "openai.completions",
+        "complete",
+    )
+    assert (run["request_model"], run["response_model"]) == ("gpt-3.5-turbo-instruct", SNAPSHOT)
+    assert (run["provider_name"], run["finish_reason"]) == ("openai", "stop")
+    assert (run["input_tokens"], run["total_tokens"]) == (5, 5 + run["output_tokens"])
+    assert run["response_id"].startswith("cmpl-")
+    assert "Say hello." not in run["request"]
+
+
+def test_its_frames_are_stored_with_a_dictionary(tmp_path: Path) -> None:
+    """Of their own wire format."""
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
+        list(llm(provider, callbacks=[history]).stream("Hi"))
+    assert set(sql(history.recorder.url, "SELECT dictionary FROM frames")) == {("openai.completions.1",)}
+
+
+def test_a_limit_makes_it_incomplete(tmp_path: Path) -> None:
+    """`max_tokens` was reached."""
+    frames = openai_completion_frames(["Hello"], finish_reason="length")
+    with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
+        llm(provider, callbacks=[history], streaming=True)("Hi")
+    assert recorded(history.recorder.url).run["status"] == "incomplete"
+
+
+def test_a_stream_without_an_end_is_interrupted(tmp_path: Path) -> None:
+    """Neither a finish reason nor the terminator came."""
+    with LoopbackProvider(Answer(frames=FRAMES[:2])) as provider, history_at(tmp_path) as history:
+        assert "".join(llm(provider, callbacks=[history]).stream("Hi")) == "Hello there"
+    assert recorded(history.recorder.url).run["status"] == "interrupted"
+
+
+def test_several_choices_are_sibling_messages(tmp_path: Path) -> None:
+    """One run with two answers."""
+    frames = openai_completion_frames([["a"], ["b"]], n=2)
+    with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
+        llm(provider, n=2, streaming=True, callbacks=[history])("Hi")
+    url = history.recorder.url
+    assert len(runs(url)) == 1
+    rows = sql(url, "SELECT branch, role, content FROM transcripts ORDER BY position, branch")
+    assert rows == [(1, "user", "Hi"), (1, "assistant", "a"), (2, "assistant", "b")]
+
+
+def test_a_handler_of_one_s_own_gets_the_messages() -> None:
+    """One with `on_chat_new_message` alone."""
+    seen: list[tuple[str, Any]] = []
+
+    class Store(BaseCallbackHandler):
+        def on_chat_new_message(self, message: Any) -> None:
+            seen.append((message.role, message.content))
+
+    with LoopbackProvider(echo) as provider:
+        llm(provider, callbacks=[Store()]).generate(["one", "two"])
+    assert seen == [
+        ("user", "one"), ("assistant", "You said: one"), ("user", "two"), ("assistant", "You said: two")
+    ]  # fmt: skip
+
+
+# -- beside langchain-openai -----------------------------------------------------------------------------------
+
+langchain = pytest.importorskip("langchain_openai")
+Handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
+COMPARED = {
+    "text": FRAMES,
+    "nothing": openai_completion_frames([]),
+    "length": openai_completion_frames(["Hello"], finish_reason="length"),
+    "log probabilities": openai_completion_frames(["Hello", "!"], logprobs=1),
+}
+compared = pytest.mark.parametrize("frames", COMPARED.values(), ids=COMPARED)
+
+
+class LangChainLog(Handler):  # type: ignore[misc]
+    """LangChain's own kind of handler, which notes into a log of ours."""
+
+    def __init__(self) -> None:
+        self.log = Log()
+        for name in ("on_llm_start", "on_llm_new_token", "on_llm_end", "on_llm_error"):
+            setattr(self, name, getattr(self.log, name))
+
+
+def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, **options: Any) -> Any:
+    """What LangChain's model answers."""
+    settings = {"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
+    if way in ("stream", "stream_events"):
+        settings["model_kwargs"] = {"stream_options": {"include_usage": True}}
+    if road is PLAIN:
+        return getattr(road, way)(langchain.OpenAI(**settings), *args)
+
+    async def main() -> Any:
+        async with openai.DefaultAsyncHttpxClient(verify=False) as http:
+            answer = getattr(langchain.OpenAI(http_async_client=http, **settings), f"a{way}")(*args)
+            return [each async for each in answer] if "stream" in way else await answer
+
+    return asyncio.run(main())
+
+
+def told(log: Log) -> list[Any]:
+    """The events with what an application reads of their arguments."""
+    found: list[Any] = []
+    for name, args, kwargs in log.events:
+        known = {key: kwargs.get(key) for key in ("run_id", "parent_run_id", "tags")}
+        if name == "on_llm_start":
+            metadata = {key: value for key, value in kwargs["metadata"].items() if key != "lc_versions"}
+            found.append((name, args[1], metadata, known))
+        elif name == "on_llm_new_token":
+            info = kwargs["chunk"].generation_info or {}
+            said = {key: value for key, value in info.items() if value is not None}
+            found.append((name, args[0] if args else kwargs["token"], kwargs["chunk"].text, said, known))
+        elif name == "on_llm_end":
+            (choice,) = args[0].generations[0]
+            found.append((name, choice.text, choice.generation_info, known))
+        elif name == "on_llm_error":
+            found.append(
+                (name, type(args[0]), str(args[0]), kwargs["response"].generations[0][0].text, known)
+            )
+    return found
+
+
+@both
+@compared
+def test_the_same_pieces_and_the_same_callbacks(road: Road, frames: list[bytes]) -> None:
+    """As an application of langchain-openai's `OpenAI` sees them."""
+    their, our = LangChainLog(), LangChainLog()
+    config = {"run_id": uuid4(), "tags": ["a"], "metadata": {"n": 1}, "run_name": "greeting"}
+    with LoopbackProvider(Answer(frames=frames)) as provider:
+        expected = by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
+        found = road.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
+    assert found == expected
+    assert told(our.log) == told(their.log)
+
+
+@both
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
+def test_the_same_result_of_generate(road: Road, streaming: bool) -> None:
+    """Generations and their info; LangChain leaves the usage of streams out, and the tail of their callbacks."""
+    made: dict[str, Any] = {"logprobs": 1}
+    frames, body = openai_completion_frames(["Hi", "!"], **made), openai_completion_body(["Hi", "!"], **made)
+    answer = Answer(frames=frames) if streaming else Answer(body=body)
+    with LoopbackProvider(answer) as provider:
+        expected = by_langchain(road, "generate", provider, ["one"], streaming=streaming)
+        found = road.generate(llm(provider, streaming=streaming), ["one"])
+    assert [(choice.text, choice.generation_info) for choice in found.generations[0]] == [
+        (choice.text, choice.generation_info) for choice in expected.generations[0]
+    ]
+    if not streaming:
+        assert found.llm_output["token_usage"] == expected.llm_output["token_usage"]
+    assert expected.llm_output.keys() <= found.llm_output.keys()
+
+
+@both
+def test_the_same_error(road: Road) -> None:
+    """The start, the tokens, the error with what had come."""
+    their, our = LangChainLog(), LangChainLog()
+    frames = [*FRAMES[:2], openai_error_frame("The server had an error")]
+    config = {"run_id": uuid4()}
+    with LoopbackProvider(Answer(frames=frames)) as provider:
+        with pytest.raises(openai.APIError, match="The server had an error"):
+            by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
+        with pytest.raises(openai.APIError, match="The server had an error"):
+            road.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
+    assert told(our.log) == told(their.log)
+
+
+@both
+def test_the_same_request(road: Road) -> None:
+    """But for the values that are the API's own defaults, and nulls, which we leave to the API."""
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider:
+        by_langchain(road, "stream", provider, "Hi", seed=7, temperature=0.1)
+        road.stream(llm(provider, seed=7, temperature=0.1), "Hi")
+    expected, found = [request["body"] for request in provider.requests]
+    spared = {
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "top_p": 1,
+        "n": 1,
+        "logprobs": None,
+        "seed": None,
+    }
+    assert found == {key: value for key, value in expected.items() if spared.get(key, ...) != value}
+
+
+def test_the_same_events() -> None:
+    """`astream_events`, key by key; ours have the usage in the last one."""
+    config = {"run_id": uuid4(), "tags": ["a"], "run_name": "greeting"}
+
+    async def main(model: OpenAI) -> list[dict[str, Any]]:
+        return [event async for event in model.astream_events("Hi", dict(config), version="v2")]
+
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider:
+        expected = by_langchain(ON_LOOP, "stream_events", provider, "Hi", dict(config))
+        found = asyncio.run(main(llm(provider)))
+    for event in expected:
+        event["metadata"].pop("lc_versions", None)  # one dict for all
+    output = found[-1]["data"]["output"].pop("llm_output")
+    assert expected[-1]["data"]["output"].pop("llm_output") is None
+    assert output["token_usage"]["completion_tokens"] == 3
+    assert found == expected
+
+
+def test_events_of_completions_have_their_own_type() -> None:
+    """`include_types=["llm"]`."""
+
+    async def names(model: OpenAI, **wanted: Any) -> list[str]:
+        return [event["event"] async for event in model.astream_events("Hi", **wanted)]
+
+    with LoopbackProvider("Hello") as provider:
+        assert set(asyncio.run(names(llm(provider), include_types=["llm"]))) == {
+            "on_llm_start", "on_llm_stream", "on_llm_end"
+        }  # fmt: skip
+        assert asyncio.run(names(llm(provider), include_types=["chat_model"])) == []
+
+
+def test_chunks_are_generation_chunks() -> None:
+    """What a handler gets beside the token, and what their sum is."""
+    log = Log()
+    with LoopbackProvider(Answer(frames=FRAMES)) as provider:
+        list(llm(provider, callbacks=[log]).stream("Hi"))
+    chunks = [kwargs["chunk"] for _, kwargs in log.of("on_llm_new_token")]
+    assert {type(chunk) for chunk in chunks} == {GenerationChunk}
+    total = chunks[0]
+    for chunk in chunks[1:]:
+        total = total + chunk
+    assert (total.text, total.generation_info["finish_reason"]) == ("Hello there!", "stop")
