@@ -83,6 +83,25 @@ def demo(
 
 
 @app.command()
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="What to say first.", show_default=False)] = None,
+    url: Url = DEFAULT_URL,
+    conversation: Annotated[
+        str | None, typer.Option("--conversation", "-c", metavar="ID", help="Go on with this one.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="openai, anthropic or loopback; the one whose key is set if not given.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="How the model should behave.")] = None,
+) -> None:
+    """Talk to a model and record it; Ctrl-C stops an answer and keeps what came."""
+    from recorder.cli import talk
+
+    raise typer.Exit(talk.run(talk.Wish(url, prompt, conversation, provider, model, system)))
+
+
+@app.command()
 def ls(
     url: Url = DEFAULT_URL,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, at most.")] = 20,
@@ -100,12 +119,17 @@ def show(
     id: Annotated[str, typer.Argument(help="Id of a conversation or run; its beginning is enough.")],
     url: Url = DEFAULT_URL,
     tokens: Annotated[bool, typer.Option("--tokens", help="Every token of a run.")] = False,
+    branch: Annotated[
+        str | None, typer.Option("--branch", metavar="NAME", help="Only the path through this branch.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show one conversation or run."""
     from recorder.cli import look, reading, screen
 
     kind, found = reading.read(url, lambda store: reading.one(store, id, tokens))
+    if branch is not None:
+        found = look.branch(kind, found, branch)
     if json:
         screen.print_json(found)
     elif kind == "run":

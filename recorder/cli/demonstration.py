@@ -56,7 +56,7 @@ def run(url: str, pace: float) -> int:
     with (
         ChatHistoryCallback(url, conversation_id=sung.conversation, strict=True) as history,
         LoopbackProvider.song(tokens_per_second=pace) as provider,
-        _reachable(),
+        reachable(),
     ):
         _introduce(url, pace)
         _sing(sung, provider, history)
@@ -93,7 +93,7 @@ def _sing(sung: _Sung, provider: LoopbackProvider, history: ChatHistoryCallback)
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def reachable() -> Iterator[None]:
     """No proxy of the environment stands between this process and itself."""
     before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
     for name, value in before.items():

@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recorder.cli.branches import BESIDE, Fork, Said, is_linear, laid_out, path_of
 from recorder.cli.screen import cell, console, facts, moment, plural, safe, size, table
+from recorder.errors import NotFound
 from recorder.jsons import dumps
 
 Row = Mapping[str, Any]
 
+#: However deep a branch hangs, its lines have so much room (characters).
+_NARROWEST = 20
 #: Tokens from which on bytes a token mean something.
 _ENOUGH = 10_000
 
@@ -61,13 +65,27 @@ def conversation(found: Row) -> None:
     screen.print(Text(", ".join(about), style="dim"))
     if found["title"]:
         screen.print(Text(safe(found["title"])))
-    for message in messages:
-        screen.print()
-        _message(screen, message)
+    if is_linear(messages):
+        for message in messages:
+            screen.print()
+            _message(screen, message)
+    else:
+        _tree(screen, messages)
     for run in _silent(messages, runs):
         screen.print()
         screen.print(_heading("assistant", run["status"], f"run {run['id']}", "said nothing"))
         _error(screen, run)
+
+
+def branch(kind: str, found: Row, name: str) -> dict[str, Any]:
+    """The conversation with the messages of one path, and the runs that made them. Raises `NotFound`."""
+    if kind != "conversation":
+        raise NotFound(
+            f"{kind} {found['id']} has no branches; show its conversation, {found['conversation_id']}"
+        )
+    path = path_of(found["messages"], name)
+    wanted = {str(message["run_id"]) for message in path}
+    return {**found, "messages": path, "runs": [run for run in found["runs"] if str(run["id"]) in wanted]}
 
 
 def _silent(messages: Sequence[Row], runs: Sequence[Row]) -> Iterator[Row]:
@@ -79,14 +97,53 @@ def _silent(messages: Sequence[Row], runs: Sequence[Row]) -> Iterator[Row]:
             yield run
 
 
-def _message(screen: Console, message: Row) -> None:
+def _tree(screen: Console, messages: Sequence[Row]) -> None:
+    """The newest path as it is read, and beside it, at each fork, the branches that came before."""
+    before: Fork | Said | None = None
+    for step in laid_out(messages):
+        joined = isinstance(step, Fork) and before is not None and len(before.indent) > len(step.indent)
+        if not isinstance(before, Fork):
+            _line(screen, Text(), step.indent + (BESIDE if joined else ""))
+        if isinstance(step, Fork):
+            end = ", the newest" if step.newest and not step.indent else ""
+            drawn = f"{'└─' if step.newest else '├─'} branch {step.name}{end}"
+            _line(screen, Text(_drawable(screen, drawn), style="dim"), step.indent)
+        else:
+            _message(screen, step.row, step.indent, in_tree=True)
+        before = step
+
+
+def _line(screen: Console, text: Text, indent: str) -> None:
+    """Text behind an indent, which stands before each of its lines; without one the terminal may break it."""
+    if not indent:
+        screen.print(text, soft_wrap=True)
+        return
+    before = Text(_drawable(screen, indent), style="dim")
+    for line in text.wrap(screen, max(screen.width - len(indent), _NARROWEST), overflow="fold") or [text]:
+        shown = before + line
+        shown.rstrip()
+        screen.print(shown, soft_wrap=True)
+
+
+def _drawable(screen: Console, drawn: str) -> str:
+    """The lines of a tree in letters that the terminal's encoding has."""
+    if not screen.options.ascii_only:
+        return drawn
+    return drawn.replace("│", "|").replace("├─", "|-").replace("└─", "`-")
+
+
+def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool = False) -> None:
     made = [message["status"], message["model"], f"run {message['run_id']}"] if message["run_id"] else []
-    branch = [f"branch {message['branch']}"] if message["branch"] > 1 else []
-    screen.print(_heading(message["role"], *branch, *made))
+    branch = [f"branch {message['branch']}"] if message["branch"] > 1 and not in_tree else []
+    heading = _heading(message["role"], *branch, *made)
+    if indent:
+        _line(screen, heading, indent)
+    else:
+        screen.print(heading)
     if message["content"]:
-        screen.print(Text(safe(message["content"])), soft_wrap=True)
+        _line(screen, Text(safe(message["content"])), indent)
     for line in _beside(message["parts"] or {}):
-        screen.print(Text(safe(line), style="cyan"), soft_wrap=True)
+        _line(screen, Text(safe(line), style="cyan"), indent)
 
 
 def _heading(role: str, *rest: str | None) -> Text:

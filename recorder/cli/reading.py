@@ -194,6 +194,15 @@ async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[st
     return found.kind, about
 
 
+async def conversation_of(store: SqlStore, id: str) -> dict[str, Any]:
+    """The conversation that an id stands for, or that its run belongs to."""
+    found = await find(store, id)
+    if found.kind == "conversation":
+        return await conversation(store, found.id)
+    about = await store.rows("SELECT conversation_id FROM runs WHERE id = :id", {"id": found.id})
+    return await conversation(store, about[0]["conversation_id"])
+
+
 async def totals(store: SqlStore, url: str) -> dict[str, Any]:
     """How much is stored, of what, since when, and the bytes of its files."""
     counted = (await store.rows(_TOTALS))[0]

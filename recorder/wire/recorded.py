@@ -1,0 +1,254 @@
+"""A recorded run as an encoder needs it, and what the wire formats say in different words: usage, ends, errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from recorder.jsons import loads
+from recorder.wire.deltas import Delta
+
+CHAT = "openai.chat"
+COMPLETIONS = "openai.completions"
+ANTHROPIC = "anthropic.messages"
+
+#: Deltas with the microseconds from the request to each.
+Timed = Iterable[tuple[int, Delta]]
+#: What stands before and behind the text of a delta in its event.
+Around = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What ended a run that failed."""
+
+    #: For people.
+    message: str
+    #: The provider's word (`overloaded_error`), or the name of the exception (`openai.RateLimitError`).
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is known of a run beside its deltas. Times are microseconds since the request."""
+
+    #: The wire format that the deltas were read from: openai.chat, openai.completions, anthropic.messages; None where
+    #: nobody knows. In its own format a run is encoded as it was, in another as clients of that one expect it.
+    wire: str | None = None
+    response_id: str | None = None
+    model: str | None = None
+    #: Unix seconds.
+    created: int = 0
+    #: `choice` -> why it ended, in the provider's word; a choice that is missing ended like the first.
+    finish_reasons: Mapping[int, str] = field(default_factory=dict)
+    #: As the provider sent it, or LangChain's `usage_metadata`; None when it said nothing.
+    usage: Mapping[str, Any] | None = None
+    #: Whether the request asked for usage in the stream (`stream_options.include_usage`); Anthropic tells it always.
+    usage_asked: bool = True
+    #: What else the provider said of the response: `system_fingerprint`, `service_tier`, `stop_sequence`, ...
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    #: What ended it in place of the provider's terminator.
+    failure: Failure | None = None
+    #: Whether the terminator came; the stream of a run that was cancelled breaks off as it did.
+    terminated: bool = True
+    #: When it ended; None for the time of the last delta.
+    ended_us: int | None = None
+
+
+def quoted(text: str) -> bytes:
+    """A text in JSON; half a surrogate pair, which UTF-8 cannot say, as its escape."""
+    try:
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError:
+        return json.dumps(text).encode()
+
+
+def written(value: Any) -> bytes:
+    """Any JSON value, compact."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def value_of(text: str) -> Any:
+    """The JSON value of a delta; the text itself where it is none."""
+    try:
+        return loads(text)
+    except ValueError:
+        return text
+
+
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object of a delta; an empty one where it is none."""
+    found = value_of(text)
+    return found if isinstance(found, dict) else {}
+
+
+def choice_of(idx: str) -> int:
+    """The number of the choice in an idx."""
+    choice = idx.partition(".")[0]
+    return int(choice) if choice.isdecimal() else 0
+
+
+# -- why a choice ended ------------------------------------------------------------------------------------------
+
+#: Anthropic's words in OpenAI's, and the other way round.
+_TO_OPENAI = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_TO_ANTHROPIC = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+
+
+def finish_reason(run: Recorded, choice: int, wire: str, *, calls: bool = False) -> str | None:
+    """Why a choice ended, in the word of a wire format; None for one that never did. `calls`: it calls tools."""
+    reasons = run.finish_reasons
+    reason = reasons.get(choice, reasons.get(0))
+    if reason is None:
+        if not run.terminated or run.failure is not None:
+            return None
+        reason = "tool_calls" if calls else "stop"
+        return _TO_ANTHROPIC[reason] if wire == ANTHROPIC else reason
+    if run.wire == wire:
+        return reason
+    reason = _TO_ANTHROPIC.get(reason, reason) if wire == ANTHROPIC else _TO_OPENAI.get(reason, reason)
+    # There are no calls in the legacy format.
+    return "stop" if wire == COMPLETIONS and reason in ("tool_calls", "function_call") else reason
+
+
+# -- usage ---------------------------------------------------------------------------------------------------------
+
+
+def openai_usage(run: Recorded) -> dict[str, Any] | None:
+    """The usage in OpenAI's words; as the provider sent it where it speaks them."""
+    raw = run.usage
+    if not raw:
+        return None
+    if "input_tokens" not in raw and "output_tokens" not in raw:
+        return dict(raw)
+    counts = _Counts.of(raw)
+    usage: dict[str, Any] = {
+        "prompt_tokens": counts.input,
+        "completion_tokens": counts.output,
+        "total_tokens": counts.total,
+    }
+    if counts.read is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": counts.read}
+    if counts.thought is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": counts.thought}
+    return usage
+
+
+def anthropic_usage(run: Recorded) -> dict[str, Any]:
+    """The usage in Anthropic's words, which the SDK cannot do without; as it was sent where it was Anthropic's."""
+    raw = run.usage or {}
+    ours = "prompt_tokens" in raw or "completion_tokens" in raw or "total_tokens" in raw
+    if not ours:
+        return {"input_tokens": 0, "output_tokens": 0, **raw}
+    counts = _Counts.of(raw)
+    cached = {"cache_creation_input_tokens": counts.wrote, "cache_read_input_tokens": counts.read}
+    usage = {"input_tokens": max(0, counts.input - (counts.read or 0) - (counts.wrote or 0))}
+    usage |= {key: count for key, count in cached.items() if count is not None}
+    return {**usage, "output_tokens": counts.output}
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Tokens of a run, in nobody's words. `input` is all of them, those of the cache too."""
+
+    input: int
+    output: int
+    total: int
+    read: int | None
+    wrote: int | None
+    thought: int | None
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> _Counts:
+        if "prompt_tokens" in raw or "completion_tokens" in raw:
+            return cls._of_openai(raw)
+        return cls._of_langchain(raw) if "total_tokens" in raw else cls._of_anthropic(raw)
+
+    @classmethod
+    def _of_openai(cls, raw: Mapping[str, Any]) -> _Counts:
+        asked, said = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
+        read = _count(asked, "cached_tokens")
+        return cls._summed(
+            raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens"),
+            read if read is not None else _count(raw, "prompt_cache_hit_tokens"),
+            _count(asked, "cache_write_tokens"), _count(said, "reasoning_tokens"),
+        )  # fmt: skip
+
+    @classmethod
+    def _of_anthropic(cls, raw: Mapping[str, Any]) -> _Counts:
+        read, wrote = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
+        said = _part(raw, "output_tokens_details")
+        spent = (_count(raw, "input_tokens") or 0) + (read or 0) + (wrote or 0)
+        return cls._summed(
+            spent, raw.get("output_tokens"), None, read, wrote, _count(said, "thinking_tokens")
+        )
+
+    @classmethod
+    def _of_langchain(cls, raw: Mapping[str, Any]) -> _Counts:
+        asked, said = _part(raw, "input_token_details"), _part(raw, "output_token_details")
+        return cls._summed(
+            raw.get("input_tokens"), raw.get("output_tokens"), raw.get("total_tokens"),
+            _count(asked, "cache_read"), _count(asked, "cache_creation"), _count(said, "reasoning"),
+        )  # fmt: skip
+
+    @classmethod
+    def _summed(
+        cls, asked: Any, said: Any, total: Any, read: int | None, wrote: int | None, thought: int | None
+    ) -> _Counts:
+        asked, said = asked if type(asked) is int else 0, said if type(said) is int else 0
+        return cls(asked, said, total if type(total) is int else asked + said, read, wrote, thought)
+
+
+def _part(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = raw.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _count(raw: Mapping[str, Any], key: str) -> int | None:
+    count = raw.get(key)
+    return count if type(count) is int else None
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+#: Names of the SDKs' exceptions, and the types that the providers send for them.
+_ERROR_TYPES = {
+    "BadRequestError": "invalid_request_error",
+    "AuthenticationError": "authentication_error",
+    "PermissionDeniedError": "permission_error",
+    "NotFoundError": "not_found_error",
+    "UnprocessableEntityError": "invalid_request_error",
+    "RateLimitError": "rate_limit_error",
+    "OverloadedError": "overloaded_error",
+    "DeadlineExceededError": "timeout_error",
+}
+#: A provider's own word.
+_WORD = re.compile("[a-z][a-z0-9_]*")
+
+
+def error_type(failure: Failure, otherwise: str) -> str:
+    """The type of an error as a provider would say it."""
+    said = failure.type or ""
+    return said if _WORD.fullmatch(said) else _ERROR_TYPES.get(said.rpartition(".")[2], otherwise)

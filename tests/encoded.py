@@ -1,0 +1,242 @@
+"""How the tests of encoders make runs, and read back what was encoded: by our translators and by the SDKs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from hypothesis import strategies as st
+
+from recorder.jsons import dumps
+from recorder.testing import Answer, LoopbackProvider
+from recorder.wire.deltas import (
+    CITATION,
+    OTHER,
+    REASONING,
+    REFUSAL,
+    SIGNATURE,
+    TEXT,
+    TOOL_ARGS,
+    TOOL_CALL,
+    Delta,
+)
+from recorder.wire.encode import encode
+from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
+from tests.genuine import Stream, all_streams
+from tests.wires import at_random, frames_of
+
+_TRANSLATORS = {
+    CHAT: ("recorder.wire.openai_chat", "OpenAIChat"),
+    COMPLETIONS: ("recorder.wire.openai_completions", "OpenAICompletions"),
+    ANTHROPIC: ("recorder.wire.anthropic_messages", "AnthropicMessages"),
+}
+_ENDS = {CHAT: "/chat/completions", ANTHROPIC: "/v1/messages"}
+
+
+@cache
+def translator(wire: str) -> Callable[[], Any]:
+    """The class that reads a wire format."""
+    module, name = _TRANSLATORS[wire]
+    pytest.importorskip(module)
+    made: Callable[[], Any] = getattr(import_module(module), name)
+    return made
+
+
+def genuine(wire: str) -> list[Stream]:
+    """The genuine streams of a format that were answers."""
+    return [each for each in all_streams() if each.path.endswith(_ENDS[wire]) and each.status == 200]
+
+
+def timed(deltas: Iterable[Delta]) -> list[tuple[int, Delta]]:
+    """The deltas, each a millisecond after the one before."""
+    return [(1000 * number, delta) for number, delta in enumerate(deltas, 1)]
+
+
+def body_of(wire: str, run: Recorded, deltas: Iterable[Delta]) -> bytes:
+    """The whole stream as it goes over the wire."""
+    return b"".join(frame for _, frame in encode(wire, run, timed(deltas)))
+
+
+def read(wire: str, body: bytes) -> tuple[list[Delta], Any]:
+    """The deltas and the reply of a body, in random pieces."""
+    translate = translator(wire)()
+    frames = frames_of(at_random(body, random.Random(len(body))))
+    deltas = [delta for frame in frames for delta in translate.decode(frame)]
+    return deltas, translate.reply
+
+
+def run_of(wire: str, reply: Any, **more: Any) -> Recorded:
+    """What is known of a run whose frames gave this reply."""
+    error = reply.error
+    if isinstance(error, dict) and isinstance(error.get("error"), dict):
+        error = error["error"]
+    failure = None
+    if error is not None:
+        said = error if isinstance(error, dict) else {"message": str(error)}
+        failure = Failure(str(said.get("message")), said.get("type"))
+    return Recorded(
+        wire=wire,
+        response_id=reply.response_id,
+        model=reply.model,
+        created=1_700_000_000,
+        finish_reasons=dict(reply.finish_reasons),
+        usage=reply.raw_usage,
+        metadata=dict(reply.metadata),
+        failure=failure,
+        terminated=reply.terminated,
+        **more,
+    )
+
+
+def stopped(run: Recorded, reason: str) -> Recorded:
+    """The run with another end."""
+    return replace(run, finish_reasons={0: reason})
+
+
+# -- a client of the format --------------------------------------------------------------------------------------
+
+
+def serving(body: bytes) -> LoopbackProvider:
+    """A provider that streams this body, in pieces that cut wherever they like."""
+    return LoopbackProvider(Answer(frames=[body], chunks=(7, 1, 300, 2000)))
+
+
+def openai_client(provider: LoopbackProvider) -> openai.OpenAI:
+    """The SDK as it comes."""
+    return openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0)
+
+
+def anthropic_client(provider: LoopbackProvider) -> anthropic.Anthropic:
+    """The SDK as it comes."""
+    root = provider.base_url.removesuffix("/v1")
+    return anthropic.Anthropic(base_url=root, api_key="any", max_retries=0)
+
+
+ASK_OPENAI: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+ASK_ANTHROPIC: dict[str, Any] = {**ASK_OPENAI, "max_tokens": 10}
+
+
+def heard_by_openai(body: bytes) -> Any:
+    """The completion that the SDK's own accumulator makes of a stream."""
+    with (
+        serving(body) as provider,
+        openai_client(provider) as client,
+        client.chat.completions.stream(**ASK_OPENAI) as stream,
+    ):
+        return stream.get_final_completion()
+
+
+def heard_by_anthropic(body: bytes) -> Any:
+    """The message that the SDK's own accumulator makes of a stream."""
+    with (
+        serving(body) as provider,
+        anthropic_client(provider) as client,
+        client.messages.stream(**ASK_ANTHROPIC) as stream,
+    ):
+        return stream.get_final_message()
+
+
+# -- deltas as translators make them -------------------------------------------------------------------------------
+
+
+def _comes_back(text: str) -> bool:
+    # Two halves of a surrogate pair are one letter for JSON.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") == text
+
+
+TEXTS = st.text(st.characters(), min_size=1).filter(_comes_back)
+NAMES = st.text("abc_", min_size=1, max_size=5)
+JSON_OBJECTS = st.dictionaries(
+    NAMES, st.one_of(st.integers(-9, 9), st.text(max_size=5), st.none()), max_size=3
+)
+_OTHERS = st.builds(lambda key, value: dumps({f"x_{key}": value}), NAMES, JSON_OBJECTS)
+
+
+@st.composite
+def chat_deltas(draw: st.DrawFn) -> list[Delta]:
+    """Deltas of a chat: up to three choices by turns, with calls that are opened before they are filled."""
+    found: list[Delta] = []
+    calls: dict[int, list[str]] = {}
+    for number in range(draw(st.integers(0, 12))):
+        choice = draw(st.integers(0, 2))
+        kind = draw(st.sampled_from((TEXT, TEXT, REASONING, REFUSAL, CITATION, OTHER, TOOL_CALL, TOOL_ARGS)))
+        opened = calls.setdefault(choice, [])
+        if kind == TOOL_ARGS and opened:
+            found.append(Delta(draw(TEXTS), kind, draw(st.sampled_from(opened))))
+        elif kind in (TOOL_CALL, TOOL_ARGS):
+            opened.append(f"{choice}.{len(opened)}")
+            said = {"id": f"call_{number}", "name": draw(NAMES)}
+            found.append(Delta(dumps(draw(st.sampled_from((said, {})))), TOOL_CALL, opened[-1]))
+        elif kind in (CITATION, OTHER):
+            text = dumps(draw(JSON_OBJECTS)) if kind == CITATION else draw(_OTHERS)
+            found.append(Delta(text, kind, str(choice)))
+        else:
+            found.append(Delta(draw(TEXTS), kind, str(choice)))
+    return found
+
+
+@st.composite
+def completions_deltas(draw: st.DrawFn) -> list[Delta]:
+    """Deltas of a legacy completion."""
+    pieces = st.one_of(
+        st.builds(Delta, TEXTS, st.sampled_from((TEXT, TEXT, REASONING)), st.sampled_from("012")),
+        st.builds(Delta, _OTHERS, st.just(OTHER), st.sampled_from("012")),
+    )
+    return draw(st.lists(pieces, max_size=12))
+
+
+@st.composite
+def anthropic_deltas(draw: st.DrawFn) -> list[Delta]:
+    """Deltas of a message: its blocks one after another."""
+    found: list[Delta] = []
+    for number in range(draw(st.integers(0, 5))):
+        kind = draw(st.sampled_from((TEXT, REASONING, TOOL_CALL, OTHER)))
+        idx = f"0.{number}" if number or kind == TOOL_CALL else "0"
+        found += [Delta(text, its_kind, idx) for text, its_kind in draw(_BLOCKS[kind])]
+    return found
+
+
+def _pieces(kind: str, least: int = 0) -> st.SearchStrategy[list[tuple[str, str]]]:
+    return st.lists(st.tuples(TEXTS, st.just(kind)), min_size=least, max_size=4)
+
+
+def _opened(said: Any, rest: Sequence[tuple[str, str]], kind: str) -> list[tuple[str, str]]:
+    return [(dumps(said), kind), *rest]
+
+
+_CITATIONS = st.lists(st.tuples(st.builds(dumps, JSON_OBJECTS), st.just(CITATION)), max_size=2)
+_CALLS = st.fixed_dictionaries({"id": NAMES, "name": NAMES}, optional={"caller": JSON_OBJECTS})
+_SERVER_CALLS = st.fixed_dictionaries(
+    {"type": st.just("server_tool_use"), "id": NAMES, "name": NAMES, "input": st.just({})}
+)
+_WHOLE_BLOCKS = st.one_of(
+    st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": TEXTS}),
+    st.fixed_dictionaries({"type": st.just("web_search_tool_result"), "content": st.lists(JSON_OBJECTS)}),
+    st.just({"type": "text", "text": ""}),
+    st.just({"type": "thinking", "thinking": "", "signature": ""}),
+)
+_PARTIAL = st.lists(
+    st.tuples(st.builds(lambda text: dumps({"partial_json": text}), TEXTS), st.just(OTHER)), max_size=3
+)
+_BLOCKS = {
+    TEXT: st.one_of(
+        _pieces(TEXT, 1), st.builds(lambda a, b, c: a + b + c, _CITATIONS, _pieces(TEXT, 1), _CITATIONS)
+    ),
+    REASONING: st.builds(
+        lambda thought, signed: thought + signed,
+        _pieces(REASONING, 1),
+        st.lists(st.tuples(TEXTS, st.just(SIGNATURE)), max_size=1),
+    ),
+    TOOL_CALL: st.builds(lambda said, args: _opened(said, args, TOOL_CALL), _CALLS, _pieces(TOOL_ARGS)),
+    OTHER: st.one_of(
+        st.builds(lambda said: _opened({"content_block": said}, [], OTHER), _WHOLE_BLOCKS),
+        st.builds(lambda said, rest: _opened({"content_block": said}, rest, OTHER), _SERVER_CALLS, _PARTIAL),
+    ),
+}

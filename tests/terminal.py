@@ -1,0 +1,128 @@
+"""A program in a pseudo-terminal, as a person has it before them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).parents[1]
+CTRL_C = "\x03"
+CTRL_D = "\x04"
+UP = "\x1b[A"
+
+#: Seconds without what was waited for, after which a test has failed.
+_TOO_LONG = 20
+#: The new session's terminal becomes the one that Ctrl-C goes through.
+_CODE = (
+    "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+)
+#: What a terminal obeys and does not show.
+_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+
+
+class Terminal:
+    """`recorder` with these arguments in a terminal of this width; `with` ends it.
+
+    `type` presses keys and `wait_for` reads until the screen has said something more.
+    """
+
+    def __init__(
+        self, *arguments: str, folder: Path, columns: int = 80, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._arguments = arguments
+        self._folder = folder
+        self._columns = columns
+        self._environment = environment or {}
+        self._raw = b""
+        #: How much of the text was waited for already.
+        self._seen = 0
+
+    def __enter__(self) -> Self:
+        self._fd, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._columns, 0, 0))
+        hidden = (
+            "COLUMNS",
+            "RECORDER_URL",
+            "OPENAI_API_KEY",
+            "OPENAI_BASE_URL",
+            "ANTHROPIC_API_KEY",
+            "NO_COLOR",
+        )
+        kept = {name: value for name, value in os.environ.items() if name not in hidden}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _CODE, *self._arguments],
+            cwd=self._folder,
+            env={**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **self._environment},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+        )
+        os.close(inner)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print(self.text)
+        self._process.kill()
+        self._process.wait()
+        os.close(self._fd)
+
+    @property
+    def text(self) -> str:
+        """All that was shown, without what moves the cursor and sets colours."""
+        return _CONTROLS.sub("", self._raw.decode("utf-8", "replace"))
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._fd, keys.encode())
+
+    def wait_for(self, expected: str) -> str:
+        """Read until the screen says this, after what was waited for before; all that was read on the way."""
+        while (at := self.text.find(expected, self._seen)) < 0:
+            assert self._read(), f"ended without {expected!r}:\n{self.text}"
+        start, self._seen = self._seen, at + len(expected)
+        return self.text[start : self._seen]
+
+    def press_until(self, keys: str, expected: str) -> str:
+        """Press keys, again when nothing came of them: Python loses a Ctrl-C in the moment before it waits."""
+        self.type(keys)
+        while (at := self.text.find(expected, self._seen)) < 0:
+            if not self._ready(0.5):
+                self.type(keys)
+            elif not self._read():
+                raise AssertionError(f"ended without {expected!r}:\n{self.text}")
+        start, self._seen = self._seen, at + len(expected)
+        return self.text[start : self._seen]
+
+    def end(self) -> int:
+        """Read until it ends; the exit code."""
+        while self._read():
+            pass
+        return self._process.wait(_TOO_LONG)
+
+    def _ready(self, seconds: float) -> bool:
+        return bool(select.select([self._fd], [], [], seconds)[0])
+
+    def _read(self) -> bool:
+        assert self._ready(_TOO_LONG), f"nothing more came:\n{self.text}"
+        try:
+            more = os.read(self._fd, 65536)
+        except OSError:  # Linux says the end of a terminal like this
+            return False
+        self._raw += more
+        return bool(more)

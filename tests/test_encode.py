@@ -1,0 +1,376 @@
+"""Deltas to a provider's events and back: in its own format nothing is lost, in another what it has a place for."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+
+from recorder.errors import ConfigError
+from recorder.wire.deltas import (
+    CITATION,
+    OTHER,
+    REASONING,
+    REFUSAL,
+    SIGNATURE,
+    TEXT,
+    TOOL_ARGS,
+    TOOL_CALL,
+    Delta,
+)
+from recorder.wire.encode import WIRES, body, encode
+from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded, choice_of
+from recorder.wire.sse import parse
+from tests.encoded import anthropic_deltas, body_of, chat_deltas, completions_deltas, read, timed
+from tests.wires import unhurried
+
+OPENAI_USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+ANTHROPIC_USAGE = {
+    "input_tokens": 3,
+    "cache_read_input_tokens": 2,
+    "output_tokens": 4,
+    "service_tier": "standard",
+}
+HELLO = [Delta("Hel"), Delta("lo")]
+THOUGHT = [Delta("Hm", REASONING), Delta("Sig", SIGNATURE), Delta("Hello", TEXT, "0.1")]
+
+
+def run(wire: str, **fields: Any) -> Recorded:
+    """A run that ended well."""
+    known = {"response_id": "r-1", "model": "m", "created": 7, "finish_reasons": {0: "stop"}}
+    if wire == ANTHROPIC:
+        known |= {"finish_reasons": {0: "end_turn"}, "usage": ANTHROPIC_USAGE}
+    else:
+        known |= {"usage": OPENAI_USAGE}
+    return Recorded(wire=wire, **{**known, **fields})
+
+
+def events(wire: str, run: Recorded, deltas: list[Delta]) -> list[Any]:
+    """The data of each event; `[DONE]` as it is."""
+    found = [parse(frame).data or b"" for _, frame in encode(wire, run, timed(deltas))]
+    return [orjson.loads(data) if data.startswith(b"{") else data.decode() for data in found]
+
+
+# -- there and back ----------------------------------------------------------------------------------------------
+
+
+@unhurried
+@given(chat_deltas())
+def test_chat_comes_back_as_it_was(deltas: list[Delta]) -> None:
+    """Every delta, and what is known of the response."""
+    reasons = {number: f"reason {number}" for number in {0, *(choice_of(idx) for _, _, idx in deltas)}}
+    found, reply = read(CHAT, body_of(CHAT, run(CHAT, finish_reasons=reasons), deltas))
+    assert found == deltas
+    assert (reply.response_id, reply.model, reply.raw_usage) == ("r-1", "m", OPENAI_USAGE)
+    assert (reply.finish_reasons, reply.terminated, reply.error) == (reasons, True, None)
+
+
+@unhurried
+@given(completions_deltas())
+def test_completions_come_back_as_they_were(deltas: list[Delta]) -> None:
+    """The same for the legacy format."""
+    reasons = dict.fromkeys({0, *(choice_of(idx) for _, _, idx in deltas)}, "stop")
+    found, reply = read(COMPLETIONS, body_of(COMPLETIONS, run(COMPLETIONS, finish_reasons=reasons), deltas))
+    assert found == deltas
+    assert (reply.response_id, reply.model, reply.raw_usage) == ("r-1", "m", OPENAI_USAGE)
+    assert (reply.finish_reasons, reply.terminated, reply.error) == (reasons, True, None)
+
+
+@unhurried
+@given(anthropic_deltas())
+def test_messages_come_back_as_they_were(deltas: list[Delta]) -> None:
+    """The same for Anthropic's, blocks of every type."""
+    found, reply = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
+    assert found == deltas
+    assert (reply.response_id, reply.model, reply.raw_usage) == ("r-1", "m", ANTHROPIC_USAGE)
+    assert (reply.finish_reasons, reply.terminated, reply.error) == ({0: "end_turn"}, True, None)
+
+
+@unhurried
+@given(chat_deltas())
+def test_a_whole_chat_says_what_its_stream_says(deltas: list[Delta]) -> None:
+    """Text, reasoning, refusal and calls of each choice."""
+    whole = body(CHAT, run(CHAT), timed(deltas))
+    _, streamed = read(CHAT, body_of(CHAT, run(CHAT), deltas))
+    _, reply = read(CHAT, whole)
+    assert reply.choices == streamed.choices
+    for number in reply.choices:
+        for kind in (TEXT, REASONING, REFUSAL):
+            assert reply.text(number, kind) == streamed.text(number, kind)
+        called = zip(reply.tool_calls(number), streamed.tool_calls(number), strict=True)
+        assert all(
+            one["arguments"] == call["arguments"] and one["name"] == call["name"] for one, call in called
+        )
+    assert (reply.raw_usage, reply.finish_reasons) == (streamed.raw_usage, streamed.finish_reasons)
+
+
+@unhurried
+@given(completions_deltas())
+def test_a_whole_completion_says_what_its_stream_says(deltas: list[Delta]) -> None:
+    """The same for the legacy format."""
+    _, reply = read(COMPLETIONS, body(COMPLETIONS, run(COMPLETIONS), timed(deltas)))
+    _, streamed = read(COMPLETIONS, body_of(COMPLETIONS, run(COMPLETIONS), deltas))
+    assert reply.choices == streamed.choices
+    for number in reply.choices:
+        assert reply.text(number) == streamed.text(number)
+        assert reply.text(number, REASONING) == streamed.text(number, REASONING)
+    assert (reply.raw_usage, reply.finish_reasons) == (streamed.raw_usage, streamed.finish_reasons)
+
+
+@unhurried
+@given(anthropic_deltas())
+def test_a_whole_message_has_the_blocks_of_its_stream(deltas: list[Delta]) -> None:
+    """Joined, in order; arguments that are no JSON object cannot stand in it."""
+    _, reply = read(ANTHROPIC, body(ANTHROPIC, run(ANTHROPIC), timed(deltas)))
+    _, streamed = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
+    blocks = [{key: block[key] for key in block.keys() - {"partial_json"}} for block in streamed.blocks()]
+    assert reply.blocks() == blocks
+    assert (reply.raw_usage, reply.finish_reasons) == (streamed.raw_usage, streamed.finish_reasons)
+
+
+@unhurried
+@given(anthropic_deltas())
+def test_any_message_is_a_chat(deltas: list[Delta]) -> None:
+    """Text, reasoning and calls, counted from 0 on; of calls the id and the name."""
+    _, ours = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
+    found, reply = read(CHAT, body_of(CHAT, run(ANTHROPIC), deltas))
+    assert reply.text() == ours.text()
+    assert reply.text(0, REASONING) == ours.text(0, REASONING)
+    assert reply.tool_calls() == ours.tool_calls()
+    parts = list(dict.fromkeys(idx for _, kind, idx in found if kind == TOOL_CALL))
+    assert parts == [f"0.{number}" for number in range(len(parts))]
+
+
+@unhurried
+@given(chat_deltas())
+def test_any_chat_is_a_message(deltas: list[Delta]) -> None:
+    """The first choice: its text and refusal, its reasoning and its calls, each in blocks that are closed once."""
+    whole = body_of(ANTHROPIC, run(CHAT), deltas)
+    _, ours = read(CHAT, body_of(CHAT, run(CHAT), deltas))
+    _, reply = read(ANTHROPIC, whole)
+    said = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == "0")
+    assert reply.text() == said
+    assert reply.text(0, REASONING) == ours.text(0, REASONING)
+    assert [call["arguments"] for call in reply.tool_calls()] == [c["arguments"] for c in ours.tool_calls()]
+    assert [call["name"] or None for call in reply.tool_calls()] == [c["name"] for c in ours.tool_calls()]
+    starts, stops = whole.count(b"event: content_block_start"), whole.count(b"event: content_block_stop")
+    assert starts == stops
+
+
+@unhurried
+@given(chat_deltas())
+def test_any_chat_is_a_completion(deltas: list[Delta]) -> None:
+    """Its texts and refusals."""
+    _, reply = read(COMPLETIONS, body_of(COMPLETIONS, run(CHAT), deltas))
+    for number in "012":
+        said = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == number)
+        assert reply.text(int(number)) == said
+
+
+# -- what the formats ask for --------------------------------------------------------------------------------------
+
+
+def test_a_chat_begins_with_the_role_and_ends_with_done() -> None:
+    """As the API's own."""
+    found = events(CHAT, run(CHAT), HELLO)
+    assert [choice for event in found[:-1] for choice in event["choices"]] == [
+        {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None},
+        {"index": 0, "delta": {"content": "Hel"}, "logprobs": None, "finish_reason": None},
+        {"index": 0, "delta": {"content": "lo"}, "logprobs": None, "finish_reason": None},
+        {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"},
+    ]
+    assert found[-2]["choices"] == []
+    assert [event["usage"] for event in found[:-1]] == [None] * 4 + [OPENAI_USAGE]
+    assert found[-1] == "[DONE]"
+    head = {"id": "r-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+    assert all(head.items() <= event.items() for event in found[:-1])
+
+
+def test_usage_is_told_only_where_it_was_asked_for() -> None:
+    """A client that did not ask breaks on an event without choices. Anthropic tells it always."""
+    for wire in (CHAT, COMPLETIONS):
+        found = events(wire, run(wire, usage_asked=False), HELLO)
+        assert all("usage" not in event and event["choices"] for event in found[:-1])
+    assert events(ANTHROPIC, run(CHAT, usage_asked=False), HELLO)[-2]["usage"] == {
+        "input_tokens": 3,
+        "output_tokens": 4,
+    }
+
+
+def test_each_event_has_the_time_of_its_delta() -> None:
+    """What opens the answer comes with the first delta, what closes it at the run's end."""
+    for wire in WIRES:
+        found = [at for at, _ in encode(wire, run(wire, ended_us=9_000), timed(HELLO))]
+        assert sorted(found) == found
+        assert {1000, 2000, 9_000} == set(found)
+        assert {at for at, _ in encode(wire, run(wire), timed(HELLO))} == {1000, 2000}
+        assert {at for at, _ in encode(wire, run(wire, ended_us=5), [])} == {5}
+
+
+def test_a_message_names_its_events_and_closes_its_blocks() -> None:
+    """Without the names the SDK yields nothing."""
+    frames = [frame for _, frame in encode(ANTHROPIC, run(ANTHROPIC), timed(THOUGHT))]
+    found = [(parse(frame).name, orjson.loads(parse(frame).data or b"")) for frame in frames]
+    assert all(name == data["type"] for name, data in found)
+    assert [(name, data.get("index")) for name, data in found] == [
+        ("message_start", None),
+        ("content_block_start", 0),
+        ("content_block_delta", 0),
+        ("content_block_delta", 0),
+        ("content_block_stop", 0),
+        ("content_block_start", 1),
+        ("content_block_delta", 1),
+        ("content_block_stop", 1),
+        ("message_delta", None),
+        ("message_stop", None),
+    ]
+    assert found[0][1]["message"]["usage"] == {**ANTHROPIC_USAGE, "output_tokens": 0}
+    assert found[-2][1]["usage"] == {"input_tokens": 3, "cache_read_input_tokens": 2, "output_tokens": 4}
+
+
+def test_a_chat_of_several_kinds_is_a_message_of_several_blocks() -> None:
+    """A block where the kind changes; calls that come by turns each keep their own."""
+    deltas = [
+        Delta("Hm", REASONING),
+        Delta("Well", TEXT),
+        Delta('{"id":"a","name":"get_"}', TOOL_CALL, "0.0"),
+        Delta('{"name":"time"}', TOOL_CALL, "0.0"),
+        Delta('{"id":"b","name":"f"}', TOOL_CALL, "0.1"),
+        Delta("{", TOOL_ARGS, "0.0"),
+        Delta("{}", TOOL_ARGS, "0.1"),
+        Delta("}", TOOL_ARGS, "0.0"),
+        Delta("so", TEXT),
+        Delta("No", REFUSAL),
+        Delta("other", TEXT, "1"),
+    ]
+    found = orjson.loads(body(ANTHROPIC, run(CHAT, finish_reasons={0: "tool_calls"}), timed(deltas)))
+    assert found["content"] == [
+        {"type": "thinking", "thinking": "Hm", "signature": ""},
+        {"type": "text", "text": "Well"},
+        {"type": "tool_use", "id": "a", "name": "get_time", "input": {}},
+        {"type": "tool_use", "id": "b", "name": "f", "input": {}},
+        {"type": "text", "text": "soNo"},
+    ]
+    assert (found["stop_reason"], found["type"], found["role"]) == ("tool_use", "message", "assistant")
+    _, reply = read(ANTHROPIC, body_of(ANTHROPIC, run(CHAT), deltas))
+    assert [call["arguments"] for call in reply.tool_calls()] == ["{}", "{}"]
+
+
+def test_a_call_without_an_id_gets_one_where_results_need_it() -> None:
+    """Arguments that nobody opened are a call as well."""
+    deltas = [Delta('{"name":"f"}', TOOL_CALL, "0.0"), Delta("{}", TOOL_ARGS, "0.3")]
+    first, second = orjson.loads(body(ANTHROPIC, run(CHAT), timed(deltas)))["content"]
+    assert (first["id"], first["name"], second["type"]) == ("toolu_0", "f", "tool_use")
+
+
+def test_citations_of_the_web_are_told_in_either_format() -> None:
+    """Those that only one format knows are left out of the other."""
+    theirs = {"type": "url_citation", "url_citation": {"url": "https://a", "title": "A", "start_index": 1}}
+    deltas = [Delta("x"), Delta(orjson.dumps(theirs).decode(), CITATION), Delta('{"file":1}', CITATION)]
+    block = orjson.loads(body(ANTHROPIC, run(CHAT), timed(deltas)))["content"][0]
+    assert [(each["type"], each["url"]) for each in block["citations"]] == [
+        ("web_search_result_location", "https://a")
+    ]
+    ours = [
+        Delta("x"),
+        Delta(orjson.dumps(block["citations"][0]).decode(), CITATION),
+        Delta('{"document":1}', CITATION),
+    ]
+    message = orjson.loads(body(CHAT, run(ANTHROPIC), timed(ours)))["choices"][0]["message"]
+    assert message["annotations"] == [
+        {"type": "url_citation", "url_citation": {"url": "https://a", "title": "A"}}
+    ]
+
+
+def test_what_only_one_provider_says_stays_there() -> None:
+    """Server tools are nothing that a client of another format could read."""
+    block = '{"content_block":{"type":"server_tool_use","id":"s","name":"n","input":{}}}'
+    deltas = [Delta(block, OTHER), Delta("Hello", TEXT, "0.1")]
+    for wire in (CHAT, COMPLETIONS):
+        assert b"server_tool_use" not in body_of(wire, run(ANTHROPIC), deltas)
+    assert b"server_tool_use" in body_of(ANTHROPIC, run(ANTHROPIC), deltas)
+    assert b"x_more" not in body_of(ANTHROPIC, run(CHAT), [Delta('{"x_more":{}}', OTHER)])
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_error_ends_the_stream_in_the_providers_words(wire: str) -> None:
+    """After what had come, without the terminator."""
+    failed = run(wire, finish_reasons={}, failure=Failure("Too much", "overloaded_error"))
+    found, reply = read(wire, body_of(wire, failed, HELLO))
+    assert found == HELLO
+    assert not reply.terminated
+    said = reply.error.get("error", reply.error)
+    assert (said["message"], said["type"]) == ("Too much", "overloaded_error")
+    assert orjson.loads(body(wire, failed, timed(HELLO)))["error"]["message"] == "Too much"
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_run_that_was_left_breaks_off(wire: str) -> None:
+    """Where it did, without an end; one that only lost its terminator keeps its reason."""
+    left = run(wire, finish_reasons={}, terminated=False, usage=None)
+    found, reply = read(wire, body_of(wire, left, HELLO))
+    assert (found, reply.finish_reasons, reply.terminated) == (HELLO, {}, False)
+    found, reply = read(wire, body_of(wire, replace(left, finish_reasons={0: "x"}), HELLO))
+    assert (found, reply.finish_reasons, reply.terminated) == (HELLO, {0: "x"}, False)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_run_without_any_delta_is_a_valid_answer(wire: str) -> None:
+    """An empty one."""
+    found, reply = read(wire, body_of(wire, run(wire), []))
+    assert (found, reply.terminated, reply.text()) == ([], True, "")
+    _, reply = read(wire, body(wire, run(wire), []))
+    assert (reply.terminated, reply.text()) == (True, "")
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_answer_that_was_recorded_without_an_end_gets_the_usual_one(wire: str) -> None:
+    """Helpers of the SDKs wait for it; calls have their own."""
+    bare = Recorded()
+    usual, called = ("end_turn", "tool_use") if wire == ANTHROPIC else ("stop", "tool_calls")
+    _, reply = read(wire, body_of(wire, bare, HELLO))
+    assert reply.finish_reasons == {0: usual}
+    _, reply = read(wire, body_of(wire, bare, [Delta('{"id":"a","name":"f"}', TOOL_CALL, "0.2")]))
+    assert reply.finish_reasons == {0: "stop" if wire == COMPLETIONS else called}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_nothing_in_a_text_makes_an_event(wire: str) -> None:
+    """Blank lines, lines that look like fields, and halves of letters stay inside."""
+    texts = ["a\n\ndata: [DONE]\n\n", "\r\r", "event: error\n", "\u2028", "\x00", "\ud800", '"}]}']
+    found, _ = read(wire, body_of(wire, run(wire), [Delta(text) for text in texts]))
+    assert [delta.text for delta in found] == texts
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_stream_without_end_is_encoded_as_it_comes(wire: str) -> None:
+    """An event for each delta, and nothing is kept."""
+
+    def endless() -> Iterator[tuple[int, Delta]]:
+        for number in itertools.count():
+            yield number, Delta(f"token {number} ")
+
+    frames = encode(wire, run(wire), endless())
+    for _ in itertools.islice(frames, 1_000):
+        pass
+    tracemalloc.start()
+    try:
+        for _ in itertools.islice(frames, 20_000):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_another_format_is_refused_at_once() -> None:
+    """With those there are."""
+    with pytest.raises(ConfigError, match=r"choose one of openai\.chat, openai\.completions, anthropic"):
+        encode("openai.responses", Recorded(), [])
+    with pytest.raises(ConfigError, match="no encoder"):
+        body("", Recorded(), [])

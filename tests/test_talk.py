@@ -1,0 +1,463 @@
+"""`recorder chat` in a real terminal and in a pipe, against a provider on loopback; and what is stored of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from recorder import ChatHistoryCallback
+from recorder.cli.providers import Choice, choose
+from recorder.cli.talk import Answer as Heard
+from recorder.cli.talk import why
+from recorder.errors import ConfigError
+from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
+from recorder.testing import Answer, LoopbackProvider, openai_chat_frames
+from tests.oracle import begin, new_url, record, sql
+from tests.terminal import CTRL_C, CTRL_D, ROOT, UP, Terminal
+
+PROMPT = "\n> "
+
+
+def real(provider: LoopbackProvider) -> dict[str, str]:
+    """The environment in which this provider is the real one."""
+    return {"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": provider.base_url, "NO_PROXY": "127.0.0.1"}
+
+
+def sent(provider: LoopbackProvider, number: int = -1) -> list[tuple[str, str]]:
+    """Roles and texts of one request."""
+    return [(each["role"], each["content"]) for each in provider.requests[number]["body"]["messages"]]
+
+
+def stored(url: str) -> list[tuple[str, str, str]]:
+    """Role, content and status of every message, oldest first."""
+    return sql(url, "SELECT role, content, status FROM transcripts ORDER BY created_at, position")
+
+
+def conversation_of(text: str) -> str:
+    """The id in the command that goes on."""
+    return text.split("recorder chat --conversation ")[1].split()[0]
+
+
+def echo(request: dict[str, Any], path: str) -> str:
+    """What was said last, and how many messages there were."""
+    return f"{len(request['messages'])}: {request['messages'][-1]['content']}!"
+
+
+def in_turn(*answers: Answer | str) -> Callable[[dict[str, Any], str], Answer | str]:
+    """One answer after the other, the last for ever."""
+    left = list(answers)
+    return lambda request, path: left.pop(0) if len(left) > 1 else left[0]
+
+
+def piped(
+    text: bytes, *arguments: str, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """`recorder chat` with these lines as its input."""
+    hidden = ("RECORDER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, "chat", *arguments],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        input=text,
+        capture_output=True,
+        timeout=50,
+    )
+
+
+# -- in a terminal -------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_held_recorded_and_gone_on_with(tmp_path: Path) -> None:
+    """Each question goes out with all before it; Ctrl-D says how to go on, and that does."""
+    url = new_url(tmp_path, "chat_history.db")
+    with LoopbackProvider(echo) as provider:
+        with Terminal("chat", "Hello", folder=tmp_path, environment=real(provider)) as terminal:
+            terminal.wait_for("> Hello\n1: Hello!")
+            terminal.wait_for(PROMPT)
+            terminal.type("And then?\r")
+            terminal.wait_for("3: And then?!")
+            terminal.wait_for(PROMPT)
+            terminal.type(CTRL_D)
+            assert terminal.end() == 0
+        conversation = conversation_of(terminal.text)
+        said = [("user", "Hello"), ("assistant", "1: Hello!"), ("user", "And then?")]
+        assert sent(provider) == said
+        assert [row[:2] for row in stored(url)] == [*said, ("assistant", "3: And then?!")]
+
+        with Terminal("chat", "-c", conversation, folder=tmp_path, environment=real(provider)) as terminal:
+            terminal.wait_for("assistant: 3: And then?!")
+            terminal.wait_for(PROMPT)
+            terminal.type("Once more\r")
+            terminal.wait_for("5: Once more!")
+            terminal.wait_for(PROMPT)
+            terminal.type("/exit\r")
+            assert terminal.end() == 0
+        assert conversation_of(terminal.text) == conversation
+    assert sent(provider) == [*said, ("assistant", "3: And then?!"), ("user", "Once more")]
+    # Nothing is stored twice, nothing branched off.
+    assert sql(url, "SELECT count(*), max(branch), count(DISTINCT conversation_id) FROM transcripts") == [
+        (6, 1, 1)
+    ]
+
+
+def test_ctrl_c_stops_an_answer_and_keeps_what_came(tmp_path: Path) -> None:
+    """It is stored as cancelled, sent along with the next question, and the conversation goes on."""
+    url = new_url(tmp_path, "chat_history.db")
+    endless = Answer(frames=openai_chat_frames(["One", " two", " three"]), hang_after=3)
+    with (
+        LoopbackProvider(in_turn(endless, "Four.")) as provider,
+        Terminal("chat", folder=tmp_path, environment=real(provider)) as terminal,
+    ):
+        terminal.wait_for(PROMPT)
+        terminal.type("Count\r")
+        terminal.wait_for("One two")
+        terminal.type(CTRL_C)
+        terminal.wait_for("Stopped; what came is kept.")
+        terminal.wait_for(PROMPT)
+        terminal.type("Go on\r")
+        terminal.wait_for("Four.")
+        terminal.wait_for(PROMPT)
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
+    assert sent(provider) == [("user", "Count"), ("assistant", "One two"), ("user", "Go on")]
+    assert stored(url) == [
+        ("user", "Count", "complete"),
+        ("assistant", "One two", "cancelled"),
+        ("user", "Go on", "complete"),
+        ("assistant", "Four.", "complete"),
+    ]
+
+
+def test_ctrl_c_before_the_first_token_takes_the_question_back(tmp_path: Path) -> None:
+    """The run is stored, and the next question does not drag the other along."""
+    url = new_url(tmp_path, "chat_history.db")
+    asked = threading.Event()
+
+    def script(request: dict[str, Any], path: str) -> Answer | str:
+        if asked.is_set():
+            return "Yes."
+        asked.set()
+        return Answer(frames=[], hang_after=0)
+
+    with LoopbackProvider(script) as provider:
+        with Terminal("chat", folder=tmp_path, environment=real(provider)) as terminal:
+            terminal.wait_for(PROMPT)
+            terminal.type("Wait\r")
+            assert asked.wait(20)
+            terminal.type(CTRL_C)
+            terminal.wait_for("Stopped.")
+            terminal.wait_for(PROMPT)
+            terminal.type("Better?\r")
+            terminal.wait_for("Yes.")
+            terminal.wait_for(PROMPT)
+            terminal.type(CTRL_D)
+            terminal.end()
+        assert sent(provider) == [("user", "Better?")]
+    assert sql(url, "SELECT status FROM runs ORDER BY started_at") == [("cancelled",), ("complete",)]
+
+
+def test_ctrl_c_at_the_prompt_empties_the_line(tmp_path: Path) -> None:
+    """And says how to end; nothing was asked, so that there is nothing to go on with."""
+    with Terminal("chat", folder=tmp_path) as terminal:
+        terminal.wait_for("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set.")
+        terminal.wait_for("A provider on this machine answers")
+        terminal.wait_for(PROMPT)
+        terminal.type("never mind")
+        terminal.wait_for("never mind")
+        terminal.press_until(CTRL_C, "Ctrl-D or /exit ends.\n> ")
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
+    assert "Continue with" not in terminal.text
+
+
+def test_errors_are_a_line_and_the_conversation_goes_on(tmp_path: Path) -> None:
+    """A wrong key, then an answer; the question that failed is not sent along."""
+    url = new_url(tmp_path, "chat_history.db")
+    with LoopbackProvider(in_turn(Answer.error(401), "Welcome.")) as provider:
+        with Terminal("chat", folder=tmp_path, environment=real(provider)) as terminal:
+            terminal.wait_for(PROMPT)
+            terminal.type("Let me in\r")
+            terminal.wait_for("\n401: Incorrect API key provided: x.")
+            terminal.wait_for(PROMPT)
+            terminal.type("Please\r")
+            terminal.wait_for("Welcome.")
+            terminal.wait_for(PROMPT)
+            terminal.type(CTRL_D)
+            assert terminal.end() == 0
+        assert "Traceback" not in terminal.text
+        assert sent(provider) == [("user", "Please")]
+    assert sql(url, "SELECT status FROM runs ORDER BY started_at") == [("error",), ("complete",)]
+
+
+def test_a_line_can_be_edited_and_an_earlier_one_had_again(tmp_path: Path) -> None:
+    """Also one of the conversation as it was stored."""
+    url = new_url(tmp_path, "chat_history.db")
+    with ChatHistoryCallback(url) as history:
+        record(history, HumanMessage("Helo"), reply="Hi", metadata={"conversation_id": "old"})
+    with (
+        LoopbackProvider(echo) as provider,
+        Terminal("chat", "-c", "old", folder=tmp_path, environment=real(provider)) as terminal,
+    ):
+        terminal.wait_for(PROMPT)
+        terminal.type(f"{UP}\x7flo\r")
+        terminal.wait_for("3: Hello!")
+        terminal.wait_for(PROMPT)
+        terminal.type(CTRL_D)
+        terminal.end()
+
+
+def test_what_a_model_says_cannot_move_the_cursor(tmp_path: Path) -> None:
+    """Controls are written out, in errors too."""
+    says = in_turn("\x1b[2Jgone", Answer.error(400, "bad \x1b[2J"))
+    with (
+        LoopbackProvider(says) as provider,
+        Terminal("chat", "A", folder=tmp_path, environment=real(provider)) as terminal,
+    ):
+        terminal.wait_for(r"\x1b[2Jgone")
+        terminal.wait_for(PROMPT)
+        terminal.type("B\r")
+        terminal.wait_for(r"400: bad \x1b[2J")
+        terminal.wait_for(PROMPT)
+        terminal.type(CTRL_D)
+        terminal.end()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_what_was_said_before_is_a_line_each(columns: int, tmp_path: Path) -> None:
+    """However long it was; only the last few, and a question without an answer is not gone on with."""
+    url = new_url(tmp_path, "chat_history.db")
+    history: list[Any] = []
+    with ChatHistoryCallback(url, conversation_id="long") as recorder:
+        for number in range(5):
+            history.append(HumanMessage(f"Question {number}, " + "which is long, " * 10))
+            record(recorder, *history, reply=f"Answer {number}\nin two lines, " + "and also long, " * 10)
+            history.append(AIMessage(f"Answer {number}\nin two lines, " + "and also long, " * 10))
+        begin(recorder, *history, HumanMessage("Are you there?"))
+    with (
+        LoopbackProvider(echo) as provider,
+        Terminal(
+            "chat", "-c", "long", folder=tmp_path, columns=columns, environment=real(provider)
+        ) as terminal,
+    ):
+        shown = terminal.wait_for(PROMPT).split("... 4 messages before\n")[1].split("\n")
+        terminal.type("Go on\r")
+        terminal.wait_for("11: Go on!")
+        terminal.wait_for(PROMPT)
+        terminal.type(CTRL_D)
+        terminal.end()
+    assert [line.split(",")[0] for line in shown[:6]] == [
+        word
+        for number in (2, 3, 4)
+        for word in (f"user: Question {number}", f"assistant: Answer {number} in two lines")
+    ]
+    assert max(len(line) for line in shown[:6]) == columns
+    assert shown[6] == "(a last question that has no answer is left out)"[:columns] or shown[6].endswith("…")
+
+
+# -- in a pipe -----------------------------------------------------------------------------------------------
+
+
+def test_each_line_of_a_pipe_is_a_turn(tmp_path: Path) -> None:
+    """Only the answers come out; all else is on stderr."""
+    with LoopbackProvider(echo) as provider:
+        done = piped("Hällo\n\nThere\r\n".encode(), "Zero", folder=tmp_path, **real(provider))
+    assert done.returncode == 0
+    assert done.stdout.decode() == "1: Zero!\n3: Hällo!\n5: There!\n"
+    assert conversation_of(done.stderr.decode())
+
+
+def test_a_pipe_that_is_no_text_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
+    """Half a letter is no reason to end."""
+    with LoopbackProvider(echo) as provider:
+        done = piped(b"caf\xe9\n", folder=tmp_path, **real(provider))
+    assert done.stdout.decode() == "1: caf\ufffd!\n"
+
+
+def test_an_error_in_a_pipe_is_in_the_exit_code(tmp_path: Path) -> None:
+    """The turns after it are taken all the same."""
+    with LoopbackProvider(in_turn(Answer.error(400, "Too rude."), "Fine.")) as provider:
+        done = piped(b"You!\nPlease\n", folder=tmp_path, **real(provider))
+    assert (done.returncode, done.stdout) == (1, b"Fine.\n")
+    assert b"400: Too rude.\n" in done.stderr
+
+
+def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """By its address."""
+    environment = {
+        "OPENAI_API_KEY": "key",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    done = piped(b"Hello\n", folder=tmp_path, **environment)
+    assert done.returncode == 1
+    assert b"\n127.0.0.1:9 cannot be reached: Connection refused\n" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_without_a_key_a_verse_is_sung_each_turn(tmp_path: Path) -> None:
+    """The provider on this machine sings on from where it was, also where a proxy is set."""
+    done = piped(
+        b"Sing\nMore\n", folder=tmp_path, http_proxy="http://127.0.0.1:9", all_proxy="http://127.0.0.1:9"
+    )
+    assert [line for line in done.stdout.decode().splitlines() if line[:5] in ("Verse", "Choru")] == [
+        "Verse 1",
+        "Chorus",
+    ]
+    assert b"A provider on this machine answers" in done.stderr
+
+
+def test_the_command_to_go_on_names_what_was_named(tmp_path: Path) -> None:
+    """Another database, model and provider."""
+    with LoopbackProvider(echo) as provider:
+        arguments = ("--model", "gpt 5", "--provider", "openai", "--url", "sqlite:///other.db")
+        done = piped(b"Hello\n", *arguments, folder=tmp_path, **real(provider))
+        assert provider.requests[0]["body"]["model"] == "gpt 5"
+    assert done.stderr.decode().endswith("--provider openai --model 'gpt 5' --url sqlite:///other.db\n")
+
+
+def test_the_system_message_comes_first_and_stays(tmp_path: Path) -> None:
+    """Another one is refused when the conversation goes on: it could not be the same."""
+    with LoopbackProvider(echo) as provider:
+        done = piped(b"Hello\n", "--system", "Be brief.", folder=tmp_path, **real(provider))
+        assert sent(provider) == [("system", "Be brief."), ("user", "Hello")]
+        conversation = conversation_of(done.stderr.decode())
+        again = ("-c", conversation)
+        piped(b"More\n", *again, folder=tmp_path, **real(provider))
+        assert sent(provider)[0] == ("system", "Be brief.")
+        piped(b"More\n", *again, "--system", "Be brief.", folder=tmp_path, **real(provider))
+        assert sent(provider)[0] == ("system", "Be brief.")
+        done = piped(b"More\n", *again, "--system", "Be long.", folder=tmp_path, **real(provider))
+        assert len(provider.requests) == 3
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"leave --system out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-c", "chat-1"], "There is no file"),
+        (["--provider", "openai"], "OPENAI_API_KEY is not set"),
+        (["--provider", "other"], "choose one of openai, anthropic, loopback"),
+        (["--url", "mysql://u:secret@h/d"], "mysql"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_first_question(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    """One message, exit code 1, no file made."""
+    done = piped(b"Hello\n", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert expected in done.stderr.decode()
+    assert "secret" not in done.stderr.decode()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversation_is_found_by_its_beginning_or_one_of_its_runs(tmp_path: Path) -> None:
+    """As everywhere on the command line."""
+    url = new_url(tmp_path, "chat_history.db")
+    with ChatHistoryCallback(url) as history:
+        run = record(history, HumanMessage("Hi"), reply="Ho", metadata={"conversation_id": "tr\u00e4um \x00"})
+    with LoopbackProvider(echo) as provider:
+        for id in ("tr", str(run)):
+            done = piped(b"", "Again", "-c", id, folder=tmp_path, **real(provider))
+            assert done.returncode == 0
+    assert [len(sent(provider, number)) for number in (0, 1)] == [3, 5]
+    assert sql(url, "SELECT count(*) FROM conversations") == [(1,)]
+
+
+# -- its parts -----------------------------------------------------------------------------------------------
+
+BOTH = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "environment", "expected"),
+    [
+        (None, None, {}, Choice("loopback", "loopback", for_want_of_a_key=True)),
+        (None, None, {"OPENAI_API_KEY": ""}, Choice("loopback", "loopback", for_want_of_a_key=True)),
+        (None, None, BOTH, Choice("openai", "gpt-4o-mini")),
+        (None, None, {"ANTHROPIC_API_KEY": "b"}, Choice("anthropic", "claude-haiku-4-5")),
+        (None, "claude-x", BOTH, Choice("anthropic", "claude-x")),
+        (None, "claude-x", {"OPENAI_API_KEY": "a"}, Choice("openai", "claude-x")),
+        ("anthropic", None, BOTH, Choice("anthropic", "claude-haiku-4-5")),
+        ("loopback", "m", BOTH, Choice("loopback", "m")),
+    ],
+)
+def test_the_provider_is_the_one_whose_key_there_is(
+    provider: str | None, model: str | None, environment: dict[str, str], expected: Choice
+) -> None:
+    """Unless one is asked for."""
+    assert choose(provider, model, environment) == expected
+
+
+def test_a_provider_without_its_key_is_refused() -> None:
+    """The other's key is of no use."""
+    with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY is not set"):
+        choose("anthropic", None, {"OPENAI_API_KEY": "a"})
+
+
+def heard(chunks: Sequence[AIMessageChunk]) -> Heard:
+    """An answer of these chunks, whole."""
+    answer = Heard()
+    for chunk in chunks:
+        answer.add(chunk)
+    answer.whole = True
+    return answer
+
+
+def test_thoughts_stand_apart_from_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """OpenAI's dialects and Anthropic's blocks, each line closed once."""
+    answer = heard(
+        [
+            AIMessageChunk("", additional_kwargs={"reasoning_content": "Hm"}),
+            AIMessageChunk([{"type": "thinking", "thinking": ", so", "index": 0}]),
+            AIMessageChunk([{"type": "text", "text": "Four\n", "index": 1}]),
+        ]
+    )
+    answer.end(None)
+    assert capsys.readouterr().out == "Hm, so\n\nFour\n"
+
+
+def test_an_answer_that_a_limit_cut_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the provider's word, for OpenAI and Anthropic."""
+    for name, reason in (
+        ("finish_reason", "length"),
+        ("stop_reason", "max_tokens"),
+        ("finish_reason", "stop"),
+    ):
+        heard([AIMessageChunk("x", response_metadata={name: reason})]).end(None)
+    assert capsys.readouterr().err.splitlines() == [
+        "The answer ended because of: length",
+        "The answer ended because of: max_tokens",
+    ]
+
+
+def test_a_refusal_is_shown_and_kept_and_blank_answers_are_not() -> None:
+    """Providers take no message of nothing."""
+    refusal = heard([AIMessageChunk("", additional_kwargs={"refusal": "No."})]).message()
+    assert refusal is not None
+    assert refusal.additional_kwargs == {"refusal": "No."}
+    assert heard([AIMessageChunk(" \n")]).message() is None
+    assert heard([]).message() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (openai.OpenAIError("no key\nat all"), "OpenAIError: no key at all"),
+        (ValueError("x" * 600), "ValueError: " + "x" * 485 + "..."),
+    ],
+)
+def test_an_error_is_one_line(error: Exception, line: str) -> None:
+    """However it is worded."""
+    assert why(error) == line
