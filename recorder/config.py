@@ -11,6 +11,9 @@ from recorder.errors import ConfigError
 
 DEFAULT_URL = "sqlite:///chat_history.db"
 
+#: A process that has been silent for so long (seconds) is taken for dead, and its open runs for interrupted.
+INTERRUPTED_AFTER = 60.0
+
 Capture = Literal["wire", "tokens"]
 Durability = Literal["batch"]
 Overflow = Literal["block", "drop_newest"]
@@ -53,7 +56,7 @@ class Config:
     close_timeout: float = 30.0
     #: How often the process says that it is alive, and after how much silence its open runs are `interrupted`.
     heartbeat_interval: float = 15.0
-    interrupted_after: float = 60.0
+    interrupted_after: float = INTERRUPTED_AFTER
 
     def __post_init__(self) -> None:
         _one_of("capture", self.capture, ("wire", "tokens"))

@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from sqlalchemy import bindparam, literal_column, select, text, tuple_, update
+from sqlalchemy import Executable, Row, bindparam, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from recorder.dialects import Failure, dialect_of, masked, parse_url, unopened
+from recorder.dialects import Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
@@ -159,6 +159,8 @@ class SqlStore:
             if sealed := [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]:
                 await insert(connection, runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS)
             await self._append_tokens(connection, batch.runs)
+            if batch.runs:
+                await self._dialect.announce(connection)
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
@@ -180,6 +182,15 @@ class SqlStore:
             found = await connection.execute(text(sql).bindparams(*ids), dict(given))
             plain = self._dialect.plain
             return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
+
+    async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
+        """What a statement of SQLAlchemy finds."""
+        async with self._transaction() as connection:
+            return (await connection.execute(statement)).all()
+
+    async def watch(self) -> Watch:
+        """Tells when something is committed from now on."""
+        return await self._dialect.watch()
 
     async def size(self) -> int:
         """Bytes that the database takes on disk."""

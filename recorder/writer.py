@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import inf
 from typing import Any
 
@@ -26,6 +26,7 @@ from recorder.errors import StoreError
 from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
+from recorder.liveness import is_dead
 from recorder.openrun import Taken
 from recorder.pack import pack
 from recorder.records import Batch, GapRow, Producer, RunRows
@@ -290,12 +291,8 @@ class Writer:
             self._failed(error, "the heartbeat")
 
     def _is_dead(self, producer: Producer) -> bool:
-        """Silent for too long, or a process of this machine that is gone."""
-        if producer.id == self._producer.id:
-            return False
-        if producer.heartbeat_at < now() - timedelta(seconds=self._config.interrupted_after):
-            return True
-        return producer.host == self._producer.host and not _is_alive(producer.pid)
+        """Another's, silent for too long or gone."""
+        return producer.id != self._producer.id and is_dead(producer, now(), self._config.interrupted_after)
 
     def _failed(self, error: Exception, doing: str) -> None:
         progress = self.progress
@@ -333,13 +330,3 @@ class Writer:
 
 def _seconds() -> float:
     return monotonic_us() / 1e6
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

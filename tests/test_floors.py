@@ -21,8 +21,8 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity",
-            "wire callbacks messages stored records redact usage tables views dialects migrate",
-            "store",
+            "wire callbacks messages stored records liveness redact usage tables views dialects migrate",
+            "store library",
             "openrun spool intake lineage pack writer",
             "recorder history replay export upkeep",
             "models integrations chains analysis",

@@ -10,10 +10,9 @@ import orjson
 import pytest
 from hypothesis import settings
 
-from recorder.models.call import Translator
 from recorder.wire.deltas import Delta
 from recorder.wire.openai_chat import OpenAIChat
-from recorder.wire.reply import Reply
+from recorder.wire.reply import Reply, Translator
 from recorder.wire.sse import FrameSplitter
 from tests.genuine import MISSING, Stream, anthropic_streams, chat_streams, name_of
 

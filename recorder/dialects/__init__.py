@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from recorder.dialects.common import Dialect, Failure, driver_error, said
+from recorder.dialects.common import Dialect, Failure, Watch, driver_error, said
 from recorder.dialects.postgres import Postgres
 from recorder.dialects.sqlite import SQLite
 from recorder.errors import ConfigError, StoreError
@@ -18,6 +18,7 @@ __all__ = [
     "Failure",
     "Postgres",
     "SQLite",
+    "Watch",
     "dialect_of",
     "driver_error",
     "masked",

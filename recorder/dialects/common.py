@@ -28,6 +28,16 @@ def said(error: BaseException) -> str:
     return (str(found) or type(found).__name__).partition("\n")[0]
 
 
+class Watch(Protocol):
+    """Tells when something was committed, without asking the tables."""
+
+    async def news(self, timeout: float) -> bool:
+        """Return when something may have been committed, or after `timeout` seconds; which of the two."""
+
+    async def close(self) -> None:
+        """Watch no more."""
+
+
 class Dialect(Protocol):
     """Everything that differs between the databases, and nothing else."""
 
@@ -65,6 +75,12 @@ class Dialect(Protocol):
 
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it: ids and times as text."""
+
+    async def announce(self, connection: AsyncConnection) -> None:
+        """Tell who watches that this transaction will have stored something; the last statement of it."""
+
+    async def watch(self) -> Watch:
+        """Begin to watch; what is committed from now on is told."""
 
     async def size(self, connection: AsyncConnection) -> int:
         """Bytes on disk."""

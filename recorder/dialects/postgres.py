@@ -8,6 +8,7 @@ answers neither with a result nor with an error.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,6 +30,10 @@ from recorder.tables import metadata
 #: Seconds until a connection, and until a statement, is given up.
 CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 30.0
+
+#: What batches are announced on, and the lock of those who listen: "watching" in ASCII, below 2**63.
+CHANNEL = "recorder"
+WATCH_KEY = int.from_bytes(b"watching")
 
 #: What libpq understands in a URL and asyncpg does not; it would send them to the server, which refuses.
 _OF_LIBPQ = frozenset(
@@ -142,6 +147,20 @@ class Postgres:
             return int(value) if value == value.to_integral_value() else float(value)
         return iso(value) if isinstance(value, datetime) else value
 
+    async def announce(self, connection: AsyncConnection) -> None:
+        """Notify, but only while somebody listens: a NOTIFY makes all commits of a database wait for each other.
+
+        Who listens holds the lock shared, so that it cannot be had.
+        """
+        await connection.exec_driver_sql(
+            f"SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_lock({WATCH_KEY})"
+        )
+
+    async def watch(self) -> Listening:
+        """Begin to listen."""
+        connection = await self._connect()
+        return await Listening(connection).begin()
+
     async def size(self, connection: AsyncConnection) -> int:
         """Bytes of our tables with their indexes."""
         query = text(
@@ -161,6 +180,36 @@ class Postgres:
             command_timeout=COMMAND_TIMEOUT,
             statement_cache_size=0,
         )
+
+
+class Listening:
+    """LISTEN on a connection of its own. Behind a pooler nothing is heard, and `news` just takes its time."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._heard = asyncio.Event()
+
+    async def begin(self) -> Listening:
+        """What is committed from here on is told."""
+        await self._connection.add_listener(CHANNEL, lambda *_told: self._heard.set())
+        self._connection.add_termination_listener(lambda *_told: self._heard.set())
+        await self._connection.execute(f"SELECT pg_advisory_lock_shared({WATCH_KEY})")
+        return self
+
+    async def news(self, timeout: float) -> bool:
+        """Return when something was committed, or after `timeout` seconds. Raises when the connection is gone."""
+        try:
+            await asyncio.wait_for(self._heard.wait(), timeout)
+        except TimeoutError:
+            return False
+        self._heard.clear()
+        if self._connection.is_closed():
+            raise ConnectionError("the connection that listened is gone")
+        return True
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self._connection.terminate()
 
 
 def _driver() -> Any:

@@ -7,6 +7,7 @@ VALUES (the driver gives the interpreter's lock away on each row of an `executem
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from recorder.clock import iso
+from recorder.clock import iso, monotonic_us
 from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
 from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, Time
 
 MAX_ROWS_A_STATEMENT = 500
 _BUSY_TIMEOUT_MS = 5_000
+#: How often who watches asks for the file's version (seconds).
+WATCH_INTERVAL = 0.01
 _TRANSIENT = ("locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed")
 _FATAL = ("not a database", "malformed", "readonly", "unable to open", "no such", "has no column")
 
@@ -136,6 +139,13 @@ class SQLite:
         """A value of a query of one's own, as both databases give it."""
         return value
 
+    async def announce(self, connection: AsyncConnection) -> None:
+        """Nothing: who watches sees the file's version change."""
+
+    async def watch(self) -> FileWatch:
+        """Begin to watch the file."""
+        return FileWatch(self.path)
+
     async def size(self, connection: AsyncConnection) -> int:
         """Bytes on disk, the write-ahead log included."""
         files = (Path(f"{self.path}{end}") for end in ("", "-wal"))
@@ -157,6 +167,35 @@ class SQLite:
 
     def _begin(self, connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
+
+
+class FileWatch:
+    """Asks the file for its version, which takes some microseconds and reads no table."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        self._seen = self._version()
+
+    async def news(self, timeout: float) -> bool:
+        """Return when another connection has committed, or after `timeout` seconds; which of the two."""
+        until = monotonic_us() + timeout * 1e6
+        while (version := self._version()) == self._seen:
+            if monotonic_us() >= until:
+                return False
+            await asyncio.sleep(WATCH_INTERVAL)
+        self._seen = version
+        return True
+
+    async def close(self) -> None:
+        """Watch no more."""
+        self._connection.close()
+
+    def _version(self) -> int:
+        try:
+            [(version,)] = self._connection.execute("PRAGMA data_version")
+        except sqlite3.OperationalError:
+            return self._seen  # locked for a moment
+        return int(version)
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

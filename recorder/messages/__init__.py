@@ -9,7 +9,7 @@ from recorder.messages.base import (
     SystemMessage,
     ToolMessage,
 )
-from recorder.messages.convert import from_any, from_dict, messages_from, to_dict
+from recorder.messages.convert import after_last_reply, from_any, from_dict, messages_from, to_dict
 from recorder.messages.merge import (
     Content,
     InputTokenDetails,
@@ -56,6 +56,7 @@ __all__ = [
     "ToolMessage",
     "UsageMetadata",
     "add_usage",
+    "after_last_reply",
     "from_any",
     "from_dict",
     "invalid_tool_call",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
@@ -255,3 +255,11 @@ def from_dict(stored: Mapping[str, Any]) -> BaseMessage:
     if fields.pop("type", None) == "chat" or role not in _CLASSES:
         return ChatMessage(role=role, **fields)
     return _CLASSES[role](**fields)
+
+
+def after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """A handler that stores what it gets stores each message once: the others came with earlier calls."""
+    for place in range(len(messages) - 1, -1, -1):
+        if messages[place].role == "assistant":
+            return messages[place + 1 :]
+    return messages

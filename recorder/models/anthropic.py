@@ -12,13 +12,17 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from recorder.models.anthropic_chunks import AnthropicCall
+from recorder.messages import AIMessageChunk
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
+from recorder.models.call import Call
 from recorder.models.clients import Clients
-from recorder.models.run import Request, Translator
+from recorder.models.run import ErrorOf, Request
+from recorder.wire.anthropic_chunks import fill_blocks, fill_text, wants_blocks
 from recorder.wire.anthropic_messages import AnthropicMessages
 from recorder.wire.anthropic_request import request_messages
+from recorder.wire.deltas import Delta
+from recorder.wire.reply import Translator
 
 #: The newest small model, and one of the newest that still take a temperature (November 2026).
 DEFAULT_MODEL = "claude-haiku-4-5"
@@ -138,6 +142,17 @@ class ChatAnthropic(BaseChatModel):
 
     def _stream_error(self, error: Any, http_response: Any) -> Exception:
         return self._clients.sdk.APIStatusError(str(error), response=http_response, body=error)  # type: ignore[no-any-return]
+
+
+class AnthropicCall(Call):
+    """A run whose chunks are text, or lists of blocks where the request asks for more than text."""
+
+    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
+        super().__init__(request, translator, error_of)
+        self._plain = not wants_blocks(request.body)
+
+    def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
+        return fill_text(chunk, deltas) if self._plain else fill_blocks(chunk, deltas)
 
 
 def limit_of(model: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recorder.jsons import loads
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,
@@ -14,11 +13,11 @@ from recorder.messages import (
     ChatGenerationChunk,
     LLMResult,
 )
-from recorder.models.run import Request, Translator, WireRun
-from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.reply import merge_other
+from recorder.models.run import Request, WireRun
+from recorder.wire.chunks import fill
+from recorder.wire.deltas import TEXT, Delta
 
-__all__ = ["Call", "Request", "Translator", "generation_chunk", "generation_info"]
+__all__ = ["Call", "Request", "generation_chunk", "generation_info"]
 
 _PLAIN = (TEXT, "0")
 _OF_THE_RESPONSE = frozenset(
@@ -63,7 +62,7 @@ class Call(WireRun[AIMessageChunk]):
 
     def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
         """Put the deltas of one event into a chunk, in LangChain's shape for the provider; whether there were any."""
-        return _add_deltas(chunk, deltas)
+        return fill(chunk, deltas)
 
     def _say(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         chunk = self._chunk(deltas)
@@ -130,49 +129,3 @@ def _since(before: Mapping[str, Any], now: Any) -> Any:
         key: _since(before.get(key, {}), count) if isinstance(count, dict) else count - before.get(key, 0)
         for key, count in now.items()
     }
-
-
-def _add_deltas(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-    """Put the first choice's deltas into a chunk; whether there were any."""
-    calls: dict[int, dict[str, Any]] = {}
-    found = False
-    for text, kind, idx in deltas:
-        choice, _, part = idx.partition(".")
-        if choice != "0":
-            continue
-        found = True
-        if kind == TEXT:
-            chunk.content += text  # type: ignore[operator]
-        elif kind in (TOOL_CALL, TOOL_ARGS):
-            _add_call(calls, int(part) if part.isdigit() else 0, kind, text)
-        else:
-            _add_more(chunk.additional_kwargs, kind, text)
-    chunk.tool_call_chunks = list(calls.values())  # type: ignore[arg-type]
-    return found
-
-
-def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str) -> None:
-    call = calls.get(index)
-    if call is None:
-        call = calls[index] = {
-            "name": None,
-            "args": "",
-            "id": None,
-            "index": index,
-            "type": "tool_call_chunk",
-        }
-    if kind == TOOL_ARGS:
-        call["args"] += text
-    else:
-        call |= {key: value for key, value in loads(text).items() if key in ("id", "name")}
-
-
-def _add_more(additional: dict[str, Any], kind: str, text: str) -> None:
-    if kind == REASONING:
-        additional["reasoning_content"] = additional.get("reasoning_content", "") + text
-    elif kind == REFUSAL:
-        additional["refusal"] = additional.get("refusal", "") + text
-    elif kind == CITATION:
-        additional.setdefault("annotations", []).append(loads(text))
-    elif kind == OTHER:
-        merge_other(additional, text)

@@ -9,10 +9,11 @@ from typing import Any
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
 from recorder.models.openai import openai_clients, stream_error, with_usage
-from recorder.models.run import TEXT_MODEL, Request, Translator
+from recorder.models.run import TEXT_MODEL, Request
 from recorder.models.sdk import SdkModel
 from recorder.models.text import TextRun
 from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.reply import Translator
 
 #: LangChain's defaults; the API's own limit is 16 tokens.
 DEFAULT_MODEL = "gpt-3.5-turbo-instruct"

@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
-from recorder.models.call import Translator
 from recorder.models.clients import Clients
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.openai_messages import request_messages
+from recorder.wire.reply import Translator
 
 #: LangChain's default.
 DEFAULT_MODEL = "gpt-3.5-turbo"

@@ -9,15 +9,15 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import uuid_utils.compat
 
 from recorder.callbacks import Dispatch, Pending
 from recorder.clock import monotonic_us
-from recorder.messages import BaseMessage, LLMResult, RunInfo
+from recorder.messages import BaseMessage, LLMResult, RunInfo, after_last_reply
 from recorder.wire.deltas import Delta
-from recorder.wire.reply import Reply
+from recorder.wire.reply import Translator
 from recorder.wire.sse import FrameSplitter
 
 #: A model that talks, and one that goes on writing a text: LangSmith's words.
@@ -25,16 +25,6 @@ CHAT, TEXT_MODEL = "chat", "llm"
 
 #: What the application gets of a stream.
 ChunkT = TypeVar("ChunkT")
-
-
-class Translator(Protocol):
-    """What a wire format's module has."""
-
-    wire: str
-    reply: Reply
-
-    def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame, none after the terminator; never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +97,7 @@ class Run(ABC, Generic[ChunkT]):
         else:
             prompts = [message.text for message in request.messages]
             self._wait_for(dispatch.llm_start(request.serialized, prompts, **details))
-        for message in _after_last_reply(request.messages):
+        for message in after_last_reply(request.messages):
             self._wait_for(dispatch.new_message(message))
 
     def finish(self) -> None:
@@ -246,11 +236,3 @@ class WireRun(Run[ChunkT]):
         if not reply.terminated and not reply.finish_reasons:
             output["interrupted"] = True
         return output
-
-
-def _after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """A handler that stores what it gets stores each message once: the others came with earlier calls."""
-    for place in range(len(messages) - 1, -1, -1):
-        if messages[place].role == "assistant":
-            return messages[place + 1 :]
-    return messages

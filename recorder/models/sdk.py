@@ -10,7 +10,8 @@ from typing import Any
 from recorder.models.clients import Clients
 from recorder.models.exchange import read, read_async, settle_async, settle_call, told, told_async, whole
 from recorder.models.language import AnswerT, BaseLanguageModel
-from recorder.models.run import ChunkT, Translator, WireRun
+from recorder.models.run import ChunkT, WireRun
+from recorder.wire.reply import Translator
 
 
 class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):

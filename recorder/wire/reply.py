@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from recorder.jsons import dumps, loads
 from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
@@ -203,6 +203,16 @@ class Reply:
     def _pieces(self, choice: int, kind: str) -> Iterator[str]:
         parts = self._choices.get(choice, {})
         return chain.from_iterable(part for (_, its_kind), part in parts.items() if its_kind == kind)
+
+
+class Translator(Protocol):
+    """What a wire format's module has."""
+
+    wire: str
+    reply: Reply
+
+    def decode(self, frame: bytes) -> Sequence[Delta]:
+        """The deltas of one frame, none after the terminator; never raises."""
 
 
 def merge_other(into: dict[str, Any], piece: str) -> dict[str, Any]:

@@ -8,22 +8,9 @@ from typing import Any
 from recorder.jsons import loads
 from recorder.messages import AIMessageChunk, tool_call_chunk
 from recorder.messages.merge import merge_content, merge_lists
-from recorder.models.call import Call
-from recorder.models.run import ErrorOf, Request, Translator
 from recorder.wire.anthropic_reply import block_of, of_a_block
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.reply import merge_other
-
-
-class AnthropicCall(Call):
-    """A run whose chunks are text, or lists of blocks where the request asks for more than text."""
-
-    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
-        super().__init__(request, translator, error_of)
-        self._plain = not wants_blocks(request.body)
-
-    def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-        return fill_text(chunk, deltas) if self._plain else fill_blocks(chunk, deltas)
 
 
 def wants_blocks(body: Mapping[str, Any]) -> bool:

@@ -1,0 +1,6 @@
+"""Replay: what was recorded comes back as if it were live, into whatever was listening."""
+
+from recorder.replay.ends import Interrupted, Replayed
+from recorder.replay.replay import Replay
+
+__all__ = ["Interrupted", "Replay", "Replayed"]

@@ -1,0 +1,125 @@
+"""Drives handlers through a recorded run as its model did. Nothing is waited for here: what to settle is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from recorder.callbacks import Dispatch, Pending, handlers_from
+from recorder.library import RecordedRun
+from recorder.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatGeneration,
+    ChatGenerationChunk,
+    Generation,
+    GenerationChunk,
+    LLMResult,
+    RunInfo,
+    after_last_reply,
+)
+from recorder.replay.ends import error_of
+from recorder.replay.listen import Chunks, response_metadata, usage_metadata
+from recorder.replay.pace import Options
+from recorder.replay.play import Begin, End, Frames, Gap, Play, Tokens, frames, tokens
+from recorder.wire.deltas import TEXT, Delta
+from recorder.wire.formats import translator_of
+
+#: Tells handlers something; what to settle, or None.
+Telling = Callable[[], list[Pending] | None]
+
+_COMPLETIONS = "text_completion"
+
+
+class Into:
+    """The listener behind `Replay.into`: for each piece what is to be told, to be called when it is due."""
+
+    def __init__(self, callbacks: Any) -> None:
+        self._handlers = handlers_from(callbacks)
+        self._dispatch = Dispatch([], run_id=UUID(int=0))
+        self._chunks = Chunks()
+        self._translator = translator_of(None)
+        self._is_chat = True
+
+    def part(self, run: RecordedRun, options: Options) -> Play:
+        """Frames where a handler wants them and all are there, for they say everything; else tokens."""
+        wants = any(callable(getattr(handler, "on_stream_frame", None)) for handler in self._handlers)
+        if wants and run.frames_sha256 and translator_of(run.wire) is not None:
+            return frames(run, options)
+        return tokens(run, options)
+
+    def begin(self, begin: Begin) -> Sequence[Telling]:
+        run = begin.run
+        self._dispatch = dispatch = Dispatch(
+            self._handlers,
+            run_id=run.id,
+            parent_run_id=run.parent_run_id,
+            tags=run.tags or (),
+            metadata={"conversation_id": run.conversation_id, **(run.metadata or {})},
+        )
+        self._chunks.begin(begin)
+        self._translator = translator_of(run.wire)
+        self._is_chat = run.operation != _COMPLETIONS
+        about = {"invocation_params": run.request or {}, "input_hash": run.input_hash, "wire": run.wire}
+        if self._is_chat:
+            start = partial(dispatch.chat_model_start, {}, list(begin.messages), **about)
+        else:
+            start = partial(dispatch.llm_start, {}, [message.text for message in begin.messages], **about)
+        return [start, *(partial(dispatch.new_message, said) for said in after_last_reply(begin.messages))]
+
+    def take(self, piece: Tokens | Frames) -> Sequence[Telling]:
+        tell = self._token if isinstance(piece, Tokens) else self._frame
+        return [partial(tell, *item) for item in piece.items]
+
+    def gap(self, gap: Gap) -> Sequence[Telling]:
+        return [partial(self._tell_token, chunk) for chunk in self._chunks.gap(gap)]
+
+    def end(self, end: End) -> Sequence[Telling]:
+        dispatch, result = self._dispatch, self._result(end)
+        if (error := error_of(end.run)) is not None:
+            return [partial(dispatch.llm_error, error, result)]
+        replies = [partial(dispatch.new_message, reply) for reply in end.replies]
+        return [*replies, partial(dispatch.llm_end, result)]
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _token(self, at_us: int, text: str, kind: str = TEXT, idx: str = "0") -> list[Pending] | None:
+        delta = Delta(text, kind, idx)
+        told = self._dispatch.deltas(at_us, (delta,)) if self._dispatch.wants_deltas else None
+        return _both(told, self._said((delta,)))
+
+    def _frame(self, at_us: int, frame: bytes) -> list[Pending] | None:
+        assert self._translator is not None  # `part` has chosen frames
+        deltas = self._translator.decode(frame)
+        return _both(self._dispatch.stream_frame(frame, at_us, deltas), self._said(deltas))
+
+    def _said(self, deltas: Sequence[Delta]) -> list[Pending] | None:
+        if not self._dispatch.wants_tokens or (chunk := self._chunks.chunk(deltas)) is None:
+            return None
+        return self._tell_token(chunk)
+
+    def _tell_token(self, chunk: Any) -> list[Pending] | None:
+        said = ChatGenerationChunk(chunk) if self._is_chat else GenerationChunk(chunk.text)
+        return self._dispatch.new_token(chunk.text, said)
+
+    def _result(self, end: End) -> LLMResult:
+        run = end.run
+        output = {"token_usage": run.usage or {}, "model_name": run.model}
+        if run.response_id:
+            output["id"] = run.response_id
+        generations = [self._generation(reply, run) for reply in end.replies]
+        return LLMResult([generations], output, run=[RunInfo(UUID(run.id))])
+
+    def _generation(self, reply: BaseMessage, run: RecordedRun) -> Generation:
+        said = response_metadata(run)
+        reply.response_metadata = {**said, **reply.response_metadata}
+        if isinstance(reply, AIMessage):
+            reply.usage_metadata = reply.usage_metadata or usage_metadata(run)
+        info = {name: value for name, value in said.items() if name not in ("id", "model_provider")}
+        return ChatGeneration(reply, info) if self._is_chat else Generation(reply.text, info)
+
+
+def _both(first: list[Pending] | None, second: list[Pending] | None) -> list[Pending] | None:
+    return [*first, *second] if first and second else first or second

@@ -1,0 +1,197 @@
+"""A library on a thread of its own: synchronous callers and any number of event loops ask it alike.
+
+All replays of one database in a process share one. Who follows asks the same questions as the others who follow the
+same run, and between two commits each question is put to the database once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from recorder.dialects import Watch, driver_error, said
+from recorder.errors import RecorderError, StoreError
+from recorder.library import Library
+
+T = TypeVar("T")
+Method = Callable[..., Awaitable[T]]
+
+#: The longest that who follows waits before it looks again without having been told of anything (seconds).
+PATIENCE = 1.0
+
+_lock = threading.Lock()
+_readers: dict[str, Reader] = {}
+
+
+def shared(url: str) -> Reader:
+    """The reader of this database, one more user of it; `close` it once. Raises for a URL that cannot be."""
+    with _lock:
+        reader = _readers.get(url)
+        if reader is None or reader.pid != os.getpid():
+            reader = _readers[url] = Reader(url)
+        reader.users += 1
+        return reader
+
+
+class Reader:
+    """Answers questions; connects with the first one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.pid = os.getpid()
+        self.users = 0
+        #: Grows whenever something may have been committed; read from any thread.
+        self.version = 0
+        self._library = Library(url)
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._opened = False
+        self._asking: asyncio.Lock | None = None
+        # Of those who follow, on the reader's loop: what was answered since the last commit, who waits for the next.
+        self._answers: dict[tuple[Any, ...], asyncio.Future[Any]] = {}
+        self._news: asyncio.Event | None = None
+        self._followers = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    def ask(self, method: Method[T], *given: Any) -> Future[T]:
+        """What a method of `Library` answers, to be waited for: `.result()`, or `await asyncio.wrap_future(...)`."""
+        return self._submit(self._answer(method, given))
+
+    def ask_once(self, method: Method[T], *given: Any) -> Future[T]:
+        """The same; who asked it before, since the last commit, has asked for all."""
+        return self._submit(self._answer_once(method, given))
+
+    def follow(self) -> Future[None]:
+        """Begin to watch, for one more follower; `unfollow` once."""
+        return self._submit(self._follow())
+
+    def unfollow(self) -> None:
+        """One follower less; the last one ends the watch."""
+        self._submit(self._unfollow())
+
+    def after(self, version: int) -> Future[int]:
+        """The version after this one: at once, or when something may have been committed."""
+        return self._submit(self._after(version))
+
+    def close(self) -> None:
+        """One user less; the last one lets go of the database and ends the thread."""
+        with _lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if _readers.get(self.url) is self:
+                del _readers[self.url]
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None or self.pid != os.getpid():
+            return
+        asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    # -- on the reader's loop -----------------------------------------------------------------------------------
+
+    async def _answer(self, method: Method[T], given: tuple[Any, ...]) -> T:
+        if self._asking is None:
+            self._asking = asyncio.Lock()
+        async with self._asking:  # one connection
+            try:
+                if not self._opened:
+                    await self._library.open()
+                    self._opened = True
+                return await method(self._library, *given)
+            except RecorderError:
+                raise
+            except Exception as error:
+                if driver_error(error) is error and not isinstance(error, (OSError, TimeoutError)):
+                    raise
+                raise StoreError(f"The database says: {said(error)}") from error
+
+    async def _answer_once(self, method: Method[T], given: tuple[Any, ...]) -> T:
+        key = (method, *given)
+        found = self._answers.get(key)
+        if found is None:
+            found = self._answers[key] = asyncio.ensure_future(self._answer(method, given))
+        return await asyncio.shield(found)
+
+    async def _follow(self) -> None:
+        self._followers += 1
+        if self._watching is None:
+            self._news = asyncio.Event()
+            watch = await self._answer(Library.watch, ())
+            self._watching = asyncio.create_task(self._watch(watch))
+            self._advance()
+
+    async def _unfollow(self) -> None:
+        self._followers -= 1
+        if self._followers == 0:
+            await self._stop_watching()
+
+    async def _after(self, version: int) -> int:
+        while self.version == version and self._news is not None:
+            await self._news.wait()
+        return self.version
+
+    async def _watch(self, watch: Watch | None) -> None:
+        """Advance at each commit, and now and then without one; listen anew when the connection is gone."""
+        try:
+            while True:
+                try:
+                    watch = watch or await self._library.watch()
+                    await watch.news(PATIENCE)
+                except Exception:  # the server is away: its questions say so, the watch only tries again
+                    if watch is not None:
+                        await watch.close()
+                    watch = None
+                    await asyncio.sleep(PATIENCE)
+                self._advance()
+        finally:
+            if watch is not None:
+                await watch.close()
+
+    def _advance(self) -> None:
+        """Forget the answers, then let the followers ask again."""
+        self._answers.clear()
+        self.version += 1
+        news, self._news = self._news, asyncio.Event()
+        if news is not None:
+            news.set()
+
+    async def _stop_watching(self) -> None:
+        task, self._watching = self._watching, None
+        if task is None:
+            return
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        self._answers.clear()
+
+    async def _end(self) -> None:
+        await self._stop_watching()
+        await self._library.close()
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def _submit(self, work: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run, args=(self._loop,), name="recorder-reader", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()

@@ -1,0 +1,147 @@
+"""`Replay`: any stored stream again, as if it were live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from recorder.callbacks import settle, settle_now
+from recorder.config import default_url
+from recorder.errors import NotFound
+from recorder.library import Library, RecordedRun
+from recorder.messages import AIMessageChunk
+from recorder.replay.drive import Driver, Listener, adrive, drive
+from recorder.replay.into import Into
+from recorder.replay.listen import Bytes, Chunks
+from recorder.replay.pace import Options, Place
+from recorder.replay.play import Part, frames, tokens, whole
+from recorder.replay.reader import shared
+
+
+class Replay:
+    """Plays what is recorded in a database; changes nothing in it.
+
+    An id is a run's or a conversation's, or the beginning of one that no other id has; of a conversation the runs
+    on its newest path are played one after the other. How to play, with each call:
+
+    - `speed`: 1.0 is as it was, the wait for the first token included; 0.1 to 1000; None as fast as possible.
+    - `max_gap`: the longest silence, seconds of the recording.
+    - `start`, `until`: a token's number (int), or seconds since the request (float).
+    - `follow`: go on into a run that still streams, until it ends.
+
+    The recorded end is replayed too: an error is raised as it was, and what was left or cut off ends with a chunk
+    whose `response_metadata["status"]` says so. Raises `NotFound` for an unknown or ambiguous id, `ConfigError` for
+    options that cannot be, `StoreError` for a database that cannot be read.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or default_url()
+        self._reader = shared(self.url)
+        self._closed = False
+
+    def stream(
+        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        start: Place | None = None, until: Place | None = None, follow: bool = False,
+    ) -> Iterator[AIMessageChunk]:  # fmt: skip
+        """The chunks that the model yielded, one a token, when they are due. What is missing is a chunk with
+        `additional_kwargs["gap"]`."""
+        return self._played(id, Options(speed, max_gap, start, until, follow), tokens, Chunks())
+
+    def astream(
+        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        start: Place | None = None, until: Place | None = None, follow: bool = False,
+    ) -> AsyncIterator[AIMessageChunk]:  # fmt: skip
+        """`stream` on an event loop."""
+        return self._aplayed(id, Options(speed, max_gap, start, until, follow), tokens, Chunks())
+
+    def frames(
+        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        start: Place | None = None, until: Place | None = None, follow: bool = False,
+    ) -> Iterator[bytes]:  # fmt: skip
+        """The provider's events byte for byte; joined they are the body. None for a run recorded without."""
+        return self._played(id, Options(speed, max_gap, start, until, follow), frames, Bytes(), raises=False)
+
+    def aframes(
+        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        start: Place | None = None, until: Place | None = None, follow: bool = False,
+    ) -> AsyncIterator[bytes]:  # fmt: skip
+        """`frames` on an event loop."""
+        return self._aplayed(id, Options(speed, max_gap, start, until, follow), frames, Bytes(), raises=False)
+
+    def into(
+        self, callbacks: Any, id: str, *, speed: float | None = None, max_gap: float | None = None,
+        start: Place | None = None, until: Place | None = None, follow: bool = False,
+    ) -> None:  # fmt: skip
+        """Drive handlers through a run as its model did: start, messages, frames, tokens, end or error.
+
+        So a new analyzer, moderator or evaluator runs over old streams. As fast as possible unless `speed` is given.
+        An error of the run is told to the handlers and not raised.
+        """
+        listener = Into(callbacks)
+        options = Options(speed, max_gap, start, until, follow)
+        for call in self._played(id, options, listener.part, listener, raises=False):
+            if (pending := call()) is not None:
+                settle_now(pending)
+
+    async def ainto(
+        self, callbacks: Any, id: str, *, speed: float | None = None, max_gap: float | None = None,
+        start: Place | None = None, until: Place | None = None, follow: bool = False,
+    ) -> None:  # fmt: skip
+        """`into` on an event loop."""
+        listener = Into(callbacks)
+        options = Options(speed, max_gap, start, until, follow)
+        async for call in self._aplayed(id, options, listener.part, listener, raises=False):
+            if (pending := call()) is not None:
+                await settle(pending)
+
+    def runs(self, id: str) -> list[RecordedRun]:
+        """The runs that would be played: the one, or those on a conversation's newest path."""
+        found = self._ask(Library.find, id)
+        if found.kind == "run":
+            return [self._ask(Library.run, found.id)]
+        runs: list[RecordedRun] = self._ask(Library.newest_path, found.id)[1]
+        if not runs:
+            raise NotFound(f"Conversation {found.id} has no runs yet; its messages are in `transcripts`.")
+        return runs
+
+    def close(self) -> None:
+        """Let go of the database; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+    def _ask(self, method: Any, *given: Any) -> Any:
+        return self._reader.ask(method, *given).result()
+
+    def _played(
+        self, id: str, options: Options, part: Part, listener: Listener, *, raises: bool = True
+    ) -> Iterator[Any]:
+        play = whole(id, options, part, messages=isinstance(listener, Into))
+        return drive(Driver(self._reader, play, listener, options, raises=raises), play)
+
+    def _aplayed(
+        self, id: str, options: Options, part: Part, listener: Listener, *, raises: bool = True
+    ) -> AsyncIterator[Any]:
+        play = whole(id, options, part, messages=isinstance(listener, Into))
+        return adrive(Driver(self._reader, play, listener, options, raises=raises), play)

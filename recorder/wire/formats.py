@@ -1,0 +1,43 @@
+"""The wire formats by their names: who translates them, and what their chunks look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from recorder.messages import AIMessageChunk
+from recorder.wire import anthropic_chunks, anthropic_messages, openai_chat, openai_completions
+from recorder.wire.chunks import fill
+from recorder.wire.deltas import Delta
+from recorder.wire.reply import Translator
+
+
+class Filler(NamedTuple):
+    """Puts the deltas of one event into a chunk."""
+
+    #: Whether there was anything of the first choice.
+    fill: Callable[[AIMessageChunk, Sequence[Delta]], bool]
+    #: Whether text is the chunk's content as it is, so that a chunk of nothing else needs no filling.
+    plain: bool
+
+
+_TRANSLATORS: dict[str, Callable[[], Translator]] = {
+    openai_chat.WIRE: openai_chat.OpenAIChat,
+    openai_completions.WIRE: openai_completions.OpenAICompletions,
+    anthropic_messages.WIRE: anthropic_messages.AnthropicMessages,
+}
+
+
+def translator_of(wire: str | None) -> Translator | None:
+    """A new translator; None for a format that nobody here knows, or for no frames."""
+    make = _TRANSLATORS.get(wire or "")
+    return make() if make is not None else None
+
+
+def filler_of(wire: str | None, request: Mapping[str, Any] | None) -> Filler:
+    """How this format's chunks are filled, given the body of the request, as far as it is known."""
+    if wire != anthropic_messages.WIRE:
+        return Filler(fill, True)
+    if anthropic_chunks.wants_blocks(request or {}):
+        return Filler(anthropic_chunks.fill_blocks, False)
+    return Filler(anthropic_chunks.fill_text, True)
