@@ -83,7 +83,8 @@ def bare(**traffic: Any) -> Measured:
 
 def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
     """Our model with the handler; its close is part of the cost."""
-    history = ours.open_history(folder, capture=capture)
+    database = ours.new_file(folder)
+    history = ours.open_history(database, capture=capture)
 
     def model(url: str) -> Any:
         return ours.anthropic_model(url, [history])
@@ -92,5 +93,5 @@ def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
         history.close().wait()
 
     found = asyncio.run(drive(model, ours.model_stream, close=close, **traffic))
-    expect(ours.stored_tokens(folder), (traffic["streams"] + 1) * traffic["tokens"])
+    expect(ours.stored_tokens(database), (traffic["streams"] + 1) * traffic["tokens"])
     return found

@@ -161,7 +161,8 @@ def bare(**traffic: Any) -> Measured:
 
 def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
     """Our model with the handler; its close is part of the cost."""
-    history = ours.open_history(ours.new_file(folder), capture=capture)
+    database = ours.new_file(folder)
+    history = ours.open_history(database, capture=capture)
 
     def model(url: str) -> Any:
         return ours.openai_model(url, [history])
@@ -170,7 +171,7 @@ def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
         history.close().wait()
 
     found = asyncio.run(drive(model, ours.model_stream, close=close, **traffic))
-    expect(ours.stored_tokens(folder), (traffic["streams"] + 1) * traffic["tokens"])
+    expect(ours.stored_tokens(database), (traffic["streams"] + 1) * traffic["tokens"])
     return found
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from recorder.testing import anthropic_error_frame, anthropic_messages_body, anthropic_messages_frames
 from recorder.wire.anthropic_messages import AnthropicMessages
-from recorder.wire.anthropic_reply import AnthropicReply, events
+from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Reply
-from tests.wires import at_random, by_one, crlf, frames_of, translated, unhurried, whole
+from tests.wires import at_random, by_one, crlf, encoded, frames_of, translated, unhurried, whole
 
 CALL = {"id": "toolu_1", "name": "weather", "input": {"city": "Zürich"}}
 SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
@@ -182,8 +182,7 @@ def test_the_deltas_alone_say_which_blocks_there_were(
 ) -> None:
     """A run read back without its frames gives the same blocks, and by way of events they do so again."""
     assert rebuilt(deltas).blocks() == blocks
-    encoded = [event(each.pop("type"), **each) for each in events(deltas)]
-    assert of(*encoded)[1].blocks() == blocks
+    assert of(*encoded(deltas, Reply()))[1].blocks() == blocks
 
 
 @each_block
@@ -407,7 +406,7 @@ def test_decode_never_raises(frames: list[bytes]) -> None:
     deltas, reply = of(*frames)
     reply.message()
     rebuilt(deltas).message()
-    list(events(deltas))
+    encoded(deltas, reply)
 
 
 JSON = st.recursive(
@@ -442,7 +441,7 @@ def test_no_json_breaks_it(values: list[Any], data: st.DataObject) -> None:
     deltas, reply = of(*frames)
     reply.message()
     rebuilt(deltas).message()
-    list(events(deltas))
+    encoded(deltas, reply)
 
 
 # -- usage ---------------------------------------------------------------------------------------------------------

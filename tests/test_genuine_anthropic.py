@@ -13,13 +13,13 @@ import pytest
 from recorder.models.requests import TRAVEL
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.anthropic_messages import AnthropicMessages
-from recorder.wire.anthropic_reply import AnthropicReply, events
+from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.deltas import Delta
 from tests.anthropics import ASK, blocks_of, chat, sdk, stripped
 from tests.chatting import ROADS, Road, history_at, name_of, recorded
 from tests.genuine import Stream, anthropic_streams
 from tests.oracle import sql
-from tests.wires import at_random, by_one, crlf, frames_of, genuine_anthropic, translated
+from tests.wires import at_random, by_one, crlf, encoded, frames_of, genuine_anthropic, translated
 
 both = pytest.mark.parametrize("road", ROADS, ids=name_of)
 
@@ -81,14 +81,7 @@ def test_whatever_the_chunking(stream: Stream) -> None:
 def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
     """Encoded again from the deltas alone, the SDK reads the same message out of it."""
     deltas, reply = reply_of(stream.body)
-    start = {"type": "message_start", "message": {
-        "id": reply.response_id, "type": "message", "role": "assistant", "model": reply.model, "content": [],
-        "stop_reason": None, "stop_sequence": None, "usage": reply.raw_usage,
-    }}  # fmt: skip
-    end = {"type": "message_delta", "delta": {"stop_reason": reply.finish_reasons[0], "stop_sequence": None},
-           "usage": reply.raw_usage}  # fmt: skip
-    encoded = [start, *events(deltas), end, {"type": "message_stop"}]
-    body = b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in encoded)
+    body = b"".join(encoded(deltas, reply))
     found, expected = by_the_sdk(body), by_the_sdk(stream)
     assert blocks_of(found) == blocks_of(expected)
     assert found.usage.output_tokens == expected.usage.output_tokens

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import settings
 
 from recorder.wire.deltas import Delta
+from recorder.wire.encode import encode
 from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.recorded import ANTHROPIC, Recorded
 from recorder.wire.reply import Reply, Translator
 from recorder.wire.sse import FrameSplitter
 from tests.genuine import MISSING, Stream, anthropic_streams, chat_streams, name_of
@@ -121,3 +123,12 @@ def whole(reply: Reply) -> tuple[Any, ...]:
     choices = reply.choices
     about = (reply.response_id, reply.model, reply.metadata, reply.raw_usage, reply.usage, reply.error)
     return (*about, reply.terminated, choices, [said(reply, each) for each in choices])
+
+
+def encoded(deltas: Iterable[Delta], reply: Reply) -> list[bytes]:
+    """The frames of Anthropic's that stored deltas make, with what the run's row knows of its reply."""
+    run = Recorded(
+        wire=ANTHROPIC, response_id=reply.response_id, model=reply.model, finish_reasons=reply.finish_reasons,
+        usage=reply.raw_usage, metadata=reply.metadata,
+    )  # fmt: skip
+    return [frame for _, frame in encode(ANTHROPIC, run, ((0, delta) for delta in deltas))]

@@ -1,4 +1,4 @@
-"""The accumulator of Anthropic's answers, whose content is a list of blocks, and the blocks as events again.
+"""The accumulator of Anthropic's answers, whose content is a list of blocks.
 
 Each delta says where it belongs: `idx` is "0" for block 0 and `0.<index>` for the others (calls always
 `0.<index>`). Its kind says of what type the block is: text and citation of a text block, reasoning and signature
@@ -9,18 +9,18 @@ block. What these do not say comes as JSON of kind `other`:
   thinking, server tools and their results), an empty one, or one with keys that nobody told us about;
 * `{"partial_json": "..."}` is a piece of the input of such a block, `{"content_block_delta": {...}}` any other delta.
 
-So the deltas alone, without frames, give the message, and by `events` a valid stream.
+So the deltas alone, without frames, give the message, and by `encode_anthropic.py` the stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recorder import usage
 from recorder.jsons import loads
 from recorder.messages import AIMessage, Content, parse_args
-from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL
 from recorder.wire.reply import Reply, merge_other
 
 #: The type of a block that began with nothing to say, by the kind of its first delta.
@@ -158,52 +158,3 @@ def _grown(block: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
             old = block.get(key)
             found[key] = old + value if isinstance(old, str) and isinstance(value, str) else value
     return found
-
-
-# -- back to events -----------------------------------------------------------------------------------------------
-
-
-def events(deltas: Iterable[Delta]) -> Iterator[dict[str, Any]]:
-    """The `content_block_start`, `_delta` and `_stop` events of some deltas, blocks numbered from 0 on."""
-    index, current = -1, None
-    for text, kind, idx in deltas:
-        said = loads(text) if kind == OTHER else None
-        if kind == OTHER and not of_a_block(said):
-            continue
-        if current != (current := block_of(idx)):
-            if index >= 0:
-                yield {"type": "content_block_stop", "index": index}
-            index += 1
-            yield {"type": "content_block_start", "index": index, "content_block": _start(kind, text, said)}
-            if kind == TOOL_CALL or (said and "content_block" in said):
-                continue
-        for delta in _DELTAS[kind](text):
-            yield {"type": "content_block_delta", "index": index, "delta": delta}
-    if index >= 0:
-        yield {"type": "content_block_stop", "index": index}
-
-
-def _start(kind: str, text: str, said: Any) -> dict[str, Any]:
-    if said and "content_block" in said:
-        return {**_EMPTY.get(said["content_block"].get("type"), {}), **said["content_block"]}
-    empty = _EMPTY[_TYPES.get(kind, "tool_use")]
-    return {**empty, **loads(text)} if kind == TOOL_CALL else dict(empty)
-
-
-def _other(text: str) -> list[dict[str, Any]]:
-    said = loads(text)
-    if "partial_json" in said:
-        return [{"type": "input_json_delta", "partial_json": said["partial_json"]}]
-    return [said["content_block_delta"]] if "content_block_delta" in said else []
-
-
-#: kind -> the deltas of an event with such a text.
-_DELTAS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
-    TEXT: lambda text: [{"type": "text_delta", "text": text}],
-    REASONING: lambda text: [{"type": "thinking_delta", "thinking": text}],
-    SIGNATURE: lambda text: [{"type": "signature_delta", "signature": text}],
-    CITATION: lambda text: [{"type": "citations_delta", "citation": loads(text)}],
-    TOOL_ARGS: lambda text: [{"type": "input_json_delta", "partial_json": text}],
-    TOOL_CALL: lambda text: [],
-    OTHER: _other,
-}
