@@ -21,7 +21,7 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity",
-            "wire callbacks messages stored records redact usage tables views dialects migrate",
+            "wire callbacks messages stored records portable redact usage tables views dialects migrate",
             "store",
             "openrun spool intake lineage pack writer",
             "recorder history replay export upkeep",
