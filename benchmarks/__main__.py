@@ -13,7 +13,7 @@ from benchmarks.table import printed
 from benchmarks.workload import Neighbours
 
 #: A section is a module with TITLE and rows(settings).
-SECTIONS = ("imports", "commit", "postgres", "messages", "streams", "paced", "saturated", "stalled")
+SECTIONS = ("imports", "commit", "postgres", "messages", "streams", "claude", "paced", "saturated", "stalled")
 #: Only when asked for by name.
 EXTRA = ("profile",)
 

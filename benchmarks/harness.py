@@ -117,7 +117,16 @@ def tell(line: str) -> None:
 
 def machine() -> str:
     """What this was measured on, in one line."""
-    packages = ["openai", "langchain-openai", "sqlalchemy", "aiosqlite", "orjson", "zstandard"]
+    packages = [
+        "openai",
+        "langchain-openai",
+        "anthropic",
+        "langchain-anthropic",
+        "sqlalchemy",
+        "aiosqlite",
+        "orjson",
+        "zstandard",
+    ]
     parts = [
         f"{os.cpu_count()} cores of {_processor()}",
         f"Python {platform.python_version()}",

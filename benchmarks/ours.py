@@ -40,6 +40,14 @@ def openai_model(url: str, callbacks: Any = None, **options: Any) -> Any:
     return ChatOpenAI(model="gpt-4o-mini", callbacks=callbacks, **settings)
 
 
+def anthropic_model(url: str, callbacks: Any = None, **options: Any) -> Any:
+    """Our chat model of Anthropic."""
+    from recorder.models import ChatAnthropic
+
+    settings = {"base_url": url.removesuffix("/v1"), "api_key": "any", "max_retries": 0, **options}
+    return ChatAnthropic(model="claude-haiku-4-5", callbacks=callbacks, **settings)
+
+
 async def model_stream(model: Any) -> AsyncIterator[str]:
     """The texts of one stream of our model."""
     from recorder.messages import HumanMessage

@@ -120,6 +120,32 @@ async def langchain_stream(model: Any) -> AsyncIterator[str]:
         yield chunk.content
 
 
+def anthropic_client(url: str) -> Any:
+    """Anthropic's official SDK, asynchronous."""
+    from anthropic import AsyncAnthropic
+
+    return AsyncAnthropic(base_url=url.removesuffix("/v1"), api_key="any", max_retries=0)
+
+
+async def anthropic_stream(client: Any) -> AsyncIterator[str]:
+    """The texts of one stream, read as the SDK's documents show."""
+    messages = [{"role": "user", "content": "Write me a song about sparkling water."}]
+    create = client.messages.create
+    async for event in await create(
+        model="claude-haiku-4-5", max_tokens=4096, messages=messages, stream=True
+    ):
+        if event.type == "content_block_delta" and event.delta.type == "text_delta":
+            yield event.delta.text
+
+
+def langchain_anthropic_model(url: str) -> Any:
+    """LangChain's chat model over the same SDK."""
+    from langchain_anthropic import ChatAnthropic
+
+    url = url.removesuffix("/v1")
+    return ChatAnthropic(model="claude-haiku-4-5", base_url=url, api_key="any", max_retries=0)  # type: ignore[call-arg, arg-type]
+
+
 def expect(stored: float, sent: float) -> None:
     """A side that lost something has no figure."""
     if stored != sent:

@@ -140,23 +140,23 @@ def _call(settings: Settings, event: float) -> Row:
 
 def sdk(**traffic: Any) -> Measured:
     """The official SDK."""
-    return asyncio.run(_drive(peers.openai_client, peers.openai_stream, **traffic))
+    return asyncio.run(drive(peers.openai_client, peers.openai_stream, **traffic))
 
 
 def langchain(**traffic: Any) -> Measured:
     """LangChain's model."""
-    return asyncio.run(_drive(peers.langchain_model, peers.langchain_stream, **traffic))
+    return asyncio.run(drive(peers.langchain_model, peers.langchain_stream, **traffic))
 
 
 def http(**traffic: Any) -> Measured:
     """The HTTP client that all of them use."""
     lines = 2 * peers.events(traffic["tokens"])
-    return asyncio.run(_drive(peers.openai_client, peers.http_stream, expected=lines, **traffic))
+    return asyncio.run(drive(peers.openai_client, peers.http_stream, expected=lines, **traffic))
 
 
 def bare(**traffic: Any) -> Measured:
     """Our model without a handler."""
-    return asyncio.run(_drive(ours.openai_model, ours.model_stream, **traffic))
+    return asyncio.run(drive(ours.openai_model, ours.model_stream, **traffic))
 
 
 def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
@@ -169,12 +169,12 @@ def recorded(folder: str, capture: str, **traffic: Any) -> Measured:
     def close() -> None:
         history.close().wait()
 
-    found = asyncio.run(_drive(model, ours.model_stream, close=close, **traffic))
+    found = asyncio.run(drive(model, ours.model_stream, close=close, **traffic))
     expect(ours.stored_tokens(folder), (traffic["streams"] + 1) * traffic["tokens"])
     return found
 
 
-async def _drive(
+async def drive(
     make: Callable[[str], Any],
     stream: Callable[[Any], AsyncIterator[str]],
     *,

@@ -2,6 +2,7 @@
 
     python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.chat.1.zdict
     python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.completions.1.zdict
+    python -m benchmarks.train_dictionary recorder/wire/dictionaries/anthropic.messages.1.zdict
 
 A dictionary that was released never changes, for rows name it: train a new one under the next number instead.
 The streams are invented here, so that nobody's conversation is in the file; the seed makes it the same each time.
@@ -23,99 +24,14 @@ SIZE = 8 * 1024
 STREAMS = 3_000
 SEED = 20261121
 
-WORDS = [
-    "",
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "a",
-    "is",
-    "that",
-    "for",
-    "it",
-    "as",
-    "with",
-    "on",
-    "be",
-    "by",
-    "this",
-    "are",
-    "or",
-    "an",
-    "from",
-    "at",
-    "which",
-    "you",
-    "can",
-    "not",
-    "have",
-    "was",
-    "but",
-    "they",
-    "we",
-    "one",
-    "all",
-    "will",
-    "use",
-    "more",
-    "time",
-    "has",
-    "if",
-    "would",
-    "so",
-    "what",
-    "up",
-    "out",
-    "about",
-    "who",
-    "get",
-    "when",
-    "make",
-    "like",
-    "no",
-    "just",
-    "him",
-    "know",
-    "take",
-    "people",
-    "into",
-    "year",
-    "your",
-    "good",
-    "some",
-    "could",
-    "them",
-    "see",
-    "other",
-    "than",
-    "then",
-    "now",
-    "look",
-    "only",
-    "come",
-    "its",
-    "over",
-    "think",
-    "also",
-    "data",
-    "code",
-    "file",
-    "function",
-    "value",
-    "return",
-    "class",
-    "list",
-    "string",
-    "error",
-    "example",
-    "first",
-    "following",
-    "number",
-    "result",
-    "user",
-]
+_TEXT = """
+    the of and to in a is that for it as with on be by this are or an from at which you can not have
+    was but they we one all will use more time has if would so what up out about who get when make
+    like no just him know take people into year your good some could them see other than then now
+    look only come its over think also data code file function value return class list string error
+    example first following number result user
+"""
+WORDS = ["", *_TEXT.split()]
 MODELS = (
     "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "gpt-4.1-2025-04-14", "gpt-5-2025-08-07", "o4-mini-2025-04-16",
     "deepseek-chat", "deepseek-reasoner", "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "anthropic/claude-sonnet-4",
@@ -263,12 +179,148 @@ def spelled(event: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
 
 
+# -- Anthropic's messages ------------------------------------------------------------------------------------------
+
+CLAUDES = (
+    "claude-haiku-4-5-20251001", "claude-sonnet-4-5-20250929", "claude-opus-4-5-20251101", "claude-sonnet-4-6",
+    "claude-opus-4-8", "claude-sonnet-5", "claude-opus-5", "claude-opus-5-5", "claude-haiku-5-5",
+)  # fmt: skip
+BASE64 = string.ascii_letters + string.digits + "+/"
+
+
+def anthropic_stream(chance: random.Random) -> Iterator[bytes]:
+    """A few consecutive frames, as one row holds them."""
+    index = chance.choice((0, 0, 0, 1, 1, 2, 3, 4))
+    kind = chance.choice(("text", "text", "text", "text", "thinking", "tool", "server", "cited"))
+    if chance.random() < 0.3:
+        yield message_start(chance)
+    if chance.random() < 0.4:
+        yield named("content_block_start", chance, index=index, content_block=block_start(kind, chance))
+        if index == 0:
+            yield b'event: ping\ndata: {"type": "ping"}\n\n'
+    for _ in range(chance.randint(3, 8)):
+        yield named("content_block_delta", chance, index=index, delta=block_delta(kind, chance))
+    if chance.random() < 0.4:
+        yield named("content_block_stop", chance, index=index)
+        if kind == "server" and chance.random() < 0.5:
+            result = {
+                "type": chance.choice(RESULTS),
+                "tool_use_id": "srvtoolu_01" + name(chance, 22),
+                "content": [],
+            }
+            yield named("content_block_start", chance, index=index + 1, content_block=result)
+            yield named("content_block_stop", chance, index=index + 1)
+    if chance.random() < 0.25:
+        yield from message_end(chance)
+
+
+RESULTS = (
+    "web_search_tool_result",
+    "bash_code_execution_tool_result",
+    "mcp_tool_result",
+    "tool_search_tool_result",
+)
+
+
+def message_start(chance: random.Random) -> bytes:
+    """The event that begins an answer."""
+    message = {
+        "model": chance.choice(CLAUDES), "id": "msg_01" + name(chance, 22), "type": "message", "role": "assistant",
+        "content": [], "stop_reason": None, "stop_sequence": None,
+    }  # fmt: skip
+    if chance.random() < 0.6:
+        message["stop_details"] = None
+    counts = {
+        **input_counts(chance), "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": chance.randint(1, 9), "service_tier": "standard",
+        "inference_geo": chance.choice(("not_available", "global")),
+    }  # fmt: skip
+    return named("message_start", chance, message={**message, "usage": counts})
+
+
+def input_counts(chance: random.Random) -> dict[str, Any]:
+    """What the prompt took."""
+    cached = chance.choice((0, 0, chance.randint(1000, 50_000)))
+    return {
+        "input_tokens": chance.randint(5, 5_000), "cache_creation_input_tokens": 0, "cache_read_input_tokens": cached
+    }  # fmt: skip
+
+
+def message_end(chance: random.Random) -> Iterator[bytes]:
+    """The two events that end it."""
+    stopped: dict[str, Any] = {
+        "stop_reason": chance.choice(("end_turn", "end_turn", "tool_use", "max_tokens")), "stop_sequence": None
+    }  # fmt: skip
+    if chance.random() < 0.6:
+        stopped["stop_details"] = None
+    counts: dict[str, Any] = {**input_counts(chance), "output_tokens": chance.randint(1, 2_000)}
+    if chance.random() < 0.4:
+        counts["output_tokens_details"] = {"thinking_tokens": chance.randint(0, 500)}
+    if chance.random() < 0.4:
+        counts["server_tool_use"] = {"web_search_requests": chance.randint(0, 5), "web_fetch_requests": 0}
+    yield named("message_delta", chance, delta=stopped, usage=counts)
+    yield named("message_stop", chance)
+
+
+def block_start(kind: str, chance: random.Random) -> dict[str, Any]:
+    """How a block begins."""
+    if kind == "text":
+        return {"type": "text", "text": ""}
+    if kind == "cited":
+        return {"citations": [], "type": "text", "text": ""}
+    if kind == "thinking":
+        return {"type": "thinking", "thinking": "", "signature": ""}
+    if kind == "tool":
+        call = {"type": "tool_use", "id": "toolu_01" + name(chance, 22), "name": "get_weather", "input": {}}
+        return {**call, "caller": {"type": "direct"}} if chance.random() < 0.5 else call
+    used = chance.choice(
+        ("web_search", "bash_code_execution", "text_editor_code_execution", "tool_search_tool_bm25")
+    )
+    return {"type": "server_tool_use", "id": "srvtoolu_01" + name(chance, 22), "name": used, "input": {}}
+
+
+def block_delta(kind: str, chance: random.Random) -> dict[str, Any]:
+    """One piece of a block."""
+    words = [chance.choice(("", " ")) + chance.choice(WORDS) for _ in range(chance.choice((1, 1, 2, 4)))]
+    piece = "".join(words) + chance.choice(("", "", "", ",", ".", "\n\n"))
+    if kind in ("tool", "server"):
+        return {"type": "input_json_delta", "partial_json": chance.choice(('{"', '": "', '"}', "", piece))}
+    if kind == "thinking":
+        if chance.random() < 0.1:
+            return {
+                "type": "signature_delta",
+                "signature": "E" + name(chance, chance.randint(200, 400), BASE64) + "==",
+            }
+        return {"type": "thinking_delta", "thinking": piece}
+    if kind == "cited" and chance.random() < 0.3:
+        cited = {
+            "type": "web_search_result_location",
+            "cited_text": piece,
+            "url": "https://www." + name(chance, 8) + ".com/",
+            "title": piece,
+            "encrypted_index": "E" + name(chance, 80, BASE64) + "==",
+        }
+        return {"type": "citations_delta", "citation": cited}
+    return {"type": "text_delta", "text": piece}
+
+
+def named(type: str, chance: random.Random, **fields: Any) -> bytes:
+    """One event with its name, and the blanks that pad it."""
+    data = json.dumps({"type": type, **fields}, separators=(",", ":"), ensure_ascii=False)
+    padded = data[:-1] + " " * chance.randrange(16) + "}" if chance.random() < 0.8 else data
+    return f"event: {type}\ndata: {padded}\n\n".encode()
+
+
 def name(chance: random.Random, length: int, letters: str = string.ascii_letters + string.digits) -> str:
     return "".join(chance.choices(letters, k=length))
 
 
 #: wire format -> what makes its streams.
-MADE = {"openai.chat": stream, "openai.completions": completion_stream}
+MADE = {
+    "anthropic.messages": anthropic_stream,
+    "openai.chat": stream,
+    "openai.completions": completion_stream,
+}
 
 
 if __name__ == "__main__":

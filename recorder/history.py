@@ -36,7 +36,7 @@ log = logging.getLogger("recorder")
 #: Metadata keys that name the conversation: ours, LangChain's sessions, LangGraph's threads.
 CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 #: Finish reasons, in the providers' words, of an answer that a limit cut short.
-_LIMITS = frozenset({"length", "content_filter", "max_tokens", "model_context_window_exceeded"})
+_LIMITS = frozenset({"length", "content_filter", "max_tokens", "model_context_window_exceeded", "refusal"})
 _CANCELS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 #: How many parents' conversations are remembered, so that child runs share one.
 _MAX_FAMILIES = 10_000

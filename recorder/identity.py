@@ -22,9 +22,10 @@ MAX_CONVERSATION_ID = 255
 
 #: Blocks of text, in the words of Chat Completions, Anthropic and Responses.
 _TEXT = frozenset({"text", "input_text", "output_text"})
-#: Blocks that clients do not send back, or not as they got them.
+#: Blocks that clients do not send back, or not as they got them: thoughts, and what a provider's own tools did.
 _UNSENT = frozenset(
     {"reasoning", "reasoning_content", "thinking", "redacted_thinking", "signature", "citations"}
+    | {"server_tool_use", "mcp_tool_use", "compaction", "input_json_delta"}
 )
 #: Call blocks: where each format keeps id, name and arguments.
 _CALLS = {
@@ -190,7 +191,11 @@ def _refusal(message: Any, blocks: list[Any]) -> str:
 def _is_attachment(block: Any) -> bool:
     if not isinstance(block, dict) or _is_text(block):
         return False
-    return _kind(block) not in _UNSENT and _kind(block) not in _CALLS and _kind(block) != "refusal"
+    kind = _kind(block)
+    # What a provider's own tool found is its reply's, and `tool_result` the user's.
+    if kind.endswith("_tool_result"):
+        return False
+    return kind not in _UNSENT and kind not in _CALLS and kind != "refusal"
 
 
 def _calls(message: Any, blocks: list[Any]) -> tuple[tuple[str, str, str], ...]:

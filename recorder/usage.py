@@ -9,6 +9,8 @@ from recorder.messages import InputTokenDetails, OutputTokenDetails, UsageMetada
 
 #: No honest count is larger, and the integers of every database hold a sum of two.
 _MAX_COUNT = 2**53
+#: Anthropic's details of what it wrote to its cache, and LangChain's.
+_LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 
 def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
@@ -35,6 +37,35 @@ def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
     if output_details:
         usage["output_token_details"] = cast(OutputTokenDetails, output_details)
     return usage
+
+
+def from_anthropic(raw: Mapping[str, Any]) -> UsageMetadata:
+    """`usage_metadata` of an Anthropic `usage` object; counts that are missing are 0.
+
+    There `input_tokens` are those that no cache had to do with; here they are all. What was written to the cache is
+    told by its time to live where the provider tells it so, and then not in `cache_creation` a second time.
+    """
+    given, by_lifetime = _counts(raw), _lifetimes(raw.get("cache_creation"))
+    read, written = given.get("cache_read_input_tokens"), given.get("cache_creation_input_tokens")
+    told = sum(by_lifetime.values())
+    prompt = given.get("input_tokens", 0) + (read or 0) + (told or written or 0)
+    answer = given.get("output_tokens", 0)
+    details = _named(cache_read=read, cache_creation=0 if told else written, **by_lifetime)
+    usage = UsageMetadata(
+        input_tokens=prompt,
+        output_tokens=answer,
+        total_tokens=prompt + answer,
+        input_token_details=cast(InputTokenDetails, details),
+    )
+    thought = _counts(raw.get("output_tokens_details")).get("thinking_tokens")
+    if thought is not None:
+        usage["output_token_details"] = {"reasoning": thought}
+    return usage
+
+
+def _lifetimes(raw: object) -> dict[str, int]:
+    """Tokens written to the cache, by how long they stay there."""
+    return {key: count for key, count in _counts(raw).items() if key in _LIFETIMES}
 
 
 def _counts(raw: object) -> dict[str, int]:

@@ -49,6 +49,11 @@ def chat_streams() -> list[Stream]:
     return [stream for stream in all_streams() if stream.path.endswith("/chat/completions")]
 
 
+def anthropic_streams() -> list[Stream]:
+    """Those of Anthropic's messages format."""
+    return [stream for stream in all_streams() if stream.path.endswith("/v1/messages")]
+
+
 def name_of(stream: Stream) -> str:
     """The id of a test parametrized by streams."""
     return stream.name

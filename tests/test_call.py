@@ -59,7 +59,7 @@ def call_of(*handlers: Any, stream: bool = True, **fields: Any) -> Call:
         input_hash="abc",
         **fields,
     )
-    call = Call(request, OpenAIChat(), lambda error, http_request: Refused(error, http_request))
+    call = Call(request, OpenAIChat(), lambda error, http_response: Refused(error, http_response))
     call.start()
     return call
 
@@ -180,15 +180,15 @@ def test_other_choices_make_no_chunks() -> None:
 
 
 def test_an_error_event_is_raised_after_its_frame_was_told() -> None:
-    """With what the SDK needs for its error: the error's body and the request."""
+    """With what the SDK needs for its error: the error's body and the response."""
     frames, error = Frames(), openai_error_frame("Overloaded", "server_error", "busy")
     call = call_of(frames)
-    call.http_request = "the request"
+    call.http_response = "the response"
     assert [chunk.content for chunk in call.feed(FRAMES[1])] == ["Hello"]
     with pytest.raises(Refused) as caught:
         list(call.feed(error + FRAMES[2]))
     assert caught.value.args == (
-        {"message": "Overloaded", "type": "server_error", "param": None, "code": "busy"}, "the request"
+        {"message": "Overloaded", "type": "server_error", "param": None, "code": "busy"}, "the response"
     )  # fmt: skip
     assert frames.frames == [FRAMES[1], error]
 

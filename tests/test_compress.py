@@ -15,17 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.errors import StoreError
-from recorder.testing import openai_chat_frames, openai_completion_frames, song_pieces
+from recorder.testing import (
+    anthropic_messages_frames,
+    openai_chat_frames,
+    openai_completion_frames,
+    song_pieces,
+)
 from recorder.wire.compress import MAX_DECOMPRESSED, compress, decompress
 from tests.genuine import Stream
-from tests.wires import frames_of, genuine, unhurried
+from tests.wires import frames_of, genuine, genuine_anthropic, unhurried
 
 #: Rows name their dictionary, so a released one never changes: a new one gets a new number, and both stay.
 RELEASED = {
+    "anthropic.messages.1": "371ca25341cbb8e3e7a5b2852a90a136e05105854ddfb9d7a37d8fa74647cca9",
     "openai.chat.1": "2f3a61bea86f5e3affc867420ef8fc16ef720a7d25f302bace2c4648856e8499",
     "openai.completions.1": "798633783ca5501518879aaa059bc0b9b011d5e065ddfda3836c40d4bf0ee25a",
 }
-WIRE = "openai.chat"
+WIRE, CLAUDE = "openai.chat", "anthropic.messages"
 
 
 def test_released_dictionaries_are_what_they_were() -> None:
@@ -41,13 +47,15 @@ def test_released_dictionaries_are_what_they_were() -> None:
 
 @unhurried
 @given(
-    st.lists(st.tuples(st.binary(max_size=300), st.sampled_from([WIRE, "another.wire", None])), max_size=8)
+    st.lists(
+        st.tuples(st.binary(max_size=300), st.sampled_from([WIRE, CLAUDE, "another.wire", None])), max_size=8
+    )
 )
 def test_frames_come_back_as_they_were(rows: list[tuple[bytes, str | None]]) -> None:
     """In their order, each with the dictionary of its wire format or with none; empty ones, too."""
     packed = compress([blob for blob, _ in rows], [wire for _, wire in rows])
     assert [decompress(*row) for row in packed] == [blob for blob, _ in rows]
-    names = {WIRE: "openai.chat.1"}
+    names = {WIRE: "openai.chat.1", CLAUDE: "anthropic.messages.1"}
     assert [name for _, name in packed] == [names.get(wire or "") if blob else None for blob, wire in rows]
 
 
@@ -59,16 +67,29 @@ def test_genuine_frames_come_back_as_they_were(stream: Stream) -> None:
     assert [decompress(*row) for row in compress(rows, [WIRE] * len(rows))] == rows
 
 
+@genuine_anthropic
+def test_genuine_frames_of_anthropic_come_back_as_they_were(stream: Stream) -> None:
+    """The same, and smaller than without a dictionary."""
+    frames = frames_of([stream.body])
+    rows = [b"".join(frames[at : at + 5]) for at in range(0, len(frames), 5)]
+    packed, plain = compress(rows, [CLAUDE] * len(rows)), compress(rows, [None] * len(rows))
+    assert [decompress(*row) for row in packed] == rows
+    assert sum(len(data) for data, _ in packed) < sum(len(data) for data, _ in plain)
+
+
 @pytest.mark.parametrize(
-    ("wire", "frames"),
-    [(WIRE, openai_chat_frames), ("openai.completions", openai_completion_frames)],
-    ids=["chat", "completions"],
-)
-def test_a_dictionary_makes_short_rows_small(wire: str, frames: Callable[..., list[bytes]]) -> None:
-    """Five events of a stream take less than half of what they take without one."""
+    ("wire", "frames", "share"),
+    [(WIRE, openai_chat_frames, 0.5), ("openai.completions", openai_completion_frames, 0.5),
+     (CLAUDE, anthropic_messages_frames, 0.6)],
+    ids=["chat", "completions", "anthropic"],
+)  # fmt: skip
+def test_a_dictionary_makes_short_rows_small(
+    wire: str, frames: Callable[..., list[bytes]], share: float
+) -> None:
+    """Five events of a stream take half, or little more, of what they take without one."""
     row = b"".join(frames(song_pieces(50))[10:15])
     [(with_one, _), (without, _)] = compress([row, row], [wire, None])
-    assert len(with_one) * 2 < len(without) < len(row)
+    assert len(with_one) < share * len(without) < len(row)
 
 
 def test_threads_do_not_disturb_each_other() -> None:

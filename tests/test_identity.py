@@ -306,3 +306,43 @@ def test_an_edit_moves_everything_after_it() -> None:
     assert edited[:1] == ids[:1]
     assert not set(edited[1:]) & set(ids[1:])
     assert len(set(path_ids("c", [HumanMessage("ok")] * 5))) == 5
+
+
+# -- Anthropic's blocks ----------------------------------------------------------------------------------------------
+
+USE = {"type": "tool_use", "id": "call_1", "name": "weather", "input": ARGS}
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Paris"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"url": "https://x.org"}]}
+IN_BLOCKS = AIMessage([{"type": "text", "text": "See."}, USE], tool_calls=[CALL])
+
+
+@pytest.mark.parametrize(
+    "sent_back",
+    [
+        {"role": "assistant", "content": [{"type": "text", "text": "See. "}, USE]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "E"},
+                                          {"type": "text", "text": "See."}, USE]},
+        {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "X"},
+                                          {"type": "text", "text": "See.", "citations": []}, SEARCH, FOUND, USE]},
+        {"role": "assistant", "content": [{"type": "text", "text": "See.", "index": 0},
+                                          {**USE, "input": {}, "partial_json": json.dumps(ARGS), "index": 1}]},
+        {"role": "assistant", "content": "See.", "tool_calls": [CALL]},
+    ],
+    ids=["blocks", "thoughts", "a server's tool", "as streamed", "text and calls"],
+)  # fmt: skip
+def test_a_reply_in_blocks_is_the_same_however_it_comes_back(sent_back: dict[str, Any]) -> None:
+    """With or without thoughts, citations and what the provider's own tools did."""
+    assert content_key(from_any(sent_back)) == content_key(IN_BLOCKS)
+
+
+def test_a_result_inside_of_the_user_s_message_is_the_tool_s() -> None:
+    """Anthropic's users send it so, LangChain's in a message of its own."""
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": "20 °C", "is_error": False}
+    (found,) = messages_from([{"role": "user", "content": [result]}])
+    assert content_key(found) == content_key(ToolMessage("20 °C", tool_call_id="call_1"))
+
+
+def test_a_file_of_the_user_is_part_of_the_message() -> None:
+    """What the user uploads for the provider's tools tells two messages apart."""
+    upload = {"type": "container_upload", "file_id": "file_1"}
+    assert content_key(HumanMessage([upload])) != content_key(HumanMessage([{**upload, "file_id": "file_2"}]))

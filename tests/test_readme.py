@@ -118,12 +118,14 @@ def pattern(shown: str) -> str:
 
 @pytest.fixture
 def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
-    """An empty folder, and an OpenAI endpoint of our own where the SDK looks for one."""
+    """An empty folder, and an endpoint of our own where the SDKs look for one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RECORDER_URL", raising=False)
     with LoopbackProvider() as provider:
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", provider.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-loopback")
         yield provider
 
 

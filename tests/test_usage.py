@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.usage import from_openai
+from recorder.usage import from_anthropic, from_openai
 from tests.genuine import Stream
 from tests.wires import frames_of, genuine, translated, unhurried
 
@@ -104,3 +104,30 @@ def test_genuine_usage_is_what_langchain_makes_of_it(stream: Stream) -> None:
         return
     theirs = base._create_usage_metadata(reply.raw_usage)
     assert reply.usage == {key: value for key, value in theirs.items() if value != {}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"input_tokens": 10, "output_tokens": 5}, counts(10, 5, input_token_details={})),
+        (
+            {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100,
+             "cache_creation_input_tokens": 7},
+            counts(117, 5, input_token_details={"cache_read": 100, "cache_creation": 7}),
+        ),
+        (
+            {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 7,
+             "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}},
+            counts(17, 5, input_token_details={
+                "cache_creation": 0, "ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}),
+        ),
+        (
+            {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 3}, "service_tier": "standard"},
+            counts(0, 5, input_token_details={}, output_token_details={"reasoning": 3}),
+        ),
+        ({"input_tokens": None, "output_tokens": -1, "cache_creation": 7}, counts(0, 0, input_token_details={})),
+    ],
+)  # fmt: skip
+def test_anthropic_s_counts(raw: dict[str, Any], expected: dict[str, Any]) -> None:
+    """What the cache had to do with is part of the input, and rubbish counts nothing."""
+    assert from_anthropic(raw) == expected

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import settings
 
+from recorder.models.call import Translator
 from recorder.wire.deltas import Delta
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.reply import Reply
 from recorder.wire.sse import FrameSplitter
-from tests.genuine import MISSING, chat_streams, name_of
+from tests.genuine import MISSING, Stream, anthropic_streams, chat_streams, name_of
 
 _ABSENT = [pytest.param(None, marks=pytest.mark.skip(reason=MISSING), id="none")]
-#: For each genuine chat stream.
-genuine = pytest.mark.parametrize(
-    "stream", chat_streams() or _ABSENT, ids=name_of if chat_streams() else None
-)
+
+
+def _each(streams: list[Stream]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("stream", streams or _ABSENT, ids=name_of if streams else None)
+
+
+#: For each genuine chat stream, and for each of Anthropic's.
+genuine = _each(chat_streams())
+genuine_anthropic = _each(anthropic_streams())
 
 #: For each test of Hypothesis: a busy machine is no failure.
 unhurried = settings(deadline=None)
@@ -85,9 +91,11 @@ def frames_of(pieces: Iterable[bytes]) -> list[bytes]:
     return [*frames, rest] if rest else frames
 
 
-def translated(frames: Iterable[bytes]) -> tuple[list[Delta], Reply]:
+def translated(
+    frames: Iterable[bytes], make: Callable[[], Translator] = OpenAIChat
+) -> tuple[list[Delta], Reply]:
     """The deltas and the reply of frames."""
-    translator = OpenAIChat()
+    translator = make()
     deltas = [delta for frame in frames for delta in translator.decode(frame)]
     return deltas, translator.reply
 

@@ -55,9 +55,30 @@ def messages_from(input: Any) -> list[BaseMessage]:
     """The messages of any input of a model: a text, a message, a list of those, or a prompt value."""
     if hasattr(input, "to_messages"):
         input = input.to_messages()
-    if isinstance(input, list) or (isinstance(input, tuple) and not _is_pair(input)):
-        return [from_any(item) for item in input]
-    return [from_any(input)]
+    given = (
+        input if isinstance(input, list) or (isinstance(input, tuple) and not _is_pair(input)) else [input]
+    )
+    return [message for item in given for message in _each(from_any(item))]
+
+
+def _each(message: BaseMessage) -> list[BaseMessage]:
+    """The message, or several: Anthropic's users send the results of tools inside of theirs."""
+    blocks = message.content
+    if type(message) is not HumanMessage or type(blocks) is str or not any(map(_is_result, blocks)):
+        return [message]
+    rest = [block for block in blocks if not _is_result(block)]
+    results: list[BaseMessage] = [_result(block) for block in blocks if _is_result(block)]
+    # The API wants the results first, and so do others.
+    return [*results, HumanMessage(rest, id=message.id, name=message.name)] if rest else results
+
+
+def _is_result(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") == "tool_result"
+
+
+def _result(block: Any) -> ToolMessage:
+    status = "error" if block.get("is_error") else "success"
+    return ToolMessage(_content(block.get("content")), str(block.get("tool_use_id") or ""), status=status)
 
 
 def _is_pair(value: Any) -> bool:
@@ -205,7 +226,8 @@ def _name_and_args(raw: dict[str, Any]) -> tuple[Any, Any]:
     if isinstance(raw.get("custom"), Mapping):
         # A custom tool takes plain text; `__arg1` is LangChain's name for it.
         return raw["custom"].get("name"), {"__arg1": raw["custom"].get("input")}
-    return raw.get("name"), raw["args"] if "args" in raw else raw.get("input")
+    # LangChain's sums of Anthropic's chunks keep the input as the JSON that came.
+    return raw.get("name"), raw["args"] if "args" in raw else raw.get("input") or raw.get("partial_json")
 
 
 def _unknown(value: Any) -> ConfigError:

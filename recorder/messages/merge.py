@@ -27,6 +27,9 @@ class InputTokenDetails(TypedDict, total=False):
     cache_read: int
     #: Written to the provider's cache.
     cache_creation: int
+    #: The same by time to live, where the provider tells it so; then `cache_creation` is 0.
+    ephemeral_5m_input_tokens: int
+    ephemeral_1h_input_tokens: int
 
 
 class OutputTokenDetails(TypedDict, total=False):

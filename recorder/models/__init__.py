@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recorder.models.anthropic import ChatAnthropic
     from recorder.models.azure import AzureChatOpenAI
     from recorder.models.base import BaseChatModel
     from recorder.models.completions import OpenAI
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AzureChatOpenAI": "recorder.models.azure",
     "BaseChatModel": "recorder.models.base",
+    "ChatAnthropic": "recorder.models.anthropic",
     "ChatOpenAI": "recorder.models.openai",
     "OpenAI": "recorder.models.completions",
     "SimpleChatModel": "recorder.models.simple",
 }
 
-__all__ = ["AzureChatOpenAI", "BaseChatModel", "ChatOpenAI", "OpenAI", "SimpleChatModel"]
+__all__ = ["AzureChatOpenAI", "BaseChatModel", "ChatAnthropic", "ChatOpenAI", "OpenAI", "SimpleChatModel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,11 +21,16 @@ from recorder.wire.reply import merge_other
 __all__ = ["Call", "Request", "Translator", "generation_chunk", "generation_info"]
 
 _PLAIN = (TEXT, "0")
-_OF_THE_RESPONSE = frozenset(("id", "model_provider", "token_usage", "prompt_filter_results"))
+_OF_THE_RESPONSE = frozenset(
+    ("id", "model_provider", "token_usage", "prompt_filter_results", "usage", "model")
+)
 
 
 class Call(WireRun[AIMessageChunk]):
     """A run as far as it has come."""
+
+    #: Whether a chunk of nothing but text is told as it is, and `_fill` is asked for all others only.
+    _plain = True
 
     def rest(self) -> Iterator[AIMessageChunk]:
         """The chunk in what came after the last blank line, if there is one, and LangChain's empty last one.
@@ -49,12 +54,16 @@ class Call(WireRun[AIMessageChunk]):
         """The final message of a choice."""
         message = self.reply.message(choice)
         message.response_metadata = self._metadata(choice)
-        if not self.request.stream and self.reply.raw_usage:
-            message.response_metadata["token_usage"] = self.reply.raw_usage
+        if not self.request.stream:
+            message.response_metadata |= self.reply.whole_metadata()
         message.id = f"{self._chunk_id}-{choice}" if choice else self._chunk_id
         return message
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
+        """Put the deltas of one event into a chunk, in LangChain's shape for the provider; whether there were any."""
+        return _add_deltas(chunk, deltas)
 
     def _say(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         chunk = self._chunk(deltas)
@@ -65,14 +74,14 @@ class Call(WireRun[AIMessageChunk]):
     def _chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
         reply = self.reply
-        if len(deltas) == 1 and deltas[0][1:] == _PLAIN:
+        if self._plain and len(deltas) == 1 and deltas[0][1:] == _PLAIN:
             chunk = AIMessageChunk(deltas[0][0], id=self._chunk_id)
             self._told = True
             if not reply.finish_reasons and reply.usage is self._seen_usage:
                 return chunk
         else:
             chunk = AIMessageChunk("", id=self._chunk_id)
-            if not _add_deltas(chunk, deltas) and not self._news():
+            if not self._fill(chunk, deltas) and not self._news():
                 return None
         self._tell(chunk)
         return chunk
@@ -155,7 +164,7 @@ def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str
     if kind == TOOL_ARGS:
         call["args"] += text
     else:
-        call |= loads(text)
+        call |= {key: value for key, value in loads(text).items() if key in ("id", "name")}
 
 
 def _add_more(additional: dict[str, Any], kind: str, text: str) -> None:

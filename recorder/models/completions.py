@@ -101,5 +101,5 @@ class OpenAI(SdkModel[str, str]):
     def _resource(self, client: Any) -> Any:
         return client.completions
 
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
-        return stream_error(self._clients.sdk, error, http_request)
+    def _stream_error(self, error: Any, http_response: Any) -> Exception:
+        return stream_error(self._clients.sdk, error, http_response)

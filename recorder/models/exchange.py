@@ -165,6 +165,6 @@ def _raising_as(sdk: Any, request: Any) -> Iterator[None]:
 
 def whole(response: Any, call: WireRun[Any], sdk: Any) -> None:
     """An answer that was not streamed. Raises the SDK's error for what is none."""
-    call.whole(response.http_response.content, response.http_request)
+    call.whole(response.http_response.content, response.http_response)
     if not call.reply.terminated:
         raise sdk.APIResponseValidationError(response.http_response, response.http_response.text)

@@ -58,8 +58,8 @@ class BaseChatOpenAI(BaseChatModel):
     def _resource(self, client: Any) -> Any:
         return client.chat.completions
 
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
-        return stream_error(self._clients.sdk, error, http_request)
+    def _stream_error(self, error: Any, http_response: Any) -> Exception:
+        return stream_error(self._clients.sdk, error, http_response)
 
 
 class ChatOpenAI(BaseChatOpenAI):
@@ -138,11 +138,11 @@ def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, 
     return body
 
 
-def stream_error(sdk: Any, error: Any, http_request: Any) -> Exception:
+def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:
     """What the SDK raises for an error that came in place of an event."""
     said = error.get("message") if isinstance(error, Mapping) else None
     message = said if isinstance(said, str) and said else "An error occurred during streaming"
-    return sdk.APIError(message, http_request, body=error)  # type: ignore[no-any-return]
+    return sdk.APIError(message, http_response.request, body=error)  # type: ignore[no-any-return]
 
 
 def _revealed(key: Any) -> Any:

@@ -65,7 +65,7 @@ class Request:
     model_type: str = CHAT
 
 
-#: Given what the provider sent in place of an event, and the HTTP request: the error to raise, the SDK's.
+#: Given what the provider sent in place of an event, and the HTTP response: the error to raise, the SDK's.
 ErrorOf = Callable[[Any, Any], Exception]
 
 
@@ -170,8 +170,8 @@ class WireRun(Run[ChunkT]):
         super().__init__(request)
         self.wire = translator.wire
         self.reply = translator.reply
-        #: What the SDK sent, for the errors; None before there is an answer.
-        self.http_request: Any = None
+        #: What the SDK got, for the errors; None before there is an answer.
+        self.http_response: Any = None
         self._decode = translator.decode
         self._error_of = error_of
         self._splitter = FrameSplitter()
@@ -199,13 +199,13 @@ class WireRun(Run[ChunkT]):
             if chunk is not None:
                 yield chunk
 
-    def whole(self, body: bytes, http_request: Any) -> None:
+    def whole(self, body: bytes, http_response: Any) -> None:
         """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
-        self.http_request = http_request
+        self.http_response = http_response
         deltas = self._decode(body)
         self._tell_frame(body, deltas)
         if self.reply.error is not None:
-            raise self._error_of(self.reply.error, http_request)
+            raise self._error_of(self.reply.error, http_response)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class WireRun(Run[ChunkT]):
         if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
             self._wait_for(pending)
         if self.reply.error is not None:
-            raise self._error_of(self.reply.error, self.http_request)
+            raise self._error_of(self.reply.error, self.http_response)
         return self._say(deltas)
 
     def _tell_frame(self, frame: bytes, deltas: Sequence[Delta]) -> None:

@@ -31,7 +31,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         """The part of an SDK client whose `create` sends the request."""
 
     @abstractmethod
-    def _stream_error(self, error: Any, http_request: Any) -> Exception:
+    def _stream_error(self, error: Any, http_response: Any) -> Exception:
         """What the SDK raises for an error that came in place of an event."""
 
     # -- one body of rules, two drivers -----------------------------------------------------------------------
@@ -39,7 +39,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
     def _chunks(self, call: WireRun[ChunkT]) -> Iterator[ChunkT]:
         create = self._resource(self._clients.here()).with_streaming_response.create
         with told(call), create(**call.request.body) as response:
-            call.http_request = response.http_request
+            call.http_response = response.http_response
             for data in read(response, call.reply, self._clients.sdk):
                 for chunk in call.feed(data):
                     if call.pending:
@@ -53,7 +53,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
     async def _achunks(self, call: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
         create = self._resource(self._clients.on_loop()).with_streaming_response.create
         async with told_async(call), create(**call.request.body) as response:
-            call.http_request = response.http_request
+            call.http_response = response.http_response
             async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
                 async for data in body:
                     for chunk in call.feed(data):

@@ -11,12 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recorder.testing.answers import Answer, Script, scripted
+from recorder.testing.anthropic_messages import (
+    anthropic_error_frame,
+    anthropic_messages_body,
+    anthropic_messages_frames,
+)
 from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.fakes import FakeClock
 from recorder.testing.openai_chat import openai_chat_body, openai_chat_frames, openai_error_frame
 from recorder.testing.openai_completions import openai_completion_body, openai_completion_frames
 from recorder.testing.provider import (
     LoopbackProvider,
+    answer_anthropic_messages,
     answer_azure_chat,
     answer_openai_chat,
     answer_openai_completion,
@@ -32,9 +38,13 @@ __all__ = [
     "LoopbackProvider",
     "MemoryStore",
     "Script",
+    "answer_anthropic_messages",
     "answer_azure_chat",
     "answer_openai_chat",
     "answer_openai_completion",
+    "anthropic_error_frame",
+    "anthropic_messages_body",
+    "anthropic_messages_frames",
     "azure_chat_body",
     "azure_chat_frames",
     "openai_chat_body",

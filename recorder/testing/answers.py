@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count, cycle, repeat
 from typing import Any
 
+from recorder.testing.anthropic_messages import anthropic_error, anthropic_request_id
 from recorder.testing.openai_chat import openai_error
 
 
@@ -49,6 +50,20 @@ class Answer:
         usual_message, usual_type, usual_code = _ERRORS.get(status, _ERRORS[500])
         body = openai_error(message or usual_message, type or usual_type, code or usual_code)
         return cls(status=status, body=body, headers=headers or {})
+
+    @classmethod
+    def anthropic_error(
+        cls,
+        status: int,
+        message: str | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """`error` in the words of Anthropic's API."""
+        usual_message, usual_type = _ANTHROPIC_ERRORS.get(status, _ANTHROPIC_ERRORS[500])
+        request_id = anthropic_request_id()
+        body = anthropic_error(message or usual_message, type or usual_type, request_id)
+        return cls(status=status, body=body, headers={"request-id": request_id, **(headers or {})})
 
     @property
     def streamed(self) -> bool:
@@ -131,4 +146,20 @@ _ERRORS: dict[int, tuple[str, str, str | None]] = {
         "server_error",
         None,
     ),
+}
+
+#: Message and type of Anthropic's errors by status.
+_ANTHROPIC_ERRORS: dict[int, tuple[str, str]] = {
+    400: ("messages: at least one message is required", "invalid_request_error"),
+    401: ("invalid x-api-key", "authentication_error"),
+    403: ("Your API key does not have permission to use the specified resource.", "permission_error"),
+    404: ("model: claude-0", "not_found_error"),
+    413: ("Request exceeds the maximum size", "request_too_large"),
+    429: (
+        "This request would exceed the rate limit for your organization of 50 requests per minute. For details, "
+        "refer to: https://docs.claude.com/en/api/rate-limits.",
+        "rate_limit_error",
+    ),
+    500: ("Internal server error", "api_error"),
+    529: ("Overloaded", "overloaded_error"),
 }

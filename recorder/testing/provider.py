@@ -13,6 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from recorder.testing.answers import Answer, Script
+from recorder.testing.anthropic_messages import (
+    anthropic_messages_body,
+    anthropic_messages_frames,
+    anthropic_models,
+    anthropic_prompt_tokens,
+    anthropic_request_id,
+)
 from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.connection import Connection, Request
 from recorder.testing.openai_chat import (
@@ -37,6 +44,7 @@ class LoopbackProvider:
 
         with LoopbackProvider("Hello there!") as provider:
             client = openai.OpenAI(base_url=provider.base_url, api_key="any")
+            client = anthropic.Anthropic(base_url=provider.url, api_key="any")
 
     `script` says what it answers: a text, an `Answer`, or a function of the request's body and path
     that returns one of those and must not block. Without a script it sings. It stops completely at the
@@ -83,7 +91,7 @@ class LoopbackProvider:
 
     @property
     def url(self) -> str:
-        """Where it listens: what Azure's clients take as their endpoint."""
+        """Where it listens: what Azure's clients take as their endpoint, and Anthropic's as their base URL."""
         if self._bound is None:
             raise RuntimeError("The provider is not running, so it has no URL; use it in a with-block.")
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -153,11 +161,13 @@ class LoopbackProvider:
         }
         self.requests.append(request.seen)
         if request.method == "GET" and request.path.endswith("/models"):
-            return Answer(body=openai_models())
+            anthropic = "anthropic-version" in request.headers
+            return Answer(body=anthropic_models() if anthropic else openai_models())
+        error = _error_of(request.path)
         if request.method != "POST":
-            return Answer.error(405, f"Not allowed to {request.method} on {request.path}.", _INVALID)
+            return error(405, f"Not allowed to {request.method} on {request.path}.", _INVALID)
         if not isinstance(request.seen["body"], dict):
-            return Answer.error(400)
+            return error(400)
         return self._scripted(request.seen["body"], request.path)
 
     def _scripted(self, body: dict[str, Any], path: str) -> Answer:
@@ -167,7 +177,7 @@ class LoopbackProvider:
             return _say(pieces_of(said), body, path) if isinstance(said, str) else said
         except Exception as error:
             self._failures.append(error)
-            return Answer.error(500, f"The provider's script failed: {error!r}")
+            return _error_of(path)(500, f"The provider's script failed: {error!r}")
 
 
 def answer_openai_chat(
@@ -188,6 +198,23 @@ def answer_openai_chat(
         prompt_tokens=prompt,
     )
     return Answer(frames=frames, interval=interval, chunks=chunks)
+
+
+def answer_anthropic_messages(
+    pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
+) -> Answer:
+    """`pieces`, of several lists the first, as the answer to a messages request: streamed or whole, as it asks for."""
+    first = pieces[0] if pieces and not isinstance(pieces[0], str) else pieces
+    said: dict[str, Any] = {
+        "pieces": first,
+        "model": str(request.get("model", "")),
+        "prompt_tokens": anthropic_prompt_tokens(request),
+    }
+    headers = {"request-id": anthropic_request_id()}
+    if not request.get("stream"):
+        return Answer(body=anthropic_messages_body(**said), headers=headers)
+    frames = anthropic_messages_frames(**said)
+    return Answer(frames=frames, headers=headers, interval=interval, chunks=chunks)
 
 
 def answer_azure_chat(
@@ -219,9 +246,19 @@ def answer_openai_completion(
 
 
 #: How an answer is said in each wire format, by the end of its path.
-_WIRES = {"/chat/completions": answer_openai_chat, "/completions": answer_openai_completion}
+_WIRES = {
+    "/chat/completions": answer_openai_chat,
+    "/completions": answer_openai_completion,
+    "/v1/messages": answer_anthropic_messages,
+}
 #: Where Azure serves them, each deployment at a path of its own.
 _AZURE = "/openai/deployments/"
+
+
+def _error_of(path: str) -> Callable[..., Answer]:
+    """How an error is said in the wire format of the path."""
+    return Answer.anthropic_error if "/messages" in path else Answer.error
+
 
 _INVALID = "invalid_request_error"
 

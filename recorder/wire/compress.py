@@ -12,7 +12,11 @@ import zstandard
 from recorder.errors import StoreError
 
 #: wire format -> the dictionary that new frames of it are compressed with. A file, once released, never changes.
-_NEWEST = {"openai.chat": "openai.chat.1", "openai.completions": "openai.completions.1"}
+_NEWEST = {
+    "anthropic.messages": "anthropic.messages.1",
+    "openai.chat": "openai.chat.1",
+    "openai.completions": "openai.completions.1",
+}
 _LEVEL = 3
 #: A damaged row may claim any size; no honest one is larger than this (bytes).
 MAX_DECOMPRESSED = 256 * 2**20

@@ -17,7 +17,7 @@ OTHER = "other"
 class Delta(NamedTuple):
     """One streamed piece of an answer."""
 
-    #: The piece itself; JSON `{"id", "name"}` for `tool_call`, JSON for `citation` and `other`.
+    #: The piece itself; JSON for `citation` and `other`, and for `tool_call`: `{"id", "name"}` and what else there is.
     text: str
     #: text, reasoning, refusal, tool_call, tool_args, citation, signature or other.
     kind: str = TEXT

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from recorder.jsons import dumps, loads
-from recorder.messages import AIMessage, UsageMetadata, invalid_tool_call, parse_args, tool_call
+from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 
 #: What one reply may hold (bytes, roughly); beyond it the stream goes on and `truncated` is set.
@@ -123,7 +123,7 @@ class Reply:
     def message(self, choice: int = 0) -> AIMessage:
         """The choice's final message, LangChain's shape, complete or as far as it has come."""
         message = AIMessage(
-            self.text(choice),
+            self._content(choice),
             id=self.response_id,
             usage_metadata=self.usage,
             additional_kwargs=self._additional(choice),
@@ -152,6 +152,13 @@ class Reply:
         if self.truncated:
             said["truncated"] = True
         return said
+
+    def whole_metadata(self) -> dict[str, Any]:
+        """What LangChain says beside that of an answer that was not streamed."""
+        return {"token_usage": self.raw_usage} if self.raw_usage else {}
+
+    def _content(self, choice: int) -> Content:
+        return self.text(choice)
 
     def _additional(self, choice: int) -> dict[str, Any]:
         more: dict[str, Any] = {}

@@ -1,0 +1,108 @@
+"""Deltas of Anthropic's answers in LangChain's chunks: blocks with an `index`, which add up to the content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from recorder.jsons import loads
+from recorder.messages import AIMessageChunk, tool_call_chunk
+from recorder.messages.merge import merge_content, merge_lists
+from recorder.models.call import Call
+from recorder.models.run import ErrorOf, Request, Translator
+from recorder.wire.anthropic_reply import block_of, of_a_block
+from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.reply import merge_other
+
+
+class AnthropicCall(Call):
+    """A run whose chunks are text, or lists of blocks where the request asks for more than text."""
+
+    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
+        super().__init__(request, translator, error_of)
+        self._plain = not wants_blocks(request.body)
+
+    def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
+        return fill_text(chunk, deltas) if self._plain else fill_blocks(chunk, deltas)
+
+
+def wants_blocks(body: Mapping[str, Any]) -> bool:
+    """Whether an answer may be more than text, and LangChain's chunks then are lists from the first one on."""
+    thinking, edits = body.get("thinking") or {}, (body.get("context_management") or {}).get("edits") or ()
+    return (
+        bool(body.get("tools") or body.get("mcp_servers") or (body.get("extra_body") or {}).get("tools"))
+        or thinking.get("type") in ("enabled", "adaptive")
+        or any("compact" in str(edit.get("type")) for edit in edits)
+        or any(_is_cited(block) for message in body.get("messages", ()) for block in _blocks(message))
+    )
+
+
+def _blocks(message: Mapping[str, Any]) -> Sequence[Any]:
+    content = message.get("content")
+    return content if isinstance(content, list) else ()
+
+
+def _is_cited(block: Any) -> bool:
+    document = isinstance(block, Mapping) and block.get("type") == "document"
+    return document and bool((block.get("citations") or {}).get("enabled"))
+
+
+def fill_text(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
+    """Text as plain text, and what else there may be as blocks."""
+    return _fill(chunk, deltas, listed=False)
+
+
+def fill_blocks(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
+    """Everything as blocks."""
+    if len(deltas) == 1 and deltas[0][1] == TEXT:
+        text, _, idx = deltas[0]
+        chunk.content = [{"text": text, "type": "text", "index": block_of(idx)}]
+        return True
+    chunk.content = []
+    return _fill(chunk, deltas, listed=True)
+
+
+def _fill(chunk: AIMessageChunk, deltas: Sequence[Delta], *, listed: bool) -> bool:
+    blocks: list[dict[str, Any]] = []
+    for text, kind, idx in deltas:
+        if kind == TEXT and not listed:
+            chunk.content = merge_content(chunk.content, [text])
+        elif kind == OTHER and not of_a_block(loads(text)):
+            merge_other(chunk.additional_kwargs, text)
+        else:
+            index = block_of(idx)
+            blocks.append({**_PIECES[kind](text), "index": index})
+            if kind in (TOOL_CALL, TOOL_ARGS):
+                chunk.tool_call_chunks = merge_lists(chunk.tool_call_chunks, [_call(kind, text, index)])
+    if blocks:
+        chunk.content = merge_content(chunk.content, [merge_lists([], blocks)])
+    return bool(deltas)
+
+
+def _call(kind: str, text: str, index: int) -> Any:
+    if kind == TOOL_ARGS:
+        return tool_call_chunk(None, text, None, index)
+    said = loads(text)
+    return tool_call_chunk(said.get("name"), "", said.get("id"), index)
+
+
+def _other(text: str) -> dict[str, Any]:
+    said = loads(text)
+    if "content_block" in said:
+        return dict(said["content_block"])
+    if "partial_json" in said:
+        return {"type": "input_json_delta", "partial_json": said["partial_json"]}
+    delta = said["content_block_delta"]
+    return {**delta, "type": str(delta.get("type", "")).removesuffix("_delta")}
+
+
+#: kind -> the piece of a block that such a text is.
+_PIECES: dict[str, Callable[[str], dict[str, Any]]] = {
+    TEXT: lambda text: {"type": "text", "text": text},
+    CITATION: lambda text: {"type": "text", "citations": [loads(text)]},
+    REASONING: lambda text: {"type": "thinking", "thinking": text},
+    SIGNATURE: lambda text: {"type": "thinking", "thinking": "", "signature": text},
+    TOOL_CALL: lambda text: {"type": "tool_use", "input": {}, **loads(text)},
+    TOOL_ARGS: lambda text: {"type": "input_json_delta", "partial_json": text},
+    OTHER: _other,
+}

@@ -1,0 +1,331 @@
+"""Anthropic's messages, and those of the providers that speak like it, to deltas.
+
+Which deltas say which block is written in `anthropic_reply.py`. Blocks come one after another, each opened, filled
+and closed by events of its own. Counts of tokens are cumulative and so told once, with the stop reason; until then
+`reply.raw_usage` has what the start of the message said. An event says its type twice, as its name and inside of
+its data: the data are believed, so that servers and proxies which leave out the name are understood.
+https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from recorder import usage
+from recorder.jsons import dumps, loads
+from recorder.wire.anthropic_reply import AnthropicReply
+from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.reply import Reply
+from recorder.wire.sse import BOM, Event, parse
+
+WIRE = "anthropic.messages"
+
+_NOTHING: tuple[Delta, ...] = ()
+_new_delta = tuple.__new__  # half the time of the named tuple's own
+#: How the frame of a piece begins, up to its data.
+_HEAD = b"event: content_block_delta\ndata: {"
+_DATA = len(_HEAD) - 1
+#: Keys of a block that have deltas of their own.
+_KNOWN = {
+    "text": frozenset(("type", "text", "citations")),
+    "thinking": frozenset(("type", "thinking", "signature")),
+}
+#: Longer undecodable frames (bytes) are kept in full as frames only.
+_MAX_OTHER = 64 * 1024
+#: Of how many blocks that were not closed is remembered what they are.
+_MAX_OPEN = 1_000
+#: How many different counts a message may have.
+_MAX_COUNTS = 100
+#: What a message says of the whole response beside ids and usage, where it says anything.
+_METADATA_KEYS = ("stop_sequence", "stop_details", "container", "context_management", "diagnostics")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A block between its start and its stop."""
+
+    type: str
+    #: The place of its deltas.
+    idx: str
+    #: What its stop says when nothing came in between.
+    unsaid: Delta | None = None
+
+
+class AnthropicMessages:
+    """Translates the frames of one response; `reply` is the answer as far as it has come.
+
+    `decode` never raises: what it does not know becomes a delta of kind `other`.
+    """
+
+    wire = WIRE
+
+    def __init__(self) -> None:
+        self.reply: Reply = AnthropicReply()
+        self._open: dict[int, _Open] = {}
+        #: Index and idx of the text block whose pieces may take the short way; None outside of one.
+        self._flowing: int | None = None
+        self._idx = "0"
+
+    def decode(self, frame: bytes) -> Sequence[Delta]:
+        """The deltas of one frame, none after the terminator.
+
+        A frame that starts with `{` is a whole answer that was not streamed.
+        """
+        event: Any = None
+        if self._flowing is not None and frame.startswith(_HEAD):
+            try:
+                event = orjson.loads(frame[_DATA:])
+            except orjson.JSONDecodeError:
+                pass  # several lines, or JSON that only the slow way reads
+            else:
+                if (text := self._plain_text(event)) is not None:
+                    delta = _new_delta(Delta, (text, TEXT, self._idx))
+                    if self._idx == "0":
+                        self.reply.add_text(text)
+                    else:
+                        self.reply.add(delta)
+                    return (delta,)
+        return self._decode(frame, event)
+
+    def _plain_text(self, event: Any) -> str | None:
+        """The text of an event that says nothing else, as most of a stream does; None for every other."""
+        try:
+            delta = event["delta"]
+            text = delta["text"]
+            if (
+                len(delta) == 2
+                and len(event) == 3
+                and event["index"] == self._flowing
+                and delta["type"] == "text_delta"
+                and event["type"] == "content_block_delta"
+                and type(text) is str
+                and text
+            ):
+                return text
+        except (KeyError, TypeError):
+            pass
+        return None
+
+    def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
+        if self.reply.terminated:
+            return _NOTHING
+        found: list[Delta] = []
+        try:
+            if event is None:
+                self._unusual(frame, found)
+            else:
+                self._event(event, found)
+        except Exception:
+            # Whatever a provider may send, the recording goes on, and the delta says what it was.
+            data = parse(frame).data or frame
+            text = data[:_MAX_OTHER].decode("utf-8", "replace")
+            found.append(Delta(dumps({"undecodable": text}), OTHER))
+        for delta in found:
+            self.reply.add(delta)
+        return found
+
+    def _unusual(self, frame: bytes, found: list[Delta]) -> None:
+        """Each frame that is no plain piece of text."""
+        body = frame.removeprefix(BOM).lstrip()
+        data, name, _ = Event(body) if body.startswith(b"{") else parse(frame)
+        if data is None or not data.strip():
+            return
+        if name == "error":
+            self.reply.error = data.decode("utf-8", "replace")
+            self.reply.error = loads(data) or self.reply.error
+        else:
+            self._event(loads(data), found)
+
+    def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
+        handle = _EVENTS.get(event["type"])
+        if handle is None:
+            found.append(Delta(dumps({"event": event}), OTHER))
+        else:
+            handle(self, event, found)
+
+    def _error(self, event: dict[str, Any], found: list[Delta]) -> None:
+        self.reply.error = event
+
+    def _ping(self, event: dict[str, Any], found: list[Delta]) -> None:
+        """Only says that the connection is alive."""
+
+    # -- the message --------------------------------------------------------------------------------------------
+
+    def _message(self, event: dict[str, Any], found: list[Delta]) -> None:
+        """A whole answer that was not streamed."""
+        self._begin(event)
+        for index, block in enumerate(event.get("content") or ()):
+            self._block_start({"index": index, "content_block": block}, found)
+            self._block_stop({"index": index}, found)
+        self._finished(event, event.get("usage"))
+        self._end()
+
+    def _message_start(self, event: dict[str, Any], found: list[Delta]) -> None:
+        self._begin(event["message"])
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        reply = self.reply
+        reply.response_id = reply.response_id or _text_or_none(message.get("id"))
+        reply.model = reply.model or _text_or_none(message.get("model"))
+        self._spent(message.get("usage"))
+
+    def _message_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
+        self._finished({**event, **(event.get("delta") or {})}, event.get("usage"))
+
+    def _finished(self, said: dict[str, Any], spent: Any) -> None:
+        reply = self.reply
+        for key in _METADATA_KEYS:
+            if said.get(key) is not None:
+                reply.metadata[key] = said[key]
+        if reason := said.get("stop_reason"):
+            reply.finish(0, str(reason))
+        self._spent(spent)
+        if isinstance(spent, dict) and reply.raw_usage:
+            # As LangChain: where all is counted again at the end, the start's details are out of date.
+            counted = spent if type(spent.get("input_tokens")) is int else reply.raw_usage
+            reply.usage = usage.from_anthropic(counted)
+
+    def _spent(self, spent: Any) -> None:
+        """Counts are totals, and what is left out keeps its value."""
+        if isinstance(spent, dict) and spent:
+            known = self.reply.raw_usage or {}
+            names = known.keys() | list(spent)[:_MAX_COUNTS]
+            news = {key: count for key, count in spent.items() if count is not None and key in names}
+            self.reply.raw_usage = {**known, **news} if len(known) < _MAX_COUNTS else known
+
+    def _message_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self.reply.terminated = True
+        self._flowing = None
+
+    # -- its blocks -----------------------------------------------------------------------------------------------
+
+    def _block_start(self, event: dict[str, Any], found: list[Delta]) -> None:
+        index, block = event["index"], event["content_block"]
+        opened = _Open(str(block["type"]), _idx(index, block["type"]))
+        if index in self._open or len(self._open) < _MAX_OPEN:
+            self._open[index] = opened
+        said = _BLOCKS.get(opened.type, _whole_block)(opened, block)
+        found += said
+        if not said:
+            opened.unsaid = _whole(opened, block)
+
+    def _block_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
+        if self._flowing == event["index"]:
+            self._flowing = None
+        opened = self._open.pop(event["index"], None)
+        if opened is not None and opened.unsaid is not None:
+            found.append(opened.unsaid)
+
+    def _block_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
+        index, delta = event["index"], event["delta"]
+        opened = self._open.get(index)
+        kind = delta["type"]
+        if kind == "input_json_delta" and opened is not None and opened.type != "tool_use":
+            kind = "other_json_delta"
+        text, its_kind = _DELTAS.get(kind, _other_delta)(delta)
+        if not text:
+            return
+        idx = opened.idx if opened is not None else _idx(index, "tool_use" if its_kind == TOOL_ARGS else None)
+        found.append(Delta(text, its_kind, idx))
+        if opened is not None:
+            opened.unsaid = None
+        if its_kind == TEXT:
+            self._flowing, self._idx = index, idx
+
+
+def _idx(index: Any, type: str | None) -> str:
+    """The place of a block's deltas; calls have a part of their own in every wire format."""
+    return f"0.{int(index)}" if index or type == "tool_use" else "0"
+
+
+def _text_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+    found = _unknown_keys(opened, block)
+    if text := block.get("text"):
+        found.append(Delta(_as_text(text), TEXT, opened.idx))
+    return found + [Delta(dumps(citation), CITATION, opened.idx) for citation in block.get("citations") or ()]
+
+
+def _thinking_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+    found = _unknown_keys(opened, block)
+    if thinking := block.get("thinking"):
+        found.append(Delta(_as_text(thinking), REASONING, opened.idx))
+    if signature := block.get("signature"):
+        found.append(Delta(_as_text(signature), SIGNATURE, opened.idx))
+    return found
+
+
+def _tool_use_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+    """A call begins with its name. Input that is there already counts where no pieces of it follow."""
+    said = {key: block[key] for key in block if key not in ("type", "input") and block[key] is not None}
+    found = [Delta(dumps(said), TOOL_CALL, opened.idx)]
+    if block.get("input"):
+        opened.unsaid = Delta(dumps(block["input"]), TOOL_ARGS, opened.idx)
+        if len(opened.unsaid.text) > _MAX_OTHER:  # too much to be kept for every block that is open
+            found.append(opened.unsaid)
+            opened.unsaid = None
+    return found
+
+
+def _whole_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+    """A block of any other type says most or all in its start."""
+    return [_whole(opened, block)]
+
+
+def _unknown_keys(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+    more = {key: block[key] for key in block.keys() - _KNOWN[opened.type] if block[key] is not None}
+    return [_whole(opened, {"type": opened.type, **more})] if more else []
+
+
+def _whole(opened: _Open, block: dict[str, Any]) -> Delta:
+    return Delta(dumps({"content_block": block}), OTHER, opened.idx)
+
+
+def _other_delta(delta: dict[str, Any]) -> tuple[str, str]:
+    return dumps({"content_block_delta": delta}), OTHER
+
+
+def _other_json(delta: dict[str, Any]) -> tuple[str, str]:
+    piece = _as_text(delta["partial_json"])
+    return dumps({"partial_json": piece}) if piece else "", OTHER
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value)
+
+
+_EVENTS: dict[str, Callable[[AnthropicMessages, dict[str, Any], list[Delta]], None]] = {
+    "message": AnthropicMessages._message,
+    "message_start": AnthropicMessages._message_start,
+    "content_block_start": AnthropicMessages._block_start,
+    "content_block_delta": AnthropicMessages._block_delta,
+    "content_block_stop": AnthropicMessages._block_stop,
+    "message_delta": AnthropicMessages._message_delta,
+    "message_stop": AnthropicMessages._message_stop,
+    "ping": AnthropicMessages._ping,
+    "error": AnthropicMessages._error,
+}
+_BLOCKS: dict[str, Callable[[_Open, dict[str, Any]], list[Delta]]] = {
+    "text": _text_block,
+    "thinking": _thinking_block,
+    "tool_use": _tool_use_block,
+}
+#: Type of a delta -> its text and kind.
+_DELTAS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
+    "text_delta": lambda delta: (_as_text(delta["text"]), TEXT),
+    "thinking_delta": lambda delta: (_as_text(delta["thinking"]), REASONING),
+    "signature_delta": lambda delta: (_as_text(delta["signature"]), SIGNATURE),
+    "input_json_delta": lambda delta: (_as_text(delta["partial_json"]), TOOL_ARGS),
+    "other_json_delta": _other_json,
+    "citations_delta": lambda delta: (dumps(delta["citation"]), CITATION),
+}

@@ -1,0 +1,209 @@
+"""The accumulator of Anthropic's answers, whose content is a list of blocks, and the blocks as events again.
+
+Each delta says where it belongs: `idx` is "0" for block 0 and `0.<index>` for the others (calls always
+`0.<index>`). Its kind says of what type the block is: text and citation of a text block, reasoning and signature
+of a thinking block, tool_call (JSON of the id, the name and what else the block has) and tool_args of a tool_use
+block. What these do not say comes as JSON of kind `other`:
+
+* `{"content_block": {...}}`, the first delta of its block, is how it began: one of any other type (redacted
+  thinking, server tools and their results), an empty one, or one with keys that nobody told us about;
+* `{"partial_json": "..."}` is a piece of the input of such a block, `{"content_block_delta": {...}}` any other delta.
+
+So the deltas alone, without frames, give the message, and by `events` a valid stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from recorder import usage
+from recorder.jsons import loads
+from recorder.messages import AIMessage, Content, parse_args
+from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.reply import Reply, merge_other
+
+#: The type of a block that began with nothing to say, by the kind of its first delta.
+_TYPES = {
+    TEXT: "text",
+    CITATION: "text",
+    REASONING: "thinking",
+    SIGNATURE: "thinking",
+    TOOL_CALL: "tool_use",
+    TOOL_ARGS: "tool_use",
+}
+#: The same blocks as they begin.
+_EMPTY: dict[str, dict[str, Any]] = {
+    "text": {"type": "text", "text": ""},
+    "thinking": {"type": "thinking", "thinking": "", "signature": ""},
+    "tool_use": {"type": "tool_use", "id": None, "name": None, "input": {}},
+}
+#: Keys of `other` deltas that speak of a block.
+OF_A_BLOCK = frozenset(("content_block", "partial_json", "content_block_delta"))
+
+
+class AnthropicReply(Reply):
+    """One response as far as it has come. Its text blocks joined are the answer."""
+
+    __slots__ = ()
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """The content blocks as the API would have sent them in a whole answer."""
+        parts: dict[int, dict[str, list[str]]] = {}
+        for (idx, kind), pieces in self._parts.items():
+            parts.setdefault(block_of(idx), {})[kind] = pieces
+        found = (_block(parts[index]) for index in sorted(parts))
+        return [block for block in found if block]
+
+    def message(self, choice: int = 0) -> AIMessage:
+        """The final message, LangChain's shape, complete or as far as it has come."""
+        message = super().message(choice)
+        if message.usage_metadata is None and self.raw_usage:
+            message.usage_metadata = usage.from_anthropic(self.raw_usage)
+        return message
+
+    def whole_metadata(self) -> dict[str, Any]:
+        """`model` and `usage`."""
+        said: dict[str, Any] = {"model": self.model} if self.model else {}
+        return said | ({"usage": self.raw_usage} if self.raw_usage else {})
+
+    def response_metadata(self, choice: int = 0) -> dict[str, Any]:
+        """`stop_reason`, `stop_sequence`, `model_name` and whatever else the provider said."""
+        said = super().response_metadata(choice)
+        reason = said.pop("finish_reason", None)
+        stopped = {"stop_reason": reason, "stop_sequence": said.pop("stop_sequence", None)} if reason else {}
+        return stopped | said
+
+    def _content(self, choice: int) -> Content:
+        """A plain text when there is only text."""
+        blocks = self.blocks()
+        if not blocks:
+            return ""
+        only = len(blocks) == 1 and blocks[0].keys() == {"type", "text"} and blocks[0]["type"] == "text"
+        return blocks[0]["text"] if only else blocks
+
+    def _additional(self, choice: int) -> dict[str, Any]:
+        more: dict[str, Any] = {}
+        for piece in self._pieces(choice, OTHER):
+            if not of_a_block(loads(piece)):
+                merge_other(more, piece)
+        return more
+
+
+def of_a_block(said: Any) -> bool:
+    """Whether the JSON of an `other` delta speaks of a block."""
+    return isinstance(said, dict) and not OF_A_BLOCK.isdisjoint(said)
+
+
+def block_of(idx: str) -> int:
+    """The number of the block that a delta belongs to."""
+    _, _, part = idx.partition(".")
+    return int(part) if part.isdecimal() else 0
+
+
+def _block(parts: Mapping[str, Sequence[str]]) -> dict[str, Any] | None:
+    """One block of its pieces by kind; None where they speak of none."""
+    others = [found for piece in parts.get(OTHER, ()) if of_a_block(found := loads(piece))]
+    block = _began(others, next((_TYPES[kind] for kind in parts if kind in _TYPES), None))
+    if block is None:
+        return None
+    block |= _filled(block, parts, others)
+    if block.get("citations") in (None, []):
+        block.pop("citations", None)
+    return block
+
+
+def _began(others: Iterable[dict[str, Any]], type: str | None) -> dict[str, Any] | None:
+    """The block as it began."""
+    said = [other["content_block"] for other in others if "content_block" in other]
+    if type is not None:
+        said = [_EMPTY[type], *said]
+    return {key: value for each in said for key, value in each.items()} if said else None
+
+
+def _filled(
+    block: dict[str, Any], parts: Mapping[str, Sequence[str]], others: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the deltas make of it."""
+    found: dict[str, Any] = {}
+    if TEXT in parts:
+        found["text"] = "".join(parts[TEXT])
+    if CITATION in parts:
+        found["citations"] = [loads(piece) for piece in parts[CITATION]]
+    if REASONING in parts:
+        found["thinking"] = "".join(parts[REASONING])
+    if SIGNATURE in parts:
+        found["signature"] = parts[SIGNATURE][-1]  # the SDK, too, takes the last one
+    for piece in parts.get(TOOL_CALL, ()):
+        found |= loads(piece)
+    inputs = [*parts.get(TOOL_ARGS, ()), *(each["partial_json"] for each in others if "partial_json" in each)]
+    if inputs:
+        found |= _input("".join(inputs))
+    for other in others:
+        found |= _grown({**block, **found}, other.get("content_block_delta") or {})
+    return found
+
+
+def _input(text: str) -> dict[str, Any]:
+    """Arguments parsed, or as far as they came under the name that LangChain has for them."""
+    parsed = parse_args(text)
+    return {"input": parsed} if parsed is not None else {"input": {}, "partial_json": text}
+
+
+def _grown(block: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a delta of another type, texts behind what there is."""
+    found = {}
+    for key, value in delta.items():
+        if key != "type" and value is not None:
+            old = block.get(key)
+            found[key] = old + value if isinstance(old, str) and isinstance(value, str) else value
+    return found
+
+
+# -- back to events -----------------------------------------------------------------------------------------------
+
+
+def events(deltas: Iterable[Delta]) -> Iterator[dict[str, Any]]:
+    """The `content_block_start`, `_delta` and `_stop` events of some deltas, blocks numbered from 0 on."""
+    index, current = -1, None
+    for text, kind, idx in deltas:
+        said = loads(text) if kind == OTHER else None
+        if kind == OTHER and not of_a_block(said):
+            continue
+        if current != (current := block_of(idx)):
+            if index >= 0:
+                yield {"type": "content_block_stop", "index": index}
+            index += 1
+            yield {"type": "content_block_start", "index": index, "content_block": _start(kind, text, said)}
+            if kind == TOOL_CALL or (said and "content_block" in said):
+                continue
+        for delta in _DELTAS[kind](text):
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+    if index >= 0:
+        yield {"type": "content_block_stop", "index": index}
+
+
+def _start(kind: str, text: str, said: Any) -> dict[str, Any]:
+    if said and "content_block" in said:
+        return {**_EMPTY.get(said["content_block"].get("type"), {}), **said["content_block"]}
+    empty = _EMPTY[_TYPES.get(kind, "tool_use")]
+    return {**empty, **loads(text)} if kind == TOOL_CALL else dict(empty)
+
+
+def _other(text: str) -> list[dict[str, Any]]:
+    said = loads(text)
+    if "partial_json" in said:
+        return [{"type": "input_json_delta", "partial_json": said["partial_json"]}]
+    return [said["content_block_delta"]] if "content_block_delta" in said else []
+
+
+#: kind -> the deltas of an event with such a text.
+_DELTAS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    TEXT: lambda text: [{"type": "text_delta", "text": text}],
+    REASONING: lambda text: [{"type": "thinking_delta", "thinking": text}],
+    SIGNATURE: lambda text: [{"type": "signature_delta", "signature": text}],
+    CITATION: lambda text: [{"type": "citations_delta", "citation": loads(text)}],
+    TOOL_ARGS: lambda text: [{"type": "input_json_delta", "partial_json": text}],
+    TOOL_CALL: lambda text: [],
+    OTHER: _other,
+}

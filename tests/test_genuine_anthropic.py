@@ -1,0 +1,150 @@
+"""Every answer that Anthropic really streamed: the translator beside the SDK's accumulator, and into a database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recorder.models.requests import TRAVEL
+from recorder.testing import Answer, LoopbackProvider
+from recorder.wire.anthropic_messages import AnthropicMessages
+from recorder.wire.anthropic_reply import AnthropicReply, events
+from recorder.wire.deltas import Delta
+from tests.anthropics import ASK, blocks_of, chat, sdk, stripped
+from tests.chatting import ROADS, Road, history_at, name_of, recorded
+from tests.genuine import Stream, anthropic_streams
+from tests.oracle import sql
+from tests.wires import at_random, by_one, crlf, frames_of, genuine_anthropic, translated
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+
+def by_the_sdk(stream: Stream | bytes, **more: Any) -> Any:
+    """The final message as the SDK's own accumulator has it, over a socket."""
+    body = stream if isinstance(stream, bytes) else stream.body
+    with (
+        LoopbackProvider(Answer(frames=[body])) as provider,
+        sdk(provider).beta.messages.stream(**ASK, **more) as found,
+    ):
+        return found.get_final_message()
+
+
+def reply_of(body: bytes) -> tuple[list[Delta], AnthropicReply]:
+    """Deltas and reply of a body."""
+    deltas, reply = translated(frames_of([body]), AnthropicMessages)
+    assert isinstance(reply, AnthropicReply)
+    return deltas, reply
+
+
+@genuine_anthropic
+def test_the_same_as_the_sdk(stream: Stream) -> None:
+    """Blocks with text, thoughts, citations, calls and results; stop reason, ids and usage."""
+    expected, (deltas, reply) = by_the_sdk(stream), reply_of(stream.body)
+    assert stripped(reply.blocks()) == blocks_of(expected)
+    text = "".join(block.text for block in expected.content if block.type == "text")
+    assert reply.text() == text
+    assert "".join(delta.text for delta in deltas if delta.kind == "text") == text
+    calls = [(block.id, block.name, block.input) for block in expected.content if block.type == "tool_use"]
+    message = reply.message()
+    assert [(call["id"], call["name"], call["args"]) for call in message.tool_calls] == calls
+    assert (reply.response_id, reply.model) == (expected.id, expected.model)
+    assert reply.finish_reasons == {0: expected.stop_reason}
+    assert stripped(reply.metadata.get("container")) == stripped(
+        expected.container and expected.container.model_dump(mode="json")
+    )
+    assert message.usage_metadata is not None
+    assert message.usage_metadata["output_tokens"] == expected.usage.output_tokens
+    cached = (expected.usage.cache_read_input_tokens or 0) + (expected.usage.cache_creation_input_tokens or 0)
+    assert message.usage_metadata["input_tokens"] == expected.usage.input_tokens + cached
+    assert [delta for delta in deltas if "undecodable" in delta.text] == []
+
+
+@genuine_anthropic
+def test_whatever_the_chunking(stream: Stream) -> None:
+    """Byte by byte and so through the middle of characters, cut at random, with LF and CRLF."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    expected = reply_of(stream.body)[0]
+    assert expected
+    for body in (stream.body, crlf(stream.body)):
+        for pieces in (by_one(body), at_random(body, chance)):
+            assert translated(frames_of(pieces), AnthropicMessages)[0] == expected
+
+
+@genuine_anthropic
+def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
+    """Encoded again from the deltas alone, the SDK reads the same message out of it."""
+    deltas, reply = reply_of(stream.body)
+    start = {"type": "message_start", "message": {
+        "id": reply.response_id, "type": "message", "role": "assistant", "model": reply.model, "content": [],
+        "stop_reason": None, "stop_sequence": None, "usage": reply.raw_usage,
+    }}  # fmt: skip
+    end = {"type": "message_delta", "delta": {"stop_reason": reply.finish_reasons[0], "stop_sequence": None},
+           "usage": reply.raw_usage}  # fmt: skip
+    encoded = [start, *events(deltas), end, {"type": "message_stop"}]
+    body = b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in encoded)
+    found, expected = by_the_sdk(body), by_the_sdk(stream)
+    assert blocks_of(found) == blocks_of(expected)
+    assert found.usage.output_tokens == expected.usage.output_tokens
+
+
+@both
+@genuine_anthropic
+def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, tmp_path: Path) -> None:
+    """Through the model into a database file: text, blocks, usage, and the frames byte for byte."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    answer = Answer(frames=[stream.body], chunks=[chance.randrange(1, 900) for _ in range(50)])
+    expected = by_the_sdk(stream)
+    asked = {key: value for key, value in (stream.request or {}).items() if key not in ("messages", *TRAVEL)}
+    asked.pop("context_management", None)
+    with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
+        chunks = road.stream(chat(provider, callbacks=[history]), "Hi", tools=asked.get("tools"))
+    url = history.recorder.url
+    found = recorded(url)
+    run = found.run
+    text = "".join(block.text for block in expected.content if block.type == "text")
+
+    assert (chunks[0] + chunks[1:]).text == text
+    assert found.body == stream.body
+    assert run["frames_sha256"] == hashlib.sha256(stream.body).hexdigest()
+    assert run["sha256"] == found.tokens.found_sha256
+    assert found.transcript == [("user", "Hi"), ("assistant", text)]
+    assert (run["provider_name"], run["wire"]) == ("anthropic", "anthropic.messages")
+    assert (run["response_id"], run["response_model"]) == (expected.id, expected.model)
+    assert (run["finish_reason"], run["status"]) == (expected.stop_reason, "complete")
+    assert run["output_tokens"] == expected.usage.output_tokens
+    rows = sql(url, "SELECT text, kind, idx FROM tokens ORDER BY seq")
+    reply = AnthropicReply()
+    for row in rows:
+        reply.add(Delta(*row))
+    assert stripped(reply.blocks()) == blocks_of(expected)
+    assert_parts(url, reply)
+
+
+def assert_parts(url: str, reply: AnthropicReply) -> None:
+    """The stored message has the blocks, where it is not text alone."""
+    ((parts,),) = sql(url, "SELECT parts FROM messages WHERE role = 'assistant'")
+    blocks = reply.blocks()
+    if len(blocks) > 1:
+        assert json.loads(parts)["content"] == blocks
+    else:
+        assert parts is None
+
+
+def test_there_are_genuine_streams() -> None:
+    """The stories above are not empty where the folder is there."""
+    found = anthropic_streams()
+    if not found:
+        pytest.skip("no genuine streams")
+    assert len(found) >= 12
+    kinds = {kind for stream in found for kind in ("thinking", "web_search", "mcp_tool_use", "citations_delta",
+             "compaction", '"tool_use"') if kind.encode() in stream.body}  # fmt: skip
+    assert len(kinds) == 6

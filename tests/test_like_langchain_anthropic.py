@@ -1,0 +1,267 @@
+"""Beside langchain-anthropic on the same provider: what an application sees when it changes its imports.
+
+Differences on purpose, which the comparisons leave out: model name, provider and the response's id come with the stop
+reason, not with the first chunk; a last empty chunk closes the sum, as with every model of ours; ids begin with `run-`;
+a token callback hears the text also where LangChain's chunks are lists and call none; the message of
+`invoke(streaming=True)` has the finished blocks, not the sum of the pieces with their `index`; errors are the SDK's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from recorder import usage
+from recorder.models import ChatAnthropic
+from recorder.testing import (
+    Answer,
+    LoopbackProvider,
+    anthropic_messages_body,
+    anthropic_messages_frames,
+)
+from tests.anthropics import chat, stripped
+from tests.chatting import PLAIN, ROADS, Log, Road, name_of
+from tests.genuine import Stream
+from tests.wires import genuine_anthropic
+
+langchain = pytest.importorskip("langchain_anthropic")
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+TOOL = {"name": "weather", "description": "Of a city", "input_schema": {"type": "object", "properties": {}}}
+CALL = {"id": "toolu_1", "name": "weather", "input": {"city": "Zürich"}}
+THINKING = {"type": "enabled", "budget_tokens": 1024}
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Z"}}
+FOUND = {
+    "type": "web_search_tool_result",
+    "tool_use_id": "srvtoolu_1",
+    "content": [
+        {"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}
+    ],
+}
+SAID: dict[str, dict[str, Any]] = {
+    "text": {"pieces": ["Hello", " there", "!"]},
+    "nothing": {},
+    "length": {"pieces": ["Hello"], "stop_reason": "max_tokens"},
+    "stop sequence": {"pieces": ["Hello"], "stop_reason": "stop_sequence", "stop_sequence": "END"},
+    "cache": {"pieces": ["Hi"], "usage": {"cache_read_input_tokens": 100, "cache_creation_input_tokens": 7}},
+}
+MORE: dict[str, dict[str, Any]] = {
+    "only text": {"pieces": ["Hello", "!"]},
+    "a call": {"tool_calls": [CALL]},
+    "text and calls": {"pieces": ["Let me", " see."], "tool_calls": [CALL, {**CALL, "id": "toolu_2"}]},
+    "thoughts": {
+        "pieces": ["Yes"],
+        "thinking": ["Hm", "m."],
+        "signature": "Eq==",
+        "redacted_thinking": "X==",
+    },
+    "a server's tool": {"pieces": ["See."], "blocks": [SEARCH, FOUND]},
+}
+
+
+def theirs(provider: LoopbackProvider, **options: Any) -> Any:
+    """LangChain's model of the provider."""
+    settings = {
+        "model": "claude-haiku-4-5", "base_url": provider.url, "api_key": "any", "max_retries": 0
+    }  # fmt: skip
+    return langchain.ChatAnthropic(**settings, **options)
+
+
+def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, **more: Any) -> Any:
+    """What LangChain's model answers; `more["options"]` are the model's, `more["tools"]` are bound."""
+    model = theirs(provider, **more.pop("options", {}))
+    if tools := more.pop("tools", None):
+        model = model.bind_tools(tools)
+    if road is PLAIN:
+        return getattr(road, way)(model, *args, **more)
+
+    async def main() -> Any:
+        answer = getattr(model, f"a{way}")(*args, **more)
+        found = [each async for each in answer] if way == "stream" else await answer
+        bound = getattr(model, "bound", model)
+        await bound._async_client.close()  # it is cached for every loop, and of use in one
+        return found
+
+    langchain.chat_models._get_default_async_httpx_client.cache_clear()
+    return asyncio.run(main())
+
+
+def seen(message: Any) -> dict[str, Any]:
+    """What an application reads of a message or chunk, without the differences on purpose."""
+    said = dict(message.response_metadata)
+    for name in ("model_provider", "id", "model_name", "model", "usage"):
+        said.pop(name, None)
+    return {
+        "class": type(message).__name__,
+        "content": stripped(message.content),
+        "response_metadata": stripped(said),
+        "additional_kwargs": message.additional_kwargs,
+        "tool_calls": message.tool_calls,
+        "invalid_tool_calls": [{**call, "error": None} for call in message.invalid_tool_calls],
+        "tool_call_chunks": [dict(call) for call in getattr(message, "tool_call_chunks", [])],
+        "usage_metadata": stripped(message.usage_metadata),
+        "id": message.id.removeprefix("lc_").replace("run--", "run-"),
+    }
+
+
+def told_chunks(chunks: list[Any]) -> list[dict[str, Any]]:
+    """All chunks but those that only say that the message begins or ends."""
+    shown = [seen(chunk) for chunk in chunks]
+    return [each for each in shown if each["content"] or each["usage_metadata"] or each["tool_call_chunks"]]
+
+
+def whole(chunks: list[Any]) -> Any:
+    """The chunks added up one by one."""
+    answer = chunks[0]
+    for chunk in chunks[1:]:
+        answer = answer + chunk
+    return answer
+
+
+def models(provider: LoopbackProvider, options: dict[str, Any], tools: list[Any] | None) -> ChatAnthropic:
+    """Our model."""
+    model = chat(provider, **options)
+    return model.bind_tools(tools) if tools else model
+
+
+@both
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
+def test_chunks_of_text(road: Road, said: dict[str, Any]) -> None:
+    """The same chunks in the same order, and the same sum."""
+    config = {"run_id": uuid4()}
+    with LoopbackProvider(Answer(frames=anthropic_messages_frames(**said))) as provider:
+        expected = by_langchain(road, "stream", provider, "Hi", dict(config))
+        found = road.stream(chat(provider), "Hi", dict(config))
+    assert told_chunks(found) == told_chunks(expected)
+    assert seen(whole(found)) == seen(whole(expected))
+    assert whole(found).response_metadata["model_name"] == whole(expected).response_metadata["model_name"]
+
+
+@both
+@pytest.mark.parametrize("said", MORE.values(), ids=MORE)
+def test_chunks_of_blocks(road: Road, said: dict[str, Any]) -> None:
+    """With tools and thoughts the content is a list, in theirs and in ours."""
+    config = {"run_id": uuid4()}
+    options, tools = {"thinking": THINKING}, [TOOL]
+    with LoopbackProvider(Answer(frames=anthropic_messages_frames(**said))) as provider:
+        expected = by_langchain(road, "stream", provider, "Hi", dict(config), options=options, tools=tools)
+        found = road.stream(models(provider, options, tools), "Hi", dict(config))
+    # An empty piece of arguments opens each call and says nothing.
+    pieces = [
+        each
+        for each in told_chunks(expected)
+        if [block.get("partial_json") for block in each["content"]] != [""]
+    ]
+    assert told_chunks(found) == pieces
+    assert seen(whole(found)) == seen(whole(expected))
+    assert [type(chunk.content) for chunk in found[:-1]] == [list] * (len(found) - 1)
+
+
+@both
+@pytest.mark.parametrize("said", [*SAID.values(), *MORE.values()], ids=[*SAID, *MORE])
+def test_the_whole_answer(road: Road, said: dict[str, Any]) -> None:
+    """What `invoke` gives."""
+    with LoopbackProvider(Answer(body=anthropic_messages_body(**said))) as provider:
+        config = {"run_id": uuid4()}
+        expected = by_langchain(road, "invoke", provider, "Hi", dict(config), tools=[TOOL])
+        found = road.invoke(models(provider, {}, [TOOL]), "Hi", dict(config))
+    given = seen(expected)
+    given["id"] = given["id"].removesuffix("-0")
+    given["content"] = given["content"] or ""
+    assert seen(found) == given
+    names = ("model_name", "model", "id", "model_provider")
+    assert [found.response_metadata[name] for name in names] == [
+        expected.response_metadata[name] for name in names
+    ]
+    assert stripped(found.response_metadata["usage"]) == stripped(expected.response_metadata["usage"])
+
+
+@genuine_anthropic
+def test_genuine_streams(stream: Stream) -> None:
+    """The same sum of what was really streamed."""
+    body = stream.request or {}
+    options = {"thinking": THINKING, "context_management": body.get("context_management"), "betas": ["x"]}
+    config = {"run_id": uuid4()}
+    with LoopbackProvider(Answer(frames=[stream.body])) as provider:
+        expected = whole(
+            by_langchain(PLAIN, "stream", provider, "Hi", dict(config), options=options, tools=[TOOL])
+        )
+        found = whole(PLAIN.stream(models(provider, options, [TOOL]), "Hi", dict(config)))
+    ours, their = seen(found), seen(expected)
+    for each in (ours, their):
+        each["content"] = [known(block) for block in each["content"]]
+        each["response_metadata"].get("container", {}).pop("expires_at", None)
+    assert ours == their
+
+
+def known(block: dict[str, Any]) -> dict[str, Any]:
+    """A block without what LangChain leaves out or writes otherwise."""
+    return {
+        key: value for key, value in block.items() if key not in ("stop_reason", "caller", "partial_json")
+    } | (
+        {"content": {**content, "stop_reason": None}}
+        if isinstance(content := block.get("content"), dict) and "stop_reason" in content
+        else {}
+    )
+
+
+USAGES: list[dict[str, Any]] = [
+    {"input_tokens": 10, "output_tokens": 5},
+    {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 7},
+    {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 107,
+     "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 7}},
+    {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 0,
+     "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}},
+    {"input_tokens": 10, "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 3}},
+    {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": None, "cache_creation": None},
+    {"input_tokens": 0, "output_tokens": 0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", USAGES, ids=str)
+def test_usage(raw: dict[str, Any]) -> None:
+    """As LangChain's own function counts."""
+    anthropic = pytest.importorskip("anthropic")
+    expected = langchain.chat_models._create_usage_metadata(anthropic.types.Usage.model_validate(raw))
+    assert usage.from_anthropic(raw) == expected
+
+
+@both
+def test_metadata_name_the_model_alike(road: Road) -> None:
+    """`ls_provider` and friends."""
+    handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
+    their, our = Log(), Log()
+
+    class LangChainLog(handler):  # type: ignore[misc]
+        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            their.on_chat_model_start(*args, **kwargs)
+
+    options = {"temperature": 0.5, "max_tokens": 7, "metadata": {"team": "blue"}}
+    with LoopbackProvider("Hello") as provider:
+        by_langchain(road, "invoke", provider, "Hi", {"callbacks": [LangChainLog()]}, options=options)
+        road.invoke(chat(provider, **options), "Hi", {"callbacks": [our]})
+    expected, found = (log.of("on_chat_model_start")[0][1]["metadata"] for log in (their, our))
+    assert found == {key: expected[key] for key in expected if key not in ("ls_integration", "lc_versions")}
+
+
+@both
+def test_the_same_request_is_sent(road: Road) -> None:
+    """Options in the same places, tools and messages in the same words."""
+    messages = pytest.importorskip("langchain_core.messages")
+    given = [messages.SystemMessage("Be brief."), messages.HumanMessage("Hi")]
+    options = {
+        "temperature": 0.5,
+        "top_k": 3,
+        "stop_sequences": ["END"],
+        "thinking": THINKING,
+        "max_tokens": 2048,
+    }
+    with LoopbackProvider("Hello") as provider:
+        by_langchain(road, "stream", provider, given, options=options, tools=[TOOL])
+        road.stream(models(provider, options, [TOOL]), given)
+    expected, found = [request["body"] for request in provider.requests]
+    assert found == expected
