@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import itertools
 import json
 import random
 import tracemalloc
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType
@@ -22,8 +23,10 @@ import pytest
 import sqlalchemy
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder import ChatHistoryCallback, tables
+from recorder.dialects import dialect_of, parse_url
 from recorder.errors import ConfigError, StoreError
 from recorder.jsons import dumps
 from recorder.models import ChatOpenAI
@@ -341,8 +344,8 @@ def test_a_long_run_is_written_and_read_as_it_comes() -> None:
         tracemalloc.stop()
 
 
-def test_what_was_recorded_goes_from_one_database_into_another(tmp_path: Path) -> None:
-    """A chat with a call and one that was refused, row for row, their tokens, frames and messages."""
+def test_what_was_recorded_goes_from_one_database_into_another(tmp_path: Path, postgres_url: str) -> None:
+    """A chat with a call and one that was refused, from SQLite into Postgres and back: the same rows and lines."""
     url = new_url(tmp_path)
     calls = [{"id": "call_1", "name": "weather", "arguments": '{"city": "Rome"}'}]
     answers = [Answer(frames=openai_chat_frames(["Hél", "lo\x00"], tool_calls=calls)), Answer.error(401)]
@@ -365,9 +368,11 @@ def test_what_was_recorded_goes_from_one_database_into_another(tmp_path: Path) -
         SegmentRow,
         FrameRow,
     }
-    other = new_url(tmp_path, "other.db")
-    store_rows(other, read(write(rows))[1])
-    assert stored_rows(other) == rows
+    back = new_url(tmp_path, "back.db")
+    for before, after in ((url, postgres_url), (postgres_url, back)):
+        store_rows(after, rows_of(lines_of(stored_rows(before))))
+        assert stored_rows(after) == rows
+        assert lines_of(stored_rows(after)) == lines_of(rows)
 
 
 TABLES: list[tuple[Any, Any]] = [
@@ -385,30 +390,40 @@ FIRST_TABLES: list[tuple[Any, Any]] = [
 
 def stored_rows(url: str) -> list[Row]:
     """Everything in a database, in the order of an export."""
-    engine = sqlalchemy.create_engine(url)
-    with engine.connect() as connection:
 
-        def rows(table: Any, made: Any, *where: Any) -> list[Any]:
-            query = sqlalchemy.select(table).where(*where).order_by(*table.primary_key.columns)
-            return [made(*row) for row in connection.execute(query)]
+    async def rows(connection: AsyncConnection, table: Any, made: Any, *where: Any) -> list[Any]:
+        query = sqlalchemy.select(table).where(*where).order_by(*table.primary_key.columns)
+        return [made(*row) for row in await connection.execute(query)]
 
-        found: list[Row] = [row for table, made in FIRST_TABLES for row in rows(table, made)]
-        for run in rows(tables.runs, RunRow):
-            found.append(run)
-            found += [row for table, made in TABLES for row in rows(table, made, table.c.run_id == run.id)]
-    engine.dispose()
-    return found
+    async def everything() -> list[Row]:
+        found: list[Row] = []
+        async with dialect_of(parse_url(url)).engine().connect() as connection:
+            for table, made in FIRST_TABLES:
+                found += await rows(connection, table, made)
+            for run in await rows(connection, tables.runs, RunRow):
+                found.append(run)
+                for table, made in TABLES:
+                    found += await rows(connection, table, made, table.c.run_id == run.id)
+        return found
+
+    return asyncio.run(everything())
 
 
-def store_rows(url: str, rows: Iterable[Row]) -> None:
+def store_rows(url: str, rows: list[Row]) -> None:
     """Put rows into a database that has its tables."""
-    by_type = {made: table for table, made in (*FIRST_TABLES, (tables.runs, RunRow), *TABLES)}
-    engine = sqlalchemy.create_engine(url)
-    with engine.begin() as connection:
-        for row in rows:
-            columns = asdict(row) if isinstance(row, Producer) else row._asdict()
-            connection.execute(by_type[type(row)].insert().values(columns))
-    engine.dispose()
+    dialect = dialect_of(parse_url(url))
+
+    async def store() -> None:
+        async with dialect.engine().begin() as connection:
+            for table, made in (*FIRST_TABLES, (tables.runs, RunRow), *TABLES):
+                values = [
+                    astuple(row) if isinstance(row, Producer) else row
+                    for row in rows
+                    if isinstance(row, made)
+                ]
+                await dialect.insert(connection, table, table.columns.keys(), values)
+
+    asyncio.run(store())
 
 
 # -- what cannot be read -----------------------------------------------------------------------------------------
