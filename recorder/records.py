@@ -75,6 +75,55 @@ class RunEnd:
     replies: list[BaseMessage] = field(default_factory=list)
 
 
+class ConversationRow(NamedTuple):
+    """One conversation, every column."""
+
+    id: str
+    user_id: str | None
+    title: str | None
+    #: JSON text.
+    metadata: str | None
+    created_at: datetime
+
+
+class RunRow(NamedTuple):
+    """One run, every column: `RunStart` and `RunSeal` as they are stored. JSON columns are text."""
+
+    id: str
+    conversation_id: str
+    parent_run_id: str | None
+    attempt: int
+    operation: str
+    provider_name: str | None
+    request_model: str | None
+    response_model: str | None
+    response_id: str | None
+    wire: str | None
+    status: str
+    started_at: datetime
+    first_token_at: datetime | None
+    ended_at: datetime | None
+    finish_reason: str | None
+    error_type: str | None
+    error_message: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    usage: str | None
+    usage_source: str
+    token_count: int
+    sha256: str | None
+    frames_sha256: str | None
+    request: str | None
+    input_hash: str | None
+    tags: str | None
+    metadata: str | None
+    prompt_message_id: str | None
+    response_message_id: str | None
+    producer_id: str | None
+    pruned_at: datetime | None
+
+
 class MessageRow(NamedTuple):
     """One message where it stands in its conversation."""
 
@@ -125,6 +174,20 @@ class GapRow(NamedTuple):
     seq: int
     count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
     reason: str
+
+
+class AnnotationRow(NamedTuple):
+    """One judgement of a run or of one of its messages."""
+
+    run_id: str
+    id: str
+    message_id: str | None
+    name: str
+    label: str | None
+    score: float | None
+    #: JSON text.
+    data: str | None
+    created_at: datetime
 
 
 @dataclass(slots=True)

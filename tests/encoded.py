@@ -5,17 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 import anthropic
 import openai
-import pytest
 from hypothesis import strategies as st
 
 from recorder.jsons import dumps
 from recorder.testing import Answer, LoopbackProvider
+from recorder.wire.anthropic_messages import AnthropicMessages
 from recorder.wire.deltas import (
     CITATION,
     OTHER,
@@ -28,25 +26,18 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.encode import encode
+from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.openai_completions import OpenAICompletions
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
 from tests.genuine import Stream, all_streams
 from tests.wires import at_random, frames_of
 
-_TRANSLATORS = {
-    CHAT: ("recorder.wire.openai_chat", "OpenAIChat"),
-    COMPLETIONS: ("recorder.wire.openai_completions", "OpenAICompletions"),
-    ANTHROPIC: ("recorder.wire.anthropic_messages", "AnthropicMessages"),
+_TRANSLATORS: dict[str, Callable[[], Any]] = {
+    CHAT: OpenAIChat,
+    COMPLETIONS: OpenAICompletions,
+    ANTHROPIC: AnthropicMessages,
 }
 _ENDS = {CHAT: "/chat/completions", ANTHROPIC: "/v1/messages"}
-
-
-@cache
-def translator(wire: str) -> Callable[[], Any]:
-    """The class that reads a wire format."""
-    module, name = _TRANSLATORS[wire]
-    pytest.importorskip(module)
-    made: Callable[[], Any] = getattr(import_module(module), name)
-    return made
 
 
 def genuine(wire: str) -> list[Stream]:
@@ -66,7 +57,7 @@ def body_of(wire: str, run: Recorded, deltas: Iterable[Delta]) -> bytes:
 
 def read(wire: str, body: bytes) -> tuple[list[Delta], Any]:
     """The deltas and the reply of a body, in random pieces."""
-    translate = translator(wire)()
+    translate = _TRANSLATORS[wire]()
     frames = frames_of(at_random(body, random.Random(len(body))))
     deltas = [delta for frame in frames for delta in translate.decode(frame)]
     return deltas, translate.reply

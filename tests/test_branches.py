@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from recorder.cli import app
 from recorder.cli.branches import Fork, is_linear, laid_out, newest_path, path_of
 from recorder.errors import NotFound
 from recorder.messages import AIMessage, BaseMessage, HumanMessage
-from tests.oracle import new_url, record
+from tests.oracle import record
 
 
 def tree(text: str) -> list[dict[str, Any]]:
@@ -127,9 +126,9 @@ def say(history: ChatHistoryCallback, *messages: BaseMessage, reply: str) -> AIM
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(database: str) -> str:
     """A question that was asked twice; the first answer was talked about, and so was the second."""
-    url = new_url(tmp_path)
+    url = database
     where, why = HumanMessage("Where to?"), HumanMessage("Why there, of all the places that there are?")
     with ChatHistoryCallback(url) as history:
         paris = say(history, where, reply="Paris.")

@@ -21,7 +21,7 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity",
-            "wire callbacks messages stored records liveness redact usage tables views dialects migrate",
+            "wire callbacks messages stored records portable liveness redact usage tables views dialects migrate",
             "store library",
             "openrun spool intake lineage pack writer",
             "recorder history replay export upkeep",

@@ -276,6 +276,31 @@ def test_each_line_of_a_pipe_is_a_turn(tmp_path: Path) -> None:
     assert conversation_of(done.stderr.decode())
 
 
+def test_anthropic_answers_where_its_key_is_set(tmp_path: Path) -> None:
+    """The same conversation in its format, the system message where it wants it; a wrong key in its words."""
+    with LoopbackProvider(echo) as provider:
+        environment = {
+            "ANTHROPIC_API_KEY": "key",
+            "ANTHROPIC_BASE_URL": provider.base_url.removesuffix("/v1"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        done = piped(b"Hello\nMore\n", "--system", "Be brief.", folder=tmp_path, **environment)
+        assert (done.returncode, done.stdout) == (0, b"1: Hello!\n3: More!\n")
+        assert [request["path"] for request in provider.requests] == ["/v1/messages"] * 2
+        assert provider.requests[1]["body"]["system"] == "Be brief."
+        again = ("-c", conversation_of(done.stderr.decode()))
+        piped(b"Again\n", *again, folder=tmp_path, **environment)
+        assert [message["role"] for message in provider.requests[2]["body"]["messages"]] == [
+            *["user", "assistant"] * 2,
+            "user",
+        ]
+    with LoopbackProvider(Answer.anthropic_error(401)) as provider:
+        environment["ANTHROPIC_BASE_URL"] = provider.base_url.removesuffix("/v1")
+        done = piped(b"Hello\n", folder=tmp_path, **environment)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"\n401: " in done.stderr
+
+
 def test_a_pipe_that_is_no_text_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
     """Half a letter is no reason to end."""
     with LoopbackProvider(echo) as provider:
@@ -362,17 +387,16 @@ def test_what_cannot_be_is_said_before_the_first_question(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_conversation_is_found_by_its_beginning_or_one_of_its_runs(tmp_path: Path) -> None:
-    """As everywhere on the command line."""
-    url = new_url(tmp_path, "chat_history.db")
-    with ChatHistoryCallback(url) as history:
-        run = record(history, HumanMessage("Hi"), reply="Ho", metadata={"conversation_id": "tr\u00e4um \x00"})
+def test_a_conversation_is_found_by_its_beginning_or_one_of_its_runs(database: str, tmp_path: Path) -> None:
+    """As everywhere on the command line, and in every database."""
+    with ChatHistoryCallback(database) as history:
+        run = record(history, HumanMessage("Hi"), reply="Ho", metadata={"conversation_id": "träum \x00"})
     with LoopbackProvider(echo) as provider:
         for id in ("tr", str(run)):
-            done = piped(b"", "Again", "-c", id, folder=tmp_path, **real(provider))
+            done = piped(b"", "Again", "-c", id, "--url", database, folder=tmp_path, **real(provider))
             assert done.returncode == 0
     assert [len(sent(provider, number)) for number in (0, 1)] == [3, 5]
-    assert sql(url, "SELECT count(*) FROM conversations") == [(1,)]
+    assert sql(database, "SELECT count(*) FROM conversations") == [(1,)]
 
 
 # -- its parts -----------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ OPENAI, ANTHROPIC, LOOPBACK = "openai", "anthropic", "loopback"
 PROVIDERS = (OPENAI, ANTHROPIC, LOOPBACK)
 
 _MODELS = {OPENAI: "gpt-4o-mini", ANTHROPIC: "claude-haiku-4-5", LOOPBACK: "loopback"}
-_CLASSES = {OPENAI: "ChatOpenAI", ANTHROPIC: "ChatAnthropic"}
 _KEYS = {OPENAI: "OPENAI_API_KEY", ANTHROPIC: "ANTHROPIC_API_KEY"}
 #: What a model of Anthropic's begins with.
 _CLAUDE = "claude"
@@ -64,11 +63,7 @@ def answering(choice: Choice, callbacks: list[Any]) -> Iterator[Any]:
 
 
 def _model(choice: Choice, callbacks: list[Any], **options: Any) -> Any:
-    name = _CLASSES.get(choice.provider, "ChatOpenAI")
-    try:
-        kind = getattr(models, name)
-    except AttributeError as error:
-        raise ConfigError(f"This version of recorder has no {name}; pass --provider openai") from error
+    kind = models.ChatAnthropic if choice.provider == ANTHROPIC else models.ChatOpenAI
     return kind(model=choice.model, streaming=True, callbacks=callbacks, **options)
 
 

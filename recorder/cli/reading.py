@@ -199,7 +199,7 @@ async def conversation_of(store: SqlStore, id: str) -> dict[str, Any]:
     found = await find(store, id)
     if found.kind == "conversation":
         return await conversation(store, found.id)
-    about = await store.rows("SELECT conversation_id FROM runs WHERE id = :id", {"id": found.id})
+    about = await store.rows("SELECT conversation_id FROM runs WHERE id = :id", {"id": UUID(found.id)})
     return await conversation(store, about[0]["conversation_id"])
 
 

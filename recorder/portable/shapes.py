@@ -1,0 +1,171 @@
+"""The rows that are written as objects, by name, and what each of their columns holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from recorder.clock import iso, parse_iso
+from recorder.jsons import dumps, loads
+from recorder.records import (
+    AnnotationRow,
+    ConversationRow,
+    FrameRow,
+    GapRow,
+    MessageRow,
+    Producer,
+    RunRow,
+    SegmentRow,
+)
+
+FORMAT = "recorder"
+VERSION = 1
+
+#: A row of any table.
+Row = ConversationRow | Producer | MessageRow | RunRow | SegmentRow | FrameRow | GapRow | AnnotationRow
+
+#: What is written as an object, by the kind of its line.
+OBJECTS: Mapping[str, type[Any]] = {
+    "conversation": ConversationRow,
+    "producer": Producer,
+    "message": MessageRow,
+    "run": RunRow,
+    "annotation": AnnotationRow,
+}
+KINDS: Mapping[type[Any], str] = {made: kind for kind, made in OBJECTS.items()}
+
+#: Columns of JSON text.
+_JSON = frozenset(("metadata", "parts", "usage", "request", "tags", "data"))
+#: Behind the name of a column whose JSON is not written as JSON usually is: its text.
+_AS_TEXT = ":text"
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    #: str, int, float, datetime or json.
+    holds: str
+    required: bool
+
+
+def _declared(made: type[Any]) -> tuple[_Column, ...]:
+    found = []
+    for name, type_ in get_type_hints(made).items():
+        kinds = [kind for kind in get_args(type_) or (type_,) if kind is not NoneType]
+        holds = "json" if name in _JSON else str(kinds[0].__name__)
+        found.append(_Column(name, holds, required=not get_args(type_)))
+    return tuple(found)
+
+
+_COLUMNS = {made: _declared(made) for made in KINDS}
+
+
+def object_of(row: Any) -> dict[str, Any]:
+    """The columns of a row that are not NULL, by name."""
+    found: dict[str, Any] = {}
+    for column in _COLUMNS[type(row)]:
+        value = getattr(row, column.name)
+        if value is None:
+            continue
+        if column.holds == "datetime":
+            found[column.name] = iso(value)
+        elif column.holds == "json":
+            found |= _json(column.name, value)
+        else:
+            found[column.name] = value
+    return found
+
+
+def _json(name: str, text: str) -> dict[str, Any]:
+    """JSON as a value where it comes back as the same text, as all does that recorder itself has written."""
+    try:
+        value = loads(text)
+    except ValueError:
+        return {name + _AS_TEXT: text}
+    return {name: value} if value is not None and dumps(value) == text else {name + _AS_TEXT: text}
+
+
+def row_of(kind: str, said: Any) -> Any:
+    """The row that `object_of` was given. Raises `ValueError` with what is wrong; what is more is ignored."""
+    if not isinstance(said, dict):
+        raise ValueError(f"a {kind} is an object")
+    made = OBJECTS[kind]
+    return made(*(_value(kind, column, said) for column in _COLUMNS[made]))
+
+
+def _value(kind: str, column: _Column, said: dict[str, Any]) -> Any:
+    value = said.get(column.name)
+    if column.holds == "json":
+        value = said.get(column.name + _AS_TEXT) if value is None else dumps(value)
+    if value is None:
+        if column.required:
+            raise ValueError(f"a {kind} needs {column.name}")
+        return None
+    return _TAKEN[column.holds](f"{column.name} of a {kind}", value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is a text")
+    return value
+
+
+def whole(name: str, value: Any) -> int:
+    """The value, if it is an integer. Raises `ValueError`."""
+    if type(value) is not int:
+        raise ValueError(f"{name} is an integer")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{name} is a number")
+    return float(value)
+
+
+def _time(name: str, value: Any) -> datetime:
+    moment = parse_iso(_text(name, value))
+    if moment.tzinfo is None:
+        raise ValueError(f"{name} has no time zone")
+    return moment
+
+
+_TAKEN: Mapping[str, Callable[[str, Any], Any]] = {
+    "str": _text,
+    "json": _text,
+    "int": whole,
+    "float": _number,
+    "datetime": _time,
+}
+
+
+class Proof:
+    """What the tokens and the frames of a run add up to, to be written behind them and compared there."""
+
+    def __init__(self) -> None:
+        self.tokens = self.frames = 0
+        self._tokens_hash, self._frames_hash = hashlib.sha256(), hashlib.sha256()
+
+    def add_segment(self, row: SegmentRow) -> None:
+        """The stored texts joined by commas are what a run's `sha256` runs over, too."""
+        separator = b"," if self.tokens else b""
+        self._tokens_hash.update(separator + row.deltas[1:-1].encode())
+        self.tokens += row.count
+
+    def add_frames(self, count: int, data: bytes) -> None:
+        """Some frames joined; of a row that cannot be read, its bytes as they are stored."""
+        self._frames_hash.update(data)
+        self.frames += count
+
+    def said(self) -> dict[str, Any]:
+        """For the line behind a run."""
+        return {
+            "tokens": self.tokens,
+            "sha256": self._tokens_hash.hexdigest(),
+            "frames": self.frames,
+            "frames_sha256": self._frames_hash.hexdigest(),
+        }
