@@ -138,6 +138,15 @@ class Library:
             raise NotFound(f"{given!r} begins more than one id; write more of one of these:\n{shown}")
         raise NotFound(f"Nothing is stored under {given!r}{await self._nearest(given)}")
 
+    async def newest(self) -> Found:
+        """The run that began last. Raises `NotFound`."""
+        rows = await self._store.fetch(
+            select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
+        )
+        if not rows:
+            raise NotFound("Nothing is recorded yet; `recorder demo` records something.")
+        return Found("run", rows[0].id)
+
     async def _exactly(self, given: str) -> list[Found]:
         """By key, whatever the size of the database."""
         rows = await self._store.fetch(select(conversations.c.id).where(conversations.c.id == given))

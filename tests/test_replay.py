@@ -427,6 +427,17 @@ def test_the_beginning_of_an_id_is_enough(database: str, replay: Replay) -> None
     assert text_of(at_once(replay, "talk")) == "talk"
 
 
+def test_without_an_id_it_is_the_newest_run(database: str, replay: Replay) -> None:
+    """The one that began last; said where there is none."""
+    with pytest.raises(NotFound, match="Nothing is recorded yet"):
+        list(replay.stream())
+    with ChatHistoryCallback(database) as history:
+        record(history, reply="older")
+        record(history, reply="newer")
+    assert text_of(list(replay.stream(speed=None))) == "newer"
+    assert len(replay.runs()) == 1
+
+
 def test_a_run_of_nothing(database: str, replay: Replay) -> None:
     """Plays nothing, and ends as it did."""
     with ChatHistoryCallback(database) as history:
