@@ -109,6 +109,11 @@ class Library:
         self.url = url
         self._store = SqlStore(url, read_only=True)
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the methods below raise of the driver's."""
+        return self._store.errors
+
     async def open(self) -> None:
         """Connect, and see that the tables are there."""
         await self._store.open()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.replay import Replay
 from recorder.replay.reader import shared
 from recorder.wire.deltas import Delta
 from tests import postgres
-from tests.oracle import begin, finish, say, sql, start_python, stored, token
+from tests.oracle import begin, finish, record, say, sql, start_python, stored, token
+from tests.pooler import road
 
 
 @pytest.fixture
@@ -127,6 +131,7 @@ def test_a_thousand_followers_ask_as_one(database: str, replay: Replay) -> None:
 
 ENDLESS = """
 import sys, uuid
+from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from tests.oracle import begin, say, token
 history = ChatHistoryCallback(sys.argv[1], flush_interval=0.005)
@@ -200,6 +205,27 @@ def test_a_connection_that_listens_and_is_cut(postgres_url: str) -> None:
         finish(history, run_id, "abc")
         history.flush().wait(10)
         assert [chunk.chunk_position for chunk in chunks][-1] == "last"
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["cut", "away"])
+def test_a_server_that_leaves_a_replay(postgres_url: str, away: bool) -> None:
+    """A cut connection is an error that says what the server said; the next question connects again."""
+    with ChatHistoryCallback(postgres_url) as history:
+        run_id = record(history, reply="Hello")
+    with (
+        tempfile.TemporaryDirectory(prefix="road") as folder,
+        road(postgres_url, Path(folder)) as server,
+        Replay(server.url) as replay,
+    ):
+        assert replay.runs(str(run_id))
+        server.close()
+        if not away:
+            server.open()
+        with pytest.raises(StoreError, match="The database says: "):
+            replay.runs(str(run_id))
+        if away:
+            server.open()
+        assert "".join(chunk.text for chunk in replay.stream(str(run_id), speed=None)) == "Hello"
 
 
 def test_nobody_is_notified_while_nobody_listens(postgres_url: str) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from recorder.dialects import Watch, driver_error, said
+from recorder.dialects import Watch, said
 from recorder.errors import Closed, RecorderError, StoreError
 from recorder.library import Library
 
@@ -109,11 +109,7 @@ class Reader:
                     await self._library.open()
                     self._opened = True
                 return await method(self._library, *given)
-            except RecorderError:
-                raise
-            except Exception as error:
-                if driver_error(error) is error and not isinstance(error, (OSError, TimeoutError)):
-                    raise
+            except self._library.errors as error:
                 raise StoreError(f"The database says: {said(error)}") from error
 
     async def _answer_once(self, method: Method[T], given: tuple[Any, ...]) -> T:
