@@ -32,12 +32,17 @@ genuine_anthropic = pytest.mark.parametrize("stream", anthropic_streams(), ids=l
 #: What our models send for "Hi", as an SDK's user writes it.
 ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
-ASK_ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 64_000, "messages": ASK["messages"]}
+ASK_ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 1_000, "messages": ASK["messages"]}
 
 
 def client(replay: Replay, **options: Any) -> openai.OpenAI:
     """OpenAI's SDK over a recording."""
     return openai.OpenAI(api_key="any", max_retries=0, http_client=replay.http_client(**options))
+
+
+def live_client(provider: LoopbackProvider) -> openai.OpenAI:
+    """The same over the provider itself."""
+    return openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0)
 
 
 def aclient(replay: Replay, **options: Any) -> openai.AsyncOpenAI:
@@ -78,7 +83,7 @@ def record_claude(answer: Any, url: str | Path, road: Road = ROADS[0], **options
     """The same with Anthropic's."""
     with recording(answer, url, **options) as (provider, history):
         try:
-            road.stream(anthropics.chat(provider, callbacks=[history]), "Hi")
+            road.stream(anthropics.chat(provider, callbacks=[history], max_tokens=1_000), "Hi")
         except anthropic.APIError:
             pass  # recorded, too
         return str(history.recorder.url)
@@ -116,7 +121,7 @@ def test_every_chat_stream_comes_back(stream: Stream, database: str) -> None:
     with recording(answer, database) as (provider, history):
         model = chat(provider, callbacks=[history])
         outcome(lambda: list(model.stream("Hi")))
-        with openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as live:
+        with live_client(provider) as live:
             expected = chunks_of(live)
     with Replay(database) as replay:
         with client(replay).chat.completions.with_streaming_response.create(
@@ -136,9 +141,8 @@ def test_the_sdks_accumulator_hears_the_same(stream: Stream, tmp_path: Path) -> 
             return found.get_final_completion().model_dump()
 
     answer = Answer(frames=[stream.body])
-    with LoopbackProvider(answer) as provider:
-        with openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as live:
-            expected = _final_or_error(lambda: final(live))
+    with LoopbackProvider(answer) as provider, live_client(provider) as live:
+        expected = _final_or_error(lambda: final(live))
     url = record(answer, tmp_path)
     with Replay(url) as replay:
         assert _final_or_error(lambda: final(client(replay))) == expected
@@ -157,7 +161,7 @@ def test_every_anthropic_stream_comes_back(stream: Stream, database: str) -> Non
     """The same for Anthropic's, and its accumulated message."""
     answer = Answer(frames=[stream.body], chunks=[7, 100, 1, 33])
     with recording(answer, database) as (provider, history):
-        list(anthropics.chat(provider, callbacks=[history]).stream("Hi"))
+        list(anthropics.chat(provider, callbacks=[history], max_tokens=1_000).stream("Hi"))
         with anthropics.sdk(provider).beta.messages.stream(**ASK_ANTHROPIC) as live:
             expected = live.get_final_message()
     with Replay(database) as replay:
@@ -204,9 +208,11 @@ def _final(model: Any) -> Any:
 def test_an_anthropic_stream_without_frames(stream: Stream, tmp_path: Path) -> None:
     """The SDK reads the same blocks, end and usage out of what is encoded."""
     answer = Answer(frames=[stream.body])
-    with LoopbackProvider(answer) as provider:
-        with anthropics.sdk(provider).beta.messages.stream(**ASK_ANTHROPIC) as live:
-            expected = live.get_final_message()
+    with (
+        LoopbackProvider(answer) as provider,
+        anthropics.sdk(provider).beta.messages.stream(**ASK_ANTHROPIC) as live,
+    ):
+        expected = live.get_final_message()
     url = record_claude(answer, tmp_path, capture="tokens")
     with Replay(url) as replay, claude(replay).beta.messages.stream(**ASK_ANTHROPIC) as replayed:
         found = replayed.get_final_message()
@@ -309,7 +315,12 @@ def test_legacy_completions(tmp_path: Path) -> None:
         llm = OpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
         "".join(llm.stream("Tell"))
         url = history.recorder.url
-    ask = {"model": "gpt-3.5-turbo-instruct", "prompt": "Tell", "temperature": 0.7, "max_tokens": 256}
+    ask: dict[str, Any] = {
+        "model": "gpt-3.5-turbo-instruct",
+        "prompt": "Tell",
+        "temperature": 0.7,
+        "max_tokens": 256,
+    }
     with Replay(url) as replay:
         assert client(replay).completions.create(**ask).choices[0].text == "once upon a time"
         with client(replay).completions.create(**ask, stream=True) as stream:
@@ -331,8 +342,8 @@ def test_the_older_http_library(tmp_path: Path) -> None:
     """OpenAI's SDK takes clients of it too; so does a bare request of another tool."""
     url = record("Hello there!", tmp_path)
     with Replay(url) as replay:
-        older = replay.http_client(library="httpx", allow_playback_repeats=True)
-        assert isinstance(older, httpx.Client)
+        older: Any = replay.http_client(library="httpx", allow_playback_repeats=True)
+        assert type(older) is httpx.Client
         sdk = openai.OpenAI(api_key="any", http_client=older)
         assert sdk.chat.completions.create(**ASK).choices[0].message.content == "Hello there!"
         bare = older.post("https://any.invalid/v1/chat/completions", json=ASK).json()
@@ -397,22 +408,28 @@ def test_a_client_keeps_its_replay(tmp_path: Path) -> None:
 
 
 @both
+@pytest.mark.parametrize("capture", ["wire", "tokens"])
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-def test_an_http_error_comes_back(status: int, road: Road, tmp_path: Path) -> None:
+def test_an_http_error_comes_back(status: int, capture: str, road: Road, tmp_path: Path) -> None:
     """As the same class, message, status and body, streamed or not, at once."""
-    url = record(Answer.error(status), tmp_path, road)
-    with LoopbackProvider(Answer.error(status)) as provider:
-        live = openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0)
-        with pytest.raises(openai.APIStatusError) as expected:
-            live.chat.completions.create(**ASK)
+    url = record(Answer.error(status), tmp_path, road, capture=capture)
+    with (
+        LoopbackProvider(Answer.error(status)) as provider,
+        live_client(provider) as live,
+        pytest.raises(openai.APIStatusError) as expected,
+    ):
+        live.chat.completions.create(**ASK)
     with Replay(url) as replay:
         http = replay.http_client(allow_playback_repeats=True)
-        for options in ({}, {"stream": True}):
+        each: list[dict[str, Any]] = [{}, {"stream": True}]
+        for options in each:
             with pytest.raises(openai.APIStatusError) as found:
                 openai.OpenAI(api_key="any", http_client=http).chat.completions.create(**ASK, **options)
             assert type(found.value) is type(expected.value)
             assert str(found.value) == str(expected.value)
-            assert (found.value.status_code, found.value.body) == (status, expected.value.body)
+            assert found.value.status_code == status
+            if capture == "wire":  # the message does not say all of it
+                assert found.value.body == expected.value.body
 
 
 def test_anthropics_errors_come_back(tmp_path: Path) -> None:
@@ -433,8 +450,9 @@ def test_a_refusal_that_is_no_json_comes_back(tmp_path: Path) -> None:
     """A proxy's page for people."""
     page = Answer(status=502, body=b"<html>Bad gateway</html>", headers={"content-type": "text/html"})
     url = record(page, tmp_path)
-    with Replay(url) as replay, pytest.raises(openai.InternalServerError, match="<html>Bad gateway</html>"):
+    with Replay(url) as replay, pytest.raises(openai.InternalServerError, match="Error code: 502") as found:
         client(replay).chat.completions.create(**ASK)
+    assert found.value.body == "<html>Bad gateway</html>"
 
 
 def test_no_connection(tmp_path: Path) -> None:
@@ -462,15 +480,13 @@ def test_a_stream_that_broke_breaks_there(capture: str, tmp_path: Path) -> None:
     """With what had come, also where that is encoded."""
     url = new_url(tmp_path)
     frames = [b'data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}\n\n'] * 3
-    with recording(Answer(frames=frames, cut_after=2), url, capture=capture) as (provider, history):
-        with pytest.raises(openai.APIConnectionError):
-            list(chat(provider, callbacks=[history]).stream("Hi"))
-    heard = ""
+    record(Answer(frames=frames, cut_after=2), url, capture=capture)
+    heard: list[str] = []
     with Replay(url) as replay, client(replay).chat.completions.create(**ASK, stream=True) as stream:
-        with pytest.raises(httpx2.ReadError):
-            for chunk in stream:
-                heard += chunk.choices[0].delta.content or ""
-    assert heard == "HelHel"
+        texts = (chunk.choices[0].delta.content or "" for chunk in stream)
+        with pytest.raises(openai.APIConnectionError):
+            heard.extend(texts)
+    assert "".join(heard) == "HelHel"
 
 
 @pytest.mark.parametrize("capture", ["wire", "tokens"])
@@ -499,7 +515,7 @@ def test_a_stream_that_was_left_ends_there(tmp_path: Path) -> None:
         url = history.recorder.url
     with Replay(url) as replay:
         stream = client(replay).chat.completions.create(**ASK, stream=True)
-        with pytest.raises(httpx2.RemoteProtocolError, match="ends here, cancelled after"):
+        with pytest.raises(openai.APIConnectionError):
             list(stream)
 
 

@@ -204,6 +204,14 @@ class WireRun(Run[ChunkT]):
         if self.reply.error is not None:
             raise self._error_of(self.reply.error, http_response)
 
+    def fail(self, error: BaseException) -> None:
+        """Tell the handlers of the failure, with what had come: also the body of a response that was a refusal."""
+        response = getattr(error, "response", None)
+        refused = response is not None and self.http_response is None and not self._ended
+        if refused and getattr(response, "is_stream_consumed", False) and response.content:
+            self._tell_frame(response.content, ())
+        super().fail(error)
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:

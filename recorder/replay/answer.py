@@ -16,7 +16,7 @@ from recorder.replay.asking import Asking
 from recorder.replay.bodies import Encoded, Usageless, Verbatim, at_once, encoded_whole, first_frame, played
 from recorder.replay.drive import Listener
 from recorder.replay.ends import error_of
-from recorder.replay.failures import Broken, broken_of, failure_of, is_of_the_stream, status_of
+from recorder.replay.failures import Broken, body_of, broken_of, failure_of, is_of_the_stream, status_of
 from recorder.replay.misses import has_no_end
 from recorder.replay.play import Ask, Play, frames, tokens
 from recorder.wire import encode
@@ -71,10 +71,10 @@ def answer(asked: Asked, run: RecordedRun) -> Asking[Answer]:
         lost = sum(gap.count for gap in gaps)
         raise StoreError(f"Run {run.id} has lost {lost} tokens ({gaps[0].reason}); record it again")
     first = yield from first_frame(run)
+    if run.status == ERROR and not run.token_count and (status := status_of(run)) is not None:
+        return _refused(asked, run, status, first)
     began = first is not None or run.token_count > 0
     broken, error = _end(run, began)
-    if run.status == ERROR and not began and (found := status_of(run)) is not None:
-        return _refused(asked, run, *found)
     if (broken or error) and not (began and asked.streamed):
         return Answer(broken=broken, error=error)
     if asked.streamed:
@@ -87,18 +87,19 @@ def _end(run: RecordedRun, began: bool) -> tuple[Broken | None, BaseException | 
     if run.status == CANCELLED or has_no_end(run):
         said = f"the recording of run {run.id} ends here, {run.status} after {run.token_count} tokens"
         return Broken("RemoteProtocolError", said), None
-    if run.status != ERROR or is_of_the_stream(run) or (not began and status_of(run)):
+    if run.status != ERROR or is_of_the_stream(run):
         return None, None
     if (broken := broken_of(run, began)) is not None:
         return broken, None
     return None, error_of(run)
 
 
-def _refused(asked: Asked, run: RecordedRun, status: int, body: bytes, is_json: bool) -> Answer:
+def _refused(asked: Asked, run: RecordedRun, status: int, first: bytes | None) -> Answer:
     """An HTTP status, its body in the words of the client's provider."""
-    if is_json and run.wire != asked.wire:
-        body = encode.body(asked.wire, recorded(run, asked), ())
-    headers = {"content-type": JSON if is_json else TEXT, RUN_HEADER: run.id, **_FINAL}
+    body = first if first is not None else body_of(run)
+    if body is None or (run.wire != asked.wire and _is_json(body)):
+        body = encode.body(asked.wire, recorded(run, asked, first), ())
+    headers = {"content-type": JSON if _is_json(body) else TEXT, RUN_HEADER: run.id, **_FINAL}
     return Answer(status, headers, body)
 
 
@@ -125,8 +126,8 @@ def _whole(asked: Asked, run: RecordedRun, first: bytes | None) -> Asking[Answer
     return Answer(headers=headers, play=at_once(run, body, about.ended_us or 0), listener=Verbatim())
 
 
-def recorded(run: RecordedRun, asked: Asked) -> Recorded:
-    """What an encoder needs to know of a run, for this request."""
+def recorded(run: RecordedRun, asked: Asked, refusal: bytes | None = None) -> Recorded:
+    """What an encoder needs to know of a run, for this request; `refusal` is the body of an HTTP error."""
     lasted = None if run.ended_at is None else run.ended_at - run.started_at
     return Recorded(
         wire=run.wire,
@@ -136,7 +137,7 @@ def recorded(run: RecordedRun, asked: Asked) -> Recorded:
         finish_reasons={0: run.finish_reason} if run.finish_reason else {},
         usage=run.usage,
         usage_asked=asked.wants_usage,
-        failure=failure_of(run) if run.status == ERROR and broken_of(run, True) is None else None,
+        failure=failure_of(run, refusal) if run.status == ERROR and broken_of(run, True) is None else None,
         terminated=run.status in (COMPLETE, INCOMPLETE),
         ended_us=None if lasted is None else round(lasted.total_seconds() * 1e6),
     )

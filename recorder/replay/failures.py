@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.jsons import dumps, loads
 from recorder.library import RecordedRun
 from recorder.records import ERROR
 from recorder.wire.recorded import Failure
@@ -41,16 +41,22 @@ class Broken:
     message: str
 
 
-def status_of(run: RecordedRun) -> tuple[int, bytes, bool] | None:
-    """Status and body of the response that refused a run, and whether the body is JSON; None where none did."""
+def status_of(run: RecordedRun) -> int | None:
+    """The HTTP status that refused a run; None where none did."""
+    found = _STATUS.match(run.error_message or "")
+    return int(found[1]) if found else _STATUSES.get(_short(run))
+
+
+def body_of(run: RecordedRun) -> bytes | None:
+    """The body of the response that refused it, as far as the SDK's message tells: None where that is but words."""
     message = run.error_message or ""
-    if found := _STATUS.match(message):
-        said = _literal(found[2])
-        if isinstance(said, (dict, list)):
-            return int(found[1]), dumps(said).encode("utf-8", "replace"), True
-        return int(found[1]), (found[2] or "").encode("utf-8", "replace"), False
-    status = _STATUSES.get(_short(run))
-    return None if status is None else (status, message.encode("utf-8", "replace"), False)
+    found = _STATUS.match(message)
+    if found is None:
+        return message.encode("utf-8", "replace")
+    said = _literal(found[2])
+    if isinstance(said, (dict, list)):
+        return dumps(said).encode("utf-8", "replace")
+    return None if found[2] else b""
 
 
 def broken_of(run: RecordedRun, began: bool) -> Broken | None:
@@ -70,11 +76,12 @@ def is_of_the_stream(run: RecordedRun) -> bool:
     return run.status == ERROR and name.startswith(_SDKS) and broken_of(run, True) is None
 
 
-def failure_of(run: RecordedRun) -> Failure:
-    """The provider's words for it, out of the SDK's."""
+def failure_of(run: RecordedRun, refusal: bytes | None = None) -> Failure:
+    """The provider's words for it, out of the body that it sent, or out of the SDK's."""
     message, kind = run.error_message or "", run.error_type
     found = _STATUS.match(message)
-    said = _literal(found[2] if found else message)
+    message = found[2] or message if found else message
+    said = _json(refusal) if refusal is not None else _literal(message)
     if isinstance(said, dict):
         inner = said["error"] if isinstance(said.get("error"), dict) else said
         message, kind = str(inner.get("message") or message), inner.get("type") or kind
@@ -90,4 +97,11 @@ def _literal(written: str | None) -> Any:
     try:
         return ast.literal_eval(written or "None")
     except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return loads(body)
+    except ValueError:
         return None

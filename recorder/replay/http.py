@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from recorder.errors import ConfigError, MissingExtra, RecorderError
+from recorder.errors import Closed, ConfigError, MissingExtra, RecorderError
 from recorder.jsons import loads
 from recorder.library import Library
 from recorder.replay.answer import RUN_HEADER, Answer, Asked, answer
@@ -42,6 +42,8 @@ class Tape:
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asking[Answer]:
         """The response to a request. Raises `NotRecorded`."""
+        if self._owner.closed:
+            raise Closed("This replay is closed; make another one with Replay(url)")
         asked = _asked(method, path, body)
         if run_id := headers.get(RUN_HEADER):
             run = yield Ask(Library.run, run_id)
@@ -189,7 +191,8 @@ def _as_the_sdk_lets_through(request: Any) -> Iterator[None]:
         sdk = sys.modules.get("anthropic")
         if sdk is None or not request.url.path.endswith("/messages"):
             raise
-        raise _of_both(type(error), sdk.AnthropicError)(*error.args) from error.__cause__
+        kind: Any = type(error)
+        raise _of_both(kind, sdk.AnthropicError)(*error.args) from error.__cause__
 
 
 @cache

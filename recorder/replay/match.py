@@ -56,15 +56,17 @@ class Rules:
         """Whether the hash of the request decides."""
         return self.match_on is None and self.ignore is None
 
+    def part(self, form: Form) -> Form:
+        """What of a request counts."""
+        if self.match_on is not None and not callable(self.match_on):
+            names = {_ALIASES.get(name, name) for name in self.match_on}
+            return {name: form[name] for name in form.keys() & names}
+        left_out = {_ALIASES.get(name, name) for name in self.ignore or ()}
+        return {name: form[name] for name in form.keys() - left_out}
+
     def mark(self, form: Form) -> Any:
         """What two requests must share, as a value to compare; all of it where the user compares."""
-        if callable(self.match_on):
-            return form
-        if self.match_on is not None:
-            names = {_ALIASES.get(name, name) for name in self.match_on}
-            return dumps({name: form[name] for name in names & form.keys()}, sort_keys=True)
-        left_out = {_ALIASES.get(name, name) for name in self.ignore or ()}
-        return dumps({name: form[name] for name in form.keys() - left_out}, sort_keys=True)
+        return form if callable(self.match_on) else dumps(self.part(form), sort_keys=True)
 
     def same(self, asked: Any, recorded: Any) -> bool:
         """Whether two marks say that a recorded run answers what is asked."""
@@ -150,14 +152,15 @@ class Matcher:
 
     def _miss(self, body: Mapping[str, Any], wire: str, found: Sequence[RecordedRun]) -> Asking[NotRecorded]:
         """The error that says what there is instead."""
-        asked = asked_form(body)
+        part = self._rules.part
+        asked = part(asked_form(body))
         if found:
             return miss(asked, found=found, how=self._how)
         page: list[RecordedRun] = yield Ask(Library.latest, PAGE)
         forms = []
         for run in page:
             if counts(run) and self._is_before(run):
-                forms.append((run, (yield from form_of(run, wire))))
+                forms.append((run, part((yield from form_of(run, wire)))))
         return miss(asked, near=nearest(asked, forms), how=self._how)
 
 

@@ -134,6 +134,11 @@ class Replay:
             raise NotFound(f"Conversation {found.id} has no runs yet; its messages are in `transcripts`.")
         return runs
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has let go of the database."""
+        return self._closed
+
     def close(self) -> None:
         """Let go of the database; a second call does nothing."""
         if not self._closed:
