@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import URL, make_url
@@ -70,6 +71,13 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
         raise ConfigError(
             "The port in the database's URL is no number; write 'postgresql://user@host:5432/database'"
         ) from error
+
+
+def is_new_file(url: str) -> bool:
+    """Whether it names a SQLite file that is not there yet, in a folder that is."""
+    found = parse_url(url)
+    path = Path(found.database or "")
+    return found.get_backend_name() == "sqlite" and not path.exists() and path.parent.is_dir()
 
 
 def masked(url: str | URL) -> str:

@@ -206,7 +206,7 @@ class WireRun(Run[ChunkT]):
 
     def fail(self, error: BaseException) -> None:
         """Tell the handlers of the failure, with what had come: also the body of a response that was a refusal."""
-        response = getattr(error, "response", None)
+        response: Any = getattr(error, "response", None)
         refused = response is not None and self.http_response is None and not self._ended
         if refused and getattr(response, "is_stream_consumed", False) and response.content:
             self._tell_frame(response.content, ())
