@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from recorder.dialects.common import Dialect, Failure, Watch, driver_error, said
 from recorder.dialects.postgres import Postgres
-from recorder.dialects.sqlite import SQLite
+from recorder.dialects.sqlite import SQLite, into_one_file
 from recorder.errors import ConfigError, StoreError
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Watch",
     "dialect_of",
     "driver_error",
+    "into_one_file",
+    "is_new_file",
     "masked",
     "parse_url",
     "said",
@@ -74,10 +76,10 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
 
 
 def is_new_file(url: str) -> bool:
-    """Whether it names a SQLite file that is not there yet, in a folder that is."""
+    """Whether it names a SQLite file that is not there yet."""
     found = parse_url(url)
     path = Path(found.database or "")
-    return found.get_backend_name() == "sqlite" and not path.exists() and path.parent.is_dir()
+    return found.get_backend_name() == "sqlite" and not path.exists()
 
 
 def masked(url: str | URL) -> str:

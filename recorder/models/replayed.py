@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from recorder.clock import now
+from recorder.dialects import masked
 from recorder.errors import ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
 from recorder.library import Library, RecordedRun
@@ -120,16 +121,20 @@ class Session:
             history.close().wait()
 
     def _records_all(self) -> bool:
-        if self._mode != NONE and self._recorded_before is None and self.replay.is_new_file:
-            self._recorded_before = False
+        if self.replay.is_new_file:
+            self._nothing_yet()
+            return True
         return self._mode == ALL or (self._mode == ONCE and self._recorded_before is False)
 
     def _nothing_yet(self) -> None:
+        """There is no file, or nothing in it. Raises `NotRecorded` where nothing is to be recorded."""
         if self._mode == NONE:
+            where = masked(self.replay.url)
             raise NotRecorded(
-                f"No recorded run answers this request: none is recorded yet.\n{_HOW_TO_RECORD[NONE]}"
+                f"No recorded run answers this request: nothing is recorded in {where} yet.\n{_HOW_TO_RECORD[NONE]}"
             )
-        self._recorded_before = False
+        if self._recorded_before is None:
+            self._recorded_before = False
 
     def _find(self, call: Any) -> Asking[RecordedRun | None]:
         if self._mode == ONCE and self._recorded_before is None:
