@@ -18,7 +18,7 @@ from recorder.replay import NotRecorded, Replay
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics
 from tests.chatting import ROADS, Log, Road, chat, history_at, name_of, recorded, runs
-from tests.oracle import new_url
+from tests.oracle import new_url, run_python
 
 both = pytest.mark.parametrize("road", ROADS, ids=name_of)
 
@@ -349,3 +349,23 @@ def test_a_file_that_is_not_there(provider: LoopbackProvider, tmp_path: Path) ->
         with pytest.raises(NotRecorded, match=r"empty\.db yet"):
             replay.model(like=chat(provider)).invoke("Hi")
         assert replay.model(like=chat(provider), mode="once").invoke("Hi").text == "answer 1"
+
+
+_LEFT_OPEN = """
+import sys
+from recorder.models import ChatOpenAI
+from recorder.replay import Replay
+
+real = ChatOpenAI("gpt-4o", base_url=sys.argv[2], api_key="any")
+chat = Replay(sys.argv[1]).model(like=real, mode="new_episodes")
+print(chat.invoke("Hi").text)
+"""
+
+
+def test_a_program_that_closes_nothing(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """Ends, with everything stored: the second time it is replayed."""
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    for _ in range(2):
+        done = run_python(_LEFT_OPEN, url, provider.base_url)
+        assert (done.stdout, done.stderr, done.returncode) == ("answer 1\n", "", 0)
+    assert len(provider.requests) == 1

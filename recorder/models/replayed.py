@@ -70,6 +70,33 @@ def replayed(
     return found
 
 
+class Recording:
+    """What records into a database, from the first call on that is to be recorded.
+
+    It knows no `Replay`, which holds it: a circle would be taken apart on any thread, the recorder's own for one,
+    which cannot wait for itself.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._history: ChatHistoryCallback | None = None
+        self._lock = threading.Lock()
+
+    def history(self) -> ChatHistoryCallback:
+        """The handler, made when it is needed: a recorder writes into its database just by being there."""
+        with self._lock:
+            if self._history is None:
+                self._history = ChatHistoryCallback(self._url)
+            return self._history
+
+    def close(self) -> None:
+        """Have stored all that was recorded."""
+        with self._lock:
+            history, self._history = self._history, None
+        if history is not None:
+            history.close().wait()
+
+
 class Session:
     """What a replayed model and its copies share: what it was given, and what is recorded."""
 
@@ -82,9 +109,8 @@ class Session:
         before = self._began if mode != NONE else None
         self._matcher = Matcher(rules, before=before, how_to_record=_HOW_TO_RECORD.get(mode, ""))
         self._recorded_before: bool | None = None
-        self._history: ChatHistoryCallback | None = None
-        self._lock = threading.Lock()
-        replay.closing.append(self.close)
+        self._recording = Recording(replay.url)
+        replay.closing.append(self._recording.close)
 
     def run_for(self, call: Any) -> RecordedRun | None:
         """The run that answers; None for a call that is to be recorded. Raises `NotRecorded`."""
@@ -108,17 +134,7 @@ class Session:
 
     def record(self, call: Any) -> None:
         """Have a call recorded."""
-        with self._lock:
-            if self._history is None:
-                self._history = ChatHistoryCallback(self.replay.url)
-        call.hear(self._history)
-
-    def close(self) -> None:
-        """Have stored all that was recorded."""
-        with self._lock:
-            history, self._history = self._history, None
-        if history is not None:
-            history.close().wait()
+        call.hear(self._recording.history())
 
     def _records_all(self) -> bool:
         if self.replay.is_new_file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -199,7 +200,8 @@ class Replay:
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        # At the end of the interpreter its thread stands still, and waiting for it would have no end.
+        if not getattr(self, "_closed", True) and not sys.is_finalizing():
             self.close()
 
     def _tape(self, rules: Rules, options: Options) -> Tape:
