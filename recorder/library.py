@@ -105,9 +105,9 @@ _TEXT_FIELDS = (
 class Library:
     """Reads one database. Raises `StoreError`, `SchemaError` and `NotFound`; changes nothing."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._store = SqlStore(url, read_only=True)
+    def __init__(self, database: str | SqlStore) -> None:
+        self._store = database if isinstance(database, SqlStore) else SqlStore(database, read_only=True)
+        self.url = self._store.url
 
     async def open(self) -> None:
         """Connect, and see that the tables are there."""
