@@ -20,8 +20,8 @@ from recorder.store import Conflict, SqlStore
 #: Rows that stand behind the run they belong to.
 _OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
 #: What one transaction stores, and what is in memory of a longer run (bytes of text and frames, and rows).
-_BATCH_BYTES = 4 * 2**20
-_BATCH_ROWS = 4_000
+_BATCH_BYTES = 2 * 2**20
+_BATCH_ROWS = 2_000
 
 
 @dataclass(slots=True)

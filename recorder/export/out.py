@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
@@ -13,7 +14,17 @@ from recorder.dialects import masked, parse_url
 from recorder.errors import ConfigError
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, writing
-from recorder.export.pages import RUNS, Pages, RunKey, parts
+from recorder.export.pages import (
+    CONVERSATIONS,
+    MESSAGES,
+    RUNS,
+    MessageKey,
+    Pages,
+    Queue,
+    Rows,
+    RunKey,
+    parts,
+)
 from recorder.liveness import is_dead
 from recorder.portable import Row, write
 from recorder.records import INTERRUPTED, STREAMING, Producer, RunRow
@@ -82,6 +93,14 @@ def _wanted(pages: Pages, ids: Sequence[str]) -> dict[str, set[str] | None]:
     return dict(sorted(wanted.items()))
 
 
+class _Read(NamedTuple):
+    """A run that was read, and where its rows are."""
+
+    conversation_id: str
+    run: RunRow
+    tables: Sequence[Rows]
+
+
 class _Out:
     """The rows in the order of an export, counted as they go."""
 
@@ -95,25 +114,38 @@ class _Out:
     def rows(self) -> Iterator[Row]:
         """Every row that is wanted."""
         ids = self._pages.conversation_ids() if self._wanted is None else iter(self._wanted)
-        for id in ids:
-            for row in self._conversation(id):
+        for page in parts(ids, CONVERSATIONS):
+            for row in self._page(page):
                 self.done.written.add(row)
                 yield row
 
-    def _conversation(self, id: str) -> Iterator[Row]:
+    def _page(self, ids: Sequence[str]) -> Iterator[Row]:
+        found = self._pages.conversations(ids)
+        ids = [row.id for row in found]
         # The runs are looked at before the messages: what a run that is over has said is there.
-        only = None if self._wanted is None else self._wanted[id]
-        keys = [key for key in self._pages.run_keys(id) if only is None or key.id in only]
-        yield from self._pages.conversation(id)
-        yield from self._pages.messages(id, self._messages(id, only))
-        for part in parts(keys, RUNS):
-            yield from self._runs(part)
+        keys = [key for every in self._pages.run_keys(ids).values() for key in every if self._is_wanted(key)]
+        runs: Queue[_Read] = Queue(keys, RUNS, self._read)
+        messages = Queue(self._messages(ids), MESSAGES, self._pages.messages)
+        for conversation in found:
+            yield conversation
+            yield from messages.of(conversation.id)
+            for read in runs.of(conversation.id):
+                yield from self._producer(read.run.producer_id)
+                yield self._ended(read.run)
+                for table in read.tables:
+                    yield from table.of(read.run.id)
 
-    def _messages(self, conversation_id: str, only: set[str] | None) -> Iterator[str]:
-        """Ids of the messages to write: all, or what some runs were asked and what they said."""
-        keys = self._pages.message_keys(conversation_id)
-        if only is None:
-            return (key.id for key in keys)
+    def _is_wanted(self, key: RunKey) -> bool:
+        only = None if self._wanted is None else self._wanted[key.conversation_id]
+        return only is None or key.id in only
+
+    def _messages(self, ids: Sequence[str]) -> Iterator[MessageKey]:
+        """The messages to write: all of a conversation, or what some of its runs were asked and what they said."""
+        for id, keys in self._pages.message_keys(ids).items():
+            only = None if self._wanted is None else self._wanted[id]
+            yield from keys if only is None else self._of_runs(keys, only)
+
+    def _of_runs(self, keys: Sequence[MessageKey], only: set[str]) -> Iterator[MessageKey]:
         parents = {key.id: key.parent_id for key in keys}
         ends = [key.id for key in keys if key.run_id in only]
         for run in self._pages.runs(sorted(only)):
@@ -124,21 +156,18 @@ class _Out:
             while at is not None and at not in found:
                 found.add(at)
                 at = parents.get(at)
-        return (key.id for key in keys if key.id in found)
+        return (key for key in keys if key.id in found)
 
-    def _runs(self, keys: Sequence[RunKey]) -> Iterator[Row]:
-        closed = [key for key in keys if self._is_over(key)]
-        known = {key.id: key for key in closed}
+    def _read(self, keys: Sequence[RunKey]) -> Iterator[_Read]:
+        """The runs that are over, with their rows within reach."""
+        known = {key.id: key for key in keys if self._is_over(key)}
         self.done.left_out += [key.id for key in keys if key.id not in known]
         tables = self._pages.of_runs(list(known)) if known else []
         for run in self._pages.runs(list(known)):
-            if run.status != known[run.id].status:  # its process was not dead: it has sealed it now
+            if run.status == known[run.id].status:
+                yield _Read(run.conversation_id, run, tables)
+            else:  # its process was not dead: it has sealed it now
                 self.done.left_out.append(run.id)
-                continue
-            yield from self._producer(run.producer_id)
-            yield self._ended(run)
-            for table in tables:
-                yield from table.of(run.id)
 
     def _is_over(self, key: RunKey) -> bool:
         if key.status != STREAMING:

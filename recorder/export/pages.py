@@ -1,16 +1,16 @@
 """What an export reads: the rows of every table as they are stored, a page at a time, each found by its key.
 
-Of one conversation the keys are in memory, of a run a page of rows.
+Of a page of conversations the keys are in memory, of a run a page of rows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, Table, collate, func, select
+from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, tuple_
 
 from recorder import tables
 from recorder.dialects import said
@@ -39,7 +39,8 @@ OF_A_RUN: tuple[tuple[Table, type[Any]], ...] = (
 )
 
 _IDS = 5_000
-_MESSAGES = 100
+CONVERSATIONS = 100
+MESSAGES = 100
 RUNS = 50
 #: Rows of a table that the runs of one page may have together; those of more are read run by run.
 _FEW_ROWS = 300
@@ -52,6 +53,7 @@ _MOST_ROWS = 2_000
 class RunKey(NamedTuple):
     """What is known of a run before it is read."""
 
+    conversation_id: str
     id: str
     status: str
     producer_id: str | None
@@ -60,6 +62,7 @@ class RunKey(NamedTuple):
 class MessageKey(NamedTuple):
     """Where a message stands."""
 
+    conversation_id: str
     id: str
     parent_id: str | None
     run_id: str | None
@@ -111,16 +114,18 @@ class Pages:
             yield from (row[0] for row in rows)
             rows = self._fetch(query.where(id > rows[-1][0]))
 
-    def conversation(self, id: str) -> Iterator[ConversationRow]:
-        """One conversation, if it is still there."""
-        rows = self._fetch(select(tables.conversations).where(tables.conversations.c.id == id))
-        return (ConversationRow._make(row) for row in rows)
+    def conversations(self, ids: Sequence[str]) -> list[ConversationRow]:
+        """Those of them that are there, in this order."""
+        rows = self._fetch(select(tables.conversations).where(tables.conversations.c.id.in_(ids)))
+        found = {row.id: ConversationRow._make(row) for row in rows}
+        return [found[id] for id in ids if id in found]
 
-    def run_keys(self, conversation_id: str) -> list[RunKey]:
-        """The runs of a conversation in the order in which they began."""
+    def run_keys(self, conversations: Sequence[str]) -> dict[str, list[RunKey]]:
+        """The runs of some conversations, by conversation in the order in which they began."""
         runs = tables.runs.c
-        query = select(runs.id, runs.status, runs.producer_id).where(runs.conversation_id == conversation_id)
-        return [RunKey._make(row) for row in self._fetch(query.order_by(runs.started_at, runs.id))]
+        query = select(runs.conversation_id, runs.id, runs.status, runs.producer_id)
+        query = query.where(runs.conversation_id.in_(conversations)).order_by(runs.started_at, runs.id)
+        return _by_conversation(conversations, map(RunKey._make, self._fetch(query)))
 
     def runs(self, ids: Sequence[str]) -> list[RunRow]:
         """Some runs, in this order."""
@@ -128,20 +133,19 @@ class Pages:
         found = {row.id: RunRow._make(row) for row in rows}
         return [found[id] for id in ids if id in found]
 
-    def message_keys(self, conversation_id: str) -> list[MessageKey]:
-        """The messages of a conversation, each after its parent."""
-        messages = tables.messages.c
-        query = select(messages.id, messages.parent_id, messages.run_id)
-        query = query.where(messages.conversation_id == conversation_id)
-        return [MessageKey._make(row) for row in self._fetch(query.order_by(messages.position, messages.id))]
+    def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
+        """The messages of some conversations, by conversation each after its parent."""
+        here = tables.messages.c
+        query = select(here.conversation_id, here.id, here.parent_id, here.run_id)
+        query = query.where(here.conversation_id.in_(conversations)).order_by(here.position, here.id)
+        return _by_conversation(conversations, map(MessageKey._make, self._fetch(query)))
 
-    def messages(self, conversation_id: str, ids: Iterable[str]) -> Iterator[MessageRow]:
-        """Some messages of a conversation, in this order."""
-        here = tables.messages.c.conversation_id == conversation_id
-        for part in parts(ids, _MESSAGES):
-            rows = self._fetch(select(tables.messages).where(here, tables.messages.c.id.in_(part)))
-            found = {row.id: MessageRow._make(row) for row in rows}
-            yield from (found[id] for id in part if id in found)
+    def messages(self, keys: Sequence[MessageKey]) -> list[MessageRow]:
+        """Those of them that are there, in this order."""
+        key = tuple_(*tables.messages.primary_key.columns)
+        rows = self._fetch(select(tables.messages).where(key.in_([each[:2] for each in keys])))
+        found = {row[:2]: MessageRow._make(row) for row in rows}
+        return [found[each[:2]] for each in keys if each[:2] in found]
 
     def producer(self, id: str) -> Producer | None:
         """A process that recorded."""
@@ -196,11 +200,44 @@ class Rows:
         return self._pages.fetch_all(self._table, self._made, run_id)
 
 
+def _by_conversation(ids: Sequence[str], keys: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {id: [] for id in ids}
+    for key in keys:
+        found[key.conversation_id].append(key)
+    return found
+
+
 def parts(every: Iterable[T], size: int) -> Iterator[list[T]]:
     """So many at a time."""
     left = iter(every)
     while part := list(islice(left, size)):
         yield part
+
+
+class OfConversation(Protocol):
+    """What is of a conversation."""
+
+    @property
+    def conversation_id(self) -> str:
+        """Which one."""
+
+
+Q = TypeVar("Q", bound=OfConversation)
+
+
+class Queue(Generic[Q]):
+    """What is to be read, in order, and fetched a page at a time when its first is asked for."""
+
+    def __init__(self, keys: Iterable[Any], size: int, fetch: Callable[[list[Any]], Iterable[Q]]) -> None:
+        self._rows = chain.from_iterable(map(fetch, parts(keys, size)))
+        self._next: Q | None = next(self._rows, None)
+
+    def of(self, conversation_id: str) -> Iterator[Q]:
+        """Those at the front that are of one conversation."""
+        while self._next is not None and self._next.conversation_id == conversation_id:
+            found = self._next
+            yield found
+            self._next = next(self._rows, None)
 
 
 def _next_limit(rows: Sequence[Any]) -> int:
