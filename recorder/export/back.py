@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from recorder.dialects import said
-from recorder.errors import StoreError
+from recorder.errors import ConfigError, StoreError
 from recorder.export.adding import Adding
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, Source, reading
@@ -47,10 +48,19 @@ def import_(url: str, file: File, *, progress: Progress | None = None) -> Import
 
 def _import(url: str, file: File, progress: Progress | None) -> Imported:
     with reading(file) as source:
-        header, rows = read(source.lines)  # before a database is created for it
+        header, rows = _begun(file, source)  # before a database is created for it
         with closing(_Back(url, header, source, progress)) as back:
             back.store(rows)
     return back.done
+
+
+def _begun(file: File, source: Source) -> tuple[Header, Iterator[Row]]:
+    try:
+        return read(source.lines)
+    except (ConfigError, StoreError) as error:
+        if isinstance(file, (str, os.PathLike)):
+            raise type(error)(f"{os.fspath(file)}: {error}") from error
+        raise
 
 
 class _Back:
