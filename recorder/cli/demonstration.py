@@ -130,7 +130,7 @@ def _again(sung: _Sung, url: str) -> int:
     _say("And its last lines again, twice as fast as they came:", "")
     _say(f"  recorder replay --from {start} --speed 2{_named(url)}", "")
     options = playing.options(2, False, None, str(start), None, False)
-    code = playing.run(playing.Wish(url, sung.run, options))
+    code = playing.run(playing.Wish(url, sung.run, options, quiet=True))
     _say("")
     return code
 

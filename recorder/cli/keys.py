@@ -6,10 +6,13 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -32,42 +35,47 @@ class Keys:
 
     def __init__(self) -> None:
         self.there = sys.stdin.isatty() and sys.stdout.isatty()
-        self._before: list[Any] = []
+        self._fd = sys.stdin.fileno() if self.there else -1
+        #: What ends a wait; read, write.
         self._wake: tuple[int, int] | None = None
+        self._undo = ExitStack()
 
     def __enter__(self) -> Self:
+        self._wake = os.pipe()
+        for end in self._wake:
+            os.set_blocking(end, False)
+            self._undo.callback(os.close, end)
+        if threading.current_thread() is threading.main_thread():
+            # A Ctrl-C that comes just before a wait would be heard after it.
+            self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(self._wake[1]))
         if self.there:
-            import termios
-            import tty
-
-            self._fd = sys.stdin.fileno()
-            self._before = termios.tcgetattr(self._fd)
-            self._wake = os.pipe()
-            self._on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-            tty.setcbreak(self._fd)
+            self._take_the_terminal()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._wake is None:
-            return
-        import termios
+        self._wake = None
+        self._undo.close()
 
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
-        signal.signal(signal.SIGTERM, self._on_term)
-        wake, self._wake = self._wake, None
-        for end in wake:
-            os.close(end)
+    def _take_the_terminal(self) -> None:
+        import termios
+        import tty
+
+        before = termios.tcgetattr(self._fd)
+        on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        self._undo.callback(signal.signal, signal.SIGTERM, on_term)
+        self._undo.callback(termios.tcsetattr, self._fd, termios.TCSADRAIN, before)
+        tty.setcbreak(self._fd)
 
     def pressed(self, timeout: float | None) -> str:
         """The next key, or nothing: after `timeout` seconds, or when `wake` was called."""
         if self._wake is None:
-            time.sleep(timeout or 0)
-            return ""
-        ready, _, _ = select.select([self._fd, self._wake[0]], [], [], timeout)
+            raise RuntimeError("keys are heard inside `with`")
+        heard = [self._wake[0], *([self._fd] if self.there else [])]
+        ready, _, _ = select.select(heard, [], [], timeout)
         if self._wake[0] in ready:
-            os.read(self._wake[0], 64)
+            os.read(self._wake[0], 4096)
         if self._fd not in ready:
             return ""
         found = os.read(self._fd, 1).decode("ascii", "replace")
@@ -81,22 +89,23 @@ class Keys:
         if wake is not None:
             try:
                 os.write(wake[1], b".")
-            except OSError:  # closed in this moment
+            except OSError:  # closed in this moment, or full: then it wakes all the same
                 pass
 
 
 class Clock:
     """Time that stands still while it is paused, in seconds; who waits on it hears the keys."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, time: Callable[[], float] = time.perf_counter) -> None:
         self._keys = keys
+        self._time = time
         #: How long it stood still until now, and since when it does: its own time there.
         self._behind = 0.0
         self._stopped: float | None = None
 
     def now(self) -> float:
         """What time it is."""
-        return time.perf_counter() - self._behind if self._stopped is None else self._stopped
+        return self._time() - self._behind if self._stopped is None else self._stopped
 
     def until(self, due: float) -> None:
         """Wait until then, or for the key that steps. Raises `Quit`."""
@@ -120,11 +129,10 @@ class Clock:
 
     def result(self, future: Future[T]) -> T:
         """What a future has in the end, the keys heard meanwhile. Raises `Quit`."""
-        if self._keys.there:
-            future.add_done_callback(self._keys.wake)
-            while not future.done():
-                sys.stdout.flush()
-                self._obey(self._keys.pressed(None))
+        future.add_done_callback(self._keys.wake)
+        while not future.done():
+            sys.stdout.flush()
+            self._obey(self._keys.pressed(None))
         return future.result()
 
     def _obey(self, key: str) -> None:
@@ -135,4 +143,4 @@ class Clock:
         if self._stopped is None:
             self._stopped = self.now()
         else:  # nothing is skipped: it goes on where it stood, or where the steps have led
-            self._behind, self._stopped = time.perf_counter() - self._stopped, None
+            self._behind, self._stopped = self._time() - self._stopped, None

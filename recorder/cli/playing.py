@@ -38,6 +38,8 @@ class Wish:
     options: Options
     frames: bool = False
     json: bool = False
+    #: Nothing but what was said: neither the question nor the keys.
+    quiet: bool = False
 
 
 def options(
@@ -66,23 +68,26 @@ def _place(name: str, given: str | None) -> Place | None:
 
 def run(wish: Wish) -> int:
     """Play it; the exit code. Raises `RecorderError` for what cannot be."""
+    if wish.frames and wish.json:
+        raise ConfigError("--json and --frames are two ways to see it; leave one of them out")
     quiet_log()
     with open_reader(wish.url) as reader:
         found = _found(reader, wish.id)
-        shown: Page | Lines | Bytes = Bytes() if wish.frames else Lines() if wish.json else Page()
+        shown: Page | Lines | Bytes = (
+            Bytes() if wish.frames else Lines() if wish.json else Page(asked=not wish.quiet)
+        )
         part = frames if wish.frames else tokens
         play = whole(found.id, wish.options, part, messages=isinstance(shown, Page))
         with Keys() as keys:
-            if keys.there and isinstance(shown, Page):
+            if keys.there and isinstance(shown, Page) and not wish.quiet:
                 screen.notice(Text("space pauses, . steps, q quits", style="dim"), Text())
             try:
                 Player(reader, Clock(keys), wish.options, shown).run(play)
             except (Quit, KeyboardInterrupt) as end:
-                sys.stdout.flush()
-                print(file=sys.stderr)
                 return 0 if isinstance(end, Quit) else INTERRUPTED
             finally:
                 play.close()
+                shown.close()
         if isinstance(shown, Bytes) and not shown.any:
             raise NotFound(f"The provider's events of {found} were not recorded; leave --frames out")
         return 0

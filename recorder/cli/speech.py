@@ -101,7 +101,8 @@ class Speech:
 class Page:
     """Runs on the screen, one after the other: the question, the answer as it comes, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asked: bool = True) -> None:
+        self._asked = asked
         self._speech = Speech()
         self._damaged: list[Gap] = []
         self._first = True
@@ -111,7 +112,7 @@ class Page:
         if not self._first:
             screen.notice(Text())
         self._first = False
-        if lines := list(_asked(begin.messages)):
+        if self._asked and (lines := list(_asked(begin.messages))):
             screen.notice(*lines, Text())
 
     def item(self, _seq: int, item: Any) -> None:
@@ -121,6 +122,11 @@ class Page:
         self._speech.gap(gap)
         if gap.reason.startswith("the stored row is damaged"):
             self._damaged.append(gap)
+
+    def close(self) -> None:
+        """Nothing more is shown."""
+        self._speech.line()
+        sys.stdout.flush()
 
     def end(self, end: End) -> None:
         speech = self._speech
@@ -160,6 +166,9 @@ class Lines:
         said = {name: value for name, value in about.items() if value is not None}
         self._print(at_us=end.at_us, status=run.status, **said)
 
+    def close(self) -> None:
+        sys.stdout.flush()
+
     def _print(self, **said: Any) -> None:
         print(dumps({"run_id": self._run, **said}))
 
@@ -185,6 +194,9 @@ class Bytes:
         screen.notice(Text(screen.safe(what), style="yellow"))
 
     def end(self, end: End) -> None:
+        pass  # the provider has said it, or nobody has
+
+    def close(self) -> None:
         sys.stdout.buffer.flush()
 
 

@@ -90,10 +90,20 @@ def reading(file: File) -> Iterator[Source]:
 
 
 def _unpacked(file: IO[Any]) -> IO[Any]:
-    peek = getattr(file, "peek", None)
-    if peek is not None and peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
-        return cast(IO[Any], io.BufferedReader(gzip.GzipFile(fileobj=file)))
-    return file
+    if hasattr(file, "encoding") or _beginning(file) != _GZIP:
+        return file
+    return cast(IO[Any], io.BufferedReader(gzip.GzipFile(fileobj=file)))
+
+
+def _beginning(file: IO[bytes]) -> bytes:
+    """The first bytes, which stay to be read; none where that cannot be."""
+    if (peek := getattr(file, "peek", None)) is not None:
+        return bytes(peek(len(_GZIP))[: len(_GZIP)])
+    if not file.seekable():
+        return b""
+    found = file.read(len(_GZIP))
+    file.seek(-len(found), io.SEEK_CUR)
+    return found
 
 
 def _lines(file: IO[Any]) -> Iterator[str | bytes]:
