@@ -13,7 +13,18 @@ from benchmarks.table import printed
 from benchmarks.workload import Neighbours
 
 #: A section is a module with TITLE and rows(settings).
-SECTIONS = ("imports", "commit", "postgres", "messages", "streams", "claude", "paced", "saturated", "stalled")
+SECTIONS = (
+    "imports",
+    "commit",
+    "postgres",
+    "messages",
+    "streams",
+    "claude",
+    "paced",
+    "saturated",
+    "stalled",
+    "replay",
+)
 #: Only when asked for by name.
 EXTRA = ("profile",)
 

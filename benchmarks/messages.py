@@ -103,12 +103,12 @@ def _record(url: str, conversations: int) -> None:
     from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 
     history = ours.open_history(url.replace("+aiosqlite", "").replace("+asyncpg", ""))
-    said: list[list[Any]] = [[] for _ in range(conversations)]
-    for turn in range(TURNS):
-        for number, messages in enumerate(said):
+    for number in range(conversations):
+        messages: list[Any] = []
+        metadata = {"conversation_id": f"c{number}"}
+        for _ in range(TURNS):
             run_id = UUID(new_id())
-            messages.append(HumanMessage(f"{_QUESTION} ({turn})"))
-            metadata = {"conversation_id": f"c{number}"}
+            messages.append(HumanMessage(_QUESTION))
             history.on_chat_model_start({}, [list(messages)], run_id=run_id, metadata=metadata)
             messages.append(AIMessage(_ANSWER))
             history.on_llm_end(LLMResult([[ChatGeneration(messages[-1])]]), run_id=run_id)

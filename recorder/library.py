@@ -109,6 +109,11 @@ class Library:
         self._store = database if isinstance(database, SqlStore) else SqlStore(database, read_only=True)
         self.url = self._store.url
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the methods below raise of the driver's."""
+        return self._store.errors
+
     async def open(self) -> None:
         """Connect, and see that the tables are there."""
         await self._store.open()
@@ -137,6 +142,15 @@ class Library:
             )
             raise NotFound(f"{given!r} begins more than one id; write more of one of these:\n{shown}")
         raise NotFound(f"Nothing is stored under {given!r}{await self._nearest(given)}")
+
+    async def newest(self) -> Found:
+        """The run that began last. Raises `NotFound`."""
+        rows = await self._store.fetch(
+            select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
+        )
+        if not rows:
+            raise NotFound("Nothing is recorded yet; `recorder demo` records something.")
+        return Found("run", rows[0].id)
 
     async def _exactly(self, given: str) -> list[Found]:
         """By key, whatever the size of the database."""

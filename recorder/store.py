@@ -103,6 +103,11 @@ class SqlStore:
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the verbs below raise of the driver's."""
+        return self._dialect.errors
+
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.
 

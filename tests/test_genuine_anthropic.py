@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,7 +88,7 @@ def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
 
 @both
 @genuine_anthropic
-def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, tmp_path: Path) -> None:
+def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str) -> None:
     """Through the model into a database file: text, blocks, usage, and the frames byte for byte."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -98,10 +97,9 @@ def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, tmp_path: Path
     expected = by_the_sdk(stream)
     asked = {key: value for key, value in (stream.request or {}).items() if key not in ("messages", *TRAVEL)}
     asked.pop("context_management", None)
-    with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
+    with LoopbackProvider(answer) as provider, history_at(database) as history:
         chunks = road.stream(chat(provider, callbacks=[history]), "Hi", tools=asked.get("tools"))
-    url = history.recorder.url
-    found = recorded(url)
+    found = recorded(database)
     run = found.run
     text = "".join(block.text for block in expected.content if block.type == "text")
 
@@ -114,17 +112,17 @@ def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, tmp_path: Path
     assert (run["response_id"], run["response_model"]) == (expected.id, expected.model)
     assert (run["finish_reason"], run["status"]) == (expected.stop_reason, "complete")
     assert run["output_tokens"] == expected.usage.output_tokens
-    rows = sql(url, "SELECT text, kind, idx FROM tokens ORDER BY seq")
+    rows = sql(database, "SELECT text, kind, idx FROM tokens ORDER BY seq")
     reply = AnthropicReply()
     for row in rows:
         reply.add(Delta(*row))
     assert stripped(reply.blocks()) == blocks_of(expected)
-    assert_parts(url, reply)
+    assert_parts(database, reply)
 
 
-def assert_parts(url: str, reply: AnthropicReply) -> None:
+def assert_parts(database: str, reply: AnthropicReply) -> None:
     """The stored message has the blocks, where it is not text alone."""
-    ((parts,),) = sql(url, "SELECT parts FROM messages WHERE role = 'assistant'")
+    ((parts,),) = sql(database, "SELECT parts FROM messages WHERE role = 'assistant'")
     blocks = reply.blocks()
     if len(blocks) > 1:
         assert json.loads(parts)["content"] == blocks

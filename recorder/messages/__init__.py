@@ -8,6 +8,7 @@ from recorder.messages.base import (
     HumanMessage,
     SystemMessage,
     ToolMessage,
+    text_chunk,
 )
 from recorder.messages.convert import after_last_reply, from_any, from_dict, messages_from, to_dict
 from recorder.messages.merge import (
@@ -63,6 +64,7 @@ __all__ = [
     "merge_dicts",
     "messages_from",
     "parse_args",
+    "text_chunk",
     "to_dict",
     "tool_call",
     "tool_call_chunk",

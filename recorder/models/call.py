@@ -12,6 +12,7 @@ from recorder.messages import (
     ChatGeneration,
     ChatGenerationChunk,
     LLMResult,
+    text_chunk,
 )
 from recorder.models.run import Request, WireRun
 from recorder.wire.chunks import fill
@@ -74,7 +75,7 @@ class Call(WireRun[AIMessageChunk]):
         """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
         reply = self.reply
         if self._plain and len(deltas) == 1 and deltas[0][1:] == _PLAIN:
-            chunk = AIMessageChunk(deltas[0][0], id=self._chunk_id)
+            chunk = text_chunk(deltas[0][0], self._chunk_id)
             self._told = True
             if not reply.finish_reasons and reply.usage is self._seen_usage:
                 return chunk

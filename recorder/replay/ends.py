@@ -86,8 +86,8 @@ def _of_sdk(sdk: Any, found: Any, message: str) -> BaseException | None:
 
 
 def _body(written: str | None) -> Any:
-    """The body as the SDKs write it into the message: a Python literal."""
+    """The body as the SDKs write it into the message: as a Python literal, or only what it says."""
     try:
         return ast.literal_eval(written or "None")
     except (ValueError, SyntaxError):
-        return written
+        return {"message": written}

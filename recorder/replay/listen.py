@@ -7,7 +7,7 @@ from typing import Any
 
 from recorder import usage
 from recorder.library import RecordedRun
-from recorder.messages import AIMessageChunk, UsageMetadata
+from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
 from recorder.records import COMPLETE, ERROR, INCOMPLETE
 from recorder.replay.play import Begin, End, Frames, Gap, Tokens
 from recorder.wire.deltas import TEXT, Delta
@@ -28,10 +28,10 @@ class Chunks:
         return ()
 
     def take(self, piece: Tokens | Frames) -> Sequence[AIMessageChunk | None]:
-        chunk_id, chunk = self._id, AIMessageChunk
+        chunk_id, chunk = self._id, text_chunk
         if self._filler.plain:
             try:
-                return [chunk(text, id=chunk_id) for _, text in piece.items]  # type: ignore[arg-type]
+                return [chunk(text, chunk_id) for _, text in piece.items]  # type: ignore[arg-type]
             except ValueError:
                 pass  # there is more than text among them
         return [self._one(*item) for item in piece.items]

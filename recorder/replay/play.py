@@ -101,16 +101,17 @@ Play = Generator[Step, Any, None]
 Part = Callable[[RecordedRun, Options], Play]
 
 
-def whole(given: str, options: Options, part: Part, *, messages: bool = False) -> Play:
+def whole(given: str | None, options: Options, part: Part, *, messages: bool = False) -> Play:
     """A run, or the runs of a conversation along its newest path one after the other; by id or its beginning.
+    Without one the newest run.
 
     With `messages` what each was asked and what it replied comes with its begin and its end.
     """
-    found = yield Ask(Library.find, given)
+    found = yield Ask(Library.newest) if given is None else Ask(Library.find, given)
     if found.kind == "run":
         path = [(yield Ask(Library.run, found.id))]
     else:
-        _refuse_places(given, options)
+        _refuse_places(found.id, options)
         branches, path = yield Ask(Library.newest_path, found.id)
         if branches > 1:
             log.info("Conversation %s has %d branches; played is the newest", found.id, branches)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from recorder.dialects import Watch, driver_error, said
-from recorder.errors import RecorderError, StoreError
+from recorder.dialects import Watch, said
+from recorder.errors import Closed, RecorderError, StoreError
 from recorder.library import Library
 
 T = TypeVar("T")
@@ -51,13 +51,14 @@ class Reader:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._opened = False
+        self._opened = self._closed = False
         self._asking: asyncio.Lock | None = None
         # Of those who follow, on the reader's loop: what was answered since the last commit, who waits for the next.
         self._answers: dict[tuple[Any, ...], asyncio.Future[Any]] = {}
         self._news: asyncio.Event | None = None
         self._followers = 0
         self._watching: asyncio.Task[None] | None = None
+        self._begun: asyncio.Future[None] | None = None
 
     def ask(self, method: Method[T], *given: Any) -> Future[T]:
         """What a method of `Library` answers, to be waited for: `.result()`, or `await asyncio.wrap_future(...)`."""
@@ -73,7 +74,8 @@ class Reader:
 
     def unfollow(self) -> None:
         """One follower less; the last one ends the watch."""
-        self._submit(self._unfollow())
+        with suppress(Closed):  # which ended it
+            self._submit(self._unfollow())
 
     def after(self, version: int) -> Future[int]:
         """The version after this one: at once, or when something may have been committed."""
@@ -87,7 +89,8 @@ class Reader:
                 return
             if _readers.get(self.url) is self:
                 del _readers[self.url]
-        loop, thread = self._loop, self._thread
+        with self._starting:
+            self._closed, loop, thread = True, self._loop, self._thread
         if loop is None or thread is None or self.pid != os.getpid():
             return
         asyncio.run_coroutine_threadsafe(self._end(), loop).result()
@@ -106,11 +109,7 @@ class Reader:
                     await self._library.open()
                     self._opened = True
                 return await method(self._library, *given)
-            except RecorderError:
-                raise
-            except Exception as error:
-                if driver_error(error) is error and not isinstance(error, (OSError, TimeoutError)):
-                    raise
+            except self._library.errors as error:
                 raise StoreError(f"The database says: {said(error)}") from error
 
     async def _answer_once(self, method: Method[T], given: tuple[Any, ...]) -> T:
@@ -123,10 +122,11 @@ class Reader:
     async def _follow(self) -> None:
         self._followers += 1
         if self._watching is None:
+            self._begun = asyncio.get_running_loop().create_future()
             self._news = asyncio.Event()
-            watch = await self._answer(Library.watch, ())
-            self._watching = asyncio.create_task(self._watch(watch))
-            self._advance()
+            self._watching = asyncio.create_task(self._watch(self._begun))
+        assert self._begun is not None
+        await asyncio.shield(self._begun)
 
     async def _unfollow(self) -> None:
         self._followers -= 1
@@ -138,22 +138,25 @@ class Reader:
             await self._news.wait()
         return self.version
 
-    async def _watch(self, watch: Watch | None) -> None:
-        """Advance at each commit, and now and then without one; listen anew when the connection is gone."""
+    async def _watch(self, begun: asyncio.Future[None]) -> None:
+        """Advance at each commit, and now and then without one; watch anew when the connection is gone."""
+        watch: Watch | None = None
         try:
+            watch = await self._answer(Library.watch, ())
+            begun.set_result(None)
             while True:
                 try:
                     watch = watch or await self._library.watch()
                     await watch.news(PATIENCE)
                 except Exception:  # the server is away: its questions say so, the watch only tries again
-                    if watch is not None:
-                        await watch.close()
+                    await _closed(watch)
                     watch = None
                     await asyncio.sleep(PATIENCE)
                 self._advance()
+        except RecorderError as error:  # it never began
+            begun.set_exception(error)
         finally:
-            if watch is not None:
-                await watch.close()
+            await _closed(watch)
 
     def _advance(self) -> None:
         """Forget the answers, then let the followers ask again."""
@@ -178,11 +181,17 @@ class Reader:
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
-    def _submit(self, work: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._running())
+    def _submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._running())
+        except Closed:
+            work.close()
+            raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._starting:
+            if self._closed:
+                raise Closed("This replay is closed; make another one with Replay(url)")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -190,6 +199,11 @@ class Reader:
                 )
                 self._thread.start()
             return self._loop
+
+
+async def _closed(watch: Watch | None) -> None:
+    if watch is not None:
+        await watch.close()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

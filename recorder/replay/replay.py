@@ -22,8 +22,8 @@ from recorder.replay.reader import shared
 class Replay:
     """Plays what is recorded in a database; changes nothing in it.
 
-    An id is a run's or a conversation's, or the beginning of one that no other id has; of a conversation the runs
-    on its newest path are played one after the other. How to play, with each call:
+    An id is a run's or a conversation's, or the beginning of one that no other id has; without one it is the newest
+    run. Of a conversation the runs on its newest path are played one after the other. How to play, with each call:
 
     - `speed`: 1.0 is as it was, the wait for the first token included; 0.1 to 1000; None as fast as possible.
     - `max_gap`: the longest silence, seconds of the recording.
@@ -41,7 +41,7 @@ class Replay:
         self._closed = False
 
     def stream(
-        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        self, id: str | None = None, *, speed: float | None = 1.0, max_gap: float | None = None,
         start: Place | None = None, until: Place | None = None, follow: bool = False,
     ) -> Iterator[AIMessageChunk]:  # fmt: skip
         """The chunks that the model yielded, one a token, when they are due. What is missing is a chunk with
@@ -49,28 +49,28 @@ class Replay:
         return self._played(id, Options(speed, max_gap, start, until, follow), tokens, Chunks())
 
     def astream(
-        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        self, id: str | None = None, *, speed: float | None = 1.0, max_gap: float | None = None,
         start: Place | None = None, until: Place | None = None, follow: bool = False,
     ) -> AsyncIterator[AIMessageChunk]:  # fmt: skip
         """`stream` on an event loop."""
         return self._aplayed(id, Options(speed, max_gap, start, until, follow), tokens, Chunks())
 
     def frames(
-        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        self, id: str | None = None, *, speed: float | None = 1.0, max_gap: float | None = None,
         start: Place | None = None, until: Place | None = None, follow: bool = False,
     ) -> Iterator[bytes]:  # fmt: skip
         """The provider's events byte for byte; joined they are the body. None for a run recorded without."""
         return self._played(id, Options(speed, max_gap, start, until, follow), frames, Bytes(), raises=False)
 
     def aframes(
-        self, id: str, *, speed: float | None = 1.0, max_gap: float | None = None,
+        self, id: str | None = None, *, speed: float | None = 1.0, max_gap: float | None = None,
         start: Place | None = None, until: Place | None = None, follow: bool = False,
     ) -> AsyncIterator[bytes]:  # fmt: skip
         """`frames` on an event loop."""
         return self._aplayed(id, Options(speed, max_gap, start, until, follow), frames, Bytes(), raises=False)
 
     def into(
-        self, callbacks: Any, id: str, *, speed: float | None = None, max_gap: float | None = None,
+        self, callbacks: Any, id: str | None = None, *, speed: float | None = None, max_gap: float | None = None,
         start: Place | None = None, until: Place | None = None, follow: bool = False,
     ) -> None:  # fmt: skip
         """Drive handlers through a run as its model did: start, messages, frames, tokens, end or error.
@@ -85,7 +85,7 @@ class Replay:
                 settle_now(pending)
 
     async def ainto(
-        self, callbacks: Any, id: str, *, speed: float | None = None, max_gap: float | None = None,
+        self, callbacks: Any, id: str | None = None, *, speed: float | None = None, max_gap: float | None = None,
         start: Place | None = None, until: Place | None = None, follow: bool = False,
     ) -> None:  # fmt: skip
         """`into` on an event loop."""
@@ -95,9 +95,9 @@ class Replay:
             if (pending := call()) is not None:
                 await settle(pending)
 
-    def runs(self, id: str) -> list[RecordedRun]:
+    def runs(self, id: str | None = None) -> list[RecordedRun]:
         """The runs that would be played: the one, or those on a conversation's newest path."""
-        found = self._ask(Library.find, id)
+        found = self._ask(Library.newest) if id is None else self._ask(Library.find, id)
         if found.kind == "run":
             return [self._ask(Library.run, found.id)]
         runs: list[RecordedRun] = self._ask(Library.newest_path, found.id)[1]
@@ -135,13 +135,13 @@ class Replay:
         return self._reader.ask(method, *given).result()
 
     def _played(
-        self, id: str, options: Options, part: Part, listener: Listener, *, raises: bool = True
+        self, id: str | None, options: Options, part: Part, listener: Listener, *, raises: bool = True
     ) -> Iterator[Any]:
         play = whole(id, options, part, messages=isinstance(listener, Into))
         return drive(Driver(self._reader, play, listener, options, raises=raises), play)
 
     def _aplayed(
-        self, id: str, options: Options, part: Part, listener: Listener, *, raises: bool = True
+        self, id: str | None, options: Options, part: Part, listener: Listener, *, raises: bool = True
     ) -> AsyncIterator[Any]:
         play = whole(id, options, part, messages=isinstance(listener, Into))
         return adrive(Driver(self._reader, play, listener, options, raises=raises), play)

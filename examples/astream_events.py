@@ -1,0 +1,20 @@
+"""`astream_events` tells of a run as LangChain does; the first four events."""
+
+import asyncio
+
+from recorder.models import ChatAnthropic
+
+
+async def main():
+    chat = ChatAnthropic(model="claude-3-haiku-20240307")
+    idx = 0
+
+    async for event in chat.astream_events("Write me a 1 verse song about goldfish on the moon"):
+        idx += 1
+        if idx >= 5:  # Truncate the output
+            print("...Truncated")
+            break
+        print(event)
+
+
+asyncio.run(main())

@@ -1,0 +1,9 @@
+"""The same with Anthropic's models."""
+
+from recorder.callbacks import StreamingStdOutCallbackHandler
+from recorder.messages import HumanMessage
+from recorder.models import ChatAnthropic
+
+chat = ChatAnthropic(streaming=True, callbacks=[StreamingStdOutCallbackHandler()], temperature=0)
+resp = chat([HumanMessage(content="Write me a song about sparkling water.")])
+print("\n\nusage:", resp.usage_metadata)

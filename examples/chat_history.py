@@ -1,0 +1,17 @@
+"""Persisting streaming results: every message and token goes into chat_history.db while it streams."""
+
+import sqlite3
+
+from recorder import ChatHistoryCallback
+from recorder.messages import HumanMessage
+from recorder.models import ChatOpenAI
+
+history = ChatHistoryCallback()  # RECORDER_URL, or sqlite:///chat_history.db
+chat = ChatOpenAI(streaming=True, callbacks=[history])
+chat([HumanMessage("Hello!")])
+history.close().wait()  # it would close itself when Python exits
+
+for row in sqlite3.connect("chat_history.db").execute(
+    "SELECT id, role, substr(content, 1, 40) FROM chathistory"
+):
+    print(row)

@@ -1,0 +1,9 @@
+"""A chat model prints its tokens as they come."""
+
+from recorder.callbacks import StreamingStdOutCallbackHandler
+from recorder.messages import HumanMessage
+from recorder.models import ChatOpenAI
+
+chat = ChatOpenAI(streaming=True, callbacks=[StreamingStdOutCallbackHandler()], temperature=0)
+resp = chat([HumanMessage(content="Write me a song about sparkling water.")])
+print("\n\nusage:", resp.usage_metadata)

@@ -1,0 +1,128 @@
+"""The examples run as they are, against a provider on loopback, and print what they promise."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recorder.testing import LoopbackProvider, song
+from tests.oracle import ROOT, sql
+
+EXAMPLES = ROOT / "examples"
+SONG = song()
+#: Runs an example by its name.
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """Both SDKs look here for their provider."""
+    with LoopbackProvider() as provider:
+        yield {
+            **{key: value for key, value in os.environ.items() if key != "RECORDER_URL"},
+            "PYTHONPATH": str(ROOT),
+            "OPENAI_BASE_URL": provider.base_url,
+            "OPENAI_API_KEY": "any",
+            "ANTHROPIC_BASE_URL": provider.url,
+            "ANTHROPIC_API_KEY": "any",
+        }
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Runs an example in an empty folder; what it printed."""
+
+    def run(name: str) -> str:
+        command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.stderr == ""
+        assert done.returncode == 0
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["llm", "async_iterator"])
+def test_the_song_is_printed(run: Run, name: str) -> None:
+    """Token by token, whole."""
+    assert run(name) == SONG
+
+
+@pytest.mark.parametrize("name", ["chat_openai", "chat_anthropic"])
+def test_a_chat_model_prints_and_counts(run: Run, name: str) -> None:
+    """The song, then the usage of a stream."""
+    printed, _, usage = run(name).partition("\n\nusage: ")
+    assert printed == SONG
+    counts = ast.literal_eval(usage)
+    assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"] > 100
+
+
+def test_generate_has_the_usage(run: Run) -> None:
+    """Which the documents call unsupported when streaming."""
+    *_, reason, usage = run("generate").splitlines()
+    assert reason == "finish reason: stop"
+    assert ast.literal_eval(usage.removeprefix("token usage: "))["completion_tokens"] > 100
+
+
+@pytest.mark.parametrize("name", ["chat_history", "own_handler"])
+def test_messages_are_stored_in_order(run: Run, name: str) -> None:
+    """The question, then the reply, each once: with ours and with a handler of one's own."""
+    assert [ast.literal_eval(line) for line in run(name).splitlines()] == [
+        (1, "user", "Hello!"),
+        (2, "assistant", SONG[:40]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["stream", "astream"])
+def test_chunks_with_bars_between_them(run: Run, name: str) -> None:
+    """Many pieces, which are the song."""
+    printed = run(name)
+    assert printed.count("|") > 100
+    assert printed.replace("|", "") == SONG
+
+
+def test_the_first_four_events(run: Run) -> None:
+    """Start, then chunks; one run, with what LangSmith reads."""
+    *events, end = run("astream_events").splitlines()
+    assert end == "...Truncated"
+    assert [line.partition(",")[0] for line in events] == [
+        "{'event': 'on_chat_model_start'",
+        *["{'event': 'on_chat_model_stream'"] * 3,
+    ]
+    for line in events:
+        assert "'name': 'ChatAnthropic'" in line
+        assert "'ls_provider': 'anthropic', 'ls_model_name': 'claude-3-haiku-20240307'" in line
+        assert "'parent_ids': []" in line
+    assert "Write me a 1 verse song about goldfish on the moon" in events[0]
+
+
+def test_a_conversation_is_stored_once(run: Run, tmp_path: Path) -> None:
+    """Although its history was sent with each call."""
+    assert run("conversation") == "recorder show support-17\n"
+    query = "SELECT conversation_id, role FROM transcripts ORDER BY position"
+    assert sql(f"sqlite:///{tmp_path / 'chat_history.db'}", query) == [
+        ("support-17", role) for role in ("user", "assistant", "user", "assistant")
+    ]
+
+
+def test_a_recorded_song_again(run: Run) -> None:
+    """The same, and a handler heard it that was not there."""
+    printed, _, longest = run("replay").partition("\n\nlongest word: ")
+    assert printed == SONG
+    assert longest.strip() == max(SONG.split(), key=len)
+
+
+def test_every_example_is_run_here() -> None:
+    """And is listed for who looks."""
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    here = Path(__file__).read_text()
+    listed = (EXAMPLES / "README.md").read_text()
+    assert [name for name in names if f'"{name}"' not in here or f"({name}.py)" not in listed] == []

@@ -1,0 +1,545 @@
+"""Replay: what was recorded comes back as it was, on either database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.errors import Closed, ConfigError, NotFound
+from recorder.history import ChatHistoryCallback
+from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
+from recorder.models import ChatOpenAI, OpenAI
+from recorder.replay import Interrupted, Replay, Replayed
+from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, openai_error_frame
+from recorder.wire.deltas import Delta
+from tests.oracle import begin, finish, record, run_python, say, sql, stored, token
+
+
+@pytest.fixture
+def replay(database: str) -> Iterator[Replay]:
+    """A replay of the test's database."""
+    with Replay(database) as found:
+        yield found
+
+
+def run_ids(url: str) -> list[str]:
+    """The runs in the order in which they began."""
+    return [row[0] for row in sql(url, "SELECT id FROM runs ORDER BY started_at")]
+
+
+def added(chunks: list[AIMessageChunk]) -> AIMessageChunk:
+    """The chunks in one."""
+    return chunks[0] + chunks[1:]
+
+
+def at_once(replay: Replay, id: Any, **options: Any) -> list[AIMessageChunk]:
+    """All chunks, without waiting."""
+    return list(replay.stream(str(id), speed=None, **options))
+
+
+def text_of(chunks: list[AIMessageChunk]) -> str:
+    """What the chunks say."""
+    return "".join(chunk.text for chunk in chunks)
+
+
+# -- streams ---------------------------------------------------------------------------------------------------
+
+
+ANSWERS = {
+    "text": Answer(frames=openai_chat_frames(["Sparkling ", "water, é中🎈", "!"])),
+    "reasoning": Answer(frames=openai_chat_frames(["Yes."], reasoning=["Let me ", "think"])),
+    "tool call": Answer(
+        frames=openai_chat_frames(
+            [], tool_calls=[{"id": "call_1", "name": "look", "arguments": '{"where": "there"}'}]
+        )
+    ),
+    "cut off": Answer(frames=openai_chat_frames(["Once ", "upon"], finish_reason="length")),
+    "filtered": Answer(frames=openai_chat_frames(["I "], finish_reason="content_filter", usage=False)),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("capture", ["wire", "tokens"])
+def test_the_chunks_add_up_to_the_same_message(
+    database: str, replay: Replay, name: str, capture: Any
+) -> None:
+    """Text, reasoning, calls, finish reason and usage, on both roads."""
+    with (
+        LoopbackProvider(ANSWERS[name]) as provider,
+        ChatHistoryCallback(database, capture=capture) as history,
+    ):
+        chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
+        live = added(list(chat.stream("Hi")))
+    [run_id] = run_ids(database)
+
+    async def later() -> list[AIMessageChunk]:
+        return [chunk async for chunk in replay.astream(run_id, speed=None)]
+
+    for again in (added(at_once(replay, run_id)), added(asyncio.run(later()))):
+        assert (again.content, again.tool_calls) == (live.content, live.tool_calls)
+        assert again.additional_kwargs == live.additional_kwargs
+        assert again.usage_metadata == live.usage_metadata
+        assert again.chunk_position == "last"
+        assert again.response_metadata.items() <= live.response_metadata.items()
+        assert again.response_metadata["finish_reason"] == live.response_metadata["finish_reason"]
+
+
+def test_one_chunk_a_token_with_its_text_as_it_was(database: str, replay: Replay) -> None:
+    """NUL, half pairs and the escape itself too."""
+    texts = [token(3, seq) for seq in range(500)]
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        say(history, run_id, texts)
+        finish(history, run_id, "done")
+    assert [chunk.content for chunk in at_once(replay, run_id)][:500] == texts
+
+
+class Clock:
+    """Stands in for `time`: sleeping moves it on."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def timed_run(url: str, at_us: list[int]) -> uuid.UUID:
+    """A run whose tokens came at these offsets, its frames too."""
+    with ChatHistoryCallback(url) as history:
+        run_id = begin(history)
+        for number, at in enumerate(at_us):
+            history.on_stream_frame(b"data: %d\n\n" % number, at, [Delta(str(number))], run_id=run_id)
+        finish(history, run_id, "done")
+    return run_id
+
+
+@pytest.mark.parametrize("speed", [1.0, 4.0])
+def test_each_piece_comes_when_it_is_due(
+    database: str, replay: Replay, monkeypatch: pytest.MonkeyPatch, speed: float
+) -> None:
+    """Tokens and frames; a listener who is slow is not waited for twice."""
+    run_id = timed_run(database, [500_000, 520_000, 1_500_000])
+    for play in (replay.stream, replay.frames):
+        monkeypatch.setattr("recorder.replay.drive.time", clock := Clock())
+        came = []
+        for _ in play(str(run_id), speed=speed):
+            came.append(round((clock.now - 100) * speed, 3))
+            clock.now += 0.01 / speed
+        assert came[:3] == [0.5, 0.52, 1.5]
+
+
+def test_a_part_of_it(database: str, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By token numbers or by times, from one row's middle to another's."""
+    run_id = timed_run(database, [number * 100_000 for number in range(10)])
+
+    def said(**options: Any) -> str:
+        return text_of(at_once(replay, run_id, **options))
+
+    assert said(start=3, until=6) == "345"
+    assert said(start=0.25, until=0.6) == "345"
+    assert said(start=9) == "9"
+    assert said(until=0) == ""
+    assert said(start=0.9) == "9"
+    assert list(replay.frames(str(run_id), speed=None, start=0.75)) == [b"data: 8\n\n", b"data: 9\n\n"]
+    for place in (10, 99, 5.0):
+        with pytest.raises(ConfigError, match=r"has 10 tokens; choose an earlier place"):
+            said(start=place)
+
+
+def test_a_place_in_a_run_of_many_rows(database: str, replay: Replay) -> None:
+    """Found by bisecting: some questions, however long the run."""
+    with ChatHistoryCallback(database, flush_interval=0) as history:
+        run_id = begin(history)
+        for number in range(60):
+            say(history, run_id, [f"{number};"])
+            history.flush().wait(10)
+        finish(history, run_id, "done")
+    times = [
+        row[0] for row in sql(database, "SELECT at_us FROM tokens WHERE run_id = ? ORDER BY seq", str(run_id))
+    ]
+    for number in (0, 1, 30, 59):
+        expected = "".join(f"{each};" for each in range(number, 60))
+        assert text_of(at_once(replay, run_id, start=number)) == expected
+        assert text_of(at_once(replay, run_id, start=times[number] / 1e6)) == expected
+
+
+def test_frames_are_the_body(database: str, replay: Replay) -> None:
+    """Byte for byte; none where none were kept."""
+    with LoopbackProvider("Hello there!") as provider:
+        for capture in ("wire", "tokens"):
+            with ChatHistoryCallback(database, capture=capture) as history:
+                ChatOpenAI(
+                    base_url=provider.base_url, api_key="any", callbacks=[history], streaming=True
+                ).invoke("Hi")
+    with_frames, without = run_ids(database)
+    body = b"".join(replay.frames(with_frames, speed=None))
+    assert body.startswith(b"data: {")
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert list(replay.frames(without, speed=None)) == []
+
+
+# -- ends --------------------------------------------------------------------------------------------------------
+
+
+def failed_run(url: str, answer: Answer | None) -> Exception:
+    """What a model raised, which was recorded."""
+    with LoopbackProvider(answer) as provider, ChatHistoryCallback(url) as history:
+        base_url = provider.base_url if answer else "http://127.0.0.1:9/v1"
+        chat = ChatOpenAI(base_url=base_url, api_key="any", max_retries=0, callbacks=[history])
+        with pytest.raises(openai.OpenAIError) as raised:
+            list(chat.stream("Hi"))
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer.error(429),
+        Answer.error(401),
+        Answer.error(500),
+        Answer(frames=[*openai_chat_frames(["Hello"])[:2], openai_error_frame("Overloaded")]),
+        None,
+    ],
+    ids=["429", "401", "500", "in the stream", "nobody there"],
+)
+def test_an_error_is_raised_as_it_was(database: str, replay: Replay, answer: Answer | None) -> None:
+    """After what had come: the same class, message and status."""
+    live = failed_run(database, answer)
+    [run_id] = run_ids(database)
+    with pytest.raises(type(live)) as raised:
+        at_once(replay, run_id)
+    again = raised.value
+    assert type(again) is type(live)
+    assert str(again) == str(live)
+    for name in ("status_code", "message"):
+        assert getattr(again, name, None) == getattr(live, name, None)
+
+
+class Odd(Exception):
+    """One whose constructor wants something else."""
+
+    def __init__(self, code: int, where: str) -> None:
+        super().__init__(f"{code} at {where}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (ValueError("no"), ValueError, "no"),
+        (Odd(7, "home"), Odd, "7 at home"),
+        (
+            type("Gone", (Exception,), {"__module__": "nowhere.to.be.found"})("lost"),
+            Replayed,
+            "nowhere.to.be.found.Gone: lost",
+        ),
+    ],
+    ids=["of Python", "of another shape", "of another program"],
+)
+def test_any_exception_comes_back(
+    database: str, replay: Replay, error: Exception, kind: type[Exception], said: str
+) -> None:
+    """Without its constructor where that wants something else; under its name where its class is not here."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        say(history, run_id, "ab")
+        history.on_llm_error(error, run_id=run_id)
+    chunks = replay.stream(str(run_id), speed=None)
+    assert [next(chunks).content, next(chunks).content] == ["a", "b"]
+    with pytest.raises(kind) as raised:
+        next(chunks)
+    assert str(raised.value) == said
+
+
+class Notes(BaseCallbackHandler):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **more: Any) -> None:
+        self.told.append(("start", [message.text for message in messages[0]]))
+
+    def on_llm_start(self, serialized: Any, prompts: Any, **more: Any) -> None:
+        self.told.append(("llm start", prompts))
+
+    def on_chat_new_message(self, message: Any) -> None:
+        self.told.append(("message", message.role, message.text))
+
+    def on_llm_new_token(self, token: str, **more: Any) -> None:
+        if token:
+            self.told.append(token)
+
+    def on_llm_end(self, response: Any, **more: Any) -> None:
+        [[generation]] = response.generations
+        usage = response.llm_output["token_usage"]
+        self.told.append(("end", generation.text, generation.generation_info["finish_reason"], usage))
+
+    def on_llm_error(self, error: BaseException, **more: Any) -> None:
+        self.told.append(("error", type(error), str(error)))
+
+
+def test_a_run_that_was_left(database: str, replay: Replay) -> None:
+    """By `break`: it ends there, says so, and its handlers hear of a cancel."""
+    with LoopbackProvider("one two three four") as provider, ChatHistoryCallback(database) as history:
+        chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
+        for chunk in chat.stream("Hi"):
+            if "two" in chunk.text:
+                break
+    [run_id] = run_ids(database)
+    chunks = at_once(replay, run_id)
+    assert text_of(chunks).startswith("one two")
+    assert chunks[-1].response_metadata == {"status": "cancelled"}
+    replay.into([notes := Notes()], run_id)
+    assert notes.told[-1][:2] == ("error", asyncio.CancelledError)
+
+
+def test_a_gap_is_shown(database: str, replay: Replay) -> None:
+    """Where it is, how much, and why; what is there plays."""
+    history = ChatHistoryCallback(
+        database, max_queue_bytes=3_000, overflow="drop_newest", flush_interval=3600
+    )
+    run_id = begin(history)
+    history.flush().wait(10)
+    say(history, run_id, [f"{number} " for number in range(40)])
+    history.flush().wait(10)
+    say(history, run_id, ["after"])
+    finish(history, run_id, "done")
+    history.close().wait(10)
+    chunks = at_once(replay, run_id)
+    [shown] = [chunk.additional_kwargs["gap"] for chunk in chunks if chunk.additional_kwargs]
+    found = stored(database, run_id)
+    assert [(shown["seq"], shown["count"], shown["reason"])] == found.gaps
+    assert text_of(chunks) == "".join(found.texts.values())
+    assert text_of(chunks).endswith("after")
+
+
+# -- into --------------------------------------------------------------------------------------------------------
+
+
+def test_handlers_hear_what_they_heard_live(database: str, replay: Replay) -> None:
+    """Chat and completions; start, messages, tokens, end; synchronously and on a loop."""
+    for make, path in ((ChatOpenAI, "chat"), (OpenAI, "text")):
+        with LoopbackProvider("La la la") as provider, ChatHistoryCallback(database) as history:
+            live = Notes()
+            make(base_url=provider.base_url, api_key="any", callbacks=[history, live], streaming=True).invoke(
+                "Sing!"
+            )
+        run_id = run_ids(database)[-1]
+        again, later = Notes(), Notes()
+        replay.into([again], run_id)
+        asyncio.run(replay.ainto([later], run_id))
+        assert again.told == later.told == live.told, path
+
+
+def test_an_asynchronous_handler_is_waited_for(database: str, replay: Replay) -> None:
+    """As under a model."""
+    heard = []
+
+    class Slow(BaseCallbackHandler):
+        async def on_llm_new_token(self, token: str, **more: Any) -> None:
+            await asyncio.sleep(0)
+            heard.append(token)
+
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        say(history, run_id, "abc")
+        finish(history, run_id, "abc")
+    replay.into([Slow()], str(run_id))
+    assert heard == ["a", "b", "c"]
+
+
+def test_recorded_again_it_is_the_same(database: str, replay: Replay, tmp_path: Any) -> None:
+    """Into a recorder on another database: tokens, frames, offsets, hashes."""
+    with LoopbackProvider(ANSWERS["tool call"]) as provider, ChatHistoryCallback(database) as history:
+        ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history], streaming=True).invoke(
+            "Hi"
+        )
+    [run_id] = run_ids(database)
+    copy = f"sqlite:///{tmp_path / 'copy.db'}"
+    with ChatHistoryCallback(copy) as history:
+        replay.into(history, run_id)
+    query = "SELECT conversation_id, status, token_count, sha256, frames_sha256, finish_reason, input_hash FROM runs"
+    assert sql(copy, query) == sql(database, query)
+    query = "SELECT id, parent_id, role, content FROM messages ORDER BY position"
+    assert sql(copy, query) == sql(database, query)
+
+
+# -- conversations -------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_played_along_its_newest_path(
+    database: str, replay: Replay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its runs one after the other; that there are others is said."""
+    with ChatHistoryCallback(database, conversation_id="song") as history:
+        first = [HumanMessage("Sing!")]
+        record(history, *first, reply="La")
+        record(history, *first, AIMessage("La"), HumanMessage("More!"), reply="Lala")
+        record(history, *first, AIMessage("La"), HumanMessage("Louder!"), reply="LA")
+    with caplog.at_level(logging.INFO, "recorder"):
+        assert text_of(at_once(replay, "song")) == "LaLA"
+    assert "Conversation song has 2 branches; played is the newest" in caplog.messages
+    assert [run.id for run in replay.runs("song")] == [run_ids(database)[0], run_ids(database)[2]]
+    with pytest.raises(ConfigError, match=r"'song' is a conversation.*pass the id of a run"):
+        at_once(replay, "song", start=1)
+
+
+# -- ids -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_id_that_nobody_has(database: str, replay: Replay) -> None:
+    """The nearest are offered."""
+    with ChatHistoryCallback(database, conversation_id="support-17") as history:
+        record(history)
+    with pytest.raises(
+        NotFound, match=r"Nothing is stored under 'suport-17'; the nearest are:\n  conversation support-17"
+    ):
+        at_once(replay, "suport-17")
+
+
+def test_the_beginning_of_an_id_is_enough(database: str, replay: Replay) -> None:
+    """While it is of one only; a whole id is itself, whatever else begins so."""
+    with ChatHistoryCallback(database) as history:
+        for number in (0x0A, 0x0B):
+            record(history, run_id=uuid.UUID(int=number << 120), conversation_id=None, reply=hex(number))
+    assert text_of(at_once(replay, "0A")) == "0xa"
+    assert text_of(at_once(replay, "0b000000-00")) == "0xb"
+    with pytest.raises(
+        NotFound, match=r"'0' begins more than one id; write more of one of these:\n[\s\S]*run 0a000000"
+    ):
+        at_once(replay, "0")
+    with ChatHistoryCallback(database) as history:
+        for name in ("talk", "talk-2"):
+            with history.conversation(name):
+                record(history, reply=name)
+    assert text_of(at_once(replay, "talk")) == "talk"
+
+
+def test_without_an_id_it_is_the_newest_run(database: str, replay: Replay) -> None:
+    """The one that began last; said where there is none."""
+    with pytest.raises(NotFound, match="Nothing is recorded yet"):
+        list(replay.stream())
+    with ChatHistoryCallback(database) as history:
+        record(history, reply="older")
+        record(history, reply="newer")
+    assert text_of(list(replay.stream(speed=None))) == "newer"
+    assert len(replay.runs()) == 1
+
+
+def test_a_run_of_nothing(database: str, replay: Replay) -> None:
+    """Plays nothing, and ends as it did."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        finish(history, run_id)
+    assert text_of(at_once(replay, run_id)) == ""
+    assert list(replay.frames(str(run_id))) == []
+
+
+# -- damage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_row_is_named_and_the_rest_plays(
+    database: str, replay: Replay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of tokens as a gap; of frames it is left out."""
+    with ChatHistoryCallback(database, flush_interval=0, frames_interval=0) as history:
+        run_id = begin(history)
+        for number in range(3):
+            history.on_stream_frame(b"data: %d\n\n" % number, number, [Delta(str(number))], run_id=run_id)
+            history.flush().wait(10)
+        finish(history, run_id, "done")
+    damage(database, run_id)
+    chunks = at_once(replay, run_id)
+    assert text_of(chunks) == "02"
+    assert [chunk.additional_kwargs["gap"]["seq"] for chunk in chunks if chunk.additional_kwargs] == [1]
+    assert list(replay.frames(str(run_id), speed=None)) == [b"data: 0\n\n", b"data: 2\n\n"]
+    assert [message.partition(" is damaged")[0] for message in caplog.messages] == [
+        f"Run {run_id}: the row of tokens 1", f"Run {run_id}: the row of frames 1"
+    ]  # fmt: skip
+
+
+def damage(url: str, run_id: uuid.UUID) -> None:
+    """The second row of tokens holds too few, the second of frames other bytes."""
+    tokens = "UPDATE segments SET deltas = '[]' WHERE run_id = ? AND seq = 1"
+    frames = "UPDATE frames SET data = ? WHERE run_id = ? AND seq = 1"
+    change(url, tokens, str(run_id))
+    change(url, frames, b"\x00rubbish", str(run_id))
+
+
+def change(url: str, statement: str, *given: object) -> None:
+    """Let another program change something."""
+    if url.startswith("sqlite"):
+        import sqlite3
+        from contextlib import closing
+
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(statement, given)
+    else:
+        sql(url, statement, *given)
+
+
+# -- the house -----------------------------------------------------------------------------------------------------
+
+
+def test_no_sdk_is_imported(database: str) -> None:
+    """Neither to play a run nor to look at it."""
+    with ChatHistoryCallback(database) as history:
+        run_id = record(history, reply="Hello")
+    code = """
+import sys
+from recorder.replay import Replay
+with Replay(sys.argv[1]) as replay:
+    print("".join(chunk.content for chunk in replay.stream(sys.argv[2], speed=None)))
+print([name for name in ("openai", "anthropic", "langchain_core") if name in sys.modules])
+"""
+    done = run_python(code, database, run_id)
+    assert done.stdout == "Hello\n[]\n", done.stderr
+
+
+def test_replays_of_one_database_share_a_reader(database: str) -> None:
+    """And the last one that is closed ends its thread."""
+    one, other = Replay(database), Replay(database)
+    with ChatHistoryCallback(database) as history:
+        run_id = record(history, reply="Hello")
+    assert text_of(at_once(one, run_id)) == text_of(at_once(other, run_id)) == "Hello"
+    assert [thread.name for thread in threading.enumerate()].count("recorder-reader") == 1
+    one.close()
+    assert text_of(at_once(other, run_id)) == "Hello"
+    other.close()
+    assert "recorder-reader" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_replay_that_is_closed(database: str) -> None:
+    """Says so, in the middle of a stream too."""
+    with ChatHistoryCallback(database) as history:
+        run_id = record(history, reply="Hello")
+    with Replay(database) as replay:
+        chunks = replay.stream(str(run_id), speed=None, follow=True)
+        next(chunks)
+    with pytest.raises(Closed, match="This replay is closed; make another one"):
+        list(chunks)
+    with pytest.raises(Closed):
+        list(replay.stream(str(run_id)))
+
+
+def test_an_interrupted_run_says_so(database: str, replay: Replay) -> None:
+    """The process died; handlers hear that the recording ends there."""
+    history = ChatHistoryCallback(database)
+    run_id = begin(history)
+    say(history, run_id, "ab")
+    history.close().wait(10)
+    assert at_once(replay, run_id)[-1].response_metadata == {"status": "interrupted"}
+    replay.into([notes := Notes()], str(run_id))
+    assert notes.told[-1] == ("error", Interrupted, f"Run {run_id} was interrupted after 2 tokens")
