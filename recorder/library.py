@@ -18,7 +18,7 @@ from sqlalchemy import cast as sql_cast
 
 from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
-from recorder.dialects import Watch, masked
+from recorder.dialects import Watch
 from recorder.errors import NotFound
 from recorder.jsons import loads
 from recorder.liveness import is_dead
@@ -196,13 +196,6 @@ class Library:
         if not rows:
             raise NotFound(f"Nothing is stored of run {id}; `recorder ls` shows what there is.")
         return _run(rows[0])
-
-    async def newest(self) -> str:
-        """The id of the run that began last. Raises `NotFound` where nothing is recorded."""
-        query = select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
-        for row in await self._store.fetch(query):
-            return str(row.id)
-        raise NotFound(f"{masked(self.url)} holds no run yet; record something, or name another with --url")
 
     async def open_runs(self) -> list[str]:
         """Ids of the runs that stream, as far as the database knows, in the order in which they began."""

@@ -111,7 +111,7 @@ def open_reader(url: str) -> Iterator[Reader]:
 def _found(reader: Reader, id: str | None) -> Found:
     """What is played. Raises `NotFound`; says which path it is of a conversation with branches."""
     if id is None:
-        return Found("run", reader.ask(Library.newest).result())
+        return reader.ask(Library.newest).result()
     found = reader.ask(Library.find, id).result()
     if found.kind == "conversation":
         ends, path = reader.ask(Library.newest_path, found.id).result()

@@ -96,7 +96,7 @@ class _Back:
             except StoreError:
                 self._keep_whole_runs()
                 raise
-        except self._store.dialect.errors as error:
+        except self._store.errors as error:
             raise StoreError(self._broken_off(f"The database says: {said(error)}")) from error
         except Conflict:
             raise

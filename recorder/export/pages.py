@@ -180,7 +180,7 @@ class Pages:
     def _fetch(self, statement: Executable) -> Sequence[Any]:
         try:
             return self._runner.run(self._store.fetch(statement))
-        except self._store.dialect.errors as error:
+        except self._store.errors as error:
             raise StoreError(f"The database says: {said(error)}") from error
 
 
