@@ -149,7 +149,9 @@ class Library:
             select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
         )
         if not rows:
-            raise NotFound("Nothing is recorded yet; `recorder demo` records something.")
+            raise NotFound(
+                f"{masked(self.url)} holds no run yet; record something, or name another with --url"
+            )
         return Found("run", rows[0].id)
 
     async def _exactly(self, given: str) -> list[Found]:
@@ -196,13 +198,6 @@ class Library:
         if not rows:
             raise NotFound(f"Nothing is stored of run {id}; `recorder ls` shows what there is.")
         return _run(rows[0])
-
-    async def newest(self) -> str:
-        """The id of the run that began last. Raises `NotFound` where nothing is recorded."""
-        query = select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
-        for row in await self._store.fetch(query):
-            return str(row.id)
-        raise NotFound(f"{masked(self.url)} holds no run yet; record something, or name another with --url")
 
     async def open_runs(self) -> list[str]:
         """Ids of the runs that stream, as far as the database knows, in the order in which they began."""

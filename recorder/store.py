@@ -106,7 +106,7 @@ class SqlStore:
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What the verbs below raise of the driver's."""
-        return self._dialect.errors
+        return self.dialect.errors
 
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.

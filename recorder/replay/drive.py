@@ -65,9 +65,7 @@ class Driver:
         """Where the answer to a step comes from."""
         if isinstance(step, Wait):
             return self._reader.after(self._version)
-        if self._options.follow:
-            return self._reader.ask_once(step.knowing, step.method, *step.given)
-        return self._reader.ask(step.method, *step.given)
+        return self._reader.answer_to(step, follow=self._options.follow)
 
     def answered(self, step: Ask | Wait, answer: Any) -> Any:
         """What to send into the play."""
