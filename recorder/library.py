@@ -149,7 +149,9 @@ class Library:
             select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
         )
         if not rows:
-            raise NotFound("Nothing is recorded yet; `recorder demo` records something.")
+            raise NotFound(
+                f"{masked(self.url)} holds no run yet; record something, or name another with --url"
+            )
         return Found("run", rows[0].id)
 
     async def _exactly(self, given: str) -> list[Found]:

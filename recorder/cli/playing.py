@@ -166,8 +166,7 @@ class Player:
     def _step(self, step: Any) -> Any:
         """Show a piece, or answer a question."""
         if isinstance(step, Ask):
-            ask = self._reader.ask_once if self._options.follow else self._reader.ask
-            return ask(step.method, *step.given).result()
+            return self._reader.answer_to(step, follow=self._options.follow).result()
         if isinstance(step, Wait):
             self._version = self._clock.result(self._reader.after(self._version))
         elif isinstance(step, (Tokens, Frames)):
