@@ -18,7 +18,7 @@ from sqlalchemy import cast as sql_cast
 
 from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
-from recorder.dialects import Watch
+from recorder.dialects import Watch, masked
 from recorder.errors import NotFound
 from recorder.jsons import loads
 from recorder.liveness import is_dead

@@ -239,7 +239,7 @@ def test_what_cannot_be_is_told(arguments: list[str], said: str, tmp_path: Path)
 def test_a_database_without_runs_is_told(tmp_path: Path) -> None:
     """And a conversation without any."""
     url = new_url(tmp_path)
-    assert "Nothing is recorded yet; `recorder demo`" in refused(url)
+    assert "holds no run yet; record something" in refused(url)
     import_(url, io.StringIO("".join(write([CONVERSATION]))))
     assert "Conversation c has no runs yet" in refused(url, "c")
 
