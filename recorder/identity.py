@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 import uuid_utils
 
 from recorder.errors import ConfigError
+from recorder.jsons import dumps
 
 #: Characters; longer ones would not fit the keys of every database.
 MAX_CONVERSATION_ID = 255
@@ -42,6 +43,12 @@ _ROLES = {
     "AIMessageChunk": "assistant",
     "developer": "system",
 }
+
+#: Keys of a request that hold what is said, and those that only say how it travels.
+SAID = frozenset(("messages", "input", "prompt", "system"))
+TRAVEL = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
+#: Arguments of the SDKs that are sent in another place than under their name: merged into the body, in a header.
+_ELSEWHERE = frozenset(("extra_body", "betas"))
 
 
 class Key(NamedTuple):
@@ -76,6 +83,22 @@ def check_conversation_id(id: str) -> str:
             f"{MAX_CONVERSATION_ID}; pass a shorter one, a hash of it for example"
         )
     return id
+
+
+def asked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request asks, however it travels: the same of the arguments of an SDK and of the JSON that it sends."""
+    said = {**body, **(body.get("extra_body") or {})}
+    return {
+        key: value
+        for key, value in said.items()
+        if value is not None and key not in TRAVEL and key not in _ELSEWHERE
+    }
+
+
+def input_hash(body: Mapping[str, Any]) -> str:
+    """SHA-256 of what is asked: the same request streamed or not has the same hash."""
+    text = dumps(asked(body), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def message_id(

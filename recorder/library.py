@@ -13,7 +13,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Table, Text, func, literal_column, select
+from sqlalchemy import Select, Table, Text, and_, func, literal_column, or_, select
 from sqlalchemy import cast as sql_cast
 
 from recorder.clock import now
@@ -242,6 +242,15 @@ class Library:
         """The runs of one request in the order in which they began."""
         query = select(*_RUN_COLUMNS).where(runs.c.input_hash == input_hash)
         return [_run(row) for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
+
+    async def latest(self, limit: int, before: RecordedRun | None = None) -> list[RecordedRun]:
+        """Runs, the one that began last first; those that began before this one."""
+        query = select(*_RUN_COLUMNS)
+        if before is not None:
+            at_once = and_(runs.c.started_at == before.started_at, runs.c.id < before.id)
+            query = query.where(or_(runs.c.started_at < before.started_at, at_once))
+        ordered = query.order_by(runs.c.started_at.desc(), runs.c.id.desc())
+        return [_run(row) for row in await self._store.fetch(ordered.limit(limit))]
 
     async def path(self, conversation_id: str, message_id: str | None) -> list[BaseMessage]:
         """The messages from a root to this one: what a run was asked, exactly."""

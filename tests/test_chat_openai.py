@@ -482,7 +482,8 @@ def test_what_a_run_is_told_about_itself(road: Road) -> None:
         "ls_max_tokens": 9, "ls_stop": ["END"], "team": "red", "b": 2, "n": 1, "thread_id": "t1",
     }  # fmt: skip
     assert kwargs["invocation_params"] == {
-        "model": "gpt-4o", "temperature": 0.5, "max_tokens": 9, "stop": ["END"]
+        "model": "gpt-4o", "temperature": 0.5, "max_tokens": 9, "stop": ["END"],
+        "stream_options": {"include_usage": True},
     }  # fmt: skip
     for name in ("on_llm_new_token", "on_llm_end"):
         assert {event[1]["run_id"] for event in log.of(name)} == {run_id}

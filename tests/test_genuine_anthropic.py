@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recorder.models.requests import TRAVEL
+from recorder.identity import TRAVEL
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.anthropic_messages import AnthropicMessages
 from recorder.wire.anthropic_reply import AnthropicReply

@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from recorder.errors import ConfigError
+from recorder.identity import input_hash
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, RunInfo
 from recorder.models.requests import (
     all_of,
     caught,
     combined,
     configs,
-    input_hash,
     metadata_of,
     parent_of,
     run_id_of,

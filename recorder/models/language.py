@@ -16,22 +16,23 @@ from typing import Any, Generic, Self, TypeVar
 
 from recorder.callbacks import handlers_from
 from recorder.errors import ConfigError
+from recorder.identity import SAID, TRAVEL, input_hash
 from recorder.messages import LLMResult, messages_from
 from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.requests import (
-    SAID,
-    TRAVEL,
     all_of,
     caught,
     combined,
     configs,
-    input_hash,
     metadata_of,
     parent_of,
     run_id_of,
     united,
 )
 from recorder.models.run import CHAT, ChunkT, Request, Run
+
+#: What handlers are not told of how a request travels; that usage is asked for shows in the stream.
+_NOT_KEPT = TRAVEL - {"stream_options"}
 
 #: What `invoke` gives.
 AnswerT = TypeVar("AnswerT")
@@ -240,7 +241,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             name=config.get("run_name") or self.name,
             tags=united(config.get("tags"), self.tags),
             metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
-            invocation_params={key: body[key] for key in body if key not in SAID and key not in TRAVEL},
+            invocation_params={key: body[key] for key in body if key not in SAID and key not in _NOT_KEPT},
             input_hash=input_hash(body),
             run_id=run_id_of(config.get("run_id")),
             parent_run_id=parent_of(config),

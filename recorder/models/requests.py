@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -11,12 +10,7 @@ from uuid import UUID
 import uuid_utils.compat
 
 from recorder.errors import ConfigError
-from recorder.jsons import dumps
 from recorder.messages import Generation, LLMResult
-
-#: Keys of a request that hold what is said, and those that only say how it travels.
-SAID = frozenset(("messages", "input", "prompt", "system"))
-TRAVEL = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
 
 
 def configs(config: Any, count: int) -> list[dict[str, Any]]:
@@ -85,12 +79,6 @@ def run_id_of(given: Any) -> UUID:
         return given if isinstance(given, UUID) else UUID(str(given))
     except ValueError as error:
         raise ConfigError(f"run_id {given!r} is no UUID; pass uuid.uuid4(), or leave it out") from error
-
-
-def input_hash(body: Mapping[str, Any]) -> str:
-    """SHA-256 of what is asked, however it travels: the same request streamed or not has the same hash."""
-    asked = {key: value for key, value in body.items() if key not in TRAVEL}
-    return hashlib.sha256(dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def combined(results: Sequence[LLMResult]) -> LLMResult:

@@ -72,14 +72,12 @@ class Run(ABC, Generic[ChunkT]):
         self._ended = False
         self._started_us = 0
         self._chunk_id = f"run-{request.run_id}"
-        self._dispatch = Dispatch(
-            request.handlers,
-            run_id=request.run_id,
-            parent_run_id=request.parent_run_id,
-            tags=request.tags,
-            metadata=request.metadata,
-        )
-        self._wants_tokens = self._dispatch.wants_tokens
+        self._listen()
+
+    def hear(self, handler: Any) -> None:
+        """Tell this handler, too; before the start."""
+        self.request.handlers.append(handler)
+        self._listen()
 
     def start(self) -> None:
         """Tell the handlers of the run and of the messages that are new: those after the last reply."""
@@ -130,6 +128,17 @@ class Run(ABC, Generic[ChunkT]):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _listen(self) -> None:
+        request = self.request
+        self._dispatch = Dispatch(
+            request.handlers,
+            run_id=request.run_id,
+            parent_run_id=request.parent_run_id,
+            tags=request.tags,
+            metadata=request.metadata,
+        )
+        self._wants_tokens = self._dispatch.wants_tokens
+
     @abstractmethod
     def _generations(self) -> list[Any]:
         """A generation for each choice, as far as it has come."""
@@ -170,8 +179,6 @@ class WireRun(Run[ChunkT]):
         self._told = False
         self._told_finish = False
         self._seen_usage: Any = None
-        # Looked up once: they are asked for every frame.
-        self._wants_frames, self._stream_frame = self._dispatch.wants_frames, self._dispatch.stream_frame
 
     def feed(self, data: bytes) -> Iterator[ChunkT]:
         """The chunks in these bytes; look at `pending` after each. Raises the provider's error."""
@@ -197,7 +204,20 @@ class WireRun(Run[ChunkT]):
         if self.reply.error is not None:
             raise self._error_of(self.reply.error, http_response)
 
+    def fail(self, error: BaseException) -> None:
+        """Tell the handlers of the failure, with what had come: also the body of a response that was a refusal."""
+        response: Any = getattr(error, "response", None)
+        refused = response is not None and self.http_response is None and not self._ended
+        if refused and getattr(response, "is_stream_consumed", False) and response.content:
+            self._tell_frame(response.content, ())
+        super().fail(error)
+
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        super()._listen()
+        # Looked up once: they are asked for every frame.
+        self._wants_frames, self._stream_frame = self._dispatch.wants_frames, self._dispatch.stream_frame
 
     @abstractmethod
     def _say(self, deltas: Sequence[Delta]) -> ChunkT | None:

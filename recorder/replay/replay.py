@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,11 +12,19 @@ from recorder.errors import NotFound
 from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessageChunk
 from recorder.replay.drive import Driver, Listener, adrive, drive
+from recorder.replay.http import Tape, http_async_client, http_client
 from recorder.replay.into import Into
 from recorder.replay.listen import Bytes, Chunks
+from recorder.replay.match import Matcher, Rules, Same
 from recorder.replay.pace import Options, Place
 from recorder.replay.play import Part, frames, tokens, whole
 from recorder.replay.reader import shared
+
+#: The last line of an error about a request that is not there.
+HOW_TO_RECORD = (
+    'To record it, make it through replay.model(like=your_model, mode="new_episodes"), or with a '
+    "ChatHistoryCallback on this database."
+)
 
 
 class Replay:
@@ -95,6 +103,27 @@ class Replay:
             if (pending := call()) is not None:
                 await settle(pending)
 
+    def http_client(
+        self, *, speed: float | None = None, max_gap: float | None = None, match_on: Sequence[str] | Same | None = None,
+        ignore: Sequence[str] | None = None, allow_playback_repeats: bool = False, library: str = "httpx2",
+    ) -> Any:  # fmt: skip
+        """An HTTP client that answers from the recording: `openai.OpenAI(http_client=replay.http_client())`.
+
+        A request gets the run that was recorded of the same one, in the order in which they were recorded, each once,
+        and then the last one again if `allow_playback_repeats`. `match_on` says which fields must be the same,
+        `ignore` which need not (docs/testing.md). A miss raises `NotRecorded`. `library` is "httpx2" or "httpx".
+        """
+        rules = Rules(match_on, ignore, allow_playback_repeats)
+        return http_client(self._tape(rules, Options(speed, max_gap)), library)
+
+    def http_async_client(
+        self, *, speed: float | None = None, max_gap: float | None = None, match_on: Sequence[str] | Same | None = None,
+        ignore: Sequence[str] | None = None, allow_playback_repeats: bool = False, library: str = "httpx2",
+    ) -> Any:  # fmt: skip
+        """`http_client` for the asynchronous SDKs: `openai.AsyncOpenAI(http_client=replay.http_async_client())`."""
+        rules = Rules(match_on, ignore, allow_playback_repeats)
+        return http_async_client(self._tape(rules, Options(speed, max_gap)), library)
+
     def runs(self, id: str | None = None) -> list[RecordedRun]:
         """The runs that would be played: the one, or those on a conversation's newest path."""
         found = self._ask(Library.newest) if id is None else self._ask(Library.find, id)
@@ -104,6 +133,11 @@ class Replay:
         if not runs:
             raise NotFound(f"Conversation {found.id} has no runs yet; its messages are in `transcripts`.")
         return runs
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has let go of the database."""
+        return self._closed
 
     def close(self) -> None:
         """Let go of the database; a second call does nothing."""
@@ -130,6 +164,9 @@ class Replay:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
+
+    def _tape(self, rules: Rules, options: Options) -> Tape:
+        return Tape(self, self._reader, Matcher(rules, how_to_record=HOW_TO_RECORD), options)
 
     def _ask(self, method: Any, *given: Any) -> Any:
         return self._reader.ask(method, *given).result()

@@ -54,6 +54,11 @@ def encode(wire: str, run: Recorded, deltas: Timed) -> Iterator[tuple[int, bytes
     return _events(_format(wire).stream(run), run, iter(deltas))
 
 
+def stream(wire: str, run: Recorded) -> Stream:
+    """The same, one delta after the other as they are handed over. Raises `ConfigError` for another format."""
+    return _format(wire).stream(run)
+
+
 def body(wire: str, run: Recorded, deltas: Timed) -> bytes:
     """The same answer as one JSON body, for requests that did not ask for a stream; of a run that failed, the error.
 
