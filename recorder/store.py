@@ -68,6 +68,10 @@ class Conflict(StoreError):
     """A row is stored already with another content; nothing of the batch was stored."""
 
 
+class Empty(StoreError):
+    """The database is there, and has none of our tables yet."""
+
+
 class Store(Protocol):
     """What the writer needs of a database."""
 
@@ -120,7 +124,7 @@ class SqlStore:
             if found == "current":
                 return
             if self._read_only or (found == "old" and not self.dialect.upgrades_itself):
-                raise (SchemaError if found == "old" else StoreError)(self._unreadable(found))
+                raise (SchemaError if found == "old" else Empty)(self._unreadable(found))
             await (await self._connected()).run_sync(upgrade_connection)
         except RecorderError:
             await self.close()

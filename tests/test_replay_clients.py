@@ -342,9 +342,9 @@ def test_the_older_http_library(tmp_path: Path) -> None:
     """OpenAI's SDK takes clients of it too; so does a bare request of another tool."""
     url = record("Hello there!", tmp_path)
     with Replay(url) as replay:
-        older: Any = replay.http_client(library="httpx", allow_playback_repeats=True)
+        older = replay.http_client(library="httpx", allow_playback_repeats=True)
         assert type(older) is httpx.Client
-        sdk = openai.OpenAI(api_key="any", http_client=older)  # type: ignore[arg-type]
+        sdk = openai.OpenAI(api_key="any", http_client=replay.http_client(library="httpx"))
         assert sdk.chat.completions.create(**ASK).choices[0].message.content == "Hello there!"
         bare = older.post("https://any.invalid/v1/chat/completions", json=ASK).json()
         assert bare["choices"][0]["message"]["content"] == "Hello there!"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import URL, make_url
@@ -10,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from recorder.dialects.common import Dialect, Failure, Watch, driver_error, said
 from recorder.dialects.postgres import Postgres
-from recorder.dialects.sqlite import SQLite
+from recorder.dialects.sqlite import SQLite, into_one_file
 from recorder.errors import ConfigError, StoreError
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "Watch",
     "dialect_of",
     "driver_error",
+    "into_one_file",
+    "is_new_file",
     "masked",
     "parse_url",
     "said",
@@ -70,6 +73,13 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
         raise ConfigError(
             "The port in the database's URL is no number; write 'postgresql://user@host:5432/database'"
         ) from error
+
+
+def is_new_file(url: str) -> bool:
+    """Whether it names a SQLite file that is not there yet."""
+    found = parse_url(url)
+    path = Path(found.database or "")
+    return found.get_backend_name() == "sqlite" and not path.exists()
 
 
 def masked(url: str | URL) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +28,25 @@ from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, Time
 
 MAX_ROWS_A_STATEMENT = 500
+#: Where a file says that it has a log beside it. https://sqlite.org/fileformat2.html
+_WAL_BYTE, _WAL = 18, b"\x02\x02"
 _BUSY_TIMEOUT_MS = 5_000
 #: How often who watches asks for the file's version (seconds).
 WATCH_INTERVAL = 0.01
 _TRANSIENT = ("locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed")
 _FATAL = ("not a database", "malformed", "readonly", "unable to open", "no such", "has no column")
+
+
+def into_one_file(path: Path) -> None:
+    """Make a recording that nobody writes any more one file, to be copied or committed; it is read without a log."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        if file.read(20)[_WAL_BYTE:] != _WAL:
+            return
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 class SQLite:

@@ -12,7 +12,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -40,6 +40,19 @@ class Clients:
         self._given, self._given_async = http_client, http_async_client
         #: The HTTP client and the SDK's on top of it.
         self._held: tuple[Any, Any] | None = None
+
+    def over(
+        self, http_client: Any, http_async_client: Any, changed: Callable[[Any], dict[str, Any]]
+    ) -> Clients:
+        """The same clients on top of these HTTP clients, with their options changed."""
+        return Clients(
+            self._sdk,
+            (self._name, self._async_name),
+            changed(self._options),
+            async_only=changed(self._async_options),
+            http_client=http_client,
+            http_async_client=http_async_client,
+        )
 
     @property
     def sdk(self) -> Any:

@@ -33,17 +33,22 @@ LIBRARIES = ("httpx2", "httpx")
 class Tape:
     """What a client plays, and how."""
 
-    def __init__(self, owner: Any, reader: Reader, matcher: Matcher, options: Options) -> None:
+    def __init__(self, owner: Any, matcher: Matcher, options: Options) -> None:
         # Kept: a `Replay` that nobody holds any more lets go of the database.
         self._owner = owner
-        self.reader = reader
         self.options = options
         self.matcher = matcher
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asking[Answer]:
-        """The response to a request. Raises `NotRecorded`."""
+    @property
+    def reader(self) -> Reader:
+        """Who reads the database. Raises `Closed`."""
         if self._owner.closed:
             raise Closed("This replay is closed; make another one with Replay(url)")
+        found: Reader = self._owner.reader
+        return found
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asking[Answer]:
+        """The response to a request. Raises `NotRecorded`."""
         asked = _asked(method, path, body)
         if run_id := headers.get(RUN_HEADER):
             run = yield Ask(Library.run, run_id)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from recorder.callbacks import settle, settle_now
 from recorder.config import default_url
+from recorder.dialects import is_new_file
 from recorder.errors import NotFound
 from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessageChunk
@@ -18,7 +19,7 @@ from recorder.replay.listen import Bytes, Chunks
 from recorder.replay.match import Matcher, Rules, Same
 from recorder.replay.pace import Options, Place
 from recorder.replay.play import Part, frames, tokens, whole
-from recorder.replay.reader import shared
+from recorder.replay.reader import Reader, shared
 
 #: The last line of an error about a request that is not there.
 HOW_TO_RECORD = (
@@ -45,8 +46,11 @@ class Replay:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or default_url()
-        self._reader = shared(self.url)
         self._closed = False
+        #: Called before the database is let go of.
+        self.closing: list[Callable[[], None]] = []
+        # A file that is not there yet may be recorded into before it is read.
+        self._held = None if self.is_new_file else shared(self.url)
 
     def stream(
         self, id: str | None = None, *, speed: float | None = 1.0, max_gap: float | None = None,
@@ -124,6 +128,36 @@ class Replay:
         rules = Rules(match_on, ignore, allow_playback_repeats)
         return http_async_client(self._tape(rules, Options(speed, max_gap)), library)
 
+    def model(
+        self, like: Any = None, *, mode: str = "none", speed: float | None = None, max_gap: float | None = None,
+        match_on: Sequence[str] | Same | None = None, ignore: Sequence[str] | None = None,
+        allow_playback_repeats: bool = False, **settings: Any,
+    ) -> Any:  # fmt: skip
+        """A model that behaves as `like`, a model of `recorder.models` or its class, and answers from the recording.
+
+        `mode` is vcrpy's: "none" only replays; "once" records what is asked if nothing was recorded before, else only
+        replays; "new_episodes" replays what is there and records what is not; "all" records all. To record, it asks
+        `like`. Without `like` it is like the newest run's model, and only what is said must be the same. `settings`
+        are for the model; the others as with `http_client`. What was recorded is stored when this replay is closed.
+        """
+        from recorder.models.replayed import replayed
+
+        rules = Rules(match_on, ignore, allow_playback_repeats)
+        how = Options(speed, max_gap)
+        return replayed(self, like, mode=mode, options=how, rules=rules, settings=settings)
+
+    @property
+    def is_new_file(self) -> bool:
+        """Whether it names a file that is not there yet."""
+        return is_new_file(self.url)
+
+    @property
+    def reader(self) -> Reader:
+        """Who reads the database."""
+        if self._held is None:
+            self._held = shared(self.url)
+        return self._held
+
     def runs(self, id: str | None = None) -> list[RecordedRun]:
         """The runs that would be played: the one, or those on a conversation's newest path."""
         found = self._ask(Library.newest) if id is None else self._ask(Library.find, id)
@@ -143,7 +177,10 @@ class Replay:
         """Let go of the database; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._reader.close()
+            for close in self.closing:
+                close()
+            if self._held is not None:
+                self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,19 +203,19 @@ class Replay:
             self.close()
 
     def _tape(self, rules: Rules, options: Options) -> Tape:
-        return Tape(self, self._reader, Matcher(rules, how_to_record=HOW_TO_RECORD), options)
+        return Tape(self, Matcher(rules, how_to_record=HOW_TO_RECORD), options)
 
     def _ask(self, method: Any, *given: Any) -> Any:
-        return self._reader.ask(method, *given).result()
+        return self.reader.ask(method, *given).result()
 
     def _played(
         self, id: str | None, options: Options, part: Part, listener: Listener, *, raises: bool = True
     ) -> Iterator[Any]:
         play = whole(id, options, part, messages=isinstance(listener, Into))
-        return drive(Driver(self._reader, play, listener, options, raises=raises), play)
+        return drive(Driver(self.reader, play, listener, options, raises=raises), play)
 
     def _aplayed(
         self, id: str | None, options: Options, part: Part, listener: Listener, *, raises: bool = True
     ) -> AsyncIterator[Any]:
         play = whole(id, options, part, messages=isinstance(listener, Into))
-        return adrive(Driver(self._reader, play, listener, options, raises=raises), play)
+        return adrive(Driver(self.reader, play, listener, options, raises=raises), play)
