@@ -1,4 +1,4 @@
-# make run     see it work: a song streams in, and its rows come out of SQL
+# make run     see it work: a song streams in, comes out of SQL, and plays again
 # make test    the tests (ARGS="-k floors" for some of them)
 # make check   format, lint, types, floors; changes nothing
 # make fmt     format and mend what can be mended

@@ -13,12 +13,12 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Table, Text, and_, func, or_, select
+from sqlalchemy import Select, Table, Text, and_, func, literal_column, or_, select
 from sqlalchemy import cast as sql_cast
 
 from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
-from recorder.dialects import Watch
+from recorder.dialects import Watch, masked
 from recorder.errors import NotFound
 from recorder.jsons import loads
 from recorder.liveness import is_dead
@@ -105,9 +105,9 @@ _TEXT_FIELDS = (
 class Library:
     """Reads one database. Raises `StoreError`, `SchemaError` and `NotFound`; changes nothing."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._store = SqlStore(url, read_only=True)
+    def __init__(self, database: str | SqlStore) -> None:
+        self._store = database if isinstance(database, SqlStore) else SqlStore(database, read_only=True)
+        self.url = self._store.url
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -149,7 +149,9 @@ class Library:
             select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
         )
         if not rows:
-            raise NotFound("Nothing is recorded yet; `recorder demo` records something.")
+            raise NotFound(
+                f"{masked(self.url)} holds no run yet; record something, or name another with --url"
+            )
         return Found("run", rows[0].id)
 
     async def _exactly(self, given: str) -> list[Found]:
@@ -196,6 +198,17 @@ class Library:
         if not rows:
             raise NotFound(f"Nothing is stored of run {id}; `recorder ls` shows what there is.")
         return _run(rows[0])
+
+    async def open_runs(self) -> list[str]:
+        """Ids of the runs that stream, as far as the database knows, in the order in which they began."""
+        # A literal: SQLite uses the partial index only for that.
+        query = select(runs.c.id).where(runs.c.status == literal_column(f"'{STREAMING}'"))
+        return [row.id for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
+
+    async def begun(self, since: datetime) -> list[str]:
+        """Ids of the runs that began at that time or later, in the order in which they began."""
+        query = select(runs.c.id).where(runs.c.started_at >= since)
+        return [row.id for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
 
     async def is_orphaned(self, run: RecordedRun) -> bool:
         """Whether the process that recorded an open run is dead, so that nothing more will come of it."""

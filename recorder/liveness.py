@@ -28,9 +28,13 @@ def _is_alive(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Whether it has ended, and its parent has not looked yet; told by Linux only."""
+    """Whether it has ended, and its parent has not looked yet; told by Linux only.
+
+    All of it: of a process that is killed one thread may be in the middle of a COMMIT when the first is gone.
+    """
     try:
-        said = Path(f"/proc/{pid}/stat").read_text()
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return False
-    return said.rpartition(")")[2].split()[:1] == ["Z"]
+    said = dict(line.partition(":")[::2] for line in lines)
+    return said.get("State", "").strip().startswith("Z") and int(said.get("Threads", "1")) <= 1

@@ -102,15 +102,15 @@ class SqlStore:
     ) -> None:
         self.url = url
         self._read_only = read_only
-        self._dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
-        self._dialect.check()
+        self.dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
+        self.dialect.check()
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What the verbs below raise of the driver's."""
-        return self._dialect.errors
+        return self.dialect.errors
 
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.
@@ -119,19 +119,19 @@ class SqlStore:
         shared, and someone decides when.
         """
         try:
-            async with self._transaction() as connection:
+            async with self.transaction() as connection:
                 found = await connection.run_sync(state)
             if found == "current":
                 return
-            if self._read_only or (found == "old" and not self._dialect.upgrades_itself):
+            if self._read_only or (found == "old" and not self.dialect.upgrades_itself):
                 raise (SchemaError if found == "old" else Empty)(self._unreadable(found))
             await (await self._connected()).run_sync(upgrade_connection)
         except RecorderError:
             await self.close()
             raise
-        except self._dialect.errors as error:
+        except self.dialect.errors as error:
             await self.close()
-            raise unopened(self._dialect, error) from error
+            raise unopened(self.dialect, error) from error
 
     async def known(self, asked: Asked) -> dict[str, Known]:
         """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
@@ -140,7 +140,7 @@ class SqlStore:
         pairs = {
             (conversation_id, id) for conversation_id, paths in asked.items() for path in paths for id in path
         }
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             positions: dict[str, dict[str, int]] = {conversation_id: {} for conversation_id in asked}
             for row in await self._listed(connection, _KNOWN, sorted(pairs)):
                 positions[row.conversation_id][str(row.id)] = row.position
@@ -153,8 +153,8 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
-        insert = self._dialect.insert
-        async with self._transaction() as connection:
+        insert = self.dialect.insert
+        async with self.transaction() as connection:
             await insert(
                 connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)
             )
@@ -169,11 +169,11 @@ class SqlStore:
                 await insert(connection, runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS)
             await self._append_tokens(connection, batch.runs)
             if batch.runs:
-                await self._dialect.announce(connection)
+                await self.dialect.announce(connection)
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             open_runs = select(runs.c.producer_id).where(_IS_OPEN)
             found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
@@ -187,24 +187,24 @@ class SqlStore:
         """What a query of yours finds, as dictionaries. A `UUID` among the parameters is compared with ids."""
         given = parameters or {}
         ids = (bindparam(name, type_=Id()) for name, value in given.items() if isinstance(value, UUID))
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             found = await connection.execute(text(sql).bindparams(*ids), dict(given))
-            plain = self._dialect.plain
+            plain = self.dialect.plain
             return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
 
     async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
         """What a statement of SQLAlchemy finds."""
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             return (await connection.execute(statement)).all()
 
     async def watch(self) -> Watch:
         """Tells when something is committed from now on."""
-        return await self._dialect.watch()
+        return await self.dialect.watch()
 
     async def size(self) -> int:
         """Bytes that the database takes on disk."""
-        async with self._transaction() as connection:
-            return await self._dialect.size(connection)
+        async with self.transaction() as connection:
+            return await self.dialect.size(connection)
 
     async def close(self) -> None:
         """Let go of the database; a later verb connects again."""
@@ -223,16 +223,16 @@ class SqlStore:
             return "fatal"
         # What the driver said: our own words name the path, which may read like anything.
         said = error.__cause__ if isinstance(error, StoreError) else None
-        return self._dialect.failure(said or error)
+        return self.dialect.failure(said or error)
 
     async def _connected(self) -> AsyncConnection:
         if self._connection is None or self._connection.closed or self._connection.invalidated:
-            self._engine = self._engine or self._dialect.engine()
+            self._engine = self._engine or self.dialect.engine()
             self._connection = await self._engine.connect()
         return self._connection
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
         connection = await self._connected()
         try:
@@ -241,11 +241,11 @@ class SqlStore:
                 yield connection
                 await transaction.commit()
             except BaseException as error:
-                if not self._dialect.unsure(error):
+                if not self.dialect.unsure(error):
                     await transaction.rollback()
                 raise
         except BaseException as error:
-            if self._dialect.unsure(error):
+            if self.dialect.unsure(error):
                 await self._abandon(connection)
             raise
 
@@ -259,11 +259,11 @@ class SqlStore:
         self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]]
     ) -> Sequence[Any]:
         """What a query finds for a list of any length, which is one parameter."""
-        query = text(sql.format(asked=self._dialect.asked))
+        query = text(sql.format(asked=self.dialect.asked))
         return (await connection.execute(query, {"asked": dumps(given)})).all()
 
     async def _append_tokens(self, connection: AsyncConnection, batch: Sequence[RunRows]) -> None:
-        insert = self._dialect.insert
+        insert = self.dialect.insert
         written = [row for rows in batch for row in rows.segments]
         if written and await insert(connection, segments, SegmentRow._fields, written) != len(written):
             await self._compare(connection, written)

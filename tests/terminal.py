@@ -87,6 +87,20 @@ class Terminal:
         """All that was shown, without what moves the cursor and sets colours."""
         return _CONTROLS.sub("", self._raw.decode("utf-8", "replace"))
 
+    @property
+    def raw(self) -> bytes:
+        """All that was shown, with what moves the cursor and sets colours."""
+        return self._raw
+
+    @property
+    def fd(self) -> int:
+        """The side of the terminal that a person sits at."""
+        return self._fd
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program."""
+        self._process.send_signal(number)
+
     def type(self, keys: str) -> None:
         """Press keys."""
         os.write(self._fd, keys.encode())

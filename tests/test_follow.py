@@ -184,7 +184,11 @@ def test_followed_from_another_process_with_kills(database: str) -> None:
     recording.communicate()
     assert line == "end interrupted\n"
     found = stored(database, run_id)
-    assert [eval(each) for each in came] == [text for _, text in sorted(found.texts.items())]
+    texts = [text for _, text in sorted(found.texts.items())]
+    assert [eval(each) for each in came] == texts[: len(came)]
+    # SQLite: a process that dies after it wrote a COMMIT and before it told the others leaves that for the next one
+    # that opens the file, as `stored` did after the follower had left. One batch at most.
+    assert len(texts) - len(came) in ((0, 50) if database.startswith("sqlite") else (0,))
     assert len(came) >= 100
 
 

@@ -18,6 +18,7 @@ DOORS = ["recorder"] + [
     for name in (
         "recorder.callbacks",
         "recorder.errors",
+        "recorder.export",
         "recorder.messages",
         "recorder.models",
         "recorder.replay",

@@ -429,7 +429,7 @@ def test_the_beginning_of_an_id_is_enough(database: str, replay: Replay) -> None
 
 def test_without_an_id_it_is_the_newest_run(database: str, replay: Replay) -> None:
     """The one that began last; said where there is none."""
-    with pytest.raises(NotFound, match="Nothing is recorded yet"):
+    with pytest.raises(NotFound, match="holds no run yet; record something"):
         list(replay.stream())
     with ChatHistoryCallback(database) as history:
         record(history, reply="older")

@@ -139,6 +139,79 @@ def show(
 
 
 @app.command()
+def replay(
+    id: Annotated[
+        str | None,
+        typer.Argument(help="A run or a conversation; the beginning is enough. The newest run if not given."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    speed: Annotated[
+        float | None,
+        typer.Option(metavar="FACTOR", help="2 is twice as fast; 0.1 to 1000.", show_default=False),
+    ] = None,
+    instant: Annotated[bool, typer.Option("--instant", help="As fast as possible.")] = False,
+    idle_time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="The longest silence.", show_default=False)
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="PLACE", help="A token's number (120) or seconds (2.5s) to begin at."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="PLACE", help="Where to stop.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on into a run that still streams.")] = False,
+    frames: Annotated[bool, typer.Option("--frames", help="The provider's events, byte for byte.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON a token.")] = False,
+) -> None:
+    """Play a recorded stream again, at its own pace. In a terminal space pauses, . steps, q quits."""
+    from recorder.cli import playing
+
+    options = playing.options(speed, instant, idle_time_limit, start, until, follow)
+    raise typer.Exit(playing.run(playing.Wish(url, id, options, frames, json)))
+
+
+@app.command()
+def tail(
+    id: Annotated[
+        str | None, typer.Argument(help="Only this run or conversation; the beginning is enough.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON a token.")] = False,
+) -> None:
+    """Follow what is being recorded now; Ctrl-C ends."""
+    from recorder.cli import following
+
+    raise typer.Exit(following.run(url, id, json))
+
+
+@app.command()
+def export(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Conversations or runs; everything if not given."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="stdout if not given; .gz packs it.")
+    ] = None,
+) -> None:
+    """Write recordings as JSON lines, to be imported into any database."""
+    from recorder.cli import moving
+
+    raise typer.Exit(moving.out(url, ids or [], output))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="An export, packed with gzip or not; - is stdin.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Read an export into a database, which is created if need be; the same again changes nothing."""
+    from recorder.cli import moving
+
+    raise typer.Exit(moving.back(url, file))
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help='A SELECT, e.g. "SELECT * FROM transcripts".')],
     url: Url = DEFAULT_URL,

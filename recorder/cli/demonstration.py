@@ -1,4 +1,4 @@
-"""`recorder demo`: a song streams through the real SDK over a real socket, and its rows come out of SQL."""
+"""`recorder demo`: a song streams through the real SDK over a real socket, comes out of SQL, and plays again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from recorder.cli import reading, screen
+from recorder.cli import playing, reading, screen
 from recorder.clock import now
 from recorder.config import default_url
 from recorder.dialects import masked
@@ -15,7 +15,8 @@ from recorder.history import ChatHistoryCallback
 from recorder.identity import new_id
 from recorder.messages import HumanMessage
 from recorder.models import ChatOpenAI
-from recorder.testing import LoopbackProvider
+from recorder.testing import LoopbackProvider, pieces_of, song_pieces
+from recorder.testing.song import VERSES
 
 PROMPT = "Write me a song about sparkling water."
 #: What a shell reports for a program that Ctrl-C ended.
@@ -51,7 +52,7 @@ class _Sung:
 
 
 def run(url: str, pace: float) -> int:
-    """Sing, record, and show what is stored; the exit code. Raises `RecorderError` for a bad `url`."""
+    """Sing, record, show what is stored, and play it again; the exit code. Raises `RecorderError` for a bad `url`."""
     sung = _Sung(conversation=f"demo-{now():%Y%m%d-%H%M%S}", run=new_id())
     with (
         ChatHistoryCallback(url, conversation_id=sung.conversation, strict=True) as history,
@@ -61,7 +62,9 @@ def run(url: str, pace: float) -> int:
         _introduce(url, pace)
         _sing(sung, provider, history)
     _show(sung, url)
-    return INTERRUPTED if sung.stopped else 0
+    code = INTERRUPTED if sung.stopped else _again(sung, url)
+    _suggest(sung, url)
+    return code
 
 
 def _introduce(url: str, pace: float) -> None:
@@ -119,13 +122,32 @@ def _show(sung: _Sung, url: str) -> None:
     _ask(url, _TOKENS.format(run=sung.run))
     _say("How fast it was, in milliseconds and tokens a second:", "")
     _ask(url, _STATS.format(run=sung.run))
-    named = "" if url == default_url() else f" --url {masked(url)}"
+
+
+def _again(sung: _Sung, url: str) -> int:
+    """Play the end of the song from the database; the exit code."""
+    start = len(song_pieces()) - len(pieces_of(VERSES[-1].rstrip()))
+    _say("And its last lines again, twice as fast as they came:", "")
+    _say(f"  recorder replay --from {start} --speed 2{_named(url)}", "")
+    options = playing.options(2, False, None, str(start), None, False)
+    code = playing.run(playing.Wish(url, sung.run, options, quiet=True))
+    _say("")
+    return code
+
+
+def _suggest(sung: _Sung, url: str) -> None:
+    named = _named(url)
     _say(
         "Next:",
         f"  recorder show {sung.conversation}{named}",
         f"  recorder ls{named}",
         f"  recorder stats{named}",
     )
+
+
+def _named(url: str) -> str:
+    """How a command names this database."""
+    return "" if url == default_url() else f" --url {masked(url)}"
 
 
 def _ask(url: str, sql: str) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from recorder.dialects import masked, said
-from recorder.errors import NotFound, StoreError
+from recorder.errors import StoreError
 from recorder.jsons import loads
+from recorder.library import Library
 from recorder.migrate import upgrade
 from recorder.store import SqlStore
 from recorder.stored import unescape, unescape_json
@@ -42,19 +41,6 @@ SELECT recent.id, recent.last_at, recent.runs,
 FROM recent ORDER BY recent.last_at DESC, recent.id DESC
 """
 
-#: Runs are UUIDs on some databases, so both ids are compared as text.
-_MATCHES = """
-SELECT 'conversation' AS kind, id FROM conversations WHERE substr(id, 1, length(:prefix)) = :prefix
-UNION ALL
-SELECT 'run' AS kind, CAST(id AS TEXT) FROM runs
-WHERE substr(CAST(id AS TEXT), 1, length(:prefix)) = lower(:prefix)
-ORDER BY kind, id LIMIT 7
-"""
-
-_NEWEST = """
-SELECT CAST(id AS TEXT) AS id, conversation_id FROM runs ORDER BY started_at DESC LIMIT 500
-"""
-
 #: A view with the conversation named, so that only its rows are looked at.
 _MESSAGES = """
 SELECT t.message_id, t.parent_id, t.branch, t.position, t.role, t.content, t.status, t.model, t.run_id,
@@ -76,18 +62,6 @@ SELECT
     (SELECT min(started_at) FROM runs) AS oldest,
     (SELECT max(started_at) FROM runs) AS newest
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What an id on the command line stands for."""
-
-    #: conversation or run.
-    kind: str
-    id: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
 
 
 def read(url: str, question: Callable[[SqlStore], Awaitable[T]]) -> T:
@@ -126,31 +100,6 @@ async def conversations(store: SqlStore, limit: int) -> Sequence[Row]:
     return [_original(row) for row in await store.rows(_CONVERSATIONS, {"limit": limit})]
 
 
-async def find(store: SqlStore, prefix: str) -> Found:
-    """The one conversation or run whose id is this or begins like this. Raises `NotFound`."""
-    rows = await store.rows(_MATCHES, {"prefix": prefix})
-    found = [Found(row["kind"], str(row["id"])) for row in rows]
-    exact = [one for one in found if one.id == prefix]
-    if len(exact) == 1 or len(found) == 1:
-        return (exact or found)[0]
-    if found:
-        shown = "\n".join(f"  {one}" for one in found[:6]) + ("\n  ..." if len(found) > 6 else "")
-        raise NotFound(f"{prefix!r} begins more than one id; write more of one of these:\n{shown}")
-    raise NotFound(f"Nothing is stored under {prefix!r}{await _nearest(store, prefix)}")
-
-
-async def _nearest(store: SqlStore, wanted: str) -> str:
-    """The stored ids that look most like it, as the end of a sentence."""
-    kinds: dict[str, str] = {}
-    for row in await store.rows(_NEWEST):
-        kinds[row["id"]] = "run"
-        kinds[row["conversation_id"]] = "conversation"
-    near = get_close_matches(wanted, kinds, n=3, cutoff=0.5)
-    if not near:
-        return "; `recorder ls` shows what there is."
-    return "; the nearest are:\n" + "\n".join(f"  {kinds[id]} {id}" for id in near)
-
-
 async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
     """One conversation with its messages and runs."""
     about = await store.rows("SELECT * FROM conversations WHERE id = :id", {"id": id})
@@ -185,7 +134,7 @@ async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
 
 async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[str, Any]]:
     """The conversation or run that an id stands for, and which of the two it is."""
-    found = await find(store, id)
+    found = await Library(store).find(id)
     if found.kind == "conversation":
         return found.kind, await conversation(store, found.id)
     about = await run(store, found.id)
@@ -196,7 +145,7 @@ async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[st
 
 async def conversation_of(store: SqlStore, id: str) -> dict[str, Any]:
     """The conversation that an id stands for, or that its run belongs to."""
-    found = await find(store, id)
+    found = await Library(store).find(id)
     if found.kind == "conversation":
         return await conversation(store, found.id)
     about = await store.rows("SELECT conversation_id FROM runs WHERE id = :id", {"id": UUID(found.id)})

@@ -37,6 +37,18 @@ def console(*, stderr: bool = False) -> Console:
     return Console(width=_width(), stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
+def notice(*lines: Text) -> None:
+    """Something on stderr that is not said by a model, below what stdout shows so far."""
+    sys.stdout.flush()
+    shown = console(stderr=True)
+    for line in lines:
+        # A printed text forgets how it wanted to be cut.
+        if line.overflow == "ellipsis":
+            shown.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            shown.print(line, soft_wrap=True)
+
+
 def _width() -> int:
     if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
         return max(shutil.get_terminal_size().columns, 20)

@@ -22,6 +22,7 @@ from rich.text import Text
 from recorder.cli import reading, screen
 from recorder.cli.branches import Row, newest_path
 from recorder.cli.providers import LOOPBACK, Choice, answering, choose
+from recorder.cli.screen import notice
 from recorder.clock import now
 from recorder.config import default_url
 from recorder.dialects import masked
@@ -67,7 +68,7 @@ def run(wish: Wish) -> int:
             _recall(past)
         code = talk.go_on(wish.prompt)
     if talk.turns:
-        _notice(Text("Continue with:"), Text(f"  {_command(wish, past.conversation)}"))
+        notice(Text("Continue with:"), Text(f"  {_command(wish, past.conversation)}"))
     return code
 
 
@@ -108,7 +109,7 @@ class Talk:
                 return
             except KeyboardInterrupt:
                 print()
-                _notice(Text(f"Ctrl-D or {EXIT} ends.", style="dim"))
+                notice(Text(f"Ctrl-D or {EXIT} ends.", style="dim"))
 
     def _piped_lines(self) -> Iterator[str]:
         for line in sys.stdin:
@@ -176,7 +177,7 @@ class Answer:
             reason = said.get("finish_reason") or said.get("stop_reason")
             note = None if reason in _WHOLE else f"The answer ended because of: {reason}"
         if note is not None:
-            _notice(Text(screen.safe(note), style=style))
+            notice(Text(screen.safe(note), style=style))
         if self._typed():
             print()
 
@@ -304,15 +305,15 @@ def _introduce(choice: Choice, url: str) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text are no reason to end
     if choice.for_want_of_a_key:
-        _notice(Text("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
+        notice(Text("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
     if choice.provider == LOOPBACK:
-        _notice(Text("A provider on this machine answers: it sings, and reads nothing."))
+        notice(Text("A provider on this machine answers: it sings, and reads nothing."))
     else:
-        _notice(Text(f"{choice.model} of {choice.provider} answers."))
-    _notice(Text(f"Recorded in {masked(url)}"))
+        notice(Text(f"{choice.model} of {choice.provider} answers."))
+    notice(Text(f"Recorded in {masked(url)}"))
     if sys.stdin.isatty():
-        _notice(Text(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
-    _notice(Text())
+        notice(Text(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
+    notice(Text())
 
 
 def _recall(past: _Past) -> None:
@@ -323,19 +324,7 @@ def _recall(past: _Past) -> None:
     lines += [f"{each.role}: {' '.join(screen.safe(each.text).split()) or '(no text)'}" for each in said]
     if past.unanswered:
         lines.append("(a last question that has no answer is left out)")
-    _notice(*(Text(line, style="dim", overflow="ellipsis") for line in lines), Text())
-
-
-def _notice(*lines: Text) -> None:
-    """Something that is not said by the model."""
-    sys.stdout.flush()
-    shown = screen.console(stderr=True)
-    for line in lines:
-        # A printed text forgets how it wanted to be cut.
-        if line.overflow == "ellipsis":
-            shown.print(line, no_wrap=True, overflow="ellipsis")
-        else:
-            shown.print(line, soft_wrap=True)
+    notice(*(Text(line, style="dim", overflow="ellipsis") for line in lines), Text())
 
 
 def _command(wish: Wish, conversation: str) -> str:

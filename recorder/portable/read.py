@@ -49,7 +49,9 @@ def _header(line: str | bytes) -> Header:
         said = None
     if not isinstance(said, dict) or said.get("format") != FORMAT or type(said.get("version")) is not int:
         shown = line[:_SHOWN].strip()
-        raise ConfigError(f"The file is no export of recorder: it begins with {shown!r}")
+        raise ConfigError(
+            f"The file is no export of recorder: it begins with {shown!r}; `recorder export` writes one"
+        )
     if said["version"] > VERSION:
         raise ConfigError(
             f"The export has version {said['version']} of the format, and this recorder reads up to {VERSION}; "

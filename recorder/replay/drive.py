@@ -65,8 +65,7 @@ class Driver:
         """Where the answer to a step comes from."""
         if isinstance(step, Wait):
             return self._reader.after(self._version)
-        ask = self._reader.ask_once if self._options.follow else self._reader.ask
-        return ask(step.method, *step.given)
+        return self._reader.answer_to(step, follow=self._options.follow)
 
     def answered(self, step: Ask | Wait, answer: Any) -> Any:
         """What to send into the play."""

@@ -78,13 +78,17 @@ PieceT = TypeVar("PieceT", Tokens, Frames, Tokens | Gap, Frames | Gap)
 
 
 class Ask:
-    """A question to the library, a method of it and what it is given; the answer is sent into the generator."""
+    """A question to the library, a method of it and what it is given; the answer is sent into the generator.
 
-    __slots__ = ("given", "method")
+    An answer that others got serves too, if they knew as much: `knowing` is the status that the run had before.
+    """
 
-    def __init__(self, method: Callable[..., Awaitable[Any]], *given: Any) -> None:
+    __slots__ = ("given", "knowing", "method")
+
+    def __init__(self, method: Callable[..., Awaitable[Any]], *given: Any, knowing: str = "") -> None:
         self.method = method
         self.given = given
+        self.knowing = knowing
 
 
 class Wait(NamedTuple):
@@ -151,7 +155,7 @@ def tokens(run: RecordedRun, options: Options) -> Play:
     missing = _Missing(gaps, seq)
     at_us, limit = 0, FIRST_ROWS
     while True:
-        rows = yield Ask(Library.segments, run.id, seq, limit)
+        rows = yield Ask(Library.segments, run.id, seq, limit, knowing=run.status)
         for row in rows:
             yield from missing.before(row.seq, at_us)
             piece = _tokens_of(row, seq, at_us)
@@ -167,7 +171,7 @@ def tokens(run: RecordedRun, options: Options) -> Play:
             yield End(at_us, run)
             return
         run = yield from _next_look(run)
-        missing.update((yield Ask(Library.gaps, run.id)))
+        missing.update((yield Ask(Library.gaps, run.id, knowing=run.status)))
 
 
 def frames(run: RecordedRun, options: Options) -> Play:
@@ -176,7 +180,7 @@ def frames(run: RecordedRun, options: Options) -> Play:
     if options.first_token:
         seq = yield Ask(Library.frame_at, run.id, options.first_token)
     while True:
-        rows = yield Ask(Library.frames, run.id, seq, limit)
+        rows = yield Ask(Library.frames, run.id, seq, limit, knowing=run.status)
         for row in rows:
             piece = _frames_of(row, seq)
             seq, at_us = row.seq + row.count, _last_us(piece, at_us)
@@ -193,7 +197,10 @@ def frames(run: RecordedRun, options: Options) -> Play:
 
 
 def _next_look(run: RecordedRun) -> Generator[Step, Any, RecordedRun]:
-    """Wait for news. The run is looked at before its rows: then what was stored before its end is not missed."""
+    """Wait for news. The run is looked at before its rows: then what was stored before its end is not missed.
+
+    Nor may the rows be an answer that was given before: who knows that the run has ended asks anew.
+    """
     yield Wait(run.id)
     run = yield Ask(Library.run, run.id)
     if run.is_open and (yield Ask(Library.is_orphaned, run)):

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from recorder.dialects import Watch, said
 from recorder.errors import Closed, RecorderError, StoreError
 from recorder.library import Library
+from recorder.replay.play import Ask
 
 T = TypeVar("T")
 Method = Callable[..., Awaitable[T]]
@@ -64,9 +65,15 @@ class Reader:
         """What a method of `Library` answers, to be waited for: `.result()`, or `await asyncio.wrap_future(...)`."""
         return self._submit(self._answer(method, given))
 
-    def ask_once(self, method: Method[T], *given: Any) -> Future[T]:
-        """The same; who asked it before, since the last commit, has asked for all."""
-        return self._submit(self._answer_once(method, given))
+    def ask_once(self, knowing: str, method: Method[T], *given: Any) -> Future[T]:
+        """The same; who asked it before, since the last commit and knowing the same, has asked for all."""
+        return self._submit(self._answer_once(knowing, method, given))
+
+    def answer_to(self, step: Ask, *, follow: bool) -> Future[Any]:
+        """The answer to a step of a play, got together with others where one follows."""
+        if follow:
+            return self.ask_once(step.knowing, step.method, *step.given)
+        return self.ask(step.method, *step.given)
 
     def follow(self) -> Future[None]:
         """Begin to watch, for one more follower; `unfollow` once."""
@@ -112,8 +119,8 @@ class Reader:
             except self._library.errors as error:
                 raise StoreError(f"The database says: {said(error)}") from error
 
-    async def _answer_once(self, method: Method[T], given: tuple[Any, ...]) -> T:
-        key = (method, *given)
+    async def _answer_once(self, knowing: str, method: Method[T], given: tuple[Any, ...]) -> T:
+        key = (knowing, method, *given)
         found = self._answers.get(key)
         if found is None:
             found = self._answers[key] = asyncio.ensure_future(self._answer(method, given))

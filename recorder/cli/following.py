@@ -1,0 +1,182 @@
+"""`recorder tail`: what is being recorded now, as it is committed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from rich.text import Text
+
+from recorder.cli import screen
+from recorder.cli.playing import INTERRUPTED, open_reader, quiet_log
+from recorder.cli.speech import Lines, Speech, how_it_ended
+from recorder.clock import now
+from recorder.dialects import masked
+from recorder.library import Found, Library, RecordedRun
+from recorder.replay.pace import Options
+from recorder.replay.play import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
+from recorder.replay.reader import Reader
+
+#: Runs that begin and end between two looks are looked for among those that began in this time.
+_WINDOW = timedelta(seconds=30)
+_AT_ONCE = Options(speed=None, follow=True)
+
+
+def run(url: str, id: str | None, json: bool) -> int:
+    """Follow until Ctrl-C, or until the one run has ended; the exit code."""
+    quiet_log()
+    with open_reader(url) as reader:
+        wanted = None if id is None else reader.ask(Library.find, id).result()
+        if sys.stderr.isatty() and not json:
+            what = "what is recorded" if wanted is None else str(wanted)
+            screen.notice(Text(f"Following {what} in {masked(url)}; Ctrl-C ends.", style="dim"), Text())
+        reader.follow().result()
+        try:
+            Tail(reader, wanted, json).run()
+        except KeyboardInterrupt:
+            sys.stdout.flush()
+            print(file=sys.stderr)
+            return INTERRUPTED
+        finally:
+            reader.unfollow()
+    return 0
+
+
+class Tail:
+    """The runs that are followed, each a play that waits for its next rows."""
+
+    def __init__(self, reader: Reader, wanted: Found | None, json: bool) -> None:
+        self._reader = reader
+        self._wanted = wanted
+        self._plays: dict[str, Play] = {}
+        self._voices = Voices(lambda: len(self._plays))
+        self._lines: dict[str, Lines] | None = {} if json else None
+        #: Runs of the last while that are followed, or that nobody wants.
+        self._known: set[str] = set()
+
+    def run(self) -> None:
+        """Until what is wanted has ended; of everything there is no end."""
+        version = 0
+        if self._wanted is not None and self._wanted.kind == "run":
+            self._follow(self._wanted.id)
+        else:
+            # What is over already is not what is being recorded now.
+            self._known = set(self._begun()) - set(self._ask(Library.open_runs))
+        while True:
+            version = self._reader.after(version).result()
+            self._look()
+            for id in list(self._plays):
+                self._go_on(id)
+            sys.stdout.flush()
+            if self._wanted is not None and self._wanted.kind == "run" and not self._plays:
+                return
+
+    def _look(self) -> None:
+        """See what has begun."""
+        if self._wanted is not None and self._wanted.kind == "run":
+            return
+        seen = [*self._ask(Library.open_runs), *self._begun()]
+        for id in seen:
+            if id not in self._known and self._is_wanted(id):
+                self._follow(id)
+        self._known = {*seen, *self._plays}
+
+    def _begun(self) -> list[str]:
+        found: list[str] = self._ask(Library.begun, now() - _WINDOW)
+        return found
+
+    def _is_wanted(self, id: str) -> bool:
+        if self._wanted is None:
+            return True
+        run: RecordedRun = self._ask(Library.run, id)
+        return run.conversation_id == self._wanted.id
+
+    def _follow(self, id: str) -> None:
+        self._known.add(id)
+        self._plays[id] = whole(id, _AT_ONCE, tokens)
+
+    def _go_on(self, id: str) -> None:
+        """Show what has come of a run since the last time."""
+        answer: Any = None
+        while True:
+            try:
+                step = self._plays[id].send(answer)
+            except StopIteration:
+                del self._plays[id]
+                return
+            answer = None
+            if isinstance(step, Ask):
+                answer = self._ask(step.method, *step.given)
+            elif isinstance(step, Wait):
+                return
+            elif self._lines is not None:
+                _as_json(self._lines.setdefault(id, Lines()), step)
+            else:
+                self._voices.hear(id, step)
+
+    def _ask(self, method: Any, *given: Any) -> Any:
+        return self._reader.ask(method, *given).result()
+
+
+def _as_json(lines: Lines, step: Any) -> None:
+    if isinstance(step, Begin):
+        lines.begin(step)
+    elif isinstance(step, Tokens):
+        for seq, item in enumerate(step.items, step.seq):
+            lines.item(seq, item)
+    elif isinstance(step, Gap):
+        lines.gap(step)
+    elif isinstance(step, End):
+        lines.end(step)
+
+
+class Voices:
+    """Several runs on one screen: a heading where another one speaks."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._speeches: dict[str, tuple[RecordedRun, Speech]] = {}
+        self._speaking: str | None = None
+
+    def hear(self, id: str, step: Any) -> None:
+        """Show a piece of a run."""
+        if isinstance(step, Begin):
+            self._speeches[id] = step.run, Speech()
+        elif isinstance(step, Tokens) and step.items:
+            speech = self._turn_to(id)
+            for item in step.items:
+                speech.token(*item[1:])
+        elif isinstance(step, Gap):
+            self._turn_to(id).gap(step)
+        elif isinstance(step, End):
+            self._end(id, step.run)
+
+    def _end(self, id: str, run: RecordedRun) -> None:
+        ended = how_it_ended(run, self._speeches[id][1].tokens)
+        if ended is not None:
+            self._turn_to(id).line()
+            print(screen.safe(ended))
+        if self._speaking == id:
+            self._speeches[id][1].line()
+        del self._speeches[id]
+
+    def _turn_to(self, id: str) -> Speech:
+        run, speech = self._speeches[id]
+        if self._speaking == id:
+            return speech
+        if self._speaking in self._speeches:
+            self._speeches[self._speaking][1].line()
+        if self._speaking is not None or self._count() > 1:
+            if self._speaking is not None:
+                print()
+            screen.console().print(_heading(run), soft_wrap=True)
+        self._speaking = id
+        return speech
+
+
+def _heading(run: RecordedRun) -> Text:
+    about = [f"run {run.id}", *([run.model] if run.model else [])]
+    heading = Text(screen.safe(run.conversation_id), style="bold")
+    return heading.append("  " + screen.safe("  ".join(about)), style="not bold dim")

@@ -1,0 +1,117 @@
+"""Files of lines, packed with gzip where their name or their first bytes say so."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from recorder.errors import ConfigError, StoreError
+
+#: A path, or a file that is open for text or bytes.
+File = str | os.PathLike[str] | IO[Any]
+
+_GZIP = b"\x1f\x8b"
+_PACKED_BADLY = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+@contextmanager
+def writing(target: File) -> Iterator[Callable[[str], object]]:
+    """Takes text; a file of that name is there when all of it is, and until then the one that was."""
+    if not isinstance(target, (str, os.PathLike)):
+        yield _text_of(target)
+        return
+    path = Path(os.path.realpath(target))
+    _refuse_folder(path)
+    plain = not path.exists() or path.is_file()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part") if plain else path
+    try:
+        with ExitStack() as stack:
+            raw: Any = stack.enter_context(open(part, "wb"))
+            if path.suffix == ".gz":  # without name and time: the same rows are the same bytes
+                raw = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+            text = stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"))
+            yield text.write
+        if plain:
+            part.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
+    finally:
+        if plain:
+            part.unlink(missing_ok=True)
+
+
+def _text_of(file: IO[Any]) -> Callable[[str], object]:
+    if hasattr(file, "encoding"):
+        return file.write
+    return lambda text: file.write(text.encode())
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory; name a file in it, e.g. {path / 'export.jsonl'}")
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"The folder {path.parent} of {path.name} does not exist; create it, or name another"
+        )
+
+
+@dataclass(slots=True)
+class Source:
+    """The lines of a file."""
+
+    lines: Iterator[str | bytes]
+    #: Bytes of the file that were read so far, and all of them; None where nobody knows.
+    position: Callable[[], int]
+    size: int | None
+
+
+@contextmanager
+def reading(file: File) -> Iterator[Source]:
+    """The lines, unpacked. Raises `ConfigError` for a file that is not there, `StoreError` for one cut off."""
+    if not isinstance(file, (str, os.PathLike)):
+        yield Source(_lines(_unpacked(file)), lambda: 0, None)
+        return
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(open(file, "rb"))
+        except OSError as error:
+            raise ConfigError(f"{os.fspath(file)} cannot be read: {error.strerror or error}") from error
+        size = os.fstat(raw.fileno()).st_size or None
+        # Below the buffers: what lies in them is as good as read.
+        position = raw.raw.tell if raw.seekable() else lambda: 0
+        yield Source(_lines(_unpacked(raw)), position, size)
+
+
+def _unpacked(file: IO[Any]) -> IO[Any]:
+    if hasattr(file, "encoding") or _beginning(file) != _GZIP:
+        return file
+    return cast(IO[Any], io.BufferedReader(gzip.GzipFile(fileobj=file)))
+
+
+def _beginning(file: IO[bytes]) -> bytes:
+    """The first bytes, which stay to be read; none where that cannot be."""
+    if (peek := getattr(file, "peek", None)) is not None:
+        return bytes(peek(len(_GZIP))[: len(_GZIP)])
+    if not file.seekable():
+        return b""
+    found = file.read(len(_GZIP))
+    file.seek(-len(found), io.SEEK_CUR)
+    return found
+
+
+def _lines(file: IO[Any]) -> Iterator[str | bytes]:
+    try:
+        yield from file
+    except _PACKED_BADLY as error:
+        raise StoreError(f"The file is gzip and damaged, or was cut off ({error}); copy it again") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(
+            f"The file is no UTF-8 ({error}), so it is no export of recorder, or damaged"
+        ) from error

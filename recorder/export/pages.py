@@ -1,0 +1,246 @@
+"""What an export reads: the rows of every table as they are stored, a page at a time, each found by its key.
+
+Of a page of conversations the keys are in memory, of a run a page of rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, tuple_
+
+from recorder import tables
+from recorder.dialects import said
+from recorder.errors import StoreError
+from recorder.library import Found, Library
+from recorder.records import (
+    AnnotationRow,
+    ConversationRow,
+    FrameRow,
+    GapRow,
+    MessageRow,
+    Producer,
+    RunRow,
+    SegmentRow,
+)
+from recorder.store import SqlStore
+
+T = TypeVar("T")
+
+#: The tables of a run, in the order in which they are written.
+OF_A_RUN: tuple[tuple[Table, type[Any]], ...] = (
+    (tables.segments, SegmentRow),
+    (tables.frames, FrameRow),
+    (tables.gaps, GapRow),
+    (tables.annotations, AnnotationRow),
+)
+
+_IDS = 5_000
+CONVERSATIONS = 100
+MESSAGES = 100
+RUNS = 50
+#: Rows of a table that the runs of one page may have together; those of more are read run by run.
+_FEW_ROWS = 300
+#: Of a longer run the first page, and about so many bytes in the others.
+_FIRST_ROWS = 16
+_PAGE_BYTES = 2**20
+_MOST_ROWS = 2_000
+
+
+class RunKey(NamedTuple):
+    """What is known of a run before it is read."""
+
+    conversation_id: str
+    id: str
+    status: str
+    producer_id: str | None
+
+
+class MessageKey(NamedTuple):
+    """Where a message stands."""
+
+    conversation_id: str
+    id: str
+    parent_id: str | None
+    run_id: str | None
+
+
+class Pages:
+    """Reads one database, from synchronous code."""
+
+    def __init__(self, url: str) -> None:
+        self._store = SqlStore(url, read_only=True)
+        self._runner = asyncio.Runner()
+        try:
+            self._runner.run(self._store.open())
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._runner.run(self._store.close())
+        self._runner.close()
+
+    def find(self, given: str) -> Found:
+        """What an id stands for. Raises `NotFound`."""
+        return self._runner.run(Library(self._store).find(given))
+
+    def conversation_of(self, run_id: str) -> str:
+        """The conversation that a run belongs to."""
+        [(found,)] = self._fetch(select(tables.runs.c.conversation_id).where(tables.runs.c.id == run_id))
+        return str(found)
+
+    def tokens(self, conversations: Sequence[str] | None) -> int:
+        """How many tokens there are to write, about: of all conversations or of these."""
+        total = select(func.coalesce(func.sum(tables.runs.c.token_count), 0))
+        if conversations is None:
+            return int(self._fetch(total)[0][0])
+        inside = tables.runs.c.conversation_id
+        parts = (conversations[start : start + 500] for start in range(0, len(conversations), 500))
+        return sum(int(self._fetch(total.where(inside.in_(part)))[0][0]) for part in parts)
+
+    def conversation_ids(self) -> Iterator[str]:
+        """Every conversation, in an order that is the same on every database."""
+        id: ColumnElement[str] = tables.conversations.c.id
+        if self._store.dialect.name == "postgresql":  # its own order is that of a language
+            id = collate(id, "C")
+        query = select(tables.conversations.c.id).order_by(id).limit(_IDS)
+        rows = self._fetch(query)
+        while rows:
+            yield from (row[0] for row in rows)
+            rows = self._fetch(query.where(id > rows[-1][0]))
+
+    def conversations(self, ids: Sequence[str]) -> list[ConversationRow]:
+        """Those of them that are there, in this order."""
+        rows = self._fetch(select(tables.conversations).where(tables.conversations.c.id.in_(ids)))
+        found = {row.id: ConversationRow._make(row) for row in rows}
+        return [found[id] for id in ids if id in found]
+
+    def run_keys(self, conversations: Sequence[str]) -> dict[str, list[RunKey]]:
+        """The runs of some conversations, by conversation in the order in which they began."""
+        runs = tables.runs.c
+        query = select(runs.conversation_id, runs.id, runs.status, runs.producer_id)
+        query = query.where(runs.conversation_id.in_(conversations)).order_by(runs.started_at, runs.id)
+        return _by_conversation(conversations, map(RunKey._make, self._fetch(query)))
+
+    def runs(self, ids: Sequence[str]) -> list[RunRow]:
+        """Some runs, in this order."""
+        rows = self._fetch(select(tables.runs).where(tables.runs.c.id.in_(ids)))
+        found = {row.id: RunRow._make(row) for row in rows}
+        return [found[id] for id in ids if id in found]
+
+    def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
+        """The messages of some conversations, by conversation each after its parent."""
+        here = tables.messages.c
+        query = select(here.conversation_id, here.id, here.parent_id, here.run_id)
+        query = query.where(here.conversation_id.in_(conversations)).order_by(here.position, here.id)
+        return _by_conversation(conversations, map(MessageKey._make, self._fetch(query)))
+
+    def messages(self, keys: Sequence[MessageKey]) -> list[MessageRow]:
+        """Those of them that are there, in this order."""
+        key = tuple_(*tables.messages.primary_key.columns)
+        rows = self._fetch(select(tables.messages).where(key.in_([each[:2] for each in keys])))
+        found = {row[:2]: MessageRow._make(row) for row in rows}
+        return [found[each[:2]] for each in keys if each[:2] in found]
+
+    def producer(self, id: str) -> Producer | None:
+        """A process that recorded."""
+        rows = self._fetch(select(tables.producers).where(tables.producers.c.id == id))
+        return Producer(*rows[0]) if rows else None
+
+    def of_runs(self, ids: Sequence[str]) -> list[Rows]:
+        """The rows of some runs, for each of their tables."""
+        return [Rows(self, table, made, ids) for table, made in OF_A_RUN]
+
+    def fetch_few(self, table: Table, made: type[T], ids: Sequence[str]) -> dict[str, list[T]] | None:
+        """The rows of some runs by run; None for more than a few."""
+        query = select(table).where(table.c.run_id.in_(ids)).order_by(*table.primary_key.columns)
+        rows = self._fetch(query.limit(_FEW_ROWS + 1))
+        if len(rows) > _FEW_ROWS:
+            return None
+        found: dict[str, list[T]] = {id: [] for id in ids}
+        for row in rows:
+            found[row.run_id].append(made(*row))
+        return found
+
+    def fetch_all(self, table: Table, made: type[T], run_id: str) -> Iterator[T]:
+        """The rows of one run, however many."""
+        key = table.primary_key.columns[1]
+        query = select(table).where(table.c.run_id == run_id).order_by(key)
+        limit, rows = _FIRST_ROWS, self._fetch(query.limit(_FIRST_ROWS))
+        while rows:
+            yield from (made(*row) for row in rows)
+            limit = _next_limit(rows)
+            rows = self._fetch(query.where(key > rows[-1]._mapping[key.name]).limit(limit))
+
+    def _fetch(self, statement: Executable) -> Sequence[Any]:
+        try:
+            return self._runner.run(self._store.fetch(statement))
+        except self._store.errors as error:
+            raise StoreError(f"The database says: {said(error)}") from error
+
+
+class Rows:
+    """One table's rows of the runs of one page."""
+
+    def __init__(self, pages: Pages, table: Table, made: type[Any], ids: Sequence[str]) -> None:
+        self._pages = pages
+        self._table = table
+        self._made = made
+        self._few = pages.fetch_few(table, made, ids)
+
+    def of(self, run_id: str) -> Iterator[Any]:
+        """Those of one run."""
+        if self._few is not None:
+            return iter(self._few[run_id])
+        return self._pages.fetch_all(self._table, self._made, run_id)
+
+
+def _by_conversation(ids: Sequence[str], keys: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {id: [] for id in ids}
+    for key in keys:
+        found[key.conversation_id].append(key)
+    return found
+
+
+def parts(every: Iterable[T], size: int) -> Iterator[list[T]]:
+    """So many at a time."""
+    left = iter(every)
+    while part := list(islice(left, size)):
+        yield part
+
+
+class OfConversation(Protocol):
+    """What is of a conversation."""
+
+    @property
+    def conversation_id(self) -> str:
+        """Which one."""
+
+
+Q = TypeVar("Q", bound=OfConversation)
+
+
+class Queue(Generic[Q]):
+    """What is to be read, in order, and fetched a page at a time when its first is asked for."""
+
+    def __init__(self, keys: Iterable[Any], size: int, fetch: Callable[[list[Any]], Iterable[Q]]) -> None:
+        self._rows = chain.from_iterable(map(fetch, parts(keys, size)))
+        self._next: Q | None = next(self._rows, None)
+
+    def of(self, conversation_id: str) -> Iterator[Q]:
+        """Those at the front that are of one conversation."""
+        while self._next is not None and self._next.conversation_id == conversation_id:
+            found = self._next
+            yield found
+            self._next = next(self._rows, None)
+
+
+def _next_limit(rows: Sequence[Any]) -> int:
+    """How many rows make a page, if they are like those."""
+    size = sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
+    return max(1, min(_MOST_ROWS, _PAGE_BYTES * len(rows) // max(1, size)))

@@ -1,0 +1,515 @@
+"""Recordings into files and back: the same rows on every database, nothing twice, and what is said of a bad file."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+import sqlite3
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import openai
+import pytest
+import zstandard
+from hypothesis import given, settings
+
+from recorder import ChatHistoryCallback, ConfigError, NotFound, StoreError, tables
+from recorder.export import Counts, Exported, Imported, export, import_
+from recorder.messages import AIMessage, HumanMessage
+from recorder.portable import Row, write
+from recorder.records import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow
+from recorder.store import Conflict, SqlStore
+from recorder.testing import Answer, LoopbackProvider, scripted
+from recorder.wire.compress import decompress
+from tests import anthropics, chatting
+from tests.genuine import MISSING, anthropic_streams, chat_streams
+from tests.oracle import assert_whole, begin, finish, new_url, record, say, sql, stored
+from tests.test_portable import (
+    ANNOTATION,
+    CONVERSATION,
+    EVERYTHING,
+    FRAMES,
+    GAP,
+    MESSAGE,
+    PRODUCER,
+    RUN,
+    RUN_ID,
+    START,
+    exports,
+    frame_row,
+    run_row,
+    segment,
+    stored_rows,
+)
+from tests.wires import unhurried
+
+
+def written(url: str, *ids: str) -> list[str]:
+    """The lines of an export, without the header, which says when."""
+    return whole(url, *ids).splitlines(keepends=True)[1:]
+
+
+def whole(url: str, *ids: str) -> str:
+    """An export."""
+    file = io.StringIO()
+    export(url, file, ids or None)
+    return file.getvalue()
+
+
+def of_rows(*rows: Row) -> io.StringIO:
+    """An export with these rows."""
+    return io.StringIO("".join(write(rows)))
+
+
+def kinds(lines: list[str]) -> list[str]:
+    """The kinds of some lines."""
+    return [json.loads(line)[1] for line in lines]
+
+
+# -- there and back ----------------------------------------------------------------------------------------------
+
+
+def test_from_one_database_to_another_and_back(tmp_path: Path, postgres_url: str) -> None:
+    """SQLite to a file to Postgres to a file to SQLite: the same rows, the same lines, and the seals hold."""
+    url = new_url(tmp_path)
+    texts = [f"token {number}\x00\ud800é" for number in range(2_000)]
+    with ChatHistoryCallback(url) as history:
+        for name in ("b", "a", "é", "B", "\ue000", "\U00010000"):
+            with history.conversation(name):
+                record(history, HumanMessage("Hi\x00\ud83d"), reply="Hello\ufdd0")
+        run_id = begin(history)
+        say(history, run_id, texts)
+        finish(history, run_id, "".join(texts), finish_reason="stop")
+    back = new_url(tmp_path, "back.db")
+    for before, after in ((url, postgres_url), (postgres_url, back)):
+        assert import_(after, io.StringIO(whole(before))).there == Counts()
+        assert stored_rows(after) == stored_rows(url)
+        assert written(after) == written(url)
+        assert_whole(after, run_id, texts)
+
+
+def test_what_providers_sent_survives_the_journey(tmp_path: Path, postgres_url: str) -> None:
+    """Every genuine stream, recorded over a socket: frames and tokens byte for byte, with their hashes."""
+    url, back = record_genuine(tmp_path), new_url(tmp_path, "back.db")
+    rows = stored_rows(url)
+    for before, after in ((url, postgres_url), (postgres_url, back)):
+        import_(after, io.StringIO(whole(before)))
+        assert stored_rows(after) == rows
+    assert written(back) == written(url)
+    for run in (row for row in rows if isinstance(row, RunRow)):
+        kept = stored(back, run.id)
+        assert (kept.sha256, kept.token_count) == (kept.found_sha256, len(kept.texts))
+
+
+def record_genuine(folder: Path) -> str:
+    """A database with every stream that our models take."""
+    streams = [stream for stream in (*chat_streams(), *anthropic_streams()) if stream.status == 200]
+    if not streams:
+        pytest.skip(MISSING)
+    answers = scripted(*(Answer(frames=[stream.body]) for stream in streams))
+    url = new_url(folder)
+    with LoopbackProvider(answers) as provider, ChatHistoryCallback(url) as history:
+        openai_chat = chatting.chat(provider, callbacks=[history])
+        anthropic_chat = anthropics.chat(provider, callbacks=[history])
+        for stream in streams:
+            model: Any = anthropic_chat if stream.path.endswith("/v1/messages") else openai_chat
+            try:
+                list(model.stream("Hi"))
+            except openai.APIError:
+                pass  # the stream told of an error, and is recorded up to it
+    return url
+
+
+@settings(unhurried, max_examples=25)
+@given(exports())
+def test_whatever_rows_can_hold_comes_back(rows: list[Row]) -> None:
+    """NUL, halves of surrogate pairs, JSON that somebody else wrote; twice, and the second time nothing is new."""
+    rows = possible(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        url, copy = new_url(Path(folder)), new_url(Path(folder), "copy.db")
+        first = import_(url, of_rows(*rows))
+        import_(copy, io.StringIO(whole(url)))
+        assert stored_rows(copy) == stored_rows(url)
+        assert sorted(stored_rows(copy), key=as_line) == sorted(rows, key=as_line)
+        assert written(copy) == written(url)
+        again = import_(copy, io.StringIO(whole(url)))
+        assert (again.new, again.there) == (Counts(), first.new)
+
+
+def as_line(row: Row) -> str:
+    """A text that is the same for the same row."""
+    return repr(row).replace(", fold=1", "")
+
+
+def possible(rows: list[Row]) -> list[Row]:
+    """The rows without those whose key came before, each run of a conversation that is there."""
+    seen: set[Any] = set()
+    found: list[Row] = []
+    conversation = ""
+    for row in rows:
+        if isinstance(row, ConversationRow):
+            conversation = row.id
+        if isinstance(row, (MessageRow, RunRow)):
+            row = row._replace(conversation_id=conversation)
+        key = (type(row), *((row.id,) if isinstance(row, (ConversationRow, RunRow)) else row[:2]))  # type: ignore[index]
+        if key not in seen:
+            found.append(row)
+        seen.add(key)
+    return found
+
+
+def test_both_databases_name_conversations_in_the_same_order(tmp_path: Path, postgres_url: str) -> None:
+    """Not in that of a language, and past the end of a page too."""
+    names = ["b", "a", "B", "_", "é", "\ue000", "\U00010000", *(f"c{number}" for number in range(6_000))]
+    rows = [ConversationRow(name, None, None, None, START) for name in names]
+    for url in (new_url(tmp_path), postgres_url):
+        import_(url, of_rows(*rows))
+        said = [json.loads(line)[2]["id"] for line in written(url)[:-1]]
+        assert said == sorted(names)
+
+
+def test_a_long_run_is_never_in_memory(database: str, tmp_path: Path) -> None:
+    """Three hundred thousand tokens out and in again cost a few pages, in one transaction."""
+    file, url = tmp_path / "long.jsonl", new_url(tmp_path, "long.db")
+
+    def rows() -> Iterator[Row]:
+        yield CONVERSATION
+        yield run_row(token_count=300_000)
+        for seq in range(0, 300_000, 500):
+            yield segment(seq, *((number, f"token {number}") for number in range(seq, seq + 500)))
+
+    with file.open("w") as out:
+        out.writelines(write(rows()))
+    tracemalloc.start()
+    try:
+        assert import_(database, file).new.tokens == 300_000
+        assert export(database, tmp_path / "again.jsonl").written.tokens == 300_000
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+    same = [path.read_text().split("\n", 1)[1] for path in (file, tmp_path / "again.jsonl")]
+    assert same[0] == same[1]
+    assert import_(url, tmp_path / "again.jsonl").new.tokens == 300_000
+
+
+# -- what is chosen ------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_chosen_by_the_beginning_of_its_id(database: str) -> None:
+    """All of it and nothing else."""
+    with ChatHistoryCallback(database) as history:
+        for name in ("trip", "song", "soup"):
+            with history.conversation(name):
+                record(history, HumanMessage(name))
+    assert kinds(written(database, "tr")).count("run") == 1
+    assert [
+        json.loads(line)[2]["id"] for line in written(database, "soup", "tr") if "conversation" in line[:20]
+    ] == [
+        "soup",
+        "trip",
+    ]
+    with pytest.raises(NotFound, match="more than one"):
+        whole(database, "so")
+    with pytest.raises(NotFound, match="nearest are:\n  conversation trip"):
+        whole(database, "tripp")
+
+
+def test_of_a_run_what_it_was_asked_and_what_it_said(database: str) -> None:
+    """The path to its answer, not what came after it or beside it."""
+    said: list[Any] = [HumanMessage("1")]
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        runs = []
+        for number in range(3):
+            runs.append(record(history, *said, reply=f"reply {number}"))
+            said += [AIMessage(f"reply {number}"), HumanMessage(f"question {number}")]
+    lines = written(database, str(runs[1]))
+    texts = [json.loads(line)[2]["content"] for line in lines if json.loads(line)[1] == "message"]
+    assert texts == ["1", "reply 0", "question 0", "reply 1"]
+    assert [json.loads(line)[2]["id"] for line in lines if json.loads(line)[1] == "run"] == [str(runs[1])]
+    copied = import_(database, io.StringIO(whole(database, str(runs[1]))))
+    assert (copied.new.runs, copied.there.runs, copied.there.messages) == (0, 1, 4)
+
+
+def test_a_run_that_still_streams_is_left_out(database: str) -> None:
+    """It is named; its question is there, and the rest comes with the next export."""
+    copy = io.StringIO()
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        run_id = begin(history)
+        say(history, run_id, ["La"])
+        history.flush().wait()
+        done = export(database, copy)
+        assert done.left_out == [str(run_id)]
+        assert (done.written.runs, done.written.messages) == (0, 1)
+        finish(history, run_id, "La")
+    assert export(database, io.StringIO()).written.runs == 1
+
+
+def test_a_run_whose_process_is_dead_is_interrupted(tmp_path: Path) -> None:
+    """As whoever opens the database next marks it; what it had said is there, and a seal that came late wins."""
+    url, copy = new_url(tmp_path), new_url(tmp_path, "copy.db")
+    history = ChatHistoryCallback(url, conversation_id="c")
+    run_id = begin(history)
+    say(history, run_id, ["La"])
+    history.flush().wait()
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE producers SET heartbeat_at = '2026-01-01T00:00:00.000000Z'")
+    connection.close()
+    early = whole(url)
+    assert import_(copy, io.StringIO(early)).new.tokens == 1
+    assert sql(copy, "SELECT status, ended_at FROM runs") == [(INTERRUPTED, "2026-01-01T00:00:00.000000Z")]
+    say(history, run_id, [" la"])
+    finish(history, run_id, "La la")
+    history.close().wait()
+    late = import_(copy, io.StringIO(whole(url)))
+    assert (late.new.runs, late.new.tokens) == (1, 1)
+    assert_whole(copy, run_id, ["La", " la"])
+    assert import_(copy, io.StringIO(early)).new == Counts()
+    assert_whole(copy, run_id, ["La", " la"])
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_ends_in_gz_is_packed(tmp_path: Path) -> None:
+    """The same rows are the same bytes; read by its first bytes, whatever it is called."""
+    url = new_url(tmp_path)
+    import_(url, of_rows(*EVERYTHING))
+    packed, renamed = tmp_path / "all.jsonl.gz", tmp_path / "all.bin"
+    export(url, packed)
+    assert gzip.decompress(packed.read_bytes()).decode().splitlines(keepends=True)[1:] == written(url)
+    renamed.write_bytes(packed.read_bytes())
+    for file in (renamed, io.BufferedReader(io.BytesIO(packed.read_bytes()))):
+        assert import_(url, file).there.tokens == 3
+    renamed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(StoreError, match="gzip and damaged, or was cut off"):
+        import_(url, renamed)
+
+
+def test_a_file_may_be_open_for_text_or_bytes(tmp_path: Path) -> None:
+    """Both hold the same."""
+    url = new_url(tmp_path)
+    import_(url, of_rows(*EVERYTHING))
+    file = io.BytesIO()
+    export(url, file)
+    assert file.getvalue().decode().splitlines(keepends=True)[1:] == written(url)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as text:
+        export(url, text)
+        text.seek(0)
+        assert import_(url, text).there.runs == 1
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """And nothing beside it."""
+    url, file = new_url(tmp_path), tmp_path / "kept.jsonl"
+    import_(url, of_rows(*EVERYTHING))
+    file.write_text("mine")
+
+    def fail(_done: int, _total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(url, file, progress=fail)
+    assert file.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "kept.jsonl",
+        "history.db",
+        "history.db-wal",
+        "history.db-shm",
+    }
+
+
+@pytest.mark.parametrize("name", ["history.db", "link.jsonl"])
+def test_the_database_is_not_written_over(name: str, tmp_path: Path) -> None:
+    """Under another name, too."""
+    url = new_url(tmp_path)
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "history.db")
+    with pytest.raises(ConfigError, match="is the database itself"):
+        export(url, tmp_path / name)
+
+
+def test_a_folder_or_a_missing_one_is_told(tmp_path: Path) -> None:
+    """With what to name instead."""
+    url = new_url(tmp_path)
+    with pytest.raises(ConfigError, match=r"is a directory; name a file in it"):
+        export(url, tmp_path)
+    with pytest.raises(ConfigError, match=r"folder .* of a\.jsonl does not exist"):
+        export(url, tmp_path / "none" / "a.jsonl")
+    with pytest.raises(ConfigError, match=r"none\.jsonl cannot be read: No such file"):
+        import_(url, tmp_path / "none.jsonl")
+
+
+def test_progress_is_told_in_tokens_and_bytes(tmp_path: Path) -> None:
+    """It grows to the whole."""
+    url, file = new_url(tmp_path), tmp_path / "a.jsonl"
+    rows = [segment(100 * number, *((number, "é") for _ in range(100))) for number in range(300)]
+    import_(url, of_rows(*EVERYTHING[:3], run_row(token_count=30_000), *rows))
+    told: list[tuple[int, int | None]] = []
+    export(url, file, progress=lambda *given: told.append(given))
+    assert told == sorted(told)
+    assert len(told) > 50
+    assert told[-1] == (30_000, 30_000)
+    told.clear()
+    import_(url, file, progress=lambda *given: told.append(given))
+    assert told[-1] == (file.stat().st_size, file.stat().st_size)
+
+
+def test_it_works_where_a_loop_runs(tmp_path: Path) -> None:
+    """As in a notebook."""
+
+    async def main() -> tuple[Exported, Imported]:
+        url = new_url(tmp_path)
+        got = import_(url, of_rows(*EVERYTHING))
+        return export(url, io.StringIO()), got
+
+    exported, imported = asyncio.run(main())
+    assert exported.written == imported.new
+
+
+# -- what is there already --------------------------------------------------------------------------------------
+
+
+def test_the_same_again_changes_nothing(database: str) -> None:
+    """What is there is counted."""
+    first, again = (import_(database, of_rows(*EVERYTHING)) for _ in range(2))
+    everything = Counts(1, 1, 1, 3, 2, 1, 1, 1)
+    assert (first.new, first.there) == (everything, Counts())
+    assert (again.new, again.there) == (Counts(), everything)
+
+
+def test_a_process_that_recorded_on_is_heard_of_later(database: str) -> None:
+    """The later heartbeat stays, whichever comes first."""
+    later = replace(PRODUCER, heartbeat_at=PRODUCER.heartbeat_at + timedelta(seconds=9))
+    for producer in (PRODUCER, later, PRODUCER):
+        import_(database, of_rows(producer))
+    assert [row for row in stored_rows(database) if isinstance(row, Producer)] == [later]
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        (CONVERSATION._replace(title="Other"), "conversations c: stored already with another title, None and not"),
+        (MESSAGE._replace(content="Bye"), f"messages c, {MESSAGE.id}: stored already with another content"),
+        (RUN._replace(status="error"), f"runs {RUN_ID}: stored already with another status, 'complete'"),
+        (segment(0, (1, "Ho")), f"segments {RUN_ID}, 0: stored already with another count, 3 and not 1"),
+        (frame_row(0, (308_610, b"a"), (341_943, b"b")), f"frames {RUN_ID}, 0: stored already with another data"),
+        (GAP._replace(reason="?"), f"gaps {RUN_ID}, 3: stored already with another reason"),
+        (ANNOTATION._replace(score=0.9), "annotations .*: stored already with another score, 0.1 and not 0.9"),
+    ],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_another_content_under_the_same_key_is_refused(row: Row, named: str, database: str) -> None:
+    """The row and both values are named, and nothing of it is stored."""
+    import_(database, of_rows(*EVERYTHING))
+    before = stored_rows(database)
+    new = ConversationRow("new", None, None, None, START)
+    rows = [new, row] if isinstance(row, (ConversationRow, MessageRow, RunRow)) else [new, RUN, row]
+    with pytest.raises(Conflict, match=named):
+        import_(database, of_rows(*rows))
+    assert stored_rows(database) == before
+
+
+def test_frames_that_were_packed_by_another_version_are_the_same(database: str) -> None:
+    """What counts is what is in them."""
+    import_(database, of_rows(*EVERYTHING))
+    repacked = FRAMES._replace(data=zstandard.compress(block_of(FRAMES), 19), dictionary=None)
+    assert repacked.data != FRAMES.data
+    asyncio.run(store_frames(database, repacked))
+    assert import_(database, of_rows(*EVERYTHING)).there.frames == 2
+
+
+def block_of(row: FrameRow) -> bytes:
+    """The frames of a row, unpacked."""
+    return decompress(row.data, row.dictionary)
+
+
+async def store_frames(url: str, row: FrameRow) -> None:
+    """Put other bytes in the place of a row's."""
+    store = SqlStore(url)
+    await store.open()
+    async with store.transaction() as connection:
+        changed = tables.frames.update().values(data=row.data, dictionary=row.dictionary)
+        await connection.execute(changed)
+    await store.close()
+
+
+# -- what cannot be read -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("", ConfigError, "is empty"),
+        ("Dear diary\n", ConfigError, "no export of recorder: it begins with b?'Dear diary'"),
+        ('{"format":"recorder","version":99}', ConfigError, "pip install --upgrade"),
+        ('{"version": 2, "width": 80}\n[0.1, "o", "hi"]', ConfigError, "no export"),
+    ],
+)
+def test_what_is_no_export_makes_no_database(
+    text: str, error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    """It is told before one is created."""
+    file = tmp_path / "file"
+    file.write_text(text)
+    with pytest.raises(error, match=said):
+        import_(f"sqlite:///{tmp_path / 'new.db'}", file)
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_an_import_creates_the_database(tmp_path: Path) -> None:
+    """As recording does."""
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    assert import_(url, of_rows(*EVERYTHING)).new.runs == 1
+    assert len(stored_rows(url)) == len(EVERYTHING)
+
+
+def test_the_runs_before_a_damaged_line_are_stored(database: str) -> None:
+    """And no part of the one behind it; the mended file goes on there."""
+    second = str(UUID(int=77))
+    lines = list(write([*EVERYTHING, run_row(id=second), segment(0, (1, "a"), run_id=second)]))
+    place = next(number for number, line in enumerate(lines) if line == '[1,"text","a"]\n')
+    damaged = [*lines[:place], '[1,"text","b"]\n', *lines[place + 1 :]]
+    with pytest.raises(StoreError, match=rf"run {second} is not what it was.* \(1 runs before it are stored"):
+        import_(database, io.StringIO("".join(damaged)))
+    assert sql(database, "SELECT id FROM runs") == [(RUN_ID,)]
+    mended = import_(database, io.StringIO("".join(lines)))
+    assert (mended.there.runs, mended.new.runs, mended.new.tokens) == (1, 1, 1)
+
+
+def test_a_long_run_that_is_damaged_leaves_nothing(tmp_path: Path) -> None:
+    """Though much of it was on its way when that showed."""
+    url = new_url(tmp_path)
+    rows: list[Row] = [run_row(), *(segment(number, (number, "x" * 1000)) for number in range(6_000))]
+    lines = list(write([CONVERSATION, *rows]))
+    with pytest.raises(StoreError, match="cut off"):
+        import_(url, io.StringIO("".join(lines[:-3])))
+    assert sql(url, "SELECT count(*) FROM segments") == [(0,)]
+
+
+def test_an_id_that_is_none_is_told(database: str) -> None:
+    """Upper case is the same id; other text is none."""
+    shouted: list[Any] = [
+        row if isinstance(row, ConversationRow) else with_id(row, str.upper) for row in (CONVERSATION, RUN)
+    ]
+    import_(database, of_rows(*shouted))
+    assert import_(database, of_rows(CONVERSATION, RUN)).new == Counts()
+    with pytest.raises(StoreError, match="'run-1' is no id of a RunRow: it must be a UUID"):
+        import_(database, of_rows(CONVERSATION, run_row(id="run-1")))
+
+
+def with_id(row: Any, change: Any) -> Any:
+    """The row under another form of its id."""
+    return row._replace(id=change(row.id))
+
+
+def test_what_the_database_refuses_is_told(postgres_url: str) -> None:
+    """With what it said."""
+    with pytest.raises(StoreError, match="The database says: invalid input syntax for type json"):
+        import_(postgres_url, of_rows(CONVERSATION._replace(metadata="{")))

@@ -1,0 +1,165 @@
+"""`recorder export` and `recorder import`: what they say, and what they refuse."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recorder import ChatHistoryCallback
+from recorder.cli import app
+from recorder.messages import HumanMessage
+from recorder.portable import write
+from tests.oracle import ROOT, begin, finish, new_url, record, say, sql
+from tests.terminal import Terminal
+from tests.test_cli import cli
+from tests.test_export import written
+from tests.test_portable import CONVERSATION, EVERYTHING
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Two conversations."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        for name in ("song", "trip"):
+            with history.conversation(name):
+                record(history, HumanMessage(name), reply="Hello")
+    return url
+
+
+COUNTED = "2 conversations, 4 messages, 2 runs, 2 tokens"
+
+
+def test_into_a_file_and_back(url: str, tmp_path: Path) -> None:
+    """What was written, what is new, and what was there; a database is created for it."""
+    file, other = tmp_path / "all.jsonl", f"sqlite:///{tmp_path / 'other.db'}"
+    done = cli("export", "-o", str(file), url=url)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"Wrote {COUNTED} to {file}.\n")
+    done = cli("import", str(file), url=other)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"Read {file}, exported \d{{4}}-.*Z from {url},\ninto {other}\nNew: {COUNTED}\.\n"
+        r"Already there: nothing\.\n",
+        done.stdout,
+    )
+    assert written(other) == written(url)
+    again = cli("import", str(file), url=other)
+    assert again.exit_code == 0
+    assert again.stdout.endswith(f"New: nothing.\nAlready there: {COUNTED}.\n")
+
+
+def test_from_one_command_to_the_other(url: str, tmp_path: Path) -> None:
+    """Through a pipe, only what was chosen, UTF-8 whatever the terminal's encoding is."""
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    with ChatHistoryCallback(url) as history, history.conversation("é"):
+        record(history, reply="水")
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        [*command, "export", "é", "tri", "--url", url], env=environment, stdout=subprocess.PIPE
+    ) as out:
+        done = subprocess.run(
+            [*command, "import", "-", "--url", f"sqlite:///{tmp_path / 'other.db'}"],
+            env=environment,
+            stdin=out.stdout,
+            capture_output=True,
+            check=True,
+        )
+    assert b"Read stdin, exported" in done.stdout
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    assert sql(other, "SELECT id FROM conversations ORDER BY id") == [("trip",), ("é",)]
+
+
+def test_a_packed_file(url: str, tmp_path: Path) -> None:
+    """By its name."""
+    file = tmp_path / "all.jsonl.gz"
+    assert cli("export", "--output", str(file), url=url).exit_code == 0
+    assert gzip.decompress(file.read_bytes()).startswith(b'{"format":"recorder"')
+    assert "Already there: 2 conversations" in cli("import", str(file), url=url).stdout
+    done = CliRunner().invoke(app, ["import", "-", "--url", url], input=file.read_bytes())
+    assert "Already there: 2 conversations" in done.stdout
+
+
+def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
+    """With its id."""
+    with ChatHistoryCallback(url) as history:
+        run_id = begin(history)
+        say(history, run_id, ["La"])
+        history.flush().wait()
+        done = cli("export", "-o", str(tmp_path / "a.jsonl"), url=url)
+        finish(history, run_id, "La")
+    assert done.stderr.endswith(f"Left out: 1 run that still streams ({run_id}); export again when over.\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "file.jsonl: The file is empty, so it is no export of recorder"),
+        (
+            b"Dear diary",
+            "file.jsonl: The file is no export of recorder: it begins with b'Dear diary'; `recorder export`",
+        ),
+        (
+            b'{"format":"recorder","version":2}',
+            "version 2 of the format, and this recorder reads up to 1; run `pip",
+        ),
+        (b"\x1f\x8b\x08 no gzip", "file.jsonl: The file is gzip and damaged, or was cut off"),
+    ],
+)
+def test_what_is_no_export_is_told(content: bytes, said: str, tmp_path: Path) -> None:
+    """By its name, and no database is made for it."""
+    (tmp_path / "file.jsonl").write_bytes(content)
+    done = cli("import", str(tmp_path / "file.jsonl"), url=f"sqlite:///{tmp_path / 'new.db'}")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_another_content_is_told(tmp_path: Path) -> None:
+    """With both, and what to do."""
+    url, file = new_url(tmp_path), tmp_path / "a.jsonl"
+    file.write_text("".join(write(EVERYTHING)))
+    assert cli("import", str(file), url=url).exit_code == 0
+    file.write_text("".join(write([CONVERSATION._replace(user_id="u-2")])))
+    done = cli("import", str(file), url=url)
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "recorder: conversations c: stored already with another user_id, 'u-1' and not 'u-2'; "
+        "import into another database, or delete one of the two\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "tripp"], "the nearest are:\n  conversation trip"),
+        (["export", "-o", "none/a.jsonl"], "The folder "),
+        (["import", "none.jsonl"], "none.jsonl cannot be read: No such file or directory"),
+        (["import", "."], ". cannot be read: Is a directory"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_is_told(arguments: list[str], said: str, url: str) -> None:
+    """The thing and the next step."""
+    done = cli(*arguments, url=url)
+    assert done.exit_code == 1
+    assert said in done.stderr
+
+
+def test_progress_is_shown_in_a_terminal(tmp_path: Path) -> None:
+    """On the way; when all is done one line says what was done."""
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(write(EVERYTHING)))
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    for command, title in ((["import", str(file)], "Importing"), (["export", "-o", str(file)], "Exporting")):
+        with Terminal(*command, "--url", url, folder=tmp_path) as terminal:
+            assert terminal.end() == 0
+            assert title in terminal.text
+            assert "1 conversation, 1 message, 1 run, 3 tokens" in terminal.text

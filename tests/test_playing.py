@@ -1,0 +1,593 @@
+"""`recorder replay` and `recorder tail`: what they show, when, and what the keys of a terminal do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from recorder import ChatHistoryCallback
+from recorder.cli.keys import PAUSE, STEP, Clock, Quit
+from recorder.export import import_
+from recorder.messages import AIMessage, HumanMessage
+from recorder.portable import Row, write
+from tests.oracle import ROOT, begin, finish, new_url, record, say
+from tests.terminal import CTRL_C, Terminal
+from tests.test_cli import cli
+from tests.test_portable import CONVERSATION, GAP, MESSAGE, RUN_ID, frame_row, run_row, segment
+
+HOUR = 3_600_000_000
+OTHER = str(UUID(int=1 << 120))
+
+
+def database(folder: Path, *rows: Row, name: str = "history.db", **about: Any) -> str:
+    """A database with one run, which holds these rows; `about` goes into its own."""
+    url = new_url(folder, name)
+    about = {"prompt_message_id": MESSAGE.id, **about}
+    lines = write([CONVERSATION, MESSAGE, run_row(**about), *rows])
+    import_(url, io.StringIO("".join(lines)))
+    return url
+
+
+def played(url: str, *arguments: str) -> tuple[str, list[str]]:
+    """What a replay says on stdout, and the lines on stderr."""
+    done = cli("replay", *arguments, url=url)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout, [line for line in done.stderr.splitlines() if line]
+
+
+def refused(url: str, *arguments: str) -> str:
+    """What it says on stderr when it cannot."""
+    done = cli("replay", *arguments, url=url)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    return done.stderr
+
+
+# -- what is shown -------------------------------------------------------------------------------------------------
+
+
+def test_text_goes_to_stdout_and_the_question_beside_it(tmp_path: Path) -> None:
+    """Into a pipe only the answer is written, and without an id that of the newest run."""
+    url = database(tmp_path, segment(0, (10, "Hel"), (20, "lo.")))
+    assert played(url) == ("Hello.\n", ["> Hello"])
+    assert played(url, RUN_ID[:9]) == ("Hello.\n", ["> Hello"])
+
+
+def test_thoughts_calls_and_gaps_are_visible(tmp_path: Path) -> None:
+    """A thought stands apart, a call has its arguments, and what is missing is where it is missing."""
+    url = database(
+        tmp_path,
+        segment(0, (1, "Hm", "reasoning", "0"), (2, "m.", "reasoning", "0"), (3, "Let me see.")),
+        segment(
+            5,
+            (4, '{"id":"a","name":"weather"}', "tool_call", "0.0"),
+            (5, '{"city":', "tool_args", "0.0"),
+            (6, '"Rome"}', "tool_args", "0.0"),
+            (7, '{"id":"b","name":"time"}', "tool_call", "0.1"),
+            (8, "{}", "tool_args", "0.1"),
+        ),
+        GAP,
+    )
+    text, beside = played(url, "--instant")
+    assert text == (
+        "Hmm.\n\nLet me see.[2 tokens missing: the queue was full]\n"
+        'calls weather({"city":"Rome"})\ncalls time({})\n'
+    )
+    assert beside == ["> Hello"]
+
+
+def test_what_a_stream_says_cannot_move_the_cursor(tmp_path: Path) -> None:
+    """Controls are written out, and text without colour when it goes to no terminal."""
+    url = database(tmp_path, segment(0, (1, "a\x1b[2J", "reasoning", "0"), (2, "b\x9b"), (3, "\r\n")))
+    text, _ = played(url, "--instant")
+    assert text == "a\\x1b[2J\n\nb\\x9b\\r\n"
+
+
+@pytest.mark.parametrize(
+    ("about", "line"),
+    [
+        ({"status": "error", "error_type": "openai.RateLimitError", "error_message": "Error code: 429\n- no"},
+         "[error: openai.RateLimitError: Error code: 429 - no]"),
+        ({"status": "cancelled"}, "[cancelled: whoever listened left here]"),
+        ({"status": "interrupted"}, "[interrupted: the recording process died, or the stream had no end]"),
+        ({"status": "incomplete", "finish_reason": "length"}, "[incomplete: length]"),
+        ({"status": "streaming"}, "[still streaming: --follow goes on with it]"),
+    ],
+    ids=lambda given: given.get("status") if isinstance(given, dict) else "",
+)  # fmt: skip
+def test_the_recorded_end_is_one_clear_line(about: dict[str, Any], line: str, tmp_path: Path) -> None:
+    """And the replay itself went well."""
+    url = database(tmp_path, segment(0, (1, "La")), **about)
+    assert played(url) == ("La\n", ["> Hello", line])
+
+
+def test_an_empty_run_says_so(tmp_path: Path) -> None:
+    """It is no error of the replay."""
+    assert played(database(tmp_path)) == ("", ["> Hello", f"[run {RUN_ID} said nothing]"])
+
+
+def test_of_several_choices_the_first_is_shown(tmp_path: Path) -> None:
+    """The others are told of, and all are in the JSON."""
+    url = database(tmp_path, segment(0, (1, "a", "text", "0"), (2, "b", "text", "1"), (3, "c")))
+    text, beside = played(url, "--instant")
+    assert (text, beside[-1]) == ("ac\n", "[1 more choice: --json shows all]")
+    lines = [json.loads(line) for line in played(url, "--instant", "--json")[0].splitlines()]
+    assert [(line["seq"], line["at_us"], line["kind"], line["idx"], line["text"]) for line in lines[:-1]] == [
+        (0, 1, "text", "0", "a"),
+        (1, 2, "text", "1", "b"),
+        (2, 3, "text", "0", "c"),
+    ]
+    assert lines[-1] == {"run_id": RUN_ID, "at_us": 3, "status": "complete"}
+
+
+def test_json_is_the_text_as_it_was(tmp_path: Path) -> None:
+    """NUL and halves of surrogate pairs too, and a gap in its place."""
+    url = database(tmp_path, segment(0, (1, "\ufdd00000\ufdd0d800")), GAP)
+    lines = [json.loads(line) for line in played(url, "--instant", "--json")[0].splitlines()]
+    assert lines[0]["text"] == "\x00\ud800"
+    assert (lines[1]["seq"], lines[1]["count"], lines[1]["missing"]) == (3, 2, "the queue was full")
+
+
+def test_frames_are_the_body_byte_for_byte(tmp_path: Path) -> None:
+    """As the provider sent them."""
+    url = database(tmp_path, segment(0, (1, "a")), frame_row(0, (1, b"data: a\n\n"), (2, b"\xff\r\n\n")))
+    raw = subprocess.run(
+        [sys.executable, "-c", "from recorder.cli import main; main()", "replay", "--frames", "--url", url],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    assert raw.stdout == b"data: a\n\n\xff\r\n\n"
+    without = database(tmp_path, segment(0, (1, "a")), name="without.db")
+    assert f"events of run {RUN_ID} were not recorded; leave --frames out" in refused(without, "--frames")
+
+
+def test_a_conversation_is_played_along_its_newest_path(tmp_path: Path) -> None:
+    """Each run under its question; that there are branches is said."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, conversation_id="trip") as history:
+        record(history, HumanMessage("Where?"), reply="Paris.")
+        record(history, HumanMessage("Where?"), reply="Rome.")
+        last = record(
+            history, HumanMessage("Where?"), AIMessage("Rome."), HumanMessage("Why?"), reply="Pasta."
+        )
+    text, beside = played(url, "trip", "--instant")
+    assert text == "Rome.\nPasta.\n"
+    assert beside == [
+        "Conversation trip has 2 branches. This is the newest, up to run",
+        f"{last}; `recorder show` draws them all.",
+        "> Where?",
+        "> Why?",
+    ]
+
+
+def test_a_long_question_is_cut(tmp_path: Path) -> None:
+    """A few quiet lines of it are enough."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        record(history, HumanMessage("\n".join(f"line {number}" for number in range(9))), reply="Yes.")
+    assert played(url)[1] == [*(f"> line {number}" for number in range(4)), "> ... 5 lines more"]
+
+
+# -- from where, and how fast ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--from", "1"], "bcd"),
+        (["--until", "2"], "ab"),
+        (["--from", "1s"], "bcd"),
+        (["--from", "1.5s", "--until", "3s"], "c"),
+        (["--from", ".5s", "--until", "3"], "bc"),
+    ],
+    ids=str,
+)
+def test_a_part_is_played(arguments: list[str], shown: str, tmp_path: Path) -> None:
+    """By the number of a token, or by seconds."""
+    url = database(tmp_path, segment(0, *((at * 1_000_000, text) for at, text in enumerate("abcd"))))
+    assert played(url, "--instant", *arguments)[0] == shown + "\n"
+
+
+def test_silence_is_cut_short(tmp_path: Path) -> None:
+    """An hour takes a moment, and a thousandth of an hour at a thousand times the pace would not end."""
+    url = database(tmp_path, segment(0, (HOUR, "a"), (2 * HOUR, "b")))
+    assert played(url, "--idle-time-limit", "0.01", "--speed", "2")[0] == "ab\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--speed", "0"], "--speed is 0; choose 0.1 to 1000, or --instant"),
+        (["--speed", "-1"], "--speed is -1; choose"),
+        (["--speed", "nan"], "--speed is nan; choose"),
+        (["--speed", "2", "--instant"], "--instant has no --speed"),
+        (["--json", "--frames"], "--json and --frames are two ways to see it; leave one of them out"),
+        (["--idle-time-limit", "-1"], "--idle-time-limit is -1; it must be seconds"),
+        (["--from", "-3"], "--from is '-3'; write the number of a token, like 120, or seconds, like 2.5s"),
+        (["--until", "soon"], "--until is 'soon'"),
+        (["--from", "99"], f"start is 99, and run {RUN_ID} has 1 tokens; choose an earlier place"),
+        (["--from", "1", "c"], "'c' is a conversation, and start and until are places in one run"),
+        (["nobody"], "Nothing is stored under 'nobody'; `recorder ls` shows what there is"),
+        (["00000000"], "'00000000' begins more than one id"),
+        ([OTHER[:-1] + "9"], f"the nearest are:\n  run {OTHER}"),
+    ],
+    ids=lambda given: " ".join(given)[:20] if isinstance(given, list) else "",
+)
+def test_what_cannot_be_is_told(arguments: list[str], said: str, tmp_path: Path) -> None:
+    """The thing, and the next step; exit code 1."""
+    url = database(tmp_path, segment(0, (1, "a")))
+    others = [run_row(id=id, conversation_id="c") for id in (str(UUID(int=2)), OTHER)]
+    import_(url, io.StringIO("".join(write([CONVERSATION, *others]))))
+    arguments = [RUN_ID, *arguments] if arguments[0].startswith("--") and arguments[-1] != "c" else arguments
+    assert said in refused(url, *arguments)
+
+
+def test_a_database_without_runs_is_told(tmp_path: Path) -> None:
+    """And a conversation without any."""
+    url = new_url(tmp_path)
+    assert "holds no run yet; record something" in refused(url)
+    import_(url, io.StringIO("".join(write([CONVERSATION]))))
+    assert "Conversation c has no runs yet" in refused(url, "c")
+
+
+@pytest.mark.parametrize("arguments", [["--instant"], ["--instant", "--json"]], ids=str)
+def test_a_damaged_row_is_named_and_the_rest_plays(arguments: list[str], tmp_path: Path) -> None:
+    """Tokens in their place."""
+    url = database(tmp_path, *(segment(seq, (seq, f"{seq} "), (seq, ". ")) for seq in (0, 2, 4)))
+    change(url, "UPDATE segments SET deltas = '[[1,2' WHERE seq = 2")
+    text, beside = played(url, *arguments)
+    if "--json" in arguments:
+        [gap] = [json.loads(line) for line in text.splitlines() if "missing" in line]
+        assert (gap["seq"], gap["count"]) == (2, 2)
+        assert "the stored row is damaged" in gap["missing"]
+    else:
+        assert text.startswith("0 . [2 tokens missing: the stored row is damaged: ")
+        assert text.endswith("]4 . \n")
+        assert beside[-1] == f"[run {RUN_ID}: tokens 2 to 3 cannot be read]"
+
+
+def test_a_damaged_row_of_frames_is_named_and_the_rest_plays(tmp_path: Path) -> None:
+    """On stderr, for stdout is the provider's."""
+    url = database(tmp_path, *(frame_row(seq, (seq, b"%d;" % seq)) for seq in range(3)))
+    change(url, "UPDATE frames SET data = x'00' WHERE seq = 1")
+    text, beside = played(url, "--frames", "--instant")
+    assert text == "0;2;"
+    assert beside[0].startswith(f"[run {RUN_ID}: 1 frame from 1 on missing: the stored row is damaged")
+
+
+def change(url: str, statement: str) -> None:
+    """Change what is stored behind recorder's back."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def test_no_sdk_is_loaded(tmp_path: Path) -> None:
+    """Neither for a stream that ended with an SDK's error, nor for files."""
+    url = database(
+        tmp_path, segment(0, (1, "a")), status="error", error_type="openai.RateLimitError", wire="openai.chat"
+    )
+    file = str(tmp_path / "a.jsonl")
+    code = (
+        "import sys; from recorder.cli import app\n"
+        "for command in (['replay'], ['replay', '--json'], ['replay', '--follow'], ['export', '-o', sys.argv[2]],\n"
+        "                ['import', sys.argv[2]]):\n"
+        "    assert not app([*command, '--url', sys.argv[1]], standalone_mode=False)\n"
+        "found = {name.partition('.')[0] for name in sys.modules} & {'openai', 'anthropic', 'httpx2', 'alembic'}\n"
+        "print('loaded:', sorted(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, url, file],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+# -- keys --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def playing(folder: Path, *arguments: str, rows: tuple[Row, ...]) -> Iterator[Terminal]:
+    """A replay in a terminal."""
+    url = database(folder, *rows)
+    with Terminal("replay", "--url", url, *arguments, folder=folder) as terminal:
+        yield terminal
+
+
+def is_plain(terminal: Terminal) -> bool:
+    """Whether the terminal echoes and gives whole lines, as a shell wants it."""
+    flags = termios.tcgetattr(terminal.fd)[3]
+    return bool(flags & termios.ECHO and flags & termios.ICANON)
+
+
+def test_space_pauses_a_dot_steps_and_space_goes_on(tmp_path: Path) -> None:
+    """From where the steps have led: after an hour was stepped over, what came at once then comes at once now."""
+    rows = segment(0, (0, "one "), (HOUR, "two "), (HOUR + 1, "three "), (HOUR + 2, "four"))
+    with playing(tmp_path, rows=(rows,)) as terminal:
+        terminal.wait_for("space pauses, . steps, q quits")
+        terminal.wait_for("one ")
+        assert not is_plain(terminal)
+        terminal.type(" .")
+        terminal.wait_for("two ")
+        terminal.type(" ")
+        terminal.wait_for("three four")
+        assert terminal.end() == 0
+        assert is_plain(terminal)
+
+
+def test_q_quits(tmp_path: Path) -> None:
+    """The rest is not played, nothing went wrong, and the terminal is as it was."""
+    with playing(tmp_path, rows=(segment(0, (0, "one "), (HOUR, "two ")),)) as terminal:
+        terminal.wait_for("one ")
+        terminal.type("q")
+        assert terminal.end() == 0
+        assert is_plain(terminal)
+        assert "two" not in terminal.text
+
+
+@pytest.mark.parametrize("keys", ["", " ."], ids=["playing", "paused"])
+def test_ctrl_c_ends_it(keys: str, tmp_path: Path) -> None:
+    """As a shell knows it, with the terminal as it was."""
+    rows = segment(0, (0, "one "), (HOUR if keys else 1, "two "), (2 * HOUR, "three"))
+    with playing(tmp_path, rows=(rows,)) as terminal:
+        terminal.wait_for("one ")
+        terminal.type(keys)
+        terminal.wait_for("two ")
+        terminal.type(CTRL_C)
+        assert terminal.end() == 130
+        assert is_plain(terminal)
+        assert "three" not in terminal.text
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_the_terminal_as_it_was(sent: signal.Signals, tmp_path: Path) -> None:
+    """While it waits for keys, too."""
+    with playing(tmp_path, rows=(segment(0, (0, "one "), (HOUR, "two ")),)) as terminal:
+        terminal.wait_for("one ")
+        terminal.signal(sent)
+        assert terminal.end() == 128 + sent
+        assert is_plain(terminal)
+
+
+def test_an_error_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    """Told when nothing is in the way of it any more."""
+    with playing(tmp_path, "--from", "7", rows=(segment(0, (0, "one ")),)) as terminal:
+        terminal.wait_for("start is 7")
+        assert terminal.end() == 1
+        assert is_plain(terminal)
+
+
+def test_thoughts_are_dimmed_in_a_terminal(tmp_path: Path) -> None:
+    """And the answer is not."""
+    rows = segment(0, (0, "Hm.", "reasoning", "0"), (1, "Yes."))
+    with playing(tmp_path, rows=(rows,)) as terminal:
+        assert terminal.end() == 0
+        assert b"\x1b[2mHm.\x1b[22m\r\n\r\nYes.\r\n" in terminal.raw
+
+
+def test_keys_are_heard_while_nothing_comes(tmp_path: Path) -> None:
+    """Of a run that is followed."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        run_id = begin(history)
+        say(history, run_id, ["one "])
+        history.flush().wait()
+        with Terminal("replay", "--follow", "--instant", "--url", url, folder=tmp_path) as terminal:
+            terminal.wait_for("one ")
+            say(history, run_id, ["two "])
+            history.flush().wait()
+            terminal.wait_for("two ")
+            terminal.type("q")
+            assert terminal.end() == 0
+            assert is_plain(terminal)
+        finish(history, run_id, "one two")
+
+
+class Pressed:
+    """Keys that are pressed so many seconds after they are waited for; None is nothing until the end of the wait."""
+
+    there = True
+
+    def __init__(self, *pressed: tuple[float, str]) -> None:
+        self.now = 0.0
+        self._pressed = list(pressed)
+
+    def pressed(self, timeout: float | None) -> str:
+        if self._pressed and (timeout is None or self._pressed[0][0] < timeout):
+            after, key = self._pressed.pop(0)
+            self.now += after
+            return key
+        assert timeout is not None, "it waits for a key that never comes"
+        self.now += timeout
+        return ""
+
+
+def clock(*pressed: tuple[float, str]) -> tuple[Clock, Pressed]:
+    """A clock whose time passes only while keys are waited for."""
+    keys = Pressed(*pressed)
+    return Clock(keys, lambda: keys.now), keys  # type: ignore[arg-type]
+
+
+def test_a_pause_shifts_all_that_follows() -> None:
+    """Nothing is skipped: each comes as long after the one before as it did."""
+    time, keys = clock((0.25, PAUSE), (100.0, PAUSE))
+    due = []
+    for at in (1.0, 2.0, 2.5):
+        time.until(at)
+        due.append(keys.now)
+    assert due == [101.0, 102.0, 102.5]
+
+
+def test_steps_move_the_clock() -> None:
+    """On going on the next comes as long after the last step as it did."""
+    time, keys = clock((0.5, PAUSE), (7.0, STEP), (1.0, STEP), (1.0, PAUSE))
+    due = []
+    for at in (1.0, 60.0, 61.0):
+        time.until(at)
+        due.append(keys.now)
+    assert due == [7.5, 8.5, 10.5]
+
+
+def test_a_dot_without_a_pause_and_other_keys_do_nothing() -> None:
+    """They are no reason to hurry."""
+    time, keys = clock((0.1, STEP), (0.1, "x"), (0.1, "\x1b"))
+    time.until(1.0)
+    assert keys.now == pytest.approx(1.0)
+    with pytest.raises(Quit):
+        clock((0.1, "Q"))[0].until(1.0)
+
+
+# -- tail ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def tailing(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`recorder tail` in a process of its own; ended by Ctrl-C where it has not ended."""
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", code, "tail", "--url", url, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[str], wanted: str) -> str:
+    """What it writes up to this."""
+    assert process.stdout is not None
+    read = ""
+    while wanted not in read:
+        letter = process.stdout.read(1)
+        assert letter, f"ended with {read!r}, {process.stderr and process.stderr.read()}"
+        read += letter
+    return read
+
+
+def test_tail_shows_what_is_being_recorded(database: str) -> None:
+    """What streams already from its beginning, then what comes; a heading where another run speaks."""
+    with ChatHistoryCallback(database) as history:
+        record(history, reply="long ago")
+        with history.conversation("first"):
+            first = begin(history)
+        say(history, first, ["One"])
+        history.flush().wait()
+        with tailing(database) as process:
+            assert until(process, "One") == "One"
+            say(history, first, [" and"])
+            assert until(process, "and") == " and"
+            with history.conversation("second"):
+                second = begin(history)
+            say(history, second, ["Two"])
+            assert until(process, "Two") == f"\n\nsecond  run {second}\nTwo"
+            say(history, first, [" more"])
+            assert until(process, "more") == f"\n\nfirst  run {first}\n more"
+            history.on_llm_error(ValueError("out of breath"), run_id=second)
+            shown = until(process, "breath]\n")
+            assert shown == f"\n\nsecond  run {second}\n[error: ValueError: out of breath]\n"
+            finish(history, first, "One and more")
+            third = record(history, reply="Three")
+            assert until(process, "Three") == f"\nnone  run {third}\nThree".replace(
+                "none", conversation_of(database, third)
+            )
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+
+
+def conversation_of(url: str, run_id: UUID) -> str:
+    """The conversation that a run opened."""
+    from tests.oracle import sql
+
+    return str(sql(url, "SELECT conversation_id FROM runs WHERE id = ?", str(run_id))[0][0])
+
+
+def test_tail_of_one_run_ends_with_it(database: str) -> None:
+    """In JSON, a line a token."""
+    with ChatHistoryCallback(database) as history:
+        run_id, other = begin(history), begin(history)
+        say(history, run_id, ["One", " two"])
+        say(history, other, ["Nobody asked"])
+        history.flush().wait()
+        with tailing(database, str(run_id), "--json") as process:
+            first = json.loads(until(process, "\n"))
+            assert (first["run_id"], first["seq"], first["text"]) == (str(run_id), 0, "One")
+            say(history, run_id, [" three"])
+            finish(history, run_id, "One two three", finish_reason="stop")
+            history.flush().wait()
+            assert process.stdout is not None
+            rest = [json.loads(line) for line in process.stdout]
+            assert [line.get("text") for line in rest] == [" two", " three", None]
+            assert rest[-1]["status"] == "complete"
+            assert process.wait(20) == 0
+
+
+def test_tail_of_a_conversation_waits_for_its_next_run(tmp_path: Path) -> None:
+    """Others are not shown."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, conversation_id="mine") as history:
+        open_run = begin(history)
+        say(history, open_run, ["a"])
+        history.flush().wait()
+        with tailing(url, "mine") as process:
+            until(process, "a")
+            finish(history, open_run, "a")
+            with history.conversation("yours"):
+                record(history, reply="not shown")
+            run_id = record(history, HumanMessage("Next?"), reply="shown")
+            assert until(process, "shown") == f"\n\nmine  run {run_id}\nshown"
+
+
+def test_tail_notices_that_a_process_has_died(tmp_path: Path) -> None:
+    """Its run ends as interrupted."""
+    url = new_url(tmp_path)
+    code = (
+        "import os, sys; from recorder import ChatHistoryCallback; from tests.oracle import begin, say\n"
+        "history = ChatHistoryCallback(sys.argv[1]); run_id = begin(history); say(history, run_id, ['La'])\n"
+        "history.flush().wait(); print(run_id, flush=True); sys.stdin.read(); os._exit(9)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as recording:
+        assert recording.stdout is not None
+        run_id = recording.stdout.readline().strip()
+        with tailing(url, run_id) as process:
+            assert until(process, "La") == "La"
+            recording.communicate("", timeout=20)
+            assert (
+                until(process, "]\n")
+                == "\n[interrupted: the recording process died, or the stream had no end]\n"
+            )
+            assert process.wait(20) == 0
+
+
+def test_tail_of_nothing_is_told(tmp_path: Path) -> None:
+    """A file that is not there, an id that nobody has."""
+    done = cli("tail", url=f"sqlite:///{tmp_path / 'none.db'}")
+    assert (done.exit_code, "none.db" in done.stderr) == (1, True)
+    done = cli("tail", "nobody", url=new_url(tmp_path))
+    assert (done.exit_code, "Nothing is stored under 'nobody'" in done.stderr) == (1, True)
