@@ -1,190 +1,259 @@
-"""Every statement of docs/sql.md runs on both databases, finds rows, and the answers are right and the same."""
+"""Every statement of `docs/sql.md` gives the rows shown below it, on SQLite and on Postgres."""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import re
-import uuid
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
-from recorder.clock import now
-from recorder.history import ChatHistoryCallback
-from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
-from recorder.usage import from_anthropic, from_openai
-from recorder.wire.deltas import Delta
-from tests.oracle import ROOT, begin, sql
+from tests import postgres
+from tests.oracle import ROOT, new_url, sql
+from tests.shop import record_shop, run_id
 
-FENCE = re.compile(r"^```sql(?: (?P<kind>\w+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-COOKBOOK = (ROOT / "docs" / "sql.md").read_text()
-RUN = [uuid.UUID(f"01920000-0000-7000-8000-{number:012d}") for number in range(20)]
-
-
-def recipes(kind: str) -> dict[str, str]:
-    """The statements for a database, by the sentence before each."""
-    found = {}
-    for block in FENCE.finditer(COOKBOOK):
-        if block["kind"] in (None, kind):
-            before = COOKBOOK[: block.start()]
-            while before.rstrip().endswith("```"):  # the other database's form
-                before = before[: before.rindex("```sql")]
-            found[before.strip().splitlines()[-1]] = block["text"].strip().rstrip(";")
-    return found
+DOCUMENT = ROOT / "docs" / "sql.md"
+BLOCK = re.compile(
+    r"^### (?P<title>.+?)$|^```(?P<kind>sql|text)(?: (?P<only>\w+))?\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
-def run(
-    history: ChatHistoryCallback, number: int, asked: Sequence[Any], said: Sequence[tuple[int, Delta]],
-    *, model: str = "gpt-4o", conversation: str = "support-17", **more: Any,
-) -> uuid.UUID:  # fmt: skip
-    """A run whose tokens came at these milliseconds; its end is the caller's."""
-    metadata = {"conversation_id": conversation, "user_id": more.pop("user", "ada"), "ls_model_name": model}
-    run_id = begin(history, *asked, run_id=RUN[number], metadata=metadata, **more)
-    for at_ms, delta in said:
-        history.on_stream_frame(b"data: x\n\n", at_ms * 1000, [delta], run_id=run_id)
-    return run_id
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One statement; two ways to write the same thing share the rows shown."""
+
+    title: str
+    #: sqlite, postgres, or None for both.
+    only: str | None
+    statement: str
+    #: What stands below it: names of columns, then rows; empty where nothing does.
+    shown: str
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it asks for one conversation or run, and not for a stretch of time or everything."""
+        return re.search(r"conversation_id = '|\bid = '0|run_id = '0", self.statement) is not None
 
 
-def end(
-    history: ChatHistoryCallback,
-    run_id: uuid.UUID,
-    text: str,
-    usage: dict[str, Any] | None = None,
-    **more: Any,
-) -> None:
-    """It ends well."""
-    reply = AIMessage(text, usage_metadata=usage_metadata(usage), **more)
-    result = LLMResult([[ChatGeneration(reply, {"finish_reason": "stop"})]], {"token_usage": usage or {}})
-    history.on_llm_end(result, run_id=run_id)
+def recipes() -> list[Recipe]:
+    """The document's, in order."""
+    title = ""
+    found: list[Recipe] = []
+    waiting: list[tuple[str, str | None, str]] = []
+    for block in BLOCK.finditer(DOCUMENT.read_text(encoding="utf-8")):
+        if block["title"]:
+            title = block["title"]
+        elif block["kind"] == "sql":
+            waiting.append((title, block["only"], block["text"]))
+        else:
+            found += [Recipe(*each, shown=block["text"]) for each in waiting]
+            waiting = []
+    return found + [Recipe(*each, shown="") for each in waiting]
 
 
-def usage_metadata(usage: dict[str, Any] | None) -> Any:
-    """What a model makes of it."""
-    if usage is None:
-        return None
-    return from_openai(usage) if "prompt_tokens" in usage else from_anthropic(usage)
+RECIPES = recipes()
 
 
-def words(text: str, start_ms: int, step_ms: int) -> list[tuple[int, Delta]]:
-    """Text that comes at a steady pace."""
-    pieces = re.findall(r"\S+\s*", text)
-    return [(start_ms + step_ms * number, Delta(piece)) for number, piece in enumerate(pieces)]
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The recording that the document asks, on each database; on Postgres the days are UTC's."""
+    if request.param == "sqlite":
+        url = new_url(tmp_path_factory.mktemp("shop"))
+        record_shop(url)
+        yield url
+        return
+    url = postgres.new_database()
+    record_shop(url)
+    in_utc = make_url(url).update_query_dict({"timezone": "UTC"})
+    yield in_utc.render_as_string(hide_password=False)
+    postgres.drop(url)
 
 
-@pytest.fixture
-def kept(database: str) -> Any:
-    """A database of everything the recipes ask for; the recorder is open, for one run still streams."""
-    history = ChatHistoryCallback(database)
-    first, invoice = HumanMessage("Hello!"), HumanMessage("Where is my invoice?")
-    openai = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120,
-              "prompt_tokens_details": {"cached_tokens": 64}}  # fmt: skip
-    anthropic = {"input_tokens": 10, "output_tokens": 30, "cache_read_input_tokens": 5}
-    said = [*words("Hi, how can ", 300, 100), (2_500, Delta("I ")), (2_600, Delta("help?"))]
-    end(history, run(history, 1, [first], said, input_hash="a" * 64), "Hi, how can I help?", openai)
-    thought = [
-        (200, Delta("Hm. ", "reasoning")),
-        (400, Delta("Well.", "reasoning")),
-        (500, Delta("Good day!")),
-    ]
-    end(history, run(history, 2, [first], thought, input_hash="a" * 64), "Good day!", openai)
-    turn = [first, AIMessage("Good day!"), invoice]
-    calls = [(900, Delta('{"id":"call_1","name":"find_invoice"}', "tool_call", "0.0")),
-             (950, Delta('{"user"', "tool_args", "0.0")), (990, Delta(': "ada"}', "tool_args", "0.0"))]  # fmt: skip
-    call = {"id": "call_1", "name": "find_invoice", "args": {"user": "ada"}}
-    end(history, run(history, 3, turn, calls), "", anthropic, tool_calls=[call])
-    for number, error in ((4, TimeoutError("too slow")), (5, asyncio.CancelledError())):
-        run_id = run(history, number, [HumanMessage("Sing!")], words("La la", 100, 50), conversation="song", user="bob",
-                     model="claude-haiku-4-5")  # fmt: skip
-        history.on_llm_error(error, run_id=run_id)
-    haiku = run(history, 6, [HumanMessage("Again!")], words("Lu lu lu", 700, 10), conversation="song", user="bob",
-                model="claude-haiku-4-5")  # fmt: skip
-    end(history, haiku, "Lu lu lu", anthropic)
-    with ChatHistoryCallback(
-        database, max_queue_bytes=3_000, overflow="drop_newest", flush_interval=3600
-    ) as small:
-        lost = run(small, 7, [HumanMessage("Much!")], [], conversation="lost")
-        small.flush().wait(10)
-        for _ in range(40):
-            small.on_llm_new_token("much ", run_id=lost)
-        end(small, lost, "much")
-    run(history, 8, [HumanMessage("Still there?")], words("Yes", 10, 1), conversation="now")
-    history.flush().wait(10)
-    yield database
-    history.close().wait(10)
+def kind_of(url: str) -> str:
+    """sqlite or postgres, as the document's blocks are marked."""
+    return "sqlite" if url.startswith("sqlite") else "postgres"
 
 
-def test_every_recipe_finds_rows(kept: str) -> None:
-    """None is only for show."""
-    found = recipes("sqlite" if kept.startswith("sqlite") else "postgres")
-    assert len(found) >= 18
-    assert [title for title, statement in found.items() if not sql(kept, statement)] == []
+def answer(url: str, title: str) -> list[Any]:
+    """What the first recipe under a heading finds."""
+    fit = [each for each in RECIPES if each.title == title and each.only in (None, kind_of(url))]
+    return sql(url, fit[0].statement)
 
 
-#: Words of a recipe's sentence -> the whole answer.
-ANSWERS: dict[str, list[tuple[Any, ...]]] = {
-    "A conversation in order.": [
-        (0, 1, "user", "complete", "Hello!"),
-        (1, 1, "assistant", "complete", "Hi, how can I help?"),
-        (1, 2, "assistant", "complete", "Good day!"),
-        (2, 1, "user", "complete", "Where is my invoice?"),
-        (3, 1, "assistant", "complete", ""),
-    ],
-    "Only the newest path": [
-        ("user", "Hello!"), ("assistant", "Good day!"), ("user", "Where is my invoice?"), ("assistant", "")
-    ],
-    "What a run was asked": [("user", "Hello!")],
-    "Search in everything": [("support-17", "user", "Where is my invoice?")],
-    "Where a stream stood still": [(3, 2000, "I "), (1, 100, "how "), (2, 100, "can ")],
-    "What the user had read": [("Hi, how can ",)],
-    "Tool calls with their arguments": [(str(RUN[3]), "0.0", "find_invoice", '{"user": "ada"}')],
-    "How much of an answer was thought": [("reasoning", 2), ("text", 1)],
-    "Errors by day": [(now().date().isoformat(), "claude-haiku-4-5", "TimeoutError", 1)],
-    "Messages that were answered": [
-        ("support-17", 1, "assistant", "Hi, how can I help?", 0), ("support-17", 1, "assistant", "Good day!", 1)
-    ],
-    "Tokens by day": [
-        (now().date().isoformat(), "claude-haiku-4-5", 1, 15, 30, 5),
-        (now().date().isoformat(), "gpt-4o", 3, 215, 70, 133),
-    ],
-    "Money": [("claude-haiku-4-5", pytest.approx(165e-6)), ("gpt-4o", pytest.approx(1237.5e-6))],
-}  # fmt: skip
+# -- all of them ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("title", ANSWERS)
-def test_the_answer_is_right(kept: str, title: str) -> None:
-    """Worked out by hand, and the same on both."""
-    found = recipes("sqlite" if kept.startswith("sqlite") else "postgres")
-    [statement] = [statement for sentence, statement in found.items() if sentence.startswith(title)]
-    assert [tuple(row) for row in sql(kept, statement)] == ANSWERS[title]
+def cells(line: str) -> list[str]:
+    """A shown row, taken apart; `-` is NULL."""
+    return re.split(r"\s{2,}", line.rstrip())
 
 
-def test_first_tokens_by_model(kept: str) -> None:
-    """By nearest rank: of two the first is the median, the second the 95th percentile."""
-    found = recipes("sqlite" if kept.startswith("sqlite") else "postgres")
-    [statement] = [
-        statement for sentence, statement in found.items() if sentence.startswith("Time to the first token")
-    ]
-    rows = {row[0]: row[1:] for row in sql(kept, statement)}
-    assert rows["claude-haiku-4-5"][:3] == (3, 100, 700)
+def same(shown: str, found: Any) -> bool:
+    """Whether a cell is what was found: a number as it is rounded, text without blanks around it."""
+    if found is None:
+        return shown == "-"
+    if isinstance(found, int | float):
+        return math.isclose(float(shown), found, rel_tol=1e-5)
+    return shown == str(found).strip()
+
+
+def padded(line: str, columns: int) -> list[str]:
+    """The cells of a line; an empty one at its end does not show."""
+    found = cells(line)
+    return found + [""] * (columns - len(found))
 
 
 @pytest.mark.parametrize(
-    "title",
-    [
-        "A conversation in order.",
-        "Only the newest path",
-        "What a run was asked",
-        "Where a stream stood still",
-    ],
+    "recipe", RECIPES, ids=lambda recipe: f"{recipe.title}{'' if recipe.only is None else ' ' + recipe.only}"
 )
-def test_one_conversation_or_run_is_read_alone(kept: str, title: str) -> None:
-    """By key: no recipe for one reads the tokens or messages of all."""
-    if not kept.startswith("sqlite"):
-        pytest.skip("plans are looked at on SQLite; on Postgres a small table is read whole in any case")
-    [statement] = [text for sentence, text in recipes("sqlite").items() if sentence.startswith(title)]
-    plan = [row[3] for row in sql(kept, f"EXPLAIN QUERY PLAN {statement}")]
-    scanned = [
-        step for step in plan if re.match(r"SCAN (s|m|r|o|segments|messages|runs)\b(?!.*VIRTUAL)", step)
+def test_a_recipe_gives_what_is_shown(shop: str, recipe: Recipe) -> None:
+    """Every row, in order, on every database that the block is for."""
+    if recipe.only not in (None, kind_of(shop)):
+        return
+    names, *rows = recipe.shown.splitlines()
+    found = sql(shop, recipe.statement)
+    assert found != []
+    assert len(found) == len(rows), found
+    for row, line in zip(found, rows, strict=True):
+        assert len(cells(names)) == len(row)
+        shown = padded(line, len(row))
+        assert all(map(same, shown, row)), f"{shown}\n{row}"
+
+
+def test_every_recipe_is_for_both() -> None:
+    """What is written for one database is written for the other, under the same heading; rows are shown for all."""
+    assert len(RECIPES) > 20
+    assert [each.title for each in RECIPES if not each.shown] == []
+    marked = [(each.title, each.only) for each in RECIPES if each.only]
+    assert {only for _, only in marked} == {"sqlite", "postgres"}
+    assert marked[1::2] == [(title, "postgres") for title, _ in marked[::2]]
+    assert {only for _, only in marked[::2]} == {"sqlite"}
+
+
+def test_column_names_are_those_shown(shop: str) -> None:
+    """As a tool prints them above the rows."""
+    if kind_of(shop) == "postgres":
+        return
+    with closing(sqlite3.connect(shop.removeprefix("sqlite:///"))) as connection:
+        for recipe in RECIPES:
+            if recipe.only != "postgres":
+                found = connection.execute(recipe.statement).description
+                assert cells(recipe.shown.splitlines()[0]) == [name for name, *_ in found]
+
+
+# -- the figures, worked out by hand --------------------------------------------------------------------------
+
+
+def test_waiting_for_the_first_token(shop: str) -> None:
+    """Of 200, 250, 300 and 400 ms the 2nd and the 4th; 4 tokens gaps in 55 ms, 3 in 1240, 2 in 40, 3 in 60."""
+    speeds = (4 / 0.055, 3 / 1.24, 2 / 0.04, 3 / 0.06)
+    found = {model: figures for model, *figures in answer(shop, "By model")}
+    assert found["gpt-4o-mini-2024-07-18"] == [4, 250, 400, round(sum(speeds) / 4)]
+    assert found["deepseek-reasoner"] == [2, 300, 500, round((3 / 1.02 + 3 / 0.1) / 2)]
+
+
+def test_the_longest_silence(shop: str) -> None:
+    """From 270 to 1470 ms, after the second token."""
+    assert answer(shop, "Where a run stalled")[0] == (1200, 1, "is lost. ", "I can ")
+
+
+def test_what_it_cost(shop: str) -> None:
+    """Dollars for a million: what came fresh, out of a cache, into one, and what was written."""
+    found = {
+        (user, model): (runs, cost)
+        for user, model, runs, cost in answer(shop, "Cost, with a price table of your own")
+    }
+    mini = (5200 - 3200) * 0.15 + 3200 * 0.075 + 440 * 0.60
+    claude = (25000 - 22000 - 2000) * 3 + 22000 * 0.30 + 2000 * 3.75 + 160 * 15
+    assert found == {
+        ("ada", "gpt-4o-mini"): (3, pytest.approx(mini / 1e6)),
+        ("ada", "deepseek-reasoner"): (2, None),
+        ("ben", "claude-sonnet-4-5"): (2, pytest.approx(claude / 1e6)),
+    }
+
+
+def test_usage_is_counted_whoever_says_it(shop: str) -> None:
+    """Three providers' words for what came from a cache; runs without a count are runs."""
+    days = [(str(day), *rest) for day, *rest in answer(shop, "Usage by day and model")]
+    assert days == [
+        ("2026-11-20", "gpt-4o-mini", 4, 1200 + 1800 + 2200, 180 + 120 + 140, 1280 + 1920),
+        ("2026-11-21", "claude-sonnet-4-5", 4, 2 * 12500, 2 * 80, 10000 + 12000),
+        ("2026-11-21", "deepseek-reasoner", 3, 1000 + 2000, 300 + 100, 400 + 1000),
     ]
-    assert scanned == [], plan
+
+
+def test_a_hole_is_named_and_nothing_else_is_missing(shop: str) -> None:
+    """Of six tokens the third and the fourth found no room."""
+    [(run, seq, count, _, before, after)] = answer(shop, "What is missing")
+    assert (run, seq, count, before, after) == (run_id(7), 2, 2, "is longer, ", "so blue ")
+    assert (run_id(7), 4, 4, 2, 0) in answer(shop, "That nothing else is")
+
+
+def test_a_hole_that_nobody_named_shows(tmp_path: Path) -> None:
+    """Someone deletes the row that says so, or tokens: the numbers do not add up."""
+    url = new_url(tmp_path)
+    record_shop(url)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("DELETE FROM gaps")
+        connection.execute("DELETE FROM segments WHERE run_id = ?", (run_id(5),))
+    found = answer(url, "That nothing else is")
+    assert (run_id(7), 4, 4, 0, 2) in found
+    assert (run_id(5), 4, 0, 0, 0) in found
+
+
+def test_the_newest_branch_and_what_was_asked(shop: str) -> None:
+    """One path each: to the answer that came last, and to the message before the run."""
+    newest = answer(shop, "Its newest branch only")
+    assert [position for position, _, _ in newest] == list(range(8))
+    assert newest[-1][2] == "Done, the money is on its way."
+    asked = answer(shop, "The messages of a request")
+    assert [role for _, role, _ in asked] == ["system", "user", "assistant", "tool", "tool"]
+
+
+# -- what a recipe reads --------------------------------------------------------------------------------------
+
+
+def read_from_end_to_end(connection: sqlite3.Connection, statement: str) -> set[str]:
+    """Tables that SQLite walks from their beginning or end, or an index of theirs, by its own program.
+
+    The query plan would name aliases, and inside of a view nobody knows whose. The index of open runs does not count:
+    it is as short as they are few.
+    """
+    of_pages = "SELECT rootpage, tbl_name FROM sqlite_master WHERE rootpage > 0 AND name <> 'runs_streaming'"
+    tables = dict(connection.execute(of_pages))
+    program = connection.execute(f"EXPLAIN {statement}").fetchall()
+    opened = {p1: tables[p2] for _, code, p1, p2, *_ in program if code == "OpenRead" and p2 in tables}
+    return {opened[p1] for _, code, p1, *_ in program if code in ("Rewind", "Last") and p1 in opened}
+
+
+@pytest.mark.parametrize("title", dict.fromkeys(each.title for each in RECIPES))
+def test_the_cost_of_a_recipe_is_told(title: str, tmp_path: Path) -> None:
+    """One conversation, one run or a stretch of time is read alone; what reads all of a table says which."""
+    mine = [each for each in RECIPES if each.title == title and each.only != "postgres"]
+    told = set(re.findall(r"Reads all\sof `(\w+)`", told_of(title)))
+    with closing(sqlite3.connect(new_url(tmp_path).removeprefix("sqlite:///"))) as connection:
+        assert set().union(*(read_from_end_to_end(connection, each.statement) for each in mine)) <= told
+    assert not (told and mine[0].is_of_one)
+
+
+def told_of(title: str) -> str:
+    """What stands under a heading, up to the next."""
+    _, _, below = DOCUMENT.read_text(encoding="utf-8").partition(f"### {title}\n")
+    return below.partition("\n#")[0]
+
+
+def test_a_whole_table_is_noticed(tmp_path: Path) -> None:
+    """The check above would see it: in a plain query, in an index, inside of a view."""
+    with closing(sqlite3.connect(new_url(tmp_path).removeprefix("sqlite:///"))) as connection:
+        assert read_from_end_to_end(connection, "SELECT * FROM segments") == {"segments"}
+        assert read_from_end_to_end(connection, "SELECT count(*) FROM tokens") == {"segments"}
+        assert read_from_end_to_end(connection, "SELECT DISTINCT input_hash FROM runs") == {"runs"}
+        assert "messages" in read_from_end_to_end(connection, "SELECT * FROM transcripts WHERE run_id = 'r'")
+        assert read_from_end_to_end(connection, "SELECT * FROM tokens WHERE run_id = 'r'") == set()

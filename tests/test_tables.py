@@ -6,26 +6,76 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
-from sqlalchemy import Connection, Dialect, NullPool, create_engine, insert, make_url, select, text
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Dialect,
+    Executable,
+    NullPool,
+    create_engine,
+    insert,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateTable
 
-from recorder import migrate, tables, views
+from recorder import tables, views
+from recorder.dialects import Postgres
+from tests import postgres
+from tests.oracle import new_url
 
 POSTGRES: Dialect = make_url("postgresql+asyncpg://host/db").get_dialect()()
 START = datetime(2026, 11, 21, 1, 2, 3, 999_999, tzinfo=UTC)
 
 
+class Database(Protocol):
+    """What the stories need of a connection."""
+
+    def execute(self, statement: Executable) -> CursorResult[Any]: ...
+    def exec_driver_sql(self, statement: str) -> CursorResult[Any]: ...
+
+
+class OnLoop:
+    """An asynchronous connection for synchronous stories."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: Executable) -> Any:
+        return postgres.run(self._connection.execute(statement))
+
+    def exec_driver_sql(self, statement: str) -> Any:
+        return postgres.run(self._connection.exec_driver_sql(statement))
+
+
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Connection]:
+def sqlite(tmp_path: Path) -> Iterator[Connection]:
     """A connection to a new file with the newest schema."""
-    url = f"sqlite:///{tmp_path / 'history.db'}"
-    migrate.upgrade(url)
-    with create_engine(url, poolclass=NullPool).connect() as connection:
+    with create_engine(new_url(tmp_path), poolclass=NullPool).connect() as connection:
         yield connection
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A connection to a new database of each kind."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite")
+        return
+    engine = Postgres(make_url(request.getfixturevalue("postgres_url"))).engine()
+    connection = postgres.run(_connected(engine))
+    yield OnLoop(connection)
+    postgres.run(connection.close())
+    postgres.run(engine.dispose())
+
+
+async def _connected(engine: AsyncEngine) -> AsyncConnection:
+    return await engine.connect()
 
 
 def at(seconds: float) -> datetime:
@@ -38,59 +88,59 @@ def uid(number: int) -> str:
     return str(uuid.UUID(int=number))
 
 
-def say(db: Connection, number: int, content: str, **more: Any) -> None:
+def say(db: Database, number: int, content: str, **more: Any) -> None:
     """Store a message of the conversation `song`."""
     row = {"parent_id": None, "position": 0, "role": "user", "created_at": at(number), **more}
     db.execute(insert(tables.messages).values(conversation_id="song", id=uid(number), content=content, **row))
 
 
-def run(db: Connection, number: int, **more: Any) -> None:
+def run(db: Database, number: int, **more: Any) -> None:
     """Store a run of the conversation `song`."""
     row = {"status": "streaming", "operation": "chat", "request_model": "gpt-4o-mini", **more}
     row = {"started_at": at(number), **row}
     db.execute(insert(tables.runs).values(id=uid(number), conversation_id="song", **row))
 
 
-def stream(db: Connection, number: int, seq: int, deltas: str, count: int) -> None:
+def stream(db: Database, number: int, seq: int, deltas: str, count: int) -> None:
     """Store a segment of a run."""
     db.execute(insert(tables.segments).values(run_id=uid(number), seq=seq, count=count, deltas=deltas))
 
 
-def test_ids_are_dashed_lower_case_text(db: Connection) -> None:
+def test_ids_are_dashed_lower_case_text(sqlite: Connection) -> None:
     """UUID objects and any spelling of one become the same text."""
     given = uuid.UUID("01A1FBD0-1AC9-7730-8FBC-C96C2C6E92F0")
     for number, spelling in enumerate((given, str(given).upper(), given.hex)):
         row = {"run_id": spelling, "seq": number, "count": 1, "reason": "full"}
-        db.execute(insert(tables.gaps).values(row))
-    assert db.exec_driver_sql("SELECT DISTINCT run_id FROM gaps").scalars().all() == [str(given)]
-    assert db.execute(select(tables.gaps.c.run_id)).scalars().all() == [str(given)] * 3
+        sqlite.execute(insert(tables.gaps).values(row))
+    assert sqlite.exec_driver_sql("SELECT DISTINCT run_id FROM gaps").scalars().all() == [str(given)]
+    assert sqlite.execute(select(tables.gaps.c.run_id)).scalars().all() == [str(given)] * 3
 
 
-def test_an_id_that_is_none_is_refused(db: Connection) -> None:
+def test_an_id_that_is_none_is_refused(db: Database) -> None:
     """Postgres would refuse it too."""
     with pytest.raises(StatementError, match="badly formed"):
         db.execute(insert(tables.gaps).values(run_id="chat-42", seq=0, count=1, reason="full"))
 
 
-def test_times_are_text_that_sorts_as_time_does(db: Connection) -> None:
+def test_times_are_text_that_sorts_as_time_does(sqlite: Connection) -> None:
     """UTC with six decimals and Z, whatever zone came in; back comes an aware datetime in UTC."""
     summer = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-    db.execute(insert(tables.conversations).values(id="song", created_at=summer))
-    stored = db.exec_driver_sql("SELECT created_at FROM conversations").scalar_one()
+    sqlite.execute(insert(tables.conversations).values(id="song", created_at=summer))
+    stored = sqlite.exec_driver_sql("SELECT created_at FROM conversations").scalar_one()
     assert stored == "2026-07-01T10:00:00.000000Z"
-    assert db.execute(select(tables.conversations.c.created_at)).scalar_one().isoformat() == (
+    assert sqlite.execute(select(tables.conversations.c.created_at)).scalar_one().isoformat() == (
         "2026-07-01T10:00:00+00:00"
     )
 
 
-def test_a_time_without_zone_is_refused(db: Connection) -> None:
+def test_a_time_without_zone_is_refused(db: Database) -> None:
     """It would be read as another moment on another machine."""
     with pytest.raises(StatementError, match="no time zone"):
         db.execute(insert(tables.conversations).values(id="song", created_at=datetime(2026, 7, 1)))
 
 
 @pytest.mark.parametrize("written", ['{"b": 1,  "a": "\\u0000"}', '"text"', "[]", "null", None])
-def test_json_is_the_text_that_was_written(db: Connection, written: str | None) -> None:
+def test_json_is_the_text_that_was_written(db: Database, written: str | None) -> None:
     """Neither encoded a second time nor put in another order."""
     db.execute(insert(tables.conversations).values(id="song", created_at=START, metadata=written))
     assert db.exec_driver_sql("SELECT metadata FROM conversations").scalar_one() == written
@@ -138,14 +188,14 @@ def test_every_table_can_be_distributed() -> None:
         assert "SERIAL" not in str(CreateTable(table).compile(dialect=POSTGRES))
 
 
-def test_a_token_is_stored_once(db: Connection) -> None:
+def test_a_token_is_stored_once(db: Database) -> None:
     """(run_id, seq) is the key of a segment."""
     stream(db, 1, 0, '[[1,"a"]]', 1)
     with pytest.raises(IntegrityError):
         stream(db, 1, 0, '[[1,"b"]]', 1)
 
 
-def test_tokens_unfold_segments_with_defaults_and_escapes(db: Connection) -> None:
+def test_tokens_unfold_segments_with_defaults_and_escapes(db: Database) -> None:
     """One row a token; kind and idx where they were left out; escaped text as it is stored."""
     stream(db, 1, 2, '[[30,"{}","tool_args","0.1"],[31,"\ufdd00000\\n"]]', 2)
     stream(db, 1, 0, '[[10,"Ü"],[20,"hm","reasoning"]]', 2)
@@ -158,7 +208,7 @@ def test_tokens_unfold_segments_with_defaults_and_escapes(db: Connection) -> Non
     ]
 
 
-def two_branches(db: Connection) -> None:
+def two_branches(db: Database) -> None:
     """A prompt, its answer, the answer again, and a question about the second one."""
     say(db, 1, "Sing.")
     run(
@@ -175,7 +225,7 @@ def two_branches(db: Connection) -> None:
     say(db, 6, "Louder!", parent_id=uid(5), position=2)
 
 
-def transcript(db: Connection) -> list[tuple[Any, ...]]:
+def transcript(db: Database) -> list[tuple[Any, ...]]:
     """Branch, position, role, content, status, model of each row, in order."""
     view = views.transcripts.c
     columns = (view.branch, view.position, view.role, view.content, view.status, view.model)
@@ -183,7 +233,7 @@ def transcript(db: Connection) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
-def test_a_transcript_has_every_message_and_its_branch(db: Connection) -> None:
+def test_a_transcript_has_every_message_and_its_branch(db: Database) -> None:
     """Status and model are the run's that produced it; input is complete and of no model."""
     two_branches(db)
     assert transcript(db) == [
@@ -194,7 +244,7 @@ def test_a_transcript_has_every_message_and_its_branch(db: Connection) -> None:
     ]
 
 
-def test_roots_of_a_conversation_are_branches_too(db: Connection) -> None:
+def test_roots_of_a_conversation_are_branches_too(db: Database) -> None:
     """By time, then by id; those of other conversations do not count."""
     db.execute(
         insert(tables.messages).values(
@@ -209,7 +259,7 @@ def test_roots_of_a_conversation_are_branches_too(db: Connection) -> None:
     assert dict(tuple(row) for row in rows) == {"first": 1, "second": 2, "later": 3}
 
 
-def test_a_run_without_a_message_shows_its_text_so_far(db: Connection) -> None:
+def test_a_run_without_a_message_shows_its_text_so_far(db: Database) -> None:
     """The first choice's text in the order of its tokens, however the rows came."""
     two_branches(db)
     run(db, 7, prompt_message_id=uid(6), first_token_at=at(7.5))
@@ -229,7 +279,7 @@ def test_a_run_without_a_message_shows_its_text_so_far(db: Connection) -> None:
     assert (partial.conversation_id, partial.created_at) == ("song", at(7.5))
 
 
-def test_a_partial_answer_comes_after_its_siblings(db: Connection) -> None:
+def test_a_partial_answer_comes_after_its_siblings(db: Database) -> None:
     """The third answer to the same prompt, still streaming; and one to no prompt at all."""
     two_branches(db)
     run(db, 7, prompt_message_id=uid(1))
@@ -242,7 +292,7 @@ def test_a_partial_answer_comes_after_its_siblings(db: Connection) -> None:
     assert found == [(2, 0), (3, 1)]
 
 
-def test_a_partial_text_gives_way_to_the_message(db: Connection) -> None:
+def test_a_partial_text_gives_way_to_the_message(db: Database) -> None:
     """Once the run has its message, the transcript has it once."""
     say(db, 1, "Sing.")
     run(db, 2, prompt_message_id=uid(1))
@@ -253,7 +303,7 @@ def test_a_partial_text_gives_way_to_the_message(db: Connection) -> None:
     assert [row[3:5] for row in transcript(db)] == [("Sing.", "complete"), ("La.", "complete")]
 
 
-def test_chathistory_is_the_table_of_three_columns(db: Connection) -> None:
+def test_chathistory_is_the_table_of_three_columns(db: Database) -> None:
     """Numbered in the order of time, then of the conversation."""
     two_branches(db)
     run(db, 7, prompt_message_id=uid(6))
@@ -267,7 +317,7 @@ def test_chathistory_is_the_table_of_three_columns(db: Connection) -> None:
     ]
 
 
-def stats(db: Connection, number: int) -> dict[str, Any]:
+def stats(db: Database, number: int) -> dict[str, Any]:
     """The figures of a run, without its names."""
     row = db.execute(select(views.run_stats).where(views.run_stats.c.run_id == uid(number))).one()
     return {
@@ -275,7 +325,7 @@ def stats(db: Connection, number: int) -> dict[str, Any]:
     }
 
 
-def test_figures_of_a_sealed_run(db: Connection) -> None:
+def test_figures_of_a_sealed_run(db: Database) -> None:
     """Gaps of 1, 2, ..., 20 ms by nearest rank; a duration that crosses a second, to the microsecond."""
     run(
         db,
@@ -299,7 +349,7 @@ def test_figures_of_a_sealed_run(db: Connection) -> None:
     }
 
 
-def test_figures_of_a_run_still_streaming(db: Connection) -> None:
+def test_figures_of_a_run_still_streaming(db: Database) -> None:
     """Counted from what is stored, up to the last token so far."""
     run(db, 1)
     stream(db, 1, 0, '[[400000,"a"],[420000,"b"]]', 2)
@@ -315,7 +365,7 @@ def test_figures_of_a_run_still_streaming(db: Connection) -> None:
     }
 
 
-def test_figures_of_a_run_whose_tokens_are_pruned(db: Connection) -> None:
+def test_figures_of_a_run_whose_tokens_are_pruned(db: Database) -> None:
     """What the run's own row says is left."""
     ends = {"first_token_at": at(1.25), "ended_at": at(3)}
     run(db, 1, status="complete", token_count=70, sha256="5e", pruned_at=at(9), **ends)
@@ -339,9 +389,9 @@ def test_figures_of_a_run_whose_tokens_are_pruned(db: Connection) -> None:
         "SELECT * FROM transcripts WHERE conversation_id = 'c' ORDER BY position",
     ],
 )
-def test_one_run_or_conversation_is_read_alone(db: Connection, query: str) -> None:
+def test_one_run_or_conversation_is_read_alone(sqlite: Connection, query: str) -> None:
     """The plan seeks in every table: none is scanned, so the cost does not grow with the history."""
-    plan = [row[3] for row in db.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
+    plan = [row[3] for row in sqlite.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
     seeks = [step for step in plan if step.startswith("SEARCH")]
     scans = [
         step for step in plan if step.split()[:2] in (["SCAN", alias] for alias in ("m", "o", "p", "r", "s"))
@@ -350,10 +400,10 @@ def test_one_run_or_conversation_is_read_alone(db: Connection, query: str) -> No
     assert scans == []
 
 
-def test_open_runs_are_found_without_reading_the_others(db: Connection) -> None:
+def test_open_runs_are_found_without_reading_the_others(sqlite: Connection) -> None:
     """The sweep's question has an index of open runs only."""
     query = "EXPLAIN QUERY PLAN SELECT id FROM runs WHERE status = 'streaming' AND producer_id = 'p'"
-    assert "runs_streaming" in db.execute(text(query)).one()[3]
+    assert "runs_streaming" in sqlite.execute(text(query)).one()[3]
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])

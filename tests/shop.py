@@ -1,0 +1,242 @@
+"""A recording whose every moment is known: what `docs/sql.md` is asked of, on both databases.
+
+Two users and three models over two days: tool calls, thoughts, a stall, a cancelled answer and the next one to the
+same message, errors, a gap, usage with caches in three providers' words, and one run that streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from recorder.intake import Intake
+from recorder.lineage import asked, thread
+from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from recorder.openrun import OpenRun, Taken
+from recorder.pack import pack
+from recorder.records import COMPLETE, Batch, Producer, RunEnd, RunStart
+from recorder.store import SqlStore
+from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+
+GPT = ("openai", "gpt-4o-mini", "gpt-4o-mini-2024-07-18")
+DEEPSEEK = ("deepseek", "deepseek-reasoner", "deepseek-reasoner")
+CLAUDE = ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929")
+
+#: Milliseconds after the request, and what came then: text, kind and idx if they are not the usual ones.
+Said = tuple[int, str] | tuple[int, str, str] | tuple[int, str, str, str]
+#: Instead of a kind: text that found no room.
+LOST = "lost"
+
+#: Bytes of the queue.
+QUEUE = 1_000_000
+
+
+def run_id(number: int) -> str:
+    """The id of the run with this number."""
+    return f"0193c0de-0000-7000-8000-{number:012}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One run, as a story tells it."""
+
+    number: int
+    conversation_id: str
+    user_id: str
+    #: Provider, model that was asked for, model that answered.
+    model: tuple[str, str, str]
+    #: UTC, "2026-11-20 09:00:00".
+    started_at: str
+    history: Sequence[BaseMessage]
+    said: Sequence[Said]
+    #: Milliseconds after the request; None for one that streams.
+    ended_ms: int | None
+    reply: BaseMessage | None = None
+    status: str = COMPLETE
+    attempt: int = 1
+    input_hash: str | None = None
+    #: The provider's own words, and input and output tokens in ours.
+    usage: dict[str, Any] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = None
+    error: tuple[str, str] | None = None
+    finish_reason: str | None = "stop"
+
+
+def openai_usage(prompt: int, answer: int, cached: int) -> dict[str, Any]:
+    """As OpenAI says it."""
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def anthropic_usage(fresh: int, answer: int, read: int, written: int) -> dict[str, Any]:
+    """As Anthropic says it: `input_tokens` are those that no cache had to do with."""
+    return {
+        "input_tokens": fresh,
+        "output_tokens": answer,
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": written,
+    }
+
+
+ASKED = [SystemMessage("You are the support desk of a shop."), HumanMessage("Where is my order 4711?")]
+CALL = AIMessage(
+    "",
+    tool_calls=[
+        {"name": "find_order", "args": {"order": 4711}, "id": "call_1"},
+        {"name": "find_customer", "args": {}, "id": "call_2"},
+    ],
+)
+FOUND = [
+    *ASKED,
+    CALL,
+    ToolMessage('{"status": "lost"}', tool_call_id="call_1"),
+    ToolMessage('{"name": "Ada"}', tool_call_id="call_2"),
+]
+LOST_PARCEL = AIMessage("Your parcel is lost. I can refund you.")
+REFUND = [*FOUND, LOST_PARCEL, HumanMessage("A refund, please.")]
+SKY = [HumanMessage("Why is the sky blue?")]
+DUSK = [*SKY, AIMessage("Short waves scatter most."), HumanMessage("And red at dusk?")]
+MEETING = [HumanMessage("Sum up the meeting.")]
+
+RUNS = (
+    Told(
+        1, "support-17", "ada", GPT, "2026-11-20 09:00:00", ASKED,
+        [(300, '{"id":"call_1","name":"find_order"}', TOOL_CALL, "0.0"), (320, '{"order":', TOOL_ARGS, "0.0"),
+         (340, " 4711}", TOOL_ARGS, "0.0"), (350, '{"id":"call_2","name":"find_customer"}', TOOL_CALL, "0.1"),
+         (355, "{}", TOOL_ARGS, "0.1")],
+        360, CALL, input_hash="a1", usage=openai_usage(1200, 180, 0), tokens=(1200, 180), finish_reason="tool_calls",
+    ),
+    Told(
+        2, "support-17", "ada", GPT, "2026-11-20 09:00:02", FOUND,
+        [(250, "Your parcel "), (270, "is lost. "), (1470, "I can "), (1490, "refund you.")],
+        1500, LOST_PARCEL, input_hash="a2", usage=openai_usage(1800, 120, 1280), tokens=(1800, 120),
+    ),
+    Told(
+        3, "support-17", "ada", GPT, "2026-11-20 09:01:00", REFUND,
+        [(200, "Done: "), (220, "the money "), (240, "will be ")],
+        400, AIMessage("Done: the money will be "), "cancelled", input_hash="a3", finish_reason=None,
+    ),
+    Told(
+        4, "support-17", "ada", GPT, "2026-11-20 09:01:10", REFUND,
+        [(400, "Done, "), (420, "the money "), (440, "is on "), (460, "its way.")],
+        480, AIMessage("Done, the money is on its way."), input_hash="a3",
+        usage=openai_usage(2200, 140, 1920), tokens=(2200, 140),
+    ),
+    Told(
+        5, "support-18", "ada", DEEPSEEK, "2026-11-21 10:00:00", SKY,
+        [(500, "Think: ", REASONING), (800, "Rayleigh.", REASONING), (1500, "Short waves "), (1520, "scatter most.")],
+        1530, AIMessage("Short waves scatter most."), input_hash="b1",
+        usage={"prompt_tokens": 1000, "completion_tokens": 300, "prompt_cache_hit_tokens": 400}, tokens=(1000, 300),
+    ),
+    Told(
+        6, "support-18", "ada", DEEPSEEK, "2026-11-21 10:05:00", DUSK, [], 90, None, "error", input_hash="b2",
+        error=("openai.RateLimitError", "Error code: 429 - slow down"), finish_reason=None,
+    ),
+    Told(
+        7, "support-18", "ada", DEEPSEEK, "2026-11-21 10:05:02", DUSK,
+        [(300, "The path "), (320, "is longer, "), (340, "through ", LOST), (360, "more air, ", LOST),
+         (380, "so blue "), (400, "is gone.")],
+        410, AIMessage("The path is longer, through more air, so blue is gone."), attempt=2, input_hash="b2",
+        usage={"prompt_tokens": 2000, "completion_tokens": 100, "prompt_cache_hit_tokens": 1000}, tokens=(2000, 100),
+    ),
+    Told(
+        8, "notes-1", "ben", CLAUDE, "2026-11-21 11:00:00", MEETING, [(600, "Three "), (650, "points.")],
+        700, AIMessage("Three points."), input_hash="c1", tokens=(12500, 80), finish_reason="end_turn",
+        usage=anthropic_usage(500, 80, 10000, 2000),
+    ),
+    Told(
+        9, "notes-2", "ben", CLAUDE, "2026-11-21 11:30:00", MEETING, [(500, "Two "), (550, "points.")],
+        600, AIMessage("Two points."), input_hash="c1", tokens=(12500, 80), finish_reason="end_turn",
+        usage=anthropic_usage(500, 80, 12000, 0),
+    ),
+    Told(
+        10, "notes-2", "ben", CLAUDE, "2026-11-21 11:40:00",
+        [*MEETING, AIMessage("Two points."), HumanMessage("Which?")],
+        [(400, "The ")], 900, AIMessage("The "), "error", input_hash="c2",
+        error=("anthropic.APIConnectionError", "Connection error."), finish_reason=None,
+    ),
+    Told(
+        11, "notes-3", "ben", CLAUDE, "2026-11-21 12:00:00", [HumanMessage("Write to the team.")],
+        [(400, "Dear "), (450, "team")], None, input_hash="c3",
+    ),
+)  # fmt: skip
+
+
+def moment(told: str) -> datetime:
+    """A moment as the stories write it."""
+    return datetime.fromisoformat(told).replace(tzinfo=UTC)
+
+
+def record_shop(url: str) -> None:
+    """Store all of it, by the recorder's own steps under a clock of our own."""
+    producer = Producer(
+        run_id(99), "shop-1", 4242, moment("2026-11-20 08:00:00"), moment("2026-11-21 12:00:01")
+    )
+
+    async def main() -> None:
+        store = SqlStore(url)
+        for told in RUNS:
+            for taken in _taken(told):
+                rows = pack(taken)
+                thread(rows, await store.known(asked(rows)))
+                await store.append(Batch(producer, rows))
+        await store.close()
+
+    asyncio.run(main())
+
+
+def _taken(told: Told) -> Iterator[list[Taken]]:
+    """The run as the writer takes it; what came before a loss in a batch of its own, for it filled the queue."""
+    intake = Intake(QUEUE, overflow="drop_newest")
+    run = intake.start(_start(told), 0)
+    for ms, text, *its in told.said:
+        lost = its == [LOST]
+        if lost and intake.bytes < QUEUE:
+            _fill(intake)
+        if not lost and intake.bytes >= QUEUE:
+            yield _take(intake, run)
+        intake.put_frame(run, None, [Delta(text) if lost else Delta(text, *its)], 1_000 * ms)
+    if told.ended_ms is not None:
+        intake.end(run, _end(told, told.ended_ms))
+    yield _take(intake, run)
+
+
+def _fill(intake: Intake) -> None:
+    """Another run takes all the room there is, and no token finds any."""
+    long = HumanMessage("x" * QUEUE)
+    intake.start(RunStart(run_id(98), "other", True, moment("2026-11-21 10:05:00"), messages=[long]), 0)
+
+
+def _take(intake: Intake, run: OpenRun) -> list[Taken]:
+    taken = intake.take(2**40)
+    intake.release(intake.bytes)
+    return [part for part in taken if part.run is run]
+
+
+def _start(told: Told) -> RunStart:
+    provider, asked_for, _ = told.model
+    return RunStart(
+        run_id(told.number), told.conversation_id, False, moment(told.started_at), attempt=told.attempt,
+        provider_name=provider, request_model=asked_for, input_hash=told.input_hash, user_id=told.user_id,
+        request=json.dumps({"model": asked_for, "temperature": 0}), messages=list(told.history),
+    )  # fmt: skip
+
+
+def _end(told: Told, ended_ms: int) -> RunEnd:
+    ended_at = moment(told.started_at) + timedelta(milliseconds=ended_ms)
+    end = RunEnd(told.status, ended_at, finish_reason=told.finish_reason)
+    end.response_model = told.model[2] if told.said else None
+    end.replies = [] if told.reply is None else [told.reply]
+    if told.error is not None:
+        end.error_type, end.error_message = told.error
+    if told.tokens is not None:
+        end.input_tokens, end.output_tokens = told.tokens
+        end.total_tokens, end.usage, end.usage_source = sum(told.tokens), json.dumps(told.usage), "provider"
+    return end
