@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import tempfile
 import threading
@@ -209,6 +210,20 @@ def test_a_connection_that_listens_and_is_cut(postgres_url: str) -> None:
         finish(history, run_id, "abc")
         history.flush().wait(10)
         assert [chunk.chunk_position for chunk in chunks][-1] == "last"
+
+
+@pytest.mark.parametrize("turns", range(0, 100, 5))
+def test_who_leaves_while_the_watch_begins(database: str, turns: int) -> None:
+    """So many turns of the reader's loop after the first follower came: connections are closed all the same."""
+    with ChatHistoryCallback(database):
+        pass
+    reader = shared(database)
+    reader.follow()
+    for _ in range(turns):
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), reader._running()).result()
+    reader.unfollow()
+    reader.close()
+    gc.collect()
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["cut", "away"])

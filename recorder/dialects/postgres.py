@@ -158,8 +158,12 @@ class Postgres:
 
     async def watch(self) -> Listening:
         """Begin to listen."""
-        connection = await self._connect()
-        return await Listening(connection).begin()
+        listening = Listening(await self._connect())
+        try:
+            return await listening.begin()
+        except BaseException:  # who cancels this has no other way to close the connection
+            await listening.close()
+            raise
 
     async def size(self, connection: AsyncConnection) -> int:
         """Bytes of our tables with their indexes."""

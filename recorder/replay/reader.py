@@ -184,7 +184,14 @@ class Reader:
 
     async def _end(self) -> None:
         await self._stop_watching()
+        # Questions whose askers have left; then what the driver has begun because of that: it cancels queries over
+        # connections of their own.
+        for task in (questions := _others()):
+            task.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
         await self._library.close()
+        if rest := _others():
+            await asyncio.wait(rest, timeout=PATIENCE)
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
@@ -206,6 +213,10 @@ class Reader:
                 )
                 self._thread.start()
             return self._loop
+
+
+def _others() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 async def _closed(watch: Watch | None) -> None:
