@@ -447,6 +447,12 @@ def test_a_file_that_is_no_export_is_told(first: str) -> None:
         read([first, "more"])
 
 
+def test_the_database_itself_is_no_export() -> None:
+    """Whoever mixes the two up is told which it is."""
+    with pytest.raises(ConfigError, match="it is a SQLite database; `recorder export` writes one"):
+        read([b"SQLite format 3\0\x10\0", b"more"])
+
+
 def test_an_empty_file_is_no_export() -> None:
     """Nothing came."""
     with pytest.raises(ConfigError, match="empty"):

@@ -18,6 +18,8 @@ from recorder.wire.compress import compress
 
 #: What is shown of a line that is no header (characters).
 _SHOWN = 60
+#: https://sqlite.org/fileformat2.html
+_SQLITE = b"SQLite format 3"
 
 
 class Header(NamedTuple):
@@ -42,16 +44,19 @@ def read(lines: Iterable[str | bytes]) -> tuple[Header, Iterator[Row]]:
     return _header(first), _rows(_Lines(numbered))
 
 
+def _shown(line: str | bytes) -> str:
+    if line[: len(_SQLITE)] in (_SQLITE, _SQLITE.decode()):
+        return "it is a SQLite database"
+    return f"it begins with {line[:_SHOWN].strip()!r}"
+
+
 def _header(line: str | bytes) -> Header:
     try:
         said = orjson.loads(line)
     except ValueError:
         said = None
     if not isinstance(said, dict) or said.get("format") != FORMAT or type(said.get("version")) is not int:
-        shown = line[:_SHOWN].strip()
-        raise ConfigError(
-            f"The file is no export of recorder: it begins with {shown!r}; `recorder export` writes one"
-        )
+        raise ConfigError(f"The file is no export of recorder: {_shown(line)}; `recorder export` writes one")
     if said["version"] > VERSION:
         raise ConfigError(
             f"The export has version {said['version']} of the format, and this recorder reads up to {VERSION}; "

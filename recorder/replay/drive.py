@@ -94,8 +94,8 @@ class Driver:
         """All that the caller gets of a piece that need not be paced; None for one that `items` is for."""
         if self._options.speed is not None or not isinstance(step, (Tokens, Frames)):
             return None
-        found = self._listener.take(step)
-        return found if None not in found else [item for item in found if item is not None]
+        # Not `None in`: that asks each chunk whether it equals None.
+        return [item for item in self._listener.take(step) if item is not None]
 
     def _due(self, at_us: int) -> float | None:
         return None if self._options.speed is None else self._began + self._pace.due(at_us)
