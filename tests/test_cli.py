@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from recorder.cli import app
 from recorder.cli.screen import plural, safe, size
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
 from recorder.testing import song
+from tests import postgres
+from tests.oracle import new_url, sql
 
 ROOT = Path(__file__).parents[1]
 WHOLE = UUID("01a00000-0000-7000-8000-000000000001")
@@ -59,10 +62,27 @@ def answered(message: BaseMessage) -> LLMResult:
     return LLMResult([[ChatGeneration(message, {"finish_reason": "stop"})]])
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file with two conversations: one answered and then failed, one left by its user."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('cli') / 'chats.db'}"
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A database with two conversations: one answered and then failed, one left by its user."""
+    if request.param == "sqlite":
+        url = new_url(tmp_path_factory.mktemp("cli"), "chats.db")
+        record(url)
+        yield url
+        return
+    url = postgres.new_database()
+    record(url)
+    yield url
+    postgres.drop(url)
+
+
+def is_file(url: str) -> bool:
+    """Whether the database is SQLite's."""
+    return url.startswith("sqlite")
+
+
+def record(url: str) -> None:
+    """The two conversations."""
     reply = AIMessage("Go to Paris.", tool_calls=[tool_call("book", {"city": "Paris"}, "call_1")])
     with ChatHistoryCallback(url) as history:
         with history.conversation("trip"):
@@ -73,7 +93,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
         with history.conversation("trap"):
             ask(history, LEFT, "Hello?", [])
             history.on_llm_error(KeyboardInterrupt(), run_id=LEFT)
-    return url
 
 
 def test_ls_lists_the_newest_conversation_first(url: str) -> None:
@@ -200,19 +219,20 @@ def test_wide_rows_are_shown_one_below_the_other(url: str, columns: int) -> None
 
 def test_sql_is_json_when_asked(url: str) -> None:
     """Numbers, text, NULL and bytes, none of them lost."""
-    statement = "SELECT 1 AS one, 'a\nb' AS text, NULL AS missing, x'00ff' AS bytes"
+    data = "x'00ff'" if is_file(url) else r"'\x00ff'::bytea"
+    statement = f"SELECT 1 AS one, 'a\nb' AS text, NULL AS missing, {data} AS bytes"
     assert json.loads(cli("sql", "--json", statement, url=url).stdout) == [
         {"one": 1, "text": "a\nb", "missing": None, "bytes": {"$base64": True, "encoded": "AP8="}}
     ]
-    assert json.loads(cli("sql", "--json", "SELECT 1 WHERE 0", url=url).stdout) == []
+    assert json.loads(cli("sql", "--json", "SELECT 1 WHERE 1 = 0", url=url).stdout) == []
 
 
 @pytest.mark.parametrize(
     "statement",
     [
         "DELETE FROM runs",
-        "CREATE TABLE mine (a)",
-        "INSERT INTO gaps VALUES ('a', 1, 1, 'x')",
+        "CREATE TABLE mine (a int)",
+        f"INSERT INTO gaps VALUES ('{WHOLE}', 1, 1, 'x')",
         "DROP VIEW tokens",
     ],
 )
@@ -229,16 +249,19 @@ def test_a_wrong_statement_says_what_is_there(url: str) -> None:
     """The database's own words, and the views to ask."""
     done = cli("sql", "SELECT wrong FROM transcripts", url=url)
     assert done.exit_code == 1
-    assert "no such column: wrong" in done.stderr
+    assert ("no such column: wrong" if is_file(url) else 'column "wrong" does not exist') in done.stderr
     assert "transcripts, tokens, chathistory and run_stats" in done.stderr
 
 
 def test_stats_count_what_is_stored(url: str) -> None:
     """The same numbers that SQL gives, and the bytes of the files."""
     found = json.loads(cli("stats", "--json", url=url).stdout)
-    path = url.removeprefix("sqlite:///")
-    files = [Path(path + end) for end in ("", "-wal")]
-    assert found["bytes"] == sum(file.stat().st_size for file in files if file.exists())
+    if is_file(url):
+        files = [Path(url.removeprefix("sqlite:///") + end) for end in ("", "-wal")]
+        assert found["bytes"] == sum(file.stat().st_size for file in files if file.exists())
+    else:
+        [(size,)] = sql(url, "SELECT pg_database_size(current_database())")
+        assert 0 < found["bytes"] < size
     assert found["runs_by_status"] == {"cancelled": 1, "complete": 1, "error": 1}
     assert (found["conversations"], found["runs"], found["tokens"]) == (2, 3, 5)
     assert "3 (1 cancelled, 1 complete, 1 error)" in cli("stats", url=url).stdout
@@ -306,7 +329,7 @@ def test_the_usual_file_is_in_the_current_folder(tmp_path: Path) -> None:
 def test_into_a_pipe_nothing_is_cut(url: str, tmp_path: Path) -> None:
     """A program that reads the output finds whole values, without colour."""
     done = process(
-        "sql", "SELECT *, hex(zeroblob(300)) AS long FROM transcripts", "--url", url, folder=tmp_path
+        "sql", f"SELECT *, '{'0' * 600}' AS long FROM transcripts", "--url", url, folder=tmp_path
     )
     assert "0" * 600 in done.stdout
     assert "\x1b" not in done.stdout

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -260,6 +263,23 @@ def test_any_exception_comes_back(
     with pytest.raises(kind) as raised:
         next(chunks)
     assert str(raised.value) == said
+
+
+def test_a_recording_imports_no_module(
+    database: str, replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be somebody else's, and names whatever it likes; where the application has loaded it, it is used."""
+    (tmp_path / "theirs.py").write_text("class Gone(Exception): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        history.on_llm_error(type("Gone", (Exception,), {"__module__": "theirs"})("lost"), run_id=run_id)
+    with pytest.raises(Replayed, match=r"theirs\.Gone: lost"):
+        at_once(replay, run_id)
+    assert "theirs" not in sys.modules
+    with pytest.raises(importlib.import_module("theirs").Gone, match="lost"):
+        at_once(replay, run_id)
+    del sys.modules["theirs"]
 
 
 class Notes(BaseCallbackHandler):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import builtins
-import re
+import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, cast
 
 from recorder.errors import RecorderError
 from recorder.library import RecordedRun
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
+from recorder.replay.failures import STATUS, literal
 
-#: How the SDKs begin the message of an HTTP status: "Error code: 429 - {...}".
-_STATUS = re.compile(r"Error code: (\d{3})(?: - (.*))?", re.DOTALL)
+#: Packages whose errors models raise. No other module is imported because a recording, perhaps somebody else's, says
+#: so: a class of another one is found where the application has it loaded.
+_IMPORTED = frozenset(
+    ("aiohttp", "anthropic", "asyncio", "httpcore", "httpx", "httpx2", "json", "openai", "recorder")
+)
 _ENDED_WELL = (COMPLETE, INCOMPLETE, STREAMING)
 
 
@@ -59,10 +63,10 @@ def _revived(name: str, message: str) -> BaseException:
 
 def _class_of(name: str) -> type[BaseException] | None:
     module, _, short = name.rpartition(".")
-    try:
-        found = getattr(import_module(module) if module else builtins, short)
-    except (ImportError, AttributeError, ValueError):
-        return None
+    if module.partition(".")[0] in _IMPORTED:
+        with suppress(ImportError, ValueError):
+            import_module(module)
+    found = getattr(sys.modules.get(module) if module else builtins, short, None)
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
@@ -71,8 +75,10 @@ def _of_sdk(sdk: Any, found: Any, message: str) -> BaseException | None:
     import httpx2
 
     request = httpx2.Request("POST", "https://replayed.invalid/")
-    if issubclass(found, sdk.APIStatusError) and (status := _STATUS.match(message)):
-        whole = _body(status[2])
+    if issubclass(found, sdk.APIStatusError) and (status := STATUS.match(message)):
+        whole = literal(status[2])
+        if whole is None and status[2] not in (None, "None"):
+            whole = {"message": status[2]}  # words
         response = httpx2.Response(int(status[1]), request=request, json=whole)
         inner = whole.get("error", whole) if isinstance(whole, dict) and sdk.__name__ == "openai" else whole
         return cast(BaseException, found(message, response=response, body=inner))
@@ -83,11 +89,3 @@ def _of_sdk(sdk: Any, found: Any, message: str) -> BaseException | None:
     return (
         cast(BaseException, found(message, request, body=None)) if issubclass(found, sdk.APIError) else None
     )
-
-
-def _body(written: str | None) -> Any:
-    """The body as the SDKs write it into the message: as a Python literal, or only what it says."""
-    try:
-        return ast.literal_eval(written or "None")
-    except (ValueError, SyntaxError):
-        return {"message": written}

@@ -13,7 +13,7 @@ from recorder.records import ERROR
 from recorder.wire.recorded import Failure
 
 #: How the SDKs begin the message of an HTTP status: "Error code: 429 - {...}".
-_STATUS = re.compile(r"Error code: (\d{3})(?: - (.*))?", re.DOTALL)
+STATUS = re.compile(r"Error code: (\d{3})(?: - (.*))?", re.DOTALL)
 #: The SDKs' exceptions for a status, where the message does not say it.
 _STATUSES = {
     "BadRequestError": 400,
@@ -43,17 +43,17 @@ class Broken:
 
 def status_of(run: RecordedRun) -> int | None:
     """The HTTP status that refused a run; None where none did."""
-    found = _STATUS.match(run.error_message or "")
+    found = STATUS.match(run.error_message or "")
     return int(found[1]) if found else _STATUSES.get(_short(run))
 
 
 def body_of(run: RecordedRun) -> bytes | None:
     """The body of the response that refused it, as far as the SDK's message tells: None where that is but words."""
     message = run.error_message or ""
-    found = _STATUS.match(message)
+    found = STATUS.match(message)
     if found is None:
         return message.encode("utf-8", "replace")
-    said = _literal(found[2])
+    said = literal(found[2])
     if isinstance(said, (dict, list)):
         return dumps(said).encode("utf-8", "replace")
     return None if found[2] else b""
@@ -79,9 +79,9 @@ def is_of_the_stream(run: RecordedRun) -> bool:
 def failure_of(run: RecordedRun, refusal: bytes | None = None) -> Failure:
     """The provider's words for it, out of the body that it sent, or out of the SDK's."""
     message, kind = run.error_message or "", run.error_type
-    found = _STATUS.match(message)
+    found = STATUS.match(message)
     message = found[2] or message if found else message
-    said = _json(refusal) if refusal is not None else _literal(message)
+    said = _json(refusal) if refusal is not None else literal(message)
     if isinstance(said, dict):
         inner = said["error"] if isinstance(said.get("error"), dict) else said
         message, kind = str(inner.get("message") or message), inner.get("type") or kind
@@ -92,7 +92,7 @@ def _short(run: RecordedRun) -> str:
     return (run.error_type or "").rpartition(".")[2]
 
 
-def _literal(written: str | None) -> Any:
+def literal(written: str | None) -> Any:
     """A body as the SDKs write it into a message, which is a Python literal; None for anything else."""
     try:
         return ast.literal_eval(written or "None")
