@@ -17,7 +17,7 @@ def rows(settings: Settings) -> list[Row]:
     tokens = settings.size(PACE * 8, PACE * 3)
     with provider("--tokens", str(tokens), "--tokens-per-second", str(PACE)) as url:
         load = {"url": url, "tokens": tokens, "streams": STREAMS, "work_us": WORK_US, "capture": "wire"}
-        side = Side("benchmarks.paced:recorded", load, folder=True)
+        side = Side("benchmarks.paced:into_sqlite", load, folder=True)
         runs = compare({"recorded": side}, min(settings.rounds, 2))["recorded"]
     p99, busy = best(runs, "commit_p99_ms"), best(runs, "cores", max)
     what = f"accepted to committed, p99 (p50 {best(runs, 'commit_p50_ms'):.0f} ms; {busy:.2f} cores busy)"

@@ -121,12 +121,13 @@ def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
 
     A call without a loop waits for half of the time, and drops for the rest of it.
     """
-    history = ours.open_history(ours.new_file(folder), max_queue_bytes=BOUND, block_timeout=seconds / 2)
+    url = ours.new_file(folder)
+    history = ours.open_history(url, max_queue_bytes=BOUND, block_timeout=seconds / 2)
     said, ids = words(seed, 1000), [uuid4() for _ in range(PRODUCERS)]
     for run_id in ids:
         ours.start(history, run_id)
     _warm(history)
-    lock = sqlite3.connect(ours.path_of(ours.new_file(folder)), isolation_level=None)
+    lock = sqlite3.connect(ours.path_of(url), isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     gc.collect()
     before, watch = resident_bytes(), _Watch()
@@ -136,7 +137,7 @@ def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
     lock.close()
     report = history.close().wait()
     expect(report.committed + report.dropped, report.accepted)
-    expect(ours.stored_tokens(folder), report.committed)
+    expect(ours.stored_tokens(url), report.committed)
     return {"grown": grown, "accepted": report.accepted, "dropped": report.dropped}
 
 
