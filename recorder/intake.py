@@ -119,10 +119,9 @@ class Intake:
             if used <= self._limit and not run.held:
                 self.bytes = used
                 run.bytes += size
-                run.extend(flat)
                 if frame is not None:
-                    run.frames.data.append(frame)
-                    run.frames.at_us.append(at_us)
+                    run.add_frame(frame, at_us)
+                run.extend(flat)
                 if not run.queued:
                     self._enqueue(run)
                 return None
@@ -203,7 +202,7 @@ class Intake:
     def counts(self) -> tuple[int, int, int, int | None]:
         """Tokens accepted and not yet taken, taken, dropped; and `oldest_us`: all of one moment."""
         with self._lock:
-            waiting = sum(len(part) for run in self._ready for part in (run.tokens, *run.cut_tokens))
+            waiting = sum(run.waiting for run in self._ready)
             return waiting, self.taken, self.dropped, self.oldest_us
 
     def due(self) -> float:
@@ -248,10 +247,9 @@ class Intake:
     def _append(
         self, run: OpenRun, flat: list[int | Said], frame: bytes | None, at_us: int, size: int
     ) -> None:
-        run.extend(flat)
         if frame is not None:
-            run.frames.data.append(frame)
-            run.frames.at_us.append(at_us)
+            run.add_frame(frame, at_us)
+        run.extend(flat)
         self._count(run, size)
 
     def _count(self, run: OpenRun, size: int) -> None:
@@ -360,11 +358,11 @@ class Intake:
 
         A row of twenty frames takes 40 bytes a frame, one of five 65: ids, keys and beginnings are shared.
         """
-        data = run.frames.data
-        if not data or run.cut_frames or run.ended or self._urgent:
+        frames = run.frames
+        if frames is None or run.cut_frames or run.ended or self._urgent:
             return 0
-        due = run.started_us + run.frames.at_us[0] + self._frames_us
-        size = sum(map(len, data)) + FRAME_COST * len(data)
+        due = run.started_us + frames.at_us[0] + self._frames_us
+        size = sum(map(len, frames.data)) + FRAME_COST * len(frames.data)
         if due <= monotonic_us() or size > _MANY:
             return 0
         if not run.later:
@@ -377,7 +375,7 @@ class Intake:
         while self._later and self._later[0][0] <= before_us:
             _, run = self._later.popleft()
             run.later = False
-            if run.frames.data and not run.queued:
+            if run.frames is not None and not run.queued:
                 self._enqueue(run)
 
     def _sleep(self) -> None:

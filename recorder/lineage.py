@@ -28,9 +28,9 @@ class _Conversation:
     newest: tuple[str, int] | None = None
 
 
-def asked(batch: Sequence[RunRows]) -> dict[str, list[list[str]]]:
+def asked(batch: Sequence[RunRows]) -> dict[str, list[Sequence[str]]]:
     """The paths to look up, by conversation, before `thread`; none for conversations that are new."""
-    wanted: dict[str, list[list[str]]] = {}
+    wanted: dict[str, list[Sequence[str]]] = {}
     for rows in batch:
         start = rows.start
         if rows.opens and start.messages and not start.fresh:
@@ -38,7 +38,7 @@ def asked(batch: Sequence[RunRows]) -> dict[str, list[list[str]]]:
     return wanted
 
 
-def _path(start: RunStart) -> list[str]:
+def _path(start: RunStart) -> Sequence[str]:
     """The ids of a request's messages as a path from a root; worked out once."""
     if len(start.path) != len(start.messages):
         start.path = path_ids(start.conversation_id, start.messages)

@@ -11,13 +11,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import groupby
 from time import sleep
 
 import orjson
 
 from recorder.clock import monotonic_us
-from recorder.openrun import Frames, Item, OpenRun, Taken, Tokens
-from recorder.records import FrameRow, GapRow, RunRows, RunSeal, SegmentRow
+from recorder.openrun import Frames, Item, Taken, Tokens
+from recorder.records import FrameRow, GapRow, RunRows, RunSeal, RunStart, SegmentRow
 from recorder.stored import escape
 from recorder.wire.block import join
 from recorder.wire.compress import compress
@@ -71,47 +72,70 @@ class Courtesy:
 def pack(taken: Sequence[Taken]) -> list[RunRows]:
     """The rows of a batch, sorted by run, so that two writers never lock in opposite order."""
     give_way = Courtesy()
-    found = []
+    found: list[RunRows] = []
+    blobs = Blobs()
     for part in sorted(taken, key=lambda part: part.run.start.run_id):
         try:
-            found.append(_pack_run(part))
+            found.append(_pack_run(part, blobs))
         except Exception:  # a bug of ours, which must end neither the recording nor that of other runs
             log.exception("Tokens of run %s could not be packed; please report this", part.run.start.run_id)
-            found.append((_unpacked(part), [], []))
+            found.append(_unpacked(part))
+            blobs.forget(part.run.start)
         give_way()
-    blobs = [blob for _, _, blobs in found for blob in blobs]
-    dictionaries = [rows.start.wire for rows, _, blobs in found for _ in blobs]
-    compressed = iter(compress(blobs, dictionaries))
-    for rows, shells, _ in found:
-        rows.frames = [_frame_row(shell, *next(compressed)) for shell in shells]
-    return [rows for rows, _, _ in found]
+    blobs.compress()
+    return found
 
 
-_Shell = tuple[str, int, int, int, int]
+class Blobs:
+    """Frames of a batch, which are compressed in one call."""
+
+    def __init__(self) -> None:
+        self._of: list[RunRows] = []
+        self._shells: list[tuple[str, int, int, int, int]] = []
+        self._data: list[bytes] = []
+
+    def add(self, rows: RunRows, seq: int, first_delta: int, data: list[bytes], at_us: list[int]) -> None:
+        """What becomes a row of frames."""
+        self._of.append(rows)
+        self._shells.append((rows.start.run_id, seq, first_delta, len(data), at_us[0]))
+        self._data.append(join(data, at_us))
+
+    def forget(self, start: RunStart) -> None:
+        """Leave out the rows of a run that came last."""
+        while self._of and self._of[-1].start is start:
+            for each in (self._of, self._shells, self._data):
+                each.pop()
+
+    def compress(self) -> None:
+        """Give each run its rows."""
+        packed = compress(self._data, [rows.start.wire for rows in self._of])
+        made = (FrameRow(*shell, *row) for shell, row in zip(self._shells, packed, strict=True))
+        for _, each in groupby(zip(self._of, made, strict=True), key=lambda pair: id(pair[0])):
+            [*pairs] = each
+            pairs[0][0].frames = [row for _, row in pairs]
 
 
-def _pack_run(taken: Taken) -> tuple[RunRows, list[_Shell], list[bytes]]:
+def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
     run = taken.run
     memory = run.state if isinstance(run.state, Sealing) else Sealing()
     run.state = memory
     rows = RunRows(run.start, opens=not memory.opened, bytes=taken.bytes)
     memory.opened = True
-    shells: list[_Shell] = []
-    blobs: list[bytes] = []
     for tokens in taken.tokens:
         _pack_tokens(rows, memory, tokens)
     for frames in taken.frames:
-        _pack_frames(run, memory, frames, shells, blobs)
-    rows.gaps = [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
+        _pack_frames(rows, memory, frames, blobs)
+    if taken.gaps:
+        rows.gaps = [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
     if taken.end is not None:
         if memory.first_us is not None:
             taken.end.first_token_at = run.start.started_at + timedelta(microseconds=memory.first_us)
         # Frames that found no room leave no gap, so that without all of them there is no proof.
-        whole = memory.frames == run.frames.seq
+        whole = memory.frames == run.first_frame
         proof = memory.frames_hash.hexdigest() if memory.frames_hash and whole else None
         whole_hash = None if memory.broken else memory.hash.hexdigest()
         rows.seal = RunSeal(taken.end, memory.tokens, whole_hash, proof)
-    return rows, shells, blobs
+    return rows
 
 
 def _unpacked(taken: Taken) -> RunRows:
@@ -157,22 +181,16 @@ def encode_deltas(items: Sequence[Item]) -> bytes:
     return orjson.dumps([(item[0], escape(item[1]), *item[2:]) for item in items])
 
 
-def _pack_frames(
-    run: OpenRun, memory: Sealing, frames: Frames, shells: list[_Shell], blobs: list[bytes]
-) -> None:
+def _pack_frames(rows: RunRows, memory: Sealing, frames: Frames, blobs: Blobs) -> None:
     for start in range(0, len(frames.data), MAX_ROW_FRAMES):
         data = frames.data[start : start + MAX_ROW_FRAMES]
-        at = frames.at_us[start : start + MAX_ROW_FRAMES]
         memory.frames_hash = memory.frames_hash or hashlib.sha256()
         _update(memory.frames_hash, b"".join(data))
         memory.frames += len(data)
         # A seek starts at this row or earlier: rows of one cut share its first token.
-        shells.append((run.start.run_id, frames.seq + start, frames.first_delta, len(data), at[0]))
-        blobs.append(join(data, at))
-
-
-def _frame_row(shell: _Shell, data: bytes, dictionary: str | None) -> FrameRow:
-    return FrameRow(*shell, data=data, dictionary=dictionary)
+        blobs.add(
+            rows, frames.seq + start, frames.first_delta, data, frames.at_us[start : start + MAX_ROW_FRAMES]
+        )
 
 
 def _update(digest: hashlib._Hash, data: bytes) -> None:

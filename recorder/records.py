@@ -6,6 +6,7 @@ one run into `RunRows`, which never change again: retry, bisect and drain carry 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -44,9 +45,9 @@ class RunStart:
     metadata: str | None = None
     user_id: str | None = None
     #: The whole history that was sent, oldest first.
-    messages: list[BaseMessage] = field(default_factory=list)
+    messages: Sequence[BaseMessage] = ()
     #: Ids of these messages where they are a path from a root; the writer works them out.
-    path: list[str] = field(default_factory=list)
+    path: Sequence[str] = ()
     #: Where the history ends and how deep that is; known once the writer has threaded it.
     prompt_message_id: str | None = None
     position: int = -1
@@ -72,7 +73,7 @@ class RunEnd:
     #: provider, estimated or none.
     usage_source: str = "none"
     #: The replies, one a choice; a partial one when the run did not complete.
-    replies: list[BaseMessage] = field(default_factory=list)
+    replies: Sequence[BaseMessage] = ()
 
 
 class ConversationRow(NamedTuple):
@@ -212,8 +213,8 @@ class RunRows:
     opens: bool
     messages: list[MessageRow] = field(default_factory=list)
     segments: list[SegmentRow] = field(default_factory=list)
-    frames: list[FrameRow] = field(default_factory=list)
-    gaps: list[GapRow] = field(default_factory=list)
+    frames: Sequence[FrameRow] = ()
+    gaps: Sequence[GapRow] = ()
     seal: RunSeal | None = None
     #: Whether `messages` is final; it is settled once, retries carry the same rows.
     threaded: bool = False

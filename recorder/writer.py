@@ -225,8 +225,8 @@ class Writer:
         words = said(error)
         self.progress.last_error, self.progress.last_error_at = f"storing: {words}", now()
         reason = escape(f"quarantined: {words}"[:500])
-        gaps = rows.gaps + [GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments]
-        reduced = replace(rows, segments=[], frames=[], messages=[], gaps=gaps, tokens=0, threaded=True)
+        gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
+        reduced = replace(rows, segments=[], frames=(), messages=[], gaps=gaps, tokens=0, threaded=True)
         if reduced == rows:
             log.error("Run %s cannot be stored at all: %s", run_id, words)
             return self._release(batch)
@@ -262,7 +262,7 @@ class Writer:
     def _release(self, batch: list[RunRows]) -> None:
         for rows in batch:
             # Stored once; an open run keeps only what its end needs.
-            rows.start.messages, rows.start.path = [], []
+            rows.start.messages = rows.start.path = ()
             rows.start.request = rows.start.metadata = None
         self._intake.release(sum(rows.bytes for rows in batch))
 

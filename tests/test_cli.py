@@ -328,9 +328,7 @@ def test_the_usual_file_is_in_the_current_folder(tmp_path: Path) -> None:
 
 def test_into_a_pipe_nothing_is_cut(url: str, tmp_path: Path) -> None:
     """A program that reads the output finds whole values, without colour."""
-    done = process(
-        "sql", f"SELECT *, '{'0' * 600}' AS long FROM transcripts", "--url", url, folder=tmp_path
-    )
+    done = process("sql", f"SELECT *, '{'0' * 600}' AS long FROM transcripts", "--url", url, folder=tmp_path)
     assert "0" * 600 in done.stdout
     assert "\x1b" not in done.stdout
 

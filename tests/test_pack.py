@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recorder.intake import Intake
 from recorder.openrun import OpenRun
 from recorder.pack import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
-from recorder.records import RunRows, SegmentRow
+from recorder.records import FrameRow, RunRows, SegmentRow
 from recorder.stored import unescape
 from recorder.testing import openai_chat_frames, song_pieces
 from recorder.wire.block import split
@@ -77,7 +77,7 @@ def test_rows_say_what_was_taken() -> None:
     assert rows.segments == [
         SegmentRow(run.start.run_id, 0, 3, r'[[10,"Hel"],[20,"lo"],[20,"{\"a\":1}","tool_args","0.1"]]')
     ]
-    assert (rows.tokens, rows.opens, rows.seal, rows.frames, rows.gaps) == (3, True, None, [], [])
+    assert (rows.tokens, rows.opens, rows.seal, rows.frames, rows.gaps) == (3, True, None, (), ())
     assert rows.bytes == intake.bytes
 
 
@@ -167,7 +167,7 @@ def test_frames_join_to_the_body() -> None:
     body = openai_chat_frames([song_pieces(3_000)])
     intake = Intake(ALL)
     run = intake.start(run_start(wire="openai.chat"), 0)
-    found = []
+    found: list[FrameRow] = []
     for number, frame in enumerate(body):
         intake.put_frame(run, frame, [Delta("x")], number)
         if number % 700 == 0:
@@ -225,7 +225,7 @@ def test_frames_that_found_no_room_take_the_proof_with_them() -> None:
     intake.put_frame(run, b"after", [], 0)
     intake.end(run, run_end())
     last = one(intake)
-    assert [(row.seq, row.count) for row in first.frames + last.frames] == [(0, 10), (20, 1)]
+    assert [(row.seq, row.count) for row in [*first.frames, *last.frames]] == [(0, 10), (20, 1)]
     assert last.seal is not None
     assert last.seal.frames_sha256 is None
 
