@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Executable, Row, bindparam, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from recorder.dialects import Failure, Watch, dialect_of, masked, parse_url, unopened
+from recorder.dialects import Failure, Insert, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
@@ -153,23 +153,11 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
-        insert = self.dialect.insert
         async with self.transaction() as connection:
-            await insert(
-                connection, producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)
-            )
-            opening = [rows for rows in batch.runs if rows.opens]
-            if opening:
-                await insert(connection, conversations, _CONVERSATION_COLUMNS, _conversations(opening))
-            if found := _messages(batch.runs):
-                await insert(connection, messages, MessageRow._fields, found)
-            if running := [_run(rows, batch) for rows in opening if rows.seal is None]:
-                await insert(connection, runs, _RUN_COLUMNS, running)
-            if sealed := [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]:
-                await insert(connection, runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS)
-            await self._append_tokens(connection, batch.runs)
-            if batch.runs:
-                await self.dialect.announce(connection)
+            *_, written = await self.dialect.insert(connection, _inserts(batch), announce=bool(batch.runs))
+            tokens = [row for rows in batch.runs for row in rows.segments]
+            if written != len(tokens):
+                await self._compare(connection, tokens)
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
@@ -262,16 +250,6 @@ class SqlStore:
         query = text(sql.format(asked=self.dialect.asked))
         return (await connection.execute(query, {"asked": dumps(given)})).all()
 
-    async def _append_tokens(self, connection: AsyncConnection, batch: Sequence[RunRows]) -> None:
-        insert = self.dialect.insert
-        written = [row for rows in batch for row in rows.segments]
-        if written and await insert(connection, segments, SegmentRow._fields, written) != len(written):
-            await self._compare(connection, written)
-        if data := [row for rows in batch for row in rows.frames]:
-            await insert(connection, frames, FrameRow._fields, data)
-        if missing := [row for rows in batch for row in rows.gaps]:
-            await insert(connection, gaps, GapRow._fields, missing)
-
     async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
         """Some rows were there already: fine after a commit whose answer was lost, if they are the same."""
         key = tuple_(segments.c.run_id, segments.c.seq)
@@ -290,6 +268,23 @@ class SqlStore:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
         return old_message(self.url)
+
+
+def _inserts(batch: Batch) -> list[Insert]:
+    """What is stored of a batch, in one order for all writers; the tokens last."""
+    opening = [rows for rows in batch.runs if rows.opens]
+    running = [_run(rows, batch) for rows in opening if rows.seal is None]
+    sealed = [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]
+    return [
+        Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)),
+        Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening)),
+        Insert(messages, MessageRow._fields, _messages(batch.runs)),
+        Insert(runs, _RUN_COLUMNS, running),
+        Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS),
+        Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
+        Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
+        Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
+    ]
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:

@@ -135,8 +135,11 @@ class Writer:
                     return False
                 attempt += 1
             else:
-                self.opened.set(None)
                 self.progress.healthy = True
+                # While whoever constructs the recorder waits: later, beside a busy application, it takes 50 times as
+                # long, and the first message would wait for it.
+                await self._heartbeat()
+                self.opened.set(None)
                 return True
 
     def _goes_on(self, error: Exception, attempt: int) -> bool:

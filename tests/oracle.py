@@ -18,14 +18,16 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
+import aiosqlite
+import pytest
+from sqlalchemy import Engine, event, make_url
 
 from recorder import migrate
 from recorder.clock import now
@@ -178,6 +180,36 @@ def record(history: ChatHistoryCallback, *messages: Any, reply: str = "Hello", *
     say(history, run_id, [reply])
     finish(history, run_id, reply)
     return run_id
+
+
+@contextmanager
+def told_statements(tell: Callable[[str], None], *, after: bool = False) -> Iterator[None]:
+    """Inside, `tell` hears each statement that a driver is given, before or after it did it; what it raises is
+    raised there. Without what a new connection is asked."""
+    execute = aiosqlite.Cursor.execute
+
+    async def told(cursor: Any, sql: str, parameters: Any = None) -> Any:
+        if sql.startswith("PRAGMA"):
+            return await execute(cursor, sql, parameters)
+        if not after:
+            tell(sql)
+        found = await execute(cursor, sql, parameters)
+        if after:
+            tell(sql)
+        return found
+
+    def on_postgres(connection: Any, *given: Any) -> None:
+        if connection.dialect.name != "sqlite":
+            tell(given[1])
+
+    moment = "after_cursor_execute" if after else "before_cursor_execute"
+    event.listen(Engine, moment, on_postgres)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aiosqlite.Cursor, "execute", told)
+            yield
+    finally:
+        event.remove(Engine, moment, on_postgres)
 
 
 def run_start(number: int = 0, *, conversation_id: str = "c", **fields: Any) -> RunStart:

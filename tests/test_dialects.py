@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.clock import now, parse_iso
-from recorder.dialects import SQLite, masked, parse_url
+from recorder.dialects import Insert, SQLite, masked, parse_url
 from recorder.dialects.sqlite import MAX_ROWS_A_STATEMENT
 from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, conversations, producers, segments
@@ -180,12 +179,13 @@ def test_rows_are_inserted_in_few_statements(tmp_path: Path) -> None:
 
     async def work(connection: AsyncConnection, dialect: SQLite) -> list[int]:
         statements: list[str] = []
-        event.listen(
-            connection.sync_connection, "before_cursor_execute", lambda *given: statements.append(given[2])
-        )
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.set_trace_callback(statements.append)
         async with connection.begin():
             columns = ("run_id", "seq", "count", "deltas")
-            changed = [await dialect.insert(connection, segments, columns, part) for part in (rows, rows, [])]
+            changed = await dialect.insert(
+                connection, [Insert(segments, columns, part) for part in (rows, rows, [])]
+            )
         return [*changed, sum(statement.startswith("INSERT") for statement in statements)]
 
     assert connected(url, work) == [len(rows), 0, 0, 6]
@@ -202,7 +202,7 @@ def test_some_columns_are_set_when_the_key_is_there(tmp_path: Path) -> None:
         async with connection.begin():
             for host, moment in (("here", first), ("there", later)):
                 row = ("00000000-0000-0000-0000-000000000001", host, 1, moment, moment)
-                await dialect.insert(connection, producers, columns, [row], update=("heartbeat_at",))
+                await dialect.insert(connection, [Insert(producers, columns, [row], ("heartbeat_at",))])
 
     connected(url, work)
     [(host, started, beat)] = sql(url, "SELECT host, started_at, heartbeat_at FROM producers")
@@ -216,7 +216,7 @@ def test_nothing_is_no_time(tmp_path: Path) -> None:
     async def work(connection: AsyncConnection, dialect: SQLite) -> None:
         async with connection.begin():
             rows = [("a", None, now()), ("b", "me", now())]
-            await dialect.insert(connection, conversations, ("id", "user_id", "created_at"), rows)
+            await dialect.insert(connection, [Insert(conversations, ("id", "user_id", "created_at"), rows)])
 
     connected(url, work)
     assert sql(url, "SELECT id, user_id FROM conversations ORDER BY id") == [("a", None), ("b", "me")]

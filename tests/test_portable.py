@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder import ChatHistoryCallback, tables
-from recorder.dialects import dialect_of, parse_url
+from recorder.dialects import Insert, dialect_of, parse_url
 from recorder.errors import ConfigError, StoreError
 from recorder.jsons import dumps
 from recorder.models import ChatOpenAI
@@ -421,7 +421,7 @@ def store_rows(url: str, rows: list[Row]) -> None:
                     for row in rows
                     if isinstance(row, made)
                 ]
-                await dialect.insert(connection, table, table.columns.keys(), values)
+                await dialect.insert(connection, [Insert(table, table.columns.keys(), values)])
 
     asyncio.run(store())
 

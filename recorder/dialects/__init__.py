@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from recorder.dialects.common import Dialect, Failure, Watch, driver_error, said
+from recorder.dialects.common import Dialect, Failure, Insert, Watch, driver_error, said
 from recorder.dialects.postgres import Postgres
 from recorder.dialects.sqlite import SQLite, into_one_file
 from recorder.errors import ConfigError, StoreError
@@ -17,6 +17,7 @@ from recorder.errors import ConfigError, StoreError
 __all__ = [
     "Dialect",
     "Failure",
+    "Insert",
     "Postgres",
     "SQLite",
     "Watch",

@@ -1,8 +1,8 @@
 """Postgres, through asyncpg.
 
-Rows go as arrays, `INSERT ... SELECT * FROM unnest(...)`: one statement for any number of rows, and its answer counts
-the new ones (an `executemany` of asyncpg does not). No statement is prepared by name and nothing is set for the
-session, so that it works behind a pooler in transaction mode. Each call has an end: a backend that was stopped
+Rows go as arrays, `INSERT ... SELECT * FROM unnest(...)`: one statement for any number of rows and tables, and its
+answer counts the new ones (an `executemany` of asyncpg does not). No statement is prepared by name and nothing is set
+for the session, so that it works behind a pooler in transaction mode. Each call has an end: a backend that was stopped
 answers neither with a result nor with an error.
 """
 
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
-from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
+from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
 from recorder.errors import ConfigError, MissingExtra
 from recorder.tables import metadata
 
@@ -34,6 +34,7 @@ COMMAND_TIMEOUT = 30.0
 #: What batches are announced on, and the lock of those who listen: "watching" in ASCII, below 2**63.
 CHANNEL = "recorder"
 WATCH_KEY = int.from_bytes(b"watching")
+_ANNOUNCE = f"(SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_lock({WATCH_KEY}))"
 
 #: What libpq understands in a URL and asyncpg does not; it would send them to the server, which refuses.
 _OF_LIBPQ = frozenset(
@@ -104,15 +105,20 @@ class Postgres:
         )
 
     async def insert(
-        self, connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]],
-        update: Sequence[str] = (),
-    ) -> int:  # fmt: skip
-        """Insert rows whose key is new, and set the `update` columns of the others; how many changed something."""
-        if not rows:
-            return 0
-        arrays = tuple(map(list, zip(*rows, strict=True)))
-        found = await connection.exec_driver_sql(_insert(table, tuple(columns), tuple(update)), arrays)
-        return found.rowcount
+        self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
+    ) -> list[int]:
+        """Insert all in one statement, and notify with it; how many rows of each changed something.
+
+        A NOTIFY makes all commits of a database wait for each other, so there is one only while somebody listens: who
+        does holds the lock shared, so that it cannot be had.
+        """
+        given = [each for each in inserts if each.rows]
+        if not given and not announce:
+            return [0] * len(inserts)
+        arrays = tuple(list(values) for each in given for values in zip(*each.rows, strict=True))
+        kinds = tuple((each.table, tuple(each.columns), tuple(each.update)) for each in given)
+        counts = iter((await connection.exec_driver_sql(_statement(kinds, announce), arrays)).one())
+        return [int(next(counts)) if each.rows else 0 for each in inserts]
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure an error is, by its SQLSTATE."""
@@ -146,15 +152,6 @@ class Postgres:
         if isinstance(value, Decimal):
             return int(value) if value == value.to_integral_value() else float(value)
         return iso(value) if isinstance(value, datetime) else value
-
-    async def announce(self, connection: AsyncConnection) -> None:
-        """Notify, but only while somebody listens: a NOTIFY makes all commits of a database wait for each other.
-
-        Who listens holds the lock shared, so that it cannot be had.
-        """
-        await connection.exec_driver_sql(
-            f"SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_lock({WATCH_KEY})"
-        )
 
     async def watch(self) -> Listening:
         """Begin to listen."""
@@ -229,10 +226,22 @@ def _seconds(given: Any) -> float:
 
 
 @lru_cache(maxsize=256)
-def _insert(table: Table, columns: tuple[str, ...], update: tuple[str, ...]) -> str:
+def _statement(kinds: tuple[tuple[Table, tuple[str, ...], tuple[str, ...]], ...], announce: bool) -> str:
+    """Inserts into tables as one statement, whose answer is a row of counts."""
+    first, parts, counts = 1, [], []
+    for number, (table, columns, update) in enumerate(kinds):
+        parts.append(f"i{number} AS ({_insert(table, columns, update, first)} RETURNING 1)")
+        counts.append(f"(SELECT count(*) FROM i{number})")
+        first += len(columns)
+    if announce:
+        counts.append(_ANNOUNCE)
+    return f"{'WITH ' if parts else ''}{', '.join(parts)} SELECT {', '.join(counts)}"
+
+
+def _insert(table: Table, columns: tuple[str, ...], update: tuple[str, ...], first: int) -> str:
     names = ", ".join(f'"{name}"' for name in columns)
     kinds = (table.c[name].type.compile(dialect=_COMPILER) for name in columns)
-    arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(kinds, 1))
+    arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(kinds, first))
     found = f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT '
     if not update:
         return found + "DO NOTHING"

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sqlalchemy import URL, Table, event
+from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso, monotonic_us
-from recorder.dialects.common import OF_THE_ROWS, Failure, driver_error
+from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
 from recorder.errors import ConfigError
 from recorder.tables import PAGE_SIZE, Time
 
@@ -59,8 +59,8 @@ class SQLite:
         "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
         " FROM json_each(:asked))"
     )
-    #: What opening raises for a file that cannot be read.
-    errors: tuple[type[Exception], ...] = (DBAPIError,)
+    #: What is raised of the driver's, with SQLAlchemy around it or not.
+    errors: tuple[type[Exception], ...] = (DBAPIError, sqlite3.Error)
 
     def __init__(
         self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False
@@ -103,14 +103,24 @@ class SQLite:
         return engine
 
     async def insert(
-        self, connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]],
-        update: Sequence[str] = (),
-    ) -> int:  # fmt: skip
-        """Insert rows whose key is new, and set the `update` columns of the others; how many changed something."""
+        self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
+    ) -> list[int]:
+        """Insert rows; how many of each changed something. Who watches sees the file's version change."""
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        # The driver's own cursor: SQLAlchemy's needs three turns of the driver's thread for a statement.
+        cursor = await driver.cursor()
+        try:
+            return [await self._insert(cursor, each) for each in inserts]
+        finally:
+            await cursor.close()
+
+    async def _insert(self, cursor: Any, insert: Insert) -> int:
+        table, columns, rows, update = insert
         changed = 0
         times = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, Time)]
         for part in _parts(rows):
-            sql = _insert(
+            sql = _statement(
                 table.name,
                 tuple(columns),
                 tuple(key.name for key in table.primary_key),
@@ -122,7 +132,8 @@ class SQLite:
                 for place in times:
                     if flat[start + place] is not None:
                         flat[start + place] = iso(flat[start + place])
-            changed += (await connection.exec_driver_sql(sql, tuple(flat))).rowcount
+            await cursor.execute(sql, flat)
+            changed += cursor.rowcount
         return changed
 
     def failure(self, error: BaseException) -> Failure:
@@ -153,9 +164,6 @@ class SQLite:
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it."""
         return value
-
-    async def announce(self, connection: AsyncConnection) -> None:
-        """Nothing: who watches sees the file's version change."""
 
     async def watch(self) -> FileWatch:
         """Begin to watch the file."""
@@ -219,7 +227,7 @@ def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
 
 
 @lru_cache(maxsize=256)
-def _insert(
+def _statement(
     table: str, columns: tuple[str, ...], key: tuple[str, ...], count: int, update: tuple[str, ...]
 ) -> str:
     row = "(" + ",".join("?" * len(columns)) + ")"

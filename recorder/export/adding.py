@@ -10,7 +10,7 @@ from sqlalchemy import Table, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder import tables
-from recorder.dialects import Dialect
+from recorder.dialects import Dialect, Insert
 from recorder.errors import StoreError
 from recorder.export.counts import Counts
 from recorder.portable import Row
@@ -71,7 +71,7 @@ class Adding:
 
     async def announce(self) -> None:
         """Tell who watches; the last thing."""
-        await self._dialect.announce(self._connection)
+        await self._dialect.insert(self._connection, [], announce=True)
 
     async def _add(self, table: Table, rows: list[Any]) -> None:
         own = _by_key(table, rows)
@@ -92,9 +92,8 @@ class Adding:
         if not rows:
             return
         values = [_values(row) for row in rows]
-        stored = await self._dialect.insert(
-            self._connection, table, table.columns.keys(), values, update=update
-        )
+        insert = Insert(table, table.columns.keys(), values, update)
+        [stored] = await self._dialect.insert(self._connection, [insert])
         if stored != len(rows):
             raise StoreError(f"Another program stores the same {table.name} at this moment; import again")
         for row in rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -163,6 +163,7 @@ class Reader:
         except RecorderError as error:  # it never began
             begun.set_exception(error)
         finally:
+            begun.cancel()  # who waits for it has left, too; nothing where it began
             await _closed(watch)
 
     def _advance(self) -> None:
@@ -184,14 +185,13 @@ class Reader:
 
     async def _end(self) -> None:
         await self._stop_watching()
-        # Questions whose askers have left; then what the driver has begun because of that: it cancels queries over
-        # connections of their own.
-        for task in (questions := _others()):
+        # Questions whose askers have left, and what drivers do of their own: they close what was cut short.
+        await _over(_others())
+        for task in (stuck := _others()):
             task.cancel()
-        await asyncio.gather(*questions, return_exceptions=True)
+        await _over(stuck)
         await self._library.close()
-        if rest := _others():
-            await asyncio.wait(rest, timeout=PATIENCE)
+        await _over(_others())
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
@@ -217,6 +217,12 @@ class Reader:
 
 def _others() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def _over(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait for these, for a while."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=PATIENCE)
 
 
 async def _closed(watch: Watch | None) -> None:
