@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -31,6 +32,8 @@ from recorder.records import (
     SegmentRow,
 )
 from recorder.tables import Id, conversations, frames, gaps, messages, producers, runs, segments
+
+log = logging.getLogger("recorder")
 
 _RUN_COLUMNS = (
     "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
@@ -153,6 +156,14 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
+        if await self.dialect.moved(await self._connected()):
+            log.error(
+                "%s was moved, deleted or replaced while it was recorded into; what comes now goes into a file of that "
+                "name, without what was stored before",
+                masked(self.url),
+            )
+            await self.close()
+            await self.open()
         async with self.transaction() as connection:
             *_, written = await self.dialect.insert(connection, _inserts(batch), announce=bool(batch.runs))
             tokens = [row for rows in batch.runs for row in rows.segments]

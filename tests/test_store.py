@@ -458,6 +458,30 @@ def test_a_full_disk_and_then_space_again(tmp_path: Path) -> None:
     assert sql(url, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.parametrize("happens", ["deleted", "moved", "replaced"])
+def test_a_file_that_is_taken_away(happens: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever records is told, what comes after it is in the file of that name, and what was moved is whole."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=0) as history:
+        before = record(history, reply="before")
+        history.flush().wait(10)
+        if happens == "deleted":
+            path.unlink()
+        elif happens == "moved":
+            path.rename(tmp_path / "moved.db")
+        else:
+            new_url(tmp_path, "other.db")
+            (tmp_path / "other.db").replace(path)
+        after = record(history, reply="after")
+        history.flush().wait(10)
+        assert history.stats().healthy
+    assert f"{url} was moved, deleted or replaced while it was recorded into" in caplog.text
+    assert_whole(url, after, ["after"])
+    assert sql(url, "SELECT count(*) FROM runs") == [(1,)]
+    if happens == "moved":
+        assert_whole(f"sqlite:///{tmp_path / 'moved.db'}", before, ["before"])
+
+
 def test_a_seal_of_nothing(database: str) -> None:
     """A run that ended before its first token is sealed like any other."""
     with ChatHistoryCallback(database) as history:

@@ -88,6 +88,9 @@ class Dialect(Protocol):
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it: ids and times as text."""
 
+    async def moved(self, connection: AsyncConnection) -> bool:
+        """Whether the database of a connection is another one than has its name now; it can be closed then."""
+
     async def watch(self) -> Watch:
         """Begin to watch; what is committed from now on is told."""
 

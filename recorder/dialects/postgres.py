@@ -153,6 +153,10 @@ class Postgres:
             return int(value) if value == value.to_integral_value() else float(value)
         return iso(value) if isinstance(value, datetime) else value
 
+    async def moved(self, connection: AsyncConnection) -> bool:
+        """Never: a server that is replaced closes the connection."""
+        return False
+
     async def watch(self) -> Listening:
         """Begin to listen."""
         listening = Listening(await self._connect())

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso, monotonic_us
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
-from recorder.errors import ConfigError
+from recorder.errors import ConfigError, StoreError
 from recorder.tables import PAGE_SIZE, Time
 
 MAX_ROWS_A_STATEMENT = 500
@@ -69,6 +69,8 @@ class SQLite:
         self.path = Path(url.database or "")
         self._sync = "FULL" if sync == "full" else "NORMAL"
         self._read_only = read_only
+        #: Device and inode of the file that was opened last.
+        self._opened: tuple[int, int] | None = None
 
     def check(self) -> None:
         """Raise `ConfigError` for a path that cannot work; opens nothing."""
@@ -165,6 +167,22 @@ class SQLite:
         """A value of a query of one's own, as both databases give it."""
         return value
 
+    async def moved(self, connection: AsyncConnection) -> bool:
+        """Whether the file was moved away, deleted or replaced: SQLite goes on writing into the one that it holds.
+
+        The log is put into that one first, for SQLite would leave it to whatever has the name now. Raises `StoreError`
+        while another program keeps it from that.
+        """
+        if self._opened is None or _identity(self.path) == self._opened:
+            return False
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+            busy, *_ = await cursor.fetchone()
+        if busy:
+            raise StoreError(f"{self.path} was moved or replaced, and other programs have it open; end them")
+        return True
+
     async def watch(self) -> FileWatch:
         """Begin to watch the file."""
         return FileWatch(self.path)
@@ -187,6 +205,7 @@ class SQLite:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()
+        self._opened = _identity(self.path)
 
     def _begin(self, connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
@@ -219,6 +238,14 @@ class FileWatch:
         except sqlite3.OperationalError:
             return self._seen  # locked for a moment
         return int(version)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
