@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, closing
@@ -14,9 +13,10 @@ from recorder.errors import ConfigError, StoreError
 from recorder.export.adding import Adding
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, Source, reading
+from recorder.export.opened import Opened
 from recorder.portable import Header, Row, read
 from recorder.records import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
-from recorder.store import Conflict, SqlStore
+from recorder.store import Conflict
 
 #: Rows that stand behind the run they belong to.
 _OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
@@ -75,18 +75,12 @@ class _Back:
         self._bytes = 0
         self._stack: AsyncExitStack | None = None
         self._adding: Adding | None = None
-        self._store = SqlStore(url)
-        self._runner = asyncio.Runner()
-        try:
-            self._runner.run(self._store.open())
-        except BaseException:
-            self._runner.close()
-            raise
+        self._opened = Opened(url)
+        self._store = self._opened.store
 
     def close(self) -> None:
         """Let go of the database."""
-        self._runner.run(self._store.close())
-        self._runner.close()
+        self._opened.close()
 
     def store(self, rows: Iterable[Row]) -> None:
         """Store them all."""
@@ -128,7 +122,7 @@ class _Back:
 
     def _flush(self) -> None:
         rows, self._waiting, self._bytes = self._waiting, [], 0
-        self._runner.run(self._add(rows))
+        self._opened.run(self._add(rows))
         if self._progress is not None:
             self._progress(self._source.position(), self._source.size)
 
@@ -145,7 +139,7 @@ class _Back:
         stack, adding = self._stack, self._adding
         if stack is None or adding is None:
             return
-        self._runner.run(self._end(stack, adding))
+        self._opened.run(self._end(stack, adding))
         self._stack = self._adding = None
         for name in Counts.__slots__:
             for total, part in ((self.done.new, adding.new), (self.done.there, adding.there)):
@@ -159,7 +153,7 @@ class _Back:
         """Leave a transaction that has not come to its end."""
         stack, self._stack = self._stack, None
         if stack is not None:
-            self._runner.run(_left(stack))
+            self._opened.run(_left(stack))
 
     def _broken_off(self, why: str) -> str:
         runs = self.done.new.runs + self.done.there.runs

@@ -5,7 +5,6 @@ Of a page of conversations the keys are in memory, of a run a page of rows.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -15,6 +14,7 @@ from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, 
 from recorder import tables
 from recorder.dialects import said
 from recorder.errors import StoreError
+from recorder.export.opened import Opened
 from recorder.library import Found, Library
 from recorder.records import (
     AnnotationRow,
@@ -26,7 +26,6 @@ from recorder.records import (
     RunRow,
     SegmentRow,
 )
-from recorder.store import SqlStore
 
 T = TypeVar("T")
 
@@ -72,22 +71,16 @@ class Pages:
     """Reads one database, from synchronous code."""
 
     def __init__(self, url: str) -> None:
-        self._store = SqlStore(url, read_only=True)
-        self._runner = asyncio.Runner()
-        try:
-            self._runner.run(self._store.open())
-        except BaseException:
-            self._runner.close()
-            raise
+        self._opened = Opened(url, read_only=True)
+        self._store = self._opened.store
 
     def close(self) -> None:
         """Let go of the database."""
-        self._runner.run(self._store.close())
-        self._runner.close()
+        self._opened.close()
 
     def find(self, given: str) -> Found:
         """What an id stands for. Raises `NotFound`."""
-        return self._runner.run(Library(self._store).find(given))
+        return self._opened.run(Library(self._store).find(given))
 
     def conversation_of(self, run_id: str) -> str:
         """The conversation that a run belongs to."""
@@ -116,9 +109,7 @@ class Pages:
 
     def conversations(self, ids: Sequence[str]) -> list[ConversationRow]:
         """Those of them that are there, in this order."""
-        rows = self._fetch(select(tables.conversations).where(tables.conversations.c.id.in_(ids)))
-        found = {row.id: ConversationRow._make(row) for row in rows}
-        return [found[id] for id in ids if id in found]
+        return self._by_id(tables.conversations, ConversationRow, ids)
 
     def run_keys(self, conversations: Sequence[str]) -> dict[str, list[RunKey]]:
         """The runs of some conversations, by conversation in the order in which they began."""
@@ -128,10 +119,8 @@ class Pages:
         return _by_conversation(conversations, map(RunKey._make, self._fetch(query)))
 
     def runs(self, ids: Sequence[str]) -> list[RunRow]:
-        """Some runs, in this order."""
-        rows = self._fetch(select(tables.runs).where(tables.runs.c.id.in_(ids)))
-        found = {row.id: RunRow._make(row) for row in rows}
-        return [found[id] for id in ids if id in found]
+        """Those of them that are there, in this order."""
+        return self._by_id(tables.runs, RunRow, ids)
 
     def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
         """The messages of some conversations, by conversation each after its parent."""
@@ -177,9 +166,14 @@ class Pages:
             limit = _next_limit(rows)
             rows = self._fetch(query.where(key > rows[-1]._mapping[key.name]).limit(limit))
 
+    def _by_id(self, table: Table, made: Callable[..., T], ids: Sequence[str]) -> list[T]:
+        rows = self._fetch(select(table).where(table.c.id.in_(ids)))
+        found = {row.id: made(*row) for row in rows}
+        return [found[id] for id in ids if id in found]
+
     def _fetch(self, statement: Executable) -> Sequence[Any]:
         try:
-            return self._runner.run(self._store.fetch(statement))
+            return self._opened.run(self._store.fetch(statement))
         except self._store.errors as error:
             raise StoreError(f"The database says: {said(error)}") from error
 
