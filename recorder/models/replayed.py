@@ -22,7 +22,6 @@ from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessageChunk
 from recorder.models.azure import AzureChatOpenAI
 from recorder.models.clients import Clients
-from recorder.models.exchange import settle_async, settle_call, told, told_async
 from recorder.models.language import BaseLanguageModel
 from recorder.models.sdk import SdkModel
 from recorder.models.simple import SimpleChatModel
@@ -230,30 +229,23 @@ class _ReplayedSdk(_Replayed):
 
 class _ReplayedOwn(_Replayed):
     def _played(self, call: Any, run: RecordedRun) -> Iterator[AIMessageChunk]:
-        how = self._session.options
-        with told(call):
-            for piece in self._session.replay.stream(run.id, speed=how.speed, max_gap=how.max_gap):
-                if not _is_own(piece):
-                    continue
-                chunk = call.say(piece)
-                settle_call(call)
-                yield chunk
-            for chunk in call.rest():
-                settle_call(call)
-                yield chunk
+        return self._said(call, self._pieces(run))  # type: ignore[attr-defined, no-any-return]  # of SimpleChatModel
 
-    async def _aplayed(self, call: Any, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
+    def _aplayed(self, call: Any, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
+        return self._asaid(call, self._apieces(run))  # type: ignore[attr-defined, no-any-return]
+
+    def _pieces(self, run: RecordedRun) -> Iterator[AIMessageChunk]:
         how = self._session.options
-        async with told_async(call):
-            async for piece in self._session.replay.astream(run.id, speed=how.speed, max_gap=how.max_gap):
-                if not _is_own(piece):
-                    continue
-                chunk = call.say(piece)
-                await settle_async(call)
-                yield chunk
-            for chunk in call.rest():
-                await settle_async(call)
-                yield chunk
+        stream = self._session.replay.stream(run.id, speed=how.speed, max_gap=how.max_gap)
+        yield from filter(_is_own, stream)
+
+    async def _apieces(self, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
+        how = self._session.options
+        stream = self._session.replay.astream(run.id, speed=how.speed, max_gap=how.max_gap)
+        async with aclosing(stream):
+            async for piece in stream:
+                if _is_own(piece):
+                    yield piece
 
 
 #: What the run's row tells of an answer, and the model itself did not.

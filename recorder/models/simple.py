@@ -96,7 +96,14 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
 
     def _chunks(self, call: OwnRun) -> Iterator[AIMessageChunk]:
         self._require_sync()
-        with told(call), closing(self._answers(call.request)) as pieces:
+        yield from self._said(call, self._answers(call.request))
+
+    def _achunks(self, call: OwnRun) -> AsyncGenerator[AIMessageChunk, None]:
+        return self._asaid(call, self._aanswers(call.request))
+
+    def _said(self, call: OwnRun, answers: Generator[Any, None, None]) -> Iterator[AIMessageChunk]:
+        """The chunks of an answer whose pieces are these."""
+        with told(call), closing(answers) as pieces:
             for piece in pieces:
                 chunk = call.say(piece)
                 settle_call(call)
@@ -105,8 +112,11 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
                 settle_call(call)
                 yield chunk
 
-    async def _achunks(self, call: OwnRun) -> AsyncGenerator[AIMessageChunk, None]:
-        async with told_async(call), aclosing(self._aanswers(call.request)) as pieces:
+    async def _asaid(
+        self, call: OwnRun, answers: AsyncGenerator[Any, None]
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        """`_said` on an event loop."""
+        async with told_async(call), aclosing(answers) as pieces:
             async for piece in pieces:
                 chunk = call.say(piece)
                 if call.pending:
