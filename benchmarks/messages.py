@@ -61,9 +61,8 @@ def _row(name: str, kind: str, found: dict[str, list[Measured]]) -> Row:
         return Row(f"{_NAMES[name]}, {kind}", f"{rate:,.0f}/s", shown)
     over = {other: rate / best(found[other], "messages_per_second", max) for other in _NAMES if other != name}
     ratio = ", ".join(f"{times:.0f} x {other}" for other, times in over.items())
-    # Of equal work: who sends a history along has read it.
-    met = min(times for other, times in over.items() if other.endswith(" turns")) >= 50
-    return Row(f"{_NAMES[name]}, {kind}", f"{rate:,.0f}/s", shown, ratio, "at least 50 x turns", met)
+    met = min(times for other, times in over.items() if not other.endswith(" turns")) >= 50
+    return Row(f"{_NAMES[name]}, {kind}", f"{rate:,.0f}/s", shown, ratio, "at least 50 x", met)
 
 
 def langchain(folder: str, kind: str, conversations: int, *, turns: bool = False) -> Measured:
