@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import httpx2
 import openai
 import pytest
 
+from recorder.export import export, import_
 from recorder.models import ChatOpenAI, OpenAI
 from recorder.replay import NotRecorded, Replay
 from recorder.testing import Answer, LoopbackProvider
@@ -108,6 +110,15 @@ def chunks_of(sdk: openai.OpenAI) -> list[Any]:
     return found
 
 
+def moved(url: str, folder: Path) -> str:
+    """Another database, into which the whole of this one was exported and imported."""
+    file, other = io.StringIO(), f"sqlite:///{folder / 'imported.db'}"
+    export(url, file)
+    file.seek(0)
+    import_(other, file)
+    return other
+
+
 # -- every genuine stream ---------------------------------------------------------------------------------------
 
 
@@ -133,8 +144,8 @@ def test_every_chat_stream_comes_back(stream: Stream, database: str) -> None:
 
 
 @genuine
-def test_the_sdks_accumulator_hears_the_same(stream: Stream, tmp_path: Path) -> None:
-    """Through its `.stream()` helper, as the live provider's."""
+def test_the_sdks_accumulator_hears_the_same(stream: Stream, database: str, tmp_path: Path) -> None:
+    """Through its `.stream()` helper, as the live provider's; also out of what was exported and imported."""
 
     def final(sdk: openai.OpenAI) -> Any:
         with sdk.chat.completions.stream(**ASK, **USAGE) as found:
@@ -143,9 +154,10 @@ def test_the_sdks_accumulator_hears_the_same(stream: Stream, tmp_path: Path) -> 
     answer = Answer(frames=[stream.body])
     with LoopbackProvider(answer) as provider, live_client(provider) as live:
         expected = _final_or_error(lambda: final(live))
-    url = record(answer, tmp_path)
-    with Replay(url) as replay:
-        assert _final_or_error(lambda: final(client(replay))) == expected
+    record(answer, database)
+    for url in (database, moved(database, tmp_path)):
+        with Replay(url) as replay:
+            assert _final_or_error(lambda replay=replay: final(client(replay))) == expected
 
 
 def _final_or_error(work: Any) -> Any:
@@ -157,18 +169,19 @@ def _final_or_error(work: Any) -> Any:
 
 
 @genuine_anthropic
-def test_every_anthropic_stream_comes_back(stream: Stream, database: str) -> None:
-    """The same for Anthropic's, and its accumulated message."""
+def test_every_anthropic_stream_comes_back(stream: Stream, database: str, tmp_path: Path) -> None:
+    """The same for Anthropic's, and its accumulated message; also out of what was exported and imported."""
     answer = Answer(frames=[stream.body], chunks=[7, 100, 1, 33])
     with recording(answer, database) as (provider, history):
         list(anthropics.chat(provider, callbacks=[history], max_tokens=1_000).stream("Hi"))
         with anthropics.sdk(provider).beta.messages.stream(**ASK_ANTHROPIC) as live:
             expected = live.get_final_message()
-    with Replay(database) as replay:
-        with claude(replay).messages.with_streaming_response.create(**ASK_ANTHROPIC, stream=True) as raw:
-            assert raw.read() == stream.body == recorded(database).body
-        with claude(replay).beta.messages.stream(**ASK_ANTHROPIC) as replayed:
-            assert replayed.get_final_message() == expected
+    for url in (database, moved(database, tmp_path)):
+        with Replay(url) as replay:
+            with claude(replay).messages.with_streaming_response.create(**ASK_ANTHROPIC, stream=True) as raw:
+                assert raw.read() == stream.body == recorded(url).body
+            with claude(replay).beta.messages.stream(**ASK_ANTHROPIC) as replayed:
+                assert replayed.get_final_message() == expected
 
 
 @genuine
