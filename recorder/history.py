@@ -20,7 +20,7 @@ from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.errors import ConfigError
 from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
-from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any
+from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
 from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
@@ -90,6 +90,24 @@ class ChatHistoryCallback(BaseCallbackHandler):
             yield conversation_id
         finally:
             self._current.reset(token)
+
+    def add_messages(self, messages: Any, *, conversation_id: str | None = None) -> None:
+        """Store messages that no model was called for, each below the newest one of its conversation.
+
+        Each is whatever a model takes: a message, a text, a dict. The conversation is the one that is given, else
+        that of `with history.conversation(...)`, else the recorder's own. They are in the queue when this returns;
+        `flush()` waits until they are committed. Raises `ConfigError` for what is no message and without a
+        conversation, `Closed` after `close`, and `StoreError` where the queue is full: on an event loop at once,
+        else after `block_timeout`.
+        """
+        self.recorder.require_open()
+        found = conversation_id
+        if found is None:
+            found = self._current.get() or self._conversation_id
+        if found is None:
+            raise ConfigError("Messages without a run need a conversation; pass conversation_id='...'")
+        if said := [_as_it_is_now(message) for message in messages_from(messages)]:
+            self.recorder.add(escape(check_conversation_id(found)), said)
 
     def flush(self) -> Wait[None]:
         """Over when everything handed over until now is committed: `.wait()` for it, or await it."""
@@ -282,12 +300,16 @@ def _name_of(kind: type) -> str:
 
 
 def _as_said(message: Any) -> BaseMessage:
-    """The message as it is now; the application may go on to change its blocks before they are stored."""
     try:
         said = from_any(message)
     except Exception as error:
         log.warning("A message is stored as text, for it is none that is known: %s", error)
         return ChatMessage(str(message), role="unknown")
+    return _as_it_is_now(said)
+
+
+def _as_it_is_now(said: BaseMessage) -> BaseMessage:
+    """The application may go on to change its blocks before they are stored."""
     if isinstance(said.content, list):
         said = copy(said)
         said.content = [dict(block) if isinstance(block, dict) else block for block in said.content]

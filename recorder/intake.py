@@ -1,34 +1,50 @@
 """The bounded queue between callbacks on any thread and the one writer.
 
-Every run has one open segment that its producer appends to; the queue holds the runs that have something to write.
-Taking freezes what a run has. One lock guards it all: a lock a run was no faster (32 threads: 0.49 us a call).
+Every run has one open segment that its producer appends to; the queue holds the runs that have something to write,
+and the conversations that messages were added to. Taking freezes what they have. One lock guards it all: a lock a run
+was no faster (32 threads: 0.49 us a call).
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from asyncio.events import _get_running_loop
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Literal
 
+from recorder.bell import Bell
 from recorder.clock import monotonic_us
 from recorder.openrun import OpenRun, Said, Taken, size_of
-from recorder.records import RunEnd, RunStart
+from recorder.records import Addition, RunEnd, RunStart, Timed
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
+from recorder.young import FRAME_COST, YoungFrames
 
-#: Counted for each token beside its text and frame, and for each run beside its messages (bytes, measured).
+#: Counted for each token beside its text and frame, for each run beside its messages, and for each message that is
+#: added without a run (bytes, measured).
 TOKEN_COST = 200
 RUN_COST = 2_000
-FRAME_COST = 100
-#: Frames of one run beyond this many bytes are taken however young.
-_MANY = 64 * 1024
+MESSAGE_COST = 1_000
 _LONG = 1_000
 #: On a running event loop nobody can be made to wait inside the call; so much more is taken there.
 RESERVE = 1 / 8
+
+
+@dataclass(slots=True)
+class Took:
+    """What the writer took; nobody appends to it any more."""
+
+    #: In the order they were queued.
+    runs: list[Taken] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
+    bytes: int = 0
+    #: The place in the queue of the last of it; 0 for nothing.
+    ticket: int = 0
+
 
 Overflow = Literal["block", "drop_newest"]
 
@@ -52,13 +68,13 @@ class Intake:
         self._lock = threading.Lock()
         # What the quick way compares with; closing sets it below everything.
         self._limit = self._max
-        self._ready: deque[OpenRun] = deque()
-        # Runs whose frames are too young to be taken, oldest first.
-        self._later: deque[tuple[int, OpenRun]] = deque()
+        self._ready: deque[OpenRun | Addition] = deque()
+        # Of each conversation what was added and not taken yet.
+        self._additions: dict[str, Addition] = {}
+        self._young = YoungFrames(self._frames_us)
         self._room: Wait[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._event: asyncio.Event | None = None
-        self._asleep = self._woke = self._urgent = False
+        self._bell = Bell()
+        self._urgent = False
         self._wake_bytes = self._max
         #: Bytes accepted and not yet released, in the writer's hands included.
         self.bytes = 0
@@ -67,6 +83,8 @@ class Intake:
         self.taken = 0
         #: Runs that found no room when they began.
         self.refused = 0
+        #: Messages without a run.
+        self.added = 0
         self.tickets = 0
         self.closed = False
         #: Monotonic microseconds since when something has been waiting to be taken; None when nothing has.
@@ -81,9 +99,16 @@ class Intake:
         """
         run = OpenRun(start, started_us)
         size = RUN_COST + sum(size_of(message.content) for message in start.messages)
-        run.refused = run.held = not self._admit(run, size)
+        run.refused = run.held = not self._admit(size, partial(self._count, run, size))
         self.refused += run.refused
         return run
+
+    def add(self, conversation_id: str, said: Sequence[Timed]) -> bool:
+        """Queue messages that belong to no run; whether they found room, for which it waits as `start` does."""
+        size = 0
+        for _, message in said:
+            size += MESSAGE_COST + size_of(message.content)
+        return self._admit(size, partial(self._add, conversation_id, said, size))
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
         """Accept one token of plain text. Returns None while there is room, else what to wait for.
@@ -146,8 +171,7 @@ class Intake:
 
     def bind(self, wake_bytes: int) -> None:
         """Called once on the writer's loop; `wake_bytes` waiting wake it before its time."""
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
+        self._bell.hang()
         self._wake_bytes = wake_bytes
 
     def unbind(self) -> int:
@@ -155,7 +179,7 @@ class Intake:
         with self._lock:
             self.closed = True
             self._limit = -1
-            self._loop = None
+            self._bell.take_down()
             room, self._room = self._room, None
         if room is not None:
             room.set(None)
@@ -167,8 +191,8 @@ class Intake:
             with self._lock:
                 if self._ready or self._urgent or self.closed:
                     return
-                self._sleep()
-            await self._woken(None)
+                self._bell.listen()
+            await self._bell.rung(None)
 
     def wanted(self) -> bool:
         """Whether the writer is wanted before its time: by `flush` or `close`, or because much is waiting."""
@@ -180,16 +204,15 @@ class Intake:
         with self._lock:
             if self._urgent or self.bytes >= self._wake_bytes:
                 return
-            self._sleep()
-            self._asleep = False
-        await self._woken(timeout)
+            self._bell.listen(for_all=False)
+        await self._bell.rung(timeout)
 
     def hurry(self) -> int:
         """Want the writer now; returns the ticket of the newest thing that is queued."""
         with self._lock:
             self._urgent = True
             self._enqueue_later(inf)
-            self._wake()
+            self._bell.ring()
             return self.tickets
 
     def close(self) -> int:
@@ -208,29 +231,27 @@ class Intake:
     def due(self) -> float:
         """Seconds until frames come of age; infinite when none are waiting for it."""
         with self._lock:
-            return max(0.0, (self._later[0][0] - monotonic_us()) / 1e6) if self._later else inf
+            return self._young.due()
 
-    def take(self, max_bytes: int) -> list[Taken]:
-        """Freeze and hand over what runs have, in the order they were queued, up to `max_bytes`.
+    def take(self, max_bytes: int) -> Took:
+        """Freeze and hand over what runs and conversations have, in the order they were queued, up to `max_bytes`.
 
-        The lock is held for a hundred runs at a time, so that no producer waits for a long take.
+        The lock is held for a hundred of them at a time, so that no producer waits for a long take.
         """
-        taken: list[Taken] = []
+        took = Took()
         with self._lock:
             self._enqueue_later(monotonic_us())
-        while max_bytes > 0:
+        while took.bytes < max_bytes:
             with self._lock:
                 for _ in range(min(100, len(self._ready))):
-                    part = self._freeze(self._ready.popleft())
-                    taken.append(part)
-                    max_bytes -= part.bytes
-                    if max_bytes <= 0:
+                    self._freeze(self._ready.popleft(), took)
+                    if took.bytes >= max_bytes:
                         break
                 if not self._ready:
                     self._urgent = False
                     self.oldest_us = None
                     break
-        return taken
+        return took
 
     def release(self, size: int) -> None:
         """Give back the room of what was settled, and let those who wait for room go on."""
@@ -252,33 +273,42 @@ class Intake:
         run.extend(flat)
         self._count(run, size)
 
-    def _count(self, run: OpenRun, size: int) -> None:
-        run.bytes += size
-        self.bytes += size
-        if not run.queued:
-            self._enqueue(run)
+    def _add(self, conversation_id: str, said: Sequence[Timed], size: int) -> None:
+        addition = self._additions.get(conversation_id)
+        if addition is None:
+            addition = self._additions[conversation_id] = Addition(conversation_id)
+        addition.said += said
+        self.added += len(said)
+        self._count(addition, size)
 
-    def _enqueue(self, run: OpenRun) -> None:
-        run.queued = True
+    def _count(self, queued: OpenRun | Addition, size: int) -> None:
+        queued.bytes += size
+        self.bytes += size
+        if not queued.queued:
+            self._enqueue(queued)
+
+    def _enqueue(self, queued: OpenRun | Addition) -> None:
+        queued.queued = True
         self.tickets += 1
-        run.ticket = self.tickets
-        self._ready.append(run)
+        queued.ticket = self.tickets
+        self._ready.append(queued)
         if self.oldest_us is None:
             self.oldest_us = monotonic_us()
-        if self._asleep or self.bytes >= self._wake_bytes:
-            self._wake()
+        if self._bell.for_all or self.bytes >= self._wake_bytes:
+            self._bell.ring()
 
-    def _admit(self, run: OpenRun, size: int) -> bool:
-        """The lock is not held here. Whether a new run found room; it may use what is kept for loops."""
-        deadline = monotonic_us() + self._block_timeout * 1e6
+    def _admit(self, size: int, accept: Callable[[], None]) -> bool:
+        """The lock is not held here. Whether so much found room; it may use what is kept for loops."""
+        deadline = 0.0
         while True:
             with self._lock:
                 if self.closed:
                     return False
                 if not self.bytes or self.bytes + size <= self._hard:
-                    self._count(run, size)
+                    accept()
                     return True
                 room = self._wanted_room(size)
+                deadline = deadline or monotonic_us() + self._block_timeout * 1e6
                 patience = (deadline - monotonic_us()) / 1e6
             if room is None or patience <= 0 or _get_running_loop() is not None:
                 return False
@@ -324,7 +354,7 @@ class Intake:
             self._room = Wait()
             self._urgent = True
             self._enqueue_later(inf)  # young frames may be all that fills the queue
-            self._wake()
+            self._bell.ring()
         return self._room
 
     def _drop(self, run: OpenRun, flat: list[int | Said], frame: bytes | None) -> None:
@@ -343,56 +373,24 @@ class Intake:
         run.dropped = 0
         run.held = run.ended
 
-    def _freeze(self, run: OpenRun) -> Taken:
+    def _freeze(self, queued: OpenRun | Addition, took: Took) -> None:
+        took.ticket = queued.ticket
+        if isinstance(queued, Addition):
+            took.additions.append(self._additions.pop(queued.conversation_id))
+            took.bytes += queued.bytes
+            return
+        run = queued
         run.queued = False
         tokens = run.take_tokens()
         self.taken += sum(map(len, tokens))
-        kept = self._kept(run)
+        kept = 0 if self._urgent else self._young.keep(run)
         frames = () if kept else run.take_frames()
-        taken = Taken(run, tokens, frames, run.gaps, run.end, run.bytes - kept, run.ticket)
+        took.runs.append(Taken(run, tokens, frames, run.gaps, run.end, run.bytes - kept))
+        took.bytes += run.bytes - kept
         run.gaps, run.end, run.bytes = (), None, kept
-        return taken
-
-    def _kept(self, run: OpenRun) -> int:
-        """Bytes of the run's frames when they are too young and few to be taken, else 0.
-
-        A row of twenty frames takes 40 bytes a frame, one of five 65: ids, keys and beginnings are shared.
-        """
-        frames = run.frames
-        if frames is None or run.cut_frames or run.ended or self._urgent:
-            return 0
-        due = run.started_us + frames.at_us[0] + self._frames_us
-        size = sum(map(len, frames.data)) + FRAME_COST * len(frames.data)
-        if due <= monotonic_us() or size > _MANY:
-            return 0
-        if not run.later:
-            run.later = True
-            self._later.append((due, run))
-        return size
 
     def _enqueue_later(self, before_us: float) -> None:
         """Queue the runs whose frames have come of age."""
-        while self._later and self._later[0][0] <= before_us:
-            _, run = self._later.popleft()
-            run.later = False
-            if run.frames is not None and not run.queued:
+        for run in self._young.of_age(before_us):
+            if not run.queued:
                 self._enqueue(run)
-
-    def _sleep(self) -> None:
-        self._asleep = True
-        self._woke = False
-        if self._event is not None:
-            self._event.clear()
-
-    def _wake(self) -> None:
-        self._asleep = False
-        if self._loop is not None and self._event is not None and not self._woke:
-            self._woke = True
-            self._loop.call_soon_threadsafe(self._event.set)
-
-    async def _woken(self, timeout: float | None) -> None:
-        assert self._event is not None
-        try:
-            await asyncio.wait_for(self._event.wait(), timeout)
-        except TimeoutError:
-            return

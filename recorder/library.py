@@ -7,7 +7,7 @@ SQLite file's log does not grow under it and a pooler can serve others meanwhile
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -91,6 +91,9 @@ class RecordedRun:
 
 
 _RUN_COLUMNS = [runs.c[name] for name in RecordedRun.__dataclass_fields__]
+_MESSAGE_COLUMNS = [
+    messages.c[name] for name in ("id", "parent_id", "position", "role", "content", "parts", "created_at")
+]
 _JSON_FIELDS = ("usage", "request", "tags", "metadata")
 _TEXT_FIELDS = (
     "finish_reason",
@@ -254,14 +257,17 @@ class Library:
 
     async def path(self, conversation_id: str, message_id: str | None) -> list[BaseMessage]:
         """The messages from a root to this one: what a run was asked, exactly."""
-        here = messages.c.conversation_id == conversation_id
-        columns = (messages.c.id, messages.c.parent_id, messages.c.role, messages.c.content, messages.c.parts)
-        rows = {row.id: row for row in await self._store.fetch(select(*columns).where(here))}
-        found = []
-        while message_id is not None and (row := rows.get(message_id)) is not None:
-            found.append(message_of(row.role, row.content, row.parts))
-            message_id = row.parent_id
-        return found[::-1]
+        return _path(await self._messages(conversation_id), message_id)
+
+    async def messages(self, conversation_id: str) -> list[BaseMessage]:
+        """The messages from a root to the one that came last; none of a conversation that is not there."""
+        rows = await self._messages(conversation_id)
+        newest = max(rows.values(), key=lambda row: (row.created_at, row.position), default=None)
+        return _path(rows, newest and newest.id)
+
+    async def _messages(self, conversation_id: str) -> dict[str, Any]:
+        query = select(*_MESSAGE_COLUMNS).where(messages.c.conversation_id == conversation_id)
+        return {row.id: row for row in await self._store.fetch(query)}
 
     async def replies(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run produced, one a choice."""
@@ -309,6 +315,14 @@ def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit:
         before = select(func.max(table.c.seq)).where(here, table.c.seq <= seq).scalar_subquery()
         query = query.where(table.c.seq >= func.coalesce(before, seq), table.c.seq + table.c.count > seq)
     return query.order_by(table.c.seq).limit(limit)
+
+
+def _path(rows: Mapping[str, Any], message_id: str | None) -> list[BaseMessage]:
+    found = []
+    while message_id is not None and (row := rows.get(message_id)) is not None:
+        found.append(message_of(row.role, row.content, row.parts))
+        message_id = row.parent_id
+    return found[::-1]
 
 
 def message_of(role: str, content: str, parts: str | None) -> BaseMessage:

@@ -1,23 +1,27 @@
-"""Where messages stand: a request's history and the replies, threaded into their conversation.
+"""Where messages stand: a request's history, the replies and what is added, threaded into their conversation.
 
 Clients send the whole history with every call. Its longest beginning that is already a path from a root is
 reused; if nothing of it is known, it goes on below the conversation's newest message; what differs branches off.
+What the application adds by itself goes below the newest message, the same words again as a message of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
+from operator import itemgetter
 
 from recorder.identity import id_below, path_ids
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
-from recorder.records import Known, MessageRow, RunRows, RunStart
+from recorder.records import Addition, Known, MessageRow, Newest, Part, RunRows, RunStart, Timed
 from recorder.stored import escape, escape_json
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.
 _OF_THE_RUN = frozenset(("id", "response_metadata", "usage_metadata"))
 _PLAIN = frozenset((HumanMessage, SystemMessage, AIMessage))
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
@@ -25,15 +29,21 @@ class _Conversation:
     """What is known of one conversation: stored before, or further up in the same batch."""
 
     positions: dict[str, int] = field(default_factory=dict)
-    newest: tuple[str, int] | None = None
+    newest: Newest | None = None
 
 
-def asked(batch: Sequence[RunRows]) -> dict[str, list[Sequence[str]]]:
+#: When, which of what is at one moment comes first, in which conversation, and how.
+_Step = tuple[datetime, int, str, Callable[[_Conversation], None]]
+
+
+def asked(batch: Sequence[Part]) -> dict[str, list[Sequence[str]]]:
     """The paths to look up, by conversation, before `thread`; none for conversations that are new."""
     wanted: dict[str, list[Sequence[str]]] = {}
-    for rows in batch:
-        start = rows.start
-        if rows.opens and start.messages and not start.fresh:
+    for part in batch:
+        if isinstance(part, Addition):
+            # Nothing is known of an empty path, and so the newest message is looked up.
+            wanted.setdefault(part.conversation_id, []).append(())
+        elif part.opens and (start := part.start).messages and not start.fresh:
             wanted.setdefault(start.conversation_id, []).append(_path(start))
     return wanted
 
@@ -45,28 +55,42 @@ def _path(start: RunStart) -> Sequence[str]:
     return start.path
 
 
-def thread(batch: Sequence[RunRows], known: Mapping[str, Known]) -> None:
-    """Give every run of the batch the rows of its messages, in the order in which runs began and ended."""
+def thread(batch: Sequence[Part], known: Mapping[str, Known]) -> None:
+    """Give every part of the batch the rows of its messages, in the order of time."""
     conversations = {
         conversation_id: _Conversation(dict(found.positions), found.newest)
         for conversation_id, found in known.items()
     }
-    for rows in batch:
-        rows.messages = []  # of an attempt that failed half-way
-    for _, is_end, rows in sorted(_events(batch), key=lambda event: event[:2]):
-        conversation = conversations.setdefault(rows.start.conversation_id, _Conversation())
-        if is_end:
-            _thread_replies(rows, conversation)
-        else:
-            _thread_history(rows, conversation)
-    for rows in batch:
-        rows.threaded = True
+    for part in batch:
+        part.messages = []  # of an attempt that failed half-way
+    for _, _, conversation_id, step in sorted(_steps(batch), key=itemgetter(0, 1)):
+        step(conversations.setdefault(conversation_id, _Conversation()))
+    for part in batch:
+        part.threaded = True
 
 
-def _events(batch: Sequence[RunRows]) -> list[tuple[datetime, bool, RunRows]]:
-    begins = [(rows.start.started_at, False, rows) for rows in batch if rows.opens]
-    ends = [(rows.seal.end.ended_at, True, rows) for rows in batch if rows.seal is not None]
-    return begins + ends
+def _steps(batch: Sequence[Part]) -> list[_Step]:
+    """What happened, in no order yet."""
+    steps: list[_Step] = []
+    for rows in batch:
+        if isinstance(rows, Addition):
+            continue
+        id = rows.start.conversation_id
+        if rows.opens:
+            steps.append((rows.start.started_at, 0, id, partial(_thread_history, rows)))
+        if rows.seal is not None:
+            steps.append((rows.seal.end.ended_at, 1, id, partial(_thread_replies, rows)))
+    busy = {step[2] for step in steps}
+    for addition in batch:
+        if isinstance(addition, Addition):
+            steps += _added(addition, at_once=addition.conversation_id not in busy)
+    return steps
+
+
+def _added(addition: Addition, *, at_once: bool) -> list[_Step]:
+    parts = [addition.said] if at_once else [[each] for each in addition.said]
+    id = addition.conversation_id
+    return [(part[0][0], 2, id, partial(_thread_added, addition, part)) for part in parts]
 
 
 def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
@@ -78,17 +102,17 @@ def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
     if reused:
         parent, position = path[reused - 1], reused - 1
     elif conversation.newest is not None:
-        parent, position = conversation.newest
+        parent, position, _ = conversation.newest
         path = []  # it stands elsewhere
     for place in range(reused, len(history)):
         position += 1
         row_id = path[place] if path else id_below(start.conversation_id, parent, history[place])
-        row = _row(rows, history[place], row_id, parent, position, start.started_at, run_id=None)
+        row = _row(start.conversation_id, history[place], row_id, parent, position, start.started_at)
         _keep(rows, row, conversation)
         parent = row.id
     start.prompt_message_id, start.position = parent, position
     if parent is not None:
-        conversation.newest = (parent, position)
+        conversation.newest = Newest(parent, position, start.started_at)
 
 
 def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
@@ -106,8 +130,8 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
     parent, position = start.prompt_message_id, start.position + 1
     replies = [
         _row(
-            rows, reply, id_below(start.conversation_id, parent, reply), parent, position,
-            seal.end.ended_at + timedelta(microseconds=number), start.run_id,
+            start.conversation_id, reply, id_below(start.conversation_id, parent, reply), parent, position,
+            seal.end.ended_at + number * _TICK, start.run_id,
         )
         for number, reply in enumerate(seal.end.replies)
     ]  # fmt: skip
@@ -115,24 +139,35 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
     if replies:
         seal.response_message_id = replies[0].id
-        conversation.newest = (replies[-1].id, replies[-1].position)
+        conversation.newest = Newest(replies[-1].id, position, replies[-1].created_at)
 
 
-def _keep(rows: RunRows, row: MessageRow, conversation: _Conversation) -> None:
+def _thread_added(addition: Addition, said: Sequence[Timed], conversation: _Conversation) -> None:
+    parent, position, before = conversation.newest or (None, -1, None)
+    for at, message in said:
+        # The newest here and when read back, even where a clock was set back: the same words would fall together.
+        if before is not None and at <= before:
+            at = before + _TICK
+        position += 1
+        row_id = id_below(addition.conversation_id, parent, message)
+        _keep(addition, _row(addition.conversation_id, message, row_id, parent, position, at), conversation)
+        parent, before = row_id, at
+        conversation.newest = Newest(row_id, position, at)
+
+
+def _keep(rows: RunRows | Addition, row: MessageRow, conversation: _Conversation) -> None:
     if row.id not in conversation.positions:
         rows.messages.append(row)
     conversation.positions[row.id] = row.position
 
 
 def _row(
-    rows: RunRows, message: BaseMessage, row_id: str, parent: str | None, position: int, at: datetime,
-    run_id: str | None,
+    conversation_id: str, message: BaseMessage, row_id: str, parent: str | None, position: int, at: datetime,
+    run_id: str | None = None,
 ) -> MessageRow:  # fmt: skip
     content = escape(message.text)
     parts = _parts(message)
-    return MessageRow(
-        rows.start.conversation_id, row_id, parent, position, message.role, content, parts, run_id, at
-    )
+    return MessageRow(conversation_id, row_id, parent, position, message.role, content, parts, run_id, at)
 
 
 def _parts(message: BaseMessage) -> str | None:

@@ -139,8 +139,6 @@ class Taken:
     gaps: tuple[tuple[int, int, str], ...]
     end: RunEnd | None
     bytes: int
-    #: The run's place in the queue when it was taken; later ones are settled later.
-    ticket: int
 
 
 def size_of(content: object) -> int:

@@ -9,18 +9,20 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
-from recorder.errors import Closed, RecorderError
+from recorder.errors import Closed, RecorderError, StoreError
 from recorder.intake import Intake
+from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
 from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.store import SqlStore, Store
 from recorder.waiting import Wait
-from recorder.writer import Writer
+from recorder.writer import Writer, missing
 
 log = logging.getLogger("recorder")
 
@@ -47,6 +49,9 @@ class Stats:
     quarantined: int
     #: Transactions.
     commits: int
+    #: Messages that were added without a run, and those of them that the database acknowledged.
+    messages_added: int
+    messages_stored: int
     #: Runs that have begun and not ended; runs that found no room when they began.
     open_runs: int
     refused_runs: int
@@ -109,6 +114,18 @@ class Recorder:
             end.ended_at = run.start.started_at + timedelta(microseconds=monotonic_us() - run.started_us)
             self.intake.end(run, end)
 
+    def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
+        """Store messages without a run. Raises `Closed`, and `StoreError` where there is no room for them."""
+        if self._forked:
+            self._begin_after_fork()
+        at = now()
+        if not self.intake.add(conversation_id, [(at, message) for message in messages]):
+            self.require_open()
+            raise StoreError(
+                f"The queue is full ({self.intake.bytes:,} bytes) and {len(messages)} messages were not taken; "
+                "add them again after flush(), or raise max_queue_bytes"
+            )
+
     def flush(self) -> Wait[None]:
         """Over when everything accepted until now is committed."""
         return self._writer.flush()
@@ -148,6 +165,8 @@ class Recorder:
             dropped=dropped + lost,
             quarantined=quarantined,
             commits=progress.commits,
+            messages_added=self.intake.added,
+            messages_stored=progress.messages,
             open_runs=len(self.runs),
             refused_runs=self.intake.refused,
             replaced_ids=self.replaced_ids,
@@ -219,9 +238,10 @@ def _drain_at_exit() -> None:
             stats = closed.wait(max(0.0, over - monotonic_us() / 1e6))
         except TimeoutError:
             stats = recorder.stats()
-        if missing := stats.queued + stats.dropped:
+        tokens, messages = stats.queued + stats.dropped, stats.messages_added - stats.messages_stored
+        if tokens or messages:
             why = f": {stats.last_error}" if stats.last_error else ""
-            print(f"recorder: {missing} tokens were not stored{why}", file=sys.stderr)
+            print(f"recorder: {missing(tokens, messages)} not stored{why}", file=sys.stderr)
 
 
 def _forked() -> None:

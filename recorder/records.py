@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from recorder.messages import BaseMessage
 
@@ -225,6 +225,32 @@ class RunRows:
     bytes: int = 0
 
 
+#: A message that was added to a conversation, and when.
+Timed = tuple[datetime, BaseMessage]
+
+
+@dataclass(slots=True)
+class Addition:
+    """Messages of one conversation that belong to no run: the queue appends until the writer takes them."""
+
+    conversation_id: str
+    said: list[Timed] = field(default_factory=list)
+    #: Their rows, and whether they are final: settled once, retries carry the same.
+    messages: list[MessageRow] = field(default_factory=list)
+    threaded: bool = False
+    #: The bytes of the queue that they hold; whether they are in the queue, and where.
+    bytes: int = 0
+    queued: bool = False
+    ticket: int = 0
+    #: There are none, wherever tokens are counted.
+    waiting: ClassVar[int] = 0
+    tokens: ClassVar[int] = 0
+
+
+#: What a batch is made of.
+Part = RunRows | Addition
+
+
 @dataclass(frozen=True, slots=True)
 class Producer:
     """One process that records."""
@@ -241,7 +267,21 @@ class Batch:
     """What one transaction stores."""
 
     producer: Producer
-    runs: list[RunRows]
+    runs: Sequence[RunRows]
+    additions: Sequence[Addition] = ()
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """All of it."""
+        return [*self.runs, *self.additions]
+
+
+class Newest(NamedTuple):
+    """The newest message of a conversation."""
+
+    id: str
+    position: int
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,5 +290,5 @@ class Known:
 
     #: Position of each asked id that is stored.
     positions: dict[str, int]
-    #: Id and position of its newest message; None where every asked path is known by its beginning.
-    newest: tuple[str, int] | None
+    #: None where every asked path is known by its beginning.
+    newest: Newest | None

@@ -9,11 +9,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, bindparam, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.types import TypeEngine
 
 from recorder.dialects import Failure, Insert, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
@@ -22,16 +24,18 @@ from recorder.migrate import old_message, state, upgrade_connection
 from recorder.records import (
     INTERRUPTED,
     STREAMING,
+    Addition,
     Batch,
     FrameRow,
     GapRow,
     Known,
     MessageRow,
+    Newest,
     Producer,
     RunRows,
     SegmentRow,
 )
-from recorder.tables import Id, conversations, frames, gaps, messages, producers, runs, segments
+from recorder.tables import Id, Time, conversations, frames, gaps, messages, producers, runs, segments
 
 log = logging.getLogger("recorder")
 
@@ -57,7 +61,7 @@ SELECT m.conversation_id, m.id, m.position
 FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
 """
 _NEWEST = """
-SELECT m.conversation_id, m.id, m.position
+SELECT m.conversation_id, m.id, m.position, m.created_at
 FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
     SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
     ORDER BY n.created_at DESC, n.position DESC LIMIT 1)
@@ -150,8 +154,8 @@ class SqlStore:
             strange = [
                 [key] for key, paths in asked.items() if any(map(positions[key].keys().isdisjoint, paths))
             ]
-            found = await self._listed(connection, _NEWEST, strange) if strange else ()
-            newest = {row.conversation_id: (str(row.id), row.position) for row in found}
+            found = await self._listed(connection, _NEWEST, strange, created_at=Time()) if strange else ()
+            newest = {row[0]: Newest(str(row.id), row.position, row.created_at) for row in found}
         return {key: Known(found, newest.get(key)) for key, found in positions.items()}
 
     async def append(self, batch: Batch) -> None:
@@ -255,10 +259,10 @@ class SqlStore:
         await connection.close()
 
     async def _listed(
-        self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]]
+        self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]], **types: TypeEngine[Any]
     ) -> Sequence[Any]:
-        """What a query finds for a list of any length, which is one parameter."""
-        query = text(sql.format(asked=self.dialect.asked))
+        """What a query finds for a list of any length, which is one parameter; with the types of its columns."""
+        query = text(sql.format(asked=self.dialect.asked)).columns(**types)
         return (await connection.execute(query, {"asked": dumps(given)})).all()
 
     async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
@@ -288,8 +292,8 @@ def _inserts(batch: Batch) -> list[Insert]:
     sealed = [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]
     return [
         Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)),
-        Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening)),
-        Insert(messages, MessageRow._fields, _messages(batch.runs)),
+        Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
+        Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(runs, _RUN_COLUMNS, running),
         Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS),
         Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
@@ -303,16 +307,21 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
     return (producer.id, producer.host, producer.pid, producer.started_at, producer.heartbeat_at)
 
 
-def _conversations(opening: Sequence[RunRows]) -> list[tuple[Any, ...]]:
-    found = {rows.start.conversation_id: rows.start for rows in reversed(opening)}
-    return [(key, start.user_id, start.started_at) for key, start in sorted(found.items())]
+def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
+    found: dict[str, tuple[str | None, datetime]] = {
+        each.conversation_id: (None, each.said[0][0]) for each in additions
+    }
+    found |= {
+        rows.start.conversation_id: (rows.start.user_id, rows.start.started_at) for rows in reversed(opening)
+    }
+    return [(key, *about) for key, about in sorted(found.items())]
 
 
-def _messages(batch: Sequence[RunRows]) -> list[MessageRow]:
+def _messages(batch: Batch) -> list[MessageRow]:
     # Sorted as all rows are, so that two writers never lock in opposite order; and by place, so that a plain SELECT
     # of a small database shows a conversation as it went.
-    found = (row for rows in batch for row in rows.messages)
-    return sorted(found, key=lambda row: (row.conversation_id, row.position, row.id))
+    found = [row for part in batch.parts for row in part.messages]
+    return sorted(found, key=attrgetter("conversation_id", "position", "id"))
 
 
 def _run(rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,)) -> tuple[Any, ...]:

@@ -22,6 +22,8 @@ _SUSPECT = re.compile(r"\\u0000|\\ud[89a-f]|\\ufdd0|" + ESCAPE, re.IGNORECASE)
 
 def escape(text: str) -> str:
     """The text in the form that every database stores."""
+    if text.isascii() and "\0" not in text:
+        return text  # seen at once, where the pattern would look at every letter
     return _UNSTORABLE.sub(lambda found: f"{ESCAPE}{ord(found[0]):04x}", text)
 
 

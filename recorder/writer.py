@@ -24,12 +24,11 @@ from recorder.config import Config
 from recorder.dialects import said
 from recorder.errors import StoreError
 from recorder.identity import new_id
-from recorder.intake import Intake
+from recorder.intake import Intake, Took
 from recorder.lineage import asked, thread
 from recorder.liveness import is_dead
-from recorder.openrun import Taken
 from recorder.pack import pack
-from recorder.records import Batch, GapRow, Producer, RunRows
+from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows
 from recorder.store import Store
 from recorder.stored import escape
 from recorder.waiting import Wait
@@ -53,8 +52,11 @@ class Progress:
 
     committed: int = 0
     quarantined: int = 0
-    #: Tokens that were still waiting when the time to close ran out.
+    #: Tokens and added messages that were still waiting when the time to close ran out.
     lost: int = 0
+    lost_messages: int = 0
+    #: Messages that were added without a run and are stored.
+    messages: int = 0
     commits: int = 0
     #: The last error's text and when it was; None when there was none.
     last_error: str | None = None
@@ -111,8 +113,9 @@ class Writer:
             while True:
                 await self._rest()
                 closed = self._intake.closed  # looked at first: what comes before the end is taken below
-                if taken := self._intake.take(self._config.max_batch_bytes):
-                    await self._write(taken)
+                took = self._intake.take(self._config.max_batch_bytes)
+                if took.ticket:
+                    await self._write(took)
                 elif closed:
                     return
                 await self._heartbeat()
@@ -173,14 +176,14 @@ class Writer:
             await self._intake.urgency(min(left, max(0.0, self._beat_at - _seconds())))
             await self._heartbeat()
 
-    async def _write(self, taken: Sequence[Taken]) -> None:
-        batch = pack(taken)
-        self.progress.quarantined += sum(rows.unpacked for rows in batch)
-        await self._commit(batch)
+    async def _write(self, took: Took) -> None:
+        packed = pack(took.runs)
+        self.progress.quarantined += sum(rows.unpacked for rows in packed)
+        await self._commit([*packed, *took.additions])
         self._last_end = _seconds()
-        self._settle_until(taken[-1].ticket)
+        self._settle_until(took.ticket)
 
-    async def _commit(self, batch: list[RunRows]) -> None:
+    async def _commit(self, batch: list[Part]) -> None:
         """Store these rows, whatever it takes; rows that never can be stored are left out and told of."""
         attempt = 0
         while True:
@@ -212,62 +215,80 @@ class Writer:
             await asyncio.wait({task}, timeout=min(left, _LAST_RETRY))
         task.result()
 
-    async def _append(self, batch: list[RunRows]) -> None:
-        if loose := [rows for rows in batch if not rows.threaded]:
+    async def _append(self, batch: list[Part]) -> None:
+        if loose := [part for part in batch if not part.threaded]:
             thread(loose, await self._store.known(asked(loose)))
         self._producer = replace(self._producer, heartbeat_at=now())
-        await self._store.append(Batch(self._producer, batch))
+        await self._store.append(Batch(self._producer, *_sorted_out(batch)))
 
-    async def _divide(self, batch: list[RunRows], error: Exception) -> None:
-        """Halve a batch that holds something poisonous until the one run is found, and store the rest."""
+    async def _divide(self, batch: list[Part], error: Exception) -> None:
+        """Halve a batch that holds something poisonous until the one part is found, and store the rest."""
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._commit(batch[:middle])
             return await self._commit(batch[middle:])
-        rows, run_id = batch[0], batch[0].start.run_id
         words = said(error)
         self.progress.last_error, self.progress.last_error_at = f"storing: {words}", now()
+        if isinstance(part := batch[0], Addition):
+            return self._leave_out(part, words)
+        return await self._reduce(part, words)
+
+    def _leave_out(self, addition: Addition, words: str) -> None:
+        where = addition.conversation_id
+        log.error(
+            "%d messages added to conversation %r cannot be stored: %s", len(addition.said), where, words
+        )
+        self._release([addition])
+
+    async def _reduce(self, rows: RunRows, words: str) -> None:
+        """Store a run without its tokens, which never can be; a gap has their numbers."""
+        run_id = rows.start.run_id
         reason = escape(f"quarantined: {words}"[:500])
         gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
         reduced = replace(rows, segments=[], frames=(), messages=[], gaps=gaps, tokens=0, threaded=True)
         if reduced == rows:
             log.error("Run %s cannot be stored at all: %s", run_id, words)
-            return self._release(batch)
+            return self._release([rows])
         log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, words)
         self.progress.quarantined += rows.tokens
         return await self._commit([reduced])
 
-    def _settle(self, batch: list[RunRows]) -> None:
+    def _settle(self, batch: list[Part]) -> None:
         progress = self.progress
         progress.commits += 1
-        progress.committed += sum(rows.tokens for rows in batch)
+        progress.committed += sum(part.tokens for part in batch)
+        progress.messages += sum(len(part.said) for part in batch if isinstance(part, Addition))
         self._went_well()
         self._release(batch)
 
-    def _lose(self, batch: list[RunRows]) -> None:
-        self._count_lost(sum(rows.tokens for rows in batch))
+    def _lose(self, batch: list[Part]) -> None:
+        runs, additions = _sorted_out(batch)
+        self._count_lost(sum(rows.tokens for rows in runs), sum(len(part.said) for part in additions))
         self._release(batch)
 
     def _forsake(self) -> None:
         """What is in the queue when the writer ends; something only where it never opened the database."""
-        for part in self._intake.take(sys.maxsize):
-            self._count_lost(sum(map(len, part.tokens)))
-            self._intake.release(part.bytes)
+        took = self._intake.take(sys.maxsize)
+        if took.ticket:
+            tokens = sum(len(tokens) for part in took.runs for tokens in part.tokens)
+            self._count_lost(tokens, sum(len(addition.said) for addition in took.additions))
+            self._intake.release(took.bytes)
 
-    def _count_lost(self, tokens: int) -> None:
+    def _count_lost(self, tokens: int, messages: int) -> None:
         self.progress.lost += tokens
+        self.progress.lost_messages += messages
         self._loss = StoreError(
-            f"Closed with the database away: {self.progress.lost} tokens were not stored "
+            f"Closed with the database away: {missing(self.progress.lost, self.progress.lost_messages)} not stored "
             f"({self.progress.last_error})"
         )
         log.error("%s", self._loss)
 
-    def _release(self, batch: list[RunRows]) -> None:
-        for rows in batch:
+    def _release(self, batch: list[Part]) -> None:
+        for rows in _sorted_out(batch)[0]:
             # Stored once; an open run keeps only what its end needs.
             rows.start.messages = rows.start.path = ()
             rows.start.request = rows.start.metadata = None
-        self._intake.release(sum(rows.bytes for rows in batch))
+        self._intake.release(sum(part.bytes for part in batch))
 
     def _settle_until(self, ticket: int) -> None:
         with self._lock:
@@ -329,6 +350,17 @@ class Writer:
             await self._store.close()
         except Exception as error:
             self._failed(error, "closing the database")
+
+
+def missing(tokens: int, messages: int) -> str:
+    """How many were not stored, up to the verb."""
+    return f"{tokens} tokens were" if not messages else f"{tokens} tokens and {messages} added messages were"
+
+
+def _sorted_out(batch: Sequence[Part]) -> tuple[list[RunRows], list[Addition]]:
+    return [part for part in batch if isinstance(part, RunRows)], [
+        part for part in batch if isinstance(part, Addition)
+    ]
 
 
 def _seconds() -> float:

@@ -250,7 +250,7 @@ class FaultyStore:
         return await self.inner.known(asked)
 
     async def append(self, batch: Batch) -> None:
-        if not batch.runs:
+        if not batch.parts:
             return await self.inner.append(batch)
         self.tried.append(batch)
         if (fault := next(self.before, None)) is not None:

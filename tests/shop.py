@@ -215,7 +215,7 @@ def _fill(intake: Intake) -> None:
 
 
 def _take(intake: Intake, run: OpenRun) -> list[Taken]:
-    taken = intake.take(2**40)
+    taken = intake.take(2**40).runs
     intake.release(intake.bytes)
     return [part for part in taken if part.run is run]
 

@@ -21,10 +21,10 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors clock waiting jsons config identity",
+            "errors clock waiting jsons config identity bell",
             "wire callbacks messages stored records portable liveness usage tables views dialects migrate",
             "store library",
-            "openrun intake lineage pack writer",
+            "openrun intake young lineage pack writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",

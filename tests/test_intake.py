@@ -69,10 +69,10 @@ def test_tokens_are_numbered_as_they_come() -> None:
     intake = Intake(ALL)
     run = opened(intake)
     assert [intake.put(run, text, 1) for text in "abc"] == [None, None, None]
-    assert only(intake.take(ALL)) == [(0, "a"), (1, "b"), (2, "c")]
+    assert only(intake.take(ALL).runs) == [(0, "a"), (1, "b"), (2, "c")]
     intake.put(run, "d", 2)
-    assert only(intake.take(ALL)) == [(3, "d")]
-    assert intake.take(ALL) == []
+    assert only(intake.take(ALL).runs) == [(3, "d")]
+    assert intake.take(ALL).runs == []
 
 
 def test_a_frame_brings_its_deltas() -> None:
@@ -82,7 +82,7 @@ def test_a_frame_brings_its_deltas() -> None:
     intake.put_frame(run, b"one", [Delta("a"), Delta("b", REASONING, "0.1")], 1)
     intake.put_frame(run, b"two", [], 2)
     intake.put_frame(run, None, [Delta("c", "text", "1")], 3)
-    [taken] = intake.take(ALL)
+    [taken] = intake.take(ALL).runs
     assert [piece.items() for piece in taken.tokens] == [
         [(1, "a"), (1, "b", REASONING, "0.1"), (3, "c", "text", "1")]
     ]
@@ -99,7 +99,7 @@ def test_a_text_may_be_of_a_kind_of_str() -> None:
     run = opened(intake)
     intake.put(run, Text("put"), 1)
     intake.put_frame(run, None, [Delta(Text("framed"))], 2)
-    [taken] = intake.take(ALL)
+    [taken] = intake.take(ALL).runs
     assert [item for piece in taken.tokens for item in piece.items()] == [(1, "put"), (2, "framed")]
 
 
@@ -110,9 +110,9 @@ def test_runs_are_taken_in_the_order_they_queued() -> None:
     for run in reversed(runs):
         intake.put(run, TEXT, 0)
     cost = RUN_COST + COST
-    first = intake.take(cost + 1)
+    first = intake.take(cost + 1).runs
     assert [part.run for part in first] == runs[:2]
-    assert [part.run for part in intake.take(1)] == runs[2:]
+    assert [part.run for part in intake.take(1).runs] == runs[2:]
 
 
 def test_tickets_grow_with_the_queue() -> None:
@@ -120,11 +120,12 @@ def test_tickets_grow_with_the_queue() -> None:
     intake = Intake(ALL)
     run, other = opened(intake, 1), opened(intake, 2)
     wanted = intake.hurry()
-    assert [part.ticket for part in intake.take(ALL)] == [wanted - 1, wanted]
+    assert [intake.take(1).ticket, intake.take(1).ticket] == [wanted - 1, wanted]
     intake.put(other, "x", 0)
     intake.put(run, "x", 0)
     intake.put(other, "x", 0)
-    assert [part.ticket for part in intake.take(ALL)] == [wanted + 1, wanted + 2]
+    assert [intake.take(1).ticket, intake.take(1).ticket] == [wanted + 1, wanted + 2]
+    assert not intake.take(ALL).ticket
 
 
 def test_the_end_is_taken_once() -> None:
@@ -136,10 +137,10 @@ def test_the_end_is_taken_once() -> None:
     intake.end(run, second)
     assert intake.put(run, "late", 0) is None
     assert intake.put_frame(run, b"late", [Delta("a"), Delta("b")], 0) is None
-    [taken] = intake.take(ALL)
+    [taken] = intake.take(ALL).runs
     assert (taken.end, taken.tokens, intake.dropped) == (first, (), 3)
     intake.end(run, second)
-    assert intake.take(ALL) == []
+    assert intake.take(ALL).runs == []
 
 
 def test_bytes_come_back_to_zero() -> None:
@@ -151,7 +152,7 @@ def test_bytes_come_back_to_zero() -> None:
         intake.put_frame(run, b"frame", [Delta("é" * number)], number)
     intake.end(run, run_end(replies=[AIMessage("Hello"), AIMessage([{"type": "text", "text": "Hi"}])]))
     assert intake.bytes > 20 * COST
-    while taken := intake.take(1):
+    while taken := intake.take(1).runs:
         release(intake, taken)
     assert (intake.bytes, run.bytes) == (0, 0)
 
@@ -189,10 +190,10 @@ def test_eight_threads_put_and_one_takes(shared: bool) -> None:
     with ThreadPoolExecutor(threads) as pool:
         producers = [pool.submit(produce, number) for number in range(threads)]
         while not all(producer.done() for producer in producers):
-            taken += intake.take(ALL)
+            taken += intake.take(ALL).runs
         for producer in producers:
             producer.result()
-    taken += intake.take(ALL)
+    taken += intake.take(ALL).runs
     for pairs in tokens_of(taken).values():
         assert [number for number, _ in pairs] == list(range(len(pairs)))
         for thread in range(threads):
@@ -220,11 +221,11 @@ def test_off_a_loop_the_call_waits_for_room() -> None:
         waiting = pool.submit(intake.put, run, "more", 10)
         taken: list[Taken] = []
         while not waiting.done():
-            part = intake.take(ALL)
+            part = intake.take(ALL).runs
             release(intake, part)
             taken += part
         assert waiting.result() is None
-    taken += intake.take(ALL)
+    taken += intake.take(ALL).runs
     assert only(taken) == [*((number, TEXT) for number in range(10)), (10, "more")]
     assert intake.dropped == 0
 
@@ -232,7 +233,7 @@ def test_off_a_loop_the_call_waits_for_room() -> None:
 def test_a_large_token_waits_for_as_much_room() -> None:
     """Half of the queue is free, and the token takes nearly all of it: it waits, and is not lost."""
     intake, run = full(100)
-    release(intake, intake.take(ALL))
+    release(intake, intake.take(ALL).runs)
     for number in range(50):
         intake.put(run, TEXT, number)
     large = "x" * (80 * COST)
@@ -240,11 +241,11 @@ def test_a_large_token_waits_for_as_much_room() -> None:
         waiting = pool.submit(intake.put, run, large, 50)
         taken: list[Taken] = []
         while not waiting.done():
-            part = intake.take(ALL)
+            part = intake.take(ALL).runs
             release(intake, part)
             taken += part
         waiting.result()
-    taken += intake.take(ALL)
+    taken += intake.take(ALL).runs
     assert (only(taken)[-1], intake.dropped) == ((150, large), 0)
 
 
@@ -252,10 +253,10 @@ def test_a_large_token_waits_for_as_much_room() -> None:
 def test_a_token_larger_than_the_queue_has_room_in_an_empty_one(overflow: Any) -> None:
     """It would wait for ever otherwise; the application holds it in memory anyway."""
     intake, run = full(overflow=overflow)
-    release(intake, intake.take(ALL))
+    release(intake, intake.take(ALL).runs)
     large = "x" * 10**6
     assert intake.put(run, large, 0) is None
-    assert only(intake.take(ALL)) == [(10, large)]
+    assert only(intake.take(ALL).runs) == [(10, large)]
     assert intake.dropped == 0
 
 
@@ -267,7 +268,7 @@ def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
         room = intake.put(run, "more", 0)
         assert room is not None
         assert not room.done
-        taken = intake.take(ALL)
+        taken = intake.take(ALL).runs
         assert only(taken)[-1] == (100, "more")
         assert not room.done
         release(intake, taken)
@@ -275,7 +276,7 @@ def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
         assert intake.put(run, "and more", 0) is None
 
     asyncio.run(story())
-    assert (only(intake.take(ALL)), intake.dropped) == ([(101, "and more")], 0)
+    assert (only(intake.take(ALL).runs), intake.dropped) == ([(101, "and more")], 0)
 
 
 def test_all_who_find_no_room_wait_for_the_same() -> None:
@@ -289,13 +290,13 @@ def test_who_ignores_the_wait_gets_a_gap() -> None:
     """The reserve ends somewhere: then tokens are dropped, counted, and their numbers are missing."""
     intake, run = full(100)
     on_loop(lambda: [intake.put(run, TEXT, 0) for _ in range(100)])
-    taken = intake.take(ALL)
+    taken = intake.take(ALL).runs
     accepted = len(only(taken))
     assert 100 < accepted < 200
     assert intake.dropped == 200 - accepted
     release(intake, taken)
     intake.put(run, "after", 0)
-    [part] = intake.take(ALL)
+    [part] = intake.take(ALL).runs
     assert only([part]) == [(200, "after")]
     assert list(part.gaps) == [(accepted, 200 - accepted, "the queue was full")]
 
@@ -305,11 +306,11 @@ def test_the_newest_are_dropped_when_asked_for() -> None:
     intake, run = full(10, overflow="drop_newest", block_timeout=3600)
     assert intake.put(run, TEXT, 0) is None
     assert on_loop(lambda: intake.put(run, TEXT, 0)) is None
-    taken = intake.take(ALL)
+    taken = intake.take(ALL).runs
     assert len(only(taken)) == 10
     release(intake, taken)
     intake.put_frame(run, None, [Delta("a"), Delta("b")], 0)
-    [part] = intake.take(ALL)
+    [part] = intake.take(ALL).runs
     assert (only([part]), list(part.gaps)) == ([(12, "a"), (13, "b")], [(10, 2, "the queue was full")])
     assert intake.dropped == 2
 
@@ -320,7 +321,7 @@ def test_patience_runs_out() -> None:
     assert [intake.put(run, TEXT, 0) for _ in range(1_000)] == [None] * 1_000
     assert intake.dropped == 1_000
     intake.end(run, run_end())
-    [part] = intake.take(ALL)
+    [part] = intake.take(ALL).runs
     assert list(part.gaps) == [(10, 1_000, "the queue was full")]
 
 
@@ -329,7 +330,7 @@ def test_a_gap_ends_with_the_run() -> None:
     intake, run = full(10, overflow="drop_newest")
     intake.put(run, TEXT, 0)
     intake.end(run, run_end())
-    [part] = intake.take(ALL)
+    [part] = intake.take(ALL).runs
     assert part.end is not None
     assert list(part.gaps) == [(10, 1, "the queue was full")]
 
@@ -341,10 +342,10 @@ def test_a_start_waits_for_room_as_a_token_does() -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(intake.start, run_start(1, messages=history), 0)
         while not waiting.done():
-            release(intake, intake.take(ALL))
+            release(intake, intake.take(ALL).runs)
         run = waiting.result()
     intake.put(run, "a", 0)
-    assert (only(intake.take(ALL)), intake.dropped) == ([(0, "a")], 0)
+    assert (only(intake.take(ALL).runs), intake.dropped) == ([(0, "a")], 0)
 
 
 def test_a_start_without_room_refuses_its_tokens() -> None:
@@ -355,7 +356,10 @@ def test_a_start_without_room_refuses_its_tokens() -> None:
     intake.put(run, "a", 0)
     intake.put_frame(run, b"f", [Delta("b"), Delta("c")], 0)
     intake.end(run, run_end())
-    assert (intake.dropped, [part.run.start.run_id for part in intake.take(ALL)]) == (3, [run_start().run_id])
+    assert (intake.dropped, [part.run.start.run_id for part in intake.take(ALL).runs]) == (
+        3,
+        [run_start().run_id],
+    )
 
 
 # -- frames wait for company ---------------------------------------------------------------------------------
@@ -377,17 +381,17 @@ def test_young_frames_stay_when_tokens_are_taken() -> None:
     run = opened(intake)
     for name in (b"one", b"two"):
         intake.put_frame(run, name, [Delta("x")], 0)
-        taken = intake.take(ALL)
+        taken = intake.take(ALL).runs
         assert (len(only(taken)), frames_of(taken)) == (1, [])
         release(intake, taken)
     intake.hurry()
-    taken = intake.take(ALL)
+    taken = intake.take(ALL).runs
     assert (only(taken), frames_of(taken)) == ([], [b"one", b"two"])
     release(intake, taken)
     intake.put_frame(run, b"three", [Delta("x")], 0)
-    release(intake, intake.take(ALL))
+    release(intake, intake.take(ALL).runs)
     intake.end(run, run_end())
-    taken = intake.take(ALL)
+    taken = intake.take(ALL).runs
     assert frames_of(taken) == [b"three"]
     release(intake, taken)
     assert intake.bytes == 0
@@ -398,7 +402,7 @@ def test_frames_come_of_age() -> None:
     intake = Intake(ALL, frames_interval=1e-6)
     run = opened(intake)
     intake.put_frame(run, b"old", [], -1_000_000)
-    assert frames_of(intake.take(ALL)) == [b"old"]
+    assert frames_of(intake.take(ALL).runs) == [b"old"]
     assert intake.due() == float("inf")
 
 
@@ -409,10 +413,10 @@ def test_young_frames_give_way_when_room_is_wanted() -> None:
     for number, body in enumerate(bodies):
         run = opened(intake, number)
         intake.put_frame(run, body * 10, [], 0)
-        release(intake, intake.take(ALL))
+        release(intake, intake.take(ALL).runs)
     room = on_loop(lambda: intake.put(run, "x" * (80 * COST), 0))
     assert room is not None
-    taken = intake.take(ALL)
+    taken = intake.take(ALL).runs
     assert sorted(frames_of(taken)) == [body * 10 for body in bodies]
     release(intake, taken)
     assert room.done
@@ -430,7 +434,7 @@ def test_after_close_nothing_is_taken() -> None:
     assert intake.put(run, "b", 0) is None
     assert intake.put_frame(run, b"", [Delta("c")], 0) is None
     assert intake.put(opened(intake, 1), "d", 0) is None
-    assert (only(intake.take(ALL)), intake.dropped) == ([(0, "a")], 3)
+    assert (only(intake.take(ALL).runs), intake.dropped) == ([(0, "a")], 3)
 
 
 def test_tokens_of_no_run_are_counted() -> None:
@@ -481,7 +485,7 @@ def test_work_returns_when_something_comes() -> None:
     async def story() -> None:
         while len(only(taken)) < 1_000:
             await intake.work()
-            taken.extend(intake.take(ALL))
+            taken.extend(intake.take(ALL).runs)
 
     thread = writer(intake, story)
     for number in range(1_000):
@@ -494,7 +498,7 @@ def test_work_returns_when_something_comes() -> None:
 def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
     """`urgency` would return after an hour; a flush, the end, a full queue or a large batch end it at once."""
     intake, run = full(100)
-    taken = intake.take(ALL)
+    taken = intake.take(ALL).runs
 
     async def story() -> None:
         await intake.urgency(3600)
@@ -548,9 +552,9 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
             else:
                 intake.put_frame(run, b"frame", [Delta(text) for text in texts], 0)
         elif what == "take":
-            part = intake.take(chance.choice((1, 3_000, ALL)))
-            taken.extend(part)
-            unsettled.extend(part)
+            took = intake.take(chance.choice((1, 3_000, ALL)))
+            taken.extend(took.runs)
+            unsettled.extend(took.runs)
         elif what == "settle":
             release(intake, unsettled)
             unsettled.clear()
@@ -564,7 +568,7 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     on_loop(steps)
     for run in runs:
         intake.end(run, run_end())
-    unsettled += (rest := intake.take(ALL))
+    unsettled += (rest := intake.take(ALL).runs)
     taken += rest
     release(intake, unsettled)
     stored = tokens_of(taken)

@@ -20,7 +20,7 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.records import Known, MessageRow, RunRows, RunSeal
+from recorder.records import Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
 from recorder.stored import unescape_json
 from tests.oracle import run_end, run_start
 
@@ -45,19 +45,23 @@ class Table:
         self.runs.append(RunRows(start, opens=True, seal=RunSeal(end, 0, "", None)))
         return self.runs[-1]
 
-    def store(self, *batch: RunRows) -> None:
+    def store(self, *batch: Part) -> None:
         """Thread a batch with what is known, as the writer does, and keep its rows."""
         thread(batch, {key: self.known(paths) for key, paths in asked(batch).items()})
-        for rows in batch:
-            for row in rows.messages:
+        for part in batch:
+            for row in part.messages:
                 self.rows.setdefault(row.id, row)
+
+    def add(self, *texts: str, at: float) -> Addition:
+        """What the user added so many seconds after the start, not threaded yet."""
+        return Addition("c", [(START + timedelta(seconds=at), user(text)) for text in texts])
 
     def known(self, paths: Sequence[Sequence[str]]) -> Known:
         """What a store would answer."""
         ids = {id for path in paths for id in path}
         newest = max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
         found = {row.id: row.position for row in self.rows.values() if row.id in ids}
-        return Known(found, (newest.id, newest.position) if newest else None)
+        return Known(found, Newest(newest.id, newest.position, newest.created_at) if newest else None)
 
     def say(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
         """A run that is stored by itself."""
@@ -297,3 +301,37 @@ def test_a_batch_that_failed_half_way_is_threaded_anew() -> None:
     assert table.path(good.seal.response_message_id) == ["a", "b", "c", "d"]
     assert [row.content for row in good.messages] == ["c", "d"]
     assert len(table.rows) == 4
+
+
+# -- what is added without a run -----------------------------------------------------------------------------
+
+
+def test_what_is_added_goes_below_the_newest() -> None:
+    """Of what is stored, of the same batch, and of the addition itself."""
+    table = Table()
+    table.store(table.add("one", "two", at=0))
+    table.store(table.add("three", at=1), table.add("four", at=2))
+    assert table.path(list(table.rows)[-1]) == ["one", "two", "three", "four"]
+    assert [row.position for row in table.rows.values()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("at", [0, 0.5, 1, 1.5])
+def test_between_the_begin_and_the_end_of_a_run(at: float) -> None:
+    """The run begins at 0 and ends at 1: what is added before its reply is a branch beside it, after it below."""
+    table = Table()
+    table.store(table.run([user("a")], bot("b")), table.add("added", at=at))
+    [added] = [row for row in table.rows.values() if row.content == "added"]
+    assert table.path(added.id) == (["a", "added"] if at < 1 else ["a", "b", "added"])
+
+
+def test_the_same_words_never_fall_together() -> None:
+    """Not when a clock was set back, and the newest message stays the newest when it is read back."""
+    table = Table()
+    for at in (100, 50, 50, 0):
+        table.store(table.add("again", at=at))
+    assert table.contents() == ["again"] * 4
+    newest = table.known([()]).newest
+    assert newest is not None
+    assert newest.position == 3
+    times = [row.created_at for row in table.rows.values()]
+    assert times == sorted(set(times))

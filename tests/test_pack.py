@@ -40,7 +40,7 @@ def texts(rows: Iterable[SegmentRow]) -> list[str]:
 
 def one(intake: Intake) -> RunRows:
     """The rows of the one run that has something to write."""
-    [rows] = pack(intake.take(ALL))
+    [rows] = pack(intake.take(ALL).runs)
     return rows
 
 
@@ -52,7 +52,7 @@ def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]
     for part in parts:
         for text in part:
             intake.put(run, text, 5)
-        segments += [row for rows in pack(intake.take(ALL)) for row in rows.segments]
+        segments += [row for rows in pack(intake.take(ALL).runs) for row in rows.segments]
     intake.end(run, run_end())
     last = one(intake)
     return segments + last.segments, last
@@ -239,7 +239,7 @@ def test_runs_are_sorted() -> None:
     runs = [intake.start(run_start(number), 0) for number in (3, 1, 2)]
     for run in runs:
         intake.put_frame(run, run.start.run_id.encode(), [Delta(run.start.run_id)], 0)
-    rows = pack(intake.take(ALL))
+    rows = pack(intake.take(ALL).runs)
     assert [row.start.run_id for row in rows] == sorted(run.start.run_id for run in runs)
     for row in rows:
         assert texts(row.segments) == [row.start.run_id]
@@ -270,7 +270,7 @@ def test_the_first_token_has_a_moment() -> None:
         run = intake.start(run_start(started_at=start), 0)
         for offset in offsets:
             intake.put(run, "a", offset)
-            pack(intake.take(ALL))
+            pack(intake.take(ALL).runs)
         intake.end(run, run_end())
         ends.append(one(intake).seal)
     assert [seal and seal.end.first_token_at for seal in ends] == [None, start + timedelta(seconds=1.5)]

@@ -22,9 +22,8 @@ from recorder.clock import now
 from recorder.config import Config
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.intake import Intake
+from recorder.intake import Intake, Took
 from recorder.messages import AIMessage, HumanMessage
-from recorder.openrun import Taken
 from recorder.recorder import Recorder
 from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.store import SqlStore
@@ -164,7 +163,7 @@ def history_held(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
     intake = history.recorder.intake
     take, gate = intake.take, threading.Event()
 
-    def held(max_bytes: int) -> list[Taken]:
+    def held(max_bytes: int) -> Took:
         gate.wait(10)
         return take(max_bytes)
 
@@ -492,13 +491,13 @@ def test_what_comes_just_before_the_end_is_stored() -> None:
 
         run = None
 
-        def take(self, max_bytes: int) -> list[Taken]:
-            taken = super().take(max_bytes)
-            if not taken and self.run is None:
+        def take(self, max_bytes: int) -> Took:
+            took = super().take(max_bytes)
+            if not took.ticket and self.run is None:
                 self.run = self.start(run_start(), 0)
                 super().put(self.run, "late", 0)
                 writer.close(10)
-            return taken
+            return took
 
     store, intake = MemoryStore(), Late(10**6)
     writer = Writer(intake, store, Config())

@@ -24,7 +24,7 @@ _ENOUGH = 10_000
 
 #: Columns of `ls` beside id and opening words: name, title, and the width from which there is room for it.
 _LISTED = (
-    ("last_at", "last run", 78),
+    ("last_at", "last", 78),
     ("status", "status", 96),
     ("messages", "messages", 108),
     ("runs", "runs", 116),

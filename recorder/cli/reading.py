@@ -25,20 +25,23 @@ Row = Mapping[str, Any]
 _JSON = {"metadata", "parts", "request", "tags", "usage"}
 _VIEWS = "transcripts, tokens, chathistory and run_stats"
 
-#: The last run of a conversation dates it: a conversation is opened by a run, and continued by runs.
+#: Dated by what came last, a run that began or a message: some runs have none, some messages no run.
 _CONVERSATIONS = """
 WITH recent AS (
-    SELECT conversation_id AS id, max(started_at) AS last_at, count(*) AS runs
-    FROM runs GROUP BY conversation_id ORDER BY last_at DESC, id DESC LIMIT :limit
+    SELECT c.id, (SELECT max(s.at) FROM (
+        SELECT max(r.started_at) AS at FROM runs AS r WHERE r.conversation_id = c.id
+        UNION ALL SELECT max(m.created_at) FROM messages AS m WHERE m.conversation_id = c.id) AS s) AS last_at
+    FROM conversations AS c ORDER BY last_at DESC NULLS LAST, c.id DESC LIMIT :limit
 )
-SELECT recent.id, recent.last_at, recent.runs,
+SELECT recent.id, recent.last_at,
+    (SELECT count(*) FROM runs WHERE conversation_id = recent.id) AS runs,
     (SELECT count(*) FROM messages WHERE conversation_id = recent.id) AS messages,
     (SELECT status FROM runs WHERE conversation_id = recent.id
         ORDER BY started_at DESC, id DESC LIMIT 1) AS status,
     (SELECT title FROM conversations WHERE id = recent.id) AS title,
     (SELECT substr(content, 1, 200) FROM messages WHERE conversation_id = recent.id AND role = 'user'
         ORDER BY position, created_at LIMIT 1) AS opening
-FROM recent ORDER BY recent.last_at DESC, recent.id DESC
+FROM recent ORDER BY recent.last_at DESC NULLS LAST, recent.id DESC
 """
 
 #: A view with the conversation named, so that only its rows are looked at.

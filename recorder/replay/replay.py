@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ from recorder.config import default_url
 from recorder.dialects import is_new_file
 from recorder.errors import NotFound
 from recorder.library import Library, RecordedRun
-from recorder.messages import AIMessageChunk
+from recorder.messages import AIMessageChunk, BaseMessage
 from recorder.replay.drive import Driver, Listener, adrive, drive
 from recorder.replay.http import Tape, http_async_client, http_client
 from recorder.replay.into import Into
@@ -146,6 +147,19 @@ class Replay:
         rules = Rules(match_on, ignore, allow_playback_repeats)
         how = Options(speed, max_gap)
         return replayed(self, like, mode=mode, options=how, rules=rules, settings=settings)
+
+    def messages(self, conversation_id: str) -> list[BaseMessage]:
+        """What was said in a conversation, along its newest branch: to be sent on with the next question.
+
+        The id is the whole one, for its beginning may be another's; of an unknown conversation nothing was said. A
+        reply is there once its run is over; of a run whose process died there are only tokens.
+        """
+        found: list[BaseMessage] = self._ask(Library.messages, conversation_id)
+        return found
+
+    async def amessages(self, conversation_id: str) -> list[BaseMessage]:
+        """`messages` on an event loop."""
+        return await asyncio.wrap_future(self.reader.ask(Library.messages, conversation_id))
 
     @property
     def is_new_file(self) -> bool:

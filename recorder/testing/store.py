@@ -12,6 +12,7 @@ from recorder.records import (
     GapRow,
     Known,
     MessageRow,
+    Newest,
     Producer,
     RunSeal,
     RunStart,
@@ -50,10 +51,11 @@ class MemoryStore:
             for row in rows.segments:
                 if self.segments.setdefault((row.run_id, row.seq), row) != row:
                     raise Conflict(f"Run {row.run_id} has other tokens stored from {row.seq} on")
+        for part in batch.parts:
+            for message in part.messages:
+                self.messages.setdefault((message.conversation_id, message.id), message)
         for rows in batch.runs:
             self.starts.setdefault(rows.start.run_id, rows.start)
-            for message in rows.messages:
-                self.messages.setdefault((message.conversation_id, message.id), message)
             self.frames |= {(row.run_id, row.seq): row for row in rows.frames}
             self.gaps |= {(row.run_id, row.seq): row for row in rows.gaps}
             if rows.seal is not None:
@@ -78,4 +80,4 @@ class MemoryStore:
         newest = max(here, key=lambda row: (row.created_at, row.position), default=None)
         if newest is None or not any(map(positions.keys().isdisjoint, paths)):
             return Known(positions, None)
-        return Known(positions, (newest.id, newest.position))
+        return Known(positions, Newest(newest.id, newest.position, newest.created_at))

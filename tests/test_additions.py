@@ -1,0 +1,406 @@
+"""Messages that no model was called for: `history.add_messages`, as a chat memory has it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core import messages as langchain
+
+from recorder.errors import Closed, ConfigError, StoreError
+from recorder.export import export, import_
+from recorder.history import ChatHistoryCallback
+from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from recorder.models import ChatOpenAI
+from recorder.records import Batch
+from recorder.replay import Replay
+from recorder.store import SqlStore
+from recorder.testing import LoopbackProvider, MemoryStore
+from recorder.waiting import Wait
+from tests.oracle import FaultyStore, away, begin, finish, new_url, run_python, sql
+
+
+def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
+    """Role and content of each message of a conversation, which is one line: no branch, no hole."""
+    rows = sql(
+        url, "SELECT role, content, position, branch FROM transcripts WHERE conversation_id = ? ORDER BY position",
+        conversation_id,
+    )  # fmt: skip
+    assert [(position, branch) for *_, position, branch in rows] == [(place, 1) for place in range(len(rows))]
+    return [(role, content) for role, content, *_ in rows]
+
+
+# -- where they stand ----------------------------------------------------------------------------------------
+
+
+def test_what_is_added_stands_below_what_was_there(database: str) -> None:
+    """In one call or several, in one transaction or several, and by another recorder later."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages([SystemMessage("Be kind."), HumanMessage("Is my order there?")])
+        history.add_messages([AIMessage("It left on Monday.")])
+        history.flush().wait(10)
+        history.add_messages("And today?")
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages(("assistant", "Tomorrow."))
+    assert line(database) == [
+        ("system", "Be kind."),
+        ("user", "Is my order there?"),
+        ("assistant", "It left on Monday."),
+        ("user", "And today?"),
+        ("assistant", "Tomorrow."),
+    ]
+    rows = sql(database, "SELECT status, model, run_id FROM transcripts")
+    assert set(rows) == {("complete", None, None)}
+    assert sql(database, "SELECT count(*) FROM runs") == [(0,)]
+
+
+def test_the_same_words_again_are_a_message_again(database: str) -> None:
+    """Nobody is asked twice for nothing."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        for _ in range(3):
+            history.add_messages("Are you there?")
+            history.flush().wait(10)
+        history.add_messages(["Are you there?"] * 2)
+    assert line(database) == [("user", "Are you there?")] * 5
+
+
+def test_a_model_goes_on_where_they_end(database: str) -> None:
+    """Sent along as its history they are recognised, and what is added after its reply stands below it."""
+    said = [HumanMessage("Is my order there?"), AIMessage("It left on Monday.")]
+    with ChatHistoryCallback(database, conversation_id="c") as history, LoopbackProvider() as provider:
+        chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
+        history.add_messages(said)
+        song = chat.invoke([*said, HumanMessage("Sing.")]).text
+        history.add_messages([AIMessage("Anything else?")])
+    assert line(database) == [
+        ("user", "Is my order there?"),
+        ("assistant", "It left on Monday."),
+        ("user", "Sing."),
+        ("assistant", song),
+        ("assistant", "Anything else?"),
+    ]
+
+
+def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> None:
+    """Before, during and after a run that began and ended meanwhile, which one commit stores."""
+    with ChatHistoryCallback(database, conversation_id="c", flush_interval=3600) as history:
+        history.add_messages("first", conversation_id="other")  # the writer is idle no more
+        history.flush().wait(10)
+        commits = history.stats().commits
+        history.add_messages("one")
+        run_id = begin(history, HumanMessage("one"), HumanMessage("two"))
+        finish(history, run_id, "three")
+        history.add_messages("four")
+        history.flush().wait(10)
+        assert history.stats().commits == commits + 1
+    assert [content for _, content in line(database)] == ["one", "two", "three", "four"]
+
+
+def test_each_conversation_has_its_own(database: str) -> None:
+    """What is said closest to the call wins, as with runs."""
+    with ChatHistoryCallback(database, conversation_id="a") as history:
+        with history.conversation("b"):
+            history.add_messages("to b")
+            history.add_messages("to c", conversation_id="c")
+        history.add_messages("to a")
+    assert [line(database, name) for name in "abc"] == [[("user", f"to {name}")] for name in "abc"]
+
+
+def test_hundreds_of_conversations_are_one_commit(database: str) -> None:
+    """And each has all of its messages in order."""
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        history.add_messages("first", conversation_id="warm")
+        history.flush().wait(10)
+        for place in range(5):
+            for number in range(200):
+                history.add_messages(f"{number}:{place}", conversation_id=f"c{number}")
+        history.flush().wait(10)
+        assert history.stats().commits == 2
+        assert (history.stats().messages_added, history.stats().messages_stored) == (1_001, 1_001)
+        assert history.stats().queued_bytes == 0
+    for number in (0, 77, 199):
+        assert line(database, f"c{number}") == [("user", f"{number}:{place}") for place in range(5)]
+
+
+# -- what they are -------------------------------------------------------------------------------------------
+
+
+def test_everything_that_a_model_takes(database: str) -> None:
+    """LangChain's messages, dicts, tuples, blocks and calls; they come back whole."""
+    call = {"name": "weather", "args": {"city": "Bern"}, "id": "call_1"}
+    picture: list[dict[str, Any]] = [
+        {"type": "text", "text": "This?"},
+        {"type": "image_url", "image_url": {"url": "data:,x"}},
+    ]
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages(
+            [
+                langchain.SystemMessage("Be kind."),
+                {"role": "user", "content": picture},
+                AIMessage("", tool_calls=[call]),
+                ToolMessage("Rain \0 \ud800.", tool_call_id="call_1"),
+            ]
+        )
+        picture[0]["text"] = "changed meanwhile"
+    with Replay(database) as replay:
+        system, question, answer, result = replay.messages("c")
+    assert (system, question.text, question.content[1]) == (SystemMessage("Be kind."), "This?", picture[1])
+    assert isinstance(answer, AIMessage)
+    assert [dict(each) for each in answer.tool_calls] == [{**call, "type": "tool_call"}]
+    assert (result.text, getattr(result, "tool_call_id", None)) == ("Rain \0 \ud800.", "call_1")
+
+
+def test_nothing_is_nothing(database: str) -> None:
+    """An empty list opens no conversation."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages([])
+    assert sql(database, "SELECT count(*) FROM conversations") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("messages", "conversation_id", "words"),
+    [
+        ("Hello!", None, "Messages without a run need a conversation; pass conversation_id='...'"),
+        ("Hello!", "", "conversation_id is empty"),
+        ("Hello!", "x" * 256, "has 256 characters and the limit is 255"),
+        (["Hello!", 7], "c", "7"),
+    ],
+)
+def test_bad_input_is_refused_whole(messages: Any, conversation_id: str | None, words: str) -> None:
+    """It says what is wrong, and nothing of it is stored."""
+    store = MemoryStore()
+    with ChatHistoryCallback(store=store) as history, pytest.raises(ConfigError) as refused:
+        history.add_messages(messages, conversation_id=conversation_id)
+    assert words in str(refused.value)
+    assert (store.messages, history.stats().messages_added) == ({}, 0)
+
+
+def test_after_close_it_says_so() -> None:
+    """A call that a person makes, unlike a callback."""
+    history = ChatHistoryCallback(store=MemoryStore(), conversation_id="c")
+    history.close().wait(10)
+    with pytest.raises(Closed):
+        history.add_messages("too late")
+
+
+# -- the way to the database ---------------------------------------------------------------------------------
+
+
+class Gated(FaultyStore):
+    """Appends wait until `gate` is over."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.gate: Wait[None] = Wait()
+
+    async def append(self, batch: Batch) -> None:
+        if batch.parts:
+            await self.gate
+        await super().append(batch)
+
+
+def add_for_ever(history: ChatHistoryCallback) -> None:
+    """Until it is refused."""
+    while True:
+        history.add_messages("x" * 1_000)
+
+
+def fill(history: ChatHistoryCallback) -> int:
+    """Add until the queue is full; how many were taken."""
+    with pytest.raises(StoreError, match=r"The queue is full \(.* bytes\) and 1 messages were not taken"):
+        add_for_ever(history)
+    return history.stats().messages_added
+
+
+async def _on_a_loop(history: ChatHistoryCallback) -> int:
+    return fill(history)
+
+
+@pytest.mark.parametrize("way", [fill, lambda history: asyncio.run(_on_a_loop(history))], ids=["off", "on"])
+def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHistoryCallback], int]) -> None:
+    """The database stalls: within the bound they are taken, then each call says that it took nothing."""
+    store = Gated()
+    with ChatHistoryCallback(
+        store=store, conversation_id="c", max_queue_bytes=100_000, block_timeout=0.01
+    ) as history:
+        taken = way(history)
+        assert history.recorder.intake.bytes <= 100_000 * 9 / 8
+        assert taken >= 40
+        store.gate.set(None)
+        history.flush().wait(10)
+        assert history.stats().messages_stored == taken
+        history.add_messages("there is room again")
+
+
+def test_off_a_loop_it_waits_for_room() -> None:
+    """As long as the database goes on, more than the queue holds is taken."""
+    with ChatHistoryCallback(
+        store=MemoryStore(), conversation_id="c", max_queue_bytes=20_000, block_timeout=3600
+    ) as history:
+        for number in range(500):
+            history.add_messages(f"{number} " + "x" * 500)
+    assert history.stats().messages_stored == 500
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_that_failed_is_tried_again(
+    database: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it did anything, or after it did all and the answer was lost: each message is stored once."""
+    monkeypatch.setattr("recorder.writer.MIN_RETRY", 0.0005)
+    faults: Any = {when: [away, away]}
+    store = FaultyStore(SqlStore(database), **faults)
+    with ChatHistoryCallback(database, store=store, conversation_id="c") as history:
+        for number in range(20):
+            history.add_messages(f"{number % 2}")
+    assert len(store.tried) >= 3
+    assert line(database) == [("user", f"{number % 2}") for number in range(20)]
+
+
+def test_what_can_never_be_stored_harms_no_other_conversation(caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out and told, without a word of what was said."""
+
+    def refuse(batch: Batch) -> None:
+        if any(part.conversation_id == "bad" for part in batch.additions):
+            raise ValueError("these bytes can not be stored")
+
+    store = FaultyStore(MemoryStore(), before=[None, *[refuse] * 20])
+    with ChatHistoryCallback(store=store, flush_interval=3600) as history:
+        history.add_messages("first", conversation_id="first")
+        history.flush().wait(10)
+        for name in ("a", "bad", "b"):
+            history.add_messages(["secret", "secret"], conversation_id=name)
+        history.flush().wait(10)
+        stats = history.stats()
+    assert (stats.messages_added, stats.messages_stored, stats.queued_bytes) == (7, 5, 0)
+    assert (
+        "2 messages added to conversation 'bad' cannot be stored: these bytes can not be stored"
+        in caplog.text
+    )
+    assert "secret" not in caplog.text
+
+
+def test_close_with_the_database_away_says_how_many_were_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does a flush that waited for them."""
+    monkeypatch.setattr("recorder.writer.MIN_RETRY", 0.0005)
+    history = ChatHistoryCallback(
+        store=FaultyStore(MemoryStore(), before=[away] * 10**6), conversation_id="c"
+    )
+    history.add_messages(["one", "two"])
+    flush = history.flush()
+    stats = history.close(timeout=0.1).wait(10)
+    assert (stats.messages_added, stats.messages_stored, stats.queued_bytes) == (2, 0, 0)
+    with pytest.raises(StoreError, match="0 tokens and 2 added messages were not stored"):
+        flush.wait(10)
+
+
+def test_a_database_that_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waited in the queue is counted as lost."""
+    monkeypatch.setattr("recorder.writer.MIN_RETRY", 0.0005)
+
+    class Absent(MemoryStore):
+        async def open(self) -> None:
+            raise ConnectionError("nobody there")
+
+    history = ChatHistoryCallback(store=Absent(), conversation_id="c")
+    history.add_messages(["one", "two"])
+    flush = history.flush()
+    stats = history.close(timeout=0.1).wait(10)
+    assert (stats.messages_stored, stats.queued_bytes) == (0, 0)
+    with pytest.raises(StoreError, match="0 tokens and 2 added messages were not stored"):
+        flush.wait(10)
+
+
+def test_an_exit_stores_them(tmp_path: Path) -> None:
+    """Without `close`; and where it cannot, one line says how many were not stored."""
+    code = """
+import logging, sys
+import recorder.dialects.sqlite, recorder.recorder
+from recorder import ChatHistoryCallback
+logging.disable()
+recorder.dialects.sqlite._BUSY_TIMEOUT_MS = 1
+recorder.recorder.EXIT_TIMEOUT = 0.2
+history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
+history.add_messages(["one", "two"])
+"""
+    url = new_url(tmp_path)
+    assert run_python(code, url).stderr == ""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        said = run_python(code, url).stderr
+    assert said.startswith("recorder: 0 tokens and 2 added messages were not stored")
+    assert line(url) == [("user", "one"), ("user", "two")]
+
+
+def test_a_forked_child_adds_for_itself(database: str) -> None:
+    """Its messages are stored by a writer of its own, below its parent's."""
+    code = """
+import os, sys
+from recorder import ChatHistoryCallback
+history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
+history.add_messages("parent")
+history.flush().wait(10)
+if os.fork() == 0:
+    history.add_messages("child")
+    history.close().wait(10)
+    os._exit(0)
+assert os.wait()[1] == 0
+history.close().wait(10)
+"""
+    done = run_python(code, database)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert line(database) == [("user", "parent"), ("user", "child")]
+
+
+# -- read again ----------------------------------------------------------------------------------------------
+
+
+def test_they_are_read_along_the_newest_branch(database: str) -> None:
+    """What is sent on with the next question; also on an event loop."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages(["one", ("assistant", "two")])
+        finish(history, begin(history, HumanMessage("ONE")), "TWO")
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        for text in ("edited", "edited again"):
+            finish(history, begin(history, HumanMessage("one"), HumanMessage(text)), "three")
+    expected = [HumanMessage("one"), HumanMessage("edited again"), AIMessage("three")]
+    with Replay(database) as replay:
+        assert replay.messages("c") == expected
+        assert asyncio.run(replay.amessages("c")) == expected
+
+
+def test_an_unknown_conversation_has_said_nothing(database: str) -> None:
+    """And the beginning of an id is not the id: what another user said stays theirs."""
+    with ChatHistoryCallback(database) as history:
+        history.add_messages("mine", conversation_id="user-12")
+    with Replay(database) as replay:
+        assert replay.messages("user-1") == []
+        assert replay.messages("nobody") == []
+        assert replay.messages("user-12") == [HumanMessage("mine")]
+
+
+def test_each_turn_reads_what_the_last_one_added(database: str) -> None:
+    """A memory: read, answer, add; the replay sees what was committed after it was opened."""
+    with Replay(database) as replay, ChatHistoryCallback(database) as history:
+        for turn in range(3):
+            said = replay.messages("c")
+            assert len(said) == 2 * turn
+            history.add_messages([f"question {turn}", ("assistant", f"answer {turn}")], conversation_id="c")
+            history.flush().wait(10)
+    assert [content for _, content in line(database)][-2:] == ["question 2", "answer 2"]
+
+
+def test_a_conversation_without_runs_is_exported(database: str, tmp_path: Path) -> None:
+    """And imported, message by message the same."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages(["one", ("assistant", "two"), "three"])
+    export(database, tmp_path / "c.jsonl", ["c"])
+    copy = new_url(tmp_path, "copy.db")
+    import_(copy, tmp_path / "c.jsonl")
+    query = "SELECT conversation_id, id, parent_id, position, role, content, created_at FROM messages ORDER BY position"
+    assert sql(copy, query) == sql(database, query)

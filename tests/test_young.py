@@ -1,0 +1,59 @@
+"""Frames that are young and few wait for company; how that looks from outside is in test_intake.py."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from recorder.clock import monotonic_us
+from recorder.openrun import OpenRun
+from recorder.young import FRAME_COST, YoungFrames
+from tests.oracle import run_end, run_start
+
+HOUR_US = 3_600_000_000
+
+
+def run_with(*frames: bytes, at_us: int = 0) -> OpenRun:
+    """A run that begins now and has these frames."""
+    run = OpenRun(run_start(), monotonic_us())
+    for frame in frames:
+        run.add_frame(frame, at_us)
+    return run
+
+
+def test_few_young_frames_are_kept_and_counted() -> None:
+    """What stays in the queue goes on taking its room."""
+    young = YoungFrames(HOUR_US)
+    assert young.keep(run_with(b"one", b"three")) == 8 + 2 * FRAME_COST
+    assert 3_590 < young.due() <= 3_600
+
+
+@pytest.mark.parametrize(
+    "run",
+    [run_with(), run_with(b"old", at_us=-2 * HOUR_US), run_with(b"x" * 70_000)],
+    ids=["none", "old", "many"],
+)
+def test_others_are_not(run: OpenRun) -> None:
+    """There are none, they came long ago, or they are a row's worth."""
+    young = YoungFrames(HOUR_US)
+    assert (young.keep(run), young.due()) == (0, inf)
+
+
+def test_the_frames_of_a_run_that_is_over_are_not() -> None:
+    """Nobody will join them."""
+    young, run = YoungFrames(HOUR_US), run_with(b"last")
+    run.ended, run.end = True, run_end()
+    assert young.keep(run) == 0
+
+
+def test_they_come_of_age_once_in_the_order_in_which_they_came() -> None:
+    """A run is remembered once, however often it was looked at; one whose frames were taken meanwhile is forgotten."""
+    young = YoungFrames(HOUR_US)
+    runs = [run_with(b"a"), run_with(b"b"), run_with(b"c")]
+    for run in [*runs, *runs]:
+        young.keep(run)
+    runs[1].take_frames()
+    assert list(young.of_age(monotonic_us())) == []
+    assert list(young.of_age(inf)) == [runs[0], runs[2]]
+    assert list(young.of_age(inf)) == []
