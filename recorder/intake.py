@@ -11,15 +11,16 @@ import threading
 from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from math import inf
 from typing import Literal
 
 from recorder.bell import Bell
 from recorder.clock import monotonic_us
-from recorder.openrun import OpenRun, Said, Taken, size_of
-from recorder.records import Addition, RunEnd, RunStart, Timed
+from recorder.messages import BaseMessage
+from recorder.openrun import OpenRun, Said, Taken, Took, size_of
+from recorder.records import Added, Addition, RunEnd, RunStart
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
 from recorder.young import FRAME_COST, YoungFrames
@@ -32,18 +33,6 @@ MESSAGE_COST = 1_000
 _LONG = 1_000
 #: On a running event loop nobody can be made to wait inside the call; so much more is taken there.
 RESERVE = 1 / 8
-
-
-@dataclass(slots=True)
-class Took:
-    """What the writer took; nobody appends to it any more."""
-
-    #: In the order they were queued.
-    runs: list[Taken] = field(default_factory=list)
-    additions: list[Addition] = field(default_factory=list)
-    bytes: int = 0
-    #: The place in the queue of the last of it; 0 for nothing.
-    ticket: int = 0
 
 
 Overflow = Literal["block", "drop_newest"]
@@ -86,6 +75,7 @@ class Intake:
         #: Messages without a run.
         self.added = 0
         self.tickets = 0
+        self._order = 0
         self.closed = False
         #: Monotonic microseconds since when something has been waiting to be taken; None when nothing has.
         self.oldest_us: int | None = None
@@ -99,16 +89,16 @@ class Intake:
         """
         run = OpenRun(start, started_us)
         size = RUN_COST + sum(size_of(message.content) for message in start.messages)
-        run.refused = run.held = not self._admit(size, partial(self._count, run, size))
+        run.refused = run.held = not self._admit(size, partial(self._begin, run, size))
         self.refused += run.refused
         return run
 
-    def add(self, conversation_id: str, said: Sequence[Timed]) -> bool:
+    def add(self, conversation_id: str, messages: Sequence[BaseMessage], at: datetime) -> bool:
         """Queue messages that belong to no run; whether they found room, for which it waits as `start` does."""
         size = 0
-        for _, message in said:
+        for message in messages:
             size += MESSAGE_COST + size_of(message.content)
-        return self._admit(size, partial(self._add, conversation_id, said, size))
+        return self._admit(size, partial(self._add, conversation_id, messages, at, size))
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
         """Accept one token of plain text. Returns None while there is room, else what to wait for.
@@ -160,6 +150,7 @@ class Intake:
             self._close_gap(run)
             run.ended = run.held = True
             run.end = end
+            end.order = self._next()
             self._count(run, sum(size_of(reply.content) for reply in end.replies))
 
     def refuse(self, tokens: int) -> None:
@@ -273,12 +264,22 @@ class Intake:
         run.extend(flat)
         self._count(run, size)
 
-    def _add(self, conversation_id: str, said: Sequence[Timed], size: int) -> None:
+    def _next(self) -> int:
+        """The place of what happens now: times are read before, by threads that may have been held up since."""
+        self._order += 1
+        return self._order
+
+    def _begin(self, run: OpenRun, size: int) -> None:
+        run.start.order = self._next()
+        self._count(run, size)
+
+    def _add(self, conversation_id: str, messages: Sequence[BaseMessage], at: datetime, size: int) -> None:
         addition = self._additions.get(conversation_id)
         if addition is None:
             addition = self._additions[conversation_id] = Addition(conversation_id)
-        addition.said += said
-        self.added += len(said)
+        order = self._next()
+        addition.said += [Added(order, at, message) for message in messages]
+        self.added += len(messages)
         self._count(addition, size)
 
     def _count(self, queued: OpenRun | Addition, size: int) -> None:

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from recorder.identity import id_below, path_ids
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
-from recorder.records import Addition, Known, MessageRow, Newest, Part, RunRows, RunStart, Timed
+from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunStart
 from recorder.stored import escape, escape_json
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.
@@ -32,8 +32,8 @@ class _Conversation:
     newest: Newest | None = None
 
 
-#: When, which of what is at one moment comes first, in which conversation, and how.
-_Step = tuple[datetime, int, str, Callable[[_Conversation], None]]
+#: Its place in the order of all that happened, in which conversation, and how to thread it.
+_Step = tuple[int, str, Callable[[_Conversation], None]]
 
 
 def asked(batch: Sequence[Part]) -> dict[str, list[Sequence[str]]]:
@@ -56,14 +56,14 @@ def _path(start: RunStart) -> Sequence[str]:
 
 
 def thread(batch: Sequence[Part], known: Mapping[str, Known]) -> None:
-    """Give every part of the batch the rows of its messages, in the order of time."""
+    """Give every part of the batch the rows of its messages, in the order in which things happened."""
     conversations = {
         conversation_id: _Conversation(dict(found.positions), found.newest)
         for conversation_id, found in known.items()
     }
     for part in batch:
         part.messages = []  # of an attempt that failed half-way
-    for _, _, conversation_id, step in sorted(_steps(batch), key=itemgetter(0, 1)):
+    for _, conversation_id, step in sorted(_steps(batch), key=itemgetter(0)):
         step(conversations.setdefault(conversation_id, _Conversation()))
     for part in batch:
         part.threaded = True
@@ -77,10 +77,10 @@ def _steps(batch: Sequence[Part]) -> list[_Step]:
             continue
         id = rows.start.conversation_id
         if rows.opens:
-            steps.append((rows.start.started_at, 0, id, partial(_thread_history, rows)))
+            steps.append((rows.start.order, id, partial(_thread_history, rows)))
         if rows.seal is not None:
-            steps.append((rows.seal.end.ended_at, 1, id, partial(_thread_replies, rows)))
-    busy = {step[2] for step in steps}
+            steps.append((rows.seal.end.order, id, partial(_thread_replies, rows)))
+    busy = {step[1] for step in steps}
     for addition in batch:
         if isinstance(addition, Addition):
             steps += _added(addition, at_once=addition.conversation_id not in busy)
@@ -90,7 +90,7 @@ def _steps(batch: Sequence[Part]) -> list[_Step]:
 def _added(addition: Addition, *, at_once: bool) -> list[_Step]:
     parts = [addition.said] if at_once else [[each] for each in addition.said]
     id = addition.conversation_id
-    return [(part[0][0], 2, id, partial(_thread_added, addition, part)) for part in parts]
+    return [(part[0].order, id, partial(_thread_added, addition, part)) for part in parts]
 
 
 def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
@@ -142,9 +142,9 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
         conversation.newest = Newest(replies[-1].id, position, replies[-1].created_at)
 
 
-def _thread_added(addition: Addition, said: Sequence[Timed], conversation: _Conversation) -> None:
+def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conversation) -> None:
     parent, position, before = conversation.newest or (None, -1, None)
-    for at, message in said:
+    for _, at, message in said:
         # The newest here and when read back, even where a clock was set back: the same words would fall together.
         if before is not None and at <= before:
             at = before + _TICK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recorder.records import RunEnd, RunStart
+from recorder.records import Addition, RunEnd, RunStart
 
 #: A token's text; with kind and idx unless they are "text" and "0".
 Said = str | tuple[str, str, str]
@@ -139,6 +139,18 @@ class Taken:
     gaps: tuple[tuple[int, int, str], ...]
     end: RunEnd | None
     bytes: int
+
+
+@dataclass(slots=True)
+class Took:
+    """What the writer took; nobody appends to it any more."""
+
+    #: In the order they were queued.
+    runs: list[Taken] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
+    bytes: int = 0
+    #: The place in the queue of the last of it; 0 for nothing.
+    ticket: int = 0
 
 
 def size_of(content: object) -> int:

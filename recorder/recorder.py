@@ -118,8 +118,7 @@ class Recorder:
         """Store messages without a run. Raises `Closed`, and `StoreError` where there is no room for them."""
         if self._forked:
             self._begin_after_fork()
-        at = now()
-        if not self.intake.add(conversation_id, [(at, message) for message in messages]):
+        if not self.intake.add(conversation_id, messages, now()):
             self.require_open()
             raise StoreError(
                 f"The queue is full ({self.intake.bytes:,} bytes) and {len(messages)} messages were not taken; "

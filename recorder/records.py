@@ -30,6 +30,8 @@ class RunStart:
     #: Whether the conversation was opened for this run, so that nothing of it can be stored yet.
     fresh: bool
     started_at: datetime
+    #: Its place among all begins, ends and additions of this process, which their times may not tell.
+    order: int = 0
     operation: str = "chat"
     parent_run_id: str | None = None
     attempt: int = 1
@@ -59,6 +61,8 @@ class RunEnd:
 
     status: str
     ended_at: datetime
+    #: As that of the start.
+    order: int = 0
     first_token_at: datetime | None = None
     finish_reason: str | None = None
     response_id: str | None = None
@@ -225,8 +229,13 @@ class RunRows:
     bytes: int = 0
 
 
-#: A message that was added to a conversation, and when.
-Timed = tuple[datetime, BaseMessage]
+class Added(NamedTuple):
+    """A message that was added to a conversation."""
+
+    #: As that of a run's start.
+    order: int
+    at: datetime
+    message: BaseMessage
 
 
 @dataclass(slots=True)
@@ -234,7 +243,7 @@ class Addition:
     """Messages of one conversation that belong to no run: the queue appends until the writer takes them."""
 
     conversation_id: str
-    said: list[Timed] = field(default_factory=list)
+    said: list[Added] = field(default_factory=list)
     #: Their rows, and whether they are final: settled once, retries carry the same.
     messages: list[MessageRow] = field(default_factory=list)
     threaded: bool = False

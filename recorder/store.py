@@ -309,7 +309,7 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
 
 def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
     found: dict[str, tuple[str | None, datetime]] = {
-        each.conversation_id: (None, each.said[0][0]) for each in additions
+        each.conversation_id: (None, each.said[0].at) for each in additions
     }
     found |= {
         rows.start.conversation_id: (rows.start.user_id, rows.start.started_at) for rows in reversed(opening)

@@ -24,9 +24,10 @@ from recorder.config import Config
 from recorder.dialects import said
 from recorder.errors import StoreError
 from recorder.identity import new_id
-from recorder.intake import Intake, Took
+from recorder.intake import Intake
 from recorder.lineage import asked, thread
 from recorder.liveness import is_dead
+from recorder.openrun import Took
 from recorder.pack import pack
 from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows
 from recorder.store import Store

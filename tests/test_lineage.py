@@ -20,7 +20,7 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.records import Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
+from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
 from recorder.stored import unescape_json
 from tests.oracle import run_end, run_start
 
@@ -38,10 +38,10 @@ class Table:
         """A whole run with this history and these replies, not threaded yet; a second after the last one."""
         number = len(self.runs)
         at = START + timedelta(seconds=2 * number)
-        fields = {"fresh": False, "started_at": at, **fields}
+        fields = {"fresh": False, "started_at": at, "order": 2_000 * number, **fields}
         start = run_start(number, messages=[from_any(message) for message in messages], **fields)
         end = run_end(replies=[from_any(reply) for reply in replies])
-        end.ended_at = at + timedelta(seconds=1)
+        end.ended_at, end.order = at + timedelta(seconds=1), 2_000 * number + 1_000
         self.runs.append(RunRows(start, opens=True, seal=RunSeal(end, 0, "", None)))
         return self.runs[-1]
 
@@ -54,7 +54,8 @@ class Table:
 
     def add(self, *texts: str, at: float) -> Addition:
         """What the user added so many seconds after the start, not threaded yet."""
-        return Addition("c", [(START + timedelta(seconds=at), user(text)) for text in texts])
+        moment, order = START + timedelta(seconds=at), int(1_000 * at) + 1
+        return Addition("c", [Added(order, moment, user(text)) for text in texts])
 
     def known(self, paths: Sequence[Sequence[str]]) -> Known:
         """What a store would answer."""
@@ -301,6 +302,21 @@ def test_a_batch_that_failed_half_way_is_threaded_anew() -> None:
     assert table.path(good.seal.response_message_id) == ["a", "b", "c", "d"]
     assert [row.content for row in good.messages] == ["c", "d"]
     assert len(table.rows) == 4
+
+
+def test_the_order_is_what_happened_and_not_what_clocks_say() -> None:
+    """A thread read the clock for its question, was held up, and somebody's answer came meanwhile; in one batch."""
+    table = Table()
+    first = table.run([user("a")], bot("b"))
+    second = table.run([user("a"), bot("b"), user("c")], bot("d"), started_at=START + timedelta(seconds=0.5))
+    table.store(second, first)
+    assert table.contents() == ["c", "d", "a", "b"]
+    assert [row.run_id for row in table.rows.values()] == [
+        None,
+        second.start.run_id,
+        None,
+        first.start.run_id,
+    ]
 
 
 # -- what is added without a run -----------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from recorder.clock import now
 from recorder.config import Config
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.intake import Intake, Took
+from recorder.intake import Intake
 from recorder.messages import AIMessage, HumanMessage
+from recorder.openrun import Took
 from recorder.recorder import Recorder
 from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.store import SqlStore
