@@ -3,6 +3,8 @@
 Clients send the whole history with every call. Its longest beginning that is already a path from a root is
 reused; if nothing of it is known, it goes on below the conversation's newest message; what differs branches off.
 What the application adds by itself goes below the newest message, the same words again as a message of their own.
+A message is dated after all that is known of its conversation, so that the newest here is the newest when it is read
+back, even where a clock was set back.
 """
 
 from __future__ import annotations
@@ -28,8 +30,14 @@ _TICK = timedelta(microseconds=1)
 class _Conversation:
     """What is known of one conversation: stored before, or further up in the same batch."""
 
-    positions: dict[str, int] = field(default_factory=dict)
+    times: dict[str, datetime] = field(default_factory=dict)
     newest: Newest | None = None
+    #: When the latest of these was said.
+    latest: datetime | None = None
+
+    def after(self, at: datetime) -> datetime:
+        """This time, or the first one at which nothing was said yet."""
+        return at if self.latest is None or at > self.latest else self.latest + _TICK
 
 
 #: Its place in the order of all that happened, in which conversation, and how to thread it.
@@ -58,7 +66,7 @@ def _path(start: RunStart) -> Sequence[str]:
 def thread(batch: Sequence[Part], known: Mapping[str, Known]) -> None:
     """Give every part of the batch the rows of its messages, in the order in which things happened."""
     conversations = {
-        conversation_id: _Conversation(dict(found.positions), found.newest)
+        conversation_id: _Conversation(dict(found.times), found.newest, _latest(found))
         for conversation_id, found in known.items()
     }
     for part in batch:
@@ -67,6 +75,11 @@ def thread(batch: Sequence[Part], known: Mapping[str, Known]) -> None:
         step(conversations.setdefault(conversation_id, _Conversation()))
     for part in batch:
         part.threaded = True
+
+
+def _latest(known: Known) -> datetime | None:
+    times = [*known.times.values(), *([known.newest.created_at] if known.newest else [])]
+    return max(times, default=None)
 
 
 def _steps(batch: Sequence[Part]) -> list[_Step]:
@@ -104,21 +117,22 @@ def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
     elif conversation.newest is not None:
         parent, position, _ = conversation.newest
         path = []  # it stands elsewhere
+    at = conversation.after(start.started_at)
     for place in range(reused, len(history)):
         position += 1
         row_id = path[place] if path else id_below(start.conversation_id, parent, history[place])
-        row = _row(start.conversation_id, history[place], row_id, parent, position, start.started_at)
+        row = _row(start.conversation_id, history[place], row_id, parent, position, at)
         _keep(rows, row, conversation)
         parent = row.id
-    start.prompt_message_id, start.position = parent, position
+    start.prompt_message_id, start.position, start.said_at = parent, position, conversation.latest
     if parent is not None:
-        conversation.newest = Newest(parent, position, start.started_at)
+        conversation.newest = Newest(parent, position, at)
 
 
 def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
     """How many ids from the first on are known; each id holds all before it, so the last known one tells."""
     for place in range(len(ids), 0, -1):
-        if ids[place - 1] in conversation.positions:
+        if ids[place - 1] in conversation.times:
             return place
     return 0
 
@@ -126,12 +140,15 @@ def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
 def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
     seal, start = rows.seal, rows.start
     assert seal is not None
+    # A run that began in an earlier batch may know more than this one.
+    conversation.latest = max(filter(None, (conversation.latest, start.said_at)), default=None)
+    at = conversation.after(seal.end.ended_at)
     # A microsecond apart, so that several choices have an order, and the last is the newest here as when read back.
     parent, position = start.prompt_message_id, start.position + 1
     replies = [
         _row(
             start.conversation_id, reply, id_below(start.conversation_id, parent, reply), parent, position,
-            seal.end.ended_at + number * _TICK, start.run_id,
+            at + number * _TICK, start.run_id,
         )
         for number, reply in enumerate(seal.end.replies)
     ]  # fmt: skip
@@ -143,22 +160,20 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
 
 
 def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conversation) -> None:
-    parent, position, before = conversation.newest or (None, -1, None)
-    for _, at, message in said:
-        # The newest here and when read back, even where a clock was set back: the same words would fall together.
-        if before is not None and at <= before:
-            at = before + _TICK
+    parent, position, _ = conversation.newest or (None, -1, None)
+    for _, said_at, message in said:
+        at = conversation.after(said_at)  # at the same time the same words would fall together later on
         position += 1
         row_id = id_below(addition.conversation_id, parent, message)
         _keep(addition, _row(addition.conversation_id, message, row_id, parent, position, at), conversation)
-        parent, before = row_id, at
+        parent = row_id
         conversation.newest = Newest(row_id, position, at)
 
 
 def _keep(rows: RunRows | Addition, row: MessageRow, conversation: _Conversation) -> None:
-    if row.id not in conversation.positions:
+    if row.id not in conversation.times:
         rows.messages.append(row)
-    conversation.positions[row.id] = row.position
+        conversation.times[row.id] = conversation.latest = row.created_at
 
 
 def _row(

@@ -53,6 +53,8 @@ class RunStart:
     #: Where the history ends and how deep that is; known once the writer has threaded it.
     prompt_message_id: str | None = None
     position: int = -1
+    #: The latest that is known to have been said when it began; its replies are dated after that.
+    said_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -297,7 +299,7 @@ class Newest(NamedTuple):
 class Known:
     """What is stored of a conversation."""
 
-    #: Position of each asked id that is stored.
-    positions: dict[str, int]
+    #: When the message of each asked id that is stored was said.
+    times: dict[str, datetime]
     #: None where every asked path is known by its beginning.
     newest: Newest | None

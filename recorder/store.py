@@ -57,7 +57,7 @@ _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
 
 #: CROSS JOIN: SQLite looks each asked id up by the key, and does not try to be cleverer.
 _KNOWN = """
-SELECT m.conversation_id, m.id, m.position
+SELECT m.conversation_id, m.id, m.created_at
 FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
 """
 _NEWEST = """
@@ -148,15 +148,13 @@ class SqlStore:
             (conversation_id, id) for conversation_id, paths in asked.items() for path in paths for id in path
         }
         async with self.transaction() as connection:
-            positions: dict[str, dict[str, int]] = {conversation_id: {} for conversation_id in asked}
-            for row in await self._listed(connection, _KNOWN, sorted(pairs)):
-                positions[row.conversation_id][str(row.id)] = row.position
-            strange = [
-                [key] for key, paths in asked.items() if any(map(positions[key].keys().isdisjoint, paths))
-            ]
+            times: dict[str, dict[str, datetime]] = {conversation_id: {} for conversation_id in asked}
+            for row in await self._listed(connection, _KNOWN, sorted(pairs), created_at=Time()):
+                times[row.conversation_id][str(row.id)] = row.created_at
+            strange = [[key] for key, paths in asked.items() if any(map(times[key].keys().isdisjoint, paths))]
             found = await self._listed(connection, _NEWEST, strange, created_at=Time()) if strange else ()
             newest = {row[0]: Newest(str(row.id), row.position, row.created_at) for row in found}
-        return {key: Known(found, newest.get(key)) for key, found in positions.items()}
+        return {key: Known(found, newest.get(key)) for key, found in times.items()}
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""

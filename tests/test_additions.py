@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,26 @@ def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> No
         history.flush().wait(10)
         assert history.stats().commits == commits + 1
     assert [content for _, content in line(database)] == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["only what is new", "the whole history"])
+def test_a_clock_that_was_set_back(database: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's turn is forgotten: what a run says after an addition is read after it all the same."""
+    times = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (11, 10)]
+    with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
+        monkeypatch.setattr("recorder.recorder.now", lambda: times[0])
+        monkeypatch.setattr("recorder.history.now", lambda: times[1])
+        for turn in range(2):
+            history.add_messages(f"added {turn}")
+            history.flush().wait(10)
+            said = replay.messages("c") if whole else []
+            run_id = begin(history, *said, HumanMessage(f"question {turn}"))
+            history.flush().wait(10)
+            finish(history, run_id, f"answer {turn}")
+            history.flush().wait(10)
+        found = [message.text for message in replay.messages("c")]
+    expected = [f"{what} {turn}" for turn in range(2) for what in ("added", "question", "answer")]
+    assert found == expected == [content for _, content in line(database)]
 
 
 def test_each_conversation_has_its_own(database: str) -> None:

@@ -61,7 +61,7 @@ class Table:
         """What a store would answer."""
         ids = {id for path in paths for id in path}
         newest = max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
-        found = {row.id: row.position for row in self.rows.values() if row.id in ids}
+        found = {row.id: row.created_at for row in self.rows.values() if row.id in ids}
         return Known(found, Newest(newest.id, newest.position, newest.created_at) if newest else None)
 
     def say(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
@@ -351,3 +351,22 @@ def test_the_same_words_never_fall_together() -> None:
     assert newest.position == 3
     times = [row.created_at for row in table.rows.values()]
     assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "in two"])
+def test_a_run_right_after_many_messages_is_the_newest(at_once: bool) -> None:
+    """They are dated a microsecond apart, beyond the moment in which the run begins and ends."""
+    table = Table()
+    many = table.add(*(f"{number}" for number in range(10_000)), at=0)
+    run = table.run([user("question")], bot("answer"), started_at=START, order=20_000)
+    assert run.seal is not None
+    run.seal.end.ended_at, run.seal.end.order = START + timedelta(microseconds=1), 20_001
+    if at_once:
+        table.store(many, run)
+    else:
+        table.store(many)
+        table.store(run)
+    newest = table.known([()]).newest
+    assert newest is not None
+    assert table.path(newest.id)[-3:] == ["9999", "question", "answer"]
+    assert (run.start.started_at, run.seal.end.ended_at) == (START, START + timedelta(microseconds=1))

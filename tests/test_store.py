@@ -170,14 +170,15 @@ def test_known_messages_and_the_newest(database: str) -> None:
     """Of each path what is there; and where a conversation ends, if nothing of some path is."""
     [rows] = whole_run(1)
     append(database, [rows], whole_run(2))
-    first, answer = (row.id for row in rows.messages)
+    times = {row.id: row.created_at for row in rows.messages}
+    first, answer = times
     unknown = str(uuid.uuid4())
     asked = {"c1": [[first, unknown], [first, answer]], "c2": [[answer]], "c3": [[first]]}
     both = {**asked, "c1": [[first], [unknown]]}
     found = using(database, lambda store: store.known(asked))
-    assert (found["c1"].positions, found["c1"].newest) == ({first: 0, answer: 1}, None)
-    assert (found["c2"].positions, found["c2"].newest.position) == ({}, 1)
-    assert (found["c3"].positions, found["c3"].newest) == ({}, None)
+    assert (found["c1"].times, found["c1"].newest) == (times, None)
+    assert (found["c2"].times, found["c2"].newest.position) == ({}, 1)
+    assert (found["c3"].times, found["c3"].newest) == ({}, None)
     assert using(database, lambda store: store.known(both))["c1"].newest[:2] == (answer, 1)
     assert using(database, lambda store: store.known({})) == {}
 
@@ -191,7 +192,7 @@ def test_histories_of_any_length_are_asked_for_at_once(database: str) -> None:
     statements = statements_of(lambda: using(database, lambda store: store.known(asked)))
     assert len([one for one in statements if "messages" in one]) == 2
     found = using(database, lambda store: store.known(asked))
-    assert sorted(found["c1"].positions.values()) == [0, 1]
+    assert found["c1"].times == {row.id: row.created_at for row in rows.messages}
     assert all(found[key] == Known({}, None) for key in asked if key != "c1")
 
 

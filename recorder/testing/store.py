@@ -76,8 +76,8 @@ class MemoryStore:
     def _known(self, conversation_id: str, paths: Sequence[Sequence[str]]) -> Known:
         here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
         ids = {id for path in paths for id in path}
-        positions = {row.id: row.position for row in here if row.id in ids}
+        times = {row.id: row.created_at for row in here if row.id in ids}
         newest = max(here, key=lambda row: (row.created_at, row.position), default=None)
-        if newest is None or not any(map(positions.keys().isdisjoint, paths)):
-            return Known(positions, None)
-        return Known(positions, Newest(newest.id, newest.position, newest.created_at))
+        if newest is None or not any(map(times.keys().isdisjoint, paths)):
+            return Known(times, None)
+        return Known(times, Newest(newest.id, newest.position, newest.created_at))
