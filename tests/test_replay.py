@@ -528,6 +528,28 @@ print([name for name in ("openai", "anthropic", "langchain_core") if name in sys
     assert done.stdout == "Hello\n[]\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://me@host/db", "ConfigError Database URLs of scheme 'mysql' are not supported"),
+        ("postgresql://me@host/db", "MissingExtra Postgres needs asyncpg; run: pip install"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_once(url: str, said: str) -> None:
+    """The error, and nothing besides when what was half made is let go of."""
+    code = """
+import sys
+sys.modules["asyncpg"] = None
+from recorder.replay import Replay
+try:
+    Replay(sys.argv[1])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = run_python(code, url)
+    assert (done.stdout[: len(said)], done.stderr) == (said, "")
+
+
 def test_replays_of_one_database_share_a_reader(database: str) -> None:
     """And the last one that is closed ends its thread."""
     one, other = Replay(database), Replay(database)

@@ -48,11 +48,11 @@ class Replay:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or default_url()
-        self._closed = False
         #: Called before the database is let go of.
         self.closing: list[Callable[[], None]] = []
         # A file that is not there yet may be recorded into before it is read.
         self._held = None if self.is_new_file else shared(self.url)
+        self._closed = False  # last: one that raised above has nothing to let go of
 
     def stream(
         self, id: str | None = None, *, speed: float | None = 1.0, max_gap: float | None = None,
