@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +24,7 @@ from recorder.replay import Replay
 from recorder.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
 from recorder.waiting import Wait
-from tests.oracle import FaultyStore, away, begin, finish, new_url, run_python, sql
+from tests.oracle import FaultyStore, away, begin, finish, new_url, run_python, sql, start_python
 
 
 def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
@@ -376,6 +377,57 @@ history.close().wait(10)
     done = run_python(code, database)
     assert (done.returncode, done.stderr) == (0, "")
     assert line(database) == [("user", "parent"), ("user", "child")]
+
+
+ENDLESS = """
+import random, sys
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, finish, say
+
+url, seed, *numbers = sys.argv[1:]
+chance, following = random.Random(int(seed)), dict(zip("abc", map(int, numbers)))
+history = ChatHistoryCallback(url, flush_interval=chance.choice([0, 0.005, 0.02]))
+while True:
+    name, count = chance.choice("abc"), chance.randint(1, 4)
+    said = [str(following[name] + place) for place in range(count)]
+    if count == 2:
+        with history.conversation(name):
+            run_id = begin(history, said[0])
+        say(history, run_id, said[1])
+        finish(history, run_id, said[1])
+    else:
+        history.add_messages(said, conversation_id=name)
+    following[name] += count
+    if chance.random() < 0.1:
+        history.flush().wait(10)
+        print(*following.values(), flush=True)
+"""
+
+
+def killed(url: str, seed: int, numbers: list[int]) -> list[int]:
+    """A process adds the next numbers to three conversations, in runs and without, and is killed; what it was told."""
+    victim = start_python(ENDLESS, url, seed, *numbers)
+    assert victim.stdout is not None
+    told = [victim.stdout.readline() for _ in range(random.Random(seed).randint(1, 40))]
+    victim.kill()
+    out, errors = victim.communicate(timeout=10)
+    assert errors == ""
+    whole = [text for text in [*told, *out.splitlines(keepends=True)] if text.endswith("\n")]
+    return [int(number) for number in whole[-1].split()]
+
+
+def test_killed_again_and_again(database: str) -> None:
+    """What was acknowledged is stored, what is stored has no hole, and the next process goes on below it."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    numbers = [0, 0, 0]
+    for number in range(3):
+        acknowledged = killed(database, seed + number, numbers)
+        query = "SELECT content, position FROM messages WHERE conversation_id = ? ORDER BY position"
+        found = [sql(database, query, name) for name in "abc"]
+        assert found == [[(str(place), place) for place in range(len(one))] for one in found]
+        numbers = [len(one) for one in found]
+        assert all(here >= there for here, there in zip(numbers, acknowledged, strict=True))
 
 
 # -- read again ----------------------------------------------------------------------------------------------
