@@ -430,6 +430,25 @@ def test_killed_again_and_again(database: str) -> None:
         assert all(here >= there for here, there in zip(numbers, acknowledged, strict=True))
 
 
+def test_two_that_add_at_the_same_moment_lose_nothing(database: str) -> None:
+    """Their words may stand beside each other, as branches; each is there once, and the last one is read."""
+    one = ChatHistoryCallback(database, conversation_id="c", flush_interval=0)
+    other = ChatHistoryCallback(database, conversation_id="c", flush_interval=0)
+    with one, other, Replay(database) as replay:
+        for number in range(100):
+            one.add_messages(f"one {number}")
+            other.add_messages(f"other {number}")
+        one.flush().wait(10)
+        other.flush().wait(10)
+        one.add_messages("the last")
+        one.flush().wait(10)
+        assert replay.messages("c")[-1].text == "the last"
+    expected = sorted(
+        ["the last", *(f"{name} {number}" for name in ("one", "other") for number in range(100))]
+    )
+    assert sorted(content for (content,) in sql(database, "SELECT content FROM messages")) == expected
+
+
 # -- read again ----------------------------------------------------------------------------------------------
 
 
