@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Literal, Protocol
@@ -91,6 +91,10 @@ class Store(Protocol):
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, all or nothing; the same batch again changes nothing."""
 
+    def alone(self, conversations: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """What is asked and appended inside is one transaction, and whoever is alone with these conversations waits for
+        its end."""
+
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`, provisionally; how many."""
 
@@ -113,6 +117,8 @@ class SqlStore:
         self.dialect.check()
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
+        #: That of a transaction which is open for several verbs.
+        self._inside: AsyncConnection | None = None
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -149,7 +155,8 @@ class SqlStore:
         }
         async with self.transaction() as connection:
             times: dict[str, dict[str, datetime]] = {conversation_id: {} for conversation_id in asked}
-            for row in await self._listed(connection, _KNOWN, sorted(pairs), created_at=Time()):
+            stored = await self._listed(connection, _KNOWN, sorted(pairs), created_at=Time()) if pairs else ()
+            for row in stored:
                 times[row.conversation_id][str(row.id)] = row.created_at
             strange = [[key] for key, paths in asked.items() if any(map(times[key].keys().isdisjoint, paths))]
             found = await self._listed(connection, _NEWEST, strange, created_at=Time()) if strange else ()
@@ -158,19 +165,25 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
-        if await self.dialect.moved(await self._connected()):
-            log.error(
-                "%s was moved, deleted or replaced while it was recorded into; what comes now goes into a file of that "
-                "name, without what was stored before",
-                masked(self.url),
-            )
-            await self.close()
-            await self.open()
+        if self._inside is None:
+            await self._reopen_if_moved()
         async with self.transaction() as connection:
             *_, written = await self.dialect.insert(connection, _inserts(batch), announce=bool(batch.runs))
             tokens = [row for rows in batch.runs for row in rows.segments]
             if written != len(tokens):
                 await self._compare(connection, tokens)
+
+    @asynccontextmanager
+    async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
+        """One transaction around several verbs; whoever is alone with one of these conversations waits for its end."""
+        await self._reopen_if_moved()
+        async with self.transaction() as connection:
+            await self.dialect.hold(connection, conversations)
+            self._inside = connection
+            try:
+                yield
+            finally:
+                self._inside = None
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
@@ -235,6 +248,9 @@ class SqlStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
+        if self._inside is not None:
+            yield self._inside
+            return
         connection = await self._connected()
         try:
             transaction = await connection.begin()
@@ -249,6 +265,17 @@ class SqlStore:
             if self.dialect.unsure(error):
                 await self._abandon(connection)
             raise
+
+    async def _reopen_if_moved(self) -> None:
+        if not await self.dialect.moved(await self._connected()):
+            return
+        log.error(
+            "%s was moved, deleted or replaced while it was recorded into; what comes now goes into a file of that "
+            "name, without what was stored before",
+            masked(self.url),
+        )
+        await self.close()
+        await self.open()
 
     async def _abandon(self, connection: AsyncConnection) -> None:
         """Let go of a connection without asking it for anything more."""

@@ -217,7 +217,15 @@ class Writer:
         task.result()
 
     async def _append(self, batch: list[Part]) -> None:
-        if loose := [part for part in batch if not part.threaded]:
+        loose = [part for part in batch if not part.threaded]
+        if additions := _sorted_out(loose)[1]:
+            # Two that add below the same message would make a branch, which no request asked for.
+            async with self._store.alone([addition.conversation_id for addition in additions]):
+                return await self._store_threaded(loose, batch)
+        return await self._store_threaded(loose, batch)
+
+    async def _store_threaded(self, loose: Sequence[Part], batch: Sequence[Part]) -> None:
+        if loose:
             thread(loose, await self._store.known(asked(loose)))
         self._producer = replace(self._producer, heartbeat_at=now())
         await self._store.append(Batch(self._producer, *_sorted_out(batch)))

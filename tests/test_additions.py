@@ -430,23 +430,43 @@ def test_killed_again_and_again(database: str) -> None:
         assert all(here >= there for here, there in zip(numbers, acknowledged, strict=True))
 
 
-def test_two_that_add_at_the_same_moment_lose_nothing(database: str) -> None:
-    """Their words may stand beside each other, as branches; each is there once, and the last one is read."""
+def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
+    """Each goes below what the other stored just before, with the same words too."""
     one = ChatHistoryCallback(database, conversation_id="c", flush_interval=0)
     other = ChatHistoryCallback(database, conversation_id="c", flush_interval=0)
-    with one, other, Replay(database) as replay:
+    with one, other:
         for number in range(100):
-            one.add_messages(f"one {number}")
-            other.add_messages(f"other {number}")
-        one.flush().wait(10)
-        other.flush().wait(10)
-        one.add_messages("the last")
-        one.flush().wait(10)
-        assert replay.messages("c")[-1].text == "the last"
-    expected = sorted(
-        ["the last", *(f"{name} {number}" for name in ("one", "other") for number in range(100))]
-    )
-    assert sorted(content for (content,) in sql(database, "SELECT content FROM messages")) == expected
+            one.add_messages([f"one {number}", "both"])
+            other.add_messages([f"other {number}", "both"])
+    found = [content for _, content in line(database)]
+    assert found.count("both") == 200
+    for name in ("one", "other"):
+        assert [text for text in found if text.startswith(name)] == [
+            f"{name} {number}" for number in range(100)
+        ]
+    with Replay(database) as replay:
+        assert [message.text for message in replay.messages("c")] == found
+
+
+def test_one_that_was_stopped_in_its_transaction_stops_nobody(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other waits for a while, and then adds beside it."""
+    monkeypatch.setattr("recorder.dialects.postgres.HOLD_TIMEOUT", 0.05)
+
+    async def story() -> None:
+        stopped = SqlStore(postgres_url)
+        await stopped.open()
+        async with stopped.alone(["c"]):
+            history = ChatHistoryCallback(postgres_url, conversation_id="c")
+            history.add_messages("one")
+            await history.flush()
+            assert history.stats().messages_stored == 1
+            await history.close()
+        await stopped.close()
+
+    asyncio.run(story())
+    assert line(postgres_url) == [("user", "one")]
 
 
 # -- read again ----------------------------------------------------------------------------------------------

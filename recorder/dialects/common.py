@@ -76,6 +76,9 @@ class Dialect(Protocol):
         watches that this transaction will have stored something; with its last statement.
         """
 
+    async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
+        """Wait for whoever holds one of these conversations, and let others wait until this transaction ends."""
+
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
+from zlib import crc32
 
 from sqlalchemy import URL, Table, text
 from sqlalchemy.dialects import postgresql
@@ -35,6 +36,16 @@ COMMAND_TIMEOUT = 30.0
 CHANNEL = "recorder"
 WATCH_KEY = int.from_bytes(b"watching")
 _ANNOUNCE = f"(SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_lock({WATCH_KEY}))"
+
+#: The locks of those who add to a conversation, "adds" in ASCII; few, for a server has room for some thousand locks.
+_HOLD_KEYS = 128
+#: How long to wait for them, and from there on for any lock of the transaction (seconds).
+HOLD_TIMEOUT = 2.0
+_HOLD = (
+    f"SELECT pg_advisory_xact_lock({int.from_bytes(b'adds')}, k)"
+    " FROM (SELECT set_config('lock_timeout', $1, true)) AS s, unnest(CAST($2 AS int[])) AS k"
+)
+_LOCK_TIMEOUT = "55P03"
 
 #: What libpq understands in a URL and asyncpg does not; it would send them to the server, which refuses.
 _OF_LIBPQ = frozenset(
@@ -119,6 +130,19 @@ class Postgres:
         kinds = tuple((each.table, tuple(each.columns), tuple(each.update)) for each in given)
         counts = iter((await connection.exec_driver_sql(_statement(kinds, announce), arrays)).one())
         return [int(next(counts)) if each.rows else 0 for each in inserts]
+
+    async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
+        """Lock what these conversations' names come to, in one order for all; without it where that takes too long.
+
+        A process that was stopped in its transaction must not stop the recording of others.
+        """
+        keys = sorted({crc32(name.encode()) % _HOLD_KEYS for name in conversations})
+        try:
+            async with connection.begin_nested():
+                await connection.exec_driver_sql(_HOLD, (f"{HOLD_TIMEOUT * 1000:.0f}", keys))
+        except DBAPIError as error:
+            if getattr(driver_error(error), "sqlstate", None) != _LOCK_TIMEOUT:
+                raise
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure an error is, by its SQLSTATE."""

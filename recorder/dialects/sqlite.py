@@ -138,6 +138,9 @@ class SQLite:
             changed += cursor.rowcount
         return changed
 
+    async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
+        """Nothing to do: a transaction begins with the file's one lock for writing."""
+
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""
         cause = driver_error(error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 from recorder.dialects import Failure
@@ -61,6 +62,11 @@ class MemoryStore:
             if rows.seal is not None:
                 self.seals[rows.start.run_id] = rows.seal
         self.batches.append(batch)
+
+    @asynccontextmanager
+    async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
+        """Nobody else records here."""
+        yield
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Nobody else records here."""
