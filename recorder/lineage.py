@@ -31,6 +31,11 @@ class _Conversation:
     positions: dict[str, int] = field(default_factory=dict)
     newest: Newest | None = None
 
+    def move(self, id: str, position: int, at: datetime) -> None:
+        """The newest is another one; its time never goes back."""
+        before = self.newest
+        self.newest = Newest(id, position, max(before.created_at, at) if before else at)
+
 
 #: Its place in the order of all that happened, in which conversation, and how to thread it.
 _Step = tuple[int, str, Callable[[_Conversation], None]]
@@ -111,8 +116,9 @@ def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
         parent = row.id
     start.prompt_message_id, start.position = parent, position
-    if parent is not None:
-        conversation.newest = Newest(parent, position, start.started_at)
+    # What is asked again moves nothing: as when it is read back, the newest is what was said last.
+    if reused < len(history) and parent is not None:
+        conversation.move(parent, position, start.started_at)
 
 
 def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
@@ -139,7 +145,7 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
     if replies:
         seal.response_message_id = replies[0].id
-        conversation.newest = Newest(replies[-1].id, position, replies[-1].created_at)
+        conversation.move(replies[-1].id, position, replies[-1].created_at)
 
 
 def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conversation) -> None:
@@ -165,9 +171,8 @@ def _row(
     conversation_id: str, message: BaseMessage, row_id: str, parent: str | None, position: int, at: datetime,
     run_id: str | None = None,
 ) -> MessageRow:  # fmt: skip
-    content = escape(message.text)
-    parts = _parts(message)
-    return MessageRow(conversation_id, row_id, parent, position, message.role, content, parts, run_id, at)
+    role, content = escape(message.role), escape(message.text)
+    return MessageRow(conversation_id, row_id, parent, position, role, content, _parts(message), run_id, at)
 
 
 def _parts(message: BaseMessage) -> str | None:

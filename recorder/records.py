@@ -290,6 +290,7 @@ class Newest(NamedTuple):
 
     id: str
     position: int
+    #: That of the message or, where a clock was set back, the latest of the conversation.
     created_at: datetime
 
 

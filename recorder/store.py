@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from operator import attrgetter
@@ -60,8 +60,10 @@ _KNOWN = """
 SELECT m.conversation_id, m.id, m.position
 FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
 """
+#: With whether something stands below it, which a process whose clock is behind has said since.
 _NEWEST = """
-SELECT m.conversation_id, m.id, m.position, m.created_at
+SELECT m.conversation_id, m.id, m.position, m.created_at, EXISTS (
+    SELECT 1 FROM messages AS b WHERE b.conversation_id = m.conversation_id AND b.parent_id = m.id) AS goes_on
 FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
     SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
     ORDER BY n.created_at DESC, n.position DESC LIMIT 1)
@@ -155,7 +157,12 @@ class SqlStore:
                 [key] for key, paths in asked.items() if any(map(positions[key].keys().isdisjoint, paths))
             ]
             found = await self._listed(connection, _NEWEST, strange, created_at=Time()) if strange else ()
-            newest = {row[0]: Newest(str(row.id), row.position, row.created_at) for row in found}
+            newest: dict[str, Newest | None] = {
+                row[0]: Newest(str(row.id), row.position, row.created_at) for row in found
+            }
+            for row in found:
+                if row.goes_on:
+                    newest[row[0]] = newest_of(await self._places(connection, row[0]))
         return {key: Known(found, newest.get(key)) for key, found in positions.items()}
 
     async def append(self, batch: Batch) -> None:
@@ -265,6 +272,12 @@ class SqlStore:
         query = text(sql.format(asked=self.dialect.asked)).columns(**types)
         return (await connection.execute(query, {"asked": dumps(given)})).all()
 
+    async def _places(self, connection: AsyncConnection, conversation_id: str) -> Sequence[Any]:
+        """Where each message of a conversation stands, and of when it is."""
+        columns = [messages.c[name] for name in ("id", "parent_id", "position", "created_at")]
+        query = select(*columns).where(messages.c.conversation_id == conversation_id)
+        return (await connection.execute(query)).all()
+
     async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
         """Some rows were there already: fine after a commit whose answer was lost, if they are the same."""
         key = tuple_(segments.c.run_id, segments.c.seq)
@@ -283,6 +296,21 @@ class SqlStore:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
         return old_message(self.url)
+
+
+def newest_of(rows: Iterable[Any]) -> Newest | None:
+    """The message of a conversation that came last; None of none.
+
+    Below the newest one may stand what a process whose clock is behind has said since.
+    """
+    by_age = sorted(rows, key=attrgetter("created_at", "position"))
+    if not by_age:
+        return None
+    below = {row.parent_id: row for row in by_age}
+    found = by_age[-1]
+    while found.id in below:
+        found = below[found.id]
+    return Newest(found.id, found.position, by_age[-1].created_at)
 
 
 def _inserts(batch: Batch) -> list[Insert]:
@@ -308,13 +336,12 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
 
 
 def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
-    found: dict[str, tuple[str | None, datetime]] = {
-        each.conversation_id: (None, each.said[0].at) for each in additions
-    }
-    found |= {
-        rows.start.conversation_id: (rows.start.user_id, rows.start.started_at) for rows in reversed(opening)
-    }
-    return [(key, *about) for key, about in sorted(found.items())]
+    users = {rows.start.conversation_id: rows.start.user_id for rows in reversed(opening)}
+    begun = [(rows.start.conversation_id, rows.start.started_at) for rows in opening]
+    begun += [(each.conversation_id, each.said[0].at) for each in additions]
+    # The earliest of each, for it is stored last.
+    found = dict(sorted(begun, reverse=True))
+    return [(key, users.get(key), at) for key, at in sorted(found.items())]
 
 
 def _messages(batch: Batch) -> list[MessageRow]:

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import uuid
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core import messages as langchain
 
+from recorder.clock import now
 from recorder.errors import Closed, ConfigError, StoreError
 from recorder.export import export, import_
 from recorder.history import ChatHistoryCallback
-from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from recorder.messages import (
+    AIMessage,
+    ChatGeneration,
+    ChatMessage,
+    HumanMessage,
+    LLMResult,
+    SystemMessage,
+    ToolMessage,
+)
 from recorder.models import ChatOpenAI
 from recorder.records import Batch
 from recorder.replay import Replay
 from recorder.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
 from recorder.waiting import Wait
-from tests.oracle import FaultyStore, away, begin, finish, new_url, run_python, sql
+from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_python, sql
 
 
 def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
@@ -101,6 +112,33 @@ def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> No
     assert [content for _, content in line(database)] == ["one", "two", "three", "four"]
 
 
+def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asked and was told is the end of the conversation, for readers and for what is added next."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages(["one", ("assistant", "two")])
+    monkeypatch.setattr("recorder.history.now", lambda: now() - timedelta(minutes=1))
+    with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
+        asked = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
+        finish(history, begin(history, *asked), "four")
+        history.flush().wait(10)
+        assert replay.messages("c") == [*asked, AIMessage("four")]
+        history.add_messages("three")  # the same words as a message further up
+    assert [content for _, content in line(database)] == ["one", "two", "three", "four", "three"]
+
+
+def test_asking_again_moves_nothing(database: str) -> None:
+    """In one transaction as in several: while an old question is asked again, what is added stands at the end."""
+    with ChatHistoryCallback(database, conversation_id="c", flush_interval=3600) as history:
+        history.add_messages(["one", ("assistant", "two")])
+        history.flush().wait(10)
+        again = begin(history, HumanMessage("one"))
+        history.add_messages(("assistant", "two"))
+        finish(history, again)
+    assert [content for _, content in line(database)] == ["one", "two", "two"]
+
+
 def test_each_conversation_has_its_own(database: str) -> None:
     """What is said closest to the call wins, as with runs."""
     with ChatHistoryCallback(database, conversation_id="a") as history:
@@ -153,6 +191,28 @@ def test_everything_that_a_model_takes(database: str) -> None:
     assert isinstance(answer, AIMessage)
     assert [dict(each) for each in answer.tool_calls] == [{**call, "type": "tool_call"}]
     assert (result.text, getattr(result, "tool_call_id", None)) == ("Rain \0 \ud800.", "call_1")
+
+
+def test_a_conversation_is_as_old_as_its_first_message(database: str) -> None:
+    """Whoever opened it, and whatever else the same transaction stores of it."""
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        history.add_messages("first", conversation_id="warm")
+        history.flush().wait(10)
+        for name in ("run first", "run last"):
+            with history.conversation(name):
+                for step in ("run", "add") if name == "run first" else ("add", "run"):
+                    record(history, HumanMessage("asked")) if step == "run" else history.add_messages("added")
+    oldest = "SELECT conversation_id, min(created_at) FROM messages GROUP BY 1 ORDER BY 1"
+    assert sql(database, "SELECT id, created_at FROM conversations ORDER BY 1") == sql(database, oldest)
+
+
+@pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", "\ufdd00000"])
+def test_odd_letters_in_ids_and_roles(database: str, odd: str) -> None:
+    """They are stored and found again like any others."""
+    with ChatHistoryCallback(database, conversation_id=odd) as history:
+        history.add_messages([(odd, "one"), "two"])
+    with Replay(database) as replay:
+        assert replay.messages(odd) == [ChatMessage("one", role=odd), HumanMessage("two")]
 
 
 def test_nothing_is_nothing(database: str) -> None:
@@ -382,6 +442,15 @@ def test_an_unknown_conversation_has_said_nothing(database: str) -> None:
         assert replay.messages("user-1") == []
         assert replay.messages("nobody") == []
         assert replay.messages("user-12") == [HumanMessage("mine")]
+
+
+@pytest.mark.parametrize(
+    ("id", "words"), [(7, "must be a str, not int"), (uuid.uuid4(), "not UUID"), ("", "is empty")]
+)
+def test_what_is_no_id_is_refused(database: str, id: Any, words: str) -> None:
+    """As when it is recorded; an empty answer would read as a conversation that has not begun."""
+    with Replay(database) as replay, pytest.raises(ConfigError, match=words):
+        replay.messages(id)
 
 
 def test_each_turn_reads_what_the_last_one_added(database: str) -> None:

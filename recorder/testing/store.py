@@ -12,13 +12,12 @@ from recorder.records import (
     GapRow,
     Known,
     MessageRow,
-    Newest,
     Producer,
     RunSeal,
     RunStart,
     SegmentRow,
 )
-from recorder.store import Asked, Conflict
+from recorder.store import Asked, Conflict, newest_of
 
 
 class MemoryStore:
@@ -77,7 +76,5 @@ class MemoryStore:
         here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
         ids = {id for path in paths for id in path}
         positions = {row.id: row.position for row in here if row.id in ids}
-        newest = max(here, key=lambda row: (row.created_at, row.position), default=None)
-        if newest is None or not any(map(positions.keys().isdisjoint, paths)):
-            return Known(positions, None)
-        return Known(positions, Newest(newest.id, newest.position, newest.created_at))
+        newest = newest_of(here)
+        return Known(positions, newest if any(map(positions.keys().isdisjoint, paths)) else None)
