@@ -19,7 +19,7 @@ from typing import Literal
 from recorder.bell import Bell
 from recorder.clock import monotonic_us
 from recorder.messages import BaseMessage
-from recorder.openrun import OpenRun, Said, Taken, Took, size_of
+from recorder.openrun import OpenRun, Said, Taken, Took, size_of, weight_of
 from recorder.records import Added, Addition, RunEnd, RunStart
 from recorder.waiting import Wait
 from recorder.wire.deltas import TEXT, Delta
@@ -88,7 +88,7 @@ class Intake:
         Off a loop it waits for room, up to `block_timeout`, as its tokens do.
         """
         run = OpenRun(start, started_us)
-        size = RUN_COST + sum(size_of(message.content) for message in start.messages)
+        size = RUN_COST + sum(map(weight_of, start.messages))
         run.refused = run.held = not self._admit(size, partial(self._begin, run, size))
         self.refused += run.refused
         return run
@@ -97,7 +97,7 @@ class Intake:
         """Queue messages that belong to no run; whether they found room, for which it waits as `start` does."""
         size = 0
         for message in messages:
-            size += MESSAGE_COST + size_of(message.content)
+            size += MESSAGE_COST + weight_of(message)
         return self._admit(size, partial(self._add, conversation_id, messages, at, size))
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
@@ -151,7 +151,7 @@ class Intake:
             run.ended = run.held = True
             run.end = end
             end.order = self._next()
-            self._count(run, sum(size_of(reply.content) for reply in end.replies))
+            self._count(run, sum(map(weight_of, end.replies)))
 
     def refuse(self, tokens: int) -> None:
         """Count tokens that belong to no open run."""

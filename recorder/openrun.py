@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from recorder.messages import BaseMessage
 from recorder.records import Addition, RunEnd, RunStart
 
 #: A token's text; with kind and idx unless they are "text" and "0".
@@ -151,6 +152,15 @@ class Took:
     bytes: int = 0
     #: The place in the queue of the last of it; 0 for nothing.
     ticket: int = 0
+
+
+def weight_of(message: BaseMessage) -> int:
+    """Bytes of a message in memory, roughly: of what is said, of the calls and of all else that is kept."""
+    size = size_of(message.content)
+    for name in ("additional_kwargs", "tool_calls", "invalid_tool_calls"):
+        if kept := getattr(message, name, None):
+            size += size_of(kept)
+    return size
 
 
 def size_of(content: object) -> int:

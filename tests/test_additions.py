@@ -297,6 +297,31 @@ def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHisto
         history.add_messages("there is room again")
 
 
+_LONG = "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("", tool_calls=[{"name": "write", "args": {"text": _LONG}, "id": "1"}]),
+        AIMessage("", invalid_tool_calls=[{"name": "write", "args": _LONG, "id": "1"}]),
+        AIMessage("", additional_kwargs={"audio": _LONG}),
+    ],
+    ids=["calls", "invalid calls", "others"],
+)
+def test_calls_take_room_too(message: AIMessage) -> None:
+    """What a model wrote for a tool may be long where its text is none: as added, as sent, as the reply."""
+    store = Gated()
+    with ChatHistoryCallback(store=store, conversation_id="c") as history:
+        history.add_messages(message)
+        run_id = begin(history, message)
+        history.on_llm_end(LLMResult(generations=[[ChatGeneration(message)]]), run_id=run_id)
+        held = history.stats().queued_bytes
+        store.gate.set(None)
+    assert held >= 3 * len(_LONG)
+    assert history.stats().queued_bytes == 0
+
+
 def test_off_a_loop_it_waits_for_room() -> None:
     """As long as the database goes on, more than the queue holds is taken."""
     with ChatHistoryCallback(
