@@ -155,6 +155,7 @@ class Recorder:
         progress = self._writer.progress
         # Before the queue is looked at: what is settled was taken, so that no token is in two places.
         committed, quarantined, lost = progress.committed, progress.quarantined, progress.lost
+        messages = progress.messages
         waiting, taken, dropped, oldest = self.intake.counts()
         return Stats(
             accepted=waiting + taken + dropped,
@@ -165,7 +166,7 @@ class Recorder:
             quarantined=quarantined,
             commits=progress.commits,
             messages_added=self.intake.added,
-            messages_stored=progress.messages,
+            messages_stored=messages,
             open_runs=len(self.runs),
             refused_runs=self.intake.refused,
             replaced_ids=self.replaced_ids,
