@@ -176,7 +176,7 @@ class SqlStore:
             await self.close()
             await self.open()
         async with self.transaction() as connection:
-            *_, written = await self.dialect.insert(connection, _inserts(batch), announce=bool(batch.runs))
+            *_, written = await self.dialect.insert(connection, _inserts(batch), announce=bool(batch.parts))
             tokens = [row for rows in batch.runs for row in rows.segments]
             if written != len(tokens):
                 await self._compare(connection, tokens)

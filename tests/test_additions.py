@@ -489,6 +489,26 @@ def test_each_turn_reads_what_the_last_one_added(database: str) -> None:
     assert [content for _, content in line(database)][-2:] == ["question 2", "answer 2"]
 
 
+def test_who_watches_is_told_of_them(database: str) -> None:
+    """On both databases; without a run, too."""
+
+    async def story() -> bool:
+        store = SqlStore(database, read_only=True)
+        watch = await store.watch()
+        async with ChatHistoryCallback(database, conversation_id="c") as history:
+            await history.flush()
+            while await watch.news(0.2):  # that it is there
+                pass
+            history.add_messages("one")
+            await history.flush()
+            told = await watch.news(5)
+        await watch.close()
+        await store.close()
+        return told
+
+    assert asyncio.run(story())
+
+
 def test_a_conversation_without_runs_is_exported(database: str, tmp_path: Path) -> None:
     """And imported, message by message the same."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
