@@ -31,10 +31,11 @@ class _Conversation:
     positions: dict[str, int] = field(default_factory=dict)
     newest: Newest | None = None
 
-    def move(self, id: str, position: int, at: datetime) -> None:
-        """The newest is another one; its time never goes back."""
-        before = self.newest
-        self.newest = Newest(id, position, max(before.created_at, at) if before else at)
+    def append(self, row: MessageRow) -> None:
+        """A message more, which is the newest now; the time of the newest never goes back."""
+        before, at = self.newest, row.created_at
+        self.positions[row.id] = row.position
+        self.newest = Newest(row.id, row.position, max(before.created_at, at) if before else at)
 
 
 #: Its place in the order of all that happened, in which conversation, and how to thread it.
@@ -116,9 +117,6 @@ def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
         parent = row.id
     start.prompt_message_id, start.position = parent, position
-    # What is asked again moves nothing: as when it is read back, the newest is what was said last.
-    if reused < len(history) and parent is not None:
-        conversation.move(parent, position, start.started_at)
 
 
 def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
@@ -145,7 +143,6 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
     if replies:
         seal.response_message_id = replies[0].id
-        conversation.move(replies[-1].id, position, replies[-1].created_at)
 
 
 def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conversation) -> None:
@@ -158,13 +155,13 @@ def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conv
         row_id = id_below(addition.conversation_id, parent, message)
         _keep(addition, _row(addition.conversation_id, message, row_id, parent, position, at), conversation)
         parent, before = row_id, at
-        conversation.newest = Newest(row_id, position, at)
 
 
 def _keep(rows: RunRows | Addition, row: MessageRow, conversation: _Conversation) -> None:
+    # What is there already moves nothing: here as when read back, the newest is what was said for the first time last.
     if row.id not in conversation.positions:
         rows.messages.append(row)
-    conversation.positions[row.id] = row.position
+        conversation.append(row)
 
 
 def _row(
