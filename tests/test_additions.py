@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -110,6 +111,9 @@ def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> No
         history.flush().wait(10)
         assert history.stats().commits == commits + 1
     assert [content for _, content in line(database)] == ["one", "two", "three", "four"]
+    # Also to who forgets the ORDER BY.
+    found = sql(database, "SELECT content FROM messages")
+    assert found == [("first",), ("one",), ("two",), ("three",), ("four",)]
 
 
 def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
@@ -118,7 +122,8 @@ def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
     """What it asked and was told is the end of the conversation, for readers and for what is added next."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two")])
-    monkeypatch.setattr("recorder.history.now", lambda: now() - timedelta(minutes=1))
+    for module in ("recorder.history", "recorder.recorder"):
+        monkeypatch.setattr(f"{module}.now", lambda: now() - timedelta(minutes=1))
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         asked = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
         finish(history, begin(history, *asked), "four")
@@ -126,6 +131,7 @@ def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
         assert replay.messages("c") == [*asked, AIMessage("four")]
         history.add_messages("three")  # the same words as a message further up
     assert [content for _, content in line(database)] == ["one", "two", "three", "four", "three"]
+    assert sql(database, "SELECT position FROM messages ORDER BY created_at DESC LIMIT 1") == [(4,)]
 
 
 def test_asking_again_moves_nothing(database: str) -> None:
@@ -240,12 +246,13 @@ def test_bad_input_is_refused_whole(messages: Any, conversation_id: str | None, 
     assert (store.messages, history.stats().messages_added) == ({}, 0)
 
 
-def test_after_close_it_says_so() -> None:
-    """A call that a person makes, unlike a callback."""
+@pytest.mark.parametrize("messages", ["too late", []])
+def test_after_close_it_says_so(messages: Any) -> None:
+    """A call that a person makes, unlike a callback; also where there is nothing to store."""
     history = ChatHistoryCallback(store=MemoryStore(), conversation_id="c")
     history.close().wait(10)
     with pytest.raises(Closed):
-        history.add_messages("too late")
+        history.add_messages(messages)
 
 
 # -- the way to the database ---------------------------------------------------------------------------------
@@ -289,8 +296,8 @@ def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHisto
         store=store, conversation_id="c", max_queue_bytes=100_000, block_timeout=0.01
     ) as history:
         taken = way(history)
-        assert history.recorder.intake.bytes <= 100_000 * 9 / 8
-        assert taken >= 40
+        assert 100_000 < history.recorder.intake.bytes <= 100_000 * 9 / 8
+        assert taken > 50
         store.gate.set(None)
         history.flush().wait(10)
         assert history.stats().messages_stored == taken
@@ -330,6 +337,22 @@ def test_off_a_loop_it_waits_for_room() -> None:
         for number in range(500):
             history.add_messages(f"{number} " + "x" * 500)
     assert history.stats().messages_stored == 500
+
+
+def test_who_waits_for_room_is_told_of_the_close() -> None:
+    """Room comes when the last batch is given up, and nobody is there any more to store what would go into it."""
+    history = ChatHistoryCallback(
+        store=Gated(), conversation_id="c", max_queue_bytes=10_000, block_timeout=3600
+    )
+    history.add_messages("x" * 10_000)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(history.add_messages, "late")
+        while history.recorder.intake._room is None:
+            assert not late.done()
+        stats = history.close(timeout=0.1).wait(10)
+        with pytest.raises(Closed):
+            late.result(10)
+    assert (stats.messages_added, stats.messages_stored) == (1, 0)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -423,13 +446,14 @@ history.add_messages(["one", "two"])
 
 
 def test_a_forked_child_adds_for_itself(database: str) -> None:
-    """Its messages are stored by a writer of its own, below its parent's."""
+    """Its messages are stored by a writer of its own; what waits in its parent's queue, by the parent."""
     code = """
 import os, sys
 from recorder import ChatHistoryCallback
-history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
+history = ChatHistoryCallback(sys.argv[1], conversation_id="c", flush_interval=3600)
 history.add_messages("parent")
 history.flush().wait(10)
+history.add_messages("later")
 if os.fork() == 0:
     history.add_messages("child")
     history.close().wait(10)
@@ -439,7 +463,7 @@ history.close().wait(10)
 """
     done = run_python(code, database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert line(database) == [("user", "parent"), ("user", "child")]
+    assert line(database) == [("user", "parent"), ("user", "child"), ("user", "later")]
 
 
 # -- read again ----------------------------------------------------------------------------------------------
