@@ -97,8 +97,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         Each is whatever a model takes: a message, a text, a dict. The conversation is the one that is given, else
         that of `with history.conversation(...)`, else the recorder's own. They are in the queue when this returns;
         `flush()` waits until they are committed. Raises `ConfigError` for what is no message and without a
-        conversation, `Closed` after `close`, and `StoreError` where the queue is full: on an event loop at once,
-        else after `block_timeout`.
+        conversation, `Closed` after `close`, and `StoreError` where the queue is full: on an event loop and with
+        `overflow="drop_newest"` at once, else after `block_timeout`.
         """
         self.recorder.require_open()
         found = conversation_id

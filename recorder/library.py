@@ -20,12 +20,13 @@ from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
 from recorder.dialects import Watch, masked
 from recorder.errors import NotFound
+from recorder.identity import check_conversation_id
 from recorder.jsons import loads
 from recorder.liveness import is_dead
 from recorder.messages import BaseMessage, from_dict
 from recorder.records import STREAMING, FrameRow, GapRow, Producer, SegmentRow
 from recorder.store import SqlStore
-from recorder.stored import unescape, unescape_json
+from recorder.stored import escape, unescape, unescape_json
 from recorder.tables import conversations, dashed, frames, gaps, messages, producers, runs, segments
 
 #: How many candidates an ambiguous id shows.
@@ -261,7 +262,7 @@ class Library:
 
     async def messages(self, conversation_id: str) -> list[BaseMessage]:
         """The messages from a root to the one that came last; none of a conversation that is not there."""
-        rows = await self._messages(conversation_id)
+        rows = await self._messages(escape(check_conversation_id(conversation_id)))
         newest = max(rows.values(), key=lambda row: (row.created_at, row.position), default=None)
         return _path(rows, newest and newest.id)
 
@@ -329,7 +330,7 @@ def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
     """A message as it was recorded."""
     if parts is not None:
         return from_dict(unescape_json(loads(parts)))
-    return from_dict({"role": role, "content": unescape(content)})
+    return from_dict({"role": unescape(role), "content": unescape(content)})
 
 
 def _run(row: Any) -> RecordedRun:

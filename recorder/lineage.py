@@ -39,6 +39,11 @@ class _Conversation:
         """This time, or the first one at which nothing was said yet."""
         return at if self.latest is None or at > self.latest else self.latest + _TICK
 
+    def append(self, row: MessageRow) -> None:
+        """A message more, which is the newest now."""
+        self.times[row.id] = self.latest = row.created_at
+        self.newest = Newest(row.id, row.position, row.created_at)
+
 
 #: Its place in the order of all that happened, in which conversation, and how to thread it.
 _Step = tuple[int, str, Callable[[_Conversation], None]]
@@ -125,8 +130,6 @@ def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
         parent = row.id
     start.prompt_message_id, start.position, start.said_at = parent, position, conversation.latest
-    if parent is not None:
-        conversation.newest = Newest(parent, position, at)
 
 
 def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
@@ -156,7 +159,6 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
         _keep(rows, row, conversation)
     if replies:
         seal.response_message_id = replies[0].id
-        conversation.newest = Newest(replies[-1].id, position, replies[-1].created_at)
 
 
 def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conversation) -> None:
@@ -167,22 +169,21 @@ def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conv
         row_id = id_below(addition.conversation_id, parent, message)
         _keep(addition, _row(addition.conversation_id, message, row_id, parent, position, at), conversation)
         parent = row_id
-        conversation.newest = Newest(row_id, position, at)
 
 
 def _keep(rows: RunRows | Addition, row: MessageRow, conversation: _Conversation) -> None:
+    # What is there already moves nothing: here as when read back, the newest is what was said for the first time last.
     if row.id not in conversation.times:
         rows.messages.append(row)
-        conversation.times[row.id] = conversation.latest = row.created_at
+        conversation.append(row)
 
 
 def _row(
     conversation_id: str, message: BaseMessage, row_id: str, parent: str | None, position: int, at: datetime,
     run_id: str | None = None,
 ) -> MessageRow:  # fmt: skip
-    content = escape(message.text)
-    parts = _parts(message)
-    return MessageRow(conversation_id, row_id, parent, position, message.role, content, parts, run_id, at)
+    role, content = escape(message.role), escape(message.text)
+    return MessageRow(conversation_id, row_id, parent, position, role, content, _parts(message), run_id, at)
 
 
 def _parts(message: BaseMessage) -> str | None:

@@ -333,13 +333,12 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
 
 
 def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
-    found: dict[str, tuple[str | None, datetime]] = {
-        each.conversation_id: (None, each.said[0].at) for each in additions
-    }
-    found |= {
-        rows.start.conversation_id: (rows.start.user_id, rows.start.started_at) for rows in reversed(opening)
-    }
-    return [(key, *about) for key, about in sorted(found.items())]
+    users = {rows.start.conversation_id: rows.start.user_id for rows in reversed(opening)}
+    begun = [(rows.start.conversation_id, rows.start.started_at) for rows in opening]
+    begun += [(each.conversation_id, each.said[0].at) for each in additions]
+    # The earliest of each, for it is stored last.
+    found = dict(sorted(begun, reverse=True))
+    return [(key, users.get(key), at) for key, at in sorted(found.items())]
 
 
 def _messages(batch: Batch) -> list[MessageRow]:

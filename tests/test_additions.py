@@ -5,26 +5,37 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core import messages as langchain
 
+from recorder.clock import now
 from recorder.errors import Closed, ConfigError, StoreError
 from recorder.export import export, import_
 from recorder.history import ChatHistoryCallback
-from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from recorder.messages import (
+    AIMessage,
+    ChatGeneration,
+    ChatMessage,
+    HumanMessage,
+    LLMResult,
+    SystemMessage,
+    ToolMessage,
+)
 from recorder.models import ChatOpenAI
 from recorder.records import Batch
 from recorder.replay import Replay
 from recorder.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
 from recorder.waiting import Wait
-from tests.oracle import FaultyStore, away, begin, finish, new_url, run_python, sql, start_python
+from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_python, sql, start_python
 
 
 def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
@@ -101,6 +112,38 @@ def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> No
         history.flush().wait(10)
         assert history.stats().commits == commits + 1
     assert [content for _, content in line(database)] == ["one", "two", "three", "four"]
+    # Also to who forgets the ORDER BY.
+    found = sql(database, "SELECT content FROM messages")
+    assert found == [("first",), ("one",), ("two",), ("three",), ("four",)]
+
+
+def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asked and was told is the end of the conversation, for readers and for what is added next."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        history.add_messages(["one", ("assistant", "two")])
+    for module in ("recorder.history", "recorder.recorder"):
+        monkeypatch.setattr(f"{module}.now", lambda: now() - timedelta(minutes=1))
+    with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
+        asked = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
+        finish(history, begin(history, *asked), "four")
+        history.flush().wait(10)
+        assert replay.messages("c") == [*asked, AIMessage("four")]
+        history.add_messages("three")  # the same words as a message further up
+    assert [content for _, content in line(database)] == ["one", "two", "three", "four", "three"]
+    assert sql(database, "SELECT position FROM messages ORDER BY created_at DESC LIMIT 1") == [(4,)]
+
+
+def test_asking_again_moves_nothing(database: str) -> None:
+    """In one transaction as in several: while an old question is asked again, what is added stands at the end."""
+    with ChatHistoryCallback(database, conversation_id="c", flush_interval=3600) as history:
+        history.add_messages(["one", ("assistant", "two")])
+        history.flush().wait(10)
+        again = begin(history, HumanMessage("one"))
+        history.add_messages(("assistant", "two"))
+        finish(history, again)
+    assert [content for _, content in line(database)] == ["one", "two", "two"]
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["only what is new", "the whole history"])
@@ -177,6 +220,28 @@ def test_everything_that_a_model_takes(database: str) -> None:
     assert (result.text, getattr(result, "tool_call_id", None)) == ("Rain \0 \ud800.", "call_1")
 
 
+def test_a_conversation_is_as_old_as_its_first_message(database: str) -> None:
+    """Whoever opened it, and whatever else the same transaction stores of it."""
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        history.add_messages("first", conversation_id="warm")
+        history.flush().wait(10)
+        for name in ("run first", "run last"):
+            with history.conversation(name):
+                for step in ("run", "add") if name == "run first" else ("add", "run"):
+                    record(history, HumanMessage("asked")) if step == "run" else history.add_messages("added")
+    oldest = "SELECT conversation_id, min(created_at) FROM messages GROUP BY 1 ORDER BY 1"
+    assert sql(database, "SELECT id, created_at FROM conversations ORDER BY 1") == sql(database, oldest)
+
+
+@pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", "\ufdd00000"])
+def test_odd_letters_in_ids_and_roles(database: str, odd: str) -> None:
+    """They are stored and found again like any others."""
+    with ChatHistoryCallback(database, conversation_id=odd) as history:
+        history.add_messages([(odd, "one"), "two"])
+    with Replay(database) as replay:
+        assert replay.messages(odd) == [ChatMessage("one", role=odd), HumanMessage("two")]
+
+
 def test_nothing_is_nothing(database: str) -> None:
     """An empty list opens no conversation."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
@@ -202,12 +267,13 @@ def test_bad_input_is_refused_whole(messages: Any, conversation_id: str | None, 
     assert (store.messages, history.stats().messages_added) == ({}, 0)
 
 
-def test_after_close_it_says_so() -> None:
-    """A call that a person makes, unlike a callback."""
+@pytest.mark.parametrize("messages", ["too late", []])
+def test_after_close_it_says_so(messages: Any) -> None:
+    """A call that a person makes, unlike a callback; also where there is nothing to store."""
     history = ChatHistoryCallback(store=MemoryStore(), conversation_id="c")
     history.close().wait(10)
     with pytest.raises(Closed):
-        history.add_messages("too late")
+        history.add_messages(messages)
 
 
 # -- the way to the database ---------------------------------------------------------------------------------
@@ -251,8 +317,8 @@ def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHisto
         store=store, conversation_id="c", max_queue_bytes=100_000, block_timeout=0.01
     ) as history:
         taken = way(history)
-        assert history.recorder.intake.bytes <= 100_000 * 9 / 8
-        assert taken >= 40
+        assert 100_000 < history.recorder.intake.bytes <= 100_000 * 9 / 8
+        assert taken > 50
         store.gate.set(None)
         history.flush().wait(10)
         assert history.stats().messages_stored == taken
@@ -292,6 +358,22 @@ def test_off_a_loop_it_waits_for_room() -> None:
         for number in range(500):
             history.add_messages(f"{number} " + "x" * 500)
     assert history.stats().messages_stored == 500
+
+
+def test_who_waits_for_room_is_told_of_the_close() -> None:
+    """Room comes when the last batch is given up, and nobody is there any more to store what would go into it."""
+    history = ChatHistoryCallback(
+        store=Gated(), conversation_id="c", max_queue_bytes=10_000, block_timeout=3600
+    )
+    history.add_messages("x" * 10_000)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(history.add_messages, "late")
+        while history.recorder.intake._room is None:
+            assert not late.done()
+        stats = history.close(timeout=0.1).wait(10)
+        with pytest.raises(Closed):
+            late.result(10)
+    assert (stats.messages_added, stats.messages_stored) == (1, 0)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -385,13 +467,14 @@ history.add_messages(["one", "two"])
 
 
 def test_a_forked_child_adds_for_itself(database: str) -> None:
-    """Its messages are stored by a writer of its own, below its parent's."""
+    """Its messages are stored by a writer of its own; what waits in its parent's queue, by the parent."""
     code = """
 import os, sys
 from recorder import ChatHistoryCallback
-history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
+history = ChatHistoryCallback(sys.argv[1], conversation_id="c", flush_interval=3600)
 history.add_messages("parent")
 history.flush().wait(10)
+history.add_messages("later")
 if os.fork() == 0:
     history.add_messages("child")
     history.close().wait(10)
@@ -401,7 +484,7 @@ history.close().wait(10)
 """
     done = run_python(code, database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert line(database) == [("user", "parent"), ("user", "child")]
+    assert line(database) == [("user", "parent"), ("user", "child"), ("user", "later")]
 
 
 ENDLESS = """
@@ -519,6 +602,15 @@ def test_an_unknown_conversation_has_said_nothing(database: str) -> None:
         assert replay.messages("user-1") == []
         assert replay.messages("nobody") == []
         assert replay.messages("user-12") == [HumanMessage("mine")]
+
+
+@pytest.mark.parametrize(
+    ("id", "words"), [(7, "must be a str, not int"), (uuid.uuid4(), "not UUID"), ("", "is empty")]
+)
+def test_what_is_no_id_is_refused(database: str, id: Any, words: str) -> None:
+    """As when it is recorded; an empty answer would read as a conversation that has not begun."""
+    with Replay(database) as replay, pytest.raises(ConfigError, match=words):
+        replay.messages(id)
 
 
 def test_each_turn_reads_what_the_last_one_added(database: str) -> None:

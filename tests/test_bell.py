@@ -38,6 +38,24 @@ def test_without_a_ring_the_time_runs_out() -> None:
     assert after(bell, bell.listen, timeout=0.01) >= 0.01
 
 
+def test_what_rang_before_counts_no_more() -> None:
+    """Each time it listens anew."""
+    bell = Bell()
+
+    async def story() -> float:
+        bell.hang()
+        bell.listen()
+        bell.ring()
+        await bell.rung(10)
+        bell.listen()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await bell.rung(0.01)
+        return loop.time() - began
+
+    assert asyncio.run(story()) >= 0.01
+
+
 def test_a_thousand_rings_wake_it_once() -> None:
     """Only the first one goes through the loop, which would have to work through them all."""
     bell, woken = Bell(), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,7 +19,10 @@ from typer.testing import CliRunner, Result
 from recorder import ChatHistoryCallback
 from recorder.cli import app
 from recorder.cli.screen import plural, safe, size
+from recorder.clock import now
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
+from recorder.records import Added, Addition, Batch, Producer
+from recorder.store import SqlStore
 from recorder.testing import song
 from tests import postgres
 from tests.oracle import new_url, sql
@@ -126,6 +130,35 @@ def test_ls_is_json_when_asked(url: str) -> None:
     assert [(row["id"], row["runs"], row["messages"], row["status"]) for row in rows] == [
         ("trap", 1, 1, "cancelled")
     ]
+
+
+def test_ls_dates_a_conversation_by_what_came_last(database: str) -> None:
+    """A run or a message; some conversations have no run, some no message, and some have nothing at all."""
+
+    async def opened() -> None:
+        store = SqlStore(database)
+        producer = Producer(str(LEFT), "here", 1, now(), now())
+        await store.append(Batch(producer, [], [Addition("empty", [Added(1, now(), HumanMessage(""))])]))
+        await store.close()
+
+    with ChatHistoryCallback(database) as history:
+        for name in ("added", "asked"):
+            history.add_messages(f"Hello {name}", conversation_id=name)
+        with history.conversation("silent"):
+            history.on_llm_start({}, [], run_id=LEFT)
+        for name in ("asked", "added"):
+            history.add_messages("And then?", conversation_id=name)
+    asyncio.run(opened())
+    rows = json.loads(cli("ls", "--json", url=database).stdout)
+    assert [(row["id"], row["runs"], row["messages"], row["status"], row["opening"]) for row in rows] == [
+        ("added", 0, 2, None, "Hello added"),
+        ("asked", 0, 2, None, "Hello asked"),
+        ("silent", 1, 0, "interrupted", None),
+        ("empty", 0, 0, None, None),
+    ]
+    assert rows[-1]["last_at"] is None
+    assert [row["id"] for row in json.loads(cli("ls", "--json", "-n", "1", url=database).stdout)] == ["added"]
+    assert cli("ls", url=database).stdout.splitlines()[-1].split()[0] == "empty"
 
 
 def test_show_reads_a_conversation_with_its_calls_and_failures(url: str) -> None:

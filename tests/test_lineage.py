@@ -165,6 +165,7 @@ def test_choices_are_siblings() -> None:
     assert {row.parent_id for row in table.rows.values() if row.role == "assistant"} == {
         rows.start.prompt_message_id
     }
+    assert len({row.created_at for row in table.rows.values()}) == 3  # or they would have no order
     assert rows.seal is not None
     assert table.path(rows.seal.response_message_id) == ["a", "x"]
 
@@ -343,12 +344,12 @@ def test_between_the_begin_and_the_end_of_a_run(at: float) -> None:
 def test_the_same_words_never_fall_together() -> None:
     """Not when a clock was set back, and the newest message stays the newest when it is read back."""
     table = Table()
-    for at in (100, 50, 50, 0):
+    for at in (100, 100, 50, 50, 0):
         table.store(table.add("again", at=at))
-    assert table.contents() == ["again"] * 4
+    assert table.contents() == ["again"] * 5
     newest = table.known([()]).newest
     assert newest is not None
-    assert newest.position == 3
+    assert newest.position == 4
     times = [row.created_at for row in table.rows.values()]
     assert times == sorted(set(times))
 
@@ -370,3 +371,35 @@ def test_a_run_right_after_many_messages_is_the_newest(at_once: bool) -> None:
     assert newest is not None
     assert table.path(newest.id)[-3:] == ["9999", "question", "answer"]
     assert (run.start.started_at, run.seal.end.ended_at) == (START, START + timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "three batches"])
+def test_several_answers_and_the_same_again(together: bool) -> None:
+    """What is added goes below the one that was said last for the first time, however it is cut into batches."""
+    table = Table()
+    parts: list[Part] = [
+        table.run([user("a")], bot("x"), bot("y"), bot("x")),
+        table.run([user("a")]),
+        table.add("added", at=9),
+    ]
+    for batch in [parts] if together else [[part] for part in parts]:
+        table.store(*batch)
+    assert table.path(list(table.rows)[-1]) == ["a", "y", "added"]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "two batches"])
+def test_below_an_edit_of_a_clock_that_was_set_back(together: bool) -> None:
+    """It is later than all that was stored before, and so the end of the conversation when that is read."""
+    table = Table()
+    table.say([user("a")], bot("b"))
+    edit = table.run([user("a"), bot("c")], started_at=START - timedelta(seconds=50))
+    added = Addition("c", [Added(9_000, START - timedelta(seconds=40), user("added"))])
+    batches: list[list[Part]] = [[edit, added]] if together else [[edit], [added]]
+    for batch in batches:
+        table.store(*batch)
+    newest = table.known([()]).newest
+    assert newest is not None
+    assert newest.id == added.messages[0].id
+    assert added.messages[0].created_at > max(
+        row.created_at for row in table.rows.values() if row.content != "added"
+    )

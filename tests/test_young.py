@@ -47,6 +47,14 @@ def test_the_frames_of_a_run_that_is_over_are_not() -> None:
     assert young.keep(run) == 0
 
 
+def test_frames_beside_a_hole_are_not() -> None:
+    """What was cut off before it is taken now, and they go with it."""
+    young, run = YoungFrames(HOUR_US), run_with(b"before")
+    run.cut_frames = run.take_frames(dropped=1)
+    run.add_frame(b"after", 0)
+    assert young.keep(run) == 0
+
+
 def test_they_come_of_age_once_in_the_order_in_which_they_came() -> None:
     """A run is remembered once, however often it was looked at; one whose frames were taken meanwhile is forgotten."""
     young = YoungFrames(HOUR_US)
@@ -57,3 +65,5 @@ def test_they_come_of_age_once_in_the_order_in_which_they_came() -> None:
     assert list(young.of_age(monotonic_us())) == []
     assert list(young.of_age(inf)) == [runs[0], runs[2]]
     assert list(young.of_age(inf)) == []
+    young.keep(runs[2])
+    assert list(young.of_age(inf)) == [runs[2]]

@@ -152,7 +152,8 @@ class Replay:
         """What was said in a conversation, along its newest branch: to be sent on with the next question.
 
         The id is the whole one, for its beginning may be another's; of an unknown conversation nothing was said. A
-        reply is there once its run is over; of a run whose process died there are only tokens.
+        reply is there once its run is over; of a run whose process died there are only tokens. Raises `ConfigError`
+        for what can be no conversation's id.
         """
         found: list[BaseMessage] = self._ask(Library.messages, conversation_id)
         return found
