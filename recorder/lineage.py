@@ -31,7 +31,7 @@ class _Conversation:
     """What is known of one conversation: stored before, or further up in the same batch."""
 
     times: dict[str, datetime] = field(default_factory=dict)
-    newest: Newest | None = None
+    newest: Newest | MessageRow | None = None
     #: When the latest of these was said.
     latest: datetime | None = None
 
@@ -42,7 +42,7 @@ class _Conversation:
     def append(self, row: MessageRow) -> None:
         """A message more, which is the newest now."""
         self.times[row.id] = self.latest = row.created_at
-        self.newest = Newest(row.id, row.position, row.created_at)
+        self.newest = row
 
 
 #: Its place in the order of all that happened, in which conversation, and how to thread it.
@@ -120,7 +120,7 @@ def _thread_history(rows: RunRows, conversation: _Conversation) -> None:
     if reused:
         parent, position = path[reused - 1], reused - 1
     elif conversation.newest is not None:
-        parent, position, _ = conversation.newest
+        parent, position = conversation.newest.id, conversation.newest.position
         path = []  # it stands elsewhere
     at = conversation.after(start.started_at)
     for place in range(reused, len(history)):
@@ -162,7 +162,8 @@ def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
 
 
 def _thread_added(addition: Addition, said: Sequence[Added], conversation: _Conversation) -> None:
-    parent, position, _ = conversation.newest or (None, -1, None)
+    newest = conversation.newest
+    parent, position = (newest.id, newest.position) if newest is not None else (None, -1)
     for _, said_at, message in said:
         at = conversation.after(said_at)  # at the same time the same words would fall together later on
         position += 1

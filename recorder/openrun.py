@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recorder.messages import BaseMessage
+from recorder.messages import AIMessage, BaseMessage
 from recorder.records import Addition, RunEnd, RunStart
 
 #: A token's text; with kind and idx unless they are "text" and "0".
@@ -157,9 +157,10 @@ class Took:
 def weight_of(message: BaseMessage) -> int:
     """Bytes of a message in memory, roughly: of what is said, of the calls and of all else that is kept."""
     size = size_of(message.content)
-    for name in ("additional_kwargs", "tool_calls", "invalid_tool_calls"):
-        if kept := getattr(message, name, None):
-            size += size_of(kept)
+    if message.additional_kwargs:
+        size += size_of(message.additional_kwargs)
+    if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+        size += size_of([message.tool_calls, message.invalid_tool_calls])
     return size
 
 
