@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -348,6 +349,17 @@ def test_the_command_to_go_on_names_what_was_named(tmp_path: Path) -> None:
         done = piped(b"Hello\n", *arguments, folder=tmp_path, **real(provider))
         assert provider.requests[0]["body"]["model"] == "gpt 5"
     assert done.stderr.decode().endswith("--provider openai --model 'gpt 5' --url sqlite:///other.db\n")
+
+
+def test_the_command_to_go_on_leaves_a_password_to_be_filled_in(postgres_url: str, tmp_path: Path) -> None:
+    """Stars would be taken for the password; this server takes any."""
+    plain = postgres_url.replace("postgres:@", "postgres@")
+    with LoopbackProvider(echo) as provider:
+        url = plain.replace("postgres@", "postgres:secret@")
+        said = piped(b"Hello\n", "--url", url, folder=tmp_path, **real(provider)).stderr.decode()
+    assert "secret" not in said
+    command = shlex.split(said.splitlines()[-1])
+    assert (command[:3], command[-2:]) == (["PGPASSWORD=...", "recorder", "chat"], ["--url", plain])
 
 
 def test_the_system_message_comes_first_and_stays(tmp_path: Path) -> None:

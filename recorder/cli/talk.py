@@ -331,6 +331,8 @@ def _command(wish: Wish, conversation: str) -> str:
     """The command that goes on where this one ended."""
     options = {"--conversation": conversation, "--provider": wish.provider, "--model": wish.model}
     if wish.url != default_url():
-        options["--url"] = masked(wish.url)
+        options["--url"] = masked(wish.url).replace(":***@", "@")
+    # A password is for whoever goes on to fill in, where the driver looks for it.
+    before = ["PGPASSWORD=..."] if ":***@" in masked(wish.url) else []
     words = [word for name, value in options.items() if value is not None for word in (name, value)]
-    return shlex.join(["recorder", "chat", *words])
+    return shlex.join([*before, "recorder", "chat", *words])
