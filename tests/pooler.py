@@ -165,7 +165,7 @@ class Pooler:
             await asyncio.sleep(0.01)
         kind, data = message
         self.named_statements += kind == b"P" and not data[5:].startswith(b"\0")
-        self._committing = kind == b"Q" and b"COMMIT" in data
+        self._committing = kind == b"Q" and data[5:].startswith(b"COMMIT")
         server.writer.write(data)
 
     async def _answer(self, server: Server, writer: asyncio.StreamWriter) -> None:

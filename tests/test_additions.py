@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from langchain_core import messages as langchain
+from sqlalchemy import make_url
 
 from recorder.clock import now
 from recorder.errors import Closed, ConfigError, StoreError
@@ -35,6 +36,7 @@ from recorder.replay import Replay
 from recorder.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
 from recorder.waiting import Wait
+from tests import postgres
 from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_python, sql, start_python
 
 
@@ -539,7 +541,12 @@ def test_killed_again_and_again(database: str) -> None:
 
 
 def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
-    """Each goes below what the other stored just before, with the same words too."""
+    """Each goes below what the other stored just before, with the same words too; whatever a database's defaults are."""
+    if database.startswith("postgresql"):
+        name = make_url(database).database
+        postgres.fetch(
+            database, f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'"
+        )
     one = ChatHistoryCallback(database, conversation_id="c", flush_interval=0)
     other = ChatHistoryCallback(database, conversation_id="c", flush_interval=0)
     with one, other:
@@ -557,9 +564,9 @@ def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
 
 
 def test_one_that_was_stopped_in_its_transaction_stops_nobody(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The other waits for a while, and then adds beside it."""
+    """The other waits for a while, says so, and adds beside it."""
     monkeypatch.setattr("recorder.dialects.postgres.HOLD_TIMEOUT", 0.05)
 
     async def story() -> None:
@@ -575,6 +582,7 @@ def test_one_that_was_stopped_in_its_transaction_stops_nobody(
 
     asyncio.run(story())
     assert line(postgres_url) == [("user", "one")]
+    assert "Another process has not finished adding to the same conversations for 0.05 s" in caplog.text
 
 
 # -- read again ----------------------------------------------------------------------------------------------

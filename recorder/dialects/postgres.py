@@ -9,6 +9,7 @@ answers neither with a result nor with an error.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,6 +28,8 @@ from recorder.clock import iso
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
 from recorder.errors import ConfigError, MissingExtra
 from recorder.tables import metadata
+
+log = logging.getLogger("recorder")
 
 #: Seconds until a connection, and until a statement, is given up.
 CONNECT_TIMEOUT = 10.0
@@ -106,6 +109,8 @@ class Postgres:
         return create_async_engine(
             self.url.set(drivername="postgresql+asyncpg", query={}),
             poolclass=NullPool,
+            # Whatever the database's default: what is looked up behind a lock must be what its last holder stored.
+            isolation_level="READ COMMITTED",
             json_deserializer=str,
             execution_options={"postgresql_readonly": True} if self._read_only else {},
             connect_args={
@@ -143,6 +148,11 @@ class Postgres:
         except DBAPIError as error:
             if getattr(driver_error(error), "sqlstate", None) != _LOCK_TIMEOUT:
                 raise
+            log.warning(
+                "Another process has not finished adding to the same conversations for %g s; what is added now may "
+                "stand beside what it adds, as a branch",
+                HOLD_TIMEOUT,
+            )
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure an error is, by its SQLSTATE."""
