@@ -37,6 +37,12 @@ def streams() -> list[Stream]:
 
 
 @pytest.fixture
+def warning_flags(pytestconfig: pytest.Config) -> list[str]:
+    """What makes another Python as strict about warnings as these tests are: the filters of pyproject.toml."""
+    return [part for line in pytestconfig.getini("filterwarnings") for part in ("-W", line)]
+
+
+@pytest.fixture
 def postgres_url() -> Iterator[str]:
     """A new Postgres database that has its tables."""
     url = postgres.new_database()

@@ -541,7 +541,7 @@ def test_killed_again_and_again(database: str) -> None:
 
 
 def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
-    """Each goes below what the other stored just before, with the same words too; whatever a database's defaults are."""
+    """Each goes below what the other stored just before, with the same words too; on any isolation level."""
     if database.startswith("postgresql"):
         name = make_url(database).database
         postgres.fetch(

@@ -35,11 +35,11 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def run(environment: dict[str, str], tmp_path: Path) -> Run:
+def run(environment: dict[str, str], tmp_path: Path, warning_flags: list[str]) -> Run:
     """Runs an example in an empty folder; what it printed."""
 
     def run(name: str) -> str:
-        command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")]
+        command = [sys.executable, *warning_flags, str(EXAMPLES / f"{name}.py")]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
         )

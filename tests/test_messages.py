@@ -467,7 +467,7 @@ def test_input_of_a_model_is_one_message_or_several() -> None:
         ({"role": "user", "content": {"type": "text"}}, "not dict"),
         ({"role": "user", "content": [42]}, "a content block must be a str or a dict, not int"),
         ({"role": "assistant", "tool_calls": ["f"]}, "a tool call must be a dict"),
-        (object(), "object <object"),
+        pytest.param(object(), "object <object", id="an object"),
         ({"role": "x" * 500}, r"x\.\.\.; pass a str, a message"),
     ],
     ids=str,
