@@ -21,7 +21,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors clock waiting jsons config identity bell",
+            "errors clock waiting jsons config identity bell credentials",
             "wire callbacks messages stored records portable liveness usage tables views dialects migrate",
             "store library",
             "openrun intake young lineage pack writer",

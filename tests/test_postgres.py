@@ -263,7 +263,7 @@ def test_a_backend_that_says_nothing(
     postgres_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped, with its connection open: the statement is given up in time, and stored over another one."""
-    monkeypatch.setattr("recorder.dialects.postgres.COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr("recorder.dialects.words.COMMAND_TIMEOUT", 0.2)
     with road(postgres_url, folder) as server, ChatHistoryCallback(server.url) as history:
         run_id = begin(history)
         history.flush().wait(20)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,14 +27,11 @@ from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
+from recorder.dialects.words import advice, arguments
 from recorder.errors import ConfigError, MissingExtra
 from recorder.tables import metadata
 
 log = logging.getLogger("recorder")
-
-#: Seconds until a connection, and until a statement, is given up.
-CONNECT_TIMEOUT = 10.0
-COMMAND_TIMEOUT = 30.0
 
 #: What batches are announced on, and the lock of those who listen: "watching" in ASCII, below 2**63.
 CHANNEL = "recorder"
@@ -50,17 +48,13 @@ _HOLD = (
 )
 _LOCK_TIMEOUT = "55P03"
 
-#: What libpq understands in a URL and asyncpg does not; it would send them to the server, which refuses.
-_OF_LIBPQ = frozenset(
-    ("channel_binding", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
-     "tcp_user_timeout", "gssencmode", "sslcompression", "fallback_application_name", "async_fallback",
-     "prepared_statement_cache_size", "connect_timeout")
-)  # fmt: skip
-
 # Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POISON = ("22", "23", "54")  # data, constraints, limits: an index row that is too long
-_FATAL = ("28", "3D", "3F", "42", "0A")  # who, which database, which schema, names and rights
+#: Who, which database and schema, names, rights, and settings.
+_FATAL = ("28", "3D", "3F", "42", "0A", "55P02")
 _AFTER_FAILOVER = "25006"  # read-only: the old primary, until the new one is found
+#: How a server, or a pooler, refuses a word of the URL as a setting.
+_REFUSED = re.compile(r"parameter(?: in options)?:? \"?([\w.]+)")
 _REMEDIES = {
     "28P01": "check the user and the password in the URL, or PGPASSWORD",
     "28000": "the server's pg_hba.conf does not let this user in; check the user, the host and sslmode",
@@ -97,8 +91,12 @@ class Postgres:
         )  # fmt: skip
 
     def check(self) -> None:
-        """Raise for a missing driver, and for settings that only SQLite has; connects to nothing."""
+        """Raise for a missing driver, for words of the URL that cannot be, and for settings that only SQLite has.
+
+        Connects to nothing.
+        """
         _driver()
+        arguments(self.url)
         if self._sync != "full":
             raise ConfigError(
                 f"sync={self._sync!r} is for SQLite; Postgres keeps its synchronous_commit, so leave it out"
@@ -170,6 +168,8 @@ class Postgres:
         cause = driver_error(error)
         if remedy := _REMEDIES.get(getattr(cause, "sqlstate", None) or ""):
             return "; " + remedy.format(database=self.url.database)
+        if refused := _REFUSED.search(str(cause)):
+            return advice(refused[1], str(cause))
         if isinstance(cause, (OSError, TimeoutError)):
             return "; check that the server runs, and the host and the port"
         return ""
@@ -210,15 +210,7 @@ class Postgres:
 
     async def _connect(self, **_of_sqlalchemy: object) -> Any:
         """asyncpg reads the URL itself: sockets, TLS, the environment and the password file are libpq's ways."""
-        kept = {key: value for key, value in self.url.query.items() if key not in _OF_LIBPQ}
-        kept.setdefault("application_name", "recorder")
-        dsn = self.url.set(query=kept).render_as_string(hide_password=False)
-        return await _driver().connect(
-            dsn,
-            timeout=_seconds(self.url.query.get("connect_timeout")),
-            command_timeout=COMMAND_TIMEOUT,
-            statement_cache_size=0,
-        )
+        return await _driver().connect(**arguments(self.url)._asdict(), statement_cache_size=0)
 
 
 class Listening:
@@ -257,10 +249,6 @@ def _driver() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
     return asyncpg
-
-
-def _seconds(given: Any) -> float:
-    return float(given) if isinstance(given, str) and given.isdigit() and int(given) else CONNECT_TIMEOUT
 
 
 @lru_cache(maxsize=256)

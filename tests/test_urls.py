@@ -1,0 +1,118 @@
+"""The database's URL: every spelling that people write is read, and none of its passwords is shown."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+from sqlalchemy import make_url
+
+from recorder.dialects import masked, parse_url
+from recorder.dialects.words import arguments
+from recorder.errors import ConfigError
+
+SECRET = "Hunter2-canary"
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://me:{}@one:5432,two:5433/db", "one:5432,two:5433"),
+        ("postgres://me:{}@one,two/db", "one,two"),
+        ("postgresql+psycopg://me:{}@one:5432,two/db?sslmode=require", "one:5432,two"),
+        ("postgresql://me:{}@[::1]:5432,[::2]/db", "[::1]:5432,[::2]"),
+        ("postgresql://me:{}@%2Frun%2Fpostgresql,two/db", "/run/postgresql,two"),
+        ("postgresql+asyncpg://me:{}@/db?host=one:5432&host=two:5433", "one:5432,two:5433"),
+        ("postgresql:///db?user=me&password={}&host=one,two&port=5432,5433", "one,two"),
+    ],
+)
+def test_several_hosts(url: str, hosts: str) -> None:
+    """As libpq's users write them before the path, and SQLAlchemy's in the query."""
+    found = parse_url(url.format(SECRET))
+    assert found.query["host"] == hosts
+    assert (found.username, found.password, found.database) == ("me", SECRET, "db")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("postgresql://me@one:5433/db", "one", 5433),
+        ("postgresql+psycopg2://me@[::1]:5433/db", "::1", 5433),
+        ("  postgres://me@one:5433/db\n", "one", 5433),
+    ],
+)
+def test_one_host(url: str, host: str, port: int) -> None:
+    """Stays where it is; blanks of a copied line do no harm."""
+    found = parse_url(url)
+    assert (found.drivername, found.host, found.port) == ("postgresql", host, port)
+
+
+def test_who_and_what_may_stand_in_the_query() -> None:
+    """As libpq takes them; what stands before the `?` counts first."""
+    found = parse_url("postgresql://host?user=me&password=a&dbname=chats")
+    assert (found.username, found.password, found.database, dict(found.query)) == ("me", "a", "chats", {})
+    found = parse_url("postgresql://me:b@host/chats?user=you&password=a&dbname=others")
+    assert (found.username, found.password, found.database, dict(found.query)) == ("me", "b", "chats", {})
+
+
+def test_a_password_without_a_user_reaches_the_driver() -> None:
+    """A URL has no place for it, and the user may come from the environment."""
+    found = parse_url(f"postgresql://host/db?password={SECRET}")
+    assert arguments(found).password == SECRET
+    assert SECRET not in masked(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:{}@host/db",
+        "postgresql+asyncpg://me:{}@host:5432/db?sslmode=require",
+        "postgresql://me:{}@one:5432,two:5433/db",
+        "postgresql://host/db?password={}",
+        "postgresql://host/db?user=me&password={}&application_name=x",
+        "postgresql:///db?host=one&host=two&password={}&password={}",
+        "postgresql://me@host/db?sslpassword={}&sslkey=x",
+        "sqlite:///chat.db?password={}",
+        "sqlite:///chat.db?api_key={}&mode=ro",
+        "mysql://me:{}@host/db?token={}",
+    ],
+)
+def test_no_password_is_shown(url: str) -> None:
+    """Wherever in the URL it stands, with whatever driver; the rest is shown."""
+    shown = masked(url.format(SECRET, SECRET))
+    assert SECRET not in shown
+    assert "%2A" not in shown
+    if SECRET not in url:
+        assert shown.startswith(("postgresql://", "sqlite:///chat.db", "mysql://"))
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("postgres:me:{}@host/db", "no URL that can be read"),
+        ("postgresql//me:{}@host/db", "no URL that can be read"),
+        ("jdbc:postgresql://host/db?user=me&password={}", "no URL that can be read"),
+        ("host=localhost user=me password={}", "in libpq's form of words"),
+        ("me:{}@host", "no URL that can be read"),
+        ("{}?password=x", "no URL that can be read"),
+        ("postgresql://me:{}@host:port/db", "port in the database's URL is no number"),
+        ("postgresql://me:{}:5432:x/db", "port in the database's URL is no number"),
+        ("postgresql://me:a@{}@host/db", "password in the database's URL has an @; write %40"),
+        ("postgresql://me:a@{}@one:1,two:2/db", "password in the database's URL has an @"),
+        ("oracle://me:{}@host/db", "scheme 'oracle' are not supported"),
+    ],
+)
+def test_what_cannot_be_read_is_not_shown(url: str, remedy: str) -> None:
+    """Nobody knows which part of it is the password: neither the message nor a traceback holds it."""
+    with pytest.raises(ConfigError, match=remedy) as refused:
+        parse_url(url.format(SECRET))
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+    assert SECRET not in masked(url.format(SECRET))
+
+
+def test_a_masked_url_is_a_url() -> None:
+    """It can be copied, and its password be filled in."""
+    shown = masked(f"postgresql+asyncpg://me:{SECRET}@one:1,two:2/my_db?sslmode=require")
+    assert make_url(shown).set(password="") == make_url(
+        "postgresql://me:@/my_db?host=one:1,two:2&sslmode=require"
+    )

@@ -1,0 +1,180 @@
+"""The words after the `?` of a Postgres URL: what is taken, what is left out, and what is refused with a remedy."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from recorder.dialects import Postgres, parse_url, unopened, words
+from recorder.dialects.words import arguments
+from recorder.errors import ConfigError, StoreError
+from recorder.history import ChatHistoryCallback
+from tests.oracle import assert_whole, record
+
+
+def query_of(words: str) -> dict[str, Any]:
+    """What asyncpg is given in the query for these words."""
+    found = dict(make_url(arguments(parse_url(f"postgresql://me@host/db?{words}")).dsn).query)
+    assert found.pop("application_name") == "recorder"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("ssl=require", {"sslmode": "require"}),
+        ("ssl=prefer", {"sslmode": "prefer"}),
+        ("ssl=true", {"sslmode": "require"}),
+        ("ssl=0", {"sslmode": "disable"}),
+        ("ssl=require&sslmode=require", {"sslmode": "require"}),
+        ("sslmode=VERIFY_FULL", {"sslmode": "verify-full"}),
+        ("schema=chats", {"search_path": "chats"}),
+        ("currentSchema=chats", {"search_path": "chats"}),
+        ("hostaddr=127.0.0.1", {"host": "127.0.0.1"}),
+        ("host=name&hostaddr=127.0.0.1", {"host": "name"}),
+        ("hostaddr=127.0.0.1&host=name", {"host": "name"}),
+        ("target_session_attrs=read-write", {"target_session_attrs": "read-write"}),
+        ("options=-c%20search_path%3Dchats", {"options": "-c search_path=chats"}),
+        ("statement_timeout=5s&work_mem=64MB", {"statement_timeout": "5s", "work_mem": "64MB"}),
+        ("client_encoding=auto", {}),
+        ("client_encoding=UTF8", {}),
+        ("pgbouncer=true&connection_limit=1&pool_timeout=0&statement_cache_size=0", {}),
+        ("prepared_statement_cache_size=0&prepare_threshold=0&async_fallback=true", {}),
+        ("load_balance_hosts=random&sslsni=1&sslcompression=0&min_protocol_version=3.0", {}),
+        ("keepalives=1&keepalives_idle=30&tcp_user_timeout=1000", {}),
+        ("channel_binding=prefer&gssencmode=disable&sslcertmode=allow", {}),
+    ],
+)
+def test_what_is_taken(given: str, taken: dict[str, str]) -> None:
+    """Words of libpq, asyncpg, SQLAlchemy, JDBC, Prisma and poolers mean what they mean there, or nothing."""
+    assert query_of(given) == taken
+
+
+def test_times() -> None:
+    """How long a connection and a statement may take; zero is libpq's word for our own limits."""
+    found = arguments(parse_url("postgresql://host/db?connect_timeout=2&command_timeout=60.5"))
+    assert (found.timeout, found.command_timeout) == (2.0, 60.5)
+    found = arguments(parse_url("postgresql://host/db?timeout=3&command_timeout=0"))
+    assert (found.timeout, found.command_timeout) == (3.0, words.COMMAND_TIMEOUT)
+    assert arguments(parse_url("postgresql://host/db")).timeout == words.CONNECT_TIMEOUT
+
+
+def test_names_of_the_connection() -> None:
+    """The application's own counts before what libpq falls back to, and that before ours."""
+    for given, name in (
+        ("application_name=shop&fallback_application_name=x", "shop"),
+        ("fallback_application_name=x&ApplicationName=shop", "shop"),
+        ("fallback_application_name=x", "x"),
+        ("", "recorder"),
+    ):
+        found = make_url(arguments(parse_url(f"postgresql://host/db?{given}")).dsn)
+        assert found.query["application_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("ssl=maybe", r"ssl='maybe' .* write one of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("sslmode=no-verify", r"sslmode='no-verify' .* write one of disable"),
+        ("ssl=require&sslmode=disable", r"'sslmode' twice and not the same; leave one of them out"),
+        ("target_session_attrs=master", r"target_session_attrs='master' .* write one of any, read-write"),
+        ("sslMode=require", r"'sslMode' .* is written 'sslmode'"),
+        ("connect-timeout=3", r"'connect-timeout' .* is written 'connect_timeout'"),
+        ("connect_timeout=soon", r"connect_timeout='soon' .* no number of seconds; write connect_timeout=10"),
+        ("connect_timeout=-1", "no number of seconds"),
+        ("command_timeout=inf", "no number of seconds"),
+        ("client_encoding=latin1", r"client_encoding='latin1' .* leave it out"),
+        ("sslmode=verify-full&sslrootcert=/not/there.crt", r"sslrootcert='/not/there.crt' .* names no file"),
+        ("sslrootcert=system&sslmode=require", "goes with sslmode=verify-full only"),
+    ],
+)
+def test_what_cannot_be_is_named_with_what_to_write(given: str, said: str) -> None:
+    """At construction, before anything is connected to."""
+    with pytest.raises(ConfigError, match=said):
+        ChatHistoryCallback(f"postgresql://me:secret@host.invalid/db?{given}")
+
+
+def test_the_certificates_of_the_system() -> None:
+    """libpq's `sslrootcert=system`: whoever the operating system trusts, and the name is checked."""
+    found = arguments(parse_url("postgresql://host/db?sslrootcert=system"))
+    assert found.ssl is not None
+    assert (found.ssl.verify_mode, found.ssl.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert "sslrootcert" not in found.dsn
+
+
+def test_files_of_a_connection_without_tls_need_not_be_there() -> None:
+    """A URL that is the same everywhere, with TLS switched off on one machine."""
+    assert arguments(parse_url("postgresql://host/db?sslmode=disable&sslrootcert=/not/there")).ssl is None
+
+
+def test_what_asyncpg_cannot_check_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for, for safety; who reads the log knows that it is not given."""
+    monkeypatch.setattr(words, "_warned", set())
+    with caplog.at_level(logging.WARNING, "recorder"):
+        for _ in range(2):
+            assert query_of("channel_binding=require&require_auth=scram-sha-256&sslcertmode=require") == {}
+    assert [record.args for record in caplog.records] == [
+        ("channel_binding",),
+        ("require_auth",),
+        ("sslcertmode",),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ssl=prefer", "ssl=disable", "ssl=allow", "client_encoding=auto", "pgbouncer=true", "schema=public",
+        "require_auth=none,scram-sha-256", "command_timeout=60", "target_session_attrs=read-write",
+        "statement_timeout=60000", "application_name=shop",
+    ],
+)  # fmt: skip
+def test_a_server_takes_what_is_left(postgres_url: str, given: str) -> None:
+    """What the words become connects to a real one."""
+    with ChatHistoryCallback(f"{postgres_url}&{given}", strict=True) as history:
+        run_id = record(history, reply="a")
+    assert_whole(postgres_url, run_id, ["a"])
+
+
+def test_the_next_host_where_one_is_away(postgres_url: str) -> None:
+    """Of several hosts the first that answers is taken."""
+    socket = make_url(postgres_url).query["host"]
+    url = make_url(postgres_url).set(query={"host": ("127.0.0.1:9", str(socket))})
+    with ChatHistoryCallback(url.render_as_string(hide_password=False), strict=True) as history:
+        run_id = record(history, reply="a")
+    assert_whole(postgres_url, run_id, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("sslmod=require", "'sslmod' is neither a word of libpq nor a setting .* write 'sslmode'"),
+        ("whatever=1", r"'whatever' is neither a word of libpq nor .* leave it out of the URL$"),
+        ("statement_timeout=soon", "write another value for it in the URL"),
+        ("shared_buffers=1GB", "leave it out of the URL"),
+    ],
+)
+def test_a_word_that_the_server_does_not_know(postgres_url: str, given: str, remedy: str) -> None:
+    """Is raised at construction, strict or not, with the word and what to do; it is not tried for ever."""
+    with pytest.raises(StoreError, match=remedy):
+        ChatHistoryCallback(f"{postgres_url}&{given}")
+
+
+def test_a_word_that_a_pooler_does_not_pass_on() -> None:
+    """pgbouncer's refusal comes with the place where the setting can be made instead."""
+    refusal = asyncpg.ProtocolViolationError("unsupported startup parameter: search_path")
+    found = unopened(Postgres(parse_url("postgresql://host/db?search_path=chats")), refusal)
+    assert "take search_path out of the URL, and set it for the user (ALTER ROLE" in str(found)
+
+
+def test_certificates_are_files(tmp_path: Path) -> None:
+    """A file that is there is left to asyncpg to read."""
+    (tmp_path / "root.crt").write_text("")
+    assert query_of(f"sslmode=verify-ca&sslrootcert={tmp_path / 'root.crt'}")["sslmode"] == "verify-ca"
