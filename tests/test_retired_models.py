@@ -22,7 +22,8 @@ SECOND_WARNING = f"Using Claude with {MODEL} and 'thinking.type=enabled' is depr
 @pytest.fixture(autouse=True)
 def retired(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK warns of the model that the tests use, in both ways that it has."""
-    monkeypatch.setitem(messages.DEPRECATED_MODELS, MODEL, DAY)
+    known: dict[str, str] = vars(messages)["DEPRECATED_MODELS"]
+    monkeypatch.setitem(known, MODEL, DAY)
     monkeypatch.setattr(messages, "MODELS_TO_WARN_WITH_THINKING_ENABLED", [MODEL], raising=False)
 
 
@@ -36,7 +37,7 @@ def test_our_model_with_a_retired_name(road: Road) -> None:
 def test_the_sdk_with_a_retired_name() -> None:
     """The same for tests that call the SDK itself."""
     with LoopbackProvider("Hello") as provider:
-        [block] = sdk(provider).messages.create(**ASK, thinking=THINKING).content
+        [block] = sdk(provider).messages.create(**{**ASK, "thinking": THINKING}).content
     assert block.text == "Hello"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import copy_context
@@ -19,6 +19,7 @@ from recorder.errors import ConfigError
 from recorder.identity import SAID, TRAVEL, input_hash
 from recorder.messages import LLMResult, messages_from
 from recorder.models.events import Filter, end_event, start_event, stream_event
+from recorder.models.open_streams import closed_at_exit
 from recorder.models.requests import (
     all_of,
     caught,
@@ -83,7 +84,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         """A new run."""
 
     @abstractmethod
-    def _chunks(self, call: Any) -> Iterator[ChunkT]:
+    def _chunks(self, call: Any) -> Generator[ChunkT, None, None]:
         """Drive a run, and give its chunks as they come."""
 
     @abstractmethod
@@ -124,7 +125,8 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> Iterator[ChunkT]:  # fmt: skip
         """The answer in chunks as they come; leaving the loop early cancels the run."""
-        return self._chunks(self._new_run(input, config, self._with_stop(options, stop), stream=True))
+        call = self._new_run(input, config, self._with_stop(options, stop), stream=True)
+        return closed_at_exit(self._chunks(call))
 
     def astream(
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any

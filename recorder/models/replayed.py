@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import aclosing
 from functools import cache, partial
 from importlib import import_module
@@ -179,7 +179,7 @@ class _Replayed(BaseLanguageModel[Any, Any]):
     _session: Session
     _real: Any
 
-    def _played(self, call: Any, run: RecordedRun) -> Iterator[Any]:
+    def _played(self, call: Any, run: RecordedRun) -> Generator[Any, None, None]:
         call.request.body["extra_headers"] = _naming(call, run)
         return super()._chunks(call)  # type: ignore[safe-super]
 
@@ -187,7 +187,7 @@ class _Replayed(BaseLanguageModel[Any, Any]):
         call.request.body["extra_headers"] = _naming(call, run)
         return super()._achunks(call)  # type: ignore[safe-super]
 
-    def _chunks(self, call: Any) -> Iterator[Any]:
+    def _chunks(self, call: Any) -> Generator[Any, None, None]:
         if (run := self._session.run_for(call)) is not None:
             yield from self._played(call, run)
             return
@@ -228,7 +228,7 @@ class _ReplayedSdk(_Replayed):
 
 
 class _ReplayedOwn(_Replayed):
-    def _played(self, call: Any, run: RecordedRun) -> Iterator[AIMessageChunk]:
+    def _played(self, call: Any, run: RecordedRun) -> Generator[AIMessageChunk, None, None]:
         return self._said(call, self._pieces(run))  # type: ignore[attr-defined, no-any-return]  # of SimpleChatModel
 
     def _aplayed(self, call: Any, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from typing import Any
 
@@ -37,7 +37,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
 
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 
-    def _chunks(self, call: WireRun[ChunkT]) -> Iterator[ChunkT]:
+    def _chunks(self, call: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
         create = self._resource(self._clients.here()).with_streaming_response.create
         with told(call), create(**call.request.body) as response:
             call.http_response = response.http_response

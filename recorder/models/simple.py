@@ -94,14 +94,16 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
 
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 
-    def _chunks(self, call: OwnRun) -> Iterator[AIMessageChunk]:
+    def _chunks(self, call: OwnRun) -> Generator[AIMessageChunk, None, None]:
         self._require_sync()
         yield from self._said(call, self._answers(call.request))
 
     def _achunks(self, call: OwnRun) -> AsyncGenerator[AIMessageChunk, None]:
         return self._asaid(call, self._aanswers(call.request))
 
-    def _said(self, call: OwnRun, answers: Generator[Any, None, None]) -> Iterator[AIMessageChunk]:
+    def _said(
+        self, call: OwnRun, answers: Generator[Any, None, None]
+    ) -> Generator[AIMessageChunk, None, None]:
         """The chunks of an answer whose pieces are these."""
         with told(call), closing(answers) as pieces:
             for piece in pieces:

@@ -1,0 +1,88 @@
+"""A stream that is still open when Python ends is closed first, while everything that it needs is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.oracle import new_url, run_python, sql
+
+BEFORE = "from recorder.models import ChatOpenAI, SimpleChatModel"
+AFTER = "from recorder import ChatHistoryCallback"
+
+#: Leaves a stream of each kind open after its first piece.
+LEFT = """
+import sys
+from recorder.testing import LoopbackProvider
+
+class Own(SimpleChatModel):
+    def _stream(self, messages, **options):
+        yield from "Hello"
+
+provider = LoopbackProvider("Hello")
+provider.start()
+history = ChatHistoryCallback(sys.argv[1])
+chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
+left = [chat.stream("Hi"), chat.stream("Hi"), Own(callbacks=[history]).stream("Hi")]
+for stream in left:
+    next(stream)
+"""
+
+
+@pytest.mark.parametrize("imports", [(BEFORE, AFTER), (AFTER, BEFORE)], ids=["models first", "models last"])
+def test_what_came_is_stored_and_the_runs_are_cancelled(tmp_path: Path, imports: tuple[str, str]) -> None:
+    """The process ends well, as if each stream had been closed by the application."""
+    url = new_url(tmp_path)
+    done = run_python("\n".join([*imports, LEFT]), url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sql(url, "SELECT status, count(*) FROM runs GROUP BY status") == [("cancelled", 3)]
+
+
+def test_a_stream_that_a_thread_reads_is_left_alone() -> None:
+    """The process does not wait for it, and says nothing."""
+    done = run_python(
+        """
+import threading
+from recorder.models import SimpleChatModel
+
+entered = threading.Event()
+
+class Own(SimpleChatModel):
+    def _stream(self, messages, **options):
+        entered.set()
+        threading.Event().wait()
+        yield "never"
+
+threading.Thread(target=lambda: list(Own().stream("Hi")), daemon=True).start()
+entered.wait()
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_stream_that_cannot_be_closed_says_so_and_stops_no_other() -> None:
+    """Its error is logged; the streams after it are closed."""
+    done = run_python(
+        """
+from recorder.models import SimpleChatModel
+
+class Own(SimpleChatModel):
+    def _stream(self, messages, **options):
+        try:
+            yield "first"
+        finally:
+            print("closed", messages[0].text)
+            if messages[0].text == "odd":
+                raise OSError("the line is cut")
+
+left = [Own().stream(text) for text in ("odd", "good")]
+for stream in left:
+    next(stream)
+"""
+    )
+    assert (done.returncode, done.stdout.split("\n")) == (0, ["closed odd", "closed good", ""])
+    assert (
+        "A stream that was left open raised OSError('the line is cut') when it was closed at exit"
+        in done.stderr
+    )
