@@ -45,6 +45,12 @@ def include_name(name: str | None, kind: str, parents: object) -> bool:
     return kind != "table" or name in tables.metadata.tables
 
 
+def include_object(found: Any, name: str | None, kind: str, reflected: bool, compared_to: object) -> bool:
+    """An index with a Postgres operator class is for Postgres only."""
+    is_for_postgres = kind == "index" and not reflected and bool(found.dialect_kwargs.get("postgresql_ops"))
+    return not is_for_postgres or context.get_context().dialect.name == "postgresql"
+
+
 def number(made_for: MigrationContext, revision: object, directives: list[MigrationScript]) -> None:
     """Name new revisions 0002, 0003, ..., unless one was given with --rev-id."""
     if getattr(config.cmd_opts, "rev_id", None):
@@ -65,6 +71,7 @@ def run(connection: Connection) -> None:
         target_metadata=tables.metadata,
         transactional_ddl=True,  # which is alembic's default everywhere but on SQLite
         include_name=include_name,
+        include_object=include_object,
         render_item=render_item,
         process_revision_directives=number,
         on_version_apply=applied,

@@ -137,7 +137,7 @@ def _set_page_size(dbapi_connection: Any, _record: object) -> None:
 
 
 async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
-    database = Postgres(url)
+    database = Postgres(url, with_timeout=False)  # an index on a large table takes as long as it takes
     database.check()
     try:
         async with database.engine().connect() as connection:

@@ -271,6 +271,8 @@ class Producer:
     pid: int
     started_at: datetime
     heartbeat_at: datetime
+    #: What tells it from another process with the same host and pid; None where that is not known.
+    process: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,8 @@ class SqlStore:
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.
 
-        An empty database gets its tables. An older SQLite file is upgraded, an older Postgres schema refused: it is
-        shared, and someone decides when.
+        An empty database gets its tables. An older SQLite file is upgraded unless it is large. A large one and an older
+        Postgres schema are refused: an upgrade takes long, or others share it, and someone decides when.
         """
         try:
             async with self.transaction() as connection:

@@ -22,7 +22,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from recorder.clock import iso, parse_iso
 
 #: Revisions in `migrations/versions`, oldest first; opening a database compares with these, without alembic.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 
@@ -126,6 +126,11 @@ conversations = Table(
     Column("created_at", Time, nullable=False),
 )
 
+# For ids by their beginning. SQLite's key compares bytes and serves; the key on Postgres follows the collation.
+Index("conversations_by_prefix", conversations.c.id, postgresql_ops={"id": "text_pattern_ops"}).ddl_if(
+    dialect="postgresql"
+)
+
 #: One call of one model, one HTTP attempt. `sha256` is there once the run is sealed.
 runs = Table(
     "runs",
@@ -172,7 +177,8 @@ runs = Table(
 _OPEN = runs.c.status == text("'streaming'")
 Index("runs_streaming", runs.c.producer_id, sqlite_where=_OPEN, postgresql_where=_OPEN)
 
-#: A process that records, and when it last said so: one heartbeat for all its runs.
+#: A process that records, and when it last said so: one heartbeat for all its runs. `process` tells it from
+#: another one with the same host and pid: boot id, namespace and start time.
 producers = Table(
     "producers",
     metadata,
@@ -181,6 +187,7 @@ producers = Table(
     Column("pid", Int, nullable=False),
     Column("started_at", Time, nullable=False),
     Column("heartbeat_at", Time, nullable=False),
+    Column("process", Text),
 )
 
 #: What was said, once. `position` counts ancestors; `run_id` is the run that produced it, NULL for input.
@@ -198,6 +205,10 @@ messages = Table(
     Column("run_id", Id),
     Column("created_at", Time, nullable=False),
     Index("messages_by_parent", "conversation_id", "parent_id"),
+    # The newest message of a conversation is one seek.
+    Index("messages_by_time", "conversation_id", "created_at", "position"),
+    # The conversations that were spoken in last, without looking at the others.
+    Index("messages_by_created_at", "created_at", "conversation_id"),
 )
 
 #: Consecutive tokens of one run: `[[at_us, text], [at_us, text, kind], [at_us, text, kind, idx], ...]`.

@@ -34,7 +34,7 @@ SELECT s.run_id AS run_id,
 FROM segments AS s CROSS JOIN LATERAL json_array_elements(s.deltas) WITH ORDINALITY AS d(value, nth)
 """
 
-# Every message, then every run that has text and no message yet: streaming, or cut off before its end came.
+# Every message, then every run that has none: it streams, was cut off, or ended before it said anything.
 _TRANSCRIPTS = """
 SELECT m.conversation_id AS conversation_id,
        m.id AS message_id,
@@ -53,7 +53,8 @@ SELECT m.conversation_id AS conversation_id,
        coalesce(r.status, 'complete') AS status,
        coalesce(r.response_model, r.request_model) AS model,
        m.run_id AS run_id,
-       m.created_at AS created_at
+       m.created_at AS created_at,
+       $error AS error
 FROM messages AS m LEFT JOIN runs AS r ON r.id = m.run_id
 UNION ALL
 SELECT r.conversation_id,
@@ -66,36 +67,38 @@ SELECT r.conversation_id,
             WHERE o.conversation_id = r.conversation_id
               AND o.prompt_message_id $same r.prompt_message_id
               AND o.response_message_id IS NULL
-              AND (o.started_at, o.id) < (r.started_at, r.id)
-              AND EXISTS (SELECT 1 FROM tokens AS t
-                          WHERE t.run_id = o.id AND t.text <> ''
-                            AND $answer)),
+              AND (o.started_at, o.id) < (r.started_at, r.id)),
        coalesce(p.position + 1, 0),
        'assistant',
-       (SELECT $joined
-        FROM (SELECT t.seq, t.text FROM tokens AS t
-              WHERE t.run_id = r.id
-                AND $answer
-              ORDER BY t.seq) AS a),
+       coalesce((SELECT $joined
+                 FROM (SELECT t.seq, t.text FROM tokens AS t
+                       WHERE t.run_id = r.id
+                         AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
+                       ORDER BY t.seq) AS a), ''),
        r.status,
        coalesce(r.response_model, r.request_model),
        r.id,
-       coalesce(r.first_token_at, r.started_at)
+       coalesce(r.first_token_at, r.started_at),
+       $error
 FROM runs AS r
      LEFT JOIN messages AS p ON p.conversation_id = r.conversation_id AND p.id = r.prompt_message_id
 WHERE r.response_message_id IS NULL
-  AND EXISTS (SELECT 1 FROM tokens AS t
-              WHERE t.run_id = r.id AND t.text <> ''
-                AND $answer)
 """
 
-# The table of three columns that chat programs often start with.
+# The class and the message, as an exception is printed.
+_ERROR = """CASE WHEN r.error_type IS NULL THEN r.error_message
+            WHEN coalesce(r.error_message, '') = '' THEN r.error_type
+            ELSE r.error_type || ': ' || r.error_message
+       END"""
+
+# The table of three columns that chat programs often start with. A run that said nothing is no line of it.
 _CHATHISTORY = """
 SELECT row_number() OVER (ORDER BY t.created_at, t.conversation_id $bytewise, t.position,
                                    coalesce(t.message_id, t.run_id)) AS id,
        t.role AS role,
        t.content AS content
 FROM transcripts AS t
+WHERE t.message_id IS NOT NULL OR t.content <> ''
 """
 
 # time_to_first_token_ms counts from just before the request was sent, duration_ms to the end or to the last
@@ -161,7 +164,7 @@ def definitions(dialect: str) -> dict[str, str]:
     since = Template(_SINCE_SQLITE if dialect == "sqlite" else _SINCE_POSTGRES)
     words = {
         **_WORDS[dialect],
-        "answer": "t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')",
+        "error": _ERROR,
         "us_to_first": since.substitute(moment="o.first_token_at"),
         "us_to_end": since.substitute(moment="o.ended_at"),
         "gap_p50": Template(_GAP).substitute(percent=50),
@@ -205,6 +208,7 @@ transcripts = table(
     column("model", Text),
     column("run_id", Id),
     column("created_at", Time),
+    column("error", Text),
 )
 
 chathistory = table("chathistory", column("id", BigInteger), column("role", Text), column("content", Text))

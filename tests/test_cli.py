@@ -23,6 +23,7 @@ from recorder.clock import now
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
 from recorder.records import Added, Addition, Batch, Producer
 from recorder.store import SqlStore
+from recorder.tables import REVISIONS
 from recorder.testing import song
 from tests import postgres
 from tests.oracle import new_url, sql
@@ -185,7 +186,9 @@ def test_what_a_model_says_cannot_move_the_cursor(url: str) -> None:
 
 def test_a_run_that_said_nothing_is_shown_too(url: str) -> None:
     """A conversation shows that somebody asked and left."""
-    assert f"assistant  cancelled  run {LEFT}  said nothing" in cli("show", "trap", url=url).stdout
+    shown = cli("show", "trap", url=url).stdout
+    assert "1 message, 1 run" in shown
+    assert f"assistant  cancelled  gpt-4o-mini  run {LEFT}  said nothing" in shown
 
 
 def test_show_knows_a_run_by_its_beginning(url: str) -> None:
@@ -347,7 +350,7 @@ def test_a_password_is_never_printed() -> None:
 def test_migrate_makes_and_keeps_a_database(tmp_path: Path) -> None:
     """The first time applies the revisions, the second has nothing to do."""
     url = f"sqlite:///{tmp_path / 'chats.db'}"
-    assert "applied 0001" in cli("migrate", url=url).stdout
+    assert f"applied {', '.join(REVISIONS)}" in cli("migrate", url=url).stdout
     assert "nothing to do" in cli("migrate", url=url).stdout
     assert cli("ls", url=url).stdout == "No conversation is recorded yet.\n"
 

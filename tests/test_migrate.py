@@ -24,6 +24,10 @@ from recorder import migrate, tables, views
 from recorder.errors import ConfigError, SchemaError, StoreError
 
 ROOT = Path(__file__).resolve().parent.parent
+#: What an upgrade of an empty database applies.
+APPLIED = list(tables.REVISIONS)
+#: The number of a migration that is not written yet.
+NEXT = f"{int(tables.HEAD) + 1:04}"
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 def test_an_empty_file_gets_the_tables(path: Path) -> None:
     """Empty before, current after."""
     assert state(path) == "empty"
-    assert migrate.upgrade(url_of(path)) == ["0001"]
+    assert migrate.upgrade(url_of(path)) == APPLIED
     assert state(path) == "current"
 
 
@@ -84,7 +88,7 @@ def test_a_second_upgrade_does_nothing(path: Path) -> None:
 
 def test_any_spelling_of_the_url_will_do(path: Path) -> None:
     """The asynchronous driver's URL names the same file."""
-    assert migrate.upgrade(f"sqlite+aiosqlite:///{path}") == ["0001"]
+    assert migrate.upgrade(f"sqlite+aiosqlite:///{path}") == APPLIED
     assert migrate.upgrade(url_of(path)) == []
 
 
@@ -101,14 +105,26 @@ def test_a_new_file_has_the_chosen_page_size(path: Path) -> None:
 
 
 def test_the_migrations_make_what_the_tables_say(path: Path, tmp_path: Path) -> None:
-    """Text for text: WITHOUT ROWID, partial indexes and views too, which `alembic check` does not compare."""
+    """WITHOUT ROWID, partial indexes and views too, which `alembic check` does not compare."""
     migrate.upgrade(url_of(path))
     said = tmp_path / "said.db"
     with create_engine(url_of(said), poolclass=NullPool).begin() as connection:
         tables.metadata.create_all(connection)
         views.create(connection)
-    query = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' ORDER BY name"
-    assert sql(path, query) == sql(said, query)
+    assert schema_of(path) == schema_of(said)
+
+
+def schema_of(path: Path) -> dict[str, Any]:
+    """Columns of each table and whether it has a rowid; the text of all else. A column that a migration adds is written
+    in another place of a table's text."""
+    found = {}
+    query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' ORDER BY name"
+    for kind, name, text in sql(path, query):
+        columns = (
+            [column[1:] for column in sql(path, f"PRAGMA table_xinfo({name})")] if kind == "table" else []
+        )
+        found[name] = [*columns, text.endswith("WITHOUT ROWID")] if columns else text
+    return found
 
 
 def test_the_newest_script_is_the_revision_of_the_code() -> None:
@@ -148,12 +164,12 @@ def test_plain_alembic_goes_up_and_down(path: Path) -> None:
         == 0
     )
     assert state(path) == "current"
-    assert "0001 (head)" in alembic("history", url=url_of(path)).stdout
+    assert f"{tables.HEAD} (head)" in alembic("history", url=url_of(path)).stdout
     assert alembic("check", url=url_of(path)).returncode == 0
     assert alembic("downgrade", "base", url=url_of(path)).returncode == 0
     left = sql(path, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name")
     assert left == [("alembic_version",), ("notes",)]
-    assert (state(path), migrate.upgrade(url_of(path))) == ("empty", ["0001"])
+    assert (state(path), migrate.upgrade(url_of(path))) == ("empty", APPLIED)
 
 
 @pytest.fixture
@@ -171,7 +187,7 @@ def test_autogenerate_writes_an_empty_migration(path: Path, copy: Path) -> None:
     migrate.upgrade(url_of(path))
     made = alembic("revision", "--autogenerate", "-m", "no change", url=url_of(path), folder=copy)
     assert made.returncode == 0, made.stderr
-    written = (copy / "migrations/versions/0002_no_change.py").read_text()
+    written = (copy / f"migrations/versions/{NEXT}_no_change.py").read_text()
     assert re.findall(r"^    (?!#|\"\"\").*", written, re.M) == ["    pass", "    pass"]
 
 
@@ -183,7 +199,7 @@ def test_autogenerate_writes_plain_types(path: Path, copy: Path) -> None:
     assert alembic("check", url=url_of(path)).returncode != 0
     made = alembic("revision", "--autogenerate", "-m", "columns", url=url_of(path), folder=copy)
     assert made.returncode == 0, made.stderr
-    written = (copy / "migrations/versions/0002_columns.py").read_text()
+    written = (copy / f"migrations/versions/{NEXT}_columns.py").read_text()
     assert "recorder" not in re.sub("#.*", "", written)
     assert alembic("upgrade", "head", url=url_of(path), folder=copy).returncode == 0
     assert alembic("check", url=url_of(path), folder=copy).returncode == 0
@@ -211,9 +227,9 @@ def test_an_error_at_any_statement_leaves_the_file_as_it_was(tmp_path: Path) -> 
             pass
         finally:
             event.remove(Engine, "before_cursor_execute", fail)
-        assert (seen[-1], state(path), migrate.upgrade(url_of(path))) == (seen[-1], "empty", ["0001"])
+        assert (seen[-1], state(path), migrate.upgrade(url_of(path))) == (seen[-1], "empty", APPLIED)
         counted += 1
-    assert applied == ["0001"]
+    assert applied == APPLIED
     assert counted == len(seen) > len(tables.metadata.tables)
 
 
@@ -248,7 +264,7 @@ def test_a_process_killed_at_any_statement_is_made_good_by_the_next(tmp_path: Pa
     killed = [tmp_path / f"killed-{number}.db" for number in range(1, deaths + 1)]
     assert deaths > len(tables.metadata.tables)
     assert [state(path) for path in killed] == ["empty"] * deaths
-    assert [migrate.upgrade(url_of(path)) for path in killed] == [["0001"]] * deaths
+    assert [migrate.upgrade(url_of(path)) for path in killed] == [APPLIED] * deaths
     assert {state(path) for path in killed} == {"current"}
 
 
@@ -273,7 +289,7 @@ def test_processes_that_open_a_new_file_at_once_all_succeed(path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     said = [process.communicate(timeout=30)[0] for process in processes]
-    assert sorted(said) == ["['0001']\n", *["[]\n"] * 7]
+    assert sorted(said) == [f"{APPLIED}\n", *["[]\n"] * 7]
     assert state(path) == "current"
 
 
@@ -281,7 +297,7 @@ def test_threads_may_upgrade_different_files_at_once(tmp_path: Path) -> None:
     """Alembic's module globals serve one at a time."""
     urls = [url_of(tmp_path / f"{number}.db") for number in range(6)]
     with ThreadPoolExecutor(len(urls)) as pool:
-        assert list(pool.map(migrate.upgrade, urls)) == [["0001"]] * len(urls)
+        assert list(pool.map(migrate.upgrade, urls)) == [APPLIED] * len(urls)
 
 
 @pytest.mark.parametrize("begin", [None, "BEGIN IMMEDIATE"])
@@ -295,7 +311,7 @@ def test_an_asynchronous_connection_can_be_upgraded(path: Path, begin: str | Non
         async with engine.connect() as connection:
             return [await connection.run_sync(migrate.upgrade_connection) for _ in range(2)]
 
-    assert asyncio.run(story()) == [["0001"], []]
+    assert asyncio.run(story()) == [APPLIED, []]
     assert state(path) == "current"
 
 
@@ -313,7 +329,7 @@ def test_two_upgrades_on_one_event_loop_are_refused_not_deadlocked(tmp_path: Pat
     first, second = sorted(asyncio.run(story()), key=str)
     assert isinstance(first, StoreError)
     assert "await it before starting another" in str(first)
-    assert second == ["0001"]
+    assert second == APPLIED
 
 
 def refused(path: Path) -> str:
@@ -380,7 +396,7 @@ def test_another_tools_alembic_version_is_not_touched(path: Path, revision: str)
 def test_other_tables_may_live_beside_ours(path: Path) -> None:
     """Only names that clash are refused."""
     sql(path, "CREATE TABLE notes (content)", "INSERT INTO notes VALUES ('kept')")
-    assert (state(path), migrate.upgrade(url_of(path)), state(path)) == ("empty", ["0001"], "current")
+    assert (state(path), migrate.upgrade(url_of(path)), state(path)) == ("empty", APPLIED, "current")
     assert sql(path, "SELECT content FROM notes") == [("kept",)]
 
 
@@ -398,7 +414,7 @@ def test_an_installed_package_brings_its_own_scripts(tmp_path: Path, monkeypatch
     shutil.copytree(ROOT / "migrations", package / "_migrations")
     monkeypatch.setattr(migrate, "__file__", str(package / "migrate.py"))
     assert migrate.scripts() == package / "_migrations"
-    assert migrate.upgrade(url_of(tmp_path / "new.db")) == ["0001"]
+    assert migrate.upgrade(url_of(tmp_path / "new.db")) == APPLIED
 
 
 def test_a_package_without_scripts_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,16 +267,39 @@ def test_a_run_without_a_message_shows_its_text_so_far(db: Database) -> None:
     stream(db, 7, 0, '[[10,"louder?","reasoning"],[20,"LA "],[30,"\ufdd0D800 "]]', 3)
     run(db, 8, status="interrupted", prompt_message_id=uid(6))
     stream(db, 8, 0, '[[10,"LO"]]', 1)
-    run(db, 9, status="error", prompt_message_id=uid(6))  # not a token came: nothing to show
-    run(db, 10, prompt_message_id=uid(6))
-    stream(db, 10, 0, '[[10,"{}","tool_args"],[20,""]]', 2)  # no text either
+    run(db, 9, prompt_message_id=uid(6))
+    stream(db, 9, 0, '[[10,"{}","tool_args"],[20,""]]', 2)  # no text
     assert transcript(db)[4:] == [
         (1, 3, "assistant", "LA \ufdd0D800 LA", "streaming", "gpt-4o-mini"),
         (2, 3, "assistant", "LO", "interrupted", "gpt-4o-mini"),
+        (3, 3, "assistant", "", "streaming", "gpt-4o-mini"),
     ]
-    partial = db.execute(select(views.transcripts).where(views.transcripts.c.status == "streaming")).one()
+    partial = db.execute(select(views.transcripts).where(views.transcripts.c.run_id == uid(7))).one()
     assert (partial.message_id, partial.parent_id, partial.run_id) == (None, uid(6), uid(7))
     assert (partial.conversation_id, partial.created_at) == ("song", at(7.5))
+
+
+def test_a_run_that_ended_without_an_answer_has_its_row_and_its_error(db: Database) -> None:
+    """On a branch of its own, after the answers that there are; the error as an exception is printed."""
+    two_branches(db)
+    words = {"error_type": "openai.RateLimitError", "error_message": "slow down"}
+    run(db, 7, status="error", prompt_message_id=uid(6), **words)
+    run(db, 8, status="error", prompt_message_id=uid(6), error_type="TimeoutError", error_message="")
+    run(db, 9, status="error", prompt_message_id=uid(6), error_message="away")
+    run(db, 10, status="cancelled", prompt_message_id=uid(1))
+    run(db, 11, status="interrupted")  # its history was never stored
+    db.execute(tables.runs.update().where(tables.runs.c.id == uid(4)).values(status="error", **words))
+    view = views.transcripts.c
+    query = select(view.position, view.branch, view.content, view.status, view.error)
+    rows = db.execute(query.where(view.status != "complete").order_by(view.position, view.branch))
+    assert [tuple(row) for row in rows] == [
+        (0, 2, "", "interrupted", None),
+        (1, 2, "Li.", "error", "openai.RateLimitError: slow down"),
+        (1, 3, "", "cancelled", None),
+        (3, 1, "", "error", "openai.RateLimitError: slow down"),
+        (3, 2, "", "error", "TimeoutError"),
+        (3, 3, "", "error", "away"),
+    ]
 
 
 def test_a_partial_answer_comes_after_its_siblings(db: Database) -> None:
@@ -308,6 +331,7 @@ def test_chathistory_is_the_table_of_three_columns(db: Database) -> None:
     two_branches(db)
     run(db, 7, prompt_message_id=uid(6))
     stream(db, 7, 0, '[[10,"LA"]]', 1)
+    run(db, 8, status="error", prompt_message_id=uid(6))  # it said nothing
     assert [tuple(row) for row in db.exec_driver_sql("SELECT * FROM chathistory")] == [
         (1, "user", "Sing."),
         (2, "assistant", "La."),

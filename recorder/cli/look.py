@@ -58,7 +58,7 @@ def conversation(found: Row) -> None:
     messages, runs = found["messages"], found["runs"]
     screen.print(Text(f"conversation {safe(found['id'])}", style="bold"))
     about = [
-        plural(len(messages), "message"),
+        plural(sum(not _is_silent(message) for message in messages), "message"),
         plural(len(runs), "run"),
         f"begun {moment(found['created_at'])}",
     ]
@@ -71,10 +71,6 @@ def conversation(found: Row) -> None:
             _message(screen, message)
     else:
         _tree(screen, messages)
-    for run in _silent(messages, runs):
-        screen.print()
-        screen.print(_heading("assistant", run["status"], f"run {run['id']}", "said nothing"))
-        _error(screen, run)
 
 
 def branch(kind: str, found: Row, name: str) -> dict[str, Any]:
@@ -86,15 +82,6 @@ def branch(kind: str, found: Row, name: str) -> dict[str, Any]:
     path = path_of(found["messages"], name)
     wanted = {str(message["run_id"]) for message in path}
     return {**found, "messages": path, "runs": [run for run in found["runs"] if str(run["id"]) in wanted]}
-
-
-def _silent(messages: Sequence[Row], runs: Sequence[Row]) -> Iterator[Row]:
-    """Runs without a message, not even a partial one."""
-    spoke = {str(message["run_id"]) for message in messages if message["run_id"]}
-    answered = {str(message["message_id"]) for message in messages if message["message_id"]}
-    for run in runs:
-        if str(run["id"]) not in spoke and str(run["response_message_id"]) not in answered:
-            yield run
 
 
 def _tree(screen: Console, messages: Sequence[Row]) -> None:
@@ -134,6 +121,7 @@ def _drawable(screen: Console, drawn: str) -> str:
 
 def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool = False) -> None:
     made = [message["status"], message["model"], f"run {message['run_id']}"] if message["run_id"] else []
+    made += ["said nothing"] if _is_silent(message) else []
     branch = [f"branch {message['branch']}"] if message["branch"] > 1 and not in_tree else []
     heading = _heading(message["role"], *branch, *made)
     if indent:
@@ -144,6 +132,13 @@ def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool =
         _line(screen, Text(safe(message["content"])), indent)
     for line in _beside(message["parts"] or {}):
         _line(screen, Text(safe(line), style="cyan"), indent)
+    if message["error"]:
+        _line(screen, Text(safe(message["error"]), style="red"), indent)
+
+
+def _is_silent(message: Row) -> bool:
+    """Whether it stands for a run without a text."""
+    return message["message_id"] is None and not message["content"]
 
 
 def _heading(role: str, *rest: str | None) -> Text:
@@ -213,11 +208,6 @@ def _missing(gaps: Sequence[Row]) -> str | None:
 def _error_text(found: Row) -> str | None:
     parts = [part for part in (found["error_type"], found["error_message"]) if part]
     return ": ".join(parts) or None
-
-
-def _error(screen: Console, found: Row) -> None:
-    if text := _error_text(found):
-        screen.print(Text(safe(text), style="red"), soft_wrap=True)
 
 
 def totals(found: Row) -> None:

@@ -47,7 +47,7 @@ FROM recent ORDER BY recent.last_at DESC NULLS LAST, recent.id DESC
 #: A view with the conversation named, so that only its rows are looked at.
 _MESSAGES = """
 SELECT t.message_id, t.parent_id, t.branch, t.position, t.role, t.content, t.status, t.model, t.run_id,
-    t.created_at,
+    t.created_at, t.error,
     (SELECT parts FROM messages WHERE conversation_id = t.conversation_id AND id = t.message_id) AS parts
 FROM transcripts AS t WHERE t.conversation_id = :id"""
 _READING_ORDER = " ORDER BY t.position, t.branch"

@@ -52,14 +52,16 @@ class Dialect(Protocol):
 
     url: URL
     name: str
-    #: Whether an older schema is brought to the newest on opening, or refused with the command that does it.
-    upgrades_itself: bool
     #: A FROM item of the JSON list `:asked`, of `[conversation_id]` or `[conversation_id, id]`.
     asked: str
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What opening raises for a database that cannot be reached."""
+
+    @property
+    def upgrades_itself(self) -> bool:
+        """Whether an older schema is brought to the newest on opening, or refused with the command that does it."""
 
     def check(self) -> None:
         """Raise `ConfigError` or `MissingExtra` for what cannot work; opens nothing."""

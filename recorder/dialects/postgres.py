@@ -76,9 +76,11 @@ class Postgres:
     )
 
     def __init__(
-        self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False
-    ) -> None:
+        self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False,
+        with_timeout: bool = True,
+    ) -> None:  # fmt: skip
         self.url = url
+        self._with_timeout = with_timeout
         self._read_only = read_only
         self._sync = sync
 
@@ -210,7 +212,10 @@ class Postgres:
 
     async def _connect(self, **_of_sqlalchemy: object) -> Any:
         """asyncpg reads the URL itself: sockets, TLS, the environment and the password file are libpq's ways."""
-        return await _driver().connect(**arguments(self.url)._asdict(), statement_cache_size=0)
+        given = arguments(self.url)._asdict()
+        if not self._with_timeout:
+            given["command_timeout"] = None
+        return await _driver().connect(**given, statement_cache_size=0)
 
 
 class Listening:

@@ -31,6 +31,8 @@ MAX_ROWS_A_STATEMENT = 500
 #: Where a file says that it has a log beside it. https://sqlite.org/fileformat2.html
 _WAL_BYTE, _WAL = 18, b"\x02\x02"
 _BUSY_TIMEOUT_MS = 5_000
+#: The largest file that is brought to a newer schema when it is opened (bytes): that takes less than a second.
+MAX_UPGRADED = 128 * 2**20
 #: How often who watches asks for the file's version (seconds).
 WATCH_INTERVAL = 0.01
 _TRANSIENT = ("locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed")
@@ -53,8 +55,6 @@ class SQLite:
     """One SQLite file."""
 
     name = "sqlite"
-    #: An older schema is brought to the newest when it is opened: the file has one program.
-    upgrades_itself = True
     asked = (
         "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
         " FROM json_each(:asked))"
@@ -71,6 +71,12 @@ class SQLite:
         self._read_only = read_only
         #: Device and inode of the file that was opened last.
         self._opened: tuple[int, int] | None = None
+
+    @property
+    def upgrades_itself(self) -> bool:
+        """Whether an older schema is brought to the newest on opening: the file has one program, but a large one
+        would keep its constructor waiting."""
+        return self.path.stat().st_size <= MAX_UPGRADED
 
     def check(self) -> None:
         """Raise `ConfigError` for a path that cannot work; opens nothing."""

@@ -151,8 +151,8 @@ def _is_better(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
     if own == stored:
         return False
     different = {name for name, mine, other in zip(names, own, stored, strict=True) if mine != other}
-    if isinstance(row, Producer) and different == {"heartbeat_at"}:
-        return own[-1] > stored[-1]  # type: ignore[no-any-return]
+    if isinstance(row, Producer) and different <= {"heartbeat_at", "process"}:
+        return row.heartbeat_at > Producer(*stored).heartbeat_at  # an older version's export says no process
     if isinstance(row, RunRow) and different <= _END:
         before = RunRow._make(stored)
         if _is_guessed(before) or _is_guessed(row):

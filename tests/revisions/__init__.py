@@ -1,0 +1,81 @@
+"""Databases as older versions of recorder left them, and the statements that those versions write with.
+
+`0001.db.gz` is a recording that revision 0001's recorder made: the shop of `tests/shop.py`, and a song with the
+provider's bytes and two messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are what it sends.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from recorder import migrate, tables
+from tests import postgres
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def older_file(folder: Path) -> str:
+    """The URL of a copy of the stored file of revision 0001."""
+    path = folder / "older.db"
+    path.write_bytes(gzip.decompress((FOLDER / "0001.db.gz").read_bytes()))
+    return f"sqlite:///{path}"
+
+
+def older_postgres(folder: Path) -> str:
+    """The URL of a new Postgres database of revision 0001 with the rows of that file."""
+    url = postgres.new_database(empty=True)
+    rows = _rows_of(older_file(folder))
+
+    def fill(connection: Connection) -> None:
+        with migrate.exclusively(connection):
+            config = Config(attributes={"connection": connection, "applied": []})
+            config.set_main_option("script_location", str(migrate.scripts()))
+            command.upgrade(config, "0001")
+            for name, found in rows.items():
+                _insert(connection, name, found)
+
+    migrate.connected(url, fill)
+    return url
+
+
+def older_statements(name: str) -> list[str]:
+    """What a batch of revision 0001's writer sends: one statement a line."""
+    return (FOLDER / f"0001.{name}.sql").read_text().splitlines()
+
+
+def _rows_of(url: str) -> dict[str, list[dict[str, Any]]]:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.row_factory = sqlite3.Row
+        return {
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
+            for name in tables.metadata.tables
+        }
+
+
+def _insert(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
+    """Through text: Postgres reads the ids, times and JSON as SQLite holds them."""
+    for row in rows:
+        columns = tables.metadata.tables[name].c
+        kinds = {key: columns[key].type.compile(dialect=connection.dialect) for key in row}
+        values = ", ".join(f"CAST(CAST(:{key} AS text) AS {kind})" for key, kind in kinds.items())
+        plain = {key: value for key, value in row.items() if not isinstance(value, bytes)}
+        given = {key: None if value is None else str(value) for key, value in plain.items()}
+        for key in row.keys() - plain.keys():
+            values = values.replace(f"CAST(CAST(:{key} AS text) AS BYTEA)", f"decode(:{key}, 'hex')")
+            given[key] = row[key].hex()
+        connection.execute(
+            text(f"INSERT INTO {name} ({', '.join(map(_quoted, row))}) VALUES ({values})"), given
+        )
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL quotes it."""
+    return f'"{name}"'

@@ -1,0 +1,192 @@
+"""Databases of older revisions: brought to the newest with all that is in them, and still written by older versions."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, make_url
+
+from recorder import ChatHistoryCallback, migrate, tables
+from recorder.clock import iso, now
+from recorder.dialects import Postgres, sqlite
+from recorder.errors import SchemaError
+from tests import postgres
+from tests.oracle import sql
+from tests.revisions import older_file, older_postgres, older_statements
+
+RUN, PROMPT, REPLY, PRODUCER = (str(uuid.UUID(int=number)) for number in range(1, 5))
+#: The columns of the views of revision 0001, which a newer one must go on having, in this order.
+COLUMNS = {
+    "transcripts": "conversation_id, message_id, parent_id, branch, position, role, content, status, model, run_id, "
+    "created_at",
+    "tokens": "run_id, seq, at_us, kind, idx, text",
+    "chathistory": "id, role, content",
+    "run_stats": "run_id, conversation_id, model, status, token_count, time_to_first_token_ms, duration_ms, "
+    "tokens_per_second, gap_p50_ms, gap_p95_ms",
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of revision 0001 with rows in every table but `annotations`."""
+    if request.param == "sqlite":
+        yield older_file(tmp_path)
+        return
+    postgres.server()
+    url = older_postgres(tmp_path)
+    yield url
+    postgres.drop(url)
+
+
+def rows_of(url: str) -> dict[str, list[Any]]:
+    """All rows, with the columns that revision 0001 has."""
+    found = {}
+    for name, table in tables.metadata.tables.items():
+        columns = ", ".join(f'"{key}"' for key in table.c.keys() if key != "process")  # noqa: SIM118
+        found[name] = sorted(map(str, sql(url, f"SELECT {columns} FROM {name}")))
+    return found
+
+
+def test_an_older_database_is_upgraded_with_all_its_rows(older: str) -> None:
+    """No row changes; what the views said before they say after, and failed runs beside it."""
+    before = rows_of(older)
+    spoken = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
+    assert migrate.upgrade(older) == ["0002"]
+    assert (migrate.connected(older, migrate.state), rows_of(older)) == ("current", before)
+    after = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
+    assert [row for row in after if row not in spoken] == [
+        str(row)
+        for row in sql(
+            older, f"SELECT {COLUMNS['transcripts']} FROM transcripts WHERE status = 'error' AND content = ''"
+        )
+    ]
+    assert len(after) == len(spoken) + 1
+
+
+def test_the_views_keep_their_columns_in_their_order(older: str) -> None:
+    """New ones come last: SQL that was written for an older version reads the same."""
+    migrate.upgrade(older)
+    for view, columns in COLUMNS.items():
+        [*_, last] = sql(older, f"SELECT * FROM {view}")
+        [*_, named] = sql(older, f"SELECT {columns} FROM {view}")
+        assert last[: len(named)] == named
+
+
+def test_a_small_older_file_is_upgraded_when_it_is_opened(tmp_path: Path) -> None:
+    """The file has one program, and it takes an instant."""
+    url = older_file(tmp_path)
+    with ChatHistoryCallback(url):
+        pass
+    assert migrate.connected(url, migrate.state) == "current"
+
+
+def test_a_large_older_file_asks_for_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index over it would keep the constructor waiting; nothing is changed until somebody decides."""
+    url = older_file(tmp_path)
+    path = Path(url.removeprefix("sqlite:///"))
+    monkeypatch.setattr(sqlite, "MAX_UPGRADED", path.stat().st_size - 1)
+    with pytest.raises(SchemaError, match=r"needs schema 0002. Run: recorder migrate --url"):
+        ChatHistoryCallback(url)
+    assert sql(url, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert migrate.upgrade(url) == ["0002"]
+    ChatHistoryCallback(url).close().wait(10)
+
+
+def test_an_older_version_that_is_recording_goes_on(older: str) -> None:
+    """A process that had opened the database before the upgrade writes into it, batch after batch, as it did."""
+    migrate.upgrade(older)
+    write_as_0001(older)
+    [found] = sql(
+        older, "SELECT status, content FROM transcripts WHERE run_id IS NOT NULL AND conversation_id = 'old'"
+    )
+    assert found == ("complete", "La.")
+    assert sql(older, "SELECT text FROM tokens WHERE run_id = ?", RUN) == [("La.",)]
+    assert sql(older, "SELECT process FROM producers WHERE id = ?", PRODUCER) == [(None,)]
+
+
+def write_as_0001(url: str) -> None:
+    """One batch with a row for every table, as revision 0001's writer sends it."""
+    moment = now()
+    later = moment + timedelta(seconds=1)
+    head = [RUN, "old", None, 1, "chat", "openai", "gpt-4o", None]
+    rest = ["{}", None, None, None, PROMPT, PRODUCER]
+    seal = [
+        "complete",
+        later,
+        later,
+        "stop",
+        None,
+        None,
+        "gpt-4o",
+        "x",
+        1,
+        1,
+        2,
+        "{}",
+        "provider",
+        1,
+        "aa",
+        None,
+        REPLY,
+    ]
+    rows = [
+        [PRODUCER, "here", 1, moment, moment],
+        ["old", None, moment],
+        ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later],
+        [*head, "streaming", moment, *rest],
+        [*head, moment, *rest, *seal],
+        [RUN, 0, 0, 1, 5, b"x", None],
+        [RUN, 1, 1, "full"],
+        [RUN, 0, 1, '[[5,"La."]]'],
+    ]
+    if url.startswith("sqlite"):
+        for statement, row in zip(older_statements("sqlite"), rows, strict=True):
+            migrate.connected(url, lambda connection, s=statement, r=row: _execute(connection, s, r))
+        return
+    # Its one statement cannot write one run twice: the row that is opened and the sealed one come in two batches.
+    asyncio.run(_in_one_statement(url, [*rows[:4], [None] * 32, *rows[5:]]))
+    asyncio.run(
+        _in_one_statement(
+            url,
+            [
+                rows[0],
+                *[[None] * len(row) for row in rows[1:4]],
+                rows[4],
+                *[[None] * len(row) for row in rows[5:]],
+            ],
+        )
+    )
+
+
+def _execute(connection: Connection, statement: str, row: list[Any]) -> None:
+    values = tuple(iso(value) if hasattr(value, "tzinfo") else value for value in row)
+    with connection.begin():
+        connection.exec_driver_sql(statement, values)
+
+
+async def _in_one_statement(url: str, rows: list[list[Any]]) -> None:
+    [statement] = older_statements("postgres")
+    # An array a column; an empty one where the batch has no row for a table.
+    arrays = [[] if row[0] is None else [value] for row in rows for value in row]
+    async with Postgres(make_url(url)).engine().connect() as connection:
+        await connection.exec_driver_sql(statement, tuple(arrays))
+        await connection.commit()
+
+
+def test_an_older_version_that_opens_a_newer_database_is_refused(
+    older: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the command that brings it up to date; it does not write what it does not understand."""
+    migrate.upgrade(older)
+    monkeypatch.setattr(tables, "REVISIONS", ("0001",))
+    monkeypatch.setattr(tables, "HEAD", "0001")
+    with pytest.raises(
+        SchemaError, match=r"written by a newer recorder: its schema is 0002.*pip install --upgrade"
+    ):
+        ChatHistoryCallback(older)
