@@ -3,13 +3,14 @@
 # make check   format, lint, types, floors; changes nothing
 # make fmt     format and mend what can be mended
 # make bench   the table of measurements
+# make faults  kills, cuts and broken networks on databases of its own, judged (ARGS="--seconds 60 --url ...")
 # make migrate bring the database at RECORDER_URL to the newest schema
 # make clean   remove what these made
 #
 # Needs only Python 3.11 or newer; PYTHON=/path/to/python chooses one. The rest goes into .venv by itself.
 
 .DELETE_ON_ERROR:
-.PHONY: run test check fmt bench migrate clean
+.PHONY: run test check fmt bench faults migrate clean
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +34,9 @@ fmt: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+faults: $(VENV)/.dev
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 migrate: $(VENV)/.base
 	@test -n "$$RECORDER_URL" || { echo "Say which database: make migrate RECORDER_URL=sqlite:///chat_history.db" >&2; exit 2; }

@@ -19,7 +19,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -34,7 +34,7 @@ from recorder.clock import now
 from recorder.dialects import Failure, Postgres
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
-from recorder.records import COMPLETE, Batch, Known, RunEnd, RunStart
+from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, RunEnd, RunStart
 from recorder.store import Asked, Store
 from recorder.stored import unescape
 from tests import postgres
@@ -104,6 +104,8 @@ class Stored:
     sha256: str | None
     #: The hash of what is stored.
     found_sha256: str
+    #: Numbers of the tokens that are stored more than once.
+    doubled: list[int]
 
     @property
     def missing(self) -> set[int]:
@@ -113,20 +115,40 @@ class Stored:
 
 def stored(url: str, run_id: object) -> Stored:
     """Read one run from the tables, without any of recorder's own reading."""
-    [(status, token_count, sha256)] = sql(
-        url, "SELECT status, token_count, sha256 FROM runs WHERE id = ?", str(run_id)
-    )
-    segments = sql(url, "SELECT seq, count, deltas FROM segments WHERE run_id = ? ORDER BY seq", str(run_id))
-    texts: dict[int, str] = {}
-    for seq, size, deltas in segments:
+    [found] = _read_runs(url, str(run_id)).values()
+    assert found.status != ABSENT
+    assert found.doubled == []
+    return found
+
+
+#: The status of tokens and gaps whose run has no row.
+ABSENT = "without a row"
+
+
+def _read_runs(url: str, run_id: str | None = None) -> dict[str, Stored]:
+    """One run by its id, or all of them."""
+    given = (run_id,) if run_id else ()
+    where, of_run = ("WHERE id = ?", "WHERE run_id = ?") if run_id else ("", "")
+    found = sql(url, f"SELECT id, status, token_count, sha256 FROM runs {where}", *given)
+    segments = sql(url, f"SELECT run_id, seq, count, deltas FROM segments {of_run} ORDER BY 1, 2", *given)
+    gaps = sql(url, f"SELECT run_id, seq, count, reason FROM gaps {of_run} ORDER BY 1, 2", *given)
+    runs = {
+        id: Stored(status, {}, [], token_count, sha256, "", []) for id, status, token_count, sha256 in found
+    }
+    for id, *_ in [*segments, *gaps]:
+        runs.setdefault(id, Stored(ABSENT, {}, [], 0, None, "", []))
+    digests = {id: hashlib.sha256() for id in runs}
+    for id, seq, size, deltas in segments:
         items = json.loads(deltas)
         assert len(items) == size
-        for place, item in enumerate(items):
-            assert seq + place not in texts, f"token {seq + place} is stored twice"
-            texts[seq + place] = unescape(item[1])
-    gaps = sql(url, "SELECT seq, count, reason FROM gaps WHERE run_id = ? ORDER BY seq", str(run_id))
-    digest = hashlib.sha256(",".join(deltas[1:-1] for _, _, deltas in segments).encode()).hexdigest()
-    return Stored(status, texts, gaps, token_count, sha256, digest)
+        digests[id].update((("," if runs[id].texts else "") + deltas[1:-1]).encode())
+        for place, item in enumerate(items, seq):
+            if place in runs[id].texts:
+                runs[id].doubled.append(place)
+            runs[id].texts[place] = unescape(item[1])
+    for id, *gap in gaps:
+        runs[id].gaps.append((gap[0], gap[1], gap[2]))
+    return {id: replace(run, found_sha256=digests[id].hexdigest()) for id, run in runs.items()}
 
 
 def assert_exact(url: str, run_id: object, texts: Sequence[str], status: str = COMPLETE) -> Stored:
@@ -143,6 +165,103 @@ def assert_exact(url: str, run_id: object, texts: Sequence[str], status: str = C
 def assert_whole(url: str, run_id: object, texts: Sequence[str], status: str = COMPLETE) -> None:
     """EXACT, and not one token is missing."""
     assert assert_exact(url, run_id, texts, status).gaps == []
+
+
+# -- the verdict on many runs ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """What a producer was promised about one run: so many tokens, and this status, are committed."""
+
+    tokens: int = 0
+    status: str | None = None
+
+
+#: By the number of the run, which is its id and the seed of its tokens.
+Ledger = dict[int, Acknowledged]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How the database compares with what was acknowledged; EXACT when nothing is wrong."""
+
+    acknowledged: int = 0
+    #: Tokens that were acknowledged and are not stored.
+    missing: int = 0
+    #: Tokens and messages that are stored more than once.
+    doubled: int = 0
+    #: Tokens that are stored under another's number, and holes that no gap row explains.
+    disordered: int = 0
+    #: Tokens that gap rows speak of.
+    gaps: int = 0
+    #: Everything else that is wrong, and details of the above.
+    breaches: list[str] = field(default_factory=list)
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is missing, doubled, out of order or otherwise wrong."""
+        return not (self.missing or self.doubled or self.disordered or self.breaches)
+
+    def add(self, other: Verdict) -> None:
+        """Count another verdict in."""
+        self.acknowledged += other.acknowledged
+        self.missing += other.missing
+        self.doubled += other.doubled
+        self.disordered += other.disordered
+        self.gaps += other.gaps
+        self.breaches += other.breaches
+
+
+def judge(url: str, ledger: Ledger, *, gaps: bool = False, unended: str | None = INTERRUPTED) -> Verdict:
+    """Compare all runs of a database with what was acknowledged.
+
+    Tokens in gap rows count as stored only with `gaps`. Runs without an acknowledged end must be sealed or have
+    the status `unended`, where it is not None. Each run has one question and one answer of its own.
+    """
+    verdict = Verdict(acknowledged=sum(known.tokens for known in ledger.values()))
+    found = {uuid.UUID(id).int: run for id, run in _read_runs(url).items()}
+    for number in ledger.keys() - found.keys():
+        verdict.missing += ledger[number].tokens
+        verdict.breaches.append(f"run {number} was acknowledged and is not stored")
+    for number, run in found.items():
+        _judge_run(verdict, number, run, ledger.get(number, Acknowledged()), gaps)
+        if run.status == ABSENT or (run.status == STREAMING and unended not in (None, STREAMING)):
+            verdict.breaches.append(f"run {number} is {run.status}")
+    _judge_messages(verdict, url)
+    if url.startswith("sqlite") and (found_wrong := sql(url, "PRAGMA integrity_check")) != [("ok",)]:
+        verdict.breaches.append(f"the file is malformed: {found_wrong[:2]}")
+    return verdict
+
+
+def _judge_run(verdict: Verdict, number: int, run: Stored, known: Acknowledged, gaps: bool) -> None:
+    explained = run.missing
+    present = run.texts.keys() | explained if gaps else run.texts.keys()
+    missing = set(range(known.tokens)) - present
+    holes = set(range(known.tokens, max(run.texts, default=0))) - run.texts.keys() - explained
+    wrong = [seq for seq, text in run.texts.items() if text != token(number, seq)]
+    verdict.missing += len(missing)
+    verdict.doubled += len(run.doubled) + len(run.texts.keys() & explained)
+    verdict.disordered += len(holes) + len(wrong)
+    verdict.gaps += len(explained)
+    where = f"run {number} ({run.status}, {known.tokens} acknowledged, {len(run.texts)} stored)"
+    for name, tokens in (("missing", missing), ("not stored before later ones", holes), ("wrong", wrong)):
+        if tokens:
+            verdict.breaches.append(f"{where}: {len(tokens)} {name}, the first is {min(tokens)}")
+    if run.gaps and not gaps:
+        verdict.breaches.append(f"{where}: gap rows {run.gaps[:3]}")
+    if known.status is not None and run.status != known.status:
+        verdict.breaches.append(f"{where}: {known.status} was acknowledged")
+    if run.sha256 is not None and (run.token_count, run.sha256) != (len(run.texts), run.found_sha256):
+        verdict.breaches.append(f"{where}: the seal says {run.token_count} tokens or another hash")
+
+
+def _judge_messages(verdict: Verdict, url: str) -> None:
+    """No message is there twice."""
+    query = "SELECT conversation_id, content, count(*) FROM messages GROUP BY 1, 2 HAVING count(*) > 1"
+    for conversation_id, content, times in sql(url, query):
+        verdict.doubled += times - 1
+        verdict.breaches.append(f"message {content!r} of {conversation_id!r} is stored {times} times")
 
 
 # -- speaking as a model does --------------------------------------------------------------------------------
@@ -290,6 +409,16 @@ class FaultyStore:
 def away(_batch: Batch) -> None:
     """The fault of a database that cannot be reached."""
     raise ConnectionError("the database is away")
+
+
+@contextmanager
+def hasty() -> Iterator[None]:
+    """Inside, SQLite does not wait for locks, and a writer not for its next attempt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recorder.dialects.sqlite._BUSY_TIMEOUT_MS", 1)
+        patch.setattr("recorder.writer.MIN_RETRY", 0.0005)
+        patch.setattr("recorder.writer.MAX_RETRY", 0.001)
+        yield
 
 
 # -- other processes -----------------------------------------------------------------------------------------

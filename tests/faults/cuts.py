@@ -1,0 +1,156 @@
+"""Connections to Postgres that are cut around COMMIT or anywhere else, swallow it, are slow, or stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from recorder.history import ChatHistoryCallback
+from tests import postgres
+from tests.faults.campaign import POSTGRES, Fault, LeftOut, Round
+from tests.faults.producer import speaking, turns, warm_up
+from tests.faults.proxy import TROUBLES, Proxy, proxy
+from tests.oracle import Verdict, hasty, judge
+
+#: In place of 30 s, so that a round is short (seconds).
+_COMMAND_TIMEOUT = 1.0
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Inside, a statement is given up after a second, and tried again at once."""
+    with pytest.MonkeyPatch.context() as patch, hasty():
+        patch.setattr("recorder.dialects.postgres.COMMAND_TIMEOUT", _COMMAND_TIMEOUT)
+        yield
+
+
+def cut_around_commit(at: Round) -> Verdict:
+    """Twenty times, at another byte of the COMMIT or of its answer each time."""
+    troubles = [trouble for trouble in TROUBLES if trouble != "swallowed"]
+
+    def aim(server: Proxy) -> None:
+        server.at_commit = at.chance.choice(troubles)
+
+    return _cut(at, aim, 20)
+
+
+def cut_anywhere(at: Round) -> Verdict:
+    """Twenty times, after any number of bytes either way."""
+
+    def aim(server: Proxy) -> None:
+        after = at.chance.randrange(5000)
+        if at.chance.random() < 0.5:
+            server.cut_after_sent = after
+        else:
+            server.cut_after_answered = after // 10
+
+    return _cut(at, aim, 20)
+
+
+def _cut(at: Round, aim: Callable[[Proxy], None], times: int) -> Verdict:
+    with impatient(), proxy(at.url) as server, speaking(at, server.url) as speaker:
+        for _, _ in zip(range(times), turns(speaker, at.chance), strict=False):
+            aim(server)
+            speaker.acknowledge()
+        server.at_commit = server.cut_after_sent = server.cut_after_answered = None
+        speaker.close()
+    return judge(at.url, at.ledger)
+
+
+def swallow_commit(at: Round) -> Verdict:
+    """The network swallows a COMMIT, and no side hears of the other's end: the rows must not stay locked."""
+    with impatient(), proxy(at.url) as server, speaking(at, server.url) as speaker:
+        warm_up(speaker, at.chance)
+        server.at_commit = "swallowed"
+        for number in (speaker.begin(), *speaker.open_runs):
+            speaker.say(number, 30)
+        speaker.acknowledge(50)
+        speaker.close()
+    return judge(at.url, at.ledger)
+
+
+def slow_network(at: Round) -> Verdict:
+    """Some seconds' worth of tokens at 64 KB/s, with a second for a statement: batches shrink until they pass."""
+    with impatient(), proxy(at.url) as server, speaking(at, server.url) as speaker:
+        warm_up(speaker, at.chance)
+        server.rate = 64_000
+        for _ in range(8):
+            speaker.say(speaker.begin(), at.chance.randrange(500, 1000))
+        speaker.acknowledge(50)
+        server.rate = None
+        speaker.close()
+    return judge(at.url, at.ledger)
+
+
+def stopped_server(at: Round) -> Verdict:
+    """The server's process for our connection is stopped by a signal, in the middle or idle; every call ends."""
+    if os.environ.get(postgres.GIVEN):
+        raise LeftOut("the server belongs to somebody else")
+    with impatient(), speaking(at) as speaker:
+        warm_up(speaker, at.chance)
+        with _stopped(at.url):
+            speaker.say(speaker.begin(), at.chance.randrange(50))
+            if (
+                at.chance.random() < 0.5
+            ):  # over another connection, which is made after the time for a statement
+                speaker.acknowledge(40)
+            speaker.close()
+    return judge(at.url, at.ledger)
+
+
+def close_in_time(at: Round) -> Verdict:
+    """The network stands still, with a heartbeat on its way or none: `close(1)` ends within its time."""
+    verdict = Verdict()
+    interval = at.chance.choice([0.05, 15])
+    with hasty(), proxy(at.url) as server, speaking(at, server.url, heartbeat_interval=interval) as speaker:
+        warm_up(speaker, at.chance)
+        server.stalled = True
+        time.sleep(at.chance.choice([0, 0.1]))
+        _close_within(speaker.history, verdict, on_loop=at.chance.random() < 0.5)
+        server.stalled = False
+    verdict.add(judge(at.url, at.ledger, unended=None))
+    return verdict
+
+
+def _close_within(history: ChatHistoryCallback, verdict: Verdict, *, on_loop: bool) -> None:
+    async def close() -> None:
+        async with asyncio.timeout(20):
+            await history.close(1)
+
+    began = time.monotonic()
+    try:
+        asyncio.run(close()) if on_loop else history.close(1).wait(20)
+    except TimeoutError:
+        verdict.breaches.append("close(1) had not ended after 20 s")
+    if (took := time.monotonic() - began) > 6:
+        verdict.breaches.append(f"close(1) took {took:.1f} s")
+
+
+@contextmanager
+def _stopped(url: str) -> Iterator[None]:
+    """Inside, the server's processes for the connections to this database do nothing."""
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    pids = [pid for (pid,) in postgres.fetch(url, query)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+FAULTS = [
+    Fault("commit", "connection cut around COMMIT", cut_around_commit, (POSTGRES,)),
+    Fault("cut", "connection cut anywhere", cut_anywhere, (POSTGRES,)),
+    Fault("swallow", "COMMIT swallowed by the network", swallow_commit, (POSTGRES,)),
+    Fault("slow", "network of 64 KB/s", slow_network, (POSTGRES,)),
+    Fault("stop", "server stopped by SIGSTOP", stopped_server, (POSTGRES,)),
+    Fault("close", "close while the network stands still", close_in_time, (POSTGRES,)),
+]

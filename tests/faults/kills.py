@@ -1,0 +1,61 @@
+"""SIGKILL while runs stream; what was acknowledged is stored, the rest is a prefix, and the next recorder goes on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from recorder.history import ChatHistoryCallback
+from tests.faults.campaign import POSTGRES, SQLITE, Fault, Round, place
+from tests.faults.producer import Speaker, child, note, turns
+from tests.oracle import Verdict, judge
+
+
+def stream(report: Callable[[str], Any], url: str, first: int, seed: str) -> None:
+    """Record until killed."""
+    chance = random.Random(seed)
+    interval = chance.choice([0, 0.001, 0.01])
+    speaker = Speaker(ChatHistoryCallback(url, flush_interval=interval), first, report)
+    for _ in turns(speaker, chance):
+        speaker.acknowledge()
+
+
+def recover(url: str) -> None:
+    """What the next recorder does: it finds the runs of dead processes."""
+    with ChatHistoryCallback(url) as history:
+        for turn in range(2):  # the first is committed before the sweep, the second after it
+            history.add_messages(f"turn {turn}", conversation_id="recovery")
+            history.flush().wait(30)
+
+
+def kill_repeatedly(at: Round) -> Verdict:
+    """Three to six processes one after another, each killed at some moment, a few before they recorded anything."""
+    for generation in range(at.chance.randrange(3, 7)):
+        with child(stream, at.url, at.number(1000 * generation), f"{at.seed} {generation}") as victim:
+            if at.chance.random() < 0.9:
+                victim.read_until_reported()
+            victim.read(at.chance.uniform(0, 0.3))
+            victim.kill()
+            note(at.ledger, victim.report)
+    recover(at.url)
+    return judge(at.url, at.ledger)
+
+
+def kill_while_made(at: Round) -> Verdict:
+    """The database is empty, and processes are killed while they make its tables; the last one records."""
+    database = SQLITE if at.is_sqlite else POSTGRES
+    with place(database, empty=True) as (url, _):
+        for generation in range(at.chance.randrange(2, 6)):
+            with child(stream, url, at.number(1000 * generation), f"{at.seed} {generation}") as victim:
+                victim.read(at.chance.uniform(0, 1))
+                victim.kill()
+                note(at.ledger, victim.report)
+        recover(url)
+        return judge(url, at.ledger)
+
+
+FAULTS = [
+    Fault("kill", "SIGKILL while streaming, restarted", kill_repeatedly),
+    Fault("make", "SIGKILL while the tables are made", kill_while_made),
+]

@@ -1,0 +1,247 @@
+"""Producers that record runs and write down what was acknowledged, in this process or in one that may be killed."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from recorder.history import ChatHistoryCallback
+from recorder.messages import HumanMessage
+from recorder.records import COMPLETE
+from recorder.wire.deltas import Delta
+from tests.faults.campaign import Round
+from tests.oracle import Acknowledged, Ledger, begin, finish, token
+
+#: Seconds after which a child that still runs is taken for stuck: it prints its stacks and ends.
+STUCK_AFTER = 60.0
+
+
+class Speaker:
+    """Records runs by their numbers, and reports what the recorder acknowledged."""
+
+    def __init__(self, history: ChatHistoryCallback, first: int, report: Callable[[str], Any]) -> None:
+        self.history = history
+        self.first = first
+        self.report = report
+        #: Tokens of each run so far.
+        self.counts: dict[int, int] = {}
+        #: Runs that were ended, with their status.
+        self.ends: dict[int, str] = {}
+        #: What was reported already.
+        self._reported: dict[int, str] = {}
+
+    @property
+    def open_runs(self) -> list[int]:
+        """The numbers of runs that have not ended."""
+        return [number for number in self.counts if number not in self.ends]
+
+    def begin(self) -> int:
+        """A new run with a question of its own; its number."""
+        number = self.first + len(self.counts)
+        begin(self.history, HumanMessage(f"question {number}"), run_id=uuid.UUID(int=number))
+        self.counts[number] = 0
+        return number
+
+    def say(self, number: int, size: int) -> None:
+        """So many more tokens; runs with an odd number have them with frames."""
+        run_id = uuid.UUID(int=number)
+        for seq in range(self.counts[number], self.counts[number] + size):
+            text = token(number, seq)
+            if number % 2:
+                self.history.on_stream_frame(b"data: %d\n\n" % seq, 1000 * seq, [Delta(text)], run_id=run_id)
+            else:
+                self.history.on_llm_new_token(text, run_id=run_id)
+            self.counts[number] = seq + 1
+
+    def finish(self, number: int) -> None:
+        """The run ends well, with an answer of its own."""
+        finish(self.history, uuid.UUID(int=number), f"answer {number}")
+        self.ends[number] = COMPLETE
+
+    def acknowledge(self, timeout: float = 30.0) -> None:
+        """Flush, and report everything that was said before it; raises what the flush raises."""
+        lines = self._lines()
+        self.history.flush().wait(timeout)
+        self.reported(lines)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """End all runs, close, and report everything."""
+        for number in self.open_runs:
+            self.finish(number)
+        lines = self._lines()
+        stats = self.history.close(timeout).wait(timeout + 10)
+        if stats.dropped or stats.queued:
+            raise RuntimeError(f"closed with tokens that are not stored: {stats}")
+        self.reported(lines)
+
+    def reported(self, lines: dict[int, str]) -> None:
+        """Report what is new of these."""
+        for number, line in lines.items():
+            if self._reported.get(number) != line:
+                self._reported[number] = line
+                self.report(line)
+
+    def _lines(self) -> dict[int, str]:
+        return {
+            number: line_of(number, count, self.ends.get(number)) for number, count in self.counts.items()
+        }
+
+
+@contextmanager
+def speaking(at: Round, url: str | None = None, **options: Any) -> Iterator[Speaker]:
+    """A producer in this process; its recorder is closed afterwards, whatever happens."""
+    history = ChatHistoryCallback(url or at.url, **{"flush_interval": 0, **options})
+    try:
+        yield Speaker(history, at.number(0), lambda line: note(at.ledger, line))
+    finally:
+        history.close(0)
+
+
+def line_of(number: int, count: int, status: str | None) -> str:
+    """One report: of this run so many tokens are committed, and its end if there is a status."""
+    return f"{number} {count} {status or '-'}\n"
+
+
+def note(ledger: Ledger, report: str) -> None:
+    """Write reports into the ledger; the last one may have been cut off by a kill."""
+    for line in report.split("\n")[:-1]:
+        number, tokens, status = line.split(" ")
+        known = ledger.setdefault(int(number), Acknowledged())
+        known.tokens = max(known.tokens, int(tokens))
+        known.status = known.status or (None if status == "-" else status)
+
+
+def warm_up(speaker: Speaker, chance: random.Random, times: int = 3) -> None:
+    """Some turns that are acknowledged: the database is open, and runs stream."""
+    for _, _ in zip(range(times), turns(speaker, chance), strict=False):
+        speaker.acknowledge()
+
+
+def turns(speaker: Speaker, chance: random.Random, *, open_runs: int = 4, most: int = 60) -> Iterator[None]:
+    """Runs that begin, stream and end, for ever; each turn ends before anything of it is acknowledged."""
+    while True:
+        for _ in range(chance.randrange(1, 5)):
+            found = speaker.open_runs
+            if len(found) < open_runs and (not found or chance.random() < 0.3):
+                speaker.begin()
+            elif chance.random() < 0.1:
+                speaker.finish(chance.choice(found))
+            else:
+                speaker.say(chance.choice(found), chance.randrange(most))
+        yield
+
+
+# -- other processes ---------------------------------------------------------------------------------------------
+
+
+@cache
+def _context() -> ForkServerContext:
+    """Processes are forked off a server that has imported everything: 20 ms each in place of 2 s."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.producer", "alembic.command"])
+    return context
+
+
+class Child:
+    """A process that reports over a pipe and may be killed, with everything that it started."""
+
+    def __init__(self, work: Callable[..., None], *arguments: object) -> None:
+        self.reports, writer = _context().Pipe(duplex=False)
+        self.errors, errors = _context().Pipe(duplex=False)
+        self.process: BaseProcess = _context().Process(target=_run, args=(writer, errors, work, arguments))
+        self.process.start()
+        writer.close()
+        errors.close()
+        self._report = b""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def report(self) -> str:
+        """What it has reported so far."""
+        return self._report.decode()
+
+    def read(self, seconds: float) -> bool:
+        """Read reports for so long; False when the child has closed its pipe."""
+        over = time.monotonic() + seconds
+        while (left := over - time.monotonic()) > 0:
+            if wait([self.reports], left):
+                data = os.read(self.reports.fileno(), 65_536)
+                if not data:
+                    return False
+                self._report += data
+        return True
+
+    def read_until_reported(self, seconds: float = 60.0) -> None:
+        """Wait for its first report."""
+        over = time.monotonic() + seconds
+        while not self._report and time.monotonic() < over and self.read(0.005):
+            pass
+
+    def kill(self) -> None:
+        """SIGKILL it and its children, and read what it had reported."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has not begun, or has ended
+        self.process.kill()
+        self._end()
+
+    def end(self, seconds: float = STUCK_AFTER + 30) -> str:
+        """Wait for its end; why that was none, "" where it ended well."""
+        over = not self.read(seconds)
+        if not over:
+            self.kill()
+            return f"no end after {seconds:g} s"
+        self._end()
+        said = b""
+        while data := os.read(self.errors.fileno(), 65_536):
+            said += data
+        if self.process.exitcode == 0:
+            return ""
+        return f"exit code {self.process.exitcode}: {said.decode(errors='replace')[-3000:]}"
+
+    def _end(self) -> None:
+        while data := os.read(self.reports.fileno(), 65_536):
+            self._report += data
+        self.process.join()
+
+
+def _run(
+    writer: Connection, errors: Connection, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    os.setsid()  # so that a kill reaches its children, too
+    os.dup2(errors.fileno(), 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.dump_traceback_later(STUCK_AFTER, exit=True)
+    work(lambda line: os.write(writer.fileno(), line.encode()), *arguments)
+
+
+@contextmanager
+def child(work: Callable[..., None], *arguments: object) -> Iterator[Child]:
+    """A child that is certainly gone afterwards."""
+    found = Child(work, *arguments)
+    try:
+        yield found
+    finally:
+        if found.process.is_alive():
+            found.kill()
+        found.reports.close()
+        found.errors.close()

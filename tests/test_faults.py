@@ -1,0 +1,170 @@
+"""A few rounds of the campaign of faults, and whether its oracle sees what is wrong; `make faults` plays more."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from recorder.records import COMPLETE
+from tests.faults.__main__ import faults, main
+from tests.faults.campaign import POSTGRES, SQLITE, Fault, LeftOut, Round, Row, play
+from tests.faults.producer import speaking
+from tests.faults.table import printed
+from tests.oracle import Acknowledged, Verdict, judge, new_url
+
+#: Faults that are played in each run of the tests; the others take longer.
+SAMPLED = ("kill", "make", "calls", "disk", "commit", "cut")
+#: Printed by pytest's parameter ids; continuous integration plays the same rounds each time.
+SEED = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**6)
+
+
+@pytest.mark.parametrize(
+    ("fault", "database"),
+    [
+        pytest.param(fault, database, id=f"{fault.name}-{database}")
+        for fault in faults()
+        if fault.name in SAMPLED
+        for database in fault.on
+    ],
+)
+def test_one_round(fault: Fault, database: str) -> None:
+    """EXACT: nothing that was acknowledged is missing, doubled or out of order."""
+    try:
+        verdict = play(fault, database, SEED)
+    except LeftOut as reason:
+        pytest.skip(str(reason))
+    again = f"make faults ARGS='--only {fault.name} --on {database} --seed {SEED} --rounds 1'"
+    assert verdict.breaches == [], again
+    assert verdict.exact, again
+
+
+# -- the oracle --------------------------------------------------------------------------------------------------
+
+
+def recorded(url: str) -> dict[int, Acknowledged]:
+    """Two runs of 50 tokens, and what was acknowledged of them."""
+    at = Round(SEED, url, Path(), random.Random(SEED))
+    with speaking(at, flush_interval=3600) as speaker:
+        for number in (speaker.begin(), speaker.begin()):
+            speaker.acknowledge()
+            for _ in range(5):
+                speaker.say(number, 10)
+                speaker.acknowledge()
+        speaker.close()
+    assert at.ledger == {number: Acknowledged(50, COMPLETE) for number in speaker.counts}
+    return at.ledger
+
+
+def test_a_good_recording_is_exact(database: str) -> None:
+    """All that was acknowledged is there once."""
+    ledger = recorded(database)
+    verdict = judge(database, ledger)
+    assert verdict == Verdict(acknowledged=100)
+
+
+@pytest.mark.parametrize(
+    ("damage", "seen"),
+    [
+        ("DELETE FROM segments WHERE seq = 20", {"missing": 20}),
+        ("DELETE FROM runs WHERE id = (SELECT max(id) FROM runs)", {"missing": 0}),
+        ("UPDATE segments SET seq = seq - 1 WHERE seq = 40", {"missing": 2, "doubled": 2, "disordered": 20}),
+        ("INSERT INTO gaps SELECT id, 40, 10, 'why' FROM runs", {"doubled": 20}),
+        ("UPDATE runs SET status = 'interrupted'", {}),
+        ("UPDATE runs SET token_count = 49", {}),
+        ("INSERT INTO messages SELECT conversation_id, run_id, id, 9, role, content, parts, run_id, created_at "
+         "FROM messages WHERE role = 'assistant'", {"doubled": 2}),
+    ],
+)  # fmt: skip
+def test_the_oracle_sees_damage(tmp_path: Path, damage: str, seen: dict[str, int]) -> None:
+    """What is missing, stored twice, out of order or not as it was acknowledged is counted and told."""
+    url = new_url(tmp_path)
+    ledger = recorded(url)
+    _change(url, damage)
+    verdict = judge(url, ledger)
+    assert not verdict.exact
+    assert {name: getattr(verdict, name) for name in seen} == seen
+
+
+def test_tokens_in_gap_rows_count_where_gaps_are_part_of_the_fault(tmp_path: Path) -> None:
+    """A full queue may leave a gap, a kill may not."""
+    url = new_url(tmp_path)
+    ledger = recorded(url)
+    _change(
+        url, "INSERT INTO gaps SELECT run_id, seq, count, 'the queue was full' FROM segments WHERE seq = 0"
+    )
+    _change(url, "DELETE FROM segments WHERE seq = 0")
+    assert judge(url, ledger).missing == 20
+    assert judge(url, ledger, gaps=True).missing == 0
+
+
+def _change(url: str, statement: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(statement)
+
+
+# -- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_table_tells_of_breaches_and_how_to_repeat_them() -> None:
+    """A line a fault, then what was wrong."""
+
+    def play(_round: Round) -> Verdict:
+        return Verdict()
+
+    bad = Row(
+        Fault("kill", "SIGKILL", play),
+        SQLITE,
+        3,
+        1.0,
+        Verdict(1000, missing=2, breaches=["gone"]),
+        broken=[7],
+    )
+    good = Row(Fault("cut", "a cut", play), POSTGRES, 5, 1.0, Verdict(20))
+    absent = Row(Fault("calls", "a call", play), POSTGRES, left_out="strace is not installed")
+    _, _, first, second, third, *rest = printed([bad, good, absent]).splitlines()
+    assert first.split() == [
+        "SIGKILL",
+        "sqlite",
+        "3",
+        "1,000",
+        "2",
+        "0",
+        "0",
+        "0",
+        "BREACH",
+        "in",
+        "1",
+        "rounds",
+    ]
+    assert second.split() == ["a", "cut", "postgres", "5", "20", "0", "0", "0", "0", "EXACT"]
+    assert third.endswith("left out: strace is not installed")
+    assert "  gone" in rest
+    assert "  repeat it: make faults ARGS='--only kill --on sqlite --seed 7 --rounds 1'" in rest
+
+
+def test_the_command_plays_beside_a_file_and_leaves_it_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints its seed and its table, and nothing is left in the folder."""
+    (tmp_path / "mine.db").write_bytes(b"mine")
+    arguments = [
+        "--only",
+        "make",
+        "--rounds",
+        "1",
+        "--seed",
+        str(SEED),
+        "--url",
+        f"sqlite:///{tmp_path}/mine.db",
+    ]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"Seed {SEED}; ")
+    assert "EXACT" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.db"]
+    assert (tmp_path / "mine.db").read_bytes() == b"mine"
