@@ -15,13 +15,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from recorder import tables, views
-from recorder.dialects import Postgres, masked, parse_url, unopened
+from recorder.dialects import (
+    Postgres,
+    file_of,
+    masked,
+    parse_url,
+    private_file,
+    set_up_new_file,
+    unopened,
+)
 from recorder.errors import SchemaError, StoreError
 
 T = TypeVar("T")
@@ -107,7 +115,8 @@ def connected(url: str, work: Callable[[Connection], T]) -> T:
     engine = create_engine(
         parsed.set(drivername="sqlite+pysqlite"), poolclass=NullPool, connect_args={"timeout": LOCK_TIMEOUT}
     )
-    event.listen(engine, "connect", _set_page_size)
+    event.listen(engine, "do_connect", lambda *_: private_file(file_of(parsed)))
+    event.listen(engine, "connect", lambda connection, _record: set_up_new_file(connection.cursor()))
     with engine.connect() as connection:
         return work(connection)
 
@@ -130,10 +139,6 @@ def _begin_exclusive(connection: Connection) -> None:
     except OperationalError as error:
         if "within a transaction" not in str(error.orig):
             raise  # else the engine's own `begin` listener was first, with BEGIN IMMEDIATE, which is as good
-
-
-def _set_page_size(dbapi_connection: Any, _record: object) -> None:
-    dbapi_connection.execute(f"PRAGMA page_size = {tables.PAGE_SIZE}")
 
 
 async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:

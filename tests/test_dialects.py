@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Coroutine
+import stat
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -17,6 +20,9 @@ from recorder.clock import now, parse_iso
 from recorder.dialects import Insert, SQLite, masked, parse_url
 from recorder.dialects.sqlite import MAX_ROWS_A_STATEMENT
 from recorder.errors import ConfigError
+from recorder.history import ChatHistoryCallback
+from recorder.migrate import upgrade
+from recorder.replay import Replay
 from recorder.tables import PAGE_SIZE, conversations, producers, segments
 from tests.oracle import new_url, sql
 
@@ -267,3 +273,92 @@ def test_what_kind_of_failure_an_error_is(error: Exception, kind: str) -> None:
     assert dialect.failure(error) == kind
     if isinstance(error, sqlite3.Error):
         assert dialect.failure(wrapped(error)) == kind
+
+
+# -- who may read it -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    """A process whose new files everybody may read and write."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """The mode of each file in a folder."""
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_a_new_file_and_its_companions_are_its_owners_only(tmp_path: Path) -> None:
+    """Whoever else works on the machine reads nothing of what was said."""
+    with ChatHistoryCallback(f"sqlite:///{tmp_path / 'chat.db'}", conversation_id="c") as history:
+        history.add_messages("Hi")
+        history.flush().wait(10)
+        assert modes(tmp_path) == {"chat.db": 0o600, "chat.db-wal": 0o600, "chat.db-shm": 0o600}
+
+
+@pytest.mark.usefixtures("no_umask")
+@pytest.mark.parametrize("mode", [0o640, 0o644, 0o660])
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """Somebody shares it on purpose; its log must then be theirs too."""
+    path = tmp_path / "chat.db"
+    path.touch(mode)
+    with ChatHistoryCallback(f"sqlite:///{path}", conversation_id="c") as history:
+        history.add_messages("Hi")
+        history.flush().wait(10)
+        assert set(modes(tmp_path).values()) == {mode}
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_a_file_that_migrate_makes_is_its_owners_only(tmp_path: Path) -> None:
+    """However a file comes into being, also where it is written as SQLite's own URI."""
+    upgrade(f"sqlite:///{tmp_path / 'one.db'}")
+    upgrade(f"sqlite:///file:{tmp_path / 'two.db'}?uri=true")
+    assert modes(tmp_path) == {"one.db": 0o600, "two.db": 0o600}
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_a_file_made_anew_after_the_first_was_deleted(tmp_path: Path) -> None:
+    """Recording goes on in it, for its owner only."""
+    path = tmp_path / "chat.db"
+    with ChatHistoryCallback(f"sqlite:///{path}", conversation_id="c") as history:
+        history.flush().wait(10)
+        path.unlink()
+        history.add_messages("Hi")
+        history.flush().wait(10)
+        assert modes(tmp_path)["chat.db"] == 0o600
+
+
+def test_what_is_deleted_is_overwritten_and_its_room_can_be_given_back(tmp_path: Path) -> None:
+    """Of a new file: nothing of a deleted message is left in it, and it shrinks without being rewritten as a whole."""
+    path = tmp_path / "chat.db"
+    word = "wonderfully-deleted-words"
+    with ChatHistoryCallback(f"sqlite:///{path}", conversation_id="c") as history:
+        history.add_messages([f"{word} {number} {'x' * 4000}" for number in range(200)])
+    assert word in path.read_text("latin-1")
+
+    async def delete(connection: AsyncConnection, _dialect: SQLite) -> None:
+        async with connection.begin():
+            await connection.exec_driver_sql("DELETE FROM messages")
+
+    before = path.stat().st_size
+    connected(f"sqlite:///{path}", delete)
+    assert word not in path.read_text("latin-1")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        connection.executescript("PRAGMA incremental_vacuum")  # `execute` would do one step of it
+    assert path.stat().st_size < before / 2
+
+
+@pytest.mark.parametrize("name", ["plain.db", "with%20space.db"])
+def test_a_file_written_as_sqlites_own_uri_is_read_too(tmp_path: Path, name: str) -> None:
+    """`sqlite:///file:chat.db?uri=true` names the same file to whoever writes and whoever reads."""
+    url = f"sqlite:///file:{tmp_path / name}?uri=true"
+    with ChatHistoryCallback(url, conversation_id="c") as history:
+        history.add_messages("Hi")
+    assert [path.name for path in tmp_path.iterdir()] == [unquote(name)]
+    with Replay(url) as replay:
+        assert [message.text for message in replay.messages("c")] == ["Hi"]

@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import sqlite3
+import stat
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -304,6 +306,22 @@ def test_a_file_may_be_open_for_text_or_bytes(tmp_path: Path) -> None:
         export(url, text)
         text.seek(0)
         assert import_(url, text).there.runs == 1
+
+
+@pytest.mark.parametrize("name", ["chat.jsonl", "chat.jsonl.gz"])
+def test_a_new_export_is_its_owners_only(name: str, tmp_path: Path) -> None:
+    """Others on the machine read nothing of it; a file that was there keeps the mode that somebody gave it."""
+    url, path = new_url(tmp_path), tmp_path / name
+    before = os.umask(0)
+    try:
+        export(url, path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o644)
+        export(url, path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

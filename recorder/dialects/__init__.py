@@ -8,8 +8,8 @@ from sqlalchemy import URL
 
 from recorder.dialects.common import Dialect, Failure, Insert, Watch, driver_error, said
 from recorder.dialects.postgres import Postgres
-from recorder.dialects.sqlite import SQLite, into_one_file
-from recorder.dialects.urls import is_new_file, masked, parse_url
+from recorder.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
+from recorder.dialects.urls import file_of, is_new_file, masked, parse_url
 from recorder.errors import StoreError
 
 __all__ = [
@@ -21,11 +21,14 @@ __all__ = [
     "Watch",
     "dialect_of",
     "driver_error",
+    "file_of",
     "into_one_file",
     "is_new_file",
     "masked",
     "parse_url",
+    "private_file",
     "said",
+    "set_up_new_file",
     "unopened",
 ]
 

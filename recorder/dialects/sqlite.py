@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso, monotonic_us
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
+from recorder.dialects.urls import file_of
 from recorder.errors import ConfigError, StoreError
 from recorder.tables import PAGE_SIZE, Time
 
@@ -51,6 +52,22 @@ def into_one_file(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=DELETE")
 
 
+def private_file(path: Path) -> None:
+    """Create the file for its owner only, unless it is there: then its mode stays. Its log gets the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError:
+        pass  # it is there, or cannot be created: SQLite says why
+
+
+def set_up_new_file(cursor: Any) -> None:
+    """What only an empty file takes: the page size, and that room which is deleted can be given back in steps."""
+    cursor.execute("PRAGMA page_count")
+    if cursor.fetchone() == (0,):
+        cursor.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+
+
 class SQLite:
     """One SQLite file."""
 
@@ -66,7 +83,7 @@ class SQLite:
         self, url: URL, *, sync: Literal["full", "process"] = "full", read_only: bool = False
     ) -> None:
         self.url = url
-        self.path = Path(url.database or "")
+        self.path = file_of(url)
         self._sync = "FULL" if sync == "full" else "NORMAL"
         self._read_only = read_only
         #: Device and inode of the file that was opened last.
@@ -102,10 +119,11 @@ class SQLite:
 
     def engine(self) -> AsyncEngine:
         """An engine whose connections are set up; one of them writes."""
-        url = self.url.set(drivername="sqlite+aiosqlite", database=str(self.path))
+        url = self.url.set(drivername="sqlite+aiosqlite")
         if self._read_only:
             url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
         engine = create_async_engine(url, poolclass=NullPool)
+        event.listen(engine.sync_engine, "do_connect", self._create)
         event.listen(engine.sync_engine, "connect", self._set_up)
         event.listen(engine.sync_engine, "begin", self._begin)
         return engine
@@ -201,6 +219,10 @@ class SQLite:
         files = (Path(f"{self.path}{end}") for end in ("", "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
+    def _create(self, *_of_sqlalchemy: object) -> None:
+        if not self._read_only:
+            private_file(self.path)
+
     def _set_up(self, dbapi_connection: Any, _record: object) -> None:
         # None: the driver begins no transaction by itself, `_begin` does.
         dbapi_connection.isolation_level = None
@@ -209,8 +231,9 @@ class SQLite:
         if self._read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
-            # Of a new file only, and before WAL, which fixes it.
-            cursor.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            set_up_new_file(cursor)  # before WAL, which makes it one that is not empty
+            # What is deleted later is overwritten: nobody finds it in the free pages of the file.
+            cursor.execute("PRAGMA secure_delete = ON")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()

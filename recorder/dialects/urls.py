@@ -50,11 +50,18 @@ def parse_url(url: str | os.PathLike[str] | URL) -> URL:
     return parsed.set(drivername="sqlite")
 
 
+def file_of(url: URL) -> Path:
+    """The file of a SQLite URL, also where it is written as SQLite's own: `sqlite:///file:chat.db?uri=true`."""
+    name = url.database or ""
+    if "uri" in url.query and name.startswith("file:"):
+        name = unquote(re.sub("^file:(//)?", "", name))
+    return Path(name)
+
+
 def is_new_file(url: str) -> bool:
     """Whether it names a SQLite file that is not there yet."""
     found = parse_url(url)
-    path = Path(found.database or "")
-    return found.get_backend_name() == "sqlite" and not path.exists()
+    return found.get_backend_name() == "sqlite" and not file_of(found).exists()
 
 
 def masked(url: str | URL) -> str:

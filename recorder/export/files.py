@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkstemp
 from typing import IO, Any, cast
 
 from recorder.errors import ConfigError, StoreError
@@ -23,17 +24,25 @@ _PACKED_BADLY = (EOFError, gzip.BadGzipFile, zlib.error)
 
 @contextmanager
 def writing(target: File) -> Iterator[Callable[[str], object]]:
-    """Takes text; a file of that name is there when all of it is, and until then the one that was."""
+    """Takes text; a file of that name is there when all of it is, and until then the one that was.
+
+    A new one is its owner's only; one that was there hands its mode on.
+    """
     if not isinstance(target, (str, os.PathLike)):
         yield _text_of(target)
         return
     path = Path(os.path.realpath(target))
     _refuse_folder(path)
     plain = not path.exists() or path.is_file()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part") if plain else path
+    part = path
     try:
         with ExitStack() as stack:
-            raw: Any = stack.enter_context(open(part, "wb"))
+            if plain:
+                number, name = mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+                part = Path(name)
+            raw: Any = stack.enter_context(open(number if plain else part, "wb"))
+            if path.is_file():
+                os.fchmod(raw.fileno(), path.stat().st_mode & 0o777)
             if path.suffix == ".gz":  # without name and time: the same rows are the same bytes
                 raw = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
             text = stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"))
@@ -43,7 +52,7 @@ def writing(target: File) -> Iterator[Callable[[str], object]]:
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
     finally:
-        if plain:
+        if part != path:
             part.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
-from recorder.dialects import masked, parse_url
+from recorder.dialects import file_of, masked, parse_url
 from recorder.errors import ConfigError
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, writing
@@ -75,7 +75,7 @@ def _refuse_itself(url: str, file: File) -> None:
     parsed = parse_url(url)
     if not isinstance(file, (str, os.PathLike)) or parsed.drivername != "sqlite":
         return
-    path = str(parsed.database)
+    path = str(file_of(parsed))
     for own in (path, path + "-wal", path + "-shm"):
         if os.path.exists(own) and os.path.exists(file) and os.path.samefile(own, file):
             raise ConfigError(f"{os.fspath(file)} is the database itself; name another file")
