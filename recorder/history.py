@@ -19,6 +19,7 @@ from recorder.callbacks import BaseCallbackHandler
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.errors import ConfigError
+from recorder.fields import mapping_of, storable, text_of
 from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
 from recorder.openrun import OpenRun
@@ -189,21 +190,21 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """A run ended well, or as well as the provider let it."""
-        end = _end_of(response)
-        cut = (response.llm_output or {}).get("interrupted")
+        end = _end_of_any(response)
+        cut = mapping_of(getattr(response, "llm_output", None)).get("interrupted")
         limited = end.finish_reason in _LIMITS
         end.status = INTERRUPTED if cut else INCOMPLETE if limited else COMPLETE
-        self.recorder.end(run_id.int, end)
+        self.recorder.end(run_id.int, storable(end, run_id))
 
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
         """A run failed or was left; what had come is kept."""
-        end = _end_of(response) if response is not None else RunEnd(ERROR, now())
+        end = _end_of_any(response) if response is not None else RunEnd(ERROR, now())
         end.status = CANCELLED if isinstance(error, _CANCELS) else ERROR
         if end.status == ERROR:
-            end.error_type, end.error_message = _name_of(type(error)), escape(str(error))
-        self.recorder.end(run_id.int, end)
+            end.error_type, end.error_message = _name_of(type(error)), text_of(error)
+        self.recorder.end(run_id.int, storable(end, run_id))
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -223,14 +224,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
             started_at=now() - timedelta(microseconds=monotonic_us() - started_us),
             operation=operation,
             parent_run_id=str(parent_run_id) if parent_run_id else None,
-            provider_name=_word(metadata.get("ls_provider")),
-            request_model=_word(metadata.get("ls_model_name") or parameters.get("model")),
-            wire=_word(given.get("wire")),
+            provider_name=text_of(metadata.get("ls_provider")),
+            request_model=text_of(metadata.get("ls_model_name") or parameters.get("model")),
+            wire=text_of(given.get("wire")),
             request=escape_json(parameters) if parameters else None,
-            input_hash=_word(given.get("input_hash")),
+            input_hash=text_of(given.get("input_hash")),
             tags=escape_json(list(tags)) if tags else None,
             metadata=escape_json(metadata) if metadata else None,
-            user_id=_word(metadata.get("user_id")),
+            user_id=text_of(metadata.get("user_id")),
             messages=history,
         )
         return self.recorder.start(run_id.int, start, started_us)
@@ -263,36 +264,49 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self.recorder.intake.refuse(tokens)
 
 
+def _end_of_any(response: Any) -> RunEnd:
+    """The end as the result tells it; of one that cannot be read, that there was an end."""
+    try:
+        return _end_of(response)
+    except Exception as error:
+        log.warning("A run's result cannot be read, and nothing of it is stored but the end: %r", error)
+        return RunEnd(COMPLETE, now())
+
+
 def _end_of(response: LLMResult) -> RunEnd:
     """The end as the result tells it; the status is for the caller to say."""
-    choices = response.generations[0] if response.generations else []
+    choices = _choices_of(response)
     replies = [getattr(choice, "message", None) or _as_message(choice) for choice in choices]
-    infos = [{**getattr(reply, "response_metadata", {}), **(choice.generation_info or {})}
+    infos = [{**mapping_of(getattr(reply, "response_metadata", None)), **mapping_of(choice.generation_info)}
              for choice, reply in zip(choices, replies, strict=True)]  # fmt: skip
     said = infos[0] if infos else {}
-    output = response.llm_output or {}
-    usage = next((found for reply in replies if (found := getattr(reply, "usage_metadata", None))), None)
-    raw = output.get("token_usage") or usage
+    output = mapping_of(response.llm_output)
+    usage: Any = next(
+        (found for reply in replies if (found := mapping_of(getattr(reply, "usage_metadata", None)))), None
+    )
+    raw = mapping_of(output.get("token_usage")) or usage
     if usage is None and raw and "prompt_tokens" in raw:  # a completion is no message, which would say it
         usage = from_openai(raw)
     return RunEnd(
         status=COMPLETE,
         ended_at=now(),
-        finish_reason=_word(said.get("finish_reason") or said.get("stop_reason")),
-        response_id=_word(said.get("id") or output.get("id")),
-        response_model=_word(said.get("model_name") or said.get("model") or output.get("model_name")),
+        finish_reason=text_of(said.get("finish_reason") or said.get("stop_reason")),
+        response_id=text_of(said.get("id") or output.get("id")),
+        response_model=text_of(said.get("model_name") or said.get("model") or output.get("model_name")),
         input_tokens=usage and usage.get("input_tokens"),
         output_tokens=usage and usage.get("output_tokens"),
         total_tokens=usage and usage.get("total_tokens"),
         usage=escape_json(raw) if raw else None,
         usage_source="provider" if raw else "none",
-        replies=[from_any(reply) for reply in replies if _says_something(reply)],
+        replies=[_as_said(reply) for reply in replies if _says_something(reply)],
     )
 
 
-def _word(said: Any) -> str | None:
-    """What is said of a run as text that every database takes; providers say more than they document."""
-    return None if said is None else escape(str(said))
+def _choices_of(response: Any) -> list[Any]:
+    """The choices of the first prompt; none of what is no result."""
+    generations = getattr(response, "generations", None)
+    first = generations[0] if isinstance(generations, (list, tuple)) and generations else ()
+    return list(first) if isinstance(first, (list, tuple)) else []
 
 
 def _name_of(kind: type) -> str:

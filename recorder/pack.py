@@ -178,7 +178,7 @@ def encode_deltas(items: Sequence[Item]) -> bytes:
             return text
     except TypeError:  # a lone surrogate
         pass
-    return orjson.dumps([(item[0], escape(item[1]), *item[2:]) for item in items])
+    return orjson.dumps([(item[0], *map(escape, item[1:])) for item in items])
 
 
 def _pack_frames(rows: RunRows, memory: Sealing, frames: Frames, blobs: Blobs) -> None:

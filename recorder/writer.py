@@ -23,6 +23,7 @@ from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.dialects import said
 from recorder.errors import StoreError
+from recorder.fields import bare_end
 from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
@@ -250,17 +251,23 @@ class Writer:
         self._release([addition])
 
     async def _reduce(self, rows: RunRows, words: str) -> None:
-        """Store a run without its tokens, which never can be; a gap has their numbers."""
+        """Store a run without what never can be: first its messages, then what its end says beside the status, and
+        last its tokens, of which a gap has the numbers."""
         run_id = rows.start.run_id
-        reason = escape(f"quarantined: {words}"[:500])
-        gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
-        reduced = replace(rows, segments=[], frames=(), messages=[], gaps=gaps, tokens=0, threaded=True)
-        if reduced == rows:
+        if rows.messages or not rows.threaded:
+            log.error("Run %s: its messages cannot be stored and are left out: %s", run_id, words)
+            return await self._commit([replace(rows, messages=[], threaded=True)])
+        if rows.seal is not None and rows.seal.end != (bare := bare_end(rows.seal.end)):
+            log.error("Run %s: what its end says cannot be stored and is left out: %s", run_id, words)
+            return await self._commit([replace(rows, seal=replace(rows.seal, end=bare))])
+        if not rows.segments and not rows.frames:
             log.error("Run %s cannot be stored at all: %s", run_id, words)
             return self._release([rows])
         log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, words)
         self.progress.quarantined += rows.tokens
-        return await self._commit([reduced])
+        reason = escape(f"quarantined: {words}"[:500])
+        gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
+        return await self._commit([replace(rows, segments=[], frames=(), gaps=gaps, tokens=0)])
 
     def _settle(self, batch: list[Part]) -> None:
         progress = self.progress

@@ -22,7 +22,7 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity bell credentials",
-            "wire callbacks messages stored records portable liveness usage tables views dialects migrate",
+            "wire callbacks messages stored records fields portable liveness usage tables views dialects migrate",
             "store library",
             "openrun intake young lineage pack writer",
             "recorder history replay export",

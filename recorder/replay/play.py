@@ -246,7 +246,7 @@ def _tokens_of(row: SegmentRow, seq: int, at_us: int) -> Tokens | Gap:
     try:
         items = orjson.loads(row.deltas)
         if ESCAPE in row.deltas:
-            items = [[at, unescape(said), *more] for at, said, *more in items]
+            items = [[at, *map(unescape, said)] for at, *said in items]
         if len(items) != row.count:
             raise ValueError(f"it holds {len(items)} tokens, not {row.count}")
     except (ValueError, TypeError) as error:

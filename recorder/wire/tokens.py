@@ -26,8 +26,8 @@ def deltas_of(token: Any, chunk: Any) -> list[Delta]:
         opening = {key: call[key] for key in ("id", "name") if call.get(key)}
         if opening:
             deltas.append(Delta(dumps(opening), TOOL_CALL, idx))
-        if call.get("args"):
-            deltas.append(Delta(call["args"], TOOL_ARGS, idx))
+        if args := call.get("args"):
+            deltas.append(Delta(args if isinstance(args, str) else dumps(args), TOOL_ARGS, idx))
     return deltas
 
 

@@ -1,0 +1,186 @@
+"""What other people's code says of a run is stored as far as it can be, and the run's end always is."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recorder.fields import MAX_INT, count_of, mapping_of, storable, text_of
+from recorder.history import ChatHistoryCallback
+from recorder.messages import AIMessage, ChatGeneration, LLMResult, UsageMetadata
+from recorder.records import COMPLETE, ERROR, SegmentRow
+from recorder.replay.play import Tokens, _tokens_of
+from recorder.store import SqlStore
+from recorder.wire.deltas import Delta
+from tests.oracle import assert_whole, begin, finish, run_end, say, sql, stored
+
+
+class Speechless:
+    """Something that has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (3, 3), (0, 0), (MAX_INT, MAX_INT), ("3", 3), (3.0, 3),
+        (10**30, None), (-1, None), ("3.5", None), (3.5, None), ("many", None), (True, None), (None, None),
+        (float("nan"), None), (float("inf"), None), ([3], None), (Speechless(), None),
+    ],
+)  # fmt: skip
+def test_a_count_is_a_whole_number_that_every_database_has(value: Any, count: int | None) -> None:
+    """However it is written; nothing in place of what is none."""
+    assert count_of(value) == count
+
+
+def test_a_text_is_one_that_every_database_has() -> None:
+    """Of whatever it is given, also where that has no text."""
+    assert (text_of(None), text_of(3), text_of("a")) == (None, "3", "a")
+    assert text_of("a\0\ud800") == "a\ufdd00000\ufdd0d800"
+    assert text_of(Speechless()) == "Speechless without a text (ValueError)"
+
+
+def test_a_mapping_is_one_or_empty() -> None:
+    """Models of pydantic are mappings of their fields."""
+    assert [mapping_of(value) for value in ({"a": 1}, None, [1], "a", 3)] == [{"a": 1}, {}, {}, {}, {}]
+    assert mapping_of(SimpleNamespace(model_dump=lambda: {"a": 1})) == {"a": 1}
+
+
+def test_an_end_of_plain_values_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing is logged of it."""
+    end = run_end(input_tokens=3, finish_reason="stop", usage="{}")
+    assert storable(end, "r") is end
+    assert caplog.records == []
+
+
+def test_what_is_changed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """With its name and the beginning of what it was."""
+    end: Any = run_end(input_tokens=10**30, output_tokens="7", finish_reason=3)
+    with caplog.at_level(logging.WARNING, "recorder"):
+        found = storable(end, "r-1")
+    assert (found.input_tokens, found.output_tokens, found.finish_reason) == (None, 7, "3")
+    [told] = caplog.messages
+    assert "Run r-1" in told
+    assert "input_tokens=1000" in told
+    assert "output_tokens='7'" in told
+
+
+def reply(**fields: Any) -> AIMessage:
+    """A reply with fields that nobody checked."""
+    message = AIMessage("hello")
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def result(message: Any, info: Any = None, output: Any = None) -> Any:
+    """A result of one choice."""
+    return LLMResult([[ChatGeneration(message, info)]], output)
+
+
+ODD: dict[str, Any] = {
+    "counts beyond every integer": result(
+        reply(usage_metadata=UsageMetadata(input_tokens=10**30, output_tokens=2, total_tokens=10**30 + 2))
+    ),
+    "counts that are no counts": result(
+        reply(usage_metadata={"input_tokens": "3", "output_tokens": -1, "total_tokens": float("nan")})
+    ),
+    "a usage that is a text": result(reply(usage_metadata="3")),
+    "a usage that is a number": result(reply(), output={"token_usage": 3}),
+    "a usage that is a list": result(reply(), output={"token_usage": [10**30]}),
+    "metadata that are a list": result(reply(response_metadata=["stop"])),
+    "an information that is a list": result(reply(), ["stop"]),
+    "an output that is a list": result(reply(), output=["x"]),
+    "a reason that has no text": result(reply(), {"finish_reason": Speechless()}),
+    "a reason with NUL and half a pair": result(reply(), {"finish_reason": "a\0\ud800"}),
+    "no result": None,
+    "a result that is something else": SimpleNamespace(text="hello"),
+    "a result without choices": SimpleNamespace(generations=None, llm_output=None),
+    "content that is a number": result(reply(content=3)),
+    "content of odd blocks": result(reply(content=[3, None, {"type": 5}, Speechless()])),
+    "calls that are none": result(reply(tool_calls=[3])),
+    "calls that are a text": result(reply(tool_calls="f()")),
+    "a message of another library": result(SimpleNamespace(content="hello", role="assistant")),
+    "a message that is a dict": result({"role": "assistant", "content": "hello"}),
+}
+
+
+@pytest.mark.parametrize("how", [COMPLETE, ERROR])
+def test_the_end_is_stored_whatever_it_says(database: str, how: str) -> None:
+    """With the tokens before it, and without a gap: through hooks that any framework may call with anything."""
+    runs: dict[uuid.UUID, str] = {}
+    with ChatHistoryCallback(database) as history:
+        for name, odd in ODD.items():
+            run_id = begin(history)
+            runs[run_id] = name
+            say(history, run_id, "ab")
+            if how == COMPLETE:
+                history.on_llm_end(odd, run_id=run_id)
+            else:
+                history.on_llm_error(ValueError("x"), run_id=run_id, response=odd)
+    for run_id, name in runs.items():
+        found = stored(database, run_id)
+        assert (name, found.status, found.texts, found.gaps) == (name, how, {0: "a", 1: "b"}, [])
+    assert history.stats().quarantined == 0
+
+
+def test_an_error_without_a_text(database: str) -> None:
+    """Its class says what it was."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    with ChatHistoryCallback(database) as history:
+        history.on_llm_error(Mute(), run_id=begin(history))
+    [(kind, text)] = sql(database, "SELECT error_type, error_message FROM runs")
+    assert kind.endswith("Mute")
+    assert text == "Mute without a text (RuntimeError)"
+
+
+def test_a_kind_and_an_index_of_any_letters(database: str) -> None:
+    """NUL and half a pair in them come back as they were, and their neighbours are untouched."""
+    deltas = [Delta("a"), Delta("b\0", "ki\0nd", "0.\ud800"), Delta("c", "text", "0.\ufdd0")]
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        history.on_stream_frame(b"", 1, deltas, run_id=run_id)
+        finish(history, run_id, "ab")
+    [row] = sql(database, "SELECT run_id, seq, count, deltas FROM segments")
+    found = _tokens_of(SegmentRow(str(row[0]), *row[1:]), 0, 0)
+    assert isinstance(found, Tokens)
+    assert [list(item) for item in found.items] == [
+        [1, "a"],
+        [1, "b\0", "ki\0nd", "0.\ud800"],
+        [1, "c", "text", "0.\ufdd0"],
+    ]
+    assert history.stats().quarantined == 0
+
+
+@pytest.mark.parametrize("cannot_be", ["messages", "end"])
+def test_what_is_refused_takes_no_tokens_with_it(
+    database: str, cannot_be: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message or an end that the database never takes is left out; the tokens and the status are stored."""
+    append = SqlStore.append
+
+    async def refuse(store: SqlStore, batch: Any) -> None:
+        messages = any(rows.messages for rows in batch.runs)
+        end = any(rows.seal and rows.seal.end.finish_reason for rows in batch.runs)
+        if messages if cannot_be == "messages" else end:
+            raise ValueError("it cannot be")
+        await append(store, batch)
+
+    monkeypatch.setattr(SqlStore, "append", refuse)
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        say(history, run_id, "ab")
+        finish(history, run_id, "ab", finish_reason="stop")
+    assert_whole(database, run_id, "ab")
+    reasons = sql(database, "SELECT finish_reason FROM runs")
+    assert reasons == [("stop",)] if cannot_be == "messages" else reasons == [(None,)]
