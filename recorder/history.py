@@ -30,14 +30,17 @@ from recorder.stored import escape, escape_json
 from recorder.usage import from_openai
 from recorder.waiting import Wait
 from recorder.wire.deltas import Delta
+from recorder.wire.finish import is_reason, worst_of
 from recorder.wire.tokens import deltas_of
 
 log = logging.getLogger("recorder")
 
 #: Metadata keys that name the conversation: ours, LangChain's sessions, LangGraph's threads.
 CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
-#: Finish reasons, in the providers' words, of an answer that a limit cut short.
-_LIMITS = frozenset({"length", "content_filter", "max_tokens", "model_context_window_exceeded", "refusal"})
+#: What a finish reason means -> the status of the run.
+_STATUSES = {"good": COMPLETE, "limit": INCOMPLETE, "failure": INTERRUPTED, "unknown": INTERRUPTED}
+#: Where a choice's metadata have its finish reason.
+_REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _CANCELS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 #: How many parents' conversations are remembered, so that child runs share one.
 _MAX_FAMILIES = 10_000
@@ -191,9 +194,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """A run ended well, or as well as the provider let it."""
         end = _end_of_any(response)
-        cut = mapping_of(getattr(response, "llm_output", None)).get("interrupted")
-        limited = end.finish_reason in _LIMITS
-        end.status = INTERRUPTED if cut else INCOMPLETE if limited else COMPLETE
+        if mapping_of(getattr(response, "llm_output", None)).get("interrupted"):
+            end.status = INTERRUPTED
         self.recorder.end(run_id.int, storable(end, run_id))
 
     def on_llm_error(
@@ -201,7 +203,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
     ) -> None:
         """A run failed or was left; what had come is kept."""
         end = _end_of_any(response) if response is not None else RunEnd(ERROR, now())
-        end.status = CANCELLED if isinstance(error, _CANCELS) else ERROR
+        end.status, end.error_message = CANCELLED if isinstance(error, _CANCELS) else ERROR, None
         if end.status == ERROR:
             end.error_type, end.error_message = _name_of(type(error)), text_of(error)
         self.recorder.end(run_id.int, storable(end, run_id))
@@ -274,7 +276,7 @@ def _end_of_any(response: Any) -> RunEnd:
 
 
 def _end_of(response: LLMResult) -> RunEnd:
-    """The end as the result tells it; the status is for the caller to say."""
+    """The end as the result tells it, its status by the finish reasons."""
     choices = _choices_of(response)
     replies = [getattr(choice, "message", None) or _as_message(choice) for choice in choices]
     infos = [{**mapping_of(getattr(reply, "response_metadata", None)), **mapping_of(choice.generation_info)}
@@ -287,10 +289,13 @@ def _end_of(response: LLMResult) -> RunEnd:
     raw = mapping_of(output.get("token_usage")) or usage
     if usage is None and raw and "prompt_tokens" in raw:  # a completion is no message, which would say it
         usage = from_openai(raw)
+    meaning, reason = worst_of(filter(is_reason, map(text_of, map(_reason_of, infos))))
+    status = _STATUSES[meaning]
     return RunEnd(
-        status=COMPLETE,
+        status=status,
         ended_at=now(),
-        finish_reason=text_of(said.get("finish_reason") or said.get("stop_reason")),
+        error_message=text_of(f"the answer ended with {reason!r}") if status == INTERRUPTED else None,
+        finish_reason=text_of(_reason_of(said)),
         response_id=text_of(said.get("id") or output.get("id")),
         response_model=text_of(said.get("model_name") or said.get("model") or output.get("model_name")),
         input_tokens=usage and usage.get("input_tokens"),
@@ -307,6 +312,11 @@ def _choices_of(response: Any) -> list[Any]:
     generations = getattr(response, "generations", None)
     first = generations[0] if isinstance(generations, (list, tuple)) and generations else ()
     return list(first) if isinstance(first, (list, tuple)) else []
+
+
+def _reason_of(info: Mapping[str, Any]) -> Any:
+    """The finish reason of a choice; Ollama's and Bedrock's models of LangChain have names of their own for it."""
+    return next((info[key] for key in _REASONS if info.get(key)), None)
 
 
 def _name_of(kind: type) -> str:

@@ -63,6 +63,18 @@ def from_anthropic(raw: Mapping[str, Any]) -> UsageMetadata:
     return usage
 
 
+def is_outdated(raw: Mapping[str, Any]) -> bool:
+    """Whether what was written to Anthropic's cache was counted again, and its details by lifetime were not.
+
+    Those of the start of a message then disagree with the count of its end, or say nothing, as LangChain has it.
+    """
+    written, lifetimes = _counts(raw).get("cache_creation_input_tokens"), raw.get("cache_creation")
+    if written is None or lifetimes is None:
+        return False
+    told = sum(_lifetimes(lifetimes).values())
+    return told == 0 or told != written
+
+
 def _lifetimes(raw: object) -> dict[str, int]:
     """Tokens written to the cache, by how long they stay there."""
     return {key: count for key, count in _counts(raw).items() if key in _LIFETIMES}

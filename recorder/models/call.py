@@ -39,6 +39,7 @@ class Call(WireRun[AIMessageChunk]):
         """
         yield from super().rest()
         last = AIMessageChunk("", id=self._chunk_id, chunk_position="last")
+        self._count(last)
         self._tell_token("", ChatGenerationChunk(last))
         yield last
 
@@ -92,9 +93,14 @@ class Call(WireRun[AIMessageChunk]):
         if not self._told_finish and 0 in reply.finish_reasons:
             self._told_finish = True
             chunk.response_metadata = self._metadata(0)
-        if reply.usage != self._seen_usage:
-            chunk.usage_metadata = _since(self._seen_usage or {}, reply.usage)
-            self._seen_usage = reply.usage
+        self._count(chunk)
+
+    def _count(self, chunk: AIMessageChunk) -> None:
+        """Put what has come to the counts into a chunk."""
+        usage = self.reply.usage
+        if usage != self._seen_usage:
+            chunk.usage_metadata = _since(self._seen_usage or {}, usage)
+            self._seen_usage = usage
 
     def _generations(self) -> list[ChatGeneration]:
         return [self._generation(choice) for choice in self.reply.choices]

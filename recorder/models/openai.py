@@ -13,6 +13,7 @@ from typing import Any, Self
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
 from recorder.models.clients import Clients
+from recorder.wire.errors import words_of
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.openai_messages import request_messages
 from recorder.wire.reply import Translator
@@ -140,8 +141,7 @@ def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, 
 
 def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:
     """What the SDK raises for an error that came in place of an event."""
-    said = error.get("message") if isinstance(error, Mapping) else None
-    message = said if isinstance(said, str) and said else "An error occurred during streaming"
+    message = words_of(error) or "An error occurred during streaming"
     return sdk.APIError(message, http_response.request, body=error)  # type: ignore[no-any-return]
 
 

@@ -187,22 +187,28 @@ class WireRun(Run[ChunkT]):
         for frame in self._splitter.feed(data):
             if (chunk := self._frame(frame, at_us)) is not None:
                 yield chunk
+            if self.reply.error is not None:
+                raise self._error_of(self.reply.error, self.http_response)
         self._caught_up = True
 
     def rest(self) -> Iterator[ChunkT]:
-        """The chunk in what came after the last blank line, if there is one."""
+        """The chunk in what came after the last blank line, if there is one.
+
+        Raises the provider's error, also where nothing but a finish reason says that there was one.
+        """
         if frame := self._splitter.end():
             chunk = self._frame(frame, monotonic_us() - self._started_us)
             if chunk is not None:
                 yield chunk
+        self._require_good_end()
+        self.reply.settle()
 
     def whole(self, body: bytes, http_response: Any) -> None:
         """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
         self.http_response = http_response
         deltas = self._decode(body)
         self._tell_frame(body, deltas)
-        if self.reply.error is not None:
-            raise self._error_of(self.reply.error, http_response)
+        self._require_good_end()
 
     def fail(self, error: BaseException) -> None:
         """Tell the handlers of the failure, with what had come: also the body of a response that was a refusal."""
@@ -227,9 +233,11 @@ class WireRun(Run[ChunkT]):
         deltas = self._decode(frame)
         if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
             self._wait_for(pending)
-        if self.reply.error is not None:
-            raise self._error_of(self.reply.error, self.http_response)
         return self._say(deltas)
+
+    def _require_good_end(self) -> None:
+        if (error := self.reply.failure()) is not None:
+            raise self._error_of(error, self.http_response)
 
     def _tell_frame(self, frame: bytes, deltas: Sequence[Delta]) -> None:
         if self._wants_frames:
@@ -253,6 +261,6 @@ class WireRun(Run[ChunkT]):
         output: dict[str, Any] = {"token_usage": reply.raw_usage or {}, "model_name": model_name}
         if reply.response_id:
             output["id"] = reply.response_id
-        if not reply.terminated and not reply.finish_reasons:
+        if not reply.has_ended:
             output["interrupted"] = True
         return output

@@ -8,10 +8,11 @@ from typing import Any
 from recorder import usage
 from recorder.library import RecordedRun
 from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
-from recorder.records import COMPLETE, ERROR, INCOMPLETE
+from recorder.records import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.replay.play import Begin, End, Frames, Gap, Tokens
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import filler_of
+from recorder.wire.recorded import ANTHROPIC
 
 
 class Chunks:
@@ -42,15 +43,19 @@ class Chunks:
 
     def end(self, end: End) -> Sequence[AIMessageChunk]:
         run = end.run
-        if run.status == ERROR:
-            return ()
+        about = AIMessageChunk("", id=self._id, response_metadata=response_metadata(run))
+        about.usage_metadata = usage_metadata(run)
         last = AIMessageChunk("", id=self._id, chunk_position="last")
-        if run.status not in (COMPLETE, INCOMPLETE):
-            last.response_metadata = {"status": run.status}
-            return (last,)
-        said = AIMessageChunk("", id=self._id, response_metadata=response_metadata(run))
-        said.usage_metadata = usage_metadata(run)
-        return said, last
+        if run.status in (COMPLETE, INCOMPLETE):
+            return about, last
+        # What the provider told before it failed, or before the stream was left, the application has heard as well;
+        # of Anthropic's counts nothing before the last event.
+        counted = about.usage_metadata and (run.status == INTERRUPTED or run.wire != ANTHROPIC)
+        heard = (about,) if run.finish_reason or counted else ()
+        if run.status == ERROR:
+            return heard
+        last.response_metadata = {"status": run.status}
+        return (*heard, last)
 
     def chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         """The chunk of one event; None where it says nothing of the first choice."""
@@ -79,7 +84,7 @@ class Bytes:
 
 def response_metadata(run: RecordedRun) -> dict[str, Any]:
     """What the model said of a reply, as far as it is stored."""
-    reason = "stop_reason" if run.wire == "anthropic.messages" else "finish_reason"
+    reason = "stop_reason" if run.wire == ANTHROPIC else "finish_reason"
     said = {
         reason: run.finish_reason,
         "model_name": run.model,
@@ -94,7 +99,7 @@ def usage_metadata(run: RecordedRun) -> UsageMetadata | None:
     if run.usage and "total_tokens" in run.usage and "input_tokens" in run.usage:
         return run.usage  # type: ignore[return-value]  # as a LangChain model told it
     if run.usage:
-        return (_ANTHROPIC if run.wire == "anthropic.messages" else usage.from_openai)(run.usage)
+        return (_ANTHROPIC if run.wire == ANTHROPIC else usage.from_openai)(run.usage)
     if run.input_tokens is None or run.output_tokens is None:
         return None
     total = run.total_tokens if run.total_tokens is not None else run.input_tokens + run.output_tokens

@@ -19,8 +19,9 @@ from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.errors import error_of, error_of_data
 from recorder.wire.reply import Reply
-from recorder.wire.sse import BOM, Event, parse
+from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 
 WIRE = "anthropic.messages"
 
@@ -76,13 +77,13 @@ class AnthropicMessages:
         A frame that starts with `{` is a whole answer that was not streamed.
         """
         event: Any = None
-        if self._flowing is not None and frame.startswith(_HEAD):
+        if frame.startswith(_HEAD):
             try:
                 event = orjson.loads(frame[_DATA:])
             except orjson.JSONDecodeError:
                 pass  # several lines, or JSON that only the slow way reads
             else:
-                if (text := self._plain_text(event)) is not None:
+                if self._flowing is not None and (text := self._plain_text(event)) is not None:
                     delta = _new_delta(Delta, (text, TEXT, self._idx))
                     if self._idx == "0":
                         self.reply.add_text(text)
@@ -131,21 +132,34 @@ class AnthropicMessages:
     def _unusual(self, frame: bytes, found: list[Delta]) -> None:
         """Each frame that is no plain piece of text."""
         body = frame.removeprefix(BOM).lstrip()
-        data, name, _ = Event(body) if body.startswith(b"{") else parse(frame)
-        if data is None or not data.strip():
+        sent = Event(body) if body.startswith(b"{") else parse(frame)
+        data = sent.data
+        if sent.error is not None:
+            self.reply.error = error_of_data(sent.error)
+        elif data is None or not data.strip():
             return
-        if name == "error":
+        elif not data.startswith(b"{") and is_done(sent):
+            self._end()
+        elif sent.name == "error":
             self.reply.error = data.decode("utf-8", "replace")
-            self.reply.error = loads(data) or self.reply.error
+            if data.lstrip().startswith(b"{"):
+                self.reply.error = loads(data) or self.reply.error
         else:
-            self._event(loads(data), found)
+            event = loads(data)
+            if sent.name in END_NAMES and "type" not in event:
+                self._end()
+            else:
+                self._event(event, found)
 
     def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
-        handle = _EVENTS.get(event["type"])
-        if handle is None:
-            found.append(Delta(dumps({"event": event}), OTHER))
-        else:
+        handle = _EVENTS.get(event.get("type", ""))
+        if handle is not None:
             handle(self, event, found)
+        elif (error := error_of(event)) is not None:
+            self.reply.error = event if event.get("error") else {"type": "error", "error": error}
+        else:
+            event["type"]  # without one it is nobody's event: raises
+            found.append(Delta(dumps({"event": event}), OTHER))
 
     def _error(self, event: dict[str, Any], found: list[Delta]) -> None:
         self.reply.error = event
@@ -181,13 +195,10 @@ class AnthropicMessages:
         for key in _METADATA_KEYS:
             if said.get(key) is not None:
                 reply.metadata[key] = said[key]
-        if reason := said.get("stop_reason"):
-            reply.finish(0, str(reason))
+        reply.finish(0, said.get("stop_reason"))
         self._spent(spent)
         if isinstance(spent, dict) and reply.raw_usage:
-            # As LangChain: where all is counted again at the end, the start's details are out of date.
-            counted = spent if type(spent.get("input_tokens")) is int else reply.raw_usage
-            reply.usage = usage.from_anthropic(counted)
+            reply.usage = usage.from_anthropic(reply.raw_usage)
 
     def _spent(self, spent: Any) -> None:
         """Counts are totals, and what is left out keeps its value."""
@@ -196,6 +207,8 @@ class AnthropicMessages:
             names = known.keys() | list(spent)[:_MAX_COUNTS]
             news = {key: count for key, count in spent.items() if count is not None and key in names}
             self.reply.raw_usage = {**known, **news} if len(known) < _MAX_COUNTS else known
+            if "cache_creation" not in spent and usage.is_outdated(self.reply.raw_usage):
+                del self.reply.raw_usage["cache_creation"]
 
     def _message_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
         self._end()

@@ -62,6 +62,11 @@ class AnthropicReply(Reply):
             message.usage_metadata = usage.from_anthropic(self.raw_usage)
         return message
 
+    def settle(self) -> None:
+        """The counts of the start of the message, where no end of it told any."""
+        if self.usage is None and self.raw_usage:
+            self.usage = usage.from_anthropic(self.raw_usage)
+
     def whole_metadata(self) -> dict[str, Any]:
         """`model` and `usage`."""
         said: dict[str, Any] = {"model": self.model} if self.model else {}

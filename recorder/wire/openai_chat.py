@@ -49,6 +49,7 @@ class OpenAIChat(OpenAIEvents):
                 and not choice.get("finish_reason")
                 and not choice.get("logprobs")
                 and FILTERED not in choice
+                and "error" not in choice
                 and not event.get("usage")
                 and PLAIN_KEYS.issuperset(event)
             ):
@@ -100,6 +101,9 @@ class OpenAIChat(OpenAIEvents):
             found.append(Delta(dumps(news), TOOL_CALL, idx))
         if arguments := function.get("arguments") or function.get("input"):
             found.append(Delta(_as_text(arguments), TOOL_ARGS, idx))
+
+    def _error(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        self._stated(said[key] or None)
 
     def _annotations(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         annotations = said[key] if isinstance(said[key], list) else [said[key]]
@@ -181,6 +185,7 @@ _PARTS: dict[str, Callable[[OpenAIChat, str, str, dict[str, Any], list[Delta]], 
     "reasoning": OpenAIChat._text,
     "refusal": OpenAIChat._text,
     "tool_calls": OpenAIChat._tool_calls,
+    "error": OpenAIChat._error,
     "annotations": OpenAIChat._annotations,
     "reasoning_details": OpenAIChat._reasoning_details,
 }

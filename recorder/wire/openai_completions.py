@@ -63,7 +63,7 @@ class OpenAICompletions(OpenAIEvents):
         elif text is not None:
             self._unknown(idx, "text", choice, found)
         for key, value in choice.items():
-            if key not in _CHOICE_KEYS and value is not None:
+            if key not in _CHOICE_KEYS and key != "error" and value is not None:
                 self._more_of(choice, key, idx, found)
 
     def _more_of(self, choice: dict[str, Any], key: str, idx: str, found: list[Delta]) -> None:

@@ -14,8 +14,9 @@ import orjson
 from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.deltas import OTHER, TEXT, Delta
+from recorder.wire.errors import error_of, error_of_choice, error_of_data
 from recorder.wire.reply import Reply
-from recorder.wire.sse import BOM, Event, parse
+from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 
 _NOTHING: tuple[Delta, ...] = ()
 _new_delta = tuple.__new__  # half the time of the named tuple's own
@@ -38,6 +39,8 @@ _EVENT_KEYS = frozenset(
 )
 #: The keys of an event that may be nothing but text.
 PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error"}
+#: Keys of a choice that state no error.
+_CHOICE_KEYS = frozenset(("index", "delta", "text", "finish_reason", "native_finish_reason", "logprobs"))
 #: What Azure says of each choice, beside it.
 FILTERED = "content_filter_results"
 #: Longer undecodable frames (bytes) are kept in full as frames only.
@@ -115,18 +118,22 @@ class OpenAIEvents(ABC):
         reply = self.reply
         body = frame.removeprefix(BOM).lstrip()
         whole = body.startswith(b"{")
-        data, name, _ = Event(body) if whole else parse(frame)
+        sent = Event(body) if whole else parse(frame)
+        if sent.error is not None:
+            reply.error = error_of_data(sent.error)
+        data = sent.data
         if data is None or not data.strip():
             return
-        if data.startswith(b"[DONE]"):
+        if is_done(sent):
             self._end()
             return
-        if name == "error":
-            reply.error = data.decode("utf-8", "replace")
-            reply.error = loads(data) or reply.error
+        if sent.name == "error":
+            reply.error = error_of_data(data)
+            if not data.lstrip().startswith(b"{"):
+                return  # no event, but the words of the error
         event = loads(data)
         self._event(event, found)
-        if whole and any(map(self._is_whole, event.get("choices") or ())):
+        if sent.name in END_NAMES or (whole and any(map(self._is_whole, event.get("choices") or ()))):
             self._end()
 
     def _end(self) -> None:
@@ -135,15 +142,18 @@ class OpenAIEvents(ABC):
 
     def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
         reply = self.reply
-        if error := event.get("error"):
+        choices, is_plain = event.get("choices"), PLAIN_KEYS.issuperset(event)
+        if not (choices and is_plain) and (error := error_of(event)) is not None:
             reply.error = error
-        for choice in event.get("choices") or ():
+            is_plain = is_plain or not choices  # without choices all else is the error's
+        for choice in choices or ():
             self._choice(choice, found)
         if reply.response_id is None or reply.model is None or reply.finish_reasons:
             self._head(event)
-        if not _EVENT_KEYS.issuperset(event):
+        if not is_plain:
             self._more(event, found)
-        self._spent(event.get("usage") or of(event.get("x_groq"), "usage"))
+        if spent := event.get("usage") or of(event.get("x_groq"), "usage"):
+            self._spent(spent)
 
     def _head(self, event: dict[str, Any]) -> None:
         """What describes the response; the first events and the last say it."""
@@ -156,6 +166,8 @@ class OpenAIEvents(ABC):
 
     def _more(self, event: dict[str, Any], found: list[Delta]) -> None:
         """Keys beside the known ones; structures are content (moderation results), the rest is noise."""
+        if event.get("type") == "message_stop":
+            self._end()
         for key, value in event.items():
             if key not in _EVENT_KEYS and isinstance(value, (dict, list)) and self._is_news(("", key), value):
                 found.append(Delta(dumps({key: value}), OTHER))
@@ -169,13 +181,20 @@ class OpenAIEvents(ABC):
         self._flowing = True
         number = int(choice.get("index") or 0)
         if reason := choice.get("finish_reason"):
-            self.reply.finish(number, str(reason))
+            self.reply.finish(number, reason, choice.get("native_finish_reason"))
+        if not _CHOICE_KEYS.issuperset(choice):
+            self._stated(error_of_choice(choice))
+            self._spent(choice.get("usage"))
+            if filtered := choice.get(FILTERED):
+                self.reply.describe(number, FILTERED, filtered)
         if logprobs := choice.get("logprobs"):
             self.reply.add_logprobs(number, logprobs)
-        if filtered := choice.get(FILTERED):
-            self.reply.describe(number, FILTERED, filtered)
-        self._spent(choice.get("usage"))
         self._content(choice, "0" if number == 0 else str(number), found)
+
+    def _stated(self, error: Any) -> None:
+        """An error inside of a choice; one beside the choices goes before."""
+        if error is not None:
+            self.reply.error = self.reply.error or error
 
     def _unknown(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """A key nobody told us about: kept, a repeated plain value (Groq's `channel`) only when it changes."""

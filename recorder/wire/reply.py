@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from recorder.jsons import dumps, loads
 from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.errors import error_of_reason
+from recorder.wire.finish import is_reason, meaning_of
 
 #: What one reply may hold (bytes, roughly); beyond it the stream goes on and `truncated` is set.
 MAX_REPLY_BYTES = 64 * 2**20
@@ -29,7 +31,7 @@ class Reply:
 
     __slots__ = (
         "_choices", "_parts", "_size", "_text", "described", "error", "finish_reasons", "logprobs", "metadata",
-        "model", "raw_usage", "response_id", "terminated", "truncated", "usage",
+        "model", "native_reasons", "raw_usage", "response_id", "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -46,6 +48,8 @@ class Reply:
         self.metadata: dict[str, Any] = {}
         #: `choice` -> finish reason, in the provider's word.
         self.finish_reasons: dict[int, str] = {}
+        #: The same in the words of who answered behind a router (OpenRouter), where those are told as well.
+        self.native_reasons: dict[int, str] = {}
         #: `choice` -> log probabilities of the tokens, as the provider sent them.
         self.logprobs: dict[int, dict[str, list[Any]]] = {}
         #: `choice` -> what else the provider said of it: `content_filter_results`.
@@ -86,10 +90,29 @@ class Reply:
             else:
                 self.truncated = True
 
-    def finish(self, choice: int, reason: str) -> None:
-        """The choice has come to its end, for this reason in the provider's word."""
-        if self._has_room(choice):
-            self.finish_reasons[choice] = reason[:_MAX_REASON]
+    def finish(self, choice: int, reason: object, native: object = None) -> None:
+        """The choice has come to its end, for this reason in the provider's word; null as a word is none."""
+        if is_reason(reason) and self._has_room(choice):
+            self.finish_reasons[choice] = str(reason)[:_MAX_REASON]
+            if is_reason(native):
+                self.native_reasons[choice] = str(native)[:_MAX_REASON]
+
+    def failure(self) -> Any:
+        """The error of the response: what was sent as one, or that a finish reason says so; None without any."""
+        if self.error is not None:
+            return self.error
+        for choice, reason in self.finish_reasons.items():
+            if meaning_of(reason) == "failure":
+                return error_of_reason(reason, self.native_reasons.get(choice))
+        return None
+
+    def settle(self) -> None:
+        """Nothing more comes: what was kept back until the end counts now."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the terminator came, or at least each choice that began has a finish reason."""
+        return self.terminated or self.finish_reasons.keys() >= set(self.choices)
 
     def describe(self, choice: int, key: str, said: Any) -> None:
         """What the provider says of a choice, as a dict; it may say it again and again, the later value wins."""

@@ -25,6 +25,9 @@ _BLANK = len(b"\r\n\r\n")
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LF_LF = re.compile(rb"\n\n")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_DONE = re.compile(rb"\s*(?:\[DONE\]|\"?\[?DONE\]?\"?\s*$)", re.IGNORECASE)
+#: Names of events, and types inside of their data, with which a stream ends, in whichever format.
+END_NAMES = frozenset(("done", "end", "message_stop"))
 
 
 class Event(NamedTuple):
@@ -36,6 +39,8 @@ class Event(NamedTuple):
     name: str | None = None
     #: The `id:`, or None.
     id: str | None = None
+    #: What stands in a field `error:` in place of `data:`, or None.
+    error: bytes | None = None
 
 
 class FrameSplitter:
@@ -113,7 +118,7 @@ def parse(frame: bytes) -> Event:
     if frame.startswith(b"data: ") and frame.find(b"\n", 6) == len(frame) - 2 and b"\r" not in frame:
         return Event(frame[6:-2])
     data: list[bytes] = []
-    name = event_id = None
+    name = event_id = error = None
     for line in frame.removeprefix(BOM).splitlines():
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -123,7 +128,18 @@ def parse(frame: bytes) -> Event:
             name = value.decode("utf-8", "replace")
         elif field == b"id":
             event_id = value.decode("utf-8", "replace")
-    return Event(b"\n".join(data) if data else None, name, event_id)
+        elif (
+            value and field.lower() == b"error"
+        ):  # no field of the standard: some servers write their errors so
+            error = value
+    return Event(b"\n".join(data) if data else None, name, event_id, error)
+
+
+def is_done(event: Event) -> bool:
+    """Whether the event is a terminator that says nothing else: OpenAI's `[DONE]`, however it is written."""
+    if event.data is None:
+        return False
+    return bool(_DONE.match(event.data)) or (event.name in END_NAMES and not event.data.startswith(b"{"))
 
 
 def encode(data: bytes, name: str | None = None) -> bytes:

@@ -1,0 +1,62 @@
+"""What finish reasons mean, in the words of all providers: only those known to be good make an answer complete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Meaning = Literal["good", "limit", "failure", "unknown"]
+
+#: The answer is as long as the model wanted it.
+_GOOD = frozenset(
+    ("stop", "end_turn", "stop_sequence", "stop_str", "tool_use", "tool_call", "tool_calls", "function_call",
+     "function_calls", "pause_turn", "compaction", "eos", "eos_token", "eot", "end", "end_of_text", "endoftext",
+     "end_of_turn", "complete", "completed", "done", "finish", "finished", "success", "succeeded")
+)  # fmt: skip
+#: A limit or a filter cut it short.
+_LIMITS = frozenset(
+    ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "time_limit",
+     "context_length", "model_context_window_exceeded", "incomplete", "content_filter", "content_filtered",
+     "guardrail_intervened", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii",
+     "image_safety", "language", "sensitive")
+)  # fmt: skip
+#: The provider failed.
+_FAILURE = re.compile(
+    r"(?:.*_)?(?:error|errors|exception|failure|failed|fail)(?:_.*)?|insufficient_system_resource"
+)
+#: No reason at all; some write the word.
+_NONE = frozenset(("", "null", "none"))
+_BETWEEN_WORDS = re.compile(r"[\s-]+|(?<=[a-z])(?=[A-Z])")
+
+
+def is_reason(reason: object) -> bool:
+    """Whether a finish reason says anything: providers write null as a word, too."""
+    return reason is not None and reason is not False and _word(str(reason)) not in _NONE
+
+
+def meaning_of(reason: str) -> Meaning:
+    """good, limit or failure; unknown for a word that is none of these (`abort`, `cancelled`, `other`)."""
+    word = _word(reason)
+    if word in _GOOD:
+        return "good"
+    if word in _LIMITS:
+        return "limit"
+    return "failure" if _FAILURE.fullmatch(word) else "unknown"
+
+
+def worst_of(reasons: Iterable[object]) -> tuple[Meaning, str | None]:
+    """The meaning of several choices' reasons together, and the reason that decides it; good without any."""
+    order: tuple[Meaning, ...] = ("good", "limit", "unknown", "failure")
+    found = [(meaning_of(str(reason)), str(reason)) for reason in reasons]
+    return max(found, key=lambda each: order.index(each[0]), default=("good", None))
+
+
+def _word(reason: str) -> str:
+    """Lower case with underscores: `MAX_TOKENS`, `max-tokens` and `maxTokens` are one word.
+
+    LangChain's sum of two chunks with `stop` has `stopstop`.
+    """
+    word = _BETWEEN_WORDS.sub("_", reason.strip()[:200]).lower().removeprefix("finish_reason_")
+    half = word[: len(word) // 2]
+    return half if half and word == half * 2 else word

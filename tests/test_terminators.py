@@ -1,0 +1,74 @@
+"""A stream ends with a terminator of any format, however it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recorder.testing import anthropic_messages_frames
+from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.sse import Event, is_done
+from tests.alike import assert_alike, claude, forms_of
+from tests.alike import openai as chat
+from tests.chatting import ROADS, Road, name_of
+from tests.wires import DONE, delta, event, translated
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+STOP = event({"type": "message_stop"})
+ENDS = {
+    "OpenAI's": DONE,
+    "OpenAI's under a name": b"event: done\n" + DONE,
+    "in quotes": b'data: "[DONE]"\n\n',
+    "in small letters": b"data: [done]\n\n",
+    "without brackets": b"data: DONE\n\n",
+    "Anthropic's": b"event: message_stop\n" + STOP,
+    "Anthropic's without a name": STOP,
+    "a name and no data worth reading": b"event: done\ndata: {}\n\n",
+    "a name and a word": b"event: end\ndata: bye\n\n",
+}
+
+
+@both
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_an_anthropic_stream(end: bytes, road: Road, tmp_path: Path) -> None:
+    """It is complete, and the terminator is neither a token nor a part of the message."""
+    body = b"".join(anthropic_messages_frames(["Hello"])[:-1]) + end
+    found = forms_of(claude, body, road, tmp_path)
+    assert found.end[:2] == ("complete", "end_turn")
+    assert found.tokens == [("text", "0", "Hello")]
+    assert found.message is not None
+    assert (found.message.content, found.message.additional_kwargs) == ("Hello", {})
+    assert_alike(found)
+
+
+@both
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_chat_stream(end: bytes, road: Road, tmp_path: Path) -> None:
+    """Without a finish reason, too: nothing but the terminator says that it is complete."""
+    found = forms_of(chat, delta(content="Hello") + end, road, tmp_path)
+    assert (found.run["status"], found.tokens) == ("complete", [("text", "0", "Hello")])
+    assert_alike(found)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_legacy_completions(end: bytes) -> None:
+    """The same."""
+    deltas, reply = translated([event({"choices": [{"index": 0, "text": "a"}]}), end], OpenAICompletions)
+    assert (len(deltas), reply.terminated) == (1, True)
+
+
+def test_what_the_last_event_says_counts() -> None:
+    """Some servers send the usage under the name of the end."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    _, reply = translated([delta(content="a"), b"event: done\n" + event({"usage": usage})])
+    assert (reply.raw_usage, reply.terminated) == (usage, True)
+
+
+def test_text_about_ends_is_text() -> None:
+    """An answer may be DONE."""
+    assert not is_done(Event(b'{"choices":[]}'))
+    assert not is_done(Event(b"DONE with it"))
+    assert not is_done(Event(None, "done"))
+    assert is_done(Event(b" [DONE] "))

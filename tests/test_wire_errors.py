@@ -1,0 +1,184 @@
+"""An error inside of a stream is one, wherever and in whatever words it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import orjson
+import pytest
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.models import OpenAI
+from recorder.testing import Answer, LoopbackProvider, anthropic_messages_frames
+from recorder.wire.anthropic_messages import AnthropicMessages
+from recorder.wire.errors import error_of, words_of
+from recorder.wire.openai_completions import OpenAICompletions
+from tests.alike import assert_alike, claude, forms_of
+from tests.alike import openai as chat
+from tests.chatting import ON_LOOP, PLAIN, ROADS, Road, history_at, name_of, recorded
+from tests.wires import DONE, delta, event, translated
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+WHY = "the context is full"
+HELLO = delta(role="assistant", content="Hel")
+_AS_A_CHOICE = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+
+#: Events, or what stands in their place, that say that the provider failed.
+STATED: dict[str, bytes] = {
+    "beside the choices": event({"choices": [_AS_A_CHOICE], "error": {"code": 502, "message": WHY}}),
+    "in a choice": event({"choices": [{**_AS_A_CHOICE, "error": {"code": 502, "message": WHY}}]}),
+    "in a choice, as text": event({"choices": [{**_AS_A_CHOICE, "error": WHY}]}),
+    "in a delta": delta(error={"message": WHY}),
+    "in place of the choices": event({"error": {"message": WHY}}),
+    "as text": event({"error": WHY}),
+    "in a list": event({"errors": [{"message": WHY}]}),
+    "by keys of its own": event({"choices": None, "error_type": "BadRequestError", "error_message": WHY}),
+    "by keys of its own, in camel case": event({"errorMessage": WHY, "errorCode": 7}),
+    "as an object error": event({"object": "error", "message": WHY, "type": "BadRequestError", "code": 400}),
+    "as Anthropic's": b"event: error\n" + event({"type": "error", "error": {"type": "x", "message": WHY}}),
+    "as that of Responses": event({"type": "error", "code": "x", "message": WHY, "param": None}),
+    "as a failed response": event({"type": "response.failed", "response": {"error": {"message": WHY}}}),
+    "as a detail": event({"detail": WHY}),
+    "as a list of details": event({"detail": [{"loc": ["body"], "msg": WHY}]}),
+    "with a code": event({"code": "InvalidParameter", "message": WHY, "request_id": "1"}),
+    "with a status": event({"status": 503, "message": WHY}),
+    "as MiniMax": event({"choices": None, "base_resp": {"status_code": 1008, "status_msg": WHY}}),
+    "in a field of its own": b'error: {"code":500,"message":"%b","type":"server_error"}\n\n' % WHY.encode(),
+    "in a field of its own, as text": b"error: %b\n\n" % WHY.encode(),
+    "as an event named error": b"event: error\ndata: %b\n\n" % WHY.encode(),
+    "without framing": b'{"error":{"message":"%b"}}' % WHY.encode(),
+}
+
+
+@pytest.mark.parametrize("error", STATED.values(), ids=STATED)
+@pytest.mark.parametrize("begun", [b"", HELLO], ids=["at once", "in the middle"])
+@pytest.mark.parametrize("tail", [b"", DONE], ids=["cut", "with an end"])
+def test_each_way_to_state_an_error_is_one(error: bytes, begun: bytes, tail: bytes, tmp_path: Path) -> None:
+    """The application gets the SDK's error with the provider's words, and what had come is kept."""
+    road = ON_LOOP if tail else PLAIN
+    end = b"\n\n" if error.startswith(b"{") and tail else b""
+    found = forms_of(chat, begun + error + end + tail, road, tmp_path)
+    assert isinstance(found.error, openai.APIError)
+    assert (found.run["status"], found.run["error_message"], str(found.error)) == ("error", WHY, WHY)
+    assert (found.message and found.message.text) == ("Hel" if begun else None)
+    assert "undecodable" not in str(found.tokens)
+    if begun:
+        assert_alike(found)
+
+
+_MESSAGE = anthropic_messages_frames(["Hello"])
+_BEGUN = b"".join(_MESSAGE[:4])
+#: The same for a provider that speaks Anthropic's format.
+_FOR_ANTHROPIC = {
+    name: error
+    for name, error in STATED.items()
+    if "choice" not in name or name == "in place of the choices"
+    if name not in ("in a delta", "as MiniMax", "by keys of its own")
+}
+
+
+@pytest.mark.parametrize("error", _FOR_ANTHROPIC.values(), ids=_FOR_ANTHROPIC)
+def test_errors_in_the_other_provider_s_words(error: bytes, tmp_path: Path) -> None:
+    """A proxy that answers in Anthropic's format may word its errors as any other does."""
+    found = forms_of(claude, _BEGUN + error, PLAIN, tmp_path)
+    assert isinstance(found.error, anthropic.APIStatusError)
+    assert (found.run["status"], WHY in found.run["error_message"]) == ("error", True)
+    assert found.message is not None
+    assert (found.message.content, found.message.additional_kwargs) == ("Hello", {})
+    assert_alike(found)
+
+
+@pytest.mark.parametrize("make", [OpenAICompletions, AnthropicMessages])
+@pytest.mark.parametrize("error", [STATED["in a field of its own"], STATED["as an object error"]])
+def test_all_formats_know_them(make: Any, error: bytes) -> None:
+    """The legacy completions, too."""
+    deltas, reply = translated([error], make)
+    assert (deltas, words_of(reply.error)) == ([], WHY)
+
+
+def test_what_came_with_the_error_is_heard_before_it(tmp_path: Path) -> None:
+    """A last piece of text in the event of the error counts live as it counts in SQL."""
+    last = {"index": 0, "delta": {"content": "lo"}, "finish_reason": "error"}
+    body = HELLO + event({"choices": [last], "error": {"message": WHY}})
+    for road in ROADS:
+        found = forms_of(chat, body, road, tmp_path)
+        assert (found.heard.text, found.run["finish_reason"]) == ("Hello", "error")
+        assert_alike(found)
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        {"choices": [], "code": 200, "message": "ok"},
+        {"choices": [], "status": "processing", "message": "thinking"},
+        {"choices": [], "base_resp": {"status_code": 0, "status_msg": ""}},
+        {"choices": [], "error": None, "error_message": "", "error_type": None, "errors": []},
+        {"choices": [{"delta": {}}], "detail": "x", "type": "chat.completion.chunk"},
+        {"type": "ping"},
+    ],
+    ids=str,
+)
+def test_what_is_no_error(fine: dict[str, Any]) -> None:
+    """Servers tell how it goes, and that nothing is wrong."""
+    assert error_of(fine) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (WHY, WHY),
+        ({"message": WHY}, WHY),
+        ({"message": {"error": {"msg": WHY}}}, WHY),
+        ({"message": {"why": 1}}, '{"why":1}'),
+        ([{"detail": WHY}], WHY),
+        ({"code": 7}, ""),
+        (7, ""),
+        ({"message": "x" * 9_000}, "x" * 2_000),
+    ],
+)
+def test_the_words_of_an_error(error: Any, words: str) -> None:
+    """Whatever shape it has; empty where it says nothing for people."""
+    assert words_of(error) == words
+
+
+@both
+def test_an_error_in_place_of_a_whole_answer(road: Road, tmp_path: Path) -> None:
+    """Not streamed, with HTTP 200."""
+    for body in (
+        {"choices": None, "error_type": "x", "error_message": WHY},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": WHY}}]},
+    ):
+        answer = Answer(body=orjson.dumps(body), headers={"content-type": "application/json"})
+        (tmp_path / str(len(list(tmp_path.iterdir())))).mkdir()
+        folder = max(tmp_path.iterdir())
+        with (
+            LoopbackProvider(answer) as provider,
+            history_at(folder) as history,
+            pytest.raises(openai.APIError, match=WHY),
+        ):
+            road.invoke(chat(provider, callbacks=[history]), "Hi")
+        run = recorded(f"sqlite:///{folder / 'history.db'}").run
+        assert (run["status"], run["error_message"]) == ("error", WHY)
+
+
+@both
+def test_completions_raise_them_too(road: Road) -> None:
+    """The model of the legacy format."""
+
+    class Told(BaseCallbackHandler):
+        errors: list[str] = []  # noqa: RUF012
+
+        def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+            self.errors.append(str(error))
+
+    body = event({"choices": [{"index": 0, "text": "Hel", "error": {"message": WHY}}]})
+    handler = Told()
+    with LoopbackProvider(Answer(frames=[body])) as provider:
+        model = OpenAI("m", base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[handler])
+        with pytest.raises(openai.APIError, match=WHY):
+            road.stream(model, "Hi")
+    assert handler.errors[-1:] == [WHY]
