@@ -18,7 +18,7 @@ from tests.faults.campaign import BOTH, POSTGRES, SQLITE, Fault, Row, plays
 from tests.faults.table import printed
 
 #: Each has `FAULTS`.
-MODULES = ("kills", "calls", "cuts")
+MODULES = ("kills", "calls", "cuts", "driver_calls", "forks")
 
 
 def faults() -> list[Fault]:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Play, print, and give 1 for a breach, else 0."""
     options = _options(arguments)
     where = _where(options.url)
-    logging.getLogger("recorder").addHandler(logging.NullHandler())  # the faults are expected here
+    logging.getLogger().addHandler(logging.NullHandler())  # the faults are expected here
     chosen = [fault for fault in faults() if options.only is None or fault.name in options.only]
     rows = [Row(fault, database) for fault in chosen for database in fault.on if database in options.on]
     print(f"Seed {options.seed}; {_machine(options.on)}.", flush=True)

@@ -36,6 +36,8 @@ class Round:
     folder: Path
     chance: random.Random
     ledger: Ledger = field(default_factory=dict)
+    #: Place of the first run, where the round has several producers.
+    first: int = 0
 
     @property
     def is_sqlite(self) -> bool:
@@ -49,7 +51,7 @@ class Round:
 
     def number(self, place: int) -> int:
         """The number of a run, which no other round has."""
-        return self.seed * RUNS_A_ROUND + place
+        return self.seed * RUNS_A_ROUND + self.first + place
 
 
 @dataclass(frozen=True, slots=True)

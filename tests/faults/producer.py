@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -224,6 +225,16 @@ class Child:
         self.process.join()
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Writes what was acknowledged to the campaign; it can be handed on to other processes."""
+
+    pipe: Connection
+
+    def __call__(self, line: str) -> None:
+        os.write(self.pipe.fileno(), line.encode())
+
+
 def _run(
     writer: Connection, errors: Connection, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
@@ -231,7 +242,7 @@ def _run(
     os.dup2(errors.fileno(), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.dump_traceback_later(STUCK_AFTER, exit=True)
-    work(lambda line: os.write(writer.fileno(), line.encode()), *arguments)
+    work(Report(writer), *arguments)
 
 
 @contextmanager
