@@ -178,6 +178,8 @@ class Acknowledged:
     status: str | None = None
 
 
+#: The text of a token, by the number of its run and its own.
+Text = Callable[[int, int], str]
 #: By the number of the run, which is its id and the seed of its tokens.
 Ledger = dict[int, Acknowledged]
 
@@ -213,8 +215,10 @@ class Verdict:
         self.breaches += other.breaches
 
 
-def judge(url: str, ledger: Ledger, *, gaps: bool = False, unended: str | None = INTERRUPTED) -> Verdict:
-    """Compare all runs of a database with what was acknowledged.
+def judge(
+    url: str, ledger: Ledger, *, gaps: bool = False, unended: str | None = INTERRUPTED, text: Text = token
+) -> Verdict:
+    """Compare all runs of a database with what was acknowledged, each token with `text(number of the run, seq)`.
 
     Tokens in gap rows count as stored only with `gaps`. Runs without an acknowledged end must be sealed or have
     the status `unended`, where it is not None. Each run has one question and one answer of its own.
@@ -225,7 +229,7 @@ def judge(url: str, ledger: Ledger, *, gaps: bool = False, unended: str | None =
         verdict.missing += ledger[number].tokens
         verdict.breaches.append(f"run {number} was acknowledged and is not stored")
     for number, run in found.items():
-        _judge_run(verdict, number, run, ledger.get(number, Acknowledged()), gaps)
+        _judge_run(verdict, number, run, ledger.get(number, Acknowledged()), gaps, text)
         if run.status == ABSENT or (run.status == STREAMING and unended not in (None, STREAMING)):
             verdict.breaches.append(f"run {number} is {run.status}")
     _judge_messages(verdict, url)
@@ -234,12 +238,14 @@ def judge(url: str, ledger: Ledger, *, gaps: bool = False, unended: str | None =
     return verdict
 
 
-def _judge_run(verdict: Verdict, number: int, run: Stored, known: Acknowledged, gaps: bool) -> None:
+def _judge_run(
+    verdict: Verdict, number: int, run: Stored, known: Acknowledged, gaps: bool, text: Text
+) -> None:
     explained = run.missing
     present = run.texts.keys() | explained if gaps else run.texts.keys()
     missing = set(range(known.tokens)) - present
     holes = set(range(known.tokens, max(run.texts, default=0))) - run.texts.keys() - explained
-    wrong = [seq for seq, text in run.texts.items() if text != token(number, seq)]
+    wrong = [seq for seq, found in run.texts.items() if found != text(number, seq)]
     verdict.missing += len(missing)
     verdict.doubled += len(run.doubled) + len(run.texts.keys() & explained)
     verdict.disordered += len(holes) + len(wrong)

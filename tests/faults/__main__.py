@@ -18,7 +18,7 @@ from tests.faults.campaign import BOTH, POSTGRES, SQLITE, Fault, Row, plays
 from tests.faults.table import printed
 
 #: Each has `FAULTS`.
-MODULES = ("kills", "calls", "cuts", "driver_calls", "forks")
+MODULES = ("kills", "calls", "cuts", "driver_calls", "forks", "ends", "interruptions", "full_queue")
 
 
 def faults() -> list[Fault]:

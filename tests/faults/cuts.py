@@ -14,7 +14,7 @@ import pytest
 from recorder.history import ChatHistoryCallback
 from tests import postgres
 from tests.faults.campaign import POSTGRES, Fault, LeftOut, Round
-from tests.faults.producer import speaking, turns, warm_up
+from tests.faults.producer import isolated, speaking, turns, warm_up
 from tests.faults.proxy import TROUBLES, Proxy, proxy
 from tests.oracle import Verdict, hasty, judge
 
@@ -147,10 +147,10 @@ def _stopped(url: str) -> Iterator[None]:
 
 
 FAULTS = [
-    Fault("commit", "connection cut around COMMIT", cut_around_commit, (POSTGRES,)),
-    Fault("cut", "connection cut anywhere", cut_anywhere, (POSTGRES,)),
-    Fault("swallow", "COMMIT swallowed by the network", swallow_commit, (POSTGRES,)),
-    Fault("slow", "network of 64 KB/s", slow_network, (POSTGRES,)),
-    Fault("stop", "server stopped by SIGSTOP", stopped_server, (POSTGRES,)),
-    Fault("close", "close while the network stands still", close_in_time, (POSTGRES,)),
+    Fault("commit", "connection cut around COMMIT", isolated(cut_around_commit), (POSTGRES,)),
+    Fault("cut", "connection cut anywhere", isolated(cut_anywhere), (POSTGRES,)),
+    Fault("swallow", "COMMIT swallowed by the network", isolated(swallow_commit), (POSTGRES,)),
+    Fault("slow", "network of 64 KB/s", isolated(slow_network), (POSTGRES,)),
+    Fault("stop", "server stopped by SIGSTOP", isolated(stopped_server), (POSTGRES,)),
+    Fault("close", "close while the network stands still", isolated(close_in_time), (POSTGRES,)),
 ]

@@ -15,7 +15,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from asyncpg.transaction import Transaction
 
 from tests.faults.campaign import Fault, Round
-from tests.faults.producer import speaking
+from tests.faults.producer import isolated, speaking
 from tests.oracle import Verdict, hasty, judge
 
 #: A round tries every so-many-th call, beginning at a place that its seed chooses.
@@ -118,4 +118,4 @@ def _story(at: Round, place: int) -> str:
     return ""
 
 
-FAULTS = [Fault("driver", "the Nth driver call raises, also when done", sweep)]
+FAULTS = [Fault("driver", "the Nth driver call raises, also when done", isolated(sweep))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import faulthandler
+import json
+import logging
 import multiprocessing
 import os
 import random
@@ -12,8 +14,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -24,10 +26,10 @@ from recorder.messages import HumanMessage
 from recorder.records import COMPLETE
 from recorder.wire.deltas import Delta
 from tests.faults.campaign import Round
-from tests.oracle import Acknowledged, Ledger, begin, finish, token
+from tests.oracle import Acknowledged, Ledger, Verdict, begin, finish, token
 
 #: Seconds after which a child that still runs is taken for stuck: it prints its stacks and ends.
-STUCK_AFTER = 60.0
+STUCK_AFTER = 40.0
 
 
 class Speaker:
@@ -74,7 +76,7 @@ class Speaker:
 
     def acknowledge(self, timeout: float = 30.0) -> None:
         """Flush, and report everything that was said before it; raises what the flush raises."""
-        lines = self._lines()
+        lines = self.lines()
         self.history.flush().wait(timeout)
         self.reported(lines)
 
@@ -82,7 +84,7 @@ class Speaker:
         """End all runs, close, and report everything."""
         for number in self.open_runs:
             self.finish(number)
-        lines = self._lines()
+        lines = self.lines()
         stats = self.history.close(timeout).wait(timeout + 10)
         if stats.dropped or stats.queued:
             raise RuntimeError(f"closed with tokens that are not stored: {stats}")
@@ -95,7 +97,8 @@ class Speaker:
                 self._reported[number] = line
                 self.report(line)
 
-    def _lines(self) -> dict[int, str]:
+    def lines(self) -> dict[int, str]:
+        """The reports of everything that was said until now."""
         return {
             number: line_of(number, count, self.ends.get(number)) for number, count in self.counts.items()
         }
@@ -217,12 +220,21 @@ class Child:
             said += data
         if self.process.exitcode == 0:
             return ""
-        return f"exit code {self.process.exitcode}: {said.decode(errors='replace')[-3000:]}"
+        return f"exit code {self.process.exitcode}: {_ours(said.decode(errors='replace'))}"
 
     def _end(self) -> None:
         while data := os.read(self.reports.fileno(), 65_536):
             self._report += data
         self.process.join()
+
+
+def _ours(said: str) -> str:
+    """What a process printed at its end, of stacks only the frames of this repository."""
+    lines = said.splitlines()
+    theirs = [
+        line.startswith('  File "') and "/recorder/" not in line and "/tests/" not in line for line in lines
+    ]
+    return "\n".join(line for line, left_out in zip(lines, theirs, strict=True) if line and not left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +268,26 @@ def child(work: Callable[..., None], *arguments: object) -> Iterator[Child]:
             found.kill()
         found.reports.close()
         found.errors.close()
+
+
+# -- rounds that might not end -----------------------------------------------------------------------------------
+
+
+def isolated(play: Callable[[Round], Verdict]) -> Callable[[Round], Verdict]:
+    """Play a round in a child, so that one that stands still is told of and ended."""
+    return partial(_isolated, play)
+
+
+def _isolated(play: Callable[[Round], Verdict], at: Round) -> Verdict:
+    with child(_play, play, at) as process:
+        failure = process.end()
+    if failure or not process.report:
+        return Verdict(breaches=[failure or "no verdict"])
+    return Verdict(**json.loads(process.report))
+
+
+def _play(report: Report, play: Callable[[Round], Verdict], at: Round) -> None:
+    logging.getLogger().addHandler(logging.NullHandler())  # the faults are expected here
+    report(json.dumps(asdict(play(at))))
+    # Whatever is left running, a recorder of a round that failed for example, ends with this process.
+    os._exit(0)

@@ -37,7 +37,7 @@ def _breaches(row: Row) -> Iterator[str]:
     if not row.broken:
         return
     yield f"\n{row.fault.title} on {row.database}:"
-    yield from (f"  {breach}" for breach in row.verdict.breaches[:10])
+    yield from (f"  {_shortened(breach)}" for breach in row.verdict.breaches[:10])
     if (more := len(row.verdict.breaches) - 10) > 0:
         yield f"  and {more} more"
     for seed in row.broken[:5]:
@@ -45,3 +45,8 @@ def _breaches(row: Row) -> Iterator[str]:
             f"  repeat it: make faults ARGS='--only {row.fault.name} --on {row.database} "
             f"--seed {seed} --rounds 1'"
         )
+
+
+def _shortened(breach: str) -> str:
+    """Its beginning and its end, where a traceback has what matters."""
+    return breach if len(breach) <= 600 else f"{breach[:200]} ... {breach[-400:]}"

@@ -1,0 +1,46 @@
+"""Models whose answers the oracle knows, for faults that come through a model."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from recorder.models import SimpleChatModel
+from tests.oracle import token
+
+
+def spoken(number: int, seq: int) -> str:
+    """The text of a token of a model's; an empty one would be none."""
+    return token(number, seq) or "-"
+
+
+def question(number: int) -> str:
+    """What to ask, so that the answer is the tokens of this run."""
+    return f"question {number}"
+
+
+def config_of(number: int) -> dict[str, Any]:
+    """Names the run."""
+    return {"run_id": uuid.UUID(int=number)}
+
+
+class Numbered(SimpleChatModel):
+    """Streams the tokens of the run that its question names."""
+
+    def __init__(self, tokens: int = 50, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.tokens = tokens
+
+    def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Iterator[str]:
+        number = int(messages[-1].text.split()[-1])
+        yield from (spoken(number, seq) for seq in range(self.tokens))
+
+    async def _astream(
+        self, messages: list[Any], stop: list[str] | None = None, **options: Any
+    ) -> AsyncIterator[str]:
+        number = int(messages[-1].text.split()[-1])
+        for seq in range(self.tokens):
+            await asyncio.sleep(0)
+            yield spoken(number, seq)
