@@ -9,11 +9,13 @@ exists" for ever, and of two at once the second fails.)
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -30,6 +32,7 @@ from recorder.dialects import (
     set_up_new_file,
     unopened,
 )
+from recorder.dialects.handle import Handle
 from recorder.errors import SchemaError, StoreError
 
 T = TypeVar("T")
@@ -113,7 +116,9 @@ def connected(url: str, work: Callable[[Connection], T]) -> T:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, _connected_async(parsed, work)).result()
     engine = create_engine(
-        parsed.set(drivername="sqlite+pysqlite"), poolclass=NullPool, connect_args={"timeout": LOCK_TIMEOUT}
+        parsed.set(drivername="sqlite+pysqlite"),
+        poolclass=NullPool,
+        connect_args={"timeout": LOCK_TIMEOUT, "factory": partial(Handle, path=file_of(parsed))},
     )
     event.listen(engine, "do_connect", lambda *_: private_file(file_of(parsed)))
     event.listen(engine, "connect", lambda connection, _record: set_up_new_file(connection.cursor()))
@@ -153,6 +158,16 @@ async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
 
 _lock = threading.Lock()
 _upgrading: int | None = None
+
+
+def _in_child() -> None:
+    """The thread that was upgrading is the parent's."""
+    global _lock, _upgrading
+    _lock, _upgrading = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from datetime import timedelta
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
 from recorder.errors import Closed, RecorderError, StoreError
+from recorder.exits import at_exit, in_worker
 from recorder.intake import Intake
 from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
@@ -185,6 +185,7 @@ class Recorder:
         self._forked = False
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
+        in_worker(_drain_at_exit)
 
     def _begin_after_fork(self) -> None:
         with self._lock:
@@ -219,21 +220,34 @@ class Recorder:
             raise RecorderError(f"The database did not answer within {waited:g} s; is it there?") from error
         raise error
 
-    def _after_fork(self) -> None:
+    def hasten(self, timeout: float) -> Wait[Stats] | None:
+        """Close, if that is not over yet, and end after `timeout` seconds, whatever an earlier close allowed."""
+        if self._closing is not None and self._closing.done:
+            return None
+        closing = self.close(timeout)
+        self._writer.close(timeout)
+        return closing
+
+    def leave_to_parent(self) -> None:
         """In a child: the queue, its thread and the open runs are the parent's; begin anew at the next run."""
         self.runs.clear()
         self.intake.reset()
         self._lock = threading.Lock()
-        if isinstance(self._store, SqlStore):
-            self._store = SqlStore(self.url, sync=self.config.sync)
+        self._writer.leave_to_parent()
         self._writer = Writer(self.intake, self._store, self.config)
         self._forked = True
+        if self._closing is not None:
+            self.intake.close()
+            self._closing.renew()
+            self._closing.set(self.stats())
 
 
 def _drain_at_exit() -> None:
     over = monotonic_us() / 1e6 + EXIT_TIMEOUT + 1
-    closing = [(recorder, recorder.close(EXIT_TIMEOUT)) for recorder in list(_living) if not recorder.closed]
+    closing = [(recorder, recorder.hasten(EXIT_TIMEOUT)) for recorder in list(_living)]
     for recorder, closed in closing:
+        if closed is None:
+            continue  # over before: who closed it was told
         try:
             stats = closed.wait(max(0.0, over - monotonic_us() / 1e6))
         except TimeoutError:
@@ -244,11 +258,11 @@ def _drain_at_exit() -> None:
             print(f"recorder: {missing(tokens, messages)} not stored{why}", file=sys.stderr)
 
 
-def _forked() -> None:
+def _in_child() -> None:
     for recorder in list(_living):
-        recorder._after_fork()
+        recorder.leave_to_parent()
 
 
-atexit.register(_drain_at_exit)
+at_exit(_drain_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_in_child)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -14,10 +16,11 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, bindparam, literal_column, select, text, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 from sqlalchemy.types import TypeEngine
 
 from recorder.dialects import Failure, Insert, Watch, dialect_of, masked, parse_url, unopened
+from recorder.dialects.inherited import keep_for_ever
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
@@ -119,6 +122,7 @@ class SqlStore:
         self._connection: AsyncConnection | None = None
         #: That of a transaction which is open for several verbs.
         self._inside: AsyncConnection | None = None
+        _stores.add(self)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -239,7 +243,14 @@ class SqlStore:
         said = error.__cause__ if isinstance(error, StoreError) else None
         return self.dialect.failure(said or error)
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: what is open is the parent's, and nothing here uses or finalizes it; connect anew."""
+        keep_for_ever(self._inside, self._connection, self._engine)
+        self._inside = self._connection = self._engine = None
+
     async def _connected(self) -> AsyncConnection:
+        if self._connection is not None and self.dialect.ended():
+            await self._abandon(self._connection)
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self._engine = self._engine or self.dialect.engine()
             self._connection = await self._engine.connect()
@@ -251,9 +262,8 @@ class SqlStore:
         if self._inside is not None:
             yield self._inside
             return
-        connection = await self._connected()
+        connection, transaction = await self._begun()
         try:
-            transaction = await connection.begin()
             try:
                 yield connection
                 await transaction.commit()
@@ -265,6 +275,20 @@ class SqlStore:
             if self.dialect.unsure(error):
                 await self._abandon(connection)
             raise
+
+    async def _begun(self) -> tuple[AsyncConnection, AsyncTransaction]:
+        while True:
+            try:
+                connection = await self._connected()
+                return connection, await connection.begin()
+            except BaseException as error:
+                if not self.dialect.unsure(error):
+                    raise
+                if self._connection is not None:
+                    await self._abandon(self._connection)
+                if not self.dialect.ended():
+                    raise
+                # A fork came between, and nothing was done yet.
 
     async def _reopen_if_moved(self) -> None:
         if not await self.dialect.moved(await self._connected()):
@@ -367,3 +391,15 @@ def _sealed(rows: RunRows, batch: Batch) -> tuple[Any, ...]:
         end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
         end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,
     )  # fmt: skip
+
+
+_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for store in list(_stores):
+        store.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -37,6 +37,10 @@ class Wait(Generic[T]):
         if not self._future.done():
             self._future.set_exception(error)
 
+    def renew(self) -> None:
+        """In a forked child: begin anew, for whoever would have ended it, and may hold its lock, is not here."""
+        self._future = Future()
+
     def wait(self, timeout: float | None = None) -> T:
         """Block this thread until it is over, at most `timeout` seconds (then `TimeoutError`)."""
         return self._future.result(timeout)

@@ -102,9 +102,16 @@ class Writer:
         return wait
 
     def close(self, timeout: float) -> None:
-        """Take nothing more, drain for at most `timeout` seconds, then end. Callable from any thread."""
-        self._deadline = monotonic_us() / 1e6 + timeout
+        """Take nothing more, drain for at most `timeout` seconds, then end. Callable from any thread, and again."""
+        deadline = _seconds() + timeout
+        self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
         self._intake.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: nothing flushes here what the parent's queue holds."""
+        for _, wait in self._flushes:
+            wait.renew()
+            wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
 
     async def run(self) -> None:
         """Until `close`. Never raises for what the database does."""
@@ -157,6 +164,9 @@ class Writer:
         goes_on = self.opened.done or (transient and not self._config.strict)
         if goes_on:
             self._failed(error, "opening the database")
+        else:
+            self._note(error, "opening the database")
+            self.progress.healthy = False
         if not self.opened.done:
             self.opened.fail(error)
         return goes_on
@@ -237,8 +247,7 @@ class Writer:
             middle = len(batch) // 2
             await self._commit(batch[:middle])
             return await self._commit(batch[middle:])
-        words = said(error)
-        self.progress.last_error, self.progress.last_error_at = f"storing: {words}", now()
+        words = self._note(error, "storing")
         if isinstance(part := batch[0], Addition):
             return self._leave_out(part, words)
         return await self._reduce(part, words)
@@ -335,13 +344,16 @@ class Writer:
         return producer.id != self._producer.id and is_dead(producer, now(), self._config.interrupted_after)
 
     def _failed(self, error: Exception, doing: str) -> None:
-        progress = self.progress
-        words = said(error)
-        progress.last_error, progress.last_error_at = f"{doing}: {words}", now()
+        progress, words = self.progress, self._note(error, doing)
         if progress.healthy or _seconds() - self._told_at > _TELL_EVERY:
             self._told_at = _seconds()
             log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, words)
         progress.healthy = False
+
+    def _note(self, error: BaseException, doing: str) -> str:
+        words = said(error)
+        self.progress.last_error, self.progress.last_error_at = f"{doing}: {words}", now()
+        return words
 
     def _went_well(self) -> None:
         if not self.progress.healthy:

@@ -454,7 +454,7 @@ import logging, sys
 import recorder.dialects.sqlite, recorder.recorder
 from recorder import ChatHistoryCallback
 logging.disable()
-recorder.dialects.sqlite._BUSY_TIMEOUT_MS = 1
+recorder.dialects.sqlite.BUSY_TIMEOUT = 0.001
 recorder.recorder.EXIT_TIMEOUT = 0.2
 history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
 history.add_messages(["one", "two"])

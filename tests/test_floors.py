@@ -21,7 +21,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors clock waiting jsons config identity bell credentials",
+            "errors clock waiting jsons config identity bell exits credentials",
             "wire callbacks messages stored records fields portable liveness usage tables views dialects migrate",
             "store library",
             "openrun intake young lineage pack writer",

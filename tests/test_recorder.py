@@ -513,7 +513,7 @@ from recorder import ChatHistoryCallback
 from tests.oracle import begin, say
 
 logging.disable()
-recorder.dialects._BUSY_TIMEOUT_MS = 1
+recorder.dialects.sqlite.BUSY_TIMEOUT = 0.001
 recorder.recorder.EXIT_TIMEOUT = 0.1
 history = ChatHistoryCallback(sys.argv[1])
 begin(history)

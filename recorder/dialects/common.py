@@ -90,6 +90,9 @@ class Dialect(Protocol):
     def unsure(self, error: BaseException) -> bool:
         """Whether nothing more can be asked of a connection after this error."""
 
+    def ended(self) -> bool:
+        """Whether the connection that was made last is closed already, and another is to be made."""
+
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it: ids and times as text."""
 

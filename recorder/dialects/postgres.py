@@ -27,6 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
+from recorder.dialects.inherited import closed_in_children
 from recorder.dialects.words import advice, arguments
 from recorder.errors import ConfigError, MissingExtra
 from recorder.tables import metadata
@@ -181,6 +182,10 @@ class Postgres:
         state = getattr(driver_error(error), "sqlstate", None)
         return state is None or state.startswith(("08", "57P", _AFTER_FAILOVER))
 
+    def ended(self) -> bool:
+        """Never: SQLAlchemy sees it."""
+        return False
+
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it: ids and times as text, sums as integers."""
         if isinstance(value, uuid.UUID):
@@ -215,7 +220,9 @@ class Postgres:
         given = arguments(self.url)._asdict()
         if not self._with_timeout:
             given["command_timeout"] = None
-        return await _driver().connect(**given, statement_cache_size=0)
+        connection = await _driver().connect(**given, statement_cache_size=0)
+        closed_in_children(connection._transport)  # asyncpg has no public name for it
+        return connection
 
 
 class Listening:

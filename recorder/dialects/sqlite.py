@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso, monotonic_us
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
+from recorder.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
 from recorder.dialects.urls import file_of
 from recorder.errors import ConfigError, StoreError
 from recorder.tables import PAGE_SIZE, Time
@@ -31,7 +32,8 @@ from recorder.tables import PAGE_SIZE, Time
 MAX_ROWS_A_STATEMENT = 500
 #: Where a file says that it has a log beside it. https://sqlite.org/fileformat2.html
 _WAL_BYTE, _WAL = 18, b"\x02\x02"
-_BUSY_TIMEOUT_MS = 5_000
+#: How long a statement waits for another program that is writing (seconds).
+BUSY_TIMEOUT = 5.0
 #: The largest file that is brought to a newer schema when it is opened (bytes): that takes less than a second.
 MAX_UPGRADED = 128 * 2**20
 #: How often who watches asks for the file's version (seconds).
@@ -47,7 +49,7 @@ def into_one_file(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(20)[_WAL_BYTE:] != _WAL:
             return
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(Handle(str(path), path=path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("PRAGMA journal_mode=DELETE")
 
@@ -86,6 +88,7 @@ class SQLite:
         self.path = file_of(url)
         self._sync = "FULL" if sync == "full" else "NORMAL"
         self._read_only = read_only
+        self._handle: Handle | None = None
         #: Device and inode of the file that was opened last.
         self._opened: tuple[int, int] | None = None
 
@@ -122,11 +125,20 @@ class SQLite:
         url = self.url.set(drivername="sqlite+aiosqlite")
         if self._read_only:
             url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
-        engine = create_async_engine(url, poolclass=NullPool)
+        arguments = {"factory": self._new_handle, "timeout": BUSY_TIMEOUT}
+        engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
         event.listen(engine.sync_engine, "do_connect", self._create)
         event.listen(engine.sync_engine, "connect", self._set_up)
         event.listen(engine.sync_engine, "begin", self._begin)
         return engine
+
+    def _new_handle(self, database: str, **options: Any) -> Handle:
+        self._handle = Handle(database, path=self.path, **options)
+        return self._handle
+
+    def ended(self) -> bool:
+        """Whether a fork closed the connection that was made last."""
+        return self._handle is not None and self._handle.gone
 
     async def insert(
         self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
@@ -169,6 +181,8 @@ class SQLite:
         """What kind of failure a driver's error is."""
         cause = driver_error(error)
         text = str(cause).lower()
+        if isinstance(cause, UnsafeAfterFork):
+            return "fatal"
         if any(word in text for word in _FATAL):
             return "fatal"
         if isinstance(cause, sqlite3.OperationalError) or any(word in text for word in _TRANSIENT):
@@ -188,7 +202,7 @@ class SQLite:
 
     def unsure(self, error: BaseException) -> bool:
         """Whether nothing more can be asked of a connection after this error; a file always answers."""
-        return False
+        return isinstance(driver_error(error), ClosedByFork)
 
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it."""
@@ -200,7 +214,7 @@ class SQLite:
         The log is put into that one first, for SQLite would leave it to whatever has the name now. Raises `StoreError`
         while another program keeps it from that.
         """
-        if self._opened is None or _identity(self.path) == self._opened:
+        if self._opened is None or identity(self.path) == self._opened:
             return False
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
@@ -227,7 +241,6 @@ class SQLite:
         # None: the driver begins no transaction by itself, `_begin` does.
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         if self._read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
@@ -237,7 +250,7 @@ class SQLite:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()
-        self._opened = _identity(self.path)
+        self._opened = identity(self.path)
 
     def _begin(self, connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
@@ -247,8 +260,12 @@ class FileWatch:
     """Asks the file for its version, which takes some microseconds and reads no table."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        self._path = path
+        self._connection = self._connect()
         self._seen = self._version()
+
+    def _connect(self) -> Handle:
+        return Handle(f"file:{quote(str(self._path))}?mode=ro", path=self._path, uri=True)
 
     async def news(self, timeout: float) -> bool:
         """Return when another connection has committed, or after `timeout` seconds; which of the two."""
@@ -266,18 +283,14 @@ class FileWatch:
 
     def _version(self) -> int:
         try:
+            if self._connection.gone:
+                # Its numbers are its own, and something may have been committed meanwhile.
+                self._connection = self._connect()
+                return -1
             [(version,)] = self._connection.execute("PRAGMA data_version")
         except sqlite3.OperationalError:
             return self._seen  # locked for a moment
         return int(version)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

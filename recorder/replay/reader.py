@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from recorder.dialects import Watch, said
+from recorder.dialects.inherited import keep_for_ever
 from recorder.errors import Closed, RecorderError, StoreError
 from recorder.library import Library
 from recorder.replay.play import Ask
@@ -33,7 +34,7 @@ def shared(url: str) -> Reader:
     """The reader of this database, one more user of it; `close` it once. Raises for a URL that cannot be."""
     with _lock:
         reader = _readers.get(url)
-        if reader is None or reader.pid != os.getpid():
+        if reader is None:
             reader = _readers[url] = Reader(url)
         reader.users += 1
         return reader
@@ -44,15 +45,18 @@ class Reader:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.pid = os.getpid()
         self.users = 0
         #: Grows whenever something may have been committed; read from any thread.
         self.version = 0
         self._library = Library(url)
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._opened = self._closed = False
+        self._opened = False
         self._asking: asyncio.Lock | None = None
         # Of those who follow, on the reader's loop: what was answered since the last commit, who waits for the next.
         self._answers: dict[tuple[Any, ...], asyncio.Future[Any]] = {}
@@ -60,6 +64,11 @@ class Reader:
         self._followers = 0
         self._watching: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the thread, its loop and all that waits there are the parent's; begin anew."""
+        keep_for_ever(self._loop, self._answers, self._watching, self._begun, self._news)
+        self._begin()
 
     def ask(self, method: Method[T], *given: Any) -> Future[T]:
         """What a method of `Library` answers, to be waited for: `.result()`, or `await asyncio.wrap_future(...)`."""
@@ -98,7 +107,7 @@ class Reader:
                 del _readers[self.url]
         with self._starting:
             self._closed, loop, thread = True, self._loop, self._thread
-        if loop is None or thread is None or self.pid != os.getpid():
+        if loop is None or thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -213,6 +222,17 @@ class Reader:
                 )
                 self._thread.start()
             return self._loop
+
+
+def _in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for reader in _readers.values():
+        reader.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _others() -> list[asyncio.Task[Any]]:

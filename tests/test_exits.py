@@ -1,0 +1,203 @@
+"""Processes that end with something to store: scripts that do not wait, and workers that end without `atexit`."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recorder import exits
+from tests.oracle import assert_whole, new_url, run_python, start_python, token
+
+CLOSED = """
+import sys, uuid
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, finish, say, token
+
+history = ChatHistoryCallback(sys.argv[1], flush_interval=3600)
+begin(history)
+history.flush().wait(10)
+for number in range(100):
+    run_id = begin(history, run_id=uuid.UUID(int=number))
+    say(history, run_id, (token(number, seq) for seq in range(50)))
+    finish(history, run_id, "done")
+history.close()
+"""
+
+
+def test_a_close_that_nobody_waits_for(database: str) -> None:
+    """The script ends right after it: everything is stored."""
+    done = run_python(CLOSED, database)
+    assert (done.returncode, done.stderr) == (0, "")
+    for number in range(100):
+        assert_whole(database, uuid.UUID(int=number), [token(number, seq) for seq in range(50)])
+
+
+def test_a_close_that_nobody_waits_for_and_that_fails(tmp_path: Path) -> None:
+    """The file is locked for good: the exit waits no longer than it may, and one line says what was lost."""
+    code = """
+import logging, sys
+import recorder.dialects.sqlite, recorder.recorder
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, say
+
+logging.disable()
+recorder.dialects.sqlite.BUSY_TIMEOUT = 0.001
+recorder.recorder.EXIT_TIMEOUT = 0.1
+history = ChatHistoryCallback(sys.argv[1])
+begin(history)
+history.flush().wait(10)
+print("ready", flush=True)
+sys.stdin.readline()
+say(history, begin(history), ["a", "b", "c"])
+history.close(timeout=3600)
+"""
+    url = new_url(tmp_path)
+    script = start_python(code, url)
+    assert script.stdout is not None
+    assert script.stdout.readline() == "ready\n"
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        _, printed = script.communicate("go\n", timeout=20)
+    assert script.returncode == 0
+    assert printed == "recorder: 3 tokens were not stored: storing: database is locked\n"
+
+
+def test_ctrl_c_while_a_with_block_closes(tmp_path: Path) -> None:
+    """The wait ends, what was accepted is stored before the process ends."""
+    code = """
+import os, signal, sys, threading, uuid
+from recorder import ChatHistoryCallback
+from recorder.store import SqlStore
+from recorder.waiting import Wait
+from tests.oracle import FaultyStore, begin, finish, say, token
+
+gate = Wait()
+
+class Slow(FaultyStore):
+    async def append(self, batch):
+        if batch.parts:
+            await gate
+        await super().append(batch)
+
+def interrupt():
+    while not history.recorder.closed:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+history = ChatHistoryCallback(sys.argv[1], store=Slow(SqlStore(sys.argv[1])))
+try:
+    with history:
+        run_id = begin(history, run_id=uuid.UUID(int=1))
+        say(history, run_id, (token(1, seq) for seq in range(300)))
+        finish(history, run_id, "done")
+        threading.Thread(target=interrupt).start()
+except KeyboardInterrupt:
+    print("interrupted")
+    gate.set(None)
+"""
+    url = new_url(tmp_path)
+    done = run_python(code, url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+    assert_whole(url, uuid.UUID(int=1), [token(1, seq) for seq in range(300)])
+
+
+WORKERS = """
+import sys, uuid, warnings
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from recorder import ChatHistoryCallback
+from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
+
+url, method, made = sys.argv[1:]
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
+
+if made == "of the module":
+    history = ChatHistoryCallback(url, flush_interval=3600)
+
+def record(number):
+    history = globals().get("history") or ChatHistoryCallback(url, flush_interval=3600)
+    run_id = uuid.UUID(int=number)
+    history.on_chat_model_start({}, [[HumanMessage("Hi")]], run_id=run_id)
+    history.flush().wait(10)
+    for seq in range(50):
+        history.on_llm_new_token(f"{number}:{seq}", run_id=run_id)
+    history.on_llm_end(LLMResult(generations=[[ChatGeneration(AIMessage("done"), {})]], llm_output={}), run_id=run_id)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(method)
+    worker = context.Process(target=record, args=(1,))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(record, 2).result()
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "made"),
+    [
+        ("fork", "of the module"),
+        ("fork", "of the worker"),
+        ("spawn", "of the module"),
+        ("forkserver", "of the worker"),
+    ],
+)
+def test_workers_of_multiprocessing(tmp_path: Path, method: str, made: str) -> None:
+    """They end without `atexit`, and what they have is stored all the same; of processes and of executors."""
+    (tmp_path / "script.py").write_text(WORKERS)
+    url = new_url(tmp_path)
+    command = [sys.executable, str(tmp_path / "script.py"), url, method, made]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for number in (1, 2):
+        assert_whole(url, uuid.UUID(int=number), [f"{number}:{seq}" for seq in range(50)])
+
+
+class Util:
+    """What a library like multiprocessing has for its workers."""
+
+    def __init__(self) -> None:
+        self.after_fork: list[tuple[Any, Any]] = []
+        self.at_end: list[tuple[Any, int]] = []
+
+    def register_after_fork(self, owner: object, function: object) -> None:
+        self.after_fork.append((owner, function))
+
+    def Finalize(self, _owner: object, function: object, exitpriority: int) -> None:
+        self.at_end.append((function, exitpriority))
+
+
+class Process:
+    """The module with the current process, which is a worker or not."""
+
+    def __init__(self, kind: str) -> None:
+        self.current_process = type(kind, (), {})
+
+
+@pytest.mark.parametrize(("kind", "times"), [("_MainProcess", 0), ("ForkProcess", 1)])
+def test_other_libraries_of_workers(monkeypatch: pytest.MonkeyPatch, kind: str, times: int) -> None:
+    """In a worker the function is called at its end; a main process is left to `atexit`, its workers are known once."""
+    util = Util()
+    monkeypatch.setitem(sys.modules, "billiard.util", util)
+    monkeypatch.setitem(sys.modules, "billiard.process", Process(kind))
+    monkeypatch.setattr(exits, "_known", {"multiprocessing"})
+
+    def function() -> None:
+        """Nothing."""
+
+    exits.in_worker(function)
+    assert util.at_end == [(function, 0)] * times
+    exits.in_worker(function)
+    [(owner, begin)] = util.after_fork
+    assert owner is function
+    util.at_end.clear()
+    begin(owner)  # as the library does in each worker
+    assert util.at_end == [(function, 0)]

@@ -1,0 +1,352 @@
+"""Processes that fork while they record: parent and child both go on, and every token is stored once."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from tests.oracle import assert_whole, new_url, run_python, sql, start_python, token
+
+#: What the scripts share: `record(number)` is a run of 300 tokens that is acknowledged, `wait(child)` a good end.
+SHARED = """
+import os, sys, threading, uuid, warnings
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
+from recorder import ChatHistoryCallback
+from tests.oracle import begin, finish, say, token
+
+def record(number, history=None, size=300):
+    history = history or globals()["history"]
+    run_id = begin(history, run_id=uuid.UUID(int=number))
+    for seq in range(size):
+        say(history, run_id, [token(number, seq)])
+        if seq == size // 2:
+            history.flush().wait(20)
+    finish(history, run_id, "done")
+    history.flush().wait(20)
+
+def wait(child):
+    assert os.waitpid(child, 0)[1] == 0
+
+def ready(pipe):
+    os.write(pipe[1], b"1")
+
+def until(pipe):
+    os.read(pipe[0], 1)
+
+history = ChatHistoryCallback(sys.argv[1], flush_interval=0)
+"""
+
+
+def run_script(code: str, *arguments: object) -> None:
+    """The script ends well, and nothing is on stderr."""
+    done = run_python(SHARED + code, *arguments, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def assert_all_stored(url: str, numbers: range | list[int], size: int = 300) -> None:
+    """All tokens of these runs are stored, and a SQLite file is sound."""
+    for number in numbers:
+        assert_whole(url, uuid.UUID(int=number), [token(number, seq) for seq in range(size)])
+    if url.startswith("sqlite"):
+        assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+
+
+WHO_CLOSES_FIRST = """
+one, two = os.pipe(), os.pipe()
+record(1)
+if not (child := os.fork()):
+    record(2)
+    if sys.argv[2] == "parent":
+        ready(one), until(two)
+        record(3)
+    history.close().wait(20)
+    ready(one)
+    os._exit(0)
+if sys.argv[2] == "parent":
+    until(one)
+    history.close().wait(20)
+    with ChatHistoryCallback(sys.argv[1], flush_interval=0) as another:
+        ready(two)
+        record(4, another)
+else:
+    record(3)
+    until(one)
+    record(4)
+wait(child)
+"""
+
+
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_either_may_close_first(database: str, first: str) -> None:
+    """The one that goes on writes on, and what it acknowledges is stored."""
+    run_script(WHO_CLOSES_FIRST, database, first)
+    assert_all_stored(database, range(1, 5))
+
+
+IN_TRANSACTIONS = """
+stop = threading.Event()
+parents = []
+
+def load():
+    number = 1000
+    while not stop.is_set():
+        record(number, size=30)
+        parents.append(number)
+        number += 1
+
+loading = threading.Thread(target=load)
+loading.start()
+children = []
+for number in range(1, 9):
+    if not (child := os.fork()):
+        record(number)
+        os._exit(0)
+    children.append(child)
+[wait(child) for child in children]
+stop.set()
+loading.join()
+history.close().wait(20)
+print(len(parents))
+"""
+
+
+def test_forks_while_the_writer_writes(database: str) -> None:
+    """In a transaction, between two, while the connection is made again after the fork before."""
+    done = run_python(SHARED + IN_TRANSACTIONS, database, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_all_stored(database, range(1, 9))
+    assert_all_stored(database, range(1000, 1000 + int(done.stdout)), size=30)
+
+
+GENERATIONS = """
+if not (child := os.fork()):
+    record(1)
+    if not (grandchild := os.fork()):
+        record(2)
+        sys.exit()
+    record(3)
+    wait(grandchild)
+    sys.exit()
+record(4)
+wait(child)
+"""
+
+
+def test_a_child_of_a_child(database: str) -> None:
+    """Each generation closes its own connection before it forks."""
+    run_script(GENERATIONS, database)
+    assert_all_stored(database, range(1, 5))
+
+
+PREFORK = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+workers, pipes = [], []
+for number in (1, 2, 3):
+    pipes.append(os.pipe())
+    if not (worker := os.fork()):
+        record(number)
+        run_id = begin(history, run_id=uuid.UUID(int=10 + number))
+        say(history, run_id, ["not flushed"])
+        ready(pipes[-1])
+        signal.pause()
+    workers.append(worker)
+record(4)
+for worker, pipe in zip(workers, pipes):
+    until(pipe)
+    os.kill(worker, signal.SIGTERM)
+    wait(worker)
+"""
+
+
+def test_a_server_that_forks_its_workers(database: str) -> None:
+    """It is loaded before, each worker records, and a worker that is told to end stores what it has."""
+    run_script(PREFORK, database)
+    assert_all_stored(database, range(1, 5))
+    for number in (11, 12, 13):
+        assert_whole(database, uuid.UUID(int=number), ["not flushed"], status="interrupted")
+
+
+CLOSING = """
+from tests.oracle import FaultyStore
+from recorder.store import SqlStore
+from recorder.waiting import Wait
+
+class Slow(FaultyStore):
+    gate = Wait()
+    async def append(self, batch):
+        if batch.parts:
+            await self.gate
+        await super().append(batch)
+
+history.close().wait(10)
+history = ChatHistoryCallback(sys.argv[1], store=Slow(SqlStore(sys.argv[1])))
+run_id = begin(history, run_id=uuid.UUID(int=1))
+say(history, run_id, (token(1, seq) for seq in range(300)))
+finish(history, run_id, "done")
+flushing, closing = history.flush(), history.close()
+if not (child := os.fork()):
+    assert history.close().wait(10).accepted == 0
+    assert closing.wait(10).accepted == 0
+    try:
+        flushing.wait(10)
+    except Exception as error:
+        assert "the parent's" in str(error), error
+    with ChatHistoryCallback(sys.argv[1]) as another:
+        record(2, another)
+    sys.exit()
+wait(child)
+Slow.gate.set(None)
+assert closing.wait(10).committed == 300
+"""
+
+
+def test_a_fork_while_closing(database: str) -> None:
+    """The child waits for nothing that only the parent could end, and may record anew."""
+    run_script(CLOSING, database)
+    assert_all_stored(database, range(1, 3))
+
+
+FILES = """
+from recorder.replay import Replay
+
+def files():
+    links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return [link for link in links if ".db" in os.path.realpath(link)]
+
+run_id = begin(history, run_id=uuid.UUID(int=1))
+say(history, run_id, ["a", "b"])
+history.flush().wait(10)
+with Replay(sys.argv[1]) as replay:
+    following = replay.stream(speed=None, follow=True)
+    assert next(following).content == "a"
+    assert len(files()) >= 3, files()  # the recorder's, the replay's and its watch's
+    if not (child := os.fork()):
+        assert files() == []
+        assert [chunk.content for chunk in replay.stream(speed=None)] == ["a", "b", ""]
+        assert next(replay.stream(speed=None, follow=True)).content == "a"
+        replay.close()
+        sys.exit()
+    wait(child)
+    say(history, run_id, ["c"])
+    finish(history, run_id, "abc")
+    assert "".join(chunk.content for chunk in following) == "bc"
+"""
+
+
+def test_a_child_has_none_of_the_parents_files_open(tmp_path: Path) -> None:
+    """Not the recorder's, not those of a replay that follows; both sides read on, the parent's follower too."""
+    url = new_url(tmp_path)
+    run_script(FILES, url)
+    assert_whole(url, uuid.UUID(int=1), ["a", "b", "c"])
+
+
+OTHERS_LOCK = """
+record(1)
+print("recorded", flush=True)
+sys.stdin.readline()
+run_id = begin(history, run_id=uuid.UUID(int=2))
+say(history, run_id, (token(2, seq) for seq in range(300)))
+finish(history, run_id, "done")
+while history.recorder.intake.counts()[0]:
+    pass  # until the writer has taken it, and waits for the lock
+if not (child := os.fork()):
+    record(3)
+    os._exit(0)
+print("forked", flush=True)
+wait(child)
+"""
+
+
+def test_a_fork_while_another_program_has_the_file(tmp_path: Path) -> None:
+    """The writer waits for a lock: the fork comes between two of its attempts, and both sides go on afterwards."""
+    url = new_url(tmp_path)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        script = start_python(SHARED + OTHERS_LOCK, url)
+        assert script.stdout is not None
+        assert script.stdout.readline() == "recorded\n"
+        other.execute("BEGIN IMMEDIATE")
+        assert script.stdin is not None
+        script.stdin.write("go\n")
+        script.stdin.flush()
+        assert script.stdout.readline() == "forked\n"
+        other.execute("ROLLBACK")
+        out, err = script.communicate(timeout=30)
+    assert (script.returncode, out, err) == (0, "", "")
+    assert_all_stored(url, range(1, 4))
+
+
+IN_A_CALL = """
+import logging
+import recorder.dialects.handle as handles
+from pathlib import Path
+handles.TRANSACTION_TIMEOUT, handles.FORK_TIMEOUT = 0.05, 0.1
+record(1)
+path = Path(sys.argv[1].removeprefix("sqlite:///"))
+handle, began, over = handles.Handle(str(path), path=path), threading.Event(), threading.Event()
+handle.create_function("hang", 0, lambda: (began.set(), over.wait(30), 1)[-1])
+hanging = threading.Thread(target=handle.execute, args=("SELECT hang()",))
+hanging.start()
+began.wait(10)
+if not (child := os.fork()):
+    logging.disable()
+    run_id = begin(history, run_id=uuid.UUID(int=3))
+    say(history, run_id, ["lost"])
+    stats = history.close().wait(20)
+    assert (stats.committed, stats.dropped, stats.healthy) == (0, 1, False), stats
+    assert "forked" in stats.last_error, stats
+    os._exit(0)
+record(2)
+wait(child)
+over.set()
+hanging.join()
+"""
+
+
+def test_a_child_does_not_use_a_file_that_could_not_be_closed(tmp_path: Path) -> None:
+    """The disk hangs in the middle of a call: the child says so and leaves the file alone; the parent goes on."""
+    url = new_url(tmp_path)
+    run_script(IN_A_CALL, url)
+    assert_all_stored(url, range(1, 3))
+    assert sql(url, "SELECT count(*) FROM runs") == [(2,)]
+
+
+CONNECTED = """
+import gc
+record(1)
+print("recorded", flush=True)
+sys.stdin.readline()
+if not (child := os.fork()):
+    gc.collect()
+    record(2)
+    gc.collect()
+    sys.exit()
+wait(child)
+record(3)
+print("recorded", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_child_leaves_the_parents_connection_alone(postgres_url: str) -> None:
+    """It says nothing over it, neither when it records nor when it ends: the parent goes on with the same one."""
+    pids = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    script = start_python(SHARED + CONNECTED, postgres_url)
+    assert script.stdout is not None
+    assert script.stdin is not None
+    found = []
+    for _ in range(2):
+        assert script.stdout.readline() == "recorded\n"
+        found.append(postgres.fetch(postgres_url, pids))
+        script.stdin.write("go\n")
+        script.stdin.flush()
+    out, err = script.communicate(timeout=30)
+    assert (script.returncode, out, err) == (0, "", "")
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+    assert_all_stored(postgres_url, range(1, 4))
