@@ -224,7 +224,12 @@ def judge(
     the status `unended`, where it is not None. Each run has one question and one answer of its own.
     """
     verdict = Verdict(acknowledged=sum(known.tokens for known in ledger.values()))
-    found = {uuid.UUID(id).int: run for id, run in _read_runs(url).items()}
+    try:
+        found = {uuid.UUID(id).int: run for id, run in _read_runs(url).items()}
+    except sqlite3.DatabaseError as error:
+        verdict.missing = verdict.acknowledged
+        verdict.breaches.append(f"the file cannot be read: {error}")
+        return verdict
     for number in ledger.keys() - found.keys():
         verdict.missing += ledger[number].tokens
         verdict.breaches.append(f"run {number} was acknowledged and is not stored")

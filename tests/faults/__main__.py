@@ -18,7 +18,20 @@ from tests.faults.campaign import BOTH, POSTGRES, SQLITE, Fault, Row, plays
 from tests.faults.table import printed
 
 #: Each has `FAULTS`.
-MODULES = ("kills", "calls", "cuts", "driver_calls", "forks", "ends", "interruptions", "full_queue")
+MODULES = (
+    "kills",
+    "calls",
+    "cuts",
+    "driver_calls",
+    "forks",
+    "ends",
+    "interruptions",
+    "full_queue",
+    "files",
+    "writer_errors",
+    "cancels",
+    "clocks",
+)
 
 
 def faults() -> list[Fault]:

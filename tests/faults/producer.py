@@ -155,7 +155,7 @@ def turns(speaker: Speaker, chance: random.Random, *, open_runs: int = 4, most: 
 def _context() -> ForkServerContext:
     """Processes are forked off a server that has imported everything: 20 ms each in place of 2 s."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.producer", "alembic.command"])
+    context.set_forkserver_preload(["tests.faults.producer", "alembic.command", "recorder.models.openai"])
     return context
 
 

@@ -1,0 +1,106 @@
+"""An exception out of nowhere in the writer, at the Nth call of one of its functions: recording goes on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import recorder
+from recorder.errors import StoreError
+from recorder.history import ChatHistoryCallback
+from tests.faults.campaign import Fault, Round
+from tests.faults.producer import Speaker, isolated, note, turns
+from tests.oracle import Verdict, hasty, judge
+
+_PACKAGE = str(Path(recorder.__file__).parent)
+ERRORS: tuple[Callable[[], BaseException], ...] = (
+    MemoryError,
+    RecursionError,
+    lambda: KeyError("nowhere"),
+    OSError,
+)
+#: The most calls of functions that a round waits for before one fails.
+_MOST_CALLS = 400
+
+
+class Injector:
+    """Raises once, at the Nth call of a function of the package on the writer's thread."""
+
+    def __init__(self, number: int, error: Callable[[], BaseException]) -> None:
+        self.left = number
+        self.error = error
+        self.where: str | None = None
+
+    def install(self) -> None:
+        """On threads that begin from now on."""
+        threading.settrace(self._trace)
+
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> None:
+        if not threading.current_thread().name.startswith("recorder-writer"):
+            sys.settrace(None)
+            return
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(_PACKAGE):
+            return
+        self.left -= 1
+        if not self.left:
+            self.where = f"{Path(code.co_filename).stem}.{code.co_name}:{frame.f_lineno}"
+            raise self.error()
+
+
+@contextmanager
+def injected(injector: Injector) -> Iterator[None]:
+    """Writers that begin inside fail once."""
+    injector.install()
+    try:
+        yield
+    finally:
+        threading.settrace(None)
+
+
+def fail_in_writer(at: Round) -> Verdict:
+    """Somewhere in the writer once: what came is stored or has a gap row, and what comes later is stored."""
+    injector = Injector(at.chance.randrange(1, _MOST_CALLS), at.chance.choice(ERRORS))
+    with hasty():
+        with injected(injector):
+            try:
+                history = ChatHistoryCallback(at.url, flush_interval=0)
+            except Exception:  # while the database was opened: the application is told at once
+                return Verdict()
+        verdict = _record(Speaker(history, at.number(0), lambda line: note(at.ledger, line)), at)
+    verdict.add(judge(at.url, at.ledger, gaps=True))
+    stats = history.stats()
+    if verdict.gaps != stats.quarantined + stats.dropped:
+        verdict.breaches.append(f"{verdict.gaps} tokens in gap rows")
+    if stats.accepted != stats.queued + stats.committed + stats.dropped + stats.quarantined:
+        verdict.breaches.append("the counters do not add up")
+    if not verdict.exact:
+        verdict.breaches.append(f"{injector.error()!r} in {injector.where}: {stats}")
+    return verdict
+
+
+def _record(speaker: Speaker, at: Round) -> Verdict:
+    """Some turns, the last two of which come long after the error; every token counts as acknowledged."""
+    verdict = Verdict()
+    for turn, _ in zip(range(15), turns(speaker, at.chance, most=20), strict=False):
+        try:
+            speaker.history.flush().wait(20)
+        except StoreError as error:
+            if turn > 12:
+                verdict.breaches.append(f"the writer did not recover: {error}")
+        except TimeoutError:
+            verdict.breaches.append(f"flush {turn} did not end")
+            break
+    for number in speaker.open_runs:
+        speaker.finish(number)
+    speaker.history.close(20).wait(30)
+    speaker.reported(speaker.lines())
+    return verdict
+
+
+FAULTS = [Fault("writer", "an exception anywhere in the writer", isolated(fail_in_writer))]
