@@ -23,7 +23,7 @@ FLOORS = {
         (
             "errors clock waiting jsons config identity bell exits credentials",
             "wire callbacks messages stored records fields portable liveness usage tables views dialects migrate",
-            "store library",
+            "store library inserts",
             "openrun intake young lineage pack writer",
             "recorder history replay export",
             "models",

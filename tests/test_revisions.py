@@ -135,7 +135,7 @@ def write_as_0001(url: str) -> None:
         None,
         REPLY,
     ]
-    rows = [
+    rows: list[list[Any]] = [
         [PRODUCER, "here", 1, moment, moment],
         ["old", None, moment],
         ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later],

@@ -1,0 +1,83 @@
+"""The rows of a batch by their tables, in one order for all writers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+from recorder.dialects import Insert
+from recorder.records import STREAMING, Addition, Batch, FrameRow, GapRow, MessageRow, RunRows, SegmentRow
+from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
+
+_RUN_COLUMNS = (
+    "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
+    "status", "started_at", "request", "input_hash", "tags", "metadata", "prompt_message_id", "producer_id",
+)  # fmt: skip
+_SEAL_COLUMNS = (
+    "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
+    "response_id", "input_tokens", "output_tokens", "total_tokens", "usage", "usage_source", "token_count",
+    "sha256", "frames_sha256", "response_message_id",
+)  # fmt: skip
+_SEALED_COLUMNS = (*(name for name in _RUN_COLUMNS if name != "status"), *_SEAL_COLUMNS)
+_CONVERSATION_COLUMNS = ("id", "user_id", "created_at")
+_PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
+
+
+def inserts_of(batch: Batch) -> list[Insert]:
+    """What is stored of a batch, in one order for all writers; the tokens last."""
+    opening = [rows for rows in batch.runs if rows.opens]
+    running = [_run(rows, batch) for rows in opening if rows.seal is None]
+    sealed = [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]
+    return [
+        Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)),
+        Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
+        Insert(messages, MessageRow._fields, _messages(batch)),
+        Insert(runs, _RUN_COLUMNS, running),
+        Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS),
+        Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
+        Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
+        Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
+    ]
+
+
+def _producer(batch: Batch) -> tuple[Any, ...]:
+    producer = batch.producer
+    return (producer.id, producer.host, producer.pid, producer.started_at, producer.heartbeat_at)
+
+
+def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
+    users = {rows.start.conversation_id: rows.start.user_id for rows in reversed(opening)}
+    begun = [(rows.start.conversation_id, rows.start.started_at) for rows in opening]
+    begun += [(each.conversation_id, each.said[0].at) for each in additions]
+    # The earliest of each, for it is stored last.
+    found = dict(sorted(begun, reverse=True))
+    return [(key, users.get(key), at) for key, at in sorted(found.items())]
+
+
+def _messages(batch: Batch) -> list[MessageRow]:
+    # Sorted as all rows are, so that two writers never lock in opposite order; and by place, so that a plain SELECT
+    # of a small database shows a conversation as it went.
+    found = [row for part in batch.parts for row in part.messages]
+    return sorted(found, key=attrgetter("conversation_id", "position", "id"))
+
+
+def _run(rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,)) -> tuple[Any, ...]:
+    start = rows.start
+    return (
+        start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
+        start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
+        start.input_hash, start.tags, start.metadata, start.prompt_message_id, batch.producer.id,
+    )  # fmt: skip
+
+
+def _sealed(rows: RunRows, batch: Batch) -> tuple[Any, ...]:
+    seal = rows.seal
+    assert seal is not None
+    end = seal.end
+    return (
+        *_run(rows, batch, status=()),
+        end.status, end.first_token_at, end.ended_at, end.finish_reason, end.error_type, end.error_message,
+        end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
+        end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,
+    )  # fmt: skip
