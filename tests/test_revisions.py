@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def write_as_0001(url: str) -> None:
     ]
     if url.startswith("sqlite"):
         for statement, row in zip(older_statements("sqlite"), rows, strict=True):
-            migrate.connected(url, lambda connection, s=statement, r=row: _execute(connection, s, r))
+            migrate.connected(url, partial(_execute, statement=statement, row=row))
         return
     # Its one statement cannot write one run twice: the row that is opened and the sealed one come in two batches.
     asyncio.run(_in_one_statement(url, [*rows[:4], [None] * 32, *rows[5:]]))
