@@ -19,10 +19,11 @@ from recorder.exits import at_exit, in_worker
 from recorder.intake import Intake
 from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
+from recorder.progress import missing
 from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.store import SqlStore, Store
 from recorder.waiting import Wait
-from recorder.writer import Writer, missing
+from recorder.writer import Writer
 
 log = logging.getLogger("recorder")
 

@@ -14,14 +14,12 @@ import socket
 import sys
 import threading
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
-from recorder.dialects import said
 from recorder.errors import StoreError
 from recorder.fields import bare_end
 from recorder.identity import new_id
@@ -30,6 +28,7 @@ from recorder.lineage import asked, thread
 from recorder.liveness import is_dead
 from recorder.openrun import Took
 from recorder.pack import pack
+from recorder.progress import Progress, missing
 from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows
 from recorder.store import Store
 from recorder.stored import escape
@@ -40,31 +39,10 @@ log = logging.getLogger("recorder")
 #: Full jitter between these (seconds), doubling: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 MIN_RETRY = 0.05
 MAX_RETRY = 5.0
-#: A fresh failure is told at once, one that goes on every so many seconds.
-_TELL_EVERY = 30.0
 #: So often a new recorder tries to open its database before it says that it cannot.
 _QUIET_ATTEMPTS = 3
 #: The longest pause between attempts while closing.
 _LAST_RETRY = 0.2
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the writer has done; read from any thread."""
-
-    committed: int = 0
-    quarantined: int = 0
-    #: Tokens and added messages that were still waiting when the time to close ran out.
-    lost: int = 0
-    lost_messages: int = 0
-    #: Messages that were added without a run and are stored.
-    messages: int = 0
-    commits: int = 0
-    #: The last error's text and when it was; None when there was none.
-    last_error: str | None = None
-    last_error_at: datetime | None = None
-    #: Whether the last attempt went well.
-    healthy: bool = True
 
 
 class Writer:
@@ -79,7 +57,6 @@ class Writer:
         self._settled = 0
         self._last_end = -inf
         self._beat_at = 0.0
-        self._told_at = -_TELL_EVERY
         self._deadline: float | None = None
         #: Whether the driver was left in the middle of a call when the time to close ran out.
         self._blocked = False
@@ -163,9 +140,9 @@ class Writer:
         # Who constructs the recorder either raises this, or goes on and sees it in `stats()`.
         goes_on = self.opened.done or (transient and not self._config.strict)
         if goes_on:
-            self._failed(error, "opening the database")
+            self.progress.failed(error, "opening the database")
         else:
-            self._note(error, "opening the database")
+            self.progress.note(error, "opening the database")
             self.progress.healthy = False
         if not self.opened.done:
             self.opened.fail(error)
@@ -208,7 +185,7 @@ class Writer:
                     return self._lose(batch)
                 if self._store.failure(error) == "poison":
                     return await self._divide(batch, error)
-                self._failed(error, "storing")
+                self.progress.failed(error, "storing")
                 if not await self._pause(attempt):
                     return self._lose(batch)
                 attempt += 1
@@ -247,7 +224,7 @@ class Writer:
             middle = len(batch) // 2
             await self._commit(batch[:middle])
             return await self._commit(batch[middle:])
-        words = self._note(error, "storing")
+        words = self.progress.note(error, "storing")
         if isinstance(part := batch[0], Addition):
             return self._leave_out(part, words)
         return await self._reduce(part, words)
@@ -283,7 +260,7 @@ class Writer:
         progress.commits += 1
         progress.committed += sum(part.tokens for part in batch)
         progress.messages += sum(len(part.said) for part in batch if isinstance(part, Addition))
-        self._went_well()
+        self.progress.went_well()
         self._release(batch)
 
     def _lose(self, batch: list[Part]) -> None:
@@ -335,30 +312,13 @@ class Writer:
         try:
             await self._in_time(self._store.append(Batch(self._producer, [])))
             await self._in_time(self._store.sweep(self._is_dead, now()))
-            self._went_well()
+            self.progress.went_well()
         except Exception as error:
-            self._failed(error, "the heartbeat")
+            self.progress.failed(error, "the heartbeat")
 
     def _is_dead(self, producer: Producer) -> bool:
         """Another's, silent for too long or gone."""
         return producer.id != self._producer.id and is_dead(producer, now(), self._config.interrupted_after)
-
-    def _failed(self, error: Exception, doing: str) -> None:
-        progress, words = self.progress, self._note(error, doing)
-        if progress.healthy or _seconds() - self._told_at > _TELL_EVERY:
-            self._told_at = _seconds()
-            log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, words)
-        progress.healthy = False
-
-    def _note(self, error: BaseException, doing: str) -> str:
-        words = said(error)
-        self.progress.last_error, self.progress.last_error_at = f"{doing}: {words}", now()
-        return words
-
-    def _went_well(self) -> None:
-        if not self.progress.healthy:
-            log.warning("The database takes recordings again")
-        self.progress.healthy = True
 
     async def _pause(self, attempt: int) -> bool:
         """Wait before the next attempt, with full jitter; False when the time to close has run out."""
@@ -377,12 +337,7 @@ class Writer:
         try:
             await self._store.close()
         except Exception as error:
-            self._failed(error, "closing the database")
-
-
-def missing(tokens: int, messages: int) -> str:
-    """How many were not stored, up to the verb."""
-    return f"{tokens} tokens were" if not messages else f"{tokens} tokens and {messages} added messages were"
+            self.progress.failed(error, "closing the database")
 
 
 def _sorted_out(batch: Sequence[Part]) -> tuple[list[RunRows], list[Addition]]:

@@ -24,7 +24,7 @@ FLOORS = {
             "errors clock waiting jsons config identity bell exits credentials",
             "wire callbacks messages stored records fields portable liveness usage tables views dialects migrate",
             "store library inserts",
-            "openrun intake young lineage pack writer",
+            "openrun intake young lineage pack progress writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",
