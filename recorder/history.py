@@ -27,7 +27,7 @@ from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
 from recorder.store import Store
 from recorder.stored import escape, escape_json
-from recorder.usage import from_openai
+from recorder.usage import found_in, is_counted, read
 from recorder.waiting import Wait
 from recorder.wire.deltas import Delta
 from recorder.wire.finish import is_reason, worst_of
@@ -286,9 +286,9 @@ def _end_of(response: LLMResult) -> RunEnd:
     usage: Any = next(
         (found for reply in replies if (found := mapping_of(getattr(reply, "usage_metadata", None)))), None
     )
-    raw = mapping_of(output.get("token_usage")) or usage
-    if usage is None and raw and "prompt_tokens" in raw:  # a completion is no message, which would say it
-        usage = from_openai(raw)
+    raw = mapping_of(output.get("token_usage")) or usage or found_in(output) or found_in(said)
+    if usage is None and raw and is_counted(raw):  # a completion is no message, which would say it
+        usage = read(raw)
     meaning, reason = worst_of(filter(is_reason, map(text_of, map(_reason_of, infos))))
     status = _STATUSES[meaning]
     return RunEnd(

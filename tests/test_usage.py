@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.usage import from_anthropic, from_openai
+from recorder.messages import AIMessage, AIMessageChunk, ChatGeneration, LLMResult
+from recorder.models import SimpleChatModel
+from recorder.testing import anthropic_messages_frames
+from recorder.usage import found_in, from_anthropic, from_openai, in_anthropic_words, joined
+from tests.alike import assert_alike, claude, forms_of
+from tests.alike import openai as chat
+from tests.chatting import ROADS, Road, name_of
 from tests.genuine import Stream
-from tests.wires import frames_of, genuine, translated, unhurried
+from tests.wires import DONE, delta, event, frames_of, genuine, translated, unhurried
 
 _OPENAI = {
     "prompt_tokens": 100,
@@ -131,3 +138,159 @@ def test_genuine_usage_is_what_langchain_makes_of_it(stream: Stream) -> None:
 def test_anthropic_s_counts(raw: dict[str, Any], expected: dict[str, Any]) -> None:
     """What the cache had to do with is part of the input, and rubbish counts nothing."""
     assert from_anthropic(raw) == expected
+
+
+# -- under any name, and wherever it comes ---------------------------------------------------------------------------
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+#: The same counts, 11 and 5, in the words of different servers.
+NAMES: dict[str, dict[str, Any]] = {
+    "OpenAI": {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16},
+    "Responses": {"input_tokens": 11, "output_tokens": 5, "total_tokens": 16, "prompt_tps": 21.5},
+    "without a total": {"input_tokens": 11, "output_tokens": 5},
+    "in camel case": {"promptTokens": 11, "completionTokens": 5, "totalTokens": 16},
+    "Bedrock": {"inputTokenCount": 11, "outputTokenCount": 5, "invocationLatency": 700},
+    "Gemini": {"promptTokenCount": 11, "candidatesTokenCount": 4, "thoughtsTokenCount": 1, "totalTokenCount": 16},
+    "Ollama": {"prompt_eval_count": 11, "eval_count": 5},
+    "both names, one of them with 0": {
+        "prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16, "input_tokens": 0, "output_tokens": 0
+    },
+    "the other of them with 0": {
+        "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "input_tokens": 11, "output_tokens": 5
+    },
+}  # fmt: skip
+names = pytest.mark.parametrize("raw", NAMES.values(), ids=NAMES)
+
+
+@both
+@names
+def test_counts_under_any_name(raw: dict[str, Any], road: Road, tmp_path: Path) -> None:
+    """Live, in SQL and in a replay they are the same."""
+    body = delta(role="assistant", content="Hi") + event(
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": raw}
+    )
+    found = forms_of(chat, body + DONE, road, tmp_path)
+    assert found.end == ("complete", "stop", 11, 5)
+    assert found.heard.usage_metadata is not None
+    assert found.heard.usage_metadata["total_tokens"] == found.run["total_tokens"] == 16
+    assert_alike(found)
+
+
+@names
+def test_an_anthropic_stream_in_those_words(raw: dict[str, Any], tmp_path: Path) -> None:
+    """A proxy that speaks the format and counts as another does."""
+    *frames, _, stop = anthropic_messages_frames(["Hi"])
+    last = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": raw})
+    found = forms_of(claude, b"".join((*frames, last, stop)), ROADS[0], tmp_path)
+    assert found.end == ("complete", "end_turn", 11, 5)
+    assert_alike(found)
+
+
+_CHOICE: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
+_RAW = NAMES["OpenAI"]
+#: Events that tell it, each in another place.
+PLACES: dict[str, dict[str, Any]] = {
+    "in the choice": {"choices": [{**_CHOICE, "usage": _RAW}]},
+    "in the delta": {"choices": [{**_CHOICE, "delta": {"usage": _RAW}}]},
+    "beside the choices": {"choices": [_CHOICE], "usage": _RAW},
+    "under another name": {"choices": [_CHOICE], "usageMetadata": _RAW},
+    "under one more": {"choices": [_CHOICE], "token_usage": _RAW},
+    "in Groq's place": {"choices": [_CHOICE], "x_groq": {"id": "1", "usage": _RAW}},
+    "in the place of somebody like Groq": {"choices": [_CHOICE], "x_other": {"usage": _RAW}},
+    "in the metadata": {"choices": [_CHOICE], "meta": {"usage": _RAW}},
+}
+
+
+@pytest.mark.parametrize("last", PLACES.values(), ids=PLACES)
+def test_counts_in_any_place(last: dict[str, Any], tmp_path: Path) -> None:
+    """They are no token and nothing of the message."""
+    found = forms_of(chat, delta(content="Hi") + event(last) + DONE, ROADS[0], tmp_path)
+    assert found.end == ("complete", "stop", 11, 5)
+    assert found.of("text", "reasoning") == [("0", "Hi")]
+    assert "usage" not in found.heard.additional_kwargs
+    assert_alike(found)
+
+
+def test_an_anthropic_stream_may_count_at_its_very_end(tmp_path: Path) -> None:
+    """Bedrock's metrics come with the terminator, and some proxies count only at the start."""
+    metrics = {"amazon-bedrock-invocationMetrics": NAMES["Bedrock"]}
+    start = event({"type": "message_start", "message": {"id": "m", "model": "x"}})
+    text = b"".join(anthropic_messages_frames(["Hi"])[1:-2])
+    end = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+    found = forms_of(
+        claude, start + text + end + event({"type": "message_stop", **metrics}), ROADS[0], tmp_path
+    )
+    assert found.end == ("complete", "end_turn", 11, 5)
+    assert_alike(found)
+
+    counted = event({"type": "message_start", "message": {"id": "m", "usage": NAMES["without a total"]}})
+    for tail in (DONE, event({"type": "message_stop"}), b""):
+        found = forms_of(claude, counted + text + end + tail, ROADS[0], tmp_path)
+        assert found.end[2:] == (11, 5)
+        assert_alike(found)
+
+
+def test_counts_that_come_one_by_one(tmp_path: Path) -> None:
+    """Input in one event and output in another; zeros at the end, or no usage, take nothing back."""
+    usages: list[Any] = [{"total_tokens": 0}, {"prompt_tokens": 11, "total_tokens": 11}, {"completion_tokens": 5},
+                         {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None]  # fmt: skip
+    choice = {"index": 0, "delta": {"content": "a"}}
+    body = b"".join(event({"choices": [choice], "usage": usage}) for usage in usages)
+    found = forms_of(chat, body + delta(finish_reason="stop") + DONE, ROADS[0], tmp_path)
+    assert found.end == ("complete", "stop", 11, 5)
+    assert_alike(found)
+    assert joined({"prompt_tokens": 1}, {"prompt_tokens": 2, "completion_tokens": 3}) == {
+        "prompt_tokens": 2, "completion_tokens": 3}  # fmt: skip
+
+
+def test_a_zero_at_the_end_of_an_anthropic_stream_takes_nothing_back() -> None:
+    """Some proxies know the input only at the start."""
+    late = {"input_tokens": 0, "output_tokens": 7}
+    assert in_anthropic_words(late, {"input_tokens": 5, "output_tokens": 1}) == {"output_tokens": 7}
+    assert in_anthropic_words(late, {}) == late
+    cached = {"prompt_tokens": 9, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}}
+    words = in_anthropic_words(cached, {})
+    assert from_anthropic(words)["input_tokens"] == from_openai(cached)["input_tokens"] == 9
+
+
+@pytest.mark.parametrize(
+    "nothing", [{}, {"usage": None}, {"usage": {}}, {"x_groq": 5}, {"meta": {"usage": []}}]
+)
+def test_where_there_is_no_usage(nothing: dict[str, Any]) -> None:
+    """Keys that hold nothing are none."""
+    assert found_in(nothing) is None
+
+
+class Own(SimpleChatModel):
+    """Tells its usage as it is told to."""
+
+    def _stream(self, messages: Any, **options: Any) -> Any:
+        yield from options["pieces"]
+
+
+def _own(told: dict[str, Any]) -> AIMessageChunk:
+    return AIMessageChunk("a", response_metadata=told)
+
+
+OWN: dict[str, list[Any]] = {
+    "as LangChain": [AIMessageChunk("a"), AIMessageChunk("", usage_metadata=from_openai(_RAW))],
+    "in the metadata": [_own({}), _own({"token_usage": _RAW})],
+    "in the metadata, the sum so far": [
+        _own({"usage": {**_RAW, "completion_tokens": 1}}),
+        _own({"usage": _RAW}),
+    ],
+    "in the output of a result": [LLMResult([[ChatGeneration(AIMessage("a"))]], {"token_usage": _RAW})],
+}
+
+
+@both
+@pytest.mark.parametrize("pieces", OWN.values(), ids=OWN)
+def test_models_of_one_s_own_may_tell_it_in_any_way(pieces: list[Any], road: Road, tmp_path: Path) -> None:
+    """The same three counts everywhere."""
+    make = lambda provider, **options: Own(pieces=pieces, **options)  # noqa: E731
+    found = forms_of(make, b"", road, tmp_path)
+    assert found.end[2:] == (11, 5)
+    assert found.heard.usage_metadata is not None
+    assert found.heard.usage_metadata["total_tokens"] == 16
+    assert_alike(found)

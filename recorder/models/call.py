@@ -99,7 +99,7 @@ class Call(WireRun[AIMessageChunk]):
         """Put what has come to the counts into a chunk."""
         usage = self.reply.usage
         if usage != self._seen_usage:
-            chunk.usage_metadata = _since(self._seen_usage or {}, usage)
+            chunk.usage_metadata = since(self._seen_usage or {}, usage)
             self._seen_usage = usage
 
     def _generations(self) -> list[ChatGeneration]:
@@ -130,9 +130,9 @@ def generation_info(said: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key not in _OF_THE_RESPONSE}
 
 
-def _since(before: Mapping[str, Any], now: Any) -> Any:
-    """What came to the counts, where a provider counts in every event: chunks add up, so each has its own share."""
+def since(before: Mapping[str, Any], now: Any) -> Any:
+    """What came to the counts, where each event counts all so far: chunks add up, so each has its own share."""
     return {
-        key: _since(before.get(key, {}), count) if isinstance(count, dict) else count - before.get(key, 0)
+        key: since(before.get(key, {}), count) if isinstance(count, dict) else count - before.get(key, 0)
         for key, count in now.items()
     }

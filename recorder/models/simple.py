@@ -21,10 +21,11 @@ from recorder.messages import (
 )
 from recorder.messages.chunks import chunk_from
 from recorder.models.aside import aside
-from recorder.models.call import generation_chunk, generation_info
+from recorder.models.call import generation_chunk, generation_info, since
 from recorder.models.exchange import settle_async, settle_call, told, told_async
 from recorder.models.language import BaseLanguageModel
 from recorder.models.run import Request, Run
+from recorder.usage import found_in, is_counted, read
 from recorder.wire.tokens import deltas_of
 
 _WHOLE, _STREAMS = ("_call", "_generate"), ("_stream",)
@@ -201,13 +202,18 @@ class OwnRun(Run[AIMessageChunk]):
         super().__init__(request)
         self._said: list[AIMessageChunk] = []
         self._told_output: dict[str, Any] = {}
+        #: The last usage that was told beside a message.
+        self._counted: Any = {}
 
     def say(self, piece: Any) -> AIMessageChunk:
         """The chunk of a piece, told to the handlers. Raises `ConfigError` for what is no piece of an answer."""
         chunk = chunk_from(piece)
         chunk.id = chunk.id or self._chunk_id
-        if isinstance(output := getattr(piece, "llm_output", None), Mapping):
+        output = getattr(piece, "llm_output", None)
+        if isinstance(output, Mapping):
             self._told_output |= output
+        if chunk.usage_metadata is None:
+            self._count(chunk, output if isinstance(output, Mapping) else {})
         self._tell(chunk)
         return chunk
 
@@ -227,6 +233,13 @@ class OwnRun(Run[AIMessageChunk]):
         return chunks[0] + chunks[1:]
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _count(self, chunk: AIMessageChunk, output: Mapping[str, Any]) -> None:
+        """Usage that is told beside the message, or under another name; it may be the sum so far."""
+        raw = found_in(chunk.response_metadata) or found_in(output)
+        if raw is not None and is_counted(raw):
+            usage = read(raw)
+            chunk.usage_metadata, self._counted = since(self._counted, usage), usage
 
     def _tell(self, chunk: AIMessageChunk) -> None:
         self._said.append(chunk)

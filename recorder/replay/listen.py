@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from recorder import usage
@@ -96,14 +96,9 @@ def response_metadata(run: RecordedRun) -> dict[str, Any]:
 
 def usage_metadata(run: RecordedRun) -> UsageMetadata | None:
     """The counts in LangChain's shape; None where the provider told none."""
-    if run.usage and "total_tokens" in run.usage and "input_tokens" in run.usage:
-        return run.usage  # type: ignore[return-value]  # as a LangChain model told it
-    if run.usage:
-        return (_ANTHROPIC if run.wire == ANTHROPIC else usage.from_openai)(run.usage)
+    if run.usage and usage.is_counted(run.usage):
+        return usage.read(run.usage, anthropic=run.wire == ANTHROPIC, langchain=run.wire is None)
     if run.input_tokens is None or run.output_tokens is None:
         return None
     total = run.total_tokens if run.total_tokens is not None else run.input_tokens + run.output_tokens
     return UsageMetadata(input_tokens=run.input_tokens, output_tokens=run.output_tokens, total_tokens=total)
-
-
-_ANTHROPIC: Callable[[Any], UsageMetadata] = usage.from_anthropic

@@ -70,6 +70,7 @@ class AnthropicMessages:
         #: Index and idx of the text block whose pieces may take the short way; None outside of one.
         self._flowing: int | None = None
         self._idx = "0"
+        self._streamed = True
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
         """The deltas of one frame, none after the terminator.
@@ -171,24 +172,25 @@ class AnthropicMessages:
 
     def _message(self, event: dict[str, Any], found: list[Delta]) -> None:
         """A whole answer that was not streamed."""
-        self._begin(event)
+        self._streamed = False
+        self._begin(event, usage.found_in(event))
         for index, block in enumerate(event.get("content") or ()):
             self._block_start({"index": index, "content_block": block}, found)
             self._block_stop({"index": index}, found)
-        self._finished(event, event.get("usage"))
+        self._finished(event, usage.found_in(event))
         self._end()
 
     def _message_start(self, event: dict[str, Any], found: list[Delta]) -> None:
-        self._begin(event["message"])
+        self._begin(event["message"], usage.found_in(event))
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _begin(self, message: dict[str, Any], spent: Any) -> None:
         reply = self.reply
         reply.response_id = reply.response_id or _text_or_none(message.get("id"))
         reply.model = reply.model or _text_or_none(message.get("model"))
-        self._spent(message.get("usage"))
+        self._spent(spent)
 
     def _message_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
-        self._finished({**event, **(event.get("delta") or {})}, event.get("usage"))
+        self._finished({**event, **(event.get("delta") or {})}, usage.found_in(event))
 
     def _finished(self, said: dict[str, Any], spent: Any) -> None:
         reply = self.reply
@@ -198,23 +200,24 @@ class AnthropicMessages:
         reply.finish(0, said.get("stop_reason"))
         self._spent(spent)
         if isinstance(spent, dict) and reply.raw_usage:
-            reply.usage = usage.from_anthropic(reply.raw_usage)
+            reply.usage = usage.from_anthropic(reply.raw_usage, streamed=self._streamed)
 
     def _spent(self, spent: Any) -> None:
         """Counts are totals, and what is left out keeps its value."""
         if isinstance(spent, dict) and spent:
             known = self.reply.raw_usage or {}
+            spent = usage.in_anthropic_words(spent, known)
             names = known.keys() | list(spent)[:_MAX_COUNTS]
             news = {key: count for key, count in spent.items() if count is not None and key in names}
             self.reply.raw_usage = {**known, **news} if len(known) < _MAX_COUNTS else known
-            if "cache_creation" not in spent and usage.is_outdated(self.reply.raw_usage):
-                del self.reply.raw_usage["cache_creation"]
 
     def _message_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
+        self._finished({}, usage.found_in(event))
         self._end()
 
     def _end(self) -> None:
         self.reply.terminated = True
+        self.reply.settle()
         self._flowing = None
 
     # -- its blocks -----------------------------------------------------------------------------------------------

@@ -59,13 +59,13 @@ class AnthropicReply(Reply):
         """The final message, LangChain's shape, complete or as far as it has come."""
         message = super().message(choice)
         if message.usage_metadata is None and self.raw_usage:
-            message.usage_metadata = usage.from_anthropic(self.raw_usage)
+            message.usage_metadata = usage.from_anthropic(self.raw_usage, streamed=True)
         return message
 
     def settle(self) -> None:
         """The counts of the start of the message, where no end of it told any."""
         if self.usage is None and self.raw_usage:
-            self.usage = usage.from_anthropic(self.raw_usage)
+            self.usage = usage.from_anthropic(self.raw_usage, streamed=True)
 
     def whole_metadata(self) -> dict[str, Any]:
         """`model` and `usage`."""

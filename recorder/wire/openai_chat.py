@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recorder.jsons import dumps
+from recorder.usage import PLACES
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai_events import FILTERED, MAX_SAID, PLAIN_KEYS, OpenAIEvents, of
 
@@ -102,6 +103,9 @@ class OpenAIChat(OpenAIEvents):
         if arguments := function.get("arguments") or function.get("input"):
             found.append(Delta(_as_text(arguments), TOOL_ARGS, idx))
 
+    def _usage(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        self._spent(said[key])
+
     def _error(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         self._stated(said[key] or None)
 
@@ -186,6 +190,7 @@ _PARTS: dict[str, Callable[[OpenAIChat, str, str, dict[str, Any], list[Delta]], 
     "refusal": OpenAIChat._text,
     "tool_calls": OpenAIChat._tool_calls,
     "error": OpenAIChat._error,
+    **dict.fromkeys(PLACES, OpenAIChat._usage),
     "annotations": OpenAIChat._annotations,
     "reasoning_details": OpenAIChat._reasoning_details,
 }

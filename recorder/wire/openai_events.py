@@ -35,10 +35,11 @@ _EVENT_KEYS = frozenset(
         "error",
         "obfuscation",
         *_METADATA_KEYS,
+        *usage.PLACES,
     )
 )
 #: The keys of an event that may be nothing but text.
-PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error"}
+PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error", *usage.PLACES[1:]}
 #: Keys of a choice that state no error.
 _CHOICE_KEYS = frozenset(("index", "delta", "text", "finish_reason", "native_finish_reason", "logprobs"))
 #: What Azure says of each choice, beside it.
@@ -152,7 +153,8 @@ class OpenAIEvents(ABC):
             self._head(event)
         if not is_plain:
             self._more(event, found)
-        if spent := event.get("usage") or of(event.get("x_groq"), "usage"):
+            self._spent(usage.found_in(event))
+        elif spent := event.get("usage"):
             self._spent(spent)
 
     def _head(self, event: dict[str, Any]) -> None:
@@ -174,8 +176,8 @@ class OpenAIEvents(ABC):
 
     def _spent(self, spent: Any) -> None:
         if spent and isinstance(spent, dict):
-            self.reply.raw_usage = spent
-            self.reply.usage = usage.from_openai(spent)
+            self.reply.raw_usage = known = dict(usage.joined(self.reply.raw_usage, spent))
+            self.reply.usage = usage.from_openai(known)
 
     def _choice(self, choice: dict[str, Any], found: list[Delta]) -> None:
         self._flowing = True
@@ -184,7 +186,7 @@ class OpenAIEvents(ABC):
             self.reply.finish(number, reason, choice.get("native_finish_reason"))
         if not _CHOICE_KEYS.issuperset(choice):
             self._stated(error_of_choice(choice))
-            self._spent(choice.get("usage"))
+            self._spent(usage.found_in(choice))
             if filtered := choice.get(FILTERED):
                 self.reply.describe(number, FILTERED, filtered)
         if logprobs := choice.get("logprobs"):

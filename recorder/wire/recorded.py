@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from recorder import usage
 from recorder.jsons import loads
 from recorder.wire.deltas import Delta
 
@@ -133,6 +134,9 @@ def finish_reason(run: Recorded, choice: int, wire: str, *, calls: bool = False)
     return "stop" if wire == COMPLETIONS and reason in ("tool_calls", "function_call") else reason
 
 
+_OPENAI_COUNTS = frozenset(("prompt_tokens", "completion_tokens", "total_tokens"))
+_ANTHROPIC_COUNTS = frozenset(("input_tokens", "output_tokens"))
+
 # -- usage ---------------------------------------------------------------------------------------------------------
 
 
@@ -141,94 +145,36 @@ def openai_usage(run: Recorded) -> dict[str, Any] | None:
     raw = run.usage
     if not raw:
         return None
-    if "input_tokens" not in raw and "output_tokens" not in raw:
+    theirs = raw.keys() & _ANTHROPIC_COUNTS or usage.is_counted(raw)
+    if "prompt_tokens" in raw or "completion_tokens" in raw or not theirs:
         return dict(raw)
-    counts = _Counts.of(raw)
-    usage: dict[str, Any] = {
-        "prompt_tokens": counts.input,
-        "completion_tokens": counts.output,
-        "total_tokens": counts.total,
+    counts = usage.read(raw, anthropic=run.wire == ANTHROPIC)
+    asked, said = counts.get("input_token_details", {}), counts.get("output_token_details", {})
+    found: dict[str, Any] = {
+        "prompt_tokens": counts["input_tokens"],
+        "completion_tokens": counts["output_tokens"],
+        "total_tokens": counts["total_tokens"],
     }
-    if counts.read is not None:
-        usage["prompt_tokens_details"] = {"cached_tokens": counts.read}
-    if counts.thought is not None:
-        usage["completion_tokens_details"] = {"reasoning_tokens": counts.thought}
-    return usage
+    if (read := asked.get("cache_read")) is not None:
+        found["prompt_tokens_details"] = {"cached_tokens": read}
+    if (thought := said.get("reasoning")) is not None:
+        found["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return found
 
 
 def anthropic_usage(run: Recorded) -> dict[str, Any]:
     """The usage in Anthropic's words, which the SDK cannot do without; as it was sent where it was Anthropic's."""
     raw = run.usage or {}
-    ours = "prompt_tokens" in raw or "completion_tokens" in raw or "total_tokens" in raw
-    if not ours:
+    ours = raw.keys() & _OPENAI_COUNTS or not raw.keys() & _ANTHROPIC_COUNTS
+    if run.wire == ANTHROPIC or not raw or not ours:
         return {"input_tokens": 0, "output_tokens": 0, **raw}
-    counts = _Counts.of(raw)
-    cached = {"cache_creation_input_tokens": counts.wrote, "cache_read_input_tokens": counts.read}
-    usage = {"input_tokens": max(0, counts.input - (counts.read or 0) - (counts.wrote or 0))}
-    usage |= {key: count for key, count in cached.items() if count is not None}
-    return {**usage, "output_tokens": counts.output}
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Tokens of a run, in nobody's words. `input` is all of them, those of the cache too."""
-
-    input: int
-    output: int
-    total: int
-    read: int | None
-    wrote: int | None
-    thought: int | None
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> _Counts:
-        if "prompt_tokens" in raw or "completion_tokens" in raw:
-            return cls._of_openai(raw)
-        return cls._of_langchain(raw) if "total_tokens" in raw else cls._of_anthropic(raw)
-
-    @classmethod
-    def _of_openai(cls, raw: Mapping[str, Any]) -> _Counts:
-        asked, said = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
-        read = _count(asked, "cached_tokens")
-        return cls._summed(
-            raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens"),
-            read if read is not None else _count(raw, "prompt_cache_hit_tokens"),
-            _count(asked, "cache_write_tokens"), _count(said, "reasoning_tokens"),
-        )  # fmt: skip
-
-    @classmethod
-    def _of_anthropic(cls, raw: Mapping[str, Any]) -> _Counts:
-        read, wrote = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
-        said = _part(raw, "output_tokens_details")
-        spent = (_count(raw, "input_tokens") or 0) + (read or 0) + (wrote or 0)
-        return cls._summed(
-            spent, raw.get("output_tokens"), None, read, wrote, _count(said, "thinking_tokens")
-        )
-
-    @classmethod
-    def _of_langchain(cls, raw: Mapping[str, Any]) -> _Counts:
-        asked, said = _part(raw, "input_token_details"), _part(raw, "output_token_details")
-        return cls._summed(
-            raw.get("input_tokens"), raw.get("output_tokens"), raw.get("total_tokens"),
-            _count(asked, "cache_read"), _count(asked, "cache_creation"), _count(said, "reasoning"),
-        )  # fmt: skip
-
-    @classmethod
-    def _summed(
-        cls, asked: Any, said: Any, total: Any, read: int | None, wrote: int | None, thought: int | None
-    ) -> _Counts:
-        asked, said = asked if type(asked) is int else 0, said if type(said) is int else 0
-        return cls(asked, said, total if type(total) is int else asked + said, read, wrote, thought)
-
-
-def _part(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = raw.get(key)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _count(raw: Mapping[str, Any], key: str) -> int | None:
-    count = raw.get(key)
-    return count if type(count) is int else None
+    counts = usage.read(raw)
+    details = counts.get("input_token_details", {})
+    read, wrote = details.get("cache_read"), details.get("cache_creation")
+    cached = {"cache_creation_input_tokens": wrote, "cache_read_input_tokens": read}
+    found = {"input_tokens": max(0, counts["input_tokens"] - (read or 0) - (wrote or 0))}
+    found |= {key: count for key, count in cached.items() if count is not None}
+    return {**found, "output_tokens": counts["output_tokens"]}
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
