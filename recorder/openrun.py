@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from recorder.messages import AIMessage, BaseMessage
 from recorder.records import Addition, RunEnd, RunStart
+from recorder.waiting import Wait
+
+#: Why tokens are missing.
+FULL = "the queue was full"
+#: Longest text that a run without room for its messages keeps of its request and its metadata, each.
+_SHORT = 1_000
 
 #: A token's text; with kind and idx unless they are "text" and "0".
 Said = str | tuple[str, str, str]
@@ -43,9 +50,21 @@ class Frames:
     #: Number of the first, and of the first token that came with it or later.
     seq: int
     first_delta: int
-    data: list[bytes] = field(default_factory=list)
-    #: Their offsets, in microseconds.
-    at_us: list[int] = field(default_factory=list)
+    #: Frame and offset in microseconds, frame and offset, ...: as tokens are.
+    flat: list[Any] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.flat) // 2
+
+    @property
+    def data(self) -> list[bytes]:
+        """The frames."""
+        return self.flat[::2]
+
+    @property
+    def at_us(self) -> list[int]:
+        """Their offsets, in microseconds."""
+        return self.flat[1::2]
 
 
 class OpenRun:
@@ -55,9 +74,9 @@ class OpenRun:
     """
 
     __slots__ = (
-        "bytes", "cut_frames", "cut_tokens", "dropped", "dropped_at", "end", "ended", "extend", "first_frame",
-        "first_token", "flat", "framed", "frames", "gaps", "held", "later", "queued", "refused", "start", "started_us",
-        "state", "ticket",
+        "bytes", "cut_frames", "cut_tokens", "dropped", "dropped_at", "end", "ended", "first_frame", "first_token",
+        "flat", "framed", "frames", "full_since_us", "gap_reason", "gaps", "held", "idle", "later", "queued",
+        "refused", "reopened", "room", "sealed", "shortened", "start", "started_us", "state", "ticket", "touched_us",
     )  # fmt: skip
 
     def __init__(self, start: RunStart, started_us: int) -> None:
@@ -66,21 +85,30 @@ class OpenRun:
         self.started_us = started_us
         #: Tokens that are open, as in `Tokens`, the number of the first one, and what was cut off before it.
         self.flat: list[int | Said] = []
-        self.extend = self.flat.extend
         self.first_token = 0
         self.cut_tokens: tuple[Tokens, ...] = ()
         #: Frames that are open, the number of the first one, whether there is one or not; what was cut off before it.
         self.frames: Frames | None = None
         self.first_frame = 0
         self.cut_frames: tuple[Frames, ...] = ()
+        #: (first number, count, reason) of each gap that is over.
         self.gaps: tuple[tuple[int, int, str], ...] = ()
+        #: The gap that is not over: number of its first token, how many so far, and its reason, "" for none.
         self.dropped_at = 0
         self.dropped = 0
+        self.gap_reason = ""
         self.end: RunEnd | None = None
-        #: No more tokens: its end came; it was never taken; one of the two, or its tokens find no room now.
-        self.ended = False
-        self.refused = False
-        self.held = False
+        #: `ended`: the end hook was called. `sealed`: the queue has the end. `refused`: there was no room even for its
+        #: row, so nothing of it is stored. `shortened`: there was room for its row only, its messages are not stored.
+        #: `idle`: it was closed after a time without tokens, and the next token opens it again. `reopened`: that
+        #: happened, and its stored row is to say so. `held`: the fast path is off, for any of these or a full queue.
+        self.ended = self.sealed = self.refused = self.shortened = False
+        self.idle = self.reopened = self.held = False
+        #: Since when its tokens have found no room (monotonic microseconds), and what they wait for.
+        self.full_since_us = 0
+        self.room: Wait[None] | None = None
+        #: When something of it was taken last (monotonic microseconds).
+        self.touched_us = started_us
         #: Whether its tokens come with their frames.
         self.framed = False
         #: What it holds of the queue's bytes; whether it is in the queue, where, and among those with young frames.
@@ -101,33 +129,64 @@ class OpenRun:
         """How many tokens nobody has taken yet."""
         return len(self.flat) // 2 + sum(map(len, self.cut_tokens))
 
-    def add_frame(self, frame: bytes, at_us: int) -> None:
-        """A frame came; before its tokens."""
-        if self.frames is None:
-            self.frames = Frames(self.first_frame, self.seq)
-        self.frames.data.append(frame)
-        self.frames.at_us.append(at_us)
+    def append(self, flat: Sequence[int | Said], frame: bytes | None, at_us: int) -> None:
+        """A frame came, unless None, and its tokens. First calls, then assignments: see `Exclusive`."""
+        frames = self.frames
+        if frame is None:
+            self.flat += flat
+            return
+        if frames is None:
+            frames = Frames(self.first_frame, self.seq)
+        frames.flat += (frame, at_us)
+        self.frames = frames
+        self.flat += flat
 
-    def take_tokens(self, *, dropped: int = 0) -> tuple[Tokens, ...]:
-        """What there is; the next token's number comes after so many dropped ones."""
-        taken, self.cut_tokens = self.cut_tokens, ()
+    def drop(self, tokens: int, frames: int) -> None:
+        """So many found no room. Their numbers are used up, so that the hole shows."""
+        self.cut()
+        if not self.dropped:
+            self.dropped_at = self.first_token
+        self.dropped += tokens
+        self.first_token += tokens
+        self.first_frame += frames
+        self.held = True
+
+    def close_gap(self) -> None:
+        """There is room again, or the run is over: what was dropped until now is one gap."""
+        if self.dropped or self.gap_reason:
+            self.gaps += ((self.dropped_at, self.dropped, self.gap_reason or FULL),)
+        self.dropped = 0
+        self.gap_reason = ""
+        self.held = self.ended or self.idle
+
+    def cut(self, *, frames: bool = True) -> None:
+        """Nothing more is appended to the pieces that are open; new ones begin."""
         if self.flat:
-            seq = self.seq
-            taken += (Tokens(self.first_token, self.flat),)
-            self.first_token, self.flat = seq, []
-            self.extend = self.flat.extend
-        self.first_token += dropped
-        return taken
-
-    def take_frames(self, *, dropped: int = 0) -> tuple[Frames, ...]:
-        """What there is; the next frame's number comes after so many dropped ones."""
-        taken, self.cut_frames = self.cut_frames, ()
-        if self.frames is not None:
-            taken += (self.frames,)
-            self.first_frame += len(self.frames.data)
+            count = len(self.flat) // 2
+            pieces, flat = (*self.cut_tokens, Tokens(self.first_token, self.flat)), list[int | Said]()
+            self.cut_tokens = pieces
+            self.flat = flat
+            self.first_token += count
+        if frames and self.frames is not None:
+            count = len(self.frames)
+            framed = (*self.cut_frames, self.frames)
+            self.cut_frames = framed
             self.frames = None
-        self.first_frame += dropped
-        return taken
+            self.first_frame += count
+
+    def shorten(self) -> int:
+        """Leave out the messages of the request and what else of it is large; how many messages that were."""
+        start, count = self.start, len(self.start.messages)
+        start.messages = start.path = ()
+        start.request, start.metadata, start.tags = map(
+            _if_short, (start.request, start.metadata, start.tags)
+        )
+        self.shortened = True
+        return count
+
+
+def _if_short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _SHORT else None
 
 
 @dataclass(slots=True)
@@ -140,6 +199,8 @@ class Taken:
     gaps: tuple[tuple[int, int, str], ...]
     end: RunEnd | None
     bytes: int
+    #: Whether it was closed for being idle, which is stored, and goes on.
+    reopened: bool = False
 
 
 @dataclass(slots=True)
@@ -152,6 +213,15 @@ class Took:
     bytes: int = 0
     #: The place in the queue of the last of it; 0 for nothing.
     ticket: int = 0
+
+
+def weight_of_start(start: RunStart) -> int:
+    """Bytes of a request in memory, roughly."""
+    size = sum(map(weight_of, start.messages))
+    for text in (start.request, start.metadata, start.tags):
+        if text:
+            size += len(text)
+    return size
 
 
 def weight_of(message: BaseMessage) -> int:

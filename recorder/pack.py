@@ -182,15 +182,14 @@ def encode_deltas(items: Sequence[Item]) -> bytes:
 
 
 def _pack_frames(rows: RunRows, memory: Sealing, frames: Frames, blobs: Blobs) -> None:
-    for start in range(0, len(frames.data), MAX_ROW_FRAMES):
-        data = frames.data[start : start + MAX_ROW_FRAMES]
+    every, at_us = frames.data, frames.at_us
+    for start in range(0, len(every), MAX_ROW_FRAMES):
+        data = every[start : start + MAX_ROW_FRAMES]
         memory.frames_hash = memory.frames_hash or hashlib.sha256()
         _update(memory.frames_hash, b"".join(data))
         memory.frames += len(data)
         # A seek starts at this row or earlier: rows of one cut share its first token.
-        blobs.add(
-            rows, frames.seq + start, frames.first_delta, data, frames.at_us[start : start + MAX_ROW_FRAMES]
-        )
+        blobs.add(rows, frames.seq + start, frames.first_delta, data, at_us[start : start + MAX_ROW_FRAMES])
 
 
 def _update(digest: hashlib._Hash, data: bytes) -> None:

@@ -22,13 +22,15 @@ from recorder.openrun import OpenRun
 from recorder.progress import missing
 from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.store import SqlStore, Store
-from recorder.waiting import Wait
+from recorder.waiting import Limited, Wait
 from recorder.writer import Writer
 
 log = logging.getLogger("recorder")
 
 #: The longest that an exit without `close` waits for the queue to drain (seconds).
 EXIT_TIMEOUT = 5.0
+#: How much longer than its time `close` waits for a writer that does not end (seconds).
+CLOSE_GRACE = 1.0
 
 _living: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
@@ -53,9 +55,14 @@ class Stats:
     #: Messages that were added without a run, and those of them that the database acknowledged.
     messages_added: int
     messages_stored: int
-    #: Runs that have begun and not ended; runs that found no room when they began.
+    #: Runs that have begun and not ended.
     open_runs: int
+    #: Runs that found no room when they began: their row and a gap are stored, their messages are not. And those of
+    #: them that found no room even for the row: nothing of them is stored.
     refused_runs: int
+    lost_runs: int
+    #: Messages of requests and replies that found no room.
+    lost_messages: int
     #: Conversation ids from metadata that were too long and replaced by new ones.
     replaced_ids: int
     #: Seconds that the oldest queued thing has been waiting to be taken.
@@ -91,6 +98,7 @@ class Recorder:
         #: The open runs by their id as an integer.
         self.runs: dict[int, OpenRun] = {}
         self._lock = threading.Lock()
+        self._over: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
         self._begin()
         try:
@@ -103,17 +111,19 @@ class Recorder:
         """Begin a run. `started_us` is the monotonic zero of its offsets, now unless given."""
         if self._forked:
             self._begin_after_fork()
-        run = self.intake.start(start, monotonic_us() if started_us is None else started_us)
-        self.runs[key] = run
+        run = OpenRun(start, monotonic_us() if started_us is None else started_us)
+        self.runs[key] = run  # before it begins, so that it has an end even if Ctrl-C comes in between
+        self.intake.begin(run)
         return run
 
     def end(self, key: int, end: RunEnd) -> None:
-        """End a run; one that is not open is left alone."""
-        run = self.runs.pop(key, None)
+        """End a run; one that is not open is left alone. Takes no lock: finalizers call it."""
+        run = self.runs.get(key)
         if run is not None:
             # From the monotonic clock, so that no duration is negative when the wall clock is set back.
             end.ended_at = run.start.started_at + timedelta(microseconds=monotonic_us() - run.started_us)
             self.intake.end(run, end)
+            self.runs.pop(key, None)
 
     def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
         """Store messages without a run. Raises `Closed`, and `StoreError` where there is no room for them."""
@@ -133,17 +143,19 @@ class Recorder:
     def close(self, timeout: float | None = None) -> Wait[Stats]:
         """Take nothing more and drain; over, with the last stats, when all is stored or the time has run out.
 
-        Runs that are still open become `interrupted`. A second close returns the first one's wait.
+        Runs that are still open become `interrupted`. A second close returns the first one's wait. Takes no lock:
+        signal handlers call it. What is returned is over in time even if the writer's thread is stuck.
         """
-        with self._lock:
-            if self._closing is not None:
-                return self._closing
-            self._closing = Wait()
+        seconds = self.config.close_timeout if timeout is None else timeout
+        if self._closing is None:
+            self._closing = Limited(self._over, seconds + CLOSE_GRACE, self.stats)
+        # Each step is for every call: one before may have been interrupted.
         for key in list(self.runs):
             self.end(key, RunEnd(INTERRUPTED, now()))
+        if not self._writer.closing:
+            self._writer.close(seconds)
         if self._forked:  # nothing was recorded in this process, and no thread runs
-            self._closing.set(self.stats())
-        self._writer.close(self.config.close_timeout if timeout is None else timeout)
+            self._over.set(self.stats())
         return self._closing
 
     @property
@@ -170,6 +182,8 @@ class Recorder:
             messages_stored=messages,
             open_runs=len(self.runs),
             refused_runs=self.intake.refused,
+            lost_runs=self.intake.lost_runs,
+            lost_messages=self.intake.lost_messages,
             replaced_ids=self.replaced_ids,
             lag=(monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0,
             last_error=progress.last_error,
@@ -209,7 +223,8 @@ class Recorder:
             self._closed()
 
     def _closed(self) -> None:
-        self.close().set(self.stats())
+        self.close()
+        self._over.set(self.stats())
 
     def _refuse(self, error: Exception) -> None:
         transient = isinstance(error, TimeoutError) or self._store.failure(error) == "transient"
@@ -237,6 +252,7 @@ class Recorder:
         self._writer.leave_to_parent()
         self._writer = Writer(self.intake, self._store, self.config)
         self._forked = True
+        self._over = Wait()
         if self._closing is not None:
             self.intake.close()
             self._closing.renew()

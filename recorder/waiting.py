@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from concurrent.futures import Future
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, InvalidStateError
 from typing import Generic, TypeVar
+
+from recorder.clock import monotonic_us
 
 T = TypeVar("T")
 
@@ -28,14 +30,18 @@ class Wait(Generic[T]):
         return self._future.done()
 
     def set(self, result: T) -> None:
-        """End the wait with a result; a second end is ignored."""
-        if not self._future.done():
+        """End the wait with a result; a second end is ignored, whichever thread it comes from."""
+        try:
             self._future.set_result(result)
+        except InvalidStateError:
+            pass  # another thread ended it first
 
     def fail(self, error: BaseException) -> None:
-        """End the wait with an error that each waiter gets raised."""
-        if not self._future.done():
+        """End the wait with an error that each waiter gets raised; a second end is ignored."""
+        try:
             self._future.set_exception(error)
+        except InvalidStateError:
+            pass  # another thread ended it first
 
     def renew(self) -> None:
         """In a forked child: begin anew, for whoever would have ended it, and may hold its lock, is not here."""
@@ -48,3 +54,41 @@ class Wait(Generic[T]):
     def __await__(self) -> Generator[None, None, T]:
         # Shielded: one waiter that is cancelled must not cancel the thing all others wait for.
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
+
+
+class Limited(Wait[T]):
+    """The same wait with a limit: `seconds` from now it is over for its waiter, with what `late` returns or raises.
+
+    The limit is the waiter's own: it holds even if the thread that should end the wait is stuck.
+    """
+
+    __slots__ = ("_late", "_limit_us")
+
+    def __init__(self, wait: Wait[T], seconds: float, late: Callable[[], T]) -> None:
+        self._future = wait._future
+        self._late = late
+        self._limit_us = monotonic_us() + seconds * 1e6
+
+    def wait(self, timeout: float | None = None) -> T:
+        """As `Wait.wait`, and never beyond the limit."""
+        left = self._left()
+        if timeout is not None and timeout < left:
+            return super().wait(timeout)
+        try:
+            return super().wait(left)
+        except TimeoutError:
+            return super().wait(0) if self.done else self._late()
+
+    def __await__(self) -> Generator[None, None, T]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> T:
+        shielded = asyncio.shield(asyncio.wrap_future(self._future))
+        try:
+            await asyncio.wait({shielded}, timeout=self._left())
+            return shielded.result() if shielded.done() else self._late()
+        finally:
+            shielded.cancel()
+
+    def _left(self) -> float:
+        return max(0.0, (self._limit_us - monotonic_us()) / 1e6)

@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import sys
-import threading
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from math import inf
@@ -52,9 +52,11 @@ class Writer:
         self._intake = intake
         self._store = store
         self._config = config
-        self._lock = threading.Lock()
+        # Flushes that the writer has not seen yet, and those it has, with the ticket that each waits for.
+        self._new_flushes: deque[Wait[None]] = deque()
         self._flushes: list[tuple[int, Wait[None]]] = []
         self._settled = 0
+        self._ended = False
         self._last_end = -inf
         self._beat_at = 0.0
         self._deadline: float | None = None
@@ -68,14 +70,15 @@ class Writer:
         self.opened: Wait[None] = Wait()
 
     def flush(self) -> Wait[None]:
-        """Over when everything accepted until now is committed. Callable from any thread."""
+        """Over when everything accepted until now is committed. Callable from any thread, and takes no lock."""
         wait: Wait[None] = Wait()
-        ticket = self._intake.hurry()
-        with self._lock:
-            if ticket > self._settled:
-                self._flushes.append((ticket, wait))
-                return wait
-        wait.set(None)
+        if self._intake.is_settled(self._settled) and self._loss is None:
+            wait.set(None)
+            return wait
+        self._new_flushes.append(wait)
+        self._intake.want()
+        if self._ended:  # perhaps before it saw this one
+            self._settle_until(self._settled)
         return wait
 
     def close(self, timeout: float) -> None:
@@ -84,9 +87,14 @@ class Writer:
         self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
         self._intake.close()
 
+    @property
+    def closing(self) -> bool:
+        """Whether it was told when to end."""
+        return self._deadline is not None
+
     def leave_to_parent(self) -> None:
         """In a forked child: nothing flushes here what the parent's queue holds."""
-        for _, wait in self._flushes:
+        for wait in [*self._new_flushes, *(wait for _, wait in self._flushes)]:
             wait.renew()
             wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
 
@@ -99,15 +107,19 @@ class Writer:
             while True:
                 await self._rest()
                 closed = self._intake.closed  # looked at first: what comes before the end is taken below
+                self._look_at_flushes()
                 took = self._intake.take(self._config.max_batch_bytes)
                 if took.ticket:
                     await self._write(took)
                 elif closed:
                     return
+                else:
+                    self._settle_until(self._settled)
                 await self._heartbeat()
         finally:
             last = self._intake.unbind()
             self._forsake()
+            self._ended = True
             self._settle_until(last)
             await self._closed_store()
 
@@ -161,7 +173,7 @@ class Writer:
         spacing = self._config.flush_interval
         if self._config.max_commits_per_second:
             spacing = max(spacing, 1 / self._config.max_commits_per_second)
-        while (left := self._last_end + spacing - _seconds()) > 0 and not self._intake.wanted():
+        while (left := self._last_end + spacing - _seconds()) > 0 and not self._intake.wanted:
             await self._intake.urgency(min(left, max(0.0, self._beat_at - _seconds())))
             await self._heartbeat()
 
@@ -292,11 +304,22 @@ class Writer:
             rows.start.request = rows.start.metadata = None
         self._intake.release(sum(part.bytes for part in batch))
 
+    def _look_at_flushes(self) -> None:
+        """Those that are new wait for everything that is queued now."""
+        self._intake.look()
+        new: list[Wait[None]] = []
+        while self._new_flushes:
+            new.append(self._new_flushes.popleft())
+        if new:  # only then: what is queued after this look is not theirs
+            ticket = self._intake.hurry()
+            self._flushes += [(ticket, wait) for wait in new]
+
     def _settle_until(self, ticket: int) -> None:
-        with self._lock:
-            self._settled = ticket
-            done = [wait for wanted, wait in self._flushes if wanted <= ticket]
-            self._flushes = [entry for entry in self._flushes if entry[0] > ticket]
+        self._settled = ticket
+        done = [wait for wanted, wait in self._flushes if wanted <= ticket]
+        self._flushes = [entry for entry in self._flushes if entry[0] > ticket]
+        while self._ended and self._new_flushes:
+            done.append(self._new_flushes.popleft())
         for wait in done:
             if self._loss is None:
                 wait.set(None)

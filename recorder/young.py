@@ -25,13 +25,16 @@ class YoungFrames:
         self._interval_us = interval_us
         self._runs: deque[tuple[int, OpenRun]] = deque()
 
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
     def keep(self, run: OpenRun) -> int:
         """Bytes of the run's frames when they are young and few and so wait, else 0."""
         frames = run.frames
-        if frames is None or run.cut_frames or run.ended:
+        if frames is None or run.cut_frames or run.ended or run.idle:
             return 0
-        due = run.started_us + frames.at_us[0] + self._interval_us
-        size = sum(map(len, frames.data)) + FRAME_COST * len(frames.data)
+        due = run.started_us + frames.flat[1] + self._interval_us
+        size = sum(map(len, frames.data)) + FRAME_COST * len(frames)
         if due <= monotonic_us() or size > _MANY:
             return 0
         if not run.later:

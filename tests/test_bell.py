@@ -78,7 +78,7 @@ def test_it_says_what_the_loop_wants_to_be_woken_for() -> None:
     bell, seen = Bell(), []
     for step in (Bell.ring, Bell.listen, Bell.ring, partial(Bell.listen, for_all=False)):
         step(bell)
-        seen.append(bell.for_all)
+        seen.append(bell.sleep.for_all)
     assert seen == [False, True, False, False]
 
 

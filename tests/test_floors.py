@@ -21,10 +21,10 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors clock waiting jsons config identity bell exits credentials",
+            "errors clock waiting jsons config identity bell exclusive exits credentials",
             "wire callbacks messages stored records fields portable liveness usage tables views dialects migrate",
             "store library inserts",
-            "openrun intake young lineage pack progress writer",
+            "openrun room ready intake young lineage pack progress writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",

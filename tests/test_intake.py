@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.clock import monotonic_us
-from recorder.intake import RUN_COST, TOKEN_COST, Intake
+from recorder.intake import FULL_AT_START, TOKEN_COST, Intake
 from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import OpenRun, Taken
+from recorder.room import RESERVED_RUNS, RUN_COST
 from recorder.waiting import Wait
 from recorder.wire.deltas import REASONING, Delta
 from tests.oracle import run_end, run_start
@@ -282,8 +283,10 @@ def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
 def test_all_who_find_no_room_wait_for_the_same() -> None:
     """One release lets all of them go on."""
     intake, run = full(100)
-    first, second = on_loop(lambda: [intake.put(run, "x", 0), intake.put_frame(run, b"y", [Delta("z")], 0)])
-    assert first is second is not None
+    waits = on_loop(lambda: [intake.put(run, "x", 0), intake.put_frame(run, b"y", [Delta("z")], 0)])
+    assert [wait.done for wait in waits] == [False, False]
+    release(intake, intake.take(ALL).runs)
+    assert [wait.done for wait in waits] == [True, True]
 
 
 def test_who_ignores_the_wait_gets_a_gap() -> None:
@@ -348,18 +351,66 @@ def test_a_start_waits_for_room_as_a_token_does() -> None:
     assert (only(intake.take(ALL).runs), intake.dropped) == ([(0, "a")], 0)
 
 
-def test_a_start_without_room_refuses_its_tokens() -> None:
-    """Where nobody may wait, a run that found no room is not recorded at all, and its tokens are counted."""
-    intake, _ = full(10, overflow="drop_newest")
+@pytest.mark.parametrize("where", ["on a loop", "off a loop", "drop_newest"])
+def test_a_run_that_begins_in_a_full_queue_has_its_row_and_a_gap(where: str) -> None:
+    """Its messages and its tokens found no room; what comes when there is room again is stored."""
+    overflow: Any = "drop_newest" if where == "drop_newest" else "block"
+    intake, _ = full(10, overflow=overflow, block_timeout=0)
     history = [HumanMessage("x" * 10**6)]
-    run = intake.start(run_start(1, messages=history), 0)
-    intake.put(run, "a", 0)
-    intake.put_frame(run, b"f", [Delta("b"), Delta("c")], 0)
+
+    def story() -> OpenRun:
+        run = intake.start(run_start(1, messages=history, request="x" * 10**6), 0)
+        for _ in range(3):
+            assert intake.put(run, "a" * COST, 0) is None
+        return run
+
+    run = on_loop(story) if where == "on a loop" else story()
+    first, second = taken = intake.take(ALL).runs
+    assert (second.run, second.tokens, second.gaps) == (run, (), ())
+    assert (run.start.messages, run.start.request) == ((), None)
+    release(intake, [first, second])
+    intake.put(run, "b", 0)
+    intake.end(run, run_end(replies=[AIMessage("aaab")]))
+    [part] = taken = intake.take(ALL).runs
+    assert (only(taken), part.gaps) == ([(3, "b")], ((0, 3, FULL_AT_START),))
+    assert part.end is not None
+    assert part.end.replies == ()  # it would stand below a question that is not stored
+    release(intake, taken)
+    assert (intake.dropped, intake.refused, intake.lost_runs, intake.lost_messages) == (3, 1, 0, 2)
+    assert intake.bytes == 0
+
+
+def test_a_row_without_tokens_has_a_gap_too() -> None:
+    """It says that the messages are missing, where no token is."""
+    intake, _ = full(10, block_timeout=0)
+    run = intake.start(run_start(1, messages=[HumanMessage("x" * 10**6)]), 0)
     intake.end(run, run_end())
-    assert (intake.dropped, [part.run.start.run_id for part in intake.take(ALL).runs]) == (
-        3,
-        [run_start().run_id],
+    _, part = intake.take(ALL).runs
+    assert part.gaps == ((0, 0, FULL_AT_START),)
+
+
+def test_the_reserve_for_rows_ends_somewhere() -> None:
+    """So many runs that begin in a full queue have their row; those after them are only counted."""
+    intake, _ = full(10, overflow="drop_newest")
+    runs = [intake.start(run_start(number), 0) for number in range(1, RESERVED_RUNS + 20)]
+    assert 0 < intake.lost_runs < 20
+    assert intake.refused == intake.lost_runs + len(
+        [run for run in runs if run.shortened and not run.refused]
     )
+    intake.put(runs[-1], "a", 0)
+    intake.end(runs[-1], run_end())
+    assert intake.dropped == 1
+    stored = {part.run for part in intake.take(ALL).runs}
+    assert stored & set(runs) == {run for run in runs if not run.refused}
+
+
+def test_the_replies_of_an_end_find_room_or_are_left_out() -> None:
+    """The end itself is always taken."""
+    intake, run = full(10, overflow="drop_newest")
+    intake.end(run, run_end(replies=[AIMessage("x" * 10**7)]))
+    [part] = intake.take(ALL).runs
+    assert part.end is not None
+    assert (part.end.replies, intake.lost_messages) == ((), 1)
 
 
 # -- frames wait for company ---------------------------------------------------------------------------------
@@ -494,7 +545,7 @@ def test_work_returns_when_something_comes() -> None:
     assert [text for _, text in only(taken)] == [str(number) for number in range(1_000)]
 
 
-@pytest.mark.parametrize("want", ["hurry", "close", "room", "much"])
+@pytest.mark.parametrize("want", ["flush", "close", "room", "much"])
 def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
     """`urgency` would return after an hour; a flush, the end, a full queue or a large batch end it at once."""
     intake, run = full(100)
@@ -505,7 +556,7 @@ def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
 
     thread = writer(intake, story, wake_bytes=intake.bytes + 1)
     calls: dict[str, Callable[[], object]] = {
-        "hurry": intake.hurry,
+        "flush": intake.want,
         "close": intake.close,
         "room": lambda: on_loop(lambda: intake.put(run, "", 0)),
         "much": lambda: opened(intake, 1),

@@ -6,11 +6,12 @@ import asyncio
 import gc
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from recorder.waiting import Wait
+from recorder.waiting import Limited, Wait
 
 
 async def awaited(wait: Wait[int]) -> int:
@@ -117,3 +118,82 @@ def test_the_end_may_come_after_the_waiters_loop(caplog: pytest.LogCaptureFixtur
         gc.collect()
     assert caplog.messages == []
     assert wait.wait() == 7
+
+
+def test_two_threads_may_end_one_wait() -> None:
+    """Whoever comes second changes nothing and raises nothing, a result or an error, ten thousand times."""
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10_000):
+            wait: Wait[int] = Wait()
+            both = [pool.submit(wait.set, 1), pool.submit(wait.fail, LookupError("other"))]
+            assert [future.result(10) for future in both] == [None, None]
+            assert wait.done
+
+
+def test_the_second_end_is_ignored_even_between_look_and_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other thread ends the wait right after this one saw that it was not over."""
+    wait: Wait[int] = Wait()
+    monkeypatch.setattr(wait._future, "done", lambda: False)
+    wait.set(1)
+    wait.set(2)
+    wait.fail(LookupError("late"))
+    assert wait.wait(0) == 1
+
+
+def late() -> int:
+    """What a waiter gets whose limit has passed."""
+    return -1
+
+
+def too_late() -> int:
+    """The same, as an error."""
+    raise LookupError("too late")
+
+
+@pytest.mark.parametrize("how", [lambda wait: wait.wait(), lambda wait: asyncio.run(awaited(wait))])
+def test_a_limit_ends_the_waiting_of_one(how: Callable[[Wait[int]], int]) -> None:
+    """It gets what `late` says, a result or an error; the wait itself goes on for the others."""
+    wait: Wait[int] = Wait()
+    assert how(Limited(wait, 0.01, late)) == -1
+    with pytest.raises(LookupError, match="too late"):
+        how(Limited(wait, 0, too_late))
+    assert not wait.done
+    limited = Limited(wait, 3600, late)
+    wait.set(7)
+    assert limited.done
+    assert (how(limited), how(Limited(wait, 0, too_late))) == (7, 7)
+
+
+@pytest.mark.parametrize("how", [lambda wait: wait.wait(), lambda wait: asyncio.run(awaited(wait))])
+def test_an_error_in_time_is_raised_as_it_is(how: Callable[[Wait[int]], int]) -> None:
+    """A `TimeoutError` too, which is not that of the limit."""
+    wait: Wait[int] = Wait()
+    wait.fail(TimeoutError("of the database"))
+    with pytest.raises(TimeoutError, match="of the database"):
+        how(Limited(wait, 3600, late))
+
+
+def test_less_patience_than_the_limit_is_the_waiters_own() -> None:
+    """`wait(timeout)` raises `TimeoutError` as always; the limit comes later."""
+    with pytest.raises(TimeoutError):
+        Limited(Wait[int](), 3600, late).wait(0)
+
+
+def test_a_limit_that_passed_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """The wait fails after the waiter and its loop are gone: nothing is logged."""
+    wait: Wait[int] = Wait()
+
+    async def story() -> None:
+        assert await Limited(wait, 0.001, late) == -1
+        waiting = asyncio.ensure_future(awaited(Limited(wait, 3600, late)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        wait.fail(LookupError("much later"))
+        await asyncio.sleep(0)
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(story())
+        gc.collect()
+    assert [line for line in caplog.messages if "selector" not in line] == []

@@ -18,7 +18,7 @@ def run_with(*frames: bytes, at_us: int = 0) -> OpenRun:
     """A run that begins now and has these frames."""
     run = OpenRun(run_start(), monotonic_us())
     for frame in frames:
-        run.add_frame(frame, at_us)
+        run.append((), frame, at_us)
     return run
 
 
@@ -50,8 +50,8 @@ def test_the_frames_of_a_run_that_is_over_are_not() -> None:
 def test_frames_beside_a_hole_are_not() -> None:
     """What was cut off before it is taken now, and they go with it."""
     young, run = YoungFrames(HOUR_US), run_with(b"before")
-    run.cut_frames = run.take_frames(dropped=1)
-    run.add_frame(b"after", 0)
+    run.drop(0, 1)
+    run.append((), b"after", 0)
     assert young.keep(run) == 0
 
 
@@ -61,7 +61,7 @@ def test_they_come_of_age_once_in_the_order_in_which_they_came() -> None:
     runs = [run_with(b"a"), run_with(b"b"), run_with(b"c")]
     for run in [*runs, *runs]:
         young.keep(run)
-    runs[1].take_frames()
+    runs[1].cut()
     assert list(young.of_age(monotonic_us())) == []
     assert list(young.of_age(inf)) == [runs[0], runs[2]]
     assert list(young.of_age(inf)) == []

@@ -1,0 +1,183 @@
+"""The queue where finalizers and signal handlers run in the middle of its calls, on the thread that is in it."""
+
+from __future__ import annotations
+
+import dis
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from recorder.clock import now
+from recorder.intake import Intake
+from recorder.messages import AIMessage, HumanMessage
+from recorder.openrun import OpenRun, Taken
+from recorder.wire.deltas import Delta
+from tests.interrupts import SIGNALS, ctrl_c, interrupted
+from tests.oracle import run_end, run_start
+from tests.test_intake import ALL, COST, TEXT, on_loop, tokens_of
+
+#: Every so many places one is tried; the first by chance.
+STRIDE = 11
+
+
+class Story:
+    """A producer and the writer by turns, on one thread, with room for few tokens; another run beside."""
+
+    def __init__(self, writer: ThreadPoolExecutor | None = None) -> None:
+        self.writer = writer
+        self.intake = Intake(30 * COST, block_timeout=0)
+        self.other = self.intake.start(run_start(0), 0)
+        self.intake.put(self.other, "other 0", 0)
+        self.runs = [self.other]
+        self.taken: list[Taken] = []
+        #: Of each run how many tokens were handed over, the last one perhaps not whole.
+        self.offered = {0: 1, 1: 0, 2: 0}
+
+    def play(self) -> None:
+        """Each of the calls, with room and without."""
+        intake = self.intake
+        for number in (1, 2):
+            run = OpenRun(run_start(number, messages=[HumanMessage("Hi")]), 0)
+            self.runs.append(run)
+            intake.begin(run)
+            self._put(run, number, 3)
+            self.take()
+            self._put(run, number, 12)
+            on_loop(partial(self._put, run, number, 8))
+            intake.add("c", [HumanMessage("added")], now())
+            intake.counts()
+            intake.want()
+            intake.hurry()
+            self.take()
+            self._put(run, number, 2)
+            intake.end(run, run_end(replies=[AIMessage("Hello")]))
+            self.take()
+
+    def take(self) -> None:
+        """What the writer does, on a thread of its own if there is one: no signal handler runs there."""
+        if self.writer is not None:
+            self.writer.submit(self._take).result(20)
+        else:
+            self._take()
+
+    def _take(self) -> None:
+        took = self.intake.take(ALL)
+        self.taken += took.runs
+        self.intake.release(took.bytes)
+
+    def finish(self) -> None:
+        """All runs end, and all is taken, on another thread: the lock is free."""
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self._finish).result(20)
+
+    def _finish(self) -> None:
+        for run in self.runs:
+            self.intake.end(run, run_end())
+        self._take()
+
+    def _put(self, run: OpenRun, number: int, tokens: int) -> None:
+        for _ in range(tokens):
+            self.offered[number] += 1
+            if self.offered[number] % 2:
+                self.intake.put(run, TEXT, 0)
+            else:
+                self.intake.put_frame(run, b"frame", [Delta(TEXT)], 0)
+
+
+def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
+    """Each number is there once or in a gap, and the room is given back; each run has begun and ended once."""
+    stored = tokens_of(story.taken)
+    gaps: dict[str, list[int]] = {}
+    for part in story.taken:
+        for first, size, _ in part.gaps:
+            gaps.setdefault(part.run.start.run_id, []).extend(range(first, first + size))
+    for number, offered in story.offered.items():
+        run_id = run_start(number).run_id
+        numbers = [seq for seq, _ in stored.get(run_id, [])]
+        assert numbers == sorted(set(numbers)), f"place {place}"
+        found = sorted(numbers + gaps.get(run_id, []))
+        assert found == list(range(len(found))), f"place {place}"
+        assert offered - may_lack <= len(found) <= offered, f"place {place}"
+    ends = [part.run.start.run_id for part in story.taken if part.end is not None]
+    assert sorted(ends) == sorted(run.start.run_id for run in story.runs), f"place {place}"
+    assert story.intake.bytes == 0, f"place {place}"
+
+
+def places() -> range:
+    """Some of the places, others each time."""
+    first = random.randrange(STRIDE)
+    print(f"the first place is {first}")
+    return range(first, 100_000, STRIDE)
+
+
+def test_a_finalizer_may_end_a_run_at_any_place() -> None:
+    """And put a token of another, ask for stats and for a flush: nothing waits for itself, nothing is lost."""
+    for place in places():
+        story = Story()
+
+        def finalizer(story: Story = story) -> None:
+            story.offered[0] += 1
+            story.intake.put(story.other, "other 1", 0)
+            story.intake.counts()
+            story.intake.want()
+            story.intake.end(story.other, run_end())
+
+        reached = interrupted(story.play, place, finalizer)
+        story.finish()
+        assert_consistent(story, place, may_lack=0)
+        if not reached:
+            break
+    assert place > 100
+
+
+def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
+    """What it began has its row, and after it nothing more is taken."""
+    for place in places():
+        story = Story()
+
+        def handler(story: Story = story) -> None:
+            story.runs.append(story.intake.start(run_start(3), 0))
+            story.intake.end(story.runs[-1], run_end())
+            story.intake.close()
+
+        reached = interrupted(story.play, place, handler)
+        story.finish()
+        begun = {part.run for part in story.taken}
+        assert {run for run in story.runs if not run.refused} <= begun, f"place {place}"
+        assert story.intake.bytes == 0
+        if not reached:
+            break
+
+
+def test_ctrl_c_at_any_place_leaves_the_queue_consistent() -> None:
+    """The token that was on its way is there or is not; all others are, and the lock is free."""
+    writer = ThreadPoolExecutor(1)
+    for place in places():
+        story = Story(writer)
+        try:
+            reached = interrupted(story.play, place, ctrl_c, SIGNALS)
+        except KeyboardInterrupt:
+            reached = True
+        story.finish()
+        assert_consistent(story, place, may_lack=1)
+        if not reached:
+            break
+    writer.shutdown()
+
+
+@pytest.mark.parametrize("method", [Intake.put, Intake.put_frame])
+def test_the_quick_way_cannot_be_interrupted(method: Callable[..., object]) -> None:
+    """From taking the lock to the mark that says so, Python handles no signal and makes no object for the collector."""
+    instructions = list(dis.get_instructions(method))
+    entered = next(place for place, each in enumerate(instructions) if each.opname == "BEFORE_WITH")
+    marked = next(
+        place for place, each in enumerate(instructions)
+        if each.opname == "STORE_ATTR" and each.argval == "_inside" and place > entered
+    )  # fmt: skip
+    inside = [each.opname for each in instructions[entered:marked]]
+    # Leaving early calls the lock's `__exit__`, after which it is free.
+    calls = [name for name in inside if name.startswith(("CALL", "JUMP_BACKWARD", "BUILD_", "FOR_ITER"))]
+    assert len(calls) == inside.count("RETURN_VALUE") + inside.count("RETURN_CONST")
