@@ -22,8 +22,8 @@ from tests.faults.kills import recover
 from tests.faults.producer import Report, Speaker, child, line_of, note, turns, warm_up
 from tests.oracle import Verdict, judge
 
-#: Places of runs that one process may have.
-_A_PROCESS = 1_000
+#: Places of runs that a process and its children may have, and one of the children.
+_A_FAMILY, _A_PROCESS = 10_000, 1_000
 #: What the parent does at the moment of the fork; who closes first, while the others go on.
 MOMENTS = ("idle", "queued", "transaction", "closing", "loop", "thread")
 ORDERS = ("parent first", "children first", "together")
@@ -63,7 +63,7 @@ def fork_once(report: Report, url: str, first: int, seed: str, moment: str, orde
     if moment != "closing":
         speaker.close()
     with ChatHistoryCallback(url, flush_interval=0) as other:
-        second = Speaker(other, first + 9 * _A_PROCESS, report)
+        second = Speaker(other, first + 9 * _A_FAMILY, report)
         warm_up(second, chance, 5)
         if order == "parent first":
             _end(children)
@@ -118,7 +118,7 @@ def _in_thread(work: Any) -> list[Forked]:
     return found
 
 
-def _fork(speaker: Speaker, seed: str, chance: random.Random) -> list[Forked]:
+def _fork(speaker: Speaker, seed: str, chance: random.Random, apart: int = _A_FAMILY) -> list[Forked]:
     found: list[Forked] = []
     for place in range(2, 2 + chance.randrange(1, 4)):
         time.sleep(chance.uniform(0, 0.02))
@@ -128,7 +128,7 @@ def _fork(speaker: Speaker, seed: str, chance: random.Random) -> list[Forked]:
             for each in found:  # else they would not see the parent close its end
                 os.close(each.pipe)
             os.close(write)
-            _be_a_child(speaker, place, read, f"{seed} {place}")
+            _be_a_child(speaker, place * apart, read, f"{seed} {place}")
         os.close(read)
         found.append(Forked(pid, write))
     return found
@@ -138,11 +138,12 @@ def _be_a_child(parents: Speaker, place: int, pipe: int, seed: str) -> None:
     """Record until told to close, and some more; a grandchild does the same. Does not return."""
     try:
         chance = random.Random(seed)
-        speaker = Speaker(parents.history, parents.first + place * _A_PROCESS, parents.report)
+        speaker = Speaker(parents.history, parents.first + place, parents.report)
         if parents.history.recorder.closed:
             speaker.history = ChatHistoryCallback(parents.history.recorder.url, flush_interval=0)
         warm_up(speaker, chance, chance.randrange(5))
-        grandchildren = _fork(speaker, seed, chance) if place == 2 and chance.random() < 0.3 else []
+        is_young = place >= _A_FAMILY and chance.random() < 0.2
+        grandchildren = _fork(speaker, seed, chance, _A_PROCESS) if is_young else []
         os.read(pipe, 1)
         warm_up(speaker, chance, 10)
         _end(grandchildren)
