@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recorder.dialects.handle import Handle
 from tests import postgres
 from tests.oracle import assert_whole, new_url, run_python, sql, start_python, token
 
@@ -306,6 +307,26 @@ wait(child)
 over.set()
 hanging.join()
 """
+
+
+def test_a_connection_that_is_being_closed_is_open_for_a_fork(tmp_path: Path) -> None:
+    """SQLite holds locks while it closes: until it has let go of them, a fork waits for this connection, too."""
+    seen = []
+
+    class Slow(sqlite3.Connection):
+        def close(self) -> None:
+            assert isinstance(self, Handle)
+            seen.append((self.closed, self.lock.locked()))
+            super().close()
+
+    class SlowHandle(Handle, Slow):
+        pass
+
+    path = tmp_path / "history.db"
+    handle = SlowHandle(str(path), path=path)
+    handle.close()
+    assert seen == [(False, True)]
+    assert handle.closed
 
 
 def test_a_child_does_not_use_a_file_that_could_not_be_closed(tmp_path: Path) -> None:

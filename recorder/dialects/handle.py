@@ -117,8 +117,9 @@ class Handle(sqlite3.Connection):
     def close(self) -> None:
         """Let go of the file."""
         with self.lock:
-            self.closed = True
             super().close()
+            # Not before: a fork in the middle would hand SQLite's locks on to the child, so it has to wait.
+            self.closed = True
 
     def create_function(self, *given: Any, **options: Any) -> None:
         """As SQLAlchemy does with each new connection."""
