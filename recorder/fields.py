@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from recorder.masking import Mask
 from recorder.records import RunEnd
 from recorder.stored import escape
 
@@ -77,3 +78,11 @@ def storable(end: RunEnd, run_id: object) -> RunEnd:
     told = ", ".join(f"{name}={getattr(end, name)!r:.60}" for name in changed)
     log.warning("Run %s ended with values that no database takes as they are, or at all: %s", run_id, told)
     return replace(end, **changed)
+
+
+def masked(end: RunEnd, mask: Mask) -> RunEnd:
+    """The end without the run's credentials, which a provider may repeat in any of its words."""
+    for name in _TEXTS:
+        if (text := getattr(end, name)) is not None:
+            setattr(end, name, mask.text(text, name))
+    return end

@@ -19,8 +19,9 @@ from recorder.callbacks import BaseCallbackHandler
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.errors import ConfigError
-from recorder.fields import mapping_of, storable, text_of
+from recorder.fields import mapping_of, masked, storable, text_of
 from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
+from recorder.masking import Mask
 from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
 from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
@@ -59,6 +60,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
     run_inline = True
     #: Our models hand over frames with their deltas: the token hook, for models that do not, is not called as well.
     tokens_from_frames = True
+    #: Our models hand over the credentials of a run, so that none of them is stored.
+    takes_mask = True
 
     def __init__(
         self,
@@ -196,7 +199,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         end = _end_of_any(response)
         if mapping_of(getattr(response, "llm_output", None)).get("interrupted"):
             end.status = INTERRUPTED
-        self.recorder.end(run_id.int, storable(end, run_id))
+        self._end(run_id, end)
 
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
@@ -206,7 +209,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         end.status, end.error_message = CANCELLED if isinstance(error, _CANCELS) else ERROR, None
         if end.status == ERROR:
             end.error_type, end.error_message = _name_of(type(error)), text_of(error)
-        self.recorder.end(run_id.int, storable(end, run_id))
+            self._learn_from(error, run_id)
+        self._end(run_id, end)
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -216,9 +220,11 @@ class ChatHistoryCallback(BaseCallbackHandler):
     ) -> OpenRun | None:  # fmt: skip
         if self.recorder.closed:
             return None
+        metadata = mapping_of(metadata)
         conversation_id, fresh = self._conversation_of(metadata, parent_run_id)
         started_us = given.get("started_us") or monotonic_us()
-        parameters = given.get("invocation_params") or {}
+        parameters = mapping_of(given.get("invocation_params"))
+        mask: Mask = given.get("mask") or Mask()
         start = RunStart(
             run_id=str(run_id),
             conversation_id=conversation_id,
@@ -229,14 +235,30 @@ class ChatHistoryCallback(BaseCallbackHandler):
             provider_name=text_of(metadata.get("ls_provider")),
             request_model=text_of(metadata.get("ls_model_name") or parameters.get("model")),
             wire=text_of(given.get("wire")),
-            request=escape_json(parameters) if parameters else None,
+            request=mask.json(parameters, "request") if parameters else None,
             input_hash=text_of(given.get("input_hash")),
-            tags=escape_json(list(tags)) if tags else None,
-            metadata=escape_json(metadata) if metadata else None,
+            tags=mask.json([tags] if isinstance(tags, str) else list(tags), "tags") if tags else None,
+            metadata=mask.metadata(metadata),
             user_id=text_of(metadata.get("user_id")),
+            mask=mask,
             messages=history,
         )
         return self.recorder.start(run_id.int, start, started_us)
+
+    def _learn_from(self, error: BaseException, run_id: UUID) -> None:
+        """The request that an error speaks of carried credentials, which the provider may have repeated in it."""
+        run = self._runs.get(run_id.int)
+        request = getattr(getattr(error, "response", None), "request", None) or getattr(
+            error, "request", None
+        )
+        if run is not None and run.start.mask is not None and request is not None:
+            run.start.mask.learn_request(request)
+
+    def _end(self, run_id: UUID, end: RunEnd) -> None:
+        run = self._runs.get(run_id.int)
+        mask = run.start.mask if run is not None else None
+        end = storable(end, run_id)
+        self.recorder.end(run_id.int, masked(end, mask) if mask is not None else end)
 
     def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
         """The conversation of a run, and whether it is new with it. What is said closest to the call wins."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 import uuid_utils
 
+from recorder.credentials import is_secret, without_secrets
 from recorder.errors import ConfigError
 from recorder.jsons import dumps
 
@@ -49,6 +50,9 @@ SAID = frozenset(("messages", "input", "prompt", "system"))
 TRAVEL = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
 #: Arguments of the SDKs that are sent in another place than under their name: merged into the body, in a header.
 _ELSEWHERE = frozenset(("extra_body", "betas"))
+
+
+_SCALARS = (str, int, float, bool)
 
 
 class Key(NamedTuple):
@@ -86,12 +90,15 @@ def check_conversation_id(id: str) -> str:
 
 
 def asked(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request asks, however it travels: the same of the arguments of an SDK and of the JSON that it sends."""
+    """What a request asks, however it travels: the same of the arguments of an SDK and of the JSON that it sends.
+
+    Without credentials, which are no part of the question: a recording made with one key answers with another.
+    """
     said = {**body, **(body.get("extra_body") or {})}
     return {
-        key: value
+        key: without_secrets(value, key, []) if key not in SAID and type(value) not in _SCALARS else value
         for key, value in said.items()
-        if value is not None and key not in TRAVEL and key not in _ELSEWHERE
+        if value is not None and key not in TRAVEL and key not in _ELSEWHERE and not is_secret(key, value)
     }
 
 

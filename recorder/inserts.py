@@ -7,7 +7,17 @@ from operator import attrgetter
 from typing import Any
 
 from recorder.dialects import Insert
-from recorder.records import STREAMING, Addition, Batch, FrameRow, GapRow, MessageRow, RunRows, SegmentRow
+from recorder.records import (
+    STREAMING,
+    Addition,
+    Batch,
+    FrameRow,
+    GapRow,
+    MessageRow,
+    RunRows,
+    RunSeal,
+    SegmentRow,
+)
 from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
 
 _RUN_COLUMNS = (
@@ -28,13 +38,16 @@ def inserts_of(batch: Batch) -> list[Insert]:
     """What is stored of a batch, in one order for all writers; the tokens last."""
     opening = [rows for rows in batch.runs if rows.opens]
     running = [_run(rows, batch) for rows in opening if rows.seal is None]
-    sealed = [_sealed(rows, batch) for rows in batch.runs if rows.seal is not None]
+    ending = [(rows, rows.seal) for rows in batch.runs if rows.seal is not None]
+    sealed = [_sealed(rows, seal, batch) for rows, seal in ending if seal.metadata is None]
+    noted = [_sealed(rows, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
         Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)),
         Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
         Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(runs, _RUN_COLUMNS, running),
         Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS),
+        Insert(runs, _SEALED_COLUMNS, noted, update=(*_SEAL_COLUMNS, "metadata")),
         Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
         Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
         Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
@@ -62,21 +75,21 @@ def _messages(batch: Batch) -> list[MessageRow]:
     return sorted(found, key=attrgetter("conversation_id", "position", "id"))
 
 
-def _run(rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,)) -> tuple[Any, ...]:
+def _run(
+    rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,), metadata: str | None = None
+) -> tuple[Any, ...]:
     start = rows.start
     return (
         start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
         start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
-        start.input_hash, start.tags, start.metadata, start.prompt_message_id, batch.producer.id,
+        start.input_hash, start.tags, metadata or start.metadata, start.prompt_message_id, batch.producer.id,
     )  # fmt: skip
 
 
-def _sealed(rows: RunRows, batch: Batch) -> tuple[Any, ...]:
-    seal = rows.seal
-    assert seal is not None
+def _sealed(rows: RunRows, seal: RunSeal, batch: Batch) -> tuple[Any, ...]:
     end = seal.end
     return (
-        *_run(rows, batch, status=()),
+        *_run(rows, batch, status=(), metadata=seal.metadata),
         end.status, end.first_token_at, end.ended_at, end.finish_reason, end.error_type, end.error_message,
         end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
         end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,

@@ -135,6 +135,7 @@ def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
         proof = memory.frames_hash.hexdigest() if memory.frames_hash and whole else None
         whole_hash = None if memory.broken else memory.hash.hexdigest()
         rows.seal = RunSeal(taken.end, memory.tokens, whole_hash, proof)
+        rows.seal.metadata = run.start.mask.new_metadata() if run.start.mask is not None else None
     return rows
 
 
@@ -185,8 +186,13 @@ def _pack_frames(rows: RunRows, memory: Sealing, frames: Frames, blobs: Blobs) -
     every, at_us = frames.data, frames.at_us
     for start in range(0, len(every), MAX_ROW_FRAMES):
         data = every[start : start + MAX_ROW_FRAMES]
+        joined = b"".join(data)
+        # Here and not where they come: one look at all frames of a row, and none of it on the application's thread.
+        if (mask := rows.start.mask) is not None and mask.is_in(joined):
+            data = mask.frames(data)
+            joined = b"".join(data)
         memory.frames_hash = memory.frames_hash or hashlib.sha256()
-        _update(memory.frames_hash, b"".join(data))
+        _update(memory.frames_hash, joined)
         memory.frames += len(data)
         # A seek starts at this row or earlier: rows of one cut share its first token.
         blobs.add(rows, frames.seq + start, frames.first_delta, data, at_us[start : start + MAX_ROW_FRAMES])

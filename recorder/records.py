@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
+from recorder.masking import Mask
 from recorder.messages import BaseMessage
 
 STREAMING = "streaming"
@@ -46,6 +47,8 @@ class RunStart:
     tags: str | None = None
     metadata: str | None = None
     user_id: str | None = None
+    #: What must not be stored of the run; frames are masked when they are packed.
+    mask: Mask | None = None
     #: The whole history that was sent, oldest first.
     messages: Sequence[BaseMessage] = ()
     #: Ids of these messages where they are a path from a root; the writer works them out.
@@ -208,6 +211,8 @@ class RunSeal:
     frames_sha256: str | None
     #: Known once the replies are threaded.
     response_message_id: str | None = None
+    #: The run's metadata once more, where something was masked since they were stored.
+    metadata: str | None = None
 
 
 @dataclass(slots=True)

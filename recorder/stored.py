@@ -32,9 +32,9 @@ def unescape(text: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if ESCAPE in text else text
 
 
-def escape_json(value: Any) -> str:
-    """The value as JSON text with every string in it, keys too, escaped where it must be."""
-    text = dumps(value)
+def escape_json(value: Any, text: str | None = None) -> str:
+    """The value as JSON text with every string in it, keys too, escaped where it must be; `text` is its `dumps`."""
+    text = dumps(value) if text is None else text
     return dumps(_mapped(value, escape)) if _SUSPECT.search(text) else text
 
 

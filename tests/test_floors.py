@@ -22,7 +22,8 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity bell exclusive exits credentials",
-            "wire callbacks messages stored records fields portable liveness usage tables views dialects migrate",
+            "wire callbacks messages stored masking records fields portable liveness usage tables views dialects "
+            "migrate",
             "store library inserts",
             "openrun room ready intake young lineage pack progress writer",
             "recorder history replay export",

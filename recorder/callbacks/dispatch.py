@@ -34,8 +34,8 @@ class Dispatch:
     """The callbacks of one run. Each method returns None, or what to `settle` before going on."""
 
     __slots__ = (
-        "_calls", "_chat_start", "_frame", "_metadata", "_parent_run_id", "_run_id", "_tags", "_takers", "_token",
-        "wants_deltas", "wants_frames", "wants_tokens",
+        "_calls", "_chat_start", "_frame", "_mask", "_metadata", "_parent_run_id", "_run_id", "_tags", "_takers",
+        "_token", "wants_deltas", "wants_frames", "wants_mask", "wants_tokens",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +46,12 @@ class Dispatch:
         parent_run_id: UUID | str | None = None,
         tags: Iterable[str] = (),
         metadata: dict[str, Any] | None = None,
+        mask: Any = None,
     ) -> None:
+        """`mask` knows the credentials of the run; handlers that store things take it, and no others."""
+        self._mask = mask
+        #: Whether any handler takes it.
+        self.wants_mask = False
         self._run_id = _uuid(run_id)
         self._parent_run_id = _uuid(parent_run_id) if parent_run_id else None
         self._tags = list(tags)
@@ -143,6 +148,11 @@ class Dispatch:
             self._calls[name].append(Call(handler, name, getattr(handler, name)))
         if (start := _chat_start(handler, names)) is not None:
             self._chat_start.append(start)
+        if getattr(handler, "takes_mask", False) is True and self._mask is not None:
+            self.wants_mask = True
+            for start in (*self._chat_start[-1:], *self._calls["on_llm_start"][-1:]):
+                if start.handler is handler:
+                    start.method = partial(start.method, mask=self._mask)
 
 
 def _fire(calls: list[Call], *args: Any, **kwargs: Any) -> list[Pending] | None:

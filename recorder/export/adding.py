@@ -50,7 +50,7 @@ _SHOWN = 60
 _END = frozenset((
     "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
     "response_id", "input_tokens", "output_tokens", "total_tokens", "usage", "usage_source", "token_count",
-    "sha256", "frames_sha256", "response_message_id",
+    "sha256", "frames_sha256", "response_message_id", "metadata",
 ))  # fmt: skip
 
 

@@ -12,10 +12,13 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
-from functools import cache
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from functools import cached_property
 from importlib import import_module
 from typing import Any
+
+from recorder.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
+from recorder.models.connections import lenient
 
 
 class Clients:
@@ -38,6 +41,8 @@ class Clients:
         #: Options that only the asynchronous client takes, on top of the others.
         self._async_options = {**options, **(async_only or {})}
         self._given, self._given_async = http_client, http_async_client
+        #: The credentials that were sent last: those of a function are not known before.
+        self.sent: list[str] = []
         #: The HTTP client and the SDK's on top of it.
         self._held: tuple[Any, Any] | None = None
 
@@ -59,6 +64,14 @@ class Clients:
         """The SDK's module, loaded when it is needed."""
         return import_module(self._sdk)
 
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """The credentials among the options: keys, and what headers, the query and the URL hold of them."""
+        options = {**self._options, **self._async_options}
+        given = [getattr(http, "headers", None) for http in (self._given, self._given_async)]
+        headers = {f"of_client_{number}": dict(each) for number, each in enumerate(given) if each}
+        return tuple(secrets_sent({**options, **headers}))
+
     def here(self) -> Any:
         """The client for synchronous code. Raises what the SDK says about a missing key."""
         http = _threads_http(self._sdk) if self._given is None else self._given
@@ -78,6 +91,19 @@ class Clients:
         return client
 
 
+def secrets_sent(options: Mapping[str, Any]) -> Iterator[str]:
+    """The credentials in options of an SDK's client or call. What is a function is not called."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                if is_secret(key, each) or ("query" in name and is_secret_of_query(key)):
+                    yield from secrets_in(key, each)
+        elif is_secret(name, value):
+            yield from secrets_in(name, value)
+        elif name == "base_url":
+            yield from secrets_of_urls(str(value))
+
+
 class _Loop:
     """What belongs to one event loop and goes with it."""
 
@@ -93,7 +119,7 @@ class _Loop:
         It is the SDK's own over aiohttp: a paced stream costs it less than half of what the default one takes.
         """
         if sdk not in self._http:
-            http = _telling_refusals_from_timeouts(import_module(sdk).DefaultAioHttpClient)()
+            http = lenient(import_module(sdk).DefaultAioHttpClient)()
             self._http[sdk] = http, _begun(_closed_with_its_loop(self._loop, http))
         return self._http[sdk][0]
 
@@ -122,33 +148,6 @@ def _here(loop: asyncio.AbstractEventLoop) -> _Loop:
                 del _loops[ended]
             held = _loops.setdefault(loop, _Loop(loop))
     return held
-
-
-@cache
-def _telling_refusals_from_timeouts(client: type) -> Any:
-    """The SDK's aiohttp client, which calls whatever keeps it from an answer a timeout: no such host, a connection
-    that is refused or closed, a certificate. And what is no HTTP it does not translate at all."""
-
-    class Telling(client):  # type: ignore[misc]
-        async def send(self, request: Any, **options: Any) -> Any:
-            try:
-                return await super().send(request, **options)
-            except Exception as error:
-                if (refusal := _refusal(error, request)) is None:
-                    raise
-                raise refusal from error
-
-    return Telling
-
-
-def _refusal(error: Exception, request: Any) -> Exception | None:
-    import aiohttp
-    import httpx2
-
-    cause = error.__cause__ if isinstance(error, httpx2.ConnectTimeout) else error
-    if isinstance(cause, aiohttp.ClientError) and not isinstance(cause, TimeoutError):
-        return httpx2.ConnectError(str(error), request=request)
-    return None
 
 
 async def _closed_with_its_loop(loop: asyncio.AbstractEventLoop, http: Any) -> AsyncGenerator[None, None]:

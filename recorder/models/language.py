@@ -15,8 +15,10 @@ from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from recorder.callbacks import handlers_from
+from recorder.credentials import secrets_in
 from recorder.errors import ConfigError
 from recorder.identity import SAID, TRAVEL, input_hash
+from recorder.masking import Mask
 from recorder.messages import LLMResult, messages_from
 from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.open_streams import closed_at_exit
@@ -28,6 +30,7 @@ from recorder.models.requests import (
     metadata_of,
     parent_of,
     run_id_of,
+    secrets_of,
     united,
 )
 from recorder.models.run import CHAT, ChunkT, Request, Run
@@ -248,8 +251,20 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             run_id=run_id_of(config.get("run_id")),
             parent_run_id=parent_of(config),
             model_type=self.model_type,
+            mask=self._mask(config, options),
         )
         return self._open_run(request)
+
+    def _mask(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> Mask:
+        """What is known of the credentials of a run before its request is sent."""
+        mask = self._mask_of(options)
+        for name, value in secrets_of(config):
+            mask.note(f"configurable.{name}", secrets_in(name, value))
+        return mask
+
+    def _mask_of(self, options: Mapping[str, Any]) -> Mask:
+        """A mask of the credentials that a request with these options carries, as far as they are known."""
+        return Mask()
 
     def _new_runs(
         self, prompts: Sequence[Any], stop: list[str] | None, callbacks: Any, options: dict[str, Any]

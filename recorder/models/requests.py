@@ -9,6 +9,7 @@ from uuid import UUID
 
 import uuid_utils.compat
 
+from recorder.credentials import is_secret
 from recorder.errors import ConfigError
 from recorder.messages import Generation, LLMResult
 
@@ -60,9 +61,14 @@ def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = {
         key: value
         for key, value in (config.get("configurable") or {}).items()
-        if isinstance(value, (str, int, float)) and not key.startswith("__")
+        if isinstance(value, (str, int, float)) and not key.startswith("__") and not is_secret(key, value)
     }
     return {**plain, **(config.get("metadata") or {})}
+
+
+def secrets_of(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and values that `metadata_of` leaves out of `configurable`, for they are credentials."""
+    return [each for each in (config.get("configurable") or {}).items() if is_secret(*each)]
 
 
 def parent_of(config: Mapping[str, Any]) -> Any:

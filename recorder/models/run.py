@@ -15,6 +15,7 @@ import uuid_utils.compat
 
 from recorder.callbacks import Dispatch, Pending
 from recorder.clock import monotonic_us
+from recorder.masking import Mask
 from recorder.messages import BaseMessage, LLMResult, RunInfo, after_last_reply
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
@@ -53,6 +54,8 @@ class Request:
     parent_run_id: uuid.UUID | None = None
     #: chat or llm.
     model_type: str = CHAT
+    #: The credentials of the run, for handlers that store things.
+    mask: Mask = field(default_factory=Mask)
 
 
 #: Given what the provider sent in place of an event, and the HTTP response: the error to raise, the SDK's.
@@ -136,6 +139,7 @@ class Run(ABC, Generic[ChunkT]):
             parent_run_id=request.parent_run_id,
             tags=request.tags,
             metadata=request.metadata,
+            mask=request.mask,
         )
         self._wants_tokens = self._dispatch.wants_tokens
 
@@ -169,8 +173,7 @@ class WireRun(Run[ChunkT]):
         super().__init__(request)
         self.wire = translator.wire
         self.reply = translator.reply
-        #: What the SDK got, for the errors; None before there is an answer.
-        self.http_response: Any = None
+        self._http_response: Any = None
         self._decode = translator.decode
         self._error_of = error_of
         self._splitter = FrameSplitter()
@@ -179,6 +182,18 @@ class WireRun(Run[ChunkT]):
         self._told = False
         self._told_finish = False
         self._seen_usage: Any = None
+
+    @property
+    def http_response(self) -> Any:
+        """What the SDK got, for the errors; None before there is an answer."""
+        return self._http_response
+
+    @http_response.setter
+    def http_response(self, response: Any) -> None:
+        self._http_response = response
+        # Now it is known what was sent: keys may come from callables, files and the environment.
+        if self._dispatch.wants_mask and (request := getattr(response, "request", None)) is not None:
+            self.request.mask.learn_request(request)
 
     def feed(self, data: bytes) -> Iterator[ChunkT]:
         """The chunks in these bytes; look at `pending` after each. Raises the provider's error."""
@@ -215,6 +230,7 @@ class WireRun(Run[ChunkT]):
         response: Any = getattr(error, "response", None)
         refused = response is not None and self.http_response is None and not self._ended
         if refused and getattr(response, "is_stream_consumed", False) and response.content:
+            self.http_response = response
             self._tell_frame(response.content, ())
         super().fail(error)
 

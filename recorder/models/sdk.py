@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from recorder.models.clients import Clients
+from recorder.masking import Mask
+from recorder.models.clients import Clients, secrets_sent
 from recorder.models.exchange import read, read_async, settle_async, settle_call, told, told_async, whole
 from recorder.models.language import AnswerT, BaseLanguageModel
 from recorder.models.run import ChunkT, WireRun
@@ -34,6 +35,10 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
     @abstractmethod
     def _stream_error(self, error: Any, http_response: Any) -> Exception:
         """What the SDK raises for an error that came in place of an event."""
+
+    def _mask_of(self, options: Mapping[str, Any]) -> Mask:
+        sent_beside = {name: options.get(name) for name in ("extra_headers", "extra_query")}
+        return Mask((*self._clients.secrets, *secrets_sent(sent_beside)), self._clients.sent)
 
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 

@@ -1,0 +1,258 @@
+"""Keys are planted wherever a user can put one, by providers that repeat all they were sent; none is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from recorder.export import export
+from recorder.history import ChatHistoryCallback
+from recorder.masking import NOTE
+from recorder.models import AzureChatOpenAI, ChatAnthropic, ChatOpenAI, OpenAI
+from recorder.replay import Replay
+from recorder.testing import Answer, LoopbackProvider
+from tests.oracle import sql
+
+#: Letters that JSON and URLs write in several ways.
+CANARY = "Canary/{}+7=end"
+
+
+class Canaries:
+    """Each place gets a key of its own, so that the one that is found tells where it came from."""
+
+    def __init__(self) -> None:
+        self.planted: list[str] = []
+
+    def __call__(self, place: str) -> str:
+        self.planted.append(CANARY.format(place))
+        return self.planted[-1]
+
+    def found_in(self, text: str) -> list[str]:
+        """Those that stand in a text, however JSON or a URL writes them."""
+        places = [key.split("/")[1].split("+")[0] for key in self.planted]
+        return [place for place in places if f"{place}+7" in text or f"{place}%2B7" in text]
+
+
+@pytest.fixture
+def canary() -> Canaries:
+    return Canaries()
+
+
+def repeating(kind: str) -> LoopbackProvider:
+    """A provider that says back its request's headers, path and body: in a refusal, in an error in the stream, or
+    beside a good answer."""
+    providers: list[LoopbackProvider] = []
+
+    def script(body: dict[str, Any], path: str) -> Answer:
+        request = providers[0].requests[-1]
+        everything = json.dumps([request["headers"], request["path"], body])
+        error = {"error": {"type": "authentication_error", "message": f"no such key: {everything}"}}
+        if kind == "refusal":
+            return Answer(status=401, body=json.dumps(error).encode())
+        name = b"event: error\n" if path.endswith("/messages") else b""
+        failure = name + b"data: " + json.dumps({"type": "error", **error}).encode() + b"\n\n"
+        frames = [
+            b": " + everything.encode() + b"\n\n",
+            *([failure] if kind == "error in the stream" else []),
+        ]
+        return Answer(frames=frames, headers={"content-type": "text/event-stream"})
+
+    providers.append(LoopbackProvider(script))
+    return providers[0]
+
+
+def openai_chat(url: str, canary: Canaries, **options: Any) -> Any:
+    return ChatOpenAI(
+        "gpt-4o-mini",
+        base_url=f"{url}/v1",
+        openai_api_key=SecretStr(canary("key")),
+        organization="org",
+        default_headers={"X-Api-Key": canary("header"), "X-Trace": "trace"},
+        default_query={"api-key": canary("query"), "key": canary("google"), "page": "1"},
+        model_kwargs={
+            "extra_body": {"api_key": canary("body"), "nested": [{"client_secret": canary("nested")}]}
+        },
+        **options,
+    ).bind(
+        extra_headers={"Authorization-Token": canary("per-call-header")},
+        extra_query={"access_token": canary("per-call-query")},
+        tools=[
+            {
+                "type": "mcp",
+                "server_url": f"https://mcp.invalid/?token={canary('mcp-url')}",
+                "headers": {"Authorization": f"Bearer {canary('mcp-header')}"},
+            }
+        ],
+        user=canary("key"),
+    )
+
+
+def completions(url: str, canary: Canaries, **options: Any) -> Any:
+    return OpenAI(
+        "gpt-3.5-turbo-instruct", base_url=f"{url}/v1", api_key=AnyWay(canary("key")), **options
+    ).bind(extra_body={"password": canary("body")})
+
+
+class AnyWay:
+    """A function that gives a key: the SDK calls it, and on a loop awaits what it gives."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._key
+        return asyncio.sleep(0, self._key)
+
+
+def azure(url: str, canary: Canaries, **options: Any) -> Any:
+    async def fresh() -> str:
+        return canary("key")
+
+    return AzureChatOpenAI(
+        azure_endpoint=url,
+        azure_deployment="gpt-4o",
+        api_version="2024-10-21",
+        azure_ad_token_provider=lambda: canary("key"),
+        azure_ad_async_token_provider=fresh,
+        default_headers={"Ocp-Apim-Subscription-Key": canary("gateway")},
+        **options,
+    )
+
+
+def claude(url: str, canary: Canaries, **options: Any) -> Any:
+    return ChatAnthropic(
+        "claude-haiku-4-5",
+        base_url=url.replace("://", f"://user:{canary('user').replace('/', '%2F')}@"),
+        api_key=canary("key"),
+        default_query={"sig": canary("query")},
+        **options,
+    ).bind(
+        mcp_servers=[
+            {"type": "url", "name": "x", "url": "https://mcp.invalid", "authorization_token": canary("mcp")}
+        ],
+        extra_body={"credentials": {"aws": canary("credentials")}},
+        betas=["mcp-client-2025-11-20"],
+    )
+
+
+@pytest.fixture(params=[openai_chat, completions, azure, claude], ids=lambda made: made.__name__)
+def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    found: Callable[..., Any] = request.param
+    return found
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, canary: Canaries) -> None:
+    """What a shell exports."""
+    monkeypatch.setenv("OPENAI_API_KEY", canary("environment"))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{canary('proxy').replace('/', '%2F')}@127.0.0.1:9")
+
+
+def ask(model: Any, way: str, config: dict[str, Any]) -> None:
+    """One call, however it ends."""
+
+    async def story() -> None:
+        if way == "astream":
+            async for _ in model.astream("Hi", config):
+                pass
+        else:
+            await model.ainvoke("Hi", config)
+
+    try:
+        if way == "stream":
+            list(model.stream("Hi", config))
+        elif way == "invoke":
+            model.invoke("Hi", config)
+        else:
+            asyncio.run(story())
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+
+
+def everything(url: str, folder: Path) -> str:
+    """All bytes of the database, its companions and an export, in which frames are not compressed."""
+    export(url, folder / "export.jsonl")
+    return "".join(path.read_bytes().decode("latin-1") for path in sorted(folder.iterdir()))
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("kind", ["refusal", "error in the stream", "good answer"])
+@pytest.mark.parametrize("way", ["stream", "astream", "invoke", "ainvoke"])
+def test_no_canary_is_stored(
+    make: Callable[..., Any], kind: str, way: str, canary: Canaries, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Not in the database, its log, an export or ours, whichever SDK sends it and however the provider answers."""
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    # A key that a function gives is not known before it is sent.
+    own = "mine" if make in (completions, azure) else canary("key")
+    config = {
+        "configurable": {"api_key": canary("configurable"), "thread_id": "t-1", "hf_token": canary("hf")},
+        "metadata": {
+            "session_token": canary("metadata"),
+            "plain": own,
+            "count": 3,
+            "max_tokens": 5,
+        },
+        "tags": ["a", own],
+    }
+    with (
+        caplog.at_level(logging.DEBUG, "recorder"),
+        repeating(kind) as provider,
+        ChatHistoryCallback(url) as history,
+    ):
+        ask(make(provider.url, canary, callbacks=[history], max_retries=0), way, config)
+        history.flush().wait(10)
+        assert canary.found_in(everything(url, tmp_path)) == []
+        assert provider.requests  # it was sent, keys and all
+        assert canary.found_in(str(provider.requests)) != []
+    assert canary.found_in(everything(url, tmp_path) + caplog.text + str(history.stats())) == []
+    [(metadata, conversation)] = sql(url, "SELECT metadata, conversation_id FROM runs")
+    found = json.loads(metadata)
+    assert conversation == "t-1"
+    assert (found["count"], found["max_tokens"]) == (3, 5)
+    assert {"configurable.api_key", "configurable.hf_token", "metadata.session_token"} <= set(found[NOTE])
+    with Replay(url) as replay:
+        assert b"***" in b"".join(replay.frames(speed=None))
+    assert "frames" in found[NOTE]
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("way", ["stream", "astream"])
+def test_no_canary_is_in_the_error_of_a_connection(
+    make: Callable[..., Any], way: str, canary: Canaries, tmp_path: Path
+) -> None:
+    """Nobody listens there: the error may name the URL, the proxy and what was to be sent."""
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    with ChatHistoryCallback(url) as history:
+        ask(make("https://127.0.0.1:9", canary, callbacks=[history], max_retries=0), way, {})
+    [(status, message)] = sql(url, "SELECT status, error_message FROM runs")
+    assert (status, bool(message)) == ("error", True)
+    assert canary.found_in(everything(url, tmp_path)) == []
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("made", [completions, azure])
+@pytest.mark.parametrize("way", ["stream", "astream"])
+def test_a_key_that_a_function_gave_is_known_from_then_on(
+    made: Callable[..., Any], way: str, canary: Canaries, tmp_path: Path
+) -> None:
+    """Whatever repeats it under an innocent name: in the next run of the same model it is masked from the start."""
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    with repeating("good answer") as provider, ChatHistoryCallback(url) as history:
+        model = made(provider.url, canary, callbacks=[history], max_retries=0)
+        ask(model, way, {})
+        ask(model, way, {"metadata": {"plain": canary("key")}})
+    assert canary.found_in(everything(url, tmp_path)) == []

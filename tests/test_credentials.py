@@ -1,0 +1,181 @@
+"""Credentials are told by their names, and nothing else is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from recorder.credentials import (
+    Found,
+    is_secret,
+    is_secret_name,
+    mask_urls,
+    secrets_in,
+    secrets_of_request,
+    secrets_of_urls,
+    without_secrets,
+)
+
+SECRET_NAMES = """
+    api_key api-key apiKey APIKEY x-api-key X-API-Key openai_api_key OPENAI_API_KEY openaiApiKey api_keys accountKey
+    Ocp-Apim-Subscription-Key x-functions-key x-goog-api-key private_key secret_key aws_secret_access_key
+    shared_access_key scram_client_key OPENAI_API_KEY_2 api_key_base64 authorization Authorization
+    authorization_token Proxy-Authorization token access_token accessToken auth_token x-auth-token azure_ad_token
+    azureAdToken id_token refresh_token aws_session_token hf_token HF_TOKEN GITHUB_TOKEN bearer_token access_tokens
+    password PASSWORD passwd db_password sslpassword passphrase pwd passwords secret secrets client_secret
+    clientSecret credentials google_credentials cookie set-cookie jwt basic_auth auth bearer headers extra_headers
+    default_headers
+"""
+
+OTHER_NAMES = """
+    max_tokens token_count tokens prompt_tokens completion_tokens max_completion_tokens max_output_tokens
+    budget_tokens ls_max_tokens thinking_budget_tokens input_tokens total_tokens cached_tokens stop_token eos_token
+    pad_token image_token token_usage stop_token_ids add_special_tokens next_page_token logit_bias key keys keyword
+    monkey hockey prompt_cache_key cache_key idempotency_key primary_key public_key sort_key author authors
+    authority authenticated secretary tokenizer tokenizer_name thread_id user_id session_id conversation_id
+    ls_provider top_k passwordless encoding_format service_tier safety_identifier api_key_id secret_name
+    header_format token_type
+"""
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES.split())
+def test_a_name_of_a_credential(name: str) -> None:
+    """In any case and with any separators."""
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", [*OTHER_NAMES.split(), "", "-", "x" * 1_000, "ключ"])
+def test_a_name_of_something_else(name: str) -> None:
+    """Language models have words of their own with keys and tokens in them."""
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("api_key", "x", True), ("api_key", 17, True), ("api_key", ["a"], True), ("api_key", lambda: "x", True),
+        ("api_key", None, False), ("api_key", "", False), ("auth", True, False), ("token", 17, False),
+        ("max_input_token", 17, False), (3, "x", False), ("name", "x", False),
+    ],
+)  # fmt: skip
+def test_a_value_of_a_credential(name: Any, value: Any, found: bool) -> None:
+    """A switch and a number of tokens are none."""
+    assert is_secret(name, value) is found
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("postgresql://me:pass@host/db", "postgresql://me:***@host/db"),
+        ("see http://me:p%40ss@proxy:8080 and go", "see http://me:***@proxy:8080 and go"),
+        ("'https://host/v1?api_key=x1&page=2'", "'https://host/v1?api_key=***&page=2'"),
+        ("https://host/?key=x1&sig=x2&X-Amz-Signature=x3&code=x4&q=x5",
+         "https://host/?key=***&sig=***&X-Amz-Signature=***&code=***&q=x5"),
+        ("https://host/a?b=c#token=d", "https://host/a?b=c#token=d"),
+        ("http://host:8080/users/@me", "http://host:8080/users/@me"),
+        ("a = b ? c : d", "a = b ? c : d"),
+        ("me@host.example", "me@host.example"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_urls_in_a_text(text: str, masked: str) -> None:
+    """Lose their passwords and what their queries hold of keys, and nothing else."""
+    assert mask_urls(text) == masked
+
+
+def test_what_urls_held_is_known() -> None:
+    """As it was written and as it was meant."""
+    found = secrets_of_urls("https://me:p%40ss@host/?key=a%2Bb&page=2")
+    assert set(found) == {"p%40ss", "a%2Bb", "p@ss", "a+b"}
+
+
+class Server(BaseModel):
+    """Something of pydantic's in a request."""
+
+    name: str
+    authorization_token: str
+    shown: SecretStr
+
+
+def test_what_stands_under_such_a_name_is_dropped() -> None:
+    """However deep, in lists and in objects; the place of each is told, with what must not stand elsewhere."""
+    value = {
+        "model": "m",
+        "max_tokens": 5,
+        "mcp_servers": [{"name": "x", "authorization_token": "t-1"}],
+        "extra_body": {"deep": ({"client-secret": "t-2"},), "credentials": {"aws": ["t-3"], "kind": "t-4"}},
+        "server": Server(name="y", authorization_token="t-5", shown=SecretStr("t-6")),
+        "headers": {"Authorization": "Bearer t-7", "Accept": "application/json"},
+        "url": "https://me:t-8@host/?page=2",
+    }
+    found: list[Found] = []
+    assert without_secrets(value, "request", found) == {
+        "model": "m",
+        "max_tokens": 5,
+        "mcp_servers": [{"name": "x"}],
+        "extra_body": {"deep": [{}]},
+        "server": {"name": "y", "shown": "**********"},
+        "url": "https://me:***@host/?page=2",
+    }
+    assert {each.place: set(each.texts) for each in found} == {
+        "request.mcp_servers.0.authorization_token": {"t-1"},
+        "request.extra_body.deep.0.client-secret": {"t-2"},
+        "request.extra_body.credentials": {"t-3", "t-4"},
+        "request.server.authorization_token": {"t-5"},
+        "request.headers": {"t-7"},
+        "request.url": {"t-8"},
+    }
+
+
+def test_what_has_none_is_the_same_object() -> None:
+    """Nothing is copied for nothing."""
+    values: tuple[Any, ...] = ({"max_tokens": 5, "tools": [{"name": "x"}]}, {}, [], "text", None, 3)
+    for value in values:
+        found: list[Found] = []
+        assert without_secrets(value, "request", found) is value
+        assert found == []
+
+
+def test_arguments_of_tools_are_no_credentials() -> None:
+    """A tool that takes a password has a description of it; its own default and the like stay too."""
+    schema = {"type": "object", "properties": {"password": {"type": "string"}, "token": {"type": "string"}}}
+    value = {"tools": [{"function": {"name": "login", "parameters": {**schema, "required": ["password"]}}}]}
+    assert without_secrets(value, "request", []) is value
+    nested = {"properties": {"a": {"password": "t-1"}}, "$defs": {"token": {"type": "string"}}}
+    assert without_secrets(nested, "x", []) == {
+        "properties": {"a": {}},
+        "$defs": {"token": {"type": "string"}},
+    }
+
+
+def test_a_circle_has_no_json_and_no_credentials() -> None:
+    """It ends, and nothing of it is stored."""
+    circle: dict[str, Any] = {"api_key": "t-1"}
+    circle["self"] = circle
+    assert without_secrets(circle, "x", []) is circle
+
+
+def test_a_credential_loses_its_scheme() -> None:
+    """What a provider repeats is the key; of a user and a password the password."""
+    assert list(secrets_in("Authorization", "Bearer t-1")) == ["t-1"]
+    assert list(secrets_in("Authorization", "Basic bWU6cGFzcw==")) == ["bWU6cGFzcw==", "pass"]
+    assert list(secrets_in("Authorization", "Basic ???")) == ["???"]
+    assert list(secrets_in("api_key", "t 1")) == ["t 1"]
+    assert list(secrets_in("api_key", 17)) == []
+
+
+def test_the_credentials_of_a_request_that_was_sent() -> None:
+    """Those of its headers and of its URL, and nothing else."""
+    request = httpx2.Request(
+        "POST",
+        "https://me:p%40ss@host/?api-key=k-1&page=2",
+        headers={"Authorization": "Bearer k-2", "X-Api-Key": "k-3", "Accept": "application/json"},
+    )
+    assert {"k-1", "k-2", "k-3", "p@ss"} <= set(secrets_of_request(request))
+    assert "application/json" not in secrets_of_request(request)
+    with pytest.raises(AttributeError):
+        secrets_of_request(SimpleNamespace())

@@ -1,0 +1,198 @@
+"""The credentials of a run are masked wherever they are repeated, and the run says where that was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+
+from recorder.history import ChatHistoryCallback
+from recorder.masking import NOTE, Mask
+from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
+from recorder.replay import Replay
+from tests.oracle import begin, result, sql, stored
+
+KEY = "sk-proj/Canary+17"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f"Incorrect API key provided: {KEY}.",
+        json.dumps({"key": KEY}),
+        json.dumps({"key": KEY}).replace("/", "\\/"),
+        "https://host/?x=sk-proj%2FCanary%2B17",
+        "sk-proj/Canary%2B17",
+        f"{KEY}{KEY}",
+    ],
+)
+def test_a_key_is_found_however_it_is_written(text: str) -> None:
+    """As it is, in JSON and in a URL."""
+    mask = Mask([KEY])
+    assert "Canary" not in mask.text(text, "error_message")
+    assert mask.is_in(text.encode())
+    assert b"Canary" not in b"".join(mask.frames([text.encode()]))
+    assert mask.places == ("error_message", "frames")
+
+
+@pytest.mark.parametrize("key", ["any", "ollama", "loopback", "not-needed", "", None, 17])
+def test_a_word_is_no_key(key: Any) -> None:
+    """Local servers take any word, which stands elsewhere too."""
+    mask = Mask([key])
+    assert (
+        mask.text(f"the {key} model of ollama, not-needed", "x") == f"the {key} model of ollama, not-needed"
+    )
+    assert mask.places == ()
+
+
+def test_of_two_keys_the_longer_one_is_masked_whole() -> None:
+    """Where one is the beginning of the other."""
+    assert Mask(["secret-key-1", "secret-key-1-and-more"]).text("secret-key-1-and-more", "x") == "***"
+
+
+def test_a_mask_shows_nothing() -> None:
+    """It may come into a traceback."""
+    assert KEY not in repr(Mask([KEY]))
+
+
+def test_a_request_that_is_none_is_let_be() -> None:
+    """Another library's errors have requests of their own kind."""
+    mask = Mask()
+    mask.learn_request(SimpleNamespace(headers=None, url=None))
+    mask.learn_request(None)
+    assert mask.text("as it was", "x") == "as it was"
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_AD_TOKEN"])
+def test_keys_of_the_environment_are_known(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler on somebody else's model has no other way to know its key."""
+    monkeypatch.setattr("recorder.masking._environment", (0.0, ()))
+    monkeypatch.setenv(variable, KEY)
+    assert Mask().text(KEY, "x") == "***"
+    monkeypatch.setattr("recorder.masking._environment", (0.0, ()))
+
+
+def row(url: str, columns: str) -> tuple[Any, ...]:
+    """Some columns of the only run."""
+    [found] = sql(url, f"SELECT {columns} FROM runs")
+    return tuple(found)
+
+
+def as_json(value: Any) -> Any:
+    """What a column of JSON holds."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def test_a_handler_of_anybodys_model_drops_by_name(database: str) -> None:
+    """LangChain hands over invocation parameters and metadata; the run says what is not there."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(
+            history,
+            metadata={"authorization_token": "t-1", "thread_id": "c-1", "ls_max_tokens": 5},
+            invocation_params={"model": "m", "extra_body": {"api_key": "t-2"}, "max_tokens": 5},
+            tags=["a", "https://me:t-3@host"],
+        )
+        history.on_llm_end(result("Hello"), run_id=run_id)
+    metadata, request, tags, conversation = row(database, "metadata, request, tags, conversation_id")
+    assert as_json(request) == {"model": "m", "extra_body": {}, "max_tokens": 5}
+    assert as_json(tags) == ["a", "https://me:***@host"]
+    assert conversation == "c-1"
+    assert as_json(metadata) == {
+        "thread_id": "c-1",
+        "ls_max_tokens": 5,
+        NOTE: ["request.extra_body.api_key", "tags.1", "metadata.authorization_token"],
+    }
+
+
+def test_a_run_without_credentials_says_nothing(database: str) -> None:
+    """Its metadata are what the application gave; without any there are none."""
+    with ChatHistoryCallback(database) as history:
+        begin(history, metadata={"a": 1})
+    assert as_json(row(database, "metadata")[0]) == {"a": 1}
+
+
+def test_an_error_that_repeats_the_key_of_its_request(database: str) -> None:
+    """Whoever's SDK raises it: the request that it speaks of tells the key."""
+    request = httpx2.Request("POST", f"https://host/?key={KEY}", headers={"Authorization": f"Bearer {KEY}"})
+    error = httpx2.ConnectError(f"no such key: {KEY}", request=request)
+    with ChatHistoryCallback(database) as history:
+        history.on_llm_error(error, run_id=begin(history, metadata={"a": 1}))
+        history.flush().wait(10)
+    message, metadata = row(database, "error_message, metadata")
+    assert message == "no such key: ***"
+    assert as_json(metadata) == {"a": 1, NOTE: ["error_message"]}
+
+
+@pytest.mark.parametrize("flushed", [False, True], ids=["at once", "later"])
+def test_frames_are_masked_where_they_are_packed(database: str, flushed: bool) -> None:
+    """Also when the run's row, with its metadata, was stored long before; the hash is that of what is stored."""
+    mask = Mask([KEY])
+    frames = [b"data: 1\n\n", f"data: {KEY}\n\n".encode(), b"data: 2\n\n"]
+    with ChatHistoryCallback(database, frames_interval=0) as history:
+        run_id = begin(history, metadata={"a": 1}, mask=mask)
+        for frame in frames:
+            if flushed:
+                history.flush().wait(10)
+            history.on_stream_frame(frame, 1, (), run_id=run_id)
+        history.on_llm_end(result("Hello"), run_id=run_id)
+    with Replay(database) as replay:
+        assert list(replay.frames(speed=None)) == [frames[0], b"data: ***\n\n", frames[2]]
+    metadata, status = row(database, "metadata, status")
+    assert as_json(metadata) == {"a": 1, NOTE: ["frames"]}
+    assert status == "complete"
+
+
+def test_what_was_said_stays_as_it_was_said(database: str) -> None:
+    """A user may write of keys, and a model too: messages and tokens are not touched."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history, HumanMessage(f"My key is {KEY}"), mask=Mask([KEY]))
+        history.on_llm_new_token(f"Keep {KEY} for yourself", run_id=run_id)
+        history.on_llm_end(result(f"Keep {KEY} for yourself"), run_id=run_id)
+    assert stored(database, run_id).texts == {0: f"Keep {KEY} for yourself"}
+    found = sql(database, "SELECT content FROM messages ORDER BY position")
+    assert [each[0] for each in found] == [f"My key is {KEY}", f"Keep {KEY} for yourself"]
+
+
+def test_what_a_provider_says_of_the_end_is_masked(database: str) -> None:
+    """A finish reason, a usage, a response's id: any of its words may repeat the key."""
+    message = AIMessage("Hello", response_metadata={"finish_reason": f"bad {KEY}", "id": KEY})
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history, mask=Mask([KEY]))
+        history.on_llm_end(
+            LLMResult([[ChatGeneration(message)]], {"token_usage": {"key": KEY}}), run_id=run_id
+        )
+    found = row(database, "finish_reason, response_id, usage, metadata")
+    assert KEY not in str(found)
+    assert {"finish_reason", "response_id", "usage"} <= set(as_json(found[3])[NOTE])
+
+
+def test_only_handlers_that_store_things_are_given_the_mask(caplog: pytest.LogCaptureFixture) -> None:
+    """Another handler may print all that it is told."""
+    from recorder.callbacks import BaseCallbackHandler
+    from recorder.models import ChatOpenAI
+    from recorder.testing import LoopbackProvider
+
+    told: list[Any] = []
+
+    class Curious(BaseCallbackHandler):
+        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            told.append((args, kwargs))
+
+    with LoopbackProvider("Hello") as provider, caplog.at_level(logging.DEBUG, "recorder"):
+        ChatOpenAI("m", base_url=provider.base_url, api_key=KEY, callbacks=[Curious()]).invoke("Hi")
+    [(_, kwargs)] = told
+    assert "mask" not in kwargs
+    assert KEY not in str(told)
+
+
+def test_every_run_has_a_mask_of_its_own() -> None:
+    """What one drops by name does not show in the next."""
+    first, second = Mask(), Mask()
+    first.json({"api_key": f"{uuid.uuid4()}"}, "request")
+    assert (first.places, second.places) == (("request.api_key",), ())
