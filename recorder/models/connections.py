@@ -112,59 +112,83 @@ def _handler_class(handler: type) -> Any:
     class LenientHandler(handler):  # type: ignore[misc]
         """One connection: heads are put right before aiohttp reads them, and what follows a body is left out."""
 
-        #: What has come of a head, None behind it; bytes that the body still has, None where nobody counts.
-        _head: bytes | None = None
-        _left: int | None = None
+        #: The response that comes; None where all that comes is aiohttp's to read.
+        _response: Response | None = None
 
         def set_response_params(self, **options: Any) -> None:
-            self._head, self._left = b"", None
+            self._response = Response()
             super().set_response_params(**options)
 
         def data_received(self, data: bytes) -> None:
-            if self._head is not None and data:
-                data = self._behind_head(data)
+            if (response := self._response) is not None and data:
+                data = response.take(data)
+                if response.is_as_it_comes:
+                    self._response = None
+                if response.fault is not None:
+                    self._end(response.fault)
                 if not data:
                     return
-            elif self._left is not None:
-                data = self._cut(data)
             receive(self, data)
 
-        def _behind_head(self, data: bytes) -> bytes:
-            """What aiohttp may read now: nothing until the head is complete, which is put before the rest."""
-            before = self._head or b""
-            head, done, start = before + data, b"", max(0, len(before) - 3)
-            while (end := _END.search(head, start)) is not None:
-                part, head, start = put_right(head[: end.end()]), head[end.end() :], 0
-                status = _STATUS.match(part)
-                done += part
-                if status is None or status[1] == b"101" or not status[1].startswith(b"1"):
-                    self._head, self._left = None, _length_of(part)
-                    return done + (head if self._left is None else self._cut(head))
-            self._head = head
-            if len(head) > MAX_HEAD:
-                self._refuse()
-                return b""
-            return done
-
-        def _cut(self, data: bytes) -> bytes:
-            """What belongs to the body. Nobody knows what the rest is, so the connection is not used again."""
-            left = self._left or 0
-            self._left = max(0, left - len(data))
-            if len(data) > left:
-                self.force_close()
-                if not left and self.transport is not None:
-                    self.transport.close()
-            return data[:left]
-
-        def _refuse(self) -> None:
+        def _end(self, fault: str) -> None:
+            """The connection is not used again; where its head is wrong, the request fails."""
             import aiohttp
 
-            error = aiohttp.ClientConnectionError(f"The head of the response has more than {MAX_HEAD} bytes")
+            self.force_close()
             if self.transport is not None:
                 self.transport.close()
-            self.set_exception(error)
+            if fault == TOO_LONG:
+                self.set_exception(aiohttp.ClientConnectionError(fault))
 
     return LenientHandler
+
+
+TOO_LONG = f"The head of the response has more than {MAX_HEAD} bytes"
+_TOO_MUCH = "The body of the response is longer than its head says"
+
+
+class Response:
+    """One response as far as it has come."""
+
+    def __init__(self) -> None:
+        #: What has come of a head; None behind the last one, for there may be heads with news before it.
+        self._head: bytes | None = b""
+        #: Bytes that the body still has; None where something else says where it ends.
+        self._left: int | None = None
+        #: What is wrong with it.
+        self.fault: str | None = None
+
+    @property
+    def is_as_it_comes(self) -> bool:
+        """Whether there is nothing more to put right, and nothing to count."""
+        return self._head is None and self._left is None
+
+    def take(self, data: bytes) -> bytes:
+        """What aiohttp may read now; nothing until the head is complete."""
+        if self._head is None:
+            return self._cut(data)
+        head, done, start = self._head + data, b"", max(0, len(self._head) - 3)
+        while (end := _END.search(head, start)) is not None:
+            part, head, start = put_right(head[: end.end()]), head[end.end() :], 0
+            done += part
+            status = _STATUS.match(part)
+            if status is None or status[1] == b"101" or not status[1].startswith(b"1"):
+                self._head, self._left = None, _length_of(part)
+                return done + self._cut(head)
+        self._head = head
+        if len(head) <= MAX_HEAD:
+            return done
+        self.fault = TOO_LONG
+        return b""
+
+    def _cut(self, data: bytes) -> bytes:
+        """What belongs to the body; nobody knows what the rest is."""
+        if (left := self._left) is None:
+            return data
+        if len(data) > left:
+            self.fault = _TOO_MUCH
+        self._left = max(0, left - len(data))
+        return data[:left]
 
 
 def put_right(head: bytes) -> bytes:
