@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from recorder.dialects import Insert
+from recorder.jsons import dumps
 from recorder.records import (
     STREAMING,
     Addition,
@@ -16,6 +17,7 @@ from recorder.records import (
     MessageRow,
     RunRows,
     RunSeal,
+    RunStart,
     SegmentRow,
 )
 from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
@@ -31,7 +33,11 @@ _SEAL_COLUMNS = (
 )  # fmt: skip
 _SEALED_COLUMNS = (*(name for name in _RUN_COLUMNS if name != "status"), *_SEAL_COLUMNS)
 _CONVERSATION_COLUMNS = ("id", "user_id", "created_at")
-_PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at")
+_PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at", "process")
+#: Where the metadata of a further attempt names the first one.
+FIRST = "first_run_id"
+#: What tells a run from another one with its id: who recorded it, and when it began.
+OWN = ("producer_id", "started_at")
 
 
 def inserts_of(batch: Batch) -> list[Insert]:
@@ -42,12 +48,12 @@ def inserts_of(batch: Batch) -> list[Insert]:
     sealed = [_sealed(rows, seal, batch) for rows, seal in ending if seal.metadata is None]
     noted = [_sealed(rows, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
-        Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",)),
+        Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)),
         Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
         Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(runs, _RUN_COLUMNS, running),
-        Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS),
-        Insert(runs, _SEALED_COLUMNS, noted, update=(*_SEAL_COLUMNS, "metadata")),
+        Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS, same=OWN),
+        Insert(runs, _SEALED_COLUMNS, noted, update=(*_SEAL_COLUMNS, "metadata"), same=OWN),
         Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
         Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
         Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
@@ -55,8 +61,7 @@ def inserts_of(batch: Batch) -> list[Insert]:
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:
-    producer = batch.producer
-    return (producer.id, producer.host, producer.pid, producer.started_at, producer.heartbeat_at)
+    return tuple(getattr(batch.producer, name) for name in _PRODUCER_COLUMNS)
 
 
 def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
@@ -82,7 +87,7 @@ def _run(
     return (
         start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
         start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
-        start.input_hash, start.tags, metadata or start.metadata, start.prompt_message_id, batch.producer.id,
+        start.input_hash, start.tags, _metadata(start, metadata), start.prompt_message_id, batch.producer.id,
     )  # fmt: skip
 
 
@@ -94,3 +99,14 @@ def _sealed(rows: RunRows, seal: RunSeal, batch: Batch) -> tuple[Any, ...]:
         end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
         end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,
     )  # fmt: skip
+
+
+def _metadata(start: RunStart, metadata: str | None) -> str | None:
+    """JSON text; of a further attempt with the first one's id, spliced, for decoding would change some numbers."""
+    found = metadata or start.metadata
+    if start.first_run_id is None:
+        return found
+    entry = f"{dumps(FIRST)}:{dumps(start.first_run_id)}"
+    if found is None or found == "{}":
+        return "{" + entry + "}"
+    return found[:-1] + "," + entry + "}"

@@ -111,6 +111,8 @@ class Recorder:
         """Begin a run. `started_us` is the monotonic zero of its offsets, now unless given."""
         if self._forked:
             self._begin_after_fork()
+        if key in self.runs:  # of the two, nothing that comes can be told to be the first one's
+            self.end(key, RunEnd(INTERRUPTED, now()))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
         self.runs[key] = run  # before it begins, so that it has an end even if Ctrl-C comes in between
         self.intake.begin(run)

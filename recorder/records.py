@@ -6,7 +6,7 @@ one run into `RunRows`, which never change again: retry, bisect and drain carry 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, NamedTuple
@@ -36,6 +36,8 @@ class RunStart:
     operation: str = "chat"
     parent_run_id: str | None = None
     attempt: int = 1
+    #: The id that it began with, where another run has that already.
+    first_run_id: str | None = None
     provider_name: str | None = None
     request_model: str | None = None
     #: The wire format of the frames, "openai.chat"; None when none are expected.
@@ -287,6 +289,8 @@ class Batch:
     producer: Producer
     runs: Sequence[RunRows]
     additions: Sequence[Addition] = ()
+    #: Ids of the producer's runs that are stored and have no end yet.
+    open_runs: Collection[str] = ()
 
     @property
     def parts(self) -> Sequence[Part]:

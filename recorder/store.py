@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, bindparam, literal_column, select, text, tuple_, update
@@ -37,6 +37,8 @@ from recorder.tables import Id, Time, producers, runs, segments
 
 log = logging.getLogger("recorder")
 
+T = TypeVar("T")
+
 # A literal: SQLite uses the partial index only for that.
 _IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 
@@ -59,6 +61,16 @@ Asked = Mapping[str, Sequence[Sequence[str]]]
 
 class Conflict(StoreError):
     """A row is stored already with another content; nothing of the batch was stored."""
+
+
+class Taken(Conflict):
+    """Runs begin with ids that other runs have already; nothing of the batch was stored."""
+
+    def __init__(self, run_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"Runs {', '.join(run_ids)} are stored already, by another process or as an earlier attempt"
+        )
+        self.run_ids = frozenset(run_ids)
 
 
 class Empty(StoreError):
@@ -151,14 +163,21 @@ class SqlStore:
         return {key: Known(found, newest.get(key)) for key, found in times.items()}
 
     async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content."""
+        """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content, and
+        `Taken` for a run whose id is another run's."""
         if self._inside is None:
             await self._reopen_if_moved()
         async with self.transaction() as connection:
-            *_, written = await self.dialect.insert(connection, inserts_of(batch), announce=bool(batch.parts))
-            tokens = [row for rows in batch.runs for row in rows.segments]
-            if written != len(tokens):
-                await self._compare(connection, tokens)
+            inserts = inserts_of(batch)
+            counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
+            pairs = zip(inserts, counts, strict=True)
+            there = {insert.table for insert, written in pairs if written < len(insert.rows)}
+            if producers in there:
+                await self._revive(connection, batch)
+            if runs in there:
+                await self._refuse_taken(connection, batch)
+            if segments in there:
+                await self._compare(connection, [row for rows in batch.runs for row in rows.segments])
 
     @asynccontextmanager
     async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
@@ -180,6 +199,8 @@ class SqlStore:
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
             if not gone:
                 return 0
+            # One that lives after all finds that it was taken for dead. In the order in which a batch locks.
+            await connection.execute(update(producers).where(producers.c.id.in_(gone)).values(process=None))
             orphaned = _IS_OPEN, runs.c.producer_id.in_(gone)
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
@@ -297,11 +318,33 @@ class SqlStore:
         query = text(sql.format(asked=self.dialect.asked)).columns(**types)
         return (await connection.execute(query, {"asked": dumps(given)})).all()
 
+    async def _revive(self, connection: AsyncConnection, batch: Batch) -> None:
+        """This process was taken for dead, and lives: so do its runs."""
+        producer = batch.producer
+        log.warning("Another process took this one for dead; its open runs stream again")
+        mine = update(producers).where(producers.c.id == producer.id)
+        await connection.execute(mine.values(process=producer.process, heartbeat_at=producer.heartbeat_at))
+        ended = {rows.start.run_id for rows in batch.runs if rows.seal is not None}
+        for part in _parts([run_id for run_id in batch.open_runs if run_id not in ended]):
+            wrongly = runs.c.id.in_(part), runs.c.status == INTERRUPTED, runs.c.producer_id == producer.id
+            await connection.execute(update(runs).where(*wrongly).values(status=STREAMING, ended_at=None))
+
+    async def _refuse_taken(self, connection: AsyncConnection, batch: Batch) -> None:
+        """Some runs were there already: fine after a commit whose answer was lost, if they are the same ones."""
+        starts = {rows.start.run_id: rows.start.started_at for rows in batch.runs if rows.opens}
+        taken: list[str] = []
+        for part in _parts(list(starts)):
+            query = select(runs.c.id, runs.c.producer_id, runs.c.started_at).where(runs.c.id.in_(part))
+            found = await connection.execute(query)
+            taken += [id for id, *own in found if own != [batch.producer.id, starts[id]]]
+        if taken:
+            raise Taken(taken)
+
     async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
         """Some rows were there already: fine after a commit whose answer was lost, if they are the same."""
         key = tuple_(segments.c.run_id, segments.c.seq)
-        for start in range(0, len(written), 500):
-            part = {(row.run_id, row.seq): row for row in written[start : start + 500]}
+        for rows in _parts(written):
+            part = {(row.run_id, row.seq): row for row in rows}
             query = select(segments).where(key.in_(list(part)))
             for run_id, seq, count, deltas in await connection.execute(query):
                 row = part[(run_id, seq)]
@@ -315,6 +358,12 @@ class SqlStore:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
         return old_message(self.url)
+
+
+def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many as one question may ask for."""
+    for start in range(0, len(rows), 500):
+        yield rows[start : start + 500]
 
 
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()

@@ -18,6 +18,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+from recorder.attempts import Attempts
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
 from recorder.errors import StoreError
@@ -25,12 +26,12 @@ from recorder.fields import bare_end
 from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
-from recorder.liveness import is_dead
-from recorder.openrun import Took
+from recorder.liveness import is_dead, this_process
+from recorder.openrun import OpenRun, Took
 from recorder.pack import pack
 from recorder.progress import Progress, missing
 from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows
-from recorder.store import Store
+from recorder.store import Store, Taken
 from recorder.stored import escape
 from recorder.waiting import Wait
 
@@ -64,7 +65,10 @@ class Writer:
         self._blocked = False
         #: What a flush raises once tokens were lost, which happens only at the end.
         self._loss: StoreError | None = None
-        self._producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now())
+        self._producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now(), this_process())
+        self._attempts = Attempts()
+        #: The runs that are stored and have no end yet, by their ids.
+        self._streaming: dict[str, OpenRun] = {}
         self.progress = Progress()
         #: Over when the database was opened, or could not be.
         self.opened: Wait[None] = Wait()
@@ -178,9 +182,15 @@ class Writer:
             await self._heartbeat()
 
     async def _write(self, took: Took) -> None:
-        packed = pack(took.runs)
+        packed = self._attempts.separate(pack(took.runs))
         self.progress.quarantined += sum(rows.unpacked for rows in packed)
         await self._commit([*packed, *took.additions])
+        for each in took.runs:
+            run = each.run
+            if each.end is None:
+                self._streaming[run.start.run_id] = run
+            else:
+                self._streaming.pop(run.start.run_id, None)
         self._last_end = _seconds()
         self._settle_until(took.ticket)
 
@@ -192,6 +202,8 @@ class Writer:
                 return self._lose(batch)
             try:
                 await self._in_time(self._append(batch))
+            except Taken as error:
+                self._attempts.rename(batch, error.run_ids)
             except Exception as error:
                 if self._blocked:
                     return self._lose(batch)
@@ -228,7 +240,7 @@ class Writer:
         if loose:
             thread(loose, await self._store.known(asked(loose)))
         self._producer = replace(self._producer, heartbeat_at=now())
-        await self._store.append(Batch(self._producer, *_sorted_out(batch)))
+        await self._store.append(Batch(self._producer, *_sorted_out(batch), self._streaming))
 
     async def _divide(self, batch: list[Part], error: Exception) -> None:
         """Halve a batch that holds something poisonous until the one part is found, and store the rest."""
@@ -333,7 +345,7 @@ class Writer:
         self._beat_at = _seconds() + self._config.heartbeat_interval
         self._producer = replace(self._producer, heartbeat_at=now())
         try:
-            await self._in_time(self._store.append(Batch(self._producer, [])))
+            await self._in_time(self._store.append(Batch(self._producer, [], (), self._streaming)))
             await self._in_time(self._store.sweep(self._is_dead, now()))
             self.progress.went_well()
         except Exception as error:

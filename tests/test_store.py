@@ -23,7 +23,7 @@ from recorder.lineage import thread
 from recorder.messages import AIMessage, HumanMessage
 from recorder.pack import pack
 from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows
-from recorder.store import Conflict, SqlStore, Store
+from recorder.store import Conflict, SqlStore, Store, Taken
 from recorder.testing import MemoryStore
 from recorder.wire.deltas import Delta
 from tests.oracle import (
@@ -114,11 +114,25 @@ def test_the_same_batch_again_changes_nothing(database: str) -> None:
 
 def test_another_content_under_the_same_number_is_a_conflict(database: str) -> None:
     """Nothing of that batch is stored, and the error says whose fault it is."""
-    append(database, whole_run(1, tokens=3))
+    [rows] = whole_run(1, tokens=3)
+    append(database, [rows])
     before = dump(database)
+    [longer] = whole_run(1, tokens=5)
+    longer.start = rows.start
     with pytest.raises(Conflict, match=r"from 0 on.*two recorders share a run id"):
-        append(database, [*whole_run(1, tokens=5), *whole_run(2)])
+        append(database, [longer, *whole_run(2)])
     assert dump(database) == before
+
+
+def test_another_run_with_the_same_id_is_told(database: str) -> None:
+    """Of another process or of another time, open or ended: nothing of that batch is stored, and the error names it."""
+    append(database, [*whole_run(1), RunRows(run_start(2), opens=True)])
+    before = dump(database)
+    for other in (whole_run(1), [RunRows(run_start(1), opens=True)], [RunRows(run_start(2), opens=True)]):
+        with pytest.raises(Taken) as told:
+            append(database, [*other, *whole_run(3)])
+        assert told.value.run_ids == {other[0].start.run_id}
+        assert dump(database) == before
 
 
 def test_a_longer_row_under_the_same_number_is_a_conflict_too(database: str) -> None:

@@ -7,10 +7,11 @@ import logging
 import os
 import queue
 import socket
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from recorder.config import Config
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
+from recorder.liveness import this_process
 from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import Took
 from recorder.recorder import Recorder
@@ -376,16 +378,15 @@ def test_messages_that_cannot_be_written_as_json_stop_nobody(tmp_path: Path) -> 
 
 
 def test_a_conflicting_row_is_loud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two recorders used one run id: what is stored stays, what is not is quarantined and said."""
-    url, run_id = new_url(tmp_path), uuid.uuid4()
-    with ChatHistoryCallback(url) as first:
-        begin(first, run_id=run_id)
-        say(first, run_id, ["first"])
-        first.flush().wait(10)
-        with ChatHistoryCallback(url) as second:
-            begin(second, run_id=run_id)
-            say(second, run_id, ["second"])
-    assert second.stats().quarantined == 1
+    """Another program stored other tokens of the run: they stay, what comes is quarantined, and it is said."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        run_id = begin(history)
+        history.flush().wait(10)
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("INSERT INTO segments VALUES (?, 0, 1, ?)", (str(run_id), '[[0,"first"]]'))
+        say(history, run_id, ["second"])
+    assert history.stats().quarantined == 1
     assert stored(url, run_id).texts == {0: "first"}
     assert "two recorders share a run id" in caplog.text
     [(_, _, reason)] = stored(url, run_id).gaps
@@ -513,8 +514,9 @@ def test_what_comes_just_before_the_end_is_stored() -> None:
 def test_the_runs_of_the_dead_become_interrupted(tmp_path: Path) -> None:
     """A process of this machine that is gone, or one of another that was silent for too long; nobody else."""
     url = new_url(tmp_path)
-    alive = Producer(str(uuid.UUID(int=1)), socket.gethostname(), os.getpid(), now(), now())
-    gone = Producer(str(uuid.UUID(int=2)), socket.gethostname(), 2**22 + 1, now(), now())
+    process = this_process()
+    alive = Producer(str(uuid.UUID(int=1)), socket.gethostname(), os.getpid(), now(), now(), process)
+    gone = Producer(str(uuid.UUID(int=2)), socket.gethostname(), 2**22 + 1, now(), now(), process)
     silent = Producer(str(uuid.UUID(int=3)), "elsewhere", 1, now(), now() - timedelta(seconds=61))
     distant = Producer(str(uuid.UUID(int=4)), "elsewhere", 1, now(), now() - timedelta(seconds=30))
     leave_open(url, [alive, gone, silent, distant])
@@ -554,6 +556,32 @@ def test_a_seal_that_comes_all_the_same_wins(tmp_path: Path) -> None:
         say(history, run_id, ["a"])
         finish(history, run_id, "a")
     assert_exact(url, run_id, ["a"])
+
+
+def test_who_was_taken_for_dead_wrongly_streams_again(database: str) -> None:
+    """With the next batch, whichever run it is of; what had ended stays as it is."""
+    with ChatHistoryCallback(database, flush_interval=0, heartbeat_interval=3600) as history:
+        ended = record(history, reply="ended")
+        silent, talking = begin(history), begin(history)
+        history.flush().wait(10)
+
+        async def sweep() -> int:
+            store = SqlStore(database)
+            try:
+                return await store.sweep(lambda producer: producer.host == socket.gethostname(), now())
+            finally:
+                await store.close()
+
+        assert asyncio.run(sweep()) == 2
+        assert [stored(database, run_id).status for run_id in (silent, talking)] == [INTERRUPTED] * 2
+        say(history, talking, ["a"])
+        history.flush().wait(10)
+        assert [stored(database, run_id).status for run_id in (silent, talking)] == [STREAMING] * 2
+        assert sql(database, "SELECT count(*) FROM runs WHERE ended_at IS NOT NULL") == [(1,)]
+        assert asyncio.run(sweep()) == 2
+    assert_whole(database, ended, ["ended"])
+    assert_whole(database, talking, ["a"], INTERRUPTED)
+    assert_whole(database, silent, [], INTERRUPTED)
 
 
 class Stuck(MemoryStore):

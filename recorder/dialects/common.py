@@ -39,12 +39,14 @@ class Watch(Protocol):
 
 
 class Insert(NamedTuple):
-    """Rows for a table; of those whose key is there already the `update` columns are set."""
+    """Rows for a table. Of those whose key is there already the `update` columns are set, if the `same` columns are
+    as they are there."""
 
     table: Table
     columns: Sequence[str]
     rows: Sequence[tuple[Any, ...]]
     update: Sequence[str] = ()
+    same: Sequence[str] = ()
 
 
 class Dialect(Protocol):

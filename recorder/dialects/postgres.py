@@ -133,7 +133,9 @@ class Postgres:
         if not given and not announce:
             return [0] * len(inserts)
         arrays = tuple(list(values) for each in given for values in zip(*each.rows, strict=True))
-        kinds = tuple((each.table, tuple(each.columns), tuple(each.update)) for each in given)
+        kinds = tuple(
+            (each.table, tuple(each.columns), tuple(each.update), tuple(each.same)) for each in given
+        )
         counts = iter((await connection.exec_driver_sql(_statement(kinds, announce), arrays)).one())
         return [int(next(counts)) if each.rows else 0 for each in inserts]
 
@@ -263,12 +265,16 @@ def _driver() -> Any:
     return asyncpg
 
 
+#: What a part of a statement depends on: the table, its columns, those to update, and those that must be the same.
+Kind = tuple[Table, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
 @lru_cache(maxsize=256)
-def _statement(kinds: tuple[tuple[Table, tuple[str, ...], tuple[str, ...]], ...], announce: bool) -> str:
+def _statement(kinds: tuple[Kind, ...], announce: bool) -> str:
     """Inserts into tables as one statement, whose answer is a row of counts."""
     first, parts, counts = 1, [], []
-    for number, (table, columns, update) in enumerate(kinds):
-        parts.append(f"i{number} AS ({_insert(table, columns, update, first)} RETURNING 1)")
+    for number, (table, columns, update, same) in enumerate(kinds):
+        parts.append(f"i{number} AS ({_insert(table, columns, update, same, first)} RETURNING 1)")
         counts.append(f"(SELECT count(*) FROM i{number})")
         first += len(columns)
     if announce:
@@ -276,7 +282,9 @@ def _statement(kinds: tuple[tuple[Table, tuple[str, ...], tuple[str, ...]], ...]
     return f"{'WITH ' if parts else ''}{', '.join(parts)} SELECT {', '.join(counts)}"
 
 
-def _insert(table: Table, columns: tuple[str, ...], update: tuple[str, ...], first: int) -> str:
+def _insert(
+    table: Table, columns: tuple[str, ...], update: tuple[str, ...], same: tuple[str, ...], first: int
+) -> str:
     names = ", ".join(f'"{name}"' for name in columns)
     kinds = (table.c[name].type.compile(dialect=_COMPILER) for name in columns)
     arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(kinds, first))
@@ -285,7 +293,9 @@ def _insert(table: Table, columns: tuple[str, ...], update: tuple[str, ...], fir
         return found + "DO NOTHING"
     key = ", ".join(column.name for column in table.primary_key)
     sets = ", ".join(f'"{name}" = excluded."{name}"' for name in update)
-    return found + f"({key}) DO UPDATE SET {sets}"
+    found += f"({key}) DO UPDATE SET {sets}"
+    kept = " AND ".join(f'"{table.name}"."{name}" IS NOT DISTINCT FROM excluded."{name}"' for name in same)
+    return f"{found} WHERE {kept}" if kept else found
 
 
 _COMPILER = postgresql.dialect()  # type: ignore[no-untyped-call]

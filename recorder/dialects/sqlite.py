@@ -154,7 +154,7 @@ class SQLite:
             await cursor.close()
 
     async def _insert(self, cursor: Any, insert: Insert) -> int:
-        table, columns, rows, update = insert
+        table, columns, rows, update, same = insert
         changed = 0
         times = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, Time)]
         for part in _parts(rows):
@@ -164,6 +164,7 @@ class SQLite:
                 tuple(key.name for key in table.primary_key),
                 len(part),
                 tuple(update),
+                tuple(same),
             )
             flat = [value for row in part for value in row]
             for start in range(0, len(flat), len(columns)) if times else ():
@@ -300,12 +301,15 @@ def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
 
 @lru_cache(maxsize=256)
 def _statement(
-    table: str, columns: tuple[str, ...], key: tuple[str, ...], count: int, update: tuple[str, ...]
-) -> str:
+    table: str, columns: tuple[str, ...], key: tuple[str, ...], count: int, update: tuple[str, ...],
+    same: tuple[str, ...],
+) -> str:  # fmt: skip
     row = "(" + ",".join("?" * len(columns)) + ")"
     names = ",".join(f'"{name}"' for name in columns)
     found = f'INSERT INTO "{table}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '
     if not update:
         return found + "DO NOTHING"
     sets = ",".join(f'"{name}"=excluded."{name}"' for name in update)
-    return found + f"({','.join(key)}) DO UPDATE SET {sets}"
+    found += f"({','.join(key)}) DO UPDATE SET {sets}"
+    kept = " AND ".join(f'"{table}"."{name}" IS excluded."{name}"' for name in same)
+    return f"{found} WHERE {kept}" if kept else found

@@ -19,7 +19,7 @@ from recorder.records import (
     RunStart,
     SegmentRow,
 )
-from recorder.store import Asked, Conflict
+from recorder.store import Asked, Conflict, Taken
 
 
 class MemoryStore:
@@ -48,6 +48,10 @@ class MemoryStore:
         """Keep the rows whose key is new; raise `Conflict` for another content under an old one."""
         if self.failures:
             raise self.failures.pop(0)
+        if taken := [
+            id for rows in batch.runs if rows.opens and self._is_taken(id := rows.start.run_id, rows.start)
+        ]:
+            raise Taken(taken)
         for rows in batch.runs:
             for row in rows.segments:
                 if self.segments.setdefault((row.run_id, row.seq), row) != row:
@@ -78,6 +82,9 @@ class MemoryStore:
     def failure(self, error: BaseException) -> Failure:
         """`ConnectionError` is transient, all else poison."""
         return "transient" if isinstance(error, (ConnectionError, TimeoutError)) else "poison"
+
+    def _is_taken(self, run_id: str, start: RunStart) -> bool:
+        return self.starts.get(run_id, start) is not start
 
     def _known(self, conversation_id: str, paths: Sequence[Sequence[str]]) -> Known:
         here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
