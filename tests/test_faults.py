@@ -17,23 +17,20 @@ from tests.faults.producer import speaking
 from tests.faults.table import printed
 from tests.oracle import Acknowledged, Verdict, judge, new_url
 
-#: Faults that are played in each run of the tests; the others take longer.
-SAMPLED = ("kill", "make", "calls", "disk", "commit", "cut")
-#: Printed by pytest's parameter ids; continuous integration plays the same rounds each time.
+#: Faults of which a round is played in each run of the tests, on one of their databases; the others take too long.
+SAMPLED = (
+    "kill", "many", "make", "calls", "disk", "commit", "cut", "fork", "workers", "end", "interrupt", "collector",
+    "replays", "signals", "keyboard", "full", "lock", "cancel",
+)  # fmt: skip
+#: Printed where a round fails; continuous integration plays the same rounds each time.
 SEED = 1 if os.environ.get("CI") else random.SystemRandom().randrange(10**6)
 
 
-@pytest.mark.parametrize(
-    ("fault", "database"),
-    [
-        pytest.param(fault, database, id=f"{fault.name}-{database}")
-        for fault in faults()
-        if fault.name in SAMPLED
-        for database in fault.on
-    ],
-)
-def test_one_round(fault: Fault, database: str) -> None:
+@pytest.mark.parametrize("name", SAMPLED)
+def test_one_round(name: str) -> None:
     """EXACT: nothing that was acknowledged is missing, doubled or out of order."""
+    [fault] = [fault for fault in faults() if fault.name == name]
+    database = fault.on[(SEED + SAMPLED.index(name)) % len(fault.on)]
     try:
         verdict = play(fault, database, SEED)
     except LeftOut as reason:
@@ -48,7 +45,7 @@ def test_one_round(fault: Fault, database: str) -> None:
 
 def recorded(url: str) -> dict[int, Acknowledged]:
     """Two runs of 50 tokens, and what was acknowledged of them."""
-    at = Round(SEED, url, Path(), random.Random(SEED))
+    at = Round(1, url, Path(), random.Random(1))
     with speaking(at, flush_interval=3600) as speaker:
         for number in (speaker.begin(), speaker.begin()):
             speaker.acknowledge()

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import Any
 
 from recorder.history import ChatHistoryCallback
 from tests.faults.campaign import Fault, Round
-from tests.faults.producer import Speaker, note
+from tests.faults.producer import Speaker, note, turns
 from tests.faults.proxy import proxy
 from tests.oracle import Verdict, judge, start_python
 
@@ -30,6 +31,9 @@ ENDS = {
     "async with, and an error": 1,
     "Ctrl-C in the stream": 130,
     "Ctrl-C in asyncio.run": 130,
+    "a handler of SIGTERM that closes": 0,
+    "a handler of SIGTERM that exits": 3,
+    "a daemon thread that goes on": 0,
 }
 #: Ends in which the script closes while the database is away for a moment, and Ctrl-C comes meanwhile.
 CLOSING = ("with", "async with", "close().wait()", "close() without wait")
@@ -80,6 +84,23 @@ def _end(speaker: Speaker, end: str) -> None:
         signal.pause()
     elif end == "Ctrl-C in asyncio.run":
         asyncio.run(_interrupt_inside(history))
+    elif end == "a handler of SIGTERM that closes":
+        _terminate(lambda *_signal: history.close())
+    elif end == "a handler of SIGTERM that exits":
+        _terminate(lambda *_signal: sys.exit(3))
+    elif end == "a daemon thread that goes on":
+        threading.Thread(target=_go_on, args=(speaker,), daemon=True).start()
+
+
+def _terminate(handler: Callable[..., Any]) -> None:
+    signal.signal(signal.SIGTERM, handler)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _go_on(speaker: Speaker) -> None:
+    """More runs, which nobody reports, until the interpreter ends."""
+    for _ in turns(Speaker(speaker.history, speaker.first + 50_000, lambda _line: None), random.Random(1)):
+        pass
 
 
 async def _raise_inside(history: ChatHistoryCallback) -> None:

@@ -9,6 +9,7 @@ import random
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 from recorder.history import ChatHistoryCallback
 from recorder.records import INTERRUPTED
+from recorder.replay import Replay
 from tests.faults.campaign import Fault, Round
 from tests.faults.kills import recover
 from tests.faults.producer import Report, Speaker, child, line_of, note, turns, warm_up
@@ -25,7 +27,7 @@ from tests.oracle import Verdict, judge
 #: Places of runs that a process and its children may have, and one of the children.
 _A_FAMILY, _A_PROCESS = 10_000, 1_000
 #: What the parent does at the moment of the fork; who closes first, while the others go on.
-MOMENTS = ("idle", "queued", "transaction", "closing", "loop", "thread")
+MOMENTS = ("idle", "queued", "transaction", "closing", "loop", "thread", "followed")
 ORDERS = ("parent first", "children first", "together")
 
 
@@ -50,6 +52,8 @@ def fork_once(report: Report, url: str, first: int, seed: str, moment: str, orde
             speaker.say(speaker.begin(), 50)
         if moment == "closing":
             speaker.history.close()
+        if moment == "followed":
+            _follow(url, speaker)
         if moment == "loop":
             children = asyncio.run(_fork_on_a_loop(speaker, seed, chance))
         elif moment == "thread":
@@ -96,6 +100,20 @@ def _busy(
         over.set()
         if when:
             thread.join()
+
+
+def _follow(url: str, speaker: Speaker) -> None:
+    """A thread replays a run that streams, through a connection of its own."""
+    speaker.say(speaker.begin(), 20)
+    speaker.acknowledge()
+    run_id = str(uuid.UUID(int=speaker.open_runs[-1]))
+
+    def follow() -> None:
+        with Replay(url) as replay:
+            for _ in replay.stream(run_id, speed=None, follow=True):
+                pass
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 async def _fork_on_a_loop(speaker: Speaker, seed: str, chance: random.Random) -> list[Forked]:

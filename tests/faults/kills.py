@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from recorder.history import ChatHistoryCallback
@@ -42,6 +43,24 @@ def kill_repeatedly(at: Round) -> Verdict:
     return judge(at.url, at.ledger)
 
 
+def kill_one_of_many(at: Round) -> Verdict:
+    """Some processes record into one database at once, and are killed one after another."""
+    places = range(at.chance.randrange(2, 5))
+    with ExitStack() as stack:
+        victims = [
+            stack.enter_context(child(stream, at.url, at.number(10_000 * place), f"{at.seed} {place}"))
+            for place in places
+        ]
+        for victim in victims:
+            victim.read_until_reported()
+        for victim in victims:
+            victim.read(at.chance.uniform(0, 0.2))
+            victim.kill()
+            note(at.ledger, victim.report)
+    recover(at.url)
+    return judge(at.url, at.ledger)
+
+
 def kill_while_made(at: Round) -> Verdict:
     """The database is empty, and processes are killed while they make its tables; the last one records."""
     database = SQLITE if at.is_sqlite else POSTGRES
@@ -57,5 +76,6 @@ def kill_while_made(at: Round) -> Verdict:
 
 FAULTS = [
     Fault("kill", "SIGKILL while streaming, restarted", kill_repeatedly),
+    Fault("many", "SIGKILL of one of several processes", kill_one_of_many),
     Fault("make", "SIGKILL while the tables are made", kill_while_made),
 ]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from recorder.models import SimpleChatModel
-from tests.oracle import token
+from tests.oracle import Text, token
 
 
 def spoken(number: int, seq: int) -> str:
@@ -29,13 +29,14 @@ def config_of(number: int) -> dict[str, Any]:
 class Numbered(SimpleChatModel):
     """Streams the tokens of the run that its question names."""
 
-    def __init__(self, tokens: int = 50, **settings: Any) -> None:
+    def __init__(self, tokens: int = 50, text: Text = spoken, **settings: Any) -> None:
         super().__init__(**settings)
         self.tokens = tokens
+        self.text = text
 
     def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Iterator[str]:
         number = int(messages[-1].text.split()[-1])
-        yield from (spoken(number, seq) for seq in range(self.tokens))
+        yield from (self.text(number, seq) for seq in range(self.tokens))
 
     async def _astream(
         self, messages: list[Any], stop: list[str] | None = None, **options: Any
@@ -43,4 +44,4 @@ class Numbered(SimpleChatModel):
         number = int(messages[-1].text.split()[-1])
         for seq in range(self.tokens):
             await asyncio.sleep(0)
-            yield spoken(number, seq)
+            yield self.text(number, seq)
