@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
+from recorder.dialects import TO_BE_TRIED_AGAIN
 from recorder.errors import Closed, RecorderError, StoreError
 from recorder.exits import at_exit, in_worker
 from recorder.intake import Intake
@@ -229,7 +230,7 @@ class Recorder:
         self._over.set(self.stats())
 
     def _refuse(self, error: Exception) -> None:
-        transient = isinstance(error, TimeoutError) or self._store.failure(error) == "transient"
+        transient = isinstance(error, TimeoutError) or self._store.failure(error) in TO_BE_TRIED_AGAIN
         if transient and not self.config.strict:
             return
         self.close(timeout=0)

@@ -21,6 +21,7 @@ from typing import Any
 from recorder.attempts import Attempts
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
+from recorder.dialects import TO_BE_TRIED_AGAIN
 from recorder.errors import StoreError
 from recorder.fields import bare_end
 from recorder.identity import new_id
@@ -149,7 +150,7 @@ class Writer:
 
     def _goes_on(self, error: Exception, attempt: int) -> bool:
         """Whether to try to open the store again, and telling of it."""
-        transient = self._store.failure(error) == "transient"
+        transient = self._store.failure(error) in TO_BE_TRIED_AGAIN
         # Two processes that make the same new file at once: one of them finds it locked for a moment.
         if transient and attempt < _QUIET_ATTEMPTS:
             return True

@@ -22,6 +22,7 @@ from recorder.messages import HumanMessage
 from recorder.records import Batch
 from recorder.store import SqlStore
 from tests import postgres
+from tests.faults.proxy import proxy
 from tests.oracle import assert_whole, begin, finish, record, say, sql, start_python, token
 from tests.pooler import road
 from tests.test_store import PRODUCER, whole_run
@@ -277,6 +278,26 @@ def test_a_backend_that_says_nothing(
         history.flush().wait(20)
         assert server.clients > 1
     assert_whole(postgres_url, run_id, "abc")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_commit_that_the_network_swallows(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server still has the transaction with its locks, and ends it by itself: the next attempt goes well."""
+    monkeypatch.setattr("recorder.dialects.words.COMMAND_TIMEOUT", 1.0)
+    with proxy(postgres_url) as server, ChatHistoryCallback(server.url, flush_interval=3600) as history:
+        history.add_messages("Hi", conversation_id="c")
+        history.flush().wait(20)
+        server.at_commit = "swallowed"
+        history.add_messages("Hello", conversation_id="c")  # holds the lock of its conversation as well
+        run_id = record(history, reply="a")
+        history.flush().wait(20)
+        assert server.cuts == 1
+        idle = f"SELECT count(*) {OTHERS} AND state LIKE 'idle in transaction%'"
+        assert [count for (count,) in postgres.fetch(postgres_url, idle)] == [0]
+    assert_whole(postgres_url, run_id, "a")
+    assert sql(postgres_url, "SELECT content FROM messages WHERE conversation_id = 'c' ORDER BY position") == [
+        ("Hi",), ("Hello",)
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("hasty")

@@ -6,13 +6,14 @@ from typing import Literal
 
 from sqlalchemy import URL
 
-from recorder.dialects.common import Dialect, Failure, Insert, Watch, driver_error, said
+from recorder.dialects.common import TO_BE_TRIED_AGAIN, Dialect, Failure, Insert, Watch, driver_error, said
 from recorder.dialects.postgres import Postgres
 from recorder.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
 from recorder.dialects.urls import file_of, is_new_file, masked, parse_url
 from recorder.errors import StoreError
 
 __all__ = [
+    "TO_BE_TRIED_AGAIN",
     "Dialect",
     "Failure",
     "Insert",

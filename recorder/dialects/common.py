@@ -9,8 +9,11 @@ from sqlalchemy import URL, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-#: transient: the same again may go well. poison: these rows never will. fatal: nothing will.
-Failure = Literal["transient", "poison", "fatal"]
+#: transient: the same again may go well. slow: so it may, and less at once is better. refused: it was answered, and
+#: whether because of its rows is not known. poison: these rows never will. fatal: nothing will.
+Failure = Literal["transient", "slow", "refused", "poison", "fatal"]
+#: Those after which a database is tried again when it is opened.
+TO_BE_TRIED_AGAIN = frozenset(("transient", "slow", "refused"))
 
 #: Python's errors that come of what is to be stored, and would come again however often it is tried.
 OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

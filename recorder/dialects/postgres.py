@@ -3,7 +3,7 @@
 Rows go as arrays, `INSERT ... SELECT * FROM unnest(...)`: one statement for any number of rows and tables, and its
 answer counts the new ones (an `executemany` of asyncpg does not). No statement is prepared by name and nothing is set
 for the session, so that it works behind a pooler in transaction mode. Each call has an end: a backend that was stopped
-answers neither with a result nor with an error.
+answers neither with a result nor with an error, and a network may swallow what either side says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from sqlalchemy.pool import NullPool
 from recorder.clock import iso
 from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
 from recorder.dialects.inherited import closed_in_children
-from recorder.dialects.words import advice, arguments
+from recorder.dialects.sockets import notice_silence
+from recorder.dialects.sqlstates import is_lost, kind_of
+from recorder.dialects.words import advice, arguments, user_timeout
 from recorder.errors import ConfigError, MissingExtra
 from recorder.tables import metadata
 
@@ -43,17 +45,19 @@ _ANNOUNCE = f"(SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_
 _HOLD_KEYS = 128
 #: How long to wait for them, and from there on for any lock of the transaction (seconds).
 HOLD_TIMEOUT = 2.0
+#: After so much of the time for a statement without a word in a transaction the server ends it, with its locks: the
+#: network may have swallowed the COMMIT. The attempt after the one that is given up finds no lock then.
+_IDLE_SHARE = 2 / 3
+#: Of the transaction and not of the session, which a pooler may hand to another program next.
+_SET_IDLE_TIMEOUT = "set_config('idle_in_transaction_session_timeout', '{:.0f}', true)"
 _HOLD = (
     f"SELECT pg_advisory_xact_lock({int.from_bytes(b'adds')}, k)"
-    " FROM (SELECT set_config('lock_timeout', $1, true)) AS s, unnest(CAST($2 AS int[])) AS k"
+    " FROM (SELECT set_config('lock_timeout', $1, true), {}) AS s, unnest(CAST($2 AS int[])) AS k"
 )
+#: How much more time a statement gets at most, where it did not get through in the usual time.
+MAX_PATIENCE = 8
 _LOCK_TIMEOUT = "55P03"
 
-# Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
-_POISON = ("22", "23", "54")  # data, constraints, limits: an index row that is too long
-#: Who, which database and schema, names, rights, and settings.
-_FATAL = ("28", "3D", "3F", "42", "0A", "55P02")
-_AFTER_FAILOVER = "25006"  # read-only: the old primary, until the new one is found
 #: How a server, or a pooler, refuses a word of the URL as a setting.
 _REFUSED = re.compile(r"parameter(?: in options)?:? \"?([\w.]+)")
 _REMEDIES = {
@@ -84,6 +88,9 @@ class Postgres:
         self._with_timeout = with_timeout
         self._read_only = read_only
         self._sync = sync
+        #: How many times the usual time a statement gets.
+        self._patience = 1
+        self._idle_timeout = _SET_IDLE_TIMEOUT.format(_IDLE_SHARE * 1000 * arguments(url).command_timeout)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -136,7 +143,15 @@ class Postgres:
         kinds = tuple(
             (each.table, tuple(each.columns), tuple(each.update), tuple(each.same)) for each in given
         )
-        counts = iter((await connection.exec_driver_sql(_statement(kinds, announce), arrays)).one())
+        statement = _statement(kinds, announce, self._idle_timeout)
+        try:
+            counts = iter((await connection.exec_driver_sql(statement, arrays)).one())
+        except (
+            TimeoutError
+        ):  # the next connection waits twice as long: it may be one large row over a slow network
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
+            raise
+        self._patience = max(1, self._patience // 2)
         return [int(next(counts)) if each.rows else 0 for each in inserts]
 
     async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
@@ -147,7 +162,9 @@ class Postgres:
         keys = sorted({crc32(name.encode()) % _HOLD_KEYS for name in conversations})
         try:
             async with connection.begin_nested():
-                await connection.exec_driver_sql(_HOLD, (f"{HOLD_TIMEOUT * 1000:.0f}", keys))
+                await connection.exec_driver_sql(
+                    _HOLD.format(self._idle_timeout), (f"{HOLD_TIMEOUT * 1000:.0f}", keys)
+                )
         except DBAPIError as error:
             if getattr(driver_error(error), "sqlstate", None) != _LOCK_TIMEOUT:
                 raise
@@ -162,11 +179,9 @@ class Postgres:
         cause = driver_error(error)
         state = getattr(cause, "sqlstate", None)
         if state is None:
-            # TimeoutError and OSError, and what asyncpg says of a connection that is gone.
-            return "poison" if isinstance(cause, OF_THE_ROWS) else "transient"
-        if state.startswith(_POISON):
-            return "poison"
-        return "fatal" if state.startswith(_FATAL) else "transient"
+            # OSError, and what asyncpg says of a connection that is gone.
+            return "poison" if isinstance(cause, OF_THE_ROWS) else _silence(cause)
+        return kind_of(state)
 
     def remedy(self, error: BaseException) -> str:
         """What to do about an error on connecting, to follow what the driver said."""
@@ -182,7 +197,7 @@ class Postgres:
     def unsure(self, error: BaseException) -> bool:
         """Whether nothing more can be asked of a connection after this error: it said nothing, or is gone."""
         state = getattr(driver_error(error), "sqlstate", None)
-        return state is None or state.startswith(("08", "57P", _AFTER_FAILOVER))
+        return state is None or is_lost(state)
 
     def ended(self) -> bool:
         """Never: SQLAlchemy sees it."""
@@ -220,10 +235,14 @@ class Postgres:
     async def _connect(self, **_of_sqlalchemy: object) -> Any:
         """asyncpg reads the URL itself: sockets, TLS, the environment and the password file are libpq's ways."""
         given = arguments(self.url)._asdict()
-        if not self._with_timeout:
-            given["command_timeout"] = None
-        connection = await _driver().connect(**given, statement_cache_size=0)
-        closed_in_children(connection._transport)  # asyncpg has no public name for it
+        given["command_timeout"] = given["command_timeout"] * self._patience if self._with_timeout else None
+        try:
+            connection = await _driver().connect(**given, statement_cache_size=0)
+        except TimeoutError as error:  # not as a statement's, which less to store may help
+            raise ConnectionError(f"the server did not answer within {given['timeout']:g} s") from error
+        transport = connection._transport  # asyncpg has no public name for it
+        closed_in_children(transport)
+        notice_silence(transport.get_extra_info("socket"), user_timeout(self.url))
         return connection
 
 
@@ -257,6 +276,10 @@ class Listening:
         self._connection.terminate()
 
 
+def _silence(error: BaseException) -> Failure:
+    return "slow" if isinstance(error, TimeoutError) else "transient"
+
+
 def _driver() -> Any:
     try:
         import asyncpg
@@ -270,7 +293,7 @@ Kind = tuple[Table, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
 @lru_cache(maxsize=256)
-def _statement(kinds: tuple[Kind, ...], announce: bool) -> str:
+def _statement(kinds: tuple[Kind, ...], announce: bool, idle_timeout: str) -> str:
     """Inserts into tables as one statement, whose answer is a row of counts."""
     first, parts, counts = 1, [], []
     for number, (table, columns, update, same) in enumerate(kinds):
@@ -279,6 +302,7 @@ def _statement(kinds: tuple[Kind, ...], announce: bool) -> str:
         first += len(columns)
     if announce:
         counts.append(_ANNOUNCE)
+    counts.append(idle_timeout)
     return f"{'WITH ' if parts else ''}{', '.join(parts)} SELECT {', '.join(counts)}"
 
 

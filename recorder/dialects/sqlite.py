@@ -186,8 +186,10 @@ class SQLite:
             return "fatal"
         if any(word in text for word in _FATAL):
             return "fatal"
-        if isinstance(cause, sqlite3.OperationalError) or any(word in text for word in _TRANSIENT):
+        if any(word in text for word in _TRANSIENT):
             return "transient"
+        if isinstance(cause, sqlite3.OperationalError):
+            return "refused"
         if isinstance(cause, (sqlite3.Error, *OF_THE_ROWS)):
             return "poison"
         return "transient"

@@ -95,6 +95,7 @@ def arguments(url: URL) -> Arguments:
     query: dict[str, str] = {}
     for word, value in url.query.items():
         _take(query, word, str(value))
+    user_timeout(url)
     context = _system_certificates(query)
     _check_files(query)
     times = {word: _seconds(word, query.pop(word, None)) for word in _TIMES}
@@ -106,6 +107,16 @@ def arguments(url: URL) -> Arguments:
         command_timeout=times["command_timeout"] or COMMAND_TIMEOUT,
         ssl=context,
     )
+
+
+def user_timeout(url: URL) -> float:
+    """Seconds after which a connection is given up that acknowledges nothing; libpq's word counts milliseconds."""
+    given = str(url.query.get("tcp_user_timeout", "0"))
+    if not given.isdigit():
+        raise ConfigError(
+            f"tcp_user_timeout={given!r} in the database's URL is no number of milliseconds; write 30000"
+        )
+    return int(given) / 1000 or COMMAND_TIMEOUT
 
 
 def advice(word: str, refusal: str) -> str:
