@@ -17,7 +17,8 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from recorder.jsons import loads
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
-from recorder.wire import openai_chat, openai_events, reply, sse
+from recorder.wire import calls as wire_calls
+from recorder.wire import openai_events, repeats, reply, sse
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.reply import Reply
@@ -893,7 +894,8 @@ def test_a_stream_without_end_takes_a_bounded_memory(
     """From some point on nothing more is kept, the reply says so, and its messages can still be had."""
     monkeypatch.setattr(reply, "MAX_REPLY_BYTES", 100_000)
     monkeypatch.setattr(reply, "MAX_CHOICES", 50)
-    monkeypatch.setattr(openai_chat, "MAX_SAID", 100)
+    monkeypatch.setattr(wire_calls, "MAX_CALLS", 100)
+    monkeypatch.setattr(repeats, "_MAX_ITEMS", 100)
     monkeypatch.setattr(openai_events, "MAX_SAID", 100)
     frames = [frame(number) for number in range(9_000)]
     translator = OpenAIChat()

@@ -17,6 +17,7 @@ from recorder.messages.merge import (
     invalid_tool_call,
     merge_content,
     merge_dicts,
+    merge_latest,
     merge_lists,
     parse_calls,
     tool_call,
@@ -176,17 +177,19 @@ class AIMessage(BaseMessage):
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:
-    return tool_call(call["name"], call["args"], call.get("id"))
+    return tool_call(call["name"], call["args"], call.get("id"), call.get("extras"))
 
 
 def _invalid_call(call: Mapping[str, Any]) -> InvalidToolCall:
-    return invalid_tool_call(call.get("name"), call.get("args"), call.get("id"), call.get("error"))
+    return invalid_tool_call(
+        call.get("name"), call.get("args"), call.get("id"), call.get("error"), call.get("extras")
+    )
 
 
 class AIMessageChunk(AIMessage):
     """A streamed piece of an `AIMessage`; pieces add up with `+`."""
 
-    __slots__ = ("chunk_position", "tool_call_chunks")
+    __slots__ = ("chunk_position", "labels", "tool_call_chunks")
     type = "AIMessageChunk"
     _sometimes = (*AIMessage._sometimes, "tool_call_chunks", "chunk_position")
 
@@ -194,6 +197,8 @@ class AIMessageChunk(AIMessage):
     tool_call_chunks: list[ToolCallChunk]
     #: "last" on the chunk that ends the message.
     chunk_position: str | None
+    #: Keys of `additional_kwargs` whose later text or number replaces the one before, where others are added up.
+    labels: frozenset[str]
 
     # Written out, without super() or **fields: one is made for each token. What is not given is not set, and made
     # when somebody looks: of most chunks nobody ever asks for more than the content.
@@ -237,7 +242,15 @@ class AIMessageChunk(AIMessage):
 
     def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         # For copy and pickle: without the calls, which would be written back over the pieces they come from.
-        names = (*self._always, "name", "id", "usage_metadata", "tool_call_chunks", "chunk_position")
+        names = (
+            *self._always,
+            "name",
+            "id",
+            "usage_metadata",
+            "tool_call_chunks",
+            "chunk_position",
+            "labels",
+        )
         return getattr(self, "__dict__", None), {name: getattr(self, name) for name in names}
 
     @property
@@ -248,7 +261,8 @@ class AIMessageChunk(AIMessage):
     @tool_calls.setter
     def tool_calls(self, calls: list[ToolCall]) -> None:
         self.tool_call_chunks = [
-            tool_call_chunk(call["name"], json.dumps(call["args"]), call["id"], None) for call in calls
+            tool_call_chunk(call["name"], json.dumps(call["args"]), call["id"], None, call.get("extras"))
+            for call in calls
         ]
 
     @property
@@ -259,7 +273,8 @@ class AIMessageChunk(AIMessage):
     @invalid_tool_calls.setter
     def invalid_tool_calls(self, calls: list[InvalidToolCall]) -> None:
         self.tool_call_chunks += [
-            tool_call_chunk(call["name"], call["args"], call["id"], None) for call in calls
+            tool_call_chunk(call["name"], call["args"], call["id"], None, call.get("extras"))
+            for call in calls
         ]
 
     def __add__(self, other: AIMessageChunk | Sequence[AIMessageChunk]) -> AIMessageChunk:
@@ -289,6 +304,7 @@ _NOT_SET: dict[str, type] = {
     "additional_kwargs": dict,
     "response_metadata": dict,
     "tool_call_chunks": list,
+    "labels": frozenset,
     "name": NoneType,
     "usage_metadata": NoneType,
     "chunk_position": NoneType,
@@ -310,9 +326,11 @@ def _join(first: AIMessageChunk, others: Sequence[AIMessageChunk]) -> AIMessageC
     joined = AIMessageChunk(
         _join_content(first, others), id=first.id, name=first.name, usage_metadata=first.usage_metadata
     )
-    joined.additional_kwargs = _merged("additional_kwargs", first, others)
-    joined.response_metadata = _merged("response_metadata", first, others)
-    joined.tool_call_chunks = first.tool_call_chunks
+    chunks = (first, *others)
+    joined.labels = frozenset().union(*[chunk.labels for chunk in chunks if chunk.additional_kwargs])
+    joined.additional_kwargs = merge_latest(_all("additional_kwargs", chunks), joined.labels)
+    joined.response_metadata = merge_dicts({}, *_all("response_metadata", chunks))
+    joined.tool_call_chunks = merge_lists([], *_all("tool_call_chunks", chunks))
     joined.chunk_position = first.chunk_position
     for chunk in others:
         _join_rest(joined, chunk)
@@ -327,14 +345,11 @@ def _join_content(first: AIMessageChunk, others: Sequence[AIMessageChunk]) -> Co
         return merge_content(contents[0], contents[1:])
 
 
-def _merged(field: str, first: AIMessageChunk, others: Sequence[AIMessageChunk]) -> dict[str, Any]:
-    dicts = [value for chunk in others if (value := getattr(chunk, field))]
-    return merge_dicts(getattr(first, field), *dicts)
+def _all(field: str, chunks: Sequence[AIMessageChunk]) -> list[Any]:
+    return [value for chunk in chunks if (value := getattr(chunk, field))]
 
 
 def _join_rest(joined: AIMessageChunk, chunk: AIMessageChunk) -> None:
-    if chunk.tool_call_chunks:
-        joined.tool_call_chunks = merge_lists(joined.tool_call_chunks, chunk.tool_call_chunks)
     if chunk.usage_metadata:
         joined.usage_metadata = add_usage(joined.usage_metadata, chunk.usage_metadata)
     joined.id = _better_id(joined.id, chunk.id)

@@ -50,13 +50,22 @@ def _of_chunk(piece: Any) -> AIMessageChunk:
 
 def _of_message(piece: Any) -> AIMessageChunk:
     message = _message(piece)
-    calls = [(call["name"], json.dumps(call["args"]), call["id"]) for call in message.tool_calls]
-    calls += [(call["name"] or "", call["args"] or "", call["id"]) for call in message.invalid_tool_calls]
+    calls: list[tuple[Any, Any, Any, Any]] = [
+        (call["name"], json.dumps(call["args"]), call["id"], call.get("extras"))
+        for call in message.tool_calls
+    ]
+    calls += [
+        (call["name"] or "", call["args"] or "", call["id"], call.get("extras"))
+        for call in message.invalid_tool_calls
+    ]
     return AIMessageChunk(
         message.content,
         additional_kwargs=dict(message.additional_kwargs),
         response_metadata=dict(message.response_metadata),
-        tool_call_chunks=[tool_call_chunk(*call, index) for index, call in enumerate(calls)],
+        tool_call_chunks=[
+            tool_call_chunk(name, args, id, index, extras)
+            for index, (name, args, id, extras) in enumerate(calls)
+        ],
         **{name: getattr(message, name) for name in _FIELDS},
     )
 

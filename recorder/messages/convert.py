@@ -209,15 +209,25 @@ def _call_dict(call: Any) -> dict[str, Any]:
 
 def _call(raw: dict[str, Any]) -> ToolCall | InvalidToolCall:
     name, args = _name_and_args(raw)
+    extras = _extras(raw)
     if raw.get("type") == "invalid_tool_call":
-        return invalid_tool_call(name, args, raw.get("id"), raw.get("error"))
+        return invalid_tool_call(name, args, raw.get("id"), raw.get("error"), extras)
     if args is None or isinstance(args, Mapping):
-        return tool_call(name, dict(args or {}), raw.get("id"))
+        return tool_call(name, dict(args or {}), raw.get("id"), extras)
     text = args if isinstance(args, str) else json.dumps(args)
     parsed = parse_args(text)
     if parsed is None:
-        return invalid_tool_call(name, text, raw.get("id"))
-    return tool_call(name, parsed, raw.get("id"))
+        return invalid_tool_call(name, text, raw.get("id"), extras=extras)
+    return tool_call(name, parsed, raw.get("id"), extras)
+
+
+def _extras(raw: dict[str, Any]) -> dict[str, Any]:
+    """What is beside the call: in LangChain's form under `extras`, in OpenAI's as keys of its own."""
+    if not isinstance(raw.get("function"), Mapping):
+        return dict(raw["extras"]) if isinstance(raw.get("extras"), Mapping) else {}
+    inner = {key: raw["function"][key] for key in raw["function"] if key not in ("name", "arguments")}
+    found = {key: raw[key] for key in raw if key not in ("index", "id", "type", "function")}
+    return {key: value for key, value in {**found, "function": inner}.items() if value}
 
 
 def _name_and_args(raw: dict[str, Any]) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 #: Content of a message: text, or a list of text and blocks.
@@ -13,8 +13,12 @@ Content = str | list[Any]
 #: Strings that say which one it is: an equal one is kept, not joined to itself.
 _IDENTIFYING = frozenset(
     {"id", "type", "role", "name", "object", "model", "model_name", "model_provider", "output_version"}
-    | {"finish_reason", "stop_reason", "service_tier", "system_fingerprint", "response_id"}
+    | {"service_tier", "system_fingerprint", "response_id"}
 )
+#: Values that are never told in pieces: the later wins.
+_LATEST = frozenset({"finish_reason", "stop_reason", "signature", "thought_signature", "format"})
+#: What is nested deeper is not merged: there the later value wins.
+_MAX_DEPTH = 100
 #: Numbers that say which one or when: the later wins, they are not summed.
 _ORDINAL = frozenset({"index", "created", "timestamp"})
 
@@ -57,6 +61,8 @@ class ToolCall(TypedDict):
     args: dict[str, Any]
     id: str | None
     type: NotRequired[str]
+    #: What else the provider said of the call, and wants back with it; LangChain's word.
+    extras: NotRequired[dict[str, Any]]
 
 
 class InvalidToolCall(TypedDict):
@@ -67,6 +73,7 @@ class InvalidToolCall(TypedDict):
     id: str | None
     error: str | None
     type: NotRequired[str]
+    extras: NotRequired[dict[str, Any]]
 
 
 class ToolCallChunk(TypedDict):
@@ -77,23 +84,45 @@ class ToolCallChunk(TypedDict):
     id: str | None
     index: int | None
     type: NotRequired[str]
+    extras: NotRequired[dict[str, Any]]
 
 
-def tool_call(name: str | None, args: dict[str, Any], id: str | None) -> ToolCall:
+def tool_call(
+    name: str | None, args: dict[str, Any], id: str | None, extras: dict[str, Any] | None = None
+) -> ToolCall:
     """A `ToolCall` of its parts."""
-    return {"name": name or "", "args": args, "id": id, "type": "tool_call"}
+    call: ToolCall = {"name": name or "", "args": args, "id": id, "type": "tool_call"}
+    return {**call, "extras": extras} if extras else call
 
 
 def invalid_tool_call(
-    name: str | None, args: str | None, id: str | None, error: str | None = None
+    name: str | None,
+    args: str | None,
+    id: str | None,
+    error: str | None = None,
+    extras: dict[str, Any] | None = None,
 ) -> InvalidToolCall:
     """An `InvalidToolCall` of its parts."""
-    return {"name": name, "args": args, "id": id, "error": error, "type": "invalid_tool_call"}
+    call: InvalidToolCall = {
+        "name": name,
+        "args": args,
+        "id": id,
+        "error": error,
+        "type": "invalid_tool_call",
+    }
+    return {**call, "extras": extras} if extras else call
 
 
-def tool_call_chunk(name: str | None, args: str | None, id: str | None, index: int | None) -> ToolCallChunk:
+def tool_call_chunk(
+    name: str | None,
+    args: str | None,
+    id: str | None,
+    index: int | None,
+    extras: dict[str, Any] | None = None,
+) -> ToolCallChunk:
     """A `ToolCallChunk` of its parts."""
-    return {"name": name, "args": args, "id": id, "index": index, "type": "tool_call_chunk"}
+    chunk: ToolCallChunk = {"name": name, "args": args, "id": id, "index": index, "type": "tool_call_chunk"}
+    return {**chunk, "extras": extras} if extras else chunk
 
 
 def add_usage(left: UsageMetadata | None, right: UsageMetadata | None) -> UsageMetadata:
@@ -117,90 +146,157 @@ def _add_counts(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 def merge_dicts(left: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
     """The pieces of a dict joined: text appended, lists and dicts merged, counts added.
 
-    Where LangChain raises because types differ, the later value wins: a provider's odd chunk must
-    not end the user's stream.
+    Where LangChain raises because types differ, the later value wins: a provider's odd chunk must not end the user's
+    stream. Each piece is looked at once, however many there are.
     """
-    merged = dict(left)
-    for other in others:
-        for key, value in other.items():
-            old = merged.get(key)
-            merged[key] = value if old is None else old if value is None else _merge_value(key, old, value)
+    return _merge_dicts((left, *others), 0)
+
+
+def merge_latest(pieces: Sequence[dict[str, Any]], labels: Container[str] | None = None) -> dict[str, Any]:
+    """`merge_dicts`, where texts and numbers under these keys are labels: the later one replaces what was before.
+
+    Without `labels` all keys are.
+    """
+    last = {
+        key: value
+        for piece in pieces
+        for key, value in piece.items()
+        if value is not None and (labels is None or key in labels)
+    }
+    return merge_dicts({}, *pieces) | {key: value for key, value in last.items() if is_label(value)}
+
+
+def is_label(value: Any) -> bool:
+    """Whether a value is neither a structure nor nothing."""
+    return value is not None and not isinstance(value, (dict, list))
+
+
+def _merge_dicts(pieces: Sequence[dict[str, Any]], depth: int) -> dict[str, Any]:
+    by_key: dict[str, list[Any]] = {}
+    for piece in pieces:
+        for key, value in piece.items():
+            values = by_key.setdefault(key, [])
+            if value is not None:
+                values.append(value)
+    return {key: _merge_values(key, values, depth) if values else None for key, values in by_key.items()}
+
+
+def _merge_values(key: str, values: list[Any], depth: int) -> Any:
+    value = values[-1]
+    if len(values) == 1 or depth > _MAX_DEPTH or key in _LATEST:
+        return value
+    kind = type(value)
+    # What was there before a value of another type is replaced by it.
+    start = next((at + 1 for at in range(len(values) - 2, -1, -1) if type(values[at]) is not kind), 0)
+    same = values[start:] if start else values
+    if kind is str:
+        return _merge_texts(key, same)
+    if kind is dict:
+        return _merge_dicts(same, depth + 1)
+    if kind is list:
+        merged = _Merged(depth + 1)
+        for items in same:
+            merged.add_all(items)
+        return merged.result()
+    return _merge_counts(same) if kind is int and key not in _ORDINAL else value
+
+
+def _merge_texts(key: str, texts: list[str]) -> str:
+    if key == "index" and texts[0].startswith("lc_"):
+        return texts[0]
+    if key not in _IDENTIFYING:
+        return "".join(texts)
+    merged = texts[0]
+    for text in texts[1:]:
+        merged = merged if merged == text else merged + text
     return merged
 
 
-def _merge_value(key: str, old: Any, new: Any) -> Any:
-    if type(old) is not type(new):
-        return new
-    if isinstance(old, str):
-        return old if _same_one(key, old, new) else old + new
-    if isinstance(old, dict):
-        return merge_dicts(old, new)
-    if isinstance(old, list):
-        return merge_lists(old, new)
-    summed = isinstance(old, int) and not isinstance(old, bool) and key not in _ORDINAL and old != new
-    return old + new if summed else new
-
-
-def _same_one(key: str, old: str, new: str) -> bool:
-    return (key in _IDENTIFYING and old == new) or (key == "index" and old.startswith("lc_"))
+def _merge_counts(counts: list[int]) -> int:
+    merged = counts[0]
+    for count in counts[1:]:
+        merged = merged if merged == count else merged + count
+    return merged
 
 
 def merge_lists(left: list[Any], *others: list[Any]) -> list[Any]:
     """One list; items with the same `index`, and no two ids, are pieces of one item."""
-    merged = list(left)
-    for other in others:
-        for item in other:
-            at = _place(merged, item)
-            if at is None:
-                merged.append(item)
-            else:
-                merged[at] = merge_dicts(merged[at], _without_type(item, merged[at]))
-    return merged
+    merged = _Merged(0)
+    for items in (left, *others):
+        merged.add_all(items)
+    return merged.result()
 
 
-def _place(merged: list[Any], item: Any) -> int | None:
-    if not isinstance(item, dict) or not _is_index(item.get("index")):
-        return None
-    for at, old in enumerate(merged):
-        if isinstance(old, dict) and old.get("index") == item["index"] and _one_id(old, item):
-            return at
-    return None
+class _Merged:
+    """A list that grows: for each item its pieces."""
+
+    __slots__ = ("_depth", "_ids", "_pieces", "_places")
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._pieces: list[list[Any]] = []
+        #: Index -> the places of the items that have it; place -> id, where there is one.
+        self._places: dict[Any, list[int]] = {}
+        self._ids: dict[int, Any] = {}
+
+    def add_all(self, items: list[Any]) -> None:
+        """More items, or pieces of those that there are."""
+        for item in items:
+            indexed = isinstance(item, dict) and _is_index(item.get("index"))
+            if not indexed or not self._joined(item):
+                self._pieces.append([item])
+
+    def add_text(self, text: str) -> None:
+        """Text behind the last item; behind text it is more of that."""
+        if text and self._pieces and isinstance(self._pieces[-1][0], str):
+            self._pieces[-1].append(text)
+        elif text:
+            self._pieces.append([text])
+
+    def result(self) -> list[Any]:
+        """The items."""
+        return [pieces[0] if len(pieces) == 1 else self._item(pieces) for pieces in self._pieces]
+
+    def _joined(self, item: dict[str, Any]) -> bool:
+        """Whether the item is a piece of one that there is; else it will be the last."""
+        places, id = self._places.setdefault(item["index"], []), item.get("id")
+        for at in places:
+            known = self._ids.get(at)
+            if not id or not known or known == id:
+                self._pieces[at].append(item)
+                self._ids[at] = known or id
+                return True
+        places.append(len(self._pieces))
+        self._ids[len(self._pieces)] = id
+        return False
+
+    def _item(self, pieces: list[Any]) -> Any:
+        if isinstance(pieces[0], str):
+            return "".join(pieces)
+        typed = next((at for at, piece in enumerate(pieces) if "type" in piece), 0)
+        later = [
+            {key: value for key, value in piece.items() if key != "type"} for piece in pieces[typed + 1 :]
+        ]
+        return _merge_dicts([*pieces[: typed + 1], *later], self._depth + 1)
 
 
 def _is_index(index: Any) -> bool:
     return isinstance(index, int) or (isinstance(index, str) and index.startswith("lc_"))
 
 
-def _one_id(left: dict[str, Any], right: dict[str, Any]) -> bool:
-    return not left.get("id") or not right.get("id") or left["id"] == right["id"]
-
-
-def _without_type(item: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if key != "type" or "type" not in old}
-
-
 def merge_content(first: Content, others: Iterable[Content]) -> Content:
     """Text after text; as soon as one is a list, a list."""
-    merged: Content = first
-    for content in others:
-        if isinstance(merged, str):
-            merged = merged + content if isinstance(content, str) else _as_list(merged) + content
-        elif isinstance(content, list):
-            merged = merge_lists(merged, content)
-        elif content:
-            merged = _append_text(merged, content)
-    return merged
-
-
-def _as_list(text: str) -> list[Any]:
-    # LangChain keeps an empty text as the first item; it says nothing and providers refuse it.
-    return [text] if text else []
-
-
-def _append_text(blocks: list[Any], text: str) -> list[Any]:
-    if blocks and isinstance(blocks[-1], str):
-        return [*blocks[:-1], blocks[-1] + text]
-    return [*blocks, text]
+    contents = [first, *others]
+    if all(isinstance(content, str) for content in contents):
+        return "".join(contents)  # type: ignore[arg-type]
+    merged = _Merged(0)
+    for content in contents:
+        if isinstance(content, list):
+            merged.add_all(content)
+        else:
+            # LangChain keeps an empty text as the first item; it says nothing and providers refuse it.
+            merged.add_text(content)
+    return merged.result()
 
 
 def parse_calls(
@@ -212,9 +308,10 @@ def parse_calls(
     for chunk in chunks:
         args = parse_args(chunk["args"], whole=whole)
         if args is None:
-            invalid.append(invalid_tool_call(chunk["name"], chunk["args"], chunk["id"]))
+            extras = chunk.get("extras")
+            invalid.append(invalid_tool_call(chunk["name"], chunk["args"], chunk["id"], extras=extras))
         else:
-            calls.append(tool_call(chunk["name"], args, chunk["id"]))
+            calls.append(tool_call(chunk["name"], args, chunk["id"], chunk.get("extras")))
     return calls, invalid
 
 

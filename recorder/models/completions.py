@@ -8,7 +8,7 @@ from typing import Any
 
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
-from recorder.models.openai import openai_clients, stream_error, with_usage
+from recorder.models.openai import expect, openai_clients, stream_error, with_usage
 from recorder.models.run import TEXT_MODEL, Request
 from recorder.models.sdk import SdkModel
 from recorder.models.text import TextRun
@@ -94,7 +94,9 @@ class OpenAI(SdkModel[str, str]):
         return with_usage(body, stream=stream, usage=self.stream_usage)
 
     def _open_run(self, request: Request) -> TextRun:
-        return TextRun(request, self._translator(), self._stream_error)
+        translator = self._translator()
+        expect(translator, request)
+        return TextRun(request, translator, self._stream_error)
 
     def _translator(self) -> Translator:
         return OpenAICompletions()

@@ -12,9 +12,13 @@ from typing import Any, Self
 
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
+from recorder.models.call import Call
 from recorder.models.clients import Clients
+from recorder.models.run import Request
+from recorder.wire.choices import choices_asked
 from recorder.wire.errors import words_of
 from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.openai_events import OpenAIEvents
 from recorder.wire.openai_messages import request_messages
 from recorder.wire.reply import Translator
 
@@ -52,6 +56,11 @@ class BaseChatOpenAI(BaseChatModel):
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         body = {"model": self.model_name, "messages": request_messages(messages), **options}
         return with_usage(body, stream=stream, usage=self.stream_usage)
+
+    def _open_run(self, request: Request) -> Call:
+        translator = self._translator()
+        expect(translator, request)
+        return Call(request, translator, self._stream_error)
 
     def _translator(self) -> Translator:
         return OpenAIChat()
@@ -137,6 +146,12 @@ def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, 
         if usage:
             body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
     return body
+
+
+def expect(translator: Translator, request: Request) -> None:
+    """Let a translator of OpenAI's formats know how many answers were asked for."""
+    if isinstance(translator, OpenAIEvents):
+        translator.choices.asked = choices_asked(request.body)
 
 
 def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:

@@ -60,7 +60,7 @@ class Into:
             metadata={"conversation_id": run.conversation_id, **(run.metadata or {})},
         )
         self._chunks.begin(begin)
-        self._translator = translator_of(run.wire)
+        self._translator = translator_of(run.wire, run.request)
         self._is_chat = run.operation != _COMPLETIONS
         about = {"invocation_params": run.request or {}, "input_hash": run.input_hash, "wire": run.wire}
         if self._is_chat:

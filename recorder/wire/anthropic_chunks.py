@@ -9,8 +9,8 @@ from recorder.jsons import loads
 from recorder.messages import AIMessageChunk, tool_call_chunk
 from recorder.messages.merge import merge_content, merge_lists
 from recorder.wire.anthropic_reply import block_of, of_a_block
+from recorder.wire.chunks import add_other
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.reply import merge_other
 
 
 def wants_blocks(body: Mapping[str, Any]) -> bool:
@@ -55,7 +55,7 @@ def _fill(chunk: AIMessageChunk, deltas: Sequence[Delta], *, listed: bool) -> bo
         if kind == TEXT and not listed:
             chunk.content = merge_content(chunk.content, [text])
         elif kind == OTHER and not of_a_block(loads(text)):
-            merge_other(chunk.additional_kwargs, text)
+            add_other(chunk, text)
         else:
             index = block_of(idx)
             blocks.append({**_PIECES[kind](text), "index": index})

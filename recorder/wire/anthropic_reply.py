@@ -55,6 +55,11 @@ class AnthropicReply(Reply):
         found = (_block(parts[index]) for index in sorted(parts))
         return [block for block in found if block]
 
+    def tool_calls(self, choice: int = 0) -> list[dict[str, Any]]:
+        """As of any reply; what else there is of a call is in its block."""
+        calls = super().tool_calls(choice)
+        return [{key: call[key] for key in ("id", "name", "arguments")} for call in calls]
+
     def message(self, choice: int = 0) -> AIMessage:
         """The final message, LangChain's shape, complete or as far as it has come."""
         message = super().message(choice)
@@ -87,7 +92,7 @@ class AnthropicReply(Reply):
         only = len(blocks) == 1 and blocks[0].keys() == {"type", "text"} and blocks[0]["type"] == "text"
         return blocks[0]["text"] if only else blocks
 
-    def _additional(self, choice: int) -> dict[str, Any]:
+    def additional(self, choice: int) -> dict[str, Any]:
         more: dict[str, Any] = {}
         for piece in self._pieces(choice, OTHER):
             if not of_a_block(loads(piece)):

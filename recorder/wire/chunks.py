@@ -7,7 +7,9 @@ from typing import Any
 
 from recorder.jsons import loads
 from recorder.messages import AIMessageChunk
+from recorder.messages.merge import is_label, merge_dicts, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.recorded import value_of
 from recorder.wire.reply import merge_other
 
 
@@ -25,7 +27,7 @@ def fill(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
         elif kind in (TOOL_CALL, TOOL_ARGS):
             _add_call(calls, int(part) if part.isdigit() else 0, kind, text)
         else:
-            _add_more(chunk.additional_kwargs, kind, text)
+            _add_more(chunk, kind, text)
     chunk.tool_call_chunks = list(calls.values())  # type: ignore[arg-type]
     return found
 
@@ -42,16 +44,31 @@ def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str
         }
     if kind == TOOL_ARGS:
         call["args"] += text
-    else:
-        call |= {key: value for key, value in loads(text).items() if key in ("id", "name")}
+        return
+    said = loads(text)
+    if said.get("id"):
+        call["id"] = call["id"] or said["id"]
+    if said.get("name"):
+        call["name"] = (call["name"] or "") + said["name"]
+    if extras := {key: said[key] for key in said if key not in ("id", "name")}:
+        call["extras"] = merge_dicts(call.get("extras") or {}, extras)
 
 
-def _add_more(additional: dict[str, Any], kind: str, text: str) -> None:
+def add_other(chunk: AIMessageChunk, text: str) -> None:
+    """Put an `other` delta into a chunk; what is no structure is a label there."""
+    merge_other(chunk.additional_kwargs, text)
+    said = value_of(text)
+    if isinstance(said, dict) and (labels := [key for key, value in said.items() if is_label(value)]):
+        chunk.labels = chunk.labels.union(labels)
+
+
+def _add_more(chunk: AIMessageChunk, kind: str, text: str) -> None:
+    more = chunk.additional_kwargs
     if kind == REASONING:
-        additional["reasoning_content"] = additional.get("reasoning_content", "") + text
+        more["reasoning_content"] = more.get("reasoning_content", "") + text
     elif kind == REFUSAL:
-        additional["refusal"] = additional.get("refusal", "") + text
+        more["refusal"] = more.get("refusal", "") + text
     elif kind == CITATION:
-        additional.setdefault("annotations", []).append(loads(text))
+        more["annotations"] = merge_lists(more.get("annotations", []), [value_of(text)])
     elif kind == OTHER:
-        merge_other(additional, text)
+        add_other(chunk, text)

@@ -166,7 +166,10 @@ class _Blocks:
             if self._as_was:
                 yield from self._other(idx, object_of(text))
         elif kind == TOOL_CALL:
-            yield from self._called(self._key_of(delta), object_of(text))
+            call = object_of(text)
+            if not self._as_was:
+                call = {key: call[key] for key in call if key in ("id", "name")}
+            yield from self._called(self._key_of(delta), call)
         elif kind in _TYPES and (piece := self._delta(text, kind)) is not None:
             yield from self._piece(self._key_of(delta), kind, piece)
 

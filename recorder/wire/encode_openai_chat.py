@@ -14,6 +14,7 @@ from recorder.errors import StoreError
 from recorder.jsons import dumps
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.encode_openai import Events, body_of
+from recorder.wire.openai_messages import with_extras
 from recorder.wire.recorded import (
     ANTHROPIC,
     CHAT,
@@ -86,7 +87,7 @@ class ChatStream:
             yield self._opened(number, kind)
         if kind in (TOOL_CALL, TOOL_ARGS):
             self._choices[number] = True
-        yield self._events.event(_choice(number, _delta(text, kind, idx)))
+        yield self._events.event(_choice(number, _delta(text, kind, idx, as_was=self._run.wire == CHAT)))
 
     def around(self, delta: Delta) -> Around | None:
         """What stands around the text of a delta like this one."""
@@ -148,7 +149,7 @@ def _choice(number: int, delta: dict[str, Any], reason: str | None = None) -> di
     return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
-def _delta(text: str, kind: str, idx: str) -> dict[str, Any]:
+def _delta(text: str, kind: str, idx: str, *, as_was: bool) -> dict[str, Any]:
     if kind in _TEXTS:
         return {_TEXTS[kind]: text}
     if kind == OTHER:
@@ -159,7 +160,9 @@ def _delta(text: str, kind: str, idx: str) -> dict[str, Any]:
     said = object_of(text)
     call |= {"id": said["id"]} if "id" in said else {}
     name = {"name": said["name"]} if "name" in said else {}
-    return {"tool_calls": [{**call, "type": "function", "function": {**name, "arguments": ""}}]}
+    function = {**name, "arguments": ""}
+    extras = {key: said[key] for key in said if key not in ("id", "name")} if as_was else {}
+    return {"tool_calls": [with_extras({**call, "type": "function", "function": function}, extras)]}
 
 
 def _call_number(idx: str) -> int:
@@ -186,6 +189,8 @@ def _whole(run: Recorded, reply: Reply, number: int) -> dict[str, Any]:
         content = [*blocks, {"type": "text", "text": text}] if text else blocks
     message = {"role": "assistant", "content": content, "refusal": None, **said}
     if calls:
+        if run.wire != CHAT:
+            calls = [{**call, "extras": None} for call in calls]
         message["tool_calls"] = [_call(call, number) for number, call in enumerate(calls)]
     reason = finish_reason(run, number, CHAT, calls=bool(calls))
     return {"index": number, "message": message, "logprobs": None, "finish_reason": reason}
@@ -194,4 +199,5 @@ def _whole(run: Recorded, reply: Reply, number: int) -> dict[str, Any]:
 def _call(call: dict[str, Any], number: int) -> dict[str, Any]:
     function = {"name": call["name"] or "", "arguments": call["arguments"]}
     # Results are sent back by the id, so that there must be one.
-    return {"id": call["id"] or f"call-{number}", "type": "function", "function": function}
+    found = {"id": call["id"] or f"call-{number}", "type": "function", "function": function}
+    return with_extras(found, call.get("extras") or {})

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recorder.messages import AIMessageChunk
-from recorder.wire import anthropic_chunks, anthropic_messages, openai_chat, openai_completions
+from recorder.wire import (
+    anthropic_chunks,
+    anthropic_messages,
+    openai_chat,
+    openai_completions,
+    openai_events,
+)
+from recorder.wire.choices import choices_asked
 from recorder.wire.chunks import fill
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
@@ -28,10 +35,13 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
 }
 
 
-def translator_of(wire: str | None) -> Translator | None:
-    """A new translator; None for a format that nobody here knows, or for no frames."""
+def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) -> Translator | None:
+    """A new translator, given the body of the request as far as it is known; None for no format that is known here."""
     make = _TRANSLATORS.get(wire or "")
-    return make() if make is not None else None
+    translator = make() if make is not None else None
+    if isinstance(translator, openai_events.OpenAIEvents):
+        translator.choices.asked = choices_asked(request)
+    return translator
 
 
 def filler_of(wire: str | None, request: Mapping[str, Any] | None) -> Filler:

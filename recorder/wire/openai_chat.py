@@ -14,10 +14,18 @@ from typing import Any
 
 from recorder.jsons import dumps
 from recorder.usage import PLACES
+from recorder.wire.calls import Call, Calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.openai_events import FILTERED, MAX_SAID, PLAIN_KEYS, OpenAIEvents, of
+from recorder.wire.openai_events import FILTERED, PLAIN_KEYS, OpenAIEvents, of
+from recorder.wire.repeats import rest_of
+from recorder.wire.reply import MAX_CHOICES
 
 WIRE = "openai.chat"
+
+_EMPTY: dict[str, Any] = {}
+#: What every tool call has, and its function.
+_CALL_KEYS = frozenset(("index", "id", "type", "function", "custom"))
+_FUNCTION_KEYS = frozenset(("name", "arguments", "input"))
 
 
 class OpenAIChat(OpenAIEvents):
@@ -30,7 +38,9 @@ class OpenAIChat(OpenAIEvents):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls = _Calls()
+        self._calls = Calls()
+        #: Choices whose pieces come as messages.
+        self._in_pieces: set[int] = set()
 
     @staticmethod
     def _is_whole(choice: dict[str, Any]) -> bool:
@@ -59,17 +69,56 @@ class OpenAIChat(OpenAIEvents):
             pass
         return None
 
-    def _content(self, choice: dict[str, Any], idx: str, found: list[Delta]) -> None:
-        # Beside a delta the message is all that came so far.
-        said = choice.get("delta")
-        if said is None:
-            said = choice.get("message") or {}
+    def _content(
+        self, choice: dict[str, Any], number: int, idx: str, found: list[Delta], closing: bool, whole: bool
+    ) -> None:
+        delta, before = choice.get("delta"), len(found)
+        if delta and not whole:
+            self._read(delta, idx, found, closing)
+        elif delta:
+            self._message(delta, number, idx, found, closing=True)
+        # Beside a delta that says something the message is all that came so far (Perplexity).
+        if len(found) == before and (message := choice.get("message")):
+            self._message(message, number, idx, found, closing=closing)
+
+    def _read(self, said: dict[str, Any], idx: str, found: list[Delta], closing: bool = False) -> None:
         for key, value in said.items():
             if key == "content" and type(value) is str:
                 if value:
                     found.append(Delta(value, TEXT, idx))
+            elif key == "tool_calls":
+                if value is not None:
+                    self._tool_calls(idx, value, found, closing=closing)
             elif value is not None and key != "role":
                 _PARTS.get(key, OpenAIChat._unknown)(self, idx, key, said, found)
+
+    def _message(
+        self, message: dict[str, Any], number: int, idx: str, found: list[Delta], *, closing: bool
+    ) -> None:
+        """A message in place of a delta: the whole answer, alone or after its pieces; or a piece, with some servers."""
+        content, known = message.get("content"), "".join(self.reply.pieces(idx, TEXT))
+        goes_on = bool(known) and isinstance(content, str) and content.startswith(known)
+        begun = self.reply.has_begun(number)
+        if begun and not goes_on and (not closing or number in self._in_pieces):
+            self._read(message, idx, found)
+            return
+        if not closing and len(self._in_pieces) < MAX_CHOICES:
+            self._in_pieces.add(number)
+        fresh: list[Delta] = []
+        self._read({**message, "tool_calls": None}, idx, fresh)
+        found += self._beyond(number, idx, fresh) if begun else fresh
+        self._whole_calls(idx, message.get("tool_calls"), found)
+
+    def _whole_calls(self, idx: str, listed: Any, found: list[Delta]) -> None:
+        claimed: list[Call] = []
+        for position, call in enumerate(_listed(listed)):
+            function = _function(call)
+            known = self._calls.whole(idx, position, call.get("id"), claimed)
+            claimed.append(known)
+            arguments = _arguments(function)
+            so_far = "".join(self.reply.pieces(known.idx, TOOL_ARGS))
+            rest = rest_of(arguments, so_far) if so_far else arguments
+            self._tool_call(known, call, function, rest, found)
 
     def _blocks(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """Content as a list of blocks: text, thinking, and what else there may be."""
@@ -84,24 +133,29 @@ class OpenAIChat(OpenAIEvents):
         elif text and (key != "reasoning" or said.get("reasoning_content") != text):
             found.append(Delta(text, REFUSAL if key == "refusal" else REASONING, idx))
 
-    def _tool_calls(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
-        for call in said[key] if isinstance(said[key], list) else [said[key]]:
-            function = call.get("function") or call.get("custom") or {}
-            part = self._calls.part(idx, call.get("index"), call.get("id"), function.get("name"))
-            self._tool_call(f"{idx}.{part}", call.get("id"), function, found)
+    def _tool_calls(self, idx: str, listed: Any, found: list[Delta], *, closing: bool) -> None:
+        for piece in _listed(listed):
+            function = _function(piece)
+            arguments = _arguments(function)
+            call = self._calls.place(
+                idx, piece.get("index"), piece.get("id"), function.get("name"), arguments, closing=closing
+            )
+            if call is not None:
+                self._tool_call(call, piece, function, arguments, found)
 
-    def _tool_call(self, idx: str, call_id: Any, function: dict[str, Any], found: list[Delta]) -> None:
-        # Some providers repeat the name or invent another id in each chunk; what was said is not said again.
-        news = {}
-        if call_id and self._is_news((idx, "id"), True):
-            news["id"] = _as_text(call_id)
-        if (name := function.get("name")) and self._is_news((idx, "name"), name):
-            news["name"] = _as_text(name)
-        opens = self._is_news((idx, "open"), True)
-        if news or opens:
-            found.append(Delta(dumps(news), TOOL_CALL, idx))
-        if arguments := function.get("arguments") or function.get("input"):
-            found.append(Delta(_as_text(arguments), TOOL_ARGS, idx))
+    def _tool_call(
+        self, call: Call, piece: dict[str, Any], function: dict[str, Any], arguments: str, found: list[Delta]
+    ) -> None:
+        extras = _EMPTY
+        if not _CALL_KEYS.issuperset(piece) or not _FUNCTION_KEYS.issuperset(function):
+            extras = _extras(piece, function)
+        news = call.news(piece.get("id"), function.get("name"), extras)
+        if news or not call.is_open:
+            call.is_open = True
+            found.append(Delta(dumps(news), TOOL_CALL, call.idx))
+        if arguments:
+            call.arguments.add(arguments)
+            found.append(Delta(arguments, TOOL_ARGS, call.idx))
 
     def _usage(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         self._spent(said[key])
@@ -122,45 +176,6 @@ class OpenAIChat(OpenAIEvents):
             found.append(Delta(dumps({key: news}), OTHER, idx))
 
 
-class _Calls:
-    """To which tool call a piece belongs."""
-
-    def __init__(self) -> None:
-        #: (idx of the choice, the provider's index or what else identifies a call) -> its number, its id.
-        self._open: dict[tuple[str, Any], tuple[int, Any]] = {}
-        #: idx of the choice -> the highest number so far.
-        self._highest: dict[str, int] = {}
-
-    def part(self, idx: str, index: Any, call_id: Any, name: Any) -> int:
-        """The number of the call, which is its index unless the provider gives it to several or to none."""
-        if type(index) is not int:
-            return self._without_index(idx, call_id or name)
-        number, known = self._open.get((idx, index), (None, None))
-        # Another call begins with another id and a name; an id alone may be another in each chunk.
-        if number is None or (name and known and call_id and call_id != known):
-            number, known = self._next(idx, index), None
-        self._keep(idx, index, number, known or call_id)
-        return number
-
-    def _without_index(self, idx: str, who: Any) -> int:
-        """The call of that id, or name, or else the last one."""
-        key = _as_text(who) if who else None
-        number, _ = self._open.get((idx, key), (None, None))
-        if number is None:
-            number = self._next(idx, 0)
-        self._keep(idx, key, number, who)
-        self._keep(idx, None, number, who)
-        return number
-
-    def _next(self, idx: str, least: int) -> int:
-        return max(self._highest.get(idx, -1) + 1, least)
-
-    def _keep(self, idx: str, key: Any, number: int, call_id: Any) -> None:
-        if len(self._open) < MAX_SAID or (idx, key) in self._open:
-            self._open[idx, key] = number, call_id
-            self._highest[idx] = max(number, self._highest.get(idx, -1))
-
-
 def _block(block: Any) -> tuple[str, str]:
     """Text and kind of a block of content."""
     if isinstance(block, str):
@@ -179,6 +194,26 @@ def _thought(inner: Any) -> str | None:
     return "".join(texts) if all(isinstance(text, str) for text in texts) else None
 
 
+def _listed(calls: Any) -> list[dict[str, Any]]:
+    return calls if isinstance(calls, list) else [calls] if calls else []
+
+
+def _function(call: dict[str, Any]) -> dict[str, Any]:
+    return call.get("function") or call.get("custom") or _EMPTY
+
+
+def _arguments(function: dict[str, Any]) -> str:
+    arguments = function.get("arguments") or function.get("input")
+    return _as_text(arguments) if arguments else ""
+
+
+def _extras(call: dict[str, Any], function: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a call beside what all calls have: Gemini's `extra_content` has the signature of a thought."""
+    found = {key: call[key] for key in call.keys() - _CALL_KEYS if call[key] is not None}
+    inner = {key: function[key] for key in function.keys() - _FUNCTION_KEYS if function[key] is not None}
+    return {**found, "function": inner} if inner else found
+
+
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else dumps(value)
 
@@ -188,7 +223,6 @@ _PARTS: dict[str, Callable[[OpenAIChat, str, str, dict[str, Any], list[Delta]], 
     "reasoning_content": OpenAIChat._text,
     "reasoning": OpenAIChat._text,
     "refusal": OpenAIChat._text,
-    "tool_calls": OpenAIChat._tool_calls,
     "error": OpenAIChat._error,
     **dict.fromkeys(PLACES, OpenAIChat._usage),
     "annotations": OpenAIChat._annotations,

@@ -55,7 +55,9 @@ class OpenAICompletions(OpenAIEvents):
             pass
         return None
 
-    def _content(self, choice: dict[str, Any], idx: str, found: list[Delta]) -> None:
+    def _content(
+        self, choice: dict[str, Any], number: int, idx: str, found: list[Delta], closing: bool, whole: bool
+    ) -> None:
         text = choice.get("text")
         if isinstance(text, str):
             if text:

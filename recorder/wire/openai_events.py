@@ -13,8 +13,10 @@ import orjson
 
 from recorder import usage
 from recorder.jsons import dumps, loads
-from recorder.wire.deltas import OTHER, TEXT, Delta
+from recorder.wire.choices import Choices
+from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_choice, error_of_data
+from recorder.wire.repeats import NOTHING, Items, difference, rest_of, says_all_again
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 
@@ -44,6 +46,7 @@ PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error", *usage.PLACES[1:]}
 _CHOICE_KEYS = frozenset(("index", "delta", "text", "finish_reason", "native_finish_reason", "logprobs"))
 #: What Azure says of each choice, beside it.
 FILTERED = "content_filter_results"
+_TEXTS = (TEXT, REASONING, REFUSAL)
 #: Longer undecodable frames (bytes) are kept in full as frames only.
 _MAX_OTHER = 64 * 1024
 #: Of how many names is remembered what was said of them last; a stream may go on inventing new ones.
@@ -60,6 +63,9 @@ class OpenAIEvents(ABC):
 
     def __init__(self) -> None:
         self.reply = Reply()
+        #: Which answer each choice belongs to.
+        self.choices = Choices(self.reply)
+        self._items = Items()
         #: Whether text may take the short way: after the first choice, whose event says more, up to the terminator.
         self._flowing = False
         #: Hash of a name -> hash of what was said of it last.
@@ -76,8 +82,10 @@ class OpenAIEvents(ABC):
         """Whether a choice is one of an answer that was not streamed."""
 
     @abstractmethod
-    def _content(self, choice: dict[str, Any], idx: str, found: list[Delta]) -> None:
-        """What a choice says; `idx` is that of its text."""
+    def _content(
+        self, choice: dict[str, Any], number: int, idx: str, found: list[Delta], closing: bool, whole: bool
+    ) -> None:
+        """What a choice says; `idx` is that of its text. `closing`: it ends, or has ended. `whole`: it says all."""
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
         """The deltas of one frame, none after the terminator.
@@ -148,7 +156,7 @@ class OpenAIEvents(ABC):
             reply.error = error
             is_plain = is_plain or not choices  # without choices all else is the error's
         for choice in choices or ():
-            self._choice(choice, found)
+            self._choice(choice, event, found)
         if reply.response_id is None or reply.model is None or reply.finish_reasons:
             self._head(event)
         if not is_plain:
@@ -171,27 +179,66 @@ class OpenAIEvents(ABC):
         if event.get("type") == "message_stop":
             self._end()
         for key, value in event.items():
-            if key not in _EVENT_KEYS and isinstance(value, (dict, list)) and self._is_news(("", key), value):
-                found.append(Delta(dumps({key: value}), OTHER))
+            if key in _EVENT_KEYS or not isinstance(value, (dict, list)):
+                continue
+            if (news := self._items.later(("", key), value)) is not NOTHING:
+                found.append(Delta(dumps({key: news}), OTHER))
 
     def _spent(self, spent: Any) -> None:
         if spent and isinstance(spent, dict):
             self.reply.raw_usage = known = dict(usage.joined(self.reply.raw_usage, spent))
             self.reply.usage = usage.from_openai(known)
 
-    def _choice(self, choice: dict[str, Any], found: list[Delta]) -> None:
-        self._flowing = True
-        number = int(choice.get("index") or 0)
+    def _choice(self, choice: dict[str, Any], event: dict[str, Any], found: list[Delta]) -> None:
+        reply = self.reply
+        number = 0 if choice.get("index") == 0 else self.choices.number(choice)
         if reason := choice.get("finish_reason"):
-            self.reply.finish(number, reason, choice.get("native_finish_reason"))
+            reply.finish(number, reason, choice.get("native_finish_reason"))
+        if logprobs := choice.get("logprobs"):
+            reply.add_logprobs(number, logprobs)
         if not _CHOICE_KEYS.issuperset(choice):
             self._stated(error_of_choice(choice))
             self._spent(usage.found_in(choice))
             if filtered := choice.get(FILTERED):
-                self.reply.describe(number, FILTERED, filtered)
-        if logprobs := choice.get("logprobs"):
-            self.reply.add_logprobs(number, logprobs)
-        self._content(choice, "0" if number == 0 else str(number), found)
+                reply.describe(number, FILTERED, filtered)
+        idx = "0" if number == 0 else str(number)
+        # What comes with the finish reason or behind it, or says that it is whole, may be all of the answer once more.
+        whole = event.get("object") == "chat.completion"
+        if not whole and number not in reply.finish_reasons:
+            self._content(choice, number, idx, found, False, False)
+            self._flowing = not reply.finish_reasons
+            return
+        fresh: list[Delta] = []
+        self._content(choice, number, idx, fresh, True, whole)
+        found += self._without_repeats(idx, fresh)
+        self._flowing = False
+
+    def _without_repeats(self, idx: str, fresh: list[Delta]) -> list[Delta]:
+        """What the last event of a choice says, without a text that is all of the text before it."""
+        for kind in _TEXTS:
+            text = "".join([delta.text for delta in fresh if delta.kind == kind])
+            if text and says_all_again(text, self.reply.pieces(idx, kind)):
+                fresh = [delta for delta in fresh if delta.kind != kind]
+        return fresh
+
+    def _beyond(self, number: int, idx: str, fresh: list[Delta]) -> list[Delta]:
+        """What a whole answer says beyond the pieces that came of it."""
+        reply, found = self.reply, []
+        more = reply.additional(number)
+        for delta in fresh:
+            known = reply.pieces(idx, delta.kind)
+            if delta.kind == OTHER:
+                found += _more_than(more, loads(delta.text), delta.idx)
+            elif delta.kind == CITATION:
+                found += [delta] if delta.text not in known else []
+            elif not known:
+                found.append(delta)
+        for kind in _TEXTS:
+            whole = "".join([delta.text for delta in fresh if delta.kind == kind])
+            known_text = "".join(reply.pieces(idx, kind))
+            if known_text and (rest := rest_of(whole, known_text)):
+                found.append(Delta(rest, kind, idx))
+        return found
 
     def _stated(self, error: Any) -> None:
         """An error inside of a choice; one beside the choices goes before."""
@@ -200,8 +247,14 @@ class OpenAIEvents(ABC):
 
     def _unknown(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """A key nobody told us about: kept, a repeated plain value (Groq's `channel`) only when it changes."""
-        if isinstance(said[key], (dict, list)) or self._is_news((idx, key), said[key]):
-            found.append(Delta(dumps({key: said[key]}), OTHER, idx))
+        value = said[key]
+        if isinstance(value, list):
+            value = self._items.news((idx, key), value)
+            if not value and said[key]:
+                return
+        elif not isinstance(value, dict) and not self._is_news((idx, key), value):
+            return
+        found.append(Delta(dumps({key: value}), OTHER, idx))
 
     def _is_news(self, what: tuple[str, str], value: Any) -> bool:
         """Whether the value differs from the last one said; only hashes are kept, values may be long."""
@@ -211,6 +264,16 @@ class OpenAIEvents(ABC):
         if name in self._said or len(self._said) < MAX_SAID:
             self._said[name] = said
         return True
+
+
+def _more_than(known: dict[str, Any], said: Any, idx: str) -> list[Delta]:
+    """An `other` delta of what is not known yet."""
+    found = {}
+    for key, value in said.items() if isinstance(said, dict) else ():
+        news = difference(known[key], value) if key in known else value
+        if news is not None and news is not NOTHING:
+            found[key] = news
+    return [Delta(dumps(found), OTHER, idx)] if found else []
 
 
 def of(found: Any, key: str) -> Any:

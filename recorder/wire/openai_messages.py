@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recorder.jsons import dumps
@@ -85,8 +85,8 @@ def _filename(block: dict[str, Any]) -> str:
 
 def _assistant(message: AIMessage, sent: dict[str, Any]) -> None:
     more = message.additional_kwargs
-    calls = [_call(call["id"], call["name"], dumps(call["args"])) for call in message.tool_calls]
-    calls += [_call(call["id"], call["name"], call["args"]) for call in message.invalid_tool_calls]
+    calls = [_call(call, dumps(call["args"])) for call in message.tool_calls]
+    calls += [_call(call, call["args"]) for call in message.invalid_tool_calls]
     if calls:
         sent["tool_calls"] = calls
     elif more.get("function_call"):  # the API takes one of the two
@@ -99,6 +99,13 @@ def _assistant(message: AIMessage, sent: dict[str, Any]) -> None:
         sent["audio"] = {"id": more["audio"]["id"]}
 
 
-def _call(call_id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
-    function = {"name": name or "", "arguments": arguments or ""}
-    return {"type": "function", "id": call_id, "function": function}
+def _call(call: Any, arguments: str | None) -> dict[str, Any]:
+    function = {"name": call["name"] or "", "arguments": arguments or ""}
+    return with_extras({"type": "function", "id": call["id"], "function": function}, call.get("extras") or {})
+
+
+def with_extras(call: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
+    """A call with what else its provider said of it, and of its function."""
+    inner = extras.get("function")
+    function = {**(inner if isinstance(inner, Mapping) else {}), **call["function"]}
+    return {**{key: extras[key] for key in extras if key != "function"}, **call, "function": function}

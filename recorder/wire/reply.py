@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from recorder.jsons import dumps, loads
 from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
+from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
 from recorder.wire.finish import is_reason, meaning_of
@@ -16,14 +17,13 @@ from recorder.wire.finish import is_reason, meaning_of
 MAX_REPLY_BYTES = 64 * 2**20
 #: How many choices one reply may have; requests ask for 128 at most.
 MAX_CHOICES = 1000
+_CALL = frozenset(("id", "name"))
 _PIECE_COST = 64
 _PART_COST = 300
 #: How much more room JSON takes as Python's objects.
 _OBJECTS = 8
 #: Longer finish reasons (characters) are cut.
 _MAX_REASON = 200
-#: Texts that say which one it is: they do not grow.
-_NAMES = frozenset(("id", "name", "role", "type", "format"))
 
 
 class Reply:
@@ -128,6 +128,14 @@ class Reply:
         else:
             self.truncated = True
 
+    def has_begun(self, choice: int) -> bool:
+        """Whether there is a delta of the choice."""
+        return bool(self._choices.get(choice))
+
+    def pieces(self, idx: str, kind: str) -> Sequence[str]:
+        """The pieces of one part."""
+        return self._parts.get((idx, kind), ())
+
     @property
     def choices(self) -> list[int]:
         """The numbers of the choices seen so far; [0] when nothing has come."""
@@ -138,7 +146,10 @@ class Reply:
         return "".join(self._pieces(choice, kind))
 
     def tool_calls(self, choice: int = 0) -> list[dict[str, Any]]:
-        """The choice's tool calls as `{"id", "name", "arguments"}`, arguments as the text that came."""
+        """The choice's tool calls as `{"id", "name", "arguments"}`, arguments as the text that came.
+
+        `extras` are in those of which the provider said more.
+        """
         parts = self._choices.get(choice, {})
         found = dict.fromkeys(idx for idx, kind in parts if kind in (TOOL_CALL, TOOL_ARGS))
         return [_tool_call(parts.get((idx, TOOL_CALL), ()), parts.get((idx, TOOL_ARGS), ())) for idx in found]
@@ -149,16 +160,16 @@ class Reply:
             self._content(choice),
             id=self.response_id,
             usage_metadata=self.usage,
-            additional_kwargs=self._additional(choice),
+            additional_kwargs=self.additional(choice),
             response_metadata=self.response_metadata(choice),
         )
         for call in self.tool_calls(choice):
-            args = parse_args(call["arguments"])
+            args, extras = parse_args(call["arguments"]), call.get("extras")
             if args is None:
-                invalid = invalid_tool_call(call["name"], call["arguments"], call["id"])
+                invalid = invalid_tool_call(call["name"], call["arguments"], call["id"], extras=extras)
                 message.invalid_tool_calls.append(invalid)
             else:
-                message.tool_calls.append(tool_call(call["name"], args, call["id"]))
+                message.tool_calls.append(tool_call(call["name"], args, call["id"], extras))
         return message
 
     def response_metadata(self, choice: int = 0) -> dict[str, Any]:
@@ -183,16 +194,16 @@ class Reply:
     def _content(self, choice: int) -> Content:
         return self.text(choice)
 
-    def _additional(self, choice: int) -> dict[str, Any]:
+    def additional(self, choice: int) -> dict[str, Any]:
         more: dict[str, Any] = {}
         if reasoning := self.text(choice, REASONING):
             more["reasoning_content"] = reasoning
         if refusal := self.text(choice, REFUSAL):
             more["refusal"] = refusal
         if citations := [_loaded(piece) for piece in self._pieces(choice, CITATION)]:
-            more["annotations"] = citations
+            more["annotations"] = merge_lists([], citations)
         others = map(_loaded, self._pieces(choice, OTHER))
-        return _merged([*(other for other in others if isinstance(other, dict)), more])
+        return {**merge_latest([other for other in others if isinstance(other, dict)]), **more}
 
     def _append(self, part: list[str], text: str) -> None:
         self._size = size = self._size + len(text) + _PIECE_COST
@@ -239,10 +250,10 @@ class Translator(Protocol):
 
 
 def merge_other(into: dict[str, Any], piece: str) -> dict[str, Any]:
-    """`additional_kwargs` with the content of an `other` delta: dicts and lists grow, later values win."""
+    """`additional_kwargs` with the content of an `other` delta: structures grow, of anything else the later wins."""
     found = _loaded(piece)
     if isinstance(found, dict):
-        into |= _merged([{key: into[key] for key in found.keys() & into.keys()}, found])
+        into |= merge_latest([{key: into[key] for key in found.keys() & into.keys()}, found])
     return into
 
 
@@ -262,41 +273,14 @@ def _loaded(piece: str) -> Any:
 
 
 def _tool_call(opened: Iterable[str], arguments: Iterable[str]) -> dict[str, Any]:
-    """The first id, and the names and arguments joined as the SDK does."""
+    """The first id, and the names and arguments joined as the SDK does; `extras` where more was said of the call."""
     said = [found for piece in opened if isinstance(found := _loaded(piece), dict)]
     ids = [found["id"] for found in said if found.get("id")]
     names = [found["name"] for found in said if isinstance(found.get("name"), str)]
-    return {
+    call = {
         "id": ids[0] if ids else None,
         "name": "".join(names) or None,
         "arguments": "".join(arguments),
     }
-
-
-def _merged(dicts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """One dict of many, each value looked at once however many there are."""
-    by_key = _by_key(dicts)
-    try:
-        return {key: _grown(values) for key, values in by_key.items()}
-    except RecursionError:
-        return {key: values[-1] for key, values in by_key.items()}
-
-
-def _grown(values: list[Any], joins: bool = False) -> Any:
-    """One value of its pieces: dicts and lists grow, and texts inside of them; of anything else the last."""
-    kinds = {type(value) for value in values}
-    if len(values) == 1 or len(kinds) > 1:
-        return values[-1]
-    if dict in kinds:
-        return {key: _grown(inner, key not in _NAMES) for key, inner in _by_key(values).items()}
-    if list in kinds:
-        return list(chain.from_iterable(values))
-    return "".join(values) if joins and str in kinds else values[-1]
-
-
-def _by_key(dicts: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for key, value in chain.from_iterable(each.items() for each in dicts):
-        if value is not None:
-            found.setdefault(key, []).append(value)
-    return found
+    extras = [{key: found[key] for key in found.keys() - _CALL} for found in said]
+    return {**call, "extras": merge_dicts({}, *extras)} if any(extras) else call

@@ -1,0 +1,214 @@
+"""To which tool call a streamed piece belongs: by its index, its id, its name, and what has come of the call."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from recorder.jsons import dumps
+
+#: Of how many calls is remembered what they are; a stream may go on inventing new ones.
+MAX_CALLS = 10_000
+#: How many pieces of arguments wait until somebody asks whether they are complete.
+_MAX_WAITING = 4_096
+#: Words that stand for no id.
+_NO_IDS = frozenset(("", "null", "None"))
+_MARK = re.compile(r'\\.|\\\Z|["{}\[\]]', re.DOTALL)
+
+
+class Arguments:
+    """The arguments of a call as far as they have come, looked at only when it matters whether they are complete."""
+
+    __slots__ = ("_begun", "_depth", "_escaped", "_quoted", "_tail", "_waiting", "length", "text")
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+        self._depth = 0
+        self._tail = ""
+        self._quoted = self._escaped = False
+        #: Whether they begin as an object; None before there is anything but blanks.
+        self._begun: bool | None = None
+        self.length = 0
+        #: All of it where it came at once; None where it came in pieces.
+        self.text: str | None = None
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        self.text = text if not self.length else None
+        self.length += len(text)
+        self._tail = text
+        self._waiting.append(text)
+        if len(self._waiting) > _MAX_WAITING:
+            self._scan()
+
+    @property
+    def are_complete(self) -> bool:
+        """Whether they are one JSON object up to its closing brace: nothing but blanks may follow."""
+        if (tail := self._tail.rstrip()) and tail[-1] != "}":
+            return False
+        self._scan()
+        return bool(self._begun) and not self._depth and not self._quoted
+
+    def equal(self, text: str) -> bool:
+        """Whether a text may be all of them."""
+        return self.text == text if self.text is not None else self.length == len(text)
+
+    def _scan(self) -> None:
+        text = "".join(self._waiting)
+        self._waiting.clear()
+        start = 1 if self._escaped and text else 0
+        if text:
+            self._escaped = False
+        if self._begun is None and text.strip():
+            self._begun = text.lstrip().startswith("{")
+        for mark in _MARK.finditer(text, start):
+            sign = mark[0]
+            if sign[0] == "\\":
+                self._escaped = len(sign) == 1
+            elif sign == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted:
+                self._depth += 1 if sign in "{[" else -1
+
+
+@dataclass(slots=True)
+class Call:
+    """One tool call of a choice."""
+
+    #: The place of its deltas, `choice.number`.
+    idx: str
+    #: The provider's, as far as they have come.
+    id: str | None = None
+    name: str = ""
+    arguments: Arguments = field(default_factory=Arguments)
+    #: What else was said of it.
+    extras: dict[str, Any] = field(default_factory=dict)
+    #: Whether there is a delta of it.
+    is_open: bool = False
+
+    def news(self, call_id: Any, name: Any, extras: dict[str, Any]) -> dict[str, Any]:
+        """What of a piece was not told before: servers repeat names, and invent another id in each piece."""
+        found: dict[str, Any] = {}
+        if self.id is None and (given := text_of(call_id)):
+            self.id = found["id"] = given
+        if (given := text_of(name)) and given != self.name:
+            self.name += given
+            found["name"] = given
+        changed = {key: value for key, value in extras.items() if self.extras.get(key) != value}
+        self.extras |= changed
+        return found | changed
+
+
+class Calls:
+    """The calls of one response."""
+
+    def __init__(self) -> None:
+        #: (idx of the choice, the provider's index, or its id, or its name) -> the call.
+        self._by_index: dict[tuple[str, int], Call] = {}
+        self._by_id: dict[tuple[str, str], Call] = {}
+        self._by_name: dict[tuple[str, str], Call] = {}
+        #: idx of the choice -> its calls by number, the highest number, and the call that spoke last.
+        self._numbers: dict[str, dict[int, Call]] = {}
+        self._highest: dict[str, int] = {}
+        self._last: dict[str, Call] = {}
+        self._count = 0
+
+    def place(
+        self, idx: str, index: Any, call_id: Any, name: Any, arguments: str, *, closing: bool = False
+    ) -> Call | None:
+        """The call of a piece; None for a piece that only repeats a call which is complete.
+
+        Most pieces have an index, and nothing else that tells. But some servers give every call the same index, or
+        none, or open a call under one index and send its arguments under another; some repeat id and name with each
+        piece, or invent another id. A call whose arguments are a complete object takes no more of them: then a name
+        begins another call. `closing`: the choice ends with this piece, which may repeat all that came.
+        """
+        if type(index) is not int:
+            index = int(index) if isinstance(index, str) and index.isdecimal() else None
+        if not call_id and not name and index is not None and (call := self._by_index.get((idx, index))):
+            return call
+        call_id = text_of(call_id)
+        name = text_of(name) or ""
+        call = self._found(idx, index, call_id, name, arguments)
+        if call is None:
+            return self._opened(idx, index, call_id, name)
+        if name and self._begins_another(call, call_id, name, arguments):
+            if self._repeats(call, call_id, name, arguments, closing=closing):
+                return None
+            return self._opened(idx, index, call_id, name)
+        self._remember(call, idx, index, call_id)
+        return call
+
+    def whole(self, idx: str, position: int, call_id: Any, claimed: list[Call]) -> Call:
+        """The call of an answer that comes whole, perhaps after its pieces: by its place in the list, or its id.
+
+        `claimed` are those of the calls before it.
+        """
+        call_id = text_of(call_id)
+        listed = list(self._numbers.get(idx, {}).values())
+        call = listed[position] if position < len(listed) else None
+        if call is None or (call_id and call.id and call.id != call_id):
+            call = self._by_id.get((idx, call_id)) if call_id else None
+        if call is None or any(call is each for each in claimed):
+            call = self._opened(idx, position, call_id, "")
+        return call
+
+    def _found(
+        self, idx: str, index: int | None, call_id: str | None, name: str, arguments: str
+    ) -> Call | None:
+        last = self._last.get(idx)
+        if index is None:
+            if call_id or name:
+                found = self._by_id.get((idx, call_id)) if call_id else self._by_name.get((idx, name))
+                return found or (last if not name and last and not last.arguments.are_complete else None)
+            return last
+        if (call := self._by_index.get((idx, index))) is not None:
+            return call
+        if name:
+            return None
+        if call_id:
+            return self._by_id.get((idx, call_id))
+        # A call does not begin without id and name: the last one was opened under another index, and waits for these.
+        return last if arguments and last is not None and not last.arguments.length else None
+
+    def _begins_another(self, call: Call, call_id: str | None, name: str, arguments: str) -> bool:
+        """Whether a piece with a name is not of the call that it seems to belong to."""
+        if call_id and call.id and call_id != call.id:
+            return True
+        if not call.arguments.are_complete:
+            return False
+        return bool(arguments.strip()) or (name != call.name and call_id is None)
+
+    def _repeats(self, call: Call, call_id: str | None, name: str, arguments: str, *, closing: bool) -> bool:
+        same = call_id == call.id if call_id or not closing else name == call.name
+        return same and (call_id is not None or closing) and call.arguments.equal(arguments)
+
+    def _opened(self, idx: str, index: int | None, call_id: str | None, name: str) -> Call:
+        numbers = self._numbers.get(idx, {})
+        number = self._highest.get(idx, -1) + 1
+        if index is not None and index >= 0 and index not in numbers:
+            number = index
+        call = Call(f"{idx}.{number}")
+        if self._count < MAX_CALLS:
+            self._count += 1
+            self._numbers.setdefault(idx, {})[number] = call
+            self._highest[idx] = max(number, self._highest.get(idx, -1))
+            self._remember(call, idx, index, call_id)
+            if name and index is None:
+                self._by_name[idx, name] = call
+        return call
+
+    def _remember(self, call: Call, idx: str, index: int | None, call_id: str | None) -> None:
+        if index is not None and (len(self._by_index) < MAX_CALLS or (idx, index) in self._by_index):
+            self._by_index[idx, index] = call
+        if call_id and call.id is None:
+            self._by_id[idx, call_id] = call
+        self._last[idx] = call
+
+
+def text_of(value: Any) -> str | None:
+    """An id or a name as text; None for none, which some write as a word."""
+    if not value or (isinstance(value, str) and value in _NO_IDS):
+        return None
+    return value if isinstance(value, str) else dumps(value)

@@ -1,0 +1,120 @@
+"""What a stream says again: of the whole answer at its end, of lists and items that come once more with all their keys.
+
+A provider's event may hold only what is new, or all that there is so far. What goes on from here is what is new, so
+that pieces add up, whoever adds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recorder.jsons import dumps
+
+#: Items and lists of which is remembered what they are, and how much all of them may be (characters of JSON).
+_MAX_ITEMS = 1_000
+_MAX_SIZE = 4 * 2**20
+#: A text (characters) is taken for all that came, said again, from this length on: of one piece, of several.
+_LONG, _SHORT = 8, 4
+
+
+class Nothing:
+    """What is left of a value that says nothing new."""
+
+
+NOTHING = Nothing()
+
+
+def says_all_again(text: str, pieces: Sequence[str]) -> bool:
+    """Whether the last piece of a text is all of the pieces before it once more."""
+    text = text.strip()
+    if len(text) < (_SHORT if len(pieces) > 1 else _LONG):
+        return False
+    return text == "".join(pieces).strip()
+
+
+def rest_of(text: str, known: str) -> str:
+    """What a whole text adds to what came of it in pieces; nothing where it differs."""
+    return text[len(known) :] if text.startswith(known) else ""
+
+
+class Items:
+    """Lists and their items as they came last."""
+
+    def __init__(self) -> None:
+        #: Its place -> the value, the hash of one that is too large to be kept, None for an item that comes in pieces.
+        self._known: dict[Any, Any] = {}
+        self._size = 0
+
+    def news(self, place: tuple[str, str], value: list[Any]) -> list[Any]:
+        """The list with what is new of each item that has an index (Groq's `executed_tools`)."""
+        return [found for item in value if (found := self._item(place, item)) is not NOTHING]
+
+    def later(self, place: tuple[str, str], value: Any) -> Any:
+        """What is new of a value that is told beside the choices, again and again (Perplexity's `citations`)."""
+        found = self._beyond(self._known.get(place), value)
+        self._keep(place, value)
+        return value if found is None else found
+
+    def _item(self, place: tuple[str, str], item: Any) -> Any:
+        if not isinstance(item, dict) or type(item.get("index")) is not int:
+            return item
+        where = (*place, item["index"], str(item.get("id")))
+        known = self._known.get(where)
+        if known is None:
+            if where not in self._known:
+                self._keep(where, item)
+            return item
+        found = self._beyond(known, item) if not isinstance(known, dict) or _is_whole(known, item) else None
+        # An item that comes in pieces does so to its end.
+        self._keep(where, None if found is None else item)
+        if found is None or found is NOTHING:
+            return found or item
+        return {"index": item["index"], **found}
+
+    def _beyond(self, known: Any, value: Any) -> Any:
+        if isinstance(known, int):
+            return NOTHING if known == hash(dumps(value)) else None
+        return difference(known, value)
+
+    def _keep(self, place: Any, value: Any) -> None:
+        text = dumps(value)
+        if place not in self._known:
+            if len(self._known) >= _MAX_ITEMS:
+                return
+            self._size += len(text)
+        self._known[place] = value if self._size <= _MAX_SIZE else hash(text)
+
+
+def _is_whole(known: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
+    """Whether an item may be the known one with more, and not a piece like it: one with keys that it did not have."""
+    if known.keys() < item.keys():
+        return True
+    return known == item and any(isinstance(value, (dict, list)) for value in item.values())
+
+
+def difference(known: Any, value: Any) -> Any:
+    """What a value has beyond a known one inside of it: `NOTHING` for nothing, None where the known one is not in it."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        return _more_keys(known, value)
+    if isinstance(known, list) and isinstance(value, list):
+        if value[: len(known)] != known:
+            return None
+        return value[len(known) :] or NOTHING
+    if type(known) is type(value) and known == value:
+        return NOTHING
+    return value if known is None else None
+
+
+def _more_keys(known: dict[str, Any], value: dict[str, Any]) -> Any:
+    found: dict[str, Any] = {}
+    for key, old in known.items():
+        if old is None and value.get(key) is None:
+            continue
+        part = difference(old, value[key]) if key in value else None
+        if part is None:
+            return None
+        if part is not NOTHING:
+            found[key] = part
+    found |= {key: value[key] for key in value.keys() - known.keys()}
+    return found or NOTHING

@@ -1,0 +1,274 @@
+"""What a stream says again counts once: the whole answer at its end, lists and items that come once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recorder.messages import AIMessage, AIMessageChunk
+from recorder.models import OpenAI, SimpleChatModel
+from recorder.testing import Answer, LoopbackProvider
+from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.repeats import NOTHING, difference, says_all_again
+from tests.alike import assert_alike, forms_of
+from tests.alike import openai as chat
+from tests.chatting import PLAIN, ROADS, Road, history_at, name_of, recorded
+from tests.wires import DONE, calls, delta, event, reply_of, translated
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+STREAMED = (
+    delta(role="assistant", reasoning_content="Hm")
+    + delta(content="Hello")
+    + delta(content=" there")
+    + calls({"index": 0, "id": "a", "name": "f", "arguments": '{"x":'})
+    + calls({"index": 0, "arguments": "1}"})
+)
+ALL = {"role": "assistant", "content": "Hello there", "reasoning_content": "Hm", "tool_calls": [CALL]}
+
+
+def last(key: str = "message", kind: str = "chat.completion", reason: str | None = "stop", **said: Any) -> bytes:
+    """The last event of a stream, with usage; it says this."""
+    choice = {"index": 0, "finish_reason": reason, key: said}
+    return event({"id": "1", "object": kind, "model": "m", "usage": USAGE, "choices": [choice]})
+
+
+CHUNK = "chat.completion.chunk"
+#: Ends of the same stream, which say all of it again.
+ENDS = {
+    "a message": last(**ALL),
+    "a message of a chunk": last(kind=CHUNK, **ALL),
+    "a message without a reason": last(reason=None, **ALL) + delta(finish_reason="stop"),
+    "a message beside an empty delta": event(
+        {"choices": [{"index": 0, "delta": {}, "message": ALL, "finish_reason": "stop"}], "usage": USAGE}
+    ),
+    "a message behind the end": delta(finish_reason="stop") + last(**ALL),
+    "a message with calls without ids": last(**{**ALL, "tool_calls": [{**CALL, "id": ""}]}),
+    "a delta that is a whole answer": last("delta", **{**ALL, "tool_calls": [{**CALL, "index": 0}]}),
+    "a delta like the others": last("delta", CHUNK, **{**ALL, "reasoning_content": None, "tool_calls": [
+        {**CALL, "index": 0}]}),
+    "a delta behind the end": delta(finish_reason="stop") + last("delta", CHUNK, None, content="Hello there"),
+    "a delta with blanks around it": last("delta", CHUNK, content="\nHello there "),
+    "two times": last(**ALL) + last(**ALL),
+}  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_the_whole_answer_again_at_the_end(end: bytes, road: Road, tmp_path: Path) -> None:
+    """Text, thoughts and calls count once, live and everywhere."""
+    found = forms_of(chat, STREAMED + end + DONE, road, tmp_path)
+    assert (found.heard.text, "".join(text for _, text in found.of("text"))) == ("Hello there", "Hello there")
+    assert found.heard.additional_kwargs == {"reasoning_content": "Hm"}
+    assert [(call["id"], call["args"]) for call in found.heard.tool_calls] == [("a", {"x": 1})]
+    assert found.end[:2] == ("complete", "stop")
+    assert_alike(found)
+
+
+@both
+@pytest.mark.parametrize("kind", ["chat.completion", CHUNK])
+def test_alone_it_counts(kind: str, road: Road, tmp_path: Path) -> None:
+    """Servers that do not stream answer a request for a stream so."""
+    found = forms_of(chat, last(kind=kind, **ALL) + DONE, road, tmp_path)
+    assert (found.heard.text, found.end) == ("Hello there", ("complete", "stop", 9, 2))
+    assert [call["args"] for call in found.heard.tool_calls] == [{"x": 1}]
+    assert_alike(found)
+
+
+def test_what_it_has_beyond_the_pieces_counts(tmp_path: Path) -> None:
+    """An end that was lost, a call and a citation that did not come before."""
+    more = {**ALL, "content": "Hello there!", "tool_calls": [CALL, {**CALL, "id": "b"}], "annotations": [{"n": 1}, {"n": 2}],
+            "mood": {"a": 1, "b": 2}, "seen": [1, 2]}  # fmt: skip
+    before = delta(annotations=[{"n": 1}], mood={"a": 1}, seen=[1])
+    found = forms_of(chat, STREAMED + before + last(**more) + DONE, PLAIN, tmp_path)
+    assert found.heard.text == "Hello there!"
+    assert [call["id"] for call in found.heard.tool_calls] == ["a", "b"]
+    expected = {"annotations": [{"n": 1}, {"n": 2}], "mood": {"a": 1, "b": 2}, "seen": [1, 2]}
+    assert found.heard.additional_kwargs == {"reasoning_content": "Hm", **expected}
+    assert_alike(found)
+
+
+def test_what_differs_from_the_pieces_does_not(tmp_path: Path) -> None:
+    """What streamed was heard, and stays."""
+    other = {**ALL, "content": "Something else", "mood": {"a": 2}}
+    found = forms_of(chat, STREAMED + delta(mood={"a": 1}) + last(**other) + DONE, PLAIN, tmp_path)
+    assert (found.heard.text, found.heard.additional_kwargs["mood"]) == ("Hello there", {"a": 1})
+    assert_alike(found)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["ha", "ha"], "haha"),
+        (["0", "0", "00"], "0000"),
+        (["a", "b"], "ab"),
+        (["Hello", " there", " Hello there"], "Hello there Hello there"),
+    ],
+)
+def test_text_that_says_itself_again_is_text(pieces: list[str], text: str) -> None:
+    """Short words, and whatever does not end the stream."""
+    frames = [delta(content=piece) for piece in pieces[:-1]]
+    if len(pieces[-1]) > 3:
+        frames += [delta(content=pieces[-1]), delta(finish_reason="stop")]
+    else:
+        frames.append(delta(content=pieces[-1], finish_reason="stop"))
+    assert reply_of(*frames).text() == text
+
+
+def test_messages_may_be_pieces(tmp_path: Path) -> None:
+    """Of servers that stream `message` where others have `delta`, or in each event all that came so far."""
+    for texts in (["Hel", "lo", "!"], ["Hel", "Hello", "Hello!"]):
+        events = [
+            event({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": reason}]})
+            for text, reason in zip(texts, (None, None, "stop"), strict=True)
+        ]
+        found = forms_of(chat, b"".join(events) + DONE, PLAIN, tmp_path)
+        assert found.heard.text == "Hello!"
+        assert_alike(found)
+
+
+def test_each_choice_says_its_own_again() -> None:
+    """Two answers that were asked for."""
+    frames = [delta(content=text, index=number) for number, text in enumerate(("Hello there", "Good morning"))]
+    again = [
+        {"index": number, "message": {"content": text}, "finish_reason": "stop"}
+        for number, text in enumerate(("Hello there", "Good morning"))
+    ]
+    found = reply_of(*frames, event({"object": "chat.completion", "choices": again}))
+    assert [found.text(number) for number in (0, 1)] == ["Hello there", "Good morning"]
+
+
+def completion(text: str, reason: str | None = None) -> bytes:
+    """An event of the legacy format."""
+    choice = {"index": 0, "text": text, "finish_reason": reason}
+    return event({"object": "text_completion", "choices": [choice]})
+
+
+@both
+def test_legacy_completions(road: Road, tmp_path: Path) -> None:
+    """Their last event has the shape of the others."""
+    body = completion("Hello") + completion(" there") + completion("Hello there", "stop") + DONE
+    with LoopbackProvider(Answer(frames=[body])) as provider, history_at(tmp_path) as history:
+        model = OpenAI("m", base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[history])
+        assert "".join(road.stream(model, "Hi")) == "Hello there"  # type: ignore[arg-type]
+    assert recorded(f"sqlite:///{tmp_path / 'history.db'}").text == "Hello there"
+    _, reply = translated([completion("Hello there", "stop")], OpenAICompletions)
+    assert reply.text() == "Hello there"
+
+
+class Own(SimpleChatModel):
+    """Yields what it is told to."""
+
+    def _stream(self, messages: Any, **options: Any) -> Any:
+        yield from options["pieces"]
+
+
+@both
+def test_a_model_of_one_s_own_may_end_with_the_message(road: Road, tmp_path: Path) -> None:
+    """Its pieces, and then all of them; alone it counts."""
+    call = {"name": "f", "args": {"x": 1}, "id": "a"}
+    message = AIMessage("Hello there", tool_calls=[call], additional_kwargs={"reasoning_content": "Hm"},
+                        response_metadata={"finish_reason": "stop"})  # fmt: skip
+    pieces = [
+        AIMessageChunk("Hello", additional_kwargs={"reasoning_content": "Hm"}),
+        AIMessageChunk(" there", tool_calls=[call]),
+        message,
+    ]
+    for given in (pieces, [message]):
+        make = lambda provider, given=given, **options: Own(pieces=given, **options)  # noqa: E731
+        found = forms_of(make, b"", road, tmp_path)
+        assert (found.heard.text, found.run["finish_reason"]) == ("Hello there", "stop")
+        assert found.heard.additional_kwargs == {"reasoning_content": "Hm"}
+        assert [call["args"] for call in found.heard.tool_calls] == [{"x": 1}]
+        assert_alike(found)
+
+
+# -- items and lists -------------------------------------------------------------------------------------------------
+
+
+def tool(**more: Any) -> dict[str, Any]:
+    """One of Groq's executed tools."""
+    return {"index": 0, "type": "search", "arguments": '{"q":1}', **more}
+
+
+FOUND = {"results": [{"title": "A", "score": 0.5}]}
+
+
+@both
+def test_an_item_that_comes_again_with_more_is_one(road: Road, tmp_path: Path) -> None:
+    """It names the tool, then says what that found with all keys again, and once more the same."""
+    first, second = tool(search_results={"results": []}), tool(output="found", search_results=FOUND)
+    body = b"".join(delta(executed_tools=[item]) for item in (first, second, second))
+    found = forms_of(chat, body + delta(content="Hello", finish_reason="stop") + DONE, road, tmp_path)
+    assert found.heard.additional_kwargs == {"executed_tools": [second]}
+    assert len(found.of("other")) == 2
+    assert_alike(found)
+
+
+def test_pieces_of_an_item_are_joined(tmp_path: Path) -> None:
+    """Also where two of them are alike, and an item with another index or id is another."""
+    pieces = [
+        {"index": 0, "type": "t", "text": "ha"},
+        {"index": 0, "type": "t", "text": "ha"},
+        {"index": 0, "type": "t", "text": "!", "format": "x"},
+        {"index": 1, "type": "t", "text": "b"},
+        {"index": 1, "id": "z", "type": "t", "text": "c"},
+    ]
+    body = b"".join(delta(reasoning_details=[piece], parts=[piece]) for piece in pieces)
+    found = forms_of(chat, body + delta(finish_reason="stop") + DONE, PLAIN, tmp_path)
+    expected = [
+        {"index": 0, "type": "t", "text": "haha!", "format": "x"},
+        {"index": 1, "id": "z", "type": "t", "text": "bc"},
+    ]
+    assert found.heard.additional_kwargs == {"reasoning_details": expected, "parts": expected}
+    assert_alike(found)
+
+
+def test_a_list_beside_the_choices_that_grows_is_one(tmp_path: Path) -> None:
+    """Perplexity's citations come with each event, and there are more of them."""
+    events = [event({"choices": [{"index": 0, "delta": {"content": "a"}}], "citations": list(range(count))})
+              for count in (1, 1, 2, 3)]  # fmt: skip
+    found = forms_of(chat, b"".join(events) + DONE, PLAIN, tmp_path)
+    assert found.heard.additional_kwargs == {"citations": [0, 1, 2]}
+    assert found.of("other") == [("0", '{"citations":[0]}'), ("0", '{"citations":[1]}'), ("0", '{"citations":[2]}')]
+    assert_alike(found)
+
+
+def test_large_lists_that_come_again_are_told_once() -> None:
+    """Too large to be kept: their hash is."""
+    large = event({"choices": [], "results": ["x" * 5_000_000]})
+    deltas, _ = translated([large, large])
+    assert len(deltas) == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "value", "expected"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, {"b": 2}),
+        ({"a": [1]}, {"a": [1, 2]}, {"a": [2]}),
+        ({"a": {"b": "x"}}, {"a": {"b": "x", "c": 1}}, {"a": {"c": 1}}),
+        ({"a": None}, {"a": 1}, {"a": 1}),
+        ({"a": None}, {}, NOTHING),
+        ({"a": 1}, {"a": 1}, NOTHING),
+        ({"a": 1}, {"a": True}, None),
+        ({"a": 1}, {"b": 1}, None),
+        ([1, 2], [1], None),
+        ([], [1], [1]),
+        ("a", "ab", None),
+    ],
+)
+def test_what_a_value_has_beyond_another(known: Any, value: Any, expected: Any) -> None:
+    """Nothing where it is the same, None where the known one is not inside of it."""
+    assert difference(known, value) == expected
+
+
+def test_a_short_text_may_be_said_twice() -> None:
+    """Four letters of several pieces, or eight of one, are no chance."""
+    assert not says_all_again("ha", ["h", "a"])
+    assert says_all_again("haha", ["ha", "ha"])
+    assert not says_all_again("haha", ["haha"])
+    assert says_all_again("Hello there", ["Hello there"])
