@@ -192,7 +192,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         at_us = perf_counter_ns() // 1000 - run.started_us
         if chunk is None and type(token) is str:
             return self._put(run, token, at_us)
-        return self._put_frame(run, None, deltas_of(token, chunk), at_us)
+        return self._put_frame(run, None, deltas_of(token, chunk, run), at_us)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """A run ended well, or as well as the provider let it."""

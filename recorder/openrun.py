@@ -75,8 +75,8 @@ class OpenRun:
 
     __slots__ = (
         "bytes", "cut_frames", "cut_tokens", "dropped", "dropped_at", "end", "ended", "first_frame", "first_token",
-        "flat", "framed", "frames", "full_since_us", "gap_reason", "gaps", "held", "idle", "later", "queued",
-        "refused", "reopened", "room", "sealed", "shortened", "start", "started_us", "state", "ticket", "touched_us",
+        "flat", "framed", "frames", "full_since_us", "gap_reason", "gaps", "held", "idle", "later", "places",
+        "queued", "refused", "reopened", "room", "sealed", "shortened", "start", "started_us", "state", "ticket", "touched_us",
     )  # fmt: skip
 
     def __init__(self, start: RunStart, started_us: int) -> None:
@@ -109,8 +109,9 @@ class OpenRun:
         self.room: Wait[None] | None = None
         #: When something of it was taken last (monotonic microseconds).
         self.touched_us = started_us
-        #: Whether its tokens come with their frames.
+        #: Whether its tokens come with their frames; where the calls and blocks of those that come alone belong.
         self.framed = False
+        self.places: object = None
         #: What it holds of the queue's bytes; whether it is in the queue, where, and among those with young frames.
         self.bytes = 0
         self.queued = False

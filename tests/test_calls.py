@@ -17,7 +17,7 @@ from recorder.wire.calls import Arguments
 from recorder.wire.deltas import TOOL_CALL
 from tests.alike import Forms, assert_alike, forms_of, total
 from tests.alike import openai as chat
-from tests.chatting import PLAIN, ROADS, Road, history_at, name_of
+from tests.chatting import ROADS, Road, history_at, name_of
 from tests.wires import DONE, calls, delta, event, translated, unhurried
 
 both = pytest.mark.parametrize("road", ROADS, ids=name_of)
@@ -32,7 +32,7 @@ def whole(name: str, arguments: str, **more: Any) -> dict[str, Any]:
 
 
 #: Pieces of calls, and the calls that they are.
-PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, int]]]]] = {
+PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
     "two under one index, without ids": (
         calls(whole("find", X1, index=0, id="")) + calls(whole("look", Y2, index=0, id="")),
         [("find", {"x": 1}), ("look", {"y": 2})],
@@ -76,7 +76,8 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, int]]]]] = {
         [("find", {"x": 1}), ("look", {"y": 2})],
     ),
     "an index as text": (
-        calls({"index": "0", "id": "a", "name": "find", "arguments": '{"x"'}) + calls({"index": "0", "arguments": ":1}"}),
+        calls({"index": "0", "id": "a", "name": "find", "arguments": '{"x"'})
+        + calls({"index": "0", "arguments": ":1}"}),
         [("find", {"x": 1})],
     ),
     "a later index first": (
@@ -99,7 +100,8 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, int]]]]] = {
         calls(whole("find", X1, index=0, id="a")) + calls(whole("find", X1, index=0, id="a")), [("find", {"x": 1})]
     ),
     "a name in pieces": (
-        calls({"index": 0, "id": "a", "name": "fi", "arguments": ""}) + calls({"index": 0, "name": "nd", "arguments": X1}),
+        calls({"index": 0, "id": "a", "name": "fi", "arguments": ""})
+        + calls({"index": 0, "name": "nd", "arguments": X1}),
         [("find", {"x": 1})],
     ),
     "a name in two pieces of one event": (
@@ -137,7 +139,9 @@ def test_calls_of_a_whole_answer_are_told_by_their_place(tmp_path: Path) -> None
     for ids in (("a", "a"), ("", ""), (None, "b")):
         listed = [{"id": id, "function": {"name": "find", "arguments": X1}} for id in ids]
         message = {"role": "assistant", "content": None, "tool_calls": listed}
-        body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode()
+        body = json.dumps(
+            {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+        ).encode()
         _, reply = translated([body])
         assert called(reply.message()) == [("find", {"x": 1})] * 2
 
@@ -224,9 +228,16 @@ def test_the_signature_of_a_call_is_kept_and_goes_back_with_it(road: Road, tmp_p
 @both
 def test_a_whole_answer_keeps_it_too(road: Road, tmp_path: Path) -> None:
     """Not streamed, and read from the database for the next question."""
-    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}", "k": 1}, "extra_content": EXTRA}
+    call = {
+        "id": "a",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}", "k": 1},
+        "extra_content": EXTRA,
+    }
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    body = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+    body = json.dumps(
+        {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    )
     answer = Answer(body=body.encode(), headers={"content-type": "application/json"})
     with LoopbackProvider(answer) as provider, history_at(tmp_path, conversation_id="c") as history:
         heard = road.invoke(chat(provider, callbacks=[history]), "Hi")
@@ -246,6 +257,9 @@ def test_a_signature_that_is_told_again_is_told_once() -> None:
 
 def test_an_event_with_calls_and_their_end() -> None:
     """The finish reason may come with them."""
-    choice = {"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": X1}}]}}
+    choice = {
+        "index": 0,
+        "delta": {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": X1}}]},
+    }
     _, reply = translated([event({"choices": [{**choice, "finish_reason": "tool_calls"}]})])
     assert called(reply.message()) == [("f", {"x": 1})]

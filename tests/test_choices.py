@@ -47,7 +47,9 @@ def test_blocks_numbered_as_choices_are_one_answer(body: bytes, road: Road, tmp_
 @both
 def test_calls_in_choices_of_their_own(road: Road, tmp_path: Path) -> None:
     """Thoughts, text, and two calls, each with the number of its block."""
-    body = THOUGHT + delta(content="Hello", index=1) + calls(CALL, index=2) + calls({**CALL, "id": "b"}, index=3)
+    body = (
+        THOUGHT + delta(content="Hello", index=1) + calls(CALL, index=2) + calls({**CALL, "id": "b"}, index=3)
+    )
     found = forms_of(chat, body + delta(finish_reason="tool_calls", index=3) + DONE, road, tmp_path)
     assert [call["id"] for call in found.heard.tool_calls] == ["a", "b"]
     assert (found.heard.text, found.run["finish_reason"]) == ("Hello", "tool_calls")
@@ -62,7 +64,9 @@ def test_two_answers_stay_two(asked: dict[str, Any], road: Road, tmp_path: Path)
     body += delta(content="c") + delta(content="d", index=1)
     body += delta(finish_reason="stop") + delta(finish_reason="length", index=1)
     with LoopbackProvider(Answer(frames=[body + DONE])) as provider, history_at(tmp_path) as history:
-        (result,) = road.generate(chat(provider, callbacks=[history], **asked), [["Hi"]], stream=True).generations
+        (result,) = road.generate(
+            chat(provider, callbacks=[history], **asked), [["Hi"]], stream=True
+        ).generations
     assert [each.text for each in result] == ["ac", "bd"]
     run = recorded(f"sqlite:///{tmp_path / 'history.db'}").run
     assert (run["status"], run["finish_reason"]) == ("incomplete", "stop")
@@ -92,7 +96,14 @@ def test_handlers_of_a_replay_are_told_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [({}, 1), ({"n": None}, 1), ({"n": 3}, 3), ({"n": "x"}, 1), ({"n": 1, "extra_body": {"n": 4}}, 4), (None, None)],
+    [
+        ({}, 1),
+        ({"n": None}, 1),
+        ({"n": 3}, 3),
+        ({"n": "x"}, 1),
+        ({"n": 1, "extra_body": {"n": 4}}, 4),
+        (None, None),
+    ],
     ids=str,
 )
 def test_how_many_were_asked_for(body: Any, expected: int | None) -> None:

@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -36,7 +37,7 @@ from recorder.stored import unescape, unescape_json
 from recorder.testing import Answer, LoopbackProvider, MemoryStore, openai_chat_frames
 from recorder.wire.block import split
 from recorder.wire.compress import decompress
-from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.deltas import OTHER, REASONING, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.tokens import deltas_of
 from tests.oracle import assert_whole, begin, finish, new_url, record, result, say, sql, stored
 
@@ -289,7 +290,11 @@ CALLS = [{"name": "look", "args": '{"x"', "id": "call_1", "index": 0, "type": "t
                 (":1}", TOOL_ARGS, "0.1"),
             ],
         ),
-        ([{"type": "text", "text": "Hi"}, "ho", {"type": "image"}], chunk("x"), [("Hi",), ("ho",)]),
+        (
+            [{"type": "text", "text": "Hi"}, "ho", {"type": "image", "url": "x"}],
+            chunk("x"),
+            [("Hi",), ("ho",), ('{"content_block":{"type":"image","url":"x"}}', OTHER, "0.0")],
+        ),
         (None, None, []),
         (7, object(), []),
     ],
@@ -297,7 +302,7 @@ CALLS = [{"name": "look", "args": '{"x"', "id": "call_1", "index": 0, "type": "t
 )
 def test_a_token_callback_is_one_or_more_deltas(token: Any, given: Any, deltas: list[Any]) -> None:
     """Models that hand over no frames speak LangChain's language."""
-    assert deltas_of(token, given) == [Delta(*delta) for delta in deltas]
+    assert deltas_of(token, given, SimpleNamespace(places=None)) == [Delta(*delta) for delta in deltas]
 
 
 def test_tokens_are_given_by_position_or_by_name(url: str) -> None:

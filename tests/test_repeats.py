@@ -28,10 +28,17 @@ STREAMED = (
     + calls({"index": 0, "id": "a", "name": "f", "arguments": '{"x":'})
     + calls({"index": 0, "arguments": "1}"})
 )
-ALL = {"role": "assistant", "content": "Hello there", "reasoning_content": "Hm", "tool_calls": [CALL]}
+ALL: dict[str, Any] = {
+    "role": "assistant",
+    "content": "Hello there",
+    "reasoning_content": "Hm",
+    "tool_calls": [CALL],
+}
 
 
-def last(key: str = "message", kind: str = "chat.completion", reason: str | None = "stop", **said: Any) -> bytes:
+def last(
+    key: str = "message", kind: str = "chat.completion", reason: str | None = "stop", **said: Any
+) -> bytes:
     """The last event of a stream, with usage; it says this."""
     choice = {"index": 0, "finish_reason": reason, key: said}
     return event({"id": "1", "object": kind, "model": "m", "usage": USAGE, "choices": [choice]})
@@ -81,8 +88,8 @@ def test_alone_it_counts(kind: str, road: Road, tmp_path: Path) -> None:
 
 def test_what_it_has_beyond_the_pieces_counts(tmp_path: Path) -> None:
     """An end that was lost, a call and a citation that did not come before."""
-    more = {**ALL, "content": "Hello there!", "tool_calls": [CALL, {**CALL, "id": "b"}], "annotations": [{"n": 1}, {"n": 2}],
-            "mood": {"a": 1, "b": 2}, "seen": [1, 2]}  # fmt: skip
+    more = {**ALL, "content": "Hello there!", "tool_calls": [CALL, {**CALL, "id": "b"}], "seen": [1, 2],
+            "annotations": [{"n": 1}, {"n": 2}], "mood": {"a": 1, "b": 2}}  # fmt: skip
     before = delta(annotations=[{"n": 1}], mood={"a": 1}, seen=[1])
     found = forms_of(chat, STREAMED + before + last(**more) + DONE, PLAIN, tmp_path)
     assert found.heard.text == "Hello there!"
@@ -133,7 +140,9 @@ def test_messages_may_be_pieces(tmp_path: Path) -> None:
 
 def test_each_choice_says_its_own_again() -> None:
     """Two answers that were asked for."""
-    frames = [delta(content=text, index=number) for number, text in enumerate(("Hello there", "Good morning"))]
+    frames = [
+        delta(content=text, index=number) for number, text in enumerate(("Hello there", "Good morning"))
+    ]
     again = [
         {"index": number, "message": {"content": text}, "finish_reason": "stop"}
         for number, text in enumerate(("Hello there", "Good morning"))
@@ -234,7 +243,11 @@ def test_a_list_beside_the_choices_that_grows_is_one(tmp_path: Path) -> None:
               for count in (1, 1, 2, 3)]  # fmt: skip
     found = forms_of(chat, b"".join(events) + DONE, PLAIN, tmp_path)
     assert found.heard.additional_kwargs == {"citations": [0, 1, 2]}
-    assert found.of("other") == [("0", '{"citations":[0]}'), ("0", '{"citations":[1]}'), ("0", '{"citations":[2]}')]
+    assert found.of("other") == [
+        ("0", '{"citations":[0]}'),
+        ("0", '{"citations":[1]}'),
+        ("0", '{"citations":[2]}'),
+    ]
     assert_alike(found)
 
 

@@ -36,6 +36,15 @@ def chunk_from(piece: Any) -> AIMessageChunk:
     return _of_chunk(piece) if hasattr(piece, "tool_call_chunks") else _of_message(piece)
 
 
+def is_whole(piece: Any) -> bool:
+    """Whether a piece is no text and no chunk, but a message, or what holds one."""
+    if generations := getattr(piece, "generations", None):
+        first = generations[0]
+        return is_whole(first[0] if isinstance(first, list) and first else first)
+    message = getattr(piece, "message", piece)
+    return not isinstance(message, str) and not hasattr(message, "tool_call_chunks")
+
+
 def _of_chunk(piece: Any) -> AIMessageChunk:
     """LangChain's."""
     return AIMessageChunk(

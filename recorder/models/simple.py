@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
-from functools import reduce
 from typing import Any
 
-from recorder.clock import monotonic_us
 from recorder.errors import ConfigError
-from recorder.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    ChatGeneration,
-    LLMResult,
-    add_usage,
-    messages_from,
-    to_dict,
-)
-from recorder.messages.chunks import chunk_from
+from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from, to_dict
 from recorder.models.aside import aside
-from recorder.models.call import generation_chunk, generation_info, since
 from recorder.models.exchange import settle_async, settle_call, told, told_async
 from recorder.models.language import BaseLanguageModel
-from recorder.models.run import Request, Run
-from recorder.usage import found_in, is_counted, read
-from recorder.wire.tokens import deltas_of
+from recorder.models.own import OwnRun
+from recorder.models.run import Request
 
 _WHOLE, _STREAMS = ("_call", "_generate"), ("_stream",)
 _ASYNC_WHOLE, _ASYNC_STREAMS = ("_agenerate",), ("_astream",)
@@ -192,76 +178,6 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
         return {
             **super()._ls_params(body),
             "ls_provider": self.provider_name or _provider_of(type(self).__name__),
-        }
-
-
-class OwnRun(Run[AIMessageChunk]):
-    """A run whose answer comes in pieces of Python; there are no frames."""
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self._said: list[AIMessageChunk] = []
-        self._told_output: dict[str, Any] = {}
-        #: The last usage that was told beside a message.
-        self._counted: Any = {}
-
-    def say(self, piece: Any) -> AIMessageChunk:
-        """The chunk of a piece, told to the handlers. Raises `ConfigError` for what is no piece of an answer."""
-        chunk = chunk_from(piece)
-        chunk.id = chunk.id or self._chunk_id
-        output = getattr(piece, "llm_output", None)
-        if isinstance(output, Mapping):
-            self._told_output |= output
-        if chunk.usage_metadata is None:
-            self._count(chunk, output if isinstance(output, Mapping) else {})
-        self._tell(chunk)
-        return chunk
-
-    def rest(self) -> Iterator[AIMessageChunk]:
-        """LangChain's empty last chunk, unless the last piece was that."""
-        if not self._said or self._said[-1].chunk_position != "last":
-            last = AIMessageChunk("", id=self._chunk_id, chunk_position="last")
-            self._tell(last)
-            yield last
-
-    def answer(self) -> AIMessage:
-        """The final message."""
-        return self.gathered(self._said).to_message() if self._said else AIMessage("", id=self._chunk_id)
-
-    def gathered(self, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
-        """The chunks added up."""
-        return chunks[0] + chunks[1:]
-
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    def _count(self, chunk: AIMessageChunk, output: Mapping[str, Any]) -> None:
-        """Usage that is told beside the message, or under another name; it may be the sum so far."""
-        raw = found_in(chunk.response_metadata) or found_in(output)
-        if raw is not None and is_counted(raw):
-            usage = read(raw)
-            chunk.usage_metadata, self._counted = since(self._counted, usage), usage
-
-    def _tell(self, chunk: AIMessageChunk) -> None:
-        self._said.append(chunk)
-        told = generation_chunk(chunk)
-        if self._dispatch.wants_deltas and (deltas := deltas_of(chunk.content, told)):
-            self._wait_for(self._dispatch.deltas(monotonic_us() - self._started_us, deltas))
-        if self.request.stream:
-            self._tell_token(chunk.text, told)
-
-    def _generations(self) -> list[ChatGeneration]:
-        message = self.answer()
-        return [ChatGeneration(message, generation_info(message.response_metadata))]
-
-    def _replies(self, result: LLMResult) -> list[BaseMessage]:
-        return [generation.message for generation in result.generations[0]]  # type: ignore[attr-defined]
-
-    def _output(self) -> dict[str, Any]:
-        counts = [chunk.usage_metadata for chunk in self._said if chunk.usage_metadata]
-        return {
-            "token_usage": reduce(add_usage, counts) if counts else {},
-            "model_name": self.request.body["model"],
-            **self._told_output,
         }
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recorder.jsons import loads
 from recorder.messages import AIMessageChunk
 from recorder.messages.merge import is_label, merge_dicts, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.recorded import value_of
+from recorder.wire.recorded import object_of, value_of
 from recorder.wire.reply import merge_other
 
 
@@ -25,14 +24,15 @@ def fill(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
         if kind == TEXT:
             chunk.content += text  # type: ignore[operator]
         elif kind in (TOOL_CALL, TOOL_ARGS):
-            _add_call(calls, int(part) if part.isdigit() else 0, kind, text)
+            add_call(calls, int(part) if part.isdigit() else 0, kind, text)
         else:
-            _add_more(chunk, kind, text)
+            add_more(chunk, kind, text)
     chunk.tool_call_chunks = list(calls.values())  # type: ignore[arg-type]
     return found
 
 
-def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str) -> None:
+def add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str) -> None:
+    """Put a piece of a call into those of one event."""
     call = calls.get(index)
     if call is None:
         call = calls[index] = {
@@ -45,10 +45,10 @@ def _add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str
     if kind == TOOL_ARGS:
         call["args"] += text
         return
-    said = loads(text)
+    said = object_of(text)
     if said.get("id"):
         call["id"] = call["id"] or said["id"]
-    if said.get("name"):
+    if said.get("name") and isinstance(said["name"], str):
         call["name"] = (call["name"] or "") + said["name"]
     if extras := {key: said[key] for key in said if key not in ("id", "name")}:
         call["extras"] = merge_dicts(call.get("extras") or {}, extras)
@@ -62,7 +62,8 @@ def add_other(chunk: AIMessageChunk, text: str) -> None:
         chunk.labels = chunk.labels.union(labels)
 
 
-def _add_more(chunk: AIMessageChunk, kind: str, text: str) -> None:
+def add_more(chunk: AIMessageChunk, kind: str, text: str) -> None:
+    """Put what is neither text nor a call into a chunk."""
     more = chunk.additional_kwargs
     if kind == REASONING:
         more["reasoning_content"] = more.get("reasoning_content", "") + text

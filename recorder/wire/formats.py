@@ -17,6 +17,7 @@ from recorder.wire.choices import choices_asked
 from recorder.wire.chunks import fill
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
+from recorder.wire.tokens import fill_own
 
 
 class Filler(NamedTuple):
@@ -46,6 +47,8 @@ def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) ->
 
 def filler_of(wire: str | None, request: Mapping[str, Any] | None) -> Filler:
     """How this format's chunks are filled, given the body of the request, as far as it is known."""
+    if wire is None:
+        return Filler(fill_own, True)
     if wire != anthropic_messages.WIRE:
         return Filler(fill, True)
     if anthropic_chunks.wants_blocks(request or {}):

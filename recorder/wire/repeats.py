@@ -94,7 +94,7 @@ def _is_whole(known: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
 
 
 def difference(known: Any, value: Any) -> Any:
-    """What a value has beyond a known one inside of it: `NOTHING` for nothing, None where the known one is not in it."""
+    """What a value has beyond a known one: `NOTHING` for nothing, None where it does not contain the known one."""
     if isinstance(known, dict) and isinstance(value, dict):
         return _more_keys(known, value)
     if isinstance(known, list) and isinstance(value, list):
