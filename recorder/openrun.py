@@ -76,7 +76,8 @@ class OpenRun:
     __slots__ = (
         "bytes", "cut_frames", "cut_tokens", "dropped", "dropped_at", "end", "ended", "first_frame", "first_token",
         "flat", "framed", "frames", "full_since_us", "gap_reason", "gaps", "held", "idle", "later", "places",
-        "queued", "refused", "reopened", "room", "sealed", "shortened", "start", "started_us", "state", "ticket", "touched_us",
+        "queued", "refused", "reopened", "room", "sealed", "shortened", "start", "started_us", "state", "ticket",
+        "touched_us",
     )  # fmt: skip
 
     def __init__(self, start: RunStart, started_us: int) -> None:
