@@ -11,7 +11,7 @@ chat = ChatOpenAI(streaming=True, callbacks=[history])
 chat([HumanMessage("Hello!")])
 history.close().wait()  # it would close itself when Python exits
 
-for row in sqlite3.connect("chat_history.db").execute(
-    "SELECT id, role, substr(content, 1, 40) FROM chathistory"
-):
+connection = sqlite3.connect("chat_history.db")
+for row in connection.execute("SELECT id, role, substr(content, 1, 40) FROM chathistory"):
     print(row)
+connection.close()

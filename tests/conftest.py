@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from tests import postgres
+from tests import pgbouncer, postgres, selection
 from tests.genuine import FOLDER, MISSING, Stream, all_streams, chat_streams
 from tests.oracle import new_url
 
@@ -20,11 +22,82 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-def pytest_report_header() -> str:
-    """Say at the top whether the genuine streams take part."""
-    if not all_streams():
-        return f"{MISSING}; tests that need them are skipped"
-    return f"genuine provider streams: {len(all_streams())} in {FOLDER}, {len(chat_streams())} of them chat"
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which tests take part."""
+    group = parser.getgroup("recorder's own tests")
+    group.addoption("--fast", action="store_true", help="the quick tests only, for between two edits")
+    group.addoption("--all", action="store_true", help="every cell of every matrix, and --network")
+    group.addoption("--network", action="store_true", help="also the tests that install packages")
+    group.addoption("--seed", type=int, help="what a sample of a matrix is drawn by; chance unless given")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed, once: a worker of pytest-xdist gets that of the process which started it."""
+    config.addinivalue_line(
+        "markers", "matrix: a test of many cells, of which a sample is run unless --all is given"
+    )
+    config.addinivalue_line("markers", "network: a test that installs packages; run with --network or --all")
+    if config.option.seed is None:
+        config.option.seed = getattr(config, "workerinput", {}).get("seed", random.randrange(10**6))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a worker."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say at the top what takes part: matrices, the genuine streams, pgbouncer."""
+    options = config.option
+    matrices = "whole" if options.all else f"sampled with --seed {options.seed}"
+    there = f"{len(all_streams())} in {FOLDER}, {len(chat_streams())} of them chat"
+    return [
+        f"tests: {'the fast ones' if options.fast else 'all'}; matrices: {matrices}",
+        f"genuine provider streams: {there if all_streams() else MISSING}",
+        f"pgbouncer: {pgbouncer.PROGRAM or 'not installed'}",
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this run is not about."""
+    options = config.option
+    left_out = set()
+    if not (options.all or options.network):
+        left_out |= {item for item in items if item.get_closest_marker("network")}
+    if options.fast:
+        left_out |= {item for item in items if selection.is_slow(item)}
+        left_out |= selection.sampled(items, options.seed, selection.FAST_SHARE, selection.FAST_LEAST)
+    elif not options.all:
+        left_out |= selection.sampled(items, options.seed, selection.SHARE, selection.LEAST)
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what failed where it cannot be overlooked: a test that continuous integration left out."""
+    if left_out := _left_out(terminalreporter):
+        terminalreporter.section("left out under continuous integration, where that is a failure", red=True)
+        for name in left_out:
+            terminalreporter.line(name)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything should be there, a test that is skipped fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.exitstatus == pytest.ExitCode.OK and _left_out(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _left_out(reporter: Any) -> list[str]:
+    """The tests that were skipped although `CI` is set, but for those whose reason `RECORDER_TEST_MAY_SKIP` is in."""
+    if not os.environ.get("CI") or reporter is None:
+        return []
+    tolerated = os.environ.get("RECORDER_TEST_MAY_SKIP")
+    skipped = [(report.nodeid, str(report.longrepr)) for report in reporter.stats.get("skipped", ())]
+    return [f"{name}: {reason}" for name, reason in skipped if not (tolerated and tolerated in reason)]
 
 
 @pytest.fixture(scope="session")

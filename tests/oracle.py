@@ -435,10 +435,14 @@ def hasty() -> Iterator[None]:
 # -- other processes -----------------------------------------------------------------------------------------
 
 
+#: Since 3.12 Python warns of a fork where other threads run. The writer is one, and programs here fork on purpose.
+FORKS = "ignore:This process (pid=:DeprecationWarning"
+
+
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python of its own that runs `code`, with recorder and these tests within reach."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-W", FORKS, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -282,6 +282,7 @@ def _add(found: dict[str, Any], chunk: Any) -> None:
             kept[2] += (function and function.arguments) or ""
 
 
+@pytest.mark.matrix
 @each_chat
 def test_a_genuine_chat_is_heard_as_it_was(stream: Stream) -> None:
     """Decoded, encoded, and heard by the SDK: text, reasoning, refusal, calls, ends, usage, error."""
@@ -299,6 +300,7 @@ def test_a_genuine_chat_is_heard_as_it_was(stream: Stream) -> None:
     assert ours == theirs
 
 
+@pytest.mark.matrix
 @each_chat
 def test_a_genuine_chat_is_heard_by_anthropics_sdk(stream: Stream) -> None:
     """The same text, reasoning and calls, in blocks."""

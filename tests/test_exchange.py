@@ -61,18 +61,21 @@ def text(chunks: list[Any]) -> str:
     return "".join(chunk.content for chunk in chunks)
 
 
-def by_the_sdk(provider: LoopbackProvider, **options: Any) -> openai.OpenAIError:
+def by_the_sdk(provider: LoopbackProvider, **options: Any) -> Exception:
     """What the bare SDK raises on the same stream."""
     client = sdk(provider, **options)
-    with pytest.raises(openai.OpenAIError) as caught:
+    with pytest.raises((openai.OpenAIError, httpx2.TransportError)) as caught:
         list(client.chat.completions.create(**ASK, stream_options={"include_usage": True}))
     return caught.value
 
 
 def assert_alike(ours: BaseException, theirs: BaseException) -> None:
     """The same class, message, body and request."""
+    if isinstance(theirs, httpx2.TransportError):
+        return  # openai before 3.14 lets the HTTP client's errors through while a stream is read
     assert type(ours) is type(theirs)
-    assert str(ours) == str(theirs)
+    # What older openai SDKs say of an error that is no object; newer ones read it, as we do.
+    assert str(theirs) in (str(ours), "An error occurred during streaming")
     for name in ("body", "code", "param", "type", "status_code"):
         assert getattr(ours, name, None) == getattr(theirs, name, None)
     if isinstance(ours, openai.APIError) and isinstance(theirs, openai.APIError):
@@ -320,7 +323,7 @@ def test_an_error_in_the_stream_is_raised_as_the_sdk_does(road: Road, error: byt
     assert_alike(caught.value, expected)
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.run["error_type"]) == ("error", "openai.APIError")
-    assert found.run["error_message"] == str(expected)
+    assert found.run["error_message"] == str(caught.value)
     assert found.transcript[-1][1].startswith("Hello there")
     assert found.body == b"".join(frames[:4])
     (((failure,), kwargs),) = log.of("on_llm_error")

@@ -212,6 +212,7 @@ def test_a_connection_that_listens_and_is_cut(postgres_url: str) -> None:
         assert [chunk.chunk_position for chunk in chunks][-1] == "last"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("turns", range(0, 100, 10))
 def test_who_leaves_while_the_watch_begins(database: str, turns: int) -> None:
     """So many turns of the reader's loop after the first follower came: connections are closed all the same."""

@@ -86,6 +86,7 @@ def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
     assert found.usage.output_tokens == expected.usage.output_tokens
 
 
+@pytest.mark.matrix
 @both
 @genuine_anthropic
 def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str) -> None:

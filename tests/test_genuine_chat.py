@@ -79,6 +79,7 @@ def joined(found: Recorded, url: str, kind: str) -> dict[str, str]:
     return texts
 
 
+@pytest.mark.matrix
 @both
 @each
 def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str) -> None:

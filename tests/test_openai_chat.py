@@ -159,6 +159,7 @@ def _without_none(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "choices": choices}
 
 
+@pytest.mark.matrix
 @genuine
 def test_genuine_streams_say_the_same_in_any_chunking(stream: Stream) -> None:
     """The same deltas and the same reply byte by byte, in random pieces and with other line ends."""
@@ -837,6 +838,7 @@ def _damaged(frame: bytes, chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@pytest.mark.matrix
 @genuine
 def test_damaged_genuine_events_are_taken(stream: Stream) -> None:
     """With keys gone, values of another kind, bytes changed."""

@@ -319,24 +319,6 @@ def test_a_backend_that_is_terminated(postgres_url: str) -> None:
 # -- many at once ----------------------------------------------------------------------------------------------
 
 
-def test_a_pooler_in_transaction_mode(postgres_url: str, folder: Path) -> None:
-    """Eight recorders over two server connections, which change hands with each transaction."""
-    with road(postgres_url, folder, shared=2) as pooler:
-        histories = [ChatHistoryCallback(pooler.url, flush_interval=0) for _ in range(8)]
-        runs = [begin(history) for history in histories]
-        texts = [token(7, seq) for seq in range(100)]
-        for text in texts:
-            for history, run_id in zip(histories, runs, strict=True):
-                say(history, run_id, [text])
-        for history, run_id in zip(histories, runs, strict=True):
-            finish(history, run_id)
-            history.close().wait(20)
-        assert pooler.clients >= 8
-        assert pooler.named_statements == 0
-    for run_id in runs:
-        assert_whole(postgres_url, run_id, texts)
-
-
 def test_two_that_store_the_same_rows_never_lock_each_other_out(postgres_url: str) -> None:
     """Batches are sorted: in opposite order they would deadlock."""
     rows = [each for number in range(40) for each in whole_run(number)]

@@ -122,6 +122,7 @@ def moved(url: str, folder: Path) -> str:
 # -- every genuine stream ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @genuine
 def test_every_chat_stream_comes_back(stream: Stream, database: str) -> None:
     """Recorded over a socket, replayed through the SDK: the bytes, and what the SDK makes of them, are the same."""
@@ -143,6 +144,7 @@ def test_every_chat_stream_comes_back(stream: Stream, database: str) -> None:
         assert chunks_of(client(replay)) == expected
 
 
+@pytest.mark.matrix
 @genuine
 def test_the_sdks_accumulator_hears_the_same(stream: Stream, database: str, tmp_path: Path) -> None:
     """Through its `.stream()` helper, as the live provider's; also out of what was exported and imported."""
@@ -168,6 +170,7 @@ def _final_or_error(work: Any) -> Any:
         return type(error), str(error)
 
 
+@pytest.mark.matrix
 @genuine_anthropic
 def test_every_anthropic_stream_comes_back(stream: Stream, database: str, tmp_path: Path) -> None:
     """The same for Anthropic's, and its accumulated message; also out of what was exported and imported."""
@@ -184,6 +187,7 @@ def test_every_anthropic_stream_comes_back(stream: Stream, database: str, tmp_pa
                 assert replayed.get_final_message() == expected
 
 
+@pytest.mark.matrix
 @genuine
 def test_a_chat_stream_without_frames(stream: Stream, tmp_path: Path) -> None:
     """Recorded as tokens only: text, thoughts, calls, end and usage are what they were."""

@@ -203,6 +203,7 @@ def test_text_is_not_lost_to_an_unknown_key_of_its_name() -> None:
 # -- whatever comes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("idx", ["", "x", "0.x", "1.2.3", "-1", "²", "99999999999999999999", "0.function"])
 @pytest.mark.parametrize("kind", [*KINDS, "unheard of"])
 @pytest.mark.parametrize(

@@ -185,8 +185,10 @@ class Reader:
 
     async def _stop_watching(self) -> None:
         task, self._watching = self._watching, None
-        if task is None:
+        if task is None or self._begun is None:
             return
+        # A driver whose connecting is cancelled leaves a thread or a connection behind, so connecting may end first.
+        await asyncio.wait((self._begun,), timeout=PATIENCE)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

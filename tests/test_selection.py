@@ -1,0 +1,113 @@
+"""Which tests a run takes: samples of matrices, the fast ones, all; and that nothing is left out unseen."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.oracle import ROOT
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = """
+from tests.conftest import (
+    pytest_addoption, pytest_collection_modifyitems, pytest_configure, pytest_configure_node, pytest_report_header,
+    pytest_sessionfinish, pytest_terminal_summary,
+)
+"""
+SUITE = """
+import os
+import pytest
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("number", range(100))
+def test_cell(number):
+    pass
+
+@pytest.mark.network
+def test_of_the_network():
+    pass
+
+def test_that_is_skipped():
+    if os.environ.get("AWAY"):
+        pytest.skip("the moon is away")
+
+def test_with_a_server(postgres_url):
+    pass
+
+@pytest.fixture
+def postgres_url():
+    return ""
+"""
+
+
+class Suite:
+    """A small suite of its own, with the selection of these tests."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        pytester.makeconftest(CONFTEST)
+        pytester.makepyfile(test_suite=SUITE)
+
+    def run(self, *options: str) -> pytest.RunResult:
+        """Run it."""
+        return self._pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
+
+    def cells(self, *options: str) -> list[str]:
+        """The cells of the matrix that take part."""
+        lines = self.run("--collect-only", "-q", *options).outlines
+        return [line for line in lines if "test_cell[" in line]
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """Not under continuous integration, unless a test says so."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("CI", "RECORDER_TEST_MAY_SKIP", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+    return Suite(pytester)
+
+
+def test_a_matrix_is_sampled_by_a_seed(suite: Suite) -> None:
+    """The same cells for the same seed, others for another one; --all takes all."""
+    first = suite.cells("--seed", "1")
+    assert len(first) == 25
+    assert suite.cells("--seed", "1") == first
+    assert suite.cells("--seed", "2") != first
+    assert len(suite.cells("--all")) == 100
+    assert len(suite.cells("--fast", "--seed", "1")) == 5
+
+
+def test_a_cell_that_is_named_is_run(suite: Suite) -> None:
+    """Whatever the seed is."""
+    assert len(suite.cells("--seed", "1", "test_suite.py::test_cell[7]")) == 1
+
+
+def test_several_processes_draw_the_same_sample(suite: Suite) -> None:
+    """The seed is drawn once and printed."""
+    result = suite.run("--numprocesses", "2")
+    result.assert_outcomes(passed=27)
+    result.stdout.re_match_lines([r"tests: all; matrices: sampled with --seed \d+"])
+
+
+def test_the_fast_tests_need_no_server(suite: Suite) -> None:
+    """Neither a server nor the network."""
+    suite.run("--fast").assert_outcomes(passed=6, deselected=97)
+
+
+def test_the_network_is_used_where_it_is_wanted(suite: Suite) -> None:
+    """With --network, and with --all."""
+    suite.run("--network").assert_outcomes(passed=28, deselected=75)
+    suite.run("--all").assert_outcomes(passed=103)
+
+
+def test_a_skipped_test_fails_continuous_integration(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There everything should be there; unless the script that runs the tests says what cannot be."""
+    monkeypatch.setenv("AWAY", "1")
+    assert suite.run().ret == 0
+    monkeypatch.setenv("CI", "true")
+    result = suite.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*test_that_is_skipped*the moon is away*"])
+    assert suite.run("--numprocesses", "2").ret == 1
+    monkeypatch.setenv("RECORDER_TEST_MAY_SKIP", "the moon")
+    assert suite.run().ret == 0
