@@ -263,7 +263,7 @@ def wrapped(error: Exception) -> DBAPIError:
         (AttributeError("a bug of ours"), "poison"),
         (TypeError("a bug of ours"), "poison"),
         (ConnectionError("cut"), "transient"),
-        (TimeoutError(), "transient"),
+        (TimeoutError(), "slow"),
         (OSError("no space left on device"), "transient"),
         (MemoryError(), "transient"),
     ],

@@ -19,6 +19,11 @@ TO_BE_TRIED_AGAIN = frozenset(("transient", "slow", "refused"))
 OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+def of_silence(error: BaseException) -> Failure:
+    """What kind of failure an error is that did not come of a database."""
+    return "slow" if isinstance(error, TimeoutError) else "transient"
+
+
 def driver_error(error: BaseException) -> BaseException:
     """The driver's own error, below what SQLAlchemy and its asynchronous adapters make of it."""
     wrapped = error.orig if isinstance(error, DBAPIError) else None

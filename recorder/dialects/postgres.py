@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
-from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
+from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error, of_silence
 from recorder.dialects.inherited import closed_in_children
 from recorder.dialects.sockets import notice_silence
 from recorder.dialects.sqlstates import is_lost, kind_of
@@ -180,7 +180,7 @@ class Postgres:
         state = getattr(cause, "sqlstate", None)
         if state is None:
             # OSError, and what asyncpg says of a connection that is gone.
-            return "poison" if isinstance(cause, OF_THE_ROWS) else _silence(cause)
+            return "poison" if isinstance(cause, OF_THE_ROWS) else of_silence(cause)
         return kind_of(state)
 
     def remedy(self, error: BaseException) -> str:
@@ -274,10 +274,6 @@ class Listening:
     async def close(self) -> None:
         """Listen no more."""
         self._connection.terminate()
-
-
-def _silence(error: BaseException) -> Failure:
-    return "slow" if isinstance(error, TimeoutError) else "transient"
 
 
 def _driver() -> Any:

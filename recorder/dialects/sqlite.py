@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso, monotonic_us
-from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error
+from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error, of_silence
 from recorder.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
 from recorder.dialects.urls import file_of
 from recorder.errors import ConfigError, StoreError
@@ -192,7 +192,7 @@ class SQLite:
             return "refused"
         if isinstance(cause, (sqlite3.Error, *OF_THE_ROWS)):
             return "poison"
-        return "transient"
+        return of_silence(cause)
 
     def remedy(self, error: BaseException) -> str:
         """What to do about an error on opening, to follow what the driver said."""

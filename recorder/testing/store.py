@@ -80,8 +80,10 @@ class MemoryStore:
         """Nothing to close."""
 
     def failure(self, error: BaseException) -> Failure:
-        """`ConnectionError` is transient, all else poison."""
-        return "transient" if isinstance(error, (ConnectionError, TimeoutError)) else "poison"
+        """`ConnectionError` is transient, `TimeoutError` slow, all else poison."""
+        if isinstance(error, TimeoutError):
+            return "slow"
+        return "transient" if isinstance(error, ConnectionError) else "poison"
 
     def _is_taken(self, run_id: str, start: RunStart) -> bool:
         return self.starts.get(run_id, start) is not start
