@@ -27,6 +27,7 @@ class Exclusive:
         self._lock = threading.RLock()
         self._inside = False
         self._later: deque[Action] = deque()
+        self._failed: Action | None = None
         #: Errors of actions that ran later, for which nobody waited.
         self.errors: deque[Exception] = deque(maxlen=10)
 
@@ -51,7 +52,7 @@ class Exclusive:
     def soon(self, action: Action) -> None:
         """Run the action when some thread is inside next, in the order of these calls. Takes no lock.
 
-        An action that was interrupted by an exception of a signal handler runs a second time.
+        An action that fails, or is interrupted by an exception of a signal handler, runs a second time.
         """
         self._later.append(action)
 
@@ -64,8 +65,17 @@ class Exclusive:
                 self._inside = True
                 try:
                     self._later[0]()
-                except Exception as error:  # a bug of ours; it must not be raised where somebody puts a token
-                    self.errors.append(error)
+                except (
+                    Exception
+                ) as error:  # no memory, or a bug; not to be raised where somebody puts a token
+                    if self._fails_first(error):
+                        return
                 finally:
                     self._inside = False
                 self._later.popleft()
+
+    def _fails_first(self, error: Exception) -> bool:
+        """Whether what is first in the queue did not fail before."""
+        self.errors.append(error)
+        again, self._failed = self._failed is self._later[0], self._later[0]
+        return not again

@@ -213,6 +213,8 @@ class Took:
     runs: list[Taken] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
     bytes: int = 0
+    #: How many of the bytes were given back to the queue.
+    released: int = 0
     #: The place in the queue of the last of it; 0 for nothing.
     ticket: int = 0
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import groupby
 from time import sleep
+from typing import NamedTuple
 
 import orjson
 
@@ -41,6 +42,8 @@ class Sealing:
     frames: int = 0
     #: Offset of the first token, None before it.
     first_us: int | None = None
+    #: Whether frames could not be compressed.
+    frames_lost: bool = False
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
     frames_hash: hashlib._Hash | None = None
     #: Whether the run's own row has been packed; whether something of it could not be.
@@ -79,40 +82,68 @@ def pack(taken: Sequence[Taken]) -> list[RunRows]:
             found.append(_pack_run(part, blobs))
         except Exception:  # a bug of ours, which must end neither the recording nor that of other runs
             log.exception("Tokens of run %s could not be packed; please report this", part.run.start.run_id)
-            found.append(_unpacked(part))
+            found.append(without_tokens(part))
             blobs.forget(part.run.start)
         give_way()
     blobs.compress()
     return found
 
 
+class Blob(NamedTuple):
+    """What becomes a row of frames: everything but the compressed bytes."""
+
+    rows: RunRows
+    memory: Sealing
+    #: Run, number of its first frame, of its first token, count, and time of the first.
+    shell: tuple[str, int, int, int, int]
+    data: bytes
+
+
 class Blobs:
     """Frames of a batch, which are compressed in one call."""
 
     def __init__(self) -> None:
-        self._of: list[RunRows] = []
-        self._shells: list[tuple[str, int, int, int, int]] = []
-        self._data: list[bytes] = []
+        self._blobs: list[Blob] = []
 
-    def add(self, rows: RunRows, seq: int, first_delta: int, data: list[bytes], at_us: list[int]) -> None:
-        """What becomes a row of frames."""
-        self._of.append(rows)
-        self._shells.append((rows.start.run_id, seq, first_delta, len(data), at_us[0]))
-        self._data.append(join(data, at_us))
+    def add(
+        self, rows: RunRows, memory: Sealing, numbers: tuple[int, int], data: list[bytes], at_us: list[int]
+    ) -> None:
+        """What becomes a row of frames; the numbers of its first frame and first token."""
+        shell = (rows.start.run_id, *numbers, len(data), at_us[0])
+        self._blobs.append(Blob(rows, memory, shell, join(data, at_us)))
 
     def forget(self, start: RunStart) -> None:
         """Leave out the rows of a run that came last."""
-        while self._of and self._of[-1].start is start:
-            for each in (self._of, self._shells, self._data):
-                each.pop()
+        while self._blobs and self._blobs[-1].rows.start is start:
+            self._blobs.pop()
 
     def compress(self) -> None:
-        """Give each run its rows."""
-        packed = compress(self._data, [rows.start.wire for rows in self._of])
-        made = (FrameRow(*shell, *row) for shell, row in zip(self._shells, packed, strict=True))
-        for _, each in groupby(zip(self._of, made, strict=True), key=lambda pair: id(pair[0])):
-            [*pairs] = each
-            pairs[0][0].frames = [row for _, row in pairs]
+        """Give each run its rows; all runs in one call, or each in its own where that fails."""
+        try:
+            packed = _compressed(self._blobs)
+        except Exception:  # no memory for all of them
+            packed = []
+        done = 0
+        for _, group in groupby(self._blobs, key=lambda blob: id(blob.rows)):
+            blobs = [*group]
+            try:
+                blobs[0].rows.frames = packed[done : done + len(blobs)] or _compressed(blobs)
+            except Exception:
+                _leave_out_frames(blobs[0])
+            done += len(blobs)
+
+
+def _compressed(blobs: Sequence[Blob]) -> list[FrameRow]:
+    packed = compress([blob.data for blob in blobs], [blob.rows.start.wire for blob in blobs])
+    return [FrameRow(*blob.shell, *row) for blob, row in zip(blobs, packed, strict=True)]
+
+
+def _leave_out_frames(blob: Blob) -> None:
+    """Without all frames there is no proof of them, now or at the run's end."""
+    log.exception("Frames of run %s could not be compressed and are left out", blob.rows.start.run_id)
+    blob.memory.frames_lost = True
+    if blob.rows.seal is not None:
+        blob.rows.seal.frames_sha256 = None
 
 
 def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
@@ -131,7 +162,7 @@ def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
         if memory.first_us is not None:
             taken.end.first_token_at = run.start.started_at + timedelta(microseconds=memory.first_us)
         # Frames that found no room leave no gap, so that without all of them there is no proof.
-        whole = memory.frames == run.first_frame
+        whole = memory.frames == run.first_frame and not memory.frames_lost
         proof = memory.frames_hash.hexdigest() if memory.frames_hash and whole else None
         whole_hash = None if memory.broken else memory.hash.hexdigest()
         rows.seal = RunSeal(taken.end, memory.tokens, whole_hash, proof)
@@ -139,7 +170,7 @@ def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
     return rows
 
 
-def _unpacked(taken: Taken) -> RunRows:
+def without_tokens(taken: Taken) -> RunRows:
     """The run without these tokens, which become gaps, and from here on without a proof that it is whole."""
     run = taken.run
     memory = run.state if isinstance(run.state, Sealing) else Sealing()
@@ -195,7 +226,8 @@ def _pack_frames(rows: RunRows, memory: Sealing, frames: Frames, blobs: Blobs) -
         _update(memory.frames_hash, joined)
         memory.frames += len(data)
         # A seek starts at this row or earlier: rows of one cut share its first token.
-        blobs.add(rows, frames.seq + start, frames.first_delta, data, at_us[start : start + MAX_ROW_FRAMES])
+        times = at_us[start : start + MAX_ROW_FRAMES]
+        blobs.add(rows, memory, (frames.seq + start, frames.first_delta), data, times)
 
 
 def _update(digest: hashlib._Hash, data: bytes) -> None:

@@ -35,6 +35,11 @@ class Progress:
     healthy: bool = True
     _logged_at_us: float = field(default=-inf, repr=False)
 
+    @property
+    def accounted(self) -> int:
+        """Tokens that something has become of."""
+        return self.committed + self.quarantined + self.lost
+
     def note(self, error: BaseException, doing: str) -> str:
         """Remember the error; its text."""
         words = said(error)
@@ -47,6 +52,24 @@ class Progress:
         if self.healthy or monotonic_us() - self._logged_at_us > LOG_EVERY * 1e6:
             self._logged_at_us = monotonic_us()
             log.error("Recording goes on in memory, the database does not answer: %s: %s", doing, words)
+        self.healthy = False
+
+    def broke(self, error: BaseException) -> None:
+        """Storing a batch failed, and not because of the database."""
+        self.note(error, "storing a batch")
+        if self.healthy or monotonic_us() - self._logged_at_us > LOG_EVERY * 1e6:
+            self._logged_at_us = monotonic_us()
+            log.error(
+                "A batch could not be stored, each part of it is tried again by itself, and recording goes on; please "
+                "report this unless memory ran out",
+                exc_info=error,
+            )
+        self.healthy = False
+
+    def died(self, error: BaseException) -> None:
+        """The writer ended though nobody closed it."""
+        self.note(error, "the writer ended")
+        log.error("The recorder's writer ended; nothing more is stored", exc_info=error)
         self.healthy = False
 
     def went_well(self) -> None:

@@ -99,22 +99,19 @@ class Ready(Room):
         """Seconds until frames come of age; infinite when none are waiting for it."""
         return self.now(self._young.due)
 
-    def take(self, max_bytes: int) -> Took:
+    def take(self, max_bytes: int, took: Took | None = None) -> Took:
         """Freeze and hand over what runs and conversations have, in the order they were queued, up to `max_bytes`.
 
-        The lock is held for a hundred of them at a time, so that no producer waits for a long take.
+        The lock is held for a hundred of them at a time, so that no producer waits for a long take. Where memory runs
+        out, `took` has what was taken until then.
         """
-        took, moment_us = Took(), monotonic_us()
+        took, moment_us = took or Took(), monotonic_us()
         self.catch_up()
         self.now(partial(self._enqueue_later, moment_us))
-        while took.bytes < max_bytes:
-            try:
-                if not self.now(partial(self._take_some, took, max_bytes, moment_us)):
-                    break
-            except MemoryError:
-                if not took.ticket:
-                    raise
-                break  # what was taken is written; the rest is still there
+        # What is queued from here on waits for the next one, so that no run is in it twice.
+        more = partial(self._take_some, took, max_bytes, moment_us, self.tickets)
+        while took.bytes < max_bytes and self.now(more):
+            pass
         return took
 
     # -- inside, with the lock held -------------------------------------------------------------------------------
@@ -154,17 +151,20 @@ class Ready(Room):
         for run in self._young.of_age(before_us):
             self._enqueue(run)
 
-    def _take_some(self, took: Took, max_bytes: int, moment_us: int) -> bool:
+    def _take_some(self, took: Took, max_bytes: int, moment_us: int, last: int) -> bool:
         """Whether there is more to take."""
         for _ in range(min(100, len(self._ready))):
+            if took.bytes >= max_bytes:
+                return False
+            if self._ready[0].ticket > last:
+                self._urgent, self.oldest_us = False, moment_us
+                return False
             self._freeze(self._ready[0], took, moment_us)
             self._ready.popleft()
-            if took.bytes >= max_bytes:
-                break
-        if not self._ready:
-            self._urgent = False
-            self.oldest_us = None
-        return bool(self._ready)
+        if self._ready:
+            return True
+        self._urgent, self.oldest_us = False, None
+        return False
 
     def _freeze(self, queued: OpenRun | Addition, took: Took, moment_us: int) -> None:
         """Hand over what there is. When it fails for lack of memory nothing has changed."""
@@ -178,9 +178,10 @@ class Ready(Room):
         kept = 0 if self._urgent else self._young.keep(run)
         run.cut(frames=not kept)
         frames = () if kept else run.cut_frames
-        tokens = run.cut_tokens
-        took.runs.append(Taken(run, tokens, frames, run.gaps, run.end, run.bytes - kept, run.reopened))
-        self.taken += sum(map(len, tokens))
+        taken = Taken(run, run.cut_tokens, frames, run.gaps, run.end, run.bytes - kept, run.reopened)
+        tokens = sum(map(len, taken.tokens))
+        took.runs.append(taken)
+        self.taken += tokens
         took.bytes += run.bytes - kept
         took.ticket = run.ticket
         run.cut_tokens, run.cut_frames, run.gaps = (), (), ()

@@ -195,7 +195,7 @@ class Recorder:
 
     def require_open(self) -> None:
         """Raise `Closed` when it is; for calls that a person makes, never for callbacks."""
-        if self.closed:
+        if self.closed or self.intake.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
     def _begin(self) -> None:
@@ -212,9 +212,10 @@ class Recorder:
 
     def _record(self) -> None:
         try:
-            asyncio.run(self._write())
-        except Exception:
-            log.exception("The recorder's writer ended; nothing more is stored")
+            with asyncio.Runner() as runner:  # where no loop can be made, there is no coroutine yet
+                runner.run(self._write())
+        except BaseException as error:  # no event loop could be made, or somebody tore it down
+            self._writer.died(error)
         finally:
             self._closed()
 

@@ -236,6 +236,8 @@ class RunRows:
     #: Accepted tokens in here, and the bytes of the queue that they hold.
     tokens: int = 0
     bytes: int = 0
+    #: Its number in the batch that was taken with it; what is made of it later keeps it.
+    place: int = 0
 
 
 class Added(NamedTuple):
@@ -260,6 +262,8 @@ class Addition:
     bytes: int = 0
     queued: bool = False
     ticket: int = 0
+    #: As that of a run's rows.
+    place: int = 0
     #: There are none, wherever tokens are counted.
     waiting: ClassVar[int] = 0
     tokens: ClassVar[int] = 0

@@ -9,7 +9,7 @@ from typing import Literal
 
 from recorder.clock import monotonic_us
 from recorder.exclusive import Exclusive
-from recorder.openrun import OpenRun
+from recorder.openrun import OpenRun, Took
 from recorder.waiting import Limited, Wait
 
 #: Counted for a run beside its messages (bytes, measured).
@@ -45,9 +45,9 @@ class Room(Exclusive):
         self.bytes = 0
         self.closed = False
 
-    def release(self, size: int) -> None:
-        """Give back the room of what was settled, and let those who wait for room go on."""
-        if (room := self.now(partial(self._release, size))) is not None:
+    def release(self, size: int, took: Took | None = None) -> None:
+        """Give back the room of what was settled, and let those who wait for room go on. `took` counts it."""
+        if (room := self.now(partial(self._release, size, took or Took()))) is not None:
             room.set(None)
 
     # -- inside the lock unless said otherwise --------------------------------------------------------------------
@@ -104,9 +104,11 @@ class Room(Exclusive):
         left = self._block_timeout - (moment_us - run.full_since_us) / 1e6
         return Limited(room, left, nothing) if room is not None and left > 0 else None
 
-    def _release(self, size: int) -> Wait[None] | None:
+    def _release(self, size: int, took: Took) -> Wait[None] | None:
+        room = self._no_more_waiting() if self.bytes - size <= self._max * _ROOM else None
         self.bytes -= size
-        return self._no_more_waiting() if self.bytes <= self._max * _ROOM else None
+        took.released += size
+        return room
 
     def _no_more_waiting(self) -> Wait[None] | None:
         room, self._room = self._room, None

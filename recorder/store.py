@@ -233,7 +233,7 @@ class SqlStore:
         connection, engine = self._connection, self._engine
         self._connection = self._engine = None
         if connection is not None:
-            await connection.close()
+            await self.dialect.let_go(connection)
         if engine is not None:
             await engine.dispose()
 

@@ -12,7 +12,6 @@ import os
 import random
 import socket
 import sys
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from math import inf
@@ -24,13 +23,15 @@ from recorder.config import Config
 from recorder.dialects import TO_BE_TRIED_AGAIN
 from recorder.errors import StoreError
 from recorder.fields import bare_end
+from recorder.flushes import Flushes
+from recorder.hand import Hand
 from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
 from recorder.liveness import is_dead, this_process
 from recorder.openrun import OpenRun, Took
 from recorder.pack import pack
-from recorder.progress import Progress, missing
+from recorder.progress import Progress
 from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows
 from recorder.store import Store, Taken
 from recorder.stored import escape
@@ -45,6 +46,8 @@ MAX_RETRY = 5.0
 _QUIET_ATTEMPTS = 3
 #: The longest pause between attempts while closing.
 _LAST_RETRY = 0.2
+#: How long the database has to let go when the time to close is over (seconds).
+CLOSE_GRACE = 0.5
 
 
 class Writer:
@@ -54,18 +57,15 @@ class Writer:
         self._intake = intake
         self._store = store
         self._config = config
-        # Flushes that the writer has not seen yet, and those it has, with the ticket that each waits for.
-        self._new_flushes: deque[Wait[None]] = deque()
-        self._flushes: list[tuple[int, Wait[None]]] = []
-        self._settled = 0
-        self._ended = False
+        self._flushes = Flushes(intake)
+        # The batch that is being stored.
+        self._hand: Hand | None = None
+        self._failures = 0
         self._last_end = -inf
         self._beat_at = 0.0
         self._deadline: float | None = None
         #: Whether the driver was left in the middle of a call when the time to close ran out.
         self._blocked = False
-        #: What a flush raises once tokens were lost, which happens only at the end.
-        self._loss: StoreError | None = None
         self._producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now(), this_process())
         self._attempts = Attempts()
         #: The runs that are stored and have no end yet, by their ids.
@@ -76,15 +76,7 @@ class Writer:
 
     def flush(self) -> Wait[None]:
         """Over when everything accepted until now is committed. Callable from any thread, and takes no lock."""
-        wait: Wait[None] = Wait()
-        if self._intake.is_settled(self._settled) and self._loss is None:
-            wait.set(None)
-            return wait
-        self._new_flushes.append(wait)
-        self._intake.want()
-        if self._ended:  # perhaps before it saw this one
-            self._settle_until(self._settled)
-        return wait
+        return self._flushes.add()
 
     def close(self, timeout: float) -> None:
         """Take nothing more, drain for at most `timeout` seconds, then end. Callable from any thread, and again."""
@@ -99,34 +91,85 @@ class Writer:
 
     def leave_to_parent(self) -> None:
         """In a forked child: nothing flushes here what the parent's queue holds."""
-        for wait in [*self._new_flushes, *(wait for _, wait in self._flushes)]:
-            wait.renew()
-            wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
+        self._flushes.leave_to_parent()
 
     async def run(self) -> None:
-        """Until `close`. Never raises for what the database does."""
+        """Until `close`. Never raises for what the database does, nor for what goes wrong in storing a batch."""
         self._intake.bind(self._config.max_batch_bytes)
         try:
-            if not await self._open():
-                return
-            while True:
-                await self._rest()
-                closed = self._intake.closed  # looked at first: what comes before the end is taken below
-                self._look_at_flushes()
-                took = self._intake.take(self._config.max_batch_bytes)
-                if took.ticket:
-                    await self._write(took)
-                elif closed:
-                    return
-                else:
-                    self._settle_until(self._settled)
-                await self._heartbeat()
+            goes_on = await self._open()
+            while goes_on:
+                try:
+                    goes_on = await self._round()
+                except Exception as error:  # a bug of ours, or no memory
+                    goes_on = await self._survived(error)
+        except BaseException as error:  # somebody tears down the loop
+            self.died(error)
+            raise
         finally:
-            last = self._intake.unbind()
-            self._forsake()
-            self._ended = True
-            self._settle_until(last)
+            try:
+                self._forsake()
+            except Exception as error:
+                self.died(error)
+            self._flushes.end()
             await self._closed_store()
+
+    def died(self, error: BaseException) -> None:
+        """Nothing will be stored any more, though nobody closed it: whoever waits is told."""
+        self.progress.died(error)
+        self._flushes.loss = StoreError(
+            f"The recorder's writer ended ({self.progress.last_error}); open a new one"
+        )
+        self.opened.fail(error)
+
+    async def _round(self) -> bool:
+        """Rest until there is something to store, and store it; whether there is another round."""
+        if self._hand is not None:
+            await self._store_apart(self._hand)
+        await self._rest()
+        closed = self._intake.closed  # looked at first: what comes before the end is taken below
+        self._flushes.look()
+        self._hand = Hand(Took(), self._intake, self._flushes, self.progress)
+        took = self._intake.take(self._config.max_batch_bytes, self._hand.took)
+        if took.ticket:
+            await self._commit(self._hand.hold(self._attempts.separate(pack(took.runs))))
+            self._remember(took)
+            self._last_end = _seconds()
+        self._flushes.settle(took.ticket)
+        self._hand = None
+        self._failures = 0
+        if closed and not took.ticket:
+            return False
+        await self._heartbeat()
+        return True
+
+    async def _survived(self, error: Exception) -> bool:
+        """An error ends neither the recording nor the rest of its batch; whether there is another round."""
+        self._failures += 1
+        self.progress.broke(error)
+        self._intake.want()  # a flush may have been looked at in vain
+        return await self._pause(self._failures)
+
+    async def _store_apart(self, hand: Hand) -> None:
+        """Storing a batch failed, and not because of the database: store each part by itself, and give up the rest."""
+        hand.failures += 1
+        if hand.failures == 1:
+            for part in hand.left() if hand.parts else hand.hold_without_tokens():
+                try:
+                    await self._commit([part])
+                except Exception as error:
+                    self.progress.broke(error)
+            self._remember(hand.took)
+        hand.give_up()
+        self._hand = None
+
+    def _remember(self, took: Took) -> None:
+        for part in took.runs:
+            run_id = part.run.start.run_id
+            if part.end is None:
+                self._streaming[run_id] = part.run
+            else:
+                self._streaming.pop(run_id, None)
 
     async def _open(self) -> bool:
         """Open the store; a failure goes to whoever constructed the recorder, who raises it or lets us try on."""
@@ -182,50 +225,39 @@ class Writer:
             await self._intake.urgency(min(left, max(0.0, self._beat_at - _seconds())))
             await self._heartbeat()
 
-    async def _write(self, took: Took) -> None:
-        packed = self._attempts.separate(pack(took.runs))
-        self.progress.quarantined += sum(rows.unpacked for rows in packed)
-        await self._commit([*packed, *took.additions])
-        for each in took.runs:
-            run = each.run
-            if each.end is None:
-                self._streaming[run.start.run_id] = run
-            else:
-                self._streaming.pop(run.start.run_id, None)
-        self._last_end = _seconds()
-        self._settle_until(took.ticket)
-
     async def _commit(self, batch: list[Part]) -> None:
         """Store these rows, whatever it takes; rows that never can be stored are left out and told of."""
-        attempt = 0
+        assert self._hand is not None
+        attempt, hand = 0, self._hand
         while True:
             if self._deadline is not None and _seconds() > self._deadline:
-                return self._lose(batch)
+                return hand.lose(batch)
             try:
                 await self._in_time(self._append(batch))
             except Taken as error:
                 self._attempts.rename(batch, error.run_ids)
             except Exception as error:
                 if self._blocked:
-                    return self._lose(batch)
+                    return hand.lose(batch)
                 if self._store.failure(error) == "poison":
                     return await self._divide(batch, error)
                 self.progress.failed(error, "storing")
                 if not await self._pause(attempt):
-                    return self._lose(batch)
+                    return hand.lose(batch)
                 attempt += 1
             else:
-                return self._settle(batch)
+                return hand.store(batch)
 
-    async def _in_time(self, work: Coroutine[Any, Any, object]) -> None:
+    async def _in_time(self, work: Coroutine[Any, Any, object], *, at_least: float = 0.0) -> None:
         """Wait for it, but not beyond the time to close, however long the driver blocks; then `TimeoutError`."""
         task = asyncio.ensure_future(work)
+        soonest = _seconds() + at_least
         while not task.done():
-            left = inf if self._deadline is None else self._deadline - _seconds()
+            left = inf if self._deadline is None else max(self._deadline, soonest) - _seconds()
             if left <= 0:
                 self._blocked = True
                 task.cancel()
-                raise TimeoutError
+                raise TimeoutError("the database did not answer in time")
             await asyncio.wait({task}, timeout=min(left, _LAST_RETRY))
         task.result()
 
@@ -255,15 +287,17 @@ class Writer:
         return await self._reduce(part, words)
 
     def _leave_out(self, addition: Addition, words: str) -> None:
+        assert self._hand is not None
         where = addition.conversation_id
         log.error(
             "%d messages added to conversation %r cannot be stored: %s", len(addition.said), where, words
         )
-        self._release([addition])
+        self._hand.leave_out([addition])
 
     async def _reduce(self, rows: RunRows, words: str) -> None:
         """Store a run without what never can be: first its messages, then what its end says beside the status, and
         last its tokens, of which a gap has the numbers."""
+        assert self._hand is not None
         run_id = rows.start.run_id
         if rows.messages or not rows.threaded:
             log.error("Run %s: its messages cannot be stored and are left out: %s", run_id, words)
@@ -273,71 +307,22 @@ class Writer:
             return await self._commit([replace(rows, seal=replace(rows.seal, end=bare))])
         if not rows.segments and not rows.frames:
             log.error("Run %s cannot be stored at all: %s", run_id, words)
-            return self._release([rows])
+            return self._hand.leave_out([rows])
         log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, words)
         self.progress.quarantined += rows.tokens
         reason = escape(f"quarantined: {words}"[:500])
         gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
         return await self._commit([replace(rows, segments=[], frames=(), gaps=gaps, tokens=0)])
 
-    def _settle(self, batch: list[Part]) -> None:
-        progress = self.progress
-        progress.commits += 1
-        progress.committed += sum(part.tokens for part in batch)
-        progress.messages += sum(len(part.said) for part in batch if isinstance(part, Addition))
-        self.progress.went_well()
-        self._release(batch)
-
-    def _lose(self, batch: list[Part]) -> None:
-        runs, additions = _sorted_out(batch)
-        self._count_lost(sum(rows.tokens for rows in runs), sum(len(part.said) for part in additions))
-        self._release(batch)
-
     def _forsake(self) -> None:
-        """What is in the queue when the writer ends; something only where it never opened the database."""
-        took = self._intake.take(sys.maxsize)
-        if took.ticket:
-            tokens = sum(len(tokens) for part in took.runs for tokens in part.tokens)
-            self._count_lost(tokens, sum(len(addition.said) for addition in took.additions))
-            self._intake.release(took.bytes)
-
-    def _count_lost(self, tokens: int, messages: int) -> None:
-        self.progress.lost += tokens
-        self.progress.lost_messages += messages
-        self._loss = StoreError(
-            f"Closed with the database away: {missing(self.progress.lost, self.progress.lost_messages)} not stored "
-            f"({self.progress.last_error})"
-        )
-        log.error("%s", self._loss)
-
-    def _release(self, batch: list[Part]) -> None:
-        for rows in _sorted_out(batch)[0]:
-            # Stored once; an open run keeps only what its end needs.
-            rows.start.messages = rows.start.path = ()
-            rows.start.request = rows.start.metadata = None
-        self._intake.release(sum(part.bytes for part in batch))
-
-    def _look_at_flushes(self) -> None:
-        """Those that are new wait for everything that is queued now."""
-        self._intake.look()
-        new: list[Wait[None]] = []
-        while self._new_flushes:
-            new.append(self._new_flushes.popleft())
-        if new:  # only then: what is queued after this look is not theirs
-            ticket = self._intake.hurry()
-            self._flushes += [(ticket, wait) for wait in new]
-
-    def _settle_until(self, ticket: int) -> None:
-        self._settled = ticket
-        done = [wait for wanted, wait in self._flushes if wanted <= ticket]
-        self._flushes = [entry for entry in self._flushes if entry[0] > ticket]
-        while self._ended and self._new_flushes:
-            done.append(self._new_flushes.popleft())
-        for wait in done:
-            if self._loss is None:
-                wait.set(None)
-            else:
-                wait.fail(self._loss)
+        """What the writer leaves when it ends: something only where it never opened the database, or died."""
+        last = self._intake.unbind()
+        if self._hand is not None:
+            self._hand.give_up()
+        hand = Hand(self._intake.take(sys.maxsize), self._intake, self._flushes, self.progress)
+        if hand.took.ticket:
+            hand.lose_all()
+        self._flushes.settle(max(last, hand.took.ticket))
 
     async def _heartbeat(self) -> None:
         """Now and then say that this process lives, and sweep the runs of processes that do not."""
@@ -371,9 +356,11 @@ class Writer:
         if self._blocked:
             return  # its thread is in the database still, and ends with the process
         try:
-            await self._store.close()
+            await self._in_time(self._store.close(), at_least=CLOSE_GRACE)
         except Exception as error:
-            self.progress.failed(error, "closing the database")
+            log.warning(
+                "The database was not closed in time: %s", self.progress.note(error, "closing the database")
+            )
 
 
 def _sorted_out(batch: Sequence[Part]) -> tuple[list[RunRows], list[Addition]]:

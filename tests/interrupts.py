@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count, pairwise
 from pathlib import Path
@@ -62,3 +64,41 @@ def interrupted(
     finally:
         sys.settrace(before)
     return reached
+
+
+#: Beyond this offset a frame has begun before.
+_BEGUN = 4
+
+
+class Failing:
+    """An error that is raised by one of the calls of our code, on the threads that begin inside of `failing`."""
+
+    def __init__(self, number: int, error: Exception) -> None:
+        self._number = number
+        self._error = error
+        self._calls = count()
+        #: Whether calls are counted, and the function that raised.
+        self.armed = False
+        self.where: str | None = None
+
+    def profile(self, frame: FrameType, event: str, _argument: Any) -> None:
+        """What `sys.setprofile` calls."""
+        if not self.armed or event != "call" or not frame.f_code.co_filename.startswith(_PACKAGE):
+            return
+        if frame.f_lasti > _BEGUN:
+            return  # a coroutine goes on
+        if next(self._calls) == self._number:
+            self.armed = False
+            self.where = frame.f_code.co_qualname
+            raise self._error
+
+
+@contextmanager
+def failing(number: int, error: Exception) -> Iterator[Failing]:
+    """Inside, threads begin that fail once, at the call with this number after `armed` was set."""
+    fault = Failing(number, error)
+    threading.setprofile(fault.profile)
+    try:
+        yield fault
+    finally:
+        threading.setprofile(None)

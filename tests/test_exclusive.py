@@ -62,14 +62,21 @@ def test_what_is_asked_for_outside_runs_with_the_next_thread_inside() -> None:
     assert seen == ["asked for"]
 
 
-def test_an_error_of_an_action_that_ran_later_is_kept() -> None:
-    """It is raised at nobody, and the next action runs."""
+def test_an_action_that_fails_later_is_tried_twice() -> None:
+    """Its errors are kept and raised at nobody; the actions after it wait for that, and run."""
     exclusive, seen = Exclusive(), list[str]()
-    exclusive.soon(lambda: 1 / 0)
+
+    def fail() -> None:
+        seen.append("fails")
+        raise LookupError
+
+    exclusive.soon(fail)
     exclusive.soon(partial(seen.append, "next"))
     assert exclusive.now(lambda: 7) == 7
-    assert [type(error) for error in exclusive.errors] == [ZeroDivisionError]
-    assert seen == ["next"]
+    assert seen == ["fails"]
+    exclusive.catch_up()
+    assert seen == ["fails", "fails", "next"]
+    assert [type(error) for error in exclusive.errors] == [LookupError, LookupError]
 
 
 def test_ctrl_c_at_any_place_leaves_it_open() -> None:

@@ -129,6 +129,23 @@ def test_tickets_grow_with_the_queue() -> None:
     assert not intake.take(ALL).ticket
 
 
+def test_no_run_is_taken_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A take of many runs lets producers in between; what they put is of the next one."""
+    intake = Intake(ALL)
+    runs = [opened(intake, number) for number in range(300)]
+    freeze = intake._freeze
+
+    def frozen(queued: Any, took: Any, moment_us: int) -> None:
+        freeze(queued, took, moment_us)
+        intake.soon(lambda: intake._enqueue(runs[0]))
+
+    monkeypatch.setattr(intake, "_freeze", frozen)
+    intake.hurry()
+    assert [part.run for part in intake.take(ALL).runs] == runs
+    assert not intake.wanted  # what it was hurried for is taken
+    assert [part.run for part in intake.take(ALL).runs] == runs[:1]
+
+
 def test_the_end_is_taken_once() -> None:
     """A second end is ignored, a token after it counted."""
     intake = Intake(ALL)

@@ -103,6 +103,9 @@ class Dialect(Protocol):
     def ended(self) -> bool:
         """Whether the connection that was made last is closed already, and another is to be made."""
 
+    async def let_go(self, connection: AsyncConnection) -> None:
+        """Close a connection that nothing is open on, in a few seconds whatever the database does."""
+
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it: ids and times as text."""
 

@@ -203,6 +203,12 @@ class Postgres:
         """Never: SQLAlchemy sees it."""
         return False
 
+    async def let_go(self, connection: AsyncConnection) -> None:
+        """Close it. A server that was stopped does not answer to that: SQLAlchemy waits two seconds when it invalidates
+        a connection, and without end when it closes one."""
+        await connection.invalidate()
+        await connection.close()
+
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it: ids and times as text, sums as integers."""
         if isinstance(value, uuid.UUID):

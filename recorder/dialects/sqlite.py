@@ -207,6 +207,10 @@ class SQLite:
         """Whether nothing more can be asked of a connection after this error; a file always answers."""
         return isinstance(driver_error(error), ClosedByFork)
 
+    async def let_go(self, connection: AsyncConnection) -> None:
+        """Close it, which puts the log into the file."""
+        await connection.close()
+
     def plain(self, value: Any) -> Any:
         """A value of a query of one's own, as both databases give it."""
         return value

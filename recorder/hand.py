@@ -1,0 +1,130 @@
+"""A batch that is being stored, and what has become of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from recorder.errors import StoreError
+from recorder.flushes import Flushes
+from recorder.intake import Intake
+from recorder.openrun import Took
+from recorder.pack import without_tokens
+from recorder.progress import Progress, missing
+from recorder.records import Addition, Part, RunRows
+
+log = logging.getLogger("recorder")
+
+
+class Hand:
+    """Its parts are settled one after another: stored, lost or left out. Each is counted once, and its bytes go back to
+    the queue, whatever fails in between."""
+
+    def __init__(self, took: Took, intake: Intake, flushes: Flushes, progress: Progress) -> None:
+        #: What was taken, and what is to be stored of it: empty until it was packed.
+        self.took = took
+        self.parts: list[Part] = []
+        #: How often storing it failed, and not because of the database.
+        self.failures = 0
+        self._intake = intake
+        self._flushes = flushes
+        self._progress = progress
+        self._settled: set[int] = set()
+        self._accounted = progress.accounted
+
+    def hold(self, packed: Sequence[RunRows]) -> list[Part]:
+        """It was packed into these rows, but for tokens that could not be; the parts to store."""
+        parts: list[Part] = [*packed, *self.took.additions]
+        for place, part in enumerate(parts):
+            part.place = place
+        unpacked = sum(rows.unpacked for rows in packed)
+        self.parts = parts
+        self._progress.quarantined += unpacked
+        return parts
+
+    def hold_without_tokens(self) -> list[Part]:
+        """It could not be packed: rows, messages and ends are stored, with gaps in place of tokens."""
+        packed = [without_tokens(taken) for taken in self.took.runs]
+        for rows in packed:  # some of them may have been packed before, and none was stored
+            rows.opens = rows.start.position < 0
+        return self.hold(packed)
+
+    def left(self) -> list[Part]:
+        """The parts that nothing has become of."""
+        return [part for part in self.parts if part.place not in self._settled]
+
+    def store(self, batch: Sequence[Part]) -> None:
+        """These are stored, by one transaction."""
+        self._settle(batch, commits=1, committed=tokens_in(batch), messages=messages_in(batch))
+        self._progress.went_well()
+
+    def lose(self, batch: Sequence[Part]) -> None:
+        """These never will be, for the time to close has run out."""
+        self._settle(batch, lost=tokens_in(batch), lost_messages=messages_in(batch))
+        self._tell_loss()
+
+    def leave_out(self, batch: Sequence[Part]) -> None:
+        """These cannot be stored, and whoever found that has counted and told it."""
+        self._settle(batch)
+
+    def lose_all(self) -> None:
+        """Nothing of it was begun, and the writer ends."""
+        self._progress.lost += self._tokens()
+        self._progress.lost_messages += messages_in(self.took.additions)
+        self._intake.release(self.took.bytes)
+        self._tell_loss()
+
+    def give_up(self) -> None:
+        """What nothing has become of counts as quarantined, and flushes that wait for it raise."""
+        tokens = self._tokens() - (self._progress.accounted - self._accounted)
+        messages = messages_in(self.left() if self.parts else self.took.additions)
+        before = self._flushes.loss
+        if tokens or messages:
+            self._progress.quarantined += tokens
+            self._progress.lost_messages += messages
+            words = f"{missing(tokens, messages)} not stored ({self._progress.last_error}); recording goes on"
+            self._flushes.loss = StoreError(words)
+        self._intake.release(self.took.bytes - self.took.released, self.took)
+        self._flushes.settle(self.took.ticket)
+        self._flushes.loss = before
+
+    def _tokens(self) -> int:
+        return sum(len(tokens) for part in self.took.runs for tokens in part.tokens)
+
+    def _settle(
+        self, batch: Sequence[Part], *, commits: int = 0, committed: int = 0, messages: int = 0, lost: int = 0,
+        lost_messages: int = 0,
+    ) -> None:  # fmt: skip
+        places, size = {part.place for part in batch}, sum(part.bytes for part in batch)
+        progress = self._progress
+        # First calls, then sums: where memory runs out, all of this is counted or nothing.
+        self._settled |= places
+        progress.commits += commits
+        progress.committed += committed
+        progress.messages += messages
+        progress.lost += lost
+        progress.lost_messages += lost_messages
+        for part in batch:
+            if isinstance(part, RunRows):
+                # Stored once; an open run keeps only what its end needs.
+                part.start.messages = part.start.path = ()
+                part.start.request = part.start.metadata = None
+        self._intake.release(size, self.took)
+
+    def _tell_loss(self) -> None:
+        progress = self._progress
+        self._flushes.loss = StoreError(
+            f"Closed with the database away: {missing(progress.lost, progress.lost_messages)} not stored "
+            f"({progress.last_error})"
+        )
+        log.error("%s", self._flushes.loss)
+
+
+def tokens_in(batch: Sequence[Part]) -> int:
+    """How many tokens these parts hold."""
+    return sum(part.tokens for part in batch)
+
+
+def messages_in(batch: Sequence[Part]) -> int:
+    """How many messages without a run these parts hold."""
+    return sum(len(part.said) for part in batch if isinstance(part, Addition))

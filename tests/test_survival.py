@@ -1,0 +1,245 @@
+"""One exception in the writer, wherever it comes from, ends neither the recording nor the waiting of others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from recorder import lineage, pack
+from recorder.errors import Closed, StoreError
+from recorder.history import ChatHistoryCallback
+from recorder.messages import HumanMessage
+from recorder.recorder import Stats
+from recorder.records import COMPLETE
+from recorder.testing import MemoryStore
+from recorder.wire import compress as compression
+from recorder.wire.deltas import Delta
+from tests.interrupts import failing
+from tests.oracle import assert_whole, begin, finish, record, say, sql, stored, token
+
+#: Every so many calls one is tried; the first by chance.
+STRIDE = 13
+
+
+def identity(stats: Stats) -> bool:
+    """Whether every accepted token is in exactly one place."""
+    return stats.accepted == stats.queued + stats.committed + stats.dropped + stats.quarantined
+
+
+def flushed(history: ChatHistoryCallback) -> bool:
+    """Whether a flush goes well; it ends in any case."""
+    try:
+        history.flush().wait(20)
+    except StoreError:
+        return False
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:.*never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_error_at_any_call_of_the_writer_is_survived(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, tokens are stored or counted, flushes end, and what comes afterwards is stored."""
+    first = random.randrange(STRIDE)
+    print(f"the first call is {first}")
+    for number in range(first, 100_000, STRIDE):
+        store = MemoryStore()
+        with failing(number, MemoryError("none left")) as fault:
+            history = ChatHistoryCallback(store=store, flush_interval=0, conversation_id="c")
+            fault.armed = True
+            for turn in range(2):
+                run_id = begin(history, HumanMessage(f"question {turn}"))
+                for seq in range(5):
+                    history.on_stream_frame(b"frame", seq, [Delta(token(turn, seq))], run_id=run_id)
+                flushed(history)
+                history.add_messages("between")
+                finish(history, run_id, "answer")
+                flushed(history)
+            fault.armed = False
+        last = record(history, reply="last")
+        assert flushed(history), fault.where
+        stats = history.stats()
+        assert identity(stats), fault.where
+        assert (stats.queued, stats.queued_bytes, stats.healthy) == (0, 0, True), fault.where
+        assert stats.accepted == 11
+        assert store.seals[str(last)].token_count == 1
+        assert sum(row.count for row in store.segments.values()) >= stats.committed, fault.where
+        assert stats.last_error is None or "none left" in stats.last_error
+        assert history.close().wait(20).queued == 0
+        if fault.where is None:
+            break
+    assert number > 100
+
+
+def no_memory(*_arguments: Any) -> Any:
+    """What fails."""
+    raise MemoryError("none left")
+
+
+def test_frames_that_cannot_be_compressed_are_left_out_of_their_run_only(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens are stored, its frames have no proof, and the frames of the others are stored with theirs."""
+
+    def compress(data: list[bytes], wires: list[str | None]) -> Any:
+        if any(b"large" in blob for blob in data):
+            raise MemoryError("none left")
+        return compression.compress(data, wires)
+
+    monkeypatch.setattr(pack, "compress", compress)
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        bad, good = begin(history), begin(history)
+        history.flush().wait(20)
+        for run_id, frame in ((bad, b"large"), (good, b"small")):
+            history.on_stream_frame(frame, 0, [Delta("a")], run_id=run_id)
+        history.flush().wait(20)
+        finish(history, bad, "b")
+        finish(history, good, "b")
+    assert history.stats().healthy
+    for run_id in (bad, good):
+        assert_whole(database, run_id, ["a"])
+    found = sql(database, "SELECT r.id, r.frames_sha256 IS NULL FROM runs AS r ORDER BY r.id")
+    assert dict(found) == {str(bad): 1, str(good): 0} or dict(found) == {str(bad): True, str(good): False}
+    assert [run_id for (run_id,) in sql(database, "SELECT run_id FROM frames")] == [str(good)]
+
+
+def test_a_batch_that_cannot_be_packed_at_all_becomes_gaps(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its runs and their messages are stored, the next batch is whole, and `stats()` told of it in between."""
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        record(history)
+        history.flush().wait(20)
+        with monkeypatch.context() as patch:
+            patch.setattr("recorder.writer.pack", no_memory)
+            run_id = begin(history, HumanMessage("Is it there?"))
+            say(history, run_id, ["a", "b"])
+            flush = history.flush()
+            flush.wait(20)
+        assert stored(database, run_id).gaps == [(0, 2, "could not be packed")]
+        say(history, run_id, ["c"])
+        finish(history, run_id, "abc")
+    stats = history.stats()
+    assert (stats.quarantined, stats.committed, stats.healthy) == (2, 2, True)
+    assert "none left" in (stats.last_error or "")
+    found = stored(database, run_id)
+    assert (found.status, found.texts, found.sha256) == (COMPLETE, {2: "c"}, None)
+    assert "Is it there?" in [content for (content,) in sql(database, "SELECT content FROM messages")]
+    assert "recording goes on" in caplog.text
+
+
+class Unwell(MemoryStore):
+    """A store that cannot even say what kind of failure it has."""
+
+    unwell = True
+
+    async def append(self, batch: Any) -> None:
+        if self.unwell and batch.runs:
+            raise MemoryError("none left")
+        await super().append(batch)
+
+    def failure(self, error: BaseException) -> Any:
+        raise MemoryError("none at all")
+
+
+def test_what_is_given_up_is_counted_and_its_flush_raises() -> None:
+    """Nobody waits for ever, `healthy` is False until the next batch goes well, and that batch is whole."""
+    store = Unwell()
+    with ChatHistoryCallback(store=store, flush_interval=0) as history:
+        run_id = begin(history)
+        say(history, run_id, ["a", "b"])
+        while flushed(history):
+            pass  # the row may have been given up before the tokens came
+        assert not history.stats().healthy
+        store.unwell = False
+        say(history, run_id, ["c"])
+        history.flush().wait(20)
+        stats = history.stats()
+        assert stats.healthy
+        assert identity(stats)
+        assert stats.accepted == stats.committed + stats.quarantined == 3
+        assert (stats.queued, stats.queued_bytes) == (0, 0)
+
+
+def torn_down(history: ChatHistoryCallback, tear: Callable[[asyncio.AbstractEventLoop], object]) -> None:
+    """Somebody reaches for the writer's loop, and ends it."""
+    loop = history.recorder.intake._bell._loop
+    assert loop is not None
+    loop.call_soon_threadsafe(tear, loop)
+
+
+ENDS: dict[str, Callable[[asyncio.AbstractEventLoop], object]] = {
+    "cancelled": lambda loop: [task.cancel() for task in asyncio.all_tasks(loop)],
+    "stopped": lambda loop: loop.stop(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_writer_that_is_torn_down_is_told(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its waits fail, `healthy` is False, and the application goes on without it."""
+    store = Gated()
+    history = ChatHistoryCallback(store=store, flush_interval=0)
+    run_id = begin(history)
+    say(history, run_id, ["a"])
+    flush = history.flush()
+    assert store.entered.wait(20)
+    torn_down(history, ENDS[end])
+    with pytest.raises(StoreError, match=r"writer ended|not stored"):
+        flush.wait(20)
+    stats = history.close().wait(20)
+    assert (stats.healthy, stats.queued, stats.queued_bytes) == (False, 0, 0)
+    assert identity(stats)
+    assert "the writer ended" in (stats.last_error or "")
+    say(history, run_id, ["late"])
+    finish(history, run_id, "late")
+    with pytest.raises(Closed):
+        history.flush()
+
+
+class Gated(MemoryStore):
+    """A store whose appends of runs never come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+
+    async def append(self, batch: Any) -> None:
+        if batch.runs:
+            self.entered.set()
+            await asyncio.Event().wait()
+
+
+def test_no_event_loop_for_the_writer_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files, for example: whoever constructs the recorder is told, and does not wait for it."""
+
+    def none(*_arguments: Any, **_options: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncio.events.new_event_loop", none)
+        with pytest.raises(OSError, match="Too many open files"):
+            ChatHistoryCallback(store=MemoryStore(), open_timeout=3600, strict=True)
+
+
+def test_the_rest_of_a_recording_is_whole_after_an_error(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in threading messages: the run's batch is stored part by part, and later runs are whole."""
+    failed: list[int] = []
+
+    def once(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise MemoryError("none left")
+        return lineage.thread(*arguments)
+
+    monkeypatch.setattr("recorder.writer.thread", once)
+    with ChatHistoryCallback(database) as history:
+        runs = [record(history, reply="a") for _ in range(3)]
+        history.flush().wait(20)
+    assert failed
+    for run_id in runs:
+        assert_whole(database, run_id, ["a"])
