@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from recorder.history import ChatHistoryCallback
+from recorder.jsons import dumps
 from recorder.library import message_of
 from recorder.messages import AIMessage, AIMessageChunk
+from recorder.messages.merge import parse_args
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics, chatting
@@ -93,11 +95,29 @@ def told(message: AIMessage) -> dict[str, Any]:
     """What a message, or a sum of chunks, says."""
     return {
         "text": message.text,
+        "blocks": sorted(dumps(block, sort_keys=True) for block in blocks_of(message.content)),
         "calls": message.tool_calls,
         "invalid calls": message.invalid_tool_calls,
         "more": message.additional_kwargs,
         "usage": message.usage_metadata,
     }
+
+
+def blocks_of(content: Any) -> list[dict[str, Any]]:
+    """Content in one form: blocks without numbers and empty texts, neighbouring texts as one, input as it is read."""
+    found: list[dict[str, Any]] = []
+    for each in content if isinstance(content, list) else [content]:
+        block = {"type": "text", "text": each} if isinstance(each, str) else dict(each)
+        block.pop("index", None)
+        if (pieces := block.pop("partial_json", None)) is not None:
+            read = parse_args(pieces)
+            block["input"] = read if read is not None else pieces
+        plain = block.keys() == {"type", "text"} and block["type"] == "text"
+        if plain and found and found[-1].keys() == {"type", "text"} and found[-1]["type"] == "text":
+            found[-1] = {**found[-1], "text": found[-1]["text"] + block["text"]}
+        elif not plain or block["text"]:
+            found.append(block)
+    return found
 
 
 def _heard(road: Road, model: Any) -> tuple[list[Any], Exception | None]:

@@ -10,7 +10,6 @@ https://platform.claude.com/docs/en/build-with-claude/streaming
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,8 +17,10 @@ import orjson
 from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.anthropic_reply import AnthropicReply
+from recorder.wire.blocks import Block, Blocks, idx_of
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of, error_of_data
+from recorder.wire.repeats import rest_of
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 
@@ -37,23 +38,10 @@ _KNOWN = {
 }
 #: Longer undecodable frames (bytes) are kept in full as frames only.
 _MAX_OTHER = 64 * 1024
-#: Of how many blocks that were not closed is remembered what they are.
-_MAX_OPEN = 1_000
 #: How many different counts a message may have.
 _MAX_COUNTS = 100
 #: What a message says of the whole response beside ids and usage, where it says anything.
 _METADATA_KEYS = ("stop_sequence", "stop_details", "container", "context_management", "diagnostics")
-
-
-@dataclass(slots=True)
-class _Open:
-    """A block between its start and its stop."""
-
-    type: str
-    #: The place of its deltas.
-    idx: str
-    #: What its stop says when nothing came in between.
-    unsaid: Delta | None = None
 
 
 class AnthropicMessages:
@@ -65,8 +53,11 @@ class AnthropicMessages:
     wire = WIRE
 
     def __init__(self) -> None:
-        self.reply: Reply = AnthropicReply()
-        self._open: dict[int, _Open] = {}
+        self._answer = AnthropicReply()
+        self.reply: Reply = self._answer
+        self._blocks = Blocks()
+        #: What the start of the message has of its content; it counts where no block comes.
+        self._early: Any = None
         #: Index and idx of the text block whose pieces may take the short way; None outside of one.
         self._flowing: int | None = None
         self._idx = "0"
@@ -140,7 +131,7 @@ class AnthropicMessages:
         elif data is None or not data.strip():
             return
         elif not data.startswith(b"{") and is_done(sent):
-            self._end()
+            self._end(found)
         elif sent.name == "error":
             self.reply.error = data.decode("utf-8", "replace")
             if data.lstrip().startswith(b"{"):
@@ -148,7 +139,7 @@ class AnthropicMessages:
         else:
             event = loads(data)
             if sent.name in END_NAMES and "type" not in event:
-                self._end()
+                self._end(found)
             else:
                 self._event(event, found)
 
@@ -171,17 +162,27 @@ class AnthropicMessages:
     # -- the message --------------------------------------------------------------------------------------------
 
     def _message(self, event: dict[str, Any], found: list[Delta]) -> None:
-        """A whole answer that was not streamed."""
-        self._streamed = False
+        """A whole answer: one that was not streamed, or all that was streamed once more."""
+        self._streamed = self._blocks.have_begun
         self._begin(event, usage.found_in(event))
-        for index, block in enumerate(event.get("content") or ()):
-            self._block_start({"index": index, "content_block": block}, found)
-            self._block_stop({"index": index}, found)
+        self._whole(event.get("content"), found)
         self._finished(event, usage.found_in(event))
-        self._end()
+        self._end(found)
+
+    def _whole(self, content: Any, found: list[Delta]) -> None:
+        """The blocks of a whole answer, those that did not come yet; of a text that was cut off the rest."""
+        known = self._answer.blocks() if self._blocks.have_begun else []
+        for number, block in enumerate(content if content is not None else ()):
+            if number >= len(known):
+                self._block_start({"index": number, "content_block": block}, found)
+                self._block_stop({"index": number}, found)
+            elif block["type"] == known[number]["type"] == "text":
+                rest = rest_of(block["text"], known[number]["text"])
+                found += [Delta(rest, TEXT, idx_of(number, "text"))] if rest else []
 
     def _message_start(self, event: dict[str, Any], found: list[Delta]) -> None:
         self._begin(event["message"], usage.found_in(event))
+        self._early = event["message"].get("content")
 
     def _begin(self, message: dict[str, Any], spent: Any) -> None:
         reply = self.reply
@@ -191,6 +192,7 @@ class AnthropicMessages:
 
     def _message_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
         self._finished({**event, **(event.get("delta") or {})}, usage.found_in(event))
+        found += self._blocks.unsaid()
 
     def _finished(self, said: dict[str, Any], spent: Any) -> None:
         reply = self.reply
@@ -213,62 +215,66 @@ class AnthropicMessages:
 
     def _message_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
         self._finished({}, usage.found_in(event))
-        self._end()
+        self._end(found)
 
-    def _end(self) -> None:
+    def _end(self, found: list[Delta]) -> None:
         self.reply.terminated = True
         self.reply.settle()
         self._flowing = None
+        found += self._blocks.unsaid()
+        if self._early and not self._blocks.have_begun:
+            self._whole(self._early, found)
 
     # -- its blocks -----------------------------------------------------------------------------------------------
 
     def _block_start(self, event: dict[str, Any], found: list[Delta]) -> None:
-        index, block = event["index"], event["content_block"]
-        opened = _Open(str(block["type"]), _idx(index, block["type"]))
-        if index in self._open or len(self._open) < _MAX_OPEN:
-            self._open[index] = opened
-        said = _BLOCKS.get(opened.type, _whole_block)(opened, block)
+        block = event["content_block"]
+        begun = self._blocks.start(event.get("index"), str(block["type"]), block.get("id"), found)
+        self._flowing = None
+        self._begun(begun, block, found)
+
+    def _begun(self, begun: Block, block: dict[str, Any], found: list[Delta]) -> None:
+        begun.unsaid = None
+        said = _BLOCKS.get(begun.type, _whole_block)(begun, block)
         found += said
         if not said:
-            opened.unsaid = _whole(opened, block)
+            begun.unsaid = _whole(begun, block)
 
     def _block_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
-        if self._flowing == event["index"]:
+        ended = self._blocks.stop(event.get("index"))
+        if ended is None:
+            return
+        if ended.idx == self._idx:
             self._flowing = None
-        opened = self._open.pop(event["index"], None)
-        if opened is not None and opened.unsaid is not None:
-            found.append(opened.unsaid)
+        if ended.unsaid is not None and isinstance(block := event.get("content_block"), dict):
+            self._begun(ended, block, found)  # some clients write the whole block into its stop
+        if ended.unsaid is not None:
+            found.append(ended.unsaid)
+            ended.unsaid = None
 
     def _block_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
-        index, delta = event["index"], event["delta"]
-        opened = self._open.get(index)
+        index, delta = event.get("index"), event["delta"]
         kind = delta["type"]
-        if kind == "input_json_delta" and opened is not None and opened.type != "tool_use":
+        block = self._blocks.piece(index, kind)
+        if kind == "input_json_delta" and block.type != "tool_use":
             kind = "other_json_delta"
         text, its_kind = _DELTAS.get(kind, _other_delta)(delta)
         if not text:
             return
-        idx = opened.idx if opened is not None else _idx(index, "tool_use" if its_kind == TOOL_ARGS else None)
-        found.append(Delta(text, its_kind, idx))
-        if opened is not None:
-            opened.unsaid = None
+        found.append(Delta(text, its_kind, block.idx))
+        block.unsaid = None
         if its_kind == TEXT:
-            self._flowing, self._idx = index, idx
+            self._flowing, self._idx = index, block.idx
 
 
-def _idx(index: Any, type: str | None) -> str:
-    """The place of a block's deltas; calls have a part of their own in every wire format."""
-    return f"0.{int(index)}" if index or type == "tool_use" else "0"
-
-
-def _text_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+def _text_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     found = _unknown_keys(opened, block)
     if text := block.get("text"):
         found.append(Delta(_as_text(text), TEXT, opened.idx))
     return found + [Delta(dumps(citation), CITATION, opened.idx) for citation in block.get("citations") or ()]
 
 
-def _thinking_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+def _thinking_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     found = _unknown_keys(opened, block)
     if thinking := block.get("thinking"):
         found.append(Delta(_as_text(thinking), REASONING, opened.idx))
@@ -277,7 +283,7 @@ def _thinking_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
     return found
 
 
-def _tool_use_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+def _tool_use_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     """A call begins with its name. Input that is there already counts where no pieces of it follow."""
     said = {key: block[key] for key in block if key not in ("type", "input") and block[key] is not None}
     found = [Delta(dumps(said), TOOL_CALL, opened.idx)]
@@ -289,17 +295,17 @@ def _tool_use_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
     return found
 
 
-def _whole_block(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+def _whole_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     """A block of any other type says most or all in its start."""
     return [_whole(opened, block)]
 
 
-def _unknown_keys(opened: _Open, block: dict[str, Any]) -> list[Delta]:
+def _unknown_keys(opened: Block, block: dict[str, Any]) -> list[Delta]:
     more = {key: block[key] for key in block.keys() - _KNOWN[opened.type] if block[key] is not None}
     return [_whole(opened, {"type": opened.type, **more})] if more else []
 
 
-def _whole(opened: _Open, block: dict[str, Any]) -> Delta:
+def _whole(opened: Block, block: dict[str, Any]) -> Delta:
     return Delta(dumps({"content_block": block}), OTHER, opened.idx)
 
 
@@ -331,7 +337,7 @@ _EVENTS: dict[str, Callable[[AnthropicMessages, dict[str, Any], list[Delta]], No
     "ping": AnthropicMessages._ping,
     "error": AnthropicMessages._error,
 }
-_BLOCKS: dict[str, Callable[[_Open, dict[str, Any]], list[Delta]]] = {
+_BLOCKS: dict[str, Callable[[Block, dict[str, Any]], list[Delta]]] = {
     "text": _text_block,
     "thinking": _thinking_block,
     "tool_use": _tool_use_block,
