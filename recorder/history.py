@@ -53,7 +53,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
     `url` is `sqlite:///file.db`; `RECORDER_URL`, else `sqlite:///chat_history.db`, unless given. Without a
     `conversation_id`, each run opens a conversation of its own. `options` are the fields of
     `recorder.config.Config`. Raises `ConfigError` for a value that can never work and `SchemaError` for tables
-    that are not ours; once made it never raises into the application.
+    that are not ours; once made it never raises into the application. On a running event loop it waits for
+    nothing, and `async with` and `opened()` raise what the database says.
     """
 
     #: For LangChain: call the hooks where the model runs, not through an executor. It must never vary.
@@ -116,6 +117,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
         if said := [_as_it_is_now(message) for message in messages_from(messages)]:
             self.recorder.add(escape(check_conversation_id(found)), said)
 
+    def opened(self) -> Wait[None]:
+        """Over when the database is open: `.wait()` for it, or await it; at the latest after `open_timeout`.
+
+        Off an event loop the constructor has waited for it. On one it waits for nothing: a `SchemaError`, and with
+        `strict` what the database said, is raised here and by `async with`; it is in the log and in `stats()` too.
+        """
+        return self.recorder.opened()
+
     def flush(self) -> Wait[None]:
         """Over when everything handed over until now is committed: `.wait()` for it, or await it."""
         self.recorder.require_open()
@@ -138,6 +147,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self.close().wait()
 
     async def __aenter__(self) -> ChatHistoryCallback:
+        await self.opened()
         return self
 
     async def __aexit__(

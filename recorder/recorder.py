@@ -8,14 +8,14 @@ import os
 import sys
 import threading
 import weakref
+from asyncio.events import _get_running_loop
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
-from recorder.dialects import TO_BE_TRIED_AGAIN
-from recorder.errors import Closed, RecorderError, StoreError
+from recorder.errors import Closed, StoreError
 from recorder.exits import at_exit, in_worker
 from recorder.intake import Intake
 from recorder.messages import BaseMessage
@@ -77,8 +77,8 @@ class Stats:
 class Recorder:
     """Records runs into a database, from any thread, without waiting for it.
 
-    Raises `ConfigError` and `SchemaError` at construction, and what the database says when `strict`;
-    nothing afterwards.
+    Raises `ConfigError` and `SchemaError` at construction, and what the database says when `strict`; nothing
+    afterwards. On a running event loop construction waits for nothing, and `opened` raises the same.
     """
 
     def __init__(
@@ -101,11 +101,10 @@ class Recorder:
         self._lock = threading.Lock()
         self._over: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
-        self._begin()
-        try:
-            self._writer.opened.wait(self.config.open_timeout)
-        except Exception as error:
-            self._refuse(error)
+        attended = _get_running_loop() is None
+        self._begin(attended=attended)
+        if attended:
+            self._raise_if_refused()
         _living.add(self)
 
     def start(self, key: int, start: RunStart, started_us: int | None = None) -> OpenRun:
@@ -138,6 +137,10 @@ class Recorder:
                 f"The queue is full ({self.intake.bytes:,} bytes) and {len(messages)} messages were not taken; "
                 "add them again after flush(), or raise max_queue_bytes"
             )
+
+    def opened(self) -> Wait[None]:
+        """Over when the database is open or the recorder goes on without it; raises what it was refused for."""
+        return self._writer.opening.wait()
 
     def flush(self) -> Wait[None]:
         """Over when everything accepted until now is committed."""
@@ -194,12 +197,15 @@ class Recorder:
         )
 
     def require_open(self) -> None:
-        """Raise `Closed` when it is; for calls that a person makes, never for callbacks."""
+        """Raise `Closed` when it is, and `StoreError` when it never began; for calls that a person makes, never for
+        callbacks."""
+        if (refusal := self._writer.opening.refusal) is not None:
+            raise StoreError(f"Nothing is recorded, for the database could not be opened: {refusal}")
         if self.closed or self.intake.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
-    def _begin(self) -> None:
-        self._writer = Writer(self.intake, self._store, self.config)
+    def _begin(self, *, attended: bool = False) -> None:
+        self._writer = Writer(self.intake, self._store, self.config, attended=attended)
         self._forked = False
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
@@ -230,15 +236,12 @@ class Recorder:
         self.close()
         self._over.set(self.stats())
 
-    def _refuse(self, error: Exception) -> None:
-        transient = isinstance(error, TimeoutError) or self._store.failure(error) in TO_BE_TRIED_AGAIN
-        if transient and not self.config.strict:
-            return
-        self.close(timeout=0)
-        if isinstance(error, TimeoutError):
-            waited = self.config.open_timeout
-            raise RecorderError(f"The database did not answer within {waited:g} s; is it there?") from error
-        raise error
+    def _raise_if_refused(self) -> None:
+        try:
+            self._writer.opening.wait().wait()
+        except Exception:
+            self.close(timeout=0)
+            raise
 
     def hasten(self, timeout: float) -> Wait[Stats] | None:
         """Close, if that is not over yet, and end after `timeout` seconds, whatever an earlier close allowed."""

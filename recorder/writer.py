@@ -20,7 +20,6 @@ from typing import Any
 from recorder.attempts import Attempts
 from recorder.clock import monotonic_us, now
 from recorder.config import Config
-from recorder.dialects import TO_BE_TRIED_AGAIN
 from recorder.errors import StoreError
 from recorder.fields import bare_end
 from recorder.flushes import Flushes
@@ -29,6 +28,7 @@ from recorder.identity import new_id
 from recorder.intake import Intake
 from recorder.lineage import asked, thread
 from recorder.liveness import is_dead, this_process
+from recorder.opening import Opening
 from recorder.openrun import OpenRun, Took
 from recorder.pack import pack
 from recorder.progress import Progress
@@ -42,8 +42,6 @@ log = logging.getLogger("recorder")
 #: Full jitter between these (seconds), doubling: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 MIN_RETRY = 0.05
 MAX_RETRY = 5.0
-#: So often a new recorder tries to open its database before it says that it cannot.
-_QUIET_ATTEMPTS = 3
 #: The longest pause between attempts while closing.
 _LAST_RETRY = 0.2
 #: How long the database has to let go when the time to close is over (seconds).
@@ -53,7 +51,7 @@ CLOSE_GRACE = 0.5
 class Writer:
     """Moves what the intake holds into the store until it is closed."""
 
-    def __init__(self, intake: Intake, store: Store, config: Config) -> None:
+    def __init__(self, intake: Intake, store: Store, config: Config, *, attended: bool = True) -> None:
         self._intake = intake
         self._store = store
         self._config = config
@@ -71,8 +69,7 @@ class Writer:
         #: The runs that are stored and have no end yet, by their ids.
         self._streaming: dict[str, OpenRun] = {}
         self.progress = Progress()
-        #: Over when the database was opened, or could not be.
-        self.opened: Wait[None] = Wait()
+        self.opening = Opening(store, config, self.progress, attended=attended)
 
     def flush(self) -> Wait[None]:
         """Over when everything accepted until now is committed. Callable from any thread, and takes no lock."""
@@ -120,7 +117,7 @@ class Writer:
         self._flushes.loss = StoreError(
             f"The recorder's writer ended ({self.progress.last_error}); open a new one"
         )
-        self.opened.fail(error)
+        self.opening.end(error)
 
     async def _round(self) -> bool:
         """Rest until there is something to store, and store it; whether there is another round."""
@@ -172,13 +169,20 @@ class Writer:
                 self._streaming.pop(run_id, None)
 
     async def _open(self) -> bool:
-        """Open the store; a failure goes to whoever constructed the recorder, who raises it or lets us try on."""
+        """Open the store, however long it takes; whether the recorder begins."""
+        late = asyncio.get_running_loop().call_later(self._config.open_timeout, self._opens_late)
+        try:
+            return await self._opened()
+        finally:
+            late.cancel()
+
+    async def _opened(self) -> bool:
         attempt = 0
         while True:
             try:
                 await self._in_time(self._store.open())
             except Exception as error:
-                if self._blocked or not self._goes_on(error, attempt):
+                if self._blocked or not self.opening.goes_on(error, attempt):
                     return False
                 if not await self._pause(attempt):
                     return False
@@ -188,25 +192,12 @@ class Writer:
                 # While whoever constructs the recorder waits: later, beside a busy application, it takes 50 times as
                 # long, and the first message would wait for it.
                 await self._heartbeat()
-                self.opened.set(None)
+                self.opening.done()
                 return True
 
-    def _goes_on(self, error: Exception, attempt: int) -> bool:
-        """Whether to try to open the store again, and telling of it."""
-        transient = self._store.failure(error) in TO_BE_TRIED_AGAIN
-        # Two processes that make the same new file at once: one of them finds it locked for a moment.
-        if transient and attempt < _QUIET_ATTEMPTS:
-            return True
-        # Who constructs the recorder either raises this, or goes on and sees it in `stats()`.
-        goes_on = self.opened.done or (transient and not self._config.strict)
-        if goes_on:
-            self.progress.failed(error, "opening the database")
-        else:
-            self.progress.note(error, "opening the database")
-            self.progress.healthy = False
-        if not self.opened.done:
-            self.opened.fail(error)
-        return goes_on
+    def _opens_late(self) -> None:
+        if not self.opening.takes_long():
+            self.close(0)
 
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""

@@ -25,7 +25,7 @@ FLOORS = {
             "wire callbacks messages stored masking records fields portable liveness usage tables views dialects "
             "migrate",
             "store library inserts",
-            "openrun room ready intake young lineage pack progress flushes hand attempts writer",
+            "openrun room ready intake young lineage pack progress flushes hand attempts opening writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",
