@@ -104,11 +104,6 @@ class Hand:
         progress.messages += messages
         progress.lost += lost
         progress.lost_messages += lost_messages
-        for part in batch:
-            if isinstance(part, RunRows):
-                # Stored once; an open run keeps only what its end needs.
-                part.start.messages = part.start.path = ()
-                part.start.request = part.start.metadata = None
         self._intake.release(size, self.took)
 
     def _tell_loss(self) -> None:

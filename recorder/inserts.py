@@ -25,6 +25,7 @@ from recorder.tables import conversations, frames, gaps, messages, producers, ru
 _RUN_COLUMNS = (
     "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
     "status", "started_at", "request", "input_hash", "tags", "metadata", "prompt_message_id", "producer_id",
+    "said_at",
 )  # fmt: skip
 _SEAL_COLUMNS = (
     "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
@@ -88,6 +89,7 @@ def _run(
         start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
         start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
         start.input_hash, start.tags, _metadata(start, metadata), start.prompt_message_id, batch.producer.id,
+        start.said_at,
     )  # fmt: skip
 
 

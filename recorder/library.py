@@ -6,42 +6,30 @@ SQLite file's log does not grow under it and a pooler can serve others meanwhile
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Select, Table, Text, and_, func, literal_column, or_, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
+from recorder import ids
 from recorder.clock import now
-from recorder.config import INTERRUPTED_AFTER
-from recorder.dialects import Watch, masked
+from recorder.dialects import Watch
 from recorder.errors import NotFound
 from recorder.identity import check_conversation_id
+from recorder.ids import Found
 from recorder.jsons import loads
-from recorder.liveness import is_dead
 from recorder.messages import BaseMessage, from_dict
-from recorder.records import STREAMING, FrameRow, GapRow, Producer, SegmentRow
+from recorder.newest import End, end_of, in_order, message_count, newest_message, path_to, unanswered_runs
+from recorder.records import STREAMING, FrameRow, GapRow, SegmentRow
+from recorder.statuses import IS_OPEN, select_runs, status_of
 from recorder.store import SqlStore
 from recorder.stored import escape, unescape, unescape_json
-from recorder.tables import conversations, dashed, frames, gaps, messages, producers, runs, segments
+from recorder.tables import frames, gaps, messages, runs, segments
 
-#: How many candidates an ambiguous id shows.
-_SHOWN = 6
-
-
-class Found(NamedTuple):
-    """What an id stands for."""
-
-    #: conversation or run.
-    kind: str
-    id: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
+#: How many ids one query names; SQLite takes some ten thousand parameters.
+_IDS_A_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +68,9 @@ class RecordedRun:
     response_message_id: str | None
     producer_id: str | None
 
+    def __hash__(self) -> int:
+        return hash(self.id)  # what it was asked is a dict, which has none
+
     @property
     def model(self) -> str | None:
         """The model that answered, else the one that was asked for."""
@@ -87,14 +78,25 @@ class RecordedRun:
 
     @property
     def is_open(self) -> bool:
-        """Whether it still streams, as far as the database knows."""
+        """Whether it still streams, as far as anybody can tell."""
         return self.status == STREAMING
 
 
-_RUN_COLUMNS = [runs.c[name] for name in RecordedRun.__dataclass_fields__]
-_MESSAGE_COLUMNS = [
-    messages.c[name] for name in ("id", "parent_id", "position", "role", "content", "parts", "created_at")
-]
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One branch of a conversation, from the first message on."""
+
+    conversation_id: str
+    #: Ids of its messages.
+    message_ids: Sequence[str]
+    #: The runs that made them, in the order of these; then the one that the last message asked, without a message.
+    runs: Sequence[RecordedRun]
+    #: Whether the conversation has messages or runs that are not on it.
+    has_others: bool
+
+
+_RUN_FIELDS = tuple(RecordedRun.__dataclass_fields__)
+_RUNS = select_runs(*(runs.c[name] for name in _RUN_FIELDS))
 _JSON_FIELDS = ("usage", "request", "tags", "metadata")
 _TEXT_FIELDS = (
     "finish_reason",
@@ -137,145 +139,116 @@ class Library:
 
         Raises `NotFound`: with the nearest ids for one that is unknown, with the candidates for an ambiguous one.
         """
-        found = await self._exactly(given) or await self._beginning(given)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            shown = "\n".join(f"  {one}" for one in found[:_SHOWN]) + (
-                "\n  ..." if len(found) > _SHOWN else ""
-            )
-            raise NotFound(f"{given!r} begins more than one id; write more of one of these:\n{shown}")
-        raise NotFound(f"Nothing is stored under {given!r}{await self._nearest(given)}")
+        return await ids.find(self._store, given)
 
     async def newest(self) -> Found:
         """The run that began last. Raises `NotFound`."""
-        rows = await self._store.fetch(
-            select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
-        )
-        if not rows:
-            raise NotFound(
-                f"{masked(self.url)} holds no run yet; record something, or name another with --url"
-            )
-        return Found("run", rows[0].id)
-
-    async def _exactly(self, given: str) -> list[Found]:
-        """By key, whatever the size of the database."""
-        rows = await self._store.fetch(select(conversations.c.id).where(conversations.c.id == given))
-        found = [Found("conversation", row.id) for row in rows]
-        if (run_id := _uuid_of(given)) and await self._store.fetch(
-            select(runs.c.id).where(runs.c.id == run_id)
-        ):
-            found.append(Found("run", run_id))
-        return found
-
-    async def _beginning(self, given: str) -> list[Found]:
-        begins = func.substr(conversations.c.id, 1, len(given)) == given
-        query = select(conversations.c.id).where(begins).order_by(conversations.c.id).limit(_SHOWN + 1)
-        found = [Found("conversation", row.id) for row in await self._store.fetch(query)]
-        if (bounds := _bounds_of(given)) is not None:
-            low, high = bounds
-            query = (
-                select(runs.c.id)
-                .where(runs.c.id >= low, runs.c.id <= high)
-                .order_by(runs.c.id)
-                .limit(_SHOWN + 1)
-            )
-            found += [Found("run", row.id) for row in await self._store.fetch(query)]
-        return found
-
-    async def _nearest(self, wanted: str) -> str:
-        """The stored ids that look most like it, as the end of a sentence."""
-        newest = select(sql_cast(runs.c.id, Text).label("id"), runs.c.conversation_id)
-        kinds: dict[str, str] = {}
-        for row in await self._store.fetch(newest.order_by(runs.c.started_at.desc()).limit(500)):
-            kinds |= {row.id: "run", row.conversation_id: "conversation"}
-        near = get_close_matches(wanted, kinds, n=3, cutoff=0.5)
-        if not near:
-            return "; `recorder ls` shows what there is."
-        return "; the nearest are:\n" + "\n".join(f"  {kinds[id]} {id}" for id in near)
+        return await ids.newest_run(self._store)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
     async def run(self, id: str) -> RecordedRun:
-        """One run by its whole id. Raises `NotFound`."""
-        rows = await self._store.fetch(select(*_RUN_COLUMNS).where(runs.c.id == id))
-        if not rows:
+        """One run by its whole id. Raises `NotFound`, also for what is no id."""
+        wanted = ids.uuid_of(id)
+        found = await self._runs(_RUNS.where(runs.c.id == wanted)) if wanted else []
+        if not found:
             raise NotFound(f"Nothing is stored of run {id}; `recorder ls` shows what there is.")
-        return _run(rows[0])
+        return found[0]
 
     async def open_runs(self) -> list[str]:
         """Ids of the runs that stream, as far as the database knows, in the order in which they began."""
-        # A literal: SQLite uses the partial index only for that.
-        query = select(runs.c.id).where(runs.c.status == literal_column(f"'{STREAMING}'"))
-        return [row.id for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
+        query = select_runs(runs.c.id, runs.c.status).where(IS_OPEN).order_by(runs.c.started_at, runs.c.id)
+        moment = now()
+        found = await self._store.fetch(query)
+        return [row.id for row in found if status_of(row, moment) == STREAMING]
+
+    async def dead(self, run_ids: Sequence[str]) -> set[str]:
+        """Which of these runs are stored as streaming, by a process that is dead."""
+        query, moment = select_runs(runs.c.id, runs.c.status).where(IS_OPEN), now()
+        found: set[str] = set()
+        for part in _in_parts(run_ids):
+            rows = await self._store.fetch(query.where(runs.c.id.in_(part)))
+            found |= {row.id for row in rows if status_of(row, moment) != STREAMING}
+        return found
 
     async def begun(self, since: datetime) -> list[str]:
         """Ids of the runs that began at that time or later, in the order in which they began."""
         query = select(runs.c.id).where(runs.c.started_at >= since)
         return [row.id for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
 
-    async def is_orphaned(self, run: RecordedRun) -> bool:
-        """Whether the process that recorded an open run is dead, so that nothing more will come of it."""
-        query = select(producers).where(producers.c.id == run.producer_id)
-        return any(
-            is_dead(Producer(**row._mapping), now(), INTERRUPTED_AFTER)
-            for row in await self._store.fetch(query)
-        )
-
-    async def runs_of(self, conversation_id: str) -> list[RecordedRun]:
-        """All runs of a conversation in the order in which they began."""
-        query = select(*_RUN_COLUMNS).where(runs.c.conversation_id == conversation_id)
-        return [_run(row) for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
-
-    async def newest_path(self, conversation_id: str) -> tuple[int, list[RecordedRun]]:
-        """How many ends a conversation has, and the runs on the way to the newest one, oldest first."""
-        every = await self.runs_of(conversation_id)
-        columns = messages.c.id, messages.c.parent_id, messages.c.run_id
-        query = select(*columns).where(messages.c.conversation_id == conversation_id)
-        rows = {row.id: row for row in await self._store.fetch(query)}
-        inner = {row.parent_id for row in rows.values()} | {run.prompt_message_id for run in every}
-        unanswered = [run for run in every if run.response_message_id is None]
-        ends = len(rows.keys() - inner) + len(unanswered)
-        newest, at = set(), every[-1].prompt_message_id if every else None
-        while at is not None and at in rows:
-            newest.add(rows[at].run_id)
-            at = rows[at].parent_id
-        return ends, [run for run in every if run.id in newest or run is every[-1]]
-
     async def asked(self, input_hash: str) -> list[RecordedRun]:
         """The runs of one request in the order in which they began."""
-        query = select(*_RUN_COLUMNS).where(runs.c.input_hash == input_hash)
-        return [_run(row) for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
+        return await self._runs(
+            _RUNS.where(runs.c.input_hash == input_hash).order_by(runs.c.started_at, runs.c.id)
+        )
 
     async def latest(self, limit: int, before: RecordedRun | None = None) -> list[RecordedRun]:
         """Runs, the one that began last first; those that began before this one."""
-        query = select(*_RUN_COLUMNS)
+        query = _RUNS
         if before is not None:
             at_once = and_(runs.c.started_at == before.started_at, runs.c.id < before.id)
             query = query.where(or_(runs.c.started_at < before.started_at, at_once))
-        ordered = query.order_by(runs.c.started_at.desc(), runs.c.id.desc())
-        return [_run(row) for row in await self._store.fetch(ordered.limit(limit))]
+        return await self._runs(query.order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(limit))
+
+    async def _runs(self, query: Select[Any]) -> list[RecordedRun]:
+        moment = now()
+        return [_run(row, moment) for row in await self._store.fetch(query)]
+
+    # -- conversations --------------------------------------------------------------------------------------------
+
+    async def newest_branch(self, conversation_id: str) -> Branch:
+        """The newest branch of a conversation; one without messages and runs for what is not there."""
+        end, unanswered = await self._newest_end(conversation_id)
+        if end is None:
+            return Branch(conversation_id, (), (), False)
+        keys = await self._path(conversation_id, end.message_id, messages.c.run_id)
+        [(stored,)] = await self._store.fetch(message_count(conversation_id))
+        wanted = [
+            *dict.fromkeys(row.run_id for row in keys if row.run_id),
+            *([end.run_id] if end.run_id else []),
+        ]
+        found = {run.id: run for run in await self._by_ids(wanted)}
+        has_others = stored > len(keys) or unanswered > (end.run_id is not None)
+        path = tuple(row.id for row in keys)
+        return Branch(conversation_id, path, tuple(found[id] for id in wanted if id in found), has_others)
 
     async def path(self, conversation_id: str, message_id: str | None) -> list[BaseMessage]:
         """The messages from a root to this one: what a run was asked, exactly."""
-        return _path(await self._messages(conversation_id), message_id)
+        columns = messages.c.role, messages.c.content, messages.c.parts
+        rows = await self._path(conversation_id, message_id, *columns)
+        return [message_of(row.role, row.content, row.parts) for row in rows]
 
     async def messages(self, conversation_id: str) -> list[BaseMessage]:
-        """The messages from a root to the one that came last; none of a conversation that is not there."""
-        rows = await self._messages(escape(check_conversation_id(conversation_id)))
-        newest = max(rows.values(), key=lambda row: (row.created_at, row.position), default=None)
-        return _path(rows, newest and newest.id)
+        """The messages along the newest branch; none of a conversation that is not there."""
+        known = escape(check_conversation_id(conversation_id))
+        end, _ = await self._newest_end(known)
+        return await self.path(known, end and end.message_id)
 
-    async def _messages(self, conversation_id: str) -> dict[str, Any]:
-        query = select(*_MESSAGE_COLUMNS).where(messages.c.conversation_id == conversation_id)
-        return {row.id: row for row in await self._store.fetch(query)}
-
-    async def replies(self, run: RecordedRun) -> list[BaseMessage]:
+    async def replies(self, conversation_id: str, run_id: str) -> list[BaseMessage]:
         """The messages that a run produced, one a choice."""
-        here = messages.c.conversation_id == run.conversation_id, messages.c.run_id == run.id
+        here = messages.c.conversation_id == conversation_id, messages.c.run_id == run_id
         query = select(messages.c.role, messages.c.content, messages.c.parts).where(*here)
         rows = await self._store.fetch(query.order_by(messages.c.created_at))
         return [message_of(row.role, row.content, row.parts) for row in rows]
+
+    async def _newest_end(self, conversation_id: str) -> tuple[End | None, int]:
+        """Where the newest branch ends, and how many runs of the conversation have no message."""
+        newest = await self._store.fetch(newest_message(conversation_id))
+        unanswered = await self._store.fetch(unanswered_runs(conversation_id))
+        return end_of(newest[0] if newest else None, unanswered, now()), len(unanswered)
+
+    async def _path(
+        self, conversation_id: str, message_id: str | None, *columns: ColumnElement[Any]
+    ) -> list[Any]:
+        if message_id is None:
+            return []
+        return in_order(await self._store.fetch(path_to(conversation_id, message_id, *columns)), message_id)
+
+    async def _by_ids(self, wanted: Sequence[str]) -> list[RecordedRun]:
+        found: list[RecordedRun] = []
+        for part in _in_parts(wanted):
+            found += await self._runs(_RUNS.where(runs.c.id.in_(part)))
+        return found
 
     # -- streams --------------------------------------------------------------------------------------------------
 
@@ -318,14 +291,6 @@ def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit:
     return query.order_by(table.c.seq).limit(limit)
 
 
-def _path(rows: Mapping[str, Any], message_id: str | None) -> list[BaseMessage]:
-    found = []
-    while message_id is not None and (row := rows.get(message_id)) is not None:
-        found.append(message_of(row.role, row.content, row.parts))
-        message_id = row.parent_id
-    return found[::-1]
-
-
 def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
     """A message as it was recorded."""
     if parts is not None:
@@ -333,26 +298,16 @@ def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
     return from_dict({"role": unescape(role), "content": unescape(content)})
 
 
-def _run(row: Any) -> RecordedRun:
-    fields = dict(row._mapping)
+def _in_parts(wanted: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(wanted), _IDS_A_QUERY):
+        yield wanted[start : start + _IDS_A_QUERY]
+
+
+def _run(row: Any, moment: datetime) -> RecordedRun:
+    fields = {name: getattr(row, name) for name in _RUN_FIELDS}
+    fields["status"] = status_of(row, moment)
     for name in _JSON_FIELDS:
         fields[name] = None if fields[name] is None else unescape_json(loads(fields[name]))
     for name in _TEXT_FIELDS:
         fields[name] = None if fields[name] is None else unescape(fields[name])
     return RecordedRun(**fields)
-
-
-def _uuid_of(given: str) -> str | None:
-    try:
-        return dashed(given)
-    except ValueError:
-        return None
-
-
-def _bounds_of(prefix: str) -> tuple[str, str] | None:
-    """The lowest and the highest id that begins so; None for what no id begins with."""
-    digits = prefix.lower().replace("-", "")
-    if not digits or len(digits) > 32 or any(digit not in "0123456789abcdef" for digit in digits):
-        return None
-    low, high = (str(uuid.UUID(digits.ljust(32, fill))) for fill in "0f")
-    return (low, high) if low.startswith(prefix.lower()) else None

@@ -3,8 +3,9 @@
 Clients send the whole history with every call. Its longest beginning that is already a path from a root is
 reused; if nothing of it is known, it goes on below the conversation's newest message; what differs branches off.
 What the application adds by itself goes below the newest message, the same words again as a message of their own.
-A message is dated after all that is known of its conversation, so that the newest here is the newest when it is read
-back, even where a clock was set back.
+A message is dated after the newest one that is stored of its conversation, so that their times tell the order in
+which they were stored, whatever the clocks of the processes say. Two processes that store at the same moment may take
+the same newest message for the last one: both orders are right then, and equal times are told apart by position and id.
 """
 
 from __future__ import annotations
@@ -50,15 +51,26 @@ _Step = tuple[int, str, Callable[[_Conversation], None]]
 
 
 def asked(batch: Sequence[Part]) -> dict[str, list[Sequence[str]]]:
-    """The paths to look up, by conversation, before `thread`; none for conversations that are new."""
+    """The paths to look up, by conversation, before `thread`; of each of them the newest message is looked up, too.
+
+    A conversation that is new with this batch is not in it.
+    """
     wanted: dict[str, list[Sequence[str]]] = {}
     for part in batch:
         if isinstance(part, Addition):
-            # Nothing is known of an empty path, and so the newest message is looked up.
-            wanted.setdefault(part.conversation_id, []).append(())
-        elif part.opens and (start := part.start).messages and not start.fresh:
-            wanted.setdefault(start.conversation_id, []).append(_path(start))
+            wanted.setdefault(part.conversation_id, [])
+        elif _has_a_place(part):
+            paths = wanted.setdefault(part.start.conversation_id, [])
+            if part.opens and part.start.messages:
+                paths.append(_path(part.start))
     return wanted
+
+
+def _has_a_place(rows: RunRows) -> bool:
+    """Whether where it stands depends on what is stored: at its begin and with its replies, unless it is all new."""
+    if rows.opens:
+        return not rows.start.fresh
+    return rows.seal is not None and bool(rows.seal.end.replies)
 
 
 def _path(start: RunStart) -> Sequence[str]:
@@ -71,7 +83,9 @@ def _path(start: RunStart) -> Sequence[str]:
 def thread(batch: Sequence[Part], known: Mapping[str, Known]) -> None:
     """Give every part of the batch the rows of its messages, in the order in which things happened."""
     conversations = {
-        conversation_id: _Conversation(dict(found.times), found.newest, _latest(found))
+        conversation_id: _Conversation(
+            dict(found.times), found.newest, found.newest and found.newest.created_at
+        )
         for conversation_id, found in known.items()
     }
     for part in batch:
@@ -80,11 +94,6 @@ def thread(batch: Sequence[Part], known: Mapping[str, Known]) -> None:
         step(conversations.setdefault(conversation_id, _Conversation()))
     for part in batch:
         part.threaded = True
-
-
-def _latest(known: Known) -> datetime | None:
-    times = [*known.times.values(), *([known.newest.created_at] if known.newest else [])]
-    return max(times, default=None)
 
 
 def _steps(batch: Sequence[Part]) -> list[_Step]:
@@ -143,7 +152,7 @@ def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
 def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
     seal, start = rows.seal, rows.start
     assert seal is not None
-    # A run that began in an earlier batch may know more than this one.
+    # What was stored when the run began may have been deleted since, or not be looked up: it is all new.
     conversation.latest = max(filter(None, (conversation.latest, start.said_at)), default=None)
     at = conversation.after(seal.end.ended_at)
     # A microsecond apart, so that several choices have an order, and the last is the newest here as when read back.

@@ -58,7 +58,7 @@ class RunStart:
     #: Where the history ends and how deep that is; known once the writer has threaded it.
     prompt_message_id: str | None = None
     position: int = -1
-    #: The latest that is known to have been said when it began; its replies are dated after that.
+    #: When the newest message of its conversation was said, as it began; its replies are dated after that.
     said_at: datetime | None = None
 
 
@@ -134,6 +134,7 @@ class RunRow(NamedTuple):
     response_message_id: str | None
     producer_id: str | None
     pruned_at: datetime | None
+    said_at: datetime | None
 
 
 class MessageRow(NamedTuple):
@@ -316,5 +317,5 @@ class Known:
 
     #: When the message of each asked id that is stored was said.
     times: dict[str, datetime]
-    #: None where every asked path is known by its beginning.
+    #: None where it has no message.
     newest: Newest | None

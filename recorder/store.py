@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, bindparam, literal_column, select, text, tuple_, update
+from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 from sqlalchemy.types import TypeEngine
 
@@ -24,6 +24,7 @@ from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.inserts import inserts_of
 from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
+from recorder.newest import newest_first
 from recorder.records import (
     INTERRUPTED,
     STREAMING,
@@ -33,14 +34,12 @@ from recorder.records import (
     Producer,
     SegmentRow,
 )
+from recorder.statuses import IS_OPEN
 from recorder.tables import Id, Time, producers, runs, segments
 
 log = logging.getLogger("recorder")
 
 T = TypeVar("T")
-
-# A literal: SQLite uses the partial index only for that.
-_IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 
 
 #: CROSS JOIN: SQLite looks each asked id up by the key, and does not try to be cleverer.
@@ -48,11 +47,11 @@ _KNOWN = """
 SELECT m.conversation_id, m.id, m.created_at
 FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
 """
-_NEWEST = """
+_NEWEST = f"""
 SELECT m.conversation_id, m.id, m.position, m.created_at
-FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
+FROM {{asked}} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
     SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
-    ORDER BY n.created_at DESC, n.position DESC LIMIT 1)
+    ORDER BY {newest_first("n")} LIMIT 1)
 """
 
 #: Message ids by conversation: of each request the path from the first message to the last.
@@ -84,7 +83,7 @@ class Store(Protocol):
         """Connect, and bring the tables to the newest schema or refuse. Raises `StoreError`."""
 
     async def known(self, asked: Asked) -> dict[str, Known]:
-        """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
+        """For each conversation, what of these paths is stored, and its newest message."""
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, all or nothing; the same batch again changes nothing."""
@@ -146,7 +145,7 @@ class SqlStore:
             raise unopened(self.dialect, error) from error
 
     async def known(self, asked: Asked) -> dict[str, Known]:
-        """For each conversation, what of these paths is stored; where nothing of one is, its newest message."""
+        """For each conversation, what of these paths is stored, and its newest message."""
         if not asked:
             return {}
         pairs = {
@@ -157,8 +156,8 @@ class SqlStore:
             stored = await self._listed(connection, _KNOWN, sorted(pairs), created_at=Time()) if pairs else ()
             for row in stored:
                 times[row.conversation_id][str(row.id)] = row.created_at
-            strange = [[key] for key, paths in asked.items() if any(map(times[key].keys().isdisjoint, paths))]
-            found = await self._listed(connection, _NEWEST, strange, created_at=Time()) if strange else ()
+            keys = [[conversation_id] for conversation_id in asked]
+            found = await self._listed(connection, _NEWEST, keys, created_at=Time())
             newest = {row[0]: Newest(str(row.id), row.position, row.created_at) for row in found}
         return {key: Known(found, newest.get(key)) for key, found in times.items()}
 
@@ -194,14 +193,14 @@ class SqlStore:
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
         async with self.transaction() as connection:
-            open_runs = select(runs.c.producer_id).where(_IS_OPEN)
+            open_runs = select(runs.c.producer_id).where(IS_OPEN)
             found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
             if not gone:
                 return 0
             # One that lives after all finds that it was taken for dead. In the order in which a batch locks.
             await connection.execute(update(producers).where(producers.c.id.in_(gone)).values(process=None))
-            orphaned = _IS_OPEN, runs.c.producer_id.in_(gone)
+            orphaned = IS_OPEN, runs.c.producer_id.in_(gone)
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
 

@@ -168,6 +168,8 @@ runs = Table(
     Column("response_message_id", Id),
     Column("producer_id", Id),
     Column("pruned_at", Time),
+    # When the newest message of its conversation was said, as it began: the run comes after that one.
+    Column("said_at", Time),
     Index("runs_by_conversation", "conversation_id", "started_at"),
     Index("runs_by_started_at", "started_at"),
     Index("runs_by_input_hash", "input_hash"),
@@ -176,6 +178,10 @@ runs = Table(
 # The few runs that are open, for the sweep after a process died: a small index however long the history is.
 _OPEN = runs.c.status == text("'streaming'")
 Index("runs_streaming", runs.c.producer_id, sqlite_where=_OPEN, postgresql_where=_OPEN)
+
+# Runs that have no message yet or never will: for transcripts, and for the newest branch of a conversation.
+_UNANSWERED = runs.c.response_message_id.is_(None)
+Index("runs_unanswered", runs.c.conversation_id, sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED)
 
 #: A process that records, and when it last said so: one heartbeat for all its runs. `process` tells it from
 #: another one with the same host and pid: boot id, namespace and start time.

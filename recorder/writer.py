@@ -32,7 +32,7 @@ from recorder.opening import Opening
 from recorder.openrun import OpenRun, Took
 from recorder.pack import pack
 from recorder.progress import Progress
-from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows
+from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows, RunStart
 from recorder.store import Store, Taken
 from recorder.stored import escape
 from recorder.waiting import Wait
@@ -162,6 +162,7 @@ class Writer:
 
     def _remember(self, took: Took) -> None:
         for part in took.runs:
+            part.run.start = _without_request(part.run.start)
             run_id = part.run.start.run_id
             if part.end is None:
                 self._streaming[run_id] = part.run
@@ -352,6 +353,13 @@ class Writer:
             log.warning(
                 "The database was not closed in time: %s", self.progress.note(error, "closing the database")
             )
+
+
+def _without_request(start: RunStart) -> RunStart:
+    """What the end of an open run needs of its start, once that is stored. A copy, for the store may keep the other."""
+    if not (start.messages or start.path or start.request or start.metadata):
+        return start
+    return replace(start, messages=(), path=(), request=None, metadata=None)
 
 
 def _sorted_out(batch: Sequence[Part]) -> tuple[list[RunRows], list[Addition]]:

@@ -43,7 +43,9 @@ from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_
 def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
     """Role and content of each message of a conversation, which is one line: no branch, no hole."""
     rows = sql(
-        url, "SELECT role, content, position, branch FROM transcripts WHERE conversation_id = ? ORDER BY position",
+        url,
+        "SELECT role, content, position, branch FROM transcripts WHERE conversation_id = ? "
+        "AND message_id IS NOT NULL ORDER BY position",
         conversation_id,
     )  # fmt: skip
     assert [(position, branch) for *_, position, branch in rows] == [(place, 1) for place in range(len(rows))]

@@ -89,10 +89,36 @@ def test_a_message_whose_parent_is_not_stored_is_a_first_one() -> None:
     assert drawn(tree("a<@1 b<gone@2")) == ["0:1", "1:a", "0:2", "0:b"]
 
 
-def test_answers_that_are_no_messages_yet_are_branches_too() -> None:
-    """What an interrupted run said has no id."""
-    messages = [*tree("a<@1 b<a@2"), {"message_id": None, "parent_id": "a", "position": 1, "created_at": 3}]
-    assert [row["message_id"] for row in newest_path(messages)] == ["a", None]
+def waiting(parent: str | None, status: str, *, said_at: int, started_at: int) -> dict[str, Any]:
+    """A run without a message, asked by a message."""
+    run = {
+        "message_id": None,
+        "parent_id": parent,
+        "position": 1,
+        "created_at": 0,
+        "run_id": f"{started_at:03}",
+    }
+    return {**run, "status": status, "said_at": said_at, "started_at": started_at}
+
+
+@pytest.mark.parametrize(
+    ("status", "said_at", "newest"),
+    [("streaming", 2, "005"), ("streaming", 1, "b"), ("error", 2, "b"), ("interrupted", 2, "b")],
+)
+def test_a_run_without_a_message_is_the_newest_while_it_streams(
+    status: str, said_at: int, newest: str
+) -> None:
+    """If the newest message was there when it began, whatever its clock said; one that has ended was asked in vain."""
+    messages = [*tree("a<@1 b<a@2"), waiting("a", status, said_at=said_at, started_at=5)]
+    [_, last] = newest_path(messages)
+    assert (last["message_id"] or last["run_id"]) == newest
+
+
+def test_of_runs_without_a_message_below_the_newest_message_the_last_is_on_its_branch() -> None:
+    """The question was asked three times, and nobody answered."""
+    attempts = [waiting("a", "error", said_at=1, started_at=time) for time in (3, 9, 5)]
+    assert [row.get("run_id") for row in newest_path([*tree("a<@1"), *attempts])] == [None, "009"]
+    assert [row["run_id"] for row in newest_path(attempts)] == ["009"]
 
 
 def test_a_long_conversation_with_a_fork_at_each_turn_is_laid_out() -> None:

@@ -22,9 +22,9 @@ FLOORS = {
     for floor, names in enumerate(
         (
             "errors clock waiting jsons config identity bell exclusive exits credentials",
-            "wire callbacks messages stored masking records fields portable liveness usage tables views dialects "
-            "migrate",
-            "store library inserts",
+            "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
+            "newest dialects migrate",
+            "store library inserts ids",
             "openrun room ready intake young lineage pack progress flushes hand attempts opening writer",
             "recorder history replay export",
             "models",

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from recorder.callbacks import BaseCallbackHandler
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
@@ -52,6 +53,42 @@ def test_a_run_is_followed_to_its_end(database: str, replay: Replay) -> None:
     assert came == texts
     assert [chunk.content for chunk in rest] == ["", ""]
     assert rest[-1].chunk_position == "last"
+
+
+@pytest.mark.parametrize("how", ["stream", "frames", "into"])
+def test_a_run_with_a_request_is_followed(database: str, replay: Replay, how: str) -> None:
+    """As each run of a real model has one; in every form."""
+
+    class Texts(BaseCallbackHandler):
+        """What handlers hear."""
+
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            heard.append(token)
+
+    heard: list[Any] = []
+    with ChatHistoryCallback(database, flush_interval=0.01, frames_interval=0) as history:
+        parameters = {"model": "m", "tools": [{"name": "t"}]}
+        run_id = begin(history, invocation_params=parameters, tags=["a"], metadata={"ls_provider": "p"})
+        history.on_stream_frame(b"data: 1\n\n", 1, [Delta("1")], run_id=run_id)
+        history.flush().wait(10)
+
+        def rest() -> None:
+            for number in (2, 3):
+                frame = b"data: %d\n\n" % number
+                history.on_stream_frame(frame, number, [Delta(str(number))], run_id=run_id)
+                history.flush().wait(10)
+            finish(history, run_id, "123")
+
+        recording = threading.Thread(target=rest)
+        recording.start()
+        if how == "into":
+            replay.into(Texts(), follow=True)
+        elif how == "frames":
+            heard = [frame.decode()[-3] for frame in replay.frames(speed=None, follow=True)]
+        else:
+            heard = [chunk.text for chunk in replay.stream(speed=None, follow=True)]
+        recording.join()
+    assert "".join(heard) == "123"
 
 
 def test_it_may_begin_anywhere(database: str, replay: Replay) -> None:
@@ -132,6 +169,7 @@ def test_a_thousand_followers_ask_as_one(database: str, replay: Replay) -> None:
 
 ENDLESS = """
 import sys, uuid
+from recorder.callbacks import BaseCallbackHandler
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from tests.oracle import begin, say, token
@@ -219,10 +257,11 @@ def test_who_leaves_while_the_watch_begins(database: str, turns: int) -> None:
     with ChatHistoryCallback(database):
         pass
     reader = shared(database)
-    reader.follow()
+    follower = object()
+    reader.follow(follower)
     for _ in range(turns):
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), reader._running()).result()
-    reader.unfollow()
+        reader._submit(asyncio.sleep(0)).result()
+    reader.unfollow(follower)
     reader.close()
     gc.collect()
 
@@ -246,6 +285,24 @@ def test_a_server_that_leaves_a_replay(postgres_url: str, away: bool) -> None:
         if away:
             server.open()
         assert "".join(chunk.text for chunk in replay.stream(str(run_id), speed=None)) == "Hello"
+
+
+def test_following_is_tried_again_when_the_server_is_back(postgres_url: str) -> None:
+    """The first follower came while it was away."""
+    with ChatHistoryCallback(postgres_url) as history:
+        run_id = record(history, reply="Hello")
+    with (
+        tempfile.TemporaryDirectory(prefix="road") as folder,
+        road(postgres_url, Path(folder)) as server,
+        Replay(server.url) as replay,
+    ):
+        server.close()
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                list(replay.stream(str(run_id), speed=None, follow=True))
+        server.open()
+        chunks = replay.stream(str(run_id), speed=None, follow=True)
+        assert "".join(chunk.text for chunk in chunks) == "Hello"
 
 
 def test_nobody_is_notified_while_nobody_listens(postgres_url: str) -> None:

@@ -44,7 +44,8 @@ class Recording:
 
     def reply(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> str:
         """What that run replied."""
-        (reply,) = self.reader.ask(Library.replies, self.find(matcher, body, wire, **more)).result()
+        run = self.find(matcher, body, wire, **more)
+        (reply,) = self.reader.ask(Library.replies, run.conversation_id, run.id).result()
         return reply.text
 
 

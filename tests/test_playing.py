@@ -155,7 +155,7 @@ def test_frames_are_the_body_byte_for_byte(tmp_path: Path) -> None:
     assert f"events of run {RUN_ID} were not recorded; leave --frames out" in refused(without, "--frames")
 
 
-def test_a_conversation_is_played_along_its_newest_path(tmp_path: Path) -> None:
+def test_a_conversation_is_played_along_its_newest_branch(tmp_path: Path) -> None:
     """Each run under its question; that there are branches is said."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="trip") as history:
@@ -167,7 +167,7 @@ def test_a_conversation_is_played_along_its_newest_path(tmp_path: Path) -> None:
     text, beside = played(url, "trip", "--instant")
     assert text == "Rome.\nPasta.\n"
     assert beside == [
-        "Conversation trip has 2 branches. This is the newest, up to run",
+        "Conversation trip has other branches. This is the newest, up to run",
         f"{last}; `recorder show` draws them all.",
         "> Where?",
         "> Why?",

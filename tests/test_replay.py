@@ -20,7 +20,8 @@ from recorder.errors import Closed, ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
 from recorder.models import ChatOpenAI, OpenAI
-from recorder.replay import Interrupted, Replay, Replayed
+from recorder.replay import Interrupted, Replay, ReplayedError
+from recorder.stored import escape
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, openai_error_frame
 from recorder.wire.deltas import Delta
 from tests.oracle import begin, finish, record, run_python, say, sql, stored, token
@@ -244,11 +245,32 @@ class Odd(Exception):
         (Odd(7, "home"), Odd, "7 at home"),
         (
             type("Gone", (Exception,), {"__module__": "nowhere.to.be.found"})("lost"),
-            Replayed,
+            ReplayedError,
             "nowhere.to.be.found.Gone: lost",
         ),
+        (KeyError("name"), KeyError, "'name'"),
+        (ValueError(), ValueError, ""),
+        (OSError(2, "No such file", "a.txt"), OSError, "[Errno 2] No such file: 'a.txt'"),
+        (
+            ExceptionGroup("two of them", [ValueError("a"), KeyError("b")]),
+            ReplayedError,
+            "ExceptionGroup: two of them (2 sub-exceptions)",
+        ),
+        (
+            UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"),
+            ReplayedError,
+            "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 1: invalid start byte",
+        ),
+        (StopIteration("over"), ReplayedError, "StopIteration: over"),
+        (StopAsyncIteration("over"), ReplayedError, "StopAsyncIteration: over"),
+        (SystemExit(3), ReplayedError, "SystemExit: 3"),
+        (
+            BaseExceptionGroup("one", [SystemExit(3)]),
+            ReplayedError,
+            "BaseExceptionGroup: one (1 sub-exception)",
+        ),
     ],
-    ids=["of Python", "of another shape", "of another program"],
+    ids=lambda given: type(given).__name__ if isinstance(given, BaseException) else "",
 )
 def test_any_exception_comes_back(
     database: str, replay: Replay, error: Exception, kind: type[Exception], said: str
@@ -265,6 +287,60 @@ def test_any_exception_comes_back(
     assert str(raised.value) == said
 
 
+def test_an_error_that_cannot_be_made_again_says_what_it_was(database: str, replay: Replay) -> None:
+    """Class, message and HTTP status, each by itself; the same on an event loop and for handlers."""
+
+    class RateLimitError(Exception):
+        """Of an SDK that is not here."""
+
+        __module__ = "their_sdk"
+
+    error = RateLimitError("Error code: 429 - {'error': 'slow down'}")
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        history.on_llm_error(error, run_id=run_id)
+
+    async def on_a_loop() -> None:
+        async for _ in replay.astream(str(run_id), speed=None):
+            pass
+
+    with pytest.raises(ReplayedError) as raised:
+        at_once(replay, run_id)
+    assert raised.value.error_type == f"their_sdk.{RateLimitError.__qualname__}"
+    assert (raised.value.message, raised.value.status) == (str(error), 429)
+    with pytest.raises(ReplayedError):
+        asyncio.run(on_a_loop())
+    notes = Notes()
+    replay.into(notes, str(run_id))
+    assert notes.told[-1][:2] == ("error", ReplayedError)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "SystemExit",
+            "KeyboardInterrupt",
+            "GeneratorExit",
+            "asyncio.exceptions.CancelledError",
+            "BaseException",
+        ),
+        *("print", "int", "", ".", "..", "openai.__main__.main", "json.tool.main", "a.\ud800", "os.system"),
+        *("openai.APIStatusError", "openai.LengthFinishReasonError", "Exception.__class__", "__main__"),
+    ],
+)
+def test_no_name_in_a_row_does_more_than_fail(database: str, replay: Replay, name: str) -> None:
+    """A database may be a stranger's: a row can end neither the process nor a task, nor have a module imported."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        history.on_llm_error(ValueError("no"), run_id=run_id)
+    change(database, "UPDATE runs SET error_type = ?", escape(name))
+    before = set(sys.modules)
+    with pytest.raises(ReplayedError if name else Exception, match="no"):
+        at_once(replay, run_id)
+    assert {new for new in sys.modules.keys() - before if new.endswith(("__main__", "tool"))} == set()
+
+
 def test_a_recording_imports_no_module(
     database: str, replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +350,7 @@ def test_a_recording_imports_no_module(
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         history.on_llm_error(type("Gone", (Exception,), {"__module__": "theirs"})("lost"), run_id=run_id)
-    with pytest.raises(Replayed, match=r"theirs\.Gone: lost"):
+    with pytest.raises(ReplayedError, match=r"theirs\.Gone: lost"):
         at_once(replay, run_id)
     assert "theirs" not in sys.modules
     with pytest.raises(importlib.import_module("theirs").Gone, match="lost"):
@@ -399,7 +475,7 @@ def test_recorded_again_it_is_the_same(database: str, replay: Replay, tmp_path: 
 # -- conversations -------------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_is_played_along_its_newest_path(
+def test_a_conversation_is_played_along_its_newest_branch(
     database: str, replay: Replay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its runs one after the other; that there are others is said."""
@@ -410,7 +486,7 @@ def test_a_conversation_is_played_along_its_newest_path(
         record(history, *first, AIMessage("La"), HumanMessage("Louder!"), reply="LA")
     with caplog.at_level(logging.INFO, "recorder"):
         assert text_of(at_once(replay, "song")) == "LaLA"
-    assert "Conversation song has 2 branches; played is the newest" in caplog.messages
+    assert "Conversation song has other branches; played is the newest" in caplog.messages
     assert [run.id for run in replay.runs("song")] == [run_ids(database)[0], run_ids(database)[2]]
     with pytest.raises(ConfigError, match=r"'song' is a conversation.*pass the id of a run"):
         at_once(replay, "song", start=1)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import httpx2
 import openai
 import pytest
 
+from recorder.errors import NotFound
 from recorder.export import export, import_
 from recorder.models import ChatOpenAI, OpenAI
 from recorder.replay import NotRecorded, Replay
@@ -396,6 +398,18 @@ def test_a_run_by_its_id(tmp_path: Path) -> None:
         )
         assert answer.headers["x-recorder-run"] == run_id
         assert answer.parse().choices[0].message.content == "Hello there!"
+
+
+@pytest.mark.parametrize("named", ["abc", "0193c0de-0000-7000-8000-000000000001", "' OR 1=1", "\\x00"])
+def test_a_header_that_names_no_run_is_told(tmp_path: Path, named: str) -> None:
+    """In recorder's words, whatever is written there; both SDKs let it through."""
+    url = record("Hello there!", tmp_path)
+    more: Any = {"extra_headers": {"x-recorder-run": named}}
+    with Replay(url) as replay:
+        with pytest.raises(NotFound, match=f"Nothing is stored of run {re.escape(named)}"):
+            client(replay).chat.completions.create(**ASK, **more)
+        with pytest.raises(NotFound, match=f"Nothing is stored of run {re.escape(named)}"):
+            claude(replay).messages.create(**ASK_ANTHROPIC, **more)
 
 
 def test_leaving_early_and_asking_again(tmp_path: Path) -> None:

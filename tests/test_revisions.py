@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from tests.oracle import sql
 from tests.revisions import older_file, older_postgres, older_statements
 
 RUN, PROMPT, REPLY, PRODUCER = (str(uuid.UUID(int=number)) for number in range(1, 5))
+#: Columns that later revisions have added.
+ADDED = ("process", "said_at")
 #: The columns of the views of revision 0001, which a newer one must go on having, in this order.
 COLUMNS = {
     "transcripts": "conversation_id, message_id, parent_id, branch, position, role, content, status, model, run_id, "
@@ -49,7 +51,7 @@ def rows_of(url: str) -> dict[str, list[Any]]:
     """All rows, with the columns that revision 0001 has."""
     found = {}
     for name, table in tables.metadata.tables.items():
-        columns = ", ".join(f'"{key}"' for key in table.c.keys() if key != "process")  # noqa: SIM118
+        columns = ", ".join(f'"{key}"' for key in table.c.keys() if key not in ADDED)  # noqa: SIM118
         found[name] = sorted(map(str, sql(url, f"SELECT {columns} FROM {name}")))
     return found
 
@@ -147,34 +149,25 @@ def write_as_0001(url: str) -> None:
         [RUN, 0, 1, '[[5,"La."]]'],
     ]
     if url.startswith("sqlite"):
-        for statement, row in zip(older_statements("sqlite"), rows, strict=True):
-            migrate.connected(url, partial(_execute, statement=statement, row=row))
+        migrate.connected(url, partial(_one_by_one, rows))
         return
-    # Its one statement cannot write one run twice: the row that is opened and the sealed one come in two batches.
-    asyncio.run(_in_one_statement(url, [*rows[:4], [None] * 32, *rows[5:]]))
-    asyncio.run(
-        _in_one_statement(
-            url,
-            [
-                rows[0],
-                *[[None] * len(row) for row in rows[1:4]],
-                rows[4],
-                *[[None] * len(row) for row in rows[5:]],
-            ],
-        )
-    )
+    # One statement does not write a run twice: the run is opened in a batch, and sealed in the next one.
+    opened, sealed = 3, 4
+    asyncio.run(_in_one_statement(url, rows, {sealed}))
+    asyncio.run(_in_one_statement(url, rows, {opened}))
 
 
-def _execute(connection: Connection, statement: str, row: list[Any]) -> None:
-    values = tuple(iso(value) if hasattr(value, "tzinfo") else value for value in row)
+def _one_by_one(rows: list[list[Any]], connection: Connection) -> None:
     with connection.begin():
-        connection.exec_driver_sql(statement, values)
+        for statement, row in zip(older_statements("sqlite"), rows, strict=True):
+            values = tuple(iso(value) if isinstance(value, datetime) else value for value in row)
+            connection.exec_driver_sql(statement, values)
 
 
-async def _in_one_statement(url: str, rows: list[list[Any]]) -> None:
+async def _in_one_statement(url: str, rows: list[list[Any]], without: set[int]) -> None:
+    """An array a column; an empty one where the batch has no row for a table."""
     [statement] = older_statements("postgres")
-    # An array a column; an empty one where the batch has no row for a table.
-    arrays = [[] if row[0] is None else [value] for row in rows for value in row]
+    arrays = [[] if place in without else [value] for place, row in enumerate(rows) for value in row]
     async with Postgres(make_url(url)).engine().connect() as connection:
         await connection.exec_driver_sql(statement, tuple(arrays))
         await connection.commit()

@@ -1,4 +1,4 @@
-"""Newest messages and conversations by an index, what a process is told by, and runs without an answer.
+"""Newest messages and conversations by an index, runs without an answer, and what a process is told by.
 
 A migration says what was, so it imports nothing of recorder: later changes of views.py must not change it.
 """
@@ -9,9 +9,13 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0002"
 down_revision = "0001"
+
+TIME = sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
+UNANSWERED = sa.text("response_message_id IS NULL")
 
 VIEWS_SQLITE = {
     "transcripts": """
@@ -277,6 +281,10 @@ def upgrade() -> None:
     """Forward."""
     op.create_index("messages_by_time", "messages", ["conversation_id", "created_at", "position"])
     op.create_index("messages_by_created_at", "messages", ["created_at", "conversation_id"])
+    op.create_index(
+        "runs_unanswered", "runs", ["conversation_id"], sqlite_where=UNANSWERED, postgresql_where=UNANSWERED
+    )
+    op.add_column("runs", sa.Column("said_at", TIME))
     op.add_column("producers", sa.Column("process", sa.Text()))
     if not on_postgres():
         make_views(VIEWS_SQLITE)
@@ -295,6 +303,8 @@ def downgrade() -> None:
     if on_postgres():
         op.drop_index("conversations_by_prefix", "conversations")
     op.drop_column("producers", "process")
+    op.drop_column("runs", "said_at")
+    op.drop_index("runs_unanswered", "runs")
     op.drop_index("messages_by_created_at", "messages")
     op.drop_index("messages_by_time", "messages")
 

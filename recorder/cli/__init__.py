@@ -108,9 +108,9 @@ def ls(
     json: Json = False,
 ) -> None:
     """List conversations, the newest first."""
-    from recorder.cli import look, reading, screen
+    from recorder.cli import listing, look, reading, screen
 
-    rows = reading.read(url, lambda store: reading.conversations(store, limit))
+    rows = reading.read(url, lambda store: listing.conversations(store, limit))
     screen.print_json_rows(rows) if json else look.conversations(rows)
 
 

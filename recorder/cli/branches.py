@@ -1,6 +1,7 @@
 """A conversation as a tree: which of its branches is the newest, what each is called, and how it is laid out.
 
-The newest path is the trunk and is drawn without indent, however often it forks; the other branches hang off it.
+The newest branch (`recorder/newest.py`) is the trunk and is drawn without indent, however often it forks; the others
+hang off it. A row is a message, or a run without one, which then has `started_at` and `said_at`.
 A branch is named by the choices that lead to it from the first message on: "2.1" is, after the second of the
 answers at the first fork, the first at the next.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from recorder.errors import NotFound
+from recorder.newest import Place, place_of_message, place_of_run
 
 Row = Mapping[str, Any]
 
@@ -24,8 +26,8 @@ _NAMED = 30
 @dataclass(slots=True, eq=False)
 class _Node:
     row: Row
-    #: When the newest message here or below was made; how deep, and how late in reading order, it stands.
-    newest: tuple[Any, int, int]
+    #: Where the newest of what is here or below stands.
+    newest: Place
     below: list[_Node] = field(default_factory=list)
 
 
@@ -106,7 +108,7 @@ def _steps(siblings: list[_Node], indent: str, name: str) -> list[tuple[Any, str
 
 def _roots(messages: Sequence[Row]) -> list[_Node]:
     """The messages without a parent that is stored, each with all below it."""
-    nodes = [_Node(row, (row["created_at"], row["position"], place)) for place, row in enumerate(messages)]
+    nodes = [_Node(row, _place(row)) for row in messages]
     by_id = {node.row["message_id"]: node for node in nodes if node.row["message_id"]}
     roots: list[_Node] = []
     for node in nodes:
@@ -115,6 +117,12 @@ def _roots(messages: Sequence[Row]) -> list[_Node]:
     for node in reversed(nodes):  # each after all below it
         node.newest = max([node.newest, *(each.newest for each in node.below)])
     return roots
+
+
+def _place(row: Row) -> Place:
+    if row["message_id"]:
+        return place_of_message(row["created_at"], row["position"], row["message_id"])
+    return place_of_run(row["status"], row["said_at"], row["started_at"], row["run_id"])
 
 
 def _newest(siblings: list[_Node]) -> _Node:

@@ -14,7 +14,8 @@ from recorder.cli.playing import INTERRUPTED, open_reader, quiet_log
 from recorder.cli.speech import Lines, Speech, how_it_ended
 from recorder.clock import now
 from recorder.dialects import masked
-from recorder.library import Found, Library, RecordedRun
+from recorder.ids import Found
+from recorder.library import Library, RecordedRun
 from recorder.replay.pace import Options
 from recorder.replay.play import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
 from recorder.replay.reader import Reader
@@ -32,15 +33,16 @@ def run(url: str, id: str | None, json: bool) -> int:
         if sys.stderr.isatty() and not json:
             what = "what is recorded" if wanted is None else str(wanted)
             screen.notice(Text(f"Following {what} in {masked(url)}; Ctrl-C ends.", style="dim"), Text())
-        reader.follow().result()
+        tail = Tail(reader, wanted, json)
         try:
-            Tail(reader, wanted, json).run()
+            reader.follow(tail).result()
+            tail.run()
         except KeyboardInterrupt:
             sys.stdout.flush()
             print(file=sys.stderr)
             return INTERRUPTED
         finally:
-            reader.unfollow()
+            reader.unfollow(tail)
     return 0
 
 

@@ -128,12 +128,16 @@ def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool =
         _line(screen, heading, indent)
     else:
         screen.print(heading)
+    _body(screen, message, indent)
+    if message["error"]:
+        _line(screen, Text(safe(message["error"]), style="red"), indent)
+
+
+def _body(screen: Console, message: Row, indent: str = "") -> None:
     if message["content"]:
         _line(screen, Text(safe(message["content"])), indent)
     for line in _beside(message["parts"] or {}):
         _line(screen, Text(safe(line), style="cyan"), indent)
-    if message["error"]:
-        _line(screen, Text(safe(message["error"]), style="red"), indent)
 
 
 def _is_silent(message: Row) -> bool:
@@ -161,10 +165,14 @@ def _beside(parts: Row) -> Iterator[str]:
 
 
 def run(found: Row) -> None:
-    """A run: how it went, what it said, and, when asked for, every token."""
+    """A run: how it went, what it was asked, what it said, and, when asked for, every token."""
     screen = console()
     screen.print(Text(f"run {found['id']}", style="bold"))
     screen.print(facts(_about(found)), soft_wrap=True)
+    for message in found["asked"]:
+        screen.print()
+        screen.print(_heading(message["role"]))
+        _body(screen, message)
     for message in found["messages"]:
         screen.print()
         _message(screen, message)

@@ -16,7 +16,8 @@ from recorder.cli import screen
 from recorder.cli.keys import Clock, Keys, Quit
 from recorder.cli.speech import Bytes, Lines, Page
 from recorder.errors import ConfigError, NotFound
-from recorder.library import Found, Library
+from recorder.ids import Found
+from recorder.library import Library
 from recorder.replay.pace import FASTEST, SLOWEST, Options, Pace, Place
 from recorder.replay.play import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait, frames, tokens, whole
 from recorder.replay.reader import Reader, shared
@@ -114,17 +115,17 @@ def _found(reader: Reader, id: str | None) -> Found:
         return reader.ask(Library.newest).result()
     found = reader.ask(Library.find, id).result()
     if found.kind == "conversation":
-        ends, path = reader.ask(Library.newest_path, found.id).result()
-        if not path:
+        branch = reader.ask(Library.newest_branch, found.id).result()
+        if not branch.runs:
             raise NotFound(
                 f"Conversation {found.id} has no runs yet; `recorder show {found.id}` shows its messages"
             )
-        if ends > 1:
+        if branch.has_others:
             screen.notice(
                 Text(
-                    f"Conversation {screen.safe(found.id)} has {ends} branches. This is the newest, up to run"
+                    f"Conversation {screen.safe(found.id)} has other branches. This is the newest, up to run"
                 ),
-                Text(f"{path[-1].id}; `recorder show` draws them all."),
+                Text(f"{branch.runs[-1].id}; `recorder show` draws them all."),
                 Text(),
             )
     return found
@@ -147,11 +148,11 @@ class Player:
         if not self._options.follow:
             self._run(play)
             return
-        self._reader.follow().result()
         try:
+            self._reader.follow(self).result()
             self._run(play)
         finally:
-            self._reader.unfollow()
+            self._reader.unfollow(self)
 
     def _run(self, play: Play) -> None:
         answer: Any = None

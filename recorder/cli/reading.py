@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,7 +13,9 @@ from recorder.dialects import masked, said
 from recorder.errors import StoreError
 from recorder.jsons import loads
 from recorder.library import Library
+from recorder.messages import after_last_reply, to_dict
 from recorder.migrate import upgrade
+from recorder.records import INTERRUPTED, STREAMING
 from recorder.store import SqlStore
 from recorder.stored import unescape, unescape_json
 from recorder.tables import HEAD
@@ -24,25 +26,6 @@ Row = Mapping[str, Any]
 #: Columns that hold JSON as text.
 _JSON = {"metadata", "parts", "request", "tags", "usage"}
 _VIEWS = "transcripts, tokens, chathistory and run_stats"
-
-#: Dated by what came last, a run that began or a message: some runs have none, some messages no run.
-_CONVERSATIONS = """
-WITH recent AS (
-    SELECT c.id, (SELECT max(s.at) FROM (
-        SELECT max(r.started_at) AS at FROM runs AS r WHERE r.conversation_id = c.id
-        UNION ALL SELECT max(m.created_at) FROM messages AS m WHERE m.conversation_id = c.id) AS s) AS last_at
-    FROM conversations AS c ORDER BY last_at DESC NULLS LAST, c.id DESC LIMIT :limit
-)
-SELECT recent.id, recent.last_at,
-    (SELECT count(*) FROM runs WHERE conversation_id = recent.id) AS runs,
-    (SELECT count(*) FROM messages WHERE conversation_id = recent.id) AS messages,
-    (SELECT status FROM runs WHERE conversation_id = recent.id
-        ORDER BY started_at DESC, id DESC LIMIT 1) AS status,
-    (SELECT title FROM conversations WHERE id = recent.id) AS title,
-    (SELECT substr(content, 1, 200) FROM messages WHERE conversation_id = recent.id AND role = 'user'
-        ORDER BY position, created_at LIMIT 1) AS opening
-FROM recent ORDER BY recent.last_at DESC NULLS LAST, recent.id DESC
-"""
 
 #: A view with the conversation named, so that only its rows are looked at.
 _MESSAGES = """
@@ -98,35 +81,46 @@ def upgraded(url: str) -> str:
     return f"{masked(url)} is at schema {HEAD}, the newest: {done}."
 
 
-async def conversations(store: SqlStore, limit: int) -> Sequence[Row]:
-    """The conversations that were spoken in last, newest first."""
-    return [_original(row) for row in await store.rows(_CONVERSATIONS, {"limit": limit})]
-
-
 async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
     """One conversation with its messages and runs."""
     about = await store.rows("SELECT * FROM conversations WHERE id = :id", {"id": id})
-    messages = await store.rows(_MESSAGES + _READING_ORDER, {"id": id})
-    runs = await store.rows(
-        "SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at, id", {"id": id}
-    )
-    return {
-        **_original(about[0]),
-        "messages": _in_order([_original(row) for row in messages]),
-        "runs": [_original(row) for row in runs],
-    }
+    query = "SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at, id"
+    runs = {str(row["id"]): _original(row) for row in await store.rows(query, {"id": id})}
+    messages = [_original(row) for row in await store.rows(_MESSAGES + _READING_ORDER, {"id": id})]
+    for row in messages:
+        if row["message_id"] is None and (run := runs.get(str(row["run_id"]))) is not None:
+            row |= {name: run[name] for name in ("started_at", "said_at")}
+    await _mark_dead(store, runs.values(), messages)
+    return {**_original(about[0]), "messages": _in_order(messages), "runs": list(runs.values())}
+
+
+async def _mark_dead(store: SqlStore, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
+    """What streams for a process that is dead was interrupted: in runs, and in what names a run."""
+    dead = await Library(store).dead([str(run["id"]) for run in runs if run["status"] == STREAMING])
+    for row, key in [*((run, "id") for run in runs), *((row, "run_id") for row in rows)]:
+        if str(row[key]) in dead:
+            row["status"] = INTERRUPTED
 
 
 async def run(store: SqlStore, id: str) -> dict[str, Any]:
-    """One run with its replies, its measures and what is missing of it."""
+    """One run with what it was asked, its replies, its measures and what is missing of it."""
     key = {"id": UUID(id)}
     [about] = await store.rows("SELECT * FROM runs WHERE id = :id", key)
     replies = _MESSAGES + " AND t.run_id = :run_id" + _READING_ORDER
     found = await store.rows(replies, {"id": about["conversation_id"], "run_id": key["id"]})
     stats = await store.rows("SELECT * FROM run_stats WHERE run_id = :id", key)
     gaps = await store.rows("SELECT seq, count, reason FROM gaps WHERE run_id = :id ORDER BY seq", key)
-    messages = [_original(row) for row in found]
-    return {**_original(about), "messages": messages, "stats": stats[0], "gaps": gaps}
+    run, messages = _original(about), [_original(row) for row in found]
+    await _mark_dead(store, [run], messages)
+    asked = await _question(store, about["conversation_id"], about["prompt_message_id"])
+    return {**run, "asked": asked, "messages": messages, "stats": stats[0], "gaps": gaps}
+
+
+async def _question(store: SqlStore, conversation_id: str, prompt: Any) -> list[dict[str, Any]]:
+    """What a run was asked: the messages after the last reply before it."""
+    path = await Library(store).path(conversation_id, prompt and str(prompt))
+    said = [(message, to_dict(message)) for message in after_last_reply(path)]
+    return [{"role": message.role, "content": message.text, "parts": parts} for message, parts in said]
 
 
 async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:

@@ -270,7 +270,9 @@ def _begun(wish: Wish) -> _Past:
 def _so_far(wish: Wish) -> _Past:
     """A conversation that is stored."""
     found = reading.read(wish.url, lambda store: reading.conversation_of(store, str(wish.conversation)))
-    messages = [_message_of(row) for row in newest_path(found["messages"])]
+    # A run that said nothing is no message to go on with.
+    path = [row for row in newest_path(found["messages"]) if row["message_id"] or row["content"]]
+    messages = [_message_of(row) for row in path]
     answered = len(messages)
     while answered and messages[answered - 1].role == "user":
         answered -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from sqlalchemy import URL, Table
+from sqlalchemy import URL, ColumnElement, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -90,6 +90,9 @@ class Dialect(Protocol):
 
     async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Wait for whoever holds one of these conversations, and let others wait until this transaction ends."""
+
+    def between(self, column: ColumnElement[str], low: str, high: str | None) -> ColumnElement[bool]:
+        """Whether a text is `low` or more, and less than `high` if that is given, by code points and by an index."""
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""

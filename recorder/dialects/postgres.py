@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, Literal
 from zlib import crc32
 
-from sqlalchemy import URL, Table, text
+from sqlalchemy import URL, ColumnElement, Table, and_, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -173,6 +173,11 @@ class Postgres:
                 "stand beside what it adds, as a branch",
                 HOLD_TIMEOUT,
             )
+
+    def between(self, column: ColumnElement[str], low: str, high: str | None) -> ColumnElement[bool]:
+        """The operators of `text_pattern_ops`, which compare bytes whatever the collation is."""
+        begins = column.op("~>=~", is_comparison=True)(low)
+        return begins if high is None else and_(begins, column.op("~<~", is_comparison=True)(high))
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure an error is, by its SQLSTATE."""

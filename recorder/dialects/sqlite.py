@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sqlalchemy import URL, event
+from sqlalchemy import URL, ColumnElement, and_, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -177,6 +177,10 @@ class SQLite:
 
     async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Nothing to do: a transaction begins with the file's one lock for writing."""
+
+    def between(self, column: ColumnElement[str], low: str, high: str | None) -> ColumnElement[bool]:
+        """A column's own order is that of its bytes."""
+        return column >= low if high is None else and_(column >= low, column < high)
 
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""

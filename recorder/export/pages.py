@@ -15,7 +15,8 @@ from recorder import tables
 from recorder.dialects import said
 from recorder.errors import StoreError
 from recorder.export.opened import Opened
-from recorder.library import Found, Library
+from recorder.ids import Found
+from recorder.library import Library
 from recorder.records import (
     AnnotationRow,
     ConversationRow,

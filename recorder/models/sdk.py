@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from recorder.masking import Mask
 from recorder.models.clients import Clients, secrets_sent
@@ -42,8 +43,16 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
 
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 
+    def _create(self, client: Callable[[], Any], way: str) -> Callable[..., Any]:
+        """What sends the request. Without a key there is no client: then it raises why, so that the run fails of it."""
+        try:
+            create: Callable[..., Any] = getattr(self._resource(client()), way).create
+        except Exception as error:
+            return partial(_raise, error)
+        return create
+
     def _chunks(self, call: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
-        create = self._resource(self._clients.here()).with_streaming_response.create
+        create = self._create(self._clients.here, "with_streaming_response")
         with told(call), create(**call.request.body) as response:
             call.http_response = response.http_response
             for data in read(response, call.reply, self._clients.sdk):
@@ -57,7 +66,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
                 yield chunk
 
     async def _achunks(self, call: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
-        create = self._resource(self._clients.on_loop()).with_streaming_response.create
+        create = self._create(self._clients.on_loop, "with_streaming_response")
         async with told_async(call), create(**call.request.body) as response:
             call.http_response = response.http_response
             async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
@@ -76,7 +85,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         if call.request.stream:
             super()._drive(call)
             return
-        create = self._resource(self._clients.here()).with_raw_response.create
+        create = self._create(self._clients.here, "with_raw_response")
         with told(call):
             whole(create(**call.request.body), call, self._clients.sdk)
 
@@ -84,6 +93,10 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         if call.request.stream:
             await super()._adrive(call)
             return
-        create = self._resource(self._clients.on_loop()).with_raw_response.create
+        create = self._create(self._clients.on_loop, "with_raw_response")
         async with told_async(call):
             whole(await create(**call.request.body), call, self._clients.sdk)
+
+
+def _raise(error: Exception, **_body: Any) -> NoReturn:
+    raise error

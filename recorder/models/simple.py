@@ -82,8 +82,7 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
     # -- one body of rules, two drivers -----------------------------------------------------------------------
 
     def _chunks(self, call: OwnRun) -> Generator[AIMessageChunk, None, None]:
-        self._require_sync()
-        yield from self._said(call, self._answers(call.request))
+        return self._said(call, self._answers_here(call.request))
 
     def _achunks(self, call: OwnRun) -> AsyncGenerator[AIMessageChunk, None]:
         return self._asaid(call, self._aanswers(call.request))
@@ -114,6 +113,11 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
             for chunk in call.rest():
                 await settle_async(call)
                 yield chunk
+
+    def _answers_here(self, request: Request) -> Generator[Any, None, None]:
+        """The answer without an event loop; what cannot be is part of the run, which fails of it."""
+        self._require_sync()
+        yield from self._answers(request)
 
     def _answers(self, request: Request) -> Generator[Any, None, None]:
         """The answer as synchronous code gets it: in pieces if it is to be streamed and can be, else whole."""

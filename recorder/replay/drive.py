@@ -37,11 +37,15 @@ class Listener(Protocol):
 
 
 class Driver:
-    """One replay on its way: answers the play's questions and says what is due when. Without any waiting."""
+    """One replay on its way: answers the play's questions and says what is due when. Without any waiting.
+
+    It holds its `owner`, so that the reader is not let go of while somebody reads.
+    """
 
     def __init__(
-        self, reader: Reader, play: Play, listener: Listener, options: Options, *, raises: bool = True
-    ) -> None:
+        self, reader: Reader, play: Play, listener: Listener, options: Options, *, owner: object, raises: bool = True
+    ) -> None:  # fmt: skip
+        self._owner = owner
         self._reader = reader
         self._play = play
         self._listener = listener
@@ -53,13 +57,13 @@ class Driver:
 
     def follow(self) -> Future[Any] | None:
         """What to wait for before anything is asked; None where nobody follows."""
-        return self._reader.follow() if self._options.follow else None
+        return self._reader.follow(self) if self._options.follow else None
 
     def leave(self) -> None:
-        """The caller has left, or all is played."""
+        """The caller has left, or all is played. Called by a finalizer where a stream is just dropped."""
         self._play.close()
         if self._options.follow:
-            self._reader.unfollow()
+            self._reader.unfollow(self)
 
     def question(self, step: Ask | Wait) -> Future[Any]:
         """Where the answer to a step comes from."""
@@ -103,9 +107,9 @@ class Driver:
 
 def drive(driver: Driver, play: Play) -> Iterator[Any]:
     """What the caller gets, when it is due."""
-    if (following := driver.follow()) is not None:
-        following.result()
     try:
+        if (following := driver.follow()) is not None:
+            following.result()
         answer: Any = None
         while True:
             try:
@@ -128,9 +132,9 @@ def drive(driver: Driver, play: Play) -> Iterator[Any]:
 
 async def adrive(driver: Driver, play: Play) -> AsyncIterator[Any]:
     """`drive` on an event loop."""
-    if (following := driver.follow()) is not None:
-        await asyncio.wrap_future(following)
     try:
+        if (following := driver.follow()) is not None:
+            await asyncio.wrap_future(following)
         answer: Any = None
         while True:
             try:

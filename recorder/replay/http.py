@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from recorder.errors import Closed, ConfigError, MissingExtra, RecorderError
+from recorder.errors import ConfigError, MissingExtra, RecorderError
 from recorder.jsons import loads
 from recorder.library import Library
 from recorder.replay.answer import RUN_HEADER, Answer, Asked, answer
@@ -42,8 +42,6 @@ class Tape:
     @property
     def reader(self) -> Reader:
         """Who reads the database. Raises `Closed`."""
-        if self._owner.closed:
-            raise Closed("This replay is closed; make another one with Replay(url)")
         found: Reader = self._owner.reader
         return found
 
@@ -61,7 +59,7 @@ class Tape:
         """What drives the body of an answer that is played."""
         assert found.play is not None
         assert found.listener is not None
-        return Driver(self.reader, found.play, found.listener, self.options, raises=False)
+        return Driver(self.reader, found.play, found.listener, self.options, owner=self._owner, raises=False)
 
 
 def _asked(method: str, path: str, body: bytes) -> Asked:

@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from logging import getLogger
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from recorder.errors import ConfigError, StoreError
-from recorder.library import Library, RecordedRun
+from recorder.library import Branch, Library, RecordedRun
 from recorder.messages import BaseMessage
-from recorder.records import INTERRUPTED, FrameRow, GapRow, SegmentRow
+from recorder.records import FrameRow, GapRow, SegmentRow
 from recorder.replay.pace import Options
 from recorder.stored import ESCAPE, unescape
 from recorder.wire.block import split
@@ -80,15 +79,16 @@ PieceT = TypeVar("PieceT", Tokens, Frames, Tokens | Gap, Frames | Gap)
 class Ask:
     """A question to the library, a method of it and what it is given; the answer is sent into the generator.
 
-    An answer that others got serves too, if they knew as much: `knowing` is the status that the run had before.
+    Followers of one run share an answer, so what is given must be of a kind that can be a key. The status that the run
+    was seen with, `knowing`, is part of the key: who knows that the run has ended gets no answer from before.
     """
 
-    __slots__ = ("given", "knowing", "method")
+    __slots__ = ("given", "key", "method")
 
-    def __init__(self, method: Callable[..., Awaitable[Any]], *given: Any, knowing: str = "") -> None:
+    def __init__(self, method: Callable[..., Awaitable[Any]], *given: Hashable, knowing: str = "") -> None:
         self.method = method
         self.given = given
-        self.knowing = knowing
+        self.key = (knowing, method, *given)
 
 
 class Wait(NamedTuple):
@@ -106,26 +106,51 @@ Part = Callable[[RecordedRun, Options], Play]
 
 
 def whole(given: str | None, options: Options, part: Part, *, messages: bool = False) -> Play:
-    """A run, or the runs of a conversation along its newest path one after the other; by id or its beginning.
+    """A run, or the runs of a conversation along its newest branch one after the other; by id or its beginning.
     Without one the newest run.
 
     With `messages` what each was asked and what it replied comes with its begin and its end.
     """
     found = yield Ask(Library.newest) if given is None else Ask(Library.find, given)
     if found.kind == "run":
-        path = [(yield Ask(Library.run, found.id))]
+        run = yield Ask(Library.run, found.id)
+        branch = Branch(run.conversation_id, (), (run,), False)
     else:
         _refuse_places(found.id, options)
-        branches, path = yield Ask(Library.newest_path, found.id)
-        if branches > 1:
-            log.info("Conversation %s has %d branches; played is the newest", found.id, branches)
-    for run in path:
-        if not messages:
+        branch = yield Ask(Library.newest_branch, found.id)
+        if branch.has_others:
+            log.info("Conversation %s has other branches; played is the newest", found.id)
+    if not messages:
+        for run in branch.runs:
             yield Begin(run)
             yield from part(run, options)
+        return
+    history = yield from _history(branch)
+    for run in branch.runs:
+        length = history.lengths.get(run.prompt_message_id)
+        if length is None:
+            asked = yield Ask(Library.path, run.conversation_id, run.prompt_message_id)
         else:
-            yield Begin(run, (yield Ask(Library.path, run.conversation_id, run.prompt_message_id)))
-            yield from _with_replies(part(run, options))
+            asked = history.messages[:length]
+        yield Begin(run, asked)
+        yield from _with_replies(part(run, options))
+
+
+class _History(NamedTuple):
+    """The messages of a branch. What a run of it was asked is a beginning of them, so they are read once."""
+
+    messages: Sequence[BaseMessage]
+    #: How long the beginning is that ends with a message, by its id.
+    lengths: dict[str | None, int]
+
+
+def _history(branch: Branch) -> Generator[Step, Any, _History]:
+    if not branch.message_ids:
+        return _History((), {})
+    messages = yield Ask(Library.path, branch.conversation_id, branch.message_ids[-1])
+    if len(messages) != len(branch.message_ids):
+        return _History((), {})  # some were deleted meanwhile
+    return _History(messages, {id: length for length, id in enumerate(branch.message_ids, 1)})
 
 
 def _with_replies(play: Play) -> Play:
@@ -137,7 +162,8 @@ def _with_replies(play: Play) -> Play:
         except StopIteration:
             return
         if isinstance(step, End):
-            step = step._replace(replies=(yield Ask(Library.replies, step.run)))
+            run = step.run
+            step = step._replace(replies=(yield Ask(Library.replies, run.conversation_id, run.id)))
         answer = yield step
 
 
@@ -202,11 +228,8 @@ def _next_look(run: RecordedRun) -> Generator[Step, Any, RecordedRun]:
     Nor may the rows be an answer that was given before: who knows that the run has ended asks anew.
     """
     yield Wait(run.id)
-    run = yield Ask(Library.run, run.id)
-    if run.is_open and (yield Ask(Library.is_orphaned, run)):
-        # Its process is dead, and what it had committed is there.
-        run = replace(run, status=INTERRUPTED)
-    return run
+    found: RecordedRun = yield Ask(Library.run, run.id)
+    return found
 
 
 def _first_token(run: RecordedRun, options: Options, gaps: Sequence[GapRow]) -> Generator[Step, Any, int]:

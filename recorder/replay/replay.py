@@ -11,8 +11,8 @@ from typing import Any, Self
 from recorder.callbacks import settle, settle_now
 from recorder.config import default_url
 from recorder.dialects import is_new_file
-from recorder.errors import NotFound
-from recorder.library import Library, RecordedRun
+from recorder.errors import Closed, NotFound
+from recorder.library import Branch, Library, RecordedRun
 from recorder.messages import AIMessageChunk, BaseMessage
 from recorder.replay.drive import Driver, Listener, adrive, drive
 from recorder.replay.http import Tape, http_async_client, http_client
@@ -34,7 +34,7 @@ class Replay:
     """Plays what is recorded in a database; changes nothing in it.
 
     An id is a run's or a conversation's, or the beginning of one that no other id has; without one it is the newest
-    run. Of a conversation the runs on its newest path are played one after the other. How to play, with each call:
+    run. Of a conversation the runs on its newest branch are played one after the other. How to play, with each call:
 
     - `speed`: 1.0 is as it was, the wait for the first token included; 0.1 to 1000; None as fast as possible.
     - `max_gap`: the longest silence, seconds of the recording.
@@ -170,19 +170,21 @@ class Replay:
     @property
     def reader(self) -> Reader:
         """Who reads the database."""
+        if self._closed:
+            raise Closed("This replay is closed; make another one with Replay(url)")
         if self._held is None:
             self._held = shared(self.url)
         return self._held
 
     def runs(self, id: str | None = None) -> list[RecordedRun]:
-        """The runs that would be played: the one, or those on a conversation's newest path."""
+        """The runs that would be played: the one, or those on a conversation's newest branch."""
         found = self._ask(Library.newest) if id is None else self._ask(Library.find, id)
         if found.kind == "run":
             return [self._ask(Library.run, found.id)]
-        runs: list[RecordedRun] = self._ask(Library.newest_path, found.id)[1]
-        if not runs:
+        branch: Branch = self._ask(Library.newest_branch, found.id)
+        if not branch.runs:
             raise NotFound(f"Conversation {found.id} has no runs yet; its messages are in `transcripts`.")
-        return runs
+        return list(branch.runs)
 
     @property
     def closed(self) -> bool:
@@ -215,9 +217,9 @@ class Replay:
         self.close()
 
     def __del__(self) -> None:
-        # At the end of the interpreter its thread stands still, and waiting for it would have no end.
-        if not getattr(self, "_closed", True) and not sys.is_finalizing():
-            self.close()
+        # Perhaps on the reader's own thread, or in the middle of one of its methods: nothing is waited for.
+        if not getattr(self, "_closed", True) and self._held is not None and not sys.is_finalizing():
+            self._held.leave()
 
     def _tape(self, rules: Rules, options: Options) -> Tape:
         return Tape(self, Matcher(rules, how_to_record=HOW_TO_RECORD), options)
@@ -229,10 +231,10 @@ class Replay:
         self, id: str | None, options: Options, part: Part, listener: Listener, *, raises: bool = True
     ) -> Iterator[Any]:
         play = whole(id, options, part, messages=isinstance(listener, Into))
-        return drive(Driver(self.reader, play, listener, options, raises=raises), play)
+        return drive(Driver(self.reader, play, listener, options, owner=self, raises=raises), play)
 
     def _aplayed(
         self, id: str | None, options: Options, part: Part, listener: Listener, *, raises: bool = True
     ) -> AsyncIterator[Any]:
         play = whole(id, options, part, messages=isinstance(listener, Into))
-        return adrive(Driver(self.reader, play, listener, options, raises=raises), play)
+        return adrive(Driver(self.reader, play, listener, options, owner=self, raises=raises), play)

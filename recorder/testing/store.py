@@ -92,7 +92,5 @@ class MemoryStore:
         here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
         ids = {id for path in paths for id in path}
         times = {row.id: row.created_at for row in here if row.id in ids}
-        newest = max(here, key=lambda row: (row.created_at, row.position), default=None)
-        if newest is None or not any(map(times.keys().isdisjoint, paths)):
-            return Known(times, None)
-        return Known(times, Newest(newest.id, newest.position, newest.created_at))
+        newest = max(here, key=lambda row: (row.created_at, row.position, row.id), default=None)
+        return Known(times, newest and Newest(newest.id, newest.position, newest.created_at))

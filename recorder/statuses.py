@@ -1,0 +1,35 @@
+"""The status of a run as it is now: one that is stored as streaming, by a process that is dead, was interrupted.
+
+Whoever opens the database for recording stores that in the end; whoever reads it sees the same before.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, literal_column, select
+
+from recorder.config import INTERRUPTED_AFTER
+from recorder.liveness import is_dead
+from recorder.records import INTERRUPTED, STREAMING, Producer
+from recorder.tables import producers, runs
+
+_FIELDS = tuple(Producer.__dataclass_fields__)
+_PRODUCER = [producers.c[name].label(f"by_{name}") for name in _FIELDS]
+#: A literal: SQLite uses the partial index of open runs only for that.
+IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
+_RECORDS_IT = and_(IS_OPEN, producers.c.id == runs.c.producer_id)
+
+
+def select_runs(*columns: ColumnElement[Any]) -> Select[Any]:
+    """A query of runs whose rows `status_of` can be asked about; `status` is among the columns."""
+    return select(*columns, *_PRODUCER).select_from(runs.outerjoin(producers, _RECORDS_IT))
+
+
+def status_of(row: Any, moment: datetime) -> str:
+    """The status of a row of such a query, at this moment."""
+    if row.status != STREAMING or row.by_id is None:
+        return str(row.status)
+    producer = Producer(*(getattr(row, f"by_{name}") for name in _FIELDS))
+    return INTERRUPTED if is_dead(producer, moment, INTERRUPTED_AFTER) else STREAMING

@@ -1,0 +1,137 @@
+"""The conversations in which something happened last, found without looking at the others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from recorder import tables
+from recorder.cli import listing
+from recorder.store import SqlStore
+from tests.oracle import sql
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def using(url: str, work: Callable[[SqlStore], Coroutine[Any, Any, Any]]) -> Any:
+    """What comes of some work on the database."""
+
+    async def main() -> Any:
+        store = SqlStore(url)
+        await store.open()
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+def fill(url: str, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Put rows into tables."""
+
+    async def work(store: SqlStore) -> None:
+        async with store.transaction() as connection:
+            for name, found in rows.items():
+                if found:
+                    await connection.execute(insert(tables.metadata.tables[name]), found)
+
+    using(url, work)
+
+
+def listed(url: str, limit: int) -> list[Any]:
+    """Id and time of each, as `recorder ls` has them."""
+    rows = using(url, lambda store: listing.conversations(store, limit))
+    return [(row["id"], row["last_at"]) for row in rows]
+
+
+def conversation(id: str) -> dict[str, Any]:
+    return {"id": id, "created_at": START}
+
+
+def message(conversation_id: str, seconds: int, role: str = "user") -> dict[str, Any]:
+    at = START + timedelta(seconds=seconds)
+    key = {"conversation_id": conversation_id, "id": str(uuid.uuid4()), "position": 0}
+    return {**key, "role": role, "content": f"{conversation_id} at {seconds}", "created_at": at}
+
+
+def run(conversation_id: str, seconds: int) -> dict[str, Any]:
+    at = START + timedelta(seconds=seconds)
+    key = {"id": str(uuid.uuid4()), "conversation_id": conversation_id}
+    return {**key, "operation": "chat", "status": "complete", "started_at": at}
+
+
+#: The same by looking at everything.
+_ALL = """
+SELECT c.id, (SELECT max(s.at) FROM (
+    SELECT max(r.started_at) AS at FROM runs AS r WHERE r.conversation_id = c.id
+    UNION ALL SELECT max(m.created_at) FROM messages AS m WHERE m.conversation_id = c.id) AS s) AS last_at
+FROM conversations AS c
+"""
+
+
+def test_it_is_what_looking_at_everything_finds(database: str) -> None:
+    """With many at one moment, long conversations, some without anything, and rows without a conversation."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    names = [f"c{number:02}" for number in range(40)]
+    spoken = names[:34]
+    rows = {
+        "conversations": [conversation(name) for name in names],
+        "messages": [message(chance.choice([*spoken, "gone"]), chance.randrange(60)) for _ in range(300)],
+        "runs": [run(chance.choice([*spoken, "gone"]), chance.randrange(60)) for _ in range(60)],
+    }
+    rows["messages"] += [message("c00", chance.randrange(60, 90)) for _ in range(200)]
+    fill(database, rows)
+    every = sorted(((at or "", id) for id, at in sql(database, _ALL)), reverse=True)
+    for limit in (1, 2, 7, 33, 40, 100):
+        assert listed(database, limit) == [(id, at or None) for at, id in every[:limit]]
+
+
+def test_nothing_is_recorded_yet(database: str) -> None:
+    """No conversation is listed."""
+    assert listed(database, 20) == []
+
+
+@pytest.mark.parametrize("table", ["messages", "runs"])
+def test_the_newest_are_found_by_their_times_alone(database: str, table: str) -> None:
+    """A few rows of an index, though there are thousands of conversations that nobody spoke in lately."""
+    names = [f"c{number}" for number in range(3_000)]
+    make = message if table == "messages" else run
+    fill(
+        database,
+        {
+            "conversations": [conversation(name) for name in names],
+            table: [make(name, number) for number, name in enumerate(names)],
+        },
+    )
+    read: list[int] = []
+    seen = listing._seen
+
+    async def counted(store: SqlStore, query: str, limit: int) -> Any:
+        read.append(limit)
+        return await seen(store, query, limit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "_seen", counted)
+        assert [id for id, _ in listed(database, 5)] == [f"c{number}" for number in range(2_999, 2_994, -1)]
+    assert sum(read) < 200
+    if database.startswith("sqlite"):
+        plan = sql(database, f"EXPLAIN QUERY PLAN {listing._MESSAGES.replace(':read', '10')}")
+        assert "SCAN messages USING COVERING INDEX messages_by_created_at" in [step for *_, step in plan]
+
+
+def test_a_conversation_begins_with_the_first_message_of_a_user(database: str) -> None:
+    """Whatever came before it."""
+    rows = [message("c", 1, "system"), message("c", 3), message("c", 2)]
+    fill(database, {"conversations": [conversation("c")], "messages": rows})
+    [row] = using(database, lambda store: listing.conversations(store, 5))
+    assert (row["opening"], row["messages"], row["runs"], row["status"]) == ("c at 2", 3, 0, None)
