@@ -38,6 +38,10 @@ class Config:
     max_queue_bytes: int = 64 * 2**20
     #: The longest that a full queue makes a producer wait before its tokens become a gap.
     block_timeout: float = 5.0
+    #: Most runs that are open at once. Of one more a row and a gap are stored, and no token.
+    max_open_runs: int = 10_000
+    #: A run without a token for so long is closed as `interrupted`, and opened again by its next token. None: never.
+    run_idle_timeout: float | None = None
     #: After a batch, the next one starts no sooner, so that a batch has more than one token a run.
     flush_interval: float = 0.1
     #: Frames wait so long for company before they are stored, or until their run ends: rows of twenty take less
@@ -69,14 +73,20 @@ class Config:
         for name in _NOT_NEGATIVE:
             if (value := _number(name, getattr(self, name))) < 0:
                 raise ConfigError(f"{name} is {value!r}; it cannot be negative")
-        rate = self.max_commits_per_second
-        if rate is not None and _number("max_commits_per_second", rate) <= 0:
-            raise ConfigError(
-                f"max_commits_per_second is {rate!r}; it must be above zero, or None for no limit"
-            )
+        for name in _ABOVE_ZERO_OR_NONE:
+            if (found := getattr(self, name)) is not None and _number(name, found) <= 0:
+                raise ConfigError(f"{name} is {found!r}; it must be above zero, or None for no limit")
 
 
-_ABOVE_ZERO = ("max_queue_bytes", "max_batch_bytes", "open_timeout", "close_timeout", "heartbeat_interval")
+_ABOVE_ZERO = (
+    "max_queue_bytes",
+    "max_batch_bytes",
+    "max_open_runs",
+    "open_timeout",
+    "close_timeout",
+    "heartbeat_interval",
+)
+_ABOVE_ZERO_OR_NONE = ("max_commits_per_second", "run_idle_timeout")
 _NOT_NEGATIVE = ("flush_interval", "frames_interval", "block_timeout", "interrupted_after")
 
 

@@ -179,7 +179,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
     ) -> Wait[None] | None:
         """A wire event came: it is kept with its deltas. Returns what to wait for when the queue is full."""
-        run = self._runs.get(run_id.int)
+        run = self._runs.get(run_id.int) or self.recorder.reopen(run_id.int)
         if run is None:
             self._late(len(deltas))
             return None
@@ -193,7 +193,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> Wait[None] | None:
         """A token came; one of a run whose frames are recorded is recorded already."""
-        run = self._runs.get(run_id.int)
+        run = self._runs.get(run_id.int) or self.recorder.reopen(run_id.int)
         if run is None:
             self._late(1)
             return None

@@ -187,7 +187,7 @@ class Intake(Ready):
         if self._bell.sleep.for_all:
             self._bell.ring()
 
-    def rest(self, run: OpenRun, end: RunEnd, before_us: int) -> bool:
+    def rest(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
         """End a run of which nothing came since then, until a token comes all the same; whether it was so."""
         end.order = next(self._order)
         return self.now(partial(self._rest, run, end, before_us))
@@ -321,7 +321,7 @@ class Intake(Ready):
         run.bytes += size
         self.bytes += size
 
-    def _rest(self, run: OpenRun, end: RunEnd, before_us: int) -> bool:
+    def _rest(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
         if run.ended or run.refused or run.idle or run.queued or run.touched_us > before_us:
             return False
         run.close_gap()

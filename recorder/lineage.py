@@ -105,7 +105,7 @@ def _steps(batch: Sequence[Part]) -> list[_Step]:
         id = rows.start.conversation_id
         if rows.opens:
             steps.append((rows.start.order, id, partial(_thread_history, rows)))
-        if rows.seal is not None:
+        if rows.seal is not None and rows.seal.end.ended_at is not None:
             steps.append((rows.seal.end.order, id, partial(_thread_replies, rows)))
     busy = {step[1] for step in steps}
     for addition in batch:
@@ -152,6 +152,7 @@ def _longest_known(ids: Sequence[str], conversation: _Conversation) -> int:
 def _thread_replies(rows: RunRows, conversation: _Conversation) -> None:
     seal, start = rows.seal, rows.start
     assert seal is not None
+    assert seal.end.ended_at is not None
     # What was stored when the run began may have been deleted since, or not be looked up: it is all new.
     conversation.latest = max(filter(None, (conversation.latest, start.said_at)), default=None)
     at = conversation.after(seal.end.ended_at)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
+from recorder.clock import monotonic_us
 from recorder.messages import AIMessage, BaseMessage
 from recorder.records import Addition, RunEnd, RunStart
 from recorder.waiting import Wait
@@ -125,6 +127,10 @@ class OpenRun:
     def seq(self) -> int:
         """Number of the next token; the dropped ones have numbers too."""
         return self.first_token + len(self.flat) // 2
+
+    def moment(self) -> datetime:
+        """The time now, by the monotonic clock: no duration is negative when the wall clock is set back."""
+        return self.start.started_at + timedelta(microseconds=monotonic_us() - self.started_us)
 
     @property
     def waiting(self) -> int:

@@ -19,7 +19,7 @@ import orjson
 
 from recorder.clock import monotonic_us
 from recorder.openrun import Frames, Item, Taken, Tokens
-from recorder.records import FrameRow, GapRow, RunRows, RunSeal, RunStart, SegmentRow
+from recorder.records import STREAMING, FrameRow, GapRow, RunEnd, RunRows, RunSeal, RunStart, SegmentRow
 from recorder.stored import escape
 from recorder.wire.block import join
 from recorder.wire.compress import compress
@@ -167,7 +167,14 @@ def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
         whole_hash = None if memory.broken else memory.hash.hexdigest()
         rows.seal = RunSeal(taken.end, memory.tokens, whole_hash, proof)
         rows.seal.metadata = run.start.mask.new_metadata() if run.start.mask is not None else None
+    elif taken.reopened:
+        rows.seal = _reopening()
     return rows
+
+
+def _reopening() -> RunSeal:
+    """What a run's row says while it streams, in place of the end that was stored when it was idle."""
+    return RunSeal(RunEnd(STREAMING, None), 0, None, None)
 
 
 def without_tokens(taken: Taken) -> RunRows:
@@ -184,6 +191,8 @@ def without_tokens(taken: Taken) -> RunRows:
     rows.unpacked = sum(map(len, taken.tokens))
     if taken.end is not None:
         rows.seal = RunSeal(taken.end, memory.tokens, None, None)
+    elif taken.reopened:
+        rows.seal = _reopening()
     return rows
 
 

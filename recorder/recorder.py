@@ -11,7 +11,6 @@ import weakref
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
@@ -22,6 +21,7 @@ from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
 from recorder.progress import missing
 from recorder.records import INTERRUPTED, RunEnd, RunStart
+from recorder.registry import Registry
 from recorder.store import SqlStore, Store
 from recorder.waiting import Limited, Wait
 from recorder.writer import Writer
@@ -56,10 +56,11 @@ class Stats:
     #: Messages that were added without a run, and those of them that the database acknowledged.
     messages_added: int
     messages_stored: int
-    #: Runs that have begun and not ended.
+    #: Runs that have begun and not ended, and runs that were closed for being idle and can be opened again.
     open_runs: int
-    #: Runs that found no room when they began: their row and a gap are stored, their messages are not. And those of
-    #: them that found no room even for the row: nothing of them is stored.
+    idle_runs: int
+    #: Runs that found no room when they began, or were more than `max_open_runs`: their row and a gap are stored,
+    #: their messages are not. And those of them that found no room even for the row: nothing of them is stored.
     refused_runs: int
     lost_runs: int
     #: Messages of requests and replies that found no room.
@@ -96,8 +97,9 @@ class Recorder:
         )
         #: Conversation ids that were too long.
         self.replaced_ids = 0
+        self._registry = Registry(self.config.max_open_runs)
         #: The open runs by their id as an integer.
-        self.runs: dict[int, OpenRun] = {}
+        self.runs = self._registry.open
         self._lock = threading.Lock()
         self._over: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
@@ -114,18 +116,25 @@ class Recorder:
         if key in self.runs:  # of the two, nothing that comes can be told to be the first one's
             self.end(key, RunEnd(INTERRUPTED, now()))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
-        self.runs[key] = run  # before it begins, so that it has an end even if Ctrl-C comes in between
-        self.intake.begin(run)
+        # Kept before it begins, so that it has an end even if Ctrl-C comes in between.
+        if self._registry.add(key, run):
+            self.intake.begin(run)
+        else:
+            reason = f"more than {self.config.max_open_runs:,} runs were open (max_open_runs)"
+            self.intake.begin_and_end(run, RunEnd(INTERRUPTED, run.moment()), reason)
         return run
+
+    def reopen(self, key: int) -> OpenRun | None:
+        """The run that a token belongs to which belongs to no open one: it was closed for being idle."""
+        return self._registry.reopen(key)
 
     def end(self, key: int, end: RunEnd) -> None:
         """End a run; one that is not open is left alone. Takes no lock: finalizers call it."""
-        run = self.runs.get(key)
+        run = self._registry.find(key)
         if run is not None:
-            # From the monotonic clock, so that no duration is negative when the wall clock is set back.
-            end.ended_at = run.start.started_at + timedelta(microseconds=monotonic_us() - run.started_us)
+            end.ended_at = run.moment()
             self.intake.end(run, end)
-            self.runs.pop(key, None)
+            self._registry.remove(key)
 
     def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
         """Store messages without a run. Raises `Closed`, and `StoreError` where there is no room for them."""
@@ -187,6 +196,7 @@ class Recorder:
             messages_added=self.intake.added,
             messages_stored=messages,
             open_runs=len(self.runs),
+            idle_runs=self._registry.idle_count,
             refused_runs=self.intake.refused,
             lost_runs=self.intake.lost_runs,
             lost_messages=self.intake.lost_messages,
@@ -205,11 +215,14 @@ class Recorder:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
     def _begin(self, *, attended: bool = False) -> None:
-        self._writer = Writer(self.intake, self._store, self.config, attended=attended)
+        self._writer = self._new_writer(attended=attended)
         self._forked = False
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
         in_worker(_drain_at_exit)
+
+    def _new_writer(self, *, attended: bool = False) -> Writer:
+        return Writer(self.intake, self._store, self.config, self._registry, attended=attended)
 
     def _begin_after_fork(self) -> None:
         with self._lock:
@@ -253,11 +266,11 @@ class Recorder:
 
     def leave_to_parent(self) -> None:
         """In a child: the queue, its thread and the open runs are the parent's; begin anew at the next run."""
-        self.runs.clear()
+        self._registry.clear()
         self.intake.reset()
         self._lock = threading.Lock()
         self._writer.leave_to_parent()
-        self._writer = Writer(self.intake, self._store, self.config)
+        self._writer = self._new_writer()
         self._forked = True
         self._over = Wait()
         if self._closing is not None:

@@ -67,7 +67,8 @@ class RunEnd:
     """How a run ended, and what the provider said of it."""
 
     status: str
-    ended_at: datetime
+    #: None for a run that goes on after it was idle, and is streaming again.
+    ended_at: datetime | None
     #: As that of the start.
     order: int = 0
     first_token_at: datetime | None = None

@@ -33,6 +33,7 @@ from recorder.openrun import OpenRun, Took
 from recorder.pack import pack
 from recorder.progress import Progress
 from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows, RunStart
+from recorder.registry import Registry
 from recorder.store import Store, Taken
 from recorder.stored import escape
 from recorder.waiting import Wait
@@ -51,16 +52,21 @@ CLOSE_GRACE = 0.5
 class Writer:
     """Moves what the intake holds into the store until it is closed."""
 
-    def __init__(self, intake: Intake, store: Store, config: Config, *, attended: bool = True) -> None:
+    def __init__(
+        self, intake: Intake, store: Store, config: Config, registry: Registry, *, attended: bool = True
+    ) -> None:
         self._intake = intake
         self._store = store
         self._config = config
+        self._registry = registry
         self._flushes = Flushes(intake)
         # The batch that is being stored.
         self._hand: Hand | None = None
         self._failures = 0
         self._last_end = -inf
         self._beat_at = 0.0
+        # When to look for runs that are idle.
+        self._idle_at = inf if config.run_idle_timeout is None else 0.0
         self._deadline: float | None = None
         #: Whether the driver was left in the middle of a call when the time to close ran out.
         self._blocked = False
@@ -138,6 +144,7 @@ class Writer:
         if closed and not took.ticket:
             return False
         await self._heartbeat()
+        self._close_idle()
         return True
 
     async def _survived(self, error: Exception) -> bool:
@@ -202,7 +209,7 @@ class Writer:
 
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""
-        patience = min(self._beat_at - _seconds(), self._intake.due())
+        patience = min(self._beat_at - _seconds(), self._idle_at - _seconds(), self._intake.due())
         if patience > 0:
             try:
                 await asyncio.wait_for(self._intake.work(), patience)
@@ -328,6 +335,12 @@ class Writer:
             self.progress.went_well()
         except Exception as error:
             self.progress.failed(error, "the heartbeat")
+
+    def _close_idle(self) -> None:
+        timeout = self._config.run_idle_timeout
+        if timeout is not None and _seconds() >= self._idle_at:
+            self._registry.close_idle(self._intake, timeout)
+            self._idle_at = _seconds() + timeout / 4
 
     def _is_dead(self, producer: Producer) -> bool:
         """Another's, silent for too long or gone."""

@@ -25,7 +25,7 @@ FLOORS = {
             "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
             "newest dialects migrate",
             "store library inserts ids",
-            "openrun room ready intake young lineage pack progress flushes hand attempts opening writer",
+            "openrun room ready intake registry young lineage pack progress flushes hand attempts opening writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +137,6 @@ def test_a_schema_that_is_not_ours_is_raised_on_a_loop_too(tmp_path: Path) -> No
 
 def sql_write(url: str, statement: str) -> None:
     """Change the file as another program would."""
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute(statement)
 

@@ -29,6 +29,7 @@ from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import Took
 from recorder.recorder import Recorder
 from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
+from recorder.registry import Registry
 from recorder.store import SqlStore
 from recorder.testing import MemoryStore
 from recorder.waiting import Wait
@@ -502,7 +503,7 @@ def test_what_comes_just_before_the_end_is_stored() -> None:
             return took
 
     store, intake = MemoryStore(), Late(10**6)
-    writer = Writer(intake, store, Config(heartbeat_interval=0.01))
+    writer = Writer(intake, store, Config(heartbeat_interval=0.01), Registry(10))
     asyncio.run(writer.run())
     assert [row.count for row in store.segments.values()] == [1]
     assert writer.progress.committed == 1

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from recorder.dialects import Failure
 from recorder.records import (
+    STREAMING,
     Batch,
     FrameRow,
     GapRow,
@@ -65,6 +66,8 @@ class MemoryStore:
             self.gaps |= {(row.run_id, row.seq): row for row in rows.gaps}
             if rows.seal is not None:
                 self.seals[rows.start.run_id] = rows.seal
+                if rows.seal.end.status == STREAMING:  # it was idle, and goes on
+                    del self.seals[rows.start.run_id]
         self.batches.append(batch)
 
     @asynccontextmanager

@@ -1,0 +1,252 @@
+"""Open runs have a limit; idle ones are closed, and opened again by their next token."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from recorder.clock import monotonic_us
+from recorder.config import Config
+from recorder.errors import ConfigError
+from recorder.history import ChatHistoryCallback
+from recorder.intake import Intake
+from recorder.messages import HumanMessage
+from recorder.openrun import OpenRun
+from recorder.records import COMPLETE, INTERRUPTED, STREAMING
+from recorder.registry import Registry
+from recorder.testing import MemoryStore
+from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, stored
+
+
+def run_at(touched_us: float, number: int = 0) -> OpenRun:
+    """A run of which something was taken last at that time."""
+    run = OpenRun(run_start(number), 0)
+    run.touched_us = int(touched_us)
+    return run
+
+
+def until(condition: Callable[[], bool], history: ChatHistoryCallback) -> None:
+    """Wait until something is so, while the writer works."""
+    while not condition():
+        history.flush().wait(20)
+
+
+def runs_in_memory() -> int:
+    """How many runs this process holds."""
+    gc.collect()
+    return sum(type(each) is OpenRun for each in gc.get_objects())
+
+
+# -- the registry by itself --------------------------------------------------------------------------------------
+
+
+def test_there_is_room_for_so_many() -> None:
+    """One more is not kept; when one is over, there is room again."""
+    registry = Registry(2)
+    assert [registry.add(key, run_at(0)) for key in range(3)] == [True, True, False]
+    assert registry.find(2) is None
+    registry.remove(0)
+    assert registry.add(2, run_at(0))
+    assert list(registry.open) == [1, 2]
+
+
+def test_idle_runs_leave_and_come_back() -> None:
+    """Those of which nothing came for so long; they are found as before, and the next token opens them."""
+    intake, registry = Intake(10**6), Registry(10)
+    quiet, busy = run_at(0), run_at(monotonic_us() + 10**9, 1)
+    for key, run in enumerate((quiet, busy)):
+        registry.add(key, run)
+    registry.close_idle(intake, 3600)
+    assert (list(registry.open), registry.idle_count) == ([1], 1)
+    assert registry.find(0) is quiet
+    assert (quiet.idle, busy.idle) == (True, False)
+    assert registry.reopen(0) is quiet
+    assert registry.reopen(0) is None
+    assert (list(registry.open), registry.idle_count) == ([1, 0], 0)
+
+
+def test_idle_runs_make_room_for_new_ones() -> None:
+    """The one that has been idle for longest is forgotten; it is stored as it was closed."""
+    intake, registry = Intake(10**6), Registry(2)
+    for key in range(2):
+        registry.add(key, run_at(0, key))
+    registry.close_idle(intake, 3600)
+    assert registry.add(2, run_at(0, 2))
+    assert (registry.find(0), registry.idle_count) == (None, 1)
+    registry.clear()
+    assert (registry.find(1), registry.find(2)) == (None, None)
+
+
+# -- runs that never end -----------------------------------------------------------------------------------------
+
+
+def test_the_next_run_has_its_row_and_a_gap(database: str) -> None:
+    """Its tokens are counted as dropped, the others go on, and when one of them ends there is room."""
+    with ChatHistoryCallback(database, max_open_runs=3) as history:
+        runs = [begin(history) for _ in range(3)]
+        more = begin(history, HumanMessage("One more"))
+        say(history, more, ["a", "b"])
+        finish(history, more, "ab")
+        assert history.stats().open_runs == 3
+        for run_id in runs:
+            say(history, run_id, ["c"])
+        finish(history, runs[0], "c")
+        last = record(history, reply="d")
+        finish(history, runs[1], "c")
+        finish(history, runs[2], "c")
+    for run_id in runs:
+        assert_whole(database, run_id, ["c"])
+    assert_whole(database, last, ["d"])
+    found = stored(database, more)
+    assert (found.status, found.texts) == (INTERRUPTED, {})
+    assert found.gaps == [(0, 0, "more than 3 runs were open (max_open_runs)")]
+    stats = history.stats()
+    assert (stats.refused_runs, stats.lost_runs, stats.lost_messages, stats.dropped) == (1, 0, 1, 2)
+    assert sql(database, "SELECT count(*) FROM messages WHERE content = 'One more'") == [(0,)]
+
+
+def test_runs_that_never_end_hold_no_more_memory_than_so_many() -> None:
+    """Ten thousand may be open by default; of the others nothing is held once they are stored."""
+    assert Config().max_open_runs == 10_000
+    before = runs_in_memory()
+    with ChatHistoryCallback(store=MemoryStore(), max_open_runs=500) as history:
+        for number in range(1_000):
+            begin(history, run_id=uuid.UUID(int=number + 1))
+        history.flush().wait(20)
+        stats = history.stats()
+        assert (stats.open_runs, stats.refused_runs, stats.lost_runs) == (500, 500, 0)
+        assert (len(history.recorder.runs), stats.queued_bytes) == (500, 0)
+        assert runs_in_memory() - before <= 500
+
+
+def test_an_idle_run_is_closed_and_goes_on_with_its_next_token(database: str) -> None:
+    """Its status says so at each time; the numbers go on, and its end proves all of its tokens."""
+    with ChatHistoryCallback(database, flush_interval=0, run_idle_timeout=0.05) as history:
+        run_id = begin(history)
+        say(history, run_id, ["a", "b"])
+        history.flush().wait(20)
+        until(lambda: stored(database, run_id).status == INTERRUPTED, history)
+        found = stored(database, run_id)
+        assert (found.texts, found.token_count, found.sha256) == ({0: "a", 1: "b"}, 2, found.found_sha256)
+        assert (history.stats().open_runs, history.stats().idle_runs) == (0, 1)
+        say(history, run_id, ["c"])
+        assert (history.stats().open_runs, history.stats().idle_runs) == (1, 0)
+        history.flush().wait(20)
+        statuses = {INTERRUPTED, STREAMING}  # it may be idle again by now
+        assert stored(database, run_id).status in statuses
+        say(history, run_id, ["d"])
+        finish(history, run_id, "abcd")
+    assert_whole(database, run_id, ["a", "b", "c", "d"])
+    assert history.stats().dropped == 0
+
+
+def rest(history: ChatHistoryCallback, run_id: uuid.UUID) -> None:
+    """The run is taken for idle now."""
+    history.flush().wait(20)
+    history.recorder._registry.close_idle(history.recorder.intake, -3600)
+    assert history.recorder.runs.get(run_id.int) is None
+
+
+def test_a_run_that_goes_on_is_streaming_again(database: str) -> None:
+    """Until its next end, whatever was stored in between."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        for number, text in enumerate("abc"):
+            say(history, run_id, [text])
+            history.flush().wait(20)
+            assert stored(database, run_id).status == STREAMING
+            [(ended, count)] = sql(database, "SELECT ended_at, token_count FROM runs")
+            assert (ended, count) == (None, 0)
+            rest(history, run_id)
+            history.flush().wait(20)
+            assert stored(database, run_id).token_count == number + 1
+        finish(history, run_id, "abc")
+    assert_whole(database, run_id, "abc")
+    assert sql(database, "SELECT content FROM messages WHERE role = 'assistant'") == [("abc",)]
+
+
+def test_an_end_that_nobody_saw_is_taken_back(database: str) -> None:
+    """The token comes before the writer has taken the end: nothing of it is stored."""
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        run_id = begin(history)
+        rest(history, run_id)
+        say(history, run_id, ["a"])
+        history.flush().wait(20)
+        found = stored(database, run_id)
+        assert (found.status, found.texts) == (STREAMING, {0: "a"})
+
+
+def test_an_idle_run_may_end_and_close(database: str) -> None:
+    """Its own end wins; one that is idle when the recorder closes stays as it is."""
+    with ChatHistoryCallback(database) as history:
+        ended, left = begin(history), begin(history)
+        for run_id in (ended, left):
+            say(history, run_id, ["a"])
+            rest(history, run_id)
+        finish(history, ended, "a")
+    assert_whole(database, ended, ["a"], COMPLETE)
+    assert_whole(database, left, ["a"], INTERRUPTED)
+    assert history.stats().idle_runs == 1
+
+
+def test_a_run_whose_tokens_find_no_room_is_not_idle() -> None:
+    """They come, though nothing is taken of them."""
+    intake = Intake(3_000, overflow="drop_newest")
+    run = intake.start(run_start(), 0)
+    intake.put(run, "x" * 5_000, 0)
+    run.touched_us = 0
+    intake.put(run, "y" * 5_000, 0)
+    assert run.dropped == 2
+    intake.take(10**6)
+    before_us = monotonic_us() - 10**7
+    assert not intake.rest(run, run_end(INTERRUPTED), before_us)
+
+
+def test_frames_of_a_run_that_was_idle_are_whole(database: str) -> None:
+    """Frames that waited for company are stored with the end, and the proof is that of all."""
+    with ChatHistoryCallback(database, frames_interval=3600) as history:
+        run_id = begin(history)
+        for number in range(3):
+            history.on_stream_frame(b"frame %d" % number, number, [], run_id=run_id)
+            rest(history, run_id)
+        finish(history, run_id, "")
+    found = sql(database, "SELECT sum(count) FROM frames")
+    assert found == [(3,)]
+    [(proof,)] = sql(database, "SELECT frames_sha256 FROM runs")
+    assert proof == hashlib.sha256(b"frame 0frame 1frame 2").hexdigest()
+
+
+def test_threads_and_loops_meet_idle_runs(database: str) -> None:
+    """Runs are closed as fast as the writer can while four tasks stream with pauses: EXACT for all."""
+    texts = [str(number) for number in range(60)]
+
+    async def one(history: ChatHistoryCallback) -> uuid.UUID:
+        run_id = begin(history)
+        for number, text in enumerate(texts):
+            if (room := history.on_llm_new_token(text, run_id=run_id)) is not None:
+                await room
+            await asyncio.sleep(0.001 if number % 7 == 0 else 0)
+        finish(history, run_id, "done")
+        return run_id
+
+    async def story() -> list[uuid.UUID]:
+        async with ChatHistoryCallback(database, flush_interval=0, run_idle_timeout=0.000_1) as history:
+            return list(await asyncio.gather(*(one(history) for _ in range(4))))
+
+    for run_id in asyncio.run(story()):
+        assert_whole(database, run_id, texts)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1"])
+def test_the_limits_are_checked(timeout: Any) -> None:
+    """Values that can never work are told at once."""
+    with pytest.raises(ConfigError, match="run_idle_timeout"):
+        Config(run_idle_timeout=timeout)
+    with pytest.raises(ConfigError, match="max_open_runs"):
+        Config(max_open_runs=0)
