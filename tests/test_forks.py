@@ -269,15 +269,18 @@ def test_a_fork_while_another_program_has_the_file(tmp_path: Path) -> None:
     url = new_url(tmp_path)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         script = start_python(SHARED + OTHERS_LOCK, url)
-        assert script.stdout is not None
-        assert script.stdout.readline() == "recorded\n"
-        other.execute("BEGIN IMMEDIATE")
-        assert script.stdin is not None
-        script.stdin.write("go\n")
-        script.stdin.flush()
-        assert script.stdout.readline() == "forked\n"
-        other.execute("ROLLBACK")
-        out, err = script.communicate(timeout=30)
+        try:
+            assert script.stdout is not None
+            assert script.stdout.readline() == "recorded\n"
+            other.execute("BEGIN IMMEDIATE")
+            assert script.stdin is not None
+            script.stdin.write("go\n")
+            script.stdin.flush()
+            assert script.stdout.readline() == "forked\n"
+            other.execute("ROLLBACK")
+            out, err = script.communicate(timeout=30)
+        finally:
+            script.kill()
     assert (script.returncode, out, err) == (0, "", "")
     assert_all_stored(url, range(1, 4))
 

@@ -64,6 +64,8 @@ class Handle(sqlite3.Connection):
         """Do something with SQLite while no fork happens. Raises `ClosedByFork`."""
         until = 0.0
         while True:
+            if not _forks.over.is_set() and not self._is_in_transaction():
+                _forks.over.wait(FORK_TIMEOUT)  # a lock alone would let this thread have it again and again
             with self.lock:
                 try:
                     return self._locked(work, given)
@@ -72,6 +74,12 @@ class Handle(sqlite3.Connection):
                     if not _is_busy(error) or self.in_transaction or monotonic() >= until:
                         raise
             sleep(_PAUSE)  # a fork can happen here, however long another program holds the lock
+
+    def _is_in_transaction(self) -> bool:
+        try:
+            return self.in_transaction
+        except sqlite3.ProgrammingError:  # it is closed
+            return False
 
     def _locked(self, work: Callable[..., T], given: Sequence[Any]) -> T:
         if self.gone:
@@ -188,6 +196,9 @@ class _Forks:
     def __init__(self) -> None:
         #: Held while a handle is opened, and from before a fork until after it.
         self.opening = threading.Lock()
+        #: Set while nobody forks.
+        self.over = threading.Event()
+        self.over.set()
         # By `id`: a set of weak references cannot be walked through while other threads change it.
         self._handles: dict[int, weakref.ref[Handle]] = {}
         # Files that this process must not open.
@@ -214,6 +225,7 @@ class _Forks:
         if not self.opening.acquire(timeout=FORK_TIMEOUT):
             return
         held = self._forking[threading.get_ident()] = []
+        self.over.clear()
         grace = monotonic() + TRANSACTION_TIMEOUT
         while not self._hold(held, grace, until):
             while held:
@@ -243,11 +255,13 @@ class _Forks:
             return
         for handle in held:
             handle.lock.release()
+        self.over.set()
         self.opening.release()
 
     def in_child(self) -> None:
         """What is open here is the parent's. Nobody waits, for there is no other thread."""
-        self.opening = threading.Lock()
+        self.opening, self.over = threading.Lock(), threading.Event()
+        self.over.set()
         for handle in self._open():
             if (found := identity(handle.path)) is not None:
                 self._unsafe.add(found)
