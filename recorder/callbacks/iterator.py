@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
+from itertools import count
 from typing import Any, Literal
 
 from recorder.callbacks.handlers import BaseCallbackHandler
@@ -79,7 +80,8 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         #: Tokens.
         self.limit = limit
         self.done = _Done(self._ended)
-        self._lock = threading.Lock()
+        # Reentrant: signal handlers may come in between. `done.set`, which finalizers call, does without.
+        self._lock = threading.RLock()
         self._tokens: deque[str] = deque()
         self._readers = 0
         #: Tokens that found no room since the last start; what is held is from before them.
@@ -90,6 +92,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         self._reader: asyncio.Task[Any] | None = None
         #: How often `done` was set, and whether a reader has seen the last run to its end or left it.
         self._ends = 0
+        self._end_numbers = count(1)
         self._seen = False
         self._left = False
 
@@ -188,12 +191,19 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 raise RecorderError(f"{dropped:,} tokens are missing here. {self._overflow()}")
+            news = (
+                self._listen()
+            )  # before looking whether the run is over: an end that comes after that wakes
             if self.done.is_set() and ends != self._ends:
                 self._seen = True
                 return None, None
-            if self._news is None:
-                self._news = Wait()
-            return None, self._news
+            return None, news
+
+    def _listen(self) -> Wait[None]:
+        news = self._news
+        if news is None or news.done:
+            news = self._news = Wait()
+        return news
 
     def _make_room(self) -> None:
         if self._room is not None and len(self._tokens) <= self.limit // 2:
@@ -210,11 +220,10 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
                 self._room = None
 
     def _ended(self) -> None:
-        with self._lock:
-            self._ends += 1
-            self._wake()
+        """Called by `done.set`, also from finalizers: takes no lock."""
+        self._ends = next(self._end_numbers)
+        self._wake()
 
     def _wake(self) -> None:
         if self._news is not None:
             self._news.set(None)
-            self._news = None

@@ -18,15 +18,13 @@ from recorder.waiting import Wait
 
 log = logging.getLogger("recorder")
 
-#: id of a handler -> method -> how often it raised.
+#: id of a handler -> method -> how often it raised. Without a lock: finalizers count here, too.
 _failures: dict[int, dict[str, int]] = {}
-_failures_lock = threading.Lock()
 
 
 def failures(handler: Any) -> dict[str, int]:
     """How often each method of the handler raised; only the first of each was logged."""
-    with _failures_lock:
-        return dict(_failures.get(_key(handler), {}))
+    return dict(_failures.get(_key(handler), {}))
 
 
 def _key(handler: Any) -> int:
@@ -35,15 +33,14 @@ def _key(handler: Any) -> int:
 
 
 def _count(handler: Any, name: str) -> int:
-    key = _key(handler)
-    with _failures_lock:
-        if key not in _failures:
-            _failures[key] = {}
-            if key == id(handler):
-                weakref.finalize(handler, _failures.pop, key, None).atexit = False
-        counts = _failures[key]
-        counts[name] = counts.get(name, 0) + 1
-        return counts[name]
+    key, fresh = _key(handler), dict[str, int]()
+    counts = _failures.setdefault(key, fresh)
+    if counts is fresh and key == id(handler):
+        weakref.finalize(handler, _failures.pop, key, None).atexit = False
+    counts.setdefault(name, 0)
+    # In one step, for no other thread comes in between without a call.
+    found = counts[name] = counts[name] + 1
+    return found
 
 
 class Call:

@@ -10,10 +10,12 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from ssl import SSLError
 from typing import Any
 
 from recorder.callbacks import settle, settle_now
+from recorder.models.collector import collector
 from recorder.models.run import Run, WireRun
 from recorder.wire.reply import Reply
 
@@ -25,6 +27,7 @@ DRAIN = 0.1
 @contextmanager
 def told(call: Run[Any]) -> Iterator[None]:
     """Tell the handlers that the run begins, and how it ends: well, or with what is raised inside."""
+    collector.begin()
     try:
         call.start()
         settle_call(call)
@@ -32,9 +35,16 @@ def told(call: Run[Any]) -> Iterator[None]:
         call.finish()
         settle_call(call)
     except BaseException as error:
-        call.fail(error)
-        settle_call(call)
+        if isinstance(error, GeneratorExit) and collector.runs_here:
+            collector.put(partial(_fail, call, error))
+        else:
+            _fail(call, error)
         raise
+
+
+def _fail(call: Run[Any], error: BaseException) -> None:
+    call.fail(error)
+    settle_call(call)
 
 
 @asynccontextmanager

@@ -13,7 +13,12 @@ import weakref
 from collections.abc import Generator
 from typing import Any, TypeVar
 
+from recorder.models.collector import collector
+
 log = logging.getLogger("recorder")
+
+#: How long the callbacks of streams that the collector closed may take at exit (seconds).
+DRAIN_TIMEOUT = 5.0
 
 StreamT = TypeVar("StreamT", bound=Generator[Any, Any, Any])
 
@@ -37,6 +42,7 @@ def _close_all() -> None:
         # One that a thread is running cannot be closed from here.
         if stream is not None and inspect.getgeneratorstate(stream) != inspect.GEN_RUNNING:
             _close(stream)
+    collector.drain(DRAIN_TIMEOUT)
 
 
 def _close(stream: Generator[Any, Any, Any]) -> None:
