@@ -252,12 +252,17 @@ class SqlStore:
         self._inside = self._connection = self._engine = None
 
     async def _connected(self) -> AsyncConnection:
-        if self._connection is not None and self.dialect.ended():
-            await self._abandon(self._connection)
+        found = self._connection
+        if found is not None and (self.dialect.ended() or self._is_inside_another(found)):
+            await self._abandon(found)
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self._engine = self._engine or self.dialect.engine()
             self._connection = await self._engine.connect()
         return self._connection
+
+    def _is_inside_another(self, connection: AsyncConnection) -> bool:
+        """Whether an error left a transaction open; the next one would be a part of it, and never be committed."""
+        return not (connection.closed or connection.invalidated) and self.dialect.in_transaction(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -267,16 +272,16 @@ class SqlStore:
             return
         connection, transaction = await self._begun()
         try:
-            try:
-                yield connection
-                await transaction.commit()
-            except BaseException as error:
-                if not self.dialect.unsure(error):
-                    await transaction.rollback()
-                raise
+            yield connection
         except BaseException as error:
-            if self.dialect.unsure(error):
+            if self.dialect.unsure(error) or not await _rolled_back(transaction):
                 await self._abandon(connection)
+            raise
+        try:
+            await transaction.commit()
+        except BaseException:
+            # Whatever was raised, the transaction may be open still: the next one would end with it.
+            await self._abandon(connection)
             raise
 
     async def _begun(self) -> tuple[AsyncConnection, AsyncTransaction]:
@@ -363,6 +368,15 @@ def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """As many as one question may ask for."""
     for start in range(0, len(rows), 500):
         yield rows[start : start + 500]
+
+
+async def _rolled_back(transaction: AsyncTransaction) -> bool:
+    """Whether the transaction is certainly over."""
+    try:
+        await transaction.rollback()
+    except Exception:
+        return False  # the error that led here is the one to raise
+    return True
 
 
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()

@@ -36,6 +36,12 @@ def said(error: BaseException) -> str:
     return (str(found) or type(found).__name__).partition("\n")[0]
 
 
+def driver_connection(connection: AsyncConnection) -> Any:
+    """The driver's own connection of one that is open."""
+    assert connection.sync_connection is not None
+    return connection.sync_connection.connection.driver_connection
+
+
 class Watch(Protocol):
     """Tells when something was committed, without asking the tables."""
 
@@ -102,6 +108,9 @@ class Dialect(Protocol):
 
     def unsure(self, error: BaseException) -> bool:
         """Whether nothing more can be asked of a connection after this error."""
+
+    def in_transaction(self, connection: AsyncConnection) -> bool:
+        """Whether the driver has a transaction open, whatever SQLAlchemy knows of it."""
 
     def ended(self) -> bool:
         """Whether the connection that was made last is closed already, and another is to be made."""

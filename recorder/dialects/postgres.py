@@ -26,7 +26,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso
-from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error, of_silence
+from recorder.dialects.common import (
+    OF_THE_ROWS,
+    Failure,
+    Insert,
+    driver_connection,
+    driver_error,
+    of_silence,
+)
 from recorder.dialects.inherited import closed_in_children
 from recorder.dialects.sockets import notice_silence
 from recorder.dialects.sqlstates import is_lost, kind_of
@@ -203,6 +210,10 @@ class Postgres:
         """Whether nothing more can be asked of a connection after this error: it said nothing, or is gone."""
         state = getattr(driver_error(error), "sqlstate", None)
         return state is None or is_lost(state)
+
+    def in_transaction(self, connection: AsyncConnection) -> bool:
+        """As the server told with its last answer."""
+        return bool(driver_connection(connection).is_in_transaction())
 
     def ended(self) -> bool:
         """Never: SQLAlchemy sees it."""

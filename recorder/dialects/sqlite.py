@@ -23,7 +23,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.clock import iso, monotonic_us
-from recorder.dialects.common import OF_THE_ROWS, Failure, Insert, driver_error, of_silence
+from recorder.dialects.common import (
+    OF_THE_ROWS,
+    Failure,
+    Insert,
+    driver_connection,
+    driver_error,
+    of_silence,
+)
 from recorder.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
 from recorder.dialects.urls import file_of
 from recorder.errors import ConfigError, StoreError
@@ -135,6 +142,10 @@ class SQLite:
     def _new_handle(self, database: str, **options: Any) -> Handle:
         self._handle = Handle(database, path=self.path, **options)
         return self._handle
+
+    def in_transaction(self, connection: AsyncConnection) -> bool:
+        """Looked up in the driver; asks SQLite nothing."""
+        return bool(driver_connection(connection).in_transaction)
 
     def ended(self) -> bool:
         """Whether a fork closed the connection that was made last."""

@@ -31,8 +31,8 @@ _KINDS: dict[str, Failure] = {
     **dict.fromkeys(_POISON, "poison"),
     **dict.fromkeys(_FATAL, "fatal"),
 }
-#: The server closes the connection with these.
-_LOST = ("08", "57P", "25006", "25P03", "25P04")
+#: The server closes the connection with these, or is in another transaction than the driver believes, or in none.
+_LOST = ("08", "25", "57P")
 
 
 def kind_of(sqlstate: str) -> Failure:
