@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import make_url
 
 from recorder import migrate, tables
@@ -312,6 +314,42 @@ def test_a_backend_that_is_terminated(postgres_url: str) -> None:
                 postgres_url,
                 f"SELECT pg_terminate_backend(pid) {OTHERS}",
             )
+        finish(history, run_id)
+    assert_whole(postgres_url, run_id, "abc")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("statement", ["BEGIN", "COMMIT", "ROLLBACK"])
+def test_a_transaction_that_fails_at_its_edge(
+    postgres_url: str, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver believes one thing of the transaction and the server another: no later batch becomes a part of it."""
+    failing: list[str] = []
+    execute, fetch = asyncpg.Connection.execute, PreparedStatement.fetch
+
+    async def fail_once(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
+        if failing and query.startswith(failing[-1]):
+            failing.pop()
+            raise asyncpg.SerializationError("could not serialize access")
+        return await execute(connection, query, *arguments, **options)
+
+    async def fail_first(prepared: Any, *arguments: Any, **options: Any) -> Any:
+        if failing == ["ROLLBACK", "a query"]:
+            failing.pop()
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        return await fetch(prepared, *arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", fail_once)
+    monkeypatch.setattr(PreparedStatement, "fetch", fail_first)
+    with ChatHistoryCallback(postgres_url, flush_interval=0) as history:
+        run_id = begin(history)
+        history.flush().wait(20)
+        failing += [statement, "a query"] if statement == "ROLLBACK" else [statement]
+        for text in "abc":
+            say(history, run_id, text)
+            history.flush().wait(20)
+        assert failing == []
+        assert sql(postgres_url, "SELECT count(*) FROM segments") == [(3,)]
         finish(history, run_id)
     assert_whole(postgres_url, run_id, "abc")
 
