@@ -245,6 +245,7 @@ def wrapped(error: Exception) -> DBAPIError:
         (sqlite3.OperationalError("disk I/O error"), "transient"),
         (sqlite3.OperationalError("database or disk is full"), "transient"),
         (sqlite3.OperationalError("interrupted"), "transient"),
+        (sqlite3.ProgrammingError("Cannot operate on a closed database."), "transient"),
         (sqlite3.OperationalError("too many SQL variables"), "refused"),
         (sqlite3.DatabaseError("file is not a database"), "fatal"),
         (sqlite3.DatabaseError("database disk image is malformed"), "fatal"),

@@ -503,3 +503,16 @@ def test_a_seal_of_nothing(database: str) -> None:
         finish(history, run_id)
     assert_whole(database, run_id, [])
     assert stored(database, run_id).token_count == 0
+
+
+def test_a_connection_that_was_closed_beneath_has_no_transaction(tmp_path: Path) -> None:
+    """A fork closes it at any moment: that is told by its next use, and harms nothing that is to be stored."""
+
+    async def story(store: SqlStore) -> bool:
+        async with store.transaction() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        driver._conn.close()
+        return store.dialect.in_transaction(connection)
+
+    assert not using(new_url(tmp_path), story)

@@ -45,7 +45,9 @@ BUSY_TIMEOUT = 5.0
 MAX_UPGRADED = 128 * 2**20
 #: How often who watches asks for the file's version (seconds).
 WATCH_INTERVAL = 0.01
-_TRANSIENT = ("locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed")
+_TRANSIENT = (
+    "locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed", "closed database"
+)  # fmt: skip
 _FATAL = ("not a database", "malformed", "readonly", "unable to open", "no such", "has no column")
 
 
@@ -145,7 +147,10 @@ class SQLite:
 
     def in_transaction(self, connection: AsyncConnection) -> bool:
         """Looked up in the driver; asks SQLite nothing."""
-        return bool(driver_connection(connection).in_transaction)
+        try:
+            return bool(driver_connection(connection).in_transaction)
+        except sqlite3.ProgrammingError:
+            return False  # a fork closed it just now; whoever uses it next is told
 
     def ended(self) -> bool:
         """Whether a fork closed the connection that was made last."""
