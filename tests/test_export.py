@@ -402,6 +402,16 @@ def test_the_same_again_changes_nothing(database: str) -> None:
     assert (again.new, again.there) == (Counts(), everything)
 
 
+def test_an_export_of_an_older_version_says_less_of_the_same_run(database: str) -> None:
+    """Not when the newest message was said as it began: that is no other content, whichever comes first."""
+    newer = RUN._replace(said_at=RUN.started_at)
+    for run in (RUN, newer, RUN):
+        import_(database, of_rows(run))
+    import_(database, of_rows(newer))
+    with pytest.raises(StoreError, match="stored already with another status"):
+        import_(database, of_rows(newer._replace(status="error")))
+
+
 def test_a_process_that_recorded_on_is_heard_of_later(database: str) -> None:
     """The later heartbeat stays, whichever comes first."""
     later = replace(PRODUCER, heartbeat_at=PRODUCER.heartbeat_at + timedelta(seconds=9))

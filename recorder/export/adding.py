@@ -151,6 +151,10 @@ def _is_better(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
     if own == stored:
         return False
     different = {name for name, mine, other in zip(names, own, stored, strict=True) if mine != other}
+    if isinstance(row, RunRow) and None in (row.said_at, RunRow._make(stored).said_at):
+        different.discard("said_at")  # an older version's export does not say it
+        if not different:
+            return False
     if isinstance(row, Producer) and different <= {"heartbeat_at", "process"}:
         return row.heartbeat_at > Producer(*stored).heartbeat_at  # an older version's export says no process
     if isinstance(row, RunRow) and different <= _END:
