@@ -188,12 +188,12 @@ def test_a_token_that_is_waited_for() -> None:
 
 
 @both
-def test_without_a_credential_no_run_begins(road: Road) -> None:
-    """The SDK's error, and no callback hears of a run that cannot be."""
+def test_a_missing_credential_is_a_run_that_failed(road: Road) -> None:
+    """The SDK's error, which the handlers hear of as that of a run."""
     log = Log()
     with LoopbackProvider() as provider, pytest.raises(openai.OpenAIError, match="Missing credentials"):
         road.stream(azure(provider, api_key=None, callbacks=[log]), "Hi")
-    assert log.events == []
+    assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
 def test_without_a_deployment_the_model_names_it() -> None:

@@ -414,10 +414,8 @@ def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road, way: str) -> N
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_a_missing_key_is_refused_before_a_run_begins(
-    road: Road, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The SDK's error, and no callback hears of a run that cannot be."""
+def test_a_missing_key_is_a_run_that_failed(road: Road, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's error, which the handlers hear of as that of a run."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_ADMIN_KEY", raising=False)
     with pytest.raises(openai.OpenAIError) as expected:
@@ -426,7 +424,7 @@ def test_a_missing_key_is_refused_before_a_run_begins(
     with pytest.raises(openai.OpenAIError) as caught:
         getattr(road, way)(ChatOpenAI(callbacks=[log]), "Hi")
     assert str(caught.value) == str(expected.value)
-    assert log.events == []
+    assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
 def test_a_model_is_shown_without_its_key() -> None:

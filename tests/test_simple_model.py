@@ -366,11 +366,11 @@ def test_asynchronous_methods_run_on_the_loop(kind: type[SimpleChatModel], tmp_p
 @pytest.mark.parametrize("kind", [Async, AsyncWhole])
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_without_a_loop_they_say_what_to_call(kind: type[SimpleChatModel], way: str) -> None:
-    """And no run begins."""
+    """And the handlers hear of a run that failed."""
     log = Log()
     with pytest.raises(ConfigError, match="ainvoke"):
         getattr(PLAIN, way)(kind(callbacks=[log]), "Hi")
-    assert log.events == []
+    assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
 class All(SimpleChatModel):
