@@ -71,7 +71,7 @@ def run_row(url: str, *columns: str) -> tuple[Any, ...]:
 
 
 def test_the_question_is_stored_before_the_first_token(url: str) -> None:
-    """The run is streaming and what was asked is there, while the model is still thinking."""
+    """The run is streaming and what was sent to it is there, while the model is still thinking."""
     with ChatHistoryCallback(url, flush_interval=3600) as history:
         run_id = begin(
             history, SystemMessage("Be brief."), HumanMessage("Sing."), tags=["a", "b"],
@@ -80,7 +80,7 @@ def test_the_question_is_stored_before_the_first_token(url: str) -> None:
         )  # fmt: skip
         while not sql(url, "SELECT 1 FROM runs"):
             pass
-        assert transcript(url) == [("system", "Be brief."), ("user", "Sing.")]
+        assert transcript(url) == [("system", "Be brief."), ("user", "Sing."), ("assistant", "")]
         columns = (
             "id",
             "status",
@@ -213,12 +213,13 @@ def test_what_had_come_is_kept(
 
 
 def test_an_error_before_anything_came(url: str) -> None:
-    """No reply, and no empty message."""
+    """The run has its row in the transcript, and there is no empty message."""
     with ChatHistoryCallback(url) as history:
         history.on_llm_error(ValueError("no"), run_id=begin(history))
         history.on_llm_error(ValueError("no"), run_id=begin(history, HumanMessage("Ho")), response=result(""))
         history.on_llm_error(ValueError("no"), run_id=uuid.uuid4())
-    assert sorted(transcript(url)) == [("user", "Hi"), ("user", "Ho")]
+    assert sorted(transcript(url)) == [("assistant", ""), ("assistant", ""), ("user", "Hi"), ("user", "Ho")]
+    assert sql(url, "SELECT role FROM messages") == [("user",), ("user",)]
     assert sql(url, "SELECT DISTINCT status FROM runs") == [(ERROR,)]
 
 
@@ -684,7 +685,7 @@ def test_a_refused_request_is_a_run_that_failed(url: str) -> None:
     status, kind, message = run_row(url, "status", "error_type", "error_message")
     assert (status, kind) == (ERROR, "openai.RateLimitError")
     assert "429" in message
-    assert transcript(url) == [("user", "Hi")]
+    assert transcript(url) == [("user", "Hi"), ("assistant", "")]
 
 
 def test_nothing_is_logged_when_all_goes_well(url: str, caplog: pytest.LogCaptureFixture) -> None:
