@@ -113,6 +113,8 @@ def _of_sdk(sdk: Any, kind: Any, message: str, status: int | None) -> Any:
 
     request = httpx2.Request("POST", "https://replayed.invalid/")
     if issubclass(kind, sdk.APIStatusError):
+        if status is None and sdk.__name__ == "anthropic" and kind is sdk.APIStatusError:
+            status = 200  # the SDK raises this class for an error inside a stream, whose response was good
         if status is None:
             return None  # there was a response, and nothing is known of it
         body = _body_of(message)
