@@ -289,7 +289,7 @@ IN_A_CALL = """
 import logging
 import recorder.dialects.handle as handles
 from pathlib import Path
-handles.TRANSACTION_TIMEOUT, handles.FORK_TIMEOUT = 0.05, 0.1
+handles.TRANSACTION_TIMEOUT, handles.FORK_TIMEOUT = 0.5, 1.0
 record(1)
 path = Path(sys.argv[1].removeprefix("sqlite:///"))
 handle, began, over = handles.Handle(str(path), path=path), threading.Event(), threading.Event()
