@@ -50,7 +50,8 @@ def interrupted(
         nonlocal reached
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        # Lines are traced as well: without them 3.13.0 leaves out the opcodes of the first frame.
+        frame.f_trace_opcodes = True
         if event == "opcode" and frame.f_lasti in _places(frame.f_code, kinds) and next(places) == place:
             reached = True
             sys.settrace(None)
@@ -58,6 +59,8 @@ def interrupted(
         return trace
 
     before = sys.gettrace()
+    # From 3.12 on `settrace` looks whether a frame wants opcodes; a frame that says so later is too late, once.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         action()
