@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -258,16 +259,21 @@ class Story:
             self.texts = [*self.texts, *asked, f"a{self.count}"]
         else:
             self.texts = [*asked, f"a{self.count}"]
-        record(history, *map(HumanMessage, asked), reply=f"a{self.count}")
+        record(history, *map(as_stored, asked), reply=f"a{self.count}")
 
     def fail(self, history: ChatHistoryCallback) -> None:
         """A run without one: a new question stays, an old one moves nothing."""
         place = self.chance.randrange(len(self.texts) + 1)
         old = self.chance.random() < 0.5 and place > 0
         asked = self.texts[:place] if old else [*self.texts, f"q{self.count}"]
-        failed(history, *map(HumanMessage, asked))
+        failed(history, *map(as_stored, asked))
         if not old:
             self.texts = asked
+
+
+def as_stored(text: str) -> BaseMessage:
+    """The message of a story's text: `a3` is a reply, all else was said by the user."""
+    return AIMessage(text) if re.fullmatch(r"a\d+", text) else HumanMessage(text)
 
 
 def test_whatever_happens_all_who_read_agree(database: str, clock: Clock) -> None:
