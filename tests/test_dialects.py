@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,10 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.clock import now, parse_iso
 from recorder.dialects import Insert, SQLite, masked, parse_url
 from recorder.dialects.sqlite import MAX_ROWS_A_STATEMENT
-from recorder.errors import ConfigError
+from recorder.errors import ConfigError, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.migrate import upgrade
 from recorder.replay import Replay
+from recorder.store import SqlStore
 from recorder.tables import PAGE_SIZE, conversations, producers, segments
 from tests.oracle import new_url, sql
 
@@ -276,6 +278,22 @@ def test_what_kind_of_failure_an_error_is(error: Exception, kind: str) -> None:
     assert dialect.failure(error) == kind
     if isinstance(error, sqlite3.Error):
         assert dialect.failure(wrapped(error)) == kind
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_threads_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's thread may answer an event loop that has ended meanwhile: now and then, so it is tried often."""
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: raised.append(failed.exc_value))
+    before = set(threading.enumerate())
+    (tmp_path / "chat.db").symlink_to(tmp_path / "nowhere" / "chat.db")
+    for _ in range(100):
+        with pytest.raises(StoreError, match="unable to open database file"):
+            asyncio.run(SqlStore(f"sqlite:///{tmp_path / 'chat.db'}").open())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert raised == []
 
 
 # -- who may read it -----------------------------------------------------------------------------------------

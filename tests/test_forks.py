@@ -301,7 +301,6 @@ hanging.start()
 began.wait(10)
 if not (child := os.fork()):
     logging.disable()
-    threading.excepthook = lambda failed: None  # aiosqlite's thread may tell a loop that has ended of its refusal
     run_id = begin(history, run_id=uuid.UUID(int=3))
     say(history, run_id, ["lost"])
     stats = history.close().wait(20)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import aiosqlite
 from sqlalchemy import URL, ColumnElement, and_, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -134,7 +135,11 @@ class SQLite:
         url = self.url.set(drivername="sqlite+aiosqlite")
         if self._read_only:
             url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
-        arguments = {"factory": self._new_handle, "timeout": BUSY_TIMEOUT}
+        arguments = {
+            "factory": self._new_handle,
+            "timeout": BUSY_TIMEOUT,
+            "async_creator_fn": _unopened_connection,
+        }
         engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
         event.listen(engine.sync_engine, "do_connect", self._create)
         event.listen(engine.sync_engine, "connect", self._set_up)
@@ -318,6 +323,27 @@ class FileWatch:
         except sqlite3.OperationalError:
             return self._seen  # locked for a moment
         return int(version)
+
+
+def _unopened_connection(database: str, **options: Any) -> aiosqlite.Connection:
+    """The driver's connection, which is opened by whoever awaits it; its thread may outlive the event loop."""
+    found = aiosqlite.connect(database, **options)
+    thread: Any = getattr(found, "_thread", found)  # before 0.22 the connection is a thread itself
+    thread.daemon = True  # as SQLAlchemy has it: no exit waits for a call of SQLite
+    thread.run = partial(_run_quietly, thread.run)
+    return found
+
+
+def _run_quietly(run: Callable[[], None]) -> None:
+    """Run the driver's thread, which would print a traceback if its last answer came after the event loop has ended.
+
+    A connection that could not be opened is not waited for, so that a loop which ends at once is often faster.
+    """
+    try:
+        run()
+    except RuntimeError as error:
+        if "loop is closed" not in str(error):
+            raise
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
