@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 from sqlalchemy.types import TypeEngine
 
 from recorder.dialects import Failure, Watch, dialect_of, masked, parse_url, unopened
-from recorder.dialects.inherited import keep_for_ever
+from recorder.inherited import keep_for_ever
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.inserts import inserts_of
 from recorder.jsons import dumps

@@ -86,3 +86,51 @@ for stream in left:
         "A stream that was left open raised OSError('the line is cut') when it was closed at exit"
         in done.stderr
     )
+
+
+FORKED = """
+import os, sys
+from recorder.callbacks import BaseCallbackHandler
+from recorder.models import SimpleChatModel
+
+class Told(BaseCallbackHandler):
+    def on_llm_end(self, response, **more):
+        print("end", name, flush=True)
+
+    def on_llm_error(self, error, **more):
+        print(type(error).__name__, name, flush=True)
+
+class Own(SimpleChatModel):
+    def _stream(self, messages, **options):
+        try:
+            yield from "Hello"
+        finally:
+            print("closed", name, flush=True)
+
+name, model = "parent", Own(callbacks=[Told()])
+stream = model.stream("Hi")
+print(next(stream).content, flush=True)
+if not (child := os.fork()):
+    name = "child"
+    if sys.argv[1] == "collected":
+        del stream
+    else:
+        another = model.stream("Hi")
+        next(another)
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print("".join(chunk.content for chunk in stream))
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "of_child"),
+    [("collected", []), ("another", ["closed child", "GeneratorExit child"])],
+    ids=["it lets go of it", "it leaves another"],
+)
+def test_a_child_leaves_the_parents_streams_open(what: str, of_child: list[str]) -> None:
+    """It closes its own ones at its end, and the parent reads on."""
+    done = run_python(FORKED, what)
+    assert (done.returncode, done.stderr) == (0, "")
+    of_parent = ["closed parent", "end parent", "ello"]
+    assert done.stdout.split("\n") == ["H", *of_child, *of_parent, ""]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import inspect
 import logging
+import os
 import weakref
 from collections.abc import Generator
 from typing import Any, TypeVar
 
+from recorder.inherited import keep_for_ever
 from recorder.models.collector import collector
 
 log = logging.getLogger("recorder")
@@ -50,3 +52,13 @@ def _close(stream: Generator[Any, Any, Any]) -> None:
         stream.close()
     except Exception as error:
         log.warning("A stream that was left open raised %r when it was closed at exit", error, exc_info=error)
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the streams are the parent's, which reads on; nothing closes them here, at no time."""
+    keep_for_ever(*(stream for reference in _streams.valuerefs() if (stream := reference()) is not None))
+    _streams.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from recorder.dialects import Watch, masked, said
-from recorder.dialects.inherited import keep_for_ever
+from recorder.inherited import keep_for_ever
 from recorder.errors import Closed, StoreError
 from recorder.library import Library
 from recorder.replay.play import Ask

@@ -1,4 +1,4 @@
-"""What a forked child has of its parent's connections, and must not touch.
+"""What a forked child has of its parent's connections and streams, and must not touch.
 
 A child has copies of the parent's objects and of its file descriptors. Whatever it said over one of these sockets, or
 told the parent's event loop to forget, would happen to the parent.
