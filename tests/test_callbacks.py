@@ -42,6 +42,7 @@ from recorder.messages import (
 )
 from recorder.waiting import Wait
 from recorder.wire.deltas import Delta
+from tests.oracle import run_python
 
 RUN = uuid.uuid4()
 PARENT = uuid.uuid4()
@@ -455,6 +456,37 @@ def test_async_handlers_run_in_a_forked_child() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     settle_now(run.new_token("c") or [])
     assert handler.places[0][0] is handler.places[1][0]
+
+
+def test_a_forked_child_ends_without_closing_the_parents_loop() -> None:
+    """The parent's loop goes on to watch what wakes it; of both, the system has only one list."""
+    done = run_python(
+        """
+import os, sys, uuid, warnings
+from pathlib import Path
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
+from recorder.callbacks import BaseCallbackHandler, Dispatch
+from recorder.callbacks.pending import settle_now
+
+def watched():
+    lists = [entry.read_text() for entry in Path("/proc/self/fdinfo").iterdir() if entry.exists()]
+    return sorted(line for found in lists for line in found.split("\\n") if line.startswith("tfd:"))
+
+class Handler(BaseCallbackHandler):
+    async def on_llm_new_token(self, token, **more):
+        pass
+
+run = Dispatch([Handler()], run_id=uuid.uuid4(), parent_run_id=None, tags=[], metadata={})
+settle_now(run.new_token("a"))
+before = watched()
+if not (child := os.fork()):
+    settle_now(run.new_token("b"))
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print(len(before), watched() == before)
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 True\n", "")
 
 
 def test_cancelling_the_application_is_not_a_handlers_failure() -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
+from recorder.inherited import keep_for_ever
 from recorder.waiting import Wait
 
 log = logging.getLogger("recorder")
@@ -151,7 +152,7 @@ class _Private:
         # A factory of its own, because the runner would else become the thread's current event loop.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.beside: ThreadPoolExecutor | None = None
-        weakref.finalize(self, _close, self.runner)
+        weakref.finalize(self, _close, self.runner, os.getpid())
 
 
 class _Here(threading.local):
@@ -159,8 +160,6 @@ class _Here(threading.local):
 
 
 _here = _Here()
-#: After a fork: loops whose selector is still the parent's. Closing them would disturb it.
-_inherited: list[_Private] = []
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -180,15 +179,16 @@ def _loop_runs_here() -> bool:
     return True
 
 
-def _close(runner: asyncio.Runner) -> None:
-    if not runner.get_loop().is_running():
+def _close(runner: asyncio.Runner, pid: int) -> None:
+    if os.getpid() != pid:  # its selector is the parent's too, and would wake the parent no more
+        keep_for_ever(runner)
+    elif not runner.get_loop().is_running():
         runner.close()
 
 
 def _forget_after_fork() -> None:
-    if _here.private is not None:
-        _inherited.append(_here.private)
-        _here.private = None
+    _here.private = None
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -34,11 +34,11 @@ from recorder.dialects.common import (
     driver_error,
     of_silence,
 )
-from recorder.inherited import closed_in_children
 from recorder.dialects.sockets import notice_silence
 from recorder.dialects.sqlstates import is_lost, kind_of
 from recorder.dialects.words import advice, arguments, user_timeout
 from recorder.errors import ConfigError, MissingExtra
+from recorder.inherited import closed_in_children
 from recorder.tables import metadata
 
 log = logging.getLogger("recorder")

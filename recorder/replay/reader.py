@@ -21,8 +21,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from recorder.dialects import Watch, masked, said
-from recorder.inherited import keep_for_ever
 from recorder.errors import Closed, StoreError
+from recorder.inherited import keep_for_ever
 from recorder.library import Library
 from recorder.replay.play import Ask
 
