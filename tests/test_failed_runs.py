@@ -60,7 +60,7 @@ def test_a_run_without_an_answer_has_its_row(
         run_id = failed(history, HumanMessage("Sing!"), error=error)
     assert sql(database, ROW) == [
         (0, 1, "user", "complete", "Sing!", None),
-        (1, 1, "assistant", status, "", words),
+        (1, 1, "assistant", status, None, words),
     ]
     shown = cli(database, "show", "c").stdout
     assert "user\nSing!\n\nassistant  " in shown
@@ -153,7 +153,7 @@ def test_a_call_without_a_key_is_a_run_that_failed(
         WAYS[way](make(history))
     question, answer = sql(url, ROW)
     assert question == (0, 1, "user", "complete", "Hi", None)
-    assert answer[:5] == (1, 1, "assistant", "error", "")
+    assert answer[:5] == (1, 1, "assistant", "error", None)
     assert answer[5].endswith(str(raised.value))
     with Replay(url) as replay, pytest.raises(Exception) as again:
         list(replay.stream("c"))

@@ -66,7 +66,8 @@ def test_an_older_database_is_upgraded_with_all_its_rows(older: str) -> None:
     assert [row for row in after if row not in spoken] == [
         str(row)
         for row in sql(
-            older, f"SELECT {COLUMNS['transcripts']} FROM transcripts WHERE status = 'error' AND content = ''"
+            older,
+            f"SELECT {COLUMNS['transcripts']} FROM transcripts WHERE status = 'error' AND content IS NULL",
         )
     ]
     assert len(after) == len(spoken) + 1

@@ -293,12 +293,12 @@ def test_a_run_that_ended_without_an_answer_has_its_row_and_its_error(db: Databa
     query = select(view.position, view.branch, view.content, view.status, view.error)
     rows = db.execute(query.where(view.status != "complete").order_by(view.position, view.branch))
     assert [tuple(row) for row in rows] == [
-        (0, 2, "", "interrupted", None),
+        (0, 2, None, "interrupted", None),
         (1, 2, "Li.", "error", "openai.RateLimitError: slow down"),
-        (1, 3, "", "cancelled", None),
-        (3, 1, "", "error", "openai.RateLimitError: slow down"),
-        (3, 2, "", "error", "TimeoutError"),
-        (3, 3, "", "error", "away"),
+        (1, 3, None, "cancelled", None),
+        (3, 1, None, "error", "openai.RateLimitError: slow down"),
+        (3, 2, None, "error", "TimeoutError"),
+        (3, 3, None, "error", "away"),
     ]
 
 

@@ -56,11 +56,11 @@ SELECT r.conversation_id,
               AND (o.started_at, o.id) < (r.started_at, r.id)),
        coalesce(p.position + 1, 0),
        'assistant',
-       coalesce((SELECT group_concat(a.text, '')
-                 FROM (SELECT t.seq, t.text FROM tokens AS t
-                       WHERE t.run_id = r.id
-                         AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
-                       ORDER BY t.seq) AS a), ''),
+       (SELECT group_concat(a.text, '')
+        FROM (SELECT t.seq, t.text FROM tokens AS t
+              WHERE t.run_id = r.id
+                AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
+              ORDER BY t.seq) AS a),
        r.status,
        coalesce(r.response_model, r.request_model),
        r.id,
@@ -122,11 +122,11 @@ SELECT r.conversation_id,
               AND (o.started_at, o.id) < (r.started_at, r.id)),
        coalesce(p.position + 1, 0),
        'assistant',
-       coalesce((SELECT string_agg(a.text, '' ORDER BY a.seq)
-                 FROM (SELECT t.seq, t.text FROM tokens AS t
-                       WHERE t.run_id = r.id
-                         AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
-                       ORDER BY t.seq) AS a), ''),
+       (SELECT string_agg(a.text, '' ORDER BY a.seq)
+        FROM (SELECT t.seq, t.text FROM tokens AS t
+              WHERE t.run_id = r.id
+                AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
+              ORDER BY t.seq) AS a),
        r.status,
        coalesce(r.response_model, r.request_model),
        r.id,
