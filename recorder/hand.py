@@ -42,12 +42,20 @@ class Hand:
         self._progress.quarantined += unpacked
         return parts
 
-    def hold_without_tokens(self) -> list[Part]:
+    def hold_without_tokens(self, file: int) -> list[Part]:
         """It could not be packed: rows, messages and ends are stored, with gaps in place of tokens."""
-        packed = [without_tokens(taken) for taken in self.took.runs]
+        packed = [without_tokens(taken, file) for taken in self.took.runs]
         for rows in packed:  # some of them may have been packed before, and none was stored
             rows.opens = rows.start.position < 0
         return self.hold(packed)
+
+    def add(self, carried: Sequence[RunRows]) -> list[Part]:
+        """Rows of runs to store with it, which hold nothing of the queue."""
+        parts: list[Part] = [*carried]
+        for place, part in enumerate(parts, len(self.parts)):
+            part.place = place
+        self.parts = [*self.parts, *parts]
+        return parts
 
     def left(self) -> list[Part]:
         """The parts that nothing has become of."""

@@ -32,6 +32,8 @@ MAX_ROW_FRAMES = 1_000
 
 #: Above this many bytes a hash gives the interpreter's lock away (CPython's HASHLIB_GIL_MINSIZE is 2048).
 _HASH_PIECE = 2_000
+#: Why a run that goes on in another file lacks its first tokens there.
+MOVED = "stored before the file was moved, deleted or replaced"
 
 
 @dataclass(slots=True)
@@ -49,6 +51,25 @@ class Sealing:
     #: Whether the run's own row has been packed; whether something of it could not be.
     opened: bool = False
     broken: bool = False
+    #: The number of the token that comes next, and which of the recorder's files has the run.
+    next: int = 0
+    file: int = 0
+
+    def add(self, count: int, text: bytes) -> None:
+        """So many tokens more, as they are stored: the hash runs over the texts joined by commas, however they were cut
+        into rows."""
+        _update(self.hash, (b"," if self.tokens else b"") + text[1:-1])
+        self.tokens += count
+
+    def proof(self) -> str | None:
+        """The hash of the tokens, unless some of them could not be stored."""
+        return None if self.broken else self.hash.hexdigest()
+
+    def begin_again(self, file: int, *, frames_stored: int = 0) -> None:
+        """Count anew, in another file, which gets so many of the frames until now."""
+        self.file = file
+        self.tokens, self.hash = 0, hashlib.sha256()
+        self.frames_lost = self.frames_lost or self.frames > frames_stored
 
 
 class Courtesy:
@@ -72,17 +93,20 @@ class Courtesy:
             self._left = self._EVERY if monotonic_us() - before < self._TOO_LONG_US else -1
 
 
-def pack(taken: Sequence[Taken]) -> list[RunRows]:
-    """The rows of a batch, sorted by run, so that two writers never lock in opposite order."""
+def pack(taken: Sequence[Taken], file: int = 0) -> list[RunRows]:
+    """The rows of a batch, sorted by run, so that two writers never lock in opposite order.
+
+    `file` is the number of the file that they go into, among those that the recorder has written.
+    """
     give_way = Courtesy()
     found: list[RunRows] = []
     blobs = Blobs()
     for part in sorted(taken, key=lambda part: part.run.start.run_id):
         try:
-            found.append(_pack_run(part, blobs))
+            found.append(_pack_run(part, blobs, file))
         except Exception:  # a bug of ours, which must end neither the recording nor that of other runs
             log.exception("Tokens of run %s could not be packed; please report this", part.run.start.run_id)
-            found.append(without_tokens(part))
+            found.append(without_tokens(part, file))
             blobs.forget(part.run.start)
         give_way()
     blobs.compress()
@@ -146,26 +170,34 @@ def _leave_out_frames(blob: Blob) -> None:
         blob.rows.seal.frames_sha256 = None
 
 
-def _pack_run(taken: Taken, blobs: Blobs) -> RunRows:
+def gap_of_move(run_id: str, count: int) -> list[GapRow]:
+    """The gap of a run whose first tokens are in another file."""
+    return [GapRow(run_id, 0, count, MOVED)] if count else []
+
+
+def _pack_run(taken: Taken, blobs: Blobs, file: int) -> RunRows:
     run = taken.run
-    memory = run.state if isinstance(run.state, Sealing) else Sealing()
+    memory = run.state if isinstance(run.state, Sealing) else Sealing(file=file)
     run.state = memory
     rows = RunRows(run.start, opens=not memory.opened, bytes=taken.bytes)
     memory.opened = True
+    if memory.file != file:  # it was idle, and streams again
+        rows.gaps = gap_of_move(run.start.run_id, memory.next)
+        memory.begin_again(file)
     for tokens in taken.tokens:
         _pack_tokens(rows, memory, tokens)
     for frames in taken.frames:
         _pack_frames(rows, memory, frames, blobs)
     if taken.gaps:
-        rows.gaps = [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
+        rows.gaps = [*rows.gaps, *(GapRow(run.start.run_id, *gap) for gap in taken.gaps)]
+        memory.next = max(memory.next, *(seq + count for seq, count, _ in taken.gaps))
     if taken.end is not None:
         if memory.first_us is not None:
             taken.end.first_token_at = run.start.started_at + timedelta(microseconds=memory.first_us)
         # Frames that found no room leave no gap, so that without all of them there is no proof.
         whole = memory.frames == run.first_frame and not memory.frames_lost
         proof = memory.frames_hash.hexdigest() if memory.frames_hash and whole else None
-        whole_hash = None if memory.broken else memory.hash.hexdigest()
-        rows.seal = RunSeal(taken.end, memory.tokens, whole_hash, proof)
+        rows.seal = RunSeal(taken.end, memory.tokens, memory.proof(), proof)
         rows.seal.metadata = run.start.mask.new_metadata() if run.start.mask is not None else None
     elif taken.reopened:
         rows.seal = _reopening()
@@ -177,10 +209,10 @@ def _reopening() -> RunSeal:
     return RunSeal(RunEnd(STREAMING, None), 0, None, None)
 
 
-def without_tokens(taken: Taken) -> RunRows:
+def without_tokens(taken: Taken, file: int) -> RunRows:
     """The run without these tokens, which become gaps, and from here on without a proof that it is whole."""
     run = taken.run
-    memory = run.state if isinstance(run.state, Sealing) else Sealing()
+    memory = run.state if isinstance(run.state, Sealing) else Sealing(file=file)
     run.state = memory
     rows = RunRows(run.start, opens=not memory.opened, bytes=taken.bytes)
     memory.opened = True
@@ -188,6 +220,7 @@ def without_tokens(taken: Taken) -> RunRows:
     why = "could not be packed"
     rows.gaps = [GapRow(run.start.run_id, part.seq, len(part), why) for part in taken.tokens]
     rows.gaps += [GapRow(run.start.run_id, *gap) for gap in taken.gaps]
+    memory.next = max([memory.next, *(row.seq + row.count for row in rows.gaps)])
     rows.unpacked = sum(map(len, taken.tokens))
     if taken.end is not None:
         rows.seal = RunSeal(taken.end, memory.tokens, None, None)
@@ -203,12 +236,11 @@ def _pack_tokens(rows: RunRows, memory: Sealing, tokens: Tokens) -> None:
     for start in range(0, len(every), MAX_ROW_TOKENS):
         items = every[start : start + MAX_ROW_TOKENS]
         text = encode_deltas(items)
-        # The hash runs over the stored texts joined by commas, however they were cut into rows.
-        _update(memory.hash, (b"," if memory.tokens else b"") + text[1:-1])
-        memory.tokens += len(items)
+        memory.add(len(items), text)
         rows.tokens += len(items)
         row = SegmentRow(rows.start.run_id, tokens.seq + start, len(items), text.decode())
         rows.segments.append(row)
+    memory.next = tokens.seq + len(every)
 
 
 def encode_deltas(items: Sequence[Item]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from recorder.dialects import Failure, Watch, dialect_of, masked, parse_url, unopened
@@ -36,6 +36,7 @@ from recorder.records import (
 )
 from recorder.statuses import IS_OPEN
 from recorder.tables import Id, Time, producers, runs, segments
+from recorder.transactions import Transactions
 
 log = logging.getLogger("recorder")
 
@@ -72,6 +73,10 @@ class Taken(Conflict):
         self.run_ids = frozenset(run_ids)
 
 
+class Moved(StoreError):
+    """Another database has the name now, and is open: nothing that was stored before is in it, nor of the batch."""
+
+
 class Empty(StoreError):
     """The database is there, and has none of our tables yet."""
 
@@ -86,7 +91,8 @@ class Store(Protocol):
         """For each conversation, what of these paths is stored, and its newest message."""
 
     async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction, all or nothing; the same batch again changes nothing."""
+        """Store a batch in one transaction, all or nothing; the same batch again changes nothing. Raises `Taken`, and
+        `Moved` once where the database is another one than before."""
 
     def alone(self, conversations: Sequence[str]) -> AbstractAsyncContextManager[None]:
         """What is asked and appended inside is one transaction, and whoever is alone with these conversations waits for
@@ -112,10 +118,9 @@ class SqlStore:
         self._read_only = read_only
         self.dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
         self.dialect.check()
-        self._engine: AsyncEngine | None = None
-        self._connection: AsyncConnection | None = None
-        #: That of a transaction which is open for several verbs.
-        self._inside: AsyncConnection | None = None
+        self._transactions = Transactions(self.dialect)
+        #: Whether the database is another one than before, and nobody was told yet.
+        self._moved = False
         _stores.add(self)
 
     @property
@@ -136,7 +141,7 @@ class SqlStore:
                 return
             if self._read_only or (found == "old" and not self.dialect.upgrades_itself):
                 raise (SchemaError if found == "old" else Empty)(self._unreadable(found))
-            await (await self._connected()).run_sync(upgrade_connection)
+            await (await self._transactions.connected()).run_sync(upgrade_connection)
         except RecorderError:
             await self.close()
             raise
@@ -163,8 +168,8 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content, and
-        `Taken` for a run whose id is another run's."""
-        if self._inside is None:
+        `Taken` for a run whose id is another run's, and `Moved`."""
+        if not self._transactions.is_shared:
             await self._reopen_if_moved()
         async with self.transaction() as connection:
             inserts = inserts_of(batch)
@@ -180,15 +185,15 @@ class SqlStore:
 
     @asynccontextmanager
     async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
-        """One transaction around several verbs; whoever is alone with one of these conversations waits for its end."""
+        """One transaction around several verbs; whoever is alone with one of these conversations waits for its end.
+        Raises `Moved`."""
         await self._reopen_if_moved()
-        async with self.transaction() as connection:
-            await self.dialect.hold(connection, conversations)
-            self._inside = connection
-            try:
-                yield
-            finally:
-                self._inside = None
+        async with self._transactions.alone(conversations):
+            yield
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
+        return self._transactions.transaction()
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
@@ -229,12 +234,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Let go of the database; a later verb connects again."""
-        connection, engine = self._connection, self._engine
-        self._connection = self._engine = None
-        if connection is not None:
-            await self.dialect.let_go(connection)
-        if engine is not None:
-            await engine.dispose()
+        await self._transactions.close()
 
     def failure(self, error: BaseException) -> Failure:
         """Whether an error is transient, poison or fatal."""
@@ -248,72 +248,22 @@ class SqlStore:
 
     def leave_to_parent(self) -> None:
         """In a forked child: what is open is the parent's, and nothing here uses or finalizes it; connect anew."""
-        keep_for_ever(self._inside, self._connection, self._engine)
-        self._inside = self._connection = self._engine = None
-
-    async def _connected(self) -> AsyncConnection:
-        found = self._connection
-        if found is not None and (self.dialect.ended() or self._is_inside_another(found)):
-            await self._abandon(found)
-        if self._connection is None or self._connection.closed or self._connection.invalidated:
-            self._engine = self._engine or self.dialect.engine()
-            self._connection = await self._engine.connect()
-        return self._connection
-
-    def _is_inside_another(self, connection: AsyncConnection) -> bool:
-        """Whether an error left a transaction open; the next one would be a part of it, and never be committed."""
-        return not (connection.closed or connection.invalidated) and self.dialect.in_transaction(connection)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
-        if self._inside is not None:
-            yield self._inside
-            return
-        connection, transaction = await self._begun()
-        try:
-            yield connection
-        except BaseException as error:
-            if self.dialect.unsure(error) or not await _rolled_back(transaction):
-                await self._abandon(connection)
-            raise
-        try:
-            await transaction.commit()
-        except BaseException:
-            # Whatever was raised, the transaction may be open still: the next one would end with it.
-            await self._abandon(connection)
-            raise
-
-    async def _begun(self) -> tuple[AsyncConnection, AsyncTransaction]:
-        while True:
-            try:
-                connection = await self._connected()
-                return connection, await connection.begin()
-            except BaseException as error:
-                if not self.dialect.unsure(error):
-                    raise
-                if self._connection is not None:
-                    await self._abandon(self._connection)
-                if not self.dialect.ended():
-                    raise
-                # A fork came between, and nothing was done yet.
+        self._transactions.leave_to_parent()
 
     async def _reopen_if_moved(self) -> None:
-        if not await self.dialect.moved(await self._connected()):
-            return
-        log.error(
-            "%s was moved, deleted or replaced while it was recorded into; what comes now goes into a file of that "
-            "name, without what was stored before",
-            masked(self.url),
-        )
+        if not self._moved:
+            if not await self.dialect.moved(await self._transactions.connected()):
+                return
+            self._moved = True
+            log.error(
+                "%s was moved, deleted or replaced while it was recorded into; what comes now goes into a file of that "
+                "name, without what was stored before",
+                masked(self.url),
+            )
         await self.close()
         await self.open()
-
-    async def _abandon(self, connection: AsyncConnection) -> None:
-        """Let go of a connection without asking it for anything more."""
-        self._connection = None
-        await connection.invalidate()
-        await connection.close()
+        self._moved = False
+        raise Moved(f"{masked(self.url)} is another file now than the one that was recorded into")
 
     async def _listed(
         self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]], **types: TypeEngine[Any]
@@ -368,15 +318,6 @@ def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """As many as one question may ask for."""
     for start in range(0, len(rows), 500):
         yield rows[start : start + 500]
-
-
-async def _rolled_back(transaction: AsyncTransaction) -> bool:
-    """Whether the transaction is certainly over."""
-    try:
-        await transaction.rollback()
-    except Exception:
-        return False  # the error that led here is the one to raise
-    return True
 
 
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()

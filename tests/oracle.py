@@ -427,8 +427,8 @@ def hasty() -> Iterator[None]:
     """Inside, SQLite does not wait for locks, and a writer not for its next attempt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.001)
-        patch.setattr("recorder.writer.MIN_RETRY", 0.0005)
-        patch.setattr("recorder.writer.MAX_RETRY", 0.001)
+        patch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
+        patch.setattr("recorder.deadline.MAX_RETRY", 0.001)
         yield
 
 

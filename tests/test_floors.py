@@ -24,8 +24,9 @@ FLOORS = {
             "errors clock waiting jsons config identity bell exclusive exits inherited credentials",
             "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
             "newest dialects migrate",
-            "store library inserts ids",
-            "openrun room ready intake registry young lineage pack progress flushes hand attempts opening writer",
+            "store transactions library inserts ids",
+            "openrun room ready intake registry young lineage pack progress flushes hand attempts opening "
+            "deadline moves storing writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",

@@ -370,8 +370,8 @@ def locked(url: str) -> Iterator[sqlite3.Connection]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite does not wait for locks, and the writer not for its next attempt."""
     monkeypatch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.001)
-    monkeypatch.setattr("recorder.writer.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.writer.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
 
 
 @pytest.mark.usefixtures("hasty")

@@ -236,7 +236,7 @@ def test_the_rest_of_a_recording_is_whole_after_an_error(
             raise MemoryError("none left")
         return lineage.thread(*arguments)
 
-    monkeypatch.setattr("recorder.writer.thread", once)
+    monkeypatch.setattr("recorder.storing.thread", once)
     with ChatHistoryCallback(database) as history:
         runs = [record(history, reply="a") for _ in range(3)]
         history.flush().wait(20)

@@ -80,8 +80,8 @@ def texts(batch: Batch) -> list[int]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come at once, so that no story takes seconds."""
-    monkeypatch.setattr("recorder.writer.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.writer.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
 
 
 # -- when it commits -----------------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ def test_close_with_the_database_away_says_how_many_were_lost(caplog: pytest.Log
 
 def test_close_does_not_wait_for_a_long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer was about to try again in an hour: closing it tries now, and the database is back."""
-    monkeypatch.setattr("recorder.writer.MIN_RETRY", HOUR)
+    monkeypatch.setattr("recorder.deadline.MIN_RETRY", HOUR)
     tried: Wait[None] = Wait()
 
     def fail_once(_batch: Batch) -> None:

@@ -99,8 +99,9 @@ class SQLite:
         self._sync = "FULL" if sync == "full" else "NORMAL"
         self._read_only = read_only
         self._handle: Handle | None = None
-        #: Device and inode of the file that was opened last.
+        #: Device and inode of the file that was opened last; whether it was another one than before.
         self._opened: tuple[int, int] | None = None
+        self._is_another = False
 
     @property
     def upgrades_itself(self) -> bool:
@@ -246,6 +247,9 @@ class SQLite:
         The log is put into that one first, for SQLite would leave it to whatever has the name now. Raises `StoreError`
         while another program keeps it from that.
         """
+        if self._is_another:  # the connection was closed by a fork, and this one leads to another file
+            self._is_another = False
+            return True
         if self._opened is None or identity(self.path) == self._opened:
             return False
         driver = (await connection.get_raw_connection()).driver_connection
@@ -254,6 +258,7 @@ class SQLite:
             busy, *_ = await cursor.fetchone()
         if busy:
             raise StoreError(f"{self.path} was moved or replaced, and other programs have it open; end them")
+        self._opened = None
         return True
 
     async def watch(self) -> FileWatch:
@@ -282,7 +287,9 @@ class SQLite:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()
-        self._opened = identity(self.path)
+        found = identity(self.path)
+        self._is_another = self._is_another or self._opened not in (None, found)
+        self._opened = found
 
     def _begin(self, connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if self._read_only else "BEGIN IMMEDIATE")

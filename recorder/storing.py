@@ -1,0 +1,160 @@
+"""A batch on its way into the store: tried until it is there, and parted from what never can be stored."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from recorder.attempts import Attempts
+from recorder.clock import now
+from recorder.deadline import Deadline
+from recorder.fields import bare_end
+from recorder.hand import Hand
+from recorder.identity import new_id
+from recorder.lineage import asked, thread
+from recorder.liveness import this_process
+from recorder.moves import begun_elsewhere
+from recorder.openrun import OpenRun, Took
+from recorder.progress import Progress
+from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows, RunStart
+from recorder.store import Moved, Store, Taken
+from recorder.stored import escape
+
+log = logging.getLogger("recorder")
+
+
+class Storing:
+    """Commits batches for the writer, and remembers the runs that it has stored."""
+
+    def __init__(self, store: Store, progress: Progress, deadline: Deadline) -> None:
+        self._store = store
+        self._progress = progress
+        self._deadline = deadline
+        self.attempts = Attempts()
+        #: Which process records.
+        self.producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now(), this_process())
+        #: The runs that are stored and have no end yet, by their ids.
+        self.streaming: dict[str, OpenRun] = {}
+        #: Grows with each file that takes the place of one that was moved.
+        self.file = 0
+
+    async def beat(self) -> None:
+        """Store that this process lives."""
+        await self._append([])
+
+    async def commit(self, hand: Hand, batch: list[Part]) -> None:
+        """Store these rows, whatever it takes; rows that never can be stored are left out and told of."""
+        attempt = 0
+        while not self._deadline.is_over:
+            try:
+                await self._deadline.in_time(self._append(batch))
+            except Taken as error:
+                self.attempts.rename(batch, error.run_ids)
+            except Moved:
+                await self.begin_anew(hand, batch)
+            except Exception as error:
+                if self._deadline.blocked:
+                    break
+                if self._store.failure(error) == "poison":
+                    return await self._divide(hand, batch, error)
+                self._progress.failed(error, "storing")
+                if not await self._deadline.pause(attempt):
+                    break
+                attempt += 1
+            else:
+                return hand.store(batch)
+        return hand.lose(batch)
+
+    def remember(self, took: Took) -> None:
+        """All of it is stored: which runs go on."""
+        for part in took.runs:
+            part.run.start = _without_request(part.run.start)
+            run_id = part.run.start.run_id
+            if part.end is None:
+                self.streaming[run_id] = part.run
+            else:
+                self.streaming.pop(run_id, None)
+
+    async def begin_anew(self, hand: Hand, batch: Sequence[Part]) -> None:
+        """The database is another one than before: store the rows of the runs that began in the one before."""
+        self.file += 1
+        left = {
+            part.place: part for part in (*hand.left(), *batch)
+        }  # those of the batch may have been reduced
+        runs = {id(run): run for run in (*self.streaming.values(), *_unended(hand, left.values()))}
+        if carried := begun_elsewhere(runs.values(), [*left.values()], self.file):
+            await self.commit(hand, hand.add(carried))
+
+    async def _append(self, batch: Sequence[Part]) -> None:
+        loose = [part for part in batch if not part.threaded]
+        if additions := _sorted_out(loose)[1]:
+            # Two that add below the same message would make a branch, which no request asked for.
+            async with self._store.alone([addition.conversation_id for addition in additions]):
+                return await self._store_threaded(loose, batch)
+        return await self._store_threaded(loose, batch)
+
+    async def _store_threaded(self, loose: Sequence[Part], batch: Sequence[Part]) -> None:
+        if loose:
+            thread(loose, await self._store.known(asked(loose)))
+        self.producer = replace(self.producer, heartbeat_at=now())
+        await self._store.append(Batch(self.producer, *_sorted_out(batch), self.streaming))
+
+    async def _divide(self, hand: Hand, batch: list[Part], error: Exception) -> None:
+        """Halve a batch that holds something poisonous until the one part is found, and store the rest."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self.commit(hand, batch[:middle])
+            return await self.commit(hand, batch[middle:])
+        words = self._progress.note(error, "storing")
+        if isinstance(part := batch[0], Addition):
+            return _leave_out(hand, part, words)
+        return await self._reduce(hand, part, words)
+
+    async def _reduce(self, hand: Hand, rows: RunRows, words: str) -> None:
+        """Store a run without what never can be: first its messages, then what its end says beside the status, and
+        last its tokens, of which a gap has the numbers."""
+        run_id = rows.start.run_id
+        if rows.messages or not rows.threaded:
+            log.error("Run %s: its messages cannot be stored and are left out: %s", run_id, words)
+            return await self.commit(hand, [replace(rows, messages=[], threaded=True)])
+        if rows.seal is not None and rows.seal.end != (bare := bare_end(rows.seal.end)):
+            log.error("Run %s: what its end says cannot be stored and is left out: %s", run_id, words)
+            return await self.commit(hand, [replace(rows, seal=replace(rows.seal, end=bare))])
+        if not rows.segments and not rows.frames:
+            log.error("Run %s cannot be stored at all: %s", run_id, words)
+            return hand.leave_out([rows])
+        log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, words)
+        self._progress.quarantined += rows.tokens
+        reason = escape(f"quarantined: {words}"[:500])
+        gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
+        return await self.commit(hand, [replace(rows, segments=[], frames=(), gaps=gaps, tokens=0)])
+
+
+def _leave_out(hand: Hand, addition: Addition, words: str) -> None:
+    where = addition.conversation_id
+    log.error("%d messages added to conversation %r cannot be stored: %s", len(addition.said), where, words)
+    hand.leave_out([addition])
+
+
+def _unended(hand: Hand, left: Iterable[Part]) -> Iterator[OpenRun]:
+    """The runs of a batch of which something is to be stored still, now or later."""
+    ids = {part.start.run_id for part in left if isinstance(part, RunRows)}
+    for taken in hand.took.runs:
+        if taken.end is None or taken.run.start.run_id in ids:
+            yield taken.run
+
+
+def _without_request(start: RunStart) -> RunStart:
+    """What the end of an open run needs of its start, once that is stored. A copy, for the store may keep the other."""
+    if not (start.messages or start.path or start.request or start.metadata):
+        return start
+    return replace(start, messages=(), path=(), request=None, metadata=None)
+
+
+def _sorted_out(batch: Sequence[Part]) -> tuple[list[RunRows], list[Addition]]:
+    return [part for part in batch if isinstance(part, RunRows)], [
+        part for part in batch if isinstance(part, Addition)
+    ]
