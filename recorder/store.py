@@ -20,7 +20,6 @@ from sqlalchemy.types import TypeEngine
 
 from recorder.dialects import Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.inherited import keep_for_ever
 from recorder.inserts import inserts_of
 from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection

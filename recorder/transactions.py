@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from recorder.dialects import Dialect
-from recorder.dialects.inherited import keep_for_ever
+from recorder.inherited import keep_for_ever
 
 
 class Transactions:
