@@ -20,6 +20,7 @@ from recorder.identity import id_below, path_ids
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
 from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunStart
 from recorder.stored import escape, escape_json
+from recorder.wire.thoughts import ORIGIN
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.
 _OF_THE_RUN = frozenset(("id", "response_metadata", "usage_metadata"))
@@ -204,5 +205,7 @@ def _parts(message: BaseMessage) -> str | None:
         if not calls and not message.name:
             return None
     said = {key: value for key, value in to_dict(message).items() if key not in _OF_THE_RUN}
+    if origin := message.response_metadata.get(ORIGIN):  # without it what belongs to its calls cannot go back
+        said["response_metadata"] = {ORIGIN: origin}
     says_all = len(said) == 2 and isinstance(message.content, str)
     return None if says_all else escape_json(said)

@@ -191,14 +191,15 @@ SIGNED += calls({"index": 1, "id": "b", "name": "look", "arguments": "{}"})
 
 
 def sent_back(messages: Any) -> list[dict[str, Any]]:
-    """The calls of the assistant's message in a request with these messages."""
+    """The calls of the assistant's message in a request with these messages, to the host that it came from."""
     requests: list[Any] = []
 
     def answer(request: Any, path: str) -> Answer:
         requests.append(request)
         return Answer(frames=[delta(content="Ok") + DONE])
 
-    with LoopbackProvider(answer) as provider:
+    origin = messages[1].response_metadata.get("origin", {}).get("host", ":0")
+    with LoopbackProvider(answer, port=int(origin.rpartition(":")[2])) as provider:
         chat(provider).invoke(messages, stream=True)
     (found,) = [message for message in requests[0]["messages"] if message["role"] == "assistant"]
     listed: list[dict[str, Any]] = found["tool_calls"]

@@ -323,17 +323,36 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
         {"reasoning": "Hmm"},
         {},
     ),
+    "reasoning under other names": (
+        [
+            delta(thinking="a"),
+            delta(thought="b"),
+            delta(reasoning_text="c", thoughts="c"),
+            delta(thought={"d": 1}),
+        ],
+        {"reasoning": "abc"},
+        {"thought": {"d": 1}},
+    ),
     "OpenRouter: reasoning repeated in details": (
         [
             delta(content="", reasoning="Hm", reasoning_details=[{"type": "reasoning.text", "text": "Hm"}]),
             delta(content="", reasoning=None, reasoning_details=[_SIGNED]),
         ],
         {"reasoning": "Hm"},
-        {"reasoning_details": [_SIGNED]},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "Hm"}, _SIGNED]},
+    ),
+    "OpenRouter: pieces of one part": (
+        [
+            delta(reasoning="H", reasoning_details=[{"type": "reasoning.text", "text": "H", "index": 0}]),
+            delta(reasoning="m", reasoning_details=[{"type": "reasoning.text", "text": "m", "index": 0}]),
+            delta(reasoning_details=[_SIGNED]),
+        ],
+        {"reasoning": "Hm"},
+        {"reasoning_details": [{**_SIGNED, "text": "Hm", "type": "reasoning.text"}]},
     ),
     "reasoning in details alone": (
         [delta(reasoning_details=[{"text": "Hm"}]), delta(reasoning_details=[{"text": "m"}])],
-        {},
+        {"reasoning": "Hmm"},
         {"reasoning_details": [{"text": "Hm"}, {"text": "m"}]},
     ),
     "Mistral: content in blocks": (
@@ -394,7 +413,16 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
         {},
         {"annotations": [{"type": "url_citation", "n": 1}, {"type": "url_citation", "n": 2}]},
     ),
-    "a refusal that is no text": ([delta(refusal={"why": "no"})], {}, {"refusal": {"why": "no"}}),
+    "a refusal that is no text": (
+        [delta(refusal={"why": "no"}), delta(refusal=" - no")],
+        {"refusal": '{"why":"no"} - no'},
+        {"refusal": '{"why":"no"} - no'},
+    ),
+    "a refusal in blocks": (
+        [delta(refusal=[{"type": "refusal", "refusal": "I "}, "can"]), delta(refusal=[{"text": "not."}])],
+        {"refusal": "I cannot."},
+        {"refusal": "I cannot."},
+    ),
     "unknown keys": (
         [delta(mood="happy", tags=["a"]), delta(mood="happy", tags=["b"]), delta(mood="sad", seed=7)],
         {},

@@ -233,7 +233,8 @@ def test_pieces_of_an_item_are_joined(tmp_path: Path) -> None:
         {"index": 0, "type": "t", "text": "haha!", "format": "x"},
         {"index": 1, "id": "z", "type": "t", "text": "bc"},
     ]
-    assert found.heard.additional_kwargs == {"reasoning_details": expected, "parts": expected}
+    more = {"reasoning_details": expected, "parts": expected, "reasoning_content": "haha!bc"}
+    assert found.heard.additional_kwargs == more
     assert_alike(found)
 
 

@@ -14,15 +14,17 @@ from recorder.messages import (
     LLMResult,
     text_chunk,
 )
-from recorder.models.run import Request, WireRun
+from recorder.models.run import ErrorOf, Request, WireRun
 from recorder.wire.chunks import fill
 from recorder.wire.deltas import TEXT, Delta
+from recorder.wire.reply import Translator
+from recorder.wire.thoughts import ORIGIN, origin_of
 
 __all__ = ["Call", "Request", "generation_chunk", "generation_info"]
 
 _PLAIN = (TEXT, "0")
 _OF_THE_RESPONSE = frozenset(
-    ("id", "model_provider", "token_usage", "prompt_filter_results", "usage", "model")
+    ("id", "model_provider", "token_usage", "prompt_filter_results", "usage", "model", ORIGIN)
 )
 
 
@@ -31,6 +33,13 @@ class Call(WireRun[AIMessageChunk]):
 
     #: Whether a chunk of nothing but text is told as it is, and `_fill` is asked for all others only.
     _plain = True
+
+    def __init__(
+        self, request: Request, translator: Translator, error_of: ErrorOf, *, host: str | None = None
+    ) -> None:
+        super().__init__(request, translator, error_of)
+        #: Where the request goes, for what has to go back there; None where nothing has to.
+        self._host = host
 
     def rest(self) -> Iterator[AIMessageChunk]:
         """The chunk in what came after the last blank line, if there is one, and LangChain's empty last one.
@@ -114,10 +123,12 @@ class Call(WireRun[AIMessageChunk]):
 
     def _metadata(self, choice: int) -> dict[str, Any]:
         """LangChain's `response_metadata` of a reply."""
-        said = {**self.reply.response_metadata(choice), "model_provider": self.request.provider_name}
-        if self.reply.response_id:
-            said["id"] = self.reply.response_id
-        return said
+        reply = self.reply
+        said = {**reply.response_metadata(choice), "model_provider": self.request.provider_name}
+        if reply.response_id:
+            said["id"] = reply.response_id
+        fields = reply.reasoning_fields.get(choice, ())
+        return said | origin_of(self._host, fields, reply.tool_calls(choice))
 
 
 def generation_chunk(chunk: AIMessageChunk) -> ChatGenerationChunk:

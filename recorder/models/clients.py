@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from typing import Any
+from urllib.parse import urlsplit
 
 from recorder.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
 from recorder.models.connections import lenient
@@ -63,6 +64,14 @@ class Clients:
     def sdk(self) -> Any:
         """The SDK's module, loaded when it is needed."""
         return import_module(self._sdk)
+
+    @cached_property
+    def host(self) -> str:
+        """Host and port that requests go to, without user and password; the SDK's default where none is given."""
+        given = self._options.get("base_url") or self._options.get("azure_endpoint")
+        variable = "AZURE_OPENAI_ENDPOINT" if self._name.startswith("Azure") else "OPENAI_BASE_URL"
+        url = given or os.environ.get(variable) or ""
+        return urlsplit(str(url)).netloc.rpartition("@")[2] or self._sdk
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:

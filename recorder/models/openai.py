@@ -54,13 +54,17 @@ class BaseChatOpenAI(BaseChatModel):
         return self.bind(tools=list(tools), **options)
 
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        body = {"model": self.model_name, "messages": request_messages(messages), **options}
+        body = {
+            "model": self.model_name,
+            "messages": request_messages(messages, self._clients.host),
+            **options,
+        }
         return with_usage(body, stream=stream, usage=self.stream_usage)
 
     def _open_run(self, request: Request) -> Call:
         translator = self._translator()
         expect(translator, request)
-        return Call(request, translator, self._stream_error)
+        return Call(request, translator, self._stream_error, host=self._clients.host)
 
     def _translator(self) -> Translator:
         return OpenAIChat()

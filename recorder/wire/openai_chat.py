@@ -1,9 +1,10 @@
 """OpenAI chat completions, and the dialects of the providers that speak it, to deltas.
 
-Dialects: reasoning as `reasoning_content` (DeepSeek, Z.ai) or `reasoning` (OpenRouter, Groq) or both (vLLM),
-usage in `x_groq` or in a choice (Moonshot), content as a list of blocks (Mistral), errors as an event named
-`error` (Groq) or beside the choices (OpenRouter), the message so far beside each delta (Perplexity), tool
-calls without an index (Mistral), with the same one for all (Gemini) or with a new id in each chunk (vLLM).
+Dialects: reasoning as `reasoning_content` (DeepSeek, Z.ai) or `reasoning` (OpenRouter, Groq), under other names or
+under two of them (vLLM), or in `reasoning_details` (MiniMax); usage in `x_groq` or in a choice (Moonshot), content as
+a list of blocks (Mistral), errors as an event named `error` (Groq) or beside the choices (OpenRouter), the message so
+far beside each delta (Perplexity), tool calls without an index (Mistral), with the same one for all (Gemini) or with a
+new id in each chunk (vLLM).
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
@@ -12,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.jsons import dumps, loads
 from recorder.usage import PLACES
 from recorder.wire.calls import Call, Calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai_events import FILTERED, PLAIN_KEYS, OpenAIEvents, of
 from recorder.wire.repeats import rest_of
 from recorder.wire.reply import MAX_CHOICES
+from recorder.wire.thoughts import DETAILS, FIELDS, IN_CONTENT, texts_of
 
 WIRE = "openai.chat"
 
@@ -124,14 +126,23 @@ class OpenAIChat(OpenAIEvents):
         """Content as a list of blocks: text, thinking, and what else there may be."""
         blocks = said[key] if isinstance(said[key], list) else [said[key]]
         found.extend(Delta(text, kind, idx) for text, kind in map(_block, blocks) if text)
+        if any(isinstance(of(block, "thinking"), list) for block in blocks):
+            self.reply.thought_as(idx, IN_CONTENT)
 
-    def _text(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
-        """Reasoning or a refusal."""
+    def _refusal(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        """A refusal, as a text or in blocks of text; of anything else its JSON."""
+        if text := _refused(said[key]):
+            found.append(Delta(text, REFUSAL, idx))
+
+    def _thoughts(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
+        """Reasoning under one of its names; a text that comes under two of them counts once."""
         text = said[key]
         if not isinstance(text, str):
             self._unknown(idx, key, said, found)
-        elif text and (key != "reasoning" or said.get("reasoning_content") != text):
-            found.append(Delta(text, REFUSAL if key == "refusal" else REASONING, idx))
+        elif text:
+            self.reply.thought_as(idx, key)
+            if all(said.get(name) != text for name in FIELDS[: FIELDS.index(key)]):
+                found.append(Delta(text, REASONING, idx))
 
     def _tool_calls(self, idx: str, listed: Any, found: list[Delta], *, closing: bool) -> None:
         for piece in _listed(listed):
@@ -168,12 +179,15 @@ class OpenAIChat(OpenAIEvents):
         found.extend(Delta(dumps(annotation), CITATION, idx) for annotation in annotations)
 
     def _reasoning_details(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
-        """OpenRouter repeats the reasoning text in here; then only signatures and encrypted data are news."""
-        news = said[key]
-        if "reasoning" in said or "reasoning_content" in said:
-            news = [part for part in news if part.get("signature") or part.get("data")]
+        """Reasoning in parts with signatures and encrypted data. All of it is kept, for its provider wants it back;
+        its text is reasoning where nothing else in the event says it."""
+        before = len(found)
+        self._unknown(idx, key, said, found)
+        news = [part for delta in found[before:] for part in _listed(loads(delta.text)[key])]
         if news:
-            found.append(Delta(dumps({key: news}), OTHER, idx))
+            self.reply.thought_as(idx, DETAILS)
+        if not any(said.get(name) for name in FIELDS):
+            found.extend(Delta(text, REASONING, idx) for text in texts_of(news))
 
 
 def _block(block: Any) -> tuple[str, str]:
@@ -188,14 +202,27 @@ def _block(block: Any) -> tuple[str, str]:
     return dumps({"content": [block]}), OTHER
 
 
+def _refused(refusal: Any) -> str:
+    """The text of a refusal."""
+    if isinstance(refusal, str):
+        return refusal
+    blocks = refusal if isinstance(refusal, list) else [refusal]
+    texts = [
+        block if isinstance(block, str) else of(block, "refusal") or of(block, "text") for block in blocks
+    ]
+    if all(isinstance(text, str) for text in texts):
+        return "".join(texts)
+    return dumps(refusal)
+
+
 def _thought(inner: Any) -> str | None:
     """The text of a thinking block, in one or in blocks of text; None where it holds anything else."""
     texts = [of(part, "text") for part in inner] if isinstance(inner, list) else [inner]
     return "".join(texts) if all(isinstance(text, str) for text in texts) else None
 
 
-def _listed(calls: Any) -> list[dict[str, Any]]:
-    return calls if isinstance(calls, list) else [calls] if calls else []
+def _listed(parts: Any) -> list[Any]:
+    return parts if isinstance(parts, list) else [parts] if parts else []
 
 
 def _function(call: dict[str, Any]) -> dict[str, Any]:
@@ -220,11 +247,10 @@ def _as_text(value: Any) -> str:
 
 _PARTS: dict[str, Callable[[OpenAIChat, str, str, dict[str, Any], list[Delta]], None]] = {
     "content": OpenAIChat._blocks,
-    "reasoning_content": OpenAIChat._text,
-    "reasoning": OpenAIChat._text,
-    "refusal": OpenAIChat._text,
+    **dict.fromkeys(FIELDS, OpenAIChat._thoughts),
+    "refusal": OpenAIChat._refusal,
     "error": OpenAIChat._error,
     **dict.fromkeys(PLACES, OpenAIChat._usage),
     "annotations": OpenAIChat._annotations,
-    "reasoning_details": OpenAIChat._reasoning_details,
+    DETAILS: OpenAIChat._reasoning_details,
 }

@@ -31,7 +31,7 @@ class Reply:
 
     __slots__ = (
         "_choices", "_parts", "_size", "_text", "described", "error", "finish_reasons", "logprobs", "metadata",
-        "model", "native_reasons", "raw_usage", "response_id", "terminated", "truncated", "usage",
+        "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +54,8 @@ class Reply:
         self.logprobs: dict[int, dict[str, list[Any]]] = {}
         #: `choice` -> what else the provider said of it: `content_filter_results`.
         self.described: dict[int, dict[str, dict[str, Any]]] = {}
+        #: `choice` -> the fields in which its reasoning came, see `recorder.wire.thoughts`.
+        self.reasoning_fields: dict[int, list[str]] = {}
         #: The usage in LangChain's shape and as the provider sent it; None when there was none.
         self.usage: UsageMetadata | None = None
         self.raw_usage: dict[str, Any] | None = None
@@ -96,6 +98,15 @@ class Reply:
             self.finish_reasons[choice] = str(reason)[:_MAX_REASON]
             if is_reason(native):
                 self.native_reasons[choice] = str(native)[:_MAX_REASON]
+
+    def thought_as(self, idx: str, field: str) -> None:
+        """Reasoning of a choice came in this field."""
+        choice = _choice_of(idx)
+        fields = self.reasoning_fields.get(choice)
+        if fields is None and self._has_room(choice):
+            fields = self.reasoning_fields[choice] = []
+        if fields is not None and field not in fields:
+            fields.append(field)
 
     def failure(self) -> Any:
         """The error of the response: what was sent as one, or that a finish reason says so; None without any."""

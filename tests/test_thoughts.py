@@ -1,0 +1,177 @@
+"""Thoughts beside calls go back to the host that they came from, in the fields in which they came, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recorder.messages import AIMessage, HumanMessage, ToolMessage, from_any, from_dict, to_dict
+from recorder.models import AzureChatOpenAI
+from recorder.replay import Replay
+from recorder.testing import Answer, LoopbackProvider
+from recorder.wire.thoughts import origin_of
+from tests.chatting import ROADS, Road, chat, history_at, name_of
+from tests.wires import DONE, calls, delta
+
+both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+
+CALL = {"index": 0, "id": "a", "name": "find", "arguments": "{}"}
+CALLED = calls(CALL) + delta(finish_reason="tool_calls") + DONE
+DETAILS = [
+    {"type": "reasoning.text", "text": "Hm", "format": "anthropic-claude-v1", "index": 0, "signature": "S"},
+    {"type": "reasoning.encrypted", "data": "QQ==", "index": 1},
+]
+BLOCK = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
+
+#: Deltas of thoughts, and what goes back of them.
+THOUGHTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "DeepSeek, Kimi": ([{"reasoning_content": "H"}, {"reasoning_content": "m"}], {"reasoning_content": "Hm"}),
+    "Groq, Cerebras": ([{"reasoning": "Hm"}], {"reasoning": "Hm"}),
+    "vLLM": (
+        [{"reasoning": "Hm", "reasoning_content": "Hm"}],
+        {"reasoning": "Hm", "reasoning_content": "Hm"},
+    ),
+    "Copilot": ([{"reasoning_text": "Hm"}], {"reasoning_text": "Hm"}),
+    "another name": ([{"thinking": "H"}, {"thinking": "m"}], {"thinking": "Hm"}),
+    "OpenRouter": (
+        [{"reasoning": "Hm", "reasoning_details": [{**DETAILS[0], "signature": None}]},
+         {"reasoning_details": [{"index": 0, "signature": "S"}]}, {"reasoning_details": [DETAILS[1]]}],
+        {"reasoning": "Hm", "reasoning_details": DETAILS},
+    ),
+    "MiniMax": ([{"reasoning_details": [DETAILS[0]]}], {"reasoning_details": [DETAILS[0]]}),
+    "Mistral": ([{"content": [BLOCK]}, {"content": "So"}], {"content": [BLOCK, {"type": "text", "text": "So"}]}),
+    "Mistral without a text": ([{"content": [BLOCK]}], {"content": [BLOCK]}),
+}  # fmt: skip
+kinds = pytest.mark.parametrize(("said", "wanted"), THOUGHTS.values(), ids=THOUGHTS)
+
+
+def ask_again(provider: LoopbackProvider, answer: Any, model: Any = None) -> dict[str, Any]:
+    """The reply as it is in the next request, without what every reply has."""
+    results = [ToolMessage("1", tool_call_id="a")] if answer.tool_calls else []
+    (model or chat(provider)).invoke([HumanMessage("Hi"), answer, *results], stream=True)
+    (sent,) = [each for each in provider.requests[-1]["body"]["messages"] if each["role"] == "assistant"]
+    return {key: sent[key] for key in sent if key not in ("role", "tool_calls") and sent[key] is not None}
+
+
+def body_of(said: list[dict[str, Any]]) -> bytes:
+    """A stream of these thoughts and a call."""
+    return b"".join(delta(**each) for each in said) + CALLED
+
+
+@both
+@kinds
+def test_they_go_back_as_they_came(
+    said: list[dict[str, Any]], wanted: dict[str, Any], road: Road, tmp_path: Path
+) -> None:
+    """Of the answer, the sum of its chunks, and the reply that is stored; and they are tokens of kind reasoning."""
+    with LoopbackProvider(Answer(frames=[body_of(said)])) as provider:
+        with history_at(tmp_path, conversation_id="c") as history:
+            model = chat(provider, callbacks=[history])
+            chunks = road.stream(model, "Hi")
+        total = chunks[0] + chunks[1:]
+        with Replay(f"sqlite:///{tmp_path / 'history.db'}") as replay:
+            stored = replay.messages("c")[1]
+            tokens = "".join(
+                chunk.additional_kwargs.get("reasoning_content", "") for chunk in replay.stream()
+            )
+        answer = road.invoke(chat(provider, streaming=True), "Hi")
+        for each in (total, stored, answer, from_dict(to_dict(answer)), from_any(total)):
+            assert ask_again(provider, each) == wanted
+    assert tokens == total.additional_kwargs["reasoning_content"] == "Hm"
+
+
+@both
+def test_an_answer_that_was_not_streamed(road: Road) -> None:
+    """The same."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "reasoning_content": "Hm", "tool_calls": [call]}
+    body = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    whole = Answer(body=json.dumps(body).encode(), headers={"content-type": "application/json"})
+    with LoopbackProvider(
+        lambda asked, path: Answer(frames=[CALLED]) if asked.get("stream") else whole
+    ) as provider:
+        assert ask_again(provider, road.invoke(chat(provider), "Hi")) == {"reasoning_content": "Hm"}
+
+
+@kinds
+def test_another_host_is_sent_none(said: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
+    """OpenAI, Groq and Mistral refuse a request with fields that they do not know: text and calls go there alone."""
+    extra = calls({**CALL, "extra_content": {"google": {"thought_signature": "U0lH"}}})
+    with LoopbackProvider(Answer(frames=[body_of(said)[: -len(CALLED)] + extra + CALLED])) as one:
+        answer = chat(one).invoke("Hi", stream=True)
+    text = {"content": answer.text} if answer.text else {}
+    with LoopbackProvider(Answer(frames=[CALLED])) as another:
+        assert ask_again(another, answer) == text
+        azure = AzureChatOpenAI(
+            azure_endpoint=another.url, api_version="1", api_key="k", azure_deployment="d", max_retries=0
+        )
+        assert ask_again(another, answer, azure) == text
+        (sent,) = another.requests[-1]["body"]["messages"][1]["tool_calls"]
+        assert sent == {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+
+
+def test_without_calls_they_stay() -> None:
+    """DeepSeek ignores them then, and refused them once."""
+    body = delta(reasoning_content="Hm") + delta(content="So") + delta(finish_reason="stop") + DONE
+    with LoopbackProvider(Answer(frames=[body])) as provider:
+        answer = chat(provider).invoke("Hi", stream=True)
+        assert "origin" not in answer.response_metadata
+        assert ask_again(provider, answer) == {"content": "So"}
+
+
+def test_those_of_nobody_stay() -> None:
+    """Of a reply that does not say where it came from; what else was said of its calls goes with them."""
+    call = {"name": "find", "args": {}, "id": "a", "extras": {"extra_content": {"k": 1}}}
+    answer = AIMessage("", additional_kwargs={"reasoning_content": "Hm"}, tool_calls=[call])
+    with LoopbackProvider(Answer(frames=[CALLED])) as provider:
+        assert ask_again(provider, answer) == {}
+        assert provider.requests[-1]["body"]["messages"][1]["tool_calls"][0]["extra_content"] == {"k": 1}
+
+
+def test_a_message_in_the_api_s_form_is_sent_as_it_is() -> None:
+    """Whoever writes the fields decides."""
+    sent = {"role": "assistant", "content": "", "reasoning_content": "Hm"}
+    with LoopbackProvider(Answer(frames=[CALLED])) as provider:
+        chat(provider).invoke([{"role": "user", "content": "Hi"}, sent], stream=True)
+        assert provider.requests[-1]["body"]["messages"][1] == sent
+
+
+def test_each_choice_has_its_own() -> None:
+    """What one of several replies thought belongs to it alone."""
+    body = delta(index=1, reasoning="Hm") + calls(CALL) + calls(CALL, index=1) + DONE
+    with LoopbackProvider(Answer(frames=[body])) as provider:
+        (result,) = chat(provider, streaming=True).generate(["Hi"], n=2).generations
+        sent = [ask_again(provider, each.message) for each in result]  # type: ignore[attr-defined]
+    assert sent == [{}, {"reasoning": "Hm"}]
+
+
+@pytest.mark.parametrize(
+    "origin", [None, "x", {}, {"host": 7}, {"host": None, "reasoning_fields": ["reasoning"]},
+               {"host": "HOST", "reasoning_fields": 7}, {"host": "HOST", "reasoning_fields": [["role"], "role"]}],
+)  # fmt: skip
+def test_an_origin_that_nobody_wrote_like_this(origin: Any) -> None:
+    """A stored message may have been changed: no field goes out that is no field of thoughts."""
+    with LoopbackProvider(Answer(frames=[CALLED])) as provider:
+        if isinstance(origin, dict) and origin.get("host") == "HOST":
+            origin = {**origin, "host": provider.url.removeprefix("http://")}
+        answer = AIMessage(
+            "", tool_calls=[{"name": "f", "args": {}, "id": "a"}],
+            additional_kwargs={"reasoning_content": "Hm"}, response_metadata={"origin": origin},
+        )  # fmt: skip
+        assert ask_again(provider, answer) == {}
+
+
+def test_what_a_reply_says_of_its_origin() -> None:
+    """Only where something has to go back."""
+    call = [{"id": "a"}]
+    assert origin_of("h", ["reasoning"], call) == {"origin": {"host": "h", "reasoning_fields": ["reasoning"]}}
+    assert origin_of("h", [], [{"id": "a", "extras": {"k": 1}}]) == {"origin": {"host": "h"}}
+    assert (
+        origin_of("h", ["reasoning"], [])
+        == origin_of("h", [], call)
+        == origin_of(None, ["reasoning"], call)
+        == {}
+    )
