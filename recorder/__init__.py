@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recorder import logs
+
 if TYPE_CHECKING:
     from recorder.config import Config
     from recorder.errors import (
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     )
     from recorder.history import ChatHistoryCallback
     from recorder.recorder import Stats
+
+logs.install()
 
 __version__ = "0.1.0"
 

@@ -18,9 +18,10 @@ from typer.testing import CliRunner, Result
 
 from recorder import ChatHistoryCallback
 from recorder.cli import app
-from recorder.cli.screen import plural, safe, size
+from recorder.cli.screen import plural, size
 from recorder.clock import now
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
+from recorder.printable import printable
 from recorder.records import Added, Addition, Batch, Producer
 from recorder.store import SqlStore
 from recorder.tables import REVISIONS
@@ -464,10 +465,72 @@ def test_help_loads_neither_an_sdk_nor_a_database() -> None:
 )
 def test_safe_text_keeps_letters_and_writes_controls_out(text: str, shown: str) -> None:
     """What a terminal would obey is spelled."""
-    assert safe(text) == shown
+    assert printable(text) == shown
 
 
 def test_numbers_for_people() -> None:
     """Bytes and plurals."""
     assert [size(999), size(1500), size(2_500_000)] == ["999 bytes", "1.5 KB", "2.5 MB"]
     assert [plural(1, "run"), plural(0, "run"), plural(1000, "run")] == ["1 run", "0 runs", "1,000 runs"]
+
+
+TRICK = "\x1b]0;owned\x07\x9b2J\u202e"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "x" + TRICK), ("replay", "x" + TRICK), ("export", "x" + TRICK), (TRICK,), ("ls", "--" + TRICK)],
+    ids=["show", "replay", "export", "no command", "no option"],
+)
+def test_an_error_moves_no_cursor(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """An id that is not there is repeated with the nearest that is, and both may be a stranger's."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history, history.conversation(f"x{TRICK}y"):
+        ask(history, WHOLE, "Hi", ["a"])
+        history.on_llm_end(answered(AIMessage("a")), run_id=WHOLE)
+    with ChatHistoryCallback(url) as history, history.conversation(f"x{TRICK}z"):
+        ask(history, LEFT, "Hi", ["a"])
+        history.on_llm_end(answered(AIMessage("a")), run_id=LEFT)
+    done = cli(*arguments, url=url)
+    assert done.exit_code in (1, 2)
+    assert done.stderr
+    assert printable(done.output) == done.output
+
+
+def test_json_moves_no_cursor_and_says_the_same(tmp_path: Path) -> None:
+    """Its own escapes stand for what a terminal would obey."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history, history.conversation("c" + TRICK):
+        ask(history, WHOLE, TRICK, [TRICK])
+        history.on_llm_end(answered(AIMessage(TRICK)), run_id=WHOLE)
+    shown = [cli(command, "c", "--json", url=url).stdout for command in ("show", "replay")]
+    shown.append(cli("sql", 'SELECT content, id AS "\x1b[31m" FROM messages', "--json", url=url).stdout)
+    assert [printable(each) for each in shown] == shown
+    assert json.loads(shown[0])["id"] == "c" + TRICK
+    assert json.loads(shown[1].splitlines()[0])["text"] == TRICK
+    assert json.loads(shown[2])[0]["content"] == TRICK
+
+
+def test_names_of_columns_and_tables_move_no_cursor(tmp_path: Path) -> None:
+    """A stranger's file has names of its own."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        history.flush().wait()
+    done = cli("sql", 'SELECT 1 AS "\x1b[31m\u202e"', url=url)
+    assert (done.exit_code, printable(done.stdout)) == (0, done.stdout)
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a traceback, which is there for the asking."""
+
+    def fail(_url: str) -> str:
+        raise ZeroDivisionError("a\x1b[31m\nb")
+
+    monkeypatch.setattr("recorder.cli.reading.upgraded", fail)
+    done = cli("migrate")
+    told = r"recorder: ZeroDivisionError: a\x1b[31m b; RECORDER_TRACEBACK=1 shows where, please report it"
+    assert (done.exit_code, done.stderr) == (1, told + "\n")
+    monkeypatch.setenv("RECORDER_TRACEBACK", "1")
+    done = cli("migrate")
+    assert "in fail" in done.stderr
+    assert printable(done.stderr) == done.stderr

@@ -1,12 +1,17 @@
 """The command line `recorder`: see a demonstration, and read what was recorded.
 
-Errors that recorder raises are one message on stderr and exit code 1; a wrong usage is exit code 2.
+Errors are one message on stderr and exit code 1, never a traceback; a wrong usage is exit code 2.
 """
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -15,19 +20,63 @@ from typer.core import TyperGroup
 from recorder import __version__
 from recorder.config import DEFAULT_URL
 from recorder.errors import RecorderError
+from recorder.printable import printable
+
+#: Set in the environment, it shows where an error comes from that nobody has foreseen.
+TRACEBACK = "RECORDER_TRACEBACK"
+_LONGEST_ERROR = 500
 
 # Each command imports what it needs when it runs: `recorder --help` waits for no SDK and no database.
 
 
 class _Commands(TyperGroup):
-    """The commands, with the errors of recorder told instead of shown as a traceback."""
+    """The commands, with errors told instead of shown as a traceback, in text that a terminal does not obey."""
+
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        with _usage_errors_are_printable():
+            return super().make_context(*given, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _usage_errors_are_printable():
+                return super().invoke(ctx)
         except RecorderError as error:
-            typer.echo(f"recorder: {error}", err=True)
-            raise typer.Exit(1) from None
+            _tell(str(error))
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if _is_usage_error(error) or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            _tell(_unforeseen(error))
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _usage_errors_are_printable() -> Iterator[None]:
+    """They repeat what was typed, which may be an id out of a recording."""
+    try:
+        yield
+    except Exception as error:
+        if _is_usage_error(error):
+            error.message = printable(error.message)  # type: ignore[attr-defined]
+        raise
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Whether typer shows it by itself; older versions have another class for it."""
+    return hasattr(error, "format_message")
+
+
+def _unforeseen(error: Exception) -> str:
+    """An error that nobody has words for, on one line, and how to see where it comes from."""
+    if os.environ.get(TRACEBACK):
+        return "".join(traceback.format_exception(error)).rstrip()
+    text = " ".join(str(error).split())[:_LONGEST_ERROR]
+    return f"{type(error).__name__}: {text}; {TRACEBACK}=1 shows where, please report it"
+
+
+def _tell(message: str) -> None:
+    typer.echo(f"recorder: {printable(message)}", err=True)
 
 
 app = typer.Typer(
@@ -241,6 +290,6 @@ def stats(url: Url = DEFAULT_URL, json: Json = False) -> None:
 @app.command()
 def migrate(url: Url = DEFAULT_URL) -> None:
     """Bring a database to the newest schema; an empty one is created."""
-    from recorder.cli import reading
+    from recorder.cli import reading, screen
 
-    typer.echo(reading.upgraded(url))
+    screen.echo(reading.upgraded(url))

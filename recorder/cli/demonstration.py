@@ -161,4 +161,4 @@ def _ask(url: str, sql: str) -> None:
 
 def _say(*lines: str) -> None:
     """Lines as they are: short enough for a narrow terminal, never wrapped in the middle of an id."""
-    print("\n".join(lines))
+    screen.echo(*lines)

@@ -32,7 +32,7 @@ def run(url: str, id: str | None, json: bool) -> int:
         wanted = None if id is None else reader.ask(Library.find, id).result()
         if sys.stderr.isatty() and not json:
             what = "what is recorded" if wanted is None else str(wanted)
-            screen.notice(Text(f"Following {what} in {masked(url)}; Ctrl-C ends.", style="dim"), Text())
+            screen.notice(screen.styled(f"Following {what} in {masked(url)}; Ctrl-C ends.", "dim"), Text())
         tail = Tail(reader, wanted, json)
         try:
             reader.follow(tail).result()
@@ -159,7 +159,7 @@ class Voices:
         ended = how_it_ended(run, self._speeches[id][1].tokens)
         if ended is not None:
             self._turn_to(id).line()
-            print(screen.safe(ended))
+            screen.echo(ended)
         if self._speaking == id:
             self._speeches[id][1].line()
         del self._speeches[id]
@@ -180,5 +180,5 @@ class Voices:
 
 def _heading(run: RecordedRun) -> Text:
     about = [f"run {run.id}", *([run.model] if run.model else [])]
-    heading = Text(screen.safe(run.conversation_id), style="bold")
-    return heading.append("  " + screen.safe("  ".join(about)), style="not bold dim")
+    heading = screen.styled(run.conversation_id, "bold")
+    return heading + screen.styled("  " + "  ".join(about), "not bold dim")

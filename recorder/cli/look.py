@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder.cli.branches import BESIDE, Fork, Said, is_linear, laid_out, path_of
-from recorder.cli.screen import cell, console, facts, moment, plural, safe, size, table
+from recorder.cli.screen import cell, console, facts, moment, plural, size, styled, table
 from recorder.errors import NotFound
 from recorder.jsons import dumps
 
@@ -47,8 +47,10 @@ def conversations(rows: Sequence[Row]) -> None:
     shown.add_column("begins")  # the one that gives way
     for row in rows:
         values = {**row, "last_at": moment(row["last_at"])}
-        begins = Text(cell(row["title"] or row["opening"]), no_wrap=True, overflow="ellipsis")
-        shown.add_row(*(Text(cell(values[name])) for name in ("id", *(name for name, _ in columns))), begins)
+        begins = styled(cell(row["title"] or row["opening"]), no_wrap=True, overflow="ellipsis")
+        shown.add_row(
+            *(styled(cell(values[name])) for name in ("id", *(name for name, _ in columns))), begins
+        )
     screen.print(shown)
 
 
@@ -56,15 +58,15 @@ def conversation(found: Row) -> None:
     """A conversation as it is read: who said what, and how each answer ended."""
     screen = console()
     messages, runs = found["messages"], found["runs"]
-    screen.print(Text(f"conversation {safe(found['id'])}", style="bold"))
+    screen.print(styled(f"conversation {found['id']}", "bold"))
     about = [
         plural(sum(not _is_silent(message) for message in messages), "message"),
         plural(len(runs), "run"),
         f"begun {moment(found['created_at'])}",
     ]
-    screen.print(Text(", ".join(about), style="dim"))
+    screen.print(styled(", ".join(about), "dim"))
     if found["title"]:
-        screen.print(Text(safe(found["title"])))
+        screen.print(styled(found["title"]))
     if is_linear(messages):
         for message in messages:
             screen.print()
@@ -94,7 +96,7 @@ def _tree(screen: Console, messages: Sequence[Row]) -> None:
         if isinstance(step, Fork):
             end = ", the newest" if step.newest and not step.indent else ""
             drawn = f"{'└─' if step.newest else '├─'} branch {step.name}{end}"
-            _line(screen, Text(_drawable(screen, drawn), style="dim"), step.indent)
+            _line(screen, styled(_drawable(screen, drawn), "dim"), step.indent)
         else:
             _message(screen, step.row, step.indent, in_tree=True)
         before = step
@@ -105,7 +107,7 @@ def _line(screen: Console, text: Text, indent: str) -> None:
     if not indent:
         screen.print(text, soft_wrap=True)
         return
-    before = Text(_drawable(screen, indent), style="dim")
+    before = styled(_drawable(screen, indent), "dim")
     for line in text.wrap(screen, max(screen.width - len(indent), _NARROWEST), overflow="fold") or [text]:
         shown = before + line
         shown.rstrip()
@@ -130,14 +132,14 @@ def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool =
         screen.print(heading)
     _body(screen, message, indent)
     if message["error"]:
-        _line(screen, Text(safe(message["error"]), style="red"), indent)
+        _line(screen, styled(message["error"], "red"), indent)
 
 
 def _body(screen: Console, message: Row, indent: str = "") -> None:
     if message["content"]:
-        _line(screen, Text(safe(message["content"])), indent)
+        _line(screen, styled(message["content"]), indent)
     for line in _beside(message["parts"] or {}):
-        _line(screen, Text(safe(line), style="cyan"), indent)
+        _line(screen, styled(line, "cyan"), indent)
 
 
 def _is_silent(message: Row) -> bool:
@@ -146,8 +148,8 @@ def _is_silent(message: Row) -> bool:
 
 
 def _heading(role: str, *rest: str | None) -> Text:
-    heading = Text(safe(role), style="bold")
-    return heading.append("".join(f"  {safe(part)}" for part in rest if part), style="not bold dim")
+    heading = styled(role, "bold")
+    return heading + styled("".join(f"  {part}" for part in rest if part), "not bold dim")
 
 
 def _beside(parts: Row) -> Iterator[str]:
@@ -167,7 +169,7 @@ def _beside(parts: Row) -> Iterator[str]:
 def run(found: Row) -> None:
     """A run: how it went, what it was asked, what it said, and, when asked for, every token."""
     screen = console()
-    screen.print(Text(f"run {found['id']}", style="bold"))
+    screen.print(styled(f"run {found['id']}", "bold"))
     screen.print(facts(_about(found)), soft_wrap=True)
     for message in found["asked"]:
         screen.print()

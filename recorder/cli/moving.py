@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-
-import typer
+from typing import IO, Any, cast
 
 from recorder.cli import screen
 from recorder.clock import iso
 from recorder.dialects import masked
 from recorder.export import Counts, export, import_
 from recorder.export.files import File
+from recorder.printable import printable_json
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
@@ -27,21 +27,35 @@ Tell = Callable[[int, int | None], None]
 
 def out(url: str, ids: Sequence[str], output: str | None) -> int:
     """Write an export; the exit code."""
-    target: File = sys.stdout.buffer if output in (None, "-") else str(output)
+    target: File = _stdout() if output in (None, "-") else str(output)
     try:
         with _progress("Exporting", "tokens") as tell:
             done = export(url, target, ids or None, progress=tell)
             sys.stdout.flush()
     except KeyboardInterrupt:
-        typer.echo("Stopped; no file was written.", err=True)
+        screen.echo("Stopped; no file was written.", stderr=True)
         return INTERRUPTED
     where = "" if output in (None, "-") else f" to {output}"
-    typer.echo(f"Wrote {_counted(done.written)}{where}.", err=True)
+    screen.echo(f"Wrote {_counted(done.written)}{where}.", stderr=True)
     if left := done.left_out:
         names = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
         what = "run that still streams" if len(left) == 1 else "runs that still stream"
-        typer.echo(f"Left out: {len(left):,} {what} ({names}); export again when over.", err=True)
+        screen.echo(f"Left out: {len(left):,} {what} ({names}); export again when over.", stderr=True)
     return 0
+
+
+class _OnScreen:
+    """A terminal as a file of text: the lines are JSON of the same values, and cannot move the cursor."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        """A line."""
+        sys.stdout.write(printable_json(text))
+
+
+def _stdout() -> IO[Any]:
+    return cast(IO[Any], _OnScreen()) if sys.stdout.isatty() else sys.stdout.buffer
 
 
 def back(url: str, file: str) -> int:
@@ -51,14 +65,14 @@ def back(url: str, file: str) -> int:
         with _progress("Importing", "bytes") as tell:
             done = import_(url, source, progress=tell)
     except KeyboardInterrupt:
-        typer.echo("Stopped; the runs that came are stored, and the same import again goes on.", err=True)
+        screen.echo("Stopped; the runs that came are stored, and the same import again goes on.", stderr=True)
         return INTERRUPTED
     header = done.header
     of = f"exported {screen.moment(iso(header.exported_at))} from {header.source or 'elsewhere'}"
-    typer.echo(f"Read {'stdin' if file == '-' else file}, {screen.safe(of)},")
-    typer.echo(f"into {masked(url)}")
-    typer.echo(f"New: {_counted(done.new)}.")
-    typer.echo(f"Already there: {_counted(done.there)}.")
+    screen.echo(f"Read {'stdin' if file == '-' else file}, {of},")
+    screen.echo(f"into {masked(url)}")
+    screen.echo(f"New: {_counted(done.new)}.")
+    screen.echo(f"Already there: {_counted(done.there)}.")
     return 0
 
 

@@ -81,7 +81,7 @@ def run(wish: Wish) -> int:
         play = whole(found.id, wish.options, part, messages=isinstance(shown, Page))
         with Keys() as keys:
             if keys.there and isinstance(shown, Page) and not wish.quiet:
-                screen.notice(Text("space pauses, . steps, q quits", style="dim"), Text())
+                screen.notice(screen.styled("space pauses, . steps, q quits", "dim"), Text())
             try:
                 Player(reader, Clock(keys), wish.options, shown).run(play)
             except (Quit, KeyboardInterrupt) as end:
@@ -122,10 +122,8 @@ def _found(reader: Reader, id: str | None) -> Found:
             )
         if branch.has_others:
             screen.notice(
-                Text(
-                    f"Conversation {screen.safe(found.id)} has other branches. This is the newest, up to run"
-                ),
-                Text(f"{branch.runs[-1].id}; `recorder show` draws them all."),
+                screen.styled(f"Conversation {found.id} has other branches. This is the newest, up to run"),
+                screen.styled(f"{branch.runs[-1].id}; `recorder show` draws them all."),
                 Text(),
             )
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from recorder.clock import iso
 from recorder.jsons import dumps
+from recorder.printable import printable, printable_json
 
 Row = Mapping[str, Any]
 
@@ -25,16 +26,20 @@ Row = Mapping[str, Any]
 _NO_WIDTH = 100_000
 #: A column of text that is narrower than its text, and than this, is a strip (characters).
 _STRIP = 24
-#: C0 and C1 controls but tab and newline, and what reorders or hides text: a model may say any of them, and
-#: a terminal would obey.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
+
+
+class Screen(Console):
+    """A console on which no text moves the cursor, whoever wrote it and whoever forgot that."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is shown; only what this program itself wants of the terminal stays a control."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console as wide as the terminal, `COLUMNS` if set, or without end into a pipe."""
-    return Console(width=_width(), stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Screen(width=_width(), stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def notice(*lines: Text) -> None:
@@ -55,9 +60,16 @@ def _width() -> int:
     return _NO_WIDTH
 
 
-def safe(text: str) -> str:
-    """Text as it is, its controls written out."""
-    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+def styled(
+    text: str, style: str = "", *, overflow: OverflowMethod | None = None, no_wrap: bool | None = None
+) -> Text:
+    """A text for a console, its controls written out before it is measured."""
+    return Text(printable(text), style=style, overflow=overflow, no_wrap=no_wrap)
+
+
+def echo(*lines: str, stderr: bool = False) -> None:
+    """Lines as they are, never wrapped, that cannot move the cursor."""
+    print(*map(printable, lines), sep="\n", file=sys.stderr if stderr else sys.stdout)
 
 
 def cell(value: Any) -> str:
@@ -68,7 +80,7 @@ def cell(value: Any) -> str:
         return f"<{len(value)} bytes>"
     if isinstance(value, datetime):
         return iso(value)
-    return safe(str(value).replace("\r\n", "\n").replace("\n", "↵").replace("\t", " "))
+    return printable(str(value).replace("\r\n", "\n").replace("\n", "↵").replace("\t", " "))
 
 
 def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | None = None) -> Table:
@@ -79,10 +91,10 @@ def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | No
         numeric = any(_is_number(row[name]) for row in listed)
         breaks = fold is None or name in fold
         shown.add_column(
-            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=not breaks
+            styled(name), justify="right" if numeric else "left", overflow="fold", no_wrap=not breaks
         )
     for row in listed:
-        shown.add_row(*(Text(cell(row[name])) for name in names))
+        shown.add_row(*(styled(cell(row[name])) for name in names))
     return shown
 
 
@@ -115,22 +127,35 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
     shown.add_column(overflow="fold")
     for name, value in pairs:
         if value is not None:
-            shown.add_row(Text(name, style="dim"), Text(cell(value)))
+            shown.add_row(styled(cell(name), "dim"), styled(cell(value)))
     return shown
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes to stdout as they are, or on a terminal as text that cannot move the cursor."""
+    if sys.stdout.isatty():
+        sys.stdout.write(printable(data.decode("utf-8", "backslashreplace")))
+    else:
+        sys.stdout.buffer.write(data)
 
 
 def print_json(value: Any) -> None:
     """One value as JSON."""
-    print(dumps(_plain(value)))
+    print(json_text(value))
 
 
 def print_json_rows(rows: Iterable[Row]) -> None:
     """A JSON array with one row a line, printed as the rows come."""
     opening = "["
     for row in rows:
-        print(opening + dumps(_plain(row)), end="")
+        print(opening + json_text(row), end="")
         opening = ",\n "
     print("]" if opening != "[" else "[]")
+
+
+def json_text(value: Any) -> str:
+    """JSON on one line, that a terminal shows as it is."""
+    return printable_json(dumps(_plain(value)))
 
 
 def _plain(value: Any) -> Any:

@@ -9,9 +9,10 @@ from typing import Any
 from rich.text import Text
 
 from recorder.cli import screen
-from recorder.jsons import dumps, loads
+from recorder.jsons import loads
 from recorder.library import RecordedRun
 from recorder.messages import BaseMessage, after_last_reply
+from recorder.printable import printable
 from recorder.records import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.replay.play import Begin, End, Gap
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
@@ -93,7 +94,7 @@ class Speech:
             self._write(opening)
 
     def _write(self, text: str, before: str = "", after: str = "") -> None:
-        shown = screen.safe(text)
+        shown = printable(text)
         sys.stdout.write(f"{before}{shown}{after}" if before and self._dims else shown)
         self._open = not shown.endswith("\n") if shown else self._open
 
@@ -134,13 +135,13 @@ class Page:
         for gap in self._damaged:
             last = gap.seq + gap.count - 1
             screen.notice(
-                Text(f"[run {end.run.id}: tokens {gap.seq} to {last} cannot be read]", style="yellow")
+                screen.styled(f"[run {end.run.id}: tokens {gap.seq} to {last} cannot be read]", "yellow")
             )
         if speech.others:
             others = screen.plural(len(speech.others), "more choice")
-            screen.notice(Text(f"[{others}: --json shows all]", style="dim"))
+            screen.notice(screen.styled(f"[{others}: --json shows all]", "dim"))
         if (ended := how_it_ended(end.run, speech.tokens)) is not None:
-            screen.notice(Text(screen.safe(ended), style="red" if end.run.status == ERROR else "dim"))
+            screen.notice(screen.styled(ended, "red" if end.run.status == ERROR else "dim"))
 
 
 class Lines:
@@ -170,11 +171,11 @@ class Lines:
         sys.stdout.flush()
 
     def _print(self, **said: Any) -> None:
-        print(dumps({"run_id": self._run, **said}))
+        print(screen.json_text({"run_id": self._run, **said}))
 
 
 class Bytes:
-    """The provider's events as they were sent."""
+    """The provider's events as they were sent, their controls written out where somebody looks at them."""
 
     def __init__(self) -> None:
         #: Whether there were any.
@@ -186,18 +187,18 @@ class Bytes:
 
     def item(self, _seq: int, item: Any) -> None:
         self.any = True
-        sys.stdout.buffer.write(item[1])
+        screen.write_bytes(item[1])
 
     def gap(self, gap: Gap) -> None:
         self.any = True
         what = f"[run {self.runs[-1]}: {screen.plural(gap.count, 'frame')} from {gap.seq} on missing: {gap.reason}]"
-        screen.notice(Text(screen.safe(what), style="yellow"))
+        screen.notice(screen.styled(what, "yellow"))
 
     def end(self, end: End) -> None:
         pass  # the provider has said it, or nobody has
 
     def close(self) -> None:
-        sys.stdout.buffer.flush()
+        sys.stdout.flush()
 
 
 def _asked(messages: Any) -> Iterator[Text]:
@@ -209,11 +210,11 @@ def _asked(messages: Any) -> Iterator[Text]:
 
 def _quoted(message: BaseMessage) -> Iterator[Text]:
     mark = ">" if message.role == "user" else f"{message.role}:"
-    lines = screen.safe(message.text).strip().splitlines() or ["(no text)"]
+    lines = printable(message.text).strip().splitlines() or ["(no text)"]
     for line in lines[:_PROMPT_LINES]:
-        yield Text(f"{mark} {line}", style="dim", overflow="ellipsis")
+        yield screen.styled(f"{mark} {line}", "dim", overflow="ellipsis")
     if (left := len(lines) - _PROMPT_LINES) > 0:
-        yield Text(f"{mark} ... {screen.plural(left, 'line')} more", style="dim")
+        yield screen.styled(f"{mark} ... {screen.plural(left, 'line')} more", "dim")
 
 
 def how_it_ended(run: RecordedRun, tokens: int) -> str | None:

@@ -29,6 +29,7 @@ from recorder.dialects import masked
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, from_dict
+from recorder.printable import printable, printable_line
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
@@ -68,7 +69,7 @@ def run(wish: Wish) -> int:
             _recall(past)
         code = talk.go_on(wish.prompt)
     if talk.turns:
-        notice(Text("Continue with:"), Text(f"  {_command(wish, past.conversation)}"))
+        notice(screen.styled("Continue with:"), screen.styled(f"  {_command(wish, past.conversation)}"))
     return code
 
 
@@ -109,7 +110,7 @@ class Talk:
                 return
             except KeyboardInterrupt:
                 print()
-                notice(Text(f"Ctrl-D or {EXIT} ends.", style="dim"))
+                notice(screen.styled(f"Ctrl-D or {EXIT} ends.", "dim"))
 
     def _piped_lines(self) -> Iterator[str]:
         for line in sys.stdin:
@@ -119,7 +120,7 @@ class Talk:
     def _echo(self, line: str) -> None:
         """Show what nobody typed here."""
         if sys.stdout.isatty() and line.strip():
-            print(f"> {screen.safe(line)}")
+            screen.echo(f"> {line}")
 
     def _turn(self, line: str) -> None:
         """Ask, show the answer as it comes, and remember both; an answer of nothing takes its question back."""
@@ -177,7 +178,7 @@ class Answer:
             reason = said.get("finish_reason") or said.get("stop_reason")
             note = None if reason in _WHOLE else f"The answer ended because of: {reason}"
         if note is not None:
-            notice(Text(screen.safe(note), style=style))
+            notice(screen.styled(note, style))
         if self._typed():
             print()
 
@@ -200,7 +201,7 @@ class Answer:
     def _show(self, what: str, text: str) -> None:
         if self._last and self._last != what:
             print("\n" if self._open else "")
-        shown = screen.safe(text)
+        shown = printable(text)
         dim = what == "thought" and self._screen.is_terminal and not self._screen.no_color
         print(f"\x1b[2m{shown}\x1b[22m" if dim else shown, end="", flush=True)
         self._last, self._open = what, not shown.endswith("\n")
@@ -296,7 +297,7 @@ def _edit_with(said: Sequence[BaseMessage]) -> None:
     except ImportError:  # a Python that was built without it
         return
     for message in said:
-        if message.role == "user" and "\n" not in message.text:
+        if message.role == "user" and printable_line(message.text) == message.text:
             readline.add_history(message.text)
 
 
@@ -307,14 +308,14 @@ def _introduce(choice: Choice, url: str) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text are no reason to end
     if choice.for_want_of_a_key:
-        notice(Text("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
+        notice(screen.styled("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
     if choice.provider == LOOPBACK:
-        notice(Text("A provider on this machine answers: it sings, and reads nothing."))
+        notice(screen.styled("A provider on this machine answers: it sings, and reads nothing."))
     else:
-        notice(Text(f"{choice.model} of {choice.provider} answers."))
-    notice(Text(f"Recorded in {masked(url)}"))
+        notice(screen.styled(f"{choice.model} of {choice.provider} answers."))
+    notice(screen.styled(f"Recorded in {masked(url)}"))
     if sys.stdin.isatty():
-        notice(Text(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
+        notice(screen.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
     notice(Text())
 
 
@@ -323,10 +324,10 @@ def _recall(past: _Past) -> None:
     said, lines = past.said[-_SHOWN:], []
     if earlier := len(past.said) - len(said):
         lines.append(f"... {screen.plural(earlier, 'message')} before")
-    lines += [f"{each.role}: {' '.join(screen.safe(each.text).split()) or '(no text)'}" for each in said]
+    lines += [f"{each.role}: {' '.join(printable(each.text).split()) or '(no text)'}" for each in said]
     if past.unanswered:
         lines.append("(a last question that has no answer is left out)")
-    notice(*(Text(line, style="dim", overflow="ellipsis") for line in lines), Text())
+    notice(*(screen.styled(line, "dim", overflow="ellipsis") for line in lines), Text())
 
 
 def _command(wish: Wish, conversation: str) -> str:

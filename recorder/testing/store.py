@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from recorder.dialects import Failure
@@ -66,6 +67,7 @@ class MemoryStore:
             self.gaps |= {(row.run_id, row.seq): row for row in rows.gaps}
             if rows.seal is not None:
                 self.seals[rows.start.run_id] = rows.seal
+                self._note(rows.start.run_id, rows.seal)
                 if rows.seal.end.status == STREAMING:  # it was idle, and goes on
                     del self.seals[rows.start.run_id]
         self.batches.append(batch)
@@ -88,8 +90,14 @@ class MemoryStore:
             return "slow"
         return "transient" if isinstance(error, ConnectionError) else "poison"
 
+    def _note(self, run_id: str, seal: RunSeal) -> None:
+        """What the seal says of the run's metadata takes the place of what its start said."""
+        if seal.metadata is not None:
+            self.starts[run_id] = replace(self.starts[run_id], metadata=seal.metadata)
+
     def _is_taken(self, run_id: str, start: RunStart) -> bool:
-        return self.starts.get(run_id, start) is not start
+        found = self.starts.get(run_id, start)
+        return found is not start and found.started_at != start.started_at
 
     def _known(self, conversation_id: str, paths: Sequence[Sequence[str]]) -> Known:
         here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
