@@ -12,6 +12,7 @@ from rich.text import Text
 
 from recorder.cli.branches import BESIDE, Fork, Said, is_linear, laid_out, path_of
 from recorder.cli.screen import cell, console, facts, moment, plural, size, styled, table
+from recorder.cli.transcript import error_text
 from recorder.errors import NotFound
 from recorder.jsons import dumps
 
@@ -190,7 +191,7 @@ def _about(found: Row) -> list[tuple[str, Any]]:
     return [
         ("status", found["status"]),
         ("finish reason", found["finish_reason"]),
-        ("error", _error_text(found)),
+        ("error", error_text(found["error_type"], found["error_message"])),
         ("conversation", found["conversation_id"]),
         ("model", found["response_model"] or found["request_model"]),
         ("provider", found["provider_name"]),
@@ -213,11 +214,6 @@ def _missing(gaps: Sequence[Row]) -> str | None:
     """The holes in a run; None when there are none."""
     holes = [f"{plural(gap['count'], 'token')} from {gap['seq']} on: {gap['reason']}" for gap in gaps]
     return "; ".join(holes) or None
-
-
-def _error_text(found: Row) -> str | None:
-    parts = [part for part in (found["error_type"], found["error_message"]) if part]
-    return ": ".join(parts) or None
 
 
 def totals(found: Row) -> None:

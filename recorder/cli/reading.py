@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
+from recorder.cli.transcript import in_order, transcript_of
 from recorder.dialects import masked, said
 from recorder.errors import StoreError
 from recorder.jsons import loads
@@ -27,13 +29,27 @@ Row = Mapping[str, Any]
 _JSON = {"metadata", "parts", "request", "tags", "usage"}
 _VIEWS = "transcripts, tokens, chathistory and run_stats"
 
-#: A view with the conversation named, so that only its rows are looked at.
-_MESSAGES = """
+#: A view with run and conversation named, so that only their rows are looked at.
+_REPLIES = """
 SELECT t.message_id, t.parent_id, t.branch, t.position, t.role, t.content, t.status, t.model, t.run_id,
     t.created_at, t.error,
     (SELECT parts FROM messages WHERE conversation_id = t.conversation_id AND id = t.message_id) AS parts
-FROM transcripts AS t WHERE t.conversation_id = :id"""
-_READING_ORDER = " ORDER BY t.position, t.branch"
+FROM transcripts AS t WHERE t.conversation_id = :id AND t.run_id = :run_id ORDER BY t.position, t.branch"""
+
+# What the view `transcripts` has of a conversation. In the view each row counts those before it, which takes as long
+# as the conversation is; of a whole one every row is read once.
+_MESSAGES = """
+SELECT id AS message_id, parent_id, position, role, content, run_id, created_at, parts,
+    row_number() OVER (PARTITION BY parent_id ORDER BY created_at, id) AS branch
+FROM messages WHERE conversation_id = :id ORDER BY position, branch"""
+_RUNS = "SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at, id"
+#: The text so far of the runs that have no message.
+_TEXTS = """
+SELECT t.run_id, t.text
+FROM runs AS r CROSS JOIN tokens AS t
+WHERE r.conversation_id = :id AND r.response_message_id IS NULL AND t.run_id = r.id
+    AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
+ORDER BY t.run_id, t.seq"""
 
 _STATUSES = "SELECT status, count(*) AS runs FROM runs GROUP BY status ORDER BY status"
 
@@ -84,14 +100,14 @@ def upgraded(url: str) -> str:
 async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
     """One conversation with its messages and runs."""
     about = await store.rows("SELECT * FROM conversations WHERE id = :id", {"id": id})
-    query = "SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at, id"
-    runs = {str(row["id"]): _original(row) for row in await store.rows(query, {"id": id})}
-    messages = [_original(row) for row in await store.rows(_MESSAGES + _READING_ORDER, {"id": id})]
-    for row in messages:
-        if row["message_id"] is None and (run := runs.get(str(row["run_id"]))) is not None:
-            row |= {name: run[name] for name in ("started_at", "said_at")}
-    await _mark_dead(store, runs.values(), messages)
-    return {**_original(about[0]), "messages": _in_order(messages), "runs": list(runs.values())}
+    runs = [_original(row) for row in await store.rows(_RUNS, {"id": id})]
+    messages = [_original(row) for row in await store.rows(_MESSAGES, {"id": id})]
+    texts: defaultdict[str, list[str]] = defaultdict(list)
+    for row in await store.rows(_TEXTS, {"id": id}):
+        texts[str(row["run_id"])].append(_text(row["text"]) or "")
+    transcript = transcript_of(messages, runs, texts)
+    await _mark_dead(store, runs, transcript)
+    return {**_original(about[0]), "messages": in_order(transcript), "runs": runs}
 
 
 async def _mark_dead(store: SqlStore, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
@@ -106,8 +122,7 @@ async def run(store: SqlStore, id: str) -> dict[str, Any]:
     """One run with what it was asked, its replies, its measures and what is missing of it."""
     key = {"id": UUID(id)}
     [about] = await store.rows("SELECT * FROM runs WHERE id = :id", key)
-    replies = _MESSAGES + " AND t.run_id = :run_id" + _READING_ORDER
-    found = await store.rows(replies, {"id": about["conversation_id"], "run_id": key["id"]})
+    found = await store.rows(_REPLIES, {"id": about["conversation_id"], "run_id": key["id"]})
     stats = await store.rows("SELECT * FROM run_stats WHERE run_id = :id", key)
     gaps = await store.rows("SELECT seq, count, reason FROM gaps WHERE run_id = :id ORDER BY seq", key)
     run, messages = _original(about), [_original(row) for row in found]
@@ -185,19 +200,3 @@ def _original(row: Row) -> dict[str, Any]:
 
 def _text(value: Any) -> Any:
     return unescape(value) if isinstance(value, str) else value
-
-
-def _in_order(messages: Sequence[Row]) -> list[Row]:
-    """Messages as they are read: each below its parent, one branch after the other."""
-    children: dict[Any, list[Row]] = {}
-    known = {row["message_id"] for row in messages if row["message_id"]}
-    for row in messages:
-        children.setdefault(row["parent_id"] if row["parent_id"] in known else None, []).append(row)
-    ordered: list[Row] = []
-    waiting = children.get(None, [])[::-1]
-    while waiting:
-        row = waiting.pop()
-        ordered.append(row)
-        if row["message_id"]:
-            waiting += children.get(row["message_id"], [])[::-1]
-    return ordered

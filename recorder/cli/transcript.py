@@ -1,0 +1,81 @@
+"""The messages of a conversation and its runs without one, as the view `transcripts` has them, and in reading order.
+
+Each row is looked at once, however long the conversation is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recorder.records import COMPLETE
+
+Row = Mapping[str, Any]
+
+
+def transcript_of(
+    messages: Sequence[Row], runs: Sequence[Row], texts: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """A row for each message, then for each run without one, by place and branch; `texts` are by run.
+
+    The runs are in the order in which they began. One without a message comes behind the answers to the same question.
+    """
+    by_id = {str(run["id"]): run for run in runs}
+    rows = [_said(message, by_id.get(str(message["run_id"]))) for message in messages]
+    rows += _unanswered(messages, runs, texts)
+    return sorted(rows, key=lambda row: (row["position"], row["branch"]))
+
+
+def in_order(messages: Sequence[Row]) -> list[Row]:
+    """The rows as they are read: each below its parent, one branch after the other."""
+    children: dict[Any, list[Row]] = {}
+    known = {row["message_id"] for row in messages if row["message_id"]}
+    for row in messages:
+        children.setdefault(row["parent_id"] if row["parent_id"] in known else None, []).append(row)
+    ordered: list[Row] = []
+    waiting = children.pop(None, [])[::-1]
+    while waiting:
+        row = waiting.pop()
+        ordered.append(row)
+        if row["message_id"]:
+            # Once, for a stranger's database may have two messages of one id.
+            waiting += children.pop(row["message_id"], [])[::-1]
+    return ordered
+
+
+def _said(message: Row, run: Row | None) -> dict[str, Any]:
+    about = {"status": COMPLETE, "model": None, "error": None} if run is None else _about(run)
+    return {**message, **about}
+
+
+def _unanswered(
+    messages: Sequence[Row], runs: Sequence[Row], texts: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    positions = {message["message_id"]: message["position"] for message in messages}
+    branches = Counter(message["parent_id"] for message in messages)
+    for run in runs:
+        if run["response_message_id"] is not None:
+            continue
+        parent = run["prompt_message_id"]
+        branches[parent] += 1
+        yield {
+            "message_id": None, "parent_id": parent, "branch": branches[parent],
+            "position": positions[parent] + 1 if parent in positions else 0,
+            "role": "assistant", "content": "".join(texts.get(str(run["id"]), ())), "run_id": run["id"],
+            "created_at": run["first_token_at"] or run["started_at"], "parts": None, **_about(run),
+            "started_at": run["started_at"], "said_at": run["said_at"],
+        }  # fmt: skip
+
+
+def _about(run: Row) -> dict[str, Any]:
+    return {
+        "status": run["status"],
+        "model": run["response_model"] or run["request_model"],
+        "error": error_text(run["error_type"], run["error_message"]),
+    }
+
+
+def error_text(kind: str | None, message: str | None) -> str | None:
+    """The class and the message, as an exception is printed; None where neither is known."""
+    return ": ".join(part for part in (kind, message) if part) or None
