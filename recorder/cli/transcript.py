@@ -62,7 +62,7 @@ def _unanswered(
         yield {
             "message_id": None, "parent_id": parent, "branch": branches[parent],
             "position": positions[parent] + 1 if parent in positions else 0,
-            "role": "assistant", "content": "".join(texts.get(str(run["id"]), ())), "run_id": run["id"],
+            "role": "assistant", "content": "".join(texts.get(str(run["id"]), ())) or None, "run_id": run["id"],
             "created_at": run["first_token_at"] or run["started_at"], "parts": None, **_about(run),
             "started_at": run["started_at"], "said_at": run["said_at"],
         }  # fmt: skip

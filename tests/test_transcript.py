@@ -1,0 +1,154 @@
+"""A conversation as the command line reads it: the rows of the view `transcripts`, in a time that grows with them."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import uuid
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recorder import ChatHistoryCallback
+from recorder.cli import look, reading
+from recorder.cli.transcript import in_order
+from recorder.export import import_
+from recorder.messages import AIMessage, HumanMessage
+from recorder.portable import write
+from recorder.records import ConversationRow, MessageRow
+from tests.oracle import begin, finish, new_url, record, say
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+COLUMNS = "message_id, parent_id, branch, position, role, content, status, model, run_id, created_at, error"
+
+
+def conversation(url: str) -> dict[str, Any]:
+    """What `show c` reads."""
+    return reading.read(url, lambda store: reading.conversation(store, "c"))
+
+
+def test_its_rows_are_those_of_the_view(database: str) -> None:
+    """Answers, other answers, failed runs with and without text, and one that streams; on both databases."""
+    asked = [HumanMessage("Hi")]
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        for reply in ("a", "b"):
+            record(history, *asked, reply=reply)
+            history.flush().wait(10)
+        for texts in (["half ", "of it"], []):
+            run_id = begin(history, *asked, AIMessage("a"), HumanMessage("And?"))
+            say(history, run_id, texts)
+            history.on_llm_error(ValueError("out of breath"), run_id=run_id)
+            history.flush().wait(10)
+        open_run = begin(history, *asked)
+        say(history, open_run, ["la"])
+        history.flush().wait(10)
+        found = conversation(database)["messages"]
+        view = reading.read(database, lambda store: store.rows(f"SELECT {COLUMNS} FROM transcripts"))
+        finish(history, open_run, "la")
+    names = COLUMNS.split(", ")
+    assert _sorted([{name: row[name] for name in names} for row in found]) == _sorted(view)
+    assert len(found) == 7
+
+
+def _sorted(rows: Any) -> list[Any]:
+    return sorted(rows, key=lambda row: (row["position"], row["branch"], str(row["run_id"])))
+
+
+def test_two_messages_of_one_id_are_read_once() -> None:
+    """As only a stranger's database has them: each level twice would be as many as two to the number of levels."""
+    rows = [{"message_id": at, "parent_id": at - 1 if at else None} for at in range(40) for _ in range(2)]
+    assert len(in_order(rows)) == len(rows)
+
+
+def id_of(number: int) -> str:
+    """An id that sorts by its number."""
+    return str(uuid.UUID(int=number))
+
+
+def filled(folder: Path, count: int, shape: str) -> str:
+    """A database with a conversation of so many messages: each the answer to the one before, or all to the first."""
+    url, file = new_url(folder, f"{shape}{count}.db"), folder / f"{shape}{count}.jsonl"
+    rows: list[Any] = [ConversationRow("c", None, None, None, START)]
+    for number in range(count):
+        above = None if number == 0 else number - 1 if shape == "line" else 0
+        position = number if shape == "line" else min(number, 1)
+        parent = None if above is None else id_of(above)
+        at = START + timedelta(seconds=number)
+        rows.append(MessageRow("c", id_of(number), parent, position, "user", "Hi", None, None, at))
+    file.write_text("".join(write(rows)))
+    import_(url, file)
+    return url
+
+
+@pytest.mark.parametrize("shape", ["line", "star"])
+def test_reading_grows_with_the_conversation(shape: str, tmp_path: Path) -> None:
+    """Four times the messages take about four times SQLite's steps, and never sixteen times."""
+    few, many = (_steps(filled(tmp_path, count, shape)) for count in (500, 2_000))
+    assert many < 6 * few
+
+
+def _steps(url: str) -> int:
+    """Of SQLite's machine, in hundreds, for all that `show` asks of messages and runs."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.set_progress_handler(step, 100)
+        for query in (reading._MESSAGES, reading._RUNS, reading._TEXTS):
+            connection.execute(query, {"id": "c"}).fetchall()
+    return count
+
+
+@pytest.mark.parametrize("shape", ["line", "star"])
+def test_drawing_grows_with_the_conversation(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times the messages take about four times the calls of functions."""
+    few, many = (_calls(conversation(filled(tmp_path, count, shape)), monkeypatch) for count in (100, 400))
+    assert many < 6 * few
+
+
+def _calls(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
+    count = 0
+
+    def called(_frame: object, event: str, _of_the_event: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    monkeypatch.setattr(sys, "stdout", StringIO())
+    sys.setprofile(called)
+    try:
+        look.conversation(found)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_conversation_is_read_in_few_questions(tmp_path: Path) -> None:
+    """As many for two messages as for two hundred."""
+    counts = []
+    for number in (2, 200):
+        url = filled(tmp_path, number, "line")
+        asked: list[str] = []
+
+        async def read(store: Any, asked: list[str] = asked) -> Any:
+            rows = store.rows
+
+            async def counted(query: str, *given: Any) -> Any:
+                asked.append(query)
+                return await rows(query, *given)
+
+            store.rows = counted
+            return await reading.conversation(store, "c")
+
+        reading.read(url, read)
+        counts.append(len(asked))
+    assert counts == [4, 4]
