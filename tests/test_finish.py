@@ -14,6 +14,7 @@ from recorder.testing import anthropic_messages_frames
 from recorder.wire.finish import is_reason, meaning_of, worst_of
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
+from tests.alike import total as sum_of
 from tests.chatting import ROADS, Road, history_at, name_of, recorded
 from tests.wires import DONE, delta, event
 
@@ -133,3 +134,50 @@ def test_models_of_one_s_own(ends: dict[str, Any], status: str, road: Road, tmp_
     with history_at(tmp_path) as history:
         assert road.invoke(Own(callbacks=[history], ends=ends), "Hi").text == "Hello"
     assert recorded(f"sqlite:///{tmp_path / 'history.db'}").run["status"] == status
+
+
+CHANGES = {
+    "another good one": (["stop", "tool_calls"], "complete", "tool_calls", ["stop"]),
+    "a limit behind it": (["stop", "length"], "incomplete", "length", ["stop"]),
+    "a limit before it": (["length", "stop"], "incomplete", "length", ["stop"]),
+    "an unknown one before it": (["abort", "stop", "stop"], "interrupted", "abort", ["stop"]),
+    "three": (["stop", "tool_calls", "stop", "content_filter"], "incomplete", "content_filter",
+              ["stop", "tool_calls"]),
+    "the same again": (["stop", "stop"], "complete", "stop", None),
+}  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize(("given", "status", "counts", "others"), CHANGES.values(), ids=CHANGES)
+def test_a_reason_that_changes_is_told(
+    given: list[str], status: str, counts: str, others: list[str] | None, road: Road, tmp_path: Path
+) -> None:
+    """The worst one counts, or the last of those as bad; chunks, message and row agree, and the others are named."""
+    body = delta(content="Hi") + b"".join(delta(finish_reason=reason) for reason in given) + DONE
+    found = forms_of(chat, body, road, tmp_path)
+    assert found.end[:2] == (status, counts)
+    for message in (found.heard, sum_of(found.modelled)):
+        assert message.response_metadata["finish_reason"] == counts
+        assert message.response_metadata.get("earlier_finish_reasons") == others
+        assert message.response_metadata["model_name"] == "gpt-4o"
+    assert_alike(found)
+
+
+@both
+def test_a_reason_that_becomes_an_error_is_an_error(road: Road, tmp_path: Path) -> None:
+    """Whichever comes first."""
+    for given in (["stop", "error"], ["error", "stop"]):
+        body = delta(content="Hi") + b"".join(delta(finish_reason=reason) for reason in given) + DONE
+        found = forms_of(chat, body, road, tmp_path)
+        assert (type(found.error), found.end[:2]) == (openai.APIError, ("error", "error"))
+
+
+def test_anthropic_s_reason_that_changes(tmp_path: Path) -> None:
+    """The same, under its name."""
+    frames = anthropic_messages_frames(["Hi"])
+    (place,) = [at for at, frame in enumerate(frames) if b"message_delta" in frame]
+    frames.insert(place + 1, frames[place].replace(b"end_turn", b"max_tokens"))
+    found = forms_of(claude, b"".join(frames), ROADS[0], tmp_path)
+    assert found.end[:2] == ("incomplete", "max_tokens")
+    assert found.heard.response_metadata["stop_reason"] == "max_tokens"
+    assert found.heard.response_metadata["earlier_finish_reasons"] == ["end_turn"]

@@ -17,12 +17,14 @@ from recorder.messages import (
 from recorder.models.run import ErrorOf, Request, WireRun
 from recorder.wire.chunks import fill
 from recorder.wire.deltas import TEXT, Delta
-from recorder.wire.reply import Translator
+from recorder.wire.reply import EARLIER, Translator
 from recorder.wire.thoughts import ORIGIN, origin_of
 
 __all__ = ["Call", "Request", "generation_chunk", "generation_info"]
 
 _PLAIN = (TEXT, "0")
+#: What a finish reason is called.
+_REASONS = ("finish_reason", "stop_reason")
 _OF_THE_RESPONSE = frozenset(
     ("id", "model_provider", "token_usage", "prompt_filter_results", "usage", "model", ORIGIN)
 )
@@ -97,12 +99,19 @@ class Call(WireRun[AIMessageChunk]):
         return chunk
 
     def _tell(self, chunk: AIMessageChunk) -> None:
-        reply = self.reply
         self._told = True
-        if not self._told_finish and 0 in reply.finish_reasons:
-            self._told_finish = True
-            chunk.response_metadata = self._metadata(0)
+        if (reasons := self._reasons()) != self._told_reasons:
+            chunk.response_metadata = self._finish(reasons, self._told_reasons)
+            self._told_reasons = reasons
         self._count(chunk)
+
+    def _finish(self, reasons: tuple[str | None, ...], told: tuple[str | None, ...]) -> dict[str, Any]:
+        """The metadata with the first finish reason; chunks add up, so later nothing but what changed."""
+        said = self._metadata(0)
+        if told == (None,):
+            return said
+        changed: dict[str, Any] = {name: reasons[0] for name in _REASONS if name in said}
+        return changed | ({EARLIER: list(news)} if (news := reasons[len(told) :]) else {})
 
     def _count(self, chunk: AIMessageChunk) -> None:
         """Put what has come to the counts into a chunk."""

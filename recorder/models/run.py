@@ -180,7 +180,8 @@ class WireRun(Run[ChunkT]):
         #: Whether every frame that the splitter gave was taken.
         self._caught_up = True
         self._told = False
-        self._told_finish = False
+        #: The first choice's finish reason, and the others that were given for it, as they were told last.
+        self._told_reasons: tuple[str | None, ...] = (None,)
         self._seen_usage: Any = None
 
     @property
@@ -268,8 +269,13 @@ class WireRun(Run[ChunkT]):
         """Whether the event said something that is no delta."""
         reply = self.reply
         opened = not self._told and reply.response_id is not None
-        finished = not self._told_finish and 0 in reply.finish_reasons
+        finished = self._reasons() != self._told_reasons
         return opened or finished or reply.usage != self._seen_usage
+
+    def _reasons(self) -> tuple[str | None, ...]:
+        """The first choice's finish reason, and the others that were given for it."""
+        reply = self.reply
+        return (reply.finish_reasons.get(0), *reply.earlier_reasons.get(0, ()))
 
     def _output(self) -> dict[str, Any]:
         reply = self.reply

@@ -39,13 +39,14 @@ class TextRun(WireRun[str]):
         if self._wants_tokens:
             self._tell_token(text, GenerationChunk(text, self._info()))
         self._told = True
-        self._told_finish = 0 in self.reply.finish_reasons
+        self._told_reasons = self._reasons()
         self._seen_usage = self.reply.usage
         return text
 
     def _info(self) -> dict[str, Any]:
         """The finish reason and the log probabilities of one piece."""
-        finished = None if self._told_finish else self.reply.finish_reasons.get(0)
+        reason = self.reply.finish_reasons.get(0)
+        finished = reason if reason != self._told_reasons[0] else None
         return {"finish_reason": finished, "logprobs": self._new_logprobs()}
 
     def _new_logprobs(self) -> dict[str, list[Any]] | None:

@@ -11,7 +11,7 @@ from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_ca
 from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
-from recorder.wire.finish import is_reason, meaning_of
+from recorder.wire.finish import is_reason, meaning_of, worst_of
 
 #: What one reply may hold (bytes, roughly); beyond it the stream goes on and `truncated` is set.
 MAX_REPLY_BYTES = 64 * 2**20
@@ -22,16 +22,21 @@ _PIECE_COST = 64
 _PART_COST = 300
 #: How much more room JSON takes as Python's objects.
 _OBJECTS = 8
+#: The key of `response_metadata` for finish reasons beside the one that counts.
+EARLIER = "earlier_finish_reasons"
 #: Longer finish reasons (characters) are cut.
 _MAX_REASON = 200
+#: How many reasons beside the one that counts are kept of a choice.
+_MAX_REASONS = 8
 
 
 class Reply:
     """One response as far as it has come: parts by (idx, kind), and what the provider says about it."""
 
     __slots__ = (
-        "_choices", "_parts", "_size", "_text", "described", "error", "finish_reasons", "logprobs", "metadata",
-        "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated", "truncated", "usage",
+        "_choices", "_parts", "_size", "_text", "described", "earlier_reasons", "error", "finish_reasons", "logprobs",
+        "metadata", "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated",
+        "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -46,8 +51,10 @@ class Reply:
         self.model: str | None = None
         #: What else the provider said of the response: `system_fingerprint`, `service_tier`, ...
         self.metadata: dict[str, Any] = {}
-        #: `choice` -> finish reason, in the provider's word.
+        #: `choice` -> finish reason, in the provider's word; of several the worst one, or the last of those as bad.
         self.finish_reasons: dict[int, str] = {}
+        #: `choice` -> the other reasons that were given for it, where there was more than one.
+        self.earlier_reasons: dict[int, list[str]] = {}
         #: The same in the words of who answered behind a router (OpenRouter), where those are told as well.
         self.native_reasons: dict[int, str] = {}
         #: `choice` -> log probabilities of the tokens, as the provider sent them.
@@ -94,10 +101,23 @@ class Reply:
 
     def finish(self, choice: int, reason: object, native: object = None) -> None:
         """The choice has come to its end, for this reason in the provider's word; null as a word is none."""
-        if is_reason(reason) and self._has_room(choice):
-            self.finish_reasons[choice] = str(reason)[:_MAX_REASON]
-            if is_reason(native):
-                self.native_reasons[choice] = str(native)[:_MAX_REASON]
+        if not is_reason(reason) or not self._has_room(choice):
+            return
+        word, known = str(reason)[:_MAX_REASON], self.finish_reasons.get(choice)
+        if known is not None and known != word:
+            word = self._decisive(choice, known, word)
+        self.finish_reasons[choice] = word
+        if is_reason(native):
+            self.native_reasons[choice] = str(native)[:_MAX_REASON]
+
+    def _decisive(self, choice: int, known: str, later: str) -> str:
+        """The one of two reasons that counts; the other one is kept among the earlier ones."""
+        counts = worst_of((later, known))[1] or later
+        others = self.earlier_reasons.setdefault(choice, [])
+        other = known if counts == later else later
+        if other not in others and len(others) < _MAX_REASONS:
+            others.append(other)
+        return counts
 
     def thought_as(self, idx: str, field: str) -> None:
         """Reasoning of a choice came in this field."""
@@ -188,6 +208,8 @@ class Reply:
         said: dict[str, Any] = {}
         if choice in self.finish_reasons:
             said["finish_reason"] = self.finish_reasons[choice]
+        if choice in self.earlier_reasons:
+            said[EARLIER] = list(self.earlier_reasons[choice])
         if self.model is not None:
             said["model_name"] = self.model
         said |= self.metadata
