@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 import tracemalloc
 from collections.abc import Iterable
 from typing import Any
@@ -513,21 +512,6 @@ def test_an_endless_stream_takes_no_memory() -> None:
         tracemalloc.stop()
     assert kept < 64 * 2**20
     assert len(translator.reply.raw_usage or {}) <= 200
-
-
-def test_text_is_cheap() -> None:
-    """A few microseconds a frame, on any machine that is not standing still."""
-    frames = anthropic_messages_frames(["token "] * 2_000)
-    best = min(_seconds(frames) for _ in range(5))
-    assert best / len(frames) < 20e-6
-
-
-def _seconds(frames: list[bytes]) -> float:
-    decode = AnthropicMessages().decode
-    began = time.perf_counter()
-    for frame in frames:
-        decode(frame)
-    return time.perf_counter() - began
 
 
 def test_it_is_a_reply() -> None:

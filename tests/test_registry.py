@@ -23,9 +23,12 @@ from recorder.registry import Registry
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, stored
 
+#: Not 0: the monotonic clock may begin when the machine starts, and that may be less than an hour ago.
+LONG_AGO = -(10**12)
+
 
 def run_at(touched_us: float, number: int = 0) -> OpenRun:
-    """A run of which something was taken last at that time."""
+    """A run of which something was taken last at that time; `LONG_AGO` is before any limit of these stories."""
     run = OpenRun(run_start(number), 0)
     run.touched_us = int(touched_us)
     return run
@@ -49,17 +52,17 @@ def runs_in_memory() -> int:
 def test_there_is_room_for_so_many() -> None:
     """One more is not kept; when one is over, there is room again."""
     registry = Registry(2)
-    assert [registry.add(key, run_at(0)) for key in range(3)] == [True, True, False]
+    assert [registry.add(key, run_at(LONG_AGO)) for key in range(3)] == [True, True, False]
     assert registry.find(2) is None
     registry.remove(0)
-    assert registry.add(2, run_at(0))
+    assert registry.add(2, run_at(LONG_AGO))
     assert list(registry.open) == [1, 2]
 
 
 def test_idle_runs_leave_and_come_back() -> None:
     """Those of which nothing came for so long; they are found as before, and the next token opens them."""
     intake, registry = Intake(10**6), Registry(10)
-    quiet, busy = run_at(0), run_at(monotonic_us() + 10**9, 1)
+    quiet, busy = run_at(LONG_AGO), run_at(monotonic_us() + 10**9, 1)
     for key, run in enumerate((quiet, busy)):
         registry.add(key, run)
     registry.close_idle(intake, 3600)
@@ -75,9 +78,9 @@ def test_idle_runs_make_room_for_new_ones() -> None:
     """The one that has been idle for longest is forgotten; it is stored as it was closed."""
     intake, registry = Intake(10**6), Registry(2)
     for key in range(2):
-        registry.add(key, run_at(0, key))
+        registry.add(key, run_at(LONG_AGO, key))
     registry.close_idle(intake, 3600)
-    assert registry.add(2, run_at(0, 2))
+    assert registry.add(2, run_at(LONG_AGO, 2))
     assert (registry.find(0), registry.idle_count) == (None, 1)
     registry.clear()
     assert (registry.find(1), registry.find(2)) == (None, None)

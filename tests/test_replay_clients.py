@@ -259,24 +259,28 @@ def test_on_an_event_loop(tmp_path: Path) -> None:
 
 
 def test_a_loop_goes_on_while_the_recording_is_read(tmp_path: Path) -> None:
-    """At its own pace, two streams side by side take as long as one."""
+    """The loop comes round many times while two streams wait for what is due a little later."""
     url = new_url(tmp_path)
     answer = Answer(frames=[b"data: [DONE]\n\n"], delay=0.3)
     record(answer, url)
     record(answer, url)
 
-    async def one(sdk: openai.AsyncOpenAI) -> None:
+    async def read(sdk: openai.AsyncOpenAI) -> None:
         async for _ in await sdk.chat.completions.create(**ASK, stream=True):
             pass
 
-    async def main() -> float:
+    async def main() -> int:
         async with Replay(url) as replay:
             sdk = aclient(replay, speed=1.0)
-            began = asyncio.get_running_loop().time()
-            await asyncio.gather(one(sdk), one(sdk))
-            return asyncio.get_running_loop().time() - began
+            both = asyncio.gather(read(sdk), read(sdk))
+            rounds = 0
+            while not both.done():
+                await asyncio.sleep(0.001)
+                rounds += 1
+            await both
+            return rounds
 
-    assert 0.28 < asyncio.run(main()) < 0.55
+    assert asyncio.run(main()) > 10
 
 
 def test_a_whole_answer_of_a_stream_and_a_stream_of_a_whole_answer(tmp_path: Path) -> None:
