@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from recorder.errors import StoreError
+from recorder.fields import bare_end
 from recorder.flushes import Flushes
 from recorder.intake import Intake
 from recorder.openrun import Took
-from recorder.pack import without_tokens
+from recorder.pack import Sealing, without_tokens
 from recorder.progress import Progress, missing
-from recorder.records import Addition, Part, RunRows
+from recorder.records import Addition, GapRow, Part, RunRows
+from recorder.stored import escape
 
 log = logging.getLogger("recorder")
 
@@ -29,7 +32,9 @@ class Hand:
         self._intake = intake
         self._flushes = flushes
         self._progress = progress
+        # Places of the parts that are stored, lost or left out, and of those that lost their tokens.
         self._settled: set[int] = set()
+        self._emptied: set[int] = set()
         self._accounted = progress.accounted
 
     def hold(self, packed: Sequence[RunRows]) -> list[Part]:
@@ -96,6 +101,37 @@ class Hand:
         self._flushes.settle(self.took.ticket)
         self._flushes.loss = before
 
+    def owed(self, file: int) -> list[RunRows]:
+        """Of the runs that nothing has become of: their rows and ends, with gaps in place of tokens."""
+        if not self.parts:
+            self.hold_without_tokens(file)
+        words = str(self._progress.last_error)
+        runs = [part for part in self.left() if isinstance(part, RunRows)]
+        return [_bare(self._without_tokens(rows, words)) for rows in runs]
+
+    def quarantine(self, rows: RunRows, words: str) -> RunRows:
+        """The rows with gaps in place of their tokens, which never can be stored and count as quarantined."""
+        if rows.place not in self._emptied:
+            self._progress.quarantined += rows.tokens
+        return self._without_tokens(rows, words)
+
+    def _without_tokens(self, rows: RunRows, words: str) -> RunRows:
+        """The run's end will have no proof that it is whole."""
+        seal, lost = rows.seal, sum(row.count for row in rows.segments)
+        if rows.place not in self._emptied:
+            self._emptied.add(rows.place)
+            self._forget(rows, lost)
+        if seal is not None:
+            seal = replace(seal, token_count=max(0, seal.token_count - lost), sha256=None, frames_sha256=None)
+        reason = escape(f"quarantined: {words}"[:500])
+        gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
+        return replace(rows, segments=[], frames=(), gaps=gaps, tokens=0, seal=seal)
+
+    def _forget(self, rows: RunRows, tokens: int) -> None:
+        for taken in self.took.runs:
+            if taken.run.start.run_id == rows.start.run_id and isinstance(taken.run.state, Sealing):
+                taken.run.state.lose(tokens)
+
     def _tokens(self) -> int:
         return sum(len(tokens) for part in self.took.runs for tokens in part.tokens)
 
@@ -121,6 +157,14 @@ class Hand:
             f"({progress.last_error})"
         )
         log.error("%s", self._flushes.loss)
+
+
+def _bare(rows: RunRows) -> RunRows:
+    """Without messages, and without what its end says beside the status; it holds nothing of the queue."""
+    seal = rows.seal
+    if seal is not None:
+        seal = replace(seal, end=bare_end(seal.end))
+    return replace(rows, messages=[], threaded=True, seal=seal, bytes=0)
 
 
 def tokens_in(batch: Sequence[Part]) -> int:

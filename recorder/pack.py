@@ -61,6 +61,11 @@ class Sealing:
         _update(self.hash, (b"," if self.tokens else b"") + text[1:-1])
         self.tokens += count
 
+    def lose(self, count: int) -> None:
+        """So many of the tokens, and their frames, are not stored after all."""
+        self.tokens -= count
+        self.broken = self.frames_lost = True
+
     def proof(self) -> str | None:
         """The hash of the tokens, unless some of them could not be stored."""
         return None if self.broken else self.hash.hexdigest()

@@ -19,9 +19,8 @@ from recorder.liveness import this_process
 from recorder.moves import begun_elsewhere
 from recorder.openrun import OpenRun, Took
 from recorder.progress import Progress
-from recorder.records import Addition, Batch, GapRow, Part, Producer, RunRows, RunStart
+from recorder.records import Addition, Batch, Part, Producer, RunRows, RunStart
 from recorder.store import Moved, Store, Taken
-from recorder.stored import escape
 
 log = logging.getLogger("recorder")
 
@@ -127,10 +126,7 @@ class Storing:
             log.error("Run %s cannot be stored at all: %s", run_id, words)
             return hand.leave_out([rows])
         log.error("Run %s: %d tokens cannot be stored and are left out: %s", run_id, rows.tokens, words)
-        self._progress.quarantined += rows.tokens
-        reason = escape(f"quarantined: {words}"[:500])
-        gaps = [*rows.gaps, *(GapRow(row.run_id, row.seq, row.count, reason) for row in rows.segments)]
-        return await self.commit(hand, [replace(rows, segments=[], frames=(), gaps=gaps, tokens=0)])
+        return await self.commit(hand, [hand.quarantine(rows, words)])
 
 
 def _leave_out(hand: Hand, addition: Addition, words: str) -> None:

@@ -21,9 +21,10 @@ from recorder.intake import Intake
 from recorder.liveness import is_dead
 from recorder.opening import Opening
 from recorder.openrun import Took
+from recorder.owed import Owed
 from recorder.pack import pack
 from recorder.progress import Progress
-from recorder.records import Producer
+from recorder.records import Producer, RunRows
 from recorder.registry import Registry
 from recorder.store import Moved, Store
 from recorder.storing import Storing
@@ -56,6 +57,7 @@ class Writer:
         self._deadline = Deadline()
         self.progress = Progress()
         self._storing = Storing(store, self.progress, self._deadline)
+        self._owed = Owed(self.progress)
         self.opening = Opening(store, config, self.progress, attended=attended)
 
     def flush(self) -> Wait[None]:
@@ -103,13 +105,16 @@ class Writer:
         self._flushes.loss = StoreError(
             f"The recorder's writer ended ({self.progress.last_error}); open a new one"
         )
-        self.opening.end(error)
+        # A cancellation, or the end of a coroutine, is not to be raised where somebody waits.
+        self.opening.end(error if isinstance(error, Exception) else self._flushes.loss)
 
     async def _round(self) -> bool:
         """Rest until there is something to store, and store it; whether there is another round."""
         if self._hand is not None:
             await self._store_apart(self._hand)
         await self._rest()
+        if self._owed and not self._deadline.is_over:
+            await self._owed.store(self._storing.file, self._store_owed)
         closed = self._intake.closed  # looked at first: what comes before the end is taken below
         self._flushes.look()
         self._hand = Hand(Took(), self._intake, self._flushes, self.progress)
@@ -146,8 +151,17 @@ class Writer:
                 except Exception as error:
                     self.progress.broke(error)
             self._storing.remember(hand.took)
+        try:
+            file = self._storing.file
+            self._owed.add(file, hand.owed(file))
+        except Exception as error:  # as it failed before: they are counted, and that is all
+            self.progress.broke(error)
         hand.give_up()
         self._hand = None
+
+    async def _store_owed(self, rows: RunRows) -> None:
+        hand = Hand(Took(), self._intake, self._flushes, self.progress)
+        await self._storing.commit(hand, hand.add([rows]))
 
     async def _open(self) -> bool:
         """Open the store, however long it takes; whether the recorder begins."""

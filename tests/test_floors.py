@@ -25,7 +25,7 @@ FLOORS = {
             "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
             "newest dialects migrate",
             "store transactions library inserts ids",
-            "openrun room ready intake registry young lineage pack progress flushes hand attempts opening "
+            "openrun room ready intake registry young lineage pack progress flushes owed hand attempts opening "
             "deadline moves storing writer",
             "recorder history replay export",
             "models",

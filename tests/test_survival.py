@@ -199,6 +199,18 @@ def test_a_writer_that_is_torn_down_is_told(end: str, caplog: pytest.LogCaptureF
         history.flush()
 
 
+def test_a_writer_that_is_torn_down_while_it_opens_raises_no_cancellation() -> None:
+    """Whoever constructs the recorder gets an error that an application catches, not the end of another's task."""
+
+    class Torn(MemoryStore):
+        async def open(self) -> None:
+            ENDS["cancelled"](asyncio.get_running_loop())
+            await asyncio.Event().wait()
+
+    with pytest.raises(StoreError, match="writer ended"):
+        ChatHistoryCallback(store=Torn(), open_timeout=3600)
+
+
 class Gated(MemoryStore):
     """A store whose appends of runs never come back."""
 

@@ -321,6 +321,7 @@ def test_poison_is_found_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
         assert_whole(url, run_id, "abc")
     left_out = stored(url, runs[3])
     assert (left_out.status, left_out.texts) == (COMPLETE, {})
+    assert (left_out.token_count, left_out.sha256) == (0, None)  # what the end says is of what is stored
     assert left_out.gaps == [(0, 3, "quarantined: these bytes can not be stored")]
     assert any(str(runs[3]) in line and "3 tokens" in line for line in caplog.messages)
     assert not any("does not answer" in line for line in caplog.messages)

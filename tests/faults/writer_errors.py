@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,15 +26,20 @@ ERRORS: tuple[Callable[[], BaseException], ...] = (
 )
 #: The most calls of functions that a round waits for before one fails.
 _MOST_CALLS = 400
+#: The most calls until the second error.
+_SOON = 60
 
 
 class Injector:
-    """Raises once, at the Nth call of a function of the package on the writer's thread."""
+    """Raises at the Nth call of a function of the package on the writer's thread, and so many calls after that again.
 
-    def __init__(self, number: int, error: Callable[[], BaseException]) -> None:
-        self.left = number
+    The second error often hits what is done because of the first one.
+    """
+
+    def __init__(self, numbers: Sequence[int], error: Callable[[], BaseException]) -> None:
+        self.left, *self.later = numbers
         self.error = error
-        self.where: str | None = None
+        self.where: list[str] = []
 
     def install(self) -> None:
         """On threads that begin from now on."""
@@ -49,13 +54,14 @@ class Injector:
             return
         self.left -= 1
         if not self.left:
-            self.where = f"{Path(code.co_filename).stem}.{code.co_name}:{frame.f_lineno}"
+            self.where.append(f"{Path(code.co_filename).stem}.{code.co_name}:{frame.f_lineno}")
+            self.left = self.later.pop(0) if self.later else 0
             raise self.error()
 
 
 @contextmanager
 def injected(injector: Injector) -> Iterator[None]:
-    """Writers that begin inside fail once."""
+    """Writers that begin inside fail."""
     injector.install()
     try:
         yield
@@ -64,8 +70,12 @@ def injected(injector: Injector) -> Iterator[None]:
 
 
 def fail_in_writer(at: Round) -> Verdict:
-    """Somewhere in the writer once: what came is stored or has a gap row, and what comes later is stored."""
-    injector = Injector(at.chance.randrange(1, _MOST_CALLS), at.chance.choice(ERRORS))
+    """Somewhere in the writer, once or twice: what came is stored or has a gap row, and what comes later is stored."""
+    numbers = [at.chance.randrange(1, _MOST_CALLS)]
+    error = at.chance.choice(ERRORS)
+    if at.chance.random() < 0.5:
+        numbers.append(at.chance.randrange(1, _SOON))
+    injector = Injector(numbers, error)
     with hasty():
         with injected(injector):
             try:
