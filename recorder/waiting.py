@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from recorder.clock import monotonic_us
@@ -52,8 +53,7 @@ class Wait(Generic[T]):
         return self._future.result(timeout)
 
     def __await__(self) -> Generator[None, None, T]:
-        # Shielded: one waiter that is cancelled must not cancel the thing all others wait for.
-        return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
+        return _on_this_loop(self._future).__await__()
 
 
 class Limited(Wait[T]):
@@ -83,12 +83,40 @@ class Limited(Wait[T]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> T:
-        shielded = asyncio.shield(asyncio.wrap_future(self._future))
+        found = _on_this_loop(self._future)
         try:
-            await asyncio.wait({shielded}, timeout=self._left())
-            return shielded.result() if shielded.done() else self._late()
+            await asyncio.wait({found}, timeout=self._left())
+            return found.result() if found.done() else self._late()
         finally:
-            shielded.cancel()
+            found.cancel()
 
     def _left(self) -> float:
         return max(0.0, (self._limit_us - monotonic_us()) / 1e6)
+
+
+def _on_this_loop(source: Future[T]) -> asyncio.Future[T]:
+    """A future of the running loop that ends as the source does.
+
+    Cancelling it leaves the source alone, for others wait for the same one. (`asyncio.shield` does that too, but an
+    error that comes after the cancel is then logged as "exception was never retrieved".)
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[T] = loop.create_future()
+
+    def end() -> None:
+        if found.done():
+            return
+        if (error := source.exception()) is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(source.result())
+
+    def tell(_source: Future[T]) -> None:
+        with suppress(RuntimeError):  # the waiter's loop is closed
+            loop.call_soon_threadsafe(end)
+
+    if source.done():
+        end()
+    else:
+        source.add_done_callback(tell)
+    return found

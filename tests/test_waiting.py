@@ -120,6 +120,27 @@ def test_the_end_may_come_after_the_waiters_loop(caplog: pytest.LogCaptureFixtur
     assert wait.wait() == 7
 
 
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_error_after_the_waiter_left_is_not_logged(limited: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """On a loop that goes on: nobody waits for the error there any more."""
+
+    async def story() -> None:
+        wait: Wait[int] = Wait()
+        leaving = asyncio.ensure_future(awaited(Limited(wait, 60, late) if limited else wait))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        wait.fail(LookupError("late"))
+        await asyncio.sleep(0)
+        gc.collect()
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(story())
+        gc.collect()
+    assert [line for line in caplog.messages if "never retrieved" in line] == []
+
+
 def test_two_threads_may_end_one_wait() -> None:
     """Whoever comes second changes nothing and raises nothing, a result or an error, ten thousand times."""
     with ThreadPoolExecutor(2) as pool:
