@@ -154,7 +154,7 @@ class Hand:
         progress = self._progress
         self._flushes.loss = StoreError(
             f"Closed with the database away: {missing(progress.lost, progress.lost_messages)} not stored "
-            f"({progress.last_error})"
+            f"({progress.last_error or 'it did not answer in time'})"
         )
         log.error("%s", self._flushes.loss)
 

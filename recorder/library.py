@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 from recorder import ids
 from recorder.clock import now
 from recorder.dialects import Watch
-from recorder.errors import NotFound
+from recorder.errors import NotFound, StoreError
 from recorder.identity import check_conversation_id
 from recorder.ids import Found
 from recorder.jsons import loads
@@ -119,6 +119,10 @@ class Library:
     def errors(self) -> tuple[type[Exception], ...]:
         """What the methods below raise of the driver's."""
         return self._store.errors
+
+    def is_away(self, error: StoreError) -> bool:
+        """Whether an error comes of a database that did not answer, or that another program keeps locked."""
+        return error.__cause__ is not None and self._store.failure(error) in ("transient", "slow")
 
     async def open(self) -> None:
         """Connect, and see that the tables are there."""

@@ -23,7 +23,7 @@ from recorder.progress import missing
 from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.registry import Registry
 from recorder.store import SqlStore, Store
-from recorder.waiting import Limited, Wait
+from recorder.waiting import Limited, Wait, end_tasks
 from recorder.writer import Writer
 
 log = logging.getLogger("recorder")
@@ -244,6 +244,7 @@ class Recorder:
         finally:
             # Before the loop is torn down: a driver that blocks keeps it for as long as it likes.
             self._closed()
+            await end_tasks(CLOSE_GRACE)
 
     def _closed(self) -> None:
         self.close()

@@ -120,3 +120,19 @@ def _on_this_loop(source: Future[T]) -> asyncio.Future[T]:
     else:
         source.add_done_callback(tell)
     return found
+
+
+async def end_tasks(seconds: float) -> None:
+    """Cancel the other tasks of the running loop and wait for them, at most `seconds`; for before the loop is closed.
+
+    In some rounds: a driver whose call is cancelled begins a task that tells the server so. If the loop is closed
+    before such a task has run at all, Python warns that its coroutine was never awaited.
+    """
+    over_us = monotonic_us() + seconds * 1e6
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        left = (over_us - monotonic_us()) / 1e6
+        if left <= 0:
+            return
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others, timeout=left)

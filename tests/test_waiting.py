@@ -8,10 +8,11 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
-from recorder.waiting import Limited, Wait
+from recorder.waiting import Limited, Wait, end_tasks
 
 
 async def awaited(wait: Wait[int]) -> int:
@@ -121,7 +122,9 @@ def test_the_end_may_come_after_the_waiters_loop(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_an_error_after_the_waiter_left_is_not_logged(limited: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_after_the_waiter_left_is_not_logged(
+    limited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """On a loop that goes on: nobody waits for the error there any more."""
 
     async def story() -> None:
@@ -218,3 +221,52 @@ def test_a_limit_that_passed_leaves_nothing_behind(caplog: pytest.LogCaptureFixt
         asyncio.run(story())
         gc.collect()
     assert [line for line in caplog.messages if "selector" not in line] == []
+
+
+def test_tasks_that_a_cancel_begins_run_before_the_loop_is_closed() -> None:
+    """As asyncpg begins one that tells the server; Python would warn that it was never awaited."""
+    ran: list[str] = []
+
+    async def tell() -> None:
+        try:
+            ran.append("began")
+        finally:
+            ran.append("over")
+
+    async def ask() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ran.append("cancelled")
+            later.append(asyncio.ensure_future(tell()))
+
+    async def story() -> None:
+        asking = asyncio.ensure_future(ask())
+        await asyncio.sleep(0)
+        await end_tasks(10)
+        assert asking.cancelled()
+        assert [task.done() for task in later] == [True]
+
+    later: list[asyncio.Task[None]] = []
+    asyncio.run(story())
+    assert ran[0] == "cancelled"
+
+
+def test_a_task_that_does_not_end_is_left_after_a_while() -> None:
+    """The time to end is limited, whatever a driver does with a cancel."""
+
+    async def stubborn() -> None:
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    async def story() -> None:
+        task = asyncio.ensure_future(stubborn())
+        await asyncio.sleep(0)
+        await end_tasks(0.01)
+        assert not task.done()
+        over.set()
+        await task
+
+    over = asyncio.Event()
+    asyncio.run(story())

@@ -33,6 +33,8 @@ def driver_error(error: BaseException) -> BaseException:
 def said(error: BaseException) -> str:
     """What the driver said, on one line: without the statement and its parameters, which are people's words."""
     found = driver_error(error)
+    if isinstance(found, TimeoutError) and not str(found):
+        return "it did not answer in time"
     return (str(found) or type(found).__name__).partition("\n")[0]
 
 

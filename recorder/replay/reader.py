@@ -25,6 +25,7 @@ from recorder.errors import Closed, StoreError
 from recorder.inherited import keep_for_ever
 from recorder.library import Library
 from recorder.replay.play import Ask
+from recorder.waiting import end_tasks
 
 log = logging.getLogger("recorder")
 
@@ -79,6 +80,9 @@ class Reader:
         self._thread: threading.Thread | None = None
         self._opened = False
         self._asking: asyncio.Lock | None = None
+        # How often the database was found to be away, and how that was told last.
+        self._failures = 0
+        self._failure: StoreError | None = None
         # Of those who follow, on the reader's loop: what was answered since the last commit, who waits for the next.
         self._answers: dict[Any, asyncio.Future[Any]] = {}
         self._changed: asyncio.Event | None = None
@@ -149,14 +153,26 @@ class Reader:
     async def _answer(self, method: Method[T], given: tuple[Any, ...]) -> T:
         if self._asking is None:
             self._asking = asyncio.Lock()
+        failures = self._failures
         async with self._asking:  # one connection
+            if self._failure is not None and failures < self._failures:
+                # Found while this question waited for its turn; each of many would wait for the silence of its own.
+                raise StoreError(str(self._failure)) from self._failure
             try:
-                if not self._opened:
-                    await self._library.open()
-                    self._opened = True
-                return await method(self._library, *given)
-            except self._library.errors as error:
-                raise StoreError(f"The database says: {said(error)}") from error
+                return await self._answer_alone(method, given)
+            except StoreError as error:
+                if self._library.is_away(error):
+                    self._failures, self._failure = self._failures + 1, error
+                raise
+
+    async def _answer_alone(self, method: Method[T], given: tuple[Any, ...]) -> T:
+        try:
+            if not self._opened:
+                await self._library.open()
+                self._opened = True
+            return await method(self._library, *given)
+        except self._library.errors as error:
+            raise StoreError(f"The database says: {said(error)}") from error
 
     async def _answer_once(self, step: Ask) -> Any:
         found = self._answers.get(step.key)
@@ -245,11 +261,10 @@ class Reader:
             await _over(list(self._watches))
             # Questions whose askers have left, and what drivers do of their own: they close what was cut short.
             await _over(_others())
-            for task in (stuck := _others()):
-                task.cancel()
-            await _over(stuck)
+            await end_tasks(PATIENCE)
             await _over([asyncio.ensure_future(self._library.close())])
             await _over(_others())
+            await end_tasks(PATIENCE)
         finally:
             asyncio.get_running_loop().stop()
 

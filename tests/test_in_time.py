@@ -1,0 +1,403 @@
+"""Every public call ends within its time, on an event loop and off it, whatever the database does.
+
+What counts is that a call ended, and with what; nothing is measured. `DEADLINE` is many times as long as the timeouts
+that are set here, and all calls of a story run at once, each on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import make_url
+
+from recorder import ChatHistoryCallback, migrate
+from recorder.errors import StoreError
+from recorder.export import export, import_
+from recorder.library import Library
+from recorder.messages import HumanMessage
+from recorder.models import SimpleChatModel
+from recorder.replay import NotRecorded, Replay
+from tests import postgres
+from tests.faults.proxy import proxy
+from tests.oracle import begin, new_url, record, say
+
+#: After so many seconds a call counts as one that never ends.
+DEADLINE = 40.0
+#: How a call ends that has nothing to raise.
+ENDS = "ends"
+NEVER = "never ends"
+
+#: How the recorders here are set (seconds, bytes).
+HURRY = {"open_timeout": 0.5, "close_timeout": 0.5, "block_timeout": 0.1, "max_queue_bytes": 4_000}
+
+
+class Echo(SimpleChatModel):
+    """Says more than the queue has room for."""
+
+    def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Iterator[str]:
+        yield "Y" * 3_000
+        yield "es" * 3_000
+
+
+class Call(NamedTuple):
+    """A call, and how it ends where the database does not answer; one on a loop gives a coroutine."""
+
+    name: str
+    call: Callable[[], Any]
+    ends: str = ENDS
+    on_loop: bool = False
+
+
+# -- databases that do not answer -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Database:
+    """A database with one conversation in it, and how it stops to answer."""
+
+    url: str
+    silenced: Callable[[], AbstractContextManager[None]]
+    #: How reading ends meanwhile: a SQLite file can be read while another program writes.
+    reading: str = StoreError.__name__
+    recorders: list[ChatHistoryCallback] = field(default_factory=list)
+    replays: list[Replay] = field(default_factory=list)
+
+    def recorder(self, **options: Any) -> ChatHistoryCallback:
+        """A recorder on it, with little time and little room."""
+        found = ChatHistoryCallback(self.url, conversation_id="live", **{**HURRY, **options})
+        self.recorders.append(found)
+        return found
+
+    def replay(self, *, warm: bool) -> Replay:
+        """A replay of it, with a connection of its own; a warm one has asked something already."""
+        found = Replay(self._other_url())
+        self.replays.append(found)
+        if warm:
+            found.messages("c")
+        return found
+
+    def _other_url(self) -> str:
+        """Replays of one URL share a connection."""
+        if self.url.startswith("sqlite"):
+            return self.url
+        name = {"application_name": f"replay{len(self.replays)}"}
+        return make_url(self.url).update_query_dict(name).render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for closing_ in [recorder.close(0) for recorder in self.recorders]:
+            closing_.wait(DEADLINE)
+        for replay in self.replays:
+            replay.close()
+
+
+def hurried(url: str) -> str:
+    """The URL with a second to connect, and a second for a statement."""
+    times = {"connect_timeout": "1", "command_timeout": "1"}
+    return make_url(url).update_query_dict(times).render_as_string(hide_password=False)
+
+
+@contextmanager
+def stopped_postgres(folder: Path) -> Iterator[Database]:
+    """All processes of a server are stopped by a signal."""
+    server = postgres.start(Path(tempfile.mkdtemp(prefix="pg")))  # its own: others use the shared one
+    url = server.get_uri()
+    migrate.upgrade(url)
+
+    @contextmanager
+    def silenced() -> Iterator[None]:
+        query = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        pids = [server.get_pid(), *(pid for (pid,) in postgres.fetch(url, query))]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    yield Database(hurried(url), silenced)
+
+
+@contextmanager
+def silent_network(folder: Path) -> Iterator[Database]:
+    """Between here and the server everything is swallowed."""
+    postgres.server()
+    url = postgres.new_database()
+    with proxy(url) as between:
+
+        @contextmanager
+        def silenced() -> Iterator[None]:
+            between.stalled = True
+            try:
+                yield
+            finally:
+                between.stalled = False
+
+        yield Database(hurried(between.url), silenced)
+    postgres.drop(url)
+
+
+@contextmanager
+def locked_file(folder: Path) -> Iterator[Database]:
+    """Another program is in the middle of a transaction that writes."""
+    url = new_url(folder)
+
+    @contextmanager
+    def silenced() -> Iterator[None]:
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+
+    yield Database(url, silenced, reading=ENDS)
+
+
+# -- the calls --------------------------------------------------------------------------------------------------------
+
+
+def recording(database: Database) -> Iterator[Call]:
+    """Calls of recorders that were open before the database stopped to answer."""
+
+    def told(name: str, call: Callable[[ChatHistoryCallback], Any], ends: str = ENDS) -> Call:
+        recorder = database.recorder()
+
+        def off_loop() -> Any:
+            put(recorder)
+            return call(recorder)
+
+        return Call(name, off_loop, ends)
+
+    def awaited(name: str, call: Callable[[ChatHistoryCallback], Any], ends: str = ENDS) -> Call:
+        recorder = database.recorder()
+
+        async def on_loop() -> Any:
+            put(recorder)
+            return await call(recorder)
+
+        return Call(name, on_loop, ends, on_loop=True)
+
+    yield told("flush().wait(...)", lambda recorder: recorder.flush().wait(0.5), "TimeoutError")
+    yield awaited("await flush()", lambda recorder: asyncio.wait_for(recorder.flush(), 0.5), "TimeoutError")
+    yield told("close().wait()", lambda recorder: recorder.close().wait())
+    yield told("close(0).wait()", lambda recorder: recorder.close(0).wait())
+    yield awaited("await close()", lambda recorder: recorder.close())
+    yield told("with", inside)
+    yield awaited("async with", inside_on_loop)
+    yield told("add_messages()", add_many, "StoreError")
+    yield awaited("add_messages() on a loop", on_a_loop(add_many), "StoreError")
+    yield told("stats()", lambda recorder: recorder.stats())
+    yield awaited("stats() on a loop", on_a_loop(lambda recorder: recorder.stats()))
+    yield told("model.invoke()", lambda recorder: Echo(callbacks=[recorder]).invoke("Hi"))
+    yield told("model.stream()", lambda recorder: list(Echo(callbacks=[recorder]).stream("Hi")))
+    yield awaited(
+        "model.stream() on a loop", on_a_loop(lambda recorder: list(Echo(callbacks=[recorder]).stream("Hi")))
+    )
+    yield awaited("model.ainvoke()", lambda recorder: Echo(callbacks=[recorder]).ainvoke("Hi"))
+    yield awaited("model.astream()", lambda recorder: all_of(Echo(callbacks=[recorder]).astream("Hi")))
+
+
+def put(recorder: ChatHistoryCallback) -> None:
+    """Something to store."""
+    say(recorder, begin(recorder), ["a"])
+
+
+def inside(recorder: ChatHistoryCallback) -> None:
+    """A block that ends."""
+    with recorder:
+        put(recorder)
+
+
+async def inside_on_loop(recorder: ChatHistoryCallback) -> None:
+    """The same on a loop."""
+    async with recorder:
+        put(recorder)
+
+
+def add_many(recorder: ChatHistoryCallback) -> None:
+    """More messages than there is room for."""
+    for _ in range(10):
+        recorder.add_messages("Hi " * 500)
+
+
+def on_a_loop(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A call that waits for nothing on a loop, or blocks it."""
+
+    async def called(subject: Any) -> Any:
+        return call(subject)
+
+    return called
+
+
+async def all_of(chunks: Any) -> list[Any]:
+    """What a stream yields on a loop."""
+    return [chunk async for chunk in chunks]
+
+
+def opening(database: Database) -> Iterator[Call]:
+    """Recorders that begin while the database does not answer."""
+
+    def constructed(strict: bool) -> None:
+        database.recorder(strict=strict).close().wait()
+
+    async def opened(strict: bool) -> None:
+        recorder = database.recorder(strict=strict)
+        try:
+            await recorder.opened()
+        finally:
+            await recorder.close()
+
+    async def entered(strict: bool) -> None:
+        async with database.recorder(strict=strict) as recorder:
+            put(recorder)
+
+    for strict, name, ends in ((False, "", ENDS), (True, "(strict=True)", "RecorderError")):
+        yield Call(f"construction{name}", partial(constructed, strict), ends)
+        yield Call(f"await opened(){name}", partial(opened, strict), ends, on_loop=True)
+        yield Call(f"async with of a new one{name}", partial(entered, strict), ends, on_loop=True)
+
+
+READ: dict[str, Callable[[Replay], Any]] = {
+    "messages()": lambda replay: replay.messages("c"),
+    "runs()": lambda replay: replay.runs("c"),
+    "stream()": lambda replay: list(replay.stream("c", speed=None)),
+    "stream(follow=True)": lambda replay: list(replay.stream("c", speed=None, follow=True)),
+    "frames()": lambda replay: list(replay.frames("c", speed=None)),
+    "into()": lambda replay: replay.into([], "c"),
+    "model().invoke()": lambda replay: replay.model().invoke("Hi"),
+    "http_client().post()": lambda replay: ask(replay.http_client()),
+}
+READ_ON_LOOP: dict[str, Callable[[Replay], Any]] = {
+    "amessages()": lambda replay: replay.amessages("c"),
+    "astream()": lambda replay: all_of(replay.astream("c", speed=None)),
+    "astream(follow=True)": lambda replay: all_of(replay.astream("c", speed=None, follow=True)),
+    "aframes()": lambda replay: all_of(replay.aframes("c", speed=None)),
+    "ainto()": lambda replay: replay.ainto([], "c"),
+    "model().ainvoke()": lambda replay: replay.model().ainvoke("Hi"),
+}
+
+
+def ask(client: Any) -> None:
+    """A request that a recording has no answer to."""
+    with client, suppress(NotRecorded):
+        client.post("http://provider/v1/chat/completions", json={"model": "m", "messages": []})
+
+
+def reading(database: Database, *, warm: bool) -> Iterator[Call]:
+    """Calls of replays, of which `warm` ones have a connection from before."""
+
+    def told(call: Callable[[Replay], Any], replay: Replay) -> Callable[[], Any]:
+        def called() -> Any:
+            with replay:
+                return call(replay)
+
+        return called
+
+    def awaited(call: Callable[[Replay], Any], replay: Replay) -> Callable[[], Any]:
+        async def called() -> Any:
+            async with replay:
+                return await call(replay)
+
+        return called
+
+    when = ", connected" if warm else ""
+    for name, call in READ.items():
+        yield Call(f"Replay.{name}{when}", told(call, database.replay(warm=warm)), database.reading)
+    for name, call in READ_ON_LOOP.items():
+        yield Call(
+            f"Replay.{name}{when}", awaited(call, database.replay(warm=warm)), database.reading, on_loop=True
+        )
+    yield Call("Replay.close()" + when, database.replay(warm=warm).close)
+
+
+def moving(database: Database, exported: str) -> Iterator[Call]:
+    """Export and import, whole."""
+
+    async def on_loop(call: Callable[[], Any]) -> Any:
+        return call()
+
+    def out() -> Any:
+        return export(database.url, io.StringIO())
+
+    def back() -> Any:
+        return import_(database.url, io.StringIO(exported))
+
+    yield Call("export()", out, database.reading)
+    yield Call("import_()", back, "StoreError")
+    yield Call("export() on a loop", lambda: on_loop(out), database.reading, on_loop=True)
+    yield Call("import_() on a loop", lambda: on_loop(back), "StoreError", on_loop=True)
+
+
+# -- the stories ------------------------------------------------------------------------------------------------------
+
+
+def begun(call: Call) -> Future[Any]:
+    """What comes of a call, on a thread of its own: one that never ends must not stop the others."""
+    found: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(asyncio.run(call.call()) if call.on_loop else call.call())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name=call.name, daemon=True).start()
+    return found
+
+
+def end_of(found: Future[Any]) -> str:
+    """How a call ended."""
+    try:
+        error = found.exception(DEADLINE)
+    except TimeoutError:
+        return NEVER
+    return ENDS if error is None else type(error).__name__
+
+
+@pytest.mark.parametrize("kind", [stopped_postgres, silent_network, locked_file])
+def test_every_call_ends(
+    kind: Callable[[Path], AbstractContextManager[Database]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what its documentation says, while the database says nothing."""
+    monkeypatch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.5)
+    with kind(tmp_path) as database:
+        with ChatHistoryCallback(database.url, conversation_id="c") as history:
+            record(history, HumanMessage("Hi"))
+        exported = io.StringIO()
+        export(database.url, exported)
+        calls = [*recording(database), *reading(database, warm=True), *reading(database, warm=False)]
+        calls += [*opening(database), *moving(database, exported.getvalue())]
+        with database.silenced():
+            found = {call.name: begun(call) for call in calls}
+            ends = {name: end_of(future) for name, future in found.items()}
+        database.close()
+    assert ends == {call.name: call.ends for call in calls}
+    assert len(ends) == len(calls)
+
+
+def test_questions_that_wait_for_one_connection_wait_for_one_silence(tmp_path: Path) -> None:
+    """Replays of one URL share a connection: what the first question meets is told to those behind it."""
+    url = postgres.new_database()
+    with proxy(url) as between, Replay(hurried(between.url)) as replay:
+        between.stalled = True
+        asked = [replay.reader.ask(Library.messages, "c") for _ in range(8)]
+        errors = [str(question.exception(DEADLINE)) for question in asked]
+        assert between.clients == 1
+        between.stalled = False
+        assert len(set(errors)) == 1
+        assert "did not answer within 1 s" in errors[0]
+        assert replay.messages("c") == []
+    postgres.drop(url)
