@@ -42,12 +42,16 @@ class Attempts:
             there.add(rows.start.run_id)
         return _sorted(runs)
 
-    def rename(self, batch: list[Part], run_ids: Collection[str]) -> None:
-        """Make further attempts of the runs that begin in this batch with these ids."""
+    def rename(self, batch: list[Part], run_ids: Collection[str], left: Sequence[Part] = ()) -> None:
+        """Make further attempts of the runs that begin in this batch with these ids; some of their rows may be `left`
+        for later batches."""
         runs = [part for part in batch if isinstance(part, RunRows)]
         for rows in runs:
-            if rows.opens and rows.start.run_id in run_ids:
+            if rows.opens and (before := rows.start.run_id) in run_ids:
                 self._rename(rows)
+                for other in left:
+                    if isinstance(other, RunRows) and other.start is rows.start:
+                        _relabel(other, before)
         batch[:] = [*_sorted(runs), *(part for part in batch if not isinstance(part, RunRows))]
 
     def _rename(self, rows: RunRows) -> None:
@@ -56,10 +60,7 @@ class Attempts:
             start.first_run_id = before
         start.run_id, start.attempt = self._next(start)
         log.info("Run %s was recorded before; this is attempt %d, %s", before, start.attempt, start.run_id)
-        rows.segments = _relabelled(rows.segments, before, start.run_id)
-        rows.frames = _relabelled(rows.frames, before, start.run_id)
-        rows.gaps = _relabelled(rows.gaps, before, start.run_id)
-        rows.messages = _relabelled(rows.messages, before, start.run_id)
+        _relabel(rows, before)
 
     def _next(self, start: RunStart) -> _Next:
         first = start.first_run_id
@@ -73,6 +74,14 @@ class Attempts:
 
 def _sorted(runs: Sequence[RunRows]) -> list[RunRows]:
     return sorted(runs, key=lambda rows: rows.start.run_id)
+
+
+def _relabel(rows: RunRows, before: str) -> None:
+    after = rows.start.run_id
+    rows.segments = _relabelled(rows.segments, before, after)
+    rows.frames = _relabelled(rows.frames, before, after)
+    rows.gaps = _relabelled(rows.gaps, before, after)
+    rows.messages = _relabelled(rows.messages, before, after)
 
 
 def _relabelled(rows: Sequence[Row], before: str, after: str) -> list[Row]:

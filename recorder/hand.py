@@ -9,6 +9,7 @@ from dataclasses import replace
 from recorder.errors import StoreError
 from recorder.fields import bare_end
 from recorder.flushes import Flushes
+from recorder.halves import halved
 from recorder.intake import Intake
 from recorder.openrun import Took
 from recorder.pack import Sealing, without_tokens
@@ -61,6 +62,18 @@ class Hand:
             part.place = place
         self.parts = [*self.parts, *parts]
         return parts
+
+    def halves(self, batch: Sequence[Part]) -> list[list[Part]]:
+        """The batch as two, or as one where it is one row."""
+        if middle := len(batch) // 2:
+            return [[*batch[:middle]], [*batch[middle:]]]
+        found = halved(batch[0]) if batch else None
+        if found is None:
+            return [[*batch]]
+        first, second = found
+        second.place = len(self.parts)
+        self.parts = [*self.parts[: first.place], first, *self.parts[first.place + 1 :], second]
+        return [[first], [second]]
 
     def left(self) -> list[Part]:
         """The parts that nothing has become of."""
@@ -139,7 +152,7 @@ class Hand:
         self, batch: Sequence[Part], *, commits: int = 0, committed: int = 0, messages: int = 0, lost: int = 0,
         lost_messages: int = 0,
     ) -> None:  # fmt: skip
-        places, size = {part.place for part in batch}, sum(part.bytes for part in batch)
+        places, size = {part.place for part in batch}, bytes_in(batch)
         progress = self._progress
         # First calls, then sums: where memory runs out, all of this is counted or nothing.
         self._settled |= places
@@ -170,6 +183,11 @@ def _bare(rows: RunRows) -> RunRows:
 def tokens_in(batch: Sequence[Part]) -> int:
     """How many tokens these parts hold."""
     return sum(part.tokens for part in batch)
+
+
+def bytes_in(batch: Sequence[Part]) -> int:
+    """How many bytes of the queue these parts hold."""
+    return sum(part.bytes for part in batch)
 
 
 def messages_in(batch: Sequence[Part]) -> int:

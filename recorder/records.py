@@ -297,6 +297,9 @@ class Batch:
     additions: Sequence[Addition] = ()
     #: Ids of the producer's runs that are stored and have no end yet.
     open_runs: Collection[str] = ()
+    #: Whether nothing of it is to be stored: rows in every table are stored and taken back, which shows that the
+    #: database would take them.
+    trial: bool = False
 
     @property
     def parts(self) -> Sequence[Part]:

@@ -36,6 +36,7 @@ from recorder.records import (
 from recorder.statuses import IS_OPEN
 from recorder.tables import Id, Time, producers, runs, segments
 from recorder.transactions import Transactions
+from recorder.trial import rows_to_try
 
 log = logging.getLogger("recorder")
 
@@ -166,8 +167,11 @@ class SqlStore:
         return {key: Known(found, newest.get(key)) for key, found in times.items()}
 
     async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction. Raises `Conflict` for a row that is stored with another content, and
-        `Taken` for a run whose id is another run's, and `Moved`."""
+        """Store a batch in one transaction, or try one. Raises `Conflict` for a row that is stored with another
+        content, `Taken` for a run whose id is another run's, and `Moved`."""
+        if batch.trial:
+            await self._try(batch.producer)
+            return
         if not self._transactions.is_shared:
             await self._reopen_if_moved()
         async with self.transaction() as connection:
@@ -242,12 +246,20 @@ class SqlStore:
         if isinstance(error, (SchemaError, ConfigError)):
             return "fatal"
         # What the driver said: our own words name the path, which may read like anything.
-        said = error.__cause__ if isinstance(error, StoreError) else None
-        return self.dialect.failure(said or error)
+        if not isinstance(error, StoreError):
+            return self.dialect.failure(error)
+        return "transient" if error.__cause__ is None else self.dialect.failure(error.__cause__)
 
     def leave_to_parent(self) -> None:
         """In a forked child: what is open is the parent's, and nothing here uses or finalizes it; connect anew."""
         self._transactions.leave_to_parent()
+
+    async def _try(self, producer: Producer) -> None:
+        """Store a row in each table, and take them back."""
+        async with self.transaction() as connection:
+            savepoint = await connection.begin_nested()
+            await self.dialect.insert(connection, inserts_of(rows_to_try(producer)))
+            await savepoint.rollback()
 
     async def _reopen_if_moved(self) -> None:
         if not self._moved:

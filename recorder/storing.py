@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from recorder.attempts import Attempts
+from recorder.batchsize import BatchSize
 from recorder.clock import now
-from recorder.deadline import Deadline
+from recorder.deadline import Deadline, seconds
+from recorder.dialects import Failure
 from recorder.fields import bare_end
-from recorder.hand import Hand
+from recorder.hand import Hand, bytes_in
 from recorder.identity import new_id
 from recorder.lineage import asked, thread
 from recorder.liveness import this_process
@@ -24,15 +26,21 @@ from recorder.store import Moved, Store, Taken
 
 log = logging.getLogger("recorder")
 
+#: Failures that come of the rows or of the database; and how often in a row a batch has one before that is asked.
+_MAYBE_POISON = frozenset(("refused", "fatal"))
+_REFUSALS = 2
+
 
 class Storing:
     """Commits batches for the writer, and remembers the runs that it has stored."""
 
-    def __init__(self, store: Store, progress: Progress, deadline: Deadline) -> None:
+    def __init__(self, store: Store, progress: Progress, deadline: Deadline, max_bytes: int) -> None:
         self._store = store
         self._progress = progress
         self._deadline = deadline
         self.attempts = Attempts()
+        #: How much is stored at once.
+        self.size = BatchSize(max_bytes)
         #: Which process records.
         self.producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now(), this_process())
         #: The runs that are stored and have no end yet, by their ids.
@@ -46,24 +54,32 @@ class Storing:
 
     async def commit(self, hand: Hand, batch: list[Part]) -> None:
         """Store these rows, whatever it takes; rows that never can be stored are left out and told of."""
-        attempt = 0
+        if self.size.is_reduced and bytes_in(batch) > self.size.now and await self._in_halves(hand, batch):
+            return None
+        attempt = refusals = 0
         while not self._deadline.is_over:
+            began = seconds()
             try:
                 await self._deadline.in_time(self._append(batch))
             except Taken as error:
-                self.attempts.rename(batch, error.run_ids)
+                self.attempts.rename(batch, error.run_ids, hand.left())
             except Moved:
                 await self.begin_anew(hand, batch)
             except Exception as error:
                 if self._deadline.blocked:
                     break
-                if self._store.failure(error) == "poison":
+                failure = self._store.failure(error)
+                refusals = refusals + 1 if failure in _MAYBE_POISON else 0
+                if await self._is_of_rows(failure, refusals, batch):
                     return await self._divide(hand, batch, error)
                 self._progress.failed(error, "storing")
                 if not await self._deadline.pause(attempt):
                     break
+                if failure == "slow" and await self._slower(hand, batch, began):
+                    return None
                 attempt += 1
             else:
+                self.size.grow(began)
                 return hand.store(batch)
         return hand.lose(batch)
 
@@ -101,12 +117,40 @@ class Storing:
         self.producer = replace(self.producer, heartbeat_at=now())
         await self._store.append(Batch(self.producer, *_sorted_out(batch), self.streaming))
 
+    async def _in_halves(self, hand: Hand, batch: list[Part]) -> bool:
+        """Store one half after the other; False for one row, which has none."""
+        halves = hand.halves(batch)
+        for half in halves if len(halves) > 1 else ():
+            await self.commit(hand, half)
+        return len(halves) > 1
+
+    async def _slower(self, hand: Hand, batch: list[Part], began: float) -> bool:
+        """The batch took too long: less at once may get through."""
+        self.size.halve(bytes_in(batch), began)
+        return await self._in_halves(hand, batch)
+
+    async def _is_of_rows(self, failure: Failure, refusals: int, batch: Sequence[Part]) -> bool:
+        """Whether an error comes of what these rows hold, and not of the database: that one is away, full or locked
+        is no refusal, and whatever else it has would make it refuse other rows, too."""
+        if failure == "poison":
+            return len(batch) > 1 or await self._takes_others()
+        return refusals >= _REFUSALS and await self._takes_others()
+
+    async def _takes_others(self) -> bool:
+        """Whether the database stores other rows now. A rule of the user's own may refuse those as well, and is one
+        about rows."""
+        try:
+            trial = Batch(self.producer, [], (), self.streaming, trial=True)
+            await self._deadline.in_time(self._store.append(trial))
+        except Exception as error:
+            return self._store.failure(error) == "poison"
+        return True
+
     async def _divide(self, hand: Hand, batch: list[Part], error: Exception) -> None:
         """Halve a batch that holds something poisonous until the one part is found, and store the rest."""
         if len(batch) > 1:
-            middle = len(batch) // 2
-            await self.commit(hand, batch[:middle])
-            return await self.commit(hand, batch[middle:])
+            await self._in_halves(hand, batch)
+            return None
         words = self._progress.note(error, "storing")
         if isinstance(part := batch[0], Addition):
             return _leave_out(hand, part, words)

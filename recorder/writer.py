@@ -56,7 +56,7 @@ class Writer:
         self._idle_at = inf if config.run_idle_timeout is None else 0.0
         self._deadline = Deadline()
         self.progress = Progress()
-        self._storing = Storing(store, self.progress, self._deadline)
+        self._storing = Storing(store, self.progress, self._deadline, config.max_batch_bytes)
         self._owed = Owed(self.progress)
         self.opening = Opening(store, config, self.progress, attended=attended)
 
@@ -118,7 +118,7 @@ class Writer:
         closed = self._intake.closed  # looked at first: what comes before the end is taken below
         self._flushes.look()
         self._hand = Hand(Took(), self._intake, self._flushes, self.progress)
-        took = self._intake.take(self._config.max_batch_bytes, self._hand.took)
+        took = self._intake.take(self._storing.size.now, self._hand.took)
         if took.ticket:
             storing = self._storing
             packed = storing.attempts.separate(pack(took.runs, storing.file))

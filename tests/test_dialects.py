@@ -268,7 +268,8 @@ def wrapped(error: Exception) -> DBAPIError:
         (ConnectionError("cut"), "transient"),
         (TimeoutError(), "slow"),
         (OSError("no space left on device"), "transient"),
-        (MemoryError(), "transient"),
+        (MemoryError(), "refused"),
+        (RuntimeError("a bug of the driver's"), "refused"),
     ],
     ids=lambda value: f"{type(value).__name__}: {value}" if isinstance(value, Exception) else "",
 )

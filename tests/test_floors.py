@@ -24,9 +24,9 @@ FLOORS = {
             "errors clock waiting jsons config identity bell exclusive exits inherited credentials printable logs",
             "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
             "newest dialects migrate",
-            "store transactions library inserts ids",
+            "store transactions trial library inserts ids",
             "openrun room ready intake registry young lineage pack progress flushes owed hand attempts opening "
-            "deadline moves storing writer",
+            "deadline moves storing batchsize halves writer",
             "recorder history replay export",
             "models",
             "cli testing __init__",

@@ -19,9 +19,12 @@ TO_BE_TRIED_AGAIN = frozenset(("transient", "slow", "refused"))
 OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def of_silence(error: BaseException) -> Failure:
-    """What kind of failure an error is that did not come of a database."""
-    return "slow" if isinstance(error, TimeoutError) else "transient"
+def of_silence(error: BaseException, lost: tuple[type[BaseException], ...] = ()) -> Failure:
+    """What kind of failure an error is that did not come of a database: `lost` is what a driver says of a connection
+    that is gone. Anything else is a driver's bug or ours, and may come of the rows."""
+    if isinstance(error, TimeoutError):
+        return "slow"
+    return "transient" if isinstance(error, (OSError, EOFError, *lost)) else "refused"
 
 
 def driver_error(error: BaseException) -> BaseException:

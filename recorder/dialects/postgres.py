@@ -153,10 +153,11 @@ class Postgres:
         statement = _statement(kinds, announce, self._idle_timeout)
         try:
             counts = iter((await connection.exec_driver_sql(statement, arrays)).one())
-        except (
-            TimeoutError
-        ):  # the next connection waits twice as long: it may be one large row over a slow network
-            self._patience = min(2 * self._patience, MAX_PATIENCE)
+        except TimeoutError:
+            if _is_one_row(
+                given
+            ):  # the next connection waits twice as long, for less at once is not possible
+                self._patience = min(2 * self._patience, MAX_PATIENCE)
             raise
         self._patience = max(1, self._patience // 2)
         return [int(next(counts)) if each.rows else 0 for each in inserts]
@@ -192,7 +193,8 @@ class Postgres:
         state = getattr(cause, "sqlstate", None)
         if state is None:
             # OSError, and what asyncpg says of a connection that is gone.
-            return "poison" if isinstance(cause, OF_THE_ROWS) else of_silence(cause)
+            lost = _driver().InterfaceError, _driver().InternalClientError
+            return "poison" if isinstance(cause, OF_THE_ROWS) else of_silence(cause, lost)
         return kind_of(state)
 
     def remedy(self, error: BaseException) -> str:
@@ -304,6 +306,10 @@ def _driver() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
     return asyncpg
+
+
+def _is_one_row(inserts: Sequence[Insert]) -> bool:
+    return all(len(each.rows) == 1 for each in inserts)
 
 
 #: What a part of a statement depends on: the table, its columns, those to update, and those that must be the same.

@@ -46,6 +46,26 @@ BUSY_TIMEOUT = 5.0
 MAX_UPGRADED = 128 * 2**20
 #: How often who watches asks for the file's version (seconds).
 WATCH_INTERVAL = 0.01
+_KINDS: dict[int, Failure] = {
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_PROTOCOL,
+        ),
+        "transient",
+    ),
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH,
+        ),
+        "fatal",
+    ),
+    **dict.fromkeys(
+        (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE), "poison"
+    ),
+}  # fmt: skip
+#: Of errors that have no code of their own, by what they say.
 _TRANSIENT = (
     "locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed", "closed database"
 )  # fmt: skip
@@ -207,18 +227,14 @@ class SQLite:
     def failure(self, error: BaseException) -> Failure:
         """What kind of failure a driver's error is."""
         cause = driver_error(error)
-        text = str(cause).lower()
         if isinstance(cause, UnsafeAfterFork):
             return "fatal"
-        if any(word in text for word in _FATAL):
-            return "fatal"
-        if any(word in text for word in _TRANSIENT):
-            return "transient"
-        if isinstance(cause, sqlite3.OperationalError):
-            return "refused"
-        if isinstance(cause, (sqlite3.Error, *OF_THE_ROWS)):
-            return "poison"
-        return of_silence(cause)
+        # The code first: what a trigger of the user's says may read like anything.
+        if kind := _KINDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF):
+            return kind
+        if isinstance(cause, sqlite3.Error):
+            return _kind_of_words(cause)
+        return "poison" if isinstance(cause, OF_THE_ROWS) else of_silence(cause)
 
     def remedy(self, error: BaseException) -> str:
         """What to do about an error on opening, to follow what the driver said."""
@@ -351,6 +367,15 @@ def _run_quietly(run: Callable[[], None]) -> None:
     except RuntimeError as error:
         if "loop is closed" not in str(error):
             raise
+
+
+def _kind_of_words(error: sqlite3.Error) -> Failure:
+    text = str(error).lower()
+    if any(word in text for word in _FATAL):
+        return "fatal"
+    if any(word in text for word in _TRANSIENT):
+        return "transient"
+    return "refused" if isinstance(error, sqlite3.OperationalError) else "poison"
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

@@ -48,6 +48,8 @@ class MemoryStore:
 
     async def append(self, batch: Batch) -> None:
         """Keep the rows whose key is new; raise `Conflict` for another content under an old one."""
+        if batch.trial:
+            return
         if self.failures:
             raise self.failures.pop(0)
         if taken := [

@@ -1,0 +1,34 @@
+"""Rows that are stored to see whether the database takes any, and taken back."""
+
+from __future__ import annotations
+
+from recorder.clock import now
+from recorder.identity import new_id
+from recorder.records import (
+    COMPLETE,
+    Batch,
+    FrameRow,
+    GapRow,
+    MessageRow,
+    Producer,
+    RunEnd,
+    RunRows,
+    RunSeal,
+    RunStart,
+    SegmentRow,
+)
+
+
+def rows_to_try(producer: Producer) -> Batch:
+    """A run that never was, with a row in each table that recorder writes."""
+    run_id, conversation_id, moment = new_id(), new_id(), now()
+    rows = RunRows(
+        RunStart(run_id, conversation_id, True, moment),
+        opens=True,
+        messages=[MessageRow(conversation_id, new_id(), None, 0, "human", "", None, None, moment)],
+        segments=[SegmentRow(run_id, 0, 1, '[[0,""]]')],
+        frames=[FrameRow(run_id, 0, 0, 1, 0, b"", None)],
+        gaps=[GapRow(run_id, 1, 1, "tried")],
+        seal=RunSeal(RunEnd(COMPLETE, moment), 1, None, None),
+    )
+    return Batch(producer, [rows])

@@ -1,0 +1,80 @@
+"""A run or an addition as two parts: together they hold what it held, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recorder.clock import now
+from recorder.halves import halved
+from recorder.messages import HumanMessage
+from recorder.records import (
+    Added,
+    Addition,
+    FrameRow,
+    GapRow,
+    MessageRow,
+    Part,
+    RunRows,
+    RunSeal,
+    SegmentRow,
+)
+from tests.oracle import run_end, run_start
+
+START = run_start()
+ID = START.run_id
+
+
+def message(number: int) -> MessageRow:
+    """A row of that number."""
+    return MessageRow("c", f"m{number}", None, number, "human", str(number), None, None, now())
+
+
+def run_of(messages: int, segments: int, frames: int) -> RunRows:
+    """A run with so many rows, which begins and ends with them."""
+    return RunRows(
+        START,
+        opens=True,
+        messages=[message(number) for number in range(messages)],
+        segments=[SegmentRow(ID, 10 * number, 10, "[]") for number in range(segments)],
+        frames=[FrameRow(ID, number, 0, 1, 0, b"", None) for number in range(frames)],
+        gaps=[GapRow(ID, 900, 1, "why")],
+        seal=RunSeal(run_end(), 10 * segments, None, None),
+        threaded=True,
+        tokens=10 * segments,
+        bytes=1001,
+    )
+
+
+def leaves(part: Part) -> list[Any]:
+    """The parts that cannot be halved any more, in order."""
+    halves = halved(part)
+    return [part] if halves is None else [leaf for half in halves for leaf in leaves(half)]
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (0, 1, 0), (1, 0, 1), (3, 2, 0), (0, 7, 5), (9, 0, 0)])
+def test_the_parts_hold_what_the_run_held(counts: tuple[int, int, int]) -> None:
+    """One row each; the run's own row with the last of its request, its gaps and its end with the last of all."""
+    rows = run_of(*counts)
+    parts = leaves(rows)
+    assert len(parts) == max(1, sum(counts))
+    for name in ("messages", "segments", "frames", "gaps"):
+        assert [row for part in parts for row in getattr(part, name)] == getattr(rows, name)
+    for name in ("tokens", "bytes"):
+        assert sum(getattr(part, name) for part in parts) == getattr(rows, name)
+    opening = [place for place, part in enumerate(parts) if part.opens]
+    assert opening == [max(0, counts[0] - 1)]
+    assert [part.seal is not None for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert {part.place for part in parts} == {0}
+
+
+def test_an_addition_in_parts() -> None:
+    """Its messages are counted once, also where some of them were there already."""
+    said = [Added(number, now(), HumanMessage(str(number))) for number in range(6)]
+    whole = Addition("c", said, [message(number) for number in range(5)], threaded=True, bytes=77)
+    parts = leaves(whole)
+    assert [row for part in parts for row in part.messages] == whole.messages
+    assert [each for part in parts for each in part.said] == said
+    assert sum(part.bytes for part in parts) == 77
+    assert len(parts) == 5
