@@ -194,20 +194,6 @@ def assert_left_out(url: str, bad: uuid.UUID, others: list[uuid.UUID]) -> None:
 CODES = [
     "21000", "22023", "23514", "P0001", "42501", "42P01", "0A000", "3F000", "XX000", "XX002", "24000", "F0000", "99999",
 ]  # fmt: skip
-    "21000",
-    "22023",
-    "23514",
-    "P0001",
-    "42501",
-    "42P01",
-    "0A000",
-    "3F000",
-    "XX000",
-    "XX002",
-    "24000",
-    "F0000",
-    "99999",
-]
 
 
 @pytest.mark.parametrize("code", CODES)
