@@ -144,6 +144,12 @@ class Hand:
         for taken in self.took.runs:
             if taken.run.start.run_id == rows.start.run_id and isinstance(taken.run.state, Sealing):
                 taken.run.state.lose(tokens)
+        for other in self.left():  # where it was halved, its end may be in another part
+            if isinstance(other, RunRows) and other is not rows and other.start is rows.start and other.seal:
+                seal = other.seal
+                other.seal = replace(
+                    seal, token_count=max(0, seal.token_count - tokens), sha256=None, frames_sha256=None
+                )
 
     def _tokens(self) -> int:
         return sum(len(tokens) for part in self.took.runs for tokens in part.tokens)

@@ -191,6 +191,30 @@ def assert_left_out(url: str, bad: uuid.UUID, others: list[uuid.UUID]) -> None:
     assert_whole(url, others[-1], ["later"])
 
 
+def test_poison_in_one_half_of_a_run(database: str) -> None:
+    """Its tokens are a gap, those of the other half are stored and counted, and nothing proves that all are there."""
+    texts = ["poison", *(token(4, number) for number in range(1, 5000))]
+
+    def refuse(batch: Batch) -> None:
+        slow_above(1)(batch)
+        if any("poison" in row.deltas for rows in batch.runs for row in rows.segments):
+            raise ValueError("not these")
+
+    store = FaultyStore(SqlStore(database), before=repeat(refuse))
+    with ChatHistoryCallback(database, store=store, flush_interval=HOUR) as history:
+        begin(history)
+        history.flush().wait(20)
+        run_id = begin(history)
+        say(history, run_id, texts)
+        finish(history, run_id, "end")
+        history.flush().wait(30)
+        assert history.stats().quarantined == 2000
+    found = stored(database, run_id)
+    assert (found.status, found.token_count, found.sha256) == (COMPLETE, 3000, None)
+    assert found.missing == set(range(2000))
+    assert [*found.texts.values()] == texts[2000:]
+
+
 CODES = [
     "21000", "22023", "23514", "P0001", "42501", "42P01", "0A000", "3F000", "XX000", "XX002", "24000", "F0000", "99999",
 ]  # fmt: skip
