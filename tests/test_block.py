@@ -21,8 +21,24 @@ def test_a_block_is_a_line_of_numbers_and_the_frames() -> None:
     assert join([b"data: a\n\n", b": b\n\n"], [1_000, 1_250]) == b"[1000,9,250,5]\ndata: a\n\n: b\n\n"
 
 
-@pytest.mark.parametrize("block", [b"", b"[1", b"[1]\nx", b"[1,2]\nx", b"[1,1]\nxy", b'["a",1]\nx', b"{}"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"", b"[1", b"[1]\nx", b"[1,2]\nx", b"[1,1]\nxy", b'["a",1]\nx', b"{}", b"{}\n", b"[0,2,0,-1]\nx",
+        b"[0,1.0]\nx", b"[0,true]\nx", b"[18014398509481984,1]\nx", b"[0,[]]\n",
+        b"[" + b"0,0," * 2**18 + b"0,0]\n", b"[" * 5_000 + b"]" * 5_000 + b"\n",
+    ],
+    ids=range(15),
+)  # fmt: skip
 def test_a_damaged_block_is_an_error(block: bytes) -> None:
-    """Cut short, cut long, or no block at all."""
+    """Cut short, cut long, with sizes and times that cannot be, too many, nested, or no block at all."""
     with pytest.raises(StoreError, match="damaged"):
         split(block)
+
+
+def test_a_frame_is_not_read_again_and_again() -> None:
+    """Sizes that go back would make gigabytes of a few kilobytes."""
+    size = 2**20
+    numbers = ",".join(f"0,{size},0,{-size}" for _ in range(10_000)).encode()
+    with pytest.raises(StoreError, match="damaged"):
+        split(b"[" + numbers + b"]\n")

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -166,3 +167,29 @@ def test_a_small_row_cannot_take_all_memory(says_its_size: bool) -> None:
         assert tracemalloc.get_traced_memory()[1] < (1_000_000 if says_its_size else MAX_DECOMPRESSED + 2**20)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../tmp/x", "/tmp/x", "a/../b", "", "x\x1b[31m", "openai.chat.1\n"]
+)
+def test_the_name_of_a_dictionary_is_no_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes out of a database, which may be a stranger's."""
+    opened: list[str] = []
+
+    def read_bytes(path: Path) -> bytes:
+        opened.append(str(path))
+        return b""
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(StoreError) as told:
+        decompress(b"\x28\xb5\x2f\xfd", name or "..")
+    assert opened == []
+    assert "\x1b" not in str(told.value)
+
+
+def test_a_bomb_is_refused_with_the_limit() -> None:
+    """Whoever wonders sees how much would have been read."""
+    with pytest.raises(StoreError, match=f"at most {MAX_DECOMPRESSED} bytes are read"):
+        decompress(zstandard.compress(b"a") * 1_000, None)

@@ -24,7 +24,8 @@ import zstandard
 from hypothesis import given, settings
 
 from recorder import ChatHistoryCallback, ConfigError, NotFound, StoreError, tables
-from recorder.export import Counts, Exported, Imported, export, import_
+from recorder.clock import now
+from recorder.export import Counts, Exported, Imported, export, files, import_
 from recorder.messages import AIMessage, HumanMessage
 from recorder.portable import Row, write
 from recorder.records import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow
@@ -541,3 +542,52 @@ def test_what_the_database_refuses_is_told(postgres_url: str) -> None:
     """With what it said."""
     with pytest.raises(StoreError, match="The database says: invalid input syntax for type json"):
         import_(postgres_url, of_rows(CONVERSATION._replace(metadata="{")))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_a_line_without_end_does_not_take_all_memory(
+    packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read up to the limit, which the error names; packed it is a small file. No database is made for it."""
+    monkeypatch.setattr(files, "MAX_LINE", 2**20)
+    file, url = tmp_path / "a.jsonl", f"sqlite:///{tmp_path / 'new.db'}"
+    content = b" " * (64 * 2**20)
+    file.write_bytes(gzip.compress(content) if packed else content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreError, match=r"a\.jsonl: Line 1 has more than 1048576 bytes"):
+            import_(url, file)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_blank_lines_behind_the_last_one_come_to_an_end(tmp_path: Path) -> None:
+    """A packed file may have more of them than anybody waits for."""
+    url, file = new_url(tmp_path), tmp_path / "a.jsonl"
+    file.write_text("".join(write([])) + "\n" * 70_000)
+    with pytest.raises(
+        StoreError, match=r"a\.jsonl: Line 65\d{3} of the export is damaged \(the export ended"
+    ):
+        import_(url, file)
+
+
+def test_many_members_are_one_file(tmp_path: Path) -> None:
+    """gzip files that were joined, empty ones among them."""
+    url, file = new_url(tmp_path), tmp_path / "a.jsonl.gz"
+    lines = [line.encode() for line in write([])]
+    file.write_bytes(b"".join(gzip.compress(line) + gzip.compress(b"") * 100 for line in lines))
+    assert not import_(url, file).new.any()
+
+
+def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
+    """And its number and its field; nothing of what came before in the same transaction is stored by halves."""
+    url, file = new_url(tmp_path), tmp_path / "a.jsonl"
+    lines = list(write([ConversationRow("c", None, None, None, now())]))
+    file.write_text(
+        lines[0] + lines[1] + '[null,"conversation",{"id":"d","created_at":"9999-12-31T23:59:59-23:00"}]\n'
+    )
+    with pytest.raises(StoreError, match=r"a\.jsonl: Line 3 .*created_at of a conversation is no time"):
+        import_(url, file)
+    assert sql(url, "SELECT id FROM conversations") == []

@@ -19,6 +19,8 @@ T = TypeVar("T")
 PAUSE, STEP, QUIT = " ", ".", "q"
 #: A due time this near (seconds) is not waited for: sleeping takes longer.
 _NOW = 0.00005
+#: The longest single wait (seconds); a stranger's recording may want one that no clock can count.
+_LONGEST = 3600.0
 #: What a shell reports for a program that SIGTERM ended.
 _TERMINATED = 143
 
@@ -114,7 +116,7 @@ class Clock:
             if self._stopped is None and left <= _NOW:
                 return
             sys.stdout.flush()
-            key = self._keys.pressed(left if self._stopped is None else None)
+            key = self._keys.pressed(min(left, _LONGEST) if self._stopped is None else None)
             if self._stopped is not None and key == STEP:
                 self._stopped = max(self._stopped, due)
                 return

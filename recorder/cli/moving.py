@@ -12,12 +12,14 @@ from recorder.clock import iso
 from recorder.dialects import masked
 from recorder.export import Counts, export, import_
 from recorder.export.files import File
-from recorder.printable import printable_json
+from recorder.printable import printable_json, printable_line
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
 #: Ids of runs that are named when they are left out.
 _NAMED = 5
+#: What is shown of where an export says that it is from (characters).
+_LONGEST_SOURCE = 200
 
 #: What is told of, one and many.
 _NOUNS = ("conversation", "message", "run", "token", "frame", "gap", "annotation")
@@ -68,7 +70,8 @@ def back(url: str, file: str) -> int:
         screen.echo("Stopped; the runs that came are stored, and the same import again goes on.", stderr=True)
         return INTERRUPTED
     header = done.header
-    of = f"exported {screen.moment(iso(header.exported_at))} from {header.source or 'elsewhere'}"
+    source = printable_line(header.source[:_LONGEST_SOURCE])
+    of = f"exported {screen.moment(iso(header.exported_at))} from {source or 'elsewhere'}"
     screen.echo(f"Read {'stdin' if file == '-' else file}, {of},")
     screen.echo(f"into {masked(url)}")
     screen.echo(f"New: {_counted(done.new)}.")

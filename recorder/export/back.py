@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,19 +48,31 @@ def import_(url: str, file: File, *, progress: Progress | None = None) -> Import
 
 def _import(url: str, file: File, progress: Progress | None) -> Imported:
     with reading(file) as source:
-        header, rows = _begun(file, source)  # before a database is created for it
+        with _named(file):
+            header, rows = read(source.lines)  # before a database is created for it
         with closing(_Back(url, header, source, progress)) as back:
-            back.store(rows)
+            back.store(_named_rows(file, rows))
     return back.done
 
 
-def _begun(file: File, source: Source) -> tuple[Header, Iterator[Row]]:
+@contextmanager
+def _named(file: File) -> Iterator[None]:
+    """What is wrong with a file is told with its name."""
     try:
-        return read(source.lines)
+        yield
     except (ConfigError, StoreError) as error:
         if isinstance(file, (str, os.PathLike)):
             raise type(error)(f"{os.fspath(file)}: {error}") from error
         raise
+
+
+def _named_rows(file: File, rows: Iterator[Row]) -> Iterator[Row]:
+    while True:
+        with _named(file):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
 
 
 class _Back:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import mkstemp
 from typing import IO, Any, cast
@@ -18,6 +19,8 @@ from recorder.errors import ConfigError, StoreError
 #: A path, or a file that is open for text or bytes.
 File = str | os.PathLike[str] | IO[Any]
 
+#: The longest line that is read (bytes): a file of one line, packed to almost nothing, would take all memory.
+MAX_LINE = 64 * 2**20
 _GZIP = b"\x1f\x8b"
 _PACKED_BADLY = (EOFError, gzip.BadGzipFile, zlib.error)
 
@@ -117,7 +120,12 @@ def _beginning(file: IO[bytes]) -> bytes:
 
 def _lines(file: IO[Any]) -> Iterator[str | bytes]:
     try:
-        yield from file
+        for number, line in enumerate(iter(partial(file.readline, MAX_LINE + 1), file.read(0)), 1):
+            if len(line) > MAX_LINE:
+                raise StoreError(
+                    f"Line {number} has more than {MAX_LINE} bytes, so the file is no export of recorder, or damaged"
+                )
+            yield line
     except _PACKED_BADLY as error:
         raise StoreError(f"The file is gzip and damaged, or was cut off ({error}); copy it again") from error
     except UnicodeDecodeError as error:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from types import NoneType
 from typing import Any, NamedTuple
 
 import orjson
 
-from recorder.clock import parse_iso
 from recorder.errors import ConfigError, StoreError
-from recorder.portable.shapes import FORMAT, OBJECTS, VERSION, Proof, Row, row_of, whole
+from recorder.portable.shapes import FORMAT, OBJECTS, VERSION, Proof, Row, count, moment, offset, row_of
 from recorder.records import FrameRow, GapRow, RunRow, SegmentRow
 from recorder.wire.block import join
-from recorder.wire.compress import compress
+from recorder.wire.compress import MAX_DECOMPRESSED, compress
 
 #: What is shown of a line that is no header (characters).
 _SHOWN = 60
+#: What is shown of what is wrong with a line (characters).
+_WHY = 300
+#: The most tokens or frames of one row, and their bytes. A row that recorder has written has some thousands.
+MAX_ITEMS = 2**16
+MAX_ROW = MAX_DECOMPRESSED
+#: Blank lines behind the last one are passed over up to here (bytes).
+_MAX_BLANK = 2**16
 #: https://sqlite.org/fileformat2.html
 _SQLITE = b"SQLite format 3"
 
@@ -57,14 +64,16 @@ def _header(line: str | bytes) -> Header:
         said = None
     if not isinstance(said, dict) or said.get("format") != FORMAT or type(said.get("version")) is not int:
         raise ConfigError(f"The file is no export of recorder: {_shown(line)}; `recorder export` writes one")
-    if said["version"] > VERSION:
+    if not 1 <= said["version"] <= VERSION:
         raise ConfigError(
             f"The export has version {said['version']} of the format, and this recorder reads up to {VERSION}; "
             "run `pip install --upgrade chat-recorder`"
         )
     try:
-        return Header(said["version"], parse_iso(said["exported_at"]), str(said.get("source") or ""))
-    except (KeyError, TypeError, ValueError) as error:
+        return Header(
+            said["version"], moment("exported_at", said["exported_at"]), str(said.get("source") or "")
+        )
+    except (KeyError, ValueError) as error:
         raise ConfigError(f"The header of the export is damaged ({error}); export again") from error
 
 
@@ -93,15 +102,19 @@ class _Lines:
         return said
 
     def end(self) -> None:
-        """Nothing but blank lines may follow."""
+        """Nothing but some blank lines may follow."""
+        blank = 0
         for number, line in self._numbered:
-            if line.strip():
-                self.number = number
+            self.number = number
+            blank += len(line)
+            if line.strip() or blank > _MAX_BLANK:
                 raise self.damaged("the export ended before it")
 
     def damaged(self, why: object) -> StoreError:
         """The error for the line that was read last."""
-        return StoreError(f"Line {self.number} of the export is damaged ({why}); copy or export it again")
+        told = str(why)
+        told = told if len(told) <= _WHY else told[:_WHY] + "..."
+        return StoreError(f"Line {self.number} of the export is damaged ({told}); copy or export it again")
 
 
 def _rows(lines: _Lines) -> Iterator[Row]:
@@ -115,7 +128,7 @@ def _rows(lines: _Lines) -> Iterator[Row]:
             row = part.row(line)
         except StoreError:
             raise
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise lines.damaged(error) from error
         if row is not None:
             yield row
@@ -156,54 +169,73 @@ class _Import:
             raise ValueError(f"{self._runs} runs came and it counts {line[2]['runs']}")
 
     def _segment(self, run: RunRow, line: list[Any]) -> Row:
-        _, _, seq, count, *raw = line
-        whole("seq", seq)
+        _, _, seq, number, *raw = line
+        count("seq of a segment", seq)
         if raw:
             (deltas,) = raw
             if type(deltas) is not str:
                 raise ValueError("its tokens are no text")
         else:
-            deltas = orjson.dumps([self._token() for _ in range(whole("count", count))]).decode()
-        row = SegmentRow(run.id, seq, whole("count", count), deltas)
+            deltas = orjson.dumps(self._items("count of a segment", number, self._token)).decode()
+        row = SegmentRow(run.id, seq, count("count of a segment", number), deltas)
         self._proof.add_segment(row)
         return row
 
+    def _items(self, name: str, number: Any, read: Callable[[], list[Any]]) -> list[list[Any]]:
+        """What the next lines hold. Raises `ValueError` for more than one row may have."""
+        found: list[list[Any]] = []
+        size = 0
+        for _ in range(count(name, number, MAX_ITEMS)):
+            found.append(read())
+            size += sum(len(each) for each in found[-1] if type(each) is not int)
+            if size > MAX_ROW:
+                raise ValueError(f"its row has more than {MAX_ROW} bytes")
+        return found
+
     def _token(self) -> list[Any]:
         at_us, kind, text, *idx = self._lines.next()
-        if type(text) is not str or (not idx and kind != "text"):
+        if (
+            type(text) is not str
+            or (not idx and kind != "text")
+            or len(idx) > 1
+            or (idx and type(idx[0]) is not str)
+        ):
             raise ValueError("it is no token")
-        whole("the offset of a token", at_us)
+        offset("the offset of a token", at_us)
         return [at_us, text, kind, *idx] if idx else [at_us, text]
 
     def _frames(self, run: RunRow, line: list[Any]) -> Row:
-        at_us, _, seq, first_delta, count = line
-        found = [self._frame() for _ in range(whole("count", count))]
+        at_us, _, seq, first_delta, number = line
+        found = self._items("count of frames", number, self._frame)
         data = [frame for _, frame in found]
         block = join(data, [at for at, _ in found])
         [(packed, dictionary)] = compress([block], [run.wire])
-        self._proof.add_frames(count, b"".join(data))
-        numbers = whole("seq", seq), whole("first_delta", first_delta), count, whole("offset", at_us)
-        return FrameRow(run.id, *numbers, packed, dictionary)
+        self._proof.add_frames(number, b"".join(data))
+        return FrameRow(run.id, *_numbers(seq, first_delta, number, at_us), packed, dictionary)
 
-    def _frame(self) -> tuple[int, bytes]:
+    def _frame(self) -> list[Any]:
         at_us, kind, said = self._lines.next()
-        whole("the offset of a frame", at_us)
+        offset("the offset of a frame", at_us)
         if kind == "frame":
-            return at_us, said.encode()
+            return [at_us, said.encode()]
         if kind != "frame64":
             raise ValueError("it is no frame")
-        return at_us, base64.b64decode(said, validate=True)
+        return [at_us, base64.b64decode(said, validate=True)]
 
     def _stored(self, run: RunRow, line: list[Any]) -> Row:
-        at_us, _, seq, first_delta, count, dictionary, said = line
+        at_us, _, seq, first_delta, number, dictionary, said = line
+        if type(dictionary) not in (str, NoneType):
+            raise ValueError("the dictionary of frames is a text")
         data = base64.b64decode(said, validate=True)
-        self._proof.add_frames(whole("count", count), data)
-        numbers = whole("seq", seq), whole("first_delta", first_delta), count, whole("offset", at_us)
+        numbers = _numbers(seq, first_delta, number, at_us)
+        self._proof.add_frames(number, data)
         return FrameRow(run.id, *numbers, data, dictionary)
 
     def _gap(self, run: RunRow, line: list[Any]) -> Row:
-        _, _, seq, count, reason = line
-        return GapRow(run.id, whole("seq", seq), whole("count", count), str(reason))
+        _, _, seq, number, reason = line
+        if type(reason) is not str:
+            raise ValueError("reason of a gap is a text")
+        return GapRow(run.id, count("seq of a gap", seq), count("count of a gap", number), reason)
 
     def _annotation(self, run: RunRow, line: list[Any]) -> Row:
         row = row_of("annotation", line[2])
@@ -217,6 +249,15 @@ class _Import:
         if any(said[key] != found[key] for key in found):
             raise ValueError(f"run {run.id} is not what it was when it was written")
         self._run, self._proof = None, Proof()
+
+
+def _numbers(seq: Any, first_delta: Any, number: Any, at_us: Any) -> tuple[int, int, int, int]:
+    return (
+        count("seq of frames", seq),
+        count("first_delta of frames", first_delta),
+        count("count of frames", number),
+        offset("the offset of frames", at_us),
+    )
 
 
 _OF_A_RUN: dict[str, Callable[[_Import, RunRow, list[Any]], Row | None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -21,9 +21,14 @@ from recorder.records import (
     RunRow,
     SegmentRow,
 )
+from recorder.wire.block import MAX_OFFSET
 
 FORMAT = "recorder"
 VERSION = 1
+#: The most tokens or frames that a run may have: the sum of two is an integer of 64 bits, too.
+MOST = 2**62
+#: The deepest JSON that is read; what Python and the databases write and read again is nested a little deeper.
+_DEEPEST = 500
 
 #: A row of any table.
 Row = ConversationRow | Producer | MessageRow | RunRow | SegmentRow | FrameRow | GapRow | AnnotationRow
@@ -100,12 +105,35 @@ def row_of(kind: str, said: Any) -> Any:
 def _value(kind: str, column: _Column, said: dict[str, Any]) -> Any:
     value = said.get(column.name)
     if column.holds == "json":
-        value = said.get(column.name + _AS_TEXT) if value is None else dumps(value)
+        value = said.get(column.name + _AS_TEXT) if value is None else _json_text(kind, column, value)
     if value is None:
         if column.required:
             raise ValueError(f"a {kind} needs {column.name}")
         return None
     return _TAKEN[column.holds](f"{column.name} of a {kind}", value)
+
+
+def _json_text(kind: str, column: _Column, value: Any) -> str:
+    """The value as it is stored. Raises `ValueError` for one that could not be written, or not be read again."""
+    text = dumps(value)
+    if text.count("[") + text.count("{") > _DEEPEST and is_deeper(value, _DEEPEST):
+        raise ValueError(f"{column.name} of a {kind} is nested more than {_DEEPEST} deep")
+    return text
+
+
+def is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested more than so deep."""
+    level = [value]
+    for _ in range(depth + 1):
+        inner = [
+            each.values() if isinstance(each, dict) else each
+            for each in level
+            if isinstance(each, (dict, list))
+        ]
+        level = [each for container in inner for each in container]
+        if not level:
+            return False
+    return True
 
 
 def _text(name: str, value: Any) -> str:
@@ -115,9 +143,25 @@ def _text(name: str, value: Any) -> str:
 
 
 def whole(name: str, value: Any) -> int:
-    """The value, if it is an integer. Raises `ValueError`."""
+    """The value, if it is an integer of 64 bits. Raises `ValueError`."""
     if type(value) is not int:
         raise ValueError(f"{name} is an integer")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is an integer of 64 bits")
+    return value
+
+
+def count(name: str, value: Any, most: int = MOST) -> int:
+    """The value, if it is a number of tokens or frames, or one of them. Raises `ValueError`."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} is an integer from 0 to {most}")
+    return value
+
+
+def offset(name: str, value: Any) -> int:
+    """The value, if it is a time in a run, in microseconds. Raises `ValueError`."""
+    if type(value) is not int or abs(value) >= MAX_OFFSET:
+        raise ValueError(f"{name} is an integer of microseconds, less than {MAX_OFFSET}")
     return value
 
 
@@ -127,11 +171,15 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _time(name: str, value: Any) -> datetime:
-    moment = parse_iso(_text(name, value))
-    if moment.tzinfo is None:
-        raise ValueError(f"{name} has no time zone")
-    return moment
+def moment(name: str, value: Any) -> datetime:
+    """The value as an aware datetime in UTC. Raises `ValueError`."""
+    try:
+        found = parse_iso(_text(name, value))
+        if found.tzinfo is None:
+            raise ValueError("it has no time zone")
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # in UTC it may be before the year 1
+        raise ValueError(f"{name} is no time: {error}") from error
 
 
 _TAKEN: Mapping[str, Callable[[str, Any], Any]] = {
@@ -139,7 +187,7 @@ _TAKEN: Mapping[str, Callable[[str, Any], Any]] = {
     "json": _text,
     "int": whole,
     "float": _number,
-    "datetime": _time,
+    "datetime": moment,
 }
 
 

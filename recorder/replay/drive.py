@@ -18,6 +18,8 @@ from recorder.replay.reader import Reader
 
 #: A due time this near (seconds) is not waited for: sleeping takes longer.
 _NOW = 0.00005
+#: The longest single sleep (seconds); a stranger's recording may want one that no clock can count.
+_LONGEST = 3600.0
 
 
 class Listener(Protocol):
@@ -123,8 +125,8 @@ def drive(driver: Driver, play: Play) -> Iterator[Any]:
                 yield from found
             else:
                 for due, item in driver.items(step):
-                    if due is not None and (left := due - time.perf_counter()) > _NOW:
-                        time.sleep(left)
+                    while due is not None and (left := due - time.perf_counter()) > _NOW:
+                        time.sleep(min(left, _LONGEST))
                     yield item
     finally:
         driver.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +18,7 @@ _NEWEST = {
     "openai.chat": "openai.chat.1",
     "openai.completions": "openai.completions.1",
 }
+_NAME = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")
 _LEVEL = 3
 #: A damaged row may claim any size; no honest one is larger than this (bytes).
 MAX_DECOMPRESSED = 256 * 2**20
@@ -54,18 +56,20 @@ def decompress(data: bytes, dictionary: str | None) -> bytes:
     try:
         # The size that the data claim is believed before the first byte is read.
         if zstandard.frame_content_size(data) > MAX_DECOMPRESSED:
-            raise zstandard.ZstdError(f"they claim to be larger than {MAX_DECOMPRESSED} bytes")
+            raise zstandard.ZstdError("they claim to be larger")
         return decompressor.decompress(data, max_output_size=MAX_DECOMPRESSED, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise StoreError(
-            f"Stored frames cannot be decompressed ({error}); the row is damaged, restore it from a backup"
+            f"Stored frames cannot be decompressed ({error}; at most {MAX_DECOMPRESSED} bytes are read); the row is "
+            "damaged, restore it from a backup"
         ) from error
 
 
 @cache
 def _dictionary(name: str) -> zstandard.ZstdCompressionDict:
     found = files("recorder.wire").joinpath("dictionaries", f"{name}.zdict")
-    if not found.is_file():
+    # The name comes out of a database, perhaps a stranger's, and is no path.
+    if not _NAME.fullmatch(name) or not found.is_file():
         raise StoreError(
             f"Frames were stored with dictionary {name!r}, which this version does not have; "
             "run `pip install --upgrade chat-recorder`"
