@@ -13,7 +13,7 @@ from math import inf
 
 from recorder.clock import now
 from recorder.config import Config
-from recorder.deadline import Deadline, seconds
+from recorder.deadline import MIN_RETRY, Deadline, seconds
 from recorder.errors import StoreError
 from recorder.flushes import Flushes
 from recorder.hand import Hand
@@ -82,12 +82,8 @@ class Writer:
         """Until `close`. Never raises for what the database does, nor for what goes wrong in storing a batch."""
         self._intake.bind(self._config.max_batch_bytes)
         try:
-            goes_on = await self._open()
-            while goes_on:
-                try:
-                    goes_on = await self._round()
-                except Exception as error:  # a bug of ours, or no memory
-                    goes_on = await self._survived(error)
+            if await self._open():
+                await self._rounds()
         except BaseException as error:  # somebody tears down the loop
             self.died(error)
             raise
@@ -107,6 +103,19 @@ class Writer:
         )
         # A cancellation, or the end of a coroutine, is not to be raised where somebody waits.
         self.opening.end(error if isinstance(error, Exception) else self._flushes.loss)
+
+    async def _rounds(self) -> None:
+        """Until `close`; an error ends neither the recording nor the rest of its batch, and a second one no more."""
+        failed: Exception | None = None
+        goes_on = True
+        while goes_on:
+            try:
+                goes_on = await (self._round() if failed is None else self._survived(failed))
+                failed = None
+            except Exception as error:  # a bug of ours, or no memory
+                if failed is not None:
+                    await asyncio.sleep(MIN_RETRY)
+                failed = error if failed is None else None
 
     async def _round(self) -> bool:
         """Rest until there is something to store, and store it; whether there is another round."""
@@ -135,10 +144,10 @@ class Writer:
         return True
 
     async def _survived(self, error: Exception) -> bool:
-        """An error ends neither the recording nor the rest of its batch; whether there is another round."""
+        """Tell of the error, and wait a little; whether there is another round."""
         self._failures += 1
-        self.progress.broke(error)
         self._intake.want()  # a flush may have been looked at in vain
+        self.progress.broke(error)
         return await self._deadline.pause(self._failures)
 
     async def _store_apart(self, hand: Hand) -> None:

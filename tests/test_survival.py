@@ -14,6 +14,7 @@ from recorder import lineage, pack
 from recorder.errors import Closed, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
+from recorder.progress import Progress
 from recorder.recorder import Stats
 from recorder.records import COMPLETE
 from recorder.testing import MemoryStore
@@ -129,6 +130,31 @@ def test_a_batch_that_cannot_be_packed_at_all_becomes_gaps(
     assert (found.status, found.texts, found.sha256) == (COMPLETE, {2: "c"}, None)
     assert "Is it there?" in [content for (content,) in sql(database, "SELECT content FROM messages")]
     assert "recording goes on" in caplog.text
+
+
+def test_an_error_while_an_error_is_told_of_is_survived(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that has run out has often run out for the log, too: recording goes on all the same."""
+    told: list[BaseException] = []
+
+    def broke(_progress: Progress, error: BaseException) -> None:
+        told.append(error)
+        raise MemoryError("none for the log")
+
+    with ChatHistoryCallback(database, flush_interval=3600) as history:
+        record(history)
+        history.flush().wait(20)
+        with monkeypatch.context() as patch:
+            patch.setattr("recorder.writer.pack", no_memory)
+            patch.setattr(Progress, "broke", broke)
+            run_id = begin(history)
+            while not told:
+                flushed(history)
+        say(history, run_id, ["a"])
+        finish(history, run_id, "a")
+    found = stored(database, run_id)
+    assert (found.status, found.texts, found.gaps) == (COMPLETE, {0: "a"}, [])
 
 
 class Unwell(MemoryStore):

@@ -28,6 +28,8 @@ ERRORS: tuple[Callable[[], BaseException], ...] = (
 _MOST_CALLS = 400
 #: The most calls until the second error.
 _SOON = 60
+#: Beyond this offset a frame has begun before.
+_BEGUN = 4
 
 
 class Injector:
@@ -45,18 +47,26 @@ class Injector:
         """On threads that begin from now on."""
         threading.settrace(self._trace)
 
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> None:
+    def _trace(self, frame: FrameType, event: str, _argument: Any) -> None:
         if not threading.current_thread().name.startswith("recorder-writer"):
             sys.settrace(None)
             return
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(_PACKAGE):
+        if event != "call" or not code.co_filename.startswith(_PACKAGE) or _is_outermost(frame):
             return
         self.left -= 1
         if not self.left:
             self.where.append(f"{Path(code.co_filename).stem}.{code.co_name}:{frame.f_lineno}")
-            self.left = self.later.pop(0) if self.later else 0
+            if self.later:
+                # Python ends the tracing of a thread by a function that raises; the other kind goes on.
+                self.left = self.later.pop(0)
+                sys.setprofile(self._trace)
             raise self.error()
+
+
+def _is_outermost(frame: FrameType) -> bool:
+    """Whether the coroutine around the writer goes on; what is raised there ends the event loop, not the writer."""
+    return frame.f_code.co_name == "_write" and frame.f_lasti > _BEGUN
 
 
 @contextmanager
