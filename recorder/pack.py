@@ -33,7 +33,7 @@ MAX_ROW_FRAMES = 1_000
 #: Above this many bytes a hash gives the interpreter's lock away (CPython's HASHLIB_GIL_MINSIZE is 2048).
 _HASH_PIECE = 2_000
 #: Why a run that goes on in another file lacks its first tokens there.
-MOVED = "stored before the file was moved, deleted or replaced"
+MOVED = "stored before the file was moved, deleted, replaced or damaged"
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
-from recorder.dialects import Failure, Watch, dialect_of, masked, parse_url, unopened
+from recorder.clock import iso
+from recorder.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.inserts import inserts_of
 from recorder.jsons import dumps
@@ -119,8 +120,10 @@ class SqlStore:
         self.dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
         self.dialect.check()
         self._transactions = Transactions(self.dialect)
-        #: Whether the database is another one than before, and nobody was told yet.
-        self._moved = False
+        #: What became of the file, where it is another one than before and nobody was told yet.
+        self._moved: str | None = None
+        #: Who stored something last, and when.
+        self._last: Producer | None = None
         _stores.add(self)
 
     @property
@@ -150,13 +153,13 @@ class SqlStore:
             raise unopened(self.dialect, error) from error
 
     async def known(self, asked: Asked) -> dict[str, Known]:
-        """For each conversation, what of these paths is stored, and its newest message."""
+        """For each conversation, what of these paths is stored, and its newest message. Raises `Moved`."""
         if not asked:
             return {}
         pairs = {
             (conversation_id, id) for conversation_id, paths in asked.items() for path in paths for id in path
         }
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             times: dict[str, dict[str, datetime]] = {conversation_id: {} for conversation_id in asked}
             stored = await self._listed(connection, _KNOWN, sorted(pairs), created_at=Time()) if pairs else ()
             for row in stored:
@@ -172,19 +175,10 @@ class SqlStore:
         if batch.trial:
             await self._try(batch.producer)
             return
-        if not self._transactions.is_shared:
-            await self._reopen_if_moved()
-        async with self.transaction() as connection:
-            inserts = inserts_of(batch)
-            counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
-            pairs = zip(inserts, counts, strict=True)
-            there = {insert.table for insert, written in pairs if written < len(insert.rows)}
-            if producers in there:
-                await self._revive(connection, batch)
-            if runs in there:
-                await self._refuse_taken(connection, batch)
-            if segments in there:
-                await self._compare(connection, [row for rows in batch.runs for row in rows.segments])
+        async with self._writing() as connection:
+            await self._insert(connection, batch)
+        self._last = batch.producer
+        self.dialect.look()
 
     @asynccontextmanager
     async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
@@ -254,6 +248,30 @@ class SqlStore:
         """In a forked child: what is open is the parent's, and nothing here uses or finalizes it; connect anew."""
         self._transactions.leave_to_parent()
 
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction of the writer, in the file that has the name now. Raises `Moved`."""
+        if not self._transactions.is_shared:
+            await self._reopen_if_moved()
+        try:
+            async with self.transaction() as connection:
+                yield connection
+        except Exception as error:
+            self.dialect.look(error)
+            raise
+
+    async def _insert(self, connection: AsyncConnection, batch: Batch) -> None:
+        inserts = inserts_of(batch)
+        counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
+        pairs = zip(inserts, counts, strict=True)
+        there = {insert.table for insert, written in pairs if written < len(insert.rows)}
+        if producers in there:
+            await self._revive(connection, batch)
+        if runs in there:
+            await self._refuse_taken(connection, batch)
+        if segments in there:
+            await self._compare(connection, [row for rows in batch.runs for row in rows.segments])
+
     async def _try(self, producer: Producer) -> None:
         """Store a row in each table, and take them back."""
         async with self.transaction() as connection:
@@ -262,19 +280,46 @@ class SqlStore:
             await savepoint.rollback()
 
     async def _reopen_if_moved(self) -> None:
-        if not self._moved:
-            if not await self.dialect.moved(await self._transactions.connected()):
+        if self._moved is None:
+            self._moved = await self._become_of()
+            if self._moved is None:
                 return
-            self._moved = True
-            log.error(
-                "%s was moved, deleted or replaced while it was recorded into; what comes now goes into a file of that "
-                "name, without what was stored before",
-                masked(self.url),
-            )
+            log.error("%s", self._moved)
         await self.close()
         await self.open()
-        self._moved = False
-        raise Moved(f"{masked(self.url)} is another file now than the one that was recorded into")
+        words, self._moved = self._moved, None
+        raise Moved(words)
+
+    async def _become_of(self) -> str | None:
+        """What became of the file; None where it is the one that was recorded into, and whole."""
+        connection = await self._transactions.connected()
+        if (damage := self.dialect.damage()) is not None:
+            return await self._set_aside(damage)
+        if not await self.dialect.moved(connection):
+            return None
+        return (
+            f"{masked(self.url)} was moved, deleted or replaced while it was recorded into; what comes now goes into a "
+            "file of that name, without what was stored before"
+        )
+
+    async def _set_aside(self, damage: Damage) -> str | None:
+        happened = f"{masked(self.url)} or its log was cut or overwritten while it was recorded into"
+        damage.set_aside()
+        await self.close()
+        if not damage.put_back(self._has_last):
+            return f"{happened}. {damage.words()}, without what was stored before"
+        log.error(
+            "%s; nothing is missing, for what was cut was in its log, and recording goes on in it", happened
+        )
+        return None
+
+    def _has_last(self, connection: Any) -> bool:
+        """Whether what was stored last is there, in a file of SQLite's; so is everything before it then."""
+        if self._last is None:
+            return True
+        query = "SELECT heartbeat_at FROM producers WHERE id = ?"
+        found = connection.execute(query, (self._last.id,)).fetchall()
+        return bool(found == [(iso(self._last.heartbeat_at),)])
 
     async def _listed(
         self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]], **types: TypeEngine[Any]

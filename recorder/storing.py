@@ -63,7 +63,8 @@ class Storing:
                 await self._deadline.in_time(self._append(batch))
             except Taken as error:
                 self.attempts.rename(batch, error.run_ids, hand.left())
-            except Moved:
+            except Moved as error:
+                self._progress.note(error, "storing")
                 await self.begin_anew(hand, batch)
             except Exception as error:
                 if self._deadline.blocked:

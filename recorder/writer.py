@@ -239,7 +239,8 @@ class Writer:
             await self._deadline.in_time(self._storing.beat())
             await self._deadline.in_time(self._store.sweep(self._is_dead, now()))
             self.progress.went_well()
-        except Moved:
+        except Moved as error:
+            self.progress.note(error, "the heartbeat")
             await self._begin_anew()
         except Exception as error:
             self.progress.failed(error, "the heartbeat")

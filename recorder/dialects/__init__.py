@@ -6,7 +6,16 @@ from typing import Literal
 
 from sqlalchemy import URL
 
-from recorder.dialects.common import TO_BE_TRIED_AGAIN, Dialect, Failure, Insert, Watch, driver_error, said
+from recorder.dialects.common import (
+    TO_BE_TRIED_AGAIN,
+    Damage,
+    Dialect,
+    Failure,
+    Insert,
+    Watch,
+    driver_error,
+    said,
+)
 from recorder.dialects.postgres import Postgres
 from recorder.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
 from recorder.dialects.urls import file_of, is_new_file, masked, parse_url
@@ -14,6 +23,7 @@ from recorder.errors import StoreError
 
 __all__ = [
     "TO_BE_TRIED_AGAIN",
+    "Damage",
     "Dialect",
     "Failure",
     "Insert",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy import URL, ColumnElement, Table
@@ -45,6 +45,19 @@ def driver_connection(connection: AsyncConnection) -> Any:
     """The driver's own connection of one that is open."""
     assert connection.sync_connection is not None
     return connection.sync_connection.connection.driver_connection
+
+
+class Damage(Protocol):
+    """A damaged file: it is put aside, and put back where SQLite finds it whole after all."""
+
+    def set_aside(self) -> None:
+        """Give it another name; its connection is to be closed then."""
+
+    def put_back(self, is_whole: Callable[[Any], bool]) -> bool:
+        """Whether it has its name again, for nothing is missing: `is_whole` is asked that with a connection."""
+
+    def words(self) -> str:
+        """Where it is, for messages."""
 
 
 class Watch(Protocol):
@@ -128,6 +141,12 @@ class Dialect(Protocol):
 
     async def moved(self, connection: AsyncConnection) -> bool:
         """Whether the database of a connection is another one than has its name now; it can be closed then."""
+
+    def damage(self) -> Damage | None:
+        """What to do about a file that was cut or overwritten since it was opened; None of one that was not."""
+
+    def look(self, error: BaseException | None = None) -> None:
+        """Something was stored, or an error was raised: look for signs of damage."""
 
     async def watch(self) -> Watch:
         """Begin to watch; what is committed from now on is told."""

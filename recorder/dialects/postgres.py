@@ -239,6 +239,12 @@ class Postgres:
         """Never: a server that is replaced closes the connection."""
         return False
 
+    def damage(self) -> None:
+        """Never: a server looks after its files by itself."""
+
+    def look(self, error: BaseException | None = None) -> None:
+        """Nothing to see."""
+
     async def watch(self) -> Listening:
         """Begin to listen."""
         listening = Listening(await self._connect())

@@ -7,7 +7,6 @@ VALUES (the driver gives the interpreter's lock away on each row of an `executem
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from recorder.clock import iso, monotonic_us
+from recorder.clock import iso
 from recorder.dialects.common import (
     OF_THE_ROWS,
     Failure,
@@ -32,6 +31,8 @@ from recorder.dialects.common import (
     driver_error,
     of_silence,
 )
+from recorder.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
+from recorder.dialects.filewatch import FileWatch
 from recorder.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
 from recorder.dialects.urls import file_of
 from recorder.errors import ConfigError, StoreError
@@ -44,8 +45,6 @@ _WAL_BYTE, _WAL = 18, b"\x02\x02"
 BUSY_TIMEOUT = 5.0
 #: The largest file that is brought to a newer schema when it is opened (bytes): that takes less than a second.
 MAX_UPGRADED = 128 * 2**20
-#: How often who watches asks for the file's version (seconds).
-WATCH_INTERVAL = 0.01
 _KINDS: dict[int, Failure] = {
     **dict.fromkeys(
         (
@@ -122,6 +121,10 @@ class SQLite:
         #: Device and inode of the file that was opened last; whether it was another one than before.
         self._opened: tuple[int, int] | None = None
         self._is_another = False
+        self._sizes = Sizes(self.path)
+        self._log_index = LogIndex(self.path)
+        #: Whether SQLite found damage.
+        self._is_damaged = False
 
     @property
     def upgrades_itself(self) -> bool:
@@ -277,6 +280,28 @@ class SQLite:
         self._opened = None
         return True
 
+    def damage(self) -> Damage | None:
+        """What to do about a file that was cut or overwritten, or whose log was; one that was moved is as it was."""
+        sizes = self._sizes
+        sizes.look()
+        if not (self._is_damaged or sizes.file_shrank or sizes.log_shrank):
+            return None
+        if identity(self.path) != self._opened:
+            return None
+        found = self._is_damaged or (sizes.file_shrank and is_cut(self.path))
+        found = found or (sizes.log_shrank and self._log_index.log_is_cut())
+        self._is_damaged = sizes.file_shrank = sizes.log_shrank = False
+        if not found:
+            return None
+        self._opened = None
+        return Damage(self.path)
+
+    def look(self, error: BaseException | None = None) -> None:
+        """Compare the sizes of the files with those before, and hear what SQLite says."""
+        self._sizes.look()
+        if error is not None and tells_of_damage(driver_error(error)):
+            self._is_damaged = True
+
     async def watch(self) -> FileWatch:
         """Begin to watch the file."""
         return FileWatch(self.path)
@@ -306,46 +331,10 @@ class SQLite:
         found = identity(self.path)
         self._is_another = self._is_another or self._opened not in (None, found)
         self._opened = found
+        self._sizes.begin()
 
     def _begin(self, connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
-
-
-class FileWatch:
-    """Asks the file for its version, which takes some microseconds and reads no table."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection = self._connect()
-        self._seen = self._version()
-
-    def _connect(self) -> Handle:
-        return Handle(f"file:{quote(str(self._path))}?mode=ro", path=self._path, uri=True)
-
-    async def news(self, timeout: float) -> bool:
-        """Return when another connection has committed, or after `timeout` seconds; which of the two."""
-        until = monotonic_us() + timeout * 1e6
-        while (version := self._version()) == self._seen:
-            if monotonic_us() >= until:
-                return False
-            await asyncio.sleep(WATCH_INTERVAL)
-        self._seen = version
-        return True
-
-    async def close(self) -> None:
-        """Watch no more."""
-        self._connection.close()
-
-    def _version(self) -> int:
-        try:
-            if self._connection.gone:
-                # Its numbers are its own, and something may have been committed meanwhile.
-                self._connection = self._connect()
-                return -1
-            [(version,)] = self._connection.execute("PRAGMA data_version")
-        except sqlite3.OperationalError:
-            return self._seen  # locked for a moment
-        return int(version)
 
 
 def _unopened_connection(database: str, **options: Any) -> aiosqlite.Connection:

@@ -1,0 +1,263 @@
+"""A SQLite file that is cut while it is recorded into, or whose log is: told at once, and what is left is kept."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from recorder.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
+from recorder.history import ChatHistoryCallback
+from recorder.migrate import upgrade
+from recorder.pack import MOVED
+from tests.oracle import assert_exact, assert_whole, begin, finish, new_url, record, say, sql, stored, token
+
+TEXTS = [token(9, number) for number in range(3000)]
+HOUR = 3600.0
+
+
+def cut_file(size: float) -> Callable[[Path], None]:
+    """The file has so much of its length, or less by so many bytes."""
+    return lambda path: os.truncate(path, _cut(path.stat().st_size, size))
+
+
+def cut_log(size: float) -> Callable[[Path], None]:
+    """So has its log."""
+    return lambda path: os.truncate(f"{path}-wal", _cut(os.stat(f"{path}-wal").st_size, size))
+
+
+def _cut(size: int, part: float) -> int:
+    return int(size * part) if part >= 0 else int(size + part)
+
+
+FILE = {"to nothing": cut_file(0), "to a half": cut_file(0.5), "by some bytes": cut_file(-100)}
+LOG = {"log to nothing": cut_log(0), "log to a half": cut_log(0.5), "log by some bytes": cut_log(-100)}
+
+
+def put_into_file(path: Path, how: str = "PASSIVE") -> None:
+    """Another program puts the log into the file."""
+    with closing(sqlite3.connect(path, timeout=20)) as other:
+        other.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+
+
+@pytest.mark.parametrize("harm", FILE)
+def test_a_file_whose_log_has_everything_is_whole_again(
+    harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a new recording nothing was put into the file yet: it is told, and no run has a gap."""
+    path = tmp_path / "history.db"
+    url = f"sqlite:///{path}"
+    with ChatHistoryCallback(url, flush_interval=HOUR) as history:
+        before, run_id = record(history, reply="before"), begin(history)
+        say(history, run_id, TEXTS[:1000])
+        history.flush().wait(20)
+        FILE[harm](path)
+        say(history, run_id, TEXTS[1000:])
+        history.flush().wait(20)
+        assert "was cut or overwritten while it was recorded into; nothing is missing" in caplog.text
+        finish(history, run_id, "end")
+    assert_whole(url, run_id, TEXTS)
+    assert_whole(url, before, ["before"])
+    assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+    assert [each.name for each in tmp_path.iterdir()] == ["history.db"]
+
+
+@pytest.mark.parametrize("harm", ["to nothing", "to a half"])
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_file_that_lacks_something_is_kept_beside_a_new_one(
+    harm: str, emptied: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told where, in the log and by `stats()`; what comes is stored, with a gap for what came before."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=HOUR) as history:
+        run_id, silent = begin(history), begin(history)
+        say(history, run_id, TEXTS[:1000])
+        history.flush().wait(20)
+        if emptied:
+            put_into_file(path)
+        FILE[harm](path)
+        say(history, run_id, TEXTS[1000:])
+        history.flush().wait(20)
+        assert f"It is kept as {path}.damaged-1" in caplog.text
+        assert "damaged-1" in (history.stats().last_error or "")
+        assert history.stats().healthy
+        finish(history, run_id, "end")
+        finish(history, silent, "end")
+    assert assert_exact(url, run_id, TEXTS).gaps == [(0, 1000, MOVED)]
+    assert_whole(url, silent, [])
+    assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+    assert (tmp_path / "history.db.damaged-1").exists()
+
+
+@pytest.mark.parametrize("harm", LOG)
+def test_a_log_that_is_cut(harm: str, tmp_path: Path) -> None:
+    """What is left of it is in the file that is kept, which is sound."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=HOUR) as history:
+        first = record(history, reply="first")
+        history.flush().wait(20)
+        put_into_file(path, "TRUNCATE")
+        run_id = begin(history)
+        say(history, run_id, TEXTS[:1000])
+        history.flush().wait(20)
+        LOG[harm](path)
+        say(history, run_id, TEXTS[1000:])
+        finish(history, run_id, "end")
+    assert assert_exact(url, run_id, TEXTS).gaps == [(0, 1000, MOVED)]
+    kept = f"sqlite:///{path}.damaged-1"
+    assert_whole(kept, first, ["first"])
+    assert sql(kept, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.parametrize("harm", LOG)
+def test_a_log_that_was_put_into_the_file_may_be_cut(harm: str, tmp_path: Path) -> None:
+    """Nothing of it is needed any more."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=HOUR) as history:
+        run_id = begin(history)
+        say(history, run_id, TEXTS[:1000])
+        history.flush().wait(20)
+        put_into_file(path)
+        LOG[harm](path)
+        say(history, run_id, TEXTS[1000:])
+        finish(history, run_id, "end")
+    assert_whole(url, run_id, TEXTS)
+    assert [each.name for each in tmp_path.iterdir()] == ["history.db"]
+
+
+@pytest.mark.parametrize("statement", ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"])
+def test_who_makes_the_files_smaller_properly_harms_nothing(
+    statement: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program deletes messages and gives their room back, or empties the log."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=HOUR) as history:
+        run_id = begin(history, "x" * 1_000_000)
+        history.flush().wait(20)
+        put_into_file(path)
+        size = path.stat().st_size
+        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as other:
+            other.execute("DELETE FROM messages")
+            other.execute(statement)
+        put_into_file(path, "TRUNCATE")
+        assert path.stat().st_size < size or statement != "VACUUM"
+        say(history, run_id, TEXTS)
+        finish(history, run_id, "end")
+    assert_whole(url, run_id, TEXTS)
+    assert caplog.text == ""
+
+
+def test_cut_again_and_again(tmp_path: Path) -> None:
+    """Each time the file is kept under another name, and recording goes on."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=HOUR) as history:
+        run_id = begin(history)
+        for part in range(3):
+            say(history, run_id, TEXTS[1000 * part : 1000 * part + 1000])
+            history.flush().wait(20)
+            put_into_file(path, "TRUNCATE")
+            if part < 2:
+                os.truncate(path, 0)
+        finish(history, run_id, "end")
+    assert assert_exact(url, run_id, TEXTS).gaps == [(0, 2000, MOVED)]
+    kept = sorted(each.name for each in tmp_path.glob("*.damaged-?"))
+    assert kept == ["history.db.damaged-1", "history.db.damaged-2"]
+
+
+def test_damage_that_sqlite_finds_itself(tmp_path: Path) -> None:
+    """Overwritten in place, with its old length: with the first page that SQLite reads of it."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url, flush_interval=HOUR, conversation_id="c") as history:
+        record(history, reply="before")
+        history.flush().wait(20)
+        put_into_file(path, "TRUNCATE")
+        with closing(sqlite3.connect(path, timeout=20)) as other:  # so that SQLite reads its pages anew
+            other.execute("UPDATE producers SET heartbeat_at = heartbeat_at")
+            other.commit()
+        put_into_file(path, "TRUNCATE")
+        number = os.open(path, os.O_RDWR)  # stays open: closing it would take SQLite's locks away
+        os.pwrite(number, b"\x55" * (path.stat().st_size - 8192), 8192)
+        runs = [record(history, reply="after") for _ in range(3)]
+        history.flush().wait(30)
+        assert "damaged-1" in (history.stats().last_error or "")
+    os.close(number)
+    for run_id in runs:
+        assert_whole(url, run_id, ["after"])
+    assert sql(url, "PRAGMA integrity_check") == [("ok",)]
+
+
+# -- the parts ---------------------------------------------------------------------------------------------------
+
+
+def test_sizes_remember_what_became_shorter(tmp_path: Path) -> None:
+    """Until the file is opened anew; growth is nothing."""
+    path = tmp_path / "a.db"
+    path.write_bytes(b"12345")
+    sizes = Sizes(path)
+    sizes.look()
+    path.write_bytes(b"1234567")
+    sizes.look()
+    assert (sizes.file_shrank, sizes.log_shrank) == (False, False)
+    path.write_bytes(b"12")
+    sizes.look()
+    path.write_bytes(b"1234567")
+    sizes.look()
+    assert (sizes.file_shrank, sizes.log_shrank) == (True, False)
+    sizes.begin()
+    sizes.look()
+    assert not sizes.file_shrank
+
+
+def test_which_files_are_cut(tmp_path: Path) -> None:
+    """One that has fewer pages than it says, or a part of one, or none at all."""
+    path = tmp_path / "a.db"
+    upgrade(f"sqlite:///{path}")
+    assert not is_cut(path)
+    whole = path.stat().st_size
+    for size in (whole - 100, whole - 8192, 8192, 100, 0):
+        os.truncate(path, size)
+        assert is_cut(path), size
+
+
+def test_which_errors_tell_of_damage(tmp_path: Path) -> None:
+    """What SQLite says of pages that cannot be; a locked file is no damage."""
+    (tmp_path / "a.db").write_bytes(b"no database" * 1000)
+    with (
+        closing(sqlite3.connect(tmp_path / "a.db")) as connection,
+        pytest.raises(sqlite3.DatabaseError, match="not a database") as raised,
+    ):
+        connection.execute("SELECT * FROM sqlite_master")
+    assert tells_of_damage(raised.value)
+    assert not tells_of_damage(sqlite3.OperationalError("database is locked"))
+    assert not tells_of_damage(TimeoutError())
+
+
+def test_a_log_without_an_index_is_not_cut(tmp_path: Path) -> None:
+    """There is nothing to compare it with."""
+    (tmp_path / "a.db-wal").write_bytes(b"")
+    assert not LogIndex(tmp_path / "a.db").log_is_cut()
+    (tmp_path / "a.db-shm").write_bytes(b"short")
+    assert not LogIndex(tmp_path / "a.db").log_is_cut()
+
+
+def test_a_name_that_is_free(tmp_path: Path) -> None:
+    """Nothing that was kept before is written over."""
+    for name in ("a.db.damaged-1", "a.db.damaged-2-wal"):
+        (tmp_path / name).touch()
+    assert Damage(tmp_path / "a.db").aside == tmp_path / "a.db.damaged-3"
+
+
+def test_who_recorded_before_is_not_asked(tmp_path: Path) -> None:
+    """A file that was cut while nobody recorded is what it is when it is opened: it is told there."""
+    url, path = new_url(tmp_path), tmp_path / "history.db"
+    with ChatHistoryCallback(url) as history:
+        run_id = record(history, reply="whole")
+    assert stored(url, run_id).texts == {0: "whole"}
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(Exception, match="malformed"):
+        ChatHistoryCallback(url)
+    assert [each.name for each in tmp_path.glob("*damaged*")] == []
