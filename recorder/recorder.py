@@ -16,6 +16,7 @@ from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
 from recorder.errors import Closed, StoreError
 from recorder.exits import at_exit, in_worker
+from recorder.greenlets import refuse_greenlets
 from recorder.intake import Intake
 from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
@@ -85,6 +86,7 @@ class Recorder:
     def __init__(
         self, url: str | None = None, config: Config | None = None, *, store: Store | None = None
     ) -> None:
+        refuse_greenlets()
         self.config = config or Config()
         self.url = url or default_url()
         self._store = store or SqlStore(self.url, sync=self.config.sync)

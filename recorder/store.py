@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 from recorder.clock import iso
 from recorder.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
+from recorder.greenlets import refuse_greenlets
 from recorder.inserts import inserts_of
 from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
@@ -115,6 +116,7 @@ class SqlStore:
     def __init__(
         self, url: str, *, sync: Literal["full", "process"] = "full", read_only: bool = False
     ) -> None:
+        refuse_greenlets()
         self.url = url
         self._read_only = read_only
         self.dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)

@@ -21,7 +21,8 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors clock waiting jsons config identity bell exclusive exits inherited credentials printable logs",
+            "errors clock waiting jsons config identity bell exclusive exits greenlets inherited credentials printable "
+            "logs",
             "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
             "newest dialects migrate",
             "store transactions trial library inserts ids",
