@@ -82,8 +82,16 @@ class Writer:
         """Until `close`. Never raises for what the database does, nor for what goes wrong in storing a batch."""
         self._intake.bind(self._config.max_batch_bytes)
         try:
-            if await self._open():
-                await self._rounds()
+            failed: Exception | None = None
+            goes_on = await self._open()
+            while goes_on:
+                try:
+                    goes_on = await (self._round() if failed is None else self._survived(failed))
+                    failed = None
+                except Exception as error:  # a bug of ours, or no memory
+                    if failed is not None:  # of these the second one is not told of, which may be what fails
+                        await asyncio.sleep(MIN_RETRY)
+                    failed = error if failed is None else None
         except BaseException as error:  # somebody tears down the loop
             self.died(error)
             raise
@@ -103,19 +111,6 @@ class Writer:
         )
         # A cancellation, or the end of a coroutine, is not to be raised where somebody waits.
         self.opening.end(error if isinstance(error, Exception) else self._flushes.loss)
-
-    async def _rounds(self) -> None:
-        """Until `close`; an error ends neither the recording nor the rest of its batch, and a second one no more."""
-        failed: Exception | None = None
-        goes_on = True
-        while goes_on:
-            try:
-                goes_on = await (self._round() if failed is None else self._survived(failed))
-                failed = None
-            except Exception as error:  # a bug of ours, or no memory
-                if failed is not None:
-                    await asyncio.sleep(MIN_RETRY)
-                failed = error if failed is None else None
 
     async def _round(self) -> bool:
         """Rest until there is something to store, and store it; whether there is another round."""

@@ -65,8 +65,9 @@ class Injector:
 
 
 def _is_outermost(frame: FrameType) -> bool:
-    """Whether the coroutine around the writer goes on; what is raised there ends the event loop, not the writer."""
-    return frame.f_code.co_name == "_write" and frame.f_lasti > _BEGUN
+    """Whether the thread begins, or the coroutine around the writer goes on: there is no error of the writer's."""
+    begun = frame.f_lasti > _BEGUN
+    return frame.f_code.co_name == ("_write" if begun else "_record")
 
 
 @contextmanager
