@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from recorder.messages import InputTokenDetails, OutputTokenDetails, UsageMetadata
@@ -56,22 +56,36 @@ def found_in(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def is_counted(raw: Mapping[str, Any]) -> bool:
     """Whether there is any count of tokens in it that is known."""
-    return not _counts(raw).keys().isdisjoint((*_INPUT, *_OUTPUT, *_TOTAL))
+    return not _counts(raw).keys().isdisjoint((*_INPUT, *_OUTPUT, *_TOTAL, *_PAID))
 
 
 def joined(known: Mapping[str, Any] | None, later: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The usage of a response whose events tell it again and again: the last counts.
+    """The usage of a response whose events tell it again and again: the last count of each counts.
 
-    Where input and output are told by different events, both do; zeros at the end take nothing back.
+    Where input and output are told by different events, both do. Zeros at the end take nothing back, nor does what
+    is left out or is no count.
     """
     if known is None:
         return later
     now, before = _counts(later), _counts(known)
     if not any(now.values()) and any(before.values()):
         return known
-    if not now.keys().isdisjoint(_INPUT) and not now.keys().isdisjoint(_OUTPUT):
-        return later
-    return {key: value for key, value in known.items() if _snake(key) not in _TOTAL} | dict(later)
+    told = [not now.keys().isdisjoint(names) for names in (_INPUT, _OUTPUT)]
+    # All counts anew, perhaps under other names; or one of them, and so another total.
+    old = (*_INPUT, *_OUTPUT, *_TOTAL) if all(told) else _TOTAL if any(told) else ()
+    return merged({key: value for key, value in known.items() if _snake(key) not in old}, later)
+
+
+def merged(known: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """What was known with what came later; a count and details stay where something else comes in their place."""
+    found = dict(known)
+    for key, value in later.items():
+        before = known.get(key)
+        if isinstance(before, Mapping):
+            found[key] = merged(before, value) if isinstance(value, Mapping) else before
+        elif not _is_count(before) or _is_count(value):
+            found[key] = value
+    return found
 
 
 def read(raw: Mapping[str, Any], *, anthropic: bool = False, langchain: bool = False) -> UsageMetadata:
@@ -173,9 +187,11 @@ def _counts(raw: object) -> dict[str, int]:
     """The counts in a mapping, in snake case; providers send null, fractions and rubbish beside them."""
     if not isinstance(raw, Mapping):
         return {}
-    return {
-        _snake(key): value for key, value in raw.items() if type(value) is int and 0 <= value <= _MAX_COUNT
-    }
+    return {_snake(key): value for key, value in raw.items() if _is_count(value)}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
 
 
 def _snake(key: object) -> str:
@@ -183,8 +199,9 @@ def _snake(key: object) -> str:
     return name if name.islower() else _HUMP.sub("_", name).lower()
 
 
-def _details(raw: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
-    return next((found for name in names if (found := _counts(raw.get(name)))), {})
+def _details(raw: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
+    """The details under all of these names; of two counts the one under the first name."""
+    return {key: count for name in reversed(names) for key, count in _counts(raw.get(name)).items()}
 
 
 def _first(counts: Mapping[str, int], names: Iterable[str], otherwise: int | None = None) -> int | None:

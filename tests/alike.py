@@ -104,7 +104,7 @@ def told(message: AIMessage) -> dict[str, Any]:
 
 
 def blocks_of(content: Any) -> list[dict[str, Any]]:
-    """Content in one form: blocks without numbers and empty texts, neighbouring texts as one, input as it is read."""
+    """Content in one form: neighbouring texts as one, input as it is read, no numbers, nothing that is empty."""
     found: list[dict[str, Any]] = []
     for each in content if isinstance(content, list) else [content]:
         block = {"type": "text", "text": each} if isinstance(each, str) else dict(each)
@@ -112,6 +112,10 @@ def blocks_of(content: Any) -> list[dict[str, Any]]:
         if (pieces := block.pop("partial_json", None)) is not None:
             read = parse_args(pieces)
             block["input"] = read if read is not None else pieces
+        if block.get("type") == "text":
+            block.setdefault("text", "")
+        if not block.get("signature", "S"):
+            del block["signature"]
         plain = block.keys() == {"type", "text"} and block["type"] == "text"
         if plain and found and found[-1].keys() == {"type", "text"} and found[-1]["type"] == "text":
             found[-1] = {**found[-1], "text": found[-1]["text"] + block["text"]}

@@ -12,7 +12,7 @@ from recorder.records import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.replay.play import Begin, End, Frames, Gap, Tokens
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import filler_of
-from recorder.wire.recorded import ANTHROPIC
+from recorder.wire.recorded import ANTHROPIC, CHAT
 
 
 class Chunks:
@@ -97,6 +97,8 @@ def response_metadata(run: RecordedRun) -> dict[str, Any]:
 def usage_metadata(run: RecordedRun) -> UsageMetadata | None:
     """The counts in LangChain's shape; None where the provider told none."""
     if run.usage and usage.is_counted(run.usage):
+        if run.wire == CHAT:
+            return usage.from_openai(run.usage)
         return usage.read(run.usage, anthropic=run.wire == ANTHROPIC, langchain=run.wire is None)
     if run.input_tokens is None or run.output_tokens is None:
         return None

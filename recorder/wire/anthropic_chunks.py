@@ -79,7 +79,7 @@ def _other(text: str) -> dict[str, Any]:
         return dict(said["content_block"])
     if "partial_json" in said:
         return {"type": "input_json_delta", "partial_json": said["partial_json"]}
-    delta = said["content_block_delta"]
+    delta = {key: value for key, value in said["content_block_delta"].items() if value is not None}
     return {**delta, "type": str(delta.get("type", "")).removesuffix("_delta")}
 
 

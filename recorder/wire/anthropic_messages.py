@@ -18,6 +18,7 @@ from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.blocks import Block, Blocks, idx_of
+from recorder.wire.calls import text_of
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of, error_of_data
 from recorder.wire.repeats import rest_of
@@ -35,6 +36,7 @@ _DATA = len(_HEAD) - 1
 _KNOWN = {
     "text": frozenset(("type", "text", "citations")),
     "thinking": frozenset(("type", "thinking", "signature")),
+    "tool_use": frozenset(("type", "id", "name", "input", "partial_json")),
 }
 #: Longer undecodable frames (bytes) are kept in full as frames only.
 _MAX_OTHER = 64 * 1024
@@ -171,13 +173,15 @@ class AnthropicMessages:
 
     def _whole(self, content: Any, found: list[Delta]) -> None:
         """The blocks of a whole answer, those that did not come yet; of a text that was cut off the rest."""
-        known = self._answer.blocks() if self._blocks.have_begun else []
-        for number, block in enumerate(content if content is not None else ()):
-            if number >= len(known):
-                self._block_start({"index": number, "content_block": block}, found)
-                self._block_stop({"index": number}, found)
-            elif block["type"] == known[number]["type"] == "text":
-                rest = rest_of(block["text"], known[number]["text"])
+        known = list(self._answer.numbered().items()) if self._blocks.have_begun else []
+        for position, block in enumerate(content if content is not None else ()):
+            if position >= len(known):
+                self._block_start({"index": position, "content_block": block}, found)
+                self._block_stop({"index": position}, found)
+                continue
+            number, before = known[position]
+            if block["type"] == before["type"] == "text":
+                rest = rest_of(block["text"], before["text"])
                 found += [Delta(rest, TEXT, idx_of(number, "text"))] if rest else []
 
     def _message_start(self, event: dict[str, Any], found: list[Delta]) -> None:
@@ -201,7 +205,7 @@ class AnthropicMessages:
                 reply.metadata[key] = said[key]
         reply.finish(0, said.get("stop_reason"))
         self._spent(spent)
-        if isinstance(spent, dict) and reply.raw_usage:
+        if isinstance(spent, dict) and reply.raw_usage and usage.is_counted(reply.raw_usage):
             reply.usage = usage.from_anthropic(reply.raw_usage, streamed=self._streamed)
 
     def _spent(self, spent: Any) -> None:
@@ -211,7 +215,9 @@ class AnthropicMessages:
             spent = usage.in_anthropic_words(spent, known)
             names = known.keys() | list(spent)[:_MAX_COUNTS]
             news = {key: count for key, count in spent.items() if count is not None and key in names}
-            self.reply.raw_usage = {**known, **news} if len(known) < _MAX_COUNTS else known
+            self.reply.raw_usage = counted = usage.merged(known, news) if len(known) < _MAX_COUNTS else known
+            if self.reply.usage is not None:  # it was told, and something comes behind it
+                self.reply.usage = usage.from_anthropic(counted, streamed=self._streamed)
 
     def _message_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
         self._finished({}, usage.found_in(event))
@@ -234,9 +240,9 @@ class AnthropicMessages:
         self._begun(begun, block, found)
 
     def _begun(self, begun: Block, block: dict[str, Any], found: list[Delta]) -> None:
-        begun.unsaid = None
+        was_begun, begun.unsaid = begun.unsaid is not None, None
         said = _BLOCKS.get(begun.type, _whole_block)(begun, block)
-        found += said
+        found += [delta for delta in said if not (was_begun and delta.kind == TOOL_CALL)]
         if not said:
             begun.unsaid = _whole(begun, block)
 
@@ -246,7 +252,8 @@ class AnthropicMessages:
             return
         if ended.idx == self._idx:
             self._flowing = None
-        if ended.unsaid is not None and isinstance(block := event.get("content_block"), dict):
+        block = event.get("content_block")
+        if ended.unsaid is not None and isinstance(block, dict) and block.get("type") == ended.type:
             self._begun(ended, block, found)  # some clients write the whole block into its stop
         if ended.unsaid is not None:
             found.append(ended.unsaid)
@@ -255,14 +262,18 @@ class AnthropicMessages:
     def _block_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
         index, delta = event.get("index"), event["delta"]
         kind = delta["type"]
-        block = self._blocks.piece(index, kind)
+        block = self._blocks.piece(index, kind, found)
         if kind == "input_json_delta" and block.type != "tool_use":
             kind = "other_json_delta"
+        if kind not in _DELTAS:
+            kind, delta = _as_known(block, delta)
         text, its_kind = _DELTAS.get(kind, _other_delta)(delta)
         if not text:
             return
+        if block.unsaid is not None and (its_kind != OTHER or block.type != "tool_use"):
+            found += [block.unsaid] if its_kind == OTHER else []
+            block.unsaid = None
         found.append(Delta(text, its_kind, block.idx))
-        block.unsaid = None
         if its_kind == TEXT:
             self._flowing, self._idx = index, block.idx
 
@@ -286,6 +297,7 @@ def _thinking_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
 def _tool_use_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     """A call begins with its name. Input that is there already counts where no pieces of it follow."""
     said = {key: block[key] for key in block if key not in ("type", "input") and block[key] is not None}
+    said |= {key: text_of(block.get(key)) for key in ("id", "name")}
     found = [Delta(dumps(said), TOOL_CALL, opened.idx)]
     if block.get("input"):
         opened.unsaid = Delta(dumps(block["input"]), TOOL_ARGS, opened.idx)
@@ -309,8 +321,19 @@ def _whole(opened: Block, block: dict[str, Any]) -> Delta:
     return Delta(dumps({"content_block": block}), OTHER, opened.idx)
 
 
+def _as_known(block: Block, delta: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A piece of an unknown type: the text of a block that has one, or else nothing that takes the place of its own."""
+    own = _KNOWN.get(block.type)
+    if own is None:
+        return delta["type"], delta
+    if isinstance(delta.get(block.type), str):
+        return f"{block.type}_delta", delta
+    return delta["type"], {key: delta[key] for key in delta if key == "type" or key not in own}
+
+
 def _other_delta(delta: dict[str, Any]) -> tuple[str, str]:
-    return dumps({"content_block_delta": delta}), OTHER
+    says = any(value is not None for key, value in delta.items() if key != "type")
+    return dumps({"content_block_delta": delta}) if says else "", OTHER
 
 
 def _other_json(delta: dict[str, Any]) -> tuple[str, str]:

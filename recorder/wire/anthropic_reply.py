@@ -20,6 +20,7 @@ from typing import Any
 from recorder import usage
 from recorder.jsons import loads
 from recorder.messages import AIMessage, Content, parse_args
+from recorder.messages.merge import merge_dicts
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL
 from recorder.wire.reply import Reply, merge_other
 
@@ -49,11 +50,15 @@ class AnthropicReply(Reply):
 
     def blocks(self) -> list[dict[str, Any]]:
         """The content blocks as the API would have sent them in a whole answer."""
+        return list(self.numbered().values())
+
+    def numbered(self) -> dict[int, dict[str, Any]]:
+        """The content blocks by their numbers, in order."""
         parts: dict[int, dict[str, list[str]]] = {}
         for (idx, kind), pieces in self._parts.items():
-            parts.setdefault(block_of(idx), {})[kind] = pieces
-        found = (_block(parts[index]) for index in sorted(parts))
-        return [block for block in found if block]
+            parts.setdefault(block_of(idx), {}).setdefault(kind, []).extend(pieces)
+        found = {number: _block(parts[number]) for number in sorted(parts)}
+        return {number: block for number, block in found.items() if block}
 
     def tool_calls(self, choice: int = 0) -> list[dict[str, Any]]:
         """As of any reply; what else there is of a call is in its block."""
@@ -63,13 +68,13 @@ class AnthropicReply(Reply):
     def message(self, choice: int = 0) -> AIMessage:
         """The final message, LangChain's shape, complete or as far as it has come."""
         message = super().message(choice)
-        if message.usage_metadata is None and self.raw_usage:
+        if message.usage_metadata is None and self.raw_usage and usage.is_counted(self.raw_usage):
             message.usage_metadata = usage.from_anthropic(self.raw_usage, streamed=True)
         return message
 
     def settle(self) -> None:
         """The counts of the start of the message, where no end of it told any."""
-        if self.usage is None and self.raw_usage:
+        if self.usage is None and self.raw_usage and usage.is_counted(self.raw_usage):
             self.usage = usage.from_anthropic(self.raw_usage, streamed=True)
 
     def whole_metadata(self) -> dict[str, Any]:
@@ -161,10 +166,6 @@ def _input(text: str) -> dict[str, Any]:
 
 
 def _grown(block: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a delta of another type, texts behind what there is."""
-    found = {}
-    for key, value in delta.items():
-        if key != "type" and value is not None:
-            old = block.get(key)
-            found[key] = old + value if isinstance(old, str) and isinstance(value, str) else value
-    return found
+    """The keys of a delta of another type, as chunks add up."""
+    said = {key: value for key, value in delta.items() if key != "type" and value is not None}
+    return merge_dicts({key: block[key] for key in said if key in block}, said)

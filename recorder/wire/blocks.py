@@ -5,21 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.wire.deltas import Delta
+from recorder.jsons import dumps
+from recorder.wire.deltas import OTHER, TOOL_CALL, Delta
 
 #: Of how many indexes is remembered which block they were last, and of how many numbers that they are used.
 _MAX_INDEXES, _MAX_USED = 1_000, 10_000
-#: Type of a delta -> types of blocks that it is never a piece of.
-_FOREIGN = {
-    "text_delta": frozenset(("thinking", "redacted_thinking", "tool_use")),
-    "citations_delta": frozenset(("thinking", "redacted_thinking", "tool_use")),
-    "thinking_delta": frozenset(("text", "tool_use")),
-    "signature_delta": frozenset(("text", "tool_use")),
-    "input_json_delta": frozenset(("text", "thinking", "redacted_thinking")),
-}
-#: Type of a delta -> the type of the block that it is of where none was opened.
+#: Type of a delta -> the type of the blocks that it is a piece of, and of one that nobody opened.
 _USUAL = {"text_delta": "text", "citations_delta": "text", "thinking_delta": "thinking",
           "signature_delta": "thinking", "input_json_delta": "tool_use"}  # fmt: skip
+#: Blocks that have no input; all others may: calls, those of the provider's own tools, and whatever comes.
+_WITHOUT_INPUT = frozenset(("text", "thinking", "redacted_thinking"))
 
 
 @dataclass(slots=True)
@@ -67,15 +62,24 @@ class Blocks:
             known.unsaid = None
         return self._started(index, type, id)
 
-    def piece(self, index: Any, type: str) -> Block:
-        """The block that a delta of this type is a piece of."""
-        foreign = _FOREIGN.get(type, frozenset())
+    def piece(self, index: Any, type: str, found: list[Delta]) -> Block:
+        """The block that a delta of this type is a piece of; one that nobody opened begins in `found`."""
         known = self._by_index.get(index)
-        if known is not None and known.type not in foreign:
+        last = self._last if self._last is not None and self._last.is_open else None
+        if known is not None and _takes(known.type, type) and (known.is_open or last is None):
             return known
-        if self._last is not None and self._last.is_open and self._last.type not in foreign:
-            return self._last
-        return self._started(index, _USUAL.get(type, ""), None)
+        if last is not None and _takes(last.type, type):
+            return last
+        begun = self._started(index, _USUAL.get(type, type.removesuffix("_delta")), None)
+        if begun.type == "tool_use":
+            found.append(Delta('{"id":null,"name":null}', TOOL_CALL, begun.idx))
+        elif type in _USUAL:
+            begun.unsaid = Delta(
+                dumps({"content_block": {"type": begun.type, begun.type: ""}}), OTHER, begun.idx
+            )
+        else:
+            found.append(Delta(dumps({"content_block": {"type": begun.type}}), OTHER, begun.idx))
+        return begun
 
     def stop(self, index: Any) -> Block | None:
         """The block that ends; None where none is open."""
@@ -106,6 +110,13 @@ class Blocks:
         if index in self._by_index or len(self._by_index) < _MAX_INDEXES:
             self._by_index[index] = block
         return block
+
+
+def _takes(block: str, delta: str) -> bool:
+    """Whether a block of this type may have a delta of that type."""
+    if delta == "input_json_delta":
+        return block not in _WITHOUT_INPUT
+    return block == _USUAL.get(delta, block)
 
 
 def idx_of(number: int, type: str) -> str:

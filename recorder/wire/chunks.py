@@ -57,8 +57,8 @@ def add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str)
 def add_other(chunk: AIMessageChunk, text: str) -> None:
     """Put an `other` delta into a chunk; what is no structure is a label there."""
     merge_other(chunk.additional_kwargs, text)
-    said = value_of(text)
-    if isinstance(said, dict) and (labels := [key for key, value in said.items() if is_label(value)]):
+    said = object_of(text)
+    if labels := [key for key, value in said.items() if is_label(value)]:
         chunk.labels = chunk.labels.union(labels)
 
 

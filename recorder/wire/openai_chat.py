@@ -131,12 +131,14 @@ class OpenAIChat(OpenAIEvents):
 
     def _refusal(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """A refusal, as a text or in blocks of text; of anything else its JSON."""
-        if text := _refused(said[key]):
+        if text := _words(said[key]):
             found.append(Delta(text, REFUSAL, idx))
 
     def _thoughts(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
         """Reasoning under one of its names; a text that comes under two of them counts once."""
         text = said[key]
+        if key == FIELDS[0]:
+            text = _words(text)
         if not isinstance(text, str):
             self._unknown(idx, key, said, found)
         elif text:
@@ -202,17 +204,15 @@ def _block(block: Any) -> tuple[str, str]:
     return dumps({"content": [block]}), OTHER
 
 
-def _refused(refusal: Any) -> str:
-    """The text of a refusal."""
-    if isinstance(refusal, str):
-        return refusal
-    blocks = refusal if isinstance(refusal, list) else [refusal]
+def _words(value: Any) -> str:
+    """The text of what should be one: of blocks of text theirs, of anything else its JSON, of nothing none."""
+    if isinstance(value, str) or not value:
+        return value or ""
+    blocks = value if isinstance(value, list) else [value]
     texts = [
         block if isinstance(block, str) else of(block, "refusal") or of(block, "text") for block in blocks
     ]
-    if all(isinstance(text, str) for text in texts):
-        return "".join(texts)
-    return dumps(refusal)
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else dumps(value)
 
 
 def _thought(inner: Any) -> str | None:

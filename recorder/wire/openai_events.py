@@ -187,7 +187,7 @@ class OpenAIEvents(ABC):
     def _spent(self, spent: Any) -> None:
         if spent and isinstance(spent, dict):
             self.reply.raw_usage = known = dict(usage.joined(self.reply.raw_usage, spent))
-            self.reply.usage = usage.from_openai(known)
+            self.reply.usage = usage.from_openai(known) if usage.is_counted(known) else None
 
     def _choice(self, choice: dict[str, Any], event: dict[str, Any], found: list[Delta]) -> None:
         reply = self.reply

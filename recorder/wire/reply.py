@@ -18,6 +18,8 @@ MAX_REPLY_BYTES = 64 * 2**20
 #: How many choices one reply may have; requests ask for 128 at most.
 MAX_CHOICES = 1000
 _CALL = frozenset(("id", "name"))
+#: Keys of `additional_kwargs` that are made of deltas of their own kinds, whatever else a provider says under them.
+RESERVED = frozenset(("reasoning_content", "refusal", "annotations"))
 _PIECE_COST = 64
 _PART_COST = 300
 #: How much more room JSON takes as Python's objects.
@@ -235,8 +237,7 @@ class Reply:
             more["refusal"] = refusal
         if citations := [_loaded(piece) for piece in self._pieces(choice, CITATION)]:
             more["annotations"] = merge_lists([], citations)
-        others = map(_loaded, self._pieces(choice, OTHER))
-        return {**merge_latest([other for other in others if isinstance(other, dict)]), **more}
+        return merge_latest([_more_of(piece) for piece in self._pieces(choice, OTHER)]) | more
 
     def _append(self, part: list[str], text: str) -> None:
         self._size = size = self._size + len(text) + _PIECE_COST
@@ -284,10 +285,15 @@ class Translator(Protocol):
 
 def merge_other(into: dict[str, Any], piece: str) -> dict[str, Any]:
     """`additional_kwargs` with the content of an `other` delta: structures grow, of anything else the later wins."""
-    found = _loaded(piece)
-    if isinstance(found, dict):
-        into |= merge_latest([{key: into[key] for key in found.keys() & into.keys()}, found])
+    found = _more_of(piece)
+    into |= merge_latest([{key: into[key] for key in found.keys() & into.keys()}, found])
     return into
+
+
+def _more_of(piece: str) -> dict[str, Any]:
+    """What an `other` delta says for `additional_kwargs`."""
+    found = _loaded(piece)
+    return {key: found[key] for key in found if key not in RESERVED} if isinstance(found, dict) else {}
 
 
 def _choice_of(idx: str) -> int:

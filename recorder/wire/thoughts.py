@@ -56,7 +56,7 @@ def fields_of(message: AIMessage) -> dict[str, Any]:
 def texts_of(details: Sequence[Any]) -> list[str]:
     """The texts and summaries in the parts of `reasoning_details`."""
     texts = [part.get("text") or part.get("summary") for part in details if isinstance(part, Mapping)]
-    return [text for text in texts if isinstance(text, str)]
+    return [text for text in texts if isinstance(text, str) and text]
 
 
 def _block(text: str) -> dict[str, Any]:

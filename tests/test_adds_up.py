@@ -1,0 +1,286 @@
+"""Whatever a provider sends: the chunks add up to the message of the end, the stored one, and that of a replay.
+
+A few dozen generated streams of each format; `--all` tries many, and `RECORDER_TEST_EXAMPLES` as many as it says. The
+one that fails is printed, and the seed is the run's.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from recorder.callbacks import BaseCallbackHandler
+from recorder.history import ChatHistoryCallback
+from recorder.library import message_of
+from recorder.messages import AIMessage, AIMessageChunk
+from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI
+from recorder.replay import Replay
+from recorder.stored import unescape
+from recorder.wire.anthropic_messages import AnthropicMessages
+from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.reply import Translator
+from tests import streams
+from tests.alike import told, total
+from tests.wires import frames_of
+
+#: How many streams of each kind are tried, and with `--all`.
+FEW, MANY = 60, 1_000
+
+#: With `--all` a test takes minutes.
+pytestmark = pytest.mark.timeout(900)
+LAST = AIMessageChunk("", chunk_position="last")
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+
+
+class Pipe(httpx2.BaseTransport):
+    """Answers every request with the same pieces of a body, as they come over a network."""
+
+    pieces: list[bytes]
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """One response."""
+        headers = {"content-type": "text/event-stream"}
+        return httpx2.Response(200, headers=headers, stream=_Pieces(self.pieces))
+
+
+class _Pieces(httpx2.SyncByteStream):
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+
+class Ends(BaseCallbackHandler):
+    """Keeps the result of the last run."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.result: Any = None
+
+    @property
+    def messages(self) -> list[AIMessage]:
+        """Those of all choices."""
+        return [choice.message for choice in self.result.generations[0]]
+
+    def on_llm_end(self, response: Any, **more: Any) -> None:
+        """Its end."""
+        self.result = response
+
+    def on_llm_error(self, error: BaseException, **more: Any) -> None:
+        """What had come before it failed."""
+        self.result = more.get("response")
+
+
+@dataclass
+class Lab:
+    """A recorder, a replay of what it records, and models that answer with any bytes."""
+
+    pipe: Pipe
+    ends: Ends
+    history: ChatHistoryCallback
+    replay: Replay
+    database: sqlite3.Connection
+
+    def model(self, make: Callable[..., Any], **options: Any) -> Any:
+        """One of these models."""
+        client = httpx2.Client(transport=self.pipe)
+        return make(
+            model="m",
+            api_key="k",
+            max_retries=0,
+            http_client=client,
+            callbacks=[self.history, self.ends],
+            **options,
+        )
+
+    def ask(self, model: Any, pieces: list[bytes]) -> tuple[str, list[Any], Exception | None]:
+        """The id of the run, its chunks, and the error that ended them."""
+        self.pipe.pieces, self.ends.result = pieces, None
+        run_id, found = uuid.uuid4(), []
+        error = None
+        try:
+            for chunk in model.stream("Hi", {"run_id": run_id}):
+                found.append(chunk)  # those before an error count
+        except Exception as raised:
+            error = raised
+        self.history.flush().wait()
+        return str(run_id), found, error
+
+    def rows(self, query: str, run_id: str) -> list[dict[str, Any]]:
+        """Rows of the database."""
+        return [dict(row) for row in self.database.execute(query, (run_id,))]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One for all streams."""
+    path = tmp_path_factory.mktemp("adds_up") / "history.db"
+    url = f"sqlite:///{path}"
+    with ChatHistoryCallback(url) as history:
+        history.flush().wait()
+        database = sqlite3.connect(path)
+        database.row_factory = sqlite3.Row
+        with Replay(url) as replay:
+            yield Lab(Pipe(), Ends(), history, replay, database)
+        database.close()
+
+
+@pytest.fixture
+def examples(pytestconfig: pytest.Config) -> Callable[..., None]:
+    """Tries a check with many examples of strategies."""
+    count = int(os.environ.get("RECORDER_TEST_EXAMPLES", MANY if pytestconfig.option.all else FEW))
+    how: Any = settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink), print_blob=False,
+    )  # fmt: skip
+
+    def run(check: Callable[..., None], *strategies: Any) -> None:
+        tried: Any = given(*strategies)(check)  # type: ignore[no-untyped-call]
+        seeded: Any = seed(pytestconfig.option.seed)
+        seeded(how(tried))()
+
+    return run
+
+
+def again(make: Callable[[], Translator], pieces: list[bytes]) -> AIMessage:
+    """The message of a body in one piece."""
+    translator = make()
+    for frame in frames_of([b"".join(pieces)]):
+        translator.decode(frame)
+        if translator.reply.error is not None:
+            break
+    else:
+        translator.reply.settle()
+    return translator.reply.message()
+
+
+def plain(message: Any, *without: str) -> dict[str, Any]:
+    """What a message says."""
+    return {key: value for key, value in told(message).items() if key not in without}
+
+
+def adds_up(lab: Lab, model: Any, pieces: list[bytes], make: Callable[[], Translator], *without: str) -> None:
+    """All that must be so of a run of a chat model; `without` what its chunks tell in another form."""
+    run_id, chunks, error = lab.ask(model, pieces)
+    (run,) = lab.rows("SELECT * FROM runs WHERE id = ?", run_id)
+    assert run["status"] != "streaming"
+    replayed, replayed_error = _replayed(lab, run_id)
+    assert repr(replayed_error) == repr(error)
+    sent, frames = b"".join(pieces), b"".join(lab.replay.frames(run_id, speed=None))
+    assert sent.startswith(frames) if error is not None else frames == sent
+    heard = total([*chunks, LAST])
+    assert plain(total([*replayed, LAST]), *without) == plain(heard, *without)
+    tokens = lab.rows("SELECT kind, idx, text FROM tokens WHERE run_id = ? ORDER BY seq", run_id)
+    if not _in_order([token["idx"] for token in tokens if token["kind"] == "text"]):
+        return  # the message has its blocks in order, and no longer its text as it came
+    end = next((each for each in lab.ends.messages if each.id == f"run-{run_id}"), None)
+    if end is not None:
+        # What was counted before an error, nobody could be told any more.
+        counts = ("usage",) if error is not None and heard.usage_metadata is None else ()
+        assert plain(heard, *without, *counts) == plain(end, *without, *counts)
+        assert plain(again(make, pieces), *counts) == plain(end, *counts)
+        _is_stored(lab, run_id, end)
+    first = [token for token in tokens if token["idx"].partition(".")[0] == "0"]
+    assert unescape("".join(token["text"] for token in first if token["kind"] == "text")) == heard.text
+    if error is None:
+        _counts_alike(run, heard)
+
+
+def _in_order(places: list[str]) -> bool:
+    """Whether the text of each block of the first choice came at once, and after that of the blocks before it."""
+    blocks = [int(place.partition(".")[2] or 0) for place in places if place.partition(".")[0] == "0"]
+    return blocks == sorted(blocks)
+
+
+def _replayed(lab: Lab, run_id: str) -> tuple[list[Any], Exception | None]:
+    found: list[Any] = []
+    try:
+        for chunk in lab.replay.stream(run_id, speed=None):
+            found.append(chunk)  # those before an error count
+    except Exception as error:
+        return found, error
+    return found, None
+
+
+def _counts_alike(run: dict[str, Any], heard: AIMessage) -> None:
+    """Usage live and in SQL."""
+    usage: Any = heard.usage_metadata or {}
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    assert [run[name] for name in names] == [usage.get(name) for name in names]
+
+
+def _is_stored(lab: Lab, run_id: str, end: AIMessage) -> None:
+    """A reply that says anything is stored as it was."""
+    rows = lab.rows("SELECT role, content, parts FROM messages WHERE run_id = ? ORDER BY id", run_id)
+    replies = [
+        message_of(row["role"], row["content"], row["parts"]) for row in rows if row["role"] == "assistant"
+    ]
+    wanted = plain(end, "usage")
+    if any(wanted.values()):
+        assert wanted in [plain(reply, "usage") for reply in replies]
+
+
+def test_chat(lab: Lab, examples: Callable[..., None]) -> None:
+    """OpenAI's format, asked for one answer, for three, and by somebody who has tools."""
+    models = [
+        lab.model(ChatOpenAI, base_url="http://x/v1", **options)
+        for options in ({}, {"n": 3}, {"tools": [TOOL]})
+    ]
+    examples(
+        lambda pieces, model: adds_up(lab, model, pieces, lambda: _asked(model)),
+        streams.chat_bodies,
+        st.sampled_from(models),
+    )
+
+
+def _asked(model: ChatOpenAI) -> OpenAIChat:
+    translator = OpenAIChat()
+    translator.choices.asked = model.options.get("n", 1)
+    return translator
+
+
+def test_anthropic(lab: Lab, examples: Callable[..., None]) -> None:
+    """Anthropic's format, in chunks of text and of blocks."""
+    tool = {"name": "find", "input_schema": {"type": "object"}}
+    models = [lab.model(ChatAnthropic, base_url="http://x", **options) for options in ({}, {"tools": [tool]})]
+    examples(
+        # In chunks of text the text is no block.
+        lambda pieces, model: adds_up(
+            lab, model, pieces, AnthropicMessages, *(() if model.options else ("blocks",))
+        ),
+        streams.anthropic_bodies,
+        st.sampled_from(models),
+    )
+
+
+def test_completions(lab: Lab, examples: Callable[..., None]) -> None:
+    """The legacy format: texts joined are the text of the end, in SQL, and of a replay."""
+    model = lab.model(OpenAI, base_url="http://x/v1")
+
+    def check(pieces: list[bytes]) -> None:
+        run_id, chunks, error = lab.ask(model, pieces)
+        (run,) = lab.rows("SELECT * FROM runs WHERE id = ?", run_id)
+        assert run["status"] != "streaming"
+        replayed, replayed_error = _replayed(lab, run_id)
+        assert repr(replayed_error) == repr(error)
+        result = lab.ends.result
+        text = "".join(chunks)
+        assert text == result.generations[0][0].text
+        assert text == "".join(chunk.text for chunk in replayed)
+        tokens = lab.rows("SELECT kind, idx, text FROM tokens WHERE run_id = ? ORDER BY seq", run_id)
+        assert text == "".join(
+            each["text"] for each in tokens if (each["kind"], each["idx"]) == ("text", "0")
+        )
+
+    examples(check, streams.completion_bodies)
