@@ -274,13 +274,14 @@ def test_all_kinds_of_input(given: Any, sent: list[dict[str, Any]]) -> None:
     assert [{"role": message.role, "content": message.content} for message in messages] == sent
 
 
-@pytest.mark.parametrize("way", ["invoke", "stream", "astream"])
-def test_what_is_no_input_is_refused_at_once(way: str) -> None:
+@pytest.mark.parametrize("road", ROADS, ids=name_of)
+def test_what_is_no_input_is_refused(road: Road) -> None:
     """The error says what came and what is accepted, before anything is sent."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider)
-        with pytest.raises(ConfigError, match="cannot read a message from object"):
-            getattr(model, way)([object()])
+        for way in (road.invoke, road.stream):
+            with pytest.raises(ConfigError, match="cannot read a message from object"):
+                way(model, [object()])
     assert provider.requests == []
 
 

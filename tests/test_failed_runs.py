@@ -168,6 +168,51 @@ def test_a_model_that_cannot_answer_here_is_a_run_that_failed(tmp_path: Path) ->
     assert [row[3] for row in sql(url, ROW)] == ["complete", "error"]
 
 
+MODELS: dict[str, Callable[[Any], Any]] = {
+    "ChatOpenAI": lambda history: ChatOpenAI(model="m", api_key="k", callbacks=[history]),
+    "OpenAI": lambda history: OpenAI(model="m", api_key="k", callbacks=[history]),
+    "ChatAnthropic": lambda history: ChatAnthropic(model="m", api_key="k", max_tokens=9, callbacks=[history]),
+    "SimpleChatModel": lambda history: Parrot(callbacks=[history]),
+}
+ASKED: dict[str, Callable[[Any, Any], Any]] = {
+    "invoke": lambda model, asked: model.invoke(asked),
+    "stream": lambda model, asked: list(model.stream(asked)),
+    "ainvoke": lambda model, asked: asyncio.run(model.ainvoke(asked)),
+    "astream": lambda model, asked: asyncio.run(_all(model.astream(asked))),
+    "generate": lambda model, asked: model.generate([asked]),
+    "astream_events": lambda model, asked: asyncio.run(_all(model.astream_events(asked))),
+}
+
+
+class Parrot(SimpleChatModel):
+    """It says what it is told."""
+
+    def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Any:
+        yield messages[-1].text
+
+
+@pytest.mark.parametrize("way", ASKED)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_call_that_makes_no_request_is_a_run_that_failed(tmp_path: Path, model: str, way: str) -> None:
+    """Something among the messages is none: the row has what can be read, and the caller gets the error."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, conversation_id="c") as history, pytest.raises(Exception) as raised:
+        ASKED[way](MODELS[model](history), ["Sing!", 42])
+    first, second, failed = sql(url, ROW)
+    assert (first[4], second[4]) == ("Sing!", "42")
+    kind = type(raised.value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    assert failed == (2, 1, "assistant", "error", None, f"{name}: {raised.value}")
+
+
+def test_a_replayed_model_raises_what_makes_no_request(tmp_path: Path) -> None:
+    """It is not looked for among the recorded ones, nor recorded."""
+    url = new_url(tmp_path)
+    with Replay(url) as replay, pytest.raises(ConfigError, match="42"):
+        replay.model(like=Parrot(), mode="new_episodes").invoke(["Sing!", 42])
+    assert sql(url, ROW) == []
+
+
 # -- processes that died ----------------------------------------------------------------------------------------------
 
 

@@ -26,11 +26,15 @@ DRAIN = 0.1
 
 @contextmanager
 def told(call: Run[Any]) -> Iterator[None]:
-    """Tell the handlers that the run begins, and how it ends: well, or with what is raised inside."""
+    """Tell the handlers that the run begins, and how it ends: well, or with what is raised inside.
+
+    Raises at once where there is no request that could be sent.
+    """
     collector.begin()
     try:
         call.start()
         settle_call(call)
+        require_request(call)
         yield
         call.finish()
         settle_call(call)
@@ -53,6 +57,7 @@ async def told_async(call: Run[Any]) -> AsyncIterator[None]:
     try:
         call.start()
         await settle_async(call)
+        require_request(call)
         yield
         call.finish()
         await settle_async(call)
@@ -60,6 +65,12 @@ async def told_async(call: Run[Any]) -> AsyncIterator[None]:
         call.fail(error)
         await settle_async(call)
         raise
+
+
+def require_request(call: Run[Any]) -> None:
+    """Raise why there is no request, where there is none."""
+    if call.request.error is not None:
+        raise call.request.error
 
 
 def settle_call(call: Run[Any]) -> None:

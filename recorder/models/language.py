@@ -19,7 +19,7 @@ from recorder.credentials import secrets_in
 from recorder.errors import ConfigError
 from recorder.identity import SAID, TRAVEL, input_hash
 from recorder.masking import Mask
-from recorder.messages import LLMResult, messages_from
+from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.open_streams import closed_at_exit
 from recorder.models.requests import (
@@ -27,6 +27,7 @@ from recorder.models.requests import (
     caught,
     combined,
     configs,
+    legible,
     metadata_of,
     parent_of,
     run_id_of,
@@ -233,13 +234,12 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         config = config or {}
         options = {**self.options, **options}
         stream = bool(options.pop("stream", None)) or stream
-        given = self._input_of(input)
-        body = self._body(given, options, stream=stream)
+        messages, body, hash, error = self._asked(input, options, stream=stream)
         request = Request(
             input=input,
             serialized=self._serialized(),
             provider_name=self.provider_name,
-            messages=messages_from(given),
+            messages=messages,
             body=body,
             stream=stream,
             handlers=handlers_from([*handlers_from(config.get("callbacks")), *self.callbacks]),
@@ -247,13 +247,29 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             tags=united(config.get("tags"), self.tags),
             metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
             invocation_params={key: body[key] for key in body if key not in SAID and key not in _NOT_KEPT},
-            input_hash=input_hash(body),
+            input_hash=hash,
             run_id=run_id_of(config.get("run_id")),
             parent_run_id=parent_of(config),
             model_type=self.model_type,
             mask=self._mask(config, options),
+            error=error,
         )
         return self._open_run(request)
+
+    def _asked(
+        self, input: Any, options: dict[str, Any], *, stream: bool
+    ) -> tuple[list[BaseMessage], dict[str, Any], str, Exception | None]:
+        """The messages, the body and its hash; where they cannot be made, what can be read, and why.
+
+        Then there is a run all the same, which fails of the error: whoever records sees what was asked in vain.
+        """
+        try:
+            given = self._input_of(input)
+            body = self._body(given, options, stream=stream)
+            return messages_from(given), body, input_hash(body), None
+        except Exception as error:
+            name = getattr(self, "model_name", None) or getattr(self, "model", None)
+            return legible(input), {"model": name}, "", error
 
     def _mask(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> Mask:
         """What is known of the credentials of a run before its request is sent."""

@@ -22,6 +22,7 @@ from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessageChunk
 from recorder.models.azure import AzureChatOpenAI
 from recorder.models.clients import Clients
+from recorder.models.exchange import require_request
 from recorder.models.language import BaseLanguageModel
 from recorder.models.sdk import SdkModel
 from recorder.models.simple import SimpleChatModel
@@ -112,7 +113,9 @@ class Session:
         replay.closing.append(self._recording.close)
 
     def run_for(self, call: Any) -> RecordedRun | None:
-        """The run that answers; None for a call that is to be recorded. Raises `NotRecorded`."""
+        """The run that answers; None for a call that is to be recorded. Raises `NotRecorded`, and what there is no
+        request for."""
+        require_request(call)
         if self._records_all():
             return None
         try:
@@ -123,6 +126,7 @@ class Session:
 
     async def arun_for(self, call: Any) -> RecordedRun | None:
         """`run_for` on an event loop."""
+        require_request(call)
         if self._records_all():
             return None
         try:

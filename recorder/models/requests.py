@@ -11,7 +11,7 @@ import uuid_utils.compat
 
 from recorder.credentials import is_secret
 from recorder.errors import ConfigError
-from recorder.messages import Generation, LLMResult
+from recorder.messages import BaseMessage, Generation, HumanMessage, LLMResult, messages_from
 
 
 def configs(config: Any, count: int) -> list[dict[str, Any]]:
@@ -49,6 +49,17 @@ async def all_of(work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions:
             task.cancel()
         if left:
             await asyncio.wait(left)
+
+
+def legible(input: Any) -> list[BaseMessage]:
+    """The messages of an input of which not all can be read; what cannot be is text."""
+    found: list[BaseMessage] = []
+    for item in input if isinstance(input, (list, tuple)) else [input]:
+        try:
+            found += messages_from(item)
+        except Exception:
+            found.append(HumanMessage(repr(item)))
+    return found
 
 
 def united(*tags: Iterable[str] | None) -> list[str]:

@@ -56,6 +56,8 @@ class Request:
     model_type: str = CHAT
     #: The credentials of the run, for handlers that store things.
     mask: Mask = field(default_factory=Mask)
+    #: Why there is nothing to send: what the run fails of once its handlers have been told that it began.
+    error: Exception | None = None
 
 
 #: Given what the provider sent in place of an event, and the HTTP response: the error to raise, the SDK's.
