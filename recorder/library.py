@@ -14,18 +14,19 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
 from recorder import ids
+from recorder.checked import json_of, row_of
 from recorder.clock import now
 from recorder.dialects import Watch
+from recorder.dialects.common import OF_THE_ROWS
 from recorder.errors import NotFound, StoreError
 from recorder.identity import check_conversation_id
 from recorder.ids import Found
-from recorder.jsons import loads
-from recorder.messages import BaseMessage, from_dict
+from recorder.messages import BaseMessage, check_stored, from_dict
 from recorder.newest import End, end_of, in_order, message_count, newest_message, path_to, unanswered_runs
 from recorder.records import STREAMING, FrameRow, GapRow, SegmentRow
 from recorder.statuses import IS_OPEN, select_runs, status_of
 from recorder.store import SqlStore
-from recorder.stored import escape, unescape, unescape_json
+from recorder.stored import escape, unescape
 from recorder.tables import frames, gaps, messages, runs, segments
 
 #: How many ids one query names; SQLite takes some ten thousand parameters.
@@ -98,6 +99,7 @@ class Branch:
 _RUN_FIELDS = tuple(RecordedRun.__dataclass_fields__)
 _RUNS = select_runs(*(runs.c[name] for name in _RUN_FIELDS))
 _JSON_FIELDS = ("usage", "request", "tags", "metadata")
+_ID_FIELDS = ("id", "parent_run_id", "prompt_message_id", "response_message_id")
 _TEXT_FIELDS = (
     "finish_reason",
     "error_type",
@@ -259,12 +261,12 @@ class Library:
     async def segments(self, run_id: str, seq: int, limit: int) -> list[SegmentRow]:
         """Rows of tokens from token `seq` on, the row that holds it included; at most `limit`."""
         rows = await self._store.fetch(_rows_from(segments, SegmentRow._fields, run_id, seq, limit))
-        return [SegmentRow._make(row) for row in rows]
+        return [row_of(SegmentRow, row) for row in rows]
 
     async def frames(self, run_id: str, seq: int, limit: int) -> list[FrameRow]:
         """Rows of frames from frame `seq` on, the row that holds it included; at most `limit`."""
         rows = await self._store.fetch(_rows_from(frames, FrameRow._fields, run_id, seq, limit))
-        return [FrameRow._make(row) for row in rows]
+        return [row_of(FrameRow, row) for row in rows]
 
     async def frame_at(self, run_id: str, delta: int) -> int:
         """The number of a frame at which reading must begin to meet token `delta`; a row's first."""
@@ -276,7 +278,7 @@ class Library:
         """What is missing of a run."""
         columns = [gaps.c[name] for name in GapRow._fields]
         query = select(*columns).where(gaps.c.run_id == run_id).order_by(gaps.c.seq)
-        return [GapRow._make(row) for row in await self._store.fetch(query)]
+        return [row_of(GapRow, row) for row in await self._store.fetch(query)]
 
     async def tokens_end(self, run_id: str) -> int:
         """One more than the number of the last stored token; 0 without any."""
@@ -288,7 +290,8 @@ class Library:
 def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit: int) -> Select[Any]:
     """The row that holds number `seq`, found by key from the one that begins at or before it, and those after."""
     here = table.c.run_id == run_id
-    query = select(*(table.c[name] for name in names)).where(here)
+    # A row of nothing, which only a stranger's database has, would be read again and again.
+    query = select(*(table.c[name] for name in names)).where(here, table.c.count != 0)
     if seq:
         before = select(func.max(table.c.seq)).where(here, table.c.seq <= seq).scalar_subquery()
         query = query.where(table.c.seq >= func.coalesce(before, seq), table.c.seq + table.c.count > seq)
@@ -297,9 +300,18 @@ def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit:
 
 def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
     """A message as it was recorded."""
-    if parts is not None:
-        return from_dict(unescape_json(loads(parts)))
-    return from_dict({"role": unescape(role), "content": unescape(content)})
+    stored = (
+        {"role": unescape(role), "content": unescape(content)} if parts is None else json_of(parts, "parts")
+    )
+    return message_from(stored)
+
+
+def message_from(stored: Any) -> BaseMessage:
+    """A message of its stored form. Raises `StoreError` for what is none."""
+    try:
+        return from_dict(check_stored(stored))
+    except OF_THE_ROWS as error:
+        raise StoreError(f"A stored message cannot be read ({error!r:.100}); the row is damaged") from error
 
 
 def _in_parts(wanted: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -311,7 +323,10 @@ def _run(row: Any, moment: datetime) -> RecordedRun:
     fields = {name: getattr(row, name) for name in _RUN_FIELDS}
     fields["status"] = status_of(row, moment)
     for name in _JSON_FIELDS:
-        fields[name] = None if fields[name] is None else unescape_json(loads(fields[name]))
+        fields[name] = None if fields[name] is None else json_of(fields[name], f"run {row.id}: {name}")
     for name in _TEXT_FIELDS:
         fields[name] = None if fields[name] is None else unescape(fields[name])
-    return RecordedRun(**fields)
+    for name in _ID_FIELDS:
+        if fields[name] is not None and ids.uuid_of(str(fields[name])) is None:
+            raise StoreError(f"run {row.id}: {name} is {fields[name]!r:.60} and no id; the row is damaged")
+    return row_of(RecordedRun, list(fields.values()))

@@ -12,6 +12,7 @@ import asyncio
 import os
 import shlex
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,12 +45,19 @@ LOCK_TIMEOUT = 60.0
 LOCK_KEY = int.from_bytes(b"recorder")
 
 _VERSION = "alembic_version"
+#: How many revisions are read; there is one.
+_MOST_REVISIONS = 9
 _TABLES = frozenset(tables.metadata.tables)
 _NAMES = _TABLES | views.definitions("sqlite").keys() | {_VERSION}
 #: In every revision: where these are, an unknown revision is a newer recorder's and not another tool's.
 _SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
 
-_NAMES_SQLITE = "SELECT lower(name) FROM sqlite_master"
+# A view of that name may be a stranger's that has no end.
+_NAMES_SQLITE = f"SELECT lower(name) FROM sqlite_master WHERE type = 'table' OR lower(name) <> '{_VERSION}'"
+#: The columns of tables; a virtual table, which has no page, and a view have none here.
+_COLUMNS_SQLITE = """
+SELECT lower(m.name), lower(c.name) FROM sqlite_master AS m CROSS JOIN pragma_table_info(m.name) AS c
+WHERE m.type = 'table' AND m.rootpage > 0"""
 # Visible: what our own statements, which name no schema, would meet.
 _NAMES_POSTGRES = "SELECT relname::text FROM pg_catalog.pg_class WHERE pg_catalog.pg_table_is_visible(oid)"
 
@@ -67,6 +75,7 @@ def state(connection: Connection) -> State:
     if not found >= _SIGNATURE:
         raise SchemaError(_foreign_version(connection, revisions))
     if set(revisions) <= {tables.HEAD}:
+        _refuse_other_tables(connection)
         return "current"
     if set(revisions) <= set(tables.REVISIONS):
         return "old"
@@ -202,7 +211,27 @@ def _found(connection: Connection) -> frozenset[str]:
 
 
 def _revisions(connection: Connection) -> list[str]:
-    return sorted(connection.exec_driver_sql(f"SELECT version_num FROM {_VERSION}").scalars())
+    found = connection.exec_driver_sql(
+        f"SELECT version_num FROM {_VERSION} LIMIT {_MOST_REVISIONS}"
+    ).scalars()
+    return sorted(map(str, found))
+
+
+def _refuse_other_tables(connection: Connection) -> None:
+    """In a file that a stranger has written, a table may be a view, or lack columns that it is read by."""
+    if connection.dialect.name != "sqlite":
+        return
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, column in connection.exec_driver_sql(_COLUMNS_SQLITE):
+        found[name].add(column)
+    other = [
+        table.name for table in tables.metadata.sorted_tables if not found[table.name] >= set(table.c.keys())
+    ]
+    if other:
+        raise SchemaError(
+            f"{_where(connection)} says that it has schema {tables.HEAD}, and its {', '.join(other)} is not the table "
+            "that recorder makes; restore it from a backup, or name another file"
+        )
 
 
 def _refuse_clash(connection: Connection, taken: frozenset[str]) -> None:

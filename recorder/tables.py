@@ -71,7 +71,12 @@ class Time(TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        return value.astimezone(UTC) if isinstance(value, datetime) else parse_iso(value)
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+        found = parse_iso(value)
+        if found.tzinfo is None:
+            raise ValueError(f"{value!r:.60} has no time zone")
+        return found if found.tzinfo is UTC else found.astimezone(UTC)
 
 
 class Json(TypeDecorator[str]):

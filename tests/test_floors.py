@@ -24,7 +24,7 @@ FLOORS = {
             "errors clock waiting jsons config identity bell exclusive exits greenlets inherited credentials printable "
             "logs",
             "wire callbacks messages stored masking records fields portable liveness usage tables views statuses "
-            "newest dialects migrate",
+            "newest dialects migrate checked",
             "store transactions trial library inserts ids",
             "openrun room ready intake registry young lineage pack progress flushes owed hand attempts opening "
             "deadline moves storing batchsize halves writer",

@@ -8,25 +8,41 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlalchemy import Integer
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
+from recorder.checked import json_of, readable
 from recorder.cli.transcript import in_order, transcript_of
 from recorder.dialects import masked, said
 from recorder.errors import StoreError
-from recorder.jsons import loads
 from recorder.library import Library
-from recorder.messages import after_last_reply, to_dict
+from recorder.messages import after_last_reply, check_stored, to_dict
 from recorder.migrate import upgrade
 from recorder.records import INTERRUPTED, STREAMING
 from recorder.store import SqlStore
-from recorder.stored import unescape, unescape_json
-from recorder.tables import HEAD
+from recorder.stored import unescape
+from recorder.tables import HEAD, metadata
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
 #: Columns that hold JSON as text.
 _JSON = {"metadata", "parts", "request", "tags", "usage"}
+#: What the columns of our tables hold, by name, as a query of ours gives it: ids and times are text.
+_COLUMNS = [column for table in metadata.sorted_tables for column in table.columns if column.name != "data"]
+_KINDS = {column.name: int if isinstance(column.type, Integer) else str for column in _COLUMNS}
+_CALLED = {int: "an integer", str: "text"}
+#: Those that are never NULL, wherever they occur.
+_NEEDED = {
+    "role",
+    "status",
+    "created_at",
+    "started_at",
+    "conversation_id",
+    "position",
+    "attempt",
+    "token_count",
+}
 _VIEWS = "transcripts, tokens, chathistory and run_stats"
 
 #: A view with run and conversation named, so that only their rows are looked at.
@@ -80,10 +96,8 @@ def read(url: str, question: Callable[[SqlStore], Awaitable[T]]) -> T:
         finally:
             await store.close()
 
-    try:
+    with readable((DBAPIError,)):
         return asyncio.run(ask())
-    except DBAPIError as error:
-        raise StoreError(f"The database says: {said(error)}") from error
 
 
 def upgraded(url: str) -> str:
@@ -191,11 +205,25 @@ def _refusal(said: str) -> str:
 
 
 def _original(row: Row) -> dict[str, Any]:
-    """A row as it was given to the recorder: JSON decoded, text without the stored form's escapes."""
-    return {
-        name: unescape_json(loads(value)) if name in _JSON and value is not None else _text(value)
-        for name, value in row.items()
-    }
+    """A row as it was given to the recorder: JSON decoded, text without the stored form's escapes.
+
+    Raises `StoreError` for a value that its column cannot hold.
+    """
+    return {name: _value(name, value) for name, value in row.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    kind = _KINDS.get(name)
+    if value is None and name not in _NEEDED:
+        return None
+    if name in _JSON:
+        found = json_of(value, name)
+        return check_stored(found) if name == "parts" else found
+    if kind is not None and not isinstance(value, kind):
+        raise StoreError(
+            f"{name} is {value!r:.60} and not {_CALLED[kind]}; the row is damaged, or not recorder's"
+        )
+    return _text(value)
 
 
 def _text(value: Any) -> Any:

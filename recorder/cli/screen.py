@@ -26,6 +26,8 @@ Row = Mapping[str, Any]
 _NO_WIDTH = 100_000
 #: A column of text that is narrower than its text, and than this, is a strip (characters).
 _STRIP = 24
+#: The deepest JSON that is shown; Python's own writer, and ours, go little deeper.
+_DEEPEST = 200
 
 
 class Screen(Console):
@@ -158,14 +160,16 @@ def json_text(value: Any) -> str:
     return printable_json(dumps(_plain(value)))
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has no form for: bytes as base64, moments as ISO 8601, ids as text."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """What JSON has no form for: bytes as base64, moments as ISO 8601, ids as text; what is too deep as a word."""
     if value is None or isinstance(value, str | int | float):
         return value
+    if depth > _DEEPEST:
+        return "(nested too deeply to be shown)"
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): _plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     if isinstance(value, bytes | memoryview):
         return {"$base64": True, "encoded": base64.b64encode(bytes(value)).decode()}
     return iso(value) if isinstance(value, datetime) else str(value)

@@ -28,7 +28,8 @@ from recorder.config import default_url
 from recorder.dialects import masked
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
-from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, from_dict
+from recorder.library import message_from
+from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from recorder.printable import printable, printable_line
 
 #: What a shell reports for a program that Ctrl-C ended.
@@ -287,7 +288,7 @@ def _so_far(wish: Wish) -> _Past:
 
 def _message_of(row: Row) -> BaseMessage:
     stored = row["parts"] or {"role": row["role"], "content": row["content"]}
-    return from_dict(stored)
+    return message_from(stored)
 
 
 def _edit_with(said: Sequence[BaseMessage]) -> None:

@@ -34,6 +34,7 @@ from recorder.dialects.common import (
 from recorder.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.dialects.filewatch import FileWatch
 from recorder.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
+from recorder.dialects.reading import read_only, this_file_only
 from recorder.dialects.urls import file_of
 from recorder.errors import ConfigError, StoreError
 from recorder.tables import PAGE_SIZE, Time
@@ -138,6 +139,9 @@ class SQLite:
             raise ConfigError(
                 f"{self.path} is a directory; name a file in it, e.g. {self.path / 'chat_history.db'}"
             )
+        if self.path.exists() and not self.path.is_file():
+            # Who opens a pipe waits until somebody writes into it.
+            raise ConfigError(f"{self.path} is no file but a pipe, a socket or a device; name a file")
         if self._read_only:
             if not self.path.exists():
                 raise ConfigError(
@@ -320,7 +324,7 @@ class SQLite:
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
         if self._read_only:
-            cursor.execute("PRAGMA query_only = ON")
+            read_only(cursor)
         else:
             set_up_new_file(cursor)  # before WAL, which makes it one that is not empty
             # What is deleted later is overwritten: nobody finds it in the free pages of the file.
@@ -328,6 +332,8 @@ class SQLite:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()
+        if self._read_only and self._handle is not None:
+            self._handle.set_authorizer(this_file_only)
         found = identity(self.path)
         self._is_another = self._is_another or self._opened not in (None, found)
         self._opened = found

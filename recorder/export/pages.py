@@ -12,8 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, tuple_
 
 from recorder import tables
-from recorder.dialects import said
-from recorder.errors import StoreError
+from recorder.checked import readable, row_of
 from recorder.export.opened import Opened
 from recorder.ids import Found
 from recorder.library import Library
@@ -117,7 +116,7 @@ class Pages:
         runs = tables.runs.c
         query = select(runs.conversation_id, runs.id, runs.status, runs.producer_id)
         query = query.where(runs.conversation_id.in_(conversations)).order_by(runs.started_at, runs.id)
-        return _by_conversation(conversations, map(RunKey._make, self._fetch(query)))
+        return _by_conversation(conversations, [row_of(RunKey, row) for row in self._fetch(query)])
 
     def runs(self, ids: Sequence[str]) -> list[RunRow]:
         """Those of them that are there, in this order."""
@@ -128,19 +127,19 @@ class Pages:
         here = tables.messages.c
         query = select(here.conversation_id, here.id, here.parent_id, here.run_id)
         query = query.where(here.conversation_id.in_(conversations)).order_by(here.position, here.id)
-        return _by_conversation(conversations, map(MessageKey._make, self._fetch(query)))
+        return _by_conversation(conversations, [row_of(MessageKey, row) for row in self._fetch(query)])
 
     def messages(self, keys: Sequence[MessageKey]) -> list[MessageRow]:
         """Those of them that are there, in this order."""
         key = tuple_(*tables.messages.primary_key.columns)
         rows = self._fetch(select(tables.messages).where(key.in_([each[:2] for each in keys])))
-        found = {row[:2]: MessageRow._make(row) for row in rows}
+        found = {row[:2]: row_of(MessageRow, row) for row in rows}
         return [found[each[:2]] for each in keys if each[:2] in found]
 
     def producer(self, id: str) -> Producer | None:
         """A process that recorded."""
         rows = self._fetch(select(tables.producers).where(tables.producers.c.id == id))
-        return Producer(*rows[0]) if rows else None
+        return row_of(Producer, rows[0]) if rows else None
 
     def of_runs(self, ids: Sequence[str]) -> list[Rows]:
         """The rows of some runs, for each of their tables."""
@@ -154,7 +153,7 @@ class Pages:
             return None
         found: dict[str, list[T]] = {id: [] for id in ids}
         for row in rows:
-            found[row.run_id].append(made(*row))
+            found[row.run_id].append(row_of(made, row))
         return found
 
     def fetch_all(self, table: Table, made: type[T], run_id: str) -> Iterator[T]:
@@ -163,20 +162,18 @@ class Pages:
         query = select(table).where(table.c.run_id == run_id).order_by(key)
         limit, rows = _FIRST_ROWS, self._fetch(query.limit(_FIRST_ROWS))
         while rows:
-            yield from (made(*row) for row in rows)
+            yield from (row_of(made, row) for row in rows)
             limit = _next_limit(rows)
             rows = self._fetch(query.where(key > rows[-1]._mapping[key.name]).limit(limit))
 
-    def _by_id(self, table: Table, made: Callable[..., T], ids: Sequence[str]) -> list[T]:
+    def _by_id(self, table: Table, made: type[T], ids: Sequence[str]) -> list[T]:
         rows = self._fetch(select(table).where(table.c.id.in_(ids)))
-        found = {row.id: made(*row) for row in rows}
+        found = {row.id: row_of(made, row) for row in rows}
         return [found[id] for id in ids if id in found]
 
     def _fetch(self, statement: Executable) -> Sequence[Any]:
-        try:
+        with readable(self._store.errors):
             return self._opened.run(self._store.fetch(statement))
-        except self._store.errors as error:
-            raise StoreError(f"The database says: {said(error)}") from error
 
 
 class Rows:

@@ -10,7 +10,14 @@ from recorder.messages.base import (
     ToolMessage,
     text_chunk,
 )
-from recorder.messages.convert import after_last_reply, from_any, from_dict, messages_from, to_dict
+from recorder.messages.convert import (
+    after_last_reply,
+    check_stored,
+    from_any,
+    from_dict,
+    messages_from,
+    to_dict,
+)
 from recorder.messages.merge import (
     Content,
     InputTokenDetails,
@@ -58,6 +65,7 @@ __all__ = [
     "UsageMetadata",
     "add_usage",
     "after_last_reply",
+    "check_stored",
     "from_any",
     "from_dict",
     "invalid_tool_call",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
-from recorder.errors import ConfigError
+from recorder.errors import ConfigError, StoreError
 from recorder.messages.base import (
     AIMessage,
     AIMessageChunk,
@@ -256,6 +257,30 @@ def to_dict(message: BaseMessage) -> dict[str, Any]:
     if getattr(message, "status", "success") != "success":
         stored["status"] = message.status  # type: ignore[attr-defined]
     return stored | {name: value for name in _STORED if (value := getattr(message, name, None))}
+
+
+_SCALAR = (str, int, float, NoneType)
+#: What the fields of a stored message hold.
+_SHAPES: Mapping[str, tuple[type[Any], ...]] = {
+    "role": (str,), "type": (str,), "content": (str, list, NoneType), "id": _SCALAR, "name": _SCALAR,
+    "additional_kwargs": (dict,), "response_metadata": (dict,), "tool_calls": (list,), "invalid_tool_calls": (list,),
+    "tool_call_id": _SCALAR, "usage_metadata": (dict, NoneType), "status": _SCALAR,
+}  # fmt: skip
+
+
+def check_stored(stored: Any) -> dict[str, Any]:
+    """The stored form of a message. Raises `StoreError` for what `to_dict` cannot have written."""
+    if not isinstance(stored, dict) or "role" not in stored:
+        raise StoreError("A stored message is no object with a role; the row is damaged, or not recorder's")
+    wrong = [name for name, value in stored.items() if not isinstance(value, _SHAPES.get(name, ()))]
+    for name in ("tool_calls", "invalid_tool_calls"):
+        if name not in wrong and not all(isinstance(call, dict) for call in stored.get(name, ())):
+            wrong.append(name)
+    if wrong:
+        raise StoreError(
+            f"A stored message has another {wrong[0]!r:.60} than messages have; the row is damaged"
+        )
+    return stored
 
 
 def from_dict(stored: Mapping[str, Any]) -> BaseMessage:

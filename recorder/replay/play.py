@@ -16,6 +16,7 @@ from recorder.errors import ConfigError, StoreError
 from recorder.library import Branch, Library, RecordedRun
 from recorder.messages import BaseMessage
 from recorder.records import FrameRow, GapRow, SegmentRow
+from recorder.replay.items import checked
 from recorder.replay.pace import Options
 from recorder.stored import ESCAPE, unescape
 from recorder.wire.block import split
@@ -267,7 +268,7 @@ def _at_time(run: RecordedRun, start_us: int, end: int) -> Generator[Step, Any, 
 def _tokens_of(row: SegmentRow, seq: int, at_us: int) -> Tokens | Gap:
     """The tokens of a row from number `seq` on; a damaged row is a gap."""
     try:
-        items = orjson.loads(row.deltas)
+        items = checked(orjson.loads(row.deltas))
         if ESCAPE in row.deltas:
             items = [[at, *map(unescape, said)] for at, *said in items]
         if len(items) != row.count:

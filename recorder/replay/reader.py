@@ -20,7 +20,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from recorder.dialects import Watch, masked, said
+from recorder.checked import readable
+from recorder.dialects import Watch, masked
 from recorder.errors import Closed, StoreError
 from recorder.inherited import keep_for_ever
 from recorder.library import Library
@@ -166,13 +167,11 @@ class Reader:
                 raise
 
     async def _answer_alone(self, method: Method[T], given: tuple[Any, ...]) -> T:
-        try:
+        with readable(self._library.errors):
             if not self._opened:
                 await self._library.open()
                 self._opened = True
             return await method(self._library, *given)
-        except self._library.errors as error:
-            raise StoreError(f"The database says: {said(error)}") from error
 
     async def _answer_once(self, step: Ask) -> Any:
         found = self._answers.get(step.key)

@@ -1,0 +1,31 @@
+"""The tokens of a stored row: `[at_us, text]` or `[at_us, text, kind, idx]`, whoever has written it."""
+
+from __future__ import annotations
+
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from recorder.wire.block import MAX_OFFSET
+
+_at, _text, _rest = itemgetter(0), itemgetter(1), itemgetter(slice(2, None))
+
+
+def checked(items: Any) -> list[Any]:
+    """The items. Raises `ValueError`, `TypeError` or `LookupError` for what are no tokens.
+
+    Each look at all of them is one call into C: a row has some thousands.
+    """
+    if (
+        type(items) is not list
+        or not set(map(type, items)) <= {list}
+        or not set(map(len, items)) <= {2, 3, 4}
+    ):
+        raise ValueError("it is no list of tokens")
+    times = list(map(_at, items))
+    texts = chain(map(_text, items), chain.from_iterable(map(_rest, items)))
+    if not set(map(type, times)) <= {int} or not set(map(type, texts)) <= {str}:
+        raise ValueError("it holds what is no token")
+    if items and not -MAX_OFFSET < min(times) <= max(times) < MAX_OFFSET:
+        raise ValueError("its times are none")
+    return items
