@@ -232,14 +232,16 @@ class ChatHistoryCallback(BaseCallbackHandler):
             return None
         metadata = mapping_of(metadata)
         conversation_id, fresh = self._conversation_of(metadata, parent_run_id)
-        started_us = given.get("started_us") or monotonic_us()
+        started_at, started_us = now(), monotonic_us()
+        if begun_us := given.get("started_us"):
+            started_at, started_us = started_at - timedelta(microseconds=started_us - begun_us), begun_us
         parameters = mapping_of(given.get("invocation_params"))
         mask: Mask = given.get("mask") or Mask()
         start = RunStart(
             run_id=str(run_id),
             conversation_id=conversation_id,
             fresh=fresh,
-            started_at=now() - timedelta(microseconds=monotonic_us() - started_us),
+            started_at=started_at,
             operation=operation,
             parent_run_id=str(parent_run_id) if parent_run_id else None,
             provider_name=text_of(metadata.get("ls_provider")),
@@ -272,7 +274,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
         """The conversation of a run, and whether it is new with it. What is said closest to the call wins."""
-        found = next((metadata[key] for key in CONVERSATION_KEYS if metadata.get(key)), None)
+        found = _first_of(metadata, CONVERSATION_KEYS) if metadata else None
         if found is not None and len(str(found)) > MAX_CONVERSATION_ID:
             self.recorder.replaced_ids += 1
             log.warning("A conversation id of %d characters was replaced by a new one", len(str(found)))
@@ -318,10 +320,16 @@ def _end_of(response: LLMResult) -> RunEnd:
     usage: Any = next(
         (found for reply in replies if (found := mapping_of(getattr(reply, "usage_metadata", None)))), None
     )
-    raw = mapping_of(output.get("token_usage")) or usage or found_in(output) or found_in(said)
+    raw = (
+        (mapping_of(output.get("token_usage")) if output else None)
+        or usage
+        or found_in(output)
+        or found_in(said)
+    )
     if usage is None and raw and is_counted(raw):  # a completion is no message, which would say it
         usage = read(raw)
-    meaning, reason = worst_of(filter(is_reason, map(text_of, map(_reason_of, infos))))
+    reasons = [text_of(reason) for info in infos if (reason := _reason_of(info)) is not None]
+    meaning, reason = worst_of(filter(is_reason, reasons))
     status = _STATUSES[meaning]
     return RunEnd(
         status=status,
@@ -348,7 +356,15 @@ def _choices_of(response: Any) -> list[Any]:
 
 def _reason_of(info: Mapping[str, Any]) -> Any:
     """The finish reason of a choice; Ollama's and Bedrock's models of LangChain have names of their own for it."""
-    return next((info[key] for key in _REASONS if info.get(key)), None)
+    return _first_of(info, _REASONS) if info else None
+
+
+def _first_of(given: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """What stands under the first of these keys that has something; None without any."""
+    for key in keys:
+        if found := given.get(key):
+            return found
+    return None
 
 
 def _name_of(kind: type) -> str:

@@ -59,6 +59,8 @@ class Room(Exclusive):
         """Outside the lock. Whether so much found room; it may use what is kept for loops."""
         admit = partial(self._admit_now, size, accept)
         found = self.now(admit, partial(self._admit_soon, size, accept))
+        if found is True:  # as nearly always
+            return True
         over_us = 0.0
         while not isinstance(found, bool):
             over_us = over_us or monotonic_us() + self._block_timeout * 1e6

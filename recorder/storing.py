@@ -87,12 +87,13 @@ class Storing:
     def remember(self, took: Took) -> None:
         """All of it is stored: which runs go on."""
         for part in took.runs:
-            part.run.start = _without_request(part.run.start)
-            run_id = part.run.start.run_id
+            run, run_id = part.run, part.run.start.run_id
             if part.end is None:
-                self.streaming[run_id] = part.run
+                self.streaming[run_id] = run
             else:
                 self.streaming.pop(run_id, None)
+            if part.end is None or not run.sealed:  # one that was idle may go on
+                run.start = _without_request(run.start)
 
     async def begin_anew(self, hand: Hand, batch: Sequence[Part]) -> None:
         """The database is another one than before: store the rows of the runs that began in the one before."""

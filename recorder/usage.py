@@ -45,11 +45,13 @@ _HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
 def found_in(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The usage that an event, a choice or metadata have, under any name or one level deeper; None without any."""
-    inner = [part.get(key) for key in _INSIDE]
-    for each in (part, *inner, *(value for key, value in part.items() if str(key).startswith("x_"))):
-        if isinstance(each, Mapping):
+    if not part:
+        return None
+    inner = [part[key] for key in _INSIDE if key in part]
+    for each in (part, *inner, *[part[key] for key in part if str(key).startswith("x_")]):
+        if type(each) is dict or isinstance(each, Mapping):
             for place in PLACES:
-                if isinstance(usage := each.get(place), Mapping) and usage:
+                if (usage := each.get(place)) and isinstance(usage, Mapping):
                     return cast(Mapping[str, Any], usage)
     return None
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recorder.credentials import is_secret_name
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import (
@@ -366,9 +367,8 @@ def test_any_strings_come_back_equal(
 ) -> None:
     """Tokens, question with parts, reply and metadata."""
     url, history = shared
-    metadata = {
-        key: value for key, value in metadata.items() if key not in ("user_id", "thread_id", "session_id")
-    }
+    names = ("user_id", "thread_id", "session_id")
+    metadata = {key: value for key, value in metadata.items() if key not in names and not is_secret_name(key)}
     question = HumanMessage([{"type": "text", "text": asked}, {"type": "image", "data": asked}])
     run_id = begin(history, question, metadata=metadata)
     say(history, run_id, texts)

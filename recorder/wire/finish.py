@@ -49,7 +49,9 @@ def worst_of(reasons: Iterable[object]) -> tuple[Meaning, str | None]:
     """The meaning of several choices' reasons together, and the reason that decides it; good without any."""
     order: tuple[Meaning, ...] = ("good", "limit", "unknown", "failure")
     found = [(meaning_of(str(reason)), str(reason)) for reason in reasons]
-    return max(found, key=lambda each: order.index(each[0]), default=("good", None))
+    if not found:
+        return "good", None
+    return max(found, key=lambda each: order.index(each[0]))
 
 
 def _word(reason: str) -> str:
