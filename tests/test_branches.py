@@ -121,6 +121,28 @@ def test_of_runs_without_a_message_below_the_newest_message_the_last_is_on_its_b
     assert [row["run_id"] for row in newest_path(attempts)] == ["009"]
 
 
+def test_a_tree_of_forks_inside_of_forks_takes_no_more_than_its_messages() -> None:
+    """Each branch hangs off the older answer of the one before: indents and names do not grow with that for ever."""
+    count = 5_000
+    words = ["0<@1"]
+    for number in range(1, count):
+        words += [f"{number}<{number - 1}@{number + 1}", f"x{number}<{number - 1}@{3 * count - number}"]
+    steps = list(laid_out(tree_of(words)))
+    assert sum(not isinstance(step, Fork) for step in steps) == 2 * count - 1
+    assert max(len(step.indent) for step in steps) <= 63
+    assert max(len(step.name) for step in steps if isinstance(step, Fork)) <= 610
+
+
+def tree_of(words: list[str]) -> list[dict[str, Any]]:
+    """As `tree`, of which a row looks for its parent among all."""
+    rows: list[dict[str, Any]] = []
+    for word in words:
+        name, _, rest = word.partition("<")
+        parent, _, time = rest.partition("@")
+        rows.append({"message_id": name, "parent_id": parent or None, "position": 0, "created_at": int(time)})
+    return rows
+
+
 def test_a_long_conversation_with_a_fork_at_each_turn_is_laid_out() -> None:
     """Its depth is no limit."""
     assert len(newest_path(tree_of_pairs(3000))) == 3000

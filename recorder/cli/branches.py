@@ -19,6 +19,9 @@ Row = Mapping[str, Any]
 
 #: What stands before the lines of a branch that is not the newest one.
 BESIDE = "│  "
+#: The deepest indent, and the longest name, that is drawn (characters): a stranger's tree may hang by ten thousands of
+#: forks, and each line of it would be as long as it is deep.
+_DEEPEST, _LONGEST = 60, 600
 #: How many names an error names.
 _NAMED = 30
 
@@ -100,9 +103,10 @@ def _steps(siblings: list[_Node], indent: str, name: str) -> list[tuple[Any, str
     found: list[tuple[Any, str]] = []
     # Numbered from 1 in the order in which they were made, as in SQL.
     for number, node in sorted(enumerate(siblings, 1), key=lambda pair: pair[1] is newest):
-        below = f"{name}.{number}".removeprefix(".")
+        below = f"{name}.{number}".removeprefix(".") if len(name) < _LONGEST else name
         found.append((Fork(indent, below, node is newest), below))
-        found.append(((indent if node is newest else indent + BESIDE, node), below))
+        is_beside = node is not newest and len(indent) < _DEEPEST
+        found.append(((indent + BESIDE if is_beside else indent, node), below))
     return found[::-1]
 
 
