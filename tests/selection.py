@@ -15,8 +15,9 @@ FAST_SHARE, FAST_LEAST = 0.05, 2
 
 #: Their tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
-additions benchmarks cli clients examples exits export faults floors follow in_time migrate moving open_streams playing
-poolers portable postgres pytest_plugin readme recorder replayed_model revisions selection store talk testing writer
+additions benchmarks cli clients examples exits export faults floors follow forks greenlets in_time migrate moving
+open_streams playing poolers portable postgres pytest_plugin readme recorder replayed_model revisions selection store
+talk testing writer
 """
 SLOW_FILES = frozenset(f"test_{name}.py" for name in _SLOW.split())
 
@@ -38,5 +39,5 @@ def sampled(items: Iterable[pytest.Item], seed: int, share: float, least: int) -
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test needs a server, or stands among those that take long."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
-    on_postgres = "postgres_url" in fixtures or "postgres" in item.nodeid.partition("[")[2]
+    on_postgres = "postgres_url" in fixtures or "postgres" in item.nodeid.partition("::")[2]
     return item.path.name in SLOW_FILES or on_postgres

@@ -187,6 +187,7 @@ def everything(url: str, folder: Path) -> str:
     return "".join(path.read_bytes().decode("latin-1") for path in sorted(folder.iterdir()))
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("kind", ["refusal", "error in the stream", "good answer"])
 @pytest.mark.parametrize("way", ["stream", "astream", "invoke", "ainvoke"])
