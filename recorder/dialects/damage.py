@@ -110,8 +110,9 @@ class LogIndex:
         if key is None:
             return None
         if key not in self._open:
-            self._open[key] = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        data = os.pread(self._open[key], self._FORMAT.size, 0)
+            self._open[key] = os.open(name, os.O_RDONLY)
+        os.lseek(self._open[key], 0, os.SEEK_SET)
+        data = os.read(self._open[key], self._FORMAT.size)
         if len(data) < self._FORMAT.size:
             return None
         page, last, page_again, last_again, in_file = self._FORMAT.unpack(data)
