@@ -19,7 +19,8 @@ from tests.oracle import Acknowledged, Verdict, judge, new_url
 #: Faults of which a round is played in each run of the tests, on one of their databases; the others take too long.
 SAMPLED = (
     "kill", "many", "make", "calls", "disk", "commit", "cut", "fork", "workers", "end", "interrupt", "collector",
-    "replays", "signals", "keyboard", "full", "lock", "cancel", "driver", "stop", "close",
+    "replays", "signals", "keyboard", "full", "lock", "cancel", "driver", "stop", "close", "swallow", "clock",
+    "move", "truncate",
 )  # fmt: skip
 
 
