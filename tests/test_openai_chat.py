@@ -323,6 +323,11 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
         {"reasoning": "Hmm"},
         {},
     ),
+    "Databricks: reasoning in blocks": (
+        [delta(content=[{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]}])],
+        {"reasoning": "Hm"},
+        {},
+    ),
     "reasoning under other names": (
         [
             delta(thinking="a"),

@@ -20,7 +20,7 @@ from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.blocks import Block, Blocks, idx_of
 from recorder.wire.calls import text_of
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.errors import error_of, error_of_data
+from recorder.wire.errors import error_of, error_of_data, event_of
 from recorder.wire.repeats import rest_of
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
@@ -139,7 +139,7 @@ class AnthropicMessages:
             if data.lstrip().startswith(b"{"):
                 self.reply.error = loads(data) or self.reply.error
         else:
-            event = loads(data)
+            event = event_of(data)
             if sent.name in END_NAMES and "type" not in event:
                 self._end(found)
             else:

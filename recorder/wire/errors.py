@@ -44,6 +44,12 @@ def error_of(event: Mapping[str, Any]) -> Any:
     return None if event.get("choices") else _in_place_of_choices(event)
 
 
+def event_of(data: bytes) -> Any:
+    """The JSON of an event; of a list of one, as Google words errors, that one."""
+    found = loads(data)
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
+
+
 def error_of_choice(choice: Mapping[str, Any]) -> Any:
     """The error inside of a choice; None where there is none."""
     return choice.get("error") or _flat(choice)
@@ -93,8 +99,10 @@ def _flat(part: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _in_place_of_choices(event: Mapping[str, Any]) -> Any:
-    if _is_error_word(event.get("object")) or _is_error_word(event.get("type")):
+    if any(_is_error_word(event.get(key)) for key in ("object", "type", "__type")):
         return dict(event)
+    if (named := _named(event)) is not None:
+        return named
     if errors := event.get("errors"):
         return errors[0] if isinstance(errors, list) else errors
     base = event.get("base_resp")
@@ -103,6 +111,15 @@ def _in_place_of_choices(event: Mapping[str, Any]) -> Any:
     if event.get("detail") and "delta" not in event:
         return {"message": words_of(event["detail"]) or dumps(event["detail"]), "detail": event["detail"]}
     return dict(event) if _has_failed(event) else None
+
+
+def _named(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An error under the name of its class, as AWS writes them: `{"throttlingException": {"message": ...}}`."""
+    if len(event) != 1:
+        return None
+    ((name, said),) = event.items()
+    is_one = name.endswith(("Exception", "Error")) and isinstance(said, Mapping)
+    return {**said, "type": name} if is_one else None
 
 
 def _is_error_word(word: Any) -> bool:

@@ -201,6 +201,9 @@ def _block(block: Any) -> tuple[str, str]:
         return inner, TEXT
     if kind == "thinking" and (thought := _thought(block.get("thinking"))) is not None:
         return thought, REASONING
+    is_plain = kind == "reasoning" and block.keys() == {"type", "summary"}
+    if is_plain and (thought := _thought(block["summary"])) is not None:
+        return thought, REASONING
     return dumps({"content": [block]}), OTHER
 
 

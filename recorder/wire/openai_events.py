@@ -15,7 +15,7 @@ from recorder import usage
 from recorder.jsons import dumps, loads
 from recorder.wire.choices import Choices
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
-from recorder.wire.errors import error_of, error_of_choice, error_of_data
+from recorder.wire.errors import error_of, error_of_choice, error_of_data, event_of
 from recorder.wire.repeats import NOTHING, Items, difference, rest_of, says_all_again
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
@@ -140,7 +140,7 @@ class OpenAIEvents(ABC):
             reply.error = error_of_data(data)
             if not data.lstrip().startswith(b"{"):
                 return  # no event, but the words of the error
-        event = loads(data)
+        event = event_of(data)
         self._event(event, found)
         if sent.name in END_NAMES or (whole and any(map(self._is_whole, event.get("choices") or ()))):
             self._end()
