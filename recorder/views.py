@@ -42,10 +42,10 @@ SELECT m.conversation_id AS conversation_id,
        CASE WHEN m.parent_id IS NULL
             THEN (SELECT count(*) FROM messages AS s
                   WHERE s.conversation_id = m.conversation_id AND s.parent_id IS NULL
-                    AND (s.created_at, s.id) <= (m.created_at, m.id))
+                    AND ($created, s.id) <= (m.created_at, m.id))
             ELSE (SELECT count(*) FROM messages AS s
                   WHERE s.conversation_id = m.conversation_id AND s.parent_id = m.parent_id
-                    AND (s.created_at, s.id) <= (m.created_at, m.id))
+                    AND ($created, s.id) <= (m.created_at, m.id))
        END AS branch,
        m.position AS position,
        m.role AS role,
@@ -143,6 +143,8 @@ _SINCE_POSTGRES = "CAST(extract(epoch FROM ($moment - o.started_at)) * 1000000 A
 
 _WORDS = {
     "sqlite": {
+        # The plus keeps SQLite from the index by time, through which each message would look at all before it.
+        "created": "+s.created_at",
         "same": "IS",
         "bytewise": "",
         "joined": "group_concat(a.text, '')",
@@ -150,6 +152,7 @@ _WORDS = {
         "last": "json_extract(s.deltas, '$[#-1][0]')",
     },
     "postgresql": {
+        "created": "s.created_at",
         "same": "IS NOT DISTINCT FROM",
         "bytewise": 'COLLATE "C"',
         "joined": "string_agg(a.text, '' ORDER BY a.seq)",

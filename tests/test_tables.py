@@ -430,6 +430,14 @@ def test_open_runs_are_found_without_reading_the_others(sqlite: Connection) -> N
     assert "runs_streaming" in sqlite.execute(text(query)).one()[3]
 
 
+def test_a_long_transcript_does_not_look_at_all_that_came_before(sqlite: Connection) -> None:
+    """The branch of each message is counted among its siblings, which an index by their parent finds."""
+    details = [row[-1] for row in sqlite.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM transcripts")]
+    siblings = [detail for detail in details if "SEARCH s" in detail and "messages" in detail]
+    assert siblings
+    assert all("messages_by_parent" in detail for detail in siblings)
+
+
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_views_have_the_same_columns_on_both(dialect: str) -> None:
     """What SQL names is what the Python objects name."""

@@ -25,10 +25,10 @@ SELECT m.conversation_id AS conversation_id,
        CASE WHEN m.parent_id IS NULL
             THEN (SELECT count(*) FROM messages AS s
                   WHERE s.conversation_id = m.conversation_id AND s.parent_id IS NULL
-                    AND (s.created_at, s.id) <= (m.created_at, m.id))
+                    AND (+s.created_at, s.id) <= (m.created_at, m.id))
             ELSE (SELECT count(*) FROM messages AS s
                   WHERE s.conversation_id = m.conversation_id AND s.parent_id = m.parent_id
-                    AND (s.created_at, s.id) <= (m.created_at, m.id))
+                    AND (+s.created_at, s.id) <= (m.created_at, m.id))
        END AS branch,
        m.position AS position,
        m.role AS role,
