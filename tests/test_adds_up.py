@@ -280,8 +280,7 @@ def test_completions(lab: Lab, examples: Callable[..., None]) -> None:
         assert text == result.generations[0][0].text
         assert text == "".join(chunk.text for chunk in replayed)
         tokens = lab.rows("SELECT kind, idx, text FROM tokens WHERE run_id = ? ORDER BY seq", run_id)
-        assert text == "".join(
-            each["text"] for each in tokens if (each["kind"], each["idx"]) == ("text", "0")
-        )
+        stored = [each["text"] for each in tokens if (each["kind"], each["idx"]) == ("text", "0")]
+        assert text == unescape("".join(stored))
 
     examples(check, streams.completion_bodies)

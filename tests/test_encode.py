@@ -374,3 +374,14 @@ def test_another_format_is_refused_at_once() -> None:
         encode("openai.responses", Recorded(), [])
     with pytest.raises(ConfigError, match="no encoder"):
         body("", Recorded(), [])
+
+
+@pytest.mark.parametrize("beside", [{"reasoning": "Hm"}, {}], ids=["with a field", "alone"])
+def test_thoughts_in_parts_count_once_when_they_are_read_again(beside: dict[str, str]) -> None:
+    """The parts and the text that they stand for are two events of the encoded stream, and one thought."""
+    said = {**beside, "reasoning_details": [{"type": "reasoning.text", "text": "Hm", "index": 0}]}
+    event = orjson.dumps({"choices": [{"index": 0, "delta": said}]})
+    deltas, _ = read(CHAT, b"data: " + event + b"\n\ndata: [DONE]\n\n")
+    again, _ = read(CHAT, body_of(CHAT, run(CHAT), deltas))
+    assert [delta.text for delta in again if delta.kind == REASONING] == ["Hm"]
+    assert sorted(again) == sorted(deltas)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from recorder.jsons import loads
 from recorder.messages import parse_args
 from recorder.wire.deltas import (
     CITATION,
@@ -100,7 +101,7 @@ class AnthropicStream:
         return head + _AROUND[delta.kind], b"}}\n\n"
 
     def ending(self) -> Iterator[bytes]:
-        """The end of the last block and of the message, or the error."""
+        """The end of the open blocks and of the message, or the error."""
         run = self._run
         if run.failure is not None:
             yield _frame(_error(run.failure))
@@ -144,6 +145,9 @@ class _Blocks:
         self._call: dict[str, Any] | None = None
         #: Key of a call -> number of its block.
         self._calls: dict[Any, int] = {}
+        #: Number of a call's block that is open -> its arguments so far. Others than Anthropic send the arguments of
+        #: several calls by turns, and a block that was closed may have no more of them.
+        self._arguments: dict[int, list[str]] = {}
 
     @property
     def has_calls(self) -> bool:
@@ -174,11 +178,22 @@ class _Blocks:
             yield from self._piece(self._key_of(delta), kind, piece)
 
     def closed(self) -> Iterator[Event]:
-        """The end of the block that is open."""
+        """The end of every block that is open."""
+        yield from self._left()
+        for number in self._arguments:
+            yield {"type": "content_block_stop", "index": number}
+        self._arguments.clear()
+
+    def _left(self) -> Iterator[Event]:
+        """The end of the newest block before another one begins; not of a call whose arguments may go on."""
         yield from self._named()
-        if self._key is not None:
+        if self._key is not None and not self._goes_on(self._number):
+            self._arguments.pop(self._number, None)
             yield {"type": "content_block_stop", "index": self._number}
         self._key = None
+
+    def _goes_on(self, number: int) -> bool:
+        return number in self._arguments and not _is_json("".join(self._arguments[number]))
 
     def _key_of(self, delta: Delta) -> Any:
         return delta.idx if self._as_was else (delta.idx, _TYPES[delta.kind])
@@ -188,10 +203,17 @@ class _Blocks:
         if key != self._key and key not in self._calls:
             yield from self._opened(key, _EMPTY[_TYPES[kind]])
             if kind == TOOL_ARGS:
-                self._calls[key] = self._number
+                self._begun_call(key)
         # A call goes on in its block also where another one began: several may come interleaved.
         number = self._calls.get(key, self._number)
+        if number in self._arguments:
+            self._arguments[number].append(piece.get("partial_json", ""))
         yield {"type": "content_block_delta", "index": number, "delta": piece}
+
+    def _begun_call(self, key: Any) -> None:
+        self._calls[key] = self._number
+        if not self._as_was:
+            self._arguments[self._number] = []
 
     def _called(self, key: Any, said: dict[str, Any]) -> Iterator[Event]:
         """A call begins, or its name grows."""
@@ -200,9 +222,9 @@ class _Blocks:
             name = f"{known.get('name') or ''}{said.get('name') or ''}"
             self._call = {**said, **known, "name": name}
         elif key not in self._calls:  # else nothing that is said of it has a place any more
-            yield from self.closed()
+            yield from self._left()
             self._number += 1
-            self._calls[key] = self._number
+            self._begun_call(key)
             self._key, self._call = key, said
 
     def _named(self) -> Iterator[Event]:
@@ -215,7 +237,7 @@ class _Blocks:
             yield {"type": "content_block_start", "index": self._number, "content_block": block}
 
     def _opened(self, key: Any, block: dict[str, Any]) -> Iterator[Event]:
-        yield from self.closed()
+        yield from self._left()
         self._number += 1
         self._key = key
         yield {"type": "content_block_start", "index": self._number, "content_block": block}
@@ -242,6 +264,14 @@ class _Blocks:
             yield from self._named()
             piece = said.get("content_block_delta") or {"type": "input_json_delta", **said}
             yield {"type": "content_block_delta", "index": self._number, "delta": piece}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _completed(block: Event, usual: Event) -> Event:

@@ -27,6 +27,7 @@ from recorder.wire.recorded import (
     value_of,
 )
 from recorder.wire.reply import MAX_REPLY_BYTES, Reply
+from recorder.wire.thoughts import DETAILS, FIELDS
 
 #: kind -> the key of a delta whose value is the text.
 _TEXTS = {TEXT: "content", REASONING: "reasoning_content", REFUSAL: "refusal"}
@@ -153,7 +154,9 @@ def _delta(text: str, kind: str, idx: str, *, as_was: bool) -> dict[str, Any]:
     if kind in _TEXTS:
         return {_TEXTS[kind]: text}
     if kind == OTHER:
-        return object_of(text)
+        said = object_of(text)
+        # Their text has an event of its own. The empty text beside them keeps it from counting twice.
+        return {FIELDS[0]: "", **said} if DETAILS in said else said
     call: dict[str, Any] = {"index": _call_number(idx)}
     if kind == TOOL_ARGS:
         return {"tool_calls": [{**call, "function": {"arguments": text}}]}

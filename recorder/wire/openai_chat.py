@@ -181,14 +181,16 @@ class OpenAIChat(OpenAIEvents):
         found.extend(Delta(dumps(annotation), CITATION, idx) for annotation in annotations)
 
     def _reasoning_details(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
-        """Reasoning in parts with signatures and encrypted data. All of it is kept, for its provider wants it back;
-        its text is reasoning where nothing else in the event says it."""
+        """Reasoning in parts with signatures and encrypted data. All of it is kept, because its provider wants it back.
+
+        Its text is reasoning only in an event that has no text, not even an empty one, in another field of reasoning.
+        """
         before = len(found)
         self._unknown(idx, key, said, found)
         news = [part for delta in found[before:] for part in _listed(loads(delta.text)[key])]
         if news:
             self.reply.thought_as(idx, DETAILS)
-        if not any(said.get(name) for name in FIELDS):
+        if not any(isinstance(said.get(name), str) for name in FIELDS):
             found.extend(Delta(text, REASONING, idx) for text in texts_of(news))
 
 
