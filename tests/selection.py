@@ -16,8 +16,8 @@ FAST_SHARE, FAST_LEAST = 0.05, 2
 #: Their tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 additions benchmarks cli clients collector examples exits export faults floors follow forks greenlets hostile in_time
-migrate moving open_streams playing poolers portable postgres pytest_plugin readme recorder replayed_model revisions
-selection store storing survival talk testing writer
+like_langchain like_langchain_anthropic migrate moving open_streams playing poolers portable postgres pytest_plugin
+readme recorder replayed_model revisions selection store storing survival talk testing writer
 """
 SLOW_FILES = frozenset(f"test_{name}.py" for name in _SLOW.split())
 
