@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy.exc import StatementError
@@ -31,6 +32,22 @@ def test_a_row_is_made_of_what_its_columns_hold() -> None:
     ]:
         with pytest.raises(StoreError, match=told):
             row_of(SegmentRow, values)
+
+
+def test_the_time_of_a_library_that_sets_the_clock_is_a_time() -> None:
+    """freezegun and its like put a subclass in place of `datetime`, and SQLAlchemy makes what it reads of that."""
+
+    class Frozen(datetime):
+        """As they do."""
+
+    class Moment(NamedTuple):
+        """One time."""
+
+        at: datetime | None
+
+    assert row_of(Moment, (Frozen(2026, 1, 2),)).at == datetime(2026, 1, 2)
+    with pytest.raises(StoreError, match="moment: at is '2026' and not a time"):
+        row_of(Moment, ("2026",))
 
 
 def test_json_is_json() -> None:
