@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -195,6 +196,7 @@ async def drive(
             await _read(stream(model), length)
 
     await _read(stream(model), length)
+    gc.collect()  # else what was imported is looked through once in one side's figure and not in the other's
     began = cpu_seconds()
     await asyncio.gather(*(reader() for _ in range(concurrency)))
     close()
