@@ -166,3 +166,15 @@ def test_shown_output_matches_whatever_its_ids_and_times() -> None:
     printed = "run 0193c0de-1111-7000-8000-000000000000 at 2026-02-03T04:05:06.789Z\nx\ny\n7 tokens"
     assert re.fullmatch(pattern(shown), steady(printed))
     assert not re.fullmatch(pattern(shown), steady(printed.replace("tokens", "words")))
+
+
+def test_every_decision_is_in_the_index() -> None:
+    """With the title of its page, and in the order of the numbers."""
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"^- \[(\d+)\. (.+)\]\((.+)\)$", (folder / "README.md").read_text(), re.MULTILINE)
+    pages = sorted(folder.glob("0*.md"))
+    heads = [page.read_text().partition("\n")[0] for page in pages]
+    assert [(f"# {number}. {title}", name) for number, title, name in listed] == [
+        (head, page.name) for head, page in zip(heads, pages, strict=True)
+    ]
+    assert [int(page.name[:4]) for page in pages] == [int(number) for number, _, _ in listed]
