@@ -58,7 +58,7 @@ def judge(found: Iterable[Done]) -> list[Done]:
 
 def _wrong(done: Done) -> str | None:
     command, *_ = done.what
-    raw = command == "export"  # into a pipe, and is byte for byte what was recorded
+    raw = command == "export" or "--frames" in done.what  # into a pipe, byte for byte what was recorded
     if printable(done.err) != done.err or (printable(done.out) != done.out and not raw):
         return "controls"
     if "Traceback" in done.err or "TRACEBACK" in done.err or "please report" in done.err:
