@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
+from types import NoneType
 from typing import Any
 
 from recorder.masking import Mask
@@ -21,6 +23,9 @@ log = logging.getLogger("recorder")
 MAX_INT = 2**63 - 1
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 _TEXTS = ("finish_reason", "response_id", "response_model", "error_type", "error_message", "usage")
+_counts_of, _texts_of = attrgetter(*_COUNTS), attrgetter(*_TEXTS)
+_NO_COUNTS = (None, None, None)
+_COUNT_TYPES, _TEXT_TYPES = frozenset((int, NoneType)), frozenset((str, NoneType))
 
 
 def text_of(value: Any) -> str | None:
@@ -68,6 +73,8 @@ def bare_end(end: RunEnd) -> RunEnd:
 
 def storable(end: RunEnd, run_id: object) -> RunEnd:
     """The end with every field as all databases take it; what was changed is told in the log."""
+    if _is_storable(end):
+        return end
     changed: dict[str, Any] = {}
     for name in _COUNTS:
         value = getattr(end, name)
@@ -77,15 +84,23 @@ def storable(end: RunEnd, run_id: object) -> RunEnd:
         value = getattr(end, name)
         if value is not None and type(value) is not str:
             changed[name] = text_of(value)
-    if not changed:
-        return end
     told = ", ".join(f"{name}={getattr(end, name)!r:.60}" for name in changed)
     log.warning("Run %s ended with values that no database takes as they are, or at all: %s", run_id, told)
     return replace(end, **changed)
 
 
+def _is_storable(end: RunEnd) -> bool:
+    """Whether every field is as all databases take it, as nearly always."""
+    counts = _counts_of(end)
+    if not (_TEXT_TYPES.issuperset(map(type, _texts_of(end))) and _COUNT_TYPES.issuperset(map(type, counts))):
+        return False
+    return counts == _NO_COUNTS or all(0 <= (count or 0) <= MAX_INT for count in counts)
+
+
 def masked(end: RunEnd, mask: Mask) -> RunEnd:
     """The end without the run's credentials, which a provider may repeat in any of its words."""
+    if not mask.may_be_in("\0".join(filter(None, _texts_of(end)))):
+        return end
     for name in _TEXTS:
         if (text := getattr(end, name)) is not None:
             setattr(end, name, mask.text(text, name))

@@ -109,6 +109,10 @@ class Mask:
         """The metadata once more where something was masked since; None where nothing was."""
         return self.metadata(self._metadata) if len(self.places) > self._noted else None
 
+    def may_be_in(self, text: str) -> bool:
+        """Whether there can be anything in the text that `text` would mask: a credential, or a part of a URL."""
+        return "://" in text or "=" in text or any(form in text for form in self._forms[0])
+
     def is_in(self, frames: bytes) -> bool:
         """Whether there is a credential in these frames."""
         return any(form in frames for form in self._forms[1])

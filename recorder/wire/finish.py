@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 Meaning = Literal["good", "limit", "failure", "unknown"]
@@ -54,6 +55,7 @@ def worst_of(reasons: Iterable[object]) -> tuple[Meaning, str | None]:
     return max(found, key=lambda each: order.index(each[0]))
 
 
+@lru_cache(maxsize=256)  # of each end of a run; few words, again and again
 def _word(reason: str) -> str:
     """Lower case with underscores: `MAX_TOKENS`, `max-tokens` and `maxTokens` are one word.
 
