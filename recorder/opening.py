@@ -72,7 +72,9 @@ class Opening:
         self._wait.fail(error)
 
     def end(self, error: BaseException) -> None:
-        """The writer ended before anything had come of it."""
+        """The writer ended; where nothing had come of the opening yet, the recorder does not begin."""
+        if not self._wait.done:
+            self.refusal = self._progress.last_error
         self._wait.fail(error)
 
     def _late(self) -> None:

@@ -220,7 +220,10 @@ class Recorder:
         self._writer = self._new_writer(attended=attended)
         self._forked = False
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
-        threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
+        try:
+            threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
+        except RuntimeError as error:  # as many threads as there may be, or the interpreter shuts down
+            self._never_ran(error)
         in_worker(_drain_at_exit)
 
     def _new_writer(self, *, attended: bool = False) -> Writer:
@@ -236,9 +239,15 @@ class Recorder:
             with asyncio.Runner() as runner:  # where no loop can be made, there is no coroutine yet
                 runner.run(self._write())
         except BaseException as error:  # no event loop could be made, or somebody tore it down
-            self._writer.died(error)
+            self._never_ran(error)
         finally:
             self._closed()
+
+    def _never_ran(self, error: BaseException) -> None:
+        """Nothing is stored by this writer, or nothing more: whoever waits for it is told."""
+        self._writer.died(error)
+        self._writer.end()
+        self._closed()
 
     async def _write(self) -> None:
         try:

@@ -96,12 +96,16 @@ class Writer:
             self.died(error)
             raise
         finally:
-            try:
-                self._forsake()
-            except Exception as error:
-                self.died(error)
-            self._flushes.end()
+            self.end()
             await self._closed_store()
+
+    def end(self) -> None:
+        """Nothing is stored any more, or never was: what is left counts as lost, and whoever waits is told."""
+        try:
+            self._forsake()
+        except Exception as error:
+            self.died(error)
+        self._flushes.end()
 
     def died(self, error: BaseException) -> None:
         """Nothing will be stored any more, though nobody closed it: whoever waits is told."""
@@ -218,8 +222,9 @@ class Writer:
     def _forsake(self) -> None:
         """What the writer leaves when it ends: something only where it never opened the database, or died."""
         last = self._intake.unbind()
-        if self._hand is not None:
-            self._hand.give_up()
+        held, self._hand = self._hand, None
+        if held is not None:
+            held.give_up()
         hand = Hand(self._intake.take(sys.maxsize), self._intake, self._flushes, self.progress)
         if hand.took.ticket:
             hand.lose_all()

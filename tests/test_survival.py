@@ -77,6 +77,49 @@ def test_an_error_at_any_call_of_the_writer_is_survived(caplog: pytest.LogCaptur
     gc.collect()  # what was left unawaited is told here, where it is expected, and not in the next story
 
 
+@pytest.mark.parametrize("on_loop", [False, True], ids=["plain", "on a loop"])
+@pytest.mark.parametrize("fails", ["asyncio.Runner", "threading.Thread.start"])
+def test_a_writer_that_cannot_begin(monkeypatch: pytest.MonkeyPatch, fails: str, on_loop: bool) -> None:
+    """Too many files are open for an event loop, or too many threads run: it is said, and nobody waits for ever."""
+
+    may_fail = threading.Event()
+
+    def refuses(*_arguments: Any) -> Any:
+        if "Thread" in fails:
+            raise RuntimeError("can't start new thread")
+        assert may_fail.wait(20)
+        raise OSError(24, "Too many open files")
+
+    async def flushing(history: ChatHistoryCallback) -> None:
+        flush = history.flush()
+        may_fail.set()
+        await asyncio.wait_for(_of(flush), 20)
+
+    async def story() -> Stats:
+        with monkeypatch.context() as patch:
+            patch.setattr(fails, refuses)
+            history = ChatHistoryCallback(store=MemoryStore())
+            record(history, reply="lost")
+            with pytest.raises(StoreError, match=r"writer ended|Nothing is recorded"):
+                await flushing(history)
+        with pytest.raises((OSError, RuntimeError)):
+            await history.opened()
+        return await history.close(5)
+
+    if on_loop:
+        stats = asyncio.run(story())
+        assert (stats.healthy, stats.queued, stats.committed, identity(stats)) == (False, 0, 0, True)
+        return
+    may_fail.set()
+    monkeypatch.setattr(fails, refuses)
+    with pytest.raises((OSError, RuntimeError), match=r"Too many open files|new thread"):
+        ChatHistoryCallback(store=MemoryStore())
+
+
+async def _of(wait: Any) -> Any:
+    return await wait
+
+
 def no_memory(*_arguments: Any) -> Any:
     """What fails."""
     raise MemoryError("none left")
