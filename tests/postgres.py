@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import uuid
@@ -120,3 +121,15 @@ def passwords_wanted(role: str) -> Iterator[None]:
     finally:
         Path(path).write_text(before)
         fetch(server(), "SELECT pg_reload_conf()")
+
+
+@contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """Inside, these processes of a server do nothing, and do not answer."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import signal
 import sqlite3
 import tempfile
 import threading
@@ -121,14 +119,8 @@ def stopped_postgres(folder: Path) -> Iterator[Database]:
     @contextmanager
     def silenced() -> Iterator[None]:
         query = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        pids = [server.get_pid(), *(pid for (pid,) in postgres.fetch(url, query))]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with postgres.stopped([server.get_pid(), *(pid for (pid,) in postgres.fetch(url, query))]):
             yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
 
     yield Database(hurried(url), silenced)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,14 +135,8 @@ def _close_within(history: ChatHistoryCallback, verdict: Verdict, *, on_loop: bo
 def _stopped(url: str) -> Iterator[None]:
     """Inside, the server's processes for the connections to this database do nothing."""
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    pids = [pid for (pid,) in postgres.fetch(url, query)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with postgres.stopped([pid for (pid,) in postgres.fetch(url, query)]):
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 FAULTS = [
