@@ -50,6 +50,12 @@ class Deadline:
                 task.cancel()
                 raise TimeoutError("the database did not answer in time")
             await asyncio.wait({task}, timeout=min(left, _LAST_RETRY))
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or not isinstance(error, Exception | None):
+            # Nobody ends the writer by it: a driver that was cut off once may raise this to whoever uses it next.
+            raise ConnectionAbortedError(
+                "a call of the database's driver was cut off inside of it"
+            ) from error
         task.result()
 
     async def pause(self, attempt: int) -> bool:

@@ -22,6 +22,8 @@ class Flushes:
         self.settled = 0
         #: What a flush raises once something was lost.
         self.loss: StoreError | None = None
+        # What was lost while nobody waited; the next flush raises it.
+        self._untold: StoreError | None = None
 
     def add(self) -> Wait[None]:
         """A wait that is over when everything which is queued now is settled."""
@@ -50,6 +52,14 @@ class Flushes:
             self._end(self._seen[0][1])
             self._seen.popleft()
 
+    def lose(self, ticket: int, loss: StoreError) -> None:
+        """Something up to this ticket is lost: those that wait for it raise it, or else the next flush does."""
+        awaited = bool(self._seen) and self._seen[0][0] <= ticket
+        before, self.loss = self.loss, loss
+        self.settle(ticket)
+        self.loss = before
+        self._untold = None if awaited else loss
+
     def end(self) -> None:
         """Nothing will be stored any more: all are over."""
         self._ended = True
@@ -64,7 +74,8 @@ class Flushes:
             wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
 
     def _end(self, wait: Wait[None]) -> None:
-        if self.loss is None:
+        loss, self._untold = self.loss or self._untold, None
+        if loss is None:
             wait.set(None)
         else:
-            wait.fail(self.loss)
+            wait.fail(loss)

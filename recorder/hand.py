@@ -101,18 +101,16 @@ class Hand:
         self._tell_loss()
 
     def give_up(self) -> None:
-        """What nothing has become of counts as quarantined, and flushes that wait for it raise."""
+        """What nothing has become of counts as quarantined, and a flush raises."""
         tokens = self._tokens() - (self._progress.accounted - self._accounted)
         messages = messages_in(self.left() if self.parts else self.took.additions)
-        before = self._flushes.loss
+        self._intake.release(self.took.bytes - self.took.released, self.took)
         if tokens or messages:
             self._progress.quarantined += tokens
             self._progress.lost_messages += messages
             words = f"{missing(tokens, messages)} not stored ({self._progress.last_error}); recording goes on"
-            self._flushes.loss = StoreError(words)
-        self._intake.release(self.took.bytes - self.took.released, self.took)
+            self._flushes.lose(self.took.ticket, StoreError(words))
         self._flushes.settle(self.took.ticket)
-        self._flushes.loss = before
 
     def owed(self, file: int) -> list[RunRows]:
         """Of the runs that nothing has become of: their rows and ends, with gaps in place of tokens."""

@@ -37,6 +37,11 @@ class Opening:
         what the recorder was refused for."""
         return Limited(self._wait, (self._limit_us - monotonic_us()) / 1e6, self._late)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether recording goes on, with the database or until it is there."""
+        return self._wait.done and self.refusal is None
+
     def done(self) -> None:
         """The database is open."""
         self._wait.set(None)

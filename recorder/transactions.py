@@ -46,7 +46,7 @@ class Transactions:
         try:
             yield connection
         except BaseException as error:
-            if self.dialect.unsure(error) or not await _rolled_back(transaction):
+            if self.dialect.unsure(error) or not await self._rolled_back(connection, transaction):
                 await self._abandon(connection)
             raise
         try:
@@ -105,11 +105,13 @@ class Transactions:
         await connection.invalidate()
         await connection.close()
 
-
-async def _rolled_back(transaction: AsyncTransaction) -> bool:
-    """Whether the transaction is certainly over."""
-    try:
-        await transaction.rollback()
-    except Exception:
-        return False  # the error that led here is the one to raise
-    return True
+    async def _rolled_back(self, connection: AsyncConnection, transaction: AsyncTransaction) -> bool:
+        """Whether the transaction is certainly over."""
+        try:
+            await transaction.rollback()
+        except Exception:
+            return False  # the error that led here is the one to raise
+        except BaseException:  # cancelled, or cut off: this is the one to raise
+            await self._abandon(connection)
+            raise
+        return True

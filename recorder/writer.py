@@ -82,8 +82,7 @@ class Writer:
         """Until `close`. Never raises for what the database does, nor for what goes wrong in storing a batch."""
         self._intake.bind(self._config.max_batch_bytes)
         try:
-            failed: Exception | None = None
-            goes_on = await self._open()
+            goes_on, failed = await self._begun()
             while goes_on:
                 try:
                     goes_on = await (self._round() if failed is None else self._survived(failed))
@@ -98,6 +97,15 @@ class Writer:
         finally:
             self.end()
             await self._closed_store()
+
+    async def _begun(self) -> tuple[bool, Exception | None]:
+        """Whether recording goes on, and what failed after the application was told that it does."""
+        try:
+            return await self._open(), None
+        except Exception as error:
+            if not self.opening.is_over:
+                raise
+            return True, error
 
     def end(self) -> None:
         """Nothing is stored any more, or never was: what is left counts as lost, and whoever waits is told."""

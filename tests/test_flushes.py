@@ -1,0 +1,58 @@
+"""Who flushes is told of each loss, whenever it happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from recorder.clock import monotonic_us
+from recorder.errors import StoreError
+from recorder.flushes import Flushes
+from recorder.intake import Intake
+from recorder.waiting import Wait
+from tests.oracle import run_start
+
+LOSS = StoreError("2 tokens were not stored")
+
+
+@pytest.fixture
+def intake() -> Intake:
+    """A queue that holds the beginning of a run, with ticket 1."""
+    intake = Intake(2**20)
+    intake.start(run_start(0), monotonic_us())
+    return intake
+
+
+def assert_told(wait: Wait[None]) -> None:
+    """The flush is over, and raises the loss."""
+    with pytest.raises(StoreError, match="2 tokens were not stored"):
+        wait.wait(0)
+
+
+def test_a_loss_is_told_to_those_who_wait_for_it(intake: Intake) -> None:
+    """Each of them raises it, and whoever flushes afterwards does not."""
+    flushes = Flushes(intake)
+    waits = [flushes.add(), flushes.add()]
+    flushes.look()
+    flushes.lose(intake.take(2**20).ticket, LOSS)
+    for wait in waits:
+        assert_told(wait)
+    flushes.add().wait(0)
+
+
+def test_a_loss_that_nobody_waited_for(intake: Intake) -> None:
+    """The next flush raises it, and the one after that does not."""
+    flushes = Flushes(intake)
+    flushes.lose(intake.take(2**20).ticket, LOSS)
+    assert_told(flushes.add())
+    flushes.add().wait(0)
+
+
+def test_a_loss_while_the_writer_has_not_seen_the_flush(intake: Intake) -> None:
+    """The flush came before the loss, and raises it once it is seen."""
+    flushes = Flushes(intake)
+    wait = flushes.add()
+    flushes.lose(intake.take(2**20).ticket, LOSS)
+    assert not wait.done
+    flushes.look()
+    flushes.settle(flushes.settled)
+    assert_told(wait)
