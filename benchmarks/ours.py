@@ -12,7 +12,7 @@ from uuid import UUID
 from benchmarks.harness import Measured
 from benchmarks.peers import expect
 from benchmarks.workload import percentile, size_on_disk, words
-from recorder.identity import new_id
+from recorder.core.ids import new_id
 
 
 def open_history(url: str, **options: Any) -> Any:

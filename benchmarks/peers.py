@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.harness import Measured
 from benchmarks.workload import size_on_disk, words
-from recorder.identity import new_id
+from recorder.core.ids import new_id
 
 _COLUMNS = "run_id TEXT, seq INTEGER, at_us INTEGER, text TEXT"
 _KEYED = f"CREATE TABLE tokens ({_COLUMNS}, PRIMARY KEY (run_id, seq)) WITHOUT ROWID"

@@ -13,7 +13,7 @@ from benchmarks.harness import Measured, Settings, Side, best, compare, provider
 from benchmarks.peers import expect
 from benchmarks.table import Row, each
 from benchmarks.workload import words
-from recorder.identity import new_id
+from recorder.core.ids import new_id
 from tests import postgres
 
 TITLE = "Postgres: callback to COMMIT, unpaced (tokens/s); bytes a token, paced"

@@ -18,7 +18,7 @@ from benchmarks.harness import Measured, Settings, Side, best, compare, values
 from benchmarks.peers import expect
 from benchmarks.table import Row, each
 from benchmarks.workload import percentile, resident_bytes, words
-from recorder.identity import new_id
+from recorder.core.ids import new_id
 from tests import postgres
 
 TITLE = "Replay"

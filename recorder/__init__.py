@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from recorder import logs
+from recorder.core import logs
 
 if TYPE_CHECKING:
     from recorder.config import Config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from recorder.deadline import seconds
+from recorder.core.deadline import seconds
 
 #: Bytes; less at once is not quicker.
 SMALLEST = 64 * 1024

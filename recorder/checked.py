@@ -15,11 +15,11 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sqlalchemy.exc import StatementError
 
+from recorder.core.escaping import unescape_json
+from recorder.core.json import loads
 from recorder.dialects import said
 from recorder.dialects.common import OF_THE_ROWS
 from recorder.errors import RecorderError, StoreError
-from recorder.jsons import loads
-from recorder.stored import unescape_json
 from recorder.wire.block import MAX_OFFSET
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from operator import attrgetter
 from types import NoneType
 from typing import Any
 
-from recorder.masking import Mask
+from recorder.core.escaping import escape
 from recorder.records import RunEnd
-from recorder.stored import escape
+from recorder.redaction.masking import Mask
 
 log = logging.getLogger("recorder")
 

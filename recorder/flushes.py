@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.intake import Intake
-from recorder.waiting import Wait
 
 
 class Flushes:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from recorder.core.escaping import escape
 from recorder.errors import StoreError
 from recorder.fields import bare_end
 from recorder.flushes import Flushes
@@ -15,7 +16,6 @@ from recorder.openrun import Took
 from recorder.pack import Sealing, without_tokens
 from recorder.progress import Progress, missing
 from recorder.records import Addition, GapRow, Part, RunRows
-from recorder.stored import escape
 
 log = logging.getLogger("recorder")
 

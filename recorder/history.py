@@ -16,20 +16,20 @@ from typing import Any
 from uuid import UUID
 
 from recorder.callbacks import BaseCallbackHandler
-from recorder.clock import monotonic_us, now
 from recorder.config import Config
+from recorder.core.clock import monotonic_us, now
+from recorder.core.escaping import escape, escape_json
+from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
+from recorder.core.waitable import Wait
 from recorder.errors import ConfigError
 from recorder.fields import mapping_of, masked, storable, text_of
-from recorder.identity import MAX_CONVERSATION_ID, check_conversation_id, new_id
-from recorder.masking import Mask
 from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
 from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
+from recorder.redaction.masking import Mask
 from recorder.store import Store
-from recorder.stored import escape, escape_json
 from recorder.usage import found_in, is_counted, read
-from recorder.waiting import Wait
 from recorder.wire.deltas import Delta
 from recorder.wire.finish import is_reason, worst_of
 from recorder.wire.tokens import deltas_of

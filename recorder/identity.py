@@ -13,14 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-import uuid_utils
 
-from recorder.credentials import is_secret, without_secrets
-from recorder.errors import ConfigError
-from recorder.jsons import dumps
-
-#: Characters; longer ones would not fit the keys of every database.
-MAX_CONVERSATION_ID = 255
+from recorder.core.json import dumps
+from recorder.redaction.credentials import is_secret, without_secrets
 
 #: Blocks of text, in the words of Chat Completions, Anthropic and Responses.
 _TEXT = frozenset({"text", "input_text", "output_text"})
@@ -68,25 +63,6 @@ class Key(NamedTuple):
     tool_call_id: str
     #: sha256 of each image, file, tool result or other block, in order.
     attachments: tuple[str, ...]
-
-
-def new_id() -> str:
-    """A new UUIDv7, lower case with dashes: sorts by time on both databases."""
-    return str(uuid_utils.uuid7())
-
-
-def check_conversation_id(id: str) -> str:
-    """The id itself, or `ConfigError` when it can be no conversation's id."""
-    if not isinstance(id, str):
-        raise ConfigError(f"conversation_id must be a str, not {type(id).__name__}; pass str(...) of it")
-    if not id:
-        raise ConfigError("conversation_id is empty; pass a name, or leave it out to get a new one")
-    if len(id) > MAX_CONVERSATION_ID:
-        raise ConfigError(
-            f"conversation_id {id[:32]!r}... has {len(id)} characters and the limit is "
-            f"{MAX_CONVERSATION_ID}; pass a shorter one, a hash of it for example"
-        )
-    return id
 
 
 def asked(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from sqlalchemy import Text, select
 from sqlalchemy import cast as sql_cast
 
+from recorder.core.escaping import escape
 from recorder.dialects import masked
 from recorder.errors import NotFound
 from recorder.store import SqlStore
-from recorder.stored import escape
 from recorder.tables import conversations, dashed, runs
 
 #: How many candidates an ambiguous id shows.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
+from recorder.core.json import dumps
 from recorder.dialects import Insert
-from recorder.jsons import dumps
 from recorder.records import (
     STREAMING,
     Addition,

@@ -15,18 +15,18 @@ from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
 from recorder import ids
 from recorder.checked import json_of, row_of
-from recorder.clock import now
+from recorder.core.clock import now
+from recorder.core.escaping import escape, unescape
+from recorder.core.ids import check_conversation_id
 from recorder.dialects import Watch
 from recorder.dialects.common import OF_THE_ROWS
 from recorder.errors import NotFound, StoreError
-from recorder.identity import check_conversation_id
 from recorder.ids import Found
 from recorder.messages import BaseMessage, check_stored, from_dict
 from recorder.newest import End, end_of, in_order, message_count, newest_message, path_to, unanswered_runs
 from recorder.records import STREAMING, FrameRow, GapRow, SegmentRow
 from recorder.statuses import IS_OPEN, select_runs, status_of
 from recorder.store import SqlStore
-from recorder.stored import escape, unescape
 from recorder.tables import frames, gaps, messages, runs, segments
 
 #: How many ids one query names; SQLite takes some ten thousand parameters.

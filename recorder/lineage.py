@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
 
+from recorder.core.escaping import escape, escape_json
 from recorder.identity import id_below, path_ids
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
 from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunStart
-from recorder.stored import escape, escape_json
 from recorder.wire.thoughts import ORIGIN
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.

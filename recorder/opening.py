@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from recorder.clock import monotonic_us
 from recorder.config import Config
+from recorder.core.clock import monotonic_us
+from recorder.core.waitable import Limited, Wait
 from recorder.dialects import TO_BE_TRIED_AGAIN
 from recorder.errors import RecorderError
 from recorder.progress import Progress
 from recorder.store import Store
-from recorder.waiting import Limited, Wait
 
 log = logging.getLogger("recorder")
 

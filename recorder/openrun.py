@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
+from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, BaseMessage
 from recorder.records import Addition, RunEnd, RunStart
-from recorder.waiting import Wait
 
 #: Why tokens are missing.
 FULL = "the queue was full"

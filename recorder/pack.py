@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import orjson
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
+from recorder.core.escaping import escape
 from recorder.openrun import Frames, Item, Taken, Tokens
 from recorder.records import STREAMING, FrameRow, GapRow, RunEnd, RunRows, RunSeal, RunStart, SegmentRow
-from recorder.stored import escape
 from recorder.wire.block import join
 from recorder.wire.compress import compress
 

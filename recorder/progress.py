@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 
-from recorder.clock import monotonic_us, now
+from recorder.core.clock import monotonic_us, now
 from recorder.dialects import said
 
 log = logging.getLogger("recorder")

@@ -6,8 +6,8 @@ from collections import deque
 from functools import partial
 from math import inf
 
-from recorder.bell import Bell
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
+from recorder.core.wakeup import Bell
 from recorder.openrun import OpenRun, Taken, Took
 from recorder.records import Addition
 from recorder.room import Overflow, Room

@@ -12,11 +12,12 @@ from asyncio.events import _get_running_loop
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recorder.clock import monotonic_us, now
 from recorder.config import Config, default_url
+from recorder.core.clock import monotonic_us, now
+from recorder.core.exits import at_exit, in_worker
+from recorder.core.greenlets import refuse_greenlets
+from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError
-from recorder.exits import at_exit, in_worker
-from recorder.greenlets import refuse_greenlets
 from recorder.intake import Intake
 from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
@@ -24,7 +25,6 @@ from recorder.progress import missing
 from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.registry import Registry
 from recorder.store import SqlStore, Store
-from recorder.waiting import Limited, Wait, end_tasks
 from recorder.writer import Writer
 
 log = logging.getLogger("recorder")

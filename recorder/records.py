@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
-from recorder.masking import Mask
 from recorder.messages import BaseMessage
+from recorder.redaction.masking import Mask
 
 STREAMING = "streaming"
 COMPLETE = "complete"

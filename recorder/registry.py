@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 from recorder.intake import Intake
 from recorder.openrun import OpenRun
 from recorder.records import INTERRUPTED, RunEnd

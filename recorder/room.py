@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from recorder.clock import monotonic_us
-from recorder.exclusive import Exclusive
+from recorder.core.clock import monotonic_us
+from recorder.core.exclusive import Exclusive
+from recorder.core.waitable import Limited, Wait
 from recorder.openrun import OpenRun, Took
-from recorder.waiting import Limited, Wait
 
 #: Counted for a run beside its messages (bytes, measured).
 RUN_COST = 2_000

@@ -18,12 +18,12 @@ from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
-from recorder.clock import iso
+from recorder.core.clock import iso
+from recorder.core.greenlets import refuse_greenlets
+from recorder.core.json import dumps
 from recorder.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.greenlets import refuse_greenlets
 from recorder.inserts import inserts_of
-from recorder.jsons import dumps
 from recorder.migrate import old_message, state, upgrade_connection
 from recorder.newest import newest_first
 from recorder.records import (

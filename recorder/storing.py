@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from recorder.attempts import Attempts
 from recorder.batchsize import BatchSize
-from recorder.clock import now
-from recorder.deadline import Deadline, seconds
+from recorder.core.clock import now
+from recorder.core.deadline import Deadline, seconds
+from recorder.core.ids import new_id
 from recorder.dialects import Failure
 from recorder.fields import bare_end
 from recorder.hand import Hand, bytes_in
-from recorder.identity import new_id
 from recorder.lineage import asked, thread
 from recorder.liveness import this_process
 from recorder.moves import begun_elsewhere

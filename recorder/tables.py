@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from recorder.clock import iso, parse_iso
+from recorder.core.clock import iso, parse_iso
 
 #: Revisions in `migrations/versions`, oldest first; opening a database compares with these, without alembic.
 REVISIONS = ("0001", "0002")
@@ -65,7 +65,9 @@ class Time(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"{value!r} has no time zone; store aware datetimes, like recorder.clock.now()")
+            raise ValueError(
+                f"{value!r} has no time zone; store aware datetimes, like recorder.core.clock.now()"
+            )
         return value if dialect.name == "postgresql" else iso(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from recorder.clock import now
-from recorder.identity import new_id
+from recorder.core.clock import now
+from recorder.core.ids import new_id
 from recorder.records import (
     COMPLETE,
     Batch,

@@ -11,9 +11,10 @@ import logging
 import sys
 from math import inf
 
-from recorder.clock import now
 from recorder.config import Config
-from recorder.deadline import MIN_RETRY, Deadline, seconds
+from recorder.core.clock import now
+from recorder.core.deadline import MIN_RETRY, Deadline, seconds
+from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.flushes import Flushes
 from recorder.hand import Hand
@@ -28,7 +29,6 @@ from recorder.records import Producer, RunRows
 from recorder.registry import Registry
 from recorder.store import Moved, Store
 from recorder.storing import Storing
-from recorder.waiting import Wait
 
 log = logging.getLogger("recorder")
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from math import inf
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 from recorder.openrun import OpenRun
 
 #: Counted for each frame beside its bytes.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recorder.core.json import dumps
 from recorder.history import ChatHistoryCallback
-from recorder.jsons import dumps
 from recorder.library import message_of
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.messages.merge import parse_args

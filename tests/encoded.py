@@ -11,7 +11,7 @@ import anthropic
 import openai
 from hypothesis import strategies as st
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.anthropic_messages import AnthropicMessages
 from recorder.wire.deltas import (

@@ -30,13 +30,13 @@ import pytest
 from sqlalchemy import Engine, event, make_url
 
 from recorder import migrate
-from recorder.clock import now
+from recorder.core.clock import now
+from recorder.core.escaping import unescape
 from recorder.dialects import Failure, Postgres
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, RunEnd, RunStart
 from recorder.store import Asked, Store
-from recorder.stored import unescape
 from tests import postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -427,8 +427,8 @@ def hasty() -> Iterator[None]:
     """Inside, SQLite does not wait for locks, and a writer not for its next attempt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.001)
-        patch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
-        patch.setattr("recorder.deadline.MAX_RETRY", 0.001)
+        patch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+        patch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
         yield
 
 

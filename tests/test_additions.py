@@ -17,7 +17,8 @@ import pytest
 from langchain_core import messages as langchain
 from sqlalchemy import make_url
 
-from recorder.clock import now
+from recorder.core.clock import now
+from recorder.core.waitable import Wait
 from recorder.errors import Closed, ConfigError, StoreError
 from recorder.export import export, import_
 from recorder.history import ChatHistoryCallback
@@ -35,7 +36,6 @@ from recorder.records import Batch
 from recorder.replay import Replay
 from recorder.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
-from recorder.waiting import Wait
 from tests import postgres
 from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_python, sql, start_python
 
@@ -385,7 +385,7 @@ def test_a_commit_that_failed_is_tried_again(
     database: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before it did anything, or after it did all and the answer was lost: each message is stored once."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     faults: Any = {when: [away, away]}
     store = FaultyStore(SqlStore(database), **faults)
     with ChatHistoryCallback(database, store=store, conversation_id="c") as history:
@@ -420,7 +420,7 @@ def test_what_can_never_be_stored_harms_no_other_conversation(caplog: pytest.Log
 
 def test_close_with_the_database_away_says_how_many_were_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """And so does a flush that waited for them."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     history = ChatHistoryCallback(
         store=FaultyStore(MemoryStore(), before=[away] * 10**6), conversation_id="c"
     )
@@ -434,7 +434,7 @@ def test_close_with_the_database_away_says_how_many_were_lost(monkeypatch: pytes
 
 def test_a_database_that_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waited in the queue is counted as lost."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
 
     class Absent(MemoryStore):
         async def open(self) -> None:

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.core.escaping import unescape
 from recorder.history import ChatHistoryCallback
 from recorder.library import message_of
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI
 from recorder.replay import Replay
-from recorder.stored import unescape
 from recorder.wire.anthropic_messages import AnthropicMessages
 from recorder.wire.openai_chat import OpenAIChat
 from recorder.wire.reply import Translator

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from recorder.bell import Bell
+from recorder.core.wakeup import Bell
 
 
 def after(bell: Bell, *steps: Callable[[], object], timeout: float | None = 10) -> float:

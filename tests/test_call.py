@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from recorder.models.call import Call, Request
 from recorder.testing import openai_chat_body, openai_chat_frames, openai_error_frame
-from recorder.waiting import Wait
 from recorder.wire.deltas import Delta
 from recorder.wire.openai_chat import OpenAIChat
 from tests.chatting import Log, event

@@ -28,6 +28,7 @@ from recorder.callbacks import (
     settle_now,
 )
 from recorder.callbacks.dispatch import buffer_string
+from recorder.core.waitable import Wait
 from recorder.errors import ConfigError, RecorderError
 from recorder.messages import (
     AIMessage,
@@ -39,7 +40,6 @@ from recorder.messages import (
     SystemMessage,
     ToolMessage,
 )
-from recorder.waiting import Wait
 from recorder.wire.deltas import Delta
 from tests.oracle import run_python
 

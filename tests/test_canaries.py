@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from recorder.export import export
 from recorder.history import ChatHistoryCallback
-from recorder.masking import NOTE
 from recorder.models import AzureChatOpenAI, ChatAnthropic, ChatOpenAI, OpenAI
+from recorder.redaction.masking import NOTE
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
 from tests.oracle import sql

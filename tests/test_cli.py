@@ -19,9 +19,9 @@ from typer.testing import CliRunner, Result
 from recorder import ChatHistoryCallback
 from recorder.cli import app
 from recorder.cli.screen import plural, size
-from recorder.clock import now
+from recorder.core.clock import now
+from recorder.core.printable import printable
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
-from recorder.printable import printable
 from recorder.records import Added, Addition, Batch, Producer
 from recorder.store import SqlStore
 from recorder.tables import REVISIONS

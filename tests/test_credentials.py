@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from recorder.credentials import (
+from recorder.redaction.credentials import (
     Found,
     is_secret,
     is_secret_name,

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from recorder.clock import now, parse_iso
+from recorder.core.clock import now, parse_iso
 from recorder.dialects import Insert, SQLite, masked, parse_url
 from recorder.dialects.sqlite import MAX_ROWS_A_STATEMENT
 from recorder.errors import ConfigError, StoreError

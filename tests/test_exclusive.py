@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from recorder.exclusive import Exclusive
+from recorder.core.exclusive import Exclusive
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recorder import exits
+from recorder.core import exits
 from tests.oracle import assert_whole, new_url, run_python, start_python, token
 
 CLOSED = """
@@ -75,7 +75,7 @@ def test_ctrl_c_while_a_with_block_closes(tmp_path: Path) -> None:
 import os, signal, sys, threading, uuid
 from recorder import ChatHistoryCallback
 from recorder.store import SqlStore
-from recorder.waiting import Wait
+from recorder.core.waitable import Wait
 from tests.oracle import FaultyStore, begin, finish, say, token
 
 gate = Wait()

@@ -24,7 +24,7 @@ import zstandard
 from hypothesis import given, settings
 
 from recorder import ChatHistoryCallback, ConfigError, NotFound, StoreError, tables
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.export import Counts, Exported, Imported, export, files, import_
 from recorder.messages import AIMessage, HumanMessage
 from recorder.portable import Row, write

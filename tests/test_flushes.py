@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
+from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.flushes import Flushes
 from recorder.intake import Intake
-from recorder.waiting import Wait
 from tests.oracle import run_start
 
 LOSS = StoreError("2 tokens were not stored")

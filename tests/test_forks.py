@@ -176,7 +176,7 @@ def test_a_server_that_forks_its_workers(database: str) -> None:
 CLOSING = """
 from tests.oracle import FaultyStore
 from recorder.store import SqlStore
-from recorder.waiting import Wait
+from recorder.core.waitable import Wait
 
 class Slow(FaultyStore):
     gate = Wait()

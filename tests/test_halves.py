@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.halves import halved
 from recorder.messages import HumanMessage
 from recorder.records import (

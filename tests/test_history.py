@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recorder.credentials import is_secret_name
+from recorder.core.escaping import unescape, unescape_json
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import (
@@ -34,7 +34,7 @@ from recorder.messages import (
 )
 from recorder.models import ChatOpenAI
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
-from recorder.stored import unescape, unescape_json
+from recorder.redaction.credentials import is_secret_name
 from recorder.testing import Answer, LoopbackProvider, MemoryStore, openai_chat_frames
 from recorder.wire.block import split
 from recorder.wire.compress import decompress

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from recorder import ChatHistoryCallback
+from recorder.core.printable import printable
 from recorder.messages import HumanMessage
-from recorder.printable import printable
 from tests import hostile
 from tests.hostile_files import databases, exports
 from tests.oracle import ROOT, new_url, record, sql

@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
+from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.errors import ConfigError
-from recorder.identity import (
-    MAX_CONVERSATION_ID,
-    check_conversation_id,
-    content_key,
-    message_id,
-    new_id,
-    path_ids,
-)
+from recorder.identity import content_key, message_id, path_ids
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.intake import Intake
 from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import OpenRun, Taken

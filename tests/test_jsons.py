@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from tests.wires import unhurried
 
 _TEXT = st.text(st.characters(exclude_categories=()), max_size=10)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from recorder.core.escaping import unescape_json
 from recorder.lineage import asked, thread
 from recorder.messages import (
     AIMessage,
@@ -21,7 +22,6 @@ from recorder.messages import (
     from_dict,
 )
 from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
-from recorder.stored import unescape_json
 from tests.oracle import run_end, run_start
 
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.liveness import is_dead, this_process
 from recorder.records import Producer
 

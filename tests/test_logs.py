@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-import recorder.logs
+import recorder.core.logs
 
 TRICK = "x\x1b]0;owned\x07\nERROR forged\u202e"
 SHOWN = r"x\x1b]0;owned\x07\nERROR forged\u202e"
@@ -51,5 +51,5 @@ def test_an_exception_without_a_text_is_logged_all_the_same(caplog: pytest.LogCa
 
 def test_the_filter_is_there_once() -> None:
     """However often it is installed."""
-    recorder.logs.install()
-    assert sum(isinstance(each, recorder.logs.PrintableFilter) for each in log.filters) == 1
+    recorder.core.logs.install()
+    assert sum(isinstance(each, recorder.core.logs.PrintableFilter) for each in log.filters) == 1

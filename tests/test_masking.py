@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from recorder.history import ChatHistoryCallback
-from recorder.masking import NOTE, Mask
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
+from recorder.redaction.masking import NOTE, Mask
 from recorder.replay import Replay
 from tests.oracle import begin, result, sql, stored
 
@@ -72,10 +72,10 @@ def test_a_request_that_is_none_is_let_be() -> None:
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_AD_TOKEN"])
 def test_keys_of_the_environment_are_known(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler on somebody else's model has no other way to know its key."""
-    monkeypatch.setattr("recorder.masking._environment", (0.0, ()))
+    monkeypatch.setattr("recorder.redaction.masking._environment", (0.0, ()))
     monkeypatch.setenv(variable, KEY)
     assert Mask().text(KEY, "x") == "***"
-    monkeypatch.setattr("recorder.masking._environment", (0.0, ()))
+    monkeypatch.setattr("recorder.redaction.masking._environment", (0.0, ()))
 
 
 def row(url: str, columns: str) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.errors import ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
 from recorder.identity import input_hash

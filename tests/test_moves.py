@@ -236,8 +236,8 @@ class Unlucky(FaultyStore):
 
 def test_moved_while_a_batch_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first attempt found the database away, the second one another file; poison is left out of that as ever."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
     url, path = new_url(tmp_path), tmp_path / "history.db"
 
     bad = uuid.uuid4()

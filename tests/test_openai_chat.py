@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
-from recorder.jsons import loads
+from recorder.core.json import loads
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
 from recorder.wire import calls as wire_calls
 from recorder.wire import openai_events, repeats, reply, sse

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from recorder.core.waitable import Wait
 from recorder.errors import RecorderError, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.testing import MemoryStore
-from recorder.waiting import Wait
 from tests.oracle import assert_whole, begin, finish, hasty, new_url, record, say, sql
 
 

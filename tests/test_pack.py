@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.core.escaping import unescape
 from recorder.intake import Intake
 from recorder.openrun import OpenRun
 from recorder.pack import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
 from recorder.records import FrameRow, RunRows, SegmentRow
-from recorder.stored import unescape
 from recorder.testing import openai_chat_frames, song_pieces
 from recorder.wire.block import split
 from recorder.wire.compress import decompress

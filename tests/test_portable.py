@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder import ChatHistoryCallback, tables
+from recorder.core.escaping import escape, escape_json
+from recorder.core.json import dumps
 from recorder.dialects import Insert, dialect_of, parse_url
 from recorder.errors import ConfigError, StoreError
-from recorder.jsons import dumps
 from recorder.models import ChatOpenAI
 from recorder.portable import VERSION, Row, read, write
 from recorder.records import (
@@ -41,7 +42,6 @@ from recorder.records import (
     RunRow,
     SegmentRow,
 )
-from recorder.stored import escape, escape_json
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, scripted
 from recorder.wire.block import join
 from recorder.wire.compress import compress

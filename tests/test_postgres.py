@@ -43,8 +43,8 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer does not wait for its next attempt."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.printable import printable, printable_json, printable_line
+from recorder.core.printable import printable, printable_json, printable_line
 
 #: What a terminal obeys, or what makes it show something else than is there.
 TRICKS = {

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from recorder.core.waitable import Wait
 from recorder.errors import Closed, RecorderError
 from recorder.history import ChatHistoryCallback
 from recorder.recorder import Stats
 from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch
 from recorder.store import SqlStore
 from recorder.testing import MemoryStore
-from recorder.waiting import Wait
 from tests.oracle import (
     FaultyStore,
     assert_exact,

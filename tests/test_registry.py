@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from recorder.clock import monotonic_us
 from recorder.config import Config
+from recorder.core.clock import monotonic_us
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake

@@ -16,12 +16,12 @@ import openai
 import pytest
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.core.escaping import escape
 from recorder.errors import Closed, ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
 from recorder.models import ChatOpenAI, OpenAI
 from recorder.replay import Interrupted, Replay, ReplayedError
-from recorder.stored import escape
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, openai_error_frame
 from recorder.wire.deltas import Delta
 from tests.oracle import begin, finish, record, run_python, say, sql, stored, token

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 from recorder.messages import AIMessage
 from recorder.wire import deltas, reply
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, make_url
 
 from recorder import ChatHistoryCallback, migrate, tables
-from recorder.clock import iso, now
+from recorder.core.clock import iso, now
 from recorder.dialects import Postgres, sqlite
 from recorder.errors import SchemaError
 from tests import postgres

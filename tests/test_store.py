@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
@@ -370,8 +370,8 @@ def locked(url: str) -> Iterator[sqlite3.Connection]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite does not wait for locks, and the writer not for its next attempt."""
     monkeypatch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.001)
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 @pytest.mark.usefixtures("hasty")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recorder.stored import ESCAPE, escape, escape_json, unescape, unescape_json
+from recorder.core.escaping import ESCAPE, escape, escape_json, unescape, unescape_json
 from tests.wires import unhurried
 
 #: Every character there is, those that need care more often.

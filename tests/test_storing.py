@@ -41,8 +41,8 @@ HOUR = 3600.0
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 def rows_of(batch: Batch) -> int:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from recorder.waiting import Limited, Wait, end_tasks
+from recorder.core.waitable import Limited, Wait, end_tasks
 
 
 async def awaited(wait: Wait[int]) -> int:

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from recorder import pack
-from recorder.clock import now
 from recorder.config import Config
+from recorder.core.clock import now
+from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
@@ -32,7 +33,6 @@ from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, 
 from recorder.registry import Registry
 from recorder.store import SqlStore
 from recorder.testing import MemoryStore
-from recorder.waiting import Wait
 from recorder.writer import Writer
 from tests.oracle import (
     FaultyStore,
@@ -80,8 +80,8 @@ def texts(batch: Batch) -> list[int]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come at once, so that no story takes seconds."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.deadline.MAX_RETRY", 0.001)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 # -- when it commits -----------------------------------------------------------------------------------------
@@ -453,7 +453,7 @@ def test_close_with_the_database_away_says_how_many_were_lost(caplog: pytest.Log
 
 def test_close_does_not_wait_for_a_long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer was about to try again in an hour: closing it tries now, and the database is back."""
-    monkeypatch.setattr("recorder.deadline.MIN_RETRY", HOUR)
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", HOUR)
     tried: Wait[None] = Wait()
 
     def fail_once(_batch: Batch) -> None:

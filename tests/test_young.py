@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 from recorder.openrun import OpenRun
 from recorder.young import FRAME_COST, YoungFrames
 from tests.oracle import run_end, run_start

@@ -17,7 +17,7 @@ log = logging.getLogger("recorder")
 class BaseCallbackHandler:
     """Override what you need, plain or `async`; a method that you leave alone costs nothing.
 
-    A method may return something to wait for (a `recorder.waiting.Wait`, a coroutine): the model waits for
+    A method may return something to wait for (a `recorder.core.waitable.Wait`, a coroutine): the model waits for
     it before it goes on. An exception is logged once for each handler and method, and the stream goes on.
     """
 

@@ -11,8 +11,8 @@ from itertools import count
 from typing import Any, Literal
 
 from recorder.callbacks.handlers import BaseCallbackHandler
+from recorder.core.waitable import Wait
 from recorder.errors import RecorderError
-from recorder.waiting import Wait
 
 log = logging.getLogger("recorder")
 

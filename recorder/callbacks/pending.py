@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
-from recorder.inherited import keep_for_ever
-from recorder.waiting import Wait
+from recorder.core.inherited import keep_for_ever
+from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")
 

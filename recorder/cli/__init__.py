@@ -19,8 +19,8 @@ from typer.core import TyperGroup
 
 from recorder import __version__
 from recorder.config import DEFAULT_URL
+from recorder.core.printable import printable
 from recorder.errors import RecorderError
-from recorder.printable import printable
 
 #: Set in the environment, it shows where an error comes from that nobody has foreseen.
 TRACEBACK = "RECORDER_TRACEBACK"

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recorder.cli import playing, reading, screen
-from recorder.clock import now
 from recorder.config import default_url
+from recorder.core.clock import now
+from recorder.core.ids import new_id
 from recorder.dialects import masked
 from recorder.history import ChatHistoryCallback
-from recorder.identity import new_id
 from recorder.messages import HumanMessage
 from recorder.models import ChatOpenAI
 from recorder.testing import LoopbackProvider, pieces_of, song_pieces

@@ -12,7 +12,7 @@ from rich.text import Text
 from recorder.cli import screen
 from recorder.cli.playing import INTERRUPTED, open_reader, quiet_log
 from recorder.cli.speech import Lines, Speech, how_it_ended
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.dialects import masked
 from recorder.ids import Found
 from recorder.library import Library, RecordedRun

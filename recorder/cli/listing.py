@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from recorder.jsons import dumps
+from recorder.core.escaping import unescape
+from recorder.core.json import dumps
 from recorder.library import Library
 from recorder.records import INTERRUPTED, STREAMING
 from recorder.store import SqlStore
-from recorder.stored import unescape
 
 Row = Mapping[str, Any]
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from recorder.cli.branches import BESIDE, Fork, Said, is_linear, laid_out, path_of
 from recorder.cli.screen import cell, console, facts, moment, plural, size, styled, table
 from recorder.cli.transcript import error_text
+from recorder.core.json import dumps
 from recorder.errors import NotFound
-from recorder.jsons import dumps
 
 Row = Mapping[str, Any]
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from recorder.checked import json_of, readable
 from recorder.cli.transcript import in_order, transcript_of
+from recorder.core.escaping import unescape
 from recorder.dialects import masked, said
 from recorder.errors import StoreError
 from recorder.library import Library
@@ -20,7 +21,6 @@ from recorder.messages import after_last_reply, check_stored, to_dict
 from recorder.migrate import upgrade
 from recorder.records import INTERRUPTED, STREAMING
 from recorder.store import SqlStore
-from recorder.stored import unescape
 from recorder.tables import HEAD, metadata
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from recorder.clock import iso
-from recorder.jsons import dumps
-from recorder.printable import printable, printable_json
+from recorder.core.clock import iso
+from recorder.core.json import dumps
+from recorder.core.printable import printable, printable_json
 
 Row = Mapping[str, Any]
 

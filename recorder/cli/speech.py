@@ -9,10 +9,10 @@ from typing import Any
 from rich.text import Text
 
 from recorder.cli import screen
-from recorder.jsons import loads
+from recorder.core.json import loads
+from recorder.core.printable import printable
 from recorder.library import RecordedRun
 from recorder.messages import BaseMessage, after_last_reply
-from recorder.printable import printable
 from recorder.records import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.replay.play import Begin, End, Gap
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL

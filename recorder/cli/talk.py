@@ -23,14 +23,14 @@ from recorder.cli import reading, screen
 from recorder.cli.branches import Row, newest_path
 from recorder.cli.providers import LOOPBACK, Choice, answering, choose
 from recorder.cli.screen import notice
-from recorder.clock import now
 from recorder.config import default_url
+from recorder.core.clock import now
+from recorder.core.printable import printable, printable_line
 from recorder.dialects import masked
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
 from recorder.library import message_from
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
-from recorder.printable import printable, printable_line
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130

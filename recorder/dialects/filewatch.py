@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 from recorder.dialects.handle import Handle
 
 #: How often who watches asks for the file's version (seconds).

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from recorder.inherited import keep_for_ever
+from recorder.core.inherited import keep_for_ever
 
 T = TypeVar("T")
 

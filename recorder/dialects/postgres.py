@@ -25,7 +25,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from recorder.clock import iso
+from recorder.core.clock import iso
+from recorder.core.inherited import closed_in_children
 from recorder.dialects.common import (
     OF_THE_ROWS,
     Failure,
@@ -38,7 +39,6 @@ from recorder.dialects.sockets import notice_silence
 from recorder.dialects.sqlstates import is_lost, kind_of
 from recorder.dialects.words import advice, arguments, user_timeout
 from recorder.errors import ConfigError, MissingExtra
-from recorder.inherited import closed_in_children
 from recorder.tables import metadata
 
 log = logging.getLogger("recorder")

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from recorder.clock import iso
+from recorder.core.clock import iso
 from recorder.dialects.common import (
     OF_THE_ROWS,
     Failure,

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from recorder.credentials import MASK, is_secret_name
 from recorder.errors import ConfigError
+from recorder.redaction.credentials import MASK, is_secret_name
 
 #: How a Postgres URL may begin; Heroku and its friends leave out the "ql".
 _POSTGRES = ("postgresql", "postgres")

@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recorder.clock import now
 from recorder.config import INTERRUPTED_AFTER
+from recorder.core.clock import now
 from recorder.dialects import file_of, masked, parse_url
 from recorder.errors import ConfigError
 from recorder.export.counts import Counts, Progress, off_the_loop

@@ -18,8 +18,8 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from recorder.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
 from recorder.models.connections import lenient
+from recorder.redaction.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
 
 
 class Clients:

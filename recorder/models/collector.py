@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import get_ident
 from typing import Any
 
-from recorder.waiting import Wait
+from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")
 

@@ -15,10 +15,8 @@ from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from recorder.callbacks import handlers_from
-from recorder.credentials import secrets_in
 from recorder.errors import ConfigError
 from recorder.identity import SAID, TRAVEL, input_hash
-from recorder.masking import Mask
 from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.open_streams import closed_at_exit
@@ -35,6 +33,8 @@ from recorder.models.requests import (
     united,
 )
 from recorder.models.run import CHAT, ChunkT, Request, Run
+from recorder.redaction.credentials import secrets_in
+from recorder.redaction.masking import Mask
 
 #: What handlers are not told of how a request travels; that usage is asked for shows in the stream.
 _NOT_KEPT = TRAVEL - {"stream_options"}

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from recorder.inherited import keep_for_ever
+from recorder.core.inherited import keep_for_ever
 from recorder.models.collector import collector
 
 log = logging.getLogger("recorder")

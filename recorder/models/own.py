@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,

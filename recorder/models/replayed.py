@@ -14,7 +14,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
-from recorder.clock import now
+from recorder.core.clock import now
 from recorder.dialects import masked
 from recorder.errors import ConfigError, NotFound
 from recorder.history import ChatHistoryCallback

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import uuid_utils.compat
 
-from recorder.credentials import is_secret
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, Generation, HumanMessage, LLMResult, messages_from
+from recorder.redaction.credentials import is_secret
 
 
 def configs(config: Any, count: int) -> list[dict[str, Any]]:

@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 import uuid_utils.compat
 
 from recorder.callbacks import Dispatch, Pending
-from recorder.clock import monotonic_us
-from recorder.masking import Mask
+from recorder.core.clock import monotonic_us
 from recorder.messages import BaseMessage, LLMResult, RunInfo, after_last_reply
+from recorder.redaction.masking import Mask
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 from recorder.wire.sse import FrameSplitter

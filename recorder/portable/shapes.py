@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from recorder.clock import iso, parse_iso
-from recorder.jsons import dumps, loads
+from recorder.core.clock import iso, parse_iso
+from recorder.core.json import dumps, loads
 from recorder.records import (
     AnnotationRow,
     ConversationRow,

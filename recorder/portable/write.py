@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from recorder.clock import iso, now
+from recorder.core.clock import iso, now
+from recorder.core.json import dumps
 from recorder.errors import StoreError
-from recorder.jsons import dumps
 from recorder.portable.shapes import FORMAT, KINDS, VERSION, Proof, Row, object_of
 from recorder.records import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 from recorder.wire.block import split

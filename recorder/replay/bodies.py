@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from recorder.core.json import loads
 from recorder.errors import StoreError
-from recorder.jsons import loads
 from recorder.library import Library, RecordedRun
 from recorder.replay.asking import Asking
 from recorder.replay.pace import Options

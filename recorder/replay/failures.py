@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from recorder.library import RecordedRun
 from recorder.records import ERROR
 from recorder.wire.recorded import Failure

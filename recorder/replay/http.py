@@ -12,8 +12,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from recorder.core.json import loads
 from recorder.errors import ConfigError, MissingExtra, RecorderError
-from recorder.jsons import loads
 from recorder.library import Library
 from recorder.replay.answer import RUN_HEADER, Answer, Asked, answer
 from recorder.replay.asking import Asking, answered, answered_async

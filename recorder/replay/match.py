@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from recorder.core.json import dumps
 from recorder.errors import ConfigError
 from recorder.identity import input_hash
-from recorder.jsons import dumps
 from recorder.library import Library, RecordedRun
 from recorder.replay.asking import Asking
 from recorder.replay.forms import Form, asked_form, recorded_form

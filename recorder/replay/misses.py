@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, unified_diff
 from typing import Any
 
-from recorder.clock import iso
+from recorder.core.clock import iso
+from recorder.core.json import dumps, loads
 from recorder.errors import NotFound
-from recorder.jsons import dumps, loads
 from recorder.library import RecordedRun
 from recorder.records import INTERRUPTED
 from recorder.replay.forms import Form

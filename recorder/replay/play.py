@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
+from recorder.core.escaping import ESCAPE, unescape
 from recorder.errors import ConfigError, StoreError
 from recorder.library import Branch, Library, RecordedRun
 from recorder.messages import BaseMessage
 from recorder.records import FrameRow, GapRow, SegmentRow
 from recorder.replay.items import checked
 from recorder.replay.pace import Options
-from recorder.stored import ESCAPE, unescape
 from recorder.wire.block import split
 from recorder.wire.compress import decompress
 

@@ -21,12 +21,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from recorder.checked import readable
+from recorder.core.inherited import keep_for_ever
+from recorder.core.waitable import end_tasks
 from recorder.dialects import Watch, masked
 from recorder.errors import Closed, StoreError
-from recorder.inherited import keep_for_ever
 from recorder.library import Library
 from recorder.replay.play import Ask
-from recorder.waiting import end_tasks
 
 log = logging.getLogger("recorder")
 

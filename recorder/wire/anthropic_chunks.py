@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recorder.jsons import loads
+from recorder.core.json import loads
 from recorder.messages import AIMessageChunk, tool_call_chunk
 from recorder.messages.merge import merge_content, merge_lists
 from recorder.wire.anthropic_reply import block_of, of_a_block

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from recorder import usage
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from recorder.wire.anthropic_reply import AnthropicReply
 from recorder.wire.blocks import Block, Blocks, idx_of
 from recorder.wire.calls import text_of

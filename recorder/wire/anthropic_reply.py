@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recorder import usage
-from recorder.jsons import loads
+from recorder.core.json import loads
 from recorder.messages import AIMessage, Content, parse_args
 from recorder.messages.merge import merge_dicts
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL

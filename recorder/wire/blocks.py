@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 from recorder.wire.deltas import OTHER, TOOL_CALL, Delta
 
 #: Of how many indexes is remembered which block they were last, and of how many numbers that they are used.

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 
 #: Of how many calls is remembered what they are; a stream may go on inventing new ones.
 MAX_CALLS = 10_000

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from recorder.jsons import loads
+from recorder.core.json import loads
 from recorder.messages import parse_args
 from recorder.wire.deltas import (
     CITATION,

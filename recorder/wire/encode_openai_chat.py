@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from recorder.core.json import dumps
 from recorder.errors import StoreError
-from recorder.jsons import dumps
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.encode_openai import Events, body_of
 from recorder.wire.openai_messages import with_extras

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from recorder.wire.finish import meaning_of
 
 #: Keys of an event, or of a choice, whose text says what went wrong.

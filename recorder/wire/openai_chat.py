@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from recorder.usage import PLACES
 from recorder.wire.calls import Call, Calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta

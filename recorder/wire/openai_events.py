@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from recorder import usage
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from recorder.wire.choices import Choices
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_choice, error_of_data, event_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 from recorder.messages import AIMessage, BaseMessage, ToolMessage, from_any
 from recorder.wire.thoughts import IN_CONTENT, fields_of, host_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from recorder import usage
-from recorder.jsons import loads
+from recorder.core.json import loads
 from recorder.wire.deltas import Delta
 
 CHAT = "openai.chat"

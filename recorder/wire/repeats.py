@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 
 #: Items and lists of which is remembered what they are, and how much all of them may be (characters of JSON).
 _MAX_ITEMS = 1_000

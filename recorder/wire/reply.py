@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
 from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta

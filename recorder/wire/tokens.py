@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from recorder.jsons import dumps
+from recorder.core.json import dumps
 from recorder.messages import AIMessageChunk
 from recorder.messages.merge import merge_content, merge_dicts
 from recorder.wire.calls import Calls

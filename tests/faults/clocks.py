@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, tzinfo
 
 import pytest
 
-import recorder.clock
+import recorder.core.clock
 from recorder.history import ChatHistoryCallback
 from recorder.replay import Replay
 from tests.faults.campaign import Fault, Round
@@ -37,7 +37,7 @@ def jump(at: Round) -> Verdict:
     """Turns of one conversation, each under another clock; the whole conversation reads and plays in order."""
     numbers = [at.number(place) for place in range(at.chance.randrange(2, 6))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder.clock, "datetime", Jumping)
+        patch.setattr(recorder.core.clock, "datetime", Jumping)
         with ChatHistoryCallback(at.url, conversation_id="c") as history:
             model = Numbered(tokens=_TOKENS, text=plain, callbacks=[history])
             for number in numbers:

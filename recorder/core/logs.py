@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from recorder.printable import printable, printable_line
+from recorder.core.printable import printable, printable_line
 
 
 class PrintableFilter(logging.Filter):

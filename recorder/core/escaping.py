@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 
 ESCAPE = "\ufdd0"
 

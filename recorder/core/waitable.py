@@ -8,7 +8,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 
 T = TypeVar("T")
 

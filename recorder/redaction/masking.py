@@ -10,7 +10,9 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from recorder.credentials import (
+from recorder.core.escaping import escape_json
+from recorder.core.json import dumps
+from recorder.redaction.credentials import (
     MASK,
     Found,
     mask_urls,
@@ -18,8 +20,6 @@ from recorder.credentials import (
     secrets_of_request,
     without_secrets,
 )
-from recorder.jsons import dumps
-from recorder.stored import escape_json
 
 log = logging.getLogger("recorder")
 

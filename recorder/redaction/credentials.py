@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from recorder.jsons import dumps, loads
+from recorder.core.json import dumps, loads
 
 #: What stands in the place of a credential.
 MASK = "***"

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from math import inf
 from typing import Any
 
-from recorder.clock import monotonic_us
+from recorder.core.clock import monotonic_us
 
 #: Full jitter between these (seconds), doubling: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 MIN_RETRY = 0.05
