@@ -49,7 +49,7 @@ def _row(name: str, what: str, runs: list[Measured]) -> Row:
 def stages(folder: str, url: str, tokens: int) -> Measured:
     """Microseconds a token of each stage, on the calling thread."""
     from recorder.callbacks import BaseCallbackHandler
-    from recorder.wire.openai_chat import OpenAIChat
+    from recorder.wire.openai.chat import OpenAIChat
     from recorder.wire.sse import FrameSplitter
 
     class Silent(BaseCallbackHandler):

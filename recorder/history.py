@@ -29,10 +29,10 @@ from recorder.recorder import Recorder, Stats
 from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
 from recorder.redaction.masking import Mask
 from recorder.store import Store
-from recorder.usage import found_in, is_counted, read
 from recorder.wire.deltas import Delta
-from recorder.wire.finish import is_reason, worst_of
-from recorder.wire.tokens import deltas_of
+from recorder.wire.finish_reasons import is_reason, worst_of
+from recorder.wire.from_chunks import deltas_of
+from recorder.wire.usage import found_in, is_counted, read
 
 log = logging.getLogger("recorder")
 

@@ -17,8 +17,8 @@ from functools import partial
 from operator import itemgetter
 
 from recorder.core.escaping import escape, escape_json
-from recorder.identity import id_below, path_ids
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
+from recorder.messages.identity import id_below, path_ids
 from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunStart
 from recorder.wire.thoughts import ORIGIN
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recorder.core.json import dumps
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.anthropic_messages import AnthropicMessages
+from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import (
     CITATION,
     OTHER,
@@ -26,8 +26,8 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.encode import encode
-from recorder.wire.openai_chat import OpenAIChat
-from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.openai.chat import OpenAIChat
+from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
 from tests.genuine import Stream, all_streams
 from tests.wires import at_random, frames_of

@@ -25,8 +25,8 @@ from recorder.library import message_of
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI
 from recorder.replay import Replay
-from recorder.wire.anthropic_messages import AnthropicMessages
-from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.anthropic.stream import AnthropicMessages
+from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Translator
 from tests import streams
 from tests.alike import told, total

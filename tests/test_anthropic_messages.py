@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.testing import anthropic_error_frame, anthropic_messages_body, anthropic_messages_frames
-from recorder.wire.anthropic_messages import AnthropicMessages
-from recorder.wire.anthropic_reply import AnthropicReply
+from recorder.wire.anthropic.reply import AnthropicReply
+from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Reply
 from tests.wires import at_random, by_one, crlf, encoded, frames_of, translated, unhurried, whole

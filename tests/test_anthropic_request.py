@@ -11,7 +11,7 @@ import pytest
 
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
-from recorder.wire.anthropic_request import call_id, request_messages
+from recorder.wire.anthropic.request import call_id, request_messages
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 CALL: dict[str, Any] = {"name": "weather", "args": {"city": "Zürich"}, "id": "toolu_1", "type": "tool_call"}

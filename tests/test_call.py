@@ -12,7 +12,7 @@ from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMes
 from recorder.models.call import Call, Request
 from recorder.testing import openai_chat_body, openai_chat_frames, openai_error_frame
 from recorder.wire.deltas import Delta
-from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.openai.chat import OpenAIChat
 from tests.chatting import Log, event
 
 FRAMES = openai_chat_frames(["Hello", "!"], id="chatcmpl-1")

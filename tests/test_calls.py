@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from recorder.messages import AIMessage, HumanMessage, ToolMessage, from_any, from_dict, to_dict
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.calls import Arguments
 from recorder.wire.deltas import TOOL_CALL
+from recorder.wire.tool_calls import Arguments
 from tests.alike import Forms, assert_alike, forms_of, total
 from tests.alike import openai as chat
 from tests.chatting import ROADS, Road, history_at, name_of

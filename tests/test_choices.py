@@ -11,7 +11,7 @@ from recorder.messages import HumanMessage
 from recorder.models import OpenAI
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.choices import choices_asked
+from recorder.wire.openai.choices import choices_asked
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat
 from tests.chatting import ROADS, Log, Road, history_at, name_of, recorded

@@ -11,7 +11,7 @@ import pytest
 from recorder.messages import AIMessageChunk, ChatGenerationChunk
 from recorder.models import SimpleChatModel
 from recorder.testing import anthropic_messages_frames
-from recorder.wire.finish import is_reason, meaning_of, worst_of
+from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
 from tests.alike import total as sum_of

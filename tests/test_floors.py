@@ -23,8 +23,8 @@ FLOORS = {
         (
             "errors",
             "config core messages",
-            "batchsize redaction tables usage",
-            "identity records views wire",
+            "batchsize redaction tables",
+            "records views wire",
             "attempts callbacks dialects fields halves lineage liveness openrun portable trial",
             "checked inserts migrate pack progress room statuses transactions young",
             "moves newest owed ready",

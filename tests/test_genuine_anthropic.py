@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from recorder.identity import TRAVEL
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.anthropic_messages import AnthropicMessages
-from recorder.wire.anthropic_reply import AnthropicReply
+from recorder.wire.anthropic.reply import AnthropicReply
+from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
+from recorder.wire.request_hash import TRAVEL
 from tests.anthropics import ASK, blocks_of, chat, sdk, stripped
 from tests.chatting import ROADS, Road, history_at, name_of, recorded
 from tests.genuine import Stream, anthropic_streams

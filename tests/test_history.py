@@ -39,7 +39,7 @@ from recorder.testing import Answer, LoopbackProvider, MemoryStore, openai_chat_
 from recorder.wire.block import split
 from recorder.wire.compress import decompress
 from recorder.wire.deltas import OTHER, REASONING, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.tokens import deltas_of
+from recorder.wire.from_chunks import deltas_of
 from tests.oracle import assert_whole, begin, finish, new_url, record, result, say, sql, stored
 
 #: Any text, half surrogate pairs too.

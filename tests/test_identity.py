@@ -10,7 +10,6 @@ import pytest
 
 from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.errors import ConfigError
-from recorder.identity import content_key, message_id, path_ids
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,
@@ -25,6 +24,7 @@ from recorder.messages import (
     to_dict,
     tool_call_chunk,
 )
+from recorder.messages.identity import content_key, message_id, path_ids
 
 ARGS: dict[str, Any] = {"city": "Paris", "days": [1, 2], "unit": {"name": "°C"}}
 CALL = {"name": "weather", "args": ARGS, "id": "call_1"}

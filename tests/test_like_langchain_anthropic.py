@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import pytest
 
-from recorder import usage
 from recorder.models import ChatAnthropic
 from recorder.testing import (
     Answer,
@@ -22,6 +21,7 @@ from recorder.testing import (
     anthropic_messages_body,
     anthropic_messages_frames,
 )
+from recorder.wire import usage
 from tests.anthropics import chat, stripped
 from tests.chatting import PLAIN, ROADS, Log, Road, name_of
 from tests.genuine import Stream

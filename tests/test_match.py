@@ -13,7 +13,6 @@ import pytest
 from recorder.core.clock import now
 from recorder.errors import ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
-from recorder.identity import input_hash
 from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatAnthropic, ChatOpenAI
@@ -23,6 +22,7 @@ from recorder.replay.match import Matcher, Rules
 from recorder.replay.reader import Reader, shared
 from recorder.testing import LoopbackProvider
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
+from recorder.wire.request_hash import input_hash
 from tests.oracle import begin, new_url, say
 
 

@@ -17,10 +17,11 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from recorder.core.json import loads
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
-from recorder.wire import calls as wire_calls
-from recorder.wire import openai_events, repeats, reply, sse
+from recorder.wire import repeats, reply, sse
+from recorder.wire import tool_calls as wire_calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.openai import events as openai_events
+from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Reply
 from tests.genuine import Stream, chat_streams
 from tests.wires import (

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.testing import Answer, LoopbackProvider, openai_completion_body, openai_completion_frames
-from recorder.wire import openai_events
 from recorder.wire.deltas import OTHER, REASONING, TEXT, Delta
-from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.openai import events as openai_events
+from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.reply import Reply
 from tests.wires import DONE, at_random, by_one, crlf, event, frames_of, unhurried
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recorder.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
-from recorder.wire.openai_messages import request_messages
+from recorder.wire.openai.request import request_messages
 
 CALL = {"name": "f", "args": {"a": [1, "ü"]}, "id": "call_1"}
 SENT = {"type": "function", "id": "call_1", "function": {"name": "f", "arguments": '{"a":[1,"ü"]}'}}

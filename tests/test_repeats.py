@@ -10,7 +10,7 @@ import pytest
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import OpenAI, SimpleChatModel
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.repeats import NOTHING, difference, says_all_again
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat

@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from recorder.errors import ConfigError
-from recorder.identity import input_hash
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, RunInfo
 from recorder.models.requests import (
     all_of,
@@ -21,6 +20,7 @@ from recorder.models.requests import (
     run_id_of,
     united,
 )
+from recorder.wire.request_hash import input_hash
 
 
 def test_configs_one_an_input() -> None:

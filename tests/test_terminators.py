@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recorder.testing import anthropic_messages_frames
-from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.sse import Event, is_done
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat

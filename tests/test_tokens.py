@@ -11,7 +11,7 @@ import pytest
 from recorder.messages import AIMessage, AIMessageChunk, ChatGenerationChunk
 from recorder.models import SimpleChatModel
 from recorder.wire.deltas import OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.tokens import Places, deltas_of, fill_own
+from recorder.wire.from_chunks import Places, deltas_of, fill_own
 from tests.alike import Forms, assert_alike, forms_of, total
 from tests.chatting import ROADS, Road, name_of
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recorder.messages import AIMessage, AIMessageChunk, ChatGeneration, LLMResult
 from recorder.models import SimpleChatModel
 from recorder.testing import anthropic_messages_frames
-from recorder.usage import found_in, from_anthropic, from_openai, in_anthropic_words, joined
+from recorder.wire.usage import found_in, from_anthropic, from_openai, in_anthropic_words, joined
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
 from tests.chatting import ROADS, Road, name_of

@@ -13,9 +13,9 @@ import pytest
 from recorder.callbacks import BaseCallbackHandler
 from recorder.models import OpenAI
 from recorder.testing import Answer, LoopbackProvider, anthropic_messages_frames
-from recorder.wire.anthropic_messages import AnthropicMessages
+from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.errors import error_of, words_of
-from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.openai.completions import OpenAICompletions
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
 from tests.chatting import ON_LOOP, PLAIN, ROADS, Road, history_at, name_of, recorded

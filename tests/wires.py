@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from recorder.wire.deltas import Delta
 from recorder.wire.encode import encode
-from recorder.wire.openai_chat import OpenAIChat
+from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.recorded import ANTHROPIC, Recorded
 from recorder.wire.reply import Reply, Translator
 from recorder.wire.sse import FrameSplitter

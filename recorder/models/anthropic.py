@@ -1,7 +1,7 @@
 """`ChatAnthropic`: Anthropic's models over the official SDK.
 
 The SDK does what it is good at (authentication, retries, timeouts, status errors) through
-`with_streaming_response`; its bytes are translated once, by `recorder.wire.anthropic_messages`.
+`with_streaming_response`; its bytes are translated once, by `recorder.wire.anthropic.stream`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from recorder.models.base import BaseChatModel
 from recorder.models.call import Call
 from recorder.models.clients import Clients
 from recorder.models.run import ErrorOf, Request
-from recorder.wire.anthropic_chunks import fill_blocks, fill_text, wants_blocks
-from recorder.wire.anthropic_messages import AnthropicMessages
-from recorder.wire.anthropic_request import request_messages
+from recorder.wire.anthropic.chunks import fill_blocks, fill_text, wants_blocks
+from recorder.wire.anthropic.request import request_messages
+from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 

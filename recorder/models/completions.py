@@ -12,7 +12,7 @@ from recorder.models.openai import expect, openai_clients, stream_error, with_us
 from recorder.models.run import TEXT_MODEL, Request
 from recorder.models.sdk import SdkModel
 from recorder.models.text import TextRun
-from recorder.wire.openai_completions import OpenAICompletions
+from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.reply import Translator
 
 #: LangChain's defaults; the API's own limit is 16 tokens.

@@ -16,7 +16,6 @@ from typing import Any, Generic, Self, TypeVar
 
 from recorder.callbacks import handlers_from
 from recorder.errors import ConfigError
-from recorder.identity import SAID, TRAVEL, input_hash
 from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.open_streams import closed_at_exit
@@ -35,6 +34,7 @@ from recorder.models.requests import (
 from recorder.models.run import CHAT, ChunkT, Request, Run
 from recorder.redaction.credentials import secrets_in
 from recorder.redaction.masking import Mask
+from recorder.wire.request_hash import SAID, TRAVEL, input_hash
 
 #: What handlers are not told of how a request travels; that usage is asked for shows in the stream.
 _NOT_KEPT = TRAVEL - {"stream_options"}

@@ -1,7 +1,7 @@
 """`ChatOpenAI`: OpenAI chat completions, and every provider that speaks them, over the official SDK.
 
 The SDK does what it is good at (authentication, retries, timeouts, status errors) through
-`with_streaming_response`; its bytes are translated once, by `recorder.wire.openai_chat`.
+`with_streaming_response`; its bytes are translated once, by `recorder.wire.openai.chat`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from recorder.models.base import BaseChatModel
 from recorder.models.call import Call
 from recorder.models.clients import Clients
 from recorder.models.run import Request
-from recorder.wire.choices import choices_asked
 from recorder.wire.errors import words_of
-from recorder.wire.openai_chat import OpenAIChat
-from recorder.wire.openai_events import OpenAIEvents
-from recorder.wire.openai_messages import request_messages
+from recorder.wire.openai.chat import OpenAIChat
+from recorder.wire.openai.choices import choices_asked
+from recorder.wire.openai.events import OpenAIEvents
+from recorder.wire.openai.request import request_messages
 from recorder.wire.reply import Translator
 
 #: LangChain's default.

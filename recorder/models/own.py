@@ -18,9 +18,9 @@ from recorder.messages import (
 from recorder.messages.chunks import chunk_from, is_whole
 from recorder.models.call import generation_chunk, generation_info, since
 from recorder.models.run import Request, Run
-from recorder.usage import found_in, is_counted, read
+from recorder.wire.from_chunks import calls_of, deltas_of
 from recorder.wire.repeats import says_all_again
-from recorder.wire.tokens import calls_of, deltas_of
+from recorder.wire.usage import found_in, is_counted, read
 
 
 class OwnRun(Run[AIMessageChunk]):

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
-from recorder.identity import SAID, asked, content_key
 from recorder.library import RecordedRun
 from recorder.messages import BaseMessage, HumanMessage, from_any, messages_from
-from recorder.wire import anthropic_request, openai_messages
+from recorder.messages.identity import content_key
+from recorder.wire.anthropic import request as anthropic_request
+from recorder.wire.openai import request as openai_request
 from recorder.wire.recorded import ANTHROPIC, CHAT
+from recorder.wire.request_hash import SAID, asked
 
 #: `system` (a text), `messages` (what each is to a reader), and the options by their names.
 Form = dict[str, Any]
@@ -54,7 +56,7 @@ def _as_sent(path: Sequence[BaseMessage], wire: str, model: str) -> list[BaseMes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if wire == CHAT:
-                return messages_from(openai_messages.request_messages(path))
+                return messages_from(openai_request.request_messages(path))
             if wire == ANTHROPIC:
                 system, turns = anthropic_request.request_messages(path, model)
                 return [*([from_any(("system", system))] if system else []), *messages_from(turns)]
@@ -86,7 +88,7 @@ def _blocks(message: BaseMessage) -> list[Any]:
 
 
 def _said(message: BaseMessage) -> dict[str, Any]:
-    """What a message is to a reader, see `recorder.identity`; without what is empty."""
+    """What a message is to a reader, see `recorder.messages.identity`; without what is empty."""
     key = content_key(message)
     calls = [{"id": id, "name": name, "arguments": arguments} for id, name, arguments in key.calls]
     said = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recorder import usage
 from recorder.library import RecordedRun
 from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
 from recorder.records import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.replay.play import Begin, End, Frames, Gap, Tokens
+from recorder.wire import usage
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import filler_of
 from recorder.wire.recorded import ANTHROPIC, CHAT

@@ -11,8 +11,10 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from recorder.errors import ConfigError
-from recorder.wire import encode_anthropic, encode_openai_chat, encode_openai_completions
+from recorder.wire.anthropic import encode as anthropic_encode
 from recorder.wire.deltas import Delta
+from recorder.wire.openai import encode_chat as openai_encode_chat
+from recorder.wire.openai import encode_completions as openai_encode_completions
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Around, Recorded, Timed, quoted
 
 
@@ -38,9 +40,9 @@ class _Format(NamedTuple):
 
 
 _FORMATS = {
-    CHAT: _Format(encode_openai_chat.ChatStream, encode_openai_chat.body),
-    COMPLETIONS: _Format(encode_openai_completions.CompletionsStream, encode_openai_completions.body),
-    ANTHROPIC: _Format(encode_anthropic.AnthropicStream, encode_anthropic.body),
+    CHAT: _Format(openai_encode_chat.ChatStream, openai_encode_chat.body),
+    COMPLETIONS: _Format(openai_encode_completions.CompletionsStream, openai_encode_completions.body),
+    ANTHROPIC: _Format(anthropic_encode.AnthropicStream, anthropic_encode.body),
 }
 #: What can be encoded.
 WIRES = tuple(_FORMATS)

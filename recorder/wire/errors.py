@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recorder.core.json import dumps, loads
-from recorder.wire.finish import meaning_of
+from recorder.wire.finish_reasons import meaning_of
 
 #: Keys of an event, or of a choice, whose text says what went wrong.
 _MESSAGES = ("error_message", "errorMessage", "error_msg", "errorMsg")

@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recorder.messages import AIMessageChunk
-from recorder.wire import (
-    anthropic_chunks,
-    anthropic_messages,
-    openai_chat,
-    openai_completions,
-    openai_events,
-)
-from recorder.wire.choices import choices_asked
+from recorder.wire.anthropic import chunks as anthropic_chunks
+from recorder.wire.anthropic import stream as anthropic_stream
 from recorder.wire.chunks import fill
 from recorder.wire.deltas import Delta
+from recorder.wire.from_chunks import fill_own
+from recorder.wire.openai import chat as openai_chat
+from recorder.wire.openai import completions as openai_completions
+from recorder.wire.openai import events as openai_events
+from recorder.wire.openai.choices import choices_asked
 from recorder.wire.reply import Translator
-from recorder.wire.tokens import fill_own
 
 
 class Filler(NamedTuple):
@@ -32,7 +30,7 @@ class Filler(NamedTuple):
 _TRANSLATORS: dict[str, Callable[[], Translator]] = {
     openai_chat.WIRE: openai_chat.OpenAIChat,
     openai_completions.WIRE: openai_completions.OpenAICompletions,
-    anthropic_messages.WIRE: anthropic_messages.AnthropicMessages,
+    anthropic_stream.WIRE: anthropic_stream.AnthropicMessages,
 }
 
 
@@ -49,7 +47,7 @@ def filler_of(wire: str | None, request: Mapping[str, Any] | None) -> Filler:
     """How this format's chunks are filled, given the body of the request, as far as it is known."""
     if wire is None:
         return Filler(fill_own, True)
-    if wire != anthropic_messages.WIRE:
+    if wire != anthropic_stream.WIRE:
         return Filler(fill, True)
     if anthropic_chunks.wants_blocks(request or {}):
         return Filler(anthropic_chunks.fill_blocks, False)

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from recorder import usage
 from recorder.core.json import loads
+from recorder.wire import usage
 from recorder.wire.deltas import Delta
 
 CHAT = "openai.chat"

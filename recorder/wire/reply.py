@@ -11,7 +11,7 @@ from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_ca
 from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
-from recorder.wire.finish import is_reason, meaning_of, worst_of
+from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
 
 #: What one reply may hold (bytes, roughly); beyond it the stream goes on and `truncated` is set.
 MAX_REPLY_BYTES = 64 * 2**20

@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
-from recorder import usage
 from recorder.core.json import dumps, loads
-from recorder.wire.choices import Choices
+from recorder.wire import usage
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_choice, error_of_data, event_of
+from recorder.wire.openai.choices import Choices
 from recorder.wire.repeats import NOTHING, Items, difference, rest_of, says_all_again
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse

@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recorder import usage
 from recorder.core.json import loads
 from recorder.messages import AIMessage, Content, parse_args
 from recorder.messages.merge import merge_dicts
+from recorder.wire import usage
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL
 from recorder.wire.reply import Reply, merge_other
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from recorder.errors import StoreError
 from recorder.wire.deltas import OTHER, REASONING, REFUSAL, TEXT, Delta
-from recorder.wire.encode_openai import Events, body_of
+from recorder.wire.openai.encode import Events, body_of
 from recorder.wire.recorded import COMPLETIONS, Around, Recorded, Timed, choice_of, finish_reason, object_of
 from recorder.wire.reply import MAX_REPLY_BYTES, Reply
 

@@ -8,7 +8,7 @@ from typing import Any
 from recorder.core.json import loads
 from recorder.messages import AIMessageChunk, tool_call_chunk
 from recorder.messages.merge import merge_content, merge_lists
-from recorder.wire.anthropic_reply import block_of, of_a_block
+from recorder.wire.anthropic.reply import block_of, of_a_block
 from recorder.wire.chunks import add_other
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 

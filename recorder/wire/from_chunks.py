@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from recorder.core.json import dumps
 from recorder.messages import AIMessageChunk
 from recorder.messages.merge import merge_content, merge_dicts
-from recorder.wire.calls import Calls
 from recorder.wire.chunks import add_call, add_more
 from recorder.wire.deltas import (
     CITATION,
@@ -27,6 +26,7 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.recorded import object_of
+from recorder.wire.tool_calls import Calls
 
 _KINDS = {"reasoning_content": REASONING, "refusal": REFUSAL}
 #: Keys of `additional_kwargs` that have deltas of their own.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from recorder.wire.deltas import REASONING, TEXT, Delta
-from recorder.wire.openai_events import FILTERED, PLAIN_KEYS, OpenAIEvents
+from recorder.wire.openai.events import FILTERED, PLAIN_KEYS, OpenAIEvents
 
 WIRE = "openai.completions"
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from recorder.core.json import dumps, loads
-from recorder.usage import PLACES
-from recorder.wire.calls import Call, Calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.openai_events import FILTERED, PLAIN_KEYS, OpenAIEvents, of
+from recorder.wire.openai.events import FILTERED, PLAIN_KEYS, OpenAIEvents, of
 from recorder.wire.repeats import rest_of
 from recorder.wire.reply import MAX_CHOICES
 from recorder.wire.thoughts import DETAILS, FIELDS, IN_CONTENT, texts_of
+from recorder.wire.tool_calls import Call, Calls
+from recorder.wire.usage import PLACES
 
 WIRE = "openai.chat"
 

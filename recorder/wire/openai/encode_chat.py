@@ -13,8 +13,8 @@ from typing import Any
 from recorder.core.json import dumps
 from recorder.errors import StoreError
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.encode_openai import Events, body_of
-from recorder.wire.openai_messages import with_extras
+from recorder.wire.openai.encode import Events, body_of
+from recorder.wire.openai.request import with_extras
 from recorder.wire.recorded import (
     ANTHROPIC,
     CHAT,

@@ -14,16 +14,16 @@ from typing import Any
 
 import orjson
 
-from recorder import usage
 from recorder.core.json import dumps, loads
-from recorder.wire.anthropic_reply import AnthropicReply
-from recorder.wire.blocks import Block, Blocks, idx_of
-from recorder.wire.calls import text_of
+from recorder.wire import usage
+from recorder.wire.anthropic.blocks import Block, Blocks, idx_of
+from recorder.wire.anthropic.reply import AnthropicReply
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of, error_of_data, event_of
 from recorder.wire.repeats import rest_of
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
+from recorder.wire.tool_calls import text_of
 
 WIRE = "anthropic.messages"
 
