@@ -7,15 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recorder.records import Batch
-    from recorder.store import SqlStore
+    from recorder.storage.rows import Batch
+    from recorder.storage.store import SqlStore
 
 
 class Commits:
     """Notes the time at which each batch was committed; made before the recorder is."""
 
     def __init__(self) -> None:
-        from recorder.store import SqlStore
+        from recorder.storage.store import SqlStore
 
         self._batches: list[tuple[float, Batch]] = []
         append, batches = SqlStore.append, self._batches

@@ -1,4 +1,4 @@
-"""What alembic runs: for its own command line, and for the connection that recorder.migrate hands over."""
+"""What alembic runs: for its own command line, and for the connection that recorder.storage.migrate hands over."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url
 
-from recorder import migrate, tables
+from recorder.storage import migrate, schema
 
 config = context.config
 
-# A migration outlives the classes of recorder.tables, so it is written in plain types.
+# A migration outlives the classes of recorder.storage.schema, so it is written in plain types.
 PLAIN = {
-    tables.Id: 'sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")',
-    tables.Time: 'sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")',
-    tables.Json: 'sa.Text().with_variant(postgresql.JSON(), "postgresql")',
+    schema.Id: 'sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")',
+    schema.Time: 'sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")',
+    schema.Json: 'sa.Text().with_variant(postgresql.JSON(), "postgresql")',
 }
 
 
@@ -42,7 +42,7 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
 
 def include_name(name: str | None, kind: str, parents: object) -> bool:
     """Only our own tables are compared: others may live beside them."""
-    return kind != "table" or name in tables.metadata.tables
+    return kind != "table" or name in schema.metadata.tables
 
 
 def include_object(found: Any, name: str | None, kind: str, reflected: bool, compared_to: object) -> bool:
@@ -60,7 +60,7 @@ def number(made_for: MigrationContext, revision: object, directives: list[Migrat
 
 
 def applied(step: Any, **_: object) -> None:
-    """Tell recorder.migrate which revisions were applied."""
+    """Tell recorder.storage.migrate which revisions were applied."""
     config.attributes.get("applied", []).append(step.up_revision_id)
 
 
@@ -68,7 +68,7 @@ def run(connection: Connection) -> None:
     """Run what alembic was asked for, in the transaction that is open on the connection."""
     context.configure(
         connection=connection,
-        target_metadata=tables.metadata,
+        target_metadata=schema.metadata,
         transactional_ddl=True,  # which is alembic's default everywhere but on SQLite
         include_name=include_name,
         include_object=include_object,
@@ -81,7 +81,7 @@ def run(connection: Connection) -> None:
 
 
 def run_alone(connection: Connection) -> None:
-    """The same, with the transaction and the lock of recorder.migrate."""
+    """The same, with the transaction and the lock of recorder.storage.migrate."""
     with migrate.exclusively(connection):
         run(connection)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeVar
 from uuid import UUID, uuid5
 
-from recorder.records import FrameRow, GapRow, MessageRow, Part, RunRows, RunStart, SegmentRow
+from recorder.storage.rows import FrameRow, GapRow, MessageRow, Part, RunRows, RunStart, SegmentRow
 
 log = logging.getLogger("recorder")
 

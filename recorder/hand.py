@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from recorder.core.escaping import escape
 from recorder.errors import StoreError
-from recorder.fields import bare_end
 from recorder.flushes import Flushes
 from recorder.halves import halved
 from recorder.intake import Intake
 from recorder.openrun import Took
 from recorder.pack import Sealing, without_tokens
 from recorder.progress import Progress, missing
-from recorder.records import Addition, GapRow, Part, RunRows
+from recorder.storage.fields import bare_end
+from recorder.storage.rows import Addition, GapRow, Part, RunRows
 
 log = logging.getLogger("recorder")
 

@@ -22,13 +22,13 @@ from recorder.core.escaping import escape, escape_json
 from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError
-from recorder.fields import mapping_of, masked, storable, text_of
 from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
 from recorder.openrun import OpenRun
 from recorder.recorder import Recorder, Stats
-from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
 from recorder.redaction.masking import Mask
-from recorder.store import Store
+from recorder.storage.fields import mapping_of, masked, storable, text_of
+from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
+from recorder.storage.store import Store
 from recorder.wire.deltas import Delta
 from recorder.wire.finish_reasons import is_reason, worst_of
 from recorder.wire.from_chunks import deltas_of

@@ -22,8 +22,8 @@ from recorder.core.waitable import Wait
 from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun, Said, size_of, weight_of, weight_of_start
 from recorder.ready import Ready
-from recorder.records import Added, Addition, RunEnd, RunStart
 from recorder.room import RUN_COST, Overflow
+from recorder.storage.rows import Added, Addition, RunEnd, RunStart
 from recorder.wire.deltas import TEXT, Delta
 from recorder.young import FRAME_COST
 

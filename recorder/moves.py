@@ -11,7 +11,7 @@ from itertools import groupby
 
 from recorder.openrun import OpenRun
 from recorder.pack import Sealing, gap_of_move
-from recorder.records import STREAMING, Part, RunRows, SegmentRow
+from recorder.storage.rows import STREAMING, Part, RunRows, SegmentRow
 
 
 def begun_elsewhere(runs: Iterable[OpenRun], left: Sequence[Part], file: int) -> list[RunRows]:

@@ -7,10 +7,10 @@ import logging
 from recorder.config import Config
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
-from recorder.dialects import TO_BE_TRIED_AGAIN
 from recorder.errors import RecorderError
 from recorder.progress import Progress
-from recorder.store import Store
+from recorder.storage.dialects import TO_BE_TRIED_AGAIN
+from recorder.storage.store import Store
 
 log = logging.getLogger("recorder")
 

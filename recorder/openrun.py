@@ -10,7 +10,7 @@ from typing import Any
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, BaseMessage
-from recorder.records import Addition, RunEnd, RunStart
+from recorder.storage.rows import Addition, RunEnd, RunStart
 
 #: Why tokens are missing.
 FULL = "the queue was full"

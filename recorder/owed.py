@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from recorder.progress import Progress
-from recorder.records import RunRows
+from recorder.storage.rows import RunRows
 
 log = logging.getLogger("recorder")
 

@@ -20,9 +20,9 @@ import orjson
 from recorder.core.clock import monotonic_us
 from recorder.core.escaping import escape
 from recorder.openrun import Frames, Item, Taken, Tokens
-from recorder.records import STREAMING, FrameRow, GapRow, RunEnd, RunRows, RunSeal, RunStart, SegmentRow
-from recorder.wire.block import join
-from recorder.wire.compress import compress
+from recorder.storage.compression import compress
+from recorder.storage.frame_block import join
+from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunEnd, RunRows, RunSeal, RunStart, SegmentRow
 
 log = logging.getLogger("recorder")
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from math import inf
 
 from recorder.core.clock import monotonic_us, now
-from recorder.dialects import said
+from recorder.storage.dialects import said
 
 log = logging.getLogger("recorder")
 

@@ -9,8 +9,8 @@ from math import inf
 from recorder.core.clock import monotonic_us
 from recorder.core.wakeup import Bell
 from recorder.openrun import OpenRun, Taken, Took
-from recorder.records import Addition
 from recorder.room import Overflow, Room
+from recorder.storage.rows import Addition
 from recorder.young import YoungFrames
 
 

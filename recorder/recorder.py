@@ -22,9 +22,9 @@ from recorder.intake import Intake
 from recorder.messages import BaseMessage
 from recorder.openrun import OpenRun
 from recorder.progress import missing
-from recorder.records import INTERRUPTED, RunEnd, RunStart
 from recorder.registry import Registry
-from recorder.store import SqlStore, Store
+from recorder.storage.rows import INTERRUPTED, RunEnd, RunStart
+from recorder.storage.store import SqlStore, Store
 from recorder.writer import Writer
 
 log = logging.getLogger("recorder")

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from recorder.core.clock import monotonic_us
 from recorder.intake import Intake
 from recorder.openrun import OpenRun
-from recorder.records import INTERRUPTED, RunEnd
+from recorder.storage.rows import INTERRUPTED, RunEnd
 
 
 class Registry:

@@ -13,16 +13,16 @@ from recorder.batchsize import BatchSize
 from recorder.core.clock import now
 from recorder.core.deadline import Deadline, seconds
 from recorder.core.ids import new_id
-from recorder.dialects import Failure
-from recorder.fields import bare_end
 from recorder.hand import Hand, bytes_in
-from recorder.lineage import asked, thread
-from recorder.liveness import this_process
 from recorder.moves import begun_elsewhere
 from recorder.openrun import OpenRun, Took
 from recorder.progress import Progress
-from recorder.records import Addition, Batch, Part, Producer, RunRows, RunStart
-from recorder.store import Moved, Store, Taken
+from recorder.storage.dialects import Failure
+from recorder.storage.fields import bare_end
+from recorder.storage.liveness import this_process
+from recorder.storage.message_tree import asked, thread
+from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
+from recorder.storage.store import Moved, Store, Taken
 
 log = logging.getLogger("recorder")
 

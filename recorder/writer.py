@@ -19,15 +19,15 @@ from recorder.errors import StoreError
 from recorder.flushes import Flushes
 from recorder.hand import Hand
 from recorder.intake import Intake
-from recorder.liveness import is_dead
 from recorder.opening import Opening
 from recorder.openrun import Took
 from recorder.owed import Owed
 from recorder.pack import pack
 from recorder.progress import Progress
-from recorder.records import Producer, RunRows
 from recorder.registry import Registry
-from recorder.store import Moved, Store
+from recorder.storage.liveness import is_dead
+from recorder.storage.rows import Producer, RunRows
+from recorder.storage.store import Moved, Store
 from recorder.storing import Storing
 
 log = logging.getLogger("recorder")

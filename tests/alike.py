@@ -10,10 +10,10 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.history import ChatHistoryCallback
-from recorder.library import message_of
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.messages.merge import parse_args
 from recorder.replay import Replay
+from recorder.storage.reader import message_of
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics, chatting
 from tests.chatting import Road, runs

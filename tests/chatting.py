@@ -13,14 +13,14 @@ from typing import Any
 
 import openai
 
-from recorder import tables
 from recorder.callbacks import BaseCallbackHandler
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.models import ChatOpenAI
+from recorder.storage import schema
+from recorder.storage.compression import decompress
+from recorder.storage.frame_block import split
 from recorder.testing import LoopbackProvider
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
 from tests.oracle import Stored, new_url, sql, stored
 
 
@@ -171,7 +171,7 @@ class Recorded:
 
 def runs(url: str) -> list[dict[str, Any]]:
     """The runs in the order in which they began."""
-    names = tables.runs.c.keys()
+    names = schema.runs.c.keys()
     rows = sql(url, f"SELECT {', '.join(names)} FROM runs ORDER BY started_at, id")
     return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -29,14 +29,14 @@ import aiosqlite
 import pytest
 from sqlalchemy import Engine, event, make_url
 
-from recorder import migrate
 from recorder.core.clock import now
 from recorder.core.escaping import unescape
-from recorder.dialects import Failure, Postgres
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, RunEnd, RunStart
-from recorder.store import Asked, Store
+from recorder.storage import migrate
+from recorder.storage.dialects import Failure, Postgres
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, RunEnd, RunStart
+from recorder.storage.store import Asked, Store
 from tests import postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -426,7 +426,7 @@ def away(_batch: Batch) -> None:
 def hasty() -> Iterator[None]:
     """Inside, SQLite does not wait for locks, and a writer not for its next attempt."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.001)
+        patch.setattr("recorder.storage.dialects.sqlite.BUSY_TIMEOUT", 0.001)
         patch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
         patch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
         yield

@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from recorder import migrate
+from recorder.storage import migrate
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recorder.intake import Intake
-from recorder.lineage import asked, thread
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.openrun import OpenRun, Taken
 from recorder.pack import pack
-from recorder.records import COMPLETE, Batch, Producer, RunEnd, RunStart
-from recorder.store import SqlStore
+from recorder.storage.message_tree import asked, thread
+from recorder.storage.rows import COMPLETE, Batch, Producer, RunEnd, RunStart
+from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
 
 GPT = ("openai", "gpt-4o-mini", "gpt-4o-mini-2024-07-18")

@@ -32,9 +32,9 @@ from recorder.messages import (
     ToolMessage,
 )
 from recorder.models import ChatOpenAI
-from recorder.records import Batch
 from recorder.replay import Replay
-from recorder.store import SqlStore
+from recorder.storage.rows import Batch
+from recorder.storage.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
 from tests import postgres
 from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_python, sql, start_python
@@ -453,10 +453,10 @@ def test_an_exit_stores_them(tmp_path: Path) -> None:
     """Without `close`; and where it cannot, one line says how many were not stored."""
     code = """
 import logging, sys
-import recorder.dialects.sqlite, recorder.recorder
+import recorder.storage.dialects.sqlite, recorder.recorder
 from recorder import ChatHistoryCallback
 logging.disable()
-recorder.dialects.sqlite.BUSY_TIMEOUT = 0.001
+recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
 recorder.recorder.EXIT_TIMEOUT = 0.2
 history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
 history.add_messages(["one", "two"])
@@ -569,7 +569,7 @@ def test_one_that_was_stopped_in_its_transaction_stops_nobody(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other waits for a while, says so, and adds beside it."""
-    monkeypatch.setattr("recorder.dialects.postgres.HOLD_TIMEOUT", 0.05)
+    monkeypatch.setattr("recorder.storage.dialects.postgres.HOLD_TIMEOUT", 0.05)
 
     async def story() -> None:
         stopped = SqlStore(postgres_url)

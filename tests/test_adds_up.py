@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from recorder.callbacks import BaseCallbackHandler
 from recorder.core.escaping import unescape
 from recorder.history import ChatHistoryCallback
-from recorder.library import message_of
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI
 from recorder.replay import Replay
+from recorder.storage.reader import message_of
 from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Translator

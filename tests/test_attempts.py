@@ -10,8 +10,8 @@ import pytest
 
 from recorder.attempts import Attempts
 from recorder.history import ChatHistoryCallback
-from recorder.records import COMPLETE, ERROR, INTERRUPTED, RunRows, SegmentRow
-from recorder.store import SqlStore
+from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, RunRows, SegmentRow
+from recorder.storage.store import SqlStore
 from tests.oracle import (
     FaultyStore,
     assert_whole,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.errors import StoreError
-from recorder.wire.block import join, split
+from recorder.storage.frame_block import join, split
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.binary(max_size=50))))

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy.exc import StatementError
 
 from recorder import ChatHistoryCallback
-from recorder.checked import json_of, readable, row_of
 from recorder.errors import NotFound, StoreError
 from recorder.messages import HumanMessage
-from recorder.records import GapRow, SegmentRow
 from recorder.replay import Replay
+from recorder.storage.row_checks import json_of, readable, row_of
+from recorder.storage.rows import GapRow, SegmentRow
 from tests.oracle import new_url, record
 
 

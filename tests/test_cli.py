@@ -22,9 +22,9 @@ from recorder.cli.screen import plural, size
 from recorder.core.clock import now
 from recorder.core.printable import printable
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
-from recorder.records import Added, Addition, Batch, Producer
-from recorder.store import SqlStore
-from recorder.tables import REVISIONS
+from recorder.storage.rows import Added, Addition, Batch, Producer
+from recorder.storage.schema import REVISIONS
+from recorder.storage.store import SqlStore
 from recorder.testing import song
 from tests import postgres
 from tests.oracle import new_url, sql

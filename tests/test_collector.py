@@ -16,7 +16,7 @@ from recorder.callbacks import AsyncIteratorCallbackHandler, BaseCallbackHandler
 from recorder.history import ChatHistoryCallback
 from recorder.models import SimpleChatModel
 from recorder.models.collector import Collector, collector
-from recorder.records import CANCELLED
+from recorder.storage.rows import CANCELLED
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, run_python, say, sql
 

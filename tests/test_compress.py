@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.errors import StoreError
+from recorder.storage.compression import MAX_DECOMPRESSED, compress, decompress
 from recorder.testing import (
     anthropic_messages_frames,
     openai_chat_frames,
     openai_completion_frames,
     song_pieces,
 )
-from recorder.wire.compress import MAX_DECOMPRESSED, compress, decompress
 from tests.genuine import Stream
 from tests.wires import frames_of, genuine, genuine_anthropic, unhurried
 

@@ -18,14 +18,14 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.core.clock import now, parse_iso
-from recorder.dialects import Insert, SQLite, masked, parse_url
-from recorder.dialects.sqlite import MAX_ROWS_A_STATEMENT
 from recorder.errors import ConfigError, StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.migrate import upgrade
 from recorder.replay import Replay
-from recorder.store import SqlStore
-from recorder.tables import PAGE_SIZE, conversations, producers, segments
+from recorder.storage.dialects import Insert, SQLite, masked, parse_url
+from recorder.storage.dialects.sqlite import MAX_ROWS_A_STATEMENT
+from recorder.storage.migrate import upgrade
+from recorder.storage.schema import PAGE_SIZE, conversations, producers, segments
+from recorder.storage.store import SqlStore
 from tests.oracle import new_url, sql
 
 # -- URLs ----------------------------------------------------------------------------------------------------

@@ -43,12 +43,12 @@ def test_a_close_that_nobody_waits_for_and_that_fails(tmp_path: Path) -> None:
     """The file is locked for good: the exit waits no longer than it may, and one line says what was lost."""
     code = """
 import logging, sys
-import recorder.dialects.sqlite, recorder.recorder
+import recorder.storage.dialects.sqlite, recorder.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import begin, say
 
 logging.disable()
-recorder.dialects.sqlite.BUSY_TIMEOUT = 0.001
+recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
 recorder.recorder.EXIT_TIMEOUT = 0.1
 history = ChatHistoryCallback(sys.argv[1])
 begin(history)
@@ -74,7 +74,7 @@ def test_ctrl_c_while_a_with_block_closes(tmp_path: Path) -> None:
     code = """
 import os, signal, sys, threading, uuid
 from recorder import ChatHistoryCallback
-from recorder.store import SqlStore
+from recorder.storage.store import SqlStore
 from recorder.core.waitable import Wait
 from tests.oracle import FaultyStore, begin, finish, say, token
 

@@ -23,15 +23,16 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 
-from recorder import ChatHistoryCallback, ConfigError, NotFound, StoreError, tables
+from recorder import ChatHistoryCallback, ConfigError, NotFound, StoreError
 from recorder.core.clock import now
 from recorder.export import Counts, Exported, Imported, export, files, import_
 from recorder.messages import AIMessage, HumanMessage
 from recorder.portable import Row, write
-from recorder.records import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow
-from recorder.store import Conflict, SqlStore
+from recorder.storage import schema
+from recorder.storage.compression import decompress
+from recorder.storage.rows import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow
+from recorder.storage.store import Conflict, SqlStore
 from recorder.testing import Answer, LoopbackProvider, scripted
-from recorder.wire.compress import decompress
 from tests import anthropics, chatting
 from tests.genuine import MISSING, anthropic_streams, chat_streams
 from tests.oracle import assert_whole, begin, finish, new_url, record, say, sql, stored
@@ -464,7 +465,7 @@ async def store_frames(url: str, row: FrameRow) -> None:
     store = SqlStore(url)
     await store.open()
     async with store.transaction() as connection:
-        changed = tables.frames.update().values(data=row.data, dictionary=row.dictionary)
+        changed = schema.frames.update().values(data=row.data, dictionary=row.dictionary)
         await connection.execute(changed)
     await store.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.records import COMPLETE
+from recorder.storage.rows import COMPLETE
 from tests.faults.__main__ import faults, main
 from tests.faults.campaign import POSTGRES, SQLITE, Fault, LeftOut, Round, Row, play
 from tests.faults.producer import speaking

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from recorder.fields import MAX_INT, count_of, mapping_of, storable, text_of
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, UsageMetadata
-from recorder.records import COMPLETE, ERROR, INTERRUPTED, SegmentRow
 from recorder.replay.play import Tokens, _tokens_of
-from recorder.store import SqlStore
+from recorder.storage.fields import MAX_INT, count_of, mapping_of, storable, text_of
+from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, SegmentRow
+from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests.oracle import assert_whole, begin, finish, run_end, say, sql, stored
 

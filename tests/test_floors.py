@@ -23,15 +23,16 @@ FLOORS = {
         (
             "errors",
             "config core messages",
-            "batchsize redaction tables",
-            "records views wire",
-            "attempts callbacks dialects fields halves lineage liveness openrun portable trial",
-            "checked inserts migrate pack progress room statuses transactions young",
-            "moves newest owed ready",
-            "intake store",
-            "flushes ids opening registry",
-            "hand library",
-            "export replay storing",
+            "batchsize redaction",
+            "wire",
+            "callbacks storage",
+            "attempts halves openrun portable progress replay",
+            "export opening owed pack room young",
+            "moves ready",
+            "intake",
+            "flushes registry",
+            "hand",
+            "storing",
             "writer",
             "recorder",
             "history",
@@ -41,7 +42,7 @@ FLOORS = {
     )
     for name in names.split()
 }
-ROOMS = {name for name, floor in FLOORS.items() if floor == 14}
+ROOMS = {name for name, floor in FLOORS.items() if floor == 15}
 
 #: Public conveniences that import upward, inside a function only: (module, what it imports).
 UPWARD: set[tuple[str, str]] = {("replay.replay", "models.replayed")}
@@ -239,8 +240,8 @@ def test_the_reader_of_imports_sees_every_form() -> None:
 def test_an_arrow_that_goes_up_or_sideways_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules say no to what they are there for, between rooms that are built later, too."""
     monkeypatch.setattr(f"{__name__}.ROOMS", {*ROOMS, "integrations"})
-    assert goes_up(Arrow("wire.sse", "store", 1, True))
-    assert not goes_up(Arrow("store", "wire.sse", 1, True))
+    assert goes_up(Arrow("wire.sse", "storage.store", 1, True))
+    assert not goes_up(Arrow("storage.store", "wire.sse", 1, True))
     assert goes_sideways(Arrow("models.openai", "integrations.tee", 1, True))
     assert not goes_sideways(Arrow("models.openai", "models.base", 1, True))
     assert not allowed(Arrow("replay", "models.replayed", 1, True))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.dialects.handle import Handle
+from recorder.storage.dialects.handle import Handle
 from tests import postgres
 from tests.oracle import assert_whole, new_url, run_python, sql, start_python, token
 
@@ -175,7 +175,7 @@ def test_a_server_that_forks_its_workers(database: str) -> None:
 
 CLOSING = """
 from tests.oracle import FaultyStore
-from recorder.store import SqlStore
+from recorder.storage.store import SqlStore
 from recorder.core.waitable import Wait
 
 class Slow(FaultyStore):
@@ -248,7 +248,7 @@ def test_a_child_has_none_of_the_parents_files_open(tmp_path: Path) -> None:
 
 
 OTHERS_LOCK = """
-import recorder.dialects.handle as handles
+import recorder.storage.dialects.handle as handles
 record(1)
 print("recorded", flush=True)
 sys.stdin.readline()
@@ -289,7 +289,7 @@ def test_a_fork_while_another_program_has_the_file(tmp_path: Path) -> None:
 
 IN_A_CALL = """
 import logging
-import recorder.dialects.handle as handles
+import recorder.storage.dialects.handle as handles
 from pathlib import Path
 handles.TRANSACTION_TIMEOUT, handles.FORK_TIMEOUT = 0.5, 1.0
 record(1)

@@ -9,7 +9,7 @@ import pytest
 from recorder.core.clock import now
 from recorder.halves import halved
 from recorder.messages import HumanMessage
-from recorder.records import (
+from recorder.storage.rows import (
     Added,
     Addition,
     FrameRow,

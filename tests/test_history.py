@@ -33,11 +33,11 @@ from recorder.messages import (
     from_dict,
 )
 from recorder.models import ChatOpenAI
-from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.redaction.credentials import is_secret_name
+from recorder.storage.compression import decompress
+from recorder.storage.frame_block import split
+from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.testing import Answer, LoopbackProvider, MemoryStore, openai_chat_frames
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
 from recorder.wire.deltas import OTHER, REASONING, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.from_chunks import deltas_of
 from tests.oracle import assert_whole, begin, finish, new_url, record, result, say, sql, stored

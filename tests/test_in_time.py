@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import make_url
 
-from recorder import ChatHistoryCallback, migrate
+from recorder import ChatHistoryCallback
 from recorder.errors import StoreError
 from recorder.export import export, import_
-from recorder.library import Library
 from recorder.messages import HumanMessage
 from recorder.models import SimpleChatModel
 from recorder.replay import NotRecorded, Replay
+from recorder.storage import migrate
+from recorder.storage.reader import Library
 from tests import postgres
 from tests.faults.proxy import proxy
 from tests.oracle import begin, new_url, record, say
@@ -364,7 +365,7 @@ def test_every_call_ends(
     kind: Callable[[Path], AbstractContextManager[Database]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what its documentation says, while the database says nothing."""
-    monkeypatch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.5)
+    monkeypatch.setattr("recorder.storage.dialects.sqlite.BUSY_TIMEOUT", 0.5)
     with kind(tmp_path) as database:
         with ChatHistoryCallback(database.url, conversation_id="c") as history:
             record(history, HumanMessage("Hi"))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from recorder.core.escaping import unescape_json
-from recorder.lineage import asked, thread
 from recorder.messages import (
     AIMessage,
     BaseMessage,
@@ -21,7 +20,8 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
+from recorder.storage.message_tree import asked, thread
+from recorder.storage.rows import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
 from tests.oracle import run_end, run_start
 
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from recorder import tables
 from recorder.cli import listing
-from recorder.store import SqlStore
+from recorder.storage import schema
+from recorder.storage.store import SqlStore
 from tests.oracle import sql
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -41,7 +41,7 @@ def fill(url: str, rows: dict[str, list[dict[str, Any]]]) -> None:
         async with store.transaction() as connection:
             for name, found in rows.items():
                 if found:
-                    await connection.execute(insert(tables.metadata.tables[name]), found)
+                    await connection.execute(insert(schema.metadata.tables[name]), found)
 
     using(url, work)
 

@@ -12,8 +12,8 @@ from datetime import timedelta
 import pytest
 
 from recorder.core.clock import now
-from recorder.liveness import is_dead, this_process
-from recorder.records import Producer
+from recorder.storage.liveness import is_dead, this_process
+from recorder.storage.rows import Producer
 
 
 def producer(
@@ -72,7 +72,7 @@ def test_a_number_of_elsewhere_says_nothing(process: str) -> None:
 @pytest.mark.skipif(STARTED == "-", reason="this system does not tell")
 def test_a_process_in_a_namespace_of_its_own() -> None:
     """A container with this host's name: its numbers are others, and so it is not mistaken for one of here."""
-    code = "from recorder.liveness import this_process; print(this_process())"
+    code = "from recorder.storage.liveness import this_process; print(this_process())"
     command = ["unshare", "--user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
     inside = subprocess.run(command, capture_output=True, text=True, check=False)
     if inside.returncode:

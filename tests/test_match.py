@@ -13,13 +13,13 @@ import pytest
 from recorder.core.clock import now
 from recorder.errors import ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
-from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatAnthropic, ChatOpenAI
 from recorder.replay import NotRecorded
 from recorder.replay.asking import answered
 from recorder.replay.match import Matcher, Rules
 from recorder.replay.reader import Reader, shared
+from recorder.storage.reader import Library, RecordedRun
 from recorder.testing import LoopbackProvider
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
 from recorder.wire.request_hash import input_hash

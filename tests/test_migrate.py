@@ -20,14 +20,14 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from recorder import migrate, tables, views
 from recorder.errors import ConfigError, SchemaError, StoreError
+from recorder.storage import migrate, schema, views
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What an upgrade of an empty database applies.
-APPLIED = list(tables.REVISIONS)
+APPLIED = list(schema.REVISIONS)
 #: The number of a migration that is not written yet.
-NEXT = f"{int(tables.HEAD) + 1:04}"
+NEXT = f"{int(schema.HEAD) + 1:04}"
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_another_database_is_refused() -> None:
 def test_a_new_file_has_the_chosen_page_size(path: Path) -> None:
     """It cannot be changed later."""
     migrate.upgrade(url_of(path))
-    assert sql(path, "PRAGMA page_size") == [(tables.PAGE_SIZE,)]
+    assert sql(path, "PRAGMA page_size") == [(schema.PAGE_SIZE,)]
 
 
 def test_the_migrations_make_what_the_tables_say(path: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_migrations_make_what_the_tables_say(path: Path, tmp_path: Path) -> 
     migrate.upgrade(url_of(path))
     said = tmp_path / "said.db"
     with create_engine(url_of(said), poolclass=NullPool).begin() as connection:
-        tables.metadata.create_all(connection)
+        schema.metadata.create_all(connection)
         views.create(connection)
     assert schema_of(path) == schema_of(said)
 
@@ -131,9 +131,9 @@ def test_the_newest_script_is_the_revision_of_the_code() -> None:
     """REVISIONS in tables.py lists the scripts, oldest first."""
     files = sorted((migrate.scripts() / "versions").glob("*.py"))
     named = [re.findall(r'^(?:down_)?revision = "?(\w+)"?$', file.read_text(), re.M) for file in files]
-    older: list[str] = ["None", *tables.REVISIONS[:-1]]
-    assert named == [list(pair) for pair in zip(tables.REVISIONS, older, strict=True)]
-    assert tables.REVISIONS[-1] == tables.HEAD
+    older: list[str] = ["None", *schema.REVISIONS[:-1]]
+    assert named == [list(pair) for pair in zip(schema.REVISIONS, older, strict=True)]
+    assert schema.REVISIONS[-1] == schema.HEAD
 
 
 def test_looking_at_a_database_loads_no_alembic(path: Path) -> None:
@@ -164,7 +164,7 @@ def test_plain_alembic_goes_up_and_down(path: Path) -> None:
         == 0
     )
     assert state(path) == "current"
-    assert f"{tables.HEAD} (head)" in alembic("history", url=url_of(path)).stdout
+    assert f"{schema.HEAD} (head)" in alembic("history", url=url_of(path)).stdout
     assert alembic("check", url=url_of(path)).returncode == 0
     assert alembic("downgrade", "base", url=url_of(path)).returncode == 0
     left = sql(path, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name")
@@ -230,7 +230,7 @@ def test_an_error_at_any_statement_leaves_the_file_as_it_was(tmp_path: Path) -> 
         assert (seen[-1], state(path), migrate.upgrade(url_of(path))) == (seen[-1], "empty", APPLIED)
         counted += 1
     assert applied == APPLIED
-    assert counted == len(seen) > len(tables.metadata.tables)
+    assert counted == len(seen) > len(schema.metadata.tables)
 
 
 KILLED = """
@@ -262,7 +262,7 @@ def test_a_process_killed_at_any_statement_is_made_good_by_the_next(tmp_path: Pa
     """SIGKILL after each statement of the upgrade, in a new file each time."""
     deaths = int(start(KILLED, tmp_path).communicate(timeout=50)[0])
     killed = [tmp_path / f"killed-{number}.db" for number in range(1, deaths + 1)]
-    assert deaths > len(tables.metadata.tables)
+    assert deaths > len(schema.metadata.tables)
     assert [state(path) for path in killed] == ["empty"] * deaths
     assert [migrate.upgrade(url_of(path)) for path in killed] == [APPLIED] * deaths
     assert {state(path) for path in killed} == {"current"}
@@ -351,15 +351,15 @@ def test_a_newer_schema_names_both_revisions_and_the_remedy(path: Path) -> None:
     sql(path, "UPDATE alembic_version SET version_num = '0042'")
     assert refused(path) == (
         f"sqlite:///{path} was written by a newer recorder: its schema is 0042, and this version knows "
-        f"{tables.HEAD}. Run: pip install --upgrade chat-recorder"
+        f"{schema.HEAD}. Run: pip install --upgrade chat-recorder"
     )
 
 
 def test_an_older_schema_names_the_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`old` from state, and the line to run, the password masked and the URL quoted for a shell."""
     migrate.upgrade(url_of(path))
-    monkeypatch.setattr(tables, "REVISIONS", (*tables.REVISIONS, "0099"))
-    monkeypatch.setattr(tables, "HEAD", "0099")
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "0099"))
+    monkeypatch.setattr(schema, "HEAD", "0099")
     assert state(path) == "old"
     assert migrate.old_message("postgresql+asyncpg://me:secret@host/db?ssl=require") == (
         "postgresql://me:***@host/db?ssl=require has the tables of an older recorder; this version needs "

@@ -13,8 +13,8 @@ import pytest
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.pack import MOVED
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch
-from recorder.store import SqlStore
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
+from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests.oracle import (
     FaultyStore,

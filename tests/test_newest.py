@@ -20,8 +20,8 @@ from recorder.callbacks import BaseCallbackHandler
 from recorder.cli import reading
 from recorder.cli.branches import newest_path
 from recorder.messages import AIMessage, BaseMessage, HumanMessage
-from recorder.newest import End, end_of, in_order
 from recorder.replay import Replay
+from recorder.storage.newest_branch import End, end_of, in_order
 from tests.oracle import begin, finish, record, say, sql
 
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -12,8 +12,8 @@ from recorder import owed
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
-from recorder.records import COMPLETE, STREAMING
-from recorder.store import SqlStore
+from recorder.storage.rows import COMPLETE, STREAMING
+from recorder.storage.store import SqlStore
 from tests.oracle import assert_whole, begin, finish, hasty, record, say, sql, stored
 
 

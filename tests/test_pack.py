@@ -16,10 +16,10 @@ from recorder.core.escaping import unescape
 from recorder.intake import Intake
 from recorder.openrun import OpenRun
 from recorder.pack import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
-from recorder.records import FrameRow, RunRows, SegmentRow
+from recorder.storage.compression import decompress
+from recorder.storage.frame_block import split
+from recorder.storage.rows import FrameRow, RunRows, SegmentRow
 from recorder.testing import openai_chat_frames, song_pieces
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
 from recorder.wire.deltas import TOOL_ARGS, Delta
 from tests.oracle import run_end, run_start, token
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from recorder import migrate
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage
 from recorder.replay import Replay
+from recorder.storage import migrate
 from tests import postgres
 from tests.oracle import assert_whole, begin, finish, record, say, token
 from tests.pgbouncer import PROGRAM, PgBouncer, pgbouncer

@@ -25,14 +25,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from recorder import ChatHistoryCallback, tables
+from recorder import ChatHistoryCallback
 from recorder.core.escaping import escape, escape_json
 from recorder.core.json import dumps
-from recorder.dialects import Insert, dialect_of, parse_url
 from recorder.errors import ConfigError, StoreError
 from recorder.models import ChatOpenAI
 from recorder.portable import VERSION, Row, read, write
-from recorder.records import (
+from recorder.storage import schema
+from recorder.storage.compression import compress
+from recorder.storage.dialects import Insert, dialect_of, parse_url
+from recorder.storage.frame_block import join
+from recorder.storage.rows import (
     AnnotationRow,
     ConversationRow,
     FrameRow,
@@ -43,8 +46,6 @@ from recorder.records import (
     SegmentRow,
 )
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, scripted
-from recorder.wire.block import join
-from recorder.wire.compress import compress
 from tests.oracle import new_url
 from tests.wires import unhurried
 
@@ -203,20 +204,20 @@ def _at(seconds: int) -> str:
 def test_the_rows_have_the_columns_of_the_tables() -> None:
     """A column that is added to a table is added here, or an export would lose it."""
     for made, table in (
-        (ConversationRow, tables.conversations),
-        (RunRow, tables.runs),
-        (MessageRow, tables.messages),
-        (SegmentRow, tables.segments),
-        (FrameRow, tables.frames),
-        (GapRow, tables.gaps),
-        (AnnotationRow, tables.annotations),
+        (ConversationRow, schema.conversations),
+        (RunRow, schema.runs),
+        (MessageRow, schema.messages),
+        (SegmentRow, schema.segments),
+        (FrameRow, schema.frames),
+        (GapRow, schema.gaps),
+        (AnnotationRow, schema.annotations),
     ):
         assert list(made._fields) == table.columns.keys()
         declared = get_type_hints(made)
         assert [name for name in declared if NoneType in get_args(declared[name])] == [
             column.name for column in table.columns if column.nullable
         ]
-    assert list(Producer.__dataclass_fields__) == tables.producers.columns.keys()
+    assert list(Producer.__dataclass_fields__) == schema.producers.columns.keys()
 
 
 _TEXT = st.text(st.characters(), max_size=20).map(escape)
@@ -376,15 +377,15 @@ def test_what_was_recorded_goes_from_one_database_into_another(tmp_path: Path, p
 
 
 TABLES: list[tuple[Any, Any]] = [
-    (tables.segments, SegmentRow),
-    (tables.frames, FrameRow),
-    (tables.gaps, GapRow),
-    (tables.annotations, AnnotationRow),
+    (schema.segments, SegmentRow),
+    (schema.frames, FrameRow),
+    (schema.gaps, GapRow),
+    (schema.annotations, AnnotationRow),
 ]
 FIRST_TABLES: list[tuple[Any, Any]] = [
-    (tables.conversations, ConversationRow),
-    (tables.producers, Producer),
-    (tables.messages, MessageRow),
+    (schema.conversations, ConversationRow),
+    (schema.producers, Producer),
+    (schema.messages, MessageRow),
 ]
 
 
@@ -400,7 +401,7 @@ def stored_rows(url: str) -> list[Row]:
         async with dialect_of(parse_url(url)).engine().connect() as connection:
             for table, made in FIRST_TABLES:
                 found += await rows(connection, table, made)
-            for run in await rows(connection, tables.runs, RunRow):
+            for run in await rows(connection, schema.runs, RunRow):
                 found.append(run)
                 for table, made in TABLES:
                     found += await rows(connection, table, made, table.c.run_id == run.id)
@@ -415,7 +416,7 @@ def store_rows(url: str, rows: list[Row]) -> None:
 
     async def store() -> None:
         async with dialect.engine().begin() as connection:
-            for table, made in (*FIRST_TABLES, (tables.runs, RunRow), *TABLES):
+            for table, made in (*FIRST_TABLES, (schema.runs, RunRow), *TABLES):
                 values = [
                     astuple(row) if isinstance(row, Producer) else row
                     for row in rows

@@ -16,13 +16,13 @@ import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import make_url
 
-from recorder import migrate, tables
-from recorder.dialects import Postgres, masked, parse_url
 from recorder.errors import ConfigError, MissingExtra, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
-from recorder.records import Batch
-from recorder.store import SqlStore
+from recorder.storage import migrate, schema
+from recorder.storage.dialects import Postgres, masked, parse_url
+from recorder.storage.rows import Batch
+from recorder.storage.store import SqlStore
 from tests import postgres
 from tests.faults.proxy import proxy
 from tests.oracle import assert_whole, begin, finish, record, say, sql, start_python, token
@@ -166,7 +166,7 @@ def test_an_empty_database_gets_its_tables() -> None:
         code = "import sys; from recorder import ChatHistoryCallback; ChatHistoryCallback(sys.argv[1]).close().wait()"
         both = [start_python(code, url) for _ in range(2)]
         assert [process.communicate(timeout=30)[1] for process in both] == ["", ""]
-        assert sql(url, "SELECT version_num FROM alembic_version") == [(tables.HEAD,)]
+        assert sql(url, "SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
 
 
 async def _opened(url: str) -> None:
@@ -179,9 +179,9 @@ def test_an_older_schema_is_refused_with_the_command(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database is shared: someone decides when it is upgraded. Nothing was changed."""
-    head = tables.HEAD
-    monkeypatch.setattr(tables, "REVISIONS", (*tables.REVISIONS, "0099"))
-    monkeypatch.setattr(tables, "HEAD", "0099")
+    head = schema.HEAD
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "0099"))
+    monkeypatch.setattr(schema, "HEAD", "0099")
     with pytest.raises(SchemaError, match=r"needs schema 0099. Run: recorder migrate --url"):
         construct(postgres_url)
     assert sql(postgres_url, "SELECT version_num FROM alembic_version") == [(head,)]
@@ -267,7 +267,7 @@ def test_a_backend_that_says_nothing(
     postgres_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped, with its connection open: the statement is given up in time, and stored over another one."""
-    monkeypatch.setattr("recorder.dialects.words.COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", 0.2)
     with road(postgres_url, folder) as server, ChatHistoryCallback(server.url) as history:
         run_id = begin(history)
         history.flush().wait(20)
@@ -285,7 +285,7 @@ def test_a_backend_that_says_nothing(
 @pytest.mark.usefixtures("hasty")
 def test_a_commit_that_the_network_swallows(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server still has the transaction with its locks, and ends it by itself: the next attempt goes well."""
-    monkeypatch.setattr("recorder.dialects.words.COMMAND_TIMEOUT", 1.0)
+    monkeypatch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", 1.0)
     with proxy(postgres_url) as server, ChatHistoryCallback(server.url, flush_interval=3600) as history:
         history.add_messages("Hi", conversation_id="c")
         history.flush().wait(20)

@@ -15,11 +15,11 @@ import pytest
 
 from recorder.errors import Closed, StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.library import Library
 from recorder.messages import AIMessage
 from recorder.replay import Replay, reader
 from recorder.replay.play import Ask
 from recorder.replay.reader import Reader, shared
+from recorder.storage.reader import Library
 from tests.oracle import begin, finish, new_url, record, run_python, say
 
 #: Whoever has not come this far by then never will (seconds).

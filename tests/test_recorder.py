@@ -15,8 +15,8 @@ from recorder.core.waitable import Wait
 from recorder.errors import Closed, RecorderError
 from recorder.history import ChatHistoryCallback
 from recorder.recorder import Stats
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch
-from recorder.store import SqlStore
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
+from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
 from tests.oracle import (
     FaultyStore,
@@ -511,12 +511,12 @@ def test_exit_with_the_database_away_prints_one_line(tmp_path: Path) -> None:
     """The file is locked by somebody else for good: the script ends, and says how many tokens were not stored."""
     code = """
 import sys, logging
-import recorder.dialects, recorder.recorder
+import recorder.storage.dialects, recorder.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import begin, say
 
 logging.disable()
-recorder.dialects.sqlite.BUSY_TIMEOUT = 0.001
+recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
 recorder.recorder.EXIT_TIMEOUT = 0.1
 history = ChatHistoryCallback(sys.argv[1])
 begin(history)

@@ -18,8 +18,8 @@ from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
 from recorder.messages import HumanMessage
 from recorder.openrun import OpenRun
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING
 from recorder.registry import Registry
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, stored
 

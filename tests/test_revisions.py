@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, make_url
 
-from recorder import ChatHistoryCallback, migrate, tables
+from recorder import ChatHistoryCallback
 from recorder.core.clock import iso, now
-from recorder.dialects import Postgres, sqlite
 from recorder.errors import SchemaError
+from recorder.storage import migrate, schema
+from recorder.storage.dialects import Postgres, sqlite
 from tests import postgres
 from tests.oracle import sql
 from tests.revisions import older_file, older_postgres, older_statements
@@ -50,7 +51,7 @@ def older(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def rows_of(url: str) -> dict[str, list[Any]]:
     """All rows, with the columns that revision 0001 has."""
     found = {}
-    for name, table in tables.metadata.tables.items():
+    for name, table in schema.metadata.tables.items():
         columns = ", ".join(f'"{key}"' for key in table.c.keys() if key not in ADDED)  # noqa: SIM118
         found[name] = sorted(map(str, sql(url, f"SELECT {columns} FROM {name}")))
     return found
@@ -179,8 +180,8 @@ def test_an_older_version_that_opens_a_newer_database_is_refused(
 ) -> None:
     """With the command that brings it up to date; it does not write what it does not understand."""
     migrate.upgrade(older)
-    monkeypatch.setattr(tables, "REVISIONS", ("0001",))
-    monkeypatch.setattr(tables, "HEAD", "0001")
+    monkeypatch.setattr(schema, "REVISIONS", ("0001",))
+    monkeypatch.setattr(schema, "HEAD", "0001")
     with pytest.raises(
         SchemaError, match=r"written by a newer recorder: its schema is 0002.*pip install --upgrade"
     ):

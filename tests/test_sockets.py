@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from recorder.dialects import Postgres, parse_url
-from recorder.dialects.sockets import notice_silence
+from recorder.storage.dialects import Postgres, parse_url
+from recorder.storage.dialects.sockets import notice_silence
 from tests.faults.proxy import proxy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from asyncpg import exceptions
 
-from recorder.dialects.sqlstates import is_lost, kind_of
+from recorder.storage.dialects.sqlstates import is_lost, kind_of
 
 KINDS = {
     "transient": "08006 25006 25P02 25P03 26000 40001 40P01 53100 53300 55006 55P03 57P01 57P03 57P05 58030 72000",

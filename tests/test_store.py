@@ -19,11 +19,11 @@ from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
-from recorder.lineage import thread
 from recorder.messages import AIMessage, HumanMessage
 from recorder.pack import pack
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows
-from recorder.store import Conflict, SqlStore, Store, Taken
+from recorder.storage.message_tree import thread
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows
+from recorder.storage.store import Conflict, SqlStore, Store, Taken
 from recorder.testing import MemoryStore
 from recorder.wire.deltas import Delta
 from tests.oracle import (
@@ -369,7 +369,7 @@ def locked(url: str) -> Iterator[sqlite3.Connection]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite does not wait for locks, and the writer not for its next attempt."""
-    monkeypatch.setattr("recorder.dialects.sqlite.BUSY_TIMEOUT", 0.001)
+    monkeypatch.setattr("recorder.storage.dialects.sqlite.BUSY_TIMEOUT", 0.001)
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 

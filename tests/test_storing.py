@@ -17,8 +17,8 @@ import pytest
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
-from recorder.records import COMPLETE, Batch
-from recorder.store import SqlStore
+from recorder.storage.rows import COMPLETE, Batch
+from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests import postgres
 from tests.faults.proxy import proxy
@@ -130,7 +130,7 @@ def test_a_further_attempt_whose_rows_are_halved(database: str) -> None:
 
 def test_a_slow_network_to_postgres(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of which a statement has time for a tenth only: it gets through all the same."""
-    monkeypatch.setattr("recorder.dialects.words.COMMAND_TIMEOUT", 0.5)
+    monkeypatch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", 0.5)
     texts = [f"{number:0>100}" for number in range(50)]
     with (
         proxy(postgres_database) as server,

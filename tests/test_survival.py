@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from recorder import lineage, pack
+from recorder import pack
 from recorder.errors import Closed, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.progress import Progress
 from recorder.recorder import Stats
-from recorder.records import COMPLETE
-from recorder.store import SqlStore
+from recorder.storage import compression, message_tree
+from recorder.storage.rows import COMPLETE
+from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
-from recorder.wire import compress as compression
 from recorder.wire.deltas import Delta
 from tests.interrupts import failing
 from tests.oracle import assert_whole, begin, finish, hasty, record, say, sql, stored, token
@@ -342,7 +342,7 @@ def test_the_rest_of_a_recording_is_whole_after_an_error(
         if not failed:
             failed.append(1)
             raise MemoryError("none left")
-        return lineage.thread(*arguments)
+        return message_tree.thread(*arguments)
 
     monkeypatch.setattr("recorder.storing.thread", once)
     with ChatHistoryCallback(database) as history:

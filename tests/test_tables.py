@@ -25,8 +25,8 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateTable
 
-from recorder import tables, views
-from recorder.dialects import Postgres
+from recorder.storage import schema, views
+from recorder.storage.dialects import Postgres
 from tests import postgres
 from tests.oracle import new_url
 
@@ -91,19 +91,19 @@ def uid(number: int) -> str:
 def say(db: Database, number: int, content: str, **more: Any) -> None:
     """Store a message of the conversation `song`."""
     row = {"parent_id": None, "position": 0, "role": "user", "created_at": at(number), **more}
-    db.execute(insert(tables.messages).values(conversation_id="song", id=uid(number), content=content, **row))
+    db.execute(insert(schema.messages).values(conversation_id="song", id=uid(number), content=content, **row))
 
 
 def run(db: Database, number: int, **more: Any) -> None:
     """Store a run of the conversation `song`."""
     row = {"status": "streaming", "operation": "chat", "request_model": "gpt-4o-mini", **more}
     row = {"started_at": at(number), **row}
-    db.execute(insert(tables.runs).values(id=uid(number), conversation_id="song", **row))
+    db.execute(insert(schema.runs).values(id=uid(number), conversation_id="song", **row))
 
 
 def stream(db: Database, number: int, seq: int, deltas: str, count: int) -> None:
     """Store a segment of a run."""
-    db.execute(insert(tables.segments).values(run_id=uid(number), seq=seq, count=count, deltas=deltas))
+    db.execute(insert(schema.segments).values(run_id=uid(number), seq=seq, count=count, deltas=deltas))
 
 
 def test_ids_are_dashed_lower_case_text(sqlite: Connection) -> None:
@@ -111,24 +111,24 @@ def test_ids_are_dashed_lower_case_text(sqlite: Connection) -> None:
     given = uuid.UUID("01A1FBD0-1AC9-7730-8FBC-C96C2C6E92F0")
     for number, spelling in enumerate((given, str(given).upper(), given.hex)):
         row = {"run_id": spelling, "seq": number, "count": 1, "reason": "full"}
-        sqlite.execute(insert(tables.gaps).values(row))
+        sqlite.execute(insert(schema.gaps).values(row))
     assert sqlite.exec_driver_sql("SELECT DISTINCT run_id FROM gaps").scalars().all() == [str(given)]
-    assert sqlite.execute(select(tables.gaps.c.run_id)).scalars().all() == [str(given)] * 3
+    assert sqlite.execute(select(schema.gaps.c.run_id)).scalars().all() == [str(given)] * 3
 
 
 def test_an_id_that_is_none_is_refused(db: Database) -> None:
     """Postgres would refuse it too."""
     with pytest.raises(StatementError, match="badly formed"):
-        db.execute(insert(tables.gaps).values(run_id="chat-42", seq=0, count=1, reason="full"))
+        db.execute(insert(schema.gaps).values(run_id="chat-42", seq=0, count=1, reason="full"))
 
 
 def test_times_are_text_that_sorts_as_time_does(sqlite: Connection) -> None:
     """UTC with six decimals and Z, whatever zone came in; back comes an aware datetime in UTC."""
     summer = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-    sqlite.execute(insert(tables.conversations).values(id="song", created_at=summer))
+    sqlite.execute(insert(schema.conversations).values(id="song", created_at=summer))
     stored = sqlite.exec_driver_sql("SELECT created_at FROM conversations").scalar_one()
     assert stored == "2026-07-01T10:00:00.000000Z"
-    assert sqlite.execute(select(tables.conversations.c.created_at)).scalar_one().isoformat() == (
+    assert sqlite.execute(select(schema.conversations.c.created_at)).scalar_one().isoformat() == (
         "2026-07-01T10:00:00+00:00"
     )
 
@@ -136,20 +136,20 @@ def test_times_are_text_that_sorts_as_time_does(sqlite: Connection) -> None:
 def test_a_time_without_zone_is_refused(db: Database) -> None:
     """It would be read as another moment on another machine."""
     with pytest.raises(StatementError, match="no time zone"):
-        db.execute(insert(tables.conversations).values(id="song", created_at=datetime(2026, 7, 1)))
+        db.execute(insert(schema.conversations).values(id="song", created_at=datetime(2026, 7, 1)))
 
 
 @pytest.mark.parametrize("written", ['{"b": 1,  "a": "\\u0000"}', '"text"', "[]", "null", None])
 def test_json_is_the_text_that_was_written(db: Database, written: str | None) -> None:
     """Neither encoded a second time nor put in another order."""
-    db.execute(insert(tables.conversations).values(id="song", created_at=START, metadata=written))
+    db.execute(insert(schema.conversations).values(id="song", created_at=START, metadata=written))
     assert db.exec_driver_sql("SELECT metadata FROM conversations").scalar_one() == written
-    assert db.execute(select(tables.conversations.c.metadata)).scalar_one() == written
+    assert db.execute(select(schema.conversations.c.metadata)).scalar_one() == written
 
 
 def test_json_text_is_asked_for_on_postgres() -> None:
     """An engine that decodes json in the driver is told how not to, instead of a value of another type."""
-    read = tables.Json().result_processor(POSTGRES, None)
+    read = schema.Json().result_processor(POSTGRES, None)
     assert read is not None
     assert [read("[1]"), read(None)] == ["[1]", None]
     with pytest.raises(TypeError, match="json_deserializer=str"):
@@ -159,14 +159,14 @@ def test_json_text_is_asked_for_on_postgres() -> None:
 @pytest.mark.parametrize(
     ("column", "kind"),
     [
-        (tables.runs.c.id, "UUID"),
-        (tables.runs.c.conversation_id, "TEXT"),
-        (tables.runs.c.started_at, "TIMESTAMP WITH TIME ZONE"),
-        (tables.runs.c.token_count, "BIGINT"),
-        (tables.segments.c.seq, "BIGINT"),
-        (tables.segments.c.deltas, "JSON"),
-        (tables.frames.c.data, "BYTEA"),
-        (tables.annotations.c.score, "DOUBLE PRECISION"),
+        (schema.runs.c.id, "UUID"),
+        (schema.runs.c.conversation_id, "TEXT"),
+        (schema.runs.c.started_at, "TIMESTAMP WITH TIME ZONE"),
+        (schema.runs.c.token_count, "BIGINT"),
+        (schema.segments.c.seq, "BIGINT"),
+        (schema.segments.c.deltas, "JSON"),
+        (schema.frames.c.data, "BYTEA"),
+        (schema.annotations.c.score, "DOUBLE PRECISION"),
     ],
     ids=str,
 )
@@ -178,11 +178,11 @@ def test_types_on_postgres(column: Any, kind: str) -> None:
 
 def test_every_table_can_be_distributed() -> None:
     """Keyed by run or conversation first; nothing that looks across runs, no serial ids."""
-    keys = {name: next(iter(table.primary_key)).name for name, table in tables.metadata.tables.items()}
+    keys = {name: next(iter(table.primary_key)).name for name, table in schema.metadata.tables.items()}
     own = dict.fromkeys(("conversations", "producers", "runs"), "id")
     by_run = dict.fromkeys(("segments", "frames", "gaps", "annotations"), "run_id")
     assert keys == {**own, **by_run, "messages": "conversation_id"}
-    for table in tables.metadata.tables.values():
+    for table in schema.metadata.tables.values():
         assert not table.foreign_keys
         assert not any(index.unique for index in table.indexes)
         assert "SERIAL" not in str(CreateTable(table).compile(dialect=POSTGRES))
@@ -247,7 +247,7 @@ def test_a_transcript_has_every_message_and_its_branch(db: Database) -> None:
 def test_roots_of_a_conversation_are_branches_too(db: Database) -> None:
     """By time, then by id; those of other conversations do not count."""
     db.execute(
-        insert(tables.messages).values(
+        insert(schema.messages).values(
             conversation_id="other", id=uid(9), position=0, role="user", content="Hello", created_at=START
         )
     )
@@ -288,7 +288,7 @@ def test_a_run_that_ended_without_an_answer_has_its_row_and_its_error(db: Databa
     run(db, 9, status="error", prompt_message_id=uid(6), error_message="away")
     run(db, 10, status="cancelled", prompt_message_id=uid(1))
     run(db, 11, status="interrupted")  # its history was never stored
-    db.execute(tables.runs.update().where(tables.runs.c.id == uid(4)).values(status="error", **words))
+    db.execute(schema.runs.update().where(schema.runs.c.id == uid(4)).values(status="error", **words))
     view = views.transcripts.c
     query = select(view.position, view.branch, view.content, view.status, view.error)
     rows = db.execute(query.where(view.status != "complete").order_by(view.position, view.branch))
@@ -322,7 +322,7 @@ def test_a_partial_text_gives_way_to_the_message(db: Database) -> None:
     stream(db, 2, 0, '[[10,"La."]]', 1)
     assert [row[3:5] for row in transcript(db)] == [("Sing.", "complete"), ("La.", "streaming")]
     say(db, 3, "La.", parent_id=uid(1), position=1, role="assistant", run_id=uid(2))
-    db.execute(tables.runs.update().values(response_message_id=uid(3), status="complete"))
+    db.execute(schema.runs.update().values(response_message_id=uid(3), status="complete"))
     assert [row[3:5] for row in transcript(db)] == [("Sing.", "complete"), ("La.", "complete")]
 
 

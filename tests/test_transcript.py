@@ -19,7 +19,7 @@ from recorder.cli.transcript import in_order
 from recorder.export import import_
 from recorder.messages import AIMessage, HumanMessage
 from recorder.portable import write
-from recorder.records import ConversationRow, MessageRow
+from recorder.storage.rows import ConversationRow, MessageRow
 from tests.oracle import begin, finish, new_url, record, say
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,9 +7,9 @@ import traceback
 import pytest
 from sqlalchemy import make_url
 
-from recorder.dialects import masked, parse_url
-from recorder.dialects.words import arguments
 from recorder.errors import ConfigError
+from recorder.storage.dialects import masked, parse_url
+from recorder.storage.dialects.url_words import arguments
 
 SECRET = "Hunter2-canary"
 

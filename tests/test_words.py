@@ -11,16 +11,16 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from recorder.dialects import Postgres, parse_url, unopened, words
-from recorder.dialects.words import arguments
 from recorder.errors import ConfigError, StoreError
 from recorder.history import ChatHistoryCallback
+from recorder.storage.dialects import Postgres, parse_url, unopened, url_words
+from recorder.storage.dialects.url_words import arguments
 from tests.oracle import assert_whole, record
 
 
 def query_of(words: str) -> dict[str, Any]:
     """What asyncpg is given in the query for these words."""
-    found = dict(make_url(arguments(parse_url(f"postgresql://me@host/db?{words}")).dsn).query)
+    found = dict(make_url(arguments(parse_url(f"postgresql://me@host/db?{url_words}")).dsn).query)
     assert found.pop("application_name") == "recorder"
     return found
 
@@ -61,8 +61,8 @@ def test_times() -> None:
     found = arguments(parse_url("postgresql://host/db?connect_timeout=2&command_timeout=60.5"))
     assert (found.timeout, found.command_timeout) == (2.0, 60.5)
     found = arguments(parse_url("postgresql://host/db?timeout=3&command_timeout=0"))
-    assert (found.timeout, found.command_timeout) == (3.0, words.COMMAND_TIMEOUT)
-    assert arguments(parse_url("postgresql://host/db")).timeout == words.CONNECT_TIMEOUT
+    assert (found.timeout, found.command_timeout) == (3.0, url_words.COMMAND_TIMEOUT)
+    assert arguments(parse_url("postgresql://host/db")).timeout == url_words.CONNECT_TIMEOUT
 
 
 def test_names_of_the_connection() -> None:
@@ -117,7 +117,7 @@ def test_what_asyncpg_cannot_check_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was asked for, for safety; who reads the log knows that it is not given."""
-    monkeypatch.setattr(words, "_warned", set())
+    monkeypatch.setattr(url_words, "_warned", set())
     with caplog.at_level(logging.WARNING, "recorder"):
         for _ in range(2):
             assert query_of("channel_binding=require&require_auth=scram-sha-256&sslcertmode=require") == {}

@@ -25,13 +25,13 @@ from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.intake import Intake
-from recorder.liveness import this_process
 from recorder.messages import AIMessage, HumanMessage
 from recorder.openrun import Took
 from recorder.recorder import Recorder
-from recorder.records import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.registry import Registry
-from recorder.store import SqlStore
+from recorder.storage.liveness import this_process
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
+from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
 from recorder.writer import Writer
 from tests.oracle import (

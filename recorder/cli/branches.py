@@ -1,7 +1,7 @@
 """A conversation as a tree: which of its branches is the newest, what each is called, and how it is laid out.
 
-The newest branch (`recorder/newest.py`) is the trunk and is drawn without indent, however often it forks; the others
-hang off it. A row is a message, or a run without one, which then has `started_at` and `said_at`.
+The newest branch (`recorder/storage/newest_branch.py`) is the trunk and is drawn without indent, however often it
+forks; the others hang off it. A row is a message, or a run without one, which then has `started_at` and `said_at`.
 A branch is named by the choices that lead to it from the first message on: "2.1" is, after the second of the
 answers at the first fork, the first at the next.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from recorder.errors import NotFound
-from recorder.newest import Place, place_of_message, place_of_run
+from recorder.storage.newest_branch import Place, place_of_message, place_of_run
 
 Row = Mapping[str, Any]
 

@@ -11,10 +11,10 @@ from recorder.cli import playing, reading, screen
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.ids import new_id
-from recorder.dialects import masked
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.models import ChatOpenAI
+from recorder.storage.dialects import masked
 from recorder.testing import LoopbackProvider, pieces_of, song_pieces
 from recorder.testing.song import VERSES
 

@@ -13,12 +13,12 @@ from recorder.cli import screen
 from recorder.cli.playing import INTERRUPTED, open_reader, quiet_log
 from recorder.cli.speech import Lines, Speech, how_it_ended
 from recorder.core.clock import now
-from recorder.dialects import masked
-from recorder.ids import Found
-from recorder.library import Library, RecordedRun
 from recorder.replay.pace import Options
 from recorder.replay.play import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
 from recorder.replay.reader import Reader
+from recorder.storage.dialects import masked
+from recorder.storage.id_lookup import Found
+from recorder.storage.reader import Library, RecordedRun
 
 #: Runs that begin and end between two looks are looked for among those that began in this time.
 _WINDOW = timedelta(seconds=30)

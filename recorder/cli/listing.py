@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from recorder.core.escaping import unescape
 from recorder.core.json import dumps
-from recorder.library import Library
-from recorder.records import INTERRUPTED, STREAMING
-from recorder.store import SqlStore
+from recorder.storage.reader import Library
+from recorder.storage.rows import INTERRUPTED, STREAMING
+from recorder.storage.store import SqlStore
 
 Row = Mapping[str, Any]
 

@@ -10,9 +10,9 @@ from typing import IO, Any, cast
 from recorder.cli import screen
 from recorder.core.clock import iso
 from recorder.core.printable import printable_json, printable_line
-from recorder.dialects import masked
 from recorder.export import Counts, export, import_
 from recorder.export.files import File
+from recorder.storage.dialects import masked
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130

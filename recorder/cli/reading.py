@@ -11,17 +11,17 @@ from uuid import UUID
 from sqlalchemy import Integer
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from recorder.checked import json_of, readable
 from recorder.cli.transcript import in_order, transcript_of
 from recorder.core.escaping import unescape
-from recorder.dialects import masked, said
 from recorder.errors import StoreError
-from recorder.library import Library
 from recorder.messages import after_last_reply, check_stored, to_dict
-from recorder.migrate import upgrade
-from recorder.records import INTERRUPTED, STREAMING
-from recorder.store import SqlStore
-from recorder.tables import HEAD, metadata
+from recorder.storage.dialects import masked, said
+from recorder.storage.migrate import upgrade
+from recorder.storage.reader import Library
+from recorder.storage.row_checks import json_of, readable
+from recorder.storage.rows import INTERRUPTED, STREAMING
+from recorder.storage.schema import HEAD, metadata
+from recorder.storage.store import SqlStore
 
 T = TypeVar("T")
 Row = Mapping[str, Any]

@@ -11,10 +11,10 @@ from rich.text import Text
 from recorder.cli import screen
 from recorder.core.json import loads
 from recorder.core.printable import printable
-from recorder.library import RecordedRun
 from recorder.messages import BaseMessage, after_last_reply
-from recorder.records import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.replay.play import Begin, End, Gap
+from recorder.storage.reader import RecordedRun
+from recorder.storage.rows import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
 
 #: Lines of a prompt that are shown, and letters of an error.

@@ -26,11 +26,11 @@ from recorder.cli.screen import notice
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.printable import printable, printable_line
-from recorder.dialects import masked
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
-from recorder.library import message_from
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from recorder.storage.dialects import masked
+from recorder.storage.reader import message_from
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recorder.records import COMPLETE
+from recorder.storage.rows import COMPLETE
 
 Row = Mapping[str, Any]
 

@@ -9,12 +9,14 @@ from typing import Any
 from sqlalchemy import Table, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from recorder import tables
-from recorder.dialects import Dialect, Insert
 from recorder.errors import StoreError
 from recorder.export.counts import Counts
 from recorder.portable import Row
-from recorder.records import (
+from recorder.storage import schema
+from recorder.storage.compression import decompress
+from recorder.storage.dialects import Dialect, Insert
+from recorder.storage.frame_block import split
+from recorder.storage.rows import (
     INTERRUPTED,
     STREAMING,
     AnnotationRow,
@@ -26,21 +28,19 @@ from recorder.records import (
     RunRow,
     SegmentRow,
 )
-from recorder.store import Conflict
-from recorder.tables import Id, dashed
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
+from recorder.storage.schema import Id, dashed
+from recorder.storage.store import Conflict
 
 #: In the order in which the writer stores them, so that the two never wait for each other.
 _TABLES: Mapping[type[Any], Table] = {
-    Producer: tables.producers,
-    ConversationRow: tables.conversations,
-    MessageRow: tables.messages,
-    RunRow: tables.runs,
-    SegmentRow: tables.segments,
-    FrameRow: tables.frames,
-    GapRow: tables.gaps,
-    AnnotationRow: tables.annotations,
+    Producer: schema.producers,
+    ConversationRow: schema.conversations,
+    MessageRow: schema.messages,
+    RunRow: schema.runs,
+    SegmentRow: schema.segments,
+    FrameRow: schema.frames,
+    GapRow: schema.gaps,
+    AnnotationRow: schema.annotations,
 }
 #: Rows of one question.
 _COMPARED = 500

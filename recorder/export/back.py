@@ -8,15 +8,15 @@ from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from recorder.dialects import said
 from recorder.errors import ConfigError, StoreError
 from recorder.export.adding import Adding
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, Source, reading
-from recorder.export.opened import Opened
 from recorder.portable import Header, Row, read
-from recorder.records import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
-from recorder.store import Conflict
+from recorder.storage.blocking import Opened
+from recorder.storage.dialects import said
+from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
+from recorder.storage.store import Conflict
 
 #: Rows that stand behind the run they belong to.
 _OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from recorder.records import FrameRow, SegmentRow
+from recorder.storage.rows import FrameRow, SegmentRow
 
 T = TypeVar("T")
 

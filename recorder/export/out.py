@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from recorder.config import INTERRUPTED_AFTER
 from recorder.core.clock import now
-from recorder.dialects import file_of, masked, parse_url
 from recorder.errors import ConfigError
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, writing
@@ -25,9 +24,10 @@ from recorder.export.pages import (
     RunKey,
     parts,
 )
-from recorder.liveness import is_dead
 from recorder.portable import Row, write
-from recorder.records import INTERRUPTED, STREAMING, Producer, RunRow
+from recorder.storage.dialects import file_of, masked, parse_url
+from recorder.storage.liveness import is_dead
+from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, RunRow
 
 #: So many rows between two words about the progress.
 _TELL_EVERY = 256

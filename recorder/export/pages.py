@@ -11,12 +11,12 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, tuple_
 
-from recorder import tables
-from recorder.checked import readable, row_of
-from recorder.export.opened import Opened
-from recorder.ids import Found
-from recorder.library import Library
-from recorder.records import (
+from recorder.storage import schema
+from recorder.storage.blocking import Opened
+from recorder.storage.id_lookup import Found
+from recorder.storage.reader import Library
+from recorder.storage.row_checks import readable, row_of
+from recorder.storage.rows import (
     AnnotationRow,
     ConversationRow,
     FrameRow,
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 #: The tables of a run, in the order in which they are written.
 OF_A_RUN: tuple[tuple[Table, type[Any]], ...] = (
-    (tables.segments, SegmentRow),
-    (tables.frames, FrameRow),
-    (tables.gaps, GapRow),
-    (tables.annotations, AnnotationRow),
+    (schema.segments, SegmentRow),
+    (schema.frames, FrameRow),
+    (schema.gaps, GapRow),
+    (schema.annotations, AnnotationRow),
 )
 
 _IDS = 5_000
@@ -84,24 +84,24 @@ class Pages:
 
     def conversation_of(self, run_id: str) -> str:
         """The conversation that a run belongs to."""
-        [(found,)] = self._fetch(select(tables.runs.c.conversation_id).where(tables.runs.c.id == run_id))
+        [(found,)] = self._fetch(select(schema.runs.c.conversation_id).where(schema.runs.c.id == run_id))
         return str(found)
 
     def tokens(self, conversations: Sequence[str] | None) -> int:
         """How many tokens there are to write, about: of all conversations or of these."""
-        total = select(func.coalesce(func.sum(tables.runs.c.token_count), 0))
+        total = select(func.coalesce(func.sum(schema.runs.c.token_count), 0))
         if conversations is None:
             return int(self._fetch(total)[0][0])
-        inside = tables.runs.c.conversation_id
+        inside = schema.runs.c.conversation_id
         parts = (conversations[start : start + 500] for start in range(0, len(conversations), 500))
         return sum(int(self._fetch(total.where(inside.in_(part)))[0][0]) for part in parts)
 
     def conversation_ids(self) -> Iterator[str]:
         """Every conversation, in an order that is the same on every database."""
-        id: ColumnElement[str] = tables.conversations.c.id
+        id: ColumnElement[str] = schema.conversations.c.id
         if self._store.dialect.name == "postgresql":  # its own order is that of a language
             id = collate(id, "C")
-        query = select(tables.conversations.c.id).order_by(id).limit(_IDS)
+        query = select(schema.conversations.c.id).order_by(id).limit(_IDS)
         rows = self._fetch(query)
         while rows:
             yield from (row[0] for row in rows)
@@ -109,36 +109,36 @@ class Pages:
 
     def conversations(self, ids: Sequence[str]) -> list[ConversationRow]:
         """Those of them that are there, in this order."""
-        return self._by_id(tables.conversations, ConversationRow, ids)
+        return self._by_id(schema.conversations, ConversationRow, ids)
 
     def run_keys(self, conversations: Sequence[str]) -> dict[str, list[RunKey]]:
         """The runs of some conversations, by conversation in the order in which they began."""
-        runs = tables.runs.c
+        runs = schema.runs.c
         query = select(runs.conversation_id, runs.id, runs.status, runs.producer_id)
         query = query.where(runs.conversation_id.in_(conversations)).order_by(runs.started_at, runs.id)
         return _by_conversation(conversations, [row_of(RunKey, row) for row in self._fetch(query)])
 
     def runs(self, ids: Sequence[str]) -> list[RunRow]:
         """Those of them that are there, in this order."""
-        return self._by_id(tables.runs, RunRow, ids)
+        return self._by_id(schema.runs, RunRow, ids)
 
     def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
         """The messages of some conversations, by conversation each after its parent."""
-        here = tables.messages.c
+        here = schema.messages.c
         query = select(here.conversation_id, here.id, here.parent_id, here.run_id)
         query = query.where(here.conversation_id.in_(conversations)).order_by(here.position, here.id)
         return _by_conversation(conversations, [row_of(MessageKey, row) for row in self._fetch(query)])
 
     def messages(self, keys: Sequence[MessageKey]) -> list[MessageRow]:
         """Those of them that are there, in this order."""
-        key = tuple_(*tables.messages.primary_key.columns)
-        rows = self._fetch(select(tables.messages).where(key.in_([each[:2] for each in keys])))
+        key = tuple_(*schema.messages.primary_key.columns)
+        rows = self._fetch(select(schema.messages).where(key.in_([each[:2] for each in keys])))
         found = {row[:2]: row_of(MessageRow, row) for row in rows}
         return [found[each[:2]] for each in keys if each[:2] in found]
 
     def producer(self, id: str) -> Producer | None:
         """A process that recorded."""
-        rows = self._fetch(select(tables.producers).where(tables.producers.c.id == id))
+        rows = self._fetch(select(schema.producers).where(schema.producers.c.id == id))
         return row_of(Producer, rows[0]) if rows else None
 
     def of_runs(self, ids: Sequence[str]) -> list[Rows]:

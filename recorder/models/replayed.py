@@ -15,10 +15,8 @@ from importlib import import_module
 from typing import Any
 
 from recorder.core.clock import now
-from recorder.dialects import masked
 from recorder.errors import ConfigError, NotFound
 from recorder.history import ChatHistoryCallback
-from recorder.library import Library, RecordedRun
 from recorder.messages import AIMessageChunk
 from recorder.models.azure import AzureChatOpenAI
 from recorder.models.clients import Clients
@@ -32,7 +30,9 @@ from recorder.replay.match import PAGE, Matcher, Rules
 from recorder.replay.misses import NotRecorded
 from recorder.replay.pace import Options
 from recorder.replay.play import Ask
-from recorder.store import Empty
+from recorder.storage.dialects import masked
+from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.store import Empty
 from recorder.wire.recorded import ANTHROPIC, COMPLETIONS
 
 NONE, ONCE, NEW_EPISODES, ALL = MODES = ("none", "once", "new_episodes", "all")

@@ -12,9 +12,9 @@ import orjson
 
 from recorder.errors import ConfigError, StoreError
 from recorder.portable.shapes import FORMAT, OBJECTS, VERSION, Proof, Row, count, moment, offset, row_of
-from recorder.records import FrameRow, GapRow, RunRow, SegmentRow
-from recorder.wire.block import join
-from recorder.wire.compress import MAX_DECOMPRESSED, compress
+from recorder.storage.compression import MAX_DECOMPRESSED, compress
+from recorder.storage.frame_block import join
+from recorder.storage.rows import FrameRow, GapRow, RunRow, SegmentRow
 
 #: What is shown of a line that is no header (characters).
 _SHOWN = 60

@@ -11,7 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 from recorder.core.clock import iso, parse_iso
 from recorder.core.json import dumps, loads
-from recorder.records import (
+from recorder.storage.frame_block import MAX_OFFSET
+from recorder.storage.rows import (
     AnnotationRow,
     ConversationRow,
     FrameRow,
@@ -21,7 +22,6 @@ from recorder.records import (
     RunRow,
     SegmentRow,
 )
-from recorder.wire.block import MAX_OFFSET
 
 FORMAT = "recorder"
 VERSION = 1

@@ -14,9 +14,9 @@ from recorder.core.clock import iso, now
 from recorder.core.json import dumps
 from recorder.errors import StoreError
 from recorder.portable.shapes import FORMAT, KINDS, VERSION, Proof, Row, object_of
-from recorder.records import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
+from recorder.storage.compression import decompress
+from recorder.storage.frame_block import split
+from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 
 #: Rows that stand behind the run they belong to.
 _OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)

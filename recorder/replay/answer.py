@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recorder.errors import StoreError
-from recorder.library import Library, RecordedRun
-from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE
 from recorder.replay.asking import Asking
 from recorder.replay.bodies import Encoded, Usageless, Verbatim, at_once, encoded_whole, first_frame, played
 from recorder.replay.drive import Listener
@@ -19,6 +17,8 @@ from recorder.replay.ends import error_of
 from recorder.replay.failures import Broken, body_of, broken_of, failure_of, is_of_the_stream, status_of
 from recorder.replay.misses import has_no_end
 from recorder.replay.play import Ask, Play, frames, tokens
+from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE
 from recorder.wire import encode
 from recorder.wire.recorded import ANTHROPIC, Recorded
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from recorder.core.json import loads
 from recorder.errors import StoreError
-from recorder.library import Library, RecordedRun
 from recorder.replay.asking import Asking
 from recorder.replay.pace import Options
 from recorder.replay.play import Ask, Begin, End, Frames, Gap, Part, Play, Step, Tokens, tokens
+from recorder.storage.compression import decompress
+from recorder.storage.frame_block import split
+from recorder.storage.reader import Library, RecordedRun
 from recorder.wire import encode
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
 from recorder.wire.deltas import Delta
 from recorder.wire.recorded import Recorded
 from recorder.wire.sse import parse

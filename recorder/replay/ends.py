@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import Any
 
 from recorder.errors import RecorderError
-from recorder.library import RecordedRun
-from recorder.records import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.replay.failures import STATUS, literal, status_of
+from recorder.storage.reader import RecordedRun
+from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 
 #: Packages whose errors models raise. No other one is imported because a recording, perhaps somebody else's, says so,
 #: and of these no module by its name: a class of another one is found where the application has it loaded.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recorder.core.json import dumps, loads
-from recorder.library import RecordedRun
-from recorder.records import ERROR
+from recorder.storage.reader import RecordedRun
+from recorder.storage.rows import ERROR
 from recorder.wire.recorded import Failure
 
 #: How the SDKs begin the message of an HTTP status: "Error code: 429 - {...}".

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
-from recorder.library import RecordedRun
 from recorder.messages import BaseMessage, HumanMessage, from_any, messages_from
 from recorder.messages.identity import content_key
+from recorder.storage.reader import RecordedRun
 from recorder.wire.anthropic import request as anthropic_request
 from recorder.wire.openai import request as openai_request
 from recorder.wire.recorded import ANTHROPIC, CHAT

@@ -14,7 +14,6 @@ from typing import Any
 
 from recorder.core.json import loads
 from recorder.errors import ConfigError, MissingExtra, RecorderError
-from recorder.library import Library
 from recorder.replay.answer import RUN_HEADER, Answer, Asked, answer
 from recorder.replay.asking import Asking, answered, answered_async
 from recorder.replay.drive import Driver, adrive, drive
@@ -23,6 +22,7 @@ from recorder.replay.misses import NotRecorded
 from recorder.replay.pace import Options
 from recorder.replay.play import Ask
 from recorder.replay.reader import Reader
+from recorder.storage.reader import Library
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
 
 #: The wire format by the end of the path, of the providers' own servers, of Azure's and of all that do as they.

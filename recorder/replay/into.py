@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from recorder.callbacks import Dispatch, Pending, handlers_from
-from recorder.library import RecordedRun
 from recorder.messages import (
     AIMessage,
     BaseMessage,
@@ -24,6 +23,7 @@ from recorder.replay.ends import error_of
 from recorder.replay.listen import Chunks, response_metadata, usage_metadata
 from recorder.replay.pace import Options
 from recorder.replay.play import Begin, End, Frames, Gap, Play, Tokens, frames, tokens
+from recorder.storage.reader import RecordedRun
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import translator_of
 

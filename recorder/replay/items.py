@@ -6,7 +6,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from recorder.wire.block import MAX_OFFSET
+from recorder.storage.frame_block import MAX_OFFSET
 
 _at, _text, _rest = itemgetter(0), itemgetter(1), itemgetter(slice(2, None))
 

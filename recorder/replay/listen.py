@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recorder.library import RecordedRun
 from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
-from recorder.records import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.replay.play import Begin, End, Frames, Gap, Tokens
+from recorder.storage.reader import RecordedRun
+from recorder.storage.rows import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.wire import usage
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import filler_of

@@ -14,11 +14,11 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.errors import ConfigError
-from recorder.library import Library, RecordedRun
 from recorder.replay.asking import Asking
 from recorder.replay.forms import Form, asked_form, recorded_form
 from recorder.replay.misses import NotRecorded, counts, miss, nearest
 from recorder.replay.play import Ask
+from recorder.storage.reader import Library, RecordedRun
 from recorder.wire.request_hash import input_hash
 
 #: Given two requests in one form, what is asked and what was recorded: whether they are the same to the user.

@@ -10,9 +10,9 @@ from typing import Any
 from recorder.core.clock import iso
 from recorder.core.json import dumps, loads
 from recorder.errors import NotFound
-from recorder.library import RecordedRun
-from recorder.records import INTERRUPTED
 from recorder.replay.forms import Form
+from recorder.storage.reader import RecordedRun
+from recorder.storage.rows import INTERRUPTED
 
 #: Characters of each that are compared in search of the nearest.
 _COMPARED = 4_000

@@ -14,13 +14,13 @@ import orjson
 
 from recorder.core.escaping import ESCAPE, unescape
 from recorder.errors import ConfigError, StoreError
-from recorder.library import Branch, Library, RecordedRun
 from recorder.messages import BaseMessage
-from recorder.records import FrameRow, GapRow, SegmentRow
 from recorder.replay.items import checked
 from recorder.replay.pace import Options
-from recorder.wire.block import split
-from recorder.wire.compress import decompress
+from recorder.storage.compression import decompress
+from recorder.storage.frame_block import split
+from recorder.storage.reader import Branch, Library, RecordedRun
+from recorder.storage.rows import FrameRow, GapRow, SegmentRow
 
 log = getLogger("recorder")
 

@@ -20,13 +20,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from recorder.checked import readable
 from recorder.core.inherited import keep_for_ever
 from recorder.core.waitable import end_tasks
-from recorder.dialects import Watch, masked
 from recorder.errors import Closed, StoreError
-from recorder.library import Library
 from recorder.replay.play import Ask
+from recorder.storage.dialects import Watch, masked
+from recorder.storage.reader import Library
+from recorder.storage.row_checks import readable
 
 log = logging.getLogger("recorder")
 

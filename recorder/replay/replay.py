@@ -10,9 +10,7 @@ from typing import Any, Self
 
 from recorder.callbacks import settle, settle_now
 from recorder.config import default_url
-from recorder.dialects import is_new_file
 from recorder.errors import Closed, NotFound
-from recorder.library import Branch, Library, RecordedRun
 from recorder.messages import AIMessageChunk, BaseMessage
 from recorder.replay.drive import Driver, Listener, adrive, drive
 from recorder.replay.http import Tape, http_async_client, http_client
@@ -22,6 +20,8 @@ from recorder.replay.match import Matcher, Rules, Same
 from recorder.replay.pace import Options, Place
 from recorder.replay.play import Part, frames, tokens, whole
 from recorder.replay.reader import Reader, shared
+from recorder.storage.dialects import is_new_file
+from recorder.storage.reader import Branch, Library, RecordedRun
 
 #: The last line of an error about a request that is not there.
 HOW_TO_RECORD = (

@@ -56,8 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def recording(request: pytest.FixtureRequest) -> Iterator[Replay]:
     """The test's recording: `Replay` of its file, `recording.http_client()` for an SDK's client."""
-    from recorder.dialects import into_one_file
     from recorder.replay import Replay
+    from recorder.storage.dialects import into_one_file
 
     path, mode = _path_of(request.node), _mode_of(request)
     if mode != "none":

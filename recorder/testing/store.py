@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from recorder.dialects import Failure
-from recorder.records import (
+from recorder.storage.dialects import Failure
+from recorder.storage.rows import (
     STREAMING,
     Batch,
     FrameRow,
@@ -21,7 +21,7 @@ from recorder.records import (
     RunStart,
     SegmentRow,
 )
-from recorder.store import Asked, Conflict, Taken
+from recorder.storage.store import Asked, Conflict, Taken
 
 
 class MemoryStore:

@@ -9,7 +9,7 @@ from typing import Any
 
 from recorder.history import ChatHistoryCallback
 from recorder.models import ChatOpenAI
-from recorder.records import CANCELLED, COMPLETE
+from recorder.storage.rows import CANCELLED, COMPLETE
 from recorder.testing import LoopbackProvider
 from tests.faults.campaign import Fault, Round
 from tests.faults.models import Numbered, config_of, question, spoken

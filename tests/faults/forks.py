@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recorder.history import ChatHistoryCallback
-from recorder.records import INTERRUPTED
 from recorder.replay import Replay
+from recorder.storage.rows import INTERRUPTED
 from tests.faults.campaign import Fault, Round
 from tests.faults.kills import recover
 from tests.faults.producer import Report, Speaker, child, line_of, note, turns, warm_up

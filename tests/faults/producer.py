@@ -23,7 +23,7 @@ from typing import Any
 
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
-from recorder.records import COMPLETE
+from recorder.storage.rows import COMPLETE
 from recorder.wire.deltas import Delta
 from tests.faults.campaign import Round
 from tests.oracle import Acknowledged, Ledger, Verdict, begin, finish, token

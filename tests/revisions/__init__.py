@@ -16,7 +16,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 
-from recorder import migrate, tables
+from recorder.storage import migrate, schema
 from tests import postgres
 
 FOLDER = Path(__file__).resolve().parent
@@ -56,14 +56,14 @@ def _rows_of(url: str) -> dict[str, list[dict[str, Any]]]:
         connection.row_factory = sqlite3.Row
         return {
             name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
-            for name in tables.metadata.tables
+            for name in schema.metadata.tables
         }
 
 
 def _insert(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
     """Through text: Postgres reads the ids, times and JSON as SQLite holds them."""
     for row in rows:
-        columns = tables.metadata.tables[name].c
+        columns = schema.metadata.tables[name].c
         kinds = {key: columns[key].type.compile(dialect=connection.dialect) for key in row}
         values = ", ".join(f"CAST(CAST(:{key} AS text) AS {kind})" for key, kind in kinds.items())
         plain = {key: value for key, value in row.items() if not isinstance(value, bytes)}

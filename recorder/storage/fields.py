@@ -14,8 +14,8 @@ from types import NoneType
 from typing import Any
 
 from recorder.core.escaping import escape
-from recorder.records import RunEnd
 from recorder.redaction.masking import Mask
+from recorder.storage.rows import RunEnd
 
 log = logging.getLogger("recorder")
 

@@ -13,21 +13,29 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
-from recorder import ids
-from recorder.checked import json_of, row_of
 from recorder.core.clock import now
 from recorder.core.escaping import escape, unescape
 from recorder.core.ids import check_conversation_id
-from recorder.dialects import Watch
-from recorder.dialects.common import OF_THE_ROWS
 from recorder.errors import NotFound, StoreError
-from recorder.ids import Found
 from recorder.messages import BaseMessage, check_stored, from_dict
-from recorder.newest import End, end_of, in_order, message_count, newest_message, path_to, unanswered_runs
-from recorder.records import STREAMING, FrameRow, GapRow, SegmentRow
-from recorder.statuses import IS_OPEN, select_runs, status_of
-from recorder.store import SqlStore
-from recorder.tables import frames, gaps, messages, runs, segments
+from recorder.storage import id_lookup
+from recorder.storage.dialects import Watch
+from recorder.storage.dialects.common import OF_THE_ROWS
+from recorder.storage.id_lookup import Found
+from recorder.storage.newest_branch import (
+    End,
+    end_of,
+    in_order,
+    message_count,
+    newest_message,
+    path_to,
+    unanswered_runs,
+)
+from recorder.storage.row_checks import json_of, row_of
+from recorder.storage.rows import STREAMING, FrameRow, GapRow, SegmentRow
+from recorder.storage.schema import frames, gaps, messages, runs, segments
+from recorder.storage.statuses import IS_OPEN, select_runs, status_of
+from recorder.storage.store import SqlStore
 
 #: How many ids one query names; SQLite takes some ten thousand parameters.
 _IDS_A_QUERY = 500
@@ -145,17 +153,17 @@ class Library:
 
         Raises `NotFound`: with the nearest ids for one that is unknown, with the candidates for an ambiguous one.
         """
-        return await ids.find(self._store, given)
+        return await id_lookup.find(self._store, given)
 
     async def newest(self) -> Found:
         """The run that began last. Raises `NotFound`."""
-        return await ids.newest_run(self._store)
+        return await id_lookup.newest_run(self._store)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
     async def run(self, id: str) -> RecordedRun:
         """One run by its whole id. Raises `NotFound`, also for what is no id."""
-        wanted = ids.uuid_of(id)
+        wanted = id_lookup.uuid_of(id)
         found = await self._runs(_RUNS.where(runs.c.id == wanted)) if wanted else []
         if not found:
             raise NotFound(f"Nothing is stored of run {id}; `recorder ls` shows what there is.")
@@ -327,6 +335,6 @@ def _run(row: Any, moment: datetime) -> RecordedRun:
     for name in _TEXT_FIELDS:
         fields[name] = None if fields[name] is None else unescape(fields[name])
     for name in _ID_FIELDS:
-        if fields[name] is not None and ids.uuid_of(str(fields[name])) is None:
+        if fields[name] is not None and id_lookup.uuid_of(str(fields[name])) is None:
             raise StoreError(f"run {row.id}: {name} is {fields[name]!r:.60} and no id; the row is damaged")
     return row_of(RecordedRun, list(fields.values()))

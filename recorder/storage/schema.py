@@ -5,7 +5,7 @@ Ids are dashed lower-case text on SQLite and `uuid` on Postgres, times ISO 8601 
 processes, so no table has a serial id, a foreign key or a constraint across runs; every table that grows with
 the tokens is keyed by run or conversation first and can be hash-distributed by it.
 
-The views over these tables are in `recorder/views.py`, the steps between revisions in `migrations/`.
+The views over these tables are in `recorder/storage/views.py`, the steps between revisions in `migrations/`.
 """
 
 import re

@@ -5,7 +5,7 @@ The classes are those of https://www.postgresql.org/docs/current/errcodes-append
 
 from __future__ import annotations
 
-from recorder.dialects.common import Failure
+from recorder.storage.dialects.common import Failure
 
 #: Servers and poolers that are away or busy, locks, deadlocks, resources: nothing of it comes of the rows.
 _TRANSIENT = (

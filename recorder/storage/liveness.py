@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from recorder.records import Producer
+from recorder.storage.rows import Producer
 
 #: What stands for a part that this system does not tell.
 _UNKNOWN = "-"

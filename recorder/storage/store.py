@@ -1,4 +1,4 @@
-"""The store: append what was recorded, read it back. The databases' own ways are in `recorder.dialects`.
+"""The store: append what was recorded, read it back. The databases' own ways are in `recorder.storage.dialects`.
 
 `Store` is the seam that the writer stands on; `recorder.testing.MemoryStore` is the same in memory.
 """
@@ -21,24 +21,16 @@ from sqlalchemy.types import TypeEngine
 from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.json import dumps
-from recorder.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.inserts import inserts_of
-from recorder.migrate import old_message, state, upgrade_connection
-from recorder.newest import newest_first
-from recorder.records import (
-    INTERRUPTED,
-    STREAMING,
-    Batch,
-    Known,
-    Newest,
-    Producer,
-    SegmentRow,
-)
-from recorder.statuses import IS_OPEN
-from recorder.tables import Id, Time, producers, runs, segments
-from recorder.transactions import Transactions
-from recorder.trial import rows_to_try
+from recorder.storage.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
+from recorder.storage.inserts import inserts_of
+from recorder.storage.migrate import old_message, state, upgrade_connection
+from recorder.storage.newest_branch import newest_first
+from recorder.storage.probe import rows_to_try
+from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Known, Newest, Producer, SegmentRow
+from recorder.storage.schema import Id, Time, producers, runs, segments
+from recorder.storage.statuses import IS_OPEN
+from recorder.storage.transactions import Transactions
 
 log = logging.getLogger("recorder")
 

@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import Any
 
 from recorder.core.json import dumps
-from recorder.dialects import Insert
-from recorder.records import (
+from recorder.storage.dialects import Insert
+from recorder.storage.rows import (
     STREAMING,
     Addition,
     Batch,
@@ -20,7 +20,7 @@ from recorder.records import (
     RunStart,
     SegmentRow,
 )
-from recorder.tables import conversations, frames, gaps, messages, producers, runs, segments
+from recorder.storage.schema import conversations, frames, gaps, messages, producers, runs, segments
 
 _RUN_COLUMNS = (
     "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",

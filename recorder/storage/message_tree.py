@@ -19,7 +19,7 @@ from operator import itemgetter
 from recorder.core.escaping import escape, escape_json
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
 from recorder.messages.identity import id_below, path_ids
-from recorder.records import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunStart
+from recorder.storage.rows import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunStart
 from recorder.wire.thoughts import ORIGIN
 
 #: What the run's row says of a reply; an application that sends the reply back sends these along.

@@ -12,7 +12,7 @@ from string import Template
 
 from sqlalchemy import BigInteger, Connection, Double, Text, column, table
 
-from recorder.tables import Id, Time
+from recorder.storage.schema import Id, Time
 
 _TOKENS_SQLITE = """
 SELECT s.run_id AS run_id,

@@ -16,8 +16,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from recorder.dialects.handle import Handle, identity
 from recorder.errors import StoreError
+from recorder.storage.dialects.handle import Handle, identity
 
 #: A file that is open has these beside it.
 _COMPANIONS = ("-wal", "-shm")

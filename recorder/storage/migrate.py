@@ -23,8 +23,9 @@ from typing import Literal, TypeVar
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
-from recorder import tables, views
-from recorder.dialects import (
+from recorder.errors import SchemaError, StoreError
+from recorder.storage import schema, views
+from recorder.storage.dialects import (
     Postgres,
     file_of,
     masked,
@@ -33,8 +34,7 @@ from recorder.dialects import (
     set_up_new_file,
     unopened,
 )
-from recorder.dialects.handle import Handle
-from recorder.errors import SchemaError, StoreError
+from recorder.storage.dialects.handle import Handle
 
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]
@@ -47,7 +47,7 @@ LOCK_KEY = int.from_bytes(b"recorder")
 _VERSION = "alembic_version"
 #: How many revisions are read; there is one.
 _MOST_REVISIONS = 9
-_TABLES = frozenset(tables.metadata.tables)
+_TABLES = frozenset(schema.metadata.tables)
 _NAMES = _TABLES | views.definitions("sqlite").keys() | {_VERSION}
 #: In every revision: where these are, an unknown revision is a newer recorder's and not another tool's.
 _SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
@@ -74,14 +74,14 @@ def state(connection: Connection) -> State:
         return "empty"
     if not found >= _SIGNATURE:
         raise SchemaError(_foreign_version(connection, revisions))
-    if set(revisions) <= {tables.HEAD}:
+    if set(revisions) <= {schema.HEAD}:
         _refuse_other_tables(connection)
         return "current"
-    if set(revisions) <= set(tables.REVISIONS):
+    if set(revisions) <= set(schema.REVISIONS):
         return "old"
     raise SchemaError(
         f"{_where(connection)} was written by a newer recorder: its schema is {', '.join(revisions)}, and "
-        f"this version knows {tables.HEAD}. Run: pip install --upgrade chat-recorder"
+        f"this version knows {schema.HEAD}. Run: pip install --upgrade chat-recorder"
     )
 
 
@@ -103,7 +103,7 @@ def old_message(url: str) -> str:
     """What to tell a user whose tables are older than this version."""
     shown = masked(url)
     return (
-        f"{shown} has the tables of an older recorder; this version needs schema {tables.HEAD}. "
+        f"{shown} has the tables of an older recorder; this version needs schema {schema.HEAD}. "
         f"Run: recorder migrate --url {shlex.quote(shown)}"
     )
 
@@ -225,11 +225,11 @@ def _refuse_other_tables(connection: Connection) -> None:
     for name, column in connection.exec_driver_sql(_COLUMNS_SQLITE):
         found[name].add(column)
     other = [
-        table.name for table in tables.metadata.sorted_tables if not found[table.name] >= set(table.c.keys())
+        table.name for table in schema.metadata.sorted_tables if not found[table.name] >= set(table.c.keys())
     ]
     if other:
         raise SchemaError(
-            f"{_where(connection)} says that it has schema {tables.HEAD}, and its {', '.join(other)} is not the table "
+            f"{_where(connection)} says that it has schema {schema.HEAD}, and its {', '.join(other)} is not the table "
             "that recorder makes; restore it from a backup, or name another file"
         )
 

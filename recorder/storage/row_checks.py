@@ -17,10 +17,10 @@ from sqlalchemy.exc import StatementError
 
 from recorder.core.escaping import unescape_json
 from recorder.core.json import loads
-from recorder.dialects import said
-from recorder.dialects.common import OF_THE_ROWS
 from recorder.errors import RecorderError, StoreError
-from recorder.wire.block import MAX_OFFSET
+from recorder.storage.dialects import said
+from recorder.storage.dialects.common import OF_THE_ROWS
+from recorder.storage.frame_block import MAX_OFFSET
 
 T = TypeVar("T")
 

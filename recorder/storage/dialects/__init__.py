@@ -6,7 +6,8 @@ from typing import Literal
 
 from sqlalchemy import URL
 
-from recorder.dialects.common import (
+from recorder.errors import StoreError
+from recorder.storage.dialects.common import (
     TO_BE_TRIED_AGAIN,
     Damage,
     Dialect,
@@ -16,10 +17,9 @@ from recorder.dialects.common import (
     driver_error,
     said,
 )
-from recorder.dialects.postgres import Postgres
-from recorder.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
-from recorder.dialects.urls import file_of, is_new_file, masked, parse_url
-from recorder.errors import StoreError
+from recorder.storage.dialects.postgres import Postgres
+from recorder.storage.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
+from recorder.storage.dialects.url import file_of, is_new_file, masked, parse_url
 
 __all__ = [
     "TO_BE_TRIED_AGAIN",

@@ -27,7 +27,8 @@ from sqlalchemy.pool import NullPool
 
 from recorder.core.clock import iso
 from recorder.core.inherited import closed_in_children
-from recorder.dialects.common import (
+from recorder.errors import ConfigError, MissingExtra
+from recorder.storage.dialects.common import (
     OF_THE_ROWS,
     Failure,
     Insert,
@@ -35,11 +36,10 @@ from recorder.dialects.common import (
     driver_error,
     of_silence,
 )
-from recorder.dialects.sockets import notice_silence
-from recorder.dialects.sqlstates import is_lost, kind_of
-from recorder.dialects.words import advice, arguments, user_timeout
-from recorder.errors import ConfigError, MissingExtra
-from recorder.tables import metadata
+from recorder.storage.dialects.sockets import notice_silence
+from recorder.storage.dialects.sqlstates import is_lost, kind_of
+from recorder.storage.dialects.url_words import advice, arguments, user_timeout
+from recorder.storage.schema import metadata
 
 log = logging.getLogger("recorder")
 

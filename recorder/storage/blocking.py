@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from recorder.store import SqlStore
+from recorder.storage.store import SqlStore
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from recorder.views import definitions
+from recorder.storage.views import definitions
 
 
 def read_only(cursor: Any) -> None:

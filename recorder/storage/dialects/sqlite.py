@@ -23,7 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.core.clock import iso
-from recorder.dialects.common import (
+from recorder.errors import ConfigError, StoreError
+from recorder.storage.dialects.common import (
     OF_THE_ROWS,
     Failure,
     Insert,
@@ -31,13 +32,12 @@ from recorder.dialects.common import (
     driver_error,
     of_silence,
 )
-from recorder.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
-from recorder.dialects.filewatch import FileWatch
-from recorder.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
-from recorder.dialects.reading import read_only, this_file_only
-from recorder.dialects.urls import file_of
-from recorder.errors import ConfigError, StoreError
-from recorder.tables import PAGE_SIZE, Time
+from recorder.storage.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
+from recorder.storage.dialects.file_watch import FileWatch
+from recorder.storage.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
+from recorder.storage.dialects.reading import read_only, this_file_only
+from recorder.storage.dialects.url import file_of
+from recorder.storage.schema import PAGE_SIZE, Time
 
 MAX_ROWS_A_STATEMENT = 500
 #: Where a file says that it has a log beside it. https://sqlite.org/fileformat2.html

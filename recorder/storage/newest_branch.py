@@ -4,8 +4,8 @@ It leads to the newest message, or to a run that streams and began after that me
 without a message is on it only where the last message of the branch asked it, and the one that began last of these:
 a question that was asked again in vain does not take back the answer that it has.
 
-Messages are dated in the order in which they are stored (`recorder/lineage.py`), whatever the clocks say, and a run
-knows which message was the newest as it began. One order holds for storing, reading and drawing: it is written here.
+Messages are dated in the order in which they are stored (`recorder/storage/message_tree.py`), whatever the clocks
+say, and a run knows which message was the newest as it began. One order holds for storing, reading and drawing: it is written here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
-from recorder.records import STREAMING
-from recorder.statuses import select_runs, status_of
-from recorder.tables import messages, runs
+from recorder.storage.rows import STREAMING
+from recorder.storage.schema import messages, runs
+from recorder.storage.statuses import select_runs, status_of
 
 #: What says where a run without a message stands.
 _UNANSWERED = [runs.c[name] for name in ("id", "prompt_message_id", "status", "started_at", "said_at")]

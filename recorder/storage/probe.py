@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recorder.core.clock import now
 from recorder.core.ids import new_id
-from recorder.records import (
+from recorder.storage.rows import (
     COMPLETE,
     Batch,
     FrameRow,

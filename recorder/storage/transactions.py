@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from recorder.core.inherited import keep_for_ever
-from recorder.dialects import Dialect
+from recorder.storage.dialects import Dialect
 
 
 class Transactions:

@@ -11,10 +11,10 @@ from sqlalchemy import Text, select
 from sqlalchemy import cast as sql_cast
 
 from recorder.core.escaping import escape
-from recorder.dialects import masked
 from recorder.errors import NotFound
-from recorder.store import SqlStore
-from recorder.tables import conversations, dashed, runs
+from recorder.storage.dialects import masked
+from recorder.storage.schema import conversations, dashed, runs
+from recorder.storage.store import SqlStore
 
 #: How many candidates an ambiguous id shows.
 _SHOWN = 6

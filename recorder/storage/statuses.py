@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, literal_column, select
 
 from recorder.config import INTERRUPTED_AFTER
-from recorder.liveness import is_dead
-from recorder.records import INTERRUPTED, STREAMING, Producer
-from recorder.tables import producers, runs
+from recorder.storage.liveness import is_dead
+from recorder.storage.rows import INTERRUPTED, STREAMING, Producer
+from recorder.storage.schema import producers, runs
 
 _FIELDS = tuple(Producer.__dataclass_fields__)
 _PRODUCER = [producers.c[name].label(f"by_{name}") for name in _FIELDS]
