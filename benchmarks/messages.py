@@ -118,7 +118,7 @@ def agents(folder: str, kind: str, conversations: int, *, turns: bool = False) -
 def recorder(folder: str, kind: str, conversations: int, *, turns: bool = False) -> Measured:
     """Each message as it is, or one run a turn; `close` is part of it, the imports are not, as with the others."""
     import recorder.history
-    import recorder.writer  # noqa: F401
+    import recorder.recording.writer  # noqa: F401
 
     def story(url: str) -> None:
         history = ours.open_history(url.replace("+aiosqlite", "").replace("+asyncpg", ""))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from recorder.history import ChatHistoryCallback
-    from recorder.recorder import Stats
+    from recorder.recording.recorder import Stats
 
 logs.install()
 
@@ -37,7 +37,7 @@ _HOMES = {
     "NotFound": "recorder.errors",
     "RecorderError": "recorder.errors",
     "SchemaError": "recorder.errors",
-    "Stats": "recorder.recorder",
+    "Stats": "recorder.recording.recorder",
     "StoreError": "recorder.errors",
 }
 

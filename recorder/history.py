@@ -23,8 +23,8 @@ from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
-from recorder.openrun import OpenRun
-from recorder.recorder import Recorder, Stats
+from recorder.recording.buffer import OpenRun
+from recorder.recording.recorder import Recorder, Stats
 from recorder.redaction.masking import Mask
 from recorder.storage.fields import mapping_of, masked, storable, text_of
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart

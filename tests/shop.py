@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from recorder.intake import Intake
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from recorder.openrun import OpenRun, Taken
-from recorder.pack import pack
+from recorder.recording.buffer import OpenRun, Taken
+from recorder.recording.queue import Intake
+from recorder.recording.serialize import pack
 from recorder.storage.message_tree import asked, thread
 from recorder.storage.rows import COMPLETE, Batch, Producer, RunEnd, RunStart
 from recorder.storage.store import SqlStore

@@ -127,7 +127,7 @@ def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
     """What it asked and was told is the end of the conversation, for readers and for what is added next."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two")])
-    for module in ("recorder.history", "recorder.recorder"):
+    for module in ("recorder.history", "recorder.recording.recorder"):
         monkeypatch.setattr(f"{module}.now", lambda: now() - timedelta(minutes=1))
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         asked = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
@@ -155,7 +155,7 @@ def test_a_clock_that_was_set_back(database: str, whole: bool, monkeypatch: pyte
     """Nobody's turn is forgotten: what a run says after an addition is read after it all the same."""
     times = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (11, 10)]
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
-        monkeypatch.setattr("recorder.recorder.now", lambda: times[0])
+        monkeypatch.setattr("recorder.recording.recorder.now", lambda: times[0])
         monkeypatch.setattr("recorder.history.now", lambda: times[1])
         for turn in range(2):
             history.add_messages(f"added {turn}")
@@ -453,11 +453,11 @@ def test_an_exit_stores_them(tmp_path: Path) -> None:
     """Without `close`; and where it cannot, one line says how many were not stored."""
     code = """
 import logging, sys
-import recorder.storage.dialects.sqlite, recorder.recorder
+import recorder.storage.dialects.sqlite, recorder.recording.recorder
 from recorder import ChatHistoryCallback
 logging.disable()
 recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
-recorder.recorder.EXIT_TIMEOUT = 0.2
+recorder.recording.recorder.EXIT_TIMEOUT = 0.2
 history = ChatHistoryCallback(sys.argv[1], conversation_id="c")
 history.add_messages(["one", "two"])
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recorder.batchsize import SMALLEST, BatchSize
+from recorder.recording.batch_size import SMALLEST, BatchSize
 
 MOST = 16 * 2**20
 
@@ -13,7 +13,7 @@ MOST = 16 * 2**20
 def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the clock says, the last of these."""
     found = [0.0]
-    monkeypatch.setattr("recorder.batchsize.seconds", lambda: found[-1])
+    monkeypatch.setattr("recorder.recording.batch_size.seconds", lambda: found[-1])
     return found
 
 

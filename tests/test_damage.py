@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recorder.history import ChatHistoryCallback
-from recorder.pack import MOVED
+from recorder.recording.serialize import MOVED
 from recorder.storage.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.migrate import upgrade
 from tests.oracle import assert_exact, assert_whole, begin, finish, new_url, record, say, sql, stored, token

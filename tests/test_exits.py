@@ -43,13 +43,13 @@ def test_a_close_that_nobody_waits_for_and_that_fails(tmp_path: Path) -> None:
     """The file is locked for good: the exit waits no longer than it may, and one line says what was lost."""
     code = """
 import logging, sys
-import recorder.storage.dialects.sqlite, recorder.recorder
+import recorder.storage.dialects.sqlite, recorder.recording.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import begin, say
 
 logging.disable()
 recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
-recorder.recorder.EXIT_TIMEOUT = 0.1
+recorder.recording.recorder.EXIT_TIMEOUT = 0.1
 history = ChatHistoryCallback(sys.argv[1])
 begin(history)
 history.flush().wait(10)

@@ -23,26 +23,18 @@ FLOORS = {
         (
             "errors",
             "config core messages",
-            "batchsize redaction",
+            "redaction",
             "wire",
             "callbacks storage",
-            "attempts halves openrun portable progress replay",
-            "export opening owed pack room young",
-            "moves ready",
-            "intake",
-            "flushes registry",
-            "hand",
-            "storing",
-            "writer",
-            "recorder",
-            "history",
+            "portable recording replay",
+            "export history",
             "models",
             "cli testing __init__",
         )
     )
     for name in names.split()
 }
-ROOMS = {name for name, floor in FLOORS.items() if floor == 15}
+ROOMS = {name for name, floor in FLOORS.items() if floor == 7}
 
 #: Public conveniences that import upward, inside a function only: (module, what it imports).
 UPWARD: set[tuple[str, str]] = {("replay.replay", "models.replayed")}

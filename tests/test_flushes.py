@@ -7,8 +7,8 @@ import pytest
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
-from recorder.flushes import Flushes
-from recorder.intake import Intake
+from recorder.recording.flushes import Flushes
+from recorder.recording.queue import Intake
 from tests.oracle import run_start
 
 LOSS = StoreError("2 tokens were not stored")

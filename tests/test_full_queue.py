@@ -13,7 +13,7 @@ from recorder.core.waitable import Wait
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.models import SimpleChatModel
-from recorder.room import RUN_COST
+from recorder.recording.capacity import RUN_COST
 from recorder.storage.rows import COMPLETE, Batch
 from recorder.storage.store import SqlStore
 from tests.oracle import FaultyStore, assert_exact, begin, finish, say, sql, stored

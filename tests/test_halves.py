@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from recorder.core.clock import now
-from recorder.halves import halved
 from recorder.messages import HumanMessage
+from recorder.recording.halves import halved
 from recorder.storage.rows import (
     Added,
     Addition,

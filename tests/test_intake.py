@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
-from recorder.intake import FULL_AT_START, TOKEN_COST, Intake
 from recorder.messages import AIMessage, HumanMessage
-from recorder.openrun import OpenRun, Taken
-from recorder.room import RESERVED_RUNS, RUN_COST
+from recorder.recording.buffer import OpenRun, Taken
+from recorder.recording.capacity import RESERVED_RUNS, RUN_COST
+from recorder.recording.queue import FULL_AT_START, TOKEN_COST, Intake
 from recorder.wire.deltas import REASONING, Delta
 from tests.oracle import run_end, run_start
 

@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 
 from recorder.core.clock import now
-from recorder.intake import Intake
 from recorder.messages import AIMessage, HumanMessage
-from recorder.openrun import OpenRun, Taken
+from recorder.recording.buffer import OpenRun, Taken
+from recorder.recording.queue import Intake
 from recorder.wire.deltas import Delta
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
 from tests.oracle import run_end, run_start

@@ -12,7 +12,7 @@ import pytest
 
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
-from recorder.pack import MOVED
+from recorder.recording.serialize import MOVED
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from recorder import owed
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
+from recorder.recording import replacement_rows
 from recorder.storage.rows import COMPLETE, STREAMING
 from recorder.storage.store import SqlStore
 from tests.oracle import assert_whole, begin, finish, hasty, record, say, sql, stored
@@ -110,7 +110,7 @@ def test_gaps_that_fail_too_are_kept_until_they_can_be_stored(
     database: str, store: Unwell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At most so many; of the others the log tells."""
-    monkeypatch.setattr(owed, "MOST", 2)
+    monkeypatch.setattr(replacement_rows, "MOST", 2)
     runs = set()
     with recording(store) as history:
         for _ in range(3):

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.core.escaping import unescape
-from recorder.intake import Intake
-from recorder.openrun import OpenRun
-from recorder.pack import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
+from recorder.recording.buffer import OpenRun
+from recorder.recording.queue import Intake
+from recorder.recording.serialize import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.rows import FrameRow, RunRows, SegmentRow

@@ -14,7 +14,7 @@ import pytest
 from recorder.core.waitable import Wait
 from recorder.errors import Closed, RecorderError
 from recorder.history import ChatHistoryCallback
-from recorder.recorder import Stats
+from recorder.recording.recorder import Stats
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
 from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
@@ -511,13 +511,13 @@ def test_exit_with_the_database_away_prints_one_line(tmp_path: Path) -> None:
     """The file is locked by somebody else for good: the script ends, and says how many tokens were not stored."""
     code = """
 import sys, logging
-import recorder.storage.dialects, recorder.recorder
+import recorder.storage.dialects, recorder.recording.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import begin, say
 
 logging.disable()
 recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
-recorder.recorder.EXIT_TIMEOUT = 0.1
+recorder.recording.recorder.EXIT_TIMEOUT = 0.1
 history = ChatHistoryCallback(sys.argv[1])
 begin(history)
 history.flush().wait(10)
@@ -639,10 +639,10 @@ def test_a_forked_child_that_records_nothing_exits_at_once(tmp_path: Path) -> No
     """It has no writer to wait for."""
     code = """
 import os, sys
-import recorder.recorder
+import recorder.recording.recorder
 from recorder import ChatHistoryCallback
 
-recorder.recorder.EXIT_TIMEOUT = 3600
+recorder.recording.recorder.EXIT_TIMEOUT = 3600
 history = ChatHistoryCallback(sys.argv[1])
 if not (child := os.fork()):
     sys.exit()

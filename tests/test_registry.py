@@ -15,10 +15,10 @@ from recorder.config import Config
 from recorder.core.clock import monotonic_us
 from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
-from recorder.intake import Intake
 from recorder.messages import HumanMessage
-from recorder.openrun import OpenRun
-from recorder.registry import Registry
+from recorder.recording.buffer import OpenRun
+from recorder.recording.open_runs import Registry
+from recorder.recording.queue import Intake
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, stored

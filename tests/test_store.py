@@ -18,9 +18,9 @@ from sqlalchemy.engine import Engine
 from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.intake import Intake
 from recorder.messages import AIMessage, HumanMessage
-from recorder.pack import pack
+from recorder.recording.queue import Intake
+from recorder.recording.serialize import pack
 from recorder.storage.message_tree import thread
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows
 from recorder.storage.store import Conflict, SqlStore, Store, Taken

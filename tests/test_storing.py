@@ -94,7 +94,7 @@ def test_a_batch_that_takes_too_long_is_halved(database: str) -> None:
 
 def test_a_batch_grows_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the network is quick, later batches are as large as ever."""
-    monkeypatch.setattr("recorder.batchsize._QUICK", HOUR)  # however busy this machine is
+    monkeypatch.setattr("recorder.recording.batch_size._QUICK", HOUR)  # however busy this machine is
     url = new_url(tmp_path)
     store = FaultyStore(SqlStore(url), before=[slow_above(0)] * 4)
     text = "x" * 10_000

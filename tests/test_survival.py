@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from recorder import pack
 from recorder.errors import Closed, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
-from recorder.progress import Progress
-from recorder.recorder import Stats
+from recorder.recording import serialize
+from recorder.recording.progress import Progress
+from recorder.recording.recorder import Stats
 from recorder.storage import compression, message_tree
 from recorder.storage.rows import COMPLETE
 from recorder.storage.store import SqlStore
@@ -160,7 +160,7 @@ def test_frames_that_cannot_be_compressed_are_left_out_of_their_run_only(
             raise MemoryError("none left")
         return compression.compress(data, wires)
 
-    monkeypatch.setattr(pack, "compress", compress)
+    monkeypatch.setattr(serialize, "compress", compress)
     with ChatHistoryCallback(database, flush_interval=3600) as history:
         bad, good = begin(history), begin(history)
         history.flush().wait(20)
@@ -185,7 +185,7 @@ def test_a_batch_that_cannot_be_packed_at_all_becomes_gaps(
         record(history)
         history.flush().wait(20)
         with monkeypatch.context() as patch:
-            patch.setattr("recorder.writer.pack", no_memory)
+            patch.setattr("recorder.recording.writer.pack", no_memory)
             run_id = begin(history, HumanMessage("Is it there?"))
             say(history, run_id, ["a", "b"])
             flush = history.flush()
@@ -216,7 +216,7 @@ def test_an_error_while_an_error_is_told_of_is_survived(
         record(history)
         history.flush().wait(20)
         with monkeypatch.context() as patch:
-            patch.setattr("recorder.writer.pack", no_memory)
+            patch.setattr("recorder.recording.writer.pack", no_memory)
             patch.setattr(Progress, "broke", broke)
             run_id = begin(history)
             while not told:
@@ -344,7 +344,7 @@ def test_the_rest_of_a_recording_is_whole_after_an_error(
             raise MemoryError("none left")
         return message_tree.thread(*arguments)
 
-    monkeypatch.setattr("recorder.storing.thread", once)
+    monkeypatch.setattr("recorder.recording.retry.thread", once)
     with ChatHistoryCallback(database) as history:
         runs = [record(history, reply="a") for _ in range(3)]
         history.flush().wait(20)

@@ -18,22 +18,22 @@ from typing import Any
 
 import pytest
 
-from recorder import pack
 from recorder.config import Config
 from recorder.core.clock import now
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.intake import Intake
 from recorder.messages import AIMessage, HumanMessage
-from recorder.openrun import Took
-from recorder.recorder import Recorder
-from recorder.registry import Registry
+from recorder.recording import serialize
+from recorder.recording.buffer import Took
+from recorder.recording.open_runs import Registry
+from recorder.recording.queue import Intake
+from recorder.recording.recorder import Recorder
+from recorder.recording.writer import Writer
 from recorder.storage.liveness import this_process
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
-from recorder.writer import Writer
 from tests.oracle import (
     FaultyStore,
     assert_exact,
@@ -614,14 +614,14 @@ def test_what_cannot_be_packed_is_told_and_harms_no_other_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its tokens become a gap, it has no proof of being whole, and its batch-mates are stored."""
-    store, encode = Watched(), pack.encode_deltas
+    store, encode = Watched(), serialize.encode_deltas
 
     def breaking(items: Any) -> bytes:
         if any("broken" in item[1] for item in items):
             raise RuntimeError("a bug")
         return encode(items)
 
-    monkeypatch.setattr(pack, "encode_deltas", breaking)
+    monkeypatch.setattr(serialize, "encode_deltas", breaking)
     with ChatHistoryCallback(store=store) as history:
         bad, good = begin(history), begin(history)
         say(history, bad, ["fine"])

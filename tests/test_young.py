@@ -7,8 +7,8 @@ from math import inf
 import pytest
 
 from recorder.core.clock import monotonic_us
-from recorder.openrun import OpenRun
-from recorder.young import FRAME_COST, YoungFrames
+from recorder.recording.buffer import OpenRun
+from recorder.recording.delayed_frames import FRAME_COST, YoungFrames
 from tests.oracle import run_end, run_start
 
 HOUR_US = 3_600_000_000

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from recorder.history import ChatHistoryCallback
-from recorder.recorder import Stats
+from recorder.recording.recorder import Stats
 from tests.faults.campaign import Fault, Round
 from tests.faults.ends import away_at_will
 from tests.faults.models import Numbered, config_of, question, spoken

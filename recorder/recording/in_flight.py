@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from recorder.core.escaping import escape
 from recorder.errors import StoreError
-from recorder.flushes import Flushes
-from recorder.halves import halved
-from recorder.intake import Intake
-from recorder.openrun import Took
-from recorder.pack import Sealing, without_tokens
-from recorder.progress import Progress, missing
+from recorder.recording.buffer import Took
+from recorder.recording.flushes import Flushes
+from recorder.recording.halves import halved
+from recorder.recording.progress import Progress, missing
+from recorder.recording.queue import Intake
+from recorder.recording.serialize import Sealing, without_tokens
 from recorder.storage.fields import bare_end
 from recorder.storage.rows import Addition, GapRow, Part, RunRows
 

@@ -8,15 +8,15 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from recorder.attempts import Attempts
-from recorder.batchsize import BatchSize
 from recorder.core.clock import now
 from recorder.core.deadline import Deadline, seconds
 from recorder.core.ids import new_id
-from recorder.hand import Hand, bytes_in
-from recorder.moves import begun_elsewhere
-from recorder.openrun import OpenRun, Took
-from recorder.progress import Progress
+from recorder.recording.attempts import Attempts
+from recorder.recording.batch_size import BatchSize
+from recorder.recording.buffer import OpenRun, Took
+from recorder.recording.in_flight import Hand, bytes_in
+from recorder.recording.moves import begun_elsewhere
+from recorder.recording.progress import Progress
 from recorder.storage.dialects import Failure
 from recorder.storage.fields import bare_end
 from recorder.storage.liveness import this_process

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from recorder.progress import Progress
+from recorder.recording.progress import Progress
 from recorder.storage.rows import RunRows
 
 log = logging.getLogger("recorder")

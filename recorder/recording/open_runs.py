@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from recorder.core.clock import monotonic_us
-from recorder.intake import Intake
-from recorder.openrun import OpenRun
+from recorder.recording.buffer import OpenRun
+from recorder.recording.queue import Intake
 from recorder.storage.rows import INTERRUPTED, RunEnd
 
 

@@ -8,7 +8,7 @@ from recorder.config import Config
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
 from recorder.errors import RecorderError
-from recorder.progress import Progress
+from recorder.recording.progress import Progress
 from recorder.storage.dialects import TO_BE_TRIED_AGAIN
 from recorder.storage.store import Store
 

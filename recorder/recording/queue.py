@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import BaseMessage
-from recorder.openrun import OpenRun, Said, size_of, weight_of, weight_of_start
-from recorder.ready import Ready
-from recorder.room import RUN_COST, Overflow
+from recorder.recording.buffer import OpenRun, Said, size_of, weight_of, weight_of_start
+from recorder.recording.capacity import RUN_COST, Overflow
+from recorder.recording.delayed_frames import FRAME_COST
+from recorder.recording.ready import Ready
 from recorder.storage.rows import Added, Addition, RunEnd, RunStart
 from recorder.wire.deltas import TEXT, Delta
-from recorder.young import FRAME_COST
 
 #: Counted for each token beside its text and frame, and for each message that is added without a run (bytes, measured).
 TOKEN_COST = 200

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import inf
 
 from recorder.core.clock import monotonic_us
-from recorder.openrun import OpenRun
+from recorder.recording.buffer import OpenRun
 
 #: Counted for each frame beside its bytes.
 FRAME_COST = 100

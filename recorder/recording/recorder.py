@@ -18,14 +18,14 @@ from recorder.core.exits import at_exit, in_worker
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError
-from recorder.intake import Intake
 from recorder.messages import BaseMessage
-from recorder.openrun import OpenRun
-from recorder.progress import missing
-from recorder.registry import Registry
+from recorder.recording.buffer import OpenRun
+from recorder.recording.open_runs import Registry
+from recorder.recording.progress import missing
+from recorder.recording.queue import Intake
+from recorder.recording.writer import Writer
 from recorder.storage.rows import INTERRUPTED, RunEnd, RunStart
 from recorder.storage.store import SqlStore, Store
-from recorder.writer import Writer
 
 log = logging.getLogger("recorder")
 

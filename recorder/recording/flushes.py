@@ -6,7 +6,7 @@ from collections import deque
 
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
-from recorder.intake import Intake
+from recorder.recording.queue import Intake
 
 
 class Flushes:

@@ -10,7 +10,7 @@ from typing import Literal
 from recorder.core.clock import monotonic_us
 from recorder.core.exclusive import Exclusive
 from recorder.core.waitable import Limited, Wait
-from recorder.openrun import OpenRun, Took
+from recorder.recording.buffer import OpenRun, Took
 
 #: Counted for a run beside its messages (bytes, measured).
 RUN_COST = 2_000

@@ -8,10 +8,10 @@ from math import inf
 
 from recorder.core.clock import monotonic_us
 from recorder.core.wakeup import Bell
-from recorder.openrun import OpenRun, Taken, Took
-from recorder.room import Overflow, Room
+from recorder.recording.buffer import OpenRun, Taken, Took
+from recorder.recording.capacity import Overflow, Room
+from recorder.recording.delayed_frames import YoungFrames
 from recorder.storage.rows import Addition
-from recorder.young import YoungFrames
 
 
 class Ready(Room):

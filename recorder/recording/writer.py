@@ -16,19 +16,19 @@ from recorder.core.clock import now
 from recorder.core.deadline import MIN_RETRY, Deadline, seconds
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
-from recorder.flushes import Flushes
-from recorder.hand import Hand
-from recorder.intake import Intake
-from recorder.opening import Opening
-from recorder.openrun import Took
-from recorder.owed import Owed
-from recorder.pack import pack
-from recorder.progress import Progress
-from recorder.registry import Registry
+from recorder.recording.buffer import Took
+from recorder.recording.flushes import Flushes
+from recorder.recording.in_flight import Hand
+from recorder.recording.open_runs import Registry
+from recorder.recording.opening import Opening
+from recorder.recording.progress import Progress
+from recorder.recording.queue import Intake
+from recorder.recording.replacement_rows import Owed
+from recorder.recording.retry import Storing
+from recorder.recording.serialize import pack
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import Producer, RunRows
 from recorder.storage.store import Moved, Store
-from recorder.storing import Storing
 
 log = logging.getLogger("recorder")
 

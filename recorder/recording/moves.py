@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from recorder.openrun import OpenRun
-from recorder.pack import Sealing, gap_of_move
+from recorder.recording.buffer import OpenRun
+from recorder.recording.serialize import Sealing, gap_of_move
 from recorder.storage.rows import STREAMING, Part, RunRows, SegmentRow
 
 

@@ -19,7 +19,7 @@ import orjson
 
 from recorder.core.clock import monotonic_us
 from recorder.core.escaping import escape
-from recorder.openrun import Frames, Item, Taken, Tokens
+from recorder.recording.buffer import Frames, Item, Taken, Tokens
 from recorder.storage.compression import compress
 from recorder.storage.frame_block import join
 from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunEnd, RunRows, RunSeal, RunStart, SegmentRow
