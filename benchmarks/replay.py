@@ -291,7 +291,7 @@ def _followed(url: str, tokens: int, followers: int) -> tuple[list[float], float
     from sqlalchemy.engine import Engine
 
     from recorder.replay import Replay
-    from recorder.replay.reader import shared
+    from recorder.replay.reader_thread import shared
 
     history = ours.open_history(url, flush_interval=0)
     run_id = UUID(new_id())

@@ -11,7 +11,7 @@ import pytest
 
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, UsageMetadata
-from recorder.replay.play import Tokens, _tokens_of
+from recorder.replay.playback import Tokens, _tokens_of
 from recorder.storage.fields import MAX_INT, count_of, mapping_of, storable, text_of
 from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, SegmentRow
 from recorder.storage.store import SqlStore

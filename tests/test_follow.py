@@ -21,7 +21,7 @@ from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.replay import Replay
-from recorder.replay.reader import shared
+from recorder.replay.reader_thread import shared
 from recorder.wire.deltas import Delta
 from tests import postgres
 from tests.oracle import begin, finish, record, say, sql, start_python, stored, token

@@ -16,9 +16,9 @@ from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatAnthropic, ChatOpenAI
 from recorder.replay import NotRecorded
-from recorder.replay.asking import answered
-from recorder.replay.match import Matcher, Rules
-from recorder.replay.reader import Reader, shared
+from recorder.replay.http.match import Matcher, Rules
+from recorder.replay.queries import answered
+from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.reader import Library, RecordedRun
 from recorder.testing import LoopbackProvider
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS

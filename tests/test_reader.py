@@ -16,9 +16,9 @@ import pytest
 from recorder.errors import Closed, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage
-from recorder.replay import Replay, reader
-from recorder.replay.play import Ask
-from recorder.replay.reader import Reader, shared
+from recorder.replay import Replay, reader_thread
+from recorder.replay.playback import Ask
+from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.reader import Library
 from tests.oracle import begin, finish, new_url, record, run_python, say
 
@@ -72,7 +72,7 @@ def test_a_replay_that_is_collected_lets_go_of_the_database(url: str) -> None:
     assert thread is not None
     thread.join(DEADLINE)
     assert not thread.is_alive()
-    assert url not in reader._readers
+    assert url not in reader_thread._readers
 
 
 def test_one_that_asked_nothing_is_let_go_of_by_the_next(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_one_that_asked_nothing_is_let_go_of_by_the_next(tmp_path: Path) -> None
     Replay(url)
     gc.collect()
     Replay(other).close()
-    assert url not in reader._readers
+    assert url not in reader_thread._readers
 
 
 def test_others_go_on_with_what_a_collected_one_shared(url: str) -> None:
@@ -156,7 +156,7 @@ def test_the_collector_may_run_where_the_locks_are_held(url: str) -> None:
 
         def collect() -> None:
             dropped(url)
-            with reader._lock, held._starting:
+            with reader_thread._lock, held._starting:
                 gc.collect()
 
         gc.disable()
@@ -223,7 +223,7 @@ def test_many_replays_are_dropped_and_made_at_once(tmp_path: Path) -> None:
     assert not any(thread.is_alive() for thread in threads)
     gc.collect()
     Replay(url).close()
-    assert (wrong, url in reader._readers) == ([], False)
+    assert (wrong, url in reader_thread._readers) == ([], False)
 
 
 FORKED = """

@@ -136,7 +136,7 @@ def test_each_piece_comes_when_it_is_due(
     """Tokens and frames; a listener who is slow is not waited for twice."""
     run_id = timed_run(database, [500_000, 520_000, 1_500_000])
     for play in (replay.stream, replay.frames):
-        monkeypatch.setattr("recorder.replay.drive.time", clock := Clock())
+        monkeypatch.setattr("recorder.replay.driver.time", clock := Clock())
         came = []
         for _ in play(str(run_id), speed=speed):
             came.append(round((clock.now - 100) * speed, 3))

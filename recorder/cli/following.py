@@ -14,8 +14,8 @@ from recorder.cli.playing import INTERRUPTED, open_reader, quiet_log
 from recorder.cli.speech import Lines, Speech, how_it_ended
 from recorder.core.clock import now
 from recorder.replay.pace import Options
-from recorder.replay.play import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
-from recorder.replay.reader import Reader
+from recorder.replay.playback import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
+from recorder.replay.reader_thread import Reader
 from recorder.storage.dialects import masked
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import Library, RecordedRun

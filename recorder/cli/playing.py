@@ -17,8 +17,8 @@ from recorder.cli.keys import Clock, Keys, Quit
 from recorder.cli.speech import Bytes, Lines, Page
 from recorder.errors import ConfigError, NotFound
 from recorder.replay.pace import FASTEST, SLOWEST, Options, Pace, Place
-from recorder.replay.play import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait, frames, tokens, whole
-from recorder.replay.reader import Reader, shared
+from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait, frames, tokens, whole
+from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import Library
 

@@ -12,7 +12,7 @@ from recorder.cli import screen
 from recorder.core.json import loads
 from recorder.core.printable import printable
 from recorder.messages import BaseMessage, after_last_reply
-from recorder.replay.play import Begin, End, Gap
+from recorder.replay.playback import Begin, End, Gap
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL

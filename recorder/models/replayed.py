@@ -24,12 +24,12 @@ from recorder.models.exchange import require_request
 from recorder.models.language import BaseLanguageModel
 from recorder.models.sdk import SdkModel
 from recorder.models.simple import SimpleChatModel
-from recorder.replay.answer import RUN_HEADER
-from recorder.replay.asking import Asking, answered, answered_async
-from recorder.replay.match import PAGE, Matcher, Rules
-from recorder.replay.misses import NotRecorded
+from recorder.replay.http.match import PAGE, Matcher, Rules
+from recorder.replay.http.not_recorded import NotRecorded
+from recorder.replay.http.response import RUN_HEADER
 from recorder.replay.pace import Options
-from recorder.replay.play import Ask
+from recorder.replay.playback import Ask
+from recorder.replay.queries import Asking, answered, answered_async
 from recorder.storage.dialects import masked
 from recorder.storage.reader import Library, RecordedRun
 from recorder.storage.store import Empty

@@ -12,14 +12,14 @@ from recorder.callbacks import settle, settle_now
 from recorder.config import default_url
 from recorder.errors import Closed, NotFound
 from recorder.messages import AIMessageChunk, BaseMessage
-from recorder.replay.drive import Driver, Listener, adrive, drive
-from recorder.replay.http import Tape, http_async_client, http_client
-from recorder.replay.into import Into
-from recorder.replay.listen import Bytes, Chunks
-from recorder.replay.match import Matcher, Rules, Same
+from recorder.replay.chunks import Bytes, Chunks
+from recorder.replay.driver import Driver, Listener, adrive, drive
+from recorder.replay.http.client import Tape, http_async_client, http_client
+from recorder.replay.http.match import Matcher, Rules, Same
+from recorder.replay.into_handlers import Into
 from recorder.replay.pace import Options, Place
-from recorder.replay.play import Part, frames, tokens, whole
-from recorder.replay.reader import Reader, shared
+from recorder.replay.playback import Part, frames, tokens, whole
+from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.dialects import is_new_file
 from recorder.storage.reader import Branch, Library, RecordedRun
 

@@ -19,10 +19,10 @@ from recorder.messages import (
     RunInfo,
     after_last_reply,
 )
-from recorder.replay.ends import error_of
-from recorder.replay.listen import Chunks, response_metadata, usage_metadata
+from recorder.replay.chunks import Chunks, response_metadata, usage_metadata
+from recorder.replay.errors import error_of
 from recorder.replay.pace import Options
-from recorder.replay.play import Begin, End, Frames, Gap, Play, Tokens, frames, tokens
+from recorder.replay.playback import Begin, End, Frames, Gap, Play, Tokens, frames, tokens
 from recorder.storage.reader import RecordedRun
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import translator_of

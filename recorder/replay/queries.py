@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from recorder.replay.play import Ask
-from recorder.replay.reader import Reader
+from recorder.replay.playback import Ask
+from recorder.replay.reader_thread import Reader
 
 T = TypeVar("T")
 #: Asks, and returns what it was about.

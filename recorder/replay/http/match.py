@@ -14,10 +14,10 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.errors import ConfigError
-from recorder.replay.asking import Asking
-from recorder.replay.forms import Form, asked_form, recorded_form
-from recorder.replay.misses import NotRecorded, counts, miss, nearest
-from recorder.replay.play import Ask
+from recorder.replay.http.not_recorded import NotRecorded, counts, miss, nearest
+from recorder.replay.http.request_form import Form, asked_form, recorded_form
+from recorder.replay.playback import Ask
+from recorder.replay.queries import Asking
 from recorder.storage.reader import Library, RecordedRun
 from recorder.wire.request_hash import input_hash
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from recorder.core.inherited import keep_for_ever
 from recorder.core.waitable import end_tasks
 from recorder.errors import Closed, StoreError
-from recorder.replay.play import Ask
+from recorder.replay.playback import Ask
 from recorder.storage.dialects import Watch, masked
 from recorder.storage.reader import Library
 from recorder.storage.row_checks import readable

@@ -7,9 +7,9 @@ from typing import Any
 
 from recorder.core.json import loads
 from recorder.errors import StoreError
-from recorder.replay.asking import Asking
 from recorder.replay.pace import Options
-from recorder.replay.play import Ask, Begin, End, Frames, Gap, Part, Play, Step, Tokens, tokens
+from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Part, Play, Step, Tokens, tokens
+from recorder.replay.queries import Asking
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.reader import Library, RecordedRun

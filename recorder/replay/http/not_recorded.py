@@ -10,7 +10,7 @@ from typing import Any
 from recorder.core.clock import iso
 from recorder.core.json import dumps, loads
 from recorder.errors import NotFound
-from recorder.replay.forms import Form
+from recorder.replay.http.request_form import Form
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import INTERRUPTED
 

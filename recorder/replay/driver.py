@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from recorder.replay.ends import raised
+from recorder.replay.errors import raised
 from recorder.replay.pace import Options, Pace
-from recorder.replay.play import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait
-from recorder.replay.reader import Reader
+from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait
+from recorder.replay.reader_thread import Reader
 
 #: A due time this near (seconds) is not waited for: sleeping takes longer.
 _NOW = 0.00005

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
-from recorder.replay.play import Begin, End, Frames, Gap, Tokens
+from recorder.replay.playback import Begin, End, Frames, Gap, Tokens
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.wire import usage

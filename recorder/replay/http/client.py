@@ -14,14 +14,14 @@ from typing import Any
 
 from recorder.core.json import loads
 from recorder.errors import ConfigError, MissingExtra, RecorderError
-from recorder.replay.answer import RUN_HEADER, Answer, Asked, answer
-from recorder.replay.asking import Asking, answered, answered_async
-from recorder.replay.drive import Driver, adrive, drive
-from recorder.replay.match import Matcher
-from recorder.replay.misses import NotRecorded
+from recorder.replay.driver import Driver, adrive, drive
+from recorder.replay.http.match import Matcher
+from recorder.replay.http.not_recorded import NotRecorded
+from recorder.replay.http.response import RUN_HEADER, Answer, Asked, answer
 from recorder.replay.pace import Options
-from recorder.replay.play import Ask
-from recorder.replay.reader import Reader
+from recorder.replay.playback import Ask
+from recorder.replay.queries import Asking, answered, answered_async
+from recorder.replay.reader_thread import Reader
 from recorder.storage.reader import Library
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
 

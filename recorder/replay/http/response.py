@@ -10,13 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recorder.errors import StoreError
-from recorder.replay.asking import Asking
-from recorder.replay.bodies import Encoded, Usageless, Verbatim, at_once, encoded_whole, first_frame, played
-from recorder.replay.drive import Listener
-from recorder.replay.ends import error_of
-from recorder.replay.failures import Broken, body_of, broken_of, failure_of, is_of_the_stream, status_of
-from recorder.replay.misses import has_no_end
-from recorder.replay.play import Ask, Play, frames, tokens
+from recorder.replay.driver import Listener
+from recorder.replay.errors import error_of
+from recorder.replay.http.body import (
+    Encoded,
+    Usageless,
+    Verbatim,
+    at_once,
+    encoded_whole,
+    first_frame,
+    played,
+)
+from recorder.replay.http.failure import Broken, body_of, broken_of, failure_of, is_of_the_stream, status_of
+from recorder.replay.http.not_recorded import has_no_end
+from recorder.replay.playback import Ask, Play, frames, tokens
+from recorder.replay.queries import Asking
 from recorder.storage.reader import Library, RecordedRun
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE
 from recorder.wire import encode

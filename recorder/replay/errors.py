@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from recorder.errors import RecorderError
-from recorder.replay.failures import STATUS, literal, status_of
+from recorder.replay.http.failure import STATUS, literal, status_of
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 
