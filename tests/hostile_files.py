@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from recorder.portable import write
+from recorder.export.format import write
 from tests.hostile import TRICK
 from tests.test_portable import EVERYTHING
 

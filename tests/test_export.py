@@ -26,8 +26,8 @@ from hypothesis import given, settings
 from recorder import ChatHistoryCallback, ConfigError, NotFound, StoreError
 from recorder.core.clock import now
 from recorder.export import Counts, Exported, Imported, export, files, import_
+from recorder.export.format import Row, write
 from recorder.messages import AIMessage, HumanMessage
-from recorder.portable import Row, write
 from recorder.storage import schema
 from recorder.storage.compression import decompress
 from recorder.storage.rows import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow

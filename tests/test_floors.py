@@ -26,8 +26,8 @@ FLOORS = {
             "redaction",
             "wire",
             "callbacks storage",
-            "portable recording replay",
-            "export history",
+            "export recording replay",
+            "history",
             "models",
             "cli testing __init__",
         )

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from recorder import ChatHistoryCallback
 from recorder.cli import app
+from recorder.export.format import write
 from recorder.messages import HumanMessage
-from recorder.portable import write
 from tests.oracle import ROOT, begin, finish, new_url, record, say, sql
 from tests.terminal import Terminal
 from tests.test_cli import cli

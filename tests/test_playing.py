@@ -21,8 +21,8 @@ import pytest
 from recorder import ChatHistoryCallback
 from recorder.cli.keys import PAUSE, STEP, Clock, Quit
 from recorder.export import import_
+from recorder.export.format import Row, write
 from recorder.messages import AIMessage, HumanMessage
-from recorder.portable import Row, write
 from tests.oracle import ROOT, begin, finish, new_url, record, say
 from tests.terminal import CTRL_C, Terminal
 from tests.test_cli import cli

@@ -29,8 +29,8 @@ from recorder import ChatHistoryCallback
 from recorder.core.escaping import escape, escape_json
 from recorder.core.json import dumps
 from recorder.errors import ConfigError, StoreError
+from recorder.export.format import VERSION, Row, read, write
 from recorder.models import ChatOpenAI
-from recorder.portable import VERSION, Row, read, write
 from recorder.storage import schema
 from recorder.storage.compression import compress
 from recorder.storage.dialects import Insert, dialect_of, parse_url

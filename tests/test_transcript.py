@@ -17,8 +17,8 @@ from recorder import ChatHistoryCallback
 from recorder.cli import look, reading
 from recorder.cli.transcript import in_order
 from recorder.export import import_
+from recorder.export.format import write
 from recorder.messages import AIMessage, HumanMessage
-from recorder.portable import write
 from recorder.storage.rows import ConversationRow, MessageRow
 from tests.oracle import begin, finish, new_url, record, say
 

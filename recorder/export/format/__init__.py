@@ -3,8 +3,8 @@
 The rows of any database to lines, and back, byte for byte the same; no I/O. `docs/export.md` describes the format.
 """
 
-from recorder.portable.read import Header, read
-from recorder.portable.shapes import FORMAT, VERSION, Row
-from recorder.portable.write import write
+from recorder.export.format.read import Header, read
+from recorder.export.format.shapes import FORMAT, VERSION, Row
+from recorder.export.format.write import write
 
 __all__ = ["FORMAT", "VERSION", "Header", "Row", "read", "write"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from recorder.errors import ConfigError, StoreError
-from recorder.portable.shapes import FORMAT, OBJECTS, VERSION, Proof, Row, count, moment, offset, row_of
+from recorder.export.format.shapes import FORMAT, OBJECTS, VERSION, Proof, Row, count, moment, offset, row_of
 from recorder.storage.compression import MAX_DECOMPRESSED, compress
 from recorder.storage.frame_block import join
 from recorder.storage.rows import FrameRow, GapRow, RunRow, SegmentRow

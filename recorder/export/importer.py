@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recorder.errors import ConfigError, StoreError
-from recorder.export.adding import Adding
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, Source, reading
-from recorder.portable import Header, Row, read
+from recorder.export.format import Header, Row, read
+from recorder.export.merge_rows import Adding
 from recorder.storage.blocking import Opened
 from recorder.storage.dialects import said
 from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow

@@ -13,7 +13,8 @@ from recorder.core.clock import now
 from recorder.errors import ConfigError
 from recorder.export.counts import Counts, Progress, off_the_loop
 from recorder.export.files import File, writing
-from recorder.export.pages import (
+from recorder.export.format import Row, write
+from recorder.export.row_reader import (
     CONVERSATIONS,
     MESSAGES,
     RUNS,
@@ -24,7 +25,6 @@ from recorder.export.pages import (
     RunKey,
     parts,
 )
-from recorder.portable import Row, write
 from recorder.storage.dialects import file_of, masked, parse_url
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, RunRow

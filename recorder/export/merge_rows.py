@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.errors import StoreError
 from recorder.export.counts import Counts
-from recorder.portable import Row
+from recorder.export.format import Row
 from recorder.storage import schema
 from recorder.storage.compression import decompress
 from recorder.storage.dialects import Dialect, Insert

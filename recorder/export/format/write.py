@@ -13,7 +13,7 @@ import orjson
 from recorder.core.clock import iso, now
 from recorder.core.json import dumps
 from recorder.errors import StoreError
-from recorder.portable.shapes import FORMAT, KINDS, VERSION, Proof, Row, object_of
+from recorder.export.format.shapes import FORMAT, KINDS, VERSION, Proof, Row, object_of
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
