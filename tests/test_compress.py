@@ -37,7 +37,7 @@ WIRE, CLAUDE = "openai.chat", "anthropic.messages"
 
 def test_released_dictionaries_are_what_they_were() -> None:
     """Every file that ships is listed here with its hash."""
-    folder = files("recorder.wire").joinpath("dictionaries")
+    folder = files("recorder.storage").joinpath("dictionaries")
     found = {
         file.name.removesuffix(".zdict"): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in folder.iterdir()

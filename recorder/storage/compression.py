@@ -67,7 +67,7 @@ def decompress(data: bytes, dictionary: str | None) -> bytes:
 
 @cache
 def _dictionary(name: str) -> zstandard.ZstdCompressionDict:
-    found = files("recorder.wire").joinpath("dictionaries", f"{name}.zdict")
+    found = files("recorder.storage").joinpath("dictionaries", f"{name}.zdict")
     # The name comes out of a database, perhaps a stranger's, and is no path.
     if not _NAME.fullmatch(name) or not found.is_file():
         raise StoreError(

@@ -110,11 +110,11 @@ def old_message(url: str) -> str:
 
 def scripts() -> Path:
     """The folder of alembic's env.py and versions: in an installed package, or in a source tree."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "_migrations", here.parent / "migrations"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_migrations", package.parent / "migrations"):
         if (folder / "env.py").is_file():
             return folder
-    raise SchemaError(f"No migrations beside {here}; run: pip install --force-reinstall chat-recorder")
+    raise SchemaError(f"No migrations beside {package}; run: pip install --force-reinstall chat-recorder")
 
 
 def connected(url: str, work: Callable[[Connection], T]) -> T:

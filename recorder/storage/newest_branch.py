@@ -5,7 +5,8 @@ without a message is on it only where the last message of the branch asked it, a
 a question that was asked again in vain does not take back the answer that it has.
 
 Messages are dated in the order in which they are stored (`recorder/storage/message_tree.py`), whatever the clocks
-say, and a run knows which message was the newest as it began. One order holds for storing, reading and drawing: it is written here.
+say, and a run knows which message was the newest as it began. One order holds for storing, reading and drawing: it is
+written here.
 """
 
 from __future__ import annotations
