@@ -10,7 +10,7 @@ import pytest
 
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, RunInfo
-from recorder.models.requests import (
+from recorder.models.call_config import (
     all_of,
     caught,
     combined,

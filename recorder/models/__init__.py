@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from recorder.models.base import BaseChatModel
     from recorder.models.completions import OpenAI
     from recorder.models.openai import ChatOpenAI
-    from recorder.models.simple import SimpleChatModel
+    from recorder.models.simple_model import SimpleChatModel
 
 _HOMES = {
     "AzureChatOpenAI": "recorder.models.azure",
@@ -19,7 +19,7 @@ _HOMES = {
     "ChatAnthropic": "recorder.models.anthropic",
     "ChatOpenAI": "recorder.models.openai",
     "OpenAI": "recorder.models.completions",
-    "SimpleChatModel": "recorder.models.simple",
+    "SimpleChatModel": "recorder.models.simple_model",
 }
 
 __all__ = ["AzureChatOpenAI", "BaseChatModel", "ChatAnthropic", "ChatOpenAI", "OpenAI", "SimpleChatModel"]

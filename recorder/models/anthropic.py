@@ -15,7 +15,7 @@ from typing import Any
 from recorder.messages import AIMessageChunk
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
-from recorder.models.call import Call
+from recorder.models.chat_run import Call
 from recorder.models.clients import Clients
 from recorder.models.run import ErrorOf, Request
 from recorder.wire.anthropic.chunks import fill_blocks, fill_text, wants_blocks

@@ -10,9 +10,9 @@ from abc import abstractmethod
 from typing import Any
 
 from recorder.messages import AIMessage, AIMessageChunk, messages_from
-from recorder.models.call import Call
+from recorder.models.chat_run import Call
 from recorder.models.run import Request
-from recorder.models.sdk import SdkModel
+from recorder.models.sdk_model import SdkModel
 
 
 class BaseChatModel(SdkModel[AIMessage, AIMessageChunk]):

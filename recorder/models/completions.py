@@ -8,10 +8,10 @@ from typing import Any
 
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
+from recorder.models.completion_run import TextRun
 from recorder.models.openai import expect, openai_clients, stream_error, with_usage
 from recorder.models.run import TEXT_MODEL, Request
-from recorder.models.sdk import SdkModel
-from recorder.models.text import TextRun
+from recorder.models.sdk_model import SdkModel
 from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.reply import Translator
 

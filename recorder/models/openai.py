@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
-from recorder.models.call import Call
+from recorder.models.chat_run import Call
 from recorder.models.clients import Clients
 from recorder.models.run import Request
 from recorder.wire.errors import words_of

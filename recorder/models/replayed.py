@@ -20,10 +20,10 @@ from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.models.azure import AzureChatOpenAI
 from recorder.models.clients import Clients
-from recorder.models.exchange import require_request
-from recorder.models.language import BaseLanguageModel
-from recorder.models.sdk import SdkModel
-from recorder.models.simple import SimpleChatModel
+from recorder.models.language_model import BaseLanguageModel
+from recorder.models.sdk_model import SdkModel
+from recorder.models.sdk_stream import require_request
+from recorder.models.simple_model import SimpleChatModel
 from recorder.replay.http.match import PAGE, Matcher, Rules
 from recorder.replay.http.not_recorded import NotRecorded
 from recorder.replay.http.response import RUN_HEADER

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, NoReturn
 
 from recorder.models.clients import Clients, secrets_sent
-from recorder.models.exchange import read, read_async, settle_async, settle_call, told, told_async, whole
-from recorder.models.language import AnswerT, BaseLanguageModel
+from recorder.models.language_model import AnswerT, BaseLanguageModel
 from recorder.models.run import ChunkT, WireRun
+from recorder.models.sdk_stream import read, read_async, settle_async, settle_call, told, told_async, whole
 from recorder.redaction.masking import Mask
 from recorder.wire.reply import Translator
 

@@ -17,9 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 from recorder.callbacks import handlers_from
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, LLMResult, messages_from
-from recorder.models.events import Filter, end_event, start_event, stream_event
-from recorder.models.open_streams import closed_at_exit
-from recorder.models.requests import (
+from recorder.models.call_config import (
     all_of,
     caught,
     combined,
@@ -31,6 +29,8 @@ from recorder.models.requests import (
     secrets_of,
     united,
 )
+from recorder.models.events import Filter, end_event, start_event, stream_event
+from recorder.models.open_streams import closed_at_exit
 from recorder.models.run import CHAT, ChunkT, Request, Run
 from recorder.redaction.credentials import secrets_in
 from recorder.redaction.masking import Mask

@@ -8,11 +8,11 @@ from typing import Any
 
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from, to_dict
-from recorder.models.aside import aside
-from recorder.models.exchange import settle_async, settle_call, told, told_async
-from recorder.models.language import BaseLanguageModel
-from recorder.models.own import OwnRun
+from recorder.models.language_model import BaseLanguageModel
 from recorder.models.run import Request
+from recorder.models.sdk_stream import settle_async, settle_call, told, told_async
+from recorder.models.simple_run import OwnRun
+from recorder.models.thread_iterator import aside
 
 _WHOLE, _STREAMS = ("_call", "_generate"), ("_stream",)
 _ASYNC_WHOLE, _ASYNC_STREAMS = ("_agenerate",), ("_astream",)

@@ -16,7 +16,7 @@ from recorder.messages import (
     add_usage,
 )
 from recorder.messages.chunks import chunk_from, is_whole
-from recorder.models.call import generation_chunk, generation_info, since
+from recorder.models.chat_run import generation_chunk, generation_info, since
 from recorder.models.run import Request, Run
 from recorder.wire.from_chunks import calls_of, deltas_of
 from recorder.wire.repeats import says_all_again
