@@ -1,8 +1,8 @@
 """Trains the compression dictionary of a wire format from made-up streams in the dialects of many providers.
 
-    python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.chat.1.zdict
-    python -m benchmarks.train_dictionary recorder/wire/dictionaries/openai.completions.1.zdict
-    python -m benchmarks.train_dictionary recorder/wire/dictionaries/anthropic.messages.1.zdict
+    python -m benchmarks.train_dictionary recorder/storage/dictionaries/openai.chat.1.zdict
+    python -m benchmarks.train_dictionary recorder/storage/dictionaries/openai.completions.1.zdict
+    python -m benchmarks.train_dictionary recorder/storage/dictionaries/anthropic.messages.1.zdict
 
 A dictionary that was released never changes, for rows name it: train a new one under the next number instead.
 The streams are invented here, so that nobody's conversation is in the file; the seed makes it the same each time.

@@ -350,7 +350,7 @@ def _told(done: list[str], outcome: tuple[Any, ...]) -> None:
 def _by_command(arguments: list[str]) -> tuple[int, str, str]:
     from typer.testing import CliRunner
 
-    from recorder.cli import app
+    from recorder.cli.app import app
 
     _limit(
         FOLLOWING if "tail" in arguments or "--follow" in arguments or "endless" in arguments else PATIENCE

@@ -26,7 +26,7 @@ _TOO_LONG = 20
 #: The new session's terminal becomes the one that Ctrl-C goes through.
 _CODE = (
     "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    "sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
 )
 #: What a terminal obeys and does not show.
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from recorder import ChatHistoryCallback
-from recorder.cli import app
+from recorder.cli.app import app
 from recorder.cli.branches import Fork, is_linear, laid_out, newest_path, path_of
 from recorder.errors import NotFound
 from recorder.messages import AIMessage, BaseMessage, HumanMessage

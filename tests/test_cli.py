@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from recorder import ChatHistoryCallback
-from recorder.cli import app
-from recorder.cli.screen import plural, size
+from recorder.cli.app import app
+from recorder.cli.console import plural, size
 from recorder.core.clock import now
 from recorder.core.printable import printable
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
@@ -44,7 +44,7 @@ def cli(*arguments: str, columns: int = 100, url: str = "") -> Result:
 def process(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """One command in a process of its own, its output into pipes."""
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "RECORDER_URL")}
-    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
@@ -418,7 +418,7 @@ def test_the_demo_works_where_a_proxy_is_set(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_the_demo_and_keeps_what_came(tmp_path: Path) -> None:
     """The run is cancelled, its tokens are there, and the exit code says what happened."""
-    code = "from recorder.cli import main; main()"
+    code = "from recorder.cli.app import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, "demo", "--pace", "20"],
         cwd=tmp_path,
@@ -445,7 +445,7 @@ def test_ctrl_c_stops_the_demo_and_keeps_what_came(tmp_path: Path) -> None:
 def test_help_loads_neither_an_sdk_nor_a_database() -> None:
     """The first thing that people type is quick."""
     code = (
-        "import sys, recorder.cli; "
+        "import sys, recorder.cli.app; "
         "print([name for name in ('openai', 'sqlalchemy', 'alembic') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -526,7 +526,7 @@ def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatc
     def fail(_url: str) -> str:
         raise ZeroDivisionError("a\x1b[31m\nb")
 
-    monkeypatch.setattr("recorder.cli.reading.upgraded", fail)
+    monkeypatch.setattr("recorder.cli.queries.upgraded", fail)
     done = cli("migrate")
     told = r"recorder: ZeroDivisionError: a\x1b[31m b; RECORDER_TRACEBACK=1 shows where, please report it"
     assert (done.exit_code, done.stderr) == (1, told + "\n")

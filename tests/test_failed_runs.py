@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recorder import ChatHistoryCallback
-from recorder.cli import app
+from recorder.cli.app import app
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, HumanMessage
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI, SimpleChatModel

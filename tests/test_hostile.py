@@ -109,7 +109,7 @@ def test_an_import_into_a_database_with_triggers(honest: Path, tmp_path: Path) -
     before = _rows(path)
     [file] = [path for path in exports(tmp_path / "exports") if path.name == "009.jsonl"]
     done = subprocess.run(
-        [sys.executable, "-c", "from recorder.cli import main; main()", "import", str(file), "--url", f"sqlite:///{path}"],
+        [sys.executable, "-c", "from recorder.cli.app import main; main()", "import", str(file), "--url", f"sqlite:///{path}"],
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recorder import ChatHistoryCallback
-from recorder.cli import app
+from recorder.cli.app import app
 from recorder.export.format import write
 from recorder.messages import HumanMessage
 from tests.oracle import ROOT, begin, finish, new_url, record, say, sql
@@ -57,7 +57,7 @@ def test_into_a_file_and_back(url: str, tmp_path: Path) -> None:
 
 def test_from_one_command_to_the_other(url: str, tmp_path: Path) -> None:
     """Through a pipe, only what was chosen, UTF-8 whatever the terminal's encoding is."""
-    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     with ChatHistoryCallback(url) as history, history.conversation("é"):
         record(history, reply="水")

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from recorder import ChatHistoryCallback
 from recorder.callbacks import BaseCallbackHandler
-from recorder.cli import reading
+from recorder.cli import queries
 from recorder.cli.branches import newest_path
 from recorder.messages import AIMessage, BaseMessage, HumanMessage
 from recorder.replay import Replay
@@ -59,7 +59,7 @@ def newest(url: str) -> tuple[list[str], list[str]]:
         texts = [message.text for message in replay.messages("c")]
         runs = [run.id for run in replay.runs("c")]
         replay.into(questions, "c")
-    found = reading.read(url, lambda store: reading.conversation(store, "c"))
+    found = queries.read(url, lambda store: queries.conversation(store, "c"))
     drawn = newest_path(found["messages"])
     assert [row["content"] for row in drawn if row["message_id"]] == texts
     assert list(dict.fromkeys(row["run_id"] for row in drawn if row["run_id"])) == runs

@@ -145,7 +145,15 @@ def test_frames_are_the_body_byte_for_byte(tmp_path: Path) -> None:
     """As the provider sent them."""
     url = database(tmp_path, segment(0, (1, "a")), frame_row(0, (1, b"data: a\n\n"), (2, b"\xff\r\n\n")))
     raw = subprocess.run(
-        [sys.executable, "-c", "from recorder.cli import main; main()", "replay", "--frames", "--url", url],
+        [
+            sys.executable,
+            "-c",
+            "from recorder.cli.app import main; main()",
+            "replay",
+            "--frames",
+            "--url",
+            url,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=True,
@@ -283,7 +291,7 @@ def test_no_sdk_is_loaded(tmp_path: Path) -> None:
     )
     file = str(tmp_path / "a.jsonl")
     code = (
-        "import sys; from recorder.cli import app\n"
+        "import sys; from recorder.cli.app import app\n"
         "for command in (['replay'], ['replay', '--json'], ['replay', '--follow'], ['export', '-o', sys.argv[2]],\n"
         "                ['import', sys.argv[2]]):\n"
         "    assert not app([*command, '--url', sys.argv[1]], standalone_mode=False)\n"
@@ -460,7 +468,7 @@ def test_a_dot_without_a_pause_and_other_keys_do_nothing() -> None:
 @contextmanager
 def tailing(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`recorder tail` in a process of its own; ended by Ctrl-C where it has not ended."""
-    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code, "tail", "--url", url, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from recorder.cli import app
+from recorder.cli.app import app
 from recorder.testing import LoopbackProvider
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,9 @@ import openai
 import pytest
 
 from recorder import ChatHistoryCallback
+from recorder.cli.chat import Answer as Heard
+from recorder.cli.chat import why
 from recorder.cli.providers import Choice, choose
-from recorder.cli.talk import Answer as Heard
-from recorder.cli.talk import why
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames
@@ -64,7 +64,7 @@ def piped(
     """`recorder chat` with these lines as its input."""
     hidden = ("RECORDER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
-    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "chat", *arguments],
         cwd=folder,

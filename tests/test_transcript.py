@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recorder import ChatHistoryCallback
-from recorder.cli import look, reading
+from recorder.cli import queries, render
 from recorder.cli.transcript import in_order
 from recorder.export import import_
 from recorder.export.format import write
@@ -28,7 +28,7 @@ COLUMNS = "message_id, parent_id, branch, position, role, content, status, model
 
 def conversation(url: str) -> dict[str, Any]:
     """What `show c` reads."""
-    return reading.read(url, lambda store: reading.conversation(store, "c"))
+    return queries.read(url, lambda store: queries.conversation(store, "c"))
 
 
 def test_its_rows_are_those_of_the_view(database: str) -> None:
@@ -47,7 +47,7 @@ def test_its_rows_are_those_of_the_view(database: str) -> None:
         say(history, open_run, ["la"])
         history.flush().wait(10)
         found = conversation(database)["messages"]
-        view = reading.read(database, lambda store: store.rows(f"SELECT {COLUMNS} FROM transcripts"))
+        view = queries.read(database, lambda store: store.rows(f"SELECT {COLUMNS} FROM transcripts"))
         finish(history, open_run, "la")
     names = COLUMNS.split(", ")
     assert _sorted([{name: row[name] for name in names} for row in found]) == _sorted(view)
@@ -102,7 +102,7 @@ def _steps(url: str) -> int:
 
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         connection.set_progress_handler(step, 100)
-        for query in (reading._MESSAGES, reading._RUNS, reading._TEXTS):
+        for query in (queries._MESSAGES, queries._RUNS, queries._TEXTS):
             connection.execute(query, {"id": "c"}).fetchall()
     return count
 
@@ -126,7 +126,7 @@ def _calls(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "stdout", StringIO())
     sys.setprofile(called)
     try:
-        look.conversation(found)
+        render.conversation(found)
     finally:
         sys.setprofile(None)
     return count
@@ -147,8 +147,8 @@ def test_a_conversation_is_read_in_few_questions(tmp_path: Path) -> None:
                 return await rows(query, *given)
 
             store.rows = counted
-            return await reading.conversation(store, "c")
+            return await queries.conversation(store, "c")
 
-        reading.read(url, read)
+        queries.read(url, read)
         counts.append(len(asked))
     assert counts == [4, 4]

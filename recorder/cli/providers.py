@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recorder import models
-from recorder.cli.demonstration import reachable
+from recorder.cli.demo import reachable
 from recorder.errors import ConfigError
 from recorder.testing import Answer, LoopbackProvider, answer_openai_chat, pieces_of
 from recorder.testing.song import VERSES

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from recorder.testing.azure import azure_chat_body, azure_chat_frames
     from recorder.testing.fakes import FakeClock
+    from recorder.testing.memory_store import MemoryStore
     from recorder.testing.openai_chat import (
         openai_chat_body,
         openai_chat_frames,
@@ -40,13 +41,12 @@ if TYPE_CHECKING:
         answer_openai_chat,
         answer_openai_completion,
     )
-    from recorder.testing.store import MemoryStore
 
 _HOMES = {
     "Answer": "recorder.testing.answers",
     "FakeClock": "recorder.testing.fakes",
     "LoopbackProvider": "recorder.testing.provider",
-    "MemoryStore": "recorder.testing.store",
+    "MemoryStore": "recorder.testing.memory_store",
     "Script": "recorder.testing.answers",
     "answer_anthropic_messages": "recorder.testing.provider",
     "answer_azure_chat": "recorder.testing.provider",

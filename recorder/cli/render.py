@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder.cli.branches import BESIDE, Fork, Said, is_linear, laid_out, path_of
-from recorder.cli.screen import cell, console, facts, moment, plural, size, styled, table
+from recorder.cli.console import cell, console, facts, moment, plural, size, styled, table
 from recorder.cli.transcript import error_text
 from recorder.core.json import dumps
 from recorder.errors import NotFound

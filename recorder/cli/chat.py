@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from recorder.cli import reading, screen
+from recorder.cli import console, queries
 from recorder.cli.branches import Row, newest_path
+from recorder.cli.console import notice
 from recorder.cli.providers import LOOPBACK, Choice, answering, choose
-from recorder.cli.screen import notice
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.printable import printable, printable_line
@@ -70,7 +70,7 @@ def run(wish: Wish) -> int:
             _recall(past)
         code = talk.go_on(wish.prompt)
     if talk.turns:
-        notice(screen.styled("Continue with:"), screen.styled(f"  {_command(wish, past.conversation)}"))
+        notice(console.styled("Continue with:"), console.styled(f"  {_command(wish, past.conversation)}"))
     return code
 
 
@@ -111,7 +111,7 @@ class Talk:
                 return
             except KeyboardInterrupt:
                 print()
-                notice(screen.styled(f"Ctrl-D or {EXIT} ends.", "dim"))
+                notice(console.styled(f"Ctrl-D or {EXIT} ends.", "dim"))
 
     def _piped_lines(self) -> Iterator[str]:
         for line in sys.stdin:
@@ -121,7 +121,7 @@ class Talk:
     def _echo(self, line: str) -> None:
         """Show what nobody typed here."""
         if sys.stdout.isatty() and line.strip():
-            screen.echo(f"> {line}")
+            console.echo(f"> {line}")
 
     def _turn(self, line: str) -> None:
         """Ask, show the answer as it comes, and remember both; an answer of nothing takes its question back."""
@@ -157,7 +157,7 @@ class Answer:
 
     chunks: list[AIMessageChunk] = field(default_factory=list)
     whole: bool = False
-    _screen: Console = field(default_factory=screen.console)
+    _screen: Console = field(default_factory=console.console)
     #: What the cursor stands behind: nothing, a thought, or text; and whether a line is begun.
     _last: str = ""
     _open: bool = False
@@ -179,7 +179,7 @@ class Answer:
             reason = said.get("finish_reason") or said.get("stop_reason")
             note = None if reason in _WHOLE else f"The answer ended because of: {reason}"
         if note is not None:
-            notice(screen.styled(note, style))
+            notice(console.styled(note, style))
         if self._typed():
             print()
 
@@ -271,7 +271,7 @@ def _begun(wish: Wish) -> _Past:
 
 def _so_far(wish: Wish) -> _Past:
     """A conversation that is stored."""
-    found = reading.read(wish.url, lambda store: reading.conversation_of(store, str(wish.conversation)))
+    found = queries.read(wish.url, lambda store: queries.conversation_of(store, str(wish.conversation)))
     # A run that said nothing is no message to go on with.
     path = [row for row in newest_path(found["messages"]) if row["message_id"] or row["content"]]
     messages = [_message_of(row) for row in path]
@@ -309,14 +309,14 @@ def _introduce(choice: Choice, url: str) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text are no reason to end
     if choice.for_want_of_a_key:
-        notice(screen.styled("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
+        notice(console.styled("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
     if choice.provider == LOOPBACK:
-        notice(screen.styled("A provider on this machine answers: it sings, and reads nothing."))
+        notice(console.styled("A provider on this machine answers: it sings, and reads nothing."))
     else:
-        notice(screen.styled(f"{choice.model} of {choice.provider} answers."))
-    notice(screen.styled(f"Recorded in {masked(url)}"))
+        notice(console.styled(f"{choice.model} of {choice.provider} answers."))
+    notice(console.styled(f"Recorded in {masked(url)}"))
     if sys.stdin.isatty():
-        notice(screen.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
+        notice(console.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
     notice(Text())
 
 
@@ -324,11 +324,11 @@ def _recall(past: _Past) -> None:
     """The last messages, a line each."""
     said, lines = past.said[-_SHOWN:], []
     if earlier := len(past.said) - len(said):
-        lines.append(f"... {screen.plural(earlier, 'message')} before")
+        lines.append(f"... {console.plural(earlier, 'message')} before")
     lines += [f"{each.role}: {' '.join(printable(each.text).split()) or '(no text)'}" for each in said]
     if past.unanswered:
         lines.append("(a last question that has no answer is left out)")
-    notice(*(screen.styled(line, "dim", overflow="ellipsis") for line in lines), Text())
+    notice(*(console.styled(line, "dim", overflow="ellipsis") for line in lines), Text())
 
 
 def _command(wish: Wish, conversation: str) -> str:

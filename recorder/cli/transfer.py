@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
-from recorder.cli import screen
+from recorder.cli import console
 from recorder.core.clock import iso
 from recorder.core.printable import printable_json, printable_line
 from recorder.export import Counts, export, import_
@@ -35,14 +35,14 @@ def out(url: str, ids: Sequence[str], output: str | None) -> int:
             done = export(url, target, ids or None, progress=tell)
             sys.stdout.flush()
     except KeyboardInterrupt:
-        screen.echo("Stopped; no file was written.", stderr=True)
+        console.echo("Stopped; no file was written.", stderr=True)
         return INTERRUPTED
     where = "" if output in (None, "-") else f" to {output}"
-    screen.echo(f"Wrote {_counted(done.written)}{where}.", stderr=True)
+    console.echo(f"Wrote {_counted(done.written)}{where}.", stderr=True)
     if left := done.left_out:
         names = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
         what = "run that still streams" if len(left) == 1 else "runs that still stream"
-        screen.echo(f"Left out: {len(left):,} {what} ({names}); export again when over.", stderr=True)
+        console.echo(f"Left out: {len(left):,} {what} ({names}); export again when over.", stderr=True)
     return 0
 
 
@@ -67,28 +67,30 @@ def back(url: str, file: str) -> int:
         with _progress("Importing", "bytes") as tell:
             done = import_(url, source, progress=tell)
     except KeyboardInterrupt:
-        screen.echo("Stopped; the runs that came are stored, and the same import again goes on.", stderr=True)
+        console.echo(
+            "Stopped; the runs that came are stored, and the same import again goes on.", stderr=True
+        )
         return INTERRUPTED
     header = done.header
     source = printable_line(header.source[:_LONGEST_SOURCE])
-    of = f"exported {screen.moment(iso(header.exported_at))} from {source or 'elsewhere'}"
-    screen.echo(f"Read {'stdin' if file == '-' else file}, {of},")
-    screen.echo(f"into {masked(url)}")
-    screen.echo(f"New: {_counted(done.new)}.")
-    screen.echo(f"Already there: {_counted(done.there)}.")
+    of = f"exported {console.moment(iso(header.exported_at))} from {source or 'elsewhere'}"
+    console.echo(f"Read {'stdin' if file == '-' else file}, {of},")
+    console.echo(f"into {masked(url)}")
+    console.echo(f"New: {_counted(done.new)}.")
+    console.echo(f"Already there: {_counted(done.there)}.")
     return 0
 
 
 def _counted(counts: Counts) -> str:
     """What there is, in words."""
     numbers = [(getattr(counts, noun + "s"), noun) for noun in _NOUNS]
-    return ", ".join(screen.plural(number, noun) for number, noun in numbers if number) or "nothing"
+    return ", ".join(console.plural(number, noun) for number, noun in numbers if number) or "nothing"
 
 
 @contextmanager
 def _progress(title: str, unit: str) -> Iterator[Tell | None]:
     """A bar on stderr where somebody looks at it; it goes when all is done."""
-    shown = screen.console(stderr=True)
+    shown = console.console(stderr=True)
     if not sys.stderr.isatty():
         yield None
         return

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from recorder.cli import playing, reading, screen
+from recorder.cli import console, queries, replay
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.ids import new_id
@@ -129,8 +129,8 @@ def _again(sung: _Sung, url: str) -> int:
     start = len(song_pieces()) - len(pieces_of(VERSES[-1].rstrip()))
     _say("And its last lines again, twice as fast as they came:", "")
     _say(f"  recorder replay --from {start} --speed 2{_named(url)}", "")
-    options = playing.options(2, False, None, str(start), None, False)
-    code = playing.run(playing.Wish(url, sung.run, options, quiet=True))
+    options = replay.options(2, False, None, str(start), None, False)
+    code = replay.run(replay.Wish(url, sung.run, options, quiet=True))
     _say("")
     return code
 
@@ -153,12 +153,12 @@ def _named(url: str) -> str:
 def _ask(url: str, sql: str) -> None:
     """Print a statement and what it finds."""
     _say(*(f"  {line}" for line in sql.splitlines()), "")
-    rows = reading.read(url, lambda store: reading.query(store, sql))
+    rows = queries.read(url, lambda store: queries.query(store, sql))
     if rows:
-        screen.print_rows(rows)
+        console.print_rows(rows)
     _say("")
 
 
 def _say(*lines: str) -> None:
     """Lines as they are: short enough for a narrow terminal, never wrapped in the middle of an id."""
-    screen.echo(*lines)
+    console.echo(*lines)

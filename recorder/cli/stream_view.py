@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from recorder.cli import screen
+from recorder.cli import console
 from recorder.core.json import loads
 from recorder.core.printable import printable
 from recorder.messages import BaseMessage, after_last_reply
@@ -26,7 +26,7 @@ class Speech:
     """What one run says: text as it is, thoughts dimmed, calls of tools on lines of their own."""
 
     def __init__(self) -> None:
-        shown = screen.console()
+        shown = console.console()
         self._dims = shown.is_terminal and not shown.no_color
         #: What the cursor stands behind: nothing, text, a thought, or the call at an index.
         self._last = ""
@@ -58,7 +58,7 @@ class Speech:
 
     def gap(self, gap: Gap, noun: str = "token") -> None:
         """What is missing, where it is missing."""
-        self._write(f"[{screen.plural(gap.count, noun)} missing: {gap.reason}]", "\x1b[33m", "\x1b[39m")
+        self._write(f"[{console.plural(gap.count, noun)} missing: {gap.reason}]", "\x1b[33m", "\x1b[39m")
 
     def line(self) -> None:
         """Close what is open."""
@@ -111,10 +111,10 @@ class Page:
     def begin(self, begin: Begin) -> None:
         self._speech, self._damaged = Speech(), []
         if not self._first:
-            screen.notice(Text())
+            console.notice(Text())
         self._first = False
         if self._asked and (lines := list(_asked(begin.messages))):
-            screen.notice(*lines, Text())
+            console.notice(*lines, Text())
 
     def item(self, _seq: int, item: Any) -> None:
         self._speech.token(*item[1:])
@@ -134,14 +134,14 @@ class Page:
         speech.line()
         for gap in self._damaged:
             last = gap.seq + gap.count - 1
-            screen.notice(
-                screen.styled(f"[run {end.run.id}: tokens {gap.seq} to {last} cannot be read]", "yellow")
+            console.notice(
+                console.styled(f"[run {end.run.id}: tokens {gap.seq} to {last} cannot be read]", "yellow")
             )
         if speech.others:
-            others = screen.plural(len(speech.others), "more choice")
-            screen.notice(screen.styled(f"[{others}: --json shows all]", "dim"))
+            others = console.plural(len(speech.others), "more choice")
+            console.notice(console.styled(f"[{others}: --json shows all]", "dim"))
         if (ended := how_it_ended(end.run, speech.tokens)) is not None:
-            screen.notice(screen.styled(ended, "red" if end.run.status == ERROR else "dim"))
+            console.notice(console.styled(ended, "red" if end.run.status == ERROR else "dim"))
 
 
 class Lines:
@@ -171,7 +171,7 @@ class Lines:
         sys.stdout.flush()
 
     def _print(self, **said: Any) -> None:
-        print(screen.json_text({"run_id": self._run, **said}))
+        print(console.json_text({"run_id": self._run, **said}))
 
 
 class Bytes:
@@ -187,12 +187,12 @@ class Bytes:
 
     def item(self, _seq: int, item: Any) -> None:
         self.any = True
-        screen.write_bytes(item[1])
+        console.write_bytes(item[1])
 
     def gap(self, gap: Gap) -> None:
         self.any = True
-        what = f"[run {self.runs[-1]}: {screen.plural(gap.count, 'frame')} from {gap.seq} on missing: {gap.reason}]"
-        screen.notice(screen.styled(what, "yellow"))
+        what = f"[run {self.runs[-1]}: {console.plural(gap.count, 'frame')} from {gap.seq} on missing: {gap.reason}]"
+        console.notice(console.styled(what, "yellow"))
 
     def end(self, end: End) -> None:
         pass  # the provider has said it, or nobody has
@@ -212,9 +212,9 @@ def _quoted(message: BaseMessage) -> Iterator[Text]:
     mark = ">" if message.role == "user" else f"{message.role}:"
     lines = printable(message.text).strip().splitlines() or ["(no text)"]
     for line in lines[:_PROMPT_LINES]:
-        yield screen.styled(f"{mark} {line}", "dim", overflow="ellipsis")
+        yield console.styled(f"{mark} {line}", "dim", overflow="ellipsis")
     if (left := len(lines) - _PROMPT_LINES) > 0:
-        yield screen.styled(f"{mark} ... {screen.plural(left, 'line')} more", "dim")
+        yield console.styled(f"{mark} ... {console.plural(left, 'line')} more", "dim")
 
 
 def how_it_ended(run: RecordedRun, tokens: int) -> str | None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.text import Text
 
-from recorder.cli import screen
+from recorder.cli import console
 from recorder.cli.keys import Clock, Keys, Quit
-from recorder.cli.speech import Bytes, Lines, Page
+from recorder.cli.stream_view import Bytes, Lines, Page
 from recorder.errors import ConfigError, NotFound
 from recorder.replay.pace import FASTEST, SLOWEST, Options, Pace, Place
 from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait, frames, tokens, whole
@@ -81,7 +81,7 @@ def run(wish: Wish) -> int:
         play = whole(found.id, wish.options, part, messages=isinstance(shown, Page))
         with Keys() as keys:
             if keys.there and isinstance(shown, Page) and not wish.quiet:
-                screen.notice(screen.styled("space pauses, . steps, q quits", "dim"), Text())
+                console.notice(console.styled("space pauses, . steps, q quits", "dim"), Text())
             try:
                 Player(reader, Clock(keys), wish.options, shown).run(play)
             except (Quit, KeyboardInterrupt) as end:
@@ -121,9 +121,9 @@ def _found(reader: Reader, id: str | None) -> Found:
                 f"Conversation {found.id} has no runs yet; `recorder show {found.id}` shows its messages"
             )
         if branch.has_others:
-            screen.notice(
-                screen.styled(f"Conversation {found.id} has other branches. This is the newest, up to run"),
-                screen.styled(f"{branch.runs[-1].id}; `recorder show` draws them all."),
+            console.notice(
+                console.styled(f"Conversation {found.id} has other branches. This is the newest, up to run"),
+                console.styled(f"{branch.runs[-1].id}; `recorder show` draws them all."),
                 Text(),
             )
     return found

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.text import Text
 
-from recorder.cli import screen
-from recorder.cli.playing import INTERRUPTED, open_reader, quiet_log
-from recorder.cli.speech import Lines, Speech, how_it_ended
+from recorder.cli import console
+from recorder.cli.replay import INTERRUPTED, open_reader, quiet_log
+from recorder.cli.stream_view import Lines, Speech, how_it_ended
 from recorder.core.clock import now
 from recorder.replay.pace import Options
 from recorder.replay.playback import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
@@ -32,7 +32,7 @@ def run(url: str, id: str | None, json: bool) -> int:
         wanted = None if id is None else reader.ask(Library.find, id).result()
         if sys.stderr.isatty() and not json:
             what = "what is recorded" if wanted is None else str(wanted)
-            screen.notice(screen.styled(f"Following {what} in {masked(url)}; Ctrl-C ends.", "dim"), Text())
+            console.notice(console.styled(f"Following {what} in {masked(url)}; Ctrl-C ends.", "dim"), Text())
         tail = Tail(reader, wanted, json)
         try:
             reader.follow(tail).result()
@@ -159,7 +159,7 @@ class Voices:
         ended = how_it_ended(run, self._speeches[id][1].tokens)
         if ended is not None:
             self._turn_to(id).line()
-            screen.echo(ended)
+            console.echo(ended)
         if self._speaking == id:
             self._speeches[id][1].line()
         del self._speeches[id]
@@ -173,12 +173,12 @@ class Voices:
         if self._speaking is not None or self._count() > 1:
             if self._speaking is not None:
                 print()
-            screen.console().print(_heading(run), soft_wrap=True)
+            console.console().print(_heading(run), soft_wrap=True)
         self._speaking = id
         return speech
 
 
 def _heading(run: RecordedRun) -> Text:
     about = [f"run {run.id}", *([run.model] if run.model else [])]
-    heading = screen.styled(run.conversation_id, "bold")
-    return heading + screen.styled("  " + "  ".join(about), "not bold dim")
+    heading = console.styled(run.conversation_id, "bold")
+    return heading + console.styled("  " + "  ".join(about), "not bold dim")
