@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from recorder.export.format import write
+from tests.export.test_format import EVERYTHING
 from tests.hostile import TRICK
-from tests.test_portable import EVERYTHING
 
 _HEADER = b'{"format":"recorder","version":1,"exported_at":"2026-01-01T00:00:00Z","source":"x"}\n'
 _EOF = b'[null,"eof",{"runs":0}]\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,22 @@ FAST_SHARE, FAST_LEAST = 0.05, 2
 
 #: Their tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
-additions benchmarks cli clients collector examples exits export faults floors follow forks greenlets hostile in_time
-like_langchain like_langchain_anthropic migrate moving open_streams playing poolers portable postgres pytest_plugin
-readme recorder replayed_model revisions selection store storing survival talk testing writer
+.: benchmarks examples faults floors hostile in_time readme selection
+cli: chat commands replay transfer
+core: exits greenlets
+export: export format
+models: clients collector like_langchain like_langchain_anthropic open_streams
+recording: additions forks recorder retry survival writer
+replay: follow replayed_model
+storage: migrate poolers postgres revisions store
+testing: provider pytest_plugin
 """
-SLOW_FILES = frozenset(f"test_{name}.py" for name in _SLOW.split())
+_TESTS = Path(__file__).resolve().parent
+SLOW_FILES = frozenset(
+    _TESTS / folder / f"test_{name}.py"
+    for folder, _, names in (line.partition(": ") for line in _SLOW.strip().splitlines())
+    for name in names.split()
+)
 
 
 def sampled(items: Iterable[pytest.Item], seed: int, share: float, least: int) -> set[pytest.Item]:
@@ -40,4 +52,4 @@ def is_slow(item: pytest.Item) -> bool:
     """Whether a test needs a server, or stands among those that take long."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     on_postgres = "postgres_url" in fixtures or "postgres" in item.nodeid.partition("::")[2]
-    return item.path.name in SLOW_FILES or on_postgres
+    return item.path in SLOW_FILES or on_postgres

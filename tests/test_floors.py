@@ -179,10 +179,27 @@ def test_every_module_has_a_floor() -> None:
 def test_the_page_for_contributors_shows_the_house() -> None:
     """Its table has the same rooms on the same floors, and no room that is not built."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| (\d+) \w+ \| (.*) \|$", page, re.MULTILINE)
+    lines = re.findall(r"^\| (\d) \w+ \| ([^|]*) \|", page, re.MULTILINE)
     shown = {name: int(floor) for floor, names in lines for name in re.findall(r"`(\w+)/?`", names)}
     assert shown == {name: floor for name, floor in FLOORS.items() if name != "__init__"}
     assert FLOORS.keys() == {room(name) for name in MODULES}
+
+
+def longest_chain() -> list[str]:
+    """The names of the longest chain of imports from one room to the next."""
+    below: dict[str, set[str]] = {room(name): set() for name in MODULES}
+    for arrow in arrows():
+        if room(arrow.source) != room(arrow.target) and not goes_up(arrow):
+            below[room(arrow.source)].add(room(arrow.target))
+    chains: dict[str, list[str]] = {}
+    for name in TopologicalSorter(below).static_order():
+        chains[name] = [name, *max((chains[each] for each in below[name]), key=len, default=[])]
+    return max((chain for name, chain in chains.items() if name != "__init__"), key=len)
+
+
+def test_the_longest_chain_of_imports_is_nine() -> None:
+    """Whoever follows an import through the house passes nine rooms at most."""
+    assert len(longest_chain()) <= 9, longest_chain()
 
 
 def test_imports_only_go_down() -> None:

@@ -17,7 +17,7 @@ from recorder.cli.app import app
 from recorder.testing import LoopbackProvider
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Its statements run on both databases in test_sql_cookbook.py.
+#: Its statements run on both databases in storage/test_sql_cookbook.py.
 COOKBOOK = ROOT / "docs" / "sql.md"
 DOCUMENTS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if path != COOKBOOK)]
 FENCE = re.compile(

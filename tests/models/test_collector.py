@@ -182,7 +182,7 @@ def test_streams_that_were_collected_last_are_stored_at_exit(database: str) -> N
     code = """
 import gc, sys
 from recorder import ChatHistoryCallback
-from tests.test_collector import Counting, left
+from tests.models.test_collector import Counting, left
 
 gc.disable()
 history = ChatHistoryCallback(sys.argv[1])
@@ -200,7 +200,7 @@ def test_many_threads_leave_streams_to_an_eager_collector(database: str) -> None
     code = """
 import faulthandler, gc, sys, threading
 from recorder import ChatHistoryCallback
-from tests.test_collector import Counting, left
+from tests.models.test_collector import Counting, left
 
 faulthandler.dump_traceback_later(50, exit=True)
 gc.set_threshold(7, 2, 2)

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.storage import migrate, schema, views
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 #: What an upgrade of an empty database applies.
 APPLIED = list(schema.REVISIONS)
 #: The number of a migration that is not written yet.
@@ -412,14 +412,14 @@ def test_an_installed_package_brings_its_own_scripts(tmp_path: Path, monkeypatch
     """The wheel has them as recorder/_migrations, without alembic.ini; a percent sign in the path is fine."""
     package = tmp_path / "100%" / "recorder"
     shutil.copytree(ROOT / "migrations", package / "_migrations")
-    monkeypatch.setattr(migrate, "__file__", str(package / "migrate.py"))
+    monkeypatch.setattr(migrate, "__file__", str(package / "storage" / "migrate.py"))
     assert migrate.scripts() == package / "_migrations"
     assert migrate.upgrade(url_of(tmp_path / "new.db")) == APPLIED
 
 
 def test_a_package_without_scripts_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation is named as one."""
-    monkeypatch.setattr(migrate, "__file__", str(tmp_path / "recorder" / "migrate.py"))
+    monkeypatch.setattr(migrate, "__file__", str(tmp_path / "recorder" / "storage" / "migrate.py"))
     with pytest.raises(SchemaError, match="pip install --force-reinstall chat-recorder"):
         migrate.scripts()
 

@@ -16,11 +16,11 @@ from recorder import ChatHistoryCallback
 from recorder.cli.app import app
 from recorder.export.format import write
 from recorder.messages import HumanMessage
+from tests.cli.test_commands import cli
+from tests.export.test_export import written
+from tests.export.test_format import CONVERSATION, EVERYTHING
 from tests.oracle import ROOT, begin, finish, new_url, record, say, sql
 from tests.terminal import Terminal
-from tests.test_cli import cli
-from tests.test_export import written
-from tests.test_portable import CONVERSATION, EVERYTHING
 
 
 @pytest.fixture

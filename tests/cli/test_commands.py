@@ -29,7 +29,7 @@ from recorder.testing import song
 from tests import postgres
 from tests.oracle import new_url, sql
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WHOLE = UUID("01a00000-0000-7000-8000-000000000001")
 FAILED = UUID("01a00000-0000-7000-8000-000000000002")
 LEFT = UUID("01b00000-0000-7000-8000-000000000003")

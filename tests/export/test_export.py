@@ -34,9 +34,7 @@ from recorder.storage.rows import INTERRUPTED, ConversationRow, FrameRow, Messag
 from recorder.storage.store import Conflict, SqlStore
 from recorder.testing import Answer, LoopbackProvider, scripted
 from tests import anthropics, chatting
-from tests.genuine import MISSING, anthropic_streams, chat_streams
-from tests.oracle import assert_whole, begin, finish, new_url, record, say, sql, stored
-from tests.test_portable import (
+from tests.export.test_format import (
     ANNOTATION,
     CONVERSATION,
     EVERYTHING,
@@ -53,6 +51,8 @@ from tests.test_portable import (
     segment,
     stored_rows,
 )
+from tests.genuine import MISSING, anthropic_streams, chat_streams
+from tests.oracle import assert_whole, begin, finish, new_url, record, say, sql, stored
 from tests.wires import unhurried
 
 

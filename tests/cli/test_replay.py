@@ -23,10 +23,10 @@ from recorder.cli.keys import PAUSE, STEP, Clock, Quit
 from recorder.export import import_
 from recorder.export.format import Row, write
 from recorder.messages import AIMessage, HumanMessage
+from tests.cli.test_commands import cli
+from tests.export.test_format import CONVERSATION, GAP, MESSAGE, RUN_ID, frame_row, run_row, segment
 from tests.oracle import ROOT, begin, finish, new_url, record, say
 from tests.terminal import CTRL_C, Terminal
-from tests.test_cli import cli
-from tests.test_portable import CONVERSATION, GAP, MESSAGE, RUN_ID, frame_row, run_row, segment
 
 HOUR = 3_600_000_000
 OTHER = str(UUID(int=1 << 120))

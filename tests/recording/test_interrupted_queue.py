@@ -17,7 +17,7 @@ from recorder.recording.queue import Intake
 from recorder.wire.deltas import Delta
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
 from tests.oracle import run_end, run_start
-from tests.test_intake import ALL, COST, TEXT, on_loop, tokens_of
+from tests.recording.test_queue import ALL, COST, TEXT, on_loop, tokens_of
 
 #: Every so many places one is tried; the first by chance.
 STRIDE = 11

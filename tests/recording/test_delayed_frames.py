@@ -1,4 +1,4 @@
-"""Frames that are young and few wait for company; how that looks from outside is in test_intake.py."""
+"""Frames that are young and few wait for company; how that looks from outside is in recording/test_queue.py."""
 
 from __future__ import annotations
 
