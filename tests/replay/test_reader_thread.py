@@ -228,16 +228,16 @@ def test_many_replays_are_dropped_and_made_at_once(tmp_path: Path) -> None:
 
 FORKED = """
 import os, sys, threading
-from recorder.replay import Replay, reader
+from recorder.replay import Replay, reader_thread
 replay = Replay(sys.argv[1])
 print(len(replay.messages("c")), flush=True)
-reader._lock.acquire()  # as another thread may hold it
+reader_thread._lock.acquire()  # as another thread may hold it
 child = os.fork()
 if not child:
     print(len(replay.messages("c")), flush=True)
     replay.close()
     os._exit(0)
-reader._lock.release()
+reader_thread._lock.release()
 os.waitpid(child, 0)
 print(len(replay.messages("c")), flush=True)
 replay.close()

@@ -141,7 +141,7 @@ def test_looking_at_a_database_loads_no_alembic(path: Path) -> None:
     migrate.upgrade(url_of(path))
     code = """
 import sys
-from recorder import migrate
+from recorder.storage import migrate
 print(migrate.connected(sys.argv[1], migrate.state), "alembic" in sys.modules)
 """
     assert start(code, url_of(path)).communicate(timeout=30)[0] == "current False\n"
@@ -236,7 +236,7 @@ def test_an_error_at_any_statement_leaves_the_file_as_it_was(tmp_path: Path) -> 
 KILLED = """
 import os, signal, sys
 from sqlalchemy import Engine, event
-from recorder import migrate
+from recorder.storage import migrate
 
 folder = sys.argv[1]
 migrate.upgrade(f"sqlite:///{folder}/warm.db")
@@ -270,7 +270,7 @@ def test_a_process_killed_at_any_statement_is_made_good_by_the_next(tmp_path: Pa
 
 UPGRADER = """
 import sys
-from recorder import migrate
+from recorder.storage import migrate
 import alembic.command
 print("ready", flush=True)
 sys.stdin.readline()

@@ -20,7 +20,7 @@ from tests.oracle import assert_whole, record
 
 def query_of(words: str) -> dict[str, Any]:
     """What asyncpg is given in the query for these words."""
-    found = dict(make_url(arguments(parse_url(f"postgresql://me@host/db?{url_words}")).dsn).query)
+    found = dict(make_url(arguments(parse_url(f"postgresql://me@host/db?{words}")).dsn).query)
     assert found.pop("application_name") == "recorder"
     return found
 
