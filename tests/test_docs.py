@@ -1,0 +1,127 @@
+"""The pages of docs/ are all listed, their links lead somewhere, and what they name is what the code has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from recorder.config import Config
+from recorder.storage import rows, schema, views
+from recorder.wire import deltas
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+CONCEPTS = (DOCS / "concepts.md").read_text(encoding="utf-8")
+
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+_ANY_ADDRESS = re.compile(r"[a-z]+:")
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them in links."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def relative_links(page: Path) -> Iterator[str]:
+    """The links of a page that lead to files of this repository."""
+    for target in _LINK.findall(prose(page)):
+        if not _ANY_ADDRESS.match(target):
+            yield target
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    """Whether the file exists, and the heading in it where the link names one."""
+    name, _, anchor = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def table(text: str, head: str) -> list[str]:
+    """The first column of the table below this head, without backquotes."""
+    [rest] = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [line.split("|")[1].strip().strip("`") for line in rest.splitlines()]
+
+
+def constants(module: object, *, like: str) -> set[str]:
+    """The texts of a module's constants whose names are in capitals, and whose texts match."""
+    values = {value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
+    return {value for value in values if re.fullmatch(like, value)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    """To a file of the repository, and to a heading of it where one is named."""
+    assert [link for link in relative_links(page) if not leads_somewhere(page, link)] == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    """A missing page and a missing heading, and nothing inside of a block of code."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A *head*, here\n[a](page.md#a-head-here) [b](gone.md) [c](#gone)\n```\n[d](x.md)\n```\n"
+    )
+    found = [link for link in relative_links(page) if not leads_somewhere(page, link)]
+    assert found == ["gone.md", "#gone"]
+
+
+def test_the_table_of_contents_lists_every_page() -> None:
+    """Each page of docs/ once, and the decisions by their index."""
+    listed = list(relative_links(DOCS / "README.md"))
+    pages = {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+    assert sorted(listed) == sorted({*pages, "../README.md", "decisions/README.md"})
+
+
+def test_the_first_page_leads_to_the_others() -> None:
+    """It links the concepts and the table of contents."""
+    assert {"docs/README.md", "docs/concepts.md"} <= set(relative_links(ROOT / "README.md"))
+
+
+def test_each_noun_is_a_table_or_a_view() -> None:
+    """The seven nouns are the words of the schema."""
+    nouns = [noun.lower() for noun in re.findall(r"^\*\*(\w+)\.\*\* ", CONCEPTS, re.MULTILINE)]
+    assert nouns == ["conversation", "message", "run", "token", "frame", "segment", "gap"]
+    tables = {*schema.metadata.tables, views.tokens.name}
+    assert {f"{noun}s" for noun in nouns} <= tables
+
+
+@pytest.mark.parametrize("page", ["concepts.md", "recording.md"])
+def test_the_statuses_are_those_of_the_code(page: str) -> None:
+    """Both tables have all of them and no other."""
+    listed = table((DOCS / page).read_text(encoding="utf-8"), "status")
+    assert sorted(listed) == sorted(constants(rows, like="[a-z]+"))
+
+
+def test_the_kinds_of_tokens_are_those_of_the_code() -> None:
+    """The table has all of them and no other."""
+    assert sorted(table(CONCEPTS, "kind")) == sorted(constants(deltas, like="[a-z_]+"))
+
+
+@pytest.mark.parametrize("name", ["flush_interval", "block_timeout"])
+def test_the_times_are_the_defaults_of_the_code(name: str) -> None:
+    """Wherever a page gives the seconds of an option in brackets."""
+    default = getattr(Config(), name)
+    for page in PAGES:
+        for seconds in re.findall(rf"`{name}`\s+\(([\d.]+) s\)", prose(page)):
+            assert float(seconds) == default, page
+    assert f"`{name}` ({default:g} s)" in " ".join(CONCEPTS.split())
+
+
+def test_every_option_has_its_line() -> None:
+    """The table of options has each field of `Config`, and what the callback takes besides."""
+    text = (DOCS / "recording.md").read_text(encoding="utf-8")
+    lines = [name.strip(" `") for cell in table(text, "option") for name in cell.split(",")]
+    assert sorted(lines) == sorted(["url", "conversation_id", *(field.name for field in fields(Config))])
