@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
@@ -35,8 +35,8 @@ from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.storage import migrate
 from recorder.storage.dialects import Failure, Postgres
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, RunEnd, RunStart
-from recorder.storage.store import Asked, Store
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, RunEnd, RunStart
+from recorder.storage.store import Store
 from tests import postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -372,39 +372,17 @@ class FaultyStore:
         self.after: Iterator[Fault | None] = iter(after)
         #: The appends of runs that were tried.
         self.tried: list[Batch] = []
-        #: What was appended and is not committed yet, in a transaction of several verbs.
-        self._alone: list[Batch] | None = None
 
     async def open(self) -> None:
         await self.inner.open()
 
-    async def known(self, asked: Asked) -> dict[str, Known]:
-        return await self.inner.known(asked)
-
-    @asynccontextmanager
-    async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
-        self._alone = []
-        try:
-            async with self.inner.alone(conversations):
-                yield
-        finally:
-            stored, self._alone = self._alone, None
-        for batch in stored:
-            self._fail_after(batch)
-
     async def append(self, batch: Batch) -> None:
-        if not batch.parts:
-            return await self.inner.append(batch)
-        self.tried.append(batch)
-        if (fault := next(self.before, None)) is not None:
+        if batch.parts:
+            self.tried.append(batch)
+        if batch.parts and (fault := next(self.before, None)) is not None:
             fault(batch)
         await self.inner.append(batch)
-        if self._alone is not None:
-            return self._alone.append(batch)
-        return self._fail_after(batch)
-
-    def _fail_after(self, batch: Batch) -> None:
-        if (fault := next(self.after, None)) is not None:
+        if batch.parts and (fault := next(self.after, None)) is not None:
             fault(batch)
 
     async def sweep(self, dead: Any, moment: Any) -> int:

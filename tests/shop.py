@@ -17,7 +17,6 @@ from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessag
 from recorder.recording.buffer import OpenRun, Taken
 from recorder.recording.queue import Intake
 from recorder.recording.serialize import pack
-from recorder.storage.message_tree import asked, thread
 from recorder.storage.rows import COMPLETE, Batch, Producer, RunEnd, RunStart
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
@@ -185,7 +184,6 @@ def record_shop(url: str) -> None:
         for told in RUNS:
             for taken in _taken(told):
                 rows = pack(taken)
-                thread(rows, await store.known(asked(rows)))
                 await store.append(Batch(producer, rows))
         await store.close()
 

@@ -40,9 +40,11 @@ def _addition_halved(part: Addition) -> tuple[Part, Part] | None:
     if len(part.messages) < 2:
         return None
     middle, size = len(part.messages) // 2, part.bytes // 2
-    said = max(0, len(part.said) - (len(part.messages) - middle))
-    first = replace(part, said=part.said[:said], messages=part.messages[:middle], bytes=size)
-    second = replace(part, said=part.said[said:], messages=part.messages[middle:], bytes=part.bytes - size)
+    first_half = max(0, len(part.added) - (len(part.messages) - middle))
+    first = replace(part, added=part.added[:first_half], messages=part.messages[:middle], bytes=size)
+    second = replace(
+        part, added=part.added[first_half:], messages=part.messages[middle:], bytes=part.bytes - size
+    )
     return first, second
 
 

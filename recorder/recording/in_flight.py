@@ -52,7 +52,7 @@ class Hand:
         """It could not be packed: rows, messages and ends are stored, with gaps in place of tokens."""
         packed = [without_tokens(taken, file) for taken in self.took.runs]
         for rows in packed:  # some of them may have been packed before, and none was stored
-            rows.opens = rows.start.position < 0
+            rows.opens = rows.start.placement.position < 0
         return self.hold(packed)
 
     def add(self, carried: Sequence[RunRows]) -> list[Part]:
@@ -196,4 +196,4 @@ def bytes_in(batch: Sequence[Part]) -> int:
 
 def messages_in(batch: Sequence[Part]) -> int:
     """How many messages without a run these parts hold."""
-    return sum(len(part.said) for part in batch if isinstance(part, Addition))
+    return sum(len(part.added) for part in batch if isinstance(part, Addition))

@@ -238,7 +238,7 @@ class Intake(Ready):
         if addition is None:
             addition = self._additions[conversation_id] = Addition(conversation_id)
         order = next(self._order)
-        addition.said += [Added(order, at, message) for message in messages]
+        addition.added += [Added(order, at, message) for message in messages]
         self.added += len(messages)
         self._count(addition, size)
 

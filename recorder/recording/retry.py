@@ -20,7 +20,6 @@ from recorder.recording.progress import Progress
 from recorder.storage.dialects import Failure
 from recorder.storage.fields import bare_end
 from recorder.storage.liveness import this_process
-from recorder.storage.message_tree import asked, thread
 from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
 from recorder.storage.store import Moved, Store, Taken
 
@@ -106,16 +105,6 @@ class Storing:
             await self.commit(hand, hand.add(carried))
 
     async def _append(self, batch: Sequence[Part]) -> None:
-        loose = [part for part in batch if not part.threaded]
-        if additions := _sorted_out(loose)[1]:
-            # Two that add below the same message would make a branch, which no request asked for.
-            async with self._store.alone([addition.conversation_id for addition in additions]):
-                return await self._store_threaded(loose, batch)
-        return await self._store_threaded(loose, batch)
-
-    async def _store_threaded(self, loose: Sequence[Part], batch: Sequence[Part]) -> None:
-        if loose:
-            thread(loose, await self._store.known(asked(loose)))
         self.producer = replace(self.producer, heartbeat_at=now())
         await self._store.append(Batch(self.producer, *_sorted_out(batch), self.streaming))
 
@@ -177,7 +166,7 @@ class Storing:
 
 def _leave_out(hand: Hand, addition: Addition, words: str) -> None:
     where = addition.conversation_id
-    log.error("%d messages added to conversation %r cannot be stored: %s", len(addition.said), where, words)
+    log.error("%d messages added to conversation %r cannot be stored: %s", len(addition.added), where, words)
     hand.leave_out([addition])
 
 

@@ -68,7 +68,7 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
 def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
     users = {rows.start.conversation_id: rows.start.user_id for rows in reversed(opening)}
     begun = [(rows.start.conversation_id, rows.start.started_at) for rows in opening]
-    begun += [(each.conversation_id, each.said[0].at) for each in additions]
+    begun += [(each.conversation_id, each.added[0].at) for each in additions]
     # The earliest of each, for it is stored last.
     found = dict(sorted(begun, reverse=True))
     return [(key, users.get(key), at) for key, at in sorted(found.items())]
@@ -88,8 +88,8 @@ def _run(
     return (
         start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
         start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
-        start.input_hash, start.tags, _metadata(start, metadata), start.prompt_message_id, batch.producer.id,
-        start.said_at,
+        start.input_hash, start.tags, _metadata(start, metadata), start.placement.prompt_message_id, batch.producer.id,
+        start.placement.said_at,
     )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
-"""What is recorded, between the callback and the database: plain values, no behaviour.
+"""What is recorded, between the callback and the database: plain values without behaviour.
 
-A producer hands over a `RunStart`, deltas and frames, gaps and a `RunEnd`; the writer packs what it took of
-one run into `RunRows`, which never change again: retry, bisect and drain carry the same rows.
+The callback gives a `RunStart`, deltas and frames, gaps and a `RunEnd`. The writer serializes what one batch holds of a
+run into `RunRows`. A failed batch is stored again with the same rows. Only these change them: `message_tree.settle`
+writes the rows of their messages into them once, a run whose id is stored already gets another one
+(`recording/attempts.py`), and tokens that cannot be stored are replaced by gaps (`recording/in_flight.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,21 @@ INCOMPLETE = "incomplete"
 CANCELLED = "cancelled"
 ERROR = "error"
 INTERRUPTED = "interrupted"
+
+
+class Placement(NamedTuple):
+    """Where the request of a run ends in the tree of its conversation. Known once the request is threaded."""
+
+    #: None where the conversation has no message.
+    prompt_message_id: str | None = None
+    #: How many messages come before that one; -1 where there is none.
+    position: int = -1
+    #: The time of the newest message of the conversation when the run began; the replies are dated after it.
+    said_at: datetime | None = None
+
+
+#: Of a run whose request is not threaded yet, or has no messages and is the first of its conversation.
+AT_THE_ROOT = Placement()
 
 
 @dataclass(slots=True)
@@ -53,13 +70,9 @@ class RunStart:
     mask: Mask | None = None
     #: The whole history that was sent, oldest first.
     messages: Sequence[BaseMessage] = ()
-    #: Ids of these messages where they are a path from a root; the writer works them out.
+    #: Ids of these messages where they are a path from a root; `message_tree` computes them.
     path: Sequence[str] = ()
-    #: Where the history ends and how deep that is; known once the writer has threaded it.
-    prompt_message_id: str | None = None
-    position: int = -1
-    #: When the newest message of its conversation was said, as it began; its replies are dated after that.
-    said_at: datetime | None = None
+    placement: Placement = AT_THE_ROOT
 
 
 @dataclass(slots=True)
@@ -231,7 +244,7 @@ class RunRows:
     frames: Sequence[FrameRow] = ()
     gaps: Sequence[GapRow] = ()
     seal: RunSeal | None = None
-    #: Whether `messages` is final; it is settled once, retries carry the same rows.
+    #: Whether `messages` holds the final rows, which a retry stores again.
     threaded: bool = False
     #: Tokens that could not be packed, a bug of ours; `gaps` has their numbers.
     unpacked: int = 0
@@ -253,11 +266,11 @@ class Added(NamedTuple):
 
 @dataclass(slots=True)
 class Addition:
-    """Messages of one conversation that belong to no run: the queue appends until the writer takes them."""
+    """Messages of one conversation that belong to no run. The queue appends to it until the writer takes it."""
 
     conversation_id: str
-    said: list[Added] = field(default_factory=list)
-    #: Their rows, and whether they are final: settled once, retries carry the same.
+    added: list[Added] = field(default_factory=list)
+    #: Their rows, and whether these are final, so that a retry stores the same.
     messages: list[MessageRow] = field(default_factory=list)
     threaded: bool = False
     #: The bytes of the queue that they hold; whether they are in the queue, and where.
@@ -319,7 +332,7 @@ class Newest(NamedTuple):
 class Known:
     """What is stored of a conversation."""
 
-    #: When the message of each asked id that is stored was said.
+    #: The time of each message of the looked up paths that is stored, by id.
     times: dict[str, datetime]
     #: None where it has no message.
     newest: Newest | None

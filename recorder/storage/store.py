@@ -16,41 +16,24 @@ from uuid import UUID
 
 from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import TypeEngine
 
 from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
-from recorder.core.json import dumps
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.storage.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
 from recorder.storage.inserts import inserts_of
+from recorder.storage.known_messages import known_messages
+from recorder.storage.message_tree import paths_to_look_up, settle, thread
 from recorder.storage.migrate import old_message, state, upgrade_connection
-from recorder.storage.newest_branch import newest_first
 from recorder.storage.probe import rows_to_try
-from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Known, Newest, Producer, SegmentRow
-from recorder.storage.schema import Id, Time, producers, runs, segments
+from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Producer, SegmentRow
+from recorder.storage.schema import Id, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.transactions import Transactions
 
 log = logging.getLogger("recorder")
 
 T = TypeVar("T")
-
-
-#: CROSS JOIN: SQLite looks each asked id up by the key, and does not try to be cleverer.
-_KNOWN = """
-SELECT m.conversation_id, m.id, m.created_at
-FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
-"""
-_NEWEST = f"""
-SELECT m.conversation_id, m.id, m.position, m.created_at
-FROM {{asked}} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
-    SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
-    ORDER BY {newest_first("n")} LIMIT 1)
-"""
-
-#: Message ids by conversation: of each request the path from the first message to the last.
-Asked = Mapping[str, Sequence[Sequence[str]]]
 
 
 class Conflict(StoreError):
@@ -81,16 +64,12 @@ class Store(Protocol):
     async def open(self) -> None:
         """Connect, and bring the tables to the newest schema or refuse. Raises `StoreError`."""
 
-    async def known(self, asked: Asked) -> dict[str, Known]:
-        """For each conversation, what of these paths is stored, and its newest message."""
-
     async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction, all or nothing; the same batch again changes nothing. Raises `Taken`, and
-        `Moved` once where the database is another one than before."""
+        """Store a batch in one transaction, all of it or nothing. The same batch again changes nothing.
 
-    def alone(self, conversations: Sequence[str]) -> AbstractAsyncContextManager[None]:
-        """What is asked and appended inside is one transaction, and whoever is alone with these conversations waits for
-        its end."""
+        Writes the rows of its messages into its parts (`message_tree`), unless an attempt before did. Raises `Taken`,
+        and `Moved` once where the database is another one than before.
+        """
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Mark the open runs of dead producers `interrupted`, provisionally; how many."""
@@ -146,41 +125,22 @@ class SqlStore:
             await self.close()
             raise unopened(self.dialect, error) from error
 
-    async def known(self, asked: Asked) -> dict[str, Known]:
-        """For each conversation, what of these paths is stored, and its newest message. Raises `Moved`."""
-        if not asked:
-            return {}
-        pairs = {
-            (conversation_id, id) for conversation_id, paths in asked.items() for path in paths for id in path
-        }
-        async with self._writing() as connection:
-            times: dict[str, dict[str, datetime]] = {conversation_id: {} for conversation_id in asked}
-            stored = await self._listed(connection, _KNOWN, sorted(pairs), created_at=Time()) if pairs else ()
-            for row in stored:
-                times[row.conversation_id][str(row.id)] = row.created_at
-            keys = [[conversation_id] for conversation_id in asked]
-            found = await self._listed(connection, _NEWEST, keys, created_at=Time())
-            newest = {row[0]: Newest(str(row.id), row.position, row.created_at) for row in found}
-        return {key: Known(found, newest.get(key)) for key, found in times.items()}
-
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, or try one. Raises `Conflict` for a row that is stored with another
         content, `Taken` for a run whose id is another run's, and `Moved`."""
         if batch.trial:
             await self._try(batch.producer)
             return
-        async with self._writing() as connection:
-            await self._insert(connection, batch)
+        added = [each.conversation_id for each in batch.additions if not each.threaded]
+        if not added:
+            await self._thread_and_insert(batch)
+        else:
+            await self._reopen_if_moved()
+            # Two processes that add below the same message would make a branch that nobody asked for.
+            async with self._transactions.alone(added):
+                await self._thread_and_insert(batch)
         self._last = batch.producer
         self.dialect.look()
-
-    @asynccontextmanager
-    async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
-        """One transaction around several verbs; whoever is alone with one of these conversations waits for its end.
-        Raises `Moved`."""
-        await self._reopen_if_moved()
-        async with self._transactions.alone(conversations):
-            yield
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
@@ -254,6 +214,16 @@ class SqlStore:
             self.dialect.look(error)
             raise
 
+    async def _thread_and_insert(self, batch: Batch) -> None:
+        if parts := [part for part in batch.parts if not part.threaded]:
+            paths, known = paths_to_look_up(parts), {}
+            if paths:
+                async with self._writing() as connection:
+                    known = await known_messages(connection, self.dialect, paths)
+            settle(parts, thread(parts, known))  # outside of a transaction where it can be, for it takes time
+        async with self._writing() as connection:
+            await self._insert(connection, batch)
+
     async def _insert(self, connection: AsyncConnection, batch: Batch) -> None:
         inserts = inserts_of(batch)
         counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
@@ -314,13 +284,6 @@ class SqlStore:
         query = "SELECT heartbeat_at FROM producers WHERE id = ?"
         found = connection.execute(query, (self._last.id,)).fetchall()
         return bool(found == [(iso(self._last.heartbeat_at),)])
-
-    async def _listed(
-        self, connection: AsyncConnection, sql: str, given: Sequence[Sequence[str]], **types: TypeEngine[Any]
-    ) -> Sequence[Any]:
-        """What a query finds for a list of any length, which is one parameter; with the types of its columns."""
-        query = text(sql.format(asked=self.dialect.asked)).columns(**types)
-        return (await connection.execute(query, {"asked": dumps(given)})).all()
 
     async def _revive(self, connection: AsyncConnection, batch: Batch) -> None:
         """This process was taken for dead, and lives: so do its runs."""

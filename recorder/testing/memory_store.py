@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from recorder.storage.dialects import Failure
+from recorder.storage.message_tree import paths_to_look_up, settle, thread
 from recorder.storage.rows import (
     STREAMING,
     Batch,
@@ -16,12 +16,13 @@ from recorder.storage.rows import (
     Known,
     MessageRow,
     Newest,
+    Part,
     Producer,
     RunSeal,
     RunStart,
     SegmentRow,
 )
-from recorder.storage.store import Asked, Conflict, Taken
+from recorder.storage.store import Conflict, Taken
 
 
 class MemoryStore:
@@ -40,16 +41,11 @@ class MemoryStore:
     async def open(self) -> None:
         """Nothing to open."""
 
-    async def known(self, asked: Asked) -> dict[str, Known]:
-        """What is there of each conversation."""
-        return {
-            conversation_id: self._known(conversation_id, paths) for conversation_id, paths in asked.items()
-        }
-
     async def append(self, batch: Batch) -> None:
         """Keep the rows whose key is new; raise `Conflict` for another content under an old one."""
         if batch.trial:
             return
+        self._thread([part for part in batch.parts if not part.threaded])
         if self.failures:
             raise self.failures.pop(0)
         if taken := [
@@ -74,11 +70,6 @@ class MemoryStore:
                     del self.seals[rows.start.run_id]
         self.batches.append(batch)
 
-    @asynccontextmanager
-    async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
-        """Nobody else records here."""
-        yield
-
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
         """Nobody else records here."""
         return 0
@@ -91,6 +82,14 @@ class MemoryStore:
         if isinstance(error, TimeoutError):
             return "slow"
         return "transient" if isinstance(error, ConnectionError) else "poison"
+
+    def _thread(self, parts: Sequence[Part]) -> None:
+        """Give the parts the rows of their messages."""
+        known = {
+            conversation_id: self._known(conversation_id, paths)
+            for conversation_id, paths in paths_to_look_up(parts).items()
+        }
+        settle(parts, thread(parts, known))
 
     def _note(self, run_id: str, seal: RunSeal) -> None:
         """What the seal says of the run's metadata takes the place of what its start said."""

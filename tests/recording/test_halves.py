@@ -75,6 +75,6 @@ def test_an_addition_in_parts() -> None:
     whole = Addition("c", said, [message(number) for number in range(5)], threaded=True, bytes=77)
     parts = leaves(whole)
     assert [row for part in parts for row in part.messages] == whole.messages
-    assert [each for part in parts for each in part.said] == said
+    assert [each for part in parts for each in part.added] == said
     assert sum(part.bytes for part in parts) == 77
     assert len(parts) == 5

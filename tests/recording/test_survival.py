@@ -344,7 +344,7 @@ def test_the_rest_of_a_recording_is_whole_after_an_error(
             raise MemoryError("none left")
         return message_tree.thread(*arguments)
 
-    monkeypatch.setattr("recorder.recording.retry.thread", once)
+    monkeypatch.setattr("recorder.storage.store.thread", once)
     with ChatHistoryCallback(database) as history:
         runs = [record(history, reply="a") for _ in range(3)]
         history.flush().wait(20)

@@ -20,7 +20,7 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.storage.message_tree import asked, thread
+from recorder.storage.message_tree import paths_to_look_up, settle, thread
 from recorder.storage.rows import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
 from tests.oracle import run_end, run_start
 
@@ -47,7 +47,9 @@ class Table:
 
     def store(self, *batch: Part) -> None:
         """Thread a batch with what is known, as the writer does, and keep its rows."""
-        thread(batch, {key: self.known(paths) for key, paths in asked(batch).items()})
+        settle(
+            batch, thread(batch, {key: self.known(paths) for key, paths in paths_to_look_up(batch).items()})
+        )
         for part in batch:
             for row in part.messages:
                 self.rows.setdefault(row.id, row)
@@ -98,7 +100,7 @@ def test_the_whole_history_is_sent_each_turn_and_stored_once() -> None:
     for turn in range(3):
         history += [user(f"question {turn}")]
         rows = table.say(history, bot(f"answer {turn}"))
-        assert table.path(rows.start.prompt_message_id) == [message.text for message in history]
+        assert table.path(rows.start.placement.prompt_message_id) == [message.text for message in history]
         history += [bot(f"answer {turn}")]
         assert rows.seal is not None
         assert table.path(rows.seal.response_message_id) == [message.text for message in history]
@@ -115,8 +117,8 @@ def test_only_new_messages_continue_below_the_newest() -> None:
     table.say([user("one")], bot("1"))
     table.say([user("two")], bot("2"))
     rows = table.say([user("three")])
-    assert table.path(rows.start.prompt_message_id) == ["one", "1", "two", "2", "three"]
-    assert rows.start.position == 4
+    assert table.path(rows.start.placement.prompt_message_id) == ["one", "1", "two", "2", "three"]
+    assert rows.start.placement.position == 4
 
 
 def test_an_edit_is_a_branch() -> None:
@@ -124,7 +126,7 @@ def test_an_edit_is_a_branch() -> None:
     table = Table()
     table.say([user("a"), bot("b"), user("c")], bot("d"))
     edited = table.say([user("a"), bot("b"), user("C!")], bot("d"))
-    assert table.path(edited.start.prompt_message_id) == ["a", "b", "C!"]
+    assert table.path(edited.start.placement.prompt_message_id) == ["a", "b", "C!"]
     assert len(table.rows) == 6
     assert len({row.parent_id for row in table.rows.values() if row.content in ("c", "C!")}) == 1
 
@@ -134,7 +136,7 @@ def test_another_first_message_is_no_branch_but_goes_on() -> None:
     table = Table()
     table.say([user("a")], bot("b"))
     rows = table.say([user("something else")])
-    assert table.path(rows.start.prompt_message_id) == ["a", "b", "something else"]
+    assert table.path(rows.start.placement.prompt_message_id) == ["a", "b", "something else"]
 
 
 def test_the_same_request_twice_gives_two_sibling_replies() -> None:
@@ -142,7 +144,7 @@ def test_the_same_request_twice_gives_two_sibling_replies() -> None:
     table = Table()
     first, second = table.say([user("a")], bot("b")), table.say([user("a")], bot("B"))
     assert table.contents() == ["a", "b", "B"]
-    assert first.start.prompt_message_id == second.start.prompt_message_id
+    assert first.start.placement.prompt_message_id == second.start.placement.prompt_message_id
     assert (table.rows[list(table.rows)[1]].position, table.rows[list(table.rows)[2]].position) == (1, 1)
 
 
@@ -163,7 +165,7 @@ def test_choices_are_siblings() -> None:
     rows = table.say([user("a")], bot("x"), bot("y"), bot("x"))
     assert table.contents() == ["a", "x", "y"]
     assert {row.parent_id for row in table.rows.values() if row.role == "assistant"} == {
-        rows.start.prompt_message_id
+        rows.start.placement.prompt_message_id
     }
     assert len({row.created_at for row in table.rows.values()}) == 3  # or they would have no order
     assert rows.seal is not None
@@ -186,7 +188,7 @@ def test_conversations_keep_apart() -> None:
     table, other = Table(), Table()
     here = table.run([user("a")], bot("b"))
     there = other.run([user("a")], bot("b"), conversation_id="d")
-    thread([here, there], {})
+    settle([here, there], thread([here, there], {}))
     ids = {row.id for rows in (here, there) for row in rows.messages}
     assert len(ids) == 4
     assert [row.conversation_id for row in there.messages] == ["d", "d"]
@@ -196,10 +198,10 @@ def test_a_new_conversation_is_not_asked_for() -> None:
     """Nothing of it can be stored: no question to the database for each new run."""
     table = Table()
     fresh, known, empty = table.run([user("a")], fresh=True), table.run([user("b")]), table.run([])
-    assert list(asked([fresh])) == []
-    assert {key: [len(path) for path in paths] for key, paths in asked([fresh, known, empty]).items()} == {
-        "c": [1]
-    }
+    assert list(paths_to_look_up([fresh])) == []
+    assert {
+        key: [len(path) for path in paths] for key, paths in paths_to_look_up([fresh, known, empty]).items()
+    } == {"c": [1]}
 
 
 def test_a_run_without_messages_stands_at_the_root() -> None:
@@ -264,7 +266,7 @@ def test_what_comes_back_is_the_same_message(form: str) -> None:
     table.say(TURN[:1], TURN[1])
     rows = table.say([*SENT_BACK[form], {"role": "user", "content": "thanks"}], bot("welcome"))
     assert len(table.rows) == 5, table.contents()
-    assert rows.start.position == 3
+    assert rows.start.placement.position == 3
 
 
 def test_reasoning_is_not_sent_back() -> None:

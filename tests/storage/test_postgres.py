@@ -27,7 +27,7 @@ from tests import postgres
 from tests.faults.proxy import proxy
 from tests.oracle import assert_whole, begin, finish, record, say, sql, start_python, token
 from tests.pooler import road
-from tests.storage.test_store import PRODUCER, whole_run
+from tests.stores import PRODUCER, whole_run
 
 #: The other connections to the same database.
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

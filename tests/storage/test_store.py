@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,21 +17,15 @@ from sqlalchemy.engine import Engine
 from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.messages import AIMessage, HumanMessage
-from recorder.recording.queue import Intake
-from recorder.recording.serialize import pack
-from recorder.storage.message_tree import thread
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Known, Producer, RunRows
-from recorder.storage.store import Conflict, SqlStore, Store, Taken
-from recorder.testing import MemoryStore
-from recorder.wire.deltas import Delta
+from recorder.messages import HumanMessage
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
+from recorder.storage.store import Conflict, SqlStore, Taken
 from tests.oracle import (
     assert_whole,
     begin,
     finish,
     new_url,
     record,
-    run_end,
     run_start,
     say,
     sql,
@@ -40,48 +33,9 @@ from tests.oracle import (
     token,
     told_statements,
 )
+from tests.stores import PRODUCER, append, statements_of, using, whole_run
 
 TABLES = ("conversations", "runs", "producers", "messages", "segments", "frames", "gaps")
-PRODUCER = Producer(str(uuid.UUID(int=99)), "here", 1, now(), now())
-HISTORY = [HumanMessage("question")]
-
-
-def using(url: str, story: Callable[[SqlStore], Coroutine[Any, Any, Any]], **options: Any) -> Any:
-    """What a story with a store of its own gives."""
-
-    async def whole() -> Any:
-        store = SqlStore(url, **options)
-        try:
-            return await story(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(whole())
-
-
-def append(url: str, *batches: Sequence[RunRows]) -> None:
-    """Store batches one after another."""
-
-    async def story(store: SqlStore) -> None:
-        for batch in batches:
-            await store.append(Batch(PRODUCER, list(batch)))
-
-    using(url, story)
-
-
-def whole_run(number: int, tokens: int = 3) -> list[RunRows]:
-    """A run of everything that a batch may hold: messages, tokens, frames, a gap and the end."""
-    intake = Intake(2_000 + 310 * tokens, overflow="drop_newest")
-    run = intake.start(
-        run_start(number, conversation_id=f"c{number}", messages=list(HISTORY), user_id="me"), 0
-    )
-    for place in range(tokens + 5):
-        intake.put_frame(run, b"frame", [Delta(f"{number}:{place}")], place)
-    intake.end(run, run_end(replies=[AIMessage("answer")]))
-    rows = pack(intake.take(2**40).runs)
-    thread(rows, {})
-    assert rows[0].gaps
-    return rows
 
 
 def dump(url: str) -> dict[str, list[Any]]:
@@ -163,14 +117,6 @@ def test_a_run_is_known_before_its_end(database: str) -> None:
     assert ended is not None
 
 
-def statements_of(work: Callable[[], object]) -> list[str]:
-    """The statements that something takes, without what a new connection asks."""
-    found: list[str] = []
-    with told_statements(found.append):
-        work()
-    return found
-
-
 def test_statements_do_not_grow_with_tokens(database: str) -> None:
     """A batch is a handful of statements, whether a run has three tokens or a thousand."""
     few = [rows for number in range(100) for rows in whole_run(number)]
@@ -178,58 +124,6 @@ def test_statements_do_not_grow_with_tokens(database: str) -> None:
     counts = [len(statements_of(lambda batch=batch: append(database, batch))) for batch in (few, many)]  # type: ignore[misc]
     # On Postgres one for the rows and those of opening and watching; on SQLite one a table besides.
     assert counts[0] == counts[1] <= (12 if database.startswith("sqlite") else 5)
-
-
-def test_known_messages_and_the_newest(database: str) -> None:
-    """Of each path what is there; and where each conversation ends."""
-    [rows] = whole_run(1)
-    append(database, [rows], whole_run(2))
-    times = {row.id: row.created_at for row in rows.messages}
-    first, answer = times
-    unknown = str(uuid.uuid4())
-    asked = {"c1": [[first, unknown], [first, answer]], "c2": [[answer]], "c3": [[first]]}
-    found = using(database, lambda store: store.known(asked))
-    assert (found["c1"].times, found["c1"].newest) == (times, (answer, 1, times[answer]))
-    assert (found["c2"].times, found["c2"].newest.position) == ({}, 1)
-    assert (found["c3"].times, found["c3"].newest) == ({}, None)
-    assert using(database, lambda store: store.known({"c1": []}))["c1"] == Known({}, found["c1"].newest)
-    assert using(database, lambda store: store.known({})) == {}
-
-
-def test_histories_of_any_length_are_asked_for_at_once(database: str) -> None:
-    """More messages than a statement has room for parameters, in many conversations: two questions."""
-    [rows] = whole_run(1)
-    append(database, [rows])
-    path = [row.id for row in rows.messages] + [str(uuid.UUID(int=number)) for number in range(40_000)]
-    asked = {"c1": [path], **{f"other {number}": [path[:10]] for number in range(100)}}
-    statements = statements_of(lambda: using(database, lambda store: store.known(asked)))
-    assert len([one for one in statements if "messages" in one]) == 2
-    found = using(database, lambda store: store.known(asked))
-    assert found["c1"].times == {row.id: row.created_at for row in rows.messages}
-    assert all(found[key] == Known({}, None) for key in asked if key != "c1")
-
-
-def test_the_store_in_memory_says_the_same(database: str) -> None:
-    """The fake that users test with and the real one answer alike."""
-    real, fake = SqlStore(database), MemoryStore()
-    [rows] = whole_run(1)
-    ids = [row.id for row in rows.messages]
-
-    async def story(store: Store) -> list[Any]:
-        await store.open()
-        before = await store.known({"c1": [ids]})
-        for _ in range(2):
-            await store.append(Batch(PRODUCER, [rows]))
-        after = await store.known({"c1": [ids], "c2": [ids]})
-        with pytest.raises(Conflict):
-            await store.append(Batch(PRODUCER, whole_run(1, tokens=5)))
-        kinds = [
-            store.failure(error) for error in (Conflict("x"), ConnectionError(), TimeoutError(), ValueError())
-        ]
-        await store.close()
-        return [before, after, kinds]
-
-    assert asyncio.run(story(real)) == asyncio.run(story(fake))
 
 
 def test_a_query_of_yours(database: str) -> None:

@@ -27,7 +27,7 @@ def test_a_store_in_memory_has_what_was_asked_after_it_was_committed() -> None:
     assert (kept.request, kept.metadata) == ('{"model":"m"}', '{"a":1}')
     assert [message.text for message in kept.messages] == ["Hi"]
     [prompt, reply] = store.messages.values()
-    assert (reply.parent_id, kept.prompt_message_id) == (prompt.id, prompt.id)
+    assert (reply.parent_id, kept.placement.prompt_message_id) == (prompt.id, prompt.id)
     assert next(batch for batch in store.batches if batch.runs).runs[0].start is kept
 
 

@@ -1,0 +1,73 @@
+"""Batches that the stories of stores append, and how they speak to a store."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from recorder.core.clock import now
+from recorder.messages import AIMessage, HumanMessage
+from recorder.recording.queue import Intake
+from recorder.recording.serialize import pack
+from recorder.storage.message_tree import settle, thread
+from recorder.storage.rows import Batch, Producer, RunRows
+from recorder.storage.store import SqlStore
+from recorder.wire.deltas import Delta
+from tests.oracle import run_end, run_start, told_statements
+
+PRODUCER = Producer(str(uuid.UUID(int=99)), "here", 1, now(), now())
+HISTORY = [HumanMessage("question")]
+
+
+def using(url: str, story: Callable[[SqlStore], Coroutine[Any, Any, Any]], **options: Any) -> Any:
+    """What a story with a store of its own gives."""
+
+    async def whole() -> Any:
+        store = SqlStore(url, **options)
+        try:
+            return await story(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(whole())
+
+
+def append(url: str, *batches: Sequence[RunRows]) -> None:
+    """Store batches one after another."""
+
+    async def story(store: SqlStore) -> None:
+        for batch in batches:
+            await store.append(Batch(PRODUCER, list(batch)))
+
+    using(url, story)
+
+
+def whole_run(number: int, tokens: int = 3) -> list[RunRows]:
+    """A run of everything that a batch may hold: messages, tokens, frames, a gap and the end."""
+    rows = unthreaded_run(number, tokens)
+    settle(rows, thread(rows, {}))
+    return rows
+
+
+def unthreaded_run(number: int, tokens: int = 3) -> list[RunRows]:
+    """The same, before a store has worked out where its messages stand."""
+    intake = Intake(2_000 + 310 * tokens, overflow="drop_newest")
+    run = intake.start(
+        run_start(number, conversation_id=f"c{number}", messages=list(HISTORY), user_id="me"), 0
+    )
+    for place in range(tokens + 5):
+        intake.put_frame(run, b"frame", [Delta(f"{number}:{place}")], place)
+    intake.end(run, run_end(replies=[AIMessage("answer")]))
+    rows = pack(intake.take(2**40).runs)
+    assert rows[0].gaps
+    return rows
+
+
+def statements_of(work: Callable[[], object]) -> list[str]:
+    """The statements that something takes, without what a new connection asks."""
+    found: list[str] = []
+    with told_statements(found.append):
+        work()
+    return found
