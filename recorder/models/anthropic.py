@@ -15,7 +15,7 @@ from typing import Any
 from recorder.messages import AIMessageChunk
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
-from recorder.models.chat_run import Call
+from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients
 from recorder.models.run import ErrorOf, Request
 from recorder.wire.anthropic.chunks import fill_blocks, fill_text, wants_blocks
@@ -134,8 +134,8 @@ class ChatAnthropic(BaseChatModel):
     def _translator(self) -> Translator:
         return AnthropicMessages()
 
-    def _open_run(self, request: Request) -> AnthropicCall:
-        return AnthropicCall(request, self._translator(), self._stream_error)
+    def _open_run(self, request: Request) -> AnthropicRun:
+        return AnthropicRun(request, self._translator(), self._stream_error)
 
     def _resource(self, client: Any) -> Any:
         return _Messages(client, self._clients.sdk)
@@ -144,7 +144,7 @@ class ChatAnthropic(BaseChatModel):
         return self._clients.sdk.APIStatusError(str(error), response=http_response, body=error)  # type: ignore[no-any-return]
 
 
-class AnthropicCall(Call):
+class AnthropicRun(ChatRun):
     """A run whose chunks are text, or lists of blocks where the request asks for more than text."""
 
     def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:

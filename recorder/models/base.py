@@ -10,7 +10,7 @@ from abc import abstractmethod
 from typing import Any
 
 from recorder.messages import AIMessage, AIMessageChunk, messages_from
-from recorder.models.chat_run import Call
+from recorder.models.chat_run import ChatRun
 from recorder.models.run import Request
 from recorder.models.sdk_model import SdkModel
 
@@ -29,5 +29,5 @@ class BaseChatModel(SdkModel[AIMessage, AIMessageChunk]):
     def _input_of(self, input: Any) -> list[Any]:
         return input if isinstance(input, list) else messages_from(input)
 
-    def _open_run(self, request: Request) -> Call:
-        return Call(request, self._translator(), self._stream_error)
+    def _open_run(self, request: Request) -> ChatRun:
+        return ChatRun(request, self._translator(), self._stream_error)

@@ -14,7 +14,7 @@ from recorder.messages import BaseMessage, Generation, HumanMessage, LLMResult, 
 from recorder.redaction.credentials import is_secret
 
 
-def configs(config: Any, count: int) -> list[dict[str, Any]]:
+def config_per_input(config: Any, count: int) -> list[dict[str, Any]]:
     """One config an input: a list of them, or the same for all, where a `run_id` can only be the first's."""
     if isinstance(config, (list, tuple)):
         if len(config) != count:
@@ -26,7 +26,7 @@ def configs(config: Any, count: int) -> list[dict[str, Any]]:
     return [first, *([shared] * (count - 1))][:count]
 
 
-def caught(work: Callable[..., Any]) -> Callable[..., Any]:
+def returning_errors(work: Callable[..., Any]) -> Callable[..., Any]:
     """The same work, with its error as the result in place of raising it."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -38,7 +38,9 @@ def caught(work: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-async def all_of(work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions: bool = False) -> list[Any]:
+async def gather_all(
+    work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions: bool = False
+) -> list[Any]:
     """The results in order. After an error the others are cancelled, for nobody will see their results."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
@@ -51,7 +53,7 @@ async def all_of(work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions:
             await asyncio.wait(left)
 
 
-def legible(input: Any) -> list[BaseMessage]:
+def readable_messages(input: Any) -> list[BaseMessage]:
     """The messages of an input of which not all can be read; what cannot be is text."""
     found: list[BaseMessage] = []
     for item in input if isinstance(input, (list, tuple)) else [input]:
@@ -62,7 +64,7 @@ def legible(input: Any) -> list[BaseMessage]:
     return found
 
 
-def united(*tags: Iterable[str] | None) -> list[str]:
+def merge_tags(*tags: Iterable[str] | None) -> list[str]:
     """All tags in order, each once."""
     return list(dict.fromkeys(tag for some in tags for tag in some or ()))
 
@@ -98,7 +100,7 @@ def run_id_of(given: Any) -> UUID:
         raise ConfigError(f"run_id {given!r} is no UUID; pass uuid.uuid4(), or leave it out") from error
 
 
-def combined(results: Sequence[LLMResult]) -> LLMResult:
+def combine_results(results: Sequence[LLMResult]) -> LLMResult:
     """One result of several runs, with their token counts added up."""
     generations: list[list[Generation]] = [choices for result in results for choices in result.generations]
     outputs = [result.llm_output or {} for result in results]

@@ -1,4 +1,4 @@
-"""One run of a chat model over a wire format: the chunks and the message that its events make."""
+"""One run of a chat model over a wire format: makes chunks and the final message from the events."""
 
 from __future__ import annotations
 
@@ -20,46 +20,49 @@ from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.reply import EARLIER, Translator
 from recorder.wire.thoughts import ORIGIN, origin_of
 
-__all__ = ["Call", "Request", "generation_chunk", "generation_info"]
+__all__ = ["ChatRun", "Request", "generation_chunk", "generation_info"]
 
+#: Kind and index of a delta of the first choice's text.
 _PLAIN = (TEXT, "0")
-#: What a finish reason is called.
+#: The names of a finish reason in `response_metadata`: OpenAI's and Anthropic's.
 _REASONS = ("finish_reason", "stop_reason")
+#: Keys of `response_metadata` that describe the whole response, not one choice.
 _OF_THE_RESPONSE = frozenset(
     ("id", "model_provider", "token_usage", "prompt_filter_results", "usage", "model", ORIGIN)
 )
 
 
-class Call(WireRun[AIMessageChunk]):
-    """A run as far as it has come."""
+class ChatRun(WireRun[AIMessageChunk]):
+    """A run whose chunks and final message are LangChain's."""
 
-    #: Whether a chunk of nothing but text is told as it is, and `_fill` is asked for all others only.
+    #: Whether a chunk of one text delta needs no call of `_fill`.
     _plain = True
 
     def __init__(
         self, request: Request, translator: Translator, error_of: ErrorOf, *, host: str | None = None
     ) -> None:
         super().__init__(request, translator, error_of)
-        #: Where the request goes, for what has to go back there; None where nothing has to.
+        #: The host that the request is sent to. The message stores it, because its reasoning is sent back to that
+        #: host only. None if nothing has to be sent back.
         self._host = host
 
     def rest(self) -> Iterator[AIMessageChunk]:
-        """The chunk in what came after the last blank line, if there is one, and LangChain's empty last one.
+        """Yield the chunk of the bytes after the last blank line, if there is one, and LangChain's empty last chunk.
 
-        That one tells a sum of chunks that no more arguments follow: a call which was cut off is an invalid one.
+        The last chunk marks the end of tool call arguments: incomplete ones then become an invalid tool call.
         """
         yield from super().rest()
         last = AIMessageChunk("", id=self._chunk_id, chunk_position="last")
-        self._count(last)
-        self._tell_token("", ChatGenerationChunk(last))
+        self._add_usage(last)
+        self._report_token("", ChatGenerationChunk(last))
         yield last
 
     def answer(self) -> AIMessage:
         """The final message of the first choice."""
         return self.message()
 
-    def gathered(self, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
-        """The chunks added up."""
+    def merged(self, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
+        """The sum of the chunks."""
         return chunks[0] + chunks[1:]
 
     def message(self, choice: int = 0) -> AIMessage:
@@ -74,51 +77,53 @@ class Call(WireRun[AIMessageChunk]):
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-        """Put the deltas of one event into a chunk, in LangChain's shape for the provider; whether there were any."""
+        """Put the deltas of one event into a chunk, in LangChain's shape for the provider. False if there are none."""
         return fill(chunk, deltas)
 
-    def _say(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
+    def _emit(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
         chunk = self._chunk(deltas)
         if chunk is not None and self._wants_tokens:
-            self._tell_token(chunk.text, generation_chunk(chunk))
+            self._report_token(chunk.text, generation_chunk(chunk))
         return chunk
 
     def _chunk(self, deltas: Sequence[Delta]) -> AIMessageChunk | None:
-        """The chunk of one event: of the first choice; also when it only opens, ends or counts."""
+        """The chunk of one event for the first choice: new content or new metadata. None if there is neither."""
         reply = self.reply
         if self._plain and len(deltas) == 1 and deltas[0][1:] == _PLAIN:
             chunk = text_chunk(deltas[0][0], self._chunk_id)
-            self._told = True
-            if not reply.finish_reasons and reply.usage is self._seen_usage:
+            self._has_emitted = True
+            if not reply.finish_reasons and reply.usage is self._reported_usage:
                 return chunk
         else:
             chunk = AIMessageChunk("", id=self._chunk_id)
-            if not self._fill(chunk, deltas) and not self._news():
+            if not self._fill(chunk, deltas) and not self._has_new_metadata():
                 return None
-        self._tell(chunk)
+        self._add_metadata(chunk)
         return chunk
 
-    def _tell(self, chunk: AIMessageChunk) -> None:
-        self._told = True
-        if (reasons := self._reasons()) != self._told_reasons:
-            chunk.response_metadata = self._finish(reasons, self._told_reasons)
-            self._told_reasons = reasons
-        self._count(chunk)
+    def _add_metadata(self, chunk: AIMessageChunk) -> None:
+        self._has_emitted = True
+        if (reasons := self._reasons()) != self._reported_reasons:
+            chunk.response_metadata = self._finish_metadata(reasons, self._reported_reasons)
+            self._reported_reasons = reasons
+        self._add_usage(chunk)
 
-    def _finish(self, reasons: tuple[str | None, ...], told: tuple[str | None, ...]) -> dict[str, Any]:
-        """The metadata with the first finish reason; chunks add up, so later nothing but what changed."""
-        said = self._metadata(0)
-        if told == (None,):
-            return said
-        changed: dict[str, Any] = {name: reasons[0] for name in _REASONS if name in said}
-        return changed | ({EARLIER: list(news)} if (news := reasons[len(told) :]) else {})
+    def _finish_metadata(
+        self, reasons: tuple[str | None, ...], reported: tuple[str | None, ...]
+    ) -> dict[str, Any]:
+        """All metadata with the first finish reason; later only the changes, because chunks are added up."""
+        metadata = self._metadata(0)
+        if reported == (None,):
+            return metadata
+        changed: dict[str, Any] = {name: reasons[0] for name in _REASONS if name in metadata}
+        return changed | ({EARLIER: list(added)} if (added := reasons[len(reported) :]) else {})
 
-    def _count(self, chunk: AIMessageChunk) -> None:
-        """Put what has come to the counts into a chunk."""
+    def _add_usage(self, chunk: AIMessageChunk) -> None:
+        """Put the usage since the last chunk with a usage into a chunk."""
         usage = self.reply.usage
-        if usage != self._seen_usage:
-            chunk.usage_metadata = since(self._seen_usage or {}, usage)
-            self._seen_usage = usage
+        if usage != self._reported_usage:
+            chunk.usage_metadata = since(self._reported_usage or {}, usage)
+            self._reported_usage = usage
 
     def _generations(self) -> list[ChatGeneration]:
         return [self._generation(choice) for choice in self.reply.choices]
@@ -133,25 +138,26 @@ class Call(WireRun[AIMessageChunk]):
     def _metadata(self, choice: int) -> dict[str, Any]:
         """LangChain's `response_metadata` of a reply."""
         reply = self.reply
-        said = {**reply.response_metadata(choice), "model_provider": self.request.provider_name}
+        metadata = {**reply.response_metadata(choice), "model_provider": self.request.provider_name}
         if reply.response_id:
-            said["id"] = reply.response_id
+            metadata["id"] = reply.response_id
         fields = reply.reasoning_fields.get(choice, ())
-        return said | origin_of(self._host, fields, reply.tool_calls(choice))
+        return metadata | origin_of(self._host, fields, reply.tool_calls(choice))
 
 
 def generation_chunk(chunk: AIMessageChunk) -> ChatGenerationChunk:
-    """What handlers get with a token."""
-    return ChatGenerationChunk(chunk, generation_info(said) if (said := chunk.response_metadata) else None)
+    """The argument `chunk` of `on_llm_new_token`."""
+    metadata = chunk.response_metadata
+    return ChatGenerationChunk(chunk, generation_info(metadata) if metadata else None)
 
 
-def generation_info(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What LangChain says of a generation: of the metadata, what is not of the whole response."""
-    return {key: value for key, value in said.items() if key not in _OF_THE_RESPONSE}
+def generation_info(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """LangChain's `generation_info`: the metadata without the keys that describe the whole response."""
+    return {key: value for key, value in metadata.items() if key not in _OF_THE_RESPONSE}
 
 
 def since(before: Mapping[str, Any], now: Any) -> Any:
-    """What came to the counts, where each event counts all so far: chunks add up, so each has its own share."""
+    """The difference of two usages. Events send totals, but chunks are added up, so each chunk has its own share."""
     return {
         key: since(before.get(key, {}), count) if isinstance(count, dict) else count - before.get(key, 0)
         for key, count in now.items()

@@ -1,4 +1,4 @@
-"""One run of a completion model over a wire format: the pieces of text and the generations that its events make."""
+"""One run of a completion model over a wire format: makes pieces of text and generations from the events."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from recorder.models.run import WireRun
 from recorder.wire.deltas import TEXT, Delta
 
 
-class TextRun(WireRun[str]):
-    """A run as far as it has come; the application gets the first choice's text."""
+class CompletionRun(WireRun[str]):
+    """A run whose chunks are pieces of the first choice's text."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        #: How many log probabilities of each list were told.
-        self._told_logprobs: dict[str, int] = {}
+        #: Name of a list of log probabilities -> how many of them were reported.
+        self._reported_logprobs: dict[str, int] = {}
 
     def answer(self) -> str:
         """The text of the first choice."""
         return self.reply.text()
 
-    def gathered(self, chunks: Sequence[str]) -> dict[str, Any]:
-        """The result as LangChain's event has it."""
+    def merged(self, chunks: Sequence[str]) -> dict[str, Any]:
+        """The result, as LangChain's end event shows it."""
         result = self.result()
         return {
             "generations": [[_event_form(each) for each in choices] for choices in result.generations],
@@ -32,30 +32,30 @@ class TextRun(WireRun[str]):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _say(self, deltas: Sequence[Delta]) -> str | None:
+    def _emit(self, deltas: Sequence[Delta]) -> str | None:
         text = "".join([text for text, kind, idx in deltas if kind == TEXT and idx == "0"])
-        if not text and not self._news():
+        if not text and not self._has_new_metadata():
             return None
         if self._wants_tokens:
-            self._tell_token(text, GenerationChunk(text, self._info()))
-        self._told = True
-        self._told_reasons = self._reasons()
-        self._seen_usage = self.reply.usage
+            self._report_token(text, GenerationChunk(text, self._info()))
+        self._has_emitted = True
+        self._reported_reasons = self._reasons()
+        self._reported_usage = self.reply.usage
         return text
 
     def _info(self) -> dict[str, Any]:
         """The finish reason and the log probabilities of one piece."""
         reason = self.reply.finish_reasons.get(0)
-        finished = reason if reason != self._told_reasons[0] else None
+        finished = reason if reason != self._reported_reasons[0] else None
         return {"finish_reason": finished, "logprobs": self._new_logprobs()}
 
     def _new_logprobs(self) -> dict[str, list[Any]] | None:
         known = self.reply.logprobs.get(0)
         if known is None:
             return None
-        news = {key: tokens[self._told_logprobs.get(key, 0) :] for key, tokens in known.items()}
-        self._told_logprobs = {key: len(tokens) for key, tokens in known.items()}
-        return news if any(news.values()) else None
+        added = {key: tokens[self._reported_logprobs.get(key, 0) :] for key, tokens in known.items()}
+        self._reported_logprobs = {key: len(tokens) for key, tokens in known.items()}
+        return added if any(added.values()) else None
 
     def _generations(self) -> list[Generation]:
         return [self._generation(choice) for choice in self.reply.choices]

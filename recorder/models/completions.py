@@ -8,7 +8,7 @@ from typing import Any
 
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
-from recorder.models.completion_run import TextRun
+from recorder.models.completion_run import CompletionRun
 from recorder.models.openai import expect, openai_clients, stream_error, with_usage
 from recorder.models.run import TEXT_MODEL, Request
 from recorder.models.sdk_model import SdkModel
@@ -93,10 +93,10 @@ class OpenAI(SdkModel[str, str]):
         body = {"model": self.model_name, "prompt": given, **options}
         return with_usage(body, stream=stream, usage=self.stream_usage)
 
-    def _open_run(self, request: Request) -> TextRun:
+    def _open_run(self, request: Request) -> CompletionRun:
         translator = self._translator()
         expect(translator, request)
-        return TextRun(request, translator, self._stream_error)
+        return CompletionRun(request, translator, self._stream_error)
 
     def _translator(self) -> Translator:
         return OpenAICompletions()

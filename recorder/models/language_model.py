@@ -18,16 +18,16 @@ from recorder.callbacks import handlers_from
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.models.call_config import (
-    all_of,
-    caught,
-    combined,
-    configs,
-    legible,
+    combine_results,
+    config_per_input,
+    gather_all,
+    merge_tags,
     metadata_of,
     parent_of,
+    readable_messages,
+    returning_errors,
     run_id_of,
     secrets_of,
-    united,
 )
 from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.open_streams import closed_at_exit
@@ -142,10 +142,10 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
         """`invoke` for each input, in threads, at most `config["max_concurrency"]` at a time, in order."""
-        each = configs(config, len(inputs))
+        each = config_per_input(config, len(inputs))
         if not inputs:
             return []
-        work = partial(caught(self.invoke) if return_exceptions else self.invoke, **options)
+        work = partial(returning_errors(self.invoke) if return_exceptions else self.invoke, **options)
         with ThreadPoolExecutor(each[0].get("max_concurrency") or None) as pool:
             futures = [
                 pool.submit(copy_context().run, work, input, its_config)
@@ -162,7 +162,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
         """`ainvoke` for each input, at most `config["max_concurrency"]` at a time, in order."""
-        each = configs(config, len(inputs))
+        each = config_per_input(config, len(inputs))
         limit = asyncio.Semaphore((each[0].get("max_concurrency") if each else None) or 2**31)
 
         async def one(input: Any, its_config: dict[str, Any]) -> AnswerT:
@@ -170,7 +170,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
                 return await self.ainvoke(input, its_config, **options)
 
         work = [one(input, its_config) for input, its_config in zip(inputs, each, strict=True)]
-        return await all_of(work, return_exceptions=return_exceptions)
+        return await gather_all(work, return_exceptions=return_exceptions)
 
     def generate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
@@ -179,15 +179,15 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         calls = self._new_runs(messages, stop, callbacks, options)
         for call in calls:
             self._drive(call)
-        return combined([call.result() for call in calls])
+        return combine_results([call.result() for call in calls])
 
     async def agenerate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
         """`generate` on an event loop, all lists at once."""
         calls = self._new_runs(messages, stop, callbacks, options)
-        await all_of([self._adrive(call) for call in calls])
-        return combined([call.result() for call in calls])
+        await gather_all([self._adrive(call) for call in calls])
+        return combine_results([call.result() for call in calls])
 
     async def astream_events(
         self, input: Any, config: Mapping[str, Any] | None = None, *, version: str = "v2",
@@ -211,7 +211,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
                 if wanted:
                     yield stream_event(call.request, chunk)
         if wanted:
-            yield end_event(call.request, call.gathered(said))
+            yield end_event(call.request, call.merged(said))
 
     def __call__(
         self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, **options: Any
@@ -244,7 +244,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             stream=stream,
             handlers=handlers_from([*handlers_from(config.get("callbacks")), *self.callbacks]),
             name=config.get("run_name") or self.name,
-            tags=united(config.get("tags"), self.tags),
+            tags=merge_tags(config.get("tags"), self.tags),
             metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
             invocation_params={key: body[key] for key in body if key not in SAID and key not in _NOT_KEPT},
             input_hash=hash,
@@ -269,7 +269,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             return messages_from(given), body, input_hash(body), None
         except Exception as error:
             name = getattr(self, "model_name", None) or getattr(self, "model", None)
-            return legible(input), {"model": name}, "", error
+            return readable_messages(input), {"model": name}, "", error
 
     def _mask(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> Mask:
         """What is known of the credentials of a run before its request is sent."""

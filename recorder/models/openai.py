@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
-from recorder.models.chat_run import Call
+from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients
 from recorder.models.run import Request
 from recorder.wire.errors import words_of
@@ -61,10 +61,10 @@ class BaseChatOpenAI(BaseChatModel):
         }
         return with_usage(body, stream=stream, usage=self.stream_usage)
 
-    def _open_run(self, request: Request) -> Call:
+    def _open_run(self, request: Request) -> ChatRun:
         translator = self._translator()
         expect(translator, request)
-        return Call(request, translator, self._stream_error, host=self._clients.host)
+        return ChatRun(request, translator, self._stream_error, host=self._clients.host)
 
     def _translator(self) -> Translator:
         return OpenAIChat()

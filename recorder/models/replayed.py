@@ -137,7 +137,7 @@ class Session:
 
     def record(self, call: Any) -> None:
         """Have a call recorded."""
-        call.hear(self._recording.history())
+        call.add_handler(self._recording.history())
 
     def _records_all(self) -> bool:
         if self.replay.is_new_file:
@@ -233,10 +233,10 @@ class _ReplayedSdk(_Replayed):
 
 class _ReplayedOwn(_Replayed):
     def _played(self, call: Any, run: RecordedRun) -> Generator[AIMessageChunk, None, None]:
-        return self._said(call, self._pieces(run))  # type: ignore[attr-defined, no-any-return]  # of SimpleChatModel
+        return self._chunks_of(call, self._pieces(run))  # type: ignore[attr-defined, no-any-return]  # of SimpleChatModel
 
     def _aplayed(self, call: Any, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
-        return self._asaid(call, self._apieces(run))  # type: ignore[attr-defined, no-any-return]
+        return self._achunks_of(call, self._apieces(run))  # type: ignore[attr-defined, no-any-return]
 
     def _pieces(self, run: RecordedRun) -> Iterator[AIMessageChunk]:
         how = self._session.options

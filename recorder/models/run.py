@@ -1,6 +1,6 @@
-"""One run of a model: its callbacks and its translation, without any I/O.
+"""One run of a model: calls the handlers and translates the response. It does no I/O.
 
-The drivers bring the bytes, synchronously or asynchronously, and wait for what `pending` holds.
+`sdk_model` and `simple_model` drive a run: they read the response and wait for the results in `pending`.
 """
 
 from __future__ import annotations
@@ -21,71 +21,71 @@ from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 from recorder.wire.sse import FrameSplitter
 
-#: A model that talks, and one that goes on writing a text: LangSmith's words.
+#: LangSmith's types of a model: a chat model, and a completion model.
 CHAT, TEXT_MODEL = "chat", "llm"
 
-#: What the application gets of a stream.
+#: The type of the items that `stream` yields.
 ChunkT = TypeVar("ChunkT")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call as the caller asked for it, and as it will be sent."""
+    """One request: the caller's input and config, and the body to send."""
 
-    #: What the caller passed, for the events.
+    #: The input as the caller passed it; `astream_events` shows it.
     input: Any
-    #: What handlers get as `serialized`.
+    #: The argument `serialized` of the handlers' start methods.
     serialized: dict[str, Any]
-    #: LangChain's word for the provider.
+    #: LangChain's name of the provider.
     provider_name: str
-    #: The messages; a prompt is one from the user.
+    #: The messages. A prompt is one user message.
     messages: list[BaseMessage]
-    #: Arguments of the SDK's `create`.
+    #: The arguments of the SDK's `create`.
     body: dict[str, Any]
     stream: bool
     handlers: list[Any]
     name: str
     tags: list[str]
     metadata: dict[str, Any]
-    #: Without the messages, for handlers and the `runs` table.
+    #: The body without the messages, for handlers and the `runs` table.
     invocation_params: dict[str, Any]
     input_hash: str
     run_id: uuid.UUID = field(default_factory=uuid_utils.compat.uuid7)
     parent_run_id: uuid.UUID | None = None
-    #: chat or llm.
+    #: `CHAT` or `TEXT_MODEL`.
     model_type: str = CHAT
-    #: The credentials of the run, for handlers that store things.
+    #: Knows the credentials of the run. Handlers that store data replace them.
     mask: Mask = field(default_factory=Mask)
-    #: Why there is nothing to send: what the run fails of once its handlers have been told that it began.
+    #: Why no request could be made, or None. The run starts, and then fails with this error.
     error: Exception | None = None
 
 
-#: Given what the provider sent in place of an event, and the HTTP response: the error to raise, the SDK's.
+#: Makes the SDK's error from an error event of the stream and the HTTP response.
 ErrorOf = Callable[[Any, Any], Exception]
 
 
 class Run(ABC, Generic[ChunkT]):
-    """A run as far as it has come: what its handlers are told of it."""
+    """One run of a model: reports its start, its tokens and its end to the handlers."""
 
-    #: The wire format of its frames; None where there are none.
+    #: The wire format of the frames, or None if the run has no frames.
     wire: str | None = None
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        #: What to wait for before going on; None in the common case.
+        #: Awaitables that handlers returned. The driver waits for them. Usually None.
         self.pending: list[Pending] | None = None
         self._ended = False
         self._started_us = 0
         self._chunk_id = f"run-{request.run_id}"
-        self._listen()
+        self._bind_handlers()
 
-    def hear(self, handler: Any) -> None:
-        """Tell this handler, too; before the start."""
+    def add_handler(self, handler: Any) -> None:
+        """Add a handler. Only before `start`."""
         self.request.handlers.append(handler)
-        self._listen()
+        self._bind_handlers()
 
     def start(self) -> None:
-        """Tell the handlers of the run and of the messages that are new: those after the last reply."""
+        """Report the start, and each new message: those after the last message of the assistant."""
         request, dispatch = self.request, self._dispatch
         self._started_us = monotonic_us()
         details: dict[str, Any] = {
@@ -96,44 +96,44 @@ class Run(ABC, Generic[ChunkT]):
             "name": request.name,
         }
         if request.model_type == CHAT:
-            self._wait_for(dispatch.chat_model_start(request.serialized, request.messages, **details))
+            self._add_pending(dispatch.chat_model_start(request.serialized, request.messages, **details))
         else:
             prompts = [message.text for message in request.messages]
-            self._wait_for(dispatch.llm_start(request.serialized, prompts, **details))
+            self._add_pending(dispatch.llm_start(request.serialized, prompts, **details))
         for message in after_last_reply(request.messages):
-            self._wait_for(dispatch.new_message(message))
+            self._add_pending(dispatch.new_message(message))
 
     def finish(self) -> None:
-        """Tell the handlers the replies and the end."""
+        """Report the reply of each choice, and the end."""
         result = self.result()
         for reply in self._replies(result):
-            self._wait_for(self._dispatch.new_message(reply))
-        self._wait_for(self._dispatch.llm_end(result))
+            self._add_pending(self._dispatch.new_message(reply))
+        self._add_pending(self._dispatch.llm_end(result))
         self._ended = True
 
     def fail(self, error: BaseException) -> None:
-        """Tell the handlers of the failure, with what had come; nothing when they were told an end already."""
+        """Report the error and the result so far. Does nothing if the end was reported before."""
         if self._ended:
             return
         self._ended = True
-        self._cut_off()
-        self._wait_for(self._dispatch.llm_error(error, response=self.result()))
+        self._report_partial_frame()
+        self._add_pending(self._dispatch.llm_error(error, response=self.result()))
 
     def result(self) -> LLMResult:
-        """What has come, in LangChain's shape: one generation a choice, usage and model in `llm_output`."""
+        """The result so far: one generation for each choice, usage and model in `llm_output`."""
         return LLMResult([self._generations()], self._output(), run=[RunInfo(self.request.run_id)])
 
     @abstractmethod
     def answer(self) -> Any:
-        """What `invoke` gives: the final message, or the text."""
+        """The result of `invoke`: the final message or the text."""
 
     @abstractmethod
-    def gathered(self, chunks: Sequence[ChunkT]) -> Any:
-        """All chunks of a stream in one, as the last event has it."""
+    def merged(self, chunks: Sequence[ChunkT]) -> Any:
+        """The merged chunks of a stream, as the end event of `astream_events` shows them."""
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
+    def _bind_handlers(self) -> None:
         request = self.request
         self._dispatch = Dispatch(
             request.handlers,
@@ -147,7 +147,7 @@ class Run(ABC, Generic[ChunkT]):
 
     @abstractmethod
     def _generations(self) -> list[Any]:
-        """A generation for each choice, as far as it has come."""
+        """A generation for each choice, made of what was received so far."""
 
     @abstractmethod
     def _output(self) -> dict[str, Any]:
@@ -155,21 +155,21 @@ class Run(ABC, Generic[ChunkT]):
 
     @abstractmethod
     def _replies(self, result: LLMResult) -> list[BaseMessage]:
-        """The messages that answer, one a choice."""
+        """The reply messages, one for each choice."""
 
-    def _cut_off(self) -> None:
-        """The last that can be told before the handlers hear of a failure."""
+    def _report_partial_frame(self) -> None:
+        """Report the bytes after the last complete frame, before a failure is reported."""
 
-    def _tell_token(self, token: str, chunk: Any) -> None:
-        self._wait_for(self._dispatch.new_token(token, chunk))
+    def _report_token(self, token: str, chunk: Any) -> None:
+        self._add_pending(self._dispatch.new_token(token, chunk))
 
-    def _wait_for(self, pending: list[Pending] | None) -> None:
+    def _add_pending(self, pending: list[Pending] | None) -> None:
         if pending:
             self.pending = [*self.pending, *pending] if self.pending else pending
 
 
 class WireRun(Run[ChunkT]):
-    """A run whose answer comes as bytes: frames are cut, translated and told."""
+    """A run whose response is bytes: splits them into frames, translates the frames and reports them."""
 
     def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
         super().__init__(request)
@@ -179,103 +179,104 @@ class WireRun(Run[ChunkT]):
         self._decode = translator.decode
         self._error_of = error_of
         self._splitter = FrameSplitter()
-        #: Whether every frame that the splitter gave was taken.
+        #: Whether every complete frame that was received was translated.
         self._caught_up = True
-        self._told = False
-        #: The first choice's finish reason, and the others that were given for it, as they were told last.
-        self._told_reasons: tuple[str | None, ...] = (None,)
-        self._seen_usage: Any = None
+        #: Whether a chunk was made.
+        self._has_emitted = False
+        #: The finish reasons of the first choice in the last chunk that had any (see `_reasons`).
+        self._reported_reasons: tuple[str | None, ...] = (None,)
+        self._reported_usage: Any = None
 
     @property
     def http_response(self) -> Any:
-        """What the SDK got, for the errors; None before there is an answer."""
+        """The HTTP response that the SDK received, or None before it. Errors refer to it."""
         return self._http_response
 
     @http_response.setter
     def http_response(self, response: Any) -> None:
         self._http_response = response
-        # Now it is known what was sent: keys may come from callables, files and the environment.
+        # Only the sent request shows all credentials: keys may come from callables, files and the environment.
         if self._dispatch.wants_mask and (request := getattr(response, "request", None)) is not None:
             self.request.mask.learn_request(request)
 
     def feed(self, data: bytes) -> Iterator[ChunkT]:
-        """The chunks in these bytes; look at `pending` after each. Raises the provider's error."""
+        """Yield the chunks of these bytes. After each one, wait for `pending`. Raises the provider's error."""
         at_us = monotonic_us() - self._started_us
         self._caught_up = False
         for frame in self._splitter.feed(data):
-            if (chunk := self._frame(frame, at_us)) is not None:
+            if (chunk := self._read_frame(frame, at_us)) is not None:
                 yield chunk
             if self.reply.error is not None:
                 raise self._error_of(self.reply.error, self.http_response)
         self._caught_up = True
 
     def rest(self) -> Iterator[ChunkT]:
-        """The chunk in what came after the last blank line, if there is one.
+        """Yield the chunk of the bytes after the last blank line, if they make one.
 
-        Raises the provider's error, also where nothing but a finish reason says that there was one.
+        Raises the provider's error, also if only a finish reason reports it.
         """
         if frame := self._splitter.end():
-            chunk = self._frame(frame, monotonic_us() - self._started_us)
+            chunk = self._read_frame(frame, monotonic_us() - self._started_us)
             if chunk is not None:
                 yield chunk
-        self._require_good_end()
+        self._raise_failure()
         self.reply.settle()
 
-    def whole(self, body: bytes, http_response: Any) -> None:
-        """An answer that was not streamed: one frame, no chunks. Raises the provider's error."""
+    def feed_complete(self, body: bytes, http_response: Any) -> None:
+        """Read a response that was not streamed. It is one frame and makes no chunks. Raises the provider's error."""
         self.http_response = http_response
         deltas = self._decode(body)
-        self._tell_frame(body, deltas)
-        self._require_good_end()
+        self._report_frame(body, deltas)
+        self._raise_failure()
 
     def fail(self, error: BaseException) -> None:
-        """Tell the handlers of the failure, with what had come: also the body of a response that was a refusal."""
+        """Report the error and the result so far. The body of a response with an error status is a frame, too."""
         response: Any = getattr(error, "response", None)
-        refused = response is not None and self.http_response is None and not self._ended
-        if refused and getattr(response, "is_stream_consumed", False) and response.content:
+        has_error_status = response is not None and self.http_response is None and not self._ended
+        if has_error_status and getattr(response, "is_stream_consumed", False) and response.content:
             self.http_response = response
-            self._tell_frame(response.content, ())
+            self._report_frame(response.content, ())
         super().fail(error)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        super()._listen()
-        # Looked up once: they are asked for every frame.
+    def _bind_handlers(self) -> None:
+        super()._bind_handlers()
+        # Looked up once, because each frame needs them.
         self._wants_frames, self._stream_frame = self._dispatch.wants_frames, self._dispatch.stream_frame
 
     @abstractmethod
-    def _say(self, deltas: Sequence[Delta]) -> ChunkT | None:
-        """The chunk of one event, told to the handlers; None for an event that says nothing."""
+    def _emit(self, deltas: Sequence[Delta]) -> ChunkT | None:
+        """Make the chunk of one event and report it. None if the event makes no chunk."""
 
-    def _frame(self, frame: bytes, at_us: int) -> ChunkT | None:
+    def _read_frame(self, frame: bytes, at_us: int) -> ChunkT | None:
         deltas = self._decode(frame)
         if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
-            self._wait_for(pending)
-        return self._say(deltas)
+            self._add_pending(pending)
+        return self._emit(deltas)
 
-    def _require_good_end(self) -> None:
+    def _raise_failure(self) -> None:
         if (error := self.reply.failure()) is not None:
             raise self._error_of(error, self.http_response)
 
-    def _tell_frame(self, frame: bytes, deltas: Sequence[Delta]) -> None:
+    def _report_frame(self, frame: bytes, deltas: Sequence[Delta]) -> None:
         if self._wants_frames:
-            self._wait_for(self._stream_frame(frame, monotonic_us() - self._started_us, deltas))
+            self._add_pending(self._stream_frame(frame, monotonic_us() - self._started_us, deltas))
 
-    def _cut_off(self) -> None:
-        # The frame that the break went through is part of the body, and says nothing by itself.
+    def _report_partial_frame(self) -> None:
+        # An incomplete frame is recorded as part of the body, and makes no deltas.
         if self._caught_up and (frame := self._splitter.end()):
-            self._tell_frame(frame, ())
+            self._report_frame(frame, ())
 
-    def _news(self) -> bool:
-        """Whether the event said something that is no delta."""
+    def _has_new_metadata(self) -> bool:
+        """Whether there is new metadata: the response's id, a finish reason or a usage."""
         reply = self.reply
-        opened = not self._told and reply.response_id is not None
-        finished = self._reasons() != self._told_reasons
-        return opened or finished or reply.usage != self._seen_usage
+        opened = not self._has_emitted and reply.response_id is not None
+        finished = self._reasons() != self._reported_reasons
+        return opened or finished or reply.usage != self._reported_usage
 
     def _reasons(self) -> tuple[str | None, ...]:
-        """The first choice's finish reason, and the others that were given for it."""
+        """The first choice's finish reason, followed by the others that the provider sent for it."""
         reply = self.reply
         return (reply.finish_reasons.get(0), *reply.earlier_reasons.get(0, ()))
 

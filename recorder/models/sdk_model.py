@@ -1,4 +1,4 @@
-"""A model over a provider's SDK, which does what it is good at: authentication, retries, timeouts, status errors."""
+"""A model over a provider's SDK. The SDK does authentication, retries, timeouts and status errors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from typing import Any, NoReturn
 from recorder.models.clients import Clients, secrets_sent
 from recorder.models.language_model import AnswerT, BaseLanguageModel
 from recorder.models.run import ChunkT, WireRun
-from recorder.models.sdk_stream import read, read_async, settle_async, settle_call, told, told_async, whole
+from recorder.models.sdk_stream import (
+    read,
+    read_async,
+    read_complete,
+    reporting,
+    reporting_async,
+    settle_run,
+    settle_run_async,
+)
 from recorder.redaction.masking import Mask
 from recorder.wire.reply import Translator
 
 
 class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
-    """One whose requests an SDK sends, and whose answers a translator reads."""
+    """A model whose requests an SDK sends. A translator reads the responses."""
 
     def __init__(self, clients: Clients, **settings: Any) -> None:
         super().__init__(**settings)
         self._clients = clients
 
-    # -- what a provider says ---------------------------------------------------------------------------------
+    # -- for each provider ------------------------------------------------------------------------------------
 
     @abstractmethod
     def _translator(self) -> Translator:
@@ -35,67 +43,70 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
 
     @abstractmethod
     def _stream_error(self, error: Any, http_response: Any) -> Exception:
-        """What the SDK raises for an error that came in place of an event."""
+        """The SDK's exception for an error event of a stream."""
 
     def _mask_of(self, options: Mapping[str, Any]) -> Mask:
-        sent_beside = {name: options.get(name) for name in ("extra_headers", "extra_query")}
-        return Mask((*self._clients.secrets, *secrets_sent(sent_beside)), self._clients.sent)
+        extra = {name: options.get(name) for name in ("extra_headers", "extra_query")}
+        return Mask((*self._clients.secrets, *secrets_sent(extra)), self._clients.sent)
 
-    # -- one body of rules, two drivers -----------------------------------------------------------------------
+    # -- drivers: synchronous, and on an event loop -----------------------------------------------------------
 
     def _create(self, client: Callable[[], Any], way: str) -> Callable[..., Any]:
-        """What sends the request. Without a key there is no client: then it raises why, so that the run fails of it."""
+        """The function that sends the request.
+
+        If the client cannot be made, for example without a key, the function raises why. So the run records the error.
+        """
         try:
             create: Callable[..., Any] = getattr(self._resource(client()), way).create
         except Exception as error:
             return partial(_raise, error)
         return create
 
-    def _chunks(self, call: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
+    def _chunks(self, run: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
         create = self._create(self._clients.here, "with_streaming_response")
-        with told(call), create(**call.request.body) as response:
-            call.http_response = response.http_response
-            for data in read(response, call.reply, self._clients.sdk):
-                for chunk in call.feed(data):
-                    if call.pending:
-                        settle_call(call)
+        with reporting(run), create(**run.request.body) as response:
+            run.http_response = response.http_response
+            for data in read(response, run.reply, self._clients.sdk):
+                for chunk in run.feed(data):
+                    if run.pending:
+                        settle_run(run)
                     yield chunk
-                settle_call(call)
-            for chunk in call.rest():
-                settle_call(call)
+                settle_run(run)
+            for chunk in run.rest():
+                settle_run(run)
                 yield chunk
 
-    async def _achunks(self, call: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
+    async def _achunks(self, run: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
         create = self._create(self._clients.on_loop, "with_streaming_response")
-        async with told_async(call), create(**call.request.body) as response:
-            call.http_response = response.http_response
-            async with aclosing(read_async(response, call.reply, self._clients.sdk)) as body:
+        async with reporting_async(run), create(**run.request.body) as response:
+            run.http_response = response.http_response
+            async with aclosing(read_async(response, run.reply, self._clients.sdk)) as body:
                 async for data in body:
-                    for chunk in call.feed(data):
-                        if call.pending:
-                            await settle_async(call)
+                    for chunk in run.feed(data):
+                        if run.pending:
+                            await settle_run_async(run)
                         yield chunk
-                    if call.pending:
-                        await settle_async(call)
-            for chunk in call.rest():
-                await settle_async(call)
+                    if run.pending:
+                        await settle_run_async(run)
+            for chunk in run.rest():
+                await settle_run_async(run)
                 yield chunk
 
-    def _drive(self, call: WireRun[ChunkT]) -> None:
-        if call.request.stream:
-            super()._drive(call)
+    def _drive(self, run: WireRun[ChunkT]) -> None:
+        if run.request.stream:
+            super()._drive(run)
             return
         create = self._create(self._clients.here, "with_raw_response")
-        with told(call):
-            whole(create(**call.request.body), call, self._clients.sdk)
+        with reporting(run):
+            read_complete(create(**run.request.body), run, self._clients.sdk)
 
-    async def _adrive(self, call: WireRun[ChunkT]) -> None:
-        if call.request.stream:
-            await super()._adrive(call)
+    async def _adrive(self, run: WireRun[ChunkT]) -> None:
+        if run.request.stream:
+            await super()._adrive(run)
             return
         create = self._create(self._clients.on_loop, "with_raw_response")
-        async with told_async(call):
-            whole(await create(**call.request.body), call, self._clients.sdk)
+        async with reporting_async(run):
+            read_complete(await create(**run.request.body), run, self._clients.sdk)
 
 
 def _raise(error: Exception, **_body: Any) -> NoReturn:

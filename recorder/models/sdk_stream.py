@@ -1,6 +1,6 @@
-"""One request and its response over a provider's SDK: the run told to its callbacks, the bytes as they come.
+"""Reads the response of a provider's SDK as bytes, and reports the start and the end of a run to its handlers.
 
-An error while reading is raised as the SDK would raise it.
+Errors while reading are raised as the SDK's exceptions.
 """
 
 from __future__ import annotations
@@ -19,76 +19,76 @@ from recorder.models.collector import collector
 from recorder.models.run import Run, WireRun
 from recorder.wire.reply import Reply
 
-#: How long the end of a stream waits for the end of its body, which comes after the terminator and without
-#: which HTTP/1.1 cannot use the connection again (seconds; what the asynchronous SDKs wait).
+#: How long a stream waits, after the provider's terminator, for the end of the HTTP body (seconds). Without that end
+#: HTTP/1.1 cannot use the connection again. The asynchronous SDKs wait as long.
 DRAIN = 0.1
 
 
 @contextmanager
-def told(call: Run[Any]) -> Iterator[None]:
-    """Tell the handlers that the run begins, and how it ends: well, or with what is raised inside.
+def reporting(run: Run[Any]) -> Iterator[None]:
+    """Report the start of the run, and at the end its result or the exception that was raised inside.
 
-    Raises at once where there is no request that could be sent.
+    Raises the request's error if no request could be made.
     """
     collector.begin()
     try:
-        call.start()
-        settle_call(call)
-        require_request(call)
+        run.start()
+        settle_run(run)
+        require_request(run)
         yield
-        call.finish()
-        settle_call(call)
+        run.finish()
+        settle_run(run)
     except BaseException as error:
         if isinstance(error, GeneratorExit) and collector.runs_here:
-            collector.put(partial(_fail, call, error))
+            collector.put(partial(_fail, run, error))
         else:
-            _fail(call, error)
+            _fail(run, error)
         raise
 
 
-def _fail(call: Run[Any], error: BaseException) -> None:
-    call.fail(error)
-    settle_call(call)
+def _fail(run: Run[Any], error: BaseException) -> None:
+    run.fail(error)
+    settle_run(run)
 
 
 @asynccontextmanager
-async def told_async(call: Run[Any]) -> AsyncIterator[None]:
-    """`told` on an event loop."""
+async def reporting_async(run: Run[Any]) -> AsyncIterator[None]:
+    """`reporting` on an event loop."""
     try:
-        call.start()
-        await settle_async(call)
-        require_request(call)
+        run.start()
+        await settle_run_async(run)
+        require_request(run)
         yield
-        call.finish()
-        await settle_async(call)
+        run.finish()
+        await settle_run_async(run)
     except BaseException as error:
-        call.fail(error)
-        await settle_async(call)
+        run.fail(error)
+        await settle_run_async(run)
         raise
 
 
-def require_request(call: Run[Any]) -> None:
-    """Raise why there is no request, where there is none."""
-    if call.request.error is not None:
-        raise call.request.error
+def require_request(run: Run[Any]) -> None:
+    """Raise the request's error, if no request could be made."""
+    if run.request.error is not None:
+        raise run.request.error
 
 
-def settle_call(call: Run[Any]) -> None:
-    """Wait for what its handlers gave back."""
-    pending, call.pending = call.pending, None
+def settle_run(run: Run[Any]) -> None:
+    """Wait for the awaitables that the handlers returned."""
+    pending, run.pending = run.pending, None
     if pending:
         settle_now(pending)
 
 
-async def settle_async(call: Run[Any]) -> None:
-    """`settle_call` on an event loop."""
-    pending, call.pending = call.pending, None
+async def settle_run_async(run: Run[Any]) -> None:
+    """`settle_run` on an event loop."""
+    pending, run.pending = run.pending, None
     if pending:
         await settle(pending)
 
 
 def read(response: Any, reply: Reply, sdk: Any) -> Iterator[bytes]:
-    """The body as it comes, up to the terminator that `reply` has met in it, and what follows soon."""
+    """Yield the body as it arrives, until `reply` has read the terminator; then what arrives within `DRAIN`."""
     http = response.http_response
     body = http.iter_bytes()
     with _raising_as(sdk, http.request):
@@ -118,35 +118,35 @@ def _drained(http: Any, body: Iterator[bytes]) -> list[bytes]:
     found: list[bytes] = []
     if (sock := _socket(http)) is None:
         return found
-    # A blocked read has the timeout that it began with; another thread has to end it.
-    late = threading.Timer(DRAIN, _hang_up, (http, sock))
-    late.daemon = True
+    # A blocked read keeps the timeout it started with, so another thread has to end it.
+    timer = threading.Timer(DRAIN, _shut_down, (http, sock))
+    timer.daemon = True
     try:
-        late.start()
+        timer.start()
     except RuntimeError:
         return found  # the interpreter shuts down and starts no more threads
     try:
         for data in body:
             found.append(data)
     except Exception:
-        pass  # the answer is whole, whatever happens to its connection
+        pass  # the answer is complete; an error of the connection does not matter
     finally:
-        late.cancel()
-        late.join()
+        timer.cancel()
+        timer.join()
     return found
 
 
-def _hang_up(http: Any, sock: socket.socket) -> None:
-    # A body that was read to its end has given the connection back: it may serve another request by now.
+def _shut_down(http: Any, sock: socket.socket) -> None:
+    # If the body was read to its end, its connection is back in the pool and may serve another request now.
     if not http.is_closed:
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the other side was faster
+            pass  # the server closed it first
 
 
 def _socket(http: Any) -> socket.socket | None:
-    """The connection's own socket; other streams go on, over HTTP/2, where one ends."""
+    """The socket of an HTTP/1.1 connection. None for HTTP/2, where several streams share one connection."""
     if http.http_version != "HTTP/1.1" or http.is_closed:
         return None
     stream = http.extensions.get("network_stream")
@@ -162,30 +162,30 @@ async def _drained_async(http: Any, body: AsyncIterator[bytes]) -> list[bytes]:
             async for data in body:
                 found.append(data)
     except Exception:
-        pass  # the answer is whole, whatever happens to its connection
+        pass  # the answer is complete; an error of the connection does not matter
     return found
 
 
 @contextmanager
 def _raising_as(sdk: Any, request: Any) -> Iterator[None]:
-    """Errors of the HTTP client as the SDK raises them; others as they are."""
+    """Raise errors of the HTTP client as the SDK's exceptions, and others unchanged."""
     try:
         yield
     except Exception as error:
         libraries = ("httpx", "aiohttp")
         kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(libraries)}
-        # The SDK's aiohttp client calls a connection that breaks a connect timeout, which no read can have.
+        # The SDK's aiohttp client reports a broken connection as a connect timeout. A read has no connect timeout.
         if "TimeoutException" in kinds and "ConnectTimeout" not in kinds:
             raise sdk.APITimeoutError(request=request) from error
-        # TLS that breaks off comes through as it is, and so do some errors of aiohttp.
+        # The HTTP client does not translate errors of TLS, nor some errors of aiohttp.
         broken = {"RequestError", "ClientError"} & kinds or isinstance(error, SSLError)
         if broken or type(error).__name__ == "EndOfStream":
             raise sdk.APIConnectionError(request=request) from error
         raise
 
 
-def whole(response: Any, call: WireRun[Any], sdk: Any) -> None:
-    """An answer that was not streamed. Raises the SDK's error for what is none."""
-    call.whole(response.http_response.content, response.http_response)
-    if not call.reply.terminated:
+def read_complete(response: Any, run: WireRun[Any], sdk: Any) -> None:
+    """Read a response that was not streamed. Raises the SDK's exception if its body is not an answer."""
+    run.feed_complete(response.http_response.content, response.http_response)
+    if not run.reply.terminated:
         raise sdk.APIResponseValidationError(response.http_response, response.http_response.text)

@@ -1,4 +1,4 @@
-"""A chat model of your own: write how it answers, and the rest of a model is there."""
+"""`SimpleChatModel`: a base class for your own chat model. A subclass writes only how the model answers."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from, to_dict
 from recorder.models.language_model import BaseLanguageModel
 from recorder.models.run import Request
-from recorder.models.sdk_stream import settle_async, settle_call, told, told_async
-from recorder.models.simple_run import OwnRun
-from recorder.models.thread_iterator import aside
+from recorder.models.sdk_stream import reporting, reporting_async, settle_run, settle_run_async
+from recorder.models.simple_run import SimpleRun
+from recorder.models.thread_iterator import iterate_on_thread
 
-_WHOLE, _STREAMS = ("_call", "_generate"), ("_stream",)
-_ASYNC_WHOLE, _ASYNC_STREAMS = ("_agenerate",), ("_astream",)
-#: What a body has beside the options of the call.
-_ASKED = frozenset(("messages", "stream"))
+_SYNC_ANSWER, _SYNC_STREAM = ("_call", "_generate"), ("_stream",)
+_ASYNC_ANSWER, _ASYNC_STREAM = ("_agenerate",), ("_astream",)
+#: Keys of a body that are no options of the call.
+_NOT_OPTIONS = frozenset(("messages", "stream"))
 
 
 class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
-    """A chat model whose answers a subclass makes. It writes at least one of these methods, LangChain's:
+    """A chat model whose answers a subclass makes. The subclass writes at least one of these methods of LangChain:
 
-    - `_call(messages, **options)` gives the answer's text, `_generate` the text, a message or a generation;
+    - `_call(messages, **options)` returns the text; `_generate` returns a text, a message or a generation;
     - `_stream(messages, **options)` yields the answer in pieces: texts, messages or chunks;
     - `_agenerate` and `_astream` are the same, `async`.
 
-    `options` are those of the model and of the call, `stop` among them where one was given. On an event loop a
-    method that is not `async` runs on a thread; a model that only answers whole streams one chunk.
+    `options` are the options of the model and of the call, and `stop` if one was given. On an event loop a method
+    that is not `async` runs on a thread. A model without `_stream` and `_astream` streams one chunk.
     """
 
-    #: The name of the model, for the metadata and the `runs` table; `_llm_type` unless there is one.
+    #: The model's name in the metadata and the `runs` table. None stands for `_llm_type`.
     model_name: str | None = None
 
     def __init__(
@@ -44,7 +44,7 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
         streaming: bool = False,
         **options: Any,
     ) -> None:
-        if not self._writes(*_WHOLE, *_STREAMS, *_ASYNC_WHOLE, *_ASYNC_STREAMS):
+        if not self._overrides(*_SYNC_ANSWER, *_SYNC_STREAM, *_ASYNC_ANSWER, *_ASYNC_STREAM):
             raise ConfigError(
                 f"{type(self).__name__} has no way to answer; write _call, _generate, _stream, _agenerate or _astream"
             )
@@ -56,15 +56,15 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
 
     @property
     def _llm_type(self) -> str:
-        """What kind of model it is, LangChain's word for it."""
+        """The type of the model: LangChain's property. By default the name of the class."""
         return type(self).__name__
 
     def _call(self, messages: list[BaseMessage], **options: Any) -> Any:
-        """The whole text."""
+        """Return the complete text."""
         raise NotImplementedError
 
     def _generate(self, messages: list[BaseMessage], **options: Any) -> Any:
-        """The whole answer: a str, an `AIMessage`, a generation, or a result with one."""
+        """Return the complete answer: a str, an `AIMessage`, a generation, or a result with a generation."""
         return self._call(messages, **options)
 
     async def _agenerate(self, messages: list[BaseMessage], **options: Any) -> Any:
@@ -72,72 +72,72 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
         raise NotImplementedError
 
     def _stream(self, messages: list[BaseMessage], **options: Any) -> Iterable[Any]:
-        """The answer's pieces: a str, an `AIMessageChunk` or a generation chunk each."""
+        """Yield the pieces of the answer. Each is a str, an `AIMessageChunk` or a generation chunk."""
         raise NotImplementedError
 
     def _astream(self, messages: list[BaseMessage], **options: Any) -> AsyncIterator[Any]:
         """`_stream` on an event loop."""
         raise NotImplementedError
 
-    # -- one body of rules, two drivers -----------------------------------------------------------------------
+    # -- drivers: synchronous, and on an event loop -----------------------------------------------------------
 
-    def _chunks(self, call: OwnRun) -> Generator[AIMessageChunk, None, None]:
-        return self._said(call, self._answers_here(call.request))
+    def _chunks(self, run: SimpleRun) -> Generator[AIMessageChunk, None, None]:
+        return self._chunks_of(run, self._sync_answers(run.request))
 
-    def _achunks(self, call: OwnRun) -> AsyncGenerator[AIMessageChunk, None]:
-        return self._asaid(call, self._aanswers(call.request))
+    def _achunks(self, run: SimpleRun) -> AsyncGenerator[AIMessageChunk, None]:
+        return self._achunks_of(run, self._aanswers(run.request))
 
-    def _said(
-        self, call: OwnRun, answers: Generator[Any, None, None]
+    def _chunks_of(
+        self, run: SimpleRun, pieces: Generator[Any, None, None]
     ) -> Generator[AIMessageChunk, None, None]:
-        """The chunks of an answer whose pieces are these."""
-        with told(call), closing(answers) as pieces:
+        """Drive a run whose answer consists of these pieces, and yield its chunks."""
+        with reporting(run), closing(pieces):
             for piece in pieces:
-                chunk = call.say(piece)
-                settle_call(call)
+                chunk = run.add_piece(piece)
+                settle_run(run)
                 yield chunk
-            for chunk in call.rest():
-                settle_call(call)
+            for chunk in run.rest():
+                settle_run(run)
                 yield chunk
 
-    async def _asaid(
-        self, call: OwnRun, answers: AsyncGenerator[Any, None]
+    async def _achunks_of(
+        self, run: SimpleRun, pieces: AsyncGenerator[Any, None]
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """`_said` on an event loop."""
-        async with told_async(call), aclosing(answers) as pieces:
+        """`_chunks_of` on an event loop."""
+        async with reporting_async(run), aclosing(pieces):
             async for piece in pieces:
-                chunk = call.say(piece)
-                if call.pending:
-                    await settle_async(call)
+                chunk = run.add_piece(piece)
+                if run.pending:
+                    await settle_run_async(run)
                 yield chunk
-            for chunk in call.rest():
-                await settle_async(call)
+            for chunk in run.rest():
+                await settle_run_async(run)
                 yield chunk
 
-    def _answers_here(self, request: Request) -> Generator[Any, None, None]:
-        """The answer without an event loop; what cannot be is part of the run, which fails of it."""
+    def _sync_answers(self, request: Request) -> Generator[Any, None, None]:
+        """The pieces for synchronous code. If there is no method for that, the run starts and fails with the error."""
         self._require_sync()
         yield from self._answers(request)
 
     def _answers(self, request: Request) -> Generator[Any, None, None]:
-        """The answer as synchronous code gets it: in pieces if it is to be streamed and can be, else whole."""
-        options = self._options_asked(request)
-        if self._writes(*_STREAMS) and (request.stream or not self._writes(*_WHOLE)):
+        """The pieces from `_stream`, if it exists and streaming is wanted or is the only way; else from `_generate`."""
+        options = self._method_options(request)
+        if self._overrides(*_SYNC_STREAM) and (request.stream or not self._overrides(*_SYNC_ANSWER)):
             yield from self._stream(request.messages, **options)
         else:
             yield self._generate(request.messages, **options)
 
     async def _aanswers(self, request: Request) -> AsyncGenerator[Any, None]:
-        """The same on an event loop; what is not `async` runs beside it."""
-        options = self._options_asked(request)
-        streams = request.stream or not self._writes(*_WHOLE, *_ASYNC_WHOLE)
-        if streams and self._writes(*_ASYNC_STREAMS):
+        """`_answers` on an event loop. Methods that are not `async` run on a thread."""
+        options = self._method_options(request)
+        streams = request.stream or not self._overrides(*_SYNC_ANSWER, *_ASYNC_ANSWER)
+        if streams and self._overrides(*_ASYNC_STREAM):
             pieces = self._astream(request.messages, **options)
-        elif self._writes(*_ASYNC_WHOLE) and not (streams and self._writes(*_STREAMS)):
+        elif self._overrides(*_ASYNC_ANSWER) and not (streams and self._overrides(*_SYNC_STREAM)):
             yield await self._agenerate(request.messages, **options)
             return
         else:
-            pieces = aside(self._answers(request))
+            pieces = iterate_on_thread(self._answers(request))
         try:
             async for piece in pieces:
                 yield piece
@@ -145,12 +145,12 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
             if hasattr(pieces, "aclose"):
                 await pieces.aclose()
 
-    def _writes(self, *names: str) -> bool:
-        """Whether a subclass has one of these methods."""
+    def _overrides(self, *names: str) -> bool:
+        """Whether the subclass has one of these methods."""
         return any(getattr(type(self), name) is not getattr(SimpleChatModel, name) for name in names)
 
     def _require_sync(self) -> None:
-        if not self._writes(*_WHOLE, *_STREAMS):
+        if not self._overrides(*_SYNC_ANSWER, *_SYNC_STREAM):
             raise ConfigError(
                 f"{type(self).__name__} answers only on an event loop; use ainvoke, astream, abatch or agenerate, "
                 "or write _call or _stream as well"
@@ -161,20 +161,20 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
     def _input_of(self, input: Any) -> list[BaseMessage]:
         return messages_from(input)
 
-    def _body(self, given: list[BaseMessage], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        said = {key: value for key, value in options.items() if value is not None}
-        return {"model": self._name_of_model(), "messages": [to_dict(message) for message in given], **said}
+    def _body(self, messages: list[BaseMessage], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        fields = {key: value for key, value in options.items() if value is not None}
+        return {"model": self._body_model(), "messages": [to_dict(message) for message in messages], **fields}
 
-    def _open_run(self, request: Request) -> OwnRun:
-        return OwnRun(request)
+    def _open_run(self, request: Request) -> SimpleRun:
+        return SimpleRun(request)
 
-    def _name_of_model(self) -> str:
+    def _body_model(self) -> str:
         return self.model_name or self._llm_type
 
-    def _options_asked(self, request: Request) -> dict[str, Any]:
-        """What the subclass's method gets; the model's name only where the caller chose another."""
-        options = {key: value for key, value in request.body.items() if key not in _ASKED}
-        if options["model"] == self._name_of_model():
+    def _method_options(self, request: Request) -> dict[str, Any]:
+        """The options of the subclass's method. `model` is among them only if the caller chose another model."""
+        options = {key: value for key, value in request.body.items() if key not in _NOT_OPTIONS}
+        if options["model"] == self._body_model():
             del options["model"]
         return options
 
@@ -186,7 +186,7 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
 
 
 def _provider_of(name: str) -> str:
-    """LangChain's rule: the class's name without Chat at either end, in lower case."""
+    """LangChain's rule: the name of the class without "Chat" at its start or end, in lower case."""
     if name.startswith("Chat"):
         return name.removeprefix("Chat").lower()
     return name.removesuffix("Chat").lower()

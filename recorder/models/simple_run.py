@@ -1,4 +1,4 @@
-"""One run of a model of one's own: its pieces as chunks, as deltas and as a message, without any wire format."""
+"""One run of a `SimpleChatModel`: makes chunks, deltas and the final message from the pieces of the answer."""
 
 from __future__ import annotations
 
@@ -23,61 +23,61 @@ from recorder.wire.repeats import says_all_again
 from recorder.wire.usage import found_in, is_counted, read
 
 
-class OwnRun(Run[AIMessageChunk]):
-    """A run whose answer comes in pieces of Python; there are no frames."""
+class SimpleRun(Run[AIMessageChunk]):
+    """A run whose answer is made of Python objects. It has no frames and no wire format."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        self._said: list[AIMessageChunk] = []
-        #: Where the pieces of calls and blocks belong.
+        self._chunks: list[AIMessageChunk] = []
+        #: The numbers of the tool calls and the content blocks so far, for `deltas_of`.
         self.places: Any = None
-        #: Whether a piece was a message.
+        #: Whether a piece was a whole message.
         self._in_messages = False
-        self._told_output: dict[str, Any] = {}
-        #: The last usage that was told beside a message.
-        self._counted: Any = {}
+        self._llm_output: dict[str, Any] = {}
+        #: The last usage that came outside of `usage_metadata`.
+        self._reported_usage: Any = {}
 
-    def say(self, piece: Any) -> AIMessageChunk:
-        """The chunk of a piece, told to the handlers. Raises `ConfigError` for what is no piece of an answer."""
+    def add_piece(self, piece: Any) -> AIMessageChunk:
+        """Make the chunk of a piece and report it. Raises `ConfigError` if the piece has no supported type."""
         chunk = chunk_from(piece)
         chunk.id = chunk.id or self._chunk_id
         if is_whole(piece):
-            if self._said:
-                self._without_repeats(chunk)
+            if self._chunks:
+                self._drop_repeats(chunk)
             self._in_messages = True
         output = getattr(piece, "llm_output", None)
         if isinstance(output, Mapping):
-            self._told_output |= output
+            self._llm_output |= output
         if chunk.usage_metadata is None:
-            self._count(chunk, output if isinstance(output, Mapping) else {})
-        self._tell(chunk)
+            self._add_usage(chunk, output if isinstance(output, Mapping) else {})
+        self._report_chunk(chunk)
         return chunk
 
     def rest(self) -> Iterator[AIMessageChunk]:
-        """LangChain's empty last chunk, unless the last piece was that."""
-        if not self._said or self._said[-1].chunk_position != "last":
+        """Yield LangChain's empty last chunk, unless the model yielded one."""
+        if not self._chunks or self._chunks[-1].chunk_position != "last":
             last = AIMessageChunk("", id=self._chunk_id, chunk_position="last")
-            self._tell(last)
+            self._report_chunk(last)
             yield last
 
     def answer(self) -> AIMessage:
         """The final message."""
-        return self.gathered(self._said).to_message() if self._said else AIMessage("", id=self._chunk_id)
+        return self.merged(self._chunks).to_message() if self._chunks else AIMessage("", id=self._chunk_id)
 
-    def gathered(self, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
-        """The chunks added up."""
+    def merged(self, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
+        """The sum of the chunks."""
         return chunks[0] + chunks[1:]
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _without_repeats(self, chunk: AIMessageChunk) -> None:
-        """A message at the end that is all of the pieces before it adds only what it says of the answer."""
-        known = self.gathered(self._said)
+    def _drop_repeats(self, chunk: AIMessageChunk) -> None:
+        """Remove the content of a final message that repeats all pieces before it. Its metadata stays."""
+        known = self.merged(self._chunks)
         text, calls = chunk.text.strip(), _calls(chunk)
         if not (text or calls) or text != known.text.strip() or calls != _calls(known):
             return
-        if self._in_messages and not says_all_again(chunk.text, [piece.text for piece in self._said]):
-            return  # a model may give all of its pieces as messages, and two of them may be alike
+        if self._in_messages and not says_all_again(chunk.text, [piece.text for piece in self._chunks]):
+            return  # a model may yield every piece as a message, and two of them may be equal
         chunk.content, chunk.tool_call_chunks = "", []
         chunk.additional_kwargs = {
             key: value for key, value in chunk.additional_kwargs.items() if key not in known.additional_kwargs
@@ -85,24 +85,24 @@ class OwnRun(Run[AIMessageChunk]):
         if known.usage_metadata and chunk.usage_metadata:
             chunk.usage_metadata = since(known.usage_metadata, chunk.usage_metadata)
 
-    def _count(self, chunk: AIMessageChunk, output: Mapping[str, Any]) -> None:
-        """Usage that is told beside the message, or under another name; it may be the sum so far."""
+    def _add_usage(self, chunk: AIMessageChunk, output: Mapping[str, Any]) -> None:
+        """Add a usage from `response_metadata` or `llm_output`. It may be the total so far."""
         raw = found_in(chunk.response_metadata) or found_in(output)
         if raw is not None and is_counted(raw):
             usage = read(raw)
-            chunk.usage_metadata, self._counted = since(self._counted, usage), usage
+            chunk.usage_metadata, self._reported_usage = since(self._reported_usage, usage), usage
 
-    def _tell(self, chunk: AIMessageChunk) -> None:
-        self._said.append(chunk)
-        told = generation_chunk(chunk)
+    def _report_chunk(self, chunk: AIMessageChunk) -> None:
+        self._chunks.append(chunk)
+        generation = generation_chunk(chunk)
         if self._dispatch.wants_deltas or chunk.tool_call_chunks:
-            deltas = deltas_of(chunk.content, told, self)
+            deltas = deltas_of(chunk.content, generation, self)
             if chunk.tool_call_chunks:
                 chunk.tool_call_chunks = calls_of(deltas)
             if deltas and self._dispatch.wants_deltas:
-                self._wait_for(self._dispatch.deltas(monotonic_us() - self._started_us, deltas))
+                self._add_pending(self._dispatch.deltas(monotonic_us() - self._started_us, deltas))
         if self.request.stream:
-            self._tell_token(chunk.text, told)
+            self._report_token(chunk.text, generation)
 
     def _generations(self) -> list[ChatGeneration]:
         message = self.answer()
@@ -112,11 +112,11 @@ class OwnRun(Run[AIMessageChunk]):
         return [generation.message for generation in result.generations[0]]  # type: ignore[attr-defined]
 
     def _output(self) -> dict[str, Any]:
-        counts = [chunk.usage_metadata for chunk in self._said if chunk.usage_metadata]
+        counts = [chunk.usage_metadata for chunk in self._chunks if chunk.usage_metadata]
         return {
             "token_usage": reduce(add_usage, counts) if counts else {},
             "model_name": self.request.body["model"],
-            **self._told_output,
+            **self._llm_output,
         }
 
 

@@ -1,4 +1,4 @@
-"""Code that blocks, beside an event loop: on a thread of its own, one step at a time."""
+"""Iterates a blocking generator from an event loop: each step runs on a thread."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ PieceT = TypeVar("PieceT")
 _END: Any = object()
 
 
-async def aside(pieces: Generator[PieceT, None, None]) -> AsyncGenerator[PieceT, None]:
-    """What a generator yields, each piece made on a thread when it is asked for, in the caller's context.
+async def iterate_on_thread(pieces: Generator[PieceT, None, None]) -> AsyncGenerator[PieceT, None]:
+    """Yield what a generator yields. Each `next` runs on one thread of its own, in the caller's context.
 
-    Who is cancelled while a piece is being made does not wait for it; the generator is closed when it is there.
+    A cancelled caller does not wait for a running step. The generator is closed on the thread after that step.
     """
     thread = _Thread()
-    making = False
+    running = False
     try:
         while True:
-            making = True
+            running = True
             piece = await asyncio.wrap_future(thread.call(partial(next, pieces, _END)))
-            making = False
+            running = False
             if piece is _END:
                 return
             yield piece
     finally:
         closed = thread.call(pieces.close)
         thread.end()
-        if making:
+        if running:
             closed.add_done_callback(_log_failure)
         else:
             await asyncio.wrap_future(closed)
 
 
 class _Thread:
-    """A daemon: an answer that never comes must not keep the process from ending."""
+    """Runs functions in order on a daemon thread, so that a step that never returns does not block the exit."""
 
     def __init__(self) -> None:
         self._context = copy_context()
@@ -51,13 +51,13 @@ class _Thread:
         threading.Thread(target=self._serve, name="recorder-model", daemon=True).start()
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Do this after what was asked for before."""
+        """Run this after the earlier calls."""
         future: Future[Any] = Future()
         self._jobs.put((future, work))
         return future
 
     def end(self) -> None:
-        """No more work after this."""
+        """End the thread after the earlier calls."""
         self._jobs.put(None)
 
     def _serve(self) -> None:
@@ -75,4 +75,6 @@ class _Thread:
 
 def _log_failure(closed: Future[Any]) -> None:
     if not closed.cancelled() and (error := closed.exception()) is not None:
-        log.warning("A model's stream that was left raised %r when it was closed", error, exc_info=error)
+        log.warning(
+            "A model's _stream that was not read to its end raised %r on close", error, exc_info=error
+        )

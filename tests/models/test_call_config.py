@@ -11,41 +11,41 @@ import pytest
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, RunInfo
 from recorder.models.call_config import (
-    all_of,
-    caught,
-    combined,
-    configs,
+    combine_results,
+    config_per_input,
+    gather_all,
+    merge_tags,
     metadata_of,
     parent_of,
+    returning_errors,
     run_id_of,
-    united,
 )
 from recorder.wire.request_hash import input_hash
 
 
 def test_configs_one_an_input() -> None:
     """The same for all, or a list; a shared run id can only be the first's."""
-    assert configs(None, 2) == [{}, {}]
-    assert configs({"tags": ["t"], "run_id": 1}, 3) == [
+    assert config_per_input(None, 2) == [{}, {}]
+    assert config_per_input({"tags": ["t"], "run_id": 1}, 3) == [
         {"tags": ["t"], "run_id": 1},
         {"tags": ["t"]},
         {"tags": ["t"]},
     ]
-    assert configs([{"tags": ["a"]}, None], 2) == [{"tags": ["a"]}, {}]
-    assert configs({"tags": ["t"]}, 0) == []
+    assert config_per_input([{"tags": ["a"]}, None], 2) == [{"tags": ["a"]}, {}]
+    assert config_per_input({"tags": ["t"]}, 0) == []
 
 
 def test_configs_do_not_share_a_dict_with_the_caller() -> None:
     """What a run adds to its config stays there."""
     mine: dict[str, Any] = {"tags": ["t"]}
-    configs(mine, 1)[0]["more"] = 1
+    config_per_input(mine, 1)[0]["more"] = 1
     assert mine == {"tags": ["t"]}
 
 
 def test_too_few_configs_are_refused() -> None:
     """With both numbers in the error."""
     with pytest.raises(ConfigError, match="1 configs came for 2 inputs"):
-        configs([{}], 2)
+        config_per_input([{}], 2)
 
 
 def test_caught_work_gives_its_error_back() -> None:
@@ -57,10 +57,10 @@ def test_caught_work_gives_its_error_back() -> None:
         return "done"
 
     failure = ValueError("no")
-    assert caught(work)(None) == "done"
-    assert caught(work)(failure) is failure
+    assert returning_errors(work)(None) == "done"
+    assert returning_errors(work)(failure) is failure
     with pytest.raises(KeyboardInterrupt):
-        caught(work)(KeyboardInterrupt())
+        returning_errors(work)(KeyboardInterrupt())
 
 
 def test_run_ids() -> None:
@@ -100,20 +100,20 @@ def test_results_put_together() -> None:
     """Counts are added, at any depth; what one run alone says stays with one run."""
     one = result("a", total_tokens=1, details={"cached": 1}, note="x", none=None)
     two = result("b", total_tokens=2, details={"cached": 2}, ok=True)
-    both = combined([one, two])
+    both = combine_results([one, two])
     assert [choices[0].text for choices in both.generations] == ["a", "b"]
     assert both.llm_output == {
         "token_usage": {"total_tokens": 3, "details": {"cached": 3}, "note": "x", "none": None, "ok": True},
         "model_name": "m",
     }
     assert both.run == [RunInfo("a"), RunInfo("b")]
-    assert combined([one]).llm_output == {**(one.llm_output or {})}
-    assert combined([]).generations == []
+    assert combine_results([one]).llm_output == {**(one.llm_output or {})}
+    assert combine_results([]).generations == []
 
 
 def test_tags_once_each() -> None:
     """In the order in which they come."""
-    assert united(["b", "a"], None, ["a", "c"]) == ["b", "a", "c"]
+    assert merge_tags(["b", "a"], None, ["a", "c"]) == ["b", "a", "c"]
 
 
 def test_the_thread_is_found_where_langgraph_has_it() -> None:
@@ -153,11 +153,11 @@ def test_all_of_some_work_in_order() -> None:
             ended.append(name)
 
     async def main() -> None:
-        assert await all_of([work("a"), work("b")]) == ["a", "b"]
-        first, second = await all_of([work("c", fails=True), work("d")], return_exceptions=True)
+        assert await gather_all([work("a"), work("b")]) == ["a", "b"]
+        first, second = await gather_all([work("c", fails=True), work("d")], return_exceptions=True)
         assert (str(first), second) == ("c", "d")
         with pytest.raises(ValueError, match="f"):
-            await all_of([work("e", waits=True), work("f", fails=True)])
+            await gather_all([work("e", waits=True), work("f", fails=True)])
         assert ended == ["a", "b", "c", "d", "f", "e"]
 
     asyncio.run(main())

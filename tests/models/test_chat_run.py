@@ -9,7 +9,7 @@ import pytest
 from recorder.callbacks import BaseCallbackHandler
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
-from recorder.models.chat_run import Call, Request
+from recorder.models.chat_run import ChatRun, Request
 from recorder.testing import openai_chat_body, openai_chat_frames, openai_error_frame
 from recorder.wire.deltas import Delta
 from recorder.wire.openai.chat import OpenAIChat
@@ -42,7 +42,7 @@ class Refused(Exception):
     """What an SDK would raise."""
 
 
-def call_of(*handlers: Any, stream: bool = True, **fields: Any) -> Call:
+def started_run(*handlers: Any, stream: bool = True, **fields: Any) -> ChatRun:
     """A run that has begun."""
     request = Request(
         input="Hi",
@@ -59,15 +59,15 @@ def call_of(*handlers: Any, stream: bool = True, **fields: Any) -> Call:
         input_hash="abc",
         **fields,
     )
-    call = Call(request, OpenAIChat(), lambda error, http_response: Refused(error, http_response))
-    call.start()
-    return call
+    run = ChatRun(request, OpenAIChat(), lambda error, http_response: Refused(error, http_response))
+    run.start()
+    return run
 
 
 def chunks_of(*frames: bytes) -> list[AIMessageChunk]:
     """What these frames make, without the last chunk."""
-    call = call_of()
-    return [chunk for frame in frames for chunk in call.feed(frame)]
+    run = started_run()
+    return [chunk for frame in frames for chunk in run.feed(frame)]
 
 
 def delta(**fields: Any) -> bytes:
@@ -118,9 +118,9 @@ def test_an_event_becomes_a_chunk(frame: bytes, expected: dict[str, Any]) -> Non
 
 def test_the_end_comes_with_what_describes_the_response() -> None:
     """Finish reason, model and id in one chunk, the usage in another; the last one says that it is."""
-    call = call_of()
-    *_, finish, usage = [chunk for frame in FRAMES for chunk in call.feed(frame)]
-    (last,) = call.rest()
+    run = started_run()
+    *_, finish, usage = [chunk for frame in FRAMES for chunk in run.feed(frame)]
+    (last,) = run.rest()
     assert finish.response_metadata["finish_reason"] == "stop"
     assert finish.response_metadata["model_name"] == "gpt-4o-mini-2024-07-18"
     assert (finish.response_metadata["id"], finish.response_metadata["model_provider"]) == (
@@ -170,23 +170,23 @@ def test_an_event_that_says_nothing_makes_no_chunk(frame: bytes) -> None:
 def test_other_choices_make_no_chunks() -> None:
     """They are in the frames and in the result."""
     frames = Frames()
-    call = call_of(frames)
+    run = started_run(frames)
     body = openai_chat_frames([["a"], ["b"]], n=2)
-    said = "".join(chunk.text for frame in body for chunk in call.feed(frame))
-    call.finish()
+    said = "".join(chunk.text for frame in body for chunk in run.feed(frame))
+    run.finish()
     assert said == "a"
     assert frames.frames == body
-    assert [choice.text for choice in call.result().generations[0]] == ["a", "b"]
+    assert [choice.text for choice in run.result().generations[0]] == ["a", "b"]
 
 
 def test_an_error_event_is_raised_after_its_frame_was_told() -> None:
     """With what the SDK needs for its error: the error's body and the response."""
     frames, error = Frames(), openai_error_frame("Overloaded", "server_error", "busy")
-    call = call_of(frames)
-    call.http_response = "the response"
-    assert [chunk.content for chunk in call.feed(FRAMES[1])] == ["Hello"]
+    run = started_run(frames)
+    run.http_response = "the response"
+    assert [chunk.content for chunk in run.feed(FRAMES[1])] == ["Hello"]
     with pytest.raises(Refused) as caught:
-        list(call.feed(error + FRAMES[2]))
+        list(run.feed(error + FRAMES[2]))
     assert caught.value.args == (
         {"message": "Overloaded", "type": "server_error", "param": None, "code": "busy"}, "the response"
     )  # fmt: skip
@@ -199,9 +199,9 @@ def test_an_error_event_is_raised_after_its_frame_was_told() -> None:
 def test_a_handler_of_frames_is_not_told_the_tokens_as_well() -> None:
     """It has them with the frames, at their time."""
     frames, log = Frames(), Log()
-    call = call_of(frames, log)
+    run = started_run(frames, log)
     for frame in FRAMES:
-        list(call.feed(frame))
+        list(run.feed(frame))
     assert frames.frames == FRAMES
     assert [text for text, kind, idx in frames.deltas] == ["Hello", "!"]
     assert frames.tokens == []
@@ -214,21 +214,21 @@ def test_the_new_messages_are_those_after_the_last_reply() -> None:
     """Clients resend the whole history."""
     log = Log()
     history = [SystemMessage("s"), HumanMessage("1"), AIMessage("2"), HumanMessage("3"), HumanMessage("4")]
-    call_of(log, messages=history)
+    started_run(log, messages=history)
     assert [args[0].content for args, _ in log.of("on_chat_new_message")] == ["3", "4"]
 
 
 def test_a_run_has_one_end() -> None:
     """Whatever happens after it: the handlers were told."""
     log = Log()
-    call = call_of(log)
-    call.finish()
-    call.fail(ValueError("late"))
+    run = started_run(log)
+    run.finish()
+    run.fail(ValueError("late"))
     assert log.names[-1] == "llm_end"
     log = Log()
-    call = call_of(log)
-    call.fail(ValueError("first"))
-    call.fail(ValueError("second"))
+    run = started_run(log)
+    run.fail(ValueError("first"))
+    run.fail(ValueError("second"))
     assert [str(args[0]) for args, _ in log.of("on_llm_error")] == ["first"]
 
 
@@ -242,19 +242,19 @@ def test_an_end_that_a_handler_refused_is_an_error_for_the_others() -> None:
             raise ValueError("not today")
 
     log = Log()
-    call = call_of(Strict(), log)
+    run = started_run(Strict(), log)
     with pytest.raises(ValueError, match="not today") as caught:
-        call.finish()
-    call.fail(caught.value)
+        run.finish()
+    run.fail(caught.value)
     assert log.names[-1] == "llm_error"
 
 
 def test_an_error_comes_with_the_partial_answer() -> None:
     """In LangChain's shape; a result without an end says so."""
     log = Log()
-    call = call_of(log)
-    list(call.feed(b"".join(FRAMES[:2])))
-    call.fail(ConnectionError("gone"))
+    run = started_run(log)
+    list(run.feed(b"".join(FRAMES[:2])))
+    run.fail(ConnectionError("gone"))
     (((error,), kwargs),) = log.of("on_llm_error")
     assert isinstance(error, ConnectionError)
     assert kwargs["response"].generations[0][0].text == "Hello"
@@ -265,28 +265,28 @@ def test_an_error_comes_with_the_partial_answer() -> None:
 def test_what_is_left_of_a_frame_is_kept_as_bytes() -> None:
     """The frames joined are what arrived; but nothing is put after frames that nobody took."""
     frames = Frames()
-    call = call_of(frames)
-    list(call.feed(FRAMES[1] + FRAMES[2][:9]))
-    call.fail(ConnectionError("cut"))
+    run = started_run(frames)
+    list(run.feed(FRAMES[1] + FRAMES[2][:9]))
+    run.fail(ConnectionError("cut"))
     assert b"".join(frames.frames) == FRAMES[1] + FRAMES[2][:9]
     assert [text for text, *_ in frames.deltas] == ["Hello"]
 
     frames = Frames()
-    call = call_of(frames)
-    next(call.feed(FRAMES[1] + FRAMES[2] + FRAMES[3][:9]))
-    call.fail(GeneratorExit())
+    run = started_run(frames)
+    next(run.feed(FRAMES[1] + FRAMES[2] + FRAMES[3][:9]))
+    run.fail(GeneratorExit())
     assert frames.frames == [FRAMES[1]]
 
 
 def test_what_comes_after_the_terminator_is_a_frame_and_nothing_else() -> None:
     """No token, no chunk, no error."""
     frames = Frames()
-    call = call_of(frames)
+    run = started_run(frames)
     late = [event("late"), openai_error_frame("late")]
-    list(call.feed(b"".join([*FRAMES, *late])))
+    list(run.feed(b"".join([*FRAMES, *late])))
     assert frames.frames == [*FRAMES, *late]
     assert [text for text, *_ in frames.deltas] == ["Hello", "!"]
-    assert call.message().content == "Hello!"
+    assert run.message().content == "Hello!"
 
 
 def test_what_handlers_give_back_is_collected_in_order() -> None:
@@ -301,9 +301,9 @@ def test_what_handlers_give_back_is_collected_in_order() -> None:
         def on_stream_frame(self, frame: bytes, at_us: int, deltas: Any, *, run_id: Any) -> Wait[None]:
             return next(given)
 
-    call = call_of(Asks())
-    list(call.feed(FRAMES[1] + b": comment\n\n" + FRAMES[2]))
-    assert [pending.thing for pending in call.pending or ()] == waits[:5]
+    run = started_run(Asks())
+    list(run.feed(FRAMES[1] + b": comment\n\n" + FRAMES[2]))
+    assert [pending.thing for pending in run.pending or ()] == waits[:5]
 
 
 # -- results ---------------------------------------------------------------------------------------------------
@@ -312,27 +312,27 @@ def test_what_handlers_give_back_is_collected_in_order() -> None:
 def test_a_whole_answer_is_one_frame() -> None:
     """Told with its time; the usage is in the message, as LangChain has it there."""
     frames, body = Frames(), b"\n \n" + openai_chat_body(["Hello", "!"])
-    call = call_of(frames, stream=False)
-    call.whole(body, None)
+    run = started_run(frames, stream=False)
+    run.feed_complete(body, None)
     assert frames.frames == [body]
     assert [text for text, *_ in frames.deltas] == ["Hello!"]
-    assert call.message().response_metadata["token_usage"]["completion_tokens"] == 2
-    assert call.reply.terminated
+    assert run.message().response_metadata["token_usage"]["completion_tokens"] == 2
+    assert run.reply.terminated
 
 
 def test_each_choice_has_an_id_of_its_own() -> None:
     """The first one's is that of its chunks."""
-    call = call_of()
-    assert call.message(0).id == f"run-{call.request.run_id}"
-    assert call.message(1).id == f"run-{call.request.run_id}-1"
+    run = started_run()
+    assert run.message(0).id == f"run-{run.request.run_id}"
+    assert run.message(1).id == f"run-{run.request.run_id}-1"
 
 
 def test_the_result_of_a_run() -> None:
     """Generations with their info, usage and model in `llm_output`, the run's id."""
-    call = call_of()
+    run = started_run()
     for frame in FRAMES:
-        list(call.feed(frame))
-    result = call.result()
+        list(run.feed(frame))
+    result = run.result()
     ((generation,),) = result.generations
     assert generation.text == "Hello!"
     assert generation.generation_info is not None
@@ -349,4 +349,4 @@ def test_the_result_of_a_run() -> None:
         "chatcmpl-1",
     )
     assert result.run is not None
-    assert [info.run_id for info in result.run] == [call.request.run_id]
+    assert [info.run_id for info in result.run] == [run.request.run_id]
