@@ -1,4 +1,4 @@
-"""What a scripted provider answers, and when each part of it is sent."""
+"""The answers of a scripted provider: the content of each HTTP response, and when each part of it is sent."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from recorder.testing.openai_chat import openai_error
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP response: what is sent, when, in which pieces, and how it breaks off."""
+    """One HTTP response: its content, its timing, how it is cut into pieces, and where it breaks off."""
 
     #: The HTTP status.
     status: int = 200
     #: Response headers beside `date`, `x-request-id`, `content-type` and the framing.
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: The whole body of an answer that is not streamed.
+    #: The body of an answer that is not streamed.
     body: bytes = b""
-    #: The events of a streamed one, sent one by one instead of `body`; may have no end.
+    #: The events of a streamed answer. They are sent one by one instead of `body`; the iterable may be infinite.
     frames: Iterable[bytes] | None = None
-    #: Seconds from the request to the answer's head and first frame.
+    #: Seconds from the request to the response headers and the first frame.
     delay: float = 0.0
     #: Seconds from one frame to the next; 0 sends as fast as the client reads.
     interval: float = 0.0
-    #: Microseconds from the request to each frame instead; frames beyond the list follow at once.
+    #: Microseconds from the request to each frame, in place of `interval`. Frames beyond the list follow at once.
     offsets_us: Sequence[int] | None = None
-    #: Drop the connection after so many frames, in the middle of the answer.
+    #: Close the connection after this many frames, before the response is complete.
     cut_after: int | None = None
-    #: Send nothing more after so many frames, and keep the connection open.
+    #: Send nothing more after this many frames, and leave the connection open.
     hang_after: int | None = None
-    #: Bytes a piece (or sizes used in turn) into which what is due at one moment is cut, wherever the
-    #: cut falls; None sends each frame in one piece.
+    #: Size of each HTTP chunk in bytes, or several sizes that are used in turn. Frames that are due at the same moment
+    #: are joined and then cut, also in the middle of a frame. None sends each frame as one chunk.
     chunks: int | Sequence[int] | None = None
 
     @classmethod
@@ -46,7 +46,7 @@ class Answer:
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """An error as the API answers it; what is not given is what the API says for that status."""
+        """An error response of OpenAI's API. Arguments that are None take the API's usual values for `status`."""
         usual_message, usual_type, usual_code = _ERRORS.get(status, _ERRORS[500])
         body = openai_error(message or usual_message, type or usual_type, code or usual_code)
         return cls(status=status, body=body, headers=headers or {})
@@ -59,7 +59,7 @@ class Answer:
         type: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """`error` in the words of Anthropic's API."""
+        """An error response of Anthropic's API. Arguments that are None take the API's usual values for `status`."""
         usual_message, usual_type = _ANTHROPIC_ERRORS.get(status, _ANTHROPIC_ERRORS[500])
         request_id = anthropic_request_id()
         body = anthropic_error(message or usual_message, type or usual_type, request_id)
@@ -67,11 +67,11 @@ class Answer:
 
     @property
     def streamed(self) -> bool:
-        """Whether it is sent piece by piece, its length not known before."""
+        """Whether the body is sent in chunks, without a `content-length` header."""
         return any(x is not None for x in (self.frames, self.chunks, self.cut_after, self.hang_after))
 
     def timed_frames(self) -> Iterator[tuple[float, bytes]]:
-        """Each frame with the seconds from the request at which it is due."""
+        """Each frame with the time at which it is due, in seconds since the request."""
         return zip(self._due(), [self.body] if self.frames is None else self.frames, strict=False)
 
     def _due(self) -> Iterator[float]:
@@ -81,20 +81,23 @@ class Answer:
         return chain(offsets, repeat(max(offsets, default=0.0)))
 
     def pieces(self, frames: list[bytes]) -> Iterator[bytes]:
-        """The frames that are due at one moment, cut for sending."""
+        """The HTTP chunks for frames that are due at the same moment."""
         if self.chunks is None:
             return (frame for frame in frames if frame)
         return _cut(b"".join(frames), [self.chunks] if isinstance(self.chunks, int) else self.chunks)
 
 
-#: Given a request's body and path: the answer, or the text to answer in the path's wire format.
+#: A function of a request's body and path. It returns the answer, or a text that is sent in the path's wire format.
 Script = Callable[[dict[str, Any], str], Answer | str]
 
 
 def scripted(*answers: Answer | str) -> Script:
-    """A script that gives one answer after another and stays with the last: an error, then a success."""
+    """A script that gives one answer for each request, in this order; the last one is repeated.
+
+    Raises `ValueError` without any answers.
+    """
     if not answers:
-        raise ValueError("A script needs at least one answer.")
+        raise ValueError("scripted() was called without answers; give at least one.")
     left = list(answers)
 
     def script(request: dict[str, Any], path: str) -> Answer | str:
@@ -115,7 +118,7 @@ def _cut(body: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
         start += size
 
 
-#: Message, type and code of the API's errors by status.
+#: Message, type and code of the errors of OpenAI's API, by HTTP status.
 _ERRORS: dict[int, tuple[str, str, str | None]] = {
     400: ("We could not parse the JSON body of your request.", "invalid_request_error", None),
     401: (
@@ -148,7 +151,7 @@ _ERRORS: dict[int, tuple[str, str, str | None]] = {
     ),
 }
 
-#: Message and type of Anthropic's errors by status.
+#: Message and type of the errors of Anthropic's API, by HTTP status.
 _ANTHROPIC_ERRORS: dict[int, tuple[str, str]] = {
     400: ("messages: at least one message is required", "invalid_request_error"),
     401: ("invalid x-api-key", "authentication_error"),

@@ -1,4 +1,4 @@
-"""Messages as Anthropic's API writes them: the events of a stream, whole answers, errors."""
+"""Messages in the form of Anthropic's API: streamed events, responses that are not streamed, and errors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from recorder.testing.json_bodies import compact, text_of
 from recorder.testing.song import pieces_of
 
-#: What the API calls a model that was asked for by its short name.
+#: The name of a model in the API's responses, by its short name in requests.
 ANTHROPIC_SNAPSHOTS = {
     "claude-haiku-4-5": "claude-haiku-4-5-20251001",
     "claude-opus-4-5": "claude-opus-4-5-20251101",
@@ -21,12 +20,12 @@ ANTHROPIC_SNAPSHOTS = {
 }
 
 _LETTERS = string.ascii_letters + string.digits
-#: The API pads its data with blanks before the last brace, so that nobody can tell a token by its length.
+#: The API puts fewer spaces than this before the last brace, so that the length does not reveal the token.
 _PADDING = 15
-#: Its own source of chance, so that an application that seeds `random` is not disturbed.
+#: A generator of its own, so that ids do not change the state of `random` in an application that seeds it.
 _chance = random.Random()
 
-#: `{"id", "name", "input"}`, the input as a dict, or as its JSON in pieces.
+#: `{"id", "name", "input"}`; the input is a dict, or a list of the pieces of its JSON.
 ToolUse = Mapping[str, Any]
 
 
@@ -46,16 +45,18 @@ def anthropic_messages_frames(
     usage: Mapping[str, Any] | None = None,
     padding: bool = True,
 ) -> list[bytes]:
-    """The events of one streamed message, each as its bytes with the blank line.
+    """The events of one streamed message. Each is the bytes of one event with the blank line at its end.
 
-    A block of `thinking` with its signature comes first, then `redacted_thinking`, the text, the tool calls, and
-    `blocks` of any type, which say all in their start. `stop_reason` is "end_turn", or "tool_use" when there are
-    calls; `usage` goes on top of the counts. The same arguments with the same id give the same bytes.
+    The order is: a block of `thinking` with its signature, `redacted_thinking`, the text, the tool calls, and `blocks`
+    of any type, which are sent without deltas. `stop_reason` is "end_turn", or "tool_use" when there are calls, unless
+    it is given. `usage` adds counts or replaces them. The same arguments with the same `id` give the same bytes.
     """
-    said = _Said(pieces, thinking, signature, redacted_thinking, tool_calls, blocks)
-    stream = _Stream(id or message_id(), model, {**_input_usage(prompt_tokens), **(usage or {})}, padding)
-    stopped = {"stop_reason": stop_reason or said.stop, "stop_sequence": stop_sequence}
-    return [*stream.frames(said, stopped)]
+    content = _MessageContent(pieces, thinking, signature, redacted_thinking, tool_calls, blocks)
+    encoder = _EventEncoder(
+        id or message_id(), model, {**_input_usage(prompt_tokens), **(usage or {})}, padding
+    )
+    stopped = {"stop_reason": stop_reason or content.stop, "stop_sequence": stop_sequence}
+    return [*encoder.frames(content, stopped)]
 
 
 def anthropic_messages_body(
@@ -73,55 +74,55 @@ def anthropic_messages_body(
     prompt_tokens: int = 14,
     usage: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The same answer not streamed: one message."""
-    said = _Said(pieces, thinking, signature, redacted_thinking, tool_calls, blocks)
+    """The answer of `anthropic_messages_frames`, not streamed: one message as JSON."""
+    content = _MessageContent(pieces, thinking, signature, redacted_thinking, tool_calls, blocks)
     message = {
         **_message(id or message_id(), model),
-        "content": said.content(),
-        "stop_reason": stop_reason or said.stop,
+        "content": content.complete_blocks(),
+        "stop_reason": stop_reason or content.stop,
         "stop_sequence": stop_sequence,
-        "usage": {**_input_usage(prompt_tokens), **said.output_usage(), **(usage or {}), **_SERVICE},
+        "usage": {**_input_usage(prompt_tokens), **content.output_usage(), **(usage or {}), **_SERVICE},
     }
-    return _json(message)
+    return compact(message)
 
 
 def anthropic_error(message: str, type: str = "api_error", request_id: str = "") -> bytes:
-    """An error's body as the API words it."""
-    return _json(_error(message, type, request_id or anthropic_request_id()))
+    """The body of an error response in the API's form."""
+    return compact(_error(message, type, request_id or anthropic_request_id()))
 
 
 def anthropic_error_frame(message: str, type: str = "api_error") -> bytes:
-    """An error inside a stream: its last event."""
+    """An error during a stream; it is the last event."""
     error = {"details": None, "type": type, "message": message}
-    return b"event: error\ndata: " + _json({"type": "error", "error": error}) + b"\n\n"
+    return b"event: error\ndata: " + compact({"type": "error", "error": error}) + b"\n\n"
 
 
 def anthropic_models() -> bytes:
-    """The answer to GET /v1/models."""
+    """The body of the response to GET /v1/models."""
     rest = {"type": "model", "created_at": "2025-10-15T00:00:00Z"}
     data = [{"id": snapshot, "display_name": name, **rest} for name, snapshot in ANTHROPIC_SNAPSHOTS.items()]
-    return _json({"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]})
+    return compact({"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]})
 
 
 def message_id() -> str:
-    """A new id of the API's form."""
+    """A new id of a message in the API's form."""
     return "msg_01" + _name(22)
 
 
 def anthropic_request_id() -> str:
-    """The same of a request, for the `request-id` header."""
+    """A new id of a request in the API's form, for the header `request-id`."""
     return "req_011" + _name(21)
 
 
 def anthropic_prompt_tokens(request: Mapping[str, Any]) -> int:
-    """About what a request counts: its words, and three tokens a message for its frame."""
-    given: Iterable[Any] = [{"content": request.get("system") or ""}, *request.get("messages", ())]
-    return 3 + sum(3 + len(pieces_of(_text_of(message))) for message in given if isinstance(message, Mapping))
+    """An estimate of a request's tokens: its pieces, plus three for each message and three for the reply."""
+    messages: Iterable[Any] = [{"content": request.get("system") or ""}, *request.get("messages", ())]
+    return 3 + sum(3 + len(pieces_of(text_of(each))) for each in messages if isinstance(each, Mapping))
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What the message says."""
+class _MessageContent:
+    """The content of the message."""
 
     pieces: Sequence[str]
     thinking: Sequence[str]
@@ -134,10 +135,10 @@ class _Said:
     def stop(self) -> str:
         return "tool_use" if self.tool_calls else "end_turn"
 
-    def parts(self) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        """Each block as it starts, and its deltas."""
+    def streamed_blocks(self) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Each block as in `content_block_start`, and its deltas."""
         if self.thinking or self.signature:
-            yield {"type": "thinking", "thinking": "", "signature": ""}, self._thoughts()
+            yield {"type": "thinking", "thinking": "", "signature": ""}, self._thinking_deltas()
         if self.redacted_thinking:
             yield {"type": "redacted_thinking", "data": self.redacted_thinking}, []
         if self.pieces:
@@ -149,12 +150,12 @@ class _Said:
             yield _tool_use(call, {}), [_json_delta(piece) for piece in ["", *_input_pieces(call)]]
         yield from ((dict(block), []) for block in self.blocks)
 
-    def _thoughts(self) -> list[dict[str, Any]]:
-        thoughts = [{"type": "thinking_delta", "thinking": thought} for thought in self.thinking]
-        return [*thoughts, {"type": "signature_delta", "signature": self.signature}]
+    def _thinking_deltas(self) -> list[dict[str, Any]]:
+        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in self.thinking]
+        return [*deltas, {"type": "signature_delta", "signature": self.signature}]
 
-    def content(self) -> list[dict[str, Any]]:
-        """The blocks of an answer that is not streamed."""
+    def complete_blocks(self) -> list[dict[str, Any]]:
+        """The blocks of a message that is not streamed."""
         found: list[dict[str, Any]] = []
         if self.thinking or self.signature:
             found.append(
@@ -168,7 +169,7 @@ class _Said:
         return found + [dict(block) for block in self.blocks]
 
     def output_usage(self) -> dict[str, Any]:
-        """How many tokens it took, where each piece is one."""
+        """The number of output tokens; each piece is one."""
         calls = sum(1 + len(_input_pieces(call)) for call in self.tool_calls)
         counts: dict[str, Any] = {"output_tokens": len(self.pieces) + len(self.thinking) + calls}
         if self.thinking:
@@ -177,24 +178,24 @@ class _Said:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
-    """What all events of one message share."""
+class _EventEncoder:
+    """Encodes the events of one message."""
 
     id: str
     model: str
-    #: The counts that are known from the beginning, or told otherwise.
+    #: The input counts, which the first event has already, and counts that the caller gave.
     usage: Mapping[str, Any]
     #: Whether events are padded.
     padding: bool
     chance: random.Random = field(default_factory=random.Random)
 
-    def frames(self, said: _Said, stopped: Mapping[str, Any]) -> Iterator[bytes]:
+    def frames(self, content: _MessageContent, stopped: Mapping[str, Any]) -> Iterator[bytes]:
         """All events in order."""
         self.chance.seed(self.id)
         started = {**self.usage, "output_tokens": 1, **_SERVICE}
         message = {**_message(self.id, self.model), "content": [], "stop_reason": None, "stop_sequence": None}
         yield self.event("message_start", message={**message, "usage": started})
-        for index, (block, deltas) in enumerate(said.parts()):
+        for index, (block, deltas) in enumerate(content.streamed_blocks()):
             yield self.event("content_block_start", index=index, content_block=block)
             if index == 0:
                 yield b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -202,12 +203,12 @@ class _Stream:
                 yield self.event("content_block_delta", index=index, delta=delta)
             yield self.event("content_block_stop", index=index)
         counted = {key: count for key, count in self.usage.items() if key != "cache_creation"}
-        yield self.event("message_delta", delta=stopped, usage={**said.output_usage(), **counted})
+        yield self.event("message_delta", delta=stopped, usage={**content.output_usage(), **counted})
         yield self.event("message_stop")
 
     def event(self, name: str, **fields: Any) -> bytes:
         """One event."""
-        data = _json({"type": name, **fields})
+        data = compact({"type": name, **fields})
         if self.padding:
             data = data[:-1] + b" " * self.chance.randrange(_PADDING) + b"}"
         return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
@@ -227,8 +228,8 @@ def _json_delta(piece: str) -> dict[str, Any]:
 
 
 def _input_pieces(call: ToolUse) -> list[str]:
-    given = call["input"]
-    return pieces_of(_json(given).decode()) if isinstance(given, Mapping) else list(given)
+    input = call["input"]
+    return pieces_of(compact(input).decode()) if isinstance(input, Mapping) else list(input)
 
 
 _SERVICE = {"service_tier": "standard", "inference_geo": "not_available"}
@@ -243,26 +244,9 @@ def _input_usage(prompt_tokens: int) -> dict[str, Any]:
     }
 
 
-def _text_of(message: Mapping[str, Any]) -> str:
-    """The text of a request's message, be it a string or blocks."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    blocks = content if isinstance(content, list) else []
-    return "".join(str(block.get("text", "")) for block in blocks if isinstance(block, Mapping))
-
-
 def _error(message: str, type: str, request_id: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": type, "message": message}, "request_id": request_id}
 
 
 def _name(length: int) -> str:
     return "".join(_chance.choices(_LETTERS, k=length))
-
-
-def _json(value: Any) -> bytes:
-    """Compact JSON; half a surrogate pair, which UTF-8 cannot say, is escaped as servers do."""
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Chat completions as Azure serves them: OpenAI's, with what its content filters say."""
+"""Chat completions as Azure sends them: OpenAI's, with the results of Azure's content filters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 from recorder.testing.openai_chat import DONE
 
-#: What the filters say of a text that they let through.
+#: The filters' result for a text without findings.
 SAFE = {
     category: {"filtered": False, "severity": "safe"}
     for category in ("hate", "self_harm", "sexual", "violence")
@@ -18,12 +18,12 @@ _PROMPT = [{"prompt_index": 0, "content_filter_results": SAFE}]
 
 
 def azure_chat_frames(frames: Iterable[bytes]) -> list[bytes]:
-    """The frames of OpenAI's stream with those of Azure's filters.
+    """OpenAI's frames in Azure's form.
 
-    First an event without choices, id and model, about the prompt; then the events with sorted keys, where each
-    choice says what was found in its piece.
+    The first event holds the filters' result for the prompt; its choices, id and model are empty. In the other events
+    each choice has the result for its piece. All keys are sorted.
     """
-    about = {
+    prompt_event = {
         "choices": [],
         "created": 0,
         "id": "",
@@ -31,11 +31,11 @@ def azure_chat_frames(frames: Iterable[bytes]) -> list[bytes]:
         "object": "",
         "prompt_filter_results": _PROMPT,
     }
-    return [_frame(about), *(frame if frame == DONE else _frame(_filtered(frame)) for frame in frames)]
+    return [_frame(prompt_event), *(frame if frame == DONE else _frame(_filtered(frame)) for frame in frames)]
 
 
 def azure_chat_body(body: bytes) -> bytes:
-    """The same of a whole answer."""
+    """OpenAI's response that is not streamed, in Azure's form."""
     answer = orjson.loads(body)
     answer.pop("service_tier", None)
     for choice in answer["choices"]:

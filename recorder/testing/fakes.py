@@ -1,10 +1,10 @@
-"""Small stand-ins for what a test wants to decide by itself."""
+"""Replacements for parts of the environment that a test controls itself."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """A clock that stands still: call it for microseconds, `advance` it by seconds."""
+    """A clock that only `advance` moves. Calling it gives the time in microseconds."""
 
     def __init__(self, start_us: int = 0) -> None:
         self._now_us = start_us
@@ -14,7 +14,7 @@ class FakeClock:
         return self._now_us
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; a negative number of seconds is refused, as it is a monotonic clock."""
+        """Move the clock forward by `seconds`. Raises `ValueError` for a negative number: the clock is monotonic."""
         if seconds < 0:
-            raise ValueError(f"advance({seconds}) would turn a monotonic clock back; give 0 or more.")
+            raise ValueError(f"advance({seconds}) would set a monotonic clock back; give 0 or more seconds.")
         self._now_us += round(seconds * 1_000_000)

@@ -1,12 +1,13 @@
-"""A pytest plugin: a test's model calls are recorded once, into a file beside the test, and replayed for ever.
+"""A pytest plugin that records a test's model calls once, into a file beside the test, and replays them afterwards.
 
     def test_capital(recorded_model):
         chat = recorded_model(ChatOpenAI(model="gpt-4o-mini", temperature=0))
         assert "Paris" in chat.invoke("What is the capital of France?").content
 
-The first run asks the model; commit `recordings/` and no later one does. `pytest --record-mode=none` never asks,
-`new_episodes` adds what is missing, `all` records anew. `@pytest.mark.recorded(mode=..., path=..., ignore=...)` says it
-for one test or, as `pytestmark`, for a module. Nothing heavy is loaded until a test uses a fixture.
+The first run calls the model and records the answers. When `recordings/` is committed, later runs only replay.
+`pytest --record-mode=none` never calls the model, `new_episodes` records requests that are not in the file, and `all`
+records everything again. `@pytest.mark.recorded(mode=..., path=..., ignore=...)` sets this for one test or, as
+`pytestmark`, for a module. SDKs and databases are imported only when a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -23,39 +24,40 @@ import pytest
 if TYPE_CHECKING:
     from recorder.replay import Replay
 
-#: vcrpy's; `recorder.models.replayed` knows what they mean.
+#: The names are vcrpy's; `recorder.models.replayed` implements them.
 MODES = ("none", "once", "new_episodes", "all")
 _MARKER = (
     "recorded(mode=None, path=None, **options): how the test's model calls are recorded and replayed: a mode of "
     "--record-mode, a file relative to the test's, and options of recorder.replay.Replay.model"
 )
-#: Characters of a test's name that a file's may have, on every system; and how many.
-_PLAIN, _LONGEST = re.compile(r"[^\w\-\[\].=]+"), 120
+#: The characters of a test's name that not every system allows in a file name; and the longest file name.
+_FORBIDDEN, _LONGEST = re.compile(r"[^\w\-\[\].=]+"), 120
 
-_found = pytest.StashKey[dict[Path, bool]]()
+#: Whether each recording existed when the first test of this run used it.
+_existed_key = pytest.StashKey[dict[Path, bool]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--record-mode`, the same as pytest-recording's, which is asked where it is installed."""
+    """Add `--record-mode`, unless pytest-recording is installed: that plugin adds the same option."""
     if entry_points(group="pytest11", name="recording"):
         return
     parser.getgroup("recorder").addoption(
         "--record-mode",
         choices=MODES,
-        help="how recorded_model treats model calls: none only replays, once records into new files only (the "
-        "default), new_episodes adds what is missing, all records anew",
+        help="how recorded_model handles model calls: none only replays; once (the default) records if the test has "
+        "no file yet; new_episodes records requests that are not in the file; all records everything again",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what the marker is."""
+    """Register the marker."""
     config.addinivalue_line("markers", _MARKER)
-    config.stash[_found] = {}
+    config.stash[_existed_key] = {}
 
 
 @pytest.fixture
 def recording(request: pytest.FixtureRequest) -> Iterator[Replay]:
-    """The test's recording: `Replay` of its file, `recording.http_client()` for an SDK's client."""
+    """The `Replay` of the test's file; `recording.http_client()` gives an HTTP client for an SDK."""
     from recorder.replay import Replay
     from recorder.storage.dialects import into_one_file
 
@@ -69,7 +71,10 @@ def recording(request: pytest.FixtureRequest) -> Iterator[Replay]:
 
 @pytest.fixture
 def recorded_model(request: pytest.FixtureRequest, recording: Replay) -> Callable[..., Any]:
-    """Called with a model: one like it that answers from the test's recording, and records as `--record-mode` says."""
+    """A function that takes a model. It returns one like it that replays the test's recording.
+
+    `--record-mode` decides whether it records requests that are not in the file.
+    """
     marked = {key: value for key, value in _marked(request.node).items() if key not in ("mode", "path")}
     mode = _mode_of(request)
 
@@ -80,24 +85,24 @@ def recorded_model(request: pytest.FixtureRequest, recording: Replay) -> Callabl
 
 
 def _mode_of(request: pytest.FixtureRequest) -> str:
-    """The mode, as it is for this file in this run of pytest."""
+    """The mode for the test's file; "once" becomes "none" or "new_episodes"."""
     mode = request.config.getoption("record_mode", None) or _marked(request.node).get("mode") or "once"
-    mode = {"rewrite": "all"}.get(mode, mode)  # pytest-recording's word
+    mode = {"rewrite": "all"}.get(mode, mode)  # pytest-recording's name
     if mode not in MODES:
         raise pytest.UsageError(
-            f"The mode of {request.node.nodeid} is {mode!r}; choose one of {', '.join(MODES)}"
+            f"The record mode of {request.node.nodeid} is {mode!r}; choose one of {', '.join(MODES)}"
         )
-    path, found = _path_of(request.node), request.config.stash[_found]
-    if path not in found:
+    # Tests that share a file are treated alike: only what existed before the first of them counts.
+    path, existed = _path_of(request.node), request.config.stash[_existed_key]
+    if path not in existed:
         if mode == "all":
             path.unlink(missing_ok=True)
-        found[path] = path.exists()
-    # Several tests may share a file: it is as new for the last as for the first.
-    return ("none" if found[path] else "new_episodes") if mode == "once" else mode
+        existed[path] = path.exists()
+    return ("none" if existed[path] else "new_episodes") if mode == "once" else mode
 
 
 def _path_of(node: Any) -> Path:
-    """The file of a test: `recordings/<module>/<test>.db` beside it, or as it is marked."""
+    """The file of a test: `recordings/<module>/<test>.db` beside it, or the path of its marker."""
     if (named := _marked(node).get("path")) is not None:
         return Path(node.path.parent, named)
     words = node.nodeid.split("::")[1:]
@@ -105,14 +110,14 @@ def _path_of(node: Any) -> Path:
 
 
 def _file_name(name: str) -> str:
-    """The name of a test as that of a file; still another one for each test."""
-    plain = _PLAIN.sub("_", name)[:_LONGEST]
+    """A file name from the name of a test. A name that had to be changed gets a hash, so that it stays unique."""
+    plain = _FORBIDDEN.sub("_", name)[:_LONGEST]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _marked(node: Any) -> dict[str, Any]:
-    """What the markers say, the closest first."""
-    said: dict[str, Any] = {}
+    """The arguments of the test's markers; a closer marker replaces an outer one."""
+    options: dict[str, Any] = {}
     for marker in node.iter_markers("recorded"):
-        said = {**marker.kwargs, **said}
-    return said
+        options = {**marker.kwargs, **options}
+    return options

@@ -1,4 +1,4 @@
-"""The song that a provider without a script sings, and text cut as a tokenizer cuts it."""
+"""The song that a provider without a script answers with, and a tokenizer that cuts text into pieces."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ VERSES = (
     "Outro\nSo here's to the fizz, to the pop and the gleam,\nA tall, cold glass of a champagne dream.\n\n",
 )
 
-#: Words, numbers, punctuation and space as the published patterns of byte-pair tokenizers split them.
+#: Splits text into words, numbers, punctuation and spaces, as the published patterns of byte-pair tokenizers do.
 _PIECE = re.compile(
     r"'(?:[sdmt]|ll|ve|re)\b|[^\r\n\w]?[^\W\d_]+|\d{1,3}| ?[^\s\w]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+|."
 )
-#: A longer word is rare enough to be several tokens.
+#: A longer word (characters) is split into several tokens, as tokenizers do with rare words.
 _LONGEST_WORD = 9
 
 
 def pieces_of(text: str) -> list[str]:
-    """Cut `text` into word pieces of a tokenizer's size; joined they are the text again."""
+    """Cut `text` into pieces of about a token each; joined they are `text` again."""
     return [piece for word in _PIECE.findall(text) for piece in _split(word)]
 
 
 def _split(word: str) -> Iterator[str]:
-    """A long word as two or more pieces, the first the longest: " effervescent" -> " efferve", "scent"."""
+    """Cut a long word into two or more pieces, the longest first: " effervescent" -> " efferve", "scent"."""
     size = len(word) if len(word) <= _LONGEST_WORD else (len(word) + 2) // 2
     for start in range(0, len(word), size):
         yield word[start : start + size]
 
 
 def song(choice: int = 0) -> str:
-    """The song; another choice begins with another verse, so that two answers never read alike."""
+    """The song. Each `choice` begins with another verse, so that the choices of one request differ."""
     first = choice % len(VERSES)
     return "".join(VERSES[first:] + VERSES[:first]).rstrip()
 
 
 def song_pieces(tokens: int | None = None, choice: int = 0) -> list[str]:
-    """The song as tokens: once through, or sung over and over until there are `tokens` of them."""
+    """The song as tokens: once, or repeated until there are `tokens` of them."""
     pieces = pieces_of(song(choice))
     if tokens is None:
         return pieces

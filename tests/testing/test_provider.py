@@ -448,7 +448,7 @@ def test_half_a_character_is_escaped() -> None:
 
 def test_lists_of_pieces_must_match_the_choices() -> None:
     """One list too few is an error that says how many there are."""
-    with pytest.raises(ValueError, match="1 lists of pieces for n=2"):
+    with pytest.raises(ValueError, match="1 lists for n=2"):
         openai_chat_frames([["a"]], n=2)
 
 
