@@ -8,6 +8,7 @@
 # make test-lowest   the tests on the lowest versions that pyproject.toml allows
 # make test-latest   the tests on the newest versions there are
 # make bench         the table of measurements
+# make docs          the pages of docs/ and a reference of every public name as a site, build/docs/index.html
 # make faults        kills, cuts and broken networks on databases of its own, judged (ARGS="--seconds 60 --url ...")
 # make lock          write the lists of packages in .ci/lock anew, with today's versions
 # make migrate       bring the database at RECORDER_URL to the newest schema
@@ -17,9 +18,10 @@
 # Python: it has an environment of its own, .venv-3.13 for a Python 3.13. WORKERS=1 runs the tests in one process.
 
 .DELETE_ON_ERROR:
-.PHONY: run check fmt test test-fast test-all test-pythons test-lowest test-latest newest bench faults lock migrate clean
+.PHONY: run check fmt test test-fast test-all test-pythons test-lowest test-latest newest bench docs faults lock migrate clean
 ARGS ?=
 WORKERS ?= logical
+SITE ?= build/docs
 PYTHONS := 3.11 3.12 3.13
 
 # An environment for each Python that is chosen by name, and .venv for the one that is found.
@@ -89,6 +91,11 @@ newest: $(VENV)/.made
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# From the beginning each time, because a page of the reference follows from many modules.
+docs: $(VENV)/.docs
+	@$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs --doctree-dir $(SITE)/.doctrees . $(SITE)
+	@echo "The site is in $(SITE)/index.html"
+
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults $(ARGS)
 
@@ -103,6 +110,7 @@ lock: $(VENV)/.lock
 	$(LOCKED) pyproject.toml --extra all --group build --constraint $(LOCK)/bench.txt --output-file $(LOCK)/base.txt
 	$(COMPILE) --upgrade pyproject.toml --extra all --resolution lowest-direct --no-deps --output-file $(VENV)/lowest.in
 	$(LOCKED) pyproject.toml --extra dev --group build --constraint $(VENV)/lowest.in --constraint $(LOCK)/lowest.in --output-file $(LOCK)/lowest.txt
+	$(LOCKED) --group docs --constraint $(LOCK)/bench.txt --output-file $(LOCK)/docs.txt
 	$(LOCKED) --group lock --output-file $(LOCK)/lock.txt
 
 migrate: $(VENV)/.base
@@ -131,6 +139,11 @@ $(VENV)/.bench: $(LOCK)/bench.txt pyproject.toml $(VENV)/.made
 	@$(INSTALL) $<
 	@$(PROJECT)
 	@touch $(VENV)/.base $(VENV)/.dev $@
+
+$(VENV)/.docs: $(LOCK)/docs.txt $(VENV)/.base
+	@echo "Installing into $(VENV) what builds the documentation (once) ..."
+	@$(INSTALL) $<
+	@touch $@
 
 $(VENV)/.lock: $(LOCK)/lock.txt $(VENV)/.made
 	@$(INSTALL) $<

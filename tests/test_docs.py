@@ -1,8 +1,15 @@
-"""The pages of docs/ are all listed, their links lead somewhere, and what they name is what the code has."""
+"""The pages of docs/ are all listed, their links lead somewhere, and what they name is what the code has.
+
+`make docs` makes a site of them, in which every public name has its place.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -13,6 +20,7 @@ import pytest
 from recorder.config import Config
 from recorder.storage import rows, schema, views
 from recorder.wire import deltas
+from tests.test_public import DOORS, parts, public
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -125,3 +133,45 @@ def test_every_option_has_its_line() -> None:
     text = (DOCS / "recording.md").read_text(encoding="utf-8")
     lines = [name.strip(" `") for cell in table(text, "option") for name in cell.split(",")]
     assert sorted(lines) == sorted(["url", "conversation_id", *(field.name for field in fields(Config))])
+
+
+def test_the_site_has_every_page() -> None:
+    """Its navigation lists each page of docs/ and of the reference."""
+    listed = set(re.findall(r"^   (/\S+)$", (DOCS / "index.rst").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = [*DOCS.glob("*.md"), *(DOCS / "reference").glob("*.rst")]
+    assert {f"/{page.relative_to(ROOT).with_suffix('')}" for page in pages} <= listed
+    assert [name for name in listed if not list(ROOT.glob(f"{name[1:]}.*"))] == []
+
+
+def test_the_reference_has_every_public_module() -> None:
+    """A page for each, which shows what it lists as public."""
+    pages = [page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.rst")]
+    shown = [name for page in pages for name in re.findall(r"^\.\. automodule:: (\S+)$", page, re.MULTILINE)]
+    assert sorted(shown) == sorted(DOORS)
+
+
+@pytest.mark.network
+@pytest.mark.timeout(900)
+def test_the_site_has_every_public_name(tmp_path: Path) -> None:
+    """`make docs` ends without a warning, and its inventory has each public name and its methods."""
+    site, environment = tmp_path / "site", tmp_path / "venv"
+    command = ["make", "docs", f"PYTHON={sys.executable}", f"VENV={environment}", f"SITE={site}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    packed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    listed = {line.partition(" ")[0] for line in zlib.decompress(packed).decode().splitlines()}
+    assert [name for name in every_public_name() if name not in listed] == []
+    assert "README.html" in (site / "index.html").read_text(encoding="utf-8")
+    reference = (site / "docs/reference/testing.html").read_text(encoding="utf-8")
+    example = re.search(r"<pre>.*LoopbackProvider", reference)
+    assert example is not None
+
+
+def every_public_name() -> Iterator[str]:
+    """The public names of all public modules, and the public methods of their classes; of an alias only its name."""
+    for door in DOORS:
+        module = importlib.import_module(door)
+        for name in public(module):
+            thing = getattr(module, name)
+            yield f"{door}.{name}"
+            if getattr(thing, "__name__", None) == name:
+                yield from (f"{door}.{part}" for part, _ in parts(name, thing))
