@@ -80,8 +80,9 @@ MODULES = modules()
 
 
 def room(module: str) -> str:
-    """The first name of a module: what has a floor."""
-    return module.split(".")[0] or "__init__"
+    """The first name of a module: what has a floor. `public` has the names of `__init__`."""
+    first = module.split(".")[0]
+    return "__init__" if first in ("", "public") else first
 
 
 def targets(node: ast.AST, package: str) -> Iterator[str]:

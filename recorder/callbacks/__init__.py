@@ -1,19 +1,12 @@
-"""Callbacks: handlers with LangChain's method names, and how one run reaches all of them."""
+"""Callback handlers with LangChain's method names, and what calls them during a run."""
 
-from recorder.callbacks.dispatch import Dispatch, handlers_from
-from recorder.callbacks.handlers import BaseCallbackHandler, CallbackHandler, StreamingStdOutCallbackHandler
-from recorder.callbacks.iterator import AsyncIteratorCallbackHandler
-from recorder.callbacks.pending import Pending, failures, settle, settle_now
+from __future__ import annotations
 
-__all__ = [
-    "AsyncIteratorCallbackHandler",
-    "BaseCallbackHandler",
-    "CallbackHandler",
-    "Dispatch",
-    "Pending",
-    "StreamingStdOutCallbackHandler",
-    "failures",
-    "handlers_from",
-    "settle",
-    "settle_now",
-]
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy import public_names
+
+if TYPE_CHECKING:
+    from recorder.callbacks.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)

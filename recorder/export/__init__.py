@@ -1,7 +1,12 @@
-"""Recordings as portable files, out of one database and into another, byte for byte; docs/export.md."""
+"""Recordings are written to portable files and read into another database, byte for byte; docs/export.md."""
 
-from recorder.export.counts import Counts
-from recorder.export.exporter import Exported, export
-from recorder.export.importer import Imported, import_
+from __future__ import annotations
 
-__all__ = ["Counts", "Exported", "Imported", "export", "import_"]
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy import public_names
+
+if TYPE_CHECKING:
+    from recorder.export.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)

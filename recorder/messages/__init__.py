@@ -1,79 +1,12 @@
-"""Messages, chunks, generations and results: LangChain's names and shapes, without its weight."""
+"""Messages, chunks, generations and results with LangChain's names and shapes, without importing LangChain."""
 
-from recorder.messages.base import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    ChatMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-    text_chunk,
-)
-from recorder.messages.convert import (
-    after_last_reply,
-    check_stored,
-    from_any,
-    from_dict,
-    messages_from,
-    to_dict,
-)
-from recorder.messages.merge import (
-    Content,
-    InputTokenDetails,
-    InvalidToolCall,
-    OutputTokenDetails,
-    ToolCall,
-    ToolCallChunk,
-    UsageMetadata,
-    add_usage,
-    invalid_tool_call,
-    merge_dicts,
-    parse_args,
-    tool_call,
-    tool_call_chunk,
-)
-from recorder.messages.outputs import (
-    ChatGeneration,
-    ChatGenerationChunk,
-    Generation,
-    GenerationChunk,
-    LLMResult,
-    RunInfo,
-)
+from __future__ import annotations
 
-__all__ = [
-    "AIMessage",
-    "AIMessageChunk",
-    "BaseMessage",
-    "ChatGeneration",
-    "ChatGenerationChunk",
-    "ChatMessage",
-    "Content",
-    "Generation",
-    "GenerationChunk",
-    "HumanMessage",
-    "InputTokenDetails",
-    "InvalidToolCall",
-    "LLMResult",
-    "OutputTokenDetails",
-    "RunInfo",
-    "SystemMessage",
-    "ToolCall",
-    "ToolCallChunk",
-    "ToolMessage",
-    "UsageMetadata",
-    "add_usage",
-    "after_last_reply",
-    "check_stored",
-    "from_any",
-    "from_dict",
-    "invalid_tool_call",
-    "merge_dicts",
-    "messages_from",
-    "parse_args",
-    "text_chunk",
-    "to_dict",
-    "tool_call",
-    "tool_call_chunk",
-]
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy import public_names
+
+if TYPE_CHECKING:
+    from recorder.messages.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)

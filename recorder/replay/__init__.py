@@ -1,7 +1,12 @@
-"""Replay: what was recorded comes back as if it were live, into whatever was listening."""
+"""Recorded runs are played again: as chunks, into handlers, or as a provider's bytes; docs/replay.md."""
 
-from recorder.replay.errors import Interrupted, ReplayedError
-from recorder.replay.http.not_recorded import NotRecorded
-from recorder.replay.replay import Replay
+from __future__ import annotations
 
-__all__ = ["Interrupted", "NotRecorded", "Replay", "ReplayedError"]
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy import public_names
+
+if TYPE_CHECKING:
+    from recorder.replay.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)

@@ -1,0 +1,35 @@
+"""The public names of `recorder.messages`, each with its module. `recorder.core.lazy` reads them."""
+
+from recorder.messages.base import AIMessage as AIMessage
+from recorder.messages.base import AIMessageChunk as AIMessageChunk
+from recorder.messages.base import BaseMessage as BaseMessage
+from recorder.messages.base import ChatMessage as ChatMessage
+from recorder.messages.base import HumanMessage as HumanMessage
+from recorder.messages.base import SystemMessage as SystemMessage
+from recorder.messages.base import ToolMessage as ToolMessage
+from recorder.messages.base import text_chunk as text_chunk
+from recorder.messages.convert import after_last_reply as after_last_reply
+from recorder.messages.convert import check_stored as check_stored
+from recorder.messages.convert import from_any as from_any
+from recorder.messages.convert import from_dict as from_dict
+from recorder.messages.convert import messages_from as messages_from
+from recorder.messages.convert import to_dict as to_dict
+from recorder.messages.merge import Content as Content
+from recorder.messages.merge import InputTokenDetails as InputTokenDetails
+from recorder.messages.merge import InvalidToolCall as InvalidToolCall
+from recorder.messages.merge import OutputTokenDetails as OutputTokenDetails
+from recorder.messages.merge import ToolCall as ToolCall
+from recorder.messages.merge import ToolCallChunk as ToolCallChunk
+from recorder.messages.merge import UsageMetadata as UsageMetadata
+from recorder.messages.merge import add_usage as add_usage
+from recorder.messages.merge import invalid_tool_call as invalid_tool_call
+from recorder.messages.merge import merge_dicts as merge_dicts
+from recorder.messages.merge import parse_args as parse_args
+from recorder.messages.merge import tool_call as tool_call
+from recorder.messages.merge import tool_call_chunk as tool_call_chunk
+from recorder.messages.outputs import ChatGeneration as ChatGeneration
+from recorder.messages.outputs import ChatGenerationChunk as ChatGenerationChunk
+from recorder.messages.outputs import Generation as Generation
+from recorder.messages.outputs import GenerationChunk as GenerationChunk
+from recorder.messages.outputs import LLMResult as LLMResult
+from recorder.messages.outputs import RunInfo as RunInfo

@@ -1,0 +1,12 @@
+"""The public names of `recorder`, each with its module. `recorder.core.lazy` reads them."""
+
+from recorder.config import Config as Config
+from recorder.errors import Closed as Closed
+from recorder.errors import ConfigError as ConfigError
+from recorder.errors import MissingExtra as MissingExtra
+from recorder.errors import NotFound as NotFound
+from recorder.errors import RecorderError as RecorderError
+from recorder.errors import SchemaError as SchemaError
+from recorder.errors import StoreError as StoreError
+from recorder.history import ChatHistoryCallback as ChatHistoryCallback
+from recorder.recording.recorder import Stats as Stats

@@ -1,0 +1,6 @@
+"""The public names of `recorder.replay`, each with its module. `recorder.core.lazy` reads them."""
+
+from recorder.replay.errors import Interrupted as Interrupted
+from recorder.replay.errors import ReplayedError as ReplayedError
+from recorder.replay.http.not_recorded import NotRecorded as NotRecorded
+from recorder.replay.replay import Replay as Replay
