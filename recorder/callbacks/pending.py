@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
+from recorder.core.blocking_loop import is_loop_running
 from recorder.core.inherited import keep_for_ever
 from recorder.core.waitable import Wait
 
@@ -146,7 +147,10 @@ async def _await(thing: Awaitable[Any], timeout: float | None) -> None:
 
 
 class _Private:
-    """One thread's own event loop, and the thread beside it."""
+    """One thread's own event loop, and the thread beside it.
+
+    Not a `BlockingLoop`: it stays for as long as its thread, and calls nest (a handler's coroutine may call a model).
+    """
 
     def __init__(self) -> None:
         # A factory of its own, because the runner would else become the thread's current event loop.
@@ -164,19 +168,11 @@ _here = _Here()
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     private = _here.private = _here.private or _Private()
-    if not _loop_runs_here():
+    if not is_loop_running():
         private.runner.run(work, context=copy_context())
         return
     private.beside = private.beside or ThreadPoolExecutor(1, thread_name_prefix="recorder-callbacks")
     private.beside.submit(copy_context().run, _run, work).result()
-
-
-def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _close(runner: asyncio.Runner, pid: int) -> None:

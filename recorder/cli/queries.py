@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from recorder.cli.transcript import in_order, transcript_of
 from recorder.core.escaping import unescape
 from recorder.errors import StoreError
 from recorder.messages import after_last_reply, check_stored, to_dict
+from recorder.storage.blocking import BlockingStore
 from recorder.storage.dialects import masked, said
 from recorder.storage.migrate import upgrade
 from recorder.storage.reader import Library
@@ -82,22 +82,13 @@ SELECT
 """
 
 
-def read(url: str, question: Callable[[SqlStore], Awaitable[T]]) -> T:
-    """The answer to a question; the database is opened for reading and let go of again.
+def read(url: str, query: Callable[[SqlStore], Coroutine[Any, Any, T]]) -> T:
+    """Open a database for reading, run one query on it and close it; the result of the query.
 
-    Raises `ConfigError` for a URL that cannot be, `StoreError` for a database that cannot be read.
+    Raises `ConfigError` for an invalid URL, `StoreError` for a database that cannot be read.
     """
-
-    async def ask() -> T:
-        store = SqlStore(url, read_only=True)
-        try:
-            await store.open()
-            return await question(store)
-        finally:
-            await store.close()
-
-    with readable((DBAPIError,)):
-        return asyncio.run(ask())
+    with readable((DBAPIError,)), BlockingStore(url, read_only=True) as database:
+        return database.run(query(database.store))
 
 
 def upgraded(url: str) -> str:

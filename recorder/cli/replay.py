@@ -15,6 +15,7 @@ from rich.text import Text
 from recorder.cli import console
 from recorder.cli.keys import Clock, Keys, Quit
 from recorder.cli.stream_view import Bytes, Lines, Page
+from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, NotFound
 from recorder.replay.pace import FASTEST, SLOWEST, Options, Pace, Place
 from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait, frames, tokens, whole
@@ -153,14 +154,10 @@ class Player:
             self._reader.unfollow(self)
 
     def _run(self, play: Play) -> None:
-        answer: Any = None
-        while True:
-            try:
-                step = play.send(answer)
-            except StopIteration:
-                sys.stdout.flush()
-                return
+        steps, answer = Trampoline(play), None
+        while (step := steps.step(answer)) is not None:
             answer = self._step(step)
+        sys.stdout.flush()
 
     def _step(self, step: Any) -> Any:
         """Show a piece, or answer a question."""

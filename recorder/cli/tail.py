@@ -13,8 +13,9 @@ from recorder.cli import console
 from recorder.cli.replay import INTERRUPTED, open_reader, quiet_log
 from recorder.cli.stream_view import Lines, Speech, how_it_ended
 from recorder.core.clock import now
+from recorder.core.trampoline import Trampoline
 from recorder.replay.pace import Options
-from recorder.replay.playback import Ask, Begin, End, Gap, Play, Tokens, Wait, tokens, whole
+from recorder.replay.playback import Ask, Begin, End, Gap, Step, Tokens, Wait, tokens, whole
 from recorder.replay.reader_thread import Reader
 from recorder.storage.dialects import masked
 from recorder.storage.id_lookup import Found
@@ -52,7 +53,7 @@ class Tail:
     def __init__(self, reader: Reader, wanted: Found | None, json: bool) -> None:
         self._reader = reader
         self._wanted = wanted
-        self._plays: dict[str, Play] = {}
+        self._plays: dict[str, Trampoline[Step, None]] = {}
         self._voices = Voices(lambda: len(self._plays))
         self._lines: dict[str, Lines] | None = {} if json else None
         #: Runs of the last while that are followed, or that nobody wants.
@@ -97,17 +98,12 @@ class Tail:
 
     def _follow(self, id: str) -> None:
         self._known.add(id)
-        self._plays[id] = whole(id, _AT_ONCE, tokens)
+        self._plays[id] = Trampoline(whole(id, _AT_ONCE, tokens))
 
     def _go_on(self, id: str) -> None:
         """Show what has come of a run since the last time."""
         answer: Any = None
-        while True:
-            try:
-                step = self._plays[id].send(answer)
-            except StopIteration:
-                del self._plays[id]
-                return
+        while (step := self._plays[id].step(answer)) is not None:
             answer = None
             if isinstance(step, Ask):
                 answer = self._ask(step.method, *step.given)
@@ -117,6 +113,7 @@ class Tail:
                 _as_json(self._lines.setdefault(id, Lines()), step)
             else:
                 self._voices.hear(id, step)
+        del self._plays[id]
 
     def _ask(self, method: Any, *given: Any) -> Any:
         return self._reader.ask(method, *given).result()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from recorder.storage.rows import FrameRow, SegmentRow
-
-T = TypeVar("T")
 
 #: Told how much is done, and of how much: tokens of an export, bytes of an import; None for unknown.
 Progress = Callable[[int, int | None], None]
@@ -52,13 +48,3 @@ class Counts:
     def any(self) -> bool:
         """Whether there is anything."""
         return any(getattr(self, name) for name in self.__slots__)
-
-
-def off_the_loop(work: Callable[[], T]) -> T:
-    """The result of work that runs event loops of its own, where one runs already, as in a notebook, too."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return work()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()

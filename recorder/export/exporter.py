@@ -11,7 +11,7 @@ from typing import NamedTuple
 from recorder.config import INTERRUPTED_AFTER
 from recorder.core.clock import now
 from recorder.errors import ConfigError
-from recorder.export.counts import Counts, Progress, off_the_loop
+from recorder.export.counts import Counts, Progress
 from recorder.export.files import File, writing
 from recorder.export.format import Row, write
 from recorder.export.row_reader import (
@@ -53,10 +53,6 @@ def export(
     stays as it was.
     """
     _refuse_itself(url, file)
-    return off_the_loop(lambda: _export(url, file, ids, progress))
-
-
-def _export(url: str, file: File, ids: Sequence[str] | None, progress: Progress | None) -> Exported:
     with closing(Pages(url)) as pages:
         wanted = None if ids is None else _wanted(pages, ids)
         total = pages.tokens(None if wanted is None else list(wanted)) if progress else None

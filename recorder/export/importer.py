@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recorder.errors import ConfigError, StoreError
-from recorder.export.counts import Counts, Progress, off_the_loop
+from recorder.export.counts import Counts, Progress
 from recorder.export.files import File, Source, reading
 from recorder.export.format import Header, Row, read
 from recorder.export.merge_rows import Adding
-from recorder.storage.blocking import Opened
+from recorder.storage.blocking import BlockingStore
 from recorder.storage.dialects import said
 from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 from recorder.storage.store import Conflict
@@ -43,10 +43,6 @@ def import_(url: str, file: File, *, progress: Progress | None = None) -> Import
     `Conflict` for a row that is there with another content, `ConfigError` for a file that is no export or a newer
     one, `StoreError` for one that is damaged; the runs before it are stored.
     """
-    return off_the_loop(lambda: _import(url, file, progress))
-
-
-def _import(url: str, file: File, progress: Progress | None) -> Imported:
     with reading(file) as source:
         with _named(file):
             header, rows = read(source.lines)  # before a database is created for it
@@ -87,12 +83,12 @@ class _Back:
         self._bytes = 0
         self._stack: AsyncExitStack | None = None
         self._adding: Adding | None = None
-        self._opened = Opened(url)
-        self._store = self._opened.store
+        self._database = BlockingStore(url)
+        self._store = self._database.store
 
     def close(self) -> None:
         """Let go of the database."""
-        self._opened.close()
+        self._database.close()
 
     def store(self, rows: Iterable[Row]) -> None:
         """Store them all."""
@@ -134,7 +130,7 @@ class _Back:
 
     def _flush(self) -> None:
         rows, self._waiting, self._bytes = self._waiting, [], 0
-        self._opened.run(self._add(rows))
+        self._database.run(self._add(rows))
         if self._progress is not None:
             self._progress(self._source.position(), self._source.size)
 
@@ -151,7 +147,7 @@ class _Back:
         stack, adding = self._stack, self._adding
         if stack is None or adding is None:
             return
-        self._opened.run(self._end(stack, adding))
+        self._database.run(self._end(stack, adding))
         self._stack = self._adding = None
         for name in Counts.__slots__:
             for total, part in ((self.done.new, adding.new), (self.done.there, adding.there)):
@@ -165,7 +161,7 @@ class _Back:
         """Leave a transaction that has not come to its end."""
         stack, self._stack = self._stack, None
         if stack is not None:
-            self._opened.run(_left(stack))
+            self._database.run(_left(stack))
 
     def _broken_off(self, why: str) -> str:
         runs = self.done.new.runs + self.done.there.runs

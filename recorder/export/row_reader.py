@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, tuple_
 
 from recorder.storage import schema
-from recorder.storage.blocking import Opened
+from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import Library
 from recorder.storage.row_checks import readable, row_of
@@ -71,16 +71,16 @@ class Pages:
     """Reads one database, from synchronous code."""
 
     def __init__(self, url: str) -> None:
-        self._opened = Opened(url, read_only=True)
-        self._store = self._opened.store
+        self._database = BlockingStore(url, read_only=True)
+        self._store = self._database.store
 
     def close(self) -> None:
         """Let go of the database."""
-        self._opened.close()
+        self._database.close()
 
     def find(self, given: str) -> Found:
         """What an id stands for. Raises `NotFound`."""
-        return self._opened.run(Library(self._store).find(given))
+        return self._database.run(Library(self._store).find(given))
 
     def conversation_of(self, run_id: str) -> str:
         """The conversation that a run belongs to."""
@@ -173,7 +173,7 @@ class Pages:
 
     def _fetch(self, statement: Executable) -> Sequence[Any]:
         with readable(self._store.errors):
-            return self._opened.run(self._store.fetch(statement))
+            return self._database.run(self._store.fetch(statement))
 
 
 class Rows:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from recorder.core.trampoline import Trampoline
 from recorder.replay.errors import raised
 from recorder.replay.pace import Options, Pace
 from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait
@@ -112,12 +113,8 @@ def drive(driver: Driver, play: Play) -> Iterator[Any]:
     try:
         if (following := driver.follow()) is not None:
             following.result()
-        answer: Any = None
-        while True:
-            try:
-                step = play.send(answer)
-            except StopIteration:
-                return
+        steps, answer = Trampoline(play), None
+        while (step := steps.step(answer)) is not None:
             answer = None
             if isinstance(step, (Ask, Wait)):
                 answer = driver.answered(step, driver.question(step).result())
@@ -137,12 +134,8 @@ async def adrive(driver: Driver, play: Play) -> AsyncIterator[Any]:
     try:
         if (following := driver.follow()) is not None:
             await asyncio.wrap_future(following)
-        answer: Any = None
-        while True:
-            try:
-                step = play.send(answer)
-            except StopIteration:
-                return
+        steps, answer = Trampoline(play), None
+        while (step := steps.step(answer)) is not None:
             answer = None
             if isinstance(step, (Ask, Wait)):
                 answer = driver.answered(step, await asyncio.wrap_future(driver.question(step)))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from recorder.core.escaping import ESCAPE, unescape
+from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, StoreError
 from recorder.messages import BaseMessage
 from recorder.replay.items import checked
@@ -156,12 +157,8 @@ def _history(branch: Branch) -> Generator[Step, Any, _History]:
 
 def _with_replies(play: Play) -> Play:
     """The same, with what was replied at the end."""
-    answer: Any = None
-    while True:
-        try:
-            step = play.send(answer)
-        except StopIteration:
-            return
+    steps, answer = Trampoline(play), None
+    while (step := steps.step(answer)) is not None:
         if isinstance(step, End):
             run = step.run
             step = step._replace(replies=(yield Ask(Library.replies, run.conversation_id, run.id)))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, TypeVar
 
+from recorder.core.trampoline import Trampoline
 from recorder.replay.playback import Ask
 from recorder.replay.reader_thread import Reader
 
@@ -16,21 +17,15 @@ Asking = Generator[Ask, Any, T]
 
 def answered(reader: Reader, asking: Asking[T]) -> T:
     """What comes of it."""
-    answer: Any = None
-    while True:
-        try:
-            ask = asking.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    steps, answer = Trampoline(asking), None
+    while (ask := steps.step(answer)) is not None:
         answer = reader.ask(ask.method, *ask.given).result()
+    return steps.result
 
 
 async def answered_async(reader: Reader, asking: Asking[T]) -> T:
     """`answered` on an event loop, which it does not keep."""
-    answer: Any = None
-    while True:
-        try:
-            ask = asking.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    steps, answer = Trampoline(asking), None
+    while (ask := steps.step(answer)) is not None:
         answer = await asyncio.wrap_future(reader.ask(ask.method, *ask.given))
+    return steps.result

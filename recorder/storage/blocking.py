@@ -1,33 +1,27 @@
-"""A store that is open, for synchronous code: an event loop of its own runs what it does."""
+"""A store for synchronous code."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
+from recorder.core.blocking_loop import BlockingLoop
 from recorder.storage.store import SqlStore
 
-T = TypeVar("T")
 
-
-class Opened:
-    """Opens the database of a URL. Raises what `SqlStore.open` does."""
+class BlockingStore(BlockingLoop):
+    """An open database: `run` blocks until a coroutine of its `store` ends."""
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Open the database of a URL. Raises what `SqlStore` and its `open` raise."""
         self.store = SqlStore(url, read_only=read_only)
-        self._runner = asyncio.Runner()
+        super().__init__()
         try:
             self.run(self.store.open())
         except BaseException:
-            self._runner.close()
+            super().close()
             raise
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What comes of it."""
-        return self._runner.run(work)
-
     def close(self) -> None:
-        """Let go of the database."""
-        self.run(self.store.close())
-        self._runner.close()
+        """Close the connection, then the event loop."""
+        try:
+            self.run(self.store.close())
+        finally:
+            super().close()

@@ -8,13 +8,11 @@ exists" for ever, and of two at once the second fails.)
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Literal, TypeVar
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
+from recorder.core.blocking_loop import BlockingLoop
 from recorder.errors import SchemaError, StoreError
 from recorder.storage import schema, views
 from recorder.storage.dialects import (
@@ -121,9 +120,8 @@ def connected(url: str, work: Callable[[Connection], T]) -> T:
     """Call `work` with a connection of its own, to either database; an event loop may be running."""
     parsed = parse_url(url)
     if parsed.drivername == "postgresql":
-        # A thread of its own: asyncpg needs an event loop, and the caller may be running one.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(asyncio.run, _connected_async(parsed, work)).result()
+        with BlockingLoop() as loop:  # asyncpg has no blocking calls
+            return loop.run(_connected_async(parsed, work))
     engine = create_engine(
         parsed.set(drivername="sqlite+pysqlite"),
         poolclass=NullPool,

@@ -6,9 +6,10 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from recorder.core.json import loads
+from recorder.core.trampoline import Trampoline
 from recorder.errors import StoreError
 from recorder.replay.pace import Options
-from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Part, Play, Step, Tokens, tokens
+from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Part, Play, Tokens, tokens
 from recorder.replay.queries import Asking
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
@@ -98,18 +99,15 @@ def encoded_whole(wire: str, run: RecordedRun, about: Recorded) -> Asking[bytes]
 
 
 def _deltas(run: RecordedRun) -> Generator[Ask, Any, list[tuple[int, Delta]]]:
-    play, answer = tokens(run, _ALL), None
+    steps, answer = Trampoline(tokens(run, _ALL)), None
     found: list[tuple[int, Delta]] = []
-    while True:
-        try:
-            step: Step = play.send(answer)
-        except StopIteration:
-            return found
+    while (step := steps.step(answer)) is not None:
         answer = (yield step) if isinstance(step, Ask) else None
         if isinstance(step, Tokens):
             found += _timed(step)
         elif isinstance(step, Gap):
             Verbatim().gap(step)
+    return found
 
 
 def _timed(piece: Tokens | Frames) -> list[tuple[int, Delta]]:
