@@ -17,7 +17,7 @@ from recorder.models.clients import Clients
 from recorder.models.run import Request
 from recorder.wire.errors import words_of
 from recorder.wire.openai.chat import OpenAIChat
-from recorder.wire.openai.choices import choices_asked
+from recorder.wire.openai.choices import requested_choices
 from recorder.wire.openai.events import OpenAIEvents
 from recorder.wire.openai.request import request_messages
 from recorder.wire.reply import Translator
@@ -155,7 +155,7 @@ def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, 
 def expect(translator: Translator, request: Request) -> None:
     """Let a translator of OpenAI's formats know how many answers were asked for."""
     if isinstance(translator, OpenAIEvents):
-        translator.choices.asked = choices_asked(request.body)
+        translator.choices.requested_count = requested_choices(request.body)
 
 
 def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:

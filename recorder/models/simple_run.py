@@ -19,7 +19,7 @@ from recorder.messages.chunks import chunk_from, is_whole
 from recorder.models.chat_run import generation_chunk, generation_info, since
 from recorder.models.run import Request, Run
 from recorder.wire.from_chunks import calls_of, deltas_of
-from recorder.wire.repeats import says_all_again
+from recorder.wire.repeats import repeats_all
 from recorder.wire.usage import found_in, is_counted, read
 
 
@@ -76,7 +76,7 @@ class SimpleRun(Run[AIMessageChunk]):
         text, calls = chunk.text.strip(), _calls(chunk)
         if not (text or calls) or text != known.text.strip() or calls != _calls(known):
             return
-        if self._in_messages and not says_all_again(chunk.text, [piece.text for piece in self._chunks]):
+        if self._in_messages and not repeats_all(chunk.text, [piece.text for piece in self._chunks]):
             return  # a model may yield every piece as a message, and two of them may be equal
         chunk.content, chunk.tool_call_chunks = "", []
         chunk.additional_kwargs = {

@@ -1,6 +1,6 @@
-"""A recorded run as a provider's bytes again: any run in any of the formats, streamed or whole.
+"""Encodes a recorded run as a provider's bytes: any run in any wire format, as a stream or as one JSON body.
 
-For runs that were recorded without frames, and for clients that speak another format than the run's provider.
+It is used for runs that were recorded without frames, and for clients of another format than the run's provider.
 """
 
 from __future__ import annotations
@@ -15,86 +15,99 @@ from recorder.wire.anthropic import encode as anthropic_encode
 from recorder.wire.deltas import Delta
 from recorder.wire.openai import encode_chat as openai_encode_chat
 from recorder.wire.openai import encode_completions as openai_encode_completions
-from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Around, Recorded, Timed, quoted
+from recorder.wire.recorded import (
+    ANTHROPIC,
+    CHAT,
+    COMPLETIONS,
+    Recorded,
+    TextTemplate,
+    TimedDeltas,
+    json_string,
+)
 
 
-class Stream(Protocol):
-    """The events of one run in one format."""
+class StreamEncoder(Protocol):
+    """Encodes the events of one run in one format."""
 
     def opening(self, first: Delta | None) -> Iterable[bytes]:
-        """What comes before the first delta; None where there is none."""
+        """The frames before the first delta; `first` is None if the run has no deltas."""
 
-    def said(self, delta: Delta) -> Iterable[bytes]:
-        """The events of a delta, none for what has no place in the format."""
+    def events(self, delta: Delta) -> Iterable[bytes]:
+        """The frames of a delta; none if the format cannot express it."""
 
-    def around(self, delta: Delta) -> Around | None:
-        """What stands around the text in the event of each delta like this one, as long as no other comes."""
+    def text_template(self, delta: Delta) -> TextTemplate | None:
+        """The bytes before and after the text in the frame of a delta with the same kind and idx as this one.
+
+        They are valid until a delta of another kind or idx is encoded. None if such a delta needs more than its text.
+        """
 
     def ending(self) -> Iterable[bytes]:
-        """What comes after the last delta."""
+        """The frames after the last delta."""
 
 
 class _Format(NamedTuple):
-    stream: Callable[[Recorded], Stream]
-    body: Callable[[Recorded, Timed], bytes]
+    encoder: Callable[[Recorded], StreamEncoder]
+    body: Callable[[Recorded, TimedDeltas], bytes]
 
 
 _FORMATS = {
-    CHAT: _Format(openai_encode_chat.ChatStream, openai_encode_chat.body),
-    COMPLETIONS: _Format(openai_encode_completions.CompletionsStream, openai_encode_completions.body),
-    ANTHROPIC: _Format(anthropic_encode.AnthropicStream, anthropic_encode.body),
+    CHAT: _Format(openai_encode_chat.ChatEncoder, openai_encode_chat.body),
+    COMPLETIONS: _Format(openai_encode_completions.CompletionsEncoder, openai_encode_completions.body),
+    ANTHROPIC: _Format(anthropic_encode.AnthropicEncoder, anthropic_encode.body),
 }
-#: What can be encoded.
+#: The formats that can be encoded.
 WIRES = tuple(_FORMATS)
 
 
-def encode(wire: str, run: Recorded, deltas: Timed) -> Iterator[tuple[int, bytes]]:
-    """The server-sent events of a stream in this wire format, each with its microseconds since the request.
+def encode(wire: str, run: Recorded, deltas: TimedDeltas) -> Iterator[tuple[int, bytes]]:
+    """The server-sent events of a stream in this wire format, each with its time in microseconds since the request.
 
-    Lazy: an event comes when its delta does, and nothing is kept. Raises `ConfigError` for another format.
+    Lazy: each delta is encoded when it is read, and nothing is collected. Raises `ConfigError` for an unknown format.
     """
-    return _events(_format(wire).stream(run), run, iter(deltas))
+    return _events(_format(wire).encoder(run), run, iter(deltas))
 
 
-def stream(wire: str, run: Recorded) -> Stream:
-    """The same, one delta after the other as they are handed over. Raises `ConfigError` for another format."""
-    return _format(wire).stream(run)
+def encoder_of(wire: str, run: Recorded) -> StreamEncoder:
+    """An encoder that takes one delta at a time. Raises `ConfigError` for an unknown format."""
+    return _format(wire).encoder(run)
 
 
-def body(wire: str, run: Recorded, deltas: Timed) -> bytes:
-    """The same answer as one JSON body, for requests that did not ask for a stream; of a run that failed, the error.
+def body(wire: str, run: Recorded, deltas: TimedDeltas) -> bytes:
+    """The answer as one JSON body, for requests without streaming; the error's body if the run failed.
 
-    Raises `ConfigError` for another format, `StoreError` for an answer that is too long for one body.
+    Raises `ConfigError` for an unknown format, `StoreError` for an answer that is too long for one body.
     """
     return _format(wire).body(run, deltas)
 
 
-def _events(stream: Stream, run: Recorded, items: Iterator[tuple[int, Delta]]) -> Iterator[tuple[int, bytes]]:
-    first = next(items, None)
+def _events(
+    encoder: StreamEncoder, run: Recorded, timed: Iterator[tuple[int, Delta]]
+) -> Iterator[tuple[int, bytes]]:
+    first = next(timed, None)
     at_us = first[0] if first is not None else run.ended_us or 0
-    for frame in stream.opening(first[1] if first is not None else None):
+    for frame in encoder.opening(first[1] if first is not None else None):
         yield at_us, frame
     if first is not None:
-        for frame in stream.said(first[1]):
+        for frame in encoder.events(first[1]):
             yield at_us, frame
-    # Most deltas are like the one before, and their events differ in nothing but the text.
-    quote, like_kind, like_idx, before, behind = orjson.dumps, "", "", b"", b""
-    for at_us, delta in items:
+    # Most deltas have the kind and idx of the delta before, so that their events differ only in the text.
+    quote, last_kind, last_idx, prefix, suffix = orjson.dumps, "", "", b"", b""
+    for at_us, delta in timed:
         text, kind, idx = delta
-        if kind == like_kind and idx == like_idx:
+        if kind == last_kind and idx == last_idx:
             try:
-                yield at_us, before + quote(text) + behind
+                yield at_us, prefix + quote(text) + suffix
             except orjson.JSONEncodeError:
-                yield at_us, before + quoted(text) + behind
+                yield at_us, prefix + json_string(text) + suffix
             continue
-        for frame in stream.said(delta):
+        for frame in encoder.events(delta):
             yield at_us, frame
-        like_kind = ""
-        if (around := stream.around(delta)) is not None:
-            like_kind, like_idx, (before, behind) = kind, idx, around
-    ended = max(at_us, run.ended_us or 0)
-    for frame in stream.ending():
-        yield ended, frame
+        last_kind = ""
+        if (template := encoder.text_template(delta)) is not None:
+            last_kind, last_idx, (prefix, suffix) = kind, idx, template
+    ended_us = max(at_us, run.ended_us or 0)
+    for frame in encoder.ending():
+        yield ended_us, frame
 
 
 def _format(wire: str) -> _Format:

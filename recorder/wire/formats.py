@@ -14,7 +14,7 @@ from recorder.wire.from_chunks import fill_own
 from recorder.wire.openai import chat as openai_chat
 from recorder.wire.openai import completions as openai_completions
 from recorder.wire.openai import events as openai_events
-from recorder.wire.openai.choices import choices_asked
+from recorder.wire.openai.choices import requested_choices
 from recorder.wire.reply import Translator
 
 
@@ -39,7 +39,7 @@ def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) ->
     make = _TRANSLATORS.get(wire or "")
     translator = make() if make is not None else None
     if isinstance(translator, openai_events.OpenAIEvents):
-        translator.choices.asked = choices_asked(request)
+        translator.choices.requested_count = requested_choices(request)
     return translator
 
 

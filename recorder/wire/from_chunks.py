@@ -26,7 +26,7 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.recorded import object_of
-from recorder.wire.tool_calls import Calls
+from recorder.wire.tool_calls import StreamedCalls
 
 _KINDS = {"reasoning_content": REASONING, "refusal": REFUSAL}
 #: Keys of `additional_kwargs` that have deltas of their own.
@@ -44,7 +44,7 @@ class Places:
     """Where the pieces of one run belong: its calls and its blocks so far."""
 
     def __init__(self) -> None:
-        self.calls = Calls()
+        self.calls = StreamedCalls()
         #: Index of a block -> its number; the numbers that are used, and the highest one.
         self._blocks: dict[Any, int] = {}
         self._used: set[int] = set()
@@ -164,14 +164,14 @@ def _of_more(more: Mapping[str, Any]) -> Iterator[Delta]:
         yield Delta(dumps(rest), OTHER)
 
 
-def _of_call(piece: Mapping[str, Any], calls: Calls) -> Iterator[Delta]:
+def _of_call(piece: Mapping[str, Any], calls: StreamedCalls) -> Iterator[Delta]:
     args = piece.get("args") or ""
     arguments = args if isinstance(args, str) else dumps(args)
     call = calls.place("0", piece.get("index"), piece.get("id"), piece.get("name"), arguments)
     if call is None:
         return
-    if news := call.news(piece.get("id"), piece.get("name"), piece.get("extras") or {}):
-        yield Delta(dumps(news), TOOL_CALL, call.idx)
+    if changes := call.changes(piece.get("id"), piece.get("name"), piece.get("extras") or {}):
+        yield Delta(dumps(changes), TOOL_CALL, call.idx)
     if arguments:
         call.arguments.add(arguments)
         yield Delta(arguments, TOOL_ARGS, call.idx)

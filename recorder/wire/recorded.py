@@ -19,9 +19,9 @@ COMPLETIONS = "openai.completions"
 ANTHROPIC = "anthropic.messages"
 
 #: Deltas with the microseconds from the request to each.
-Timed = Iterable[tuple[int, Delta]]
+TimedDeltas = Iterable[tuple[int, Delta]]
 #: What stands before and behind the text of a delta in its event.
-Around = tuple[bytes, bytes]
+TextTemplate = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Recorded:
     #: As the provider sent it, or LangChain's `usage_metadata`; None when it said nothing.
     usage: Mapping[str, Any] | None = None
     #: Whether the request asked for usage in the stream (`stream_options.include_usage`); Anthropic tells it always.
-    usage_asked: bool = True
+    include_usage: bool = True
     #: What else the provider said of the response: `system_fingerprint`, `service_tier`, `stop_sequence`, ...
     metadata: Mapping[str, Any] = field(default_factory=dict)
     #: What ended it in place of the provider's terminator.
@@ -61,7 +61,7 @@ class Recorded:
     ended_us: int | None = None
 
 
-def quoted(text: str) -> bytes:
+def json_string(text: str) -> bytes:
     """A text in JSON; half a surrogate pair, which UTF-8 cannot say, as its escape."""
     try:
         return orjson.dumps(text)
@@ -69,7 +69,7 @@ def quoted(text: str) -> bytes:
         return json.dumps(text).encode()
 
 
-def written(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
     """Any JSON value, compact."""
     try:
         return orjson.dumps(value)

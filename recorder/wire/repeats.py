@@ -18,14 +18,14 @@ _MAX_SIZE = 4 * 2**20
 _LONG, _SHORT = 8, 4
 
 
-class Nothing:
+class Unchanged:
     """What is left of a value that says nothing new."""
 
 
-NOTHING = Nothing()
+UNCHANGED = Unchanged()
 
 
-def says_all_again(text: str, pieces: Sequence[str]) -> bool:
+def repeats_all(text: str, pieces: Sequence[str]) -> bool:
     """Whether the last piece of a text is all of the pieces before it once more."""
     text = text.strip()
     if len(text) < (_SHORT if len(pieces) > 1 else _LONG):
@@ -46,14 +46,14 @@ class Items:
         self._known: dict[Any, Any] = {}
         self._size = 0
 
-    def news(self, place: tuple[str, str], value: list[Any]) -> list[Any]:
+    def new_items(self, place: tuple[str, str], value: list[Any]) -> list[Any]:
         """The list with what is new of each item that has an index (Groq's `executed_tools`)."""
-        return [found for item in value if (found := self._item(place, item)) is not NOTHING]
+        return [found for item in value if (found := self._item(place, item)) is not UNCHANGED]
 
-    def later(self, place: tuple[str, str], value: Any) -> Any:
+    def new_part(self, place: tuple[str, str], value: Any) -> Any:
         """What is new of a value that is told beside the choices, again and again (Perplexity's `citations`)."""
         found = self._beyond(self._known.get(place), value)
-        self._keep(place, value)
+        self._remember(place, value)
         return value if found is None else found
 
     def _item(self, place: tuple[str, str], item: Any) -> Any:
@@ -63,21 +63,23 @@ class Items:
         known = self._known.get(where)
         if known is None:
             if where not in self._known:
-                self._keep(where, item)
+                self._remember(where, item)
             return item
-        found = self._beyond(known, item) if not isinstance(known, dict) or _is_whole(known, item) else None
+        found = (
+            self._beyond(known, item) if not isinstance(known, dict) or _is_extended(known, item) else None
+        )
         # An item that comes in pieces does so to its end.
-        self._keep(where, None if found is None else item)
-        if found is None or found is NOTHING:
+        self._remember(where, None if found is None else item)
+        if found is None or found is UNCHANGED:
             return found or item
         return {"index": item["index"], **found}
 
     def _beyond(self, known: Any, value: Any) -> Any:
         if isinstance(known, int):
-            return NOTHING if known == hash(dumps(value)) else None
+            return UNCHANGED if known == hash(dumps(value)) else None
         return difference(known, value)
 
-    def _keep(self, place: Any, value: Any) -> None:
+    def _remember(self, place: Any, value: Any) -> None:
         text = dumps(value)
         if place not in self._known:
             if len(self._known) >= _MAX_ITEMS:
@@ -86,7 +88,7 @@ class Items:
         self._known[place] = value if self._size <= _MAX_SIZE else hash(text)
 
 
-def _is_whole(known: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
+def _is_extended(known: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
     """Whether an item may be the known one with more, and not a piece like it: one with keys that it did not have."""
     if known.keys() < item.keys():
         return True
@@ -100,9 +102,9 @@ def difference(known: Any, value: Any) -> Any:
     if isinstance(known, list) and isinstance(value, list):
         if value[: len(known)] != known:
             return None
-        return value[len(known) :] or NOTHING
+        return value[len(known) :] or UNCHANGED
     if type(known) is type(value) and known == value:
-        return NOTHING
+        return UNCHANGED
     return value if known is None else None
 
 
@@ -114,7 +116,7 @@ def _more_keys(known: dict[str, Any], value: dict[str, Any]) -> Any:
         part = difference(old, value[key]) if key in value else None
         if part is None:
             return None
-        if part is not NOTHING:
+        if part is not UNCHANGED:
             found[key] = part
     found |= {key: value[key] for key in value.keys() - known.keys()}
-    return found or NOTHING
+    return found or UNCHANGED

@@ -121,7 +121,7 @@ class Reply:
             others.append(other)
         return counts
 
-    def thought_as(self, idx: str, field: str) -> None:
+    def add_reasoning_field(self, idx: str, field: str) -> None:
         """Reasoning of a choice came in this field."""
         choice = _choice_of(idx)
         fields = self.reasoning_fields.get(choice)

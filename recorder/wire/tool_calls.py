@@ -17,7 +17,7 @@ _NO_IDS = frozenset(("", "null", "None"))
 _MARK = re.compile(r'\\.|\\\Z|["{}\[\]]', re.DOTALL)
 
 
-class Arguments:
+class StreamedArguments:
     """The arguments of a call as far as they have come, looked at only when it matters whether they are complete."""
 
     __slots__ = ("_begun", "_depth", "_escaped", "_quoted", "_tail", "_waiting", "length", "text")
@@ -73,7 +73,7 @@ class Arguments:
 
 
 @dataclass(slots=True)
-class Call:
+class StreamedCall:
     """One tool call of a choice."""
 
     #: The place of its deltas, `choice.number`.
@@ -81,13 +81,13 @@ class Call:
     #: The provider's, as far as they have come.
     id: str | None = None
     name: str = ""
-    arguments: Arguments = field(default_factory=Arguments)
+    arguments: StreamedArguments = field(default_factory=StreamedArguments)
     #: What else was said of it.
     extras: dict[str, Any] = field(default_factory=dict)
     #: Whether there is a delta of it.
     is_open: bool = False
 
-    def news(self, call_id: Any, name: Any, extras: dict[str, Any]) -> dict[str, Any]:
+    def changes(self, call_id: Any, name: Any, extras: dict[str, Any]) -> dict[str, Any]:
         """What of a piece was not told before: servers repeat names, and invent another id in each piece."""
         found: dict[str, Any] = {}
         if self.id is None and (given := text_of(call_id)):
@@ -100,23 +100,23 @@ class Call:
         return found | changed
 
 
-class Calls:
+class StreamedCalls:
     """The calls of one response."""
 
     def __init__(self) -> None:
         #: (idx of the choice, the provider's index, or its id, or its name) -> the call.
-        self._by_index: dict[tuple[str, int], Call] = {}
-        self._by_id: dict[tuple[str, str], Call] = {}
-        self._by_name: dict[tuple[str, str], Call] = {}
+        self._by_index: dict[tuple[str, int], StreamedCall] = {}
+        self._by_id: dict[tuple[str, str], StreamedCall] = {}
+        self._by_name: dict[tuple[str, str], StreamedCall] = {}
         #: idx of the choice -> its calls by number, the highest number, and the call that spoke last.
-        self._numbers: dict[str, dict[int, Call]] = {}
+        self._numbers: dict[str, dict[int, StreamedCall]] = {}
         self._highest: dict[str, int] = {}
-        self._last: dict[str, Call] = {}
+        self._last: dict[str, StreamedCall] = {}
         self._count = 0
 
     def place(
-        self, idx: str, index: Any, call_id: Any, name: Any, arguments: str, *, closing: bool = False
-    ) -> Call | None:
+        self, idx: str, index: Any, call_id: Any, name: Any, arguments: str, *, is_last: bool = False
+    ) -> StreamedCall | None:
         """The call of a piece; None for a piece that only repeats a call which is complete.
 
         Most pieces have an index, and nothing else that tells. But some servers give every call the same index, or
@@ -134,13 +134,15 @@ class Calls:
         if call is None:
             return self._opened(idx, index, call_id, name)
         if name and self._begins_another(call, call_id, name, arguments):
-            if self._repeats(call, call_id, name, arguments, closing=closing):
+            if self._repeats(call, call_id, name, arguments, is_last=is_last):
                 return None
             return self._opened(idx, index, call_id, name)
         self._remember(call, idx, index, call_id)
         return call
 
-    def whole(self, idx: str, position: int, call_id: Any, claimed: list[Call]) -> Call:
+    def at_position(
+        self, idx: str, position: int, call_id: Any, assigned: list[StreamedCall]
+    ) -> StreamedCall:
         """The call of an answer that comes whole, perhaps after its pieces: by its place in the list, or its id.
 
         `claimed` are those of the calls before it.
@@ -150,13 +152,13 @@ class Calls:
         call = listed[position] if position < len(listed) else None
         if call is None or (call_id and call.id and call.id != call_id):
             call = self._by_id.get((idx, call_id)) if call_id else None
-        if call is None or any(call is each for each in claimed):
+        if call is None or any(call is each for each in assigned):
             call = self._opened(idx, position, call_id, "")
         return call
 
     def _found(
         self, idx: str, index: int | None, call_id: str | None, name: str, arguments: str
-    ) -> Call | None:
+    ) -> StreamedCall | None:
         last = self._last.get(idx)
         if index is None:
             if call_id or name:
@@ -172,7 +174,7 @@ class Calls:
         # A call does not begin without id and name: the last one was opened under another index, and waits for these.
         return last if arguments and last is not None and not last.arguments.length else None
 
-    def _begins_another(self, call: Call, call_id: str | None, name: str, arguments: str) -> bool:
+    def _begins_another(self, call: StreamedCall, call_id: str | None, name: str, arguments: str) -> bool:
         """Whether a piece with a name is not of the call that it seems to belong to."""
         if call_id and call.id and call_id != call.id:
             return True
@@ -180,16 +182,18 @@ class Calls:
             return False
         return bool(arguments.strip()) or (name != call.name and call_id is None)
 
-    def _repeats(self, call: Call, call_id: str | None, name: str, arguments: str, *, closing: bool) -> bool:
-        same = call_id == call.id if call_id or not closing else name == call.name
-        return same and (call_id is not None or closing) and call.arguments.equal(arguments)
+    def _repeats(
+        self, call: StreamedCall, call_id: str | None, name: str, arguments: str, *, is_last: bool
+    ) -> bool:
+        same = call_id == call.id if call_id or not is_last else name == call.name
+        return same and (call_id is not None or is_last) and call.arguments.equal(arguments)
 
-    def _opened(self, idx: str, index: int | None, call_id: str | None, name: str) -> Call:
+    def _opened(self, idx: str, index: int | None, call_id: str | None, name: str) -> StreamedCall:
         numbers = self._numbers.get(idx, {})
         number = self._highest.get(idx, -1) + 1
         if index is not None and index >= 0 and index not in numbers:
             number = index
-        call = Call(f"{idx}.{number}")
+        call = StreamedCall(f"{idx}.{number}")
         if self._count < MAX_CALLS:
             self._count += 1
             self._numbers.setdefault(idx, {})[number] = call
@@ -199,7 +203,7 @@ class Calls:
                 self._by_name[idx, name] = call
         return call
 
-    def _remember(self, call: Call, idx: str, index: int | None, call_id: str | None) -> None:
+    def _remember(self, call: StreamedCall, idx: str, index: int | None, call_id: str | None) -> None:
         if index is not None and (len(self._by_index) < MAX_CALLS or (idx, index) in self._by_index):
             self._by_index[idx, index] = call
         if call_id and call.id is None:

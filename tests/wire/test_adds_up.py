@@ -257,7 +257,7 @@ def test_chat(lab: Lab, examples: Callable[..., None]) -> None:
 
 def _asked(model: ChatOpenAI) -> OpenAIChat:
     translator = OpenAIChat()
-    translator.choices.asked = model.options.get("n", 1)
+    translator.choices.requested_count = model.options.get("n", 1)
     return translator
 
 

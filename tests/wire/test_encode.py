@@ -195,9 +195,9 @@ def test_a_chat_begins_with_the_role_and_ends_with_done() -> None:
 def test_usage_is_told_only_where_it_was_asked_for() -> None:
     """A client that did not ask breaks on an event without choices. Anthropic tells it always."""
     for wire in (CHAT, COMPLETIONS):
-        found = events(wire, run(wire, usage_asked=False), HELLO)
+        found = events(wire, run(wire, include_usage=False), HELLO)
         assert all("usage" not in event and event["choices"] for event in found[:-1])
-    assert events(ANTHROPIC, run(CHAT, usage_asked=False), HELLO)[-2]["usage"] == {
+    assert events(ANTHROPIC, run(CHAT, include_usage=False), HELLO)[-2]["usage"] == {
         "input_tokens": 3,
         "output_tokens": 4,
     }

@@ -211,7 +211,7 @@ def test_asynchronous_clients_hear_the_same(run: Recorded, deltas: list[Delta]) 
 
 def test_a_client_that_did_not_ask_for_usage_gets_choices_in_every_event() -> None:
     """A naive loop takes the first of each."""
-    run = Recorded(wire=CHAT, usage={"prompt_tokens": 1}, usage_asked=False)
+    run = Recorded(wire=CHAT, usage={"prompt_tokens": 1}, include_usage=False)
     with (
         serving(body_of(CHAT, run, [Delta("Hi")])) as provider,
         openai_client(provider) as client,

@@ -11,7 +11,7 @@ from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import OpenAI, SimpleChatModel
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.openai.completions import OpenAICompletions
-from recorder.wire.repeats import NOTHING, difference, says_all_again
+from recorder.wire.repeats import UNCHANGED, difference, repeats_all
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat
 from tests.chatting import PLAIN, ROADS, Road, history_at, name_of, recorded
@@ -266,8 +266,8 @@ def test_large_lists_that_come_again_are_told_once() -> None:
         ({"a": [1]}, {"a": [1, 2]}, {"a": [2]}),
         ({"a": {"b": "x"}}, {"a": {"b": "x", "c": 1}}, {"a": {"c": 1}}),
         ({"a": None}, {"a": 1}, {"a": 1}),
-        ({"a": None}, {}, NOTHING),
-        ({"a": 1}, {"a": 1}, NOTHING),
+        ({"a": None}, {}, UNCHANGED),
+        ({"a": 1}, {"a": 1}, UNCHANGED),
         ({"a": 1}, {"a": True}, None),
         ({"a": 1}, {"b": 1}, None),
         ([1, 2], [1], None),
@@ -282,7 +282,7 @@ def test_what_a_value_has_beyond_another(known: Any, value: Any, expected: Any) 
 
 def test_a_short_text_may_be_said_twice() -> None:
     """Four letters of several pieces, or eight of one, are no chance."""
-    assert not says_all_again("ha", ["h", "a"])
-    assert says_all_again("haha", ["ha", "ha"])
-    assert not says_all_again("haha", ["haha"])
-    assert says_all_again("Hello there", ["Hello there"])
+    assert not repeats_all("ha", ["h", "a"])
+    assert repeats_all("haha", ["ha", "ha"])
+    assert not repeats_all("haha", ["haha"])
+    assert repeats_all("Hello there", ["Hello there"])

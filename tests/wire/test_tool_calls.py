@@ -14,7 +14,7 @@ from recorder.messages import AIMessage, HumanMessage, ToolMessage, from_any, fr
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.deltas import TOOL_CALL
-from recorder.wire.tool_calls import Arguments
+from recorder.wire.tool_calls import StreamedArguments
 from tests.alike import Forms, assert_alike, forms_of, total
 from tests.alike import openai as chat
 from tests.chatting import ROADS, Road, history_at, name_of
@@ -154,7 +154,7 @@ _JSON = st.recursive(st.integers() | st.text(max_size=4) | st.none(), lambda inn
 @given(st.dictionaries(st.text(max_size=3), _JSON, max_size=3), st.data())
 def test_arguments_are_complete_at_their_last_brace(value: dict[str, Any], data: st.DataObject) -> None:
     """However they are cut up, and whenever one asks."""
-    text, found = json.dumps(value, ensure_ascii=False), Arguments()
+    text, found = json.dumps(value, ensure_ascii=False), StreamedArguments()
     start = 0
     while start < len(text):
         end = data.draw(st.integers(start + 1, len(text)))
@@ -169,14 +169,14 @@ def test_arguments_are_complete_at_their_last_brace(value: dict[str, Any], data:
 @pytest.mark.parametrize("text", ["", " ", "null", '"{}"', "[{}]", "7", "{", '{"a":"}', "abc {}"])
 def test_what_is_no_complete_object(text: str) -> None:
     """It may go on."""
-    found = Arguments()
+    found = StreamedArguments()
     found.add(text)
     assert not found.are_complete
 
 
 def test_arguments_without_end_are_not_kept() -> None:
     """Whether they are complete is known without their text."""
-    found = Arguments()
+    found = StreamedArguments()
     for piece in ['{"a":"', *("x" * 3 for _ in range(20_000)), '"}']:
         found.add(piece)
     assert len(found._waiting) < 5_000

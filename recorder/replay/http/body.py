@@ -53,7 +53,7 @@ class Usageless(Verbatim):
 class Encoded(Verbatim):
     """The events of a stream made of its tokens."""
 
-    def __init__(self, stream: encode.Stream) -> None:
+    def __init__(self, stream: encode.StreamEncoder) -> None:
         self._stream = stream
         self._begun = False
 
@@ -66,7 +66,7 @@ class Encoded(Verbatim):
         return [*self._opening(None), *self._stream.ending()]
 
     def _said(self, delta: Delta) -> bytes | None:
-        return b"".join([*self._opening(delta), *self._stream.said(delta)]) or None
+        return b"".join([*self._opening(delta), *self._stream.events(delta)]) or None
 
     def _opening(self, first: Delta | None) -> list[bytes]:
         if self._begun:

@@ -119,7 +119,7 @@ def _stream(
         unasked = _asks_usage(run.request or {}) and not asked.wants_usage
         play, listener = played(run, frames), Usageless() if unasked else Verbatim()
     else:
-        play, listener = played(run, tokens), Encoded(encode.stream(asked.wire, recorded(run, asked)))
+        play, listener = played(run, tokens), Encoded(encode.encoder_of(asked.wire, recorded(run, asked)))
     return Answer(headers=headers, play=play, listener=listener, broken=broken, error=error)
 
 
@@ -144,7 +144,7 @@ def recorded(run: RecordedRun, asked: Asked, refusal: bytes | None = None) -> Re
         created=int(run.started_at.timestamp()),
         finish_reasons={0: run.finish_reason} if run.finish_reason else {},
         usage=run.usage,
-        usage_asked=asked.wants_usage,
+        include_usage=asked.wants_usage,
         failure=failure_of(run, refusal) if run.status == ERROR and broken_of(run, True) is None else None,
         terminated=run.status in (COMPLETE, INCOMPLETE),
         ended_us=None if lasted is None else round(lasted.total_seconds() * 1e6),

@@ -27,17 +27,17 @@ from recorder.wire.deltas import (
 )
 from recorder.wire.recorded import (
     ANTHROPIC,
-    Around,
     Failure,
     Recorded,
-    Timed,
+    TextTemplate,
+    TimedDeltas,
     anthropic_usage,
     choice_of,
     error_type,
     finish_reason,
+    json_bytes,
     object_of,
     value_of,
-    written,
 )
 
 #: kind -> the type of the block that it belongs to.
@@ -51,7 +51,7 @@ _TYPES = {
     TOOL_ARGS: "tool_use",
 }
 #: kind -> what stands before its text in an event.
-_AROUND = {
+_TEMPLATES = {
     TEXT: b'{"type":"text_delta","text":',
     REFUSAL: b'{"type":"text_delta","text":',
     REASONING: b'{"type":"thinking_delta","thinking":',
@@ -75,7 +75,7 @@ _NO_WORD = re.compile("[^a-z0-9_.]", re.IGNORECASE | re.ASCII)
 Event = dict[str, Any]
 
 
-class AnthropicStream:
+class AnthropicEncoder:
     """The events of one run."""
 
     def __init__(self, run: Recorded) -> None:
@@ -88,17 +88,17 @@ class AnthropicStream:
         usage = {**{key: usage[key] for key in usage if key in _AT_START | _ALWAYS}, "output_tokens": 0}
         yield _frame({"type": "message_start", "message": {**_message(self._run), "usage": usage}})
 
-    def said(self, delta: Delta) -> Iterator[bytes]:
+    def events(self, delta: Delta) -> Iterator[bytes]:
         """The events of a delta, none for what has no place here."""
-        return map(_frame, self._blocks.said(delta))
+        return map(_frame, self._blocks.events(delta))
 
-    def around(self, delta: Delta) -> Around | None:
+    def text_template(self, delta: Delta) -> TextTemplate | None:
         """What stands around the text of a delta like this one."""
         number = self._blocks.number_of(delta)
-        if number is None or delta.kind not in _AROUND:
+        if number is None or delta.kind not in _TEMPLATES:
             return None
         head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":' % number
-        return head + _AROUND[delta.kind], b"}}\n\n"
+        return head + _TEMPLATES[delta.kind], b"}}\n\n"
 
     def ending(self) -> Iterator[bytes]:
         """The end of the open blocks and of the message, or the error."""
@@ -117,20 +117,20 @@ class AnthropicStream:
             yield _frame({"type": "message_stop"})
 
 
-def body(run: Recorded, deltas: Timed) -> bytes:
+def body(run: Recorded, deltas: TimedDeltas) -> bytes:
     """The same answer not streamed; of a run that failed, the error."""
     if run.failure is not None:
-        return written(_error(run.failure))
+        return json_bytes(_error(run.failure))
     blocks = _Blocks(run)
     content: list[Event] = []
     pieces: dict[tuple[int, str], list[str]] = {}
     for _, delta in deltas:
-        _collect(blocks.said(delta), content, pieces)
+        _collect(blocks.events(delta), content, pieces)
     _collect(blocks.closed(), content, pieces)
     for (place, key), texts in pieces.items():
         _fill(content[place], key, "".join(texts))
     message = _message(run) | {"content": content, "usage": anthropic_usage(run)}
-    return written(message | _ended(run, blocks) | _metadata(run, _BESIDE_DELTA))
+    return json_bytes(message | _ended(run, blocks) | _metadata(run, _BESIDE_DELTA))
 
 
 class _Blocks:
@@ -161,7 +161,7 @@ class _Blocks:
         key = self._key_of(delta)
         return self._calls.get(key, self._number if key == self._key else None)
 
-    def said(self, delta: Delta) -> Iterator[Event]:
+    def events(self, delta: Delta) -> Iterator[Event]:
         """The events of one delta, none for what has no place here."""
         text, kind, idx = delta
         if choice_of(idx) != 0:
@@ -282,7 +282,7 @@ def _completed(block: Event, usual: Event) -> Event:
 def _frame(event: Event) -> bytes:
     # Without the name the SDK yields nothing and raises nothing; it is one word, whatever somebody sent once.
     name = _NO_WORD.sub("_", str(event.get("type"))).encode()
-    return b"event: %b\ndata: %b\n\n" % (name, written(event))
+    return b"event: %b\ndata: %b\n\n" % (name, json_bytes(event))
 
 
 def _message(run: Recorded) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""OpenAI's legacy completions, and those who serve them still, to deltas.
+"""Decodes OpenAI's legacy completions, and the dialects of compatible providers, to deltas.
 
-A streamed event and a whole answer have the same shape, `choices[].text`. Dialects: reasoning beside the text
-(OpenRouter, DeepSeek), log probabilities as chat has them (vLLM), the text of a chat's delta beside it (Together).
+A streamed event and a complete answer have the same shape, `choices[].text`. Dialects: reasoning beside the text
+(OpenRouter, DeepSeek), log probabilities in the shape of chat (vLLM), a chat delta with the same text (Together).
 https://platform.openai.com/docs/api-reference/completions
 """
 
@@ -10,28 +10,28 @@ from __future__ import annotations
 from typing import Any
 
 from recorder.wire.deltas import REASONING, TEXT, Delta
-from recorder.wire.openai.events import FILTERED, PLAIN_KEYS, OpenAIEvents
+from recorder.wire.openai.events import FILTER_RESULTS, PLAIN_KEYS, OpenAIEvents
 
 WIRE = "openai.completions"
 
-#: Keys of a choice that are read elsewhere, or that say nothing of the answer.
+#: Keys of a choice that are read elsewhere, or that have nothing to do with the answer.
 _CHOICE_KEYS = frozenset(
     ("index", "text", "finish_reason", "native_finish_reason", "logprobs", "usage", "delta", "token_id", "token_ids",
-     "prompt_token_ids", FILTERED)
+     "prompt_token_ids", FILTER_RESULTS)
 )  # fmt: skip
 _REASONING = ("reasoning_content", "reasoning")
 
 
 class OpenAICompletions(OpenAIEvents):
-    """Translates the frames of one response; `reply` is the answer as far as it has come.
+    """Translates the frames of one response; `reply` holds the answer received so far.
 
-    `decode` never raises: what it does not know becomes a delta of kind `other`.
+    `decode` never raises: unknown content becomes a delta of kind `other`.
     """
 
     wire = WIRE
 
     @staticmethod
-    def _is_whole(choice: dict[str, Any]) -> bool:
+    def _is_unstreamed(choice: dict[str, Any]) -> bool:
         return "text" in choice
 
     @staticmethod
@@ -45,7 +45,7 @@ class OpenAICompletions(OpenAIEvents):
                 and choice["index"] == 0
                 and not choice.get("finish_reason")
                 and not choice.get("logprobs")
-                and FILTERED not in choice
+                and FILTER_RESULTS not in choice
                 and not event.get("usage")
                 and _CHOICE_KEYS.issuperset(choice)
                 and PLAIN_KEYS.issuperset(event)
@@ -55,23 +55,29 @@ class OpenAICompletions(OpenAIEvents):
             pass
         return None
 
-    def _content(
-        self, choice: dict[str, Any], number: int, idx: str, found: list[Delta], closing: bool, whole: bool
+    def _decode_content(
+        self,
+        choice: dict[str, Any],
+        number: int,
+        idx: str,
+        deltas: list[Delta],
+        is_last: bool,
+        is_unstreamed: bool,
     ) -> None:
         text = choice.get("text")
         if isinstance(text, str):
             if text:
-                found.append(Delta(text, TEXT, idx))
+                deltas.append(Delta(text, TEXT, idx))
         elif text is not None:
-            self._unknown(idx, "text", choice, found)
+            self._unknown(idx, "text", choice, deltas)
         for key, value in choice.items():
             if key not in _CHOICE_KEYS and key != "error" and value is not None:
-                self._more_of(choice, key, idx, found)
+                self._extra_key(choice, key, idx, deltas)
 
-    def _more_of(self, choice: dict[str, Any], key: str, idx: str, found: list[Delta]) -> None:
-        """Reasoning, once where it comes under both names; and what nobody told us about."""
-        thought = choice[key]
-        if key not in _REASONING or not isinstance(thought, str):
-            self._unknown(idx, key, choice, found)
-        elif thought and (key == _REASONING[0] or choice.get(_REASONING[0]) != thought):
-            found.append(Delta(thought, REASONING, idx))
+    def _extra_key(self, choice: dict[str, Any], key: str, idx: str, deltas: list[Delta]) -> None:
+        """Adds reasoning, once if both names hold the same text, or the value of an unknown key."""
+        text = choice[key]
+        if key not in _REASONING or not isinstance(text, str):
+            self._unknown(idx, key, choice, deltas)
+        elif text and (key == _REASONING[0] or choice.get(_REASONING[0]) != text):
+            deltas.append(Delta(text, REASONING, idx))

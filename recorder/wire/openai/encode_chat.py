@@ -1,7 +1,7 @@
-"""Deltas of any run to OpenAI chat completions.
+"""Encodes the deltas of any run as OpenAI chat completions.
 
-Reasoning goes out as `reasoning_content`, which most clients of the dialects know. Of a run of Anthropic's the
-signatures of thoughts and the blocks of server tools have no place here; its calls are counted from 0 on.
+Reasoning is sent as `reasoning_content`, which most clients of the dialects know. From an Anthropic run, signatures and
+the blocks of server tools are left out, and tool calls are numbered from 0.
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 from recorder.core.json import dumps
 from recorder.errors import StoreError
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.openai.encode import Events, body_of
+from recorder.wire.openai.encode import EventWriter, body_of
 from recorder.wire.openai.request import with_extras
 from recorder.wire.recorded import (
     ANTHROPIC,
     CHAT,
-    Around,
     Recorded,
-    Timed,
+    TextTemplate,
+    TimedDeltas,
     choice_of,
     finish_reason,
     object_of,
@@ -31,53 +31,54 @@ from recorder.wire.thoughts import DETAILS, FIELDS
 
 #: kind -> the key of a delta whose value is the text.
 _TEXTS = {TEXT: "content", REASONING: "reasoning_content", REFUSAL: "refusal"}
-#: kind -> what stands around the text in the delta of an event.
-_AROUND = {
+#: kind -> the bytes before and after the text in the delta of an event.
+_TEMPLATES = {
     TEXT: (b'{"content":', b"}"),
     REASONING: (b'{"reasoning_content":', b"}"),
     REFUSAL: (b'{"refusal":', b"}"),
     TOOL_ARGS: (b'{"tool_calls":[{"index":%d,"function":{"arguments":', b"}}]}"),
 }
-#: What an `other` delta of Anthropic's says; no client of this format reads it.
-_OF_A_BLOCK = frozenset(("content_block", "content_block_delta", "partial_json"))
+#: The keys of an `other` delta of Anthropic's format; no client of this format reads them.
+_ANTHROPIC_KEYS = frozenset(("content_block", "content_block_delta", "partial_json"))
 
 
-def body(run: Recorded, deltas: Timed) -> bytes:
-    """The same answer not streamed. Raises `StoreError` for one that is too long."""
-    chat, reply = ChatStream(run), Reply()
+def body(run: Recorded, deltas: TimedDeltas) -> bytes:
+    """The answer as one JSON body. Raises `StoreError` if it is longer than `MAX_REPLY_BYTES`."""
+    chat, reply = ChatEncoder(run), Reply()
     for _, delta in deltas:
-        if (ours := chat.ours(delta)) is not None:
-            reply.add(ours)
+        if (converted := chat.convert(delta)) is not None:
+            reply.add(converted)
     if reply.truncated:
-        raise StoreError(f"The answer has more than {MAX_REPLY_BYTES} bytes and is no body; stream it")
-    choices = [_whole(run, reply, number) for number in sorted({*reply.choices, *run.finish_reasons, 0})]
+        raise StoreError(f"The answer is too long for one body: more than {MAX_REPLY_BYTES} bytes; stream it")
+    numbers = sorted({*reply.choices, *run.finish_reasons, 0})
+    choices = [_complete_choice(run, reply, number) for number in numbers]
     return body_of(run, "chat.completion", choices)
 
 
-class ChatStream:
-    """The events of one run."""
+class ChatEncoder:
+    """Encodes the events of one run."""
 
     def __init__(self, run: Recorded) -> None:
         self._run = run
-        self._events = Events(run, "chat.completion.chunk")
-        #: The choices that were opened, and whether each calls tools.
+        self._writer = EventWriter(run, "chat.completion.chunk")
+        #: Number of a choice that has begun -> whether it calls tools.
         self._choices: dict[int, bool] = {}
-        #: choice -> its citations so far, which are told at once: the SDK's helper takes no second list of them. Those
-        #: of another format's run at the end, of this one's where they were.
+        #: choice -> its citations that are not sent yet. They are sent in one list, because the SDK's helper does not
+        #: add up several lists: at their place in a run of this format, at the end in a run of another format.
         self._cited: dict[int, list[Any]] = {}
-        #: choice -> idx of a call -> its number; None where the numbers are those of this format.
-        self._numbers: dict[int, dict[str, int]] | None = None if run.wire == CHAT else {}
+        #: choice -> idx of a call -> its number; None if the run already has the numbers of this format.
+        self._call_numbers: dict[int, dict[str, int]] | None = None if run.wire == CHAT else {}
 
     def opening(self, first: Delta | None) -> Iterator[bytes]:
-        """The role of the first choice."""
-        yield self._opened(0, first.kind if first is not None and choice_of(first.idx) == 0 else TEXT)
+        """The event with the role of the first choice."""
+        yield self._role_event(0, first.kind if first is not None and choice_of(first.idx) == 0 else TEXT)
 
-    def said(self, delta: Delta) -> Iterator[bytes]:
-        """The events of a delta, none for what has no place here."""
-        ours = self.ours(delta)
-        if ours is None:
+    def events(self, delta: Delta) -> Iterator[bytes]:
+        """The frames of a delta; none if the format cannot express it."""
+        converted = self.convert(delta)
+        if converted is None:
             return
-        text, kind, idx = ours
+        text, kind, idx = converted
         number = choice_of(idx)
         if self._run.wire == CHAT and (kind != CITATION or number not in self._cited):
             yield from self._citations()
@@ -85,64 +86,64 @@ class ChatStream:
             self._cited.setdefault(number, []).append(value_of(text))
             return
         if number not in self._choices:
-            yield self._opened(number, kind)
+            yield self._role_event(number, kind)
         if kind in (TOOL_CALL, TOOL_ARGS):
             self._choices[number] = True
-        yield self._events.event(_choice(number, _delta(text, kind, idx, as_was=self._run.wire == CHAT)))
+        yield self._writer.event(_choice(number, _delta(text, kind, idx, same_format=self._run.wire == CHAT)))
 
-    def around(self, delta: Delta) -> Around | None:
-        """What stands around the text of a delta like this one."""
-        ours = self.ours(delta)
-        if ours is None or ours.kind not in _AROUND:
+    def text_template(self, delta: Delta) -> TextTemplate | None:
+        """The bytes before and after the text in the frame of a delta like this one; None without a text."""
+        converted = self.convert(delta)
+        if converted is None or converted.kind not in _TEMPLATES:
             return None
-        before, behind = _AROUND[ours.kind]
-        if ours.kind == TOOL_ARGS:
-            before %= _call_number(ours.idx)
-        head = b'%b"choices":[{"index":%d,"delta":' % (self._events.head, choice_of(ours.idx))
-        return head + before, behind + b',"logprobs":null,"finish_reason":null}]' + self._events.tail
+        prefix, suffix = _TEMPLATES[converted.kind]
+        if converted.kind == TOOL_ARGS:
+            prefix %= _call_number(converted.idx)
+        head = b'%b"choices":[{"index":%d,"delta":' % (self._writer.head, choice_of(converted.idx))
+        return head + prefix, suffix + b',"logprobs":null,"finish_reason":null}]' + self._writer.tail
 
     def ending(self) -> Iterator[bytes]:
-        """The ends of all choices that have one, and of the response."""
+        """The events with the finish reasons, then the end of the response."""
         yield from self._citations()
         for number in sorted(self._choices.keys() | self._run.finish_reasons.keys()):
             reason = finish_reason(self._run, number, CHAT, calls=self._choices.get(number, False))
             if reason is not None:
-                yield self._events.event(_choice(number, {}, reason))
-        yield from self._events.end()
+                yield self._writer.event(_choice(number, {}, reason))
+        yield from self._writer.end()
 
-    def ours(self, delta: Delta) -> Delta | None:
-        """The delta as one of this format; None for what has no place in it."""
+    def convert(self, delta: Delta) -> Delta | None:
+        """The delta in this format; None if the format cannot express it."""
         text, kind, idx = delta
         if kind in (TOOL_CALL, TOOL_ARGS):
-            return delta if self._numbers is None else self._numbered(delta)
+            return delta if self._call_numbers is None else self._renumbered(delta)
         if kind == OTHER:
-            foreign = self._run.wire == ANTHROPIC or not _OF_A_BLOCK.isdisjoint(found := object_of(text))
+            foreign = self._run.wire == ANTHROPIC or not _ANTHROPIC_KEYS.isdisjoint(found := object_of(text))
             return None if foreign or not found else delta
         if kind == CITATION:
             citation = _citation(object_of(text)) if self._run.wire != CHAT else text
             return Delta(citation, kind, str(choice_of(idx))) if citation else None
         if kind not in _TEXTS:
             return None
-        # A block of Anthropic's is a part of the choice, a text here is not.
-        return delta if self._numbers is None else Delta(text, kind, str(choice_of(idx)))
+        # In other formats the idx may name a content block; in this format, text belongs to the choice itself.
+        return delta if self._call_numbers is None else Delta(text, kind, str(choice_of(idx)))
 
     def _citations(self) -> Iterator[bytes]:
         cited, self._cited = self._cited, {}
-        for number, listed in cited.items():
+        for number, citations in cited.items():
             if number not in self._choices:
-                yield self._opened(number, CITATION)
-            yield self._events.event(_choice(number, {"annotations": listed}))
+                yield self._role_event(number, CITATION)
+            yield self._writer.event(_choice(number, {"annotations": citations}))
 
-    def _opened(self, number: int, kind: str) -> bytes:
+    def _role_event(self, number: int, kind: str) -> bytes:
         self._choices[number] = False
-        return self._events.event(
+        return self._writer.event(
             _choice(number, {"role": "assistant", "content": "" if kind == TEXT else None})
         )
 
-    def _numbered(self, delta: Delta) -> Delta:
-        assert self._numbers is not None
+    def _renumbered(self, delta: Delta) -> Delta:
+        assert self._call_numbers is not None
         choice = choice_of(delta.idx)
-        calls = self._numbers.setdefault(choice, {})
+        calls = self._call_numbers.setdefault(choice, {})
         return delta._replace(idx=f"{choice}.{calls.setdefault(delta.idx, len(calls))}")
 
 
@@ -150,21 +151,21 @@ def _choice(number: int, delta: dict[str, Any], reason: str | None = None) -> di
     return {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
-def _delta(text: str, kind: str, idx: str, *, as_was: bool) -> dict[str, Any]:
+def _delta(text: str, kind: str, idx: str, *, same_format: bool) -> dict[str, Any]:
     if kind in _TEXTS:
         return {_TEXTS[kind]: text}
     if kind == OTHER:
-        said = object_of(text)
-        # Their text has an event of its own. The empty text beside them keeps it from counting twice.
-        return {FIELDS[0]: "", **said} if DETAILS in said else said
+        fields = object_of(text)
+        # Reasoning details: their text has an event of its own. The empty text here keeps it from being read twice.
+        return {FIELDS[0]: "", **fields} if DETAILS in fields else fields
     call: dict[str, Any] = {"index": _call_number(idx)}
     if kind == TOOL_ARGS:
         return {"tool_calls": [{**call, "function": {"arguments": text}}]}
-    said = object_of(text)
-    call |= {"id": said["id"]} if "id" in said else {}
-    name = {"name": said["name"]} if "name" in said else {}
+    fields = object_of(text)
+    call |= {"id": fields["id"]} if "id" in fields else {}
+    name = {"name": fields["name"]} if "name" in fields else {}
     function = {**name, "arguments": ""}
-    extras = {key: said[key] for key in said if key not in ("id", "name")} if as_was else {}
+    extras = {key: fields[key] for key in fields if key not in ("id", "name")} if same_format else {}
     return {"tool_calls": [with_extras({**call, "type": "function", "function": function}, extras)]}
 
 
@@ -173,24 +174,24 @@ def _call_number(idx: str) -> int:
     return int(part) if part.isdecimal() else 0
 
 
-def _citation(said: dict[str, Any]) -> str:
-    """A citation of another format; only what stands in the web has a place here."""
-    if said.get("type") == "url_citation":
-        return dumps(said)
-    if not isinstance(said.get("url"), str):
+def _citation(fields: dict[str, Any]) -> str:
+    """A citation of another format in this one; empty if it has no URL, because this format only has web citations."""
+    if fields.get("type") == "url_citation":
+        return dumps(fields)
+    if not isinstance(fields.get("url"), str):
         return ""
-    cited = {key: said[key] for key in ("url", "title") if said.get(key) is not None}
+    cited = {key: fields[key] for key in ("url", "title") if fields.get(key) is not None}
     return dumps({"type": "url_citation", "url_citation": cited})
 
 
-def _whole(run: Recorded, reply: Reply, number: int) -> dict[str, Any]:
-    """A choice of an answer that is not streamed."""
-    said, calls = reply.message(number).additional_kwargs, reply.tool_calls(number)
+def _complete_choice(run: Recorded, reply: Reply, number: int) -> dict[str, Any]:
+    """A choice of the JSON body."""
+    fields, calls = reply.message(number).additional_kwargs, reply.tool_calls(number)
     text = reply.text(number)
-    content: Any = text if text or not (said or calls) else None
-    if isinstance(blocks := said.pop("content", None), list):
+    content: Any = text if text or not (fields or calls) else None
+    if isinstance(blocks := fields.pop("content", None), list):
         content = [*blocks, {"type": "text", "text": text}] if text else blocks
-    message = {"role": "assistant", "content": content, "refusal": None, **said}
+    message = {"role": "assistant", "content": content, "refusal": None, **fields}
     if calls:
         if run.wire != CHAT:
             calls = [{**call, "extras": None} for call in calls]
@@ -201,6 +202,6 @@ def _whole(run: Recorded, reply: Reply, number: int) -> dict[str, Any]:
 
 def _call(call: dict[str, Any], number: int) -> dict[str, Any]:
     function = {"name": call["name"] or "", "arguments": call["arguments"]}
-    # Results are sent back by the id, so that there must be one.
-    found = {"id": call["id"] or f"call-{number}", "type": "function", "function": function}
-    return with_extras(found, call.get("extras") or {})
+    # The id is required: clients return a tool's result with it.
+    fields = {"id": call["id"] or f"call-{number}", "type": "function", "function": function}
+    return with_extras(fields, call.get("extras") or {})

@@ -1,6 +1,6 @@
-"""What the events of OpenAI's formats share: errors, the terminator, what describes the response, usage.
+"""Decodes what the events of OpenAI's two formats share: errors, the terminator, response metadata, usage.
 
-Chat completions and the legacy completions differ in what a choice says, and in nothing else.
+Chat completions and the legacy completions differ only in the content of a choice.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from recorder.wire import usage
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_choice, error_of_data, event_of
 from recorder.wire.openai.choices import Choices
-from recorder.wire.repeats import NOTHING, Items, difference, rest_of, says_all_again
+from recorder.wire.repeats import UNCHANGED, Items, difference, repeats_all, rest_of
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 
-_NOTHING: tuple[Delta, ...] = ()
-_new_delta = tuple.__new__  # half the time of the named tuple's own
-#: What describes the response; the last is Azure's, about the prompt.
+_NO_DELTAS: tuple[Delta, ...] = ()
+_new_delta = tuple.__new__  # takes half the time of the named tuple's own constructor
+#: Keys that describe the response; Azure sends the last one, about the prompt.
 _METADATA_KEYS = ("system_fingerprint", "service_tier", "provider", "prompt_filter_results")
-#: Keys of an event that are read, or that say nothing of the answer.
+#: Keys of an event that the translator reads, or that have nothing to do with the answer.
 _EVENT_KEYS = frozenset(
     (
         "id",
@@ -40,64 +40,74 @@ _EVENT_KEYS = frozenset(
         *usage.PLACES,
     )
 )
-#: The keys of an event that may be nothing but text.
+#: An event that holds only text has no other keys than these.
 PLAIN_KEYS = _EVENT_KEYS - {"x_groq", "error", *usage.PLACES[1:]}
-#: Keys of a choice that state no error.
+#: A choice with no other keys than these holds no error, no usage and no filter results.
 _CHOICE_KEYS = frozenset(("index", "delta", "text", "finish_reason", "native_finish_reason", "logprobs"))
-#: What Azure says of each choice, beside it.
-FILTERED = "content_filter_results"
+#: The key under which Azure sends the results of its content filter, in each choice.
+FILTER_RESULTS = "content_filter_results"
 _TEXTS = (TEXT, REASONING, REFUSAL)
-#: Longer undecodable frames (bytes) are kept in full as frames only.
+#: The delta of an undecodable frame holds at most this many bytes of it; the recorded frame holds all of them.
 _MAX_OTHER = 64 * 1024
-#: Of how many names is remembered what was said of them last; a stream may go on inventing new ones.
-MAX_SAID = 10_000
+#: The last value of at most this many unknown keys is remembered; a stream may go on inventing new keys.
+MAX_REMEMBERED_VALUES = 10_000
 
 
 class OpenAIEvents(ABC):
-    """Translates the frames of one response; `reply` is the answer as far as it has come.
+    """Translates the frames of one response; `reply` holds the answer received so far.
 
-    `decode` never raises: what it does not know becomes a delta of kind `other`.
+    `decode` never raises: unknown content becomes a delta of kind `other`.
     """
 
     wire: str
 
     def __init__(self) -> None:
         self.reply = Reply()
-        #: Which answer each choice belongs to.
+        #: Maps the index of a choice to the number of its answer.
         self.choices = Choices(self.reply)
         self._items = Items()
-        #: Whether text may take the short way: after the first choice, whose event says more, up to the terminator.
-        self._flowing = False
-        #: Hash of a name -> hash of what was said of it last.
-        self._said: dict[int, int] = {}
+        #: Whether text may take the fast path. True after the first choice, whose event also holds metadata, until a
+        #: choice finishes.
+        self._fast_path = False
+        #: Hash of an unknown key and its idx -> hash of its last value.
+        self._last_values: dict[int, int] = {}
 
     @staticmethod
     @abstractmethod
     def _plain_text(event: Any) -> str | None:
-        """The text of an event that says nothing else, as most of a stream does; None for every other."""
+        """The text of an event that holds nothing else, as most events do; None for every other event."""
 
     @staticmethod
     @abstractmethod
-    def _is_whole(choice: dict[str, Any]) -> bool:
-        """Whether a choice is one of an answer that was not streamed."""
+    def _is_unstreamed(choice: dict[str, Any]) -> bool:
+        """Whether a choice has the shape of an answer that was not streamed."""
 
     @abstractmethod
-    def _content(
-        self, choice: dict[str, Any], number: int, idx: str, found: list[Delta], closing: bool, whole: bool
+    def _decode_content(
+        self,
+        choice: dict[str, Any],
+        number: int,
+        idx: str,
+        deltas: list[Delta],
+        is_last: bool,
+        is_unstreamed: bool,
     ) -> None:
-        """What a choice says; `idx` is that of its text. `closing`: it ends, or has ended. `whole`: it says all."""
+        """Adds the deltas of a choice's content; `idx` is the idx of its text.
+
+        `is_last`: the choice ends with this event, or ended before. `is_unstreamed`: it holds the complete answer.
+        """
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame, none after the terminator.
+        """Returns the deltas of one frame, none after the terminator.
 
-        A frame that starts with `{` is a whole answer that was not streamed.
+        A frame that starts with `{` is a complete answer that was not streamed.
         """
         event: Any = None
-        if self._flowing and frame.startswith(b"data: {"):
+        if self._fast_path and frame.startswith(b"data: {"):
             try:
                 event = orjson.loads(frame[6:])
             except orjson.JSONDecodeError:
-                pass  # several lines, or JSON that only the slow way reads
+                pass  # several lines, or JSON that orjson does not read; `_decode` reads it
             else:
                 if (text := self._plain_text(event)) is not None:
                     self.reply.add_text(text)
@@ -106,28 +116,28 @@ class OpenAIEvents(ABC):
 
     def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
         if self.reply.terminated:
-            return _NOTHING
-        found: list[Delta] = []
+            return _NO_DELTAS
+        deltas: list[Delta] = []
         try:
             if event is None:
-                self._unusual(frame, found)
+                self._decode_other(frame, deltas)
             else:
-                self._event(event, found)
+                self._decode_event(event, deltas)
         except Exception:
-            # Whatever a provider may send, the recording goes on, and the delta says what it was.
+            # The recording goes on whatever a provider sends; the delta holds what could not be decoded.
             data = parse(frame).data or frame
             text = data[:_MAX_OTHER].decode("utf-8", "replace")
-            found.append(Delta(dumps({"undecodable": text}), OTHER))
-        for delta in found:
+            deltas.append(Delta(dumps({"undecodable": text}), OTHER))
+        for delta in deltas:
             self.reply.add(delta)
-        return found
+        return deltas
 
-    def _unusual(self, frame: bytes, found: list[Delta]) -> None:
-        """The first frame, and each that is not one line of JSON."""
+    def _decode_other(self, frame: bytes, deltas: list[Delta]) -> None:
+        """Decodes the first frame, and every frame that is not one line of JSON."""
         reply = self.reply
         body = frame.removeprefix(BOM).lstrip()
-        whole = body.startswith(b"{")
-        sent = Event(body) if whole else parse(frame)
+        is_unstreamed = body.startswith(b"{")
+        sent = Event(body) if is_unstreamed else parse(frame)
         if sent.error is not None:
             reply.error = error_of_data(sent.error)
         data = sent.data
@@ -139,34 +149,36 @@ class OpenAIEvents(ABC):
         if sent.name == "error":
             reply.error = error_of_data(data)
             if not data.lstrip().startswith(b"{"):
-                return  # no event, but the words of the error
+                return  # the data are the text of the error, not an event
         event = event_of(data)
-        self._event(event, found)
-        if sent.name in END_NAMES or (whole and any(map(self._is_whole, event.get("choices") or ()))):
+        self._decode_event(event, deltas)
+        if sent.name in END_NAMES or (
+            is_unstreamed and any(map(self._is_unstreamed, event.get("choices") or ()))
+        ):
             self._end()
 
     def _end(self) -> None:
         self.reply.terminated = True
-        self._flowing = False
+        self._fast_path = False
 
-    def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
+    def _decode_event(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         reply = self.reply
         choices, is_plain = event.get("choices"), PLAIN_KEYS.issuperset(event)
         if not (choices and is_plain) and (error := error_of(event)) is not None:
             reply.error = error
-            is_plain = is_plain or not choices  # without choices all else is the error's
+            is_plain = is_plain or not choices  # without choices, all other keys belong to the error
         for choice in choices or ():
-            self._choice(choice, event, found)
+            self._decode_choice(choice, event, deltas)
         if reply.response_id is None or reply.model is None or reply.finish_reasons:
-            self._head(event)
+            self._set_response_fields(event)
         if not is_plain:
-            self._more(event, found)
-            self._spent(usage.found_in(event))
-        elif spent := event.get("usage"):
-            self._spent(spent)
+            self._unknown_event_keys(event, deltas)
+            self._set_usage(usage.found_in(event))
+        elif raw_usage := event.get("usage"):
+            self._set_usage(raw_usage)
 
-    def _head(self, event: dict[str, Any]) -> None:
-        """What describes the response; the first events and the last say it."""
+    def _set_response_fields(self, event: dict[str, Any]) -> None:
+        """Sets the id, the model and the metadata, which the first events and the last ones hold."""
         reply = self.reply
         reply.response_id = reply.response_id or _text_or_none(event.get("id"))
         reply.model = reply.model or _text_or_none(event.get("model"))
@@ -174,22 +186,22 @@ class OpenAIEvents(ABC):
             if (value := event.get(key)) is not None:
                 reply.metadata[key] = value
 
-    def _more(self, event: dict[str, Any], found: list[Delta]) -> None:
-        """Keys beside the known ones; structures are content (moderation results), the rest is noise."""
+    def _unknown_event_keys(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        """Adds unknown keys of an event if their values are structures (moderation results); plain values are noise."""
         if event.get("type") == "message_stop":
             self._end()
         for key, value in event.items():
             if key in _EVENT_KEYS or not isinstance(value, (dict, list)):
                 continue
-            if (news := self._items.later(("", key), value)) is not NOTHING:
-                found.append(Delta(dumps({key: news}), OTHER))
+            if (new_part := self._items.new_part(("", key), value)) is not UNCHANGED:
+                deltas.append(Delta(dumps({key: new_part}), OTHER))
 
-    def _spent(self, spent: Any) -> None:
-        if spent and isinstance(spent, dict):
-            self.reply.raw_usage = known = dict(usage.joined(self.reply.raw_usage, spent))
+    def _set_usage(self, raw_usage: Any) -> None:
+        if raw_usage and isinstance(raw_usage, dict):
+            self.reply.raw_usage = known = dict(usage.joined(self.reply.raw_usage, raw_usage))
             self.reply.usage = usage.from_openai(known) if usage.is_counted(known) else None
 
-    def _choice(self, choice: dict[str, Any], event: dict[str, Any], found: list[Delta]) -> None:
+    def _decode_choice(self, choice: dict[str, Any], event: dict[str, Any], deltas: list[Delta]) -> None:
         reply = self.reply
         number = 0 if choice.get("index") == 0 else self.choices.number(choice)
         if reason := choice.get("finish_reason"):
@@ -197,88 +209,88 @@ class OpenAIEvents(ABC):
         if logprobs := choice.get("logprobs"):
             reply.add_logprobs(number, logprobs)
         if not _CHOICE_KEYS.issuperset(choice):
-            self._stated(error_of_choice(choice))
-            self._spent(usage.found_in(choice))
-            if filtered := choice.get(FILTERED):
-                reply.describe(number, FILTERED, filtered)
+            self._set_error(error_of_choice(choice))
+            self._set_usage(usage.found_in(choice))
+            if filtered := choice.get(FILTER_RESULTS):
+                reply.describe(number, FILTER_RESULTS, filtered)
         idx = "0" if number == 0 else str(number)
-        # What comes with the finish reason or behind it, or says that it is whole, may be all of the answer once more.
-        whole = event.get("object") == "chat.completion"
-        if not whole and number not in reply.finish_reasons:
-            self._content(choice, number, idx, found, False, False)
-            self._flowing = not reply.finish_reasons
+        # An event with the finish reason, a later one, and an unstreamed answer may repeat the complete answer.
+        is_unstreamed = event.get("object") == "chat.completion"
+        if not is_unstreamed and number not in reply.finish_reasons:
+            self._decode_content(choice, number, idx, deltas, False, False)
+            self._fast_path = not reply.finish_reasons
             return
         fresh: list[Delta] = []
-        self._content(choice, number, idx, fresh, True, whole)
-        found += self._without_repeats(idx, fresh)
-        self._flowing = False
+        self._decode_content(choice, number, idx, fresh, True, is_unstreamed)
+        deltas += self._without_repeats(idx, fresh)
+        self._fast_path = False
 
     def _without_repeats(self, idx: str, fresh: list[Delta]) -> list[Delta]:
-        """What the last event of a choice says, without a text that is all of the text before it."""
+        """Drops a text from the deltas of a choice's last event if it repeats all of the text before it."""
         for kind in _TEXTS:
             text = "".join([delta.text for delta in fresh if delta.kind == kind])
-            if text and says_all_again(text, self.reply.pieces(idx, kind)):
+            if text and repeats_all(text, self.reply.pieces(idx, kind)):
                 fresh = [delta for delta in fresh if delta.kind != kind]
         return fresh
 
-    def _beyond(self, number: int, idx: str, fresh: list[Delta]) -> list[Delta]:
-        """What a whole answer says beyond the pieces that came of it."""
-        reply, found = self.reply, []
-        more = reply.additional(number)
+    def _missing_from_pieces(self, number: int, idx: str, fresh: list[Delta]) -> list[Delta]:
+        """The deltas of a complete answer that its streamed pieces did not have."""
+        reply, deltas = self.reply, []
+        known_fields = reply.additional(number)
         for delta in fresh:
             known = reply.pieces(idx, delta.kind)
             if delta.kind == OTHER:
-                found += _more_than(more, loads(delta.text), delta.idx)
+                deltas += _new_fields(known_fields, loads(delta.text), delta.idx)
             elif delta.kind == CITATION:
-                found += [delta] if delta.text not in known else []
+                deltas += [delta] if delta.text not in known else []
             elif not known:
-                found.append(delta)
+                deltas.append(delta)
         for kind in _TEXTS:
-            whole = "".join([delta.text for delta in fresh if delta.kind == kind])
+            text = "".join([delta.text for delta in fresh if delta.kind == kind])
             known_text = "".join(reply.pieces(idx, kind))
-            if known_text and (rest := rest_of(whole, known_text)):
-                found.append(Delta(rest, kind, idx))
-        return found
+            if known_text and (rest := rest_of(text, known_text)):
+                deltas.append(Delta(rest, kind, idx))
+        return deltas
 
-    def _stated(self, error: Any) -> None:
-        """An error inside of a choice; one beside the choices goes before."""
+    def _set_error(self, error: Any) -> None:
+        """Sets an error that stands inside of a choice; an error beside the choices takes precedence."""
         if error is not None:
             self.reply.error = self.reply.error or error
 
-    def _unknown(self, idx: str, key: str, said: dict[str, Any], found: list[Delta]) -> None:
-        """A key nobody told us about: kept, a repeated plain value (Groq's `channel`) only when it changes."""
-        value = said[key]
+    def _unknown(self, idx: str, key: str, fields: dict[str, Any], deltas: list[Delta]) -> None:
+        """Adds an unknown key. A plain value that is sent repeatedly (Groq's `channel`) is added when it changes."""
+        value = fields[key]
         if isinstance(value, list):
-            value = self._items.news((idx, key), value)
-            if not value and said[key]:
+            value = self._items.new_items((idx, key), value)
+            if not value and fields[key]:
                 return
-        elif not isinstance(value, dict) and not self._is_news((idx, key), value):
+        elif not isinstance(value, dict) and not self._has_changed((idx, key), value):
             return
-        found.append(Delta(dumps({key: value}), OTHER, idx))
+        deltas.append(Delta(dumps({key: value}), OTHER, idx))
 
-    def _is_news(self, what: tuple[str, str], value: Any) -> bool:
-        """Whether the value differs from the last one said; only hashes are kept, values may be long."""
-        name, said = hash(what), hash(dumps(value))
-        if self._said.get(name) == said:
+    def _has_changed(self, place: tuple[str, str], value: Any) -> bool:
+        """Whether the value differs from the last one; only hashes are kept, because values may be long."""
+        place_hash, value_hash = hash(place), hash(dumps(value))
+        if self._last_values.get(place_hash) == value_hash:
             return False
-        if name in self._said or len(self._said) < MAX_SAID:
-            self._said[name] = said
+        if place_hash in self._last_values or len(self._last_values) < MAX_REMEMBERED_VALUES:
+            self._last_values[place_hash] = value_hash
         return True
 
 
-def _more_than(known: dict[str, Any], said: Any, idx: str) -> list[Delta]:
-    """An `other` delta of what is not known yet."""
-    found = {}
-    for key, value in said.items() if isinstance(said, dict) else ():
-        news = difference(known[key], value) if key in known else value
-        if news is not None and news is not NOTHING:
-            found[key] = news
-    return [Delta(dumps(found), OTHER, idx)] if found else []
+def _new_fields(known: dict[str, Any], fields: Any, idx: str) -> list[Delta]:
+    """An `other` delta of the fields, or parts of fields, that are not known yet."""
+    added = {}
+    for key, value in fields.items() if isinstance(fields, dict) else ():
+        new_part = difference(known[key], value) if key in known else value
+        if new_part is not None and new_part is not UNCHANGED:
+            added[key] = new_part
+    return [Delta(dumps(added), OTHER, idx)] if added else []
 
 
-def of(found: Any, key: str) -> Any:
-    """The value of a key, None where there is no such thing."""
-    return found.get(key) if isinstance(found, dict) else None
+def get_or_none(value: Any, key: str) -> Any:
+    """The value of a key; None if the key is missing or `value` is no object."""
+    return value.get(key) if isinstance(value, dict) else None
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -932,7 +932,7 @@ def test_a_stream_without_end_takes_a_bounded_memory(
     monkeypatch.setattr(reply, "MAX_CHOICES", 50)
     monkeypatch.setattr(wire_calls, "MAX_CALLS", 100)
     monkeypatch.setattr(repeats, "_MAX_ITEMS", 100)
-    monkeypatch.setattr(openai_events, "MAX_SAID", 100)
+    monkeypatch.setattr(openai_events, "MAX_REMEMBERED_VALUES", 100)
     frames = [frame(number) for number in range(9_000)]
     translator = OpenAIChat()
     tracemalloc.start()

@@ -11,7 +11,7 @@ from recorder.messages import HumanMessage
 from recorder.models import OpenAI
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.openai.choices import choices_asked
+from recorder.wire.openai.choices import requested_choices
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat
 from tests.chatting import ROADS, Log, Road, history_at, name_of, recorded
@@ -108,4 +108,4 @@ def test_handlers_of_a_replay_are_told_the_same(tmp_path: Path) -> None:
 )
 def test_how_many_were_asked_for(body: Any, expected: int | None) -> None:
     """One, unless the request says another number; of a request that is not known nobody can say."""
-    assert choices_asked(body) == expected
+    assert requested_choices(body) == expected

@@ -264,12 +264,12 @@ def test_no_bytes_are_too_odd(data: bytes) -> None:
 
 def test_names_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream may go on inventing new keys."""
-    monkeypatch.setattr(openai_events, "MAX_SAID", 100)
+    monkeypatch.setattr(openai_events, "MAX_REMEMBERED_VALUES", 100)
     translator = OpenAICompletions()
     for number in range(300):
         said: Any = {f"key{number}": 1}
         translator.decode(piece("a", **said))
-    assert len(translator._said) == 100
+    assert len(translator._last_values) == 100
 
 
 def test_a_finished_stream_says_so() -> None:
