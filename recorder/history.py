@@ -85,8 +85,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self._families: OrderedDict[str, str] = OrderedDict()
         # Looked up once: they are called for every token.
         self._runs = self.recorder.runs
-        self._put = self.recorder.intake.put
-        self._put_frame = self.recorder.intake.put_frame
+        self._put = self.recorder.queue.put
+        self._put_frame = self.recorder.queue.put_frame
 
     # -- the application's side ---------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         if run is None:
             self._late(len(deltas))
             return None
-        run.framed = True
+        run.has_frames = True
         kept = (
             frame if self._capture_frames and frame else None
         )  # a model of one's own has deltas without frames
@@ -197,7 +197,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         if run is None:
             self._late(1)
             return None
-        if run.framed:
+        if run.has_frames:
             return None
         at_us = perf_counter_ns() // 1000 - run.started_us
         if chunk is None and type(token) is str:
@@ -297,7 +297,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     def _late(self, tokens: int) -> None:
         """Tokens of a run that is not open: after its end, or after `close`."""
-        self.recorder.intake.refuse(tokens)
+        self.recorder.queue.count_dropped(tokens)
 
 
 def _end_of_any(response: Any) -> RunEnd:

@@ -33,6 +33,8 @@ from recorder.core.clock import now
 from recorder.core.escaping import unescape
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
+from recorder.recording.buffer import OpenRun
+from recorder.recording.queue import RecordingQueue
 from recorder.storage import migrate
 from recorder.storage.dialects import Failure, Postgres
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, RunEnd, RunStart
@@ -346,6 +348,13 @@ def run_start(number: int = 0, *, conversation_id: str = "c", **fields: Any) -> 
     """The start of a run below the callback, its id made of a number."""
     fields = {"fresh": True, "started_at": now(), **fields}
     return RunStart(run_id=str(uuid.UUID(int=number)), conversation_id=conversation_id, **fields)
+
+
+def started(queue: RecordingQueue, start: RunStart, started_us: int) -> OpenRun:
+    """A run whose start is in the queue."""
+    run = OpenRun(start, started_us)
+    queue.start(run)
+    return run
 
 
 def run_end(status: str = COMPLETE, **fields: Any) -> RunEnd:

@@ -15,11 +15,12 @@ from typing import Any
 
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.recording.buffer import OpenRun, Taken
-from recorder.recording.queue import Intake
-from recorder.recording.serialize import pack
+from recorder.recording.queue import RecordingQueue
+from recorder.recording.serialize import serialize
 from recorder.storage.rows import COMPLETE, Batch, Producer, RunEnd, RunStart
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
+from tests.oracle import started
 
 GPT = ("openai", "gpt-4o-mini", "gpt-4o-mini-2024-07-18")
 DEEPSEEK = ("deepseek", "deepseek-reasoner", "deepseek-reasoner")
@@ -183,7 +184,7 @@ def record_shop(url: str) -> None:
         store = SqlStore(url)
         for told in RUNS:
             for taken in _taken(told):
-                rows = pack(taken)
+                rows = serialize(taken)
                 await store.append(Batch(producer, rows))
         await store.close()
 
@@ -192,29 +193,29 @@ def record_shop(url: str) -> None:
 
 def _taken(told: Told) -> Iterator[list[Taken]]:
     """The run as the writer takes it; what came before a loss in a batch of its own, for it filled the queue."""
-    intake = Intake(QUEUE, overflow="drop_newest")
-    run = intake.start(_start(told), 0)
+    queue = RecordingQueue(QUEUE, overflow="drop_newest")
+    run = started(queue, _start(told), 0)
     for ms, text, *its in told.said:
         lost = its == [LOST]
-        if lost and intake.bytes < QUEUE:
-            _fill(intake)
-        if not lost and intake.bytes >= QUEUE:
-            yield _take(intake, run)
-        intake.put_frame(run, None, [Delta(text) if lost else Delta(text, *its)], 1_000 * ms)
+        if lost and queue.bytes < QUEUE:
+            _fill(queue)
+        if not lost and queue.bytes >= QUEUE:
+            yield _take(queue, run)
+        queue.put_frame(run, None, [Delta(text) if lost else Delta(text, *its)], 1_000 * ms)
     if told.ended_ms is not None:
-        intake.end(run, _end(told, told.ended_ms))
-    yield _take(intake, run)
+        queue.end(run, _end(told, told.ended_ms))
+    yield _take(queue, run)
 
 
-def _fill(intake: Intake) -> None:
+def _fill(queue: RecordingQueue) -> None:
     """Another run takes all the room there is, and no token finds any."""
     long = HumanMessage("x" * QUEUE)
-    intake.start(RunStart(run_id(98), "other", True, moment("2026-11-21 10:05:00"), messages=[long]), 0)
+    started(queue, RunStart(run_id(98), "other", True, moment("2026-11-21 10:05:00"), messages=[long]), 0)
 
 
-def _take(intake: Intake, run: OpenRun) -> list[Taken]:
-    taken = intake.take(2**40).runs
-    intake.release(intake.bytes)
+def _take(queue: RecordingQueue, run: OpenRun) -> list[Taken]:
+    taken = queue.drain(2**40).runs
+    queue.release(queue.bytes)
     return [part for part in taken if part.run is run]
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
-from recorder.recording.queue import Intake
-from recorder.recording.serialize import pack
+from recorder.recording.queue import RecordingQueue
+from recorder.recording.serialize import serialize
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.rows import Batch, Producer, RunRows
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
-from tests.oracle import run_end, run_start, told_statements
+from tests.oracle import run_end, run_start, started, told_statements
 
 PRODUCER = Producer(str(uuid.UUID(int=99)), "here", 1, now(), now())
 HISTORY = [HumanMessage("question")]
@@ -53,14 +53,14 @@ def whole_run(number: int, tokens: int = 3) -> list[RunRows]:
 
 def unthreaded_run(number: int, tokens: int = 3) -> list[RunRows]:
     """The same, before a store has worked out where its messages stand."""
-    intake = Intake(2_000 + 310 * tokens, overflow="drop_newest")
-    run = intake.start(
-        run_start(number, conversation_id=f"c{number}", messages=list(HISTORY), user_id="me"), 0
+    queue = RecordingQueue(2_000 + 310 * tokens, overflow="drop_newest")
+    run = started(
+        queue, run_start(number, conversation_id=f"c{number}", messages=list(HISTORY), user_id="me"), 0
     )
     for place in range(tokens + 5):
-        intake.put_frame(run, b"frame", [Delta(f"{number}:{place}")], place)
-    intake.end(run, run_end(replies=[AIMessage("answer")]))
-    rows = pack(intake.take(2**40).runs)
+        queue.put_frame(run, b"frame", [Delta(f"{number}:{place}")], place)
+    queue.end(run, run_end(replies=[AIMessage("answer")]))
+    rows = serialize(queue.drain(2**40).runs)
     assert rows[0].gaps
     return rows
 

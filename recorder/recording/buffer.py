@@ -1,4 +1,4 @@
-"""A run while it is recorded: what its producer appends, and what is taken of it. The intake's lock guards it."""
+"""The buffer of an open run: its producer appends to it, the writer drains it. The queue's lock guards it."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from typing import Any
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, BaseMessage
+from recorder.recording.run_totals import RunTotals
 from recorder.storage.rows import Addition, RunEnd, RunStart
+from recorder.wire.from_chunks import Places
 
-#: Why tokens are missing.
+#: The reason of a gap, as it is stored.
 FULL = "the queue was full"
-#: Longest text that a run without room for its messages keeps of its request and its metadata, each.
+#: A run that is stored without its messages keeps its request, metadata and tags only up to this length (characters).
 _SHORT = 1_000
 
-#: A token's text; with kind and idx unless they are "text" and "0".
-Said = str | tuple[str, str, str]
-#: One token as it is stored: offset in microseconds, text, and kind and idx unless they are "text" and "0".
-Item = tuple[int, str] | tuple[int, str, str, str]
+#: A token without its time: the text alone if its kind is "text" and its idx is "0", else (text, kind, idx).
+TokenValue = str | tuple[str, str, str]
+#: One token as it is stored: the offset in microseconds, then the same.
+StoredToken = tuple[int, str] | tuple[int, str, str, str]
 
 
 @dataclass(slots=True)
 class Tokens:
     """Tokens with consecutive numbers."""
 
-    #: Number of the first.
+    #: Number of the first token.
     seq: int
-    #: Offset and text, offset and text, ...: a tuple a token would be one more thing for the garbage collector
-    #: to walk through, and with 10,000 open runs that took a quarter of the time.
-    flat: list[int | Said]
+    #: [offset, token, offset, token, ...]. With a tuple for each token the garbage collector has more objects to visit;
+    #: with 10,000 open runs that took a quarter of the time.
+    flat: list[int | TokenValue]
 
     def __len__(self) -> int:
         return len(self.flat) // 2
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[StoredToken]:
         """The tokens as they are stored."""
         flat = iter(self.flat)
         pairs: list[Any] = list(zip(flat, flat, strict=True))
-        if tuple not in set(map(type, self.flat)):  # plain text, as most runs are
+        if tuple not in set(map(type, self.flat)):  # plain text, as in most runs
             return pairs
-        return [(at_us, *said) if type(said) is tuple else (at_us, said) for at_us, said in pairs]
+        return [(at_us, *token) if type(token) is tuple else (at_us, token) for at_us, token in pairs]
 
 
 @dataclass(slots=True)
 class Frames:
     """Frames with consecutive numbers."""
 
-    #: Number of the first, and of the first token that came with it or later.
+    #: Number of the first frame, and of the first token that came with it or later.
     seq: int
     first_delta: int
-    #: Frame and offset in microseconds, frame and offset, ...: as tokens are.
+    #: [frame, offset, frame, offset, ...], offsets in microseconds.
     flat: list[Any] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -70,75 +72,78 @@ class Frames:
 
 
 class OpenRun:
-    """A run while it is recorded: what its producer has appended and nobody has taken yet.
+    """A run that is being recorded, with everything of it that the writer has not drained yet.
 
-    Few objects: with 10,000 open runs the garbage collector took a sixth of the time.
+    It consists of few objects: with 10,000 open runs the garbage collector took a sixth of the time. Its flags:
+
+    - `ended`: the end hook was called. `sealed`: the queue has the end.
+    - `lost`: the queue was full at the start, and nothing of the run is stored, not even its row.
+    - `without_messages`: the queue was full at the start, and the row is stored without messages.
+    - `idle`: the run was ended after a time without tokens; its next token reopens it.
+    - `reopened`: that happened, and the stored row must change.
+    - `slow_path`: tokens must not take the fast path in `put`.
     """
 
     __slots__ = (
-        "bytes", "cut_frames", "cut_tokens", "dropped", "dropped_at", "end", "ended", "first_frame", "first_token",
-        "flat", "framed", "frames", "full_since_us", "gap_reason", "gaps", "held", "idle", "later", "places",
-        "queued", "refused", "reopened", "room", "sealed", "shortened", "start", "started_us", "state", "ticket",
-        "touched_us",
+        "active_us", "bytes", "capacity_wait", "end", "ended", "first_frame", "first_token", "flat", "frames",
+        "frozen_frames", "frozen_tokens", "full_since_us", "gap_count", "gap_reason", "gap_seq", "gaps", "has_frames",
+        "idle", "is_delayed", "lost", "places", "queued", "reopened", "sealed", "slow_path", "start", "started_us",
+        "ticket", "totals", "without_messages",
     )  # fmt: skip
 
     def __init__(self, start: RunStart, started_us: int) -> None:
         self.start = start
-        #: Monotonic microseconds at `start.started_at`, the zero of all offsets.
+        #: Monotonic microseconds at `start.started_at`. All offsets count from here.
         self.started_us = started_us
-        #: Tokens that are open, as in `Tokens`, the number of the first one, and what was cut off before it.
-        self.flat: list[int | Said] = []
+        #: Tokens as in `Tokens.flat`, the number of the first of them, and the frozen tokens before them.
+        self.flat: list[int | TokenValue] = []
         self.first_token = 0
-        self.cut_tokens: tuple[Tokens, ...] = ()
-        #: Frames that are open, the number of the first one, whether there is one or not; what was cut off before it.
+        self.frozen_tokens: tuple[Tokens, ...] = ()
+        #: Frames, None if there are none, the number of the first (or next) of them, and the frozen frames before them.
         self.frames: Frames | None = None
         self.first_frame = 0
-        self.cut_frames: tuple[Frames, ...] = ()
-        #: (first number, count, reason) of each gap that is over.
+        self.frozen_frames: tuple[Frames, ...] = ()
+        #: (first number, count, reason) of each closed gap.
         self.gaps: tuple[tuple[int, int, str], ...] = ()
-        #: The gap that is not over: number of its first token, how many so far, and its reason, "" for none.
-        self.dropped_at = 0
-        self.dropped = 0
+        #: The gap that is still open: number of its first token, its tokens so far, and its reason; "" means `FULL`.
+        self.gap_seq = 0
+        self.gap_count = 0
         self.gap_reason = ""
         self.end: RunEnd | None = None
-        #: `ended`: the end hook was called. `sealed`: the queue has the end. `refused`: there was no room even for its
-        #: row, so nothing of it is stored. `shortened`: there was room for its row only, its messages are not stored.
-        #: `idle`: it was closed after a time without tokens, and the next token opens it again. `reopened`: that
-        #: happened, and its stored row is to say so. `held`: the fast path is off, for any of these or a full queue.
-        self.ended = self.sealed = self.refused = self.shortened = False
-        self.idle = self.reopened = self.held = False
-        #: Since when its tokens have found no room (monotonic microseconds), and what they wait for.
+        self.ended = self.sealed = self.lost = self.without_messages = False
+        self.idle = self.reopened = self.slow_path = False
+        #: Since when the queue has been full for this run (monotonic microseconds, or 0), and the wait for capacity.
         self.full_since_us = 0
-        self.room: Wait[None] | None = None
-        #: When something of it was taken last (monotonic microseconds).
-        self.touched_us = started_us
-        #: Whether its tokens come with their frames; where the calls and blocks of those that come alone belong.
-        self.framed = False
-        self.places: object = None
-        #: What it holds of the queue's bytes; whether it is in the queue, where, and among those with young frames.
+        self.capacity_wait: Wait[None] | None = None
+        #: When the run was started, drained or lost a token last (monotonic microseconds).
+        self.active_us = started_us
+        #: Whether tokens come with their frames. If they do not: the numbers of their tool calls and content blocks.
+        self.has_frames = False
+        self.places: Places | None = None
+        #: The bytes that it holds in the queue; whether it is queued, at which offset; whether its frames are delayed.
         self.bytes = 0
         self.queued = False
         self.ticket = 0
-        self.later = False
-        #: What the writer remembers of the run between batches.
-        self.state: object = None
+        self.is_delayed = False
+        #: What the serializer keeps of the run between batches; None before the first batch.
+        self.totals: RunTotals | None = None
 
     @property
     def seq(self) -> int:
-        """Number of the next token; the dropped ones have numbers too."""
+        """Number of the next token. Dropped tokens have numbers too."""
         return self.first_token + len(self.flat) // 2
 
     def moment(self) -> datetime:
-        """The time now, by the monotonic clock: no duration is negative when the wall clock is set back."""
+        """The current time by the monotonic clock, so that no duration is negative when the wall clock is set back."""
         return self.start.started_at + timedelta(microseconds=monotonic_us() - self.started_us)
 
     @property
     def waiting(self) -> int:
-        """How many tokens nobody has taken yet."""
-        return len(self.flat) // 2 + sum(map(len, self.cut_tokens))
+        """Tokens that are not drained yet."""
+        return len(self.flat) // 2 + sum(map(len, self.frozen_tokens))
 
-    def append(self, flat: Sequence[int | Said], frame: bytes | None, at_us: int) -> None:
-        """A frame came, unless None, and its tokens. First calls, then assignments: see `Exclusive`."""
+    def append(self, flat: Sequence[int | TokenValue], frame: bytes | None, at_us: int) -> None:
+        """Add tokens, and a frame unless it is None. Calls come before assignments: see `Exclusive`."""
         frames = self.frames
         if frame is None:
             self.flat += flat
@@ -150,46 +155,49 @@ class OpenRun:
         self.flat += flat
 
     def drop(self, tokens: int, frames: int) -> None:
-        """So many found no room. Their numbers are used up, so that the hole shows."""
-        self.cut()
-        if not self.dropped:
-            self.dropped_at = self.first_token
-        self.dropped += tokens
+        """Drop tokens and frames. Their numbers stay unused, so that the gap is visible."""
+        self.freeze()
+        if not self.gap_count:
+            self.gap_seq = self.first_token
+        self.gap_count += tokens
         self.first_token += tokens
         self.first_frame += frames
-        self.held = True
+        self.slow_path = True
 
     def close_gap(self) -> None:
-        """There is room again, or the run is over: what was dropped until now is one gap."""
-        if self.dropped or self.gap_reason:
-            self.gaps += ((self.dropped_at, self.dropped, self.gap_reason or FULL),)
-        self.dropped = 0
+        """Make one gap of what was dropped until now."""
+        if self.gap_count or self.gap_reason:
+            self.gaps += ((self.gap_seq, self.gap_count, self.gap_reason or FULL),)
+        self.gap_count = 0
         self.gap_reason = ""
-        self.held = self.ended or self.idle
+        self.slow_path = self.ended or self.idle
 
-    def cut(self, *, frames: bool = True) -> None:
-        """Nothing more is appended to the pieces that are open; new ones begin."""
+    def freeze(self, *, frames: bool = True) -> None:
+        """Move the current tokens (and frames) to the frozen ones, to which nothing is appended."""
         if self.flat:
             count = len(self.flat) // 2
-            pieces, flat = (*self.cut_tokens, Tokens(self.first_token, self.flat)), list[int | Said]()
-            self.cut_tokens = pieces
+            frozen, flat = (
+                (*self.frozen_tokens, Tokens(self.first_token, self.flat)),
+                list[int | TokenValue](),
+            )
+            self.frozen_tokens = frozen
             self.flat = flat
             self.first_token += count
         if frames and self.frames is not None:
             count = len(self.frames)
-            framed = (*self.cut_frames, self.frames)
-            self.cut_frames = framed
+            frozen_frames = (*self.frozen_frames, self.frames)
+            self.frozen_frames = frozen_frames
             self.frames = None
             self.first_frame += count
 
-    def shorten(self) -> int:
-        """Leave out the messages of the request and what else of it is large; how many messages that were."""
+    def remove_messages(self) -> int:
+        """Remove the request's messages and its large fields. Returns the number of messages."""
         start, count = self.start, len(self.start.messages)
         start.messages = start.path = ()
         start.request, start.metadata, start.tags = map(
             _if_short, (start.request, start.metadata, start.tags)
         )
-        self.shortened = True
+        self.without_messages = True
         return count
 
 
@@ -199,7 +207,7 @@ def _if_short(text: str | None) -> str | None:
 
 @dataclass(slots=True)
 class Taken:
-    """What was taken of one run; nobody appends to it any more."""
+    """What the writer drained of one run. It does not change any more."""
 
     run: OpenRun
     tokens: tuple[Tokens, ...]
@@ -207,48 +215,48 @@ class Taken:
     gaps: tuple[tuple[int, int, str], ...]
     end: RunEnd | None
     bytes: int
-    #: Whether it was closed for being idle, which is stored, and goes on.
+    #: Whether the stored row says that the run was ended for being idle, and a token has reopened the run.
     reopened: bool = False
 
 
 @dataclass(slots=True)
 class Took:
-    """What the writer took; nobody appends to it any more."""
+    """What the writer drained at once. It does not change any more."""
 
-    #: In the order they were queued.
+    #: In queue order.
     runs: list[Taken] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
     bytes: int = 0
-    #: How many of the bytes were given back to the queue.
+    #: How many of the bytes were released to the queue.
     released: int = 0
-    #: The place in the queue of the last of it; 0 for nothing.
+    #: The queue offset of its last item; 0 if it is empty.
     ticket: int = 0
 
 
-def weight_of_start(start: RunStart) -> int:
-    """Bytes of a request in memory, roughly."""
-    size = sum(map(weight_of, start.messages))
+def size_of_start(start: RunStart) -> int:
+    """Approximate size of a request in memory (bytes)."""
+    size = sum(map(size_of_message, start.messages))
     for text in (start.request, start.metadata, start.tags):
         if text:
             size += len(text)
     return size
 
 
-def weight_of(message: BaseMessage) -> int:
-    """Bytes of a message in memory, roughly: of what is said, of the calls and of all else that is kept."""
-    size = size_of(message.content)
+def size_of_message(message: BaseMessage) -> int:
+    """Approximate size of a message in memory (bytes): content, tool calls and `additional_kwargs`."""
+    size = size_of_content(message.content)
     if message.additional_kwargs:
-        size += size_of(message.additional_kwargs)
+        size += size_of_content(message.additional_kwargs)
     if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
-        size += size_of([message.tool_calls, message.invalid_tool_calls])
+        size += size_of_content([message.tool_calls, message.invalid_tool_calls])
     return size
 
 
-def size_of(content: object) -> int:
-    """Bytes of a message's content in memory, roughly."""
+def size_of_content(content: object) -> int:
+    """Approximate size of a message's content in memory (bytes)."""
     if isinstance(content, str):
         return len(content) if content.isascii() else 4 * len(content)
     try:
         return len(str(content))
-    except RecursionError:  # nested beyond reason; the writer will say that it cannot be stored
+    except RecursionError:  # nested too deeply; the writer reports that it cannot be stored
         return 0

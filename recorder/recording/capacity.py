@@ -1,4 +1,4 @@
-"""How many bytes the queue holds, and who waits for room in it."""
+"""The bound of the queue in bytes, and the producers that wait for free capacity."""
 
 from __future__ import annotations
 
@@ -14,104 +14,107 @@ from recorder.recording.buffer import OpenRun, Took
 
 #: Counted for a run beside its messages (bytes, measured).
 RUN_COST = 2_000
-#: On a running event loop nobody can be made to wait inside the call; so much more of the bound is taken there. And so
-#: much more again, at least the rows of so many runs, is kept for begins and ends that find no room.
+#: On a running event loop a call cannot block. Calls there may exceed the bound by this part of it. Starts and ends of
+#: runs may exceed it by the same again, at least by the rows of so many runs.
 RESERVE = 1 / 8
 RESERVED_RUNS = 256
-#: Who waits for room goes on when so much of the bound is used.
-_ROOM = 0.9
+#: Waiting producers continue when no more than this part of the bound is used.
+_RESUME_BELOW = 0.9
 
 Overflow = Literal["block", "drop_newest"]
 
 
-def nothing() -> None:
-    """What a wait for room gives, whether there is room now or its time is over."""
+def return_none() -> None:
+    """The result of a wait for capacity whose time has run out; the producer then looks at the queue again."""
 
 
-class Room(Exclusive):
-    """The bound of the queue. A producer waits for room, until there was some, at most `block_timeout` in all."""
+class Capacity(Exclusive):
+    """Counts the bytes in the queue. When it is full, a run's producer waits at most `block_timeout` seconds in all,
+    until there has been free capacity again."""
 
     def __init__(self, max_bytes: int, overflow: Overflow, block_timeout: float) -> None:
         super().__init__()
-        self._max = max_bytes
-        self._for_loops = int(max_bytes * (1 + RESERVE))
-        self._for_ends = self._for_loops + max(int(max_bytes * RESERVE), RESERVED_RUNS * RUN_COST)
+        self._max_bytes = max_bytes
+        self._limit_on_loops = int(max_bytes * (1 + RESERVE))
+        self._limit_for_ends = self._limit_on_loops + max(int(max_bytes * RESERVE), RESERVED_RUNS * RUN_COST)
         self._overflow = overflow
         self._block_timeout = block_timeout
-        # What the quick way compares with; closing sets it below everything.
+        # The limit of the fast path; `close` sets it below every size.
         self._limit = max_bytes
-        self._room: Wait[None] | None = None
-        #: Bytes accepted and not yet released, in the writer's hands included.
+        self._capacity_wait: Wait[None] | None = None
+        #: Bytes that are accepted and not yet released; those of the batch in flight are included.
         self.bytes = 0
         self.closed = False
 
-    def release(self, size: int, took: Took | None = None) -> None:
-        """Give back the room of what was settled, and let those who wait for room go on. `took` counts it."""
-        if (room := self.now(partial(self._release, size, took or Took()))) is not None:
-            room.set(None)
+    def release(self, size: int, batch: Took | None = None) -> None:
+        """Free the bytes of what is stored or lost, and let waiting producers continue. The batch counts them, too."""
+        if (wait := self.now(partial(self._release, size, batch or Took()))) is not None:
+            wait.set(None)
 
-    # -- inside the lock unless said otherwise --------------------------------------------------------------------
+    # -- called with the lock held unless a docstring says otherwise -----------------------------------------------
 
-    def _room_is_wanted(self) -> None:
-        """Somebody waits for room: whatever can be written is to be written now."""
+    def _on_full(self) -> None:
+        """A producer found the queue full. Called before it waits."""
 
     def _admit(self, size: int, accept: Callable[[], None]) -> bool:
-        """Outside the lock. Whether so much found room; it may use what is kept for loops."""
+        """Call `accept` as soon as there is capacity for `size` bytes; False if there was none in time. The reserve for
+        event loops may be used. The lock must not be held."""
         admit = partial(self._admit_now, size, accept)
-        found = self.now(admit, partial(self._admit_soon, size, accept))
-        if found is True:  # as nearly always
+        result = self.now(admit, partial(self._admit_soon, size, accept))
+        if result is True:  # nearly always
             return True
-        over_us = 0.0
-        while not isinstance(found, bool):
-            over_us = over_us or monotonic_us() + self._block_timeout * 1e6
-            patience = (over_us - monotonic_us()) / 1e6
-            if patience <= 0 or _get_running_loop() is not None:
+        deadline_us = 0.0
+        while not isinstance(result, bool):
+            deadline_us = deadline_us or monotonic_us() + self._block_timeout * 1e6
+            left = (deadline_us - monotonic_us()) / 1e6
+            if left <= 0 or _get_running_loop() is not None:
                 return False
-            Limited(found, patience, nothing).wait()
-            found = self.now(admit)
-        return found
+            Limited(result, left, return_none).wait()
+            result = self.now(admit)
+        return result
 
     def _admit_now(self, size: int, accept: Callable[[], None]) -> bool | Wait[None]:
         if self.closed:
             return False
-        if self._fits(size, self._for_loops):
+        if self._fits(size, self._limit_on_loops):
             accept()
             return True
-        return self._wait_for_room() or False
+        return self._shared_wait() or False
 
     def _admit_soon(self, size: int, accept: Callable[[], None]) -> bool:
-        if self.closed or not self._fits(size, self._for_loops):
+        if self.closed or not self._fits(size, self._limit_on_loops):
             return False
         self.soon(accept)
         return True
 
     def _fits(self, size: int, limit: int) -> bool:
-        # What is larger than the queue would find room never: it may have an empty one.
+        # An empty queue accepts any size; otherwise an item larger than the bound could never be accepted.
         return not self.bytes or self.bytes + size <= limit
 
-    def _wait_for_room(self) -> Wait[None] | None:
-        """What all who find no room wait for; None where nobody waits."""
+    def _shared_wait(self) -> Wait[None] | None:
+        """The one wait for capacity of all producers; None with `overflow="drop_newest"`."""
         if self._overflow != "block":
             return None
-        if self._room is None:
-            self._room = Wait()
-        self._room_is_wanted()
-        return self._room
+        if self._capacity_wait is None:
+            self._capacity_wait = Wait()
+        self._on_full()
+        return self._capacity_wait
 
-    def _patience(self, run: OpenRun) -> Wait[None] | None:
-        """What the next token of this run waits for; None where it does not, or has waited for long enough."""
-        room, moment_us = self._wait_for_room(), monotonic_us()
-        run.room = room
+    def _wait_of_run(self, run: OpenRun) -> Wait[None] | None:
+        """The wait for the next token of this run; None if the run must not wait or has waited for `block_timeout`."""
+        wait, moment_us = self._shared_wait(), monotonic_us()
+        run.capacity_wait = wait
         run.full_since_us = run.full_since_us or moment_us
         left = self._block_timeout - (moment_us - run.full_since_us) / 1e6
-        return Limited(room, left, nothing) if room is not None and left > 0 else None
+        return Limited(wait, left, return_none) if wait is not None and left > 0 else None
 
-    def _release(self, size: int, took: Took) -> Wait[None] | None:
-        room = self._no_more_waiting() if self.bytes - size <= self._max * _ROOM else None
+    def _release(self, size: int, batch: Took) -> Wait[None] | None:
+        resume = self.bytes - size <= self._max_bytes * _RESUME_BELOW
+        wait = self._pop_capacity_wait() if resume else None
         self.bytes -= size
-        took.released += size
-        return room
+        batch.released += size
+        return wait
 
-    def _no_more_waiting(self) -> Wait[None] | None:
-        room, self._room = self._room, None
-        return room
+    def _pop_capacity_wait(self) -> Wait[None] | None:
+        wait, self._capacity_wait = self._capacity_wait, None
+        return wait

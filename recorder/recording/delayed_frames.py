@@ -1,4 +1,4 @@
-"""Frames that wait for company: of a run that sends few, they are taken together a little later."""
+"""Delays writing frames by up to `frames_interval`, so that one row holds many of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from math import inf
 from recorder.core.clock import monotonic_us
 from recorder.recording.buffer import OpenRun
 
-#: Counted for each frame beside its bytes.
+#: Counted in the queue for each frame, beside its bytes.
 FRAME_COST = 100
-#: Frames of one run beyond this many bytes are taken however young.
+#: More frames of one run than this are written without delay (bytes).
 _MANY = 64 * 1024
 
 
-class YoungFrames:
-    """The runs whose frames are too young to be taken, oldest first. The intake's lock guards it.
+class DelayedFrames:
+    """The runs whose frames are delayed, oldest first. The queue's lock guards it.
 
-    A row of twenty frames takes 40 bytes a frame, one of five 65: ids, keys and beginnings are shared.
+    A row of twenty frames takes 40 bytes a frame, a row of five takes 65: ids, keys and common beginnings are shared.
     """
 
     def __init__(self, interval_us: int) -> None:
@@ -28,28 +28,29 @@ class YoungFrames:
     def __bool__(self) -> bool:
         return bool(self._runs)
 
-    def keep(self, run: OpenRun) -> int:
-        """Bytes of the run's frames when they are young and few and so wait, else 0."""
+    def delay(self, run: OpenRun) -> int:
+        """Delay the run's frames if they are few and recent. Returns their size in the queue (bytes), 0 if they are not
+        delayed."""
         frames = run.frames
-        if frames is None or run.cut_frames or run.ended or run.idle:
+        if frames is None or run.frozen_frames or run.ended or run.idle:
             return 0
-        due = run.started_us + frames.flat[1] + self._interval_us
+        due_us = run.started_us + frames.flat[1] + self._interval_us
         size = sum(map(len, frames.data)) + FRAME_COST * len(frames)
-        if due <= monotonic_us() or size > _MANY:
+        if due_us <= monotonic_us() or size > _MANY:
             return 0
-        if not run.later:
-            run.later = True
-            self._runs.append((due, run))
+        if not run.is_delayed:
+            run.is_delayed = True
+            self._runs.append((due_us, run))
         return size
 
-    def due(self) -> float:
-        """Seconds until some come of age; infinite when none wait for it."""
+    def seconds_until_due(self) -> float:
+        """Seconds until the oldest delayed frames are due; infinite if there are none."""
         return max(0.0, (self._runs[0][0] - monotonic_us()) / 1e6) if self._runs else inf
 
-    def of_age(self, before_us: float) -> Iterator[OpenRun]:
-        """The runs whose frames have come of age by then."""
+    def pop_due(self, before_us: float) -> Iterator[OpenRun]:
+        """Remove and yield the runs whose frames are due at that time (monotonic microseconds)."""
         while self._runs and self._runs[0][0] <= before_us:
             _, run = self._runs.popleft()
-            run.later = False
+            run.is_delayed = False
             if run.frames is not None:
                 yield run

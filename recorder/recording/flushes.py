@@ -1,4 +1,4 @@
-"""Who waits until what was queued is stored."""
+"""The flushes that wait until what was queued before them is stored."""
 
 from __future__ import annotations
 
@@ -6,75 +6,76 @@ from collections import deque
 
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
-from recorder.recording.queue import Intake
+from recorder.recording.queue import RecordingQueue
 
 
 class Flushes:
-    """`add` is for any thread, and takes no lock; the rest is for the writer's thread."""
+    """`add` may be called on any thread and takes no lock. The rest is called on the writer's thread."""
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
-        # Those that the writer has not seen yet, and those it has, with the ticket that each waits for.
+    def __init__(self, queue: RecordingQueue) -> None:
+        self._queue = queue
+        # Flushes that the writer has not seen yet, and those it has, each with the queue offset that it waits for.
         self._new: deque[Wait[None]] = deque()
         self._seen: deque[tuple[int, Wait[None]]] = deque()
         self._ended = False
-        #: The ticket until which everything is settled.
+        #: Everything up to this queue offset is stored or lost.
         self.settled = 0
-        #: What a flush raises once something was lost.
+        #: What every flush raises from now on: set when the writer died, or lost something while closing.
         self.loss: StoreError | None = None
-        # What was lost while nobody waited; the next flush raises it.
-        self._untold: StoreError | None = None
+        # What was lost while no flush waited; the next flush raises it.
+        self._unreported: StoreError | None = None
 
     def add(self) -> Wait[None]:
-        """A wait that is over when everything which is queued now is settled."""
+        """A wait that ends when everything that is queued now is stored or lost."""
         wait: Wait[None] = Wait()
-        if self._intake.is_settled(self.settled):
+        if self._queue.is_empty_since(self.settled):
             self._end(wait)
             return wait
         self._new.append(wait)
-        self._intake.want()
-        if self._ended:  # perhaps before it saw this one
-            self.end()
+        self._queue.wake_writer()
+        if self._ended:  # the writer may have ended before it saw this flush
+            self.end_all()
         return wait
 
-    def look(self) -> None:
-        """Those that are new wait for everything that is queued now."""
-        self._intake.look()
-        if count := len(self._new):  # no more: what is queued after this look is not theirs
-            ticket = self._intake.hurry()
+    def accept_new(self) -> None:
+        """Let the new flushes wait for everything that is queued now."""
+        self._queue.clear_wake()
+        if count := len(self._new):  # a flush that comes later waits for what is queued later
+            ticket = self._queue.request_full_drain()
             for _ in range(count):
                 self._seen.append((ticket, self._new.popleft()))
 
     def settle(self, ticket: int) -> None:
-        """Everything up to this ticket is stored, or lost."""
+        """End the flushes that wait for this queue offset or less: all of it is stored or lost."""
         self.settled = max(self.settled, ticket)
         while self._seen and self._seen[0][0] <= self.settled:
             self._end(self._seen[0][1])
             self._seen.popleft()
 
-    def lose(self, ticket: int, loss: StoreError) -> None:
-        """Something up to this ticket is lost: those that wait for it raise it, or else the next flush does."""
+    def fail(self, ticket: int, loss: StoreError) -> None:
+        """Report that something up to this offset is lost: the flushes that wait for it raise the error, or else the
+        next flush does."""
         awaited = bool(self._seen) and self._seen[0][0] <= ticket
         before, self.loss = self.loss, loss
         self.settle(ticket)
         self.loss = before
-        self._untold = None if awaited else loss
+        self._unreported = None if awaited else loss
 
-    def end(self) -> None:
-        """Nothing will be stored any more: all are over."""
+    def end_all(self) -> None:
+        """End every flush: nothing will be stored any more."""
         self._ended = True
         for waits in (self._new, [wait for _, wait in self._seen]):
             for wait in list(waits):
                 self._end(wait)
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: nothing flushes here what the parent's queue holds."""
+    def fail_in_child(self) -> None:
+        """In a forked child: fail every flush, because the parent's queue is not stored here."""
         for wait in [*self._new, *(wait for _, wait in self._seen)]:
             wait.renew()
             wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
 
     def _end(self, wait: Wait[None]) -> None:
-        loss, self._untold = self.loss or self._untold, None
+        loss, self._unreported = self.loss or self._unreported, None
         if loss is None:
             wait.set(None)
         else:

@@ -12,8 +12,8 @@ from recorder.recording.buffer import Took
 from recorder.recording.flushes import Flushes
 from recorder.recording.halves import halved
 from recorder.recording.progress import Progress, missing
-from recorder.recording.queue import Intake
-from recorder.recording.serialize import Sealing, without_tokens
+from recorder.recording.queue import RecordingQueue
+from recorder.recording.serialize import without_tokens
 from recorder.storage.fields import bare_end
 from recorder.storage.rows import Addition, GapRow, Part, RunRows
 
@@ -24,13 +24,13 @@ class Hand:
     """Its parts are settled one after another: stored, lost or left out. Each is counted once, and its bytes go back to
     the queue, whatever fails in between."""
 
-    def __init__(self, took: Took, intake: Intake, flushes: Flushes, progress: Progress) -> None:
+    def __init__(self, took: Took, queue: RecordingQueue, flushes: Flushes, progress: Progress) -> None:
         #: What was taken, and what is to be stored of it: empty until it was packed.
         self.took = took
         self.parts: list[Part] = []
         #: How often storing it failed, and not because of the database.
         self.failures = 0
-        self._intake = intake
+        self._queue = queue
         self._flushes = flushes
         self._progress = progress
         # Places of the parts that are stored, lost or left out, and of those that lost their tokens.
@@ -97,19 +97,19 @@ class Hand:
         """Nothing of it was begun, and the writer ends."""
         self._progress.lost += self._tokens()
         self._progress.lost_messages += messages_in(self.took.additions)
-        self._intake.release(self.took.bytes)
+        self._queue.release(self.took.bytes)
         self._tell_loss()
 
     def give_up(self) -> None:
         """What nothing has become of counts as quarantined, and a flush raises."""
         tokens = self._tokens() - (self._progress.accounted - self._accounted)
         messages = messages_in(self.left() if self.parts else self.took.additions)
-        self._intake.release(self.took.bytes - self.took.released, self.took)
+        self._queue.release(self.took.bytes - self.took.released, self.took)
         if tokens or messages:
             self._progress.quarantined += tokens
             self._progress.lost_messages += messages
             words = f"{missing(tokens, messages)} not stored ({self._progress.last_error}); recording goes on"
-            self._flushes.lose(self.took.ticket, StoreError(words))
+            self._flushes.fail(self.took.ticket, StoreError(words))
         self._flushes.settle(self.took.ticket)
 
     def owed(self, file: int) -> list[RunRows]:
@@ -140,8 +140,8 @@ class Hand:
 
     def _forget(self, rows: RunRows, tokens: int) -> None:
         for taken in self.took.runs:
-            if taken.run.start.run_id == rows.start.run_id and isinstance(taken.run.state, Sealing):
-                taken.run.state.lose(tokens)
+            if taken.run.start.run_id == rows.start.run_id and taken.run.totals is not None:
+                taken.run.totals.lose_tokens(tokens)
         for other in self.left():  # where it was halved, its end may be in another part
             if isinstance(other, RunRows) and other is not rows and other.start is rows.start and other.seal:
                 seal = other.seal
@@ -165,7 +165,7 @@ class Hand:
         progress.messages += messages
         progress.lost += lost
         progress.lost_messages += lost_messages
-        self._intake.release(size, self.took)
+        self._queue.release(size, self.took)
 
     def _tell_loss(self) -> None:
         progress = self._progress

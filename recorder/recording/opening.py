@@ -1,4 +1,4 @@
-"""The first opening of the database, and who is told how it went."""
+"""The first opening of the database, and whether the recorder begins."""
 
 from __future__ import annotations
 
@@ -14,79 +14,81 @@ from recorder.storage.store import Store
 
 log = logging.getLogger("recorder")
 
-#: So often a new recorder tries to open its database before it says that it cannot.
+#: So many failed attempts to open the database are not reported.
 _QUIET_ATTEMPTS = 3
 
 
 class Opening:
-    """Whether the recorder begins: a database that is away is waited for, or refused when `strict`; any other failure
-    is refused. `attended` says that whoever constructs the recorder waits; otherwise a refusal is logged."""
+    """A database that is not reachable is tried again, or with `strict` refused; any other failure refuses it.
 
-    def __init__(self, store: Store, config: Config, progress: Progress, *, attended: bool) -> None:
+    A refused recorder records nothing. With `caller_waits` the caller of the constructor waits and gets the error;
+    otherwise the error is logged.
+    """
+
+    def __init__(self, store: Store, config: Config, progress: Progress, *, caller_waits: bool) -> None:
         self._store = store
         self._config = config
         self._progress = progress
-        self._attended = attended
+        self._caller_waits = caller_waits
         self._limit_us = monotonic_us() + config.open_timeout * 1e6
         self._wait: Wait[None] = Wait()
-        #: Why the recorder did not begin; None when it did, or may.
+        #: The error text of a refused recorder; None otherwise.
         self.refusal: str | None = None
 
     def wait(self) -> Wait[None]:
-        """Over when the database is open or the recorder goes on without it, at the latest after `open_timeout`; raises
-        what the recorder was refused for."""
-        return Limited(self._wait, (self._limit_us - monotonic_us()) / 1e6, self._late)
+        """Ends when the database is open, when recording begins without it, or after `open_timeout`. Raises the error
+        of a refused recorder."""
+        return Limited(self._wait, (self._limit_us - monotonic_us()) / 1e6, self._on_timeout)
 
     @property
-    def is_over(self) -> bool:
-        """Whether recording goes on, with the database or until it is there."""
+    def has_begun(self) -> bool:
+        """Whether recording has begun, with the database or without it for now."""
         return self._wait.done and self.refusal is None
 
-    def done(self) -> None:
+    def succeed(self) -> None:
         """The database is open."""
         self._wait.set(None)
 
-    def goes_on(self, error: Exception, attempt: int) -> bool:
-        """Whether to try again after this failure."""
+    def should_retry(self, error: Exception, attempt: int) -> bool:
+        """Whether to try again after this failure; if not, the recorder is refused."""
         transient = self._store.failure(error) in TO_BE_TRIED_AGAIN
-        # Two processes that make the same new file at once: one of them finds it locked for a moment.
+        # When two processes create the same file at once, one of them finds it locked for a moment.
         if transient and attempt < _QUIET_ATTEMPTS:
             return True
         if self._wait.done or (transient and not self._config.strict):
             self._progress.failed(error, "opening the database")
             self._wait.set(None)
             return True
-        self.refuse(error)
+        self._refuse(error)
         return False
 
-    def takes_long(self) -> bool:
-        """`open_timeout` is over and nothing has come of it; whether the recorder goes on."""
+    def time_out(self) -> bool:
+        """`open_timeout` is over and the database is not open. Returns whether recording begins without it."""
         if self._config.strict:
-            self.refuse(self._silence())
+            self._refuse(self._no_answer())
             return False
-        self._progress.failed(self._silence(), "opening the database")
+        self._progress.failed(self._no_answer(), "opening the database")
         self._wait.set(None)
         return True
 
-    def refuse(self, error: BaseException) -> None:
-        """The recorder does not begin."""
-        self.refusal = self._progress.note(error, "opening the database")
-        self._progress.healthy = False
-        if not self._attended:
-            log.error("The database cannot be opened, and nothing is recorded: %s", self.refusal)
-        self._wait.fail(error)
-
-    def end(self, error: BaseException) -> None:
-        """The writer ended; where nothing had come of the opening yet, the recorder does not begin."""
+    def writer_ended(self, error: BaseException) -> None:
+        """Refuse the recorder if the writer ended before the opening did."""
         if not self._wait.done:
             self.refusal = self._progress.last_error
         self._wait.fail(error)
 
-    def _late(self) -> None:
-        if self._config.strict:
-            raise self._silence()
+    def _refuse(self, error: BaseException) -> None:
+        self.refusal = self._progress.note(error, "opening the database")
+        self._progress.healthy = False
+        if not self._caller_waits:
+            log.error("The database cannot be opened, and nothing is recorded: %s", self.refusal)
+        self._wait.fail(error)
 
-    def _silence(self) -> RecorderError:
+    def _on_timeout(self) -> None:
+        if self._config.strict:
+            raise self._no_answer()
+
+    def _no_answer(self) -> RecorderError:
         return RecorderError(
             f"The database did not answer within {self._config.open_timeout:g} s; is it there?"
         )

@@ -1,11 +1,11 @@
 """The bounded queue between callbacks on any thread and the one writer.
 
-Every run has one open segment that its producer appends to; the queue holds the runs that have something to write,
-and the conversations that messages were added to. Taking freezes what they have. One lock guards it all: a lock a run
-was no faster (32 threads: 0.49 us a call).
+The producer of a run appends to the run's own buffer. The queue holds the runs that have something to write, and the
+conversations that messages were added to; draining freezes their buffers. One lock guards all of it: one lock for each
+run was no faster (32 threads: 0.49 us a call).
 
-Finalizers and signal handlers never wait here: `end`, `want` and `close` take no lock, and what else is called while
-its thread is inside already runs when that thread leaves.
+Finalizers and signal handlers never wait here: `end`, `wake_writer` and `close` take no lock. Any other call of a
+thread that is inside the queue already is deferred until that thread leaves.
 """
 
 from __future__ import annotations
@@ -20,41 +20,43 @@ from typing import Any, NamedTuple
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import BaseMessage
-from recorder.recording.buffer import OpenRun, Said, size_of, weight_of, weight_of_start
+from recorder.recording.buffer import OpenRun, TokenValue, size_of_content, size_of_message, size_of_start
 from recorder.recording.capacity import RUN_COST, Overflow
 from recorder.recording.delayed_frames import FRAME_COST
-from recorder.recording.ready import Ready
-from recorder.storage.rows import Added, Addition, RunEnd, RunStart
+from recorder.recording.ready_queue import ReadyQueue
+from recorder.storage.rows import Added, Addition, RunEnd
 from recorder.wire.deltas import TEXT, Delta
 
 #: Counted for each token beside its text and frame, and for each message that is added without a run (bytes, measured).
 TOKEN_COST = 200
 MESSAGE_COST = 1_000
+#: A text that is not ASCII and longer than this is counted at four bytes a character.
 _LONG = 1_000
 
 #: The reason of the gap of a run that began while the queue was full.
 FULL_AT_START = "the queue was full when the run began; its messages are not stored"
 
 
-class Piece(NamedTuple):
-    """Tokens that come at once, with their frame if there is one, and their size in the queue."""
+class PendingPut(NamedTuple):
+    """The arguments of one `put` or `put_frame` on the slow path."""
 
     run: OpenRun
-    flat: Sequence[int | Said]
+    flat: Sequence[int | TokenValue]
     frame: bytes | None
     at_us: int
+    #: Bytes in the queue.
     size: int
-    #: Whether its producer is on a running event loop, and so cannot be made to wait.
+    #: Whether the producer is on a running event loop, where the call must not block.
     on_loop: bool
 
     @property
     def tokens(self) -> int:
-        """How many."""
+        """Number of tokens."""
         return len(self.flat) // 2
 
 
-class Intake(Ready):
-    """Put from any thread, await work, take. No I/O."""
+class RecordingQueue(ReadyQueue):
+    """The producers' side: start, put, end and add, from any thread. No I/O."""
 
     def __init__(
         self, max_bytes: int, *, overflow: Overflow = "block", block_timeout: float = 5.0,
@@ -62,75 +64,69 @@ class Intake(Ready):
     ) -> None:  # fmt: skip
         super().__init__(max_bytes, overflow, block_timeout, frames_interval)
         self._frames_interval = frames_interval
-        #: Tokens that found no room, or that belonged to no open run.
+        #: Tokens that came while the queue was full, or belonged to no open run.
         self.dropped = 0
-        #: Runs that found no room when they began, and those of them whose row found none either.
-        self.refused = 0
+        #: Runs that began while the queue was full, and those of them that are not stored at all.
+        self.refused_runs = 0
         self.lost_runs = 0
-        #: Messages of requests and replies that found no room.
+        #: Messages of requests and replies that are not stored because the queue was full.
         self.lost_messages = 0
-        #: Messages without a run.
+        #: Messages that were added without a run.
         self.added = 0
-        # The place of what happens now: times are read before, by threads that may have been held up since.
+        # Numbers starts, ends and additions. Times do not give their order: a thread may pause after it read the clock.
         self._order = count(1)
 
     def reset(self) -> None:
-        """Begin anew, empty and with a lock of its own: in a forked child everything in here is the parent's."""
-        Intake.__init__(
-            self, self._max, overflow=self._overflow, block_timeout=self._block_timeout,
+        """Make the queue empty, with a new lock. For a forked child, where all of its contents are the parent's."""
+        RecordingQueue.__init__(
+            self, self._max_bytes, overflow=self._overflow, block_timeout=self._block_timeout,
             frames_interval=self._frames_interval,
         )  # fmt: skip
 
     # -- producers ------------------------------------------------------------------------------------------
 
-    def start(self, start: RunStart, started_us: int) -> OpenRun:
-        """A new run, begun."""
-        run = OpenRun(start, started_us)
-        self.begin(run)
-        return run
+    def start(self, run: OpenRun) -> None:
+        """Queue a run's start. Off an event loop the call waits for capacity, up to `block_timeout`.
 
-    def begin(self, run: OpenRun) -> None:
-        """Queue a run's start. Off a loop it waits for room, up to `block_timeout`, as the run's tokens do.
-
-        Where there is none its row is queued all the same, without its messages, and with a gap.
+        If there is none, the run's row is queued without its messages, and with a gap.
         """
-        size = RUN_COST + weight_of_start(run.start)
+        size = RUN_COST + size_of_start(run.start)
         run.full_since_us = monotonic_us()
-        if not self._admit(size, partial(self._begin, run, size)):
-            self._begin_short(run, FULL_AT_START)
+        if not self._admit(size, partial(self._start, run, size)):
+            self._start_without_messages(run, FULL_AT_START)
 
-    def begin_and_end(self, run: OpenRun, end: RunEnd, reason: str) -> None:
-        """Queue the row of a run that is not recorded, with a gap that says why."""
-        run.ended = run.held = True
-        self._begin_short(run, reason, end)
+    def reject(self, run: OpenRun, end: RunEnd, reason: str) -> None:
+        """Queue the row of a run that is not recorded, with a gap that has the reason."""
+        run.ended = run.slow_path = True
+        self._start_without_messages(run, reason, end)
 
     def add(self, conversation_id: str, messages: Sequence[BaseMessage], at: datetime) -> bool:
-        """Queue messages that belong to no run; whether they found room, for which it waits as `begin` does."""
+        """Queue messages that belong to no run; waits for capacity as `start` does. False if there was none."""
         size = 0
         for message in messages:
-            size += MESSAGE_COST + weight_of(message)
+            size += MESSAGE_COST + size_of_message(message)
         return self._admit(size, partial(self._add, conversation_id, messages, at, size))
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
-        """Accept one token of plain text. Returns None while there is room, else what to wait for.
+        """Accept one token of plain text. Returns None, or what to wait for when the queue is full.
 
-        Every token of a model without frames comes through here, so nothing is counted that can be worked out
-        later. Until `_inside` is set there is no call inside the lock, so that no signal handler runs there.
+        Every token of a model without frames comes through here, so nothing is counted that can be computed later.
+        Until `_inside` is set there is no call while the lock is held, so that no signal handler runs there.
         """
         size = len(text) + TOKEN_COST
         if size > _LONG and not text.isascii():
-            size = size_of(text) + TOKEN_COST
-        flat: Sequence[int | Said] = (at_us, text)
+            size = size_of_content(text) + TOKEN_COST
+        flat: Sequence[int | TokenValue] = (at_us, text)
         with self._lock:
             used = self.bytes + size
-            if used <= self._limit and not run.held and not self._inside:
+            if used <= self._limit and not run.slow_path and not self._inside:
                 self.bytes = used
                 run.bytes += size
                 run.flat += flat
                 if run.queued:
                     return None
                 flat = ()
-                self._inside = True  # from here on there are calls, as in `Exclusive.now`
+                self._inside = True  # calls are allowed from here on, as in `Exclusive.now`
                 try:
                     self._enqueue(run)
                 finally:
@@ -144,16 +140,16 @@ class Intake(Ready):
     def put_frame(
         self, run: OpenRun, frame: bytes | None, deltas: Sequence[Delta], at_us: int
     ) -> Wait[None] | None:
-        """Accept the deltas of one frame, and the frame itself unless None; like `put`."""
+        """Accept the deltas of one frame, and the frame unless it is None. Returns the same as `put`."""
         size = len(frame) + FRAME_COST if frame is not None else 0
-        flat: list[int | Said] = []
+        flat: list[int | TokenValue] = []
         for text, kind, idx in deltas:
             size += TOKEN_COST + (len(text) if text.isascii() else 4 * len(text))
             flat += (at_us, text if kind == TEXT and idx == "0" else (text, kind, idx))
         framed: Sequence[Any] = (frame, at_us)
         with self._lock:
             used, frames = self.bytes + size, run.frames
-            fits = used <= self._limit and not run.held and not self._inside
+            fits = used <= self._limit and not run.slow_path and not self._inside
             if fits:
                 self.bytes = used
                 run.bytes += size
@@ -164,7 +160,7 @@ class Intake(Ready):
                     frames.flat += framed
                     run.flat += flat
                     return None
-                self._inside = True  # from here on there are calls: as in `Exclusive.now`
+                self._inside = True  # calls are allowed from here on, as in `Exclusive.now`
                 try:
                     run.append(flat, frame, at_us)
                     self._enqueue(run)
@@ -177,58 +173,58 @@ class Intake(Ready):
         return None
 
     def end(self, run: OpenRun, end: RunEnd) -> None:
-        """End a run; a second end is ignored. Takes no lock and never waits: finalizers call it."""
-        if run.ended or run.refused:
+        """End a run; a second end is ignored. Takes no lock and never waits, because finalizers call it."""
+        if run.ended or run.lost:
             return
-        seal = partial(self._end, run, end, sum(map(weight_of, end.replies)))
+        seal = partial(self._end, run, end, sum(map(size_of_message, end.replies)))
         end.order = next(self._order)
-        self._later.append(seal)  # as `soon` does, in one step: Ctrl-C comes before it or after it
-        run.ended = run.held = True
+        self._later.append(seal)  # as `soon` does, in one step: Ctrl-C comes before or after it
+        run.ended = run.slow_path = True
         if self._bell.sleep.for_all:
             self._bell.ring()
 
-    def rest(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
-        """End a run of which nothing came since then, until a token comes all the same; whether it was so."""
+    def end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
+        """End a run that was not active since `before_us` (monotonic); its next token reopens it. False if it was."""
         end.order = next(self._order)
-        return self.now(partial(self._rest, run, end, before_us))
+        return self.now(partial(self._end_idle, run, end, before_us))
 
-    def refuse(self, tokens: int) -> None:
+    def count_dropped(self, tokens: int) -> None:
         """Count tokens that belong to no open run."""
-        count_them = partial(self._refuse, tokens)
+        count_them = partial(self._count_dropped, tokens)
         self.now(count_them, nested=partial(self.soon, count_them))
 
     def counts(self) -> tuple[int, int, int, int | None]:
-        """Tokens accepted and not yet taken, taken, dropped; and `oldest_us`: all of one moment."""
+        """Tokens that are queued, drained and dropped; and `oldest_us`. All at one moment."""
         self.catch_up()
         return self.now(self._counts, nested=self._counts)
 
-    # -- inside, with the lock held unless said otherwise ---------------------------------------------------------
+    # -- called with the lock held unless a docstring says otherwise -----------------------------------------------
 
-    def _begin(self, run: OpenRun, size: int) -> None:
+    def _start(self, run: OpenRun, size: int) -> None:
         if run.ended:
-            return  # closed meanwhile
-        run.touched_us = monotonic_us()
+            return  # the recorder was closed meanwhile
+        run.active_us = monotonic_us()
         run.start.order = next(self._order)
         run.full_since_us = 0
         self._count(run, size)
 
-    def _begin_short(self, run: OpenRun, reason: str, end: RunEnd | None = None) -> None:
-        """The lock is not held here."""
-        begin = partial(self._queue_row, run, reason, end, run.shorten())
-        self.now(begin, nested=partial(self.soon, begin))
+    def _start_without_messages(self, run: OpenRun, reason: str, end: RunEnd | None = None) -> None:
+        """The lock must not be held."""
+        queue_row = partial(self._queue_row, run, reason, end, run.remove_messages())
+        self.now(queue_row, nested=partial(self.soon, queue_row))
 
     def _queue_row(self, run: OpenRun, reason: str, end: RunEnd | None, lost: int) -> None:
-        size = RUN_COST + weight_of_start(run.start)
+        size = RUN_COST + size_of_start(run.start)
         moment_us = monotonic_us()
         run.start.order = next(self._order)
-        self.refused += 1
+        self.refused_runs += 1
         self.lost_messages += lost
-        if self.closed or not self._fits(size, self._for_ends):
-            run.refused = run.held = True
+        if self.closed or not self._fits(size, self._limit_for_ends):
+            run.lost = run.slow_path = True
             self.lost_runs += 1
             return
-        run.touched_us = moment_us
-        run.gap_reason, run.held = reason, True
+        run.active_us = moment_us
+        run.gap_reason, run.slow_path = reason, True
         if end is not None:
             self._seal(run, end, 0)
         self._count(run, size)
@@ -243,70 +239,70 @@ class Intake(Ready):
         self._count(addition, size)
 
     def _put_slowly(
-        self, run: OpenRun, flat: Sequence[int | Said], frame: bytes | None, at_us: int, size: int
+        self, run: OpenRun, flat: Sequence[int | TokenValue], frame: bytes | None, at_us: int, size: int
     ) -> Wait[None] | None:
-        """The lock is not held here. Off a loop this waits; on one it returns what to wait for."""
-        piece = Piece(run, flat, frame, at_us, size, _get_running_loop() is not None)
-        room = self.now(partial(self._place_first, piece), nested=partial(self._place_soon, piece))
-        while room is not None and not piece.on_loop:
-            room.wait()
-            room = self.now(partial(self._place, piece))
-        return room
+        """The lock must not be held. Off an event loop the call waits; on one it returns what to wait for."""
+        put = PendingPut(run, flat, frame, at_us, size, _get_running_loop() is not None)
+        wait = self.now(partial(self._try_put_first, put), nested=partial(self._put_soon, put))
+        while wait is not None and not put.on_loop:
+            wait.wait()
+            wait = self.now(partial(self._try_put, put))
+        return wait
 
-    def _place_first(self, piece: Piece) -> Wait[None] | None:
-        if (run := piece.run).room is not None and run.room.done:
-            run.full_since_us = 0  # there was room since, so that it may wait anew
-        return self._place(piece)
+    def _try_put_first(self, put: PendingPut) -> Wait[None] | None:
+        if (run := put.run).capacity_wait is not None and run.capacity_wait.done:
+            run.full_since_us = 0  # there was capacity since, so the run may wait for `block_timeout` again
+        return self._try_put(put)
 
-    def _place_soon(self, piece: Piece) -> None:
-        if piece.run.ended or self.closed:
-            self.soon(partial(self._refuse, piece.tokens))
+    def _put_soon(self, put: PendingPut) -> None:
+        if put.run.ended or self.closed:
+            self.soon(partial(self._count_dropped, put.tokens))
             return
-        piece.run.held = True  # what comes next is placed after it
-        once = [piece._replace(on_loop=True)]  # an action may run twice
-        self.soon(lambda: once and self._fit(once.pop()))
+        put.run.slow_path = True  # so that later tokens stay behind this one
+        once = [put._replace(on_loop=True)]  # an action may run twice
+        self.soon(lambda: once and self._accept_or_drop(once.pop()))
 
-    def _place(self, piece: Piece) -> Wait[None] | None:
-        """Accept a piece or drop it; off a loop, where it waits, neither. Returns what its producer waits for."""
-        if piece.run.ended or self.closed:
-            self.dropped += piece.tokens
+    def _try_put(self, put: PendingPut) -> Wait[None] | None:
+        """Accept or drop the tokens; off an event loop with a full queue, neither. Returns the wait for capacity."""
+        if put.run.ended or self.closed:
+            self.dropped += put.tokens
             return None
-        return self._fit(piece)
+        return self._accept_or_drop(put)
 
-    def _fit(self, piece: Piece) -> Wait[None] | None:
-        run = piece.run
-        if run.sealed or run.refused:
-            self.dropped += piece.tokens
+    def _accept_or_drop(self, put: PendingPut) -> Wait[None] | None:
+        run = put.run
+        if run.sealed or run.lost:
+            self.dropped += put.tokens
             return None
         if run.idle:
             self._reopen(run)
-        if self._fits(piece.size, self._max):
+        if self._fits(put.size, self._max_bytes):
             run.full_since_us = 0
-            self._append(piece)
+            self._append(put)
             return None
-        room = self._patience(run)
-        if piece.on_loop and room is not None and self._fits(piece.size, self._for_loops):
-            self._append(piece)
-            run.held = True
-        elif piece.on_loop or room is None:
-            self._drop(piece)
-        return room
+        wait = self._wait_of_run(run)
+        if put.on_loop and wait is not None and self._fits(put.size, self._limit_on_loops):
+            self._append(put)
+            run.slow_path = True
+        elif put.on_loop or wait is None:
+            self._drop(put)
+        return wait
 
-    def _append(self, piece: Piece) -> None:
-        run = piece.run
+    def _append(self, put: PendingPut) -> None:
+        run = put.run
         run.close_gap()
-        run.append(piece.flat, piece.frame, piece.at_us)
-        self._count(run, piece.size)
+        run.append(put.flat, put.frame, put.at_us)
+        self._count(run, put.size)
 
-    def _drop(self, piece: Piece) -> None:
-        run = piece.run
-        run.touched_us = monotonic_us()
-        run.drop(piece.tokens, int(piece.frame is not None))
-        self.dropped += piece.tokens
+    def _drop(self, put: PendingPut) -> None:
+        run = put.run
+        run.active_us = monotonic_us()
+        run.drop(put.tokens, int(put.frame is not None))
+        self.dropped += put.tokens
 
     def _end(self, run: OpenRun, end: RunEnd, size: int) -> None:
         if not run.sealed:
-            if run.shortened or not self._fits(size, self._for_ends):
+            if run.without_messages or not self._fits(size, self._limit_for_ends):
                 self.lost_messages += len(end.replies)
                 end.replies, size = (), 0
             self._seal(run, end, size)
@@ -315,29 +311,29 @@ class Intake(Ready):
 
     def _seal(self, run: OpenRun, end: RunEnd, size: int) -> None:
         run.close_gap()
-        run.ended = run.sealed = run.held = True
+        run.ended = run.sealed = run.slow_path = True
         run.idle = False
         run.end = end
         run.bytes += size
         self.bytes += size
 
-    def _rest(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
-        if run.ended or run.refused or run.idle or run.queued or run.touched_us > before_us:
+    def _end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
+        if run.ended or run.lost or run.idle or run.queued or run.active_us > before_us:
             return False
         run.close_gap()
-        run.idle = run.held = True
+        run.idle = run.slow_path = True
         run.end = end
         self._enqueue(run)
         return True
 
     def _reopen(self, run: OpenRun) -> None:
-        if run.end is None:  # it was taken, so that its row says that the run is over
+        if run.end is None:  # it was drained, so the stored row says that the run is over
             run.reopened = True
         run.end = None
-        run.idle = run.held = False
+        run.idle = run.slow_path = False
 
-    def _refuse(self, tokens: int) -> None:
+    def _count_dropped(self, tokens: int) -> None:
         self.dropped += tokens
 
     def _counts(self) -> tuple[int, int, int, int | None]:
-        return sum(run.waiting for run in self._ready), self.taken, self.dropped, self.oldest_us
+        return sum(run.waiting for run in self._ready), self.drained, self.dropped, self.oldest_us

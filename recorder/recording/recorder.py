@@ -1,4 +1,4 @@
-"""The recorder's life: it owns the intake, the store and the writer's thread, and ends them in order."""
+"""The recorder's life: it owns the queue, the store and the writer's thread, and ends them in order."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
-from recorder.recording.open_runs import Registry
+from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import missing
-from recorder.recording.queue import Intake
+from recorder.recording.queue import RecordingQueue
 from recorder.recording.writer import Writer
 from recorder.storage.rows import INTERRUPTED, RunEnd, RunStart
 from recorder.storage.store import SqlStore, Store
@@ -91,7 +91,7 @@ class Recorder:
         self.url = url or default_url()
         self._store = store or SqlStore(self.url, sync=self.config.sync)
         #: The queue that callbacks put into.
-        self.intake = Intake(
+        self.queue = RecordingQueue(
             self.config.max_queue_bytes,
             overflow=self.config.overflow,
             block_timeout=self.config.block_timeout,
@@ -99,15 +99,15 @@ class Recorder:
         )
         #: Conversation ids that were too long.
         self.replaced_ids = 0
-        self._registry = Registry(self.config.max_open_runs)
+        self._open_runs = OpenRuns(self.config.max_open_runs)
         #: The open runs by their id as an integer.
-        self.runs = self._registry.open
+        self.runs = self._open_runs.open
         self._lock = threading.Lock()
         self._over: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
-        attended = _get_running_loop() is None
-        self._begin(attended=attended)
-        if attended:
+        caller_waits = _get_running_loop() is None
+        self._begin(caller_waits=caller_waits)
+        if caller_waits:
             self._raise_if_refused()
         _living.add(self)
 
@@ -119,33 +119,33 @@ class Recorder:
             self.end(key, RunEnd(INTERRUPTED, now()))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
         # Kept before it begins, so that it has an end even if Ctrl-C comes in between.
-        if self._registry.add(key, run):
-            self.intake.begin(run)
+        if self._open_runs.add(key, run):
+            self.queue.start(run)
         else:
             reason = f"more than {self.config.max_open_runs:,} runs were open (max_open_runs)"
-            self.intake.begin_and_end(run, RunEnd(INTERRUPTED, run.moment()), reason)
+            self.queue.reject(run, RunEnd(INTERRUPTED, run.moment()), reason)
         return run
 
     def reopen(self, key: int) -> OpenRun | None:
         """The run that a token belongs to which belongs to no open one: it was closed for being idle."""
-        return self._registry.reopen(key)
+        return self._open_runs.reopen(key)
 
     def end(self, key: int, end: RunEnd) -> None:
         """End a run; one that is not open is left alone. Takes no lock: finalizers call it."""
-        run = self._registry.find(key)
+        run = self._open_runs.find(key)
         if run is not None:
             end.ended_at = run.moment()
-            self.intake.end(run, end)
-            self._registry.remove(key)
+            self.queue.end(run, end)
+            self._open_runs.remove(key)
 
     def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
         """Store messages without a run. Raises `Closed`, and `StoreError` where there is no room for them."""
         if self._forked:
             self._begin_after_fork()
-        if not self.intake.add(conversation_id, messages, now()):
+        if not self.queue.add(conversation_id, messages, now()):
             self.require_open()
             raise StoreError(
-                f"The queue is full ({self.intake.bytes:,} bytes) and {len(messages)} messages were not taken; "
+                f"The queue is full ({self.queue.bytes:,} bytes) and {len(messages)} messages were not taken; "
                 "add them again after flush(), or raise max_queue_bytes"
             )
 
@@ -186,22 +186,22 @@ class Recorder:
         # Before the queue is looked at: what is settled was taken, so that no token is in two places.
         committed, quarantined, lost = progress.committed, progress.quarantined, progress.lost
         messages = progress.messages
-        waiting, taken, dropped, oldest = self.intake.counts()
+        waiting, taken, dropped, oldest = self.queue.counts()
         return Stats(
             accepted=waiting + taken + dropped,
             queued=waiting + taken - committed - quarantined - lost,
-            queued_bytes=self.intake.bytes,
+            queued_bytes=self.queue.bytes,
             committed=committed,
             dropped=dropped + lost,
             quarantined=quarantined,
             commits=progress.commits,
-            messages_added=self.intake.added,
+            messages_added=self.queue.added,
             messages_stored=messages,
             open_runs=len(self.runs),
-            idle_runs=self._registry.idle_count,
-            refused_runs=self.intake.refused,
-            lost_runs=self.intake.lost_runs,
-            lost_messages=self.intake.lost_messages,
+            idle_runs=self._open_runs.idle_count,
+            refused_runs=self.queue.refused_runs,
+            lost_runs=self.queue.lost_runs,
+            lost_messages=self.queue.lost_messages,
             replaced_ids=self.replaced_ids,
             lag=(monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0,
             last_error=progress.last_error,
@@ -213,11 +213,11 @@ class Recorder:
         callbacks."""
         if (refusal := self._writer.opening.refusal) is not None:
             raise StoreError(f"Nothing is recorded, for the database could not be opened: {refusal}")
-        if self.closed or self.intake.closed:
+        if self.closed or self.queue.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
-    def _begin(self, *, attended: bool = False) -> None:
-        self._writer = self._new_writer(attended=attended)
+    def _begin(self, *, caller_waits: bool = False) -> None:
+        self._writer = self._new_writer(caller_waits=caller_waits)
         self._forked = False
         # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
         try:
@@ -226,8 +226,8 @@ class Recorder:
             self._never_ran(error)
         in_worker(_drain_at_exit)
 
-    def _new_writer(self, *, attended: bool = False) -> Writer:
-        return Writer(self.intake, self._store, self.config, self._registry, attended=attended)
+    def _new_writer(self, *, caller_waits: bool = False) -> Writer:
+        return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)
 
     def _begin_after_fork(self) -> None:
         with self._lock:
@@ -276,17 +276,17 @@ class Recorder:
         self._writer.close(timeout)
         return closing
 
-    def leave_to_parent(self) -> None:
+    def reset_in_child(self) -> None:
         """In a child: the queue, its thread and the open runs are the parent's; begin anew at the next run."""
-        self._registry.clear()
-        self.intake.reset()
+        self._open_runs.clear()
+        self.queue.reset()
         self._lock = threading.Lock()
-        self._writer.leave_to_parent()
+        self._writer.fail_flushes_in_child()
         self._writer = self._new_writer()
         self._forked = True
         self._over = Wait()
         if self._closing is not None:
-            self.intake.close()
+            self.queue.close()
             self._closing.renew()
             self._closing.set(self.stats())
 
@@ -309,7 +309,7 @@ def _drain_at_exit() -> None:
 
 def _in_child() -> None:
     for recorder in list(_living):
-        recorder.leave_to_parent()
+        recorder.reset_in_child()
 
 
 at_exit(_drain_at_exit)

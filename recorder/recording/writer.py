@@ -19,13 +19,13 @@ from recorder.errors import StoreError
 from recorder.recording.buffer import Took
 from recorder.recording.flushes import Flushes
 from recorder.recording.in_flight import Hand
-from recorder.recording.open_runs import Registry
+from recorder.recording.open_runs import OpenRuns
 from recorder.recording.opening import Opening
 from recorder.recording.progress import Progress
-from recorder.recording.queue import Intake
+from recorder.recording.queue import RecordingQueue
 from recorder.recording.replacement_rows import Owed
 from recorder.recording.retry import Storing
-from recorder.recording.serialize import pack
+from recorder.recording.serialize import serialize
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import Producer, RunRows
 from recorder.storage.store import Moved, Store
@@ -37,16 +37,22 @@ CLOSE_GRACE = 0.5
 
 
 class Writer:
-    """Moves what the intake holds into the store until it is closed."""
+    """Moves what the queue holds into the store until it is closed."""
 
     def __init__(
-        self, intake: Intake, store: Store, config: Config, registry: Registry, *, attended: bool = True
+        self,
+        queue: RecordingQueue,
+        store: Store,
+        config: Config,
+        open_runs: OpenRuns,
+        *,
+        caller_waits: bool = True,
     ) -> None:
-        self._intake = intake
+        self._queue = queue
         self._store = store
         self._config = config
-        self._registry = registry
-        self._flushes = Flushes(intake)
+        self._open_runs = open_runs
+        self._flushes = Flushes(queue)
         # The batch that is being stored.
         self._hand: Hand | None = None
         self._failures = 0
@@ -58,7 +64,7 @@ class Writer:
         self.progress = Progress()
         self._storing = Storing(store, self.progress, self._deadline, config.max_batch_bytes)
         self._owed = Owed(self.progress)
-        self.opening = Opening(store, config, self.progress, attended=attended)
+        self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
 
     def flush(self) -> Wait[None]:
         """Over when everything accepted until now is committed. Callable from any thread, and takes no lock."""
@@ -67,20 +73,20 @@ class Writer:
     def close(self, timeout: float) -> None:
         """Take nothing more, drain for at most `timeout` seconds, then end. Callable from any thread, and again."""
         self._deadline.set(timeout)
-        self._intake.close()
+        self._queue.close()
 
     @property
     def closing(self) -> bool:
         """Whether it was told when to end."""
         return self._deadline.is_set
 
-    def leave_to_parent(self) -> None:
+    def fail_flushes_in_child(self) -> None:
         """In a forked child: nothing flushes here what the parent's queue holds."""
-        self._flushes.leave_to_parent()
+        self._flushes.fail_in_child()
 
     async def run(self) -> None:
         """Until `close`. Never raises for what the database does, nor for what goes wrong in storing a batch."""
-        self._intake.bind(self._config.max_batch_bytes)
+        self._queue.bind_loop(self._config.max_batch_bytes)
         try:
             goes_on, failed = await self._begun()
             while goes_on:
@@ -103,7 +109,7 @@ class Writer:
         try:
             return await self._open(), None
         except Exception as error:
-            if not self.opening.is_over:
+            if not self.opening.has_begun:
                 raise
             return True, error
 
@@ -113,7 +119,7 @@ class Writer:
             self._forsake()
         except Exception as error:
             self.died(error)
-        self._flushes.end()
+        self._flushes.end_all()
 
     def died(self, error: BaseException) -> None:
         """Nothing will be stored any more, though nobody closed it: whoever waits is told."""
@@ -122,7 +128,7 @@ class Writer:
             f"The recorder's writer ended ({self.progress.last_error}); open a new one"
         )
         # A cancellation, or the end of a coroutine, is not to be raised where somebody waits.
-        self.opening.end(error if isinstance(error, Exception) else self._flushes.loss)
+        self.opening.writer_ended(error if isinstance(error, Exception) else self._flushes.loss)
 
     async def _round(self) -> bool:
         """Rest until there is something to store, and store it; whether there is another round."""
@@ -131,13 +137,13 @@ class Writer:
         await self._rest()
         if self._owed and not self._deadline.is_over:
             await self._owed.store(self._storing.file, self._store_owed)
-        closed = self._intake.closed  # looked at first: what comes before the end is taken below
-        self._flushes.look()
-        self._hand = Hand(Took(), self._intake, self._flushes, self.progress)
-        took = self._intake.take(self._storing.size.now, self._hand.took)
+        closed = self._queue.closed  # looked at first: what comes before the end is taken below
+        self._flushes.accept_new()
+        self._hand = Hand(Took(), self._queue, self._flushes, self.progress)
+        took = self._queue.drain(self._storing.size.now, self._hand.took)
         if took.ticket:
             storing = self._storing
-            packed = storing.attempts.separate(pack(took.runs, storing.file))
+            packed = storing.attempts.separate(serialize(took.runs, storing.file))
             await storing.commit(self._hand, self._hand.hold(packed))
             storing.remember(took)
             self._last_end = seconds()
@@ -153,7 +159,7 @@ class Writer:
     async def _survived(self, error: Exception) -> bool:
         """Tell of the error, and wait a little; whether there is another round."""
         self._failures += 1
-        self._intake.want()  # a flush may have been looked at in vain
+        self._queue.wake_writer()  # a flush may have been looked at in vain
         self.progress.broke(error)
         return await self._deadline.pause(self._failures)
 
@@ -176,7 +182,7 @@ class Writer:
         self._hand = None
 
     async def _store_owed(self, rows: RunRows) -> None:
-        hand = Hand(Took(), self._intake, self._flushes, self.progress)
+        hand = Hand(Took(), self._queue, self._flushes, self.progress)
         await self._storing.commit(hand, hand.add([rows]))
 
     async def _open(self) -> bool:
@@ -193,7 +199,7 @@ class Writer:
             try:
                 await self._deadline.in_time(self._store.open())
             except Exception as error:
-                if self._deadline.blocked or not self.opening.goes_on(error, attempt):
+                if self._deadline.blocked or not self.opening.should_retry(error, attempt):
                     return False
                 if not await self._deadline.pause(attempt):
                     return False
@@ -203,19 +209,19 @@ class Writer:
                 # While whoever constructs the recorder waits: later, beside a busy application, it takes 50 times as
                 # long, and the first message would wait for it.
                 await self._heartbeat()
-                self.opening.done()
+                self.opening.succeed()
                 return True
 
     def _opens_late(self) -> None:
-        if not self.opening.takes_long():
+        if not self.opening.time_out():
             self.close(0)
 
     async def _rest(self) -> None:
         """Until there is work and its time has come, or the heartbeat is due."""
-        patience = min(self._beat_at - seconds(), self._idle_at - seconds(), self._intake.due())
+        patience = min(self._beat_at - seconds(), self._idle_at - seconds(), self._queue.seconds_until_due())
         if patience > 0:
             try:
-                await asyncio.wait_for(self._intake.work(), patience)
+                await asyncio.wait_for(self._queue.wait_for_work(), patience)
             except TimeoutError:
                 pass  # frames have come of age, or the heartbeat is due
         if self._deadline.is_set:
@@ -223,17 +229,17 @@ class Writer:
         spacing = self._config.flush_interval
         if self._config.max_commits_per_second:
             spacing = max(spacing, 1 / self._config.max_commits_per_second)
-        while (left := self._last_end + spacing - seconds()) > 0 and not self._intake.wanted:
-            await self._intake.urgency(min(left, max(0.0, self._beat_at - seconds())))
+        while (left := self._last_end + spacing - seconds()) > 0 and not self._queue.is_urgent:
+            await self._queue.wait_until_urgent(min(left, max(0.0, self._beat_at - seconds())))
             await self._heartbeat()
 
     def _forsake(self) -> None:
         """What the writer leaves when it ends: something only where it never opened the database, or died."""
-        last = self._intake.unbind()
+        last = self._queue.unbind_loop()
         held, self._hand = self._hand, None
         if held is not None:
             held.give_up()
-        hand = Hand(self._intake.take(sys.maxsize), self._intake, self._flushes, self.progress)
+        hand = Hand(self._queue.drain(sys.maxsize), self._queue, self._flushes, self.progress)
         if hand.took.ticket:
             hand.lose_all()
         self._flushes.settle(max(last, hand.took.ticket))
@@ -255,14 +261,14 @@ class Writer:
 
     async def _begin_anew(self) -> None:
         """The file was moved, and there is no batch that could be stored in the new one."""
-        self._hand = Hand(Took(), self._intake, self._flushes, self.progress)
+        self._hand = Hand(Took(), self._queue, self._flushes, self.progress)
         await self._storing.begin_anew(self._hand, [])
         self._hand = None
 
     def _close_idle(self) -> None:
         timeout = self._config.run_idle_timeout
         if timeout is not None and seconds() >= self._idle_at:
-            self._registry.close_idle(self._intake, timeout)
+            self._open_runs.close_idle(self._queue, timeout)
             self._idle_at = seconds() + timeout / 4
 
     def _is_dead(self, producer: Producer) -> bool:

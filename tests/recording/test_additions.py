@@ -321,7 +321,7 @@ def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHisto
         store=store, conversation_id="c", max_queue_bytes=100_000, block_timeout=0.01
     ) as history:
         taken = way(history)
-        assert 100_000 < history.recorder.intake.bytes <= 100_000 * 9 / 8
+        assert 100_000 < history.recorder.queue.bytes <= 100_000 * 9 / 8
         assert taken > 50
         store.gate.set(None)
         history.flush().wait(10)
@@ -372,7 +372,7 @@ def test_who_waits_for_room_is_told_of_the_close() -> None:
     history.add_messages("x" * 10_000)
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(history.add_messages, "late")
-        while history.recorder.intake._room is None:
+        while history.recorder.queue._capacity_wait is None:
             assert not late.done()
         stats = history.close(timeout=0.1).wait(10)
         with pytest.raises(Closed):

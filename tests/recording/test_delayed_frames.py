@@ -8,7 +8,7 @@ import pytest
 
 from recorder.core.clock import monotonic_us
 from recorder.recording.buffer import OpenRun
-from recorder.recording.delayed_frames import FRAME_COST, YoungFrames
+from recorder.recording.delayed_frames import FRAME_COST, DelayedFrames
 from tests.oracle import run_end, run_start
 
 HOUR_US = 3_600_000_000
@@ -24,9 +24,9 @@ def run_with(*frames: bytes, at_us: int = 0) -> OpenRun:
 
 def test_few_young_frames_are_kept_and_counted() -> None:
     """What stays in the queue goes on taking its room."""
-    young = YoungFrames(HOUR_US)
-    assert young.keep(run_with(b"one", b"three")) == 8 + 2 * FRAME_COST
-    assert 3_590 < young.due() <= 3_600
+    delayed = DelayedFrames(HOUR_US)
+    assert delayed.delay(run_with(b"one", b"three")) == 8 + 2 * FRAME_COST
+    assert 3_590 < delayed.seconds_until_due() <= 3_600
 
 
 @pytest.mark.parametrize(
@@ -36,34 +36,34 @@ def test_few_young_frames_are_kept_and_counted() -> None:
 )
 def test_others_are_not(run: OpenRun) -> None:
     """There are none, they came long ago, or they are a row's worth."""
-    young = YoungFrames(HOUR_US)
-    assert (young.keep(run), young.due()) == (0, inf)
+    delayed = DelayedFrames(HOUR_US)
+    assert (delayed.delay(run), delayed.seconds_until_due()) == (0, inf)
 
 
 def test_the_frames_of_a_run_that_is_over_are_not() -> None:
     """Nobody will join them."""
-    young, run = YoungFrames(HOUR_US), run_with(b"last")
+    delayed, run = DelayedFrames(HOUR_US), run_with(b"last")
     run.ended, run.end = True, run_end()
-    assert young.keep(run) == 0
+    assert delayed.delay(run) == 0
 
 
 def test_frames_beside_a_hole_are_not() -> None:
     """What was cut off before it is taken now, and they go with it."""
-    young, run = YoungFrames(HOUR_US), run_with(b"before")
+    delayed, run = DelayedFrames(HOUR_US), run_with(b"before")
     run.drop(0, 1)
     run.append((), b"after", 0)
-    assert young.keep(run) == 0
+    assert delayed.delay(run) == 0
 
 
 def test_they_come_of_age_once_in_the_order_in_which_they_came() -> None:
     """A run is remembered once, however often it was looked at; one whose frames were taken meanwhile is forgotten."""
-    young = YoungFrames(HOUR_US)
+    delayed = DelayedFrames(HOUR_US)
     runs = [run_with(b"a"), run_with(b"b"), run_with(b"c")]
     for run in [*runs, *runs]:
-        young.keep(run)
-    runs[1].cut()
-    assert list(young.of_age(monotonic_us())) == []
-    assert list(young.of_age(inf)) == [runs[0], runs[2]]
-    assert list(young.of_age(inf)) == []
-    young.keep(runs[2])
-    assert list(young.of_age(inf)) == [runs[2]]
+        delayed.delay(run)
+    runs[1].freeze()
+    assert list(delayed.pop_due(monotonic_us())) == []
+    assert list(delayed.pop_due(inf)) == [runs[0], runs[2]]
+    assert list(delayed.pop_due(inf)) == []
+    delayed.delay(runs[2])
+    assert list(delayed.pop_due(inf)) == [runs[2]]

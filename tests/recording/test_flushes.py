@@ -8,18 +8,18 @@ from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
 from recorder.recording.flushes import Flushes
-from recorder.recording.queue import Intake
-from tests.oracle import run_start
+from recorder.recording.queue import RecordingQueue
+from tests.oracle import run_start, started
 
 LOSS = StoreError("2 tokens were not stored")
 
 
 @pytest.fixture
-def intake() -> Intake:
+def queue() -> RecordingQueue:
     """A queue that holds the beginning of a run, with ticket 1."""
-    intake = Intake(2**20)
-    intake.start(run_start(0), monotonic_us())
-    return intake
+    queue = RecordingQueue(2**20)
+    started(queue, run_start(0), monotonic_us())
+    return queue
 
 
 def assert_told(wait: Wait[None]) -> None:
@@ -28,31 +28,31 @@ def assert_told(wait: Wait[None]) -> None:
         wait.wait(0)
 
 
-def test_a_loss_is_told_to_those_who_wait_for_it(intake: Intake) -> None:
+def test_a_loss_is_told_to_those_who_wait_for_it(queue: RecordingQueue) -> None:
     """Each of them raises it, and whoever flushes afterwards does not."""
-    flushes = Flushes(intake)
+    flushes = Flushes(queue)
     waits = [flushes.add(), flushes.add()]
-    flushes.look()
-    flushes.lose(intake.take(2**20).ticket, LOSS)
+    flushes.accept_new()
+    flushes.fail(queue.drain(2**20).ticket, LOSS)
     for wait in waits:
         assert_told(wait)
     flushes.add().wait(0)
 
 
-def test_a_loss_that_nobody_waited_for(intake: Intake) -> None:
+def test_a_loss_that_nobody_waited_for(queue: RecordingQueue) -> None:
     """The next flush raises it, and the one after that does not."""
-    flushes = Flushes(intake)
-    flushes.lose(intake.take(2**20).ticket, LOSS)
+    flushes = Flushes(queue)
+    flushes.fail(queue.drain(2**20).ticket, LOSS)
     assert_told(flushes.add())
     flushes.add().wait(0)
 
 
-def test_a_loss_while_the_writer_has_not_seen_the_flush(intake: Intake) -> None:
+def test_a_loss_while_the_writer_has_not_seen_the_flush(queue: RecordingQueue) -> None:
     """The flush came before the loss, and raises it once it is seen."""
-    flushes = Flushes(intake)
+    flushes = Flushes(queue)
     wait = flushes.add()
-    flushes.lose(intake.take(2**20).ticket, LOSS)
+    flushes.fail(queue.drain(2**20).ticket, LOSS)
     assert not wait.done
-    flushes.look()
+    flushes.accept_new()
     flushes.settle(flushes.settled)
     assert_told(wait)

@@ -13,10 +13,10 @@ import pytest
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording.buffer import OpenRun, Taken
-from recorder.recording.queue import Intake
+from recorder.recording.queue import RecordingQueue
 from recorder.wire.deltas import Delta
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
-from tests.oracle import run_end, run_start
+from tests.oracle import run_end, run_start, started
 from tests.recording.test_queue import ALL, COST, TEXT, on_loop, tokens_of
 
 #: Every so many places one is tried; the first by chance.
@@ -28,9 +28,9 @@ class Story:
 
     def __init__(self, writer: ThreadPoolExecutor | None = None) -> None:
         self.writer = writer
-        self.intake = Intake(30 * COST, block_timeout=0)
-        self.other = self.intake.start(run_start(0), 0)
-        self.intake.put(self.other, "other 0", 0)
+        self.queue = RecordingQueue(30 * COST, block_timeout=0)
+        self.other = started(self.queue, run_start(0), 0)
+        self.queue.put(self.other, "other 0", 0)
         self.runs = [self.other]
         self.taken: list[Taken] = []
         #: Of each run how many tokens were handed over, the last one perhaps not whole.
@@ -38,22 +38,22 @@ class Story:
 
     def play(self) -> None:
         """Each of the calls, with room and without."""
-        intake = self.intake
+        queue = self.queue
         for number in (1, 2):
             run = OpenRun(run_start(number, messages=[HumanMessage("Hi")]), 0)
             self.runs.append(run)
-            intake.begin(run)
+            queue.start(run)
             self._put(run, number, 3)
             self.take()
             self._put(run, number, 12)
             on_loop(partial(self._put, run, number, 8))
-            intake.add("c", [HumanMessage("added")], now())
-            intake.counts()
-            intake.want()
-            intake.hurry()
+            queue.add("c", [HumanMessage("added")], now())
+            queue.counts()
+            queue.wake_writer()
+            queue.request_full_drain()
             self.take()
             self._put(run, number, 2)
-            intake.end(run, run_end(replies=[AIMessage("Hello")]))
+            queue.end(run, run_end(replies=[AIMessage("Hello")]))
             self.take()
 
     def take(self) -> None:
@@ -64,9 +64,9 @@ class Story:
             self._take()
 
     def _take(self) -> None:
-        took = self.intake.take(ALL)
+        took = self.queue.drain(ALL)
         self.taken += took.runs
-        self.intake.release(took.bytes)
+        self.queue.release(took.bytes)
 
     def finish(self) -> None:
         """All runs end, and all is taken, on another thread: the lock is free."""
@@ -75,16 +75,16 @@ class Story:
 
     def _finish(self) -> None:
         for run in self.runs:
-            self.intake.end(run, run_end())
+            self.queue.end(run, run_end())
         self._take()
 
     def _put(self, run: OpenRun, number: int, tokens: int) -> None:
         for _ in range(tokens):
             self.offered[number] += 1
             if self.offered[number] % 2:
-                self.intake.put(run, TEXT, 0)
+                self.queue.put(run, TEXT, 0)
             else:
-                self.intake.put_frame(run, b"frame", [Delta(TEXT)], 0)
+                self.queue.put_frame(run, b"frame", [Delta(TEXT)], 0)
 
 
 def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
@@ -103,7 +103,7 @@ def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
         assert offered - may_lack <= len(found) <= offered, f"place {place}"
     ends = [part.run.start.run_id for part in story.taken if part.end is not None]
     assert sorted(ends) == sorted(run.start.run_id for run in story.runs), f"place {place}"
-    assert story.intake.bytes == 0, f"place {place}"
+    assert story.queue.bytes == 0, f"place {place}"
 
 
 def places() -> range:
@@ -120,10 +120,10 @@ def test_a_finalizer_may_end_a_run_at_any_place() -> None:
 
         def finalizer(story: Story = story) -> None:
             story.offered[0] += 1
-            story.intake.put(story.other, "other 1", 0)
-            story.intake.counts()
-            story.intake.want()
-            story.intake.end(story.other, run_end())
+            story.queue.put(story.other, "other 1", 0)
+            story.queue.counts()
+            story.queue.wake_writer()
+            story.queue.end(story.other, run_end())
 
         reached = interrupted(story.play, place, finalizer)
         story.finish()
@@ -139,15 +139,15 @@ def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
         story = Story()
 
         def handler(story: Story = story) -> None:
-            story.runs.append(story.intake.start(run_start(3), 0))
-            story.intake.end(story.runs[-1], run_end())
-            story.intake.close()
+            story.runs.append(started(story.queue, run_start(3), 0))
+            story.queue.end(story.runs[-1], run_end())
+            story.queue.close()
 
         reached = interrupted(story.play, place, handler)
         story.finish()
         begun = {part.run for part in story.taken}
-        assert {run for run in story.runs if not run.refused} <= begun, f"place {place}"
-        assert story.intake.bytes == 0
+        assert {run for run in story.runs if not run.lost} <= begun, f"place {place}"
+        assert story.queue.bytes == 0
         if not reached:
             break
 
@@ -168,7 +168,7 @@ def test_ctrl_c_at_any_place_leaves_the_queue_consistent() -> None:
     writer.shutdown()
 
 
-@pytest.mark.parametrize("method", [Intake.put, Intake.put_frame])
+@pytest.mark.parametrize("method", [RecordingQueue.put, RecordingQueue.put_frame])
 def test_the_quick_way_cannot_be_interrupted(method: Callable[..., object]) -> None:
     """From taking the lock to the mark that says so, Python handles no signal and makes no object for the collector."""
     instructions = list(dis.get_instructions(method))

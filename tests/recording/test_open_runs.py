@@ -17,20 +17,20 @@ from recorder.errors import ConfigError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.recording.buffer import OpenRun
-from recorder.recording.open_runs import Registry
-from recorder.recording.queue import Intake
+from recorder.recording.open_runs import OpenRuns
+from recorder.recording.queue import RecordingQueue
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.testing import MemoryStore
-from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, stored
+from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, started, stored
 
 #: Not 0: the monotonic clock may begin when the machine starts, and that may be less than an hour ago.
 LONG_AGO = -(10**12)
 
 
-def run_at(touched_us: float, number: int = 0) -> OpenRun:
+def run_at(active_us: float, number: int = 0) -> OpenRun:
     """A run of which something was taken last at that time; `LONG_AGO` is before any limit of these stories."""
     run = OpenRun(run_start(number), 0)
-    run.touched_us = int(touched_us)
+    run.active_us = int(active_us)
     return run
 
 
@@ -46,44 +46,44 @@ def runs_in_memory() -> int:
     return sum(type(each) is OpenRun for each in gc.get_objects())
 
 
-# -- the registry by itself --------------------------------------------------------------------------------------
+# -- the open_runs by itself --------------------------------------------------------------------------------------
 
 
 def test_there_is_room_for_so_many() -> None:
     """One more is not kept; when one is over, there is room again."""
-    registry = Registry(2)
-    assert [registry.add(key, run_at(LONG_AGO)) for key in range(3)] == [True, True, False]
-    assert registry.find(2) is None
-    registry.remove(0)
-    assert registry.add(2, run_at(LONG_AGO))
-    assert list(registry.open) == [1, 2]
+    open_runs = OpenRuns(2)
+    assert [open_runs.add(key, run_at(LONG_AGO)) for key in range(3)] == [True, True, False]
+    assert open_runs.find(2) is None
+    open_runs.remove(0)
+    assert open_runs.add(2, run_at(LONG_AGO))
+    assert list(open_runs.open) == [1, 2]
 
 
 def test_idle_runs_leave_and_come_back() -> None:
     """Those of which nothing came for so long; they are found as before, and the next token opens them."""
-    intake, registry = Intake(10**6), Registry(10)
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(10)
     quiet, busy = run_at(LONG_AGO), run_at(monotonic_us() + 10**9, 1)
     for key, run in enumerate((quiet, busy)):
-        registry.add(key, run)
-    registry.close_idle(intake, 3600)
-    assert (list(registry.open), registry.idle_count) == ([1], 1)
-    assert registry.find(0) is quiet
+        open_runs.add(key, run)
+    open_runs.close_idle(queue, 3600)
+    assert (list(open_runs.open), open_runs.idle_count) == ([1], 1)
+    assert open_runs.find(0) is quiet
     assert (quiet.idle, busy.idle) == (True, False)
-    assert registry.reopen(0) is quiet
-    assert registry.reopen(0) is None
-    assert (list(registry.open), registry.idle_count) == ([1, 0], 0)
+    assert open_runs.reopen(0) is quiet
+    assert open_runs.reopen(0) is None
+    assert (list(open_runs.open), open_runs.idle_count) == ([1, 0], 0)
 
 
 def test_idle_runs_make_room_for_new_ones() -> None:
     """The one that has been idle for longest is forgotten; it is stored as it was closed."""
-    intake, registry = Intake(10**6), Registry(2)
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(2)
     for key in range(2):
-        registry.add(key, run_at(LONG_AGO, key))
-    registry.close_idle(intake, 3600)
-    assert registry.add(2, run_at(LONG_AGO, 2))
-    assert (registry.find(0), registry.idle_count) == (None, 1)
-    registry.clear()
-    assert (registry.find(1), registry.find(2)) == (None, None)
+        open_runs.add(key, run_at(LONG_AGO, key))
+    open_runs.close_idle(queue, 3600)
+    assert open_runs.add(2, run_at(LONG_AGO, 2))
+    assert (open_runs.find(0), open_runs.idle_count) == (None, 1)
+    open_runs.clear()
+    assert (open_runs.find(1), open_runs.find(2)) == (None, None)
 
 
 # -- runs that never end -----------------------------------------------------------------------------------------
@@ -149,10 +149,10 @@ def test_an_idle_run_is_closed_and_goes_on_with_its_next_token(database: str) ->
     assert history.stats().dropped == 0
 
 
-def rest(history: ChatHistoryCallback, run_id: uuid.UUID) -> None:
+def close_idle(history: ChatHistoryCallback, run_id: uuid.UUID) -> None:
     """The run is taken for idle now."""
     history.flush().wait(20)
-    history.recorder._registry.close_idle(history.recorder.intake, -3600)
+    history.recorder._open_runs.close_idle(history.recorder.queue, -3600)
     assert history.recorder.runs.get(run_id.int) is None
 
 
@@ -166,7 +166,7 @@ def test_a_run_that_goes_on_is_streaming_again(database: str) -> None:
             assert stored(database, run_id).status == STREAMING
             [(ended, count)] = sql(database, "SELECT ended_at, token_count FROM runs")
             assert (ended, count) == (None, 0)
-            rest(history, run_id)
+            close_idle(history, run_id)
             history.flush().wait(20)
             assert stored(database, run_id).token_count == number + 1
         finish(history, run_id, "abc")
@@ -178,7 +178,7 @@ def test_an_end_that_nobody_saw_is_taken_back(database: str) -> None:
     """The token comes before the writer has taken the end: nothing of it is stored."""
     with ChatHistoryCallback(database, flush_interval=3600) as history:
         run_id = begin(history)
-        rest(history, run_id)
+        close_idle(history, run_id)
         say(history, run_id, ["a"])
         history.flush().wait(20)
         found = stored(database, run_id)
@@ -191,7 +191,7 @@ def test_an_idle_run_may_end_and_close(database: str) -> None:
         ended, left = begin(history), begin(history)
         for run_id in (ended, left):
             say(history, run_id, ["a"])
-            rest(history, run_id)
+            close_idle(history, run_id)
         finish(history, ended, "a")
     assert_whole(database, ended, ["a"], COMPLETE)
     assert_whole(database, left, ["a"], INTERRUPTED)
@@ -200,15 +200,15 @@ def test_an_idle_run_may_end_and_close(database: str) -> None:
 
 def test_a_run_whose_tokens_find_no_room_is_not_idle() -> None:
     """They come, though nothing is taken of them."""
-    intake = Intake(3_000, overflow="drop_newest")
-    run = intake.start(run_start(), 0)
-    intake.put(run, "x" * 5_000, 0)
-    run.touched_us = 0
-    intake.put(run, "y" * 5_000, 0)
-    assert run.dropped == 2
-    intake.take(10**6)
+    queue = RecordingQueue(3_000, overflow="drop_newest")
+    run = started(queue, run_start(), 0)
+    queue.put(run, "x" * 5_000, 0)
+    run.active_us = 0
+    queue.put(run, "y" * 5_000, 0)
+    assert run.gap_count == 2
+    queue.drain(10**6)
     before_us = monotonic_us() - 10**7
-    assert not intake.rest(run, run_end(INTERRUPTED), before_us)
+    assert not queue.end_idle(run, run_end(INTERRUPTED), before_us)
 
 
 def test_frames_of_a_run_that_was_idle_are_whole(database: str) -> None:
@@ -217,7 +217,7 @@ def test_frames_of_a_run_that_was_idle_are_whole(database: str) -> None:
         run_id = begin(history)
         for number in range(3):
             history.on_stream_frame(b"frame %d" % number, number, [], run_id=run_id)
-            rest(history, run_id)
+            close_idle(history, run_id)
         finish(history, run_id, "")
     found = sql(database, "SELECT sum(count) FROM frames")
     assert found == [(3,)]

@@ -18,9 +18,9 @@ from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording.buffer import OpenRun, Taken
 from recorder.recording.capacity import RESERVED_RUNS, RUN_COST
-from recorder.recording.queue import FULL_AT_START, TOKEN_COST, Intake
+from recorder.recording.queue import FULL_AT_START, TOKEN_COST, RecordingQueue
 from recorder.wire.deltas import REASONING, Delta
-from tests.oracle import run_end, run_start
+from tests.oracle import run_end, run_start, started
 
 #: The cost of a token of ten letters.
 COST = TOKEN_COST + 10
@@ -28,9 +28,9 @@ TEXT = "0123456789"
 ALL = 2**40
 
 
-def opened(intake: Intake, number: int = 0) -> OpenRun:
+def opened(queue: RecordingQueue, number: int = 0) -> OpenRun:
     """A run that has begun."""
-    return intake.start(run_start(number), monotonic_us())
+    return started(queue, run_start(number), monotonic_us())
 
 
 def tokens_of(taken: Sequence[Taken]) -> dict[str, list[tuple[int, str]]]:
@@ -48,9 +48,9 @@ def only(taken: Sequence[Taken]) -> list[tuple[int, str]]:
     return [pair for pairs in tokens_of(taken).values() for pair in pairs]
 
 
-def release(intake: Intake, taken: Sequence[Taken]) -> None:
+def release(queue: RecordingQueue, taken: Sequence[Taken]) -> None:
     """All of this is settled."""
-    intake.release(sum(part.bytes for part in taken))
+    queue.release(sum(part.bytes for part in taken))
 
 
 def on_loop(call: Callable[[], Any]) -> Any:
@@ -67,23 +67,23 @@ def on_loop(call: Callable[[], Any]) -> Any:
 
 def test_tokens_are_numbered_as_they_come() -> None:
     """A number is given when a token is accepted, and goes on after a take."""
-    intake = Intake(ALL)
-    run = opened(intake)
-    assert [intake.put(run, text, 1) for text in "abc"] == [None, None, None]
-    assert only(intake.take(ALL).runs) == [(0, "a"), (1, "b"), (2, "c")]
-    intake.put(run, "d", 2)
-    assert only(intake.take(ALL).runs) == [(3, "d")]
-    assert intake.take(ALL).runs == []
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
+    assert [queue.put(run, text, 1) for text in "abc"] == [None, None, None]
+    assert only(queue.drain(ALL).runs) == [(0, "a"), (1, "b"), (2, "c")]
+    queue.put(run, "d", 2)
+    assert only(queue.drain(ALL).runs) == [(3, "d")]
+    assert queue.drain(ALL).runs == []
 
 
 def test_a_frame_brings_its_deltas() -> None:
     """Plain text is kept short, other kinds with their kind and index; a frame without deltas is kept too."""
-    intake = Intake(ALL)
-    run = opened(intake)
-    intake.put_frame(run, b"one", [Delta("a"), Delta("b", REASONING, "0.1")], 1)
-    intake.put_frame(run, b"two", [], 2)
-    intake.put_frame(run, None, [Delta("c", "text", "1")], 3)
-    [taken] = intake.take(ALL).runs
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
+    queue.put_frame(run, b"one", [Delta("a"), Delta("b", REASONING, "0.1")], 1)
+    queue.put_frame(run, b"two", [], 2)
+    queue.put_frame(run, None, [Delta("c", "text", "1")], 3)
+    [taken] = queue.drain(ALL).runs
     assert [piece.items() for piece in taken.tokens] == [
         [(1, "a"), (1, "b", REASONING, "0.1"), (3, "c", "text", "1")]
     ]
@@ -96,346 +96,346 @@ def test_a_text_may_be_of_a_kind_of_str() -> None:
     class Text(str):
         pass
 
-    intake = Intake(ALL)
-    run = opened(intake)
-    intake.put(run, Text("put"), 1)
-    intake.put_frame(run, None, [Delta(Text("framed"))], 2)
-    [taken] = intake.take(ALL).runs
-    assert [item for piece in taken.tokens for item in piece.items()] == [(1, "put"), (2, "framed")]
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
+    queue.put(run, Text("put"), 1)
+    queue.put_frame(run, None, [Delta(Text("has_frames"))], 2)
+    [taken] = queue.drain(ALL).runs
+    assert [item for piece in taken.tokens for item in piece.items()] == [(1, "put"), (2, "has_frames")]
 
 
 def test_runs_are_taken_in_the_order_they_queued() -> None:
     """Up to the size asked for, but at least one; the rest stays."""
-    intake = Intake(ALL)
-    runs = [opened(intake, number) for number in range(3)]
+    queue = RecordingQueue(ALL)
+    runs = [opened(queue, number) for number in range(3)]
     for run in reversed(runs):
-        intake.put(run, TEXT, 0)
+        queue.put(run, TEXT, 0)
     cost = RUN_COST + COST
-    first = intake.take(cost + 1).runs
+    first = queue.drain(cost + 1).runs
     assert [part.run for part in first] == runs[:2]
-    assert [part.run for part in intake.take(1).runs] == runs[2:]
+    assert [part.run for part in queue.drain(1).runs] == runs[2:]
 
 
 def test_tickets_grow_with_the_queue() -> None:
     """What is queued later has a larger ticket, so that a flush knows what it waits for."""
-    intake = Intake(ALL)
-    run, other = opened(intake, 1), opened(intake, 2)
-    wanted = intake.hurry()
-    assert [intake.take(1).ticket, intake.take(1).ticket] == [wanted - 1, wanted]
-    intake.put(other, "x", 0)
-    intake.put(run, "x", 0)
-    intake.put(other, "x", 0)
-    assert [intake.take(1).ticket, intake.take(1).ticket] == [wanted + 1, wanted + 2]
-    assert not intake.take(ALL).ticket
+    queue = RecordingQueue(ALL)
+    run, other = opened(queue, 1), opened(queue, 2)
+    wanted = queue.request_full_drain()
+    assert [queue.drain(1).ticket, queue.drain(1).ticket] == [wanted - 1, wanted]
+    queue.put(other, "x", 0)
+    queue.put(run, "x", 0)
+    queue.put(other, "x", 0)
+    assert [queue.drain(1).ticket, queue.drain(1).ticket] == [wanted + 1, wanted + 2]
+    assert not queue.drain(ALL).ticket
 
 
 def test_no_run_is_taken_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A take of many runs lets producers in between; what they put is of the next one."""
-    intake = Intake(ALL)
-    runs = [opened(intake, number) for number in range(300)]
-    freeze = intake._freeze
+    queue = RecordingQueue(ALL)
+    runs = [opened(queue, number) for number in range(300)]
+    freeze = queue._drain_one
 
     def frozen(queued: Any, took: Any, moment_us: int) -> None:
         freeze(queued, took, moment_us)
-        intake.soon(lambda: intake._enqueue(runs[0]))
+        queue.soon(lambda: queue._enqueue(runs[0]))
 
-    monkeypatch.setattr(intake, "_freeze", frozen)
-    intake.hurry()
-    assert [part.run for part in intake.take(ALL).runs] == runs
-    assert not intake.wanted  # what it was hurried for is taken
-    assert [part.run for part in intake.take(ALL).runs] == runs[:1]
+    monkeypatch.setattr(queue, "_drain_one", frozen)
+    queue.request_full_drain()
+    assert [part.run for part in queue.drain(ALL).runs] == runs
+    assert not queue.is_urgent  # what it was hurried for is taken
+    assert [part.run for part in queue.drain(ALL).runs] == runs[:1]
 
 
 def test_the_end_is_taken_once() -> None:
     """A second end is ignored, a token after it counted."""
-    intake = Intake(ALL)
-    run = opened(intake)
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
     first, second = run_end("complete"), run_end("error")
-    intake.end(run, first)
-    intake.end(run, second)
-    assert intake.put(run, "late", 0) is None
-    assert intake.put_frame(run, b"late", [Delta("a"), Delta("b")], 0) is None
-    [taken] = intake.take(ALL).runs
-    assert (taken.end, taken.tokens, intake.dropped) == (first, (), 3)
-    intake.end(run, second)
-    assert intake.take(ALL).runs == []
+    queue.end(run, first)
+    queue.end(run, second)
+    assert queue.put(run, "late", 0) is None
+    assert queue.put_frame(run, b"late", [Delta("a"), Delta("b")], 0) is None
+    [taken] = queue.drain(ALL).runs
+    assert (taken.end, taken.tokens, queue.dropped) == (first, (), 3)
+    queue.end(run, second)
+    assert queue.drain(ALL).runs == []
 
 
 def test_bytes_come_back_to_zero() -> None:
     """All that was counted is released with what was taken: runs, tokens, frames, replies, gaps."""
-    intake = Intake(20 * COST + RUN_COST, overflow="drop_newest")
-    run = opened(intake)
+    queue = RecordingQueue(20 * COST + RUN_COST, overflow="drop_newest")
+    run = opened(queue)
     for number in range(30):
-        intake.put(run, TEXT, number)
-        intake.put_frame(run, b"frame", [Delta("é" * number)], number)
-    intake.end(run, run_end(replies=[AIMessage("Hello"), AIMessage([{"type": "text", "text": "Hi"}])]))
-    assert intake.bytes > 20 * COST
-    while taken := intake.take(1).runs:
-        release(intake, taken)
-    assert (intake.bytes, run.bytes) == (0, 0)
+        queue.put(run, TEXT, number)
+        queue.put_frame(run, b"frame", [Delta("é" * number)], number)
+    queue.end(run, run_end(replies=[AIMessage("Hello"), AIMessage([{"type": "text", "text": "Hi"}])]))
+    assert queue.bytes > 20 * COST
+    while taken := queue.drain(1).runs:
+        release(queue, taken)
+    assert (queue.bytes, run.bytes) == (0, 0)
 
 
 def test_messages_count_with_their_run() -> None:
     """A history of a million letters is a million bytes in the queue."""
-    intake = Intake(ALL)
-    intake.start(run_start(messages=[HumanMessage("x" * 10**6)]), 0)
-    assert intake.bytes == RUN_COST + 10**6
-    intake.start(run_start(1, messages=[HumanMessage([{"type": "image", "data": "x" * 10**6}])]), 0)
-    assert intake.bytes >= 2 * (RUN_COST + 10**6)
+    queue = RecordingQueue(ALL)
+    started(queue, run_start(messages=[HumanMessage("x" * 10**6)]), 0)
+    assert queue.bytes == RUN_COST + 10**6
+    started(queue, run_start(1, messages=[HumanMessage([{"type": "image", "data": "x" * 10**6}])]), 0)
+    assert queue.bytes >= 2 * (RUN_COST + 10**6)
 
 
 def test_a_long_text_counts_what_it_takes_in_memory() -> None:
     """Four bytes for a letter beyond ASCII, so that the bound is one on memory."""
-    intake = Intake(ALL)
-    run = opened(intake)
-    before = intake.bytes
-    intake.put(run, "🎈" * 10_000, 0)
-    assert intake.bytes - before >= 40_000
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
+    before = queue.bytes
+    queue.put(run, "🎈" * 10_000, 0)
+    assert queue.bytes - before >= 40_000
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["a run each", "one run"])
 def test_eight_threads_put_and_one_takes(shared: bool) -> None:
     """All is taken, each run's numbers are 0 to n - 1, and a thread's own tokens keep their order."""
-    intake, each, threads = Intake(ALL), 2_000, 8
-    runs = [opened(intake, 0 if shared else number) for number in range(1 if shared else threads)]
+    queue, each, threads = RecordingQueue(ALL), 2_000, 8
+    runs = [opened(queue, 0 if shared else number) for number in range(1 if shared else threads)]
     taken: list[Taken] = []
 
     def produce(number: int) -> None:
         run = runs[0 if shared else number]
         for place in range(each):
-            intake.put(run, f"{number}:{place}", place)
+            queue.put(run, f"{number}:{place}", place)
 
     with ThreadPoolExecutor(threads) as pool:
         producers = [pool.submit(produce, number) for number in range(threads)]
         while not all(producer.done() for producer in producers):
-            taken += intake.take(ALL).runs
+            taken += queue.drain(ALL).runs
         for producer in producers:
             producer.result()
-    taken += intake.take(ALL).runs
+    taken += queue.drain(ALL).runs
     for pairs in tokens_of(taken).values():
         assert [number for number, _ in pairs] == list(range(len(pairs)))
         for thread in range(threads):
             own = [text for _, text in pairs if text.startswith(f"{thread}:")]
             assert own in ([], [f"{thread}:{place}" for place in range(each)])
-    assert intake.counts() == (0, threads * each, 0, None)
+    assert queue.counts() == (0, threads * each, 0, None)
 
 
 # -- no room -------------------------------------------------------------------------------------------------
 
 
-def full(tokens: int = 10, **options: Any) -> tuple[Intake, OpenRun]:
+def full(tokens: int = 10, **options: Any) -> tuple[RecordingQueue, OpenRun]:
     """A queue with room for one run of so many tokens, and full of them."""
-    intake = Intake(RUN_COST + tokens * COST, **options)
-    run = opened(intake)
+    queue = RecordingQueue(RUN_COST + tokens * COST, **options)
+    run = opened(queue)
     for number in range(tokens):
-        assert intake.put(run, TEXT, number) is None
-    return intake, run
+        assert queue.put(run, TEXT, number) is None
+    return queue, run
 
 
 def test_off_a_loop_the_call_waits_for_room() -> None:
     """Nothing is lost: the call goes on as soon as something was settled."""
-    intake, run = full()
+    queue, run = full()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(intake.put, run, "more", 10)
+        waiting = pool.submit(queue.put, run, "more", 10)
         taken: list[Taken] = []
         while not waiting.done():
-            part = intake.take(ALL).runs
-            release(intake, part)
+            part = queue.drain(ALL).runs
+            release(queue, part)
             taken += part
         assert waiting.result() is None
-    taken += intake.take(ALL).runs
+    taken += queue.drain(ALL).runs
     assert only(taken) == [*((number, TEXT) for number in range(10)), (10, "more")]
-    assert intake.dropped == 0
+    assert queue.dropped == 0
 
 
 def test_a_large_token_waits_for_as_much_room() -> None:
     """Half of the queue is free, and the token takes nearly all of it: it waits, and is not lost."""
-    intake, run = full(100)
-    release(intake, intake.take(ALL).runs)
+    queue, run = full(100)
+    release(queue, queue.drain(ALL).runs)
     for number in range(50):
-        intake.put(run, TEXT, number)
+        queue.put(run, TEXT, number)
     large = "x" * (80 * COST)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(intake.put, run, large, 50)
+        waiting = pool.submit(queue.put, run, large, 50)
         taken: list[Taken] = []
         while not waiting.done():
-            part = intake.take(ALL).runs
-            release(intake, part)
+            part = queue.drain(ALL).runs
+            release(queue, part)
             taken += part
         waiting.result()
-    taken += intake.take(ALL).runs
-    assert (only(taken)[-1], intake.dropped) == ((150, large), 0)
+    taken += queue.drain(ALL).runs
+    assert (only(taken)[-1], queue.dropped) == ((150, large), 0)
 
 
 @pytest.mark.parametrize("overflow", ["block", "drop_newest"])
 def test_a_token_larger_than_the_queue_has_room_in_an_empty_one(overflow: Any) -> None:
     """It would wait for ever otherwise; the application holds it in memory anyway."""
-    intake, run = full(overflow=overflow)
-    release(intake, intake.take(ALL).runs)
+    queue, run = full(overflow=overflow)
+    release(queue, queue.drain(ALL).runs)
     large = "x" * 10**6
-    assert intake.put(run, large, 0) is None
-    assert only(intake.take(ALL).runs) == [(10, large)]
-    assert intake.dropped == 0
+    assert queue.put(run, large, 0) is None
+    assert only(queue.drain(ALL).runs) == [(10, large)]
+    assert queue.dropped == 0
 
 
 def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
     """The token is accepted out of a reserve, and the wait is over when there is room again."""
-    intake, run = full(100)
+    queue, run = full(100)
 
     async def story() -> None:
-        room = intake.put(run, "more", 0)
+        room = queue.put(run, "more", 0)
         assert room is not None
         assert not room.done
-        taken = intake.take(ALL).runs
+        taken = queue.drain(ALL).runs
         assert only(taken)[-1] == (100, "more")
         assert not room.done
-        release(intake, taken)
+        release(queue, taken)
         await room
-        assert intake.put(run, "and more", 0) is None
+        assert queue.put(run, "and more", 0) is None
 
     asyncio.run(story())
-    assert (only(intake.take(ALL).runs), intake.dropped) == ([(101, "and more")], 0)
+    assert (only(queue.drain(ALL).runs), queue.dropped) == ([(101, "and more")], 0)
 
 
 def test_all_who_find_no_room_wait_for_the_same() -> None:
     """One release lets all of them go on."""
-    intake, run = full(100)
-    waits = on_loop(lambda: [intake.put(run, "x", 0), intake.put_frame(run, b"y", [Delta("z")], 0)])
+    queue, run = full(100)
+    waits = on_loop(lambda: [queue.put(run, "x", 0), queue.put_frame(run, b"y", [Delta("z")], 0)])
     assert [wait.done for wait in waits] == [False, False]
-    release(intake, intake.take(ALL).runs)
+    release(queue, queue.drain(ALL).runs)
     assert [wait.done for wait in waits] == [True, True]
 
 
 def test_who_ignores_the_wait_gets_a_gap() -> None:
     """The reserve ends somewhere: then tokens are dropped, counted, and their numbers are missing."""
-    intake, run = full(100)
-    on_loop(lambda: [intake.put(run, TEXT, 0) for _ in range(100)])
-    taken = intake.take(ALL).runs
+    queue, run = full(100)
+    on_loop(lambda: [queue.put(run, TEXT, 0) for _ in range(100)])
+    taken = queue.drain(ALL).runs
     accepted = len(only(taken))
     assert 100 < accepted < 200
-    assert intake.dropped == 200 - accepted
-    release(intake, taken)
-    intake.put(run, "after", 0)
-    [part] = intake.take(ALL).runs
+    assert queue.dropped == 200 - accepted
+    release(queue, taken)
+    queue.put(run, "after", 0)
+    [part] = queue.drain(ALL).runs
     assert only([part]) == [(200, "after")]
     assert list(part.gaps) == [(accepted, 200 - accepted, "the queue was full")]
 
 
 def test_the_newest_are_dropped_when_asked_for() -> None:
     """`drop_newest` never waits, on a loop or off it, and takes no more than the bound."""
-    intake, run = full(10, overflow="drop_newest", block_timeout=3600)
-    assert intake.put(run, TEXT, 0) is None
-    assert on_loop(lambda: intake.put(run, TEXT, 0)) is None
-    taken = intake.take(ALL).runs
+    queue, run = full(10, overflow="drop_newest", block_timeout=3600)
+    assert queue.put(run, TEXT, 0) is None
+    assert on_loop(lambda: queue.put(run, TEXT, 0)) is None
+    taken = queue.drain(ALL).runs
     assert len(only(taken)) == 10
-    release(intake, taken)
-    intake.put_frame(run, None, [Delta("a"), Delta("b")], 0)
-    [part] = intake.take(ALL).runs
+    release(queue, taken)
+    queue.put_frame(run, None, [Delta("a"), Delta("b")], 0)
+    [part] = queue.drain(ALL).runs
     assert (only([part]), list(part.gaps)) == ([(12, "a"), (13, "b")], [(10, 2, "the queue was full")])
-    assert intake.dropped == 2
+    assert queue.dropped == 2
 
 
 def test_patience_runs_out() -> None:
     """After `block_timeout` the token becomes a gap, and those behind it do not wait again until there is room."""
-    intake, run = full(10, block_timeout=0.01)
-    assert [intake.put(run, TEXT, 0) for _ in range(1_000)] == [None] * 1_000
-    assert intake.dropped == 1_000
-    intake.end(run, run_end())
-    [part] = intake.take(ALL).runs
+    queue, run = full(10, block_timeout=0.01)
+    assert [queue.put(run, TEXT, 0) for _ in range(1_000)] == [None] * 1_000
+    assert queue.dropped == 1_000
+    queue.end(run, run_end())
+    [part] = queue.drain(ALL).runs
     assert list(part.gaps) == [(10, 1_000, "the queue was full")]
 
 
 def test_a_gap_ends_with_the_run() -> None:
     """The end always finds room, and says what is missing before it."""
-    intake, run = full(10, overflow="drop_newest")
-    intake.put(run, TEXT, 0)
-    intake.end(run, run_end())
-    [part] = intake.take(ALL).runs
+    queue, run = full(10, overflow="drop_newest")
+    queue.put(run, TEXT, 0)
+    queue.end(run, run_end())
+    [part] = queue.drain(ALL).runs
     assert part.end is not None
     assert list(part.gaps) == [(10, 1, "the queue was full")]
 
 
 def test_a_start_waits_for_room_as_a_token_does() -> None:
     """A run with a long history begins while the queue is full: it waits, and is recorded."""
-    intake, _ = full(100)
+    queue, _ = full(100)
     history = [HumanMessage("x" * 50 * COST)]
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(intake.start, run_start(1, messages=history), 0)
+        waiting = pool.submit(started, queue, run_start(1, messages=history), 0)
         while not waiting.done():
-            release(intake, intake.take(ALL).runs)
+            release(queue, queue.drain(ALL).runs)
         run = waiting.result()
-    intake.put(run, "a", 0)
-    assert (only(intake.take(ALL).runs), intake.dropped) == ([(0, "a")], 0)
+    queue.put(run, "a", 0)
+    assert (only(queue.drain(ALL).runs), queue.dropped) == ([(0, "a")], 0)
 
 
 @pytest.mark.parametrize("where", ["on a loop", "off a loop", "drop_newest"])
 def test_a_run_that_begins_in_a_full_queue_has_its_row_and_a_gap(where: str) -> None:
     """Its messages and its tokens found no room; what comes when there is room again is stored."""
     overflow: Any = "drop_newest" if where == "drop_newest" else "block"
-    intake, _ = full(10, overflow=overflow, block_timeout=0)
+    queue, _ = full(10, overflow=overflow, block_timeout=0)
     history = [HumanMessage("x" * 10**6)]
 
     def story() -> OpenRun:
-        run = intake.start(run_start(1, messages=history, request="x" * 10**6), 0)
+        run = started(queue, run_start(1, messages=history, request="x" * 10**6), 0)
         for _ in range(3):
-            assert intake.put(run, "a" * COST, 0) is None
+            assert queue.put(run, "a" * COST, 0) is None
         return run
 
     run = on_loop(story) if where == "on a loop" else story()
-    first, second = taken = intake.take(ALL).runs
+    first, second = taken = queue.drain(ALL).runs
     assert (second.run, second.tokens, second.gaps) == (run, (), ())
     assert (run.start.messages, run.start.request) == ((), None)
-    release(intake, [first, second])
-    intake.put(run, "b", 0)
-    intake.end(run, run_end(replies=[AIMessage("aaab")]))
-    [part] = taken = intake.take(ALL).runs
+    release(queue, [first, second])
+    queue.put(run, "b", 0)
+    queue.end(run, run_end(replies=[AIMessage("aaab")]))
+    [part] = taken = queue.drain(ALL).runs
     assert (only(taken), part.gaps) == ([(3, "b")], ((0, 3, FULL_AT_START),))
     assert part.end is not None
     assert part.end.replies == ()  # it would stand below a question that is not stored
-    release(intake, taken)
-    assert (intake.dropped, intake.refused, intake.lost_runs, intake.lost_messages) == (3, 1, 0, 2)
-    assert intake.bytes == 0
+    release(queue, taken)
+    assert (queue.dropped, queue.refused_runs, queue.lost_runs, queue.lost_messages) == (3, 1, 0, 2)
+    assert queue.bytes == 0
 
 
 def test_a_row_without_tokens_has_a_gap_too() -> None:
     """It says that the messages are missing, where no token is."""
-    intake, _ = full(10, block_timeout=0)
-    run = intake.start(run_start(1, messages=[HumanMessage("x" * 10**6)]), 0)
-    intake.end(run, run_end())
-    _, part = intake.take(ALL).runs
+    queue, _ = full(10, block_timeout=0)
+    run = started(queue, run_start(1, messages=[HumanMessage("x" * 10**6)]), 0)
+    queue.end(run, run_end())
+    _, part = queue.drain(ALL).runs
     assert part.gaps == ((0, 0, FULL_AT_START),)
 
 
 def test_the_reserve_for_rows_ends_somewhere() -> None:
     """So many runs that begin in a full queue have their row; those after them are only counted."""
-    intake, _ = full(10, overflow="drop_newest")
-    runs = [intake.start(run_start(number), 0) for number in range(1, RESERVED_RUNS + 20)]
-    assert 0 < intake.lost_runs < 20
-    assert intake.refused == intake.lost_runs + len(
-        [run for run in runs if run.shortened and not run.refused]
+    queue, _ = full(10, overflow="drop_newest")
+    runs = [started(queue, run_start(number), 0) for number in range(1, RESERVED_RUNS + 20)]
+    assert 0 < queue.lost_runs < 20
+    assert queue.refused_runs == queue.lost_runs + len(
+        [run for run in runs if run.without_messages and not run.lost]
     )
-    intake.put(runs[-1], "a", 0)
-    intake.end(runs[-1], run_end())
-    assert intake.dropped == 1
-    stored = {part.run for part in intake.take(ALL).runs}
-    assert stored & set(runs) == {run for run in runs if not run.refused}
+    queue.put(runs[-1], "a", 0)
+    queue.end(runs[-1], run_end())
+    assert queue.dropped == 1
+    stored = {part.run for part in queue.drain(ALL).runs}
+    assert stored & set(runs) == {run for run in runs if not run.lost}
 
 
 def test_the_replies_of_an_end_find_room_or_are_left_out() -> None:
     """The end itself is always taken."""
-    intake, run = full(10, overflow="drop_newest")
-    intake.end(run, run_end(replies=[AIMessage("x" * 10**7)]))
-    [part] = intake.take(ALL).runs
+    queue, run = full(10, overflow="drop_newest")
+    queue.end(run, run_end(replies=[AIMessage("x" * 10**7)]))
+    [part] = queue.drain(ALL).runs
     assert part.end is not None
-    assert (part.end.replies, intake.lost_messages) == ((), 1)
+    assert (part.end.replies, queue.lost_messages) == ((), 1)
 
 
 # -- frames wait for company ---------------------------------------------------------------------------------
 
 
-def aging(tokens: int = 100) -> Intake:
+def aging(tokens: int = 100) -> RecordingQueue:
     """A queue that keeps frames for an hour."""
-    return Intake(RUN_COST + tokens * COST, frames_interval=3600, block_timeout=3600)
+    return RecordingQueue(RUN_COST + tokens * COST, frames_interval=3600, block_timeout=3600)
 
 
 def frames_of(taken: Sequence[Taken]) -> list[bytes]:
@@ -445,48 +445,48 @@ def frames_of(taken: Sequence[Taken]) -> list[bytes]:
 
 def test_young_frames_stay_when_tokens_are_taken() -> None:
     """Tokens are taken at once; the frames come together, with the end or a flush."""
-    intake = aging()
-    run = opened(intake)
+    queue = aging()
+    run = opened(queue)
     for name in (b"one", b"two"):
-        intake.put_frame(run, name, [Delta("x")], 0)
-        taken = intake.take(ALL).runs
+        queue.put_frame(run, name, [Delta("x")], 0)
+        taken = queue.drain(ALL).runs
         assert (len(only(taken)), frames_of(taken)) == (1, [])
-        release(intake, taken)
-    intake.hurry()
-    taken = intake.take(ALL).runs
+        release(queue, taken)
+    queue.request_full_drain()
+    taken = queue.drain(ALL).runs
     assert (only(taken), frames_of(taken)) == ([], [b"one", b"two"])
-    release(intake, taken)
-    intake.put_frame(run, b"three", [Delta("x")], 0)
-    release(intake, intake.take(ALL).runs)
-    intake.end(run, run_end())
-    taken = intake.take(ALL).runs
+    release(queue, taken)
+    queue.put_frame(run, b"three", [Delta("x")], 0)
+    release(queue, queue.drain(ALL).runs)
+    queue.end(run, run_end())
+    taken = queue.drain(ALL).runs
     assert frames_of(taken) == [b"three"]
-    release(intake, taken)
-    assert intake.bytes == 0
+    release(queue, taken)
+    assert queue.bytes == 0
 
 
 def test_frames_come_of_age() -> None:
     """The writer can ask when, and then finds them."""
-    intake = Intake(ALL, frames_interval=1e-6)
-    run = opened(intake)
-    intake.put_frame(run, b"old", [], -1_000_000)
-    assert frames_of(intake.take(ALL).runs) == [b"old"]
-    assert intake.due() == float("inf")
+    queue = RecordingQueue(ALL, frames_interval=1e-6)
+    run = opened(queue)
+    queue.put_frame(run, b"old", [], -1_000_000)
+    assert frames_of(queue.drain(ALL).runs) == [b"old"]
+    assert queue.seconds_until_due() == float("inf")
 
 
 def test_young_frames_give_way_when_room_is_wanted() -> None:
     """They fill the queue, and nothing else could be taken: they are, and nobody waits for them to age."""
-    intake = aging(100)
+    queue = aging(100)
     bodies = [b"%d" % number * 100 for number in range(9)]
     for number, body in enumerate(bodies):
-        run = opened(intake, number)
-        intake.put_frame(run, body * 10, [], 0)
-        release(intake, intake.take(ALL).runs)
-    room = on_loop(lambda: intake.put(run, "x" * (80 * COST), 0))
+        run = opened(queue, number)
+        queue.put_frame(run, body * 10, [], 0)
+        release(queue, queue.drain(ALL).runs)
+    room = on_loop(lambda: queue.put(run, "x" * (80 * COST), 0))
     assert room is not None
-    taken = intake.take(ALL).runs
+    taken = queue.drain(ALL).runs
     assert sorted(frames_of(taken)) == [body * 10 for body in bodies]
-    release(intake, taken)
+    release(queue, taken)
     assert room.done
 
 
@@ -495,46 +495,46 @@ def test_young_frames_give_way_when_room_is_wanted() -> None:
 
 def test_after_close_nothing_is_taken() -> None:
     """Tokens are counted, new runs refused, and the application goes on."""
-    intake = Intake(ALL)
-    run = opened(intake)
-    intake.put(run, "a", 0)
-    intake.close()
-    assert intake.put(run, "b", 0) is None
-    assert intake.put_frame(run, b"", [Delta("c")], 0) is None
-    assert intake.put(opened(intake, 1), "d", 0) is None
-    assert (only(intake.take(ALL).runs), intake.dropped) == ([(0, "a")], 3)
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
+    queue.put(run, "a", 0)
+    queue.close()
+    assert queue.put(run, "b", 0) is None
+    assert queue.put_frame(run, b"", [Delta("c")], 0) is None
+    assert queue.put(opened(queue, 1), "d", 0) is None
+    assert (only(queue.drain(ALL).runs), queue.dropped) == ([(0, "a")], 3)
 
 
 def test_tokens_of_no_run_are_counted() -> None:
     """The callback says how many."""
-    intake = Intake(ALL)
-    intake.refuse(3)
-    assert intake.dropped == 3
+    queue = RecordingQueue(ALL)
+    queue.count_dropped(3)
+    assert queue.dropped == 3
 
 
 def test_who_waits_for_room_goes_on_when_the_writer_ends() -> None:
     """Its token is counted as dropped."""
-    intake, run = full(10, block_timeout=3600)
-    room = on_loop(lambda: intake.put(run, "in the reserve", 0))
+    queue, run = full(10, block_timeout=3600)
+    room = on_loop(lambda: queue.put(run, "in the reserve", 0))
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(intake.put, run, "x" * 10**4, 0)
-        intake.unbind()
+        waiting = pool.submit(queue.put, run, "x" * 10**4, 0)
+        queue.unbind_loop()
         assert waiting.result(10) is None
     assert room.done
-    assert intake.dropped == 1
+    assert queue.dropped == 1
 
 
 # -- the writer's sleep --------------------------------------------------------------------------------------
 
 
 def writer(
-    intake: Intake, story: Callable[[], Coroutine[Any, Any, None]], wake_bytes: int = ALL
+    queue: RecordingQueue, story: Callable[[], Coroutine[Any, Any, None]], wake_bytes: int = ALL
 ) -> threading.Thread:
-    """Run a story on a loop of another thread, bound to the intake; returns when it is bound."""
+    """Run a story on a loop of another thread, bound to the queue; returns when it is bound."""
     bound: Wait[None] = Wait()
 
     async def whole() -> None:
-        intake.bind(wake_bytes)
+        queue.bind_loop(wake_bytes)
         bound.set(None)
         await story()
 
@@ -546,18 +546,18 @@ def writer(
 
 def test_work_returns_when_something_comes() -> None:
     """From another thread, a thousand times, and no wake-up is lost."""
-    intake = Intake(ALL)
-    run = opened(intake)
+    queue = RecordingQueue(ALL)
+    run = opened(queue)
     taken: list[Taken] = []
 
     async def story() -> None:
         while len(only(taken)) < 1_000:
-            await intake.work()
-            taken.extend(intake.take(ALL).runs)
+            await queue.wait_for_work()
+            taken.extend(queue.drain(ALL).runs)
 
-    thread = writer(intake, story)
+    thread = writer(queue, story)
     for number in range(1_000):
-        intake.put(run, str(number), 0)
+        queue.put(run, str(number), 0)
     thread.join(10)
     assert [text for _, text in only(taken)] == [str(number) for number in range(1_000)]
 
@@ -565,32 +565,32 @@ def test_work_returns_when_something_comes() -> None:
 @pytest.mark.parametrize("want", ["flush", "close", "room", "much"])
 def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
     """`urgency` would return after an hour; a flush, the end, a full queue or a large batch end it at once."""
-    intake, run = full(100)
-    taken = intake.take(ALL).runs
+    queue, run = full(100)
+    taken = queue.drain(ALL).runs
 
     async def story() -> None:
-        await intake.urgency(3600)
+        await queue.wait_until_urgent(3600)
 
-    thread = writer(intake, story, wake_bytes=intake.bytes + 1)
+    thread = writer(queue, story, wake_bytes=queue.bytes + 1)
     calls: dict[str, Callable[[], object]] = {
-        "flush": intake.want,
-        "close": intake.close,
-        "room": lambda: on_loop(lambda: intake.put(run, "", 0)),
-        "much": lambda: opened(intake, 1),
+        "flush": queue.wake_writer,
+        "close": queue.close,
+        "room": lambda: on_loop(lambda: queue.put(run, "", 0)),
+        "much": lambda: opened(queue, 1),
     }
     calls[want]()
     thread.join(10)
     assert not thread.is_alive()
-    release(intake, taken)
+    release(queue, taken)
 
 
 def test_a_forked_child_begins_anew() -> None:
     """Empty, open, and with a lock that nobody holds."""
-    intake, _ = full(10)
-    intake._lock.acquire()
-    intake.reset()
-    assert (intake.bytes, intake.counts(), intake.closed) == (0, (0, 0, 0, None), False)
-    assert intake.put(opened(intake), "a", 0) is None
+    queue, _ = full(10)
+    queue._lock.acquire()
+    queue.reset()
+    assert (queue.bytes, queue.counts(), queue.closed) == (0, (0, 0, 0, None), False)
+    assert queue.put(opened(queue), "a", 0) is None
 
 
 # -- whatever order ------------------------------------------------------------------------------------------
@@ -600,7 +600,7 @@ def test_a_forked_child_begins_anew() -> None:
 def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     """Puts, frames, takes, releases and ends in any order, on a loop so that nobody waits: EXACT."""
     chance = random.Random(seed)
-    intake = Intake(RUN_COST * 2 + COST * 20, overflow=overflow)
+    queue = RecordingQueue(RUN_COST * 2 + COST * 20, overflow=overflow)
     offered: dict[str, int] = {}
     taken: list[Taken] = []
     unsettled: list[Taken] = []
@@ -609,25 +609,25 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     def step() -> None:
         what = chance.choice(("start", "put", "put", "put", "put", "frame", "take", "settle", "end"))
         if what == "start" and len(runs) < 4:
-            runs.append(opened(intake, len(runs)))
+            runs.append(opened(queue, len(runs)))
         elif what in ("put", "frame") and runs:
             run = chance.choice(runs)
             texts = [TEXT] if what == "put" else [TEXT] * chance.randrange(4)
-            if not (run.ended or run.refused):
+            if not (run.ended or run.lost):
                 offered[run.start.run_id] = offered.get(run.start.run_id, 0) + len(texts)
             if what == "put":
-                intake.put(run, TEXT, 0)
+                queue.put(run, TEXT, 0)
             else:
-                intake.put_frame(run, b"frame", [Delta(text) for text in texts], 0)
+                queue.put_frame(run, b"frame", [Delta(text) for text in texts], 0)
         elif what == "take":
-            took = intake.take(chance.choice((1, 3_000, ALL)))
+            took = queue.drain(chance.choice((1, 3_000, ALL)))
             taken.extend(took.runs)
             unsettled.extend(took.runs)
         elif what == "settle":
-            release(intake, unsettled)
+            release(queue, unsettled)
             unsettled.clear()
         elif what == "end" and runs:
-            intake.end(chance.choice(runs), run_end())
+            queue.end(chance.choice(runs), run_end())
 
     def steps() -> None:
         for _ in range(150):
@@ -635,10 +635,10 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
 
     on_loop(steps)
     for run in runs:
-        intake.end(run, run_end())
-    unsettled += (rest := intake.take(ALL).runs)
+        queue.end(run, run_end())
+    unsettled += (rest := queue.drain(ALL).runs)
     taken += rest
-    release(intake, unsettled)
+    release(queue, unsettled)
     stored = tokens_of(taken)
     gaps: dict[str, list[int]] = {}
     for part in taken:
@@ -648,5 +648,5 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
         numbers = [number for number, _ in stored.get(run_id, [])]
         assert sorted(numbers + gaps.get(run_id, [])) == list(range(count)), f"seed {seed}"
         assert numbers == sorted(numbers)
-    assert intake.taken == sum(map(len, stored.values()))
-    assert intake.bytes == 0, f"seed {seed}"
+    assert queue.drained == sum(map(len, stored.values()))
+    assert queue.bytes == 0, f"seed {seed}"

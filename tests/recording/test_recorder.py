@@ -267,7 +267,7 @@ def test_stats_are_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     with ChatHistoryCallback(store=MemoryStore(), flush_interval=0) as history:
         run_id = begin(history)
         say(history, run_id, ["a", "b"])
-        counts = history.recorder.intake.counts
+        counts = history.recorder.queue.counts
 
         def meanwhile() -> tuple[int, int, int, int | None]:
             found = counts()
@@ -276,7 +276,7 @@ def test_stats_are_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
             return found
 
         with monkeypatch.context() as patched:
-            patched.setattr(history.recorder.intake, "counts", meanwhile)
+            patched.setattr(history.recorder.queue, "counts", meanwhile)
             stats = history.stats()
         assert identity(stats)
         assert (stats.accepted, stats.queued + stats.committed) == (2, 2)
@@ -430,7 +430,7 @@ def test_patience_with_a_stalled_database_ends(tmp_path: Path) -> None:
     )
     run_id = begin(history)
     say(history, run_id, (token(7, number) for number in range(1_000)))
-    assert history.recorder.intake.bytes <= 30_000
+    assert history.recorder.queue.bytes <= 30_000
     gate.set(None)
     finish(history, run_id, "done")
     history.close().wait(10)

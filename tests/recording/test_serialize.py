@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from recorder.core.escaping import unescape
 from recorder.recording.buffer import OpenRun
-from recorder.recording.queue import Intake
-from recorder.recording.serialize import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, pack
+from recorder.recording.queue import RecordingQueue
+from recorder.recording.serialize import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, serialize
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.rows import FrameRow, RunRows, SegmentRow
 from recorder.testing import openai_chat_frames, song_pieces
 from recorder.wire.deltas import TOOL_ARGS, Delta
-from tests.oracle import run_end, run_start, token
+from tests.oracle import run_end, run_start, started, token
 
 ALL = 2**40
 #: Any text, half surrogate pairs too.
@@ -38,23 +38,23 @@ def texts(rows: Iterable[SegmentRow]) -> list[str]:
     return [unescape(item[1]) for row in rows for item in json.loads(row.deltas)]
 
 
-def one(intake: Intake) -> RunRows:
+def one(queue: RecordingQueue) -> RunRows:
     """The rows of the one run that has something to write."""
-    [rows] = pack(intake.take(ALL).runs)
+    [rows] = serialize(queue.drain(ALL).runs)
     return rows
 
 
 def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]:
     """A run that is taken after each of the parts: all its segments, and the last rows, which hold the seal."""
-    intake = Intake(ALL)
-    run = intake.start(run_start(), 0)
+    queue = RecordingQueue(ALL)
+    run = started(queue, run_start(), 0)
     segments: list[SegmentRow] = []
     for part in parts:
         for text in part:
-            intake.put(run, text, 5)
-        segments += [row for rows in pack(intake.take(ALL).runs) for row in rows.segments]
-    intake.end(run, run_end())
-    last = one(intake)
+            queue.put(run, text, 5)
+        segments += [row for rows in serialize(queue.drain(ALL).runs) for row in rows.segments]
+    queue.end(run, run_end())
+    last = one(queue)
     return segments + last.segments, last
 
 
@@ -69,16 +69,16 @@ def cut(whole: Sequence[str], seed: int) -> list[Sequence[str]]:
 
 def test_rows_say_what_was_taken() -> None:
     """A row has its number, its count and compact JSON; kind and index only where they are not the usual ones."""
-    intake = Intake(ALL)
-    run = intake.start(run_start(7), 0)
-    intake.put(run, "Hel", 10)
-    intake.put_frame(run, None, [Delta("lo"), Delta('{"a":1}', TOOL_ARGS, "0.1")], 20)
-    rows = one(intake)
+    queue = RecordingQueue(ALL)
+    run = started(queue, run_start(7), 0)
+    queue.put(run, "Hel", 10)
+    queue.put_frame(run, None, [Delta("lo"), Delta('{"a":1}', TOOL_ARGS, "0.1")], 20)
+    rows = one(queue)
     assert rows.segments == [
         SegmentRow(run.start.run_id, 0, 3, r'[[10,"Hel"],[20,"lo"],[20,"{\"a\":1}","tool_args","0.1"]]')
     ]
     assert (rows.tokens, rows.opens, rows.seal, rows.frames, rows.gaps) == (3, True, None, (), ())
-    assert rows.bytes == intake.bytes
+    assert rows.bytes == queue.bytes
 
 
 def test_a_long_run_is_cut_into_short_rows() -> None:
@@ -165,15 +165,15 @@ def test_escaping_keeps_kind_and_index() -> None:
 def test_frames_join_to_the_body() -> None:
     """Byte for byte, in any batching, compressed with the dictionary of their wire format."""
     body = openai_chat_frames([song_pieces(3_000)])
-    intake = Intake(ALL)
-    run = intake.start(run_start(wire="openai.chat"), 0)
+    queue = RecordingQueue(ALL)
+    run = started(queue, run_start(wire="openai.chat"), 0)
     found: list[FrameRow] = []
     for number, frame in enumerate(body):
-        intake.put_frame(run, frame, [Delta("x")], number)
+        queue.put_frame(run, frame, [Delta("x")], number)
         if number % 700 == 0:
-            found += one(intake).frames
-    intake.end(run, run_end())
-    last = one(intake)
+            found += one(queue).frames
+    queue.end(run, run_end())
+    last = one(queue)
     found += last.frames
     frames = [frame for row in found for frame in split(decompress(row.data, row.dictionary))]
     assert frames == list(enumerate(body))
@@ -185,26 +185,26 @@ def test_frames_join_to_the_body() -> None:
 
 def test_frames_are_cut_into_short_rows() -> None:
     """And numbered; a row's `first_delta` is never beyond its first token, so that seeking finds it."""
-    intake = Intake(ALL)
-    run = intake.start(run_start(), 0)
+    queue = RecordingQueue(ALL)
+    run = started(queue, run_start(), 0)
     total = 2 * MAX_ROW_FRAMES + 1
     for number in range(total):
-        intake.put_frame(run, b"%d" % number, [Delta("a"), Delta("b")], number)
-    found = one(intake).frames
+        queue.put_frame(run, b"%d" % number, [Delta("a"), Delta("b")], number)
+    found = one(queue).frames
     assert [(row.seq, row.count) for row in found] == [
         (0, MAX_ROW_FRAMES), (MAX_ROW_FRAMES, MAX_ROW_FRAMES), (2 * MAX_ROW_FRAMES, 1)
     ]  # fmt: skip
     assert all(row.first_delta <= 2 * row.seq for row in found)
-    intake.put_frame(run, b"later", [Delta("c")], total)
-    assert [(row.seq, row.first_delta) for row in one(intake).frames] == [(total, 2 * total)]
+    queue.put_frame(run, b"later", [Delta("c")], total)
+    assert [(row.seq, row.first_delta) for row in one(queue).frames] == [(total, 2 * total)]
 
 
 def test_a_frame_of_an_unknown_wire_needs_no_dictionary() -> None:
     """It is compressed by itself."""
-    intake = Intake(ALL)
-    run = intake.start(run_start(wire="someone.else"), 0)
-    intake.put_frame(run, b"x" * 1_000, [], 0)
-    [row] = one(intake).frames
+    queue = RecordingQueue(ALL)
+    run = started(queue, run_start(wire="someone.else"), 0)
+    queue.put_frame(run, b"x" * 1_000, [], 0)
+    [row] = one(queue).frames
     assert (row.dictionary, split(decompress(row.data, None))) == (None, [(0, b"x" * 1_000)])
 
 
@@ -216,15 +216,15 @@ def test_a_run_without_frames_has_no_proof_of_them() -> None:
 
 def test_frames_that_found_no_room_take_the_proof_with_them() -> None:
     """The hash of some of the frames would say that they are all; numbers go on behind the hole."""
-    intake = Intake(5_000, overflow="drop_newest")
-    run = intake.start(run_start(), 0)
+    queue = RecordingQueue(5_000, overflow="drop_newest")
+    run = started(queue, run_start(), 0)
     for _ in range(20):
-        intake.put_frame(run, b"x" * 200, [], 0)
-    first = one(intake)
-    intake.release(first.bytes)
-    intake.put_frame(run, b"after", [], 0)
-    intake.end(run, run_end())
-    last = one(intake)
+        queue.put_frame(run, b"x" * 200, [], 0)
+    first = one(queue)
+    queue.release(first.bytes)
+    queue.put_frame(run, b"after", [], 0)
+    queue.end(run, run_end())
+    last = one(queue)
     assert [(row.seq, row.count) for row in [*first.frames, *last.frames]] == [(0, 10), (20, 1)]
     assert last.seal is not None
     assert last.seal.frames_sha256 is None
@@ -235,11 +235,11 @@ def test_frames_that_found_no_room_take_the_proof_with_them() -> None:
 
 def test_runs_are_sorted() -> None:
     """So that two writers never lock in opposite order."""
-    intake = Intake(ALL)
-    runs = [intake.start(run_start(number), 0) for number in (3, 1, 2)]
+    queue = RecordingQueue(ALL)
+    runs = [started(queue, run_start(number), 0) for number in (3, 1, 2)]
     for run in runs:
-        intake.put_frame(run, run.start.run_id.encode(), [Delta(run.start.run_id)], 0)
-    rows = pack(intake.take(ALL).runs)
+        queue.put_frame(run, run.start.run_id.encode(), [Delta(run.start.run_id)], 0)
+    rows = serialize(queue.drain(ALL).runs)
     assert [row.start.run_id for row in rows] == sorted(run.start.run_id for run in runs)
     for row in rows:
         assert texts(row.segments) == [row.start.run_id]
@@ -249,13 +249,13 @@ def test_runs_are_sorted() -> None:
 
 def test_a_run_opens_once_and_is_sealed_once() -> None:
     """Its own row comes with its first batch, the seal with its last."""
-    intake = Intake(ALL)
-    run = intake.start(run_start(), 0)
-    first = one(intake)
-    intake.put(run, "a", 0)
-    second = one(intake)
-    intake.end(run, run_end())
-    third = one(intake)
+    queue = RecordingQueue(ALL)
+    run = started(queue, run_start(), 0)
+    first = one(queue)
+    queue.put(run, "a", 0)
+    second = one(queue)
+    queue.end(run, run_end())
+    third = one(queue)
     assert [(rows.opens, rows.seal is not None) for rows in (first, second, third)] == [
         (True, False), (False, False), (False, True)
     ]  # fmt: skip
@@ -266,27 +266,27 @@ def test_the_first_token_has_a_moment() -> None:
     start = datetime(2026, 11, 21, tzinfo=UTC)
     ends = []
     for offsets in ([], [1_500_000, 2_000_000]):
-        intake = Intake(ALL)
-        run = intake.start(run_start(started_at=start), 0)
+        queue = RecordingQueue(ALL)
+        run = started(queue, run_start(started_at=start), 0)
         for offset in offsets:
-            intake.put(run, "a", offset)
-            pack(intake.take(ALL).runs)
-        intake.end(run, run_end())
-        ends.append(one(intake).seal)
+            queue.put(run, "a", offset)
+            serialize(queue.drain(ALL).runs)
+        queue.end(run, run_end())
+        ends.append(one(queue).seal)
     assert [seal and seal.end.first_token_at for seal in ends] == [None, start + timedelta(seconds=1.5)]
 
 
 def test_gaps_become_rows_beside_what_is_stored() -> None:
     """Numbers go on behind the hole; count and hash are those of what is stored."""
-    intake = Intake(10_000, overflow="drop_newest")
-    run: OpenRun = intake.start(run_start(), 0)
+    queue = RecordingQueue(10_000, overflow="drop_newest")
+    run: OpenRun = started(queue, run_start(), 0)
     for number in range(100):
-        intake.put(run, str(number), 0)
-    rows = [one(intake)]
-    intake.release(rows[0].bytes)
-    intake.put(run, "100", 0)
-    intake.end(run, run_end())
-    rows.append(one(intake))
+        queue.put(run, str(number), 0)
+    rows = [one(queue)]
+    queue.release(rows[0].bytes)
+    queue.put(run, "100", 0)
+    queue.end(run, run_end())
+    rows.append(one(queue))
     [gap] = rows[1].gaps
     kept = rows[0].tokens
     assert (gap.seq, gap.count, gap.reason) == (kept, 100 - kept, "the queue was full")

@@ -185,7 +185,7 @@ def test_a_batch_that_cannot_be_packed_at_all_becomes_gaps(
         record(history)
         history.flush().wait(20)
         with monkeypatch.context() as patch:
-            patch.setattr("recorder.recording.writer.pack", no_memory)
+            patch.setattr("recorder.recording.writer.serialize", no_memory)
             run_id = begin(history, HumanMessage("Is it there?"))
             say(history, run_id, ["a", "b"])
             flush = history.flush()
@@ -216,7 +216,7 @@ def test_an_error_while_an_error_is_told_of_is_survived(
         record(history)
         history.flush().wait(20)
         with monkeypatch.context() as patch:
-            patch.setattr("recorder.recording.writer.pack", no_memory)
+            patch.setattr("recorder.recording.writer.serialize", no_memory)
             patch.setattr(Progress, "broke", broke)
             run_id = begin(history)
             while not told:
@@ -262,7 +262,7 @@ def test_what_is_given_up_is_counted_and_its_flush_raises() -> None:
 
 def torn_down(history: ChatHistoryCallback, tear: Callable[[asyncio.AbstractEventLoop], object]) -> None:
     """Somebody reaches for the writer's loop, and ends it."""
-    loop = history.recorder.intake._bell._loop
+    loop = history.recorder.queue._bell._loop
     assert loop is not None
     loop.call_soon_threadsafe(tear, loop)
 

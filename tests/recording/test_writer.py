@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import socket
 import sqlite3
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -26,8 +26,8 @@ from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording import serialize
 from recorder.recording.buffer import Took
-from recorder.recording.open_runs import Registry
-from recorder.recording.queue import Intake
+from recorder.recording.open_runs import OpenRuns
+from recorder.recording.queue import RecordingQueue
 from recorder.recording.recorder import Recorder
 from recorder.recording.writer import Writer
 from recorder.storage.liveness import this_process
@@ -47,6 +47,7 @@ from tests.oracle import (
     run_start,
     say,
     sql,
+    started,
     stored,
     token,
 )
@@ -59,7 +60,7 @@ class Watched(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self.seen: SimpleQueue[Batch] = SimpleQueue()
 
     async def append(self, batch: Batch) -> None:
         await super().append(batch)
@@ -68,7 +69,7 @@ class Watched(MemoryStore):
 
     def assert_quiet(self) -> None:
         """No batch comes, though a writer that was free to commit would have done so long ago."""
-        with pytest.raises(queue.Empty):
+        with pytest.raises(Empty):
             self.seen.get(timeout=0.1)
 
 
@@ -164,19 +165,19 @@ def test_a_batch_has_a_size() -> None:
 @contextmanager
 def history_held(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
     """Nothing is taken inside, until what is given is called."""
-    intake = history.recorder.intake
-    take, gate = intake.take, threading.Event()
+    queue = history.recorder.queue
+    drain, gate = queue.drain, threading.Event()
 
-    def held(max_bytes: int, took: Took | None = None) -> Took:
+    def held(max_bytes: int, batch: Took | None = None) -> Took:
         gate.wait(10)
-        return take(max_bytes, took)
+        return drain(max_bytes, batch)
 
-    intake.take = held  # type: ignore[method-assign]
+    queue.drain = held  # type: ignore[method-assign]
     try:
         yield gate.set
     finally:
         gate.set()
-        intake.take = take  # type: ignore[method-assign]
+        queue.drain = drain  # type: ignore[method-assign]
 
 
 # -- the database fails for a while --------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def test_an_outage_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture
 @pytest.mark.usefixtures("impatient")
 def test_health_comes_back_without_anything_to_store() -> None:
     """An idle process whose heartbeat failed once is healthy again after the next."""
-    beats: queue.SimpleQueue[None] = queue.SimpleQueue()
+    beats: SimpleQueue[None] = SimpleQueue()
     back = threading.Event()
 
     class Beating(MemoryStore):
@@ -401,7 +402,7 @@ def test_what_was_said_is_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
     recorder = Recorder(url)
     run = recorder.start(0, run_start(0))
     recorder.flush().wait(10)
-    recorder.intake.put(run, "my secret", 1)
+    recorder.queue.put(run, "my secret", 1)
     recorder.end(0, run_end(response_id=["no text"]))
     stats = recorder.close().wait(10)
     assert (stats.committed, stats.quarantined) == (1, 0)  # of the run only what its end says is left out
@@ -419,10 +420,10 @@ def test_what_cannot_be_packed_ends_nothing(caplog: pytest.LogCaptureFixture) ->
     recorder = Recorder(store=store)
     run = recorder.start(0, run_start(0))
     recorder.flush().wait(10)
-    recorder.intake.put(run, "x", b"rubbish")  # type: ignore[arg-type]
+    recorder.queue.put(run, "x", b"rubbish")  # type: ignore[arg-type]
     recorder.flush().wait(10)
     other = recorder.start(1, run_start(1))
-    recorder.intake.put(other, "y", 1)
+    recorder.queue.put(other, "y", 1)
     recorder.end(1, run_end())
     recorder.flush().wait(10)
     stats = recorder.close().wait(10)
@@ -490,21 +491,21 @@ def test_a_database_that_never_opened(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_comes_just_before_the_end_is_stored() -> None:
     """A token is accepted after the writer found nothing to take and before the queue was closed."""
 
-    class Late(Intake):
+    class Late(RecordingQueue):
         """At the moment between looking and leaving, one more token comes and then the end."""
 
         run = None
 
-        def take(self, max_bytes: int, took: Took | None = None) -> Took:
-            took = super().take(max_bytes, took)
-            if not took.ticket and self.run is None:
-                self.run = self.start(run_start(), 0)
+        def drain(self, max_bytes: int, batch: Took | None = None) -> Took:
+            batch = super().drain(max_bytes, batch)
+            if not batch.ticket and self.run is None:
+                self.run = started(self, run_start(), 0)
                 super().put(self.run, "late", 0)
                 writer.close(10)
-            return took
+            return batch
 
-    store, intake = MemoryStore(), Late(10**6)
-    writer = Writer(intake, store, Config(heartbeat_interval=0.01), Registry(10))
+    store, queue = MemoryStore(), Late(10**6)
+    writer = Writer(queue, store, Config(heartbeat_interval=0.01), OpenRuns(10))
     asyncio.run(writer.run())
     assert [row.count for row in store.segments.values()] == [1]
     assert writer.progress.committed == 1
@@ -646,7 +647,7 @@ def test_a_long_interval_does_not_silence_the_heartbeat() -> None:
     recorder = Recorder(None, config, store=store)
     run = recorder.start(1, run_start(), 0)
     store.seen.get(timeout=10)
-    recorder.intake.put(run, "waits", 0)
+    recorder.queue.put(run, "waits", 0)
     beats = [batch for batch in store.batches if not batch.runs]
     while len(beats) < 3:
         beats = [batch for batch in list(store.batches) if not batch.runs]

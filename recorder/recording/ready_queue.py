@@ -1,0 +1,191 @@
+"""The writer's side of the queue: what is ready to be written, in order; waiting for it, and draining it."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from math import inf
+
+from recorder.core.clock import monotonic_us
+from recorder.core.wakeup import Bell
+from recorder.recording.buffer import OpenRun, Taken, Took
+from recorder.recording.capacity import Capacity, Overflow
+from recorder.recording.delayed_frames import DelayedFrames
+from recorder.storage.rows import Addition
+
+
+class ReadyQueue(Capacity):
+    """The runs that have something to write, and the conversations that messages were added to."""
+
+    def __init__(
+        self, max_bytes: int, overflow: Overflow, block_timeout: float, frames_interval: float
+    ) -> None:
+        super().__init__(max_bytes, overflow, block_timeout)
+        self._ready: deque[OpenRun | Addition] = deque()
+        # The added messages of each conversation that are not drained yet.
+        self._additions: dict[str, Addition] = {}
+        self._delayed = DelayedFrames(int(frames_interval * 1e6))
+        self._bell = Bell()
+        # A flush or `close` needs the writer: set until the writer has looked for it.
+        self._wake_requested = False
+        # Everything must be drained, delayed frames too: set until the queue was empty.
+        self._full_drain = False
+        self._wake_bytes = max_bytes
+        #: Tokens that were drained.
+        self.drained = 0
+        #: How many items were queued. The number of an item is its offset in the queue.
+        self.tickets = 0
+        #: Since when something has been waiting to be drained (monotonic microseconds); None if nothing is.
+        self.oldest_us: int | None = None
+
+    def close(self) -> None:
+        """Accept nothing more. Takes no lock: signal handlers call it."""
+        self.closed = True
+        self._limit = -1
+        self.wake_writer()
+
+    def wake_writer(self) -> None:
+        """Wake the writer now. Takes no lock: signal handlers call it."""
+        self._wake_requested = True
+        self._bell.ring()
+
+    def is_empty_since(self, ticket: int) -> bool:
+        """Whether nothing was queued after this offset, and no frames are delayed. Takes no lock."""
+        return self.tickets <= ticket and not (self._later or self._ready or self._delayed)
+
+    # -- called by the writer ---------------------------------------------------------------------------------
+
+    def bind_loop(self, wake_bytes: int) -> None:
+        """Wake the running event loop from now on: early if `wake_bytes` are queued. Called once."""
+        self._bell.hang()
+        self._wake_bytes = wake_bytes
+
+    def unbind_loop(self) -> int:
+        """Close the queue and let waiting producers continue. Called once; returns the last offset."""
+        self.close()
+        self._bell.take_down()
+        if (wait := self.now(self._pop_capacity_wait)) is not None:
+            wait.set(None)
+        return self.tickets
+
+    async def wait_for_work(self) -> None:
+        """Return when there is something to drain, or when the writer was woken."""
+        while True:
+            self._bell.listen()
+            if self._ready or self._later or self.closed or self._wake_requested or self._full_drain:
+                return
+            await self._bell.rung(None)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether to write before `flush_interval` is over: for a flush or `close`, or because much is queued."""
+        return self._wake_requested or self._full_drain or self.bytes >= self._wake_bytes
+
+    async def wait_until_urgent(self, timeout: float) -> None:
+        """Return after `timeout` seconds, or as soon as `is_urgent`."""
+        self._bell.listen(for_all=False)
+        if not self.is_urgent:
+            await self._bell.rung(timeout)
+
+    def clear_wake(self) -> None:
+        """Forget earlier wake requests, before looking for their reason; later requests wake the writer again."""
+        self._wake_requested = False
+
+    def request_full_drain(self) -> int:
+        """Drain everything as soon as possible, delayed frames too. Returns the offset of the last item."""
+        self.catch_up()
+        return self.now(self._request_full_drain)
+
+    def seconds_until_due(self) -> float:
+        """Seconds until the oldest delayed frames are due; infinite if there are none."""
+        return self.now(self._delayed.seconds_until_due)
+
+    def drain(self, max_bytes: int, batch: Took | None = None) -> Took:
+        """Freeze and return what runs and conversations have, in queue order, until it is `max_bytes` or more.
+
+        The lock is held for a hundred of them at a time, so that producers do not wait for a long drain. If memory runs
+        out in between, `batch` holds what was drained until then.
+        """
+        batch, moment_us = batch or Took(), monotonic_us()
+        self.catch_up()
+        self.now(partial(self._enqueue_due, moment_us))
+        # What is queued from here on belongs to the next batch, so that no run is in a batch twice.
+        drain_some = partial(self._drain_some, batch, max_bytes, moment_us, self.tickets)
+        while batch.bytes < max_bytes and self.now(drain_some):
+            pass
+        return batch
+
+    # -- called with the lock held ----------------------------------------------------------------------------
+
+    def _count(self, item: OpenRun | Addition, size: int) -> None:
+        """Add `size` bytes to an item, and queue it."""
+        self._enqueue(item)  # first: bytes of an item that is not queued would never be released
+        item.bytes += size
+        self.bytes += size
+        if self.bytes >= self._wake_bytes:
+            self._bell.ring()
+
+    def _enqueue(self, item: OpenRun | Addition) -> None:
+        """Queue the item unless it is queued already."""
+        if item.queued:
+            return
+        item.queued = True
+        self.tickets += 1
+        item.ticket = self.tickets
+        self._ready.append(item)
+        if self.oldest_us is None:
+            self.oldest_us = monotonic_us()
+        if self._bell.sleep.for_all or self.bytes >= self._wake_bytes:
+            self._bell.ring()
+
+    def _on_full(self) -> None:
+        self._request_full_drain()  # delayed frames may be all that fills the queue
+        self._bell.ring()
+
+    def _request_full_drain(self) -> int:
+        self._full_drain = True
+        self._enqueue_due(inf)
+        return self.tickets
+
+    def _enqueue_due(self, before_us: float) -> None:
+        """Queue the runs whose delayed frames are due."""
+        for run in self._delayed.pop_due(before_us):
+            self._enqueue(run)
+
+    def _drain_some(self, batch: Took, max_bytes: int, moment_us: int, last: int) -> bool:
+        """Drain up to a hundred items, none behind the offset `last`. Returns whether there are more."""
+        for _ in range(min(100, len(self._ready))):
+            if batch.bytes >= max_bytes:
+                return False
+            if self._ready[0].ticket > last:
+                self._full_drain, self.oldest_us = False, moment_us
+                return False
+            self._drain_one(self._ready[0], batch, moment_us)
+            self._ready.popleft()
+        if self._ready:
+            return True
+        self._full_drain, self.oldest_us = False, None
+        return False
+
+    def _drain_one(self, item: OpenRun | Addition, batch: Took, moment_us: int) -> None:
+        """Move what the item has to the batch. If memory runs out, nothing has changed."""
+        if isinstance(item, Addition):
+            batch.additions.append(item)
+            del self._additions[item.conversation_id]
+            batch.bytes += item.bytes
+            batch.ticket = item.ticket
+            return
+        run = item
+        delayed = 0 if self._full_drain else self._delayed.delay(run)
+        run.freeze(frames=not delayed)
+        frames = () if delayed else run.frozen_frames
+        drained = Taken(run, run.frozen_tokens, frames, run.gaps, run.end, run.bytes - delayed, run.reopened)
+        tokens = sum(map(len, drained.tokens))
+        batch.runs.append(drained)
+        self.drained += tokens
+        batch.bytes += run.bytes - delayed
+        batch.ticket = run.ticket
+        run.frozen_tokens, run.frozen_frames, run.gaps = (), (), ()
+        run.end, run.bytes = None, delayed
+        run.queued = run.reopened = False
+        run.active_us = moment_us
