@@ -20,6 +20,7 @@ import pytest
 from recorder.config import Config
 from recorder.storage import rows, schema, views
 from recorder.wire import deltas
+from recorder.wire.encode import WIRES
 from tests.test_public import DOORS, parts, public
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ CONCEPTS = (DOCS / "concepts.md").read_text(encoding="utf-8")
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+_PATH = re.compile(r"`((?:recorder|tests|docs|migrations|examples)/[\w./-]*)`")
 _ANY_ADDRESS = re.compile(r"[a-z]+:")
 
 
@@ -116,6 +118,29 @@ def test_the_statuses_are_those_of_the_code(page: str) -> None:
 def test_the_kinds_of_tokens_are_those_of_the_code() -> None:
     """The table has all of them and no other."""
     assert sorted(table(CONCEPTS, "kind")) == sorted(constants(deltas, like="[a-z_]+"))
+
+
+def test_the_glossary_names_what_the_code_has() -> None:
+    """Its statuses, views and wire formats are all there are, and each word has one line."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^\| ([a-z ]+) \| ([A-Z].*) \|$", page, re.MULTILINE))
+    assert len(lines) == len(table(page, "word"))
+    assert named_in(lines["status"]) == constants(rows, like="[a-z]+")
+    assert named_in(lines["view"]) == set(views.definitions("sqlite"))
+    assert named_in(lines["wire format"]) == set(WIRES)
+    assert named_in(lines["kind"]) <= constants(deltas, like="[a-z_]+")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    """Modules, tests and pages, as paths from the top of the repository."""
+    found = set(_PATH.findall(page.read_text(encoding="utf-8")))
+    assert [name for name in found if not (ROOT / name).exists()] == []
+
+
+def named_in(text: str) -> set[str]:
+    """What stands in backquotes."""
+    return set(re.findall("`([^`]+)`", text))
 
 
 @pytest.mark.parametrize("name", ["flush_interval", "block_timeout"])
