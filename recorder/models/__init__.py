@@ -1,4 +1,4 @@
-"""Models with LangChain's names, arguments and shapes, over the providers' own SDKs, and a base for your own."""
+"""Models with the names and arguments of LangChain's, over the providers' SDKs, and a base class for your own."""
 
 from __future__ import annotations
 

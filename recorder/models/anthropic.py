@@ -1,7 +1,7 @@
 """`ChatAnthropic`: Anthropic's models over the official SDK.
 
-The SDK does what it is good at (authentication, retries, timeouts, status errors) through
-`with_streaming_response`; its bytes are translated once, by `recorder.wire.anthropic.stream`.
+The SDK does authentication, retries, timeouts and status errors. Models read the bytes of its response
+(`with_streaming_response`), and `recorder.wire.anthropic.stream` translates them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from recorder.messages import AIMessageChunk
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
 from recorder.models.chat_run import ChatRun
-from recorder.models.clients import Clients
+from recorder.models.clients import Clients, secret_text
 from recorder.models.run import ErrorOf, Request
 from recorder.wire.anthropic.chunks import fill_blocks, fill_text, wants_blocks
 from recorder.wire.anthropic.request import request_messages
@@ -24,23 +24,24 @@ from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 
-#: The newest small model, and one of the newest that still take a temperature (November 2026).
+#: A small model, and one of the newest that accept a `temperature` (November 2026).
 DEFAULT_MODEL = "claude-haiku-4-5"
-#: The API needs a limit: LangChain's of each model (November 2026), and that of all others.
+#: The API requires `max_tokens`. LangChain's default limit -> models (November 2026); and that of all other models.
 _LIMITS = {
     128_000: ("claude-opus-4-6", "claude-opus-4-7", "claude-opus-4-8", "claude-opus-5", "claude-sonnet-4-6",
               "claude-sonnet-5", "claude-haiku-5-5", "claude-fable-5"),
     64_000: ("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"),
 }  # fmt: skip
 _LIMIT = 4_096
-#: How long a whole answer may take when nobody says (seconds). The SDK refuses to wait for one that may be long.
-_PATIENCE = 3_600
+#: The timeout of a request without a stream, unless the caller sets one (seconds). With its default timeout the SDK
+#: refuses such requests if `max_tokens` is large.
+_RESPONSE_TIMEOUT = 3_600
 
 
 class ChatAnthropic(BaseChatModel):
-    """Anthropic's chat models. Arguments as LangChain's `ChatAnthropic`; `options` are those of the SDK's `create`.
+    """Anthropic's chat models. The arguments are those of LangChain's `ChatAnthropic`.
 
-    Raises what the SDK raises.
+    `options` are those of the SDK's `create`. Raises the SDK's exceptions.
     """
 
     provider_name = "anthropic"
@@ -66,17 +67,17 @@ class ChatAnthropic(BaseChatModel):
         http_client: Any = None,
         http_async_client: Any = None,
         streaming: bool = False,
-        stream_usage: bool = True,  # LangChain's; the API always tells the usage
+        stream_usage: bool = True,  # LangChain's; ignored: the API always sends the usage
         model_kwargs: Mapping[str, Any] | None = None,
-        verbose: bool = False,  # LangChain's; what is said here, handlers say
+        verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
         name: str | None = None,
         **options: Any,
     ) -> None:
-        wanted = {
-            "api_key": _revealed(api_key or anthropic_api_key),
+        arguments = {
+            "api_key": secret_text(api_key or anthropic_api_key),
             "base_url": base_url or anthropic_api_url or os.environ.get("ANTHROPIC_API_URL"),
             "timeout": timeout if timeout is not None else default_request_timeout,
             "max_retries": max_retries,
@@ -86,7 +87,7 @@ class ChatAnthropic(BaseChatModel):
         clients = Clients(
             "anthropic",
             ("Anthropic", "AsyncAnthropic"),
-            {key: value for key, value in wanted.items() if value is not None},
+            {key: value for key, value in arguments.items() if value is not None},
             http_client=http_client,
             http_async_client=http_async_client,
         )
@@ -100,16 +101,20 @@ class ChatAnthropic(BaseChatModel):
 
     @property
     def model(self) -> str:
-        """The model that requests name."""
+        """The name of the model, as requests have it."""
         return self.model_name
 
     def bind_tools(
         self, tools: Sequence[Any], *, tool_choice: Any = None, parallel_tool_calls: bool | None = None,
         strict: bool | None = None, **options: Any,
     ) -> ChatAnthropic:  # fmt: skip
-        """The same model with tools in Anthropic's format or OpenAI's; `tool_choice` a name, auto, any or none."""
-        thinks = (self.options.get("thinking") or {}).get("type") in ("enabled", "adaptive")
-        choice = anthropic_choice(tool_choice, parallel_tool_calls, thinking=thinks)
+        """A copy of the model with these tools (dicts in Anthropic's or OpenAI's form).
+
+        `tool_choice` is the name of a tool, "auto", "any", "none", or a dict of the API. Raises `ConfigError` for
+        other tools and choices.
+        """
+        has_thinking = (self.options.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+        choice = anthropic_choice(tool_choice, parallel_tool_calls, thinking=has_thinking)
         if choice is not None:
             options["tool_choice"] = choice
         return self.bind(tools=[anthropic_tool(tool, strict) for tool in tools], **options)
@@ -118,7 +123,7 @@ class ChatAnthropic(BaseChatModel):
         options = {key: value for key, value in options.items() if value is not None}
         model = options.get("model", self.model_name)
         system, turns = request_messages(messages, model)
-        body = {"model": model, "max_tokens": self.max_tokens, "messages": turns, **_in_its_words(options)}
+        body = {"model": model, "max_tokens": self.max_tokens, "messages": turns, **_api_options(options)}
         if system:
             body.setdefault("system", system)
         if betas := betas_of(body):
@@ -128,8 +133,8 @@ class ChatAnthropic(BaseChatModel):
         return body
 
     def _ls_params(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        said = super()._ls_params(body)
-        return said | ({"ls_stop": body["stop_sequences"]} if body.get("stop_sequences") else {})
+        params = super()._ls_params(body)
+        return params | ({"ls_stop": body["stop_sequences"]} if body.get("stop_sequences") else {})
 
     def _translator(self) -> Translator:
         return AnthropicMessages()
@@ -145,7 +150,7 @@ class ChatAnthropic(BaseChatModel):
 
 
 class AnthropicRun(ChatRun):
-    """A run whose chunks are text, or lists of blocks where the request asks for more than text."""
+    """A run whose chunks have text; or lists of content blocks, if the request asks for more than text."""
 
     def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
         super().__init__(request, translator, error_of)
@@ -156,37 +161,37 @@ class AnthropicRun(ChatRun):
 
 
 def limit_of(model: str) -> int:
-    """The most tokens that the model writes, as LangChain asks for by default."""
+    """LangChain's default of `max_tokens` for this model."""
     return next((limit for limit, names in _LIMITS.items() if model.startswith(names)), _LIMIT)
 
 
-def _in_its_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """LangChain's options in the API's words: `stop`, `effort`, and the older name of the limit."""
-    said = dict(options)
-    if (stop := said.pop("stop", None)) is not None:
-        said["stop_sequences"] = [stop] if isinstance(stop, str) else stop
-    if (limit := said.pop("max_tokens_to_sample", None)) is not None:
-        said.setdefault("max_tokens", limit)
-    by_longer_name = said.pop("reasoning_effort", None)
-    if effort := said.pop("effort", None) or by_longer_name:
-        said["output_config"] = {**said.get("output_config", {}), "effort": effort}
-    return said
+def _api_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The API's options for LangChain's `stop`, `effort`, `reasoning_effort` and `max_tokens_to_sample`."""
+    fields = dict(options)
+    if (stop := fields.pop("stop", None)) is not None:
+        fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    if (limit := fields.pop("max_tokens_to_sample", None)) is not None:
+        fields.setdefault("max_tokens", limit)
+    reasoning_effort = fields.pop("reasoning_effort", None)
+    if effort := fields.pop("effort", None) or reasoning_effort:
+        fields["output_config"] = {**fields.get("output_config", {}), "effort": effort}
+    return fields
 
 
 class _Messages:
-    """`messages` of an SDK's client, or of its beta part for requests that name betas."""
+    """`client.messages`, or `client.beta.messages` for requests with `betas`."""
 
     def __init__(self, client: Any, sdk: Any) -> None:
         self._client, self._sdk = client, sdk
 
     @property
     def with_streaming_response(self) -> _Create:
-        """As the SDK's."""
+        """The SDK's property."""
         return _Create(self._client, self._sdk, "with_streaming_response")
 
     @property
     def with_raw_response(self) -> _Create:
-        """As the SDK's."""
+        """The SDK's property."""
         return _Create(self._client, self._sdk, "with_raw_response")
 
 
@@ -195,29 +200,24 @@ class _Create:
         self._client, self._sdk, self._way = client, sdk, way
 
     def create(self, **body: Any) -> Any:
-        """As the SDK's, for all that a body may say."""
+        """The SDK's method, for every body that `_body` makes."""
         messages = self._client.beta.messages if "betas" in body else self._client.messages
         if (
             not body.get("stream")
             and "timeout" not in body
             and self._client.timeout == self._sdk.DEFAULT_TIMEOUT
         ):
-            body["timeout"] = self._sdk.Timeout(_PATIENCE, connect=self._sdk.DEFAULT_TIMEOUT.connect)
-        return getattr(messages, self._way).create(**_routed(body, type(messages)))
+            body["timeout"] = self._sdk.Timeout(_RESPONSE_TIMEOUT, connect=self._sdk.DEFAULT_TIMEOUT.connect)
+        return getattr(messages, self._way).create(**_with_extra_body(body, type(messages)))
 
 
-def _routed(body: dict[str, Any], messages: type) -> dict[str, Any]:
-    """Parameters of older models, which newer SDKs have no names for and send all the same."""
-    moved = {key: body.pop(key) for key in _unnamed(messages) & body.keys()}
+def _with_extra_body(body: dict[str, Any], messages: type) -> dict[str, Any]:
+    """The arguments of `create`. Parameters of older models that a newer SDK has removed go into `extra_body`."""
+    moved = {key: body.pop(key) for key in _removed(messages) & body.keys()}
     return {**body, "extra_body": {**moved, **(body.get("extra_body") or {})}} if moved else body
 
 
 @cache
-def _unnamed(messages: type) -> frozenset[str]:
-    named = inspect.signature(messages.create).parameters  # type: ignore[attr-defined]
-    return frozenset(name for name in ("temperature", "top_k", "top_p") if name not in named)
-
-
-def _revealed(key: Any) -> Any:
-    """The text of a pydantic `SecretStr`, as LangChain's users pass it; anything else as it is."""
-    return key.get_secret_value() if hasattr(key, "get_secret_value") else key
+def _removed(messages: type) -> frozenset[str]:
+    parameters = inspect.signature(messages.create).parameters  # type: ignore[attr-defined]
+    return frozenset(name for name in ("temperature", "top_k", "top_p") if name not in parameters)

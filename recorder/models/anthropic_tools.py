@@ -1,4 +1,4 @@
-"""Tools and the choice among them, in Anthropic's words."""
+"""Translates tools and `tool_choice` into Anthropic's form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from recorder.errors import ConfigError
 
-#: Betas that tools of the provider need; LangChain, too, asks for them by itself.
+#: Type of a tool -> the beta that the API requires for it. LangChain sends these betas, too.
 _BETAS = {
     "web_fetch_20250910": "web-fetch-2025-09-10",
     "code_execution_20250522": "code-execution-2025-05-22",
@@ -22,35 +22,38 @@ _BETAS = {
 }
 _MCP_BETA = "mcp-client-2025-11-20"
 _FORMS = (
-    "{'name': ..., 'description': ..., 'input_schema': {...}}, a tool of the provider's own with its 'type', or "
+    "{'name': ..., 'description': ..., 'input_schema': {...}}, a tool of Anthropic with its 'type', or "
     "OpenAI's {'type': 'function', 'function': {...}}"
 )
 _CHOICES = {"any": "any", "required": "any", "auto": "auto", "none": "none"}
 
 
 def anthropic_tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
-    """One tool as the API takes it. Raises `ConfigError` for what is none."""
+    """One tool in the API's form. Raises `ConfigError` if it is not a tool."""
     if not isinstance(tool, Mapping):
         raise ConfigError(f"bind_tools got {tool!r:.80}; pass dicts: {_FORMS}")
     function = tool.get("function") if tool.get("type") == "function" else tool
     if isinstance(function, Mapping) and "name" in function and "parameters" in function:
-        made = {"name": function["name"], "input_schema": function["parameters"]}
-        made |= {key: function[key] for key in ("description", "strict") if function.get(key) is not None}
+        found = {"name": function["name"], "input_schema": function["parameters"]}
+        found |= {key: function[key] for key in ("description", "strict") if function.get(key) is not None}
     elif "input_schema" in tool or (tool.get("type") and tool["type"] != "function"):
-        made = dict(tool)
+        found = dict(tool)
     else:
-        raise ConfigError(f"bind_tools got {dict(tool)!r:.80}, which is no tool; pass {_FORMS}")
-    if strict is not None and "input_schema" in made:
-        made["strict"] = strict
-    return made
+        raise ConfigError(f"bind_tools got {dict(tool)!r:.80}, which is not a tool; pass {_FORMS}")
+    if strict is not None and "input_schema" in found:
+        found["strict"] = strict
+    return found
 
 
 def anthropic_choice(choice: Any, parallel: bool | None, *, thinking: bool) -> dict[str, Any] | None:
-    """`tool_choice`: a tool's name, LangChain's and OpenAI's words for it, or what the API takes."""
+    """`tool_choice` in the API's form. The choice is a tool's name, LangChain's or OpenAI's value, or the API's dict.
+
+    The API does not allow forcing a tool while thinking is on: then this warns and drops the choice.
+    """
     found = _choice(choice)
     if thinking and found and found["type"] in ("any", "tool"):
         warnings.warn(
-            f"tool_choice={choice!r} was dropped, for the API forces no tool on a model that thinks",
+            f"tool_choice={choice!r} was dropped, because the API does not allow forcing a tool while thinking is on",
             stacklevel=3,
         )
         found = None
@@ -74,7 +77,7 @@ def _choice(choice: Any) -> dict[str, Any] | None:
 
 
 def betas_of(body: Mapping[str, Any]) -> list[str]:
-    """The betas asked for, and those that the request needs."""
+    """The betas of the caller, and those that the request's tools require."""
     needed = [_BETAS[kind] for tool in _tools(body) if (kind := tool.get("type")) in _BETAS]
     if body.get("mcp_servers"):
         needed.append(_MCP_BETA)

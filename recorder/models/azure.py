@@ -1,4 +1,4 @@
-"""`AzureChatOpenAI`: OpenAI's chat models as Azure serves them, over the official SDK's own clients for it."""
+"""`AzureChatOpenAI`: OpenAI's chat models on Azure, over the official SDK's clients for Azure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 from recorder.errors import ConfigError
 from recorder.models.openai import BaseChatOpenAI, openai_clients
 
-#: Where the SDK looks for a credential when none is passed.
+#: Environment variables in which the SDK looks for a credential if none is passed.
 _CREDENTIALS = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 
 
 class AzureChatOpenAI(BaseChatOpenAI):
-    """OpenAI's chat models on Azure. Arguments as LangChain's `AzureChatOpenAI`; `options` are the SDK's.
+    """OpenAI's chat models on Azure. The arguments are those of LangChain's `AzureChatOpenAI`.
 
-    The endpoint, the key or token and the API's version also come from `AZURE_OPENAI_ENDPOINT`,
-    `AZURE_OPENAI_API_KEY`, `AZURE_OPENAI_AD_TOKEN` and `OPENAI_API_VERSION`. Without a deployment the model's name
-    is the deployment's. What its filters say is in `response_metadata["content_filter_results"]`.
+    `options` are those of the SDK's `create`. If the endpoint, the key or token, or the API's version is not passed,
+    it is read from `AZURE_OPENAI_ENDPOINT`, `AZURE_OPENAI_API_KEY`, `AZURE_OPENAI_AD_TOKEN` or `OPENAI_API_VERSION`.
+    Without a deployment, the model's name is used as the name of the deployment. The results of Azure's content
+    filters are in `response_metadata["content_filter_results"]`. Raises the SDK's exceptions, and `ConfigError`
+    without a model and a deployment.
     """
 
     provider_name = "azure"
@@ -54,8 +56,8 @@ class AzureChatOpenAI(BaseChatOpenAI):
         stream_usage: bool = True,
         stop_sequences: Sequence[str] | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
-        openai_api_type: str | None = None,  # LangChain's; of SDKs before 1.0
-        verbose: bool = False,  # LangChain's; what is said here, handlers say
+        openai_api_type: str | None = None,  # LangChain's; ignored: only SDKs before 1.0 needed it
+        verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -66,7 +68,7 @@ class AzureChatOpenAI(BaseChatOpenAI):
         named = model or model_name
         if not (named or deployment):
             raise ConfigError(
-                "AzureChatOpenAI knows no deployment; pass azure_deployment=, the name it has in Azure"
+                "AzureChatOpenAI needs a deployment; pass azure_deployment=, the name of the deployment in Azure"
             )
         token = azure_ad_token or azure_ad_token_provider or azure_ad_async_token_provider
         key = api_key or openai_api_key
@@ -75,7 +77,7 @@ class AzureChatOpenAI(BaseChatOpenAI):
             azure_endpoint=azure_endpoint,
             azure_deployment=deployment,
             api_version=api_version or openai_api_version,
-            api_key=None if token else key or _key_of_old(),
+            api_key=None if token else key or _openai_key(),
             azure_ad_token=azure_ad_token,
             azure_ad_token_provider=azure_ad_token_provider,
             async_only=_only_async(azure_ad_async_token_provider),
@@ -97,18 +99,18 @@ class AzureChatOpenAI(BaseChatOpenAI):
         self.model_version = model_version
 
     def _ls_params(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """With the model's version, which Azure does not say and LangChain's users pass."""
-        said = super()._ls_params(body)
-        model, version = str(said["ls_model_name"]), self.model_version.lstrip("-")
+        """Adds `model_version` to the model's name, because Azure's responses do not have the version."""
+        params = super()._ls_params(body)
+        model, version = str(params["ls_model_name"]), self.model_version.lstrip("-")
         if version and version not in model and model == self.model_name:
-            said["ls_model_name"] = f"{model}-{version}"
-        return said
+            params["ls_model_name"] = f"{model}-{version}"
+        return params
 
 
 def _only_async(provider: Callable[[], Any] | None) -> dict[str, Any] | None:
     return {"azure_ad_token_provider": provider} if provider else None
 
 
-def _key_of_old() -> str | None:
-    """As LangChain: the key of OpenAI's own variable, where there is nothing else."""
+def _openai_key() -> str | None:
+    """The key in `OPENAI_API_KEY`, if there is no credential for Azure. LangChain has the same rule."""
     return None if any(map(os.environ.get, _CREDENTIALS)) else os.environ.get("OPENAI_API_KEY")

@@ -1,7 +1,7 @@
-"""Chat models over a provider's SDK.
+"""`BaseChatModel`: the base class of chat models over a provider's SDK.
 
-A provider is a small file: how a request looks, which part of its SDK takes it, which translator reads the
-answer, and how the SDK words an error in a stream (`openai.py`).
+A provider has one module, for example `openai.py`. It says how a request is made, which part of the SDK sends it,
+which translator reads the response, and which exception the SDK raises for an error event of a stream.
 """
 
 from __future__ import annotations

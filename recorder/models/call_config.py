@@ -1,4 +1,4 @@
-"""What callers pass to a chat model, sorted out, and the results of several runs put together."""
+"""Reads the `config` and the input of a call, and combines the results of several runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from recorder.redaction.credentials import is_secret
 
 
 def config_per_input(config: Any, count: int) -> list[dict[str, Any]]:
-    """One config an input: a list of them, or the same for all, where a `run_id` can only be the first's."""
+    """A config for each input, from a list of configs or from one for all. A shared `run_id` is the first input's."""
     if isinstance(config, (list, tuple)):
         if len(config) != count:
-            raise ConfigError(f"{len(config)} configs came for {count} inputs; pass one, or one for each")
+            raise ConfigError(
+                f"got {len(config)} configs for {count} inputs; pass one, or one for each input"
+            )
         return [dict(each or {}) for each in config]
     shared = dict(config or {})
     first = dict(shared)
@@ -27,7 +29,7 @@ def config_per_input(config: Any, count: int) -> list[dict[str, Any]]:
 
 
 def returning_errors(work: Callable[..., Any]) -> Callable[..., Any]:
-    """The same work, with its error as the result in place of raising it."""
+    """The same function, but it returns its error instead of raising it."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -41,20 +43,20 @@ def returning_errors(work: Callable[..., Any]) -> Callable[..., Any]:
 async def gather_all(
     work: Iterable[Coroutine[Any, Any, Any]], *, return_exceptions: bool = False
 ) -> list[Any]:
-    """The results in order. After an error the others are cancelled, for nobody will see their results."""
+    """The results in order. After an error the other coroutines are cancelled, because their results are not used."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
     finally:
-        left = [task for task in tasks if not task.done()]
-        for task in left:
+        unfinished = [task for task in tasks if not task.done()]
+        for task in unfinished:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
+        if unfinished:
+            await asyncio.wait(unfinished)
 
 
 def readable_messages(input: Any) -> list[BaseMessage]:
-    """The messages of an input of which not all can be read; what cannot be is text."""
+    """The messages of an input. An item that is not a message becomes a user message with its `repr`."""
     found: list[BaseMessage] = []
     for item in input if isinstance(input, (list, tuple)) else [input]:
         try:
@@ -65,12 +67,12 @@ def readable_messages(input: Any) -> list[BaseMessage]:
 
 
 def merge_tags(*tags: Iterable[str] | None) -> list[str]:
-    """All tags in order, each once."""
-    return list(dict.fromkeys(tag for some in tags for tag in some or ()))
+    """All tags in order, without duplicates."""
+    return list(dict.fromkeys(tag for each in tags for tag in each or ()))
 
 
 def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata, and the plain values of `configurable`: there LangGraph and its users have the thread's id."""
+    """The metadata and the scalar values of `configurable`, where LangGraph has the thread's id. No credentials."""
     plain = {
         key: value
         for key, value in (config.get("configurable") or {}).items()
@@ -80,42 +82,42 @@ def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def secrets_of(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Names and values that `metadata_of` leaves out of `configurable`, for they are credentials."""
+    """Names and values of the credentials in `configurable`, which `metadata_of` leaves out."""
     return [each for each in (config.get("configurable") or {}).items() if is_secret(*each)]
 
 
 def parent_of(config: Mapping[str, Any]) -> Any:
-    """The run that this one belongs to; LangChain's callback managers know theirs."""
+    """The id of the parent run: `parent_run_id`, or that of LangChain's callback manager. None without a parent."""
     parent = config.get("parent_run_id") or getattr(config.get("callbacks"), "parent_run_id", None)
     return run_id_of(parent) if parent is not None else None
 
 
 def run_id_of(given: Any) -> UUID:
-    """The caller's run id, or a new one. Raises `ConfigError` for what is no UUID."""
+    """The caller's run id, or a new one. Raises `ConfigError` if it is not a UUID."""
     if given is None:
         return uuid_utils.compat.uuid7()
     try:
         return given if isinstance(given, UUID) else UUID(str(given))
     except ValueError as error:
-        raise ConfigError(f"run_id {given!r} is no UUID; pass uuid.uuid4(), or leave it out") from error
+        raise ConfigError(f"run_id {given!r} is not a UUID; pass uuid.uuid4(), or leave it out") from error
 
 
 def combine_results(results: Sequence[LLMResult]) -> LLMResult:
-    """One result of several runs, with their token counts added up."""
+    """One result of several runs, with the sum of their usages."""
     generations: list[list[Generation]] = [choices for result in results for choices in result.generations]
     outputs = [result.llm_output or {} for result in results]
     output: dict[str, Any] = dict(outputs[0]) if len(outputs) == 1 else {}
-    output["token_usage"] = _added([each.get("token_usage") or {} for each in outputs])
+    output["token_usage"] = _sum_of([each.get("token_usage") or {} for each in outputs])
     output["model_name"] = next((each["model_name"] for each in outputs if each.get("model_name")), None)
     return LLMResult(generations, output, run=[info for result in results for info in result.run or ()])
 
 
-def _added(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _sum_of(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for usage in usages:
         for key, value in usage.items():
             if isinstance(value, Mapping):
-                total[key] = _added([total.get(key) or {}, value])
+                total[key] = _sum_of([total.get(key) or {}, value])
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 total[key] = total.get(key, 0) + value
             else:

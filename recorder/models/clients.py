@@ -1,8 +1,8 @@
-"""A model's SDK clients, and the HTTP connections below them, which outlive the model.
+"""The SDK clients of a model, and the pools of HTTP connections that all models share.
 
-Making an HTTP client takes 25 ms (it reads the certificates) and a new connection to a provider takes several
-round trips, and many applications make a model for each request: so there is one pool of connections for all
-threads, and one for each event loop, because a connection is of no use in another.
+Many applications make a model for each request. Making an HTTP client takes 25 ms (it reads the certificates), and a
+new connection to a provider takes several round trips. So one pool serves all threads. Each event loop has a pool of
+its own, because asyncio binds a connection to its event loop.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from recorder.models.connections import lenient
+from recorder.models.connections import tolerant
 from recorder.redaction.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
 
 
 class Clients:
-    """What a provider's SDK offers for synchronous code, on any thread, and on each event loop."""
+    """The SDK's clients of one model: one for synchronous code on all threads, and one for each event loop."""
 
     def __init__(
         self,
@@ -35,22 +35,22 @@ class Clients:
         http_client: Any = None,
         http_async_client: Any = None,
     ) -> None:
-        #: The SDK's module, and the names of its synchronous and asynchronous client in it.
+        #: The name of the SDK's module, and in it the names of the synchronous and the asynchronous client.
         self._sdk = sdk
         self._name, self._async_name = names
         self._options = dict(options)
-        #: Options that only the asynchronous client takes, on top of the others.
+        #: The options of the asynchronous client.
         self._async_options = {**options, **(async_only or {})}
-        self._given, self._given_async = http_client, http_async_client
-        #: The credentials that were sent last: those of a function are not known before.
+        self._given_sync, self._given_async = http_client, http_async_client
+        #: The credentials of the last requests. A credential that a function returns is known only after it was sent.
         self.sent: list[str] = []
-        #: The HTTP client and the SDK's on top of it.
-        self._held: tuple[Any, Any] | None = None
+        #: The HTTP client and the SDK's synchronous client that uses it.
+        self._sync_pair: tuple[Any, Any] | None = None
 
-    def over(
+    def with_http_clients(
         self, http_client: Any, http_async_client: Any, changed: Callable[[Any], dict[str, Any]]
     ) -> Clients:
-        """The same clients on top of these HTTP clients, with their options changed."""
+        """A copy that uses these HTTP clients. `changed` makes its options from those of this one."""
         return Clients(
             self._sdk,
             (self._name, self._async_name),
@@ -62,12 +62,12 @@ class Clients:
 
     @property
     def sdk(self) -> Any:
-        """The SDK's module, loaded when it is needed."""
+        """The SDK's module, loaded at first use."""
         return import_module(self._sdk)
 
     @cached_property
     def host(self) -> str:
-        """Host and port that requests go to, without user and password; the SDK's default where none is given."""
+        """The host and the port that requests go to, without user and password. The SDK's name if no URL is given."""
         given = self._options.get("base_url") or self._options.get("azure_endpoint")
         variable = "AZURE_OPENAI_ENDPOINT" if self._name.startswith("Azure") else "OPENAI_BASE_URL"
         url = given or os.environ.get(variable) or ""
@@ -75,33 +75,33 @@ class Clients:
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """The credentials among the options: keys, and what headers, the query and the URL hold of them."""
+        """The credentials in the options: keys, and those in headers, in the query and in the URL."""
         options = {**self._options, **self._async_options}
-        given = [getattr(http, "headers", None) for http in (self._given, self._given_async)]
+        given = [getattr(http, "headers", None) for http in (self._given_sync, self._given_async)]
         headers = {f"of_client_{number}": dict(each) for number, each in enumerate(given) if each}
         return tuple(secrets_sent({**options, **headers}))
 
-    def here(self) -> Any:
-        """The client for synchronous code. Raises what the SDK says about a missing key."""
-        http = _threads_http(self._sdk) if self._given is None else self._given
-        # After a fork there is another HTTP client.
-        if self._held is None or self._held[0] is not http:
-            self._held = http, getattr(self.sdk, self._name)(**self._options, http_client=http)
-        return self._held[1]
+    def sync_client(self) -> Any:
+        """The client for synchronous code. Raises the SDK's error if there is no key."""
+        http = _shared_sync_http(self._sdk) if self._given_sync is None else self._given_sync
+        # A forked child has a new HTTP client.
+        if self._sync_pair is None or self._sync_pair[0] is not http:
+            self._sync_pair = http, getattr(self.sdk, self._name)(**self._options, http_client=http)
+        return self._sync_pair[1]
 
-    def on_loop(self) -> Any:
+    def loop_client(self) -> Any:
         """The client for the running event loop."""
-        here = _here(asyncio.get_running_loop())
-        client = here.clients.get(self)
+        shared = _clients_of_loop(asyncio.get_running_loop())
+        client = shared.clients.get(self)
         if client is None:
-            http = here.http(self._sdk) if self._given_async is None else self._given_async
+            http = shared.http(self._sdk) if self._given_async is None else self._given_async
             client = getattr(self.sdk, self._async_name)(**self._async_options, http_client=http)
-            here.clients[self] = client
+            shared.clients[self] = client
         return client
 
 
 def secrets_sent(options: Mapping[str, Any]) -> Iterator[str]:
-    """The credentials in options of an SDK's client or call. What is a function is not called."""
+    """The credentials in options of an SDK's client or call. Functions that return credentials are not called."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             for key, each in value.items():
@@ -113,54 +113,60 @@ def secrets_sent(options: Mapping[str, Any]) -> Iterator[str]:
             yield from secrets_of_urls(str(value))
 
 
-class _Loop:
-    """What belongs to one event loop and goes with it."""
+def secret_text(key: Any) -> Any:
+    """The text of a pydantic `SecretStr`, which LangChain's users pass. Any other value is returned unchanged."""
+    return key.get_secret_value() if hasattr(key, "get_secret_value") else key
+
+
+class _LoopClients:
+    """The clients of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._http: dict[str, tuple[Any, Any]] = {}
-        #: The SDK's client of each model.
+        #: The clients of a model -> its SDK client on this event loop.
         self.clients: weakref.WeakKeyDictionary[Clients, Any] = weakref.WeakKeyDictionary()
 
     def http(self, sdk: str) -> Any:
-        """The HTTP client that all models of an SDK share here, closed when the loop ends.
+        """The HTTP client that all models of an SDK share on this event loop. It is closed when the loop ends.
 
-        It is the SDK's own over aiohttp: a paced stream costs it less than half of what the default one takes.
+        It is the SDK's client over aiohttp: a paced stream takes less than half of the default client's CPU time.
         """
         if sdk not in self._http:
-            http = lenient(import_module(sdk).DefaultAioHttpClient)()
-            self._http[sdk] = http, _begun(_closed_with_its_loop(self._loop, http))
+            http = tolerant(import_module(sdk).DefaultAioHttpClient)()
+            self._http[sdk] = http, _started(_close_with_loop(self._loop, http))
         return self._http[sdk][0]
 
 
 _lock = threading.Lock()
-#: SDK -> the HTTP client of all threads.
-_threads: dict[str, Any] = {}
-_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
-#: After a fork: clients whose connections are the parent's.
+#: SDK -> the HTTP client for synchronous code on all threads.
+_sync_http: dict[str, Any] = {}
+_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClients] = weakref.WeakKeyDictionary()
+#: In a forked child: clients whose connections are the parent's. They are never closed here.
 _inherited: list[Any] = []
 
 
-def _threads_http(sdk: str) -> Any:
+def _shared_sync_http(sdk: str) -> Any:
     with _lock:
-        if sdk not in _threads:
-            _threads[sdk] = import_module(sdk).DefaultHttpxClient()
-        return _threads[sdk]
+        if sdk not in _sync_http:
+            _sync_http[sdk] = import_module(sdk).DefaultHttpxClient()
+        return _sync_http[sdk]
 
 
-def _here(loop: asyncio.AbstractEventLoop) -> _Loop:
-    held = _loops.get(loop)
-    if held is None:
+def _clients_of_loop(loop: asyncio.AbstractEventLoop) -> _LoopClients:
+    found = _loops.get(loop)
+    if found is None:
         with _lock:
-            # What is held knows its loop, so one that closed without ending its generators would be kept for ever.
+            # The clients refer to their loop. So a loop that was closed without `shutdown_asyncgens` would stay in
+            # memory for ever.
             for ended in [other for other in _loops if other.is_closed()]:
                 del _loops[ended]
-            held = _loops.setdefault(loop, _Loop(loop))
-    return held
+            found = _loops.setdefault(loop, _LoopClients(loop))
+    return found
 
 
-async def _closed_with_its_loop(loop: asyncio.AbstractEventLoop, http: Any) -> AsyncGenerator[None, None]:
-    """A generator that is left in its middle: every loop ends those before it closes."""
+async def _close_with_loop(loop: asyncio.AbstractEventLoop, http: Any) -> AsyncGenerator[None, None]:
+    """Close the client when the loop ends: `shutdown_asyncgens` closes the generators that are still open."""
     try:
         yield
     finally:
@@ -169,26 +175,26 @@ async def _closed_with_its_loop(loop: asyncio.AbstractEventLoop, http: Any) -> A
         await http.aclose()
 
 
-def _begun(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
-    """The generator at its first `yield`, which it reaches without waiting; now its loop knows it."""
+def _started(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    """Run the generator to its first `yield`, so that the loop registers it. It does not wait before that."""
     try:
         generator.asend(None).send(None)
     except StopIteration:
-        pass  # how an asynchronous generator hands over a value
+        pass  # this is how an asynchronous generator yields a value
     return generator
 
 
 def _close() -> None:
-    for http in _threads.values():
+    for http in _sync_http.values():
         http.close()
 
 
 def _forget_after_fork() -> None:
-    """Two processes must not talk on one connection; and closing it here would end it for the parent."""
+    """Use new connections in a forked child. The parent's stay open, because closing one would end it for both."""
     global _lock
     _lock = threading.Lock()
-    _inherited.append((dict(_threads), dict(_loops)))
-    _threads.clear()
+    _inherited.append((dict(_sync_http), dict(_loops)))
+    _sync_http.clear()
     _loops.clear()
 
 

@@ -1,4 +1,4 @@
-"""`OpenAI`: OpenAI's legacy completions, and every server that still has them, over the official SDK."""
+"""`OpenAI`: OpenAI's legacy completions, of OpenAI and of other servers that have them, over the official SDK."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
 from recorder.models.completion_run import CompletionRun
-from recorder.models.openai import expect, openai_clients, stream_error, with_usage
+from recorder.models.openai import openai_clients, set_choices, stream_error, with_usage
 from recorder.models.run import TEXT_MODEL, Request
 from recorder.models.sdk_model import SdkModel
 from recorder.wire.openai.completions import OpenAICompletions
@@ -22,10 +22,10 @@ MAX_TOKENS = 256
 
 
 class OpenAI(SdkModel[str, str]):
-    """Completions of a prompt: text in, text out. Arguments and defaults as LangChain's `OpenAI`.
+    """A completion model: text in, text out. Arguments and defaults are those of LangChain's `OpenAI`.
 
-    `options` are those of the SDK's `create` (`n`, `best_of`, `logprobs`, `echo`, `suffix`, ...); None leaves one
-    out. `stream_usage` asks for the usage in streams (on unless set to False). Raises what the SDK raises.
+    `options` are those of the SDK's `create` (`n`, `best_of`, `logprobs`, `echo`, `suffix`, ...); an option of None
+    is not sent. `stream_usage` asks for the usage in streams (default: True). Raises the SDK's exceptions.
     """
 
     provider_name = "openai"
@@ -54,8 +54,8 @@ class OpenAI(SdkModel[str, str]):
         streaming: bool = False,
         stream_usage: bool = True,
         model_kwargs: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,  # LangChain's; here each prompt is a request
-        verbose: bool = False,  # LangChain's; what is said here, handlers say
+        batch_size: int | None = None,  # LangChain's; ignored: each prompt is one request
+        verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -82,20 +82,20 @@ class OpenAI(SdkModel[str, str]):
 
     @property
     def model(self) -> str:
-        """The model that requests name."""
+        """The name of the model, as requests have it."""
         return self.model_name
 
     def _input_of(self, input: Any) -> str:
-        """The prompt; messages become one text, "Human: ..." a line, as LangChain's."""
+        """The prompt. Messages become one text with a line for each, "Human: ...", as in LangChain."""
         return input if isinstance(input, str) else buffer_string(messages_from(input))
 
-    def _body(self, given: str, options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        body = {"model": self.model_name, "prompt": given, **options}
+    def _body(self, prompt: str, options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        body = {"model": self.model_name, "prompt": prompt, **options}
         return with_usage(body, stream=stream, usage=self.stream_usage)
 
     def _open_run(self, request: Request) -> CompletionRun:
         translator = self._translator()
-        expect(translator, request)
+        set_choices(translator, request)
         return CompletionRun(request, translator, self._stream_error)
 
     def _translator(self) -> Translator:

@@ -1,4 +1,4 @@
-"""LangChain's event dictionaries, version v2."""
+"""The events of `astream_events`: LangChain's dictionaries, version v2."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from recorder.models.run import CHAT, TEXT_MODEL, Request
 
-#: The kind of a model, and what LangChain calls it here.
+#: LangSmith's type of a model -> its type in LangChain's events.
 _TYPES = {CHAT: "chat_model", TEXT_MODEL: "llm"}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which runs a reader of events wants; None says nothing."""
+    """Which runs make events: LangChain's arguments. None means no condition."""
 
     include_names: Sequence[str] | None = None
     include_types: Sequence[str] | None = None
@@ -24,17 +24,17 @@ class Filter:
     exclude_tags: Sequence[str] | None = None
 
     def wants(self, request: Request) -> bool:
-        """LangChain's rule: any include that fits, and no exclude that does."""
-        has = [request.name], [_TYPES[request.model_type]], request.tags
-        included = zip((self.include_names, self.include_types, self.include_tags), has, strict=True)
-        excluded = zip((self.exclude_names, self.exclude_types, self.exclude_tags), has, strict=True)
-        said = [fits(wanted, has) for wanted, has in included if wanted is not None]
-        return (not said or any(said)) and not any(fits(wanted or (), has) for wanted, has in excluded)
+        """LangChain's rule: at least one include matches, if there are any, and no exclude matches."""
+        values = [request.name], [_TYPES[request.model_type]], request.tags
+        includes = zip((self.include_names, self.include_types, self.include_tags), values, strict=True)
+        excludes = zip((self.exclude_names, self.exclude_types, self.exclude_tags), values, strict=True)
+        included = [matches(wanted, has) for wanted, has in includes if wanted is not None]
+        return (not included or any(included)) and not any(matches(out or (), has) for out, has in excludes)
 
 
-def fits(wanted: Sequence[str], has: Sequence[str]) -> bool:
-    """Whether one of them is among the wanted."""
-    return any(each in wanted for each in has)
+def matches(wanted: Sequence[str], values: Sequence[str]) -> bool:
+    """Whether at least one of the values is wanted."""
+    return any(each in wanted for each in values)
 
 
 def start_event(request: Request) -> dict[str, Any]:
@@ -43,19 +43,19 @@ def start_event(request: Request) -> dict[str, Any]:
 
 
 def stream_event(request: Request, chunk: Any) -> dict[str, Any]:
-    """`on_chat_model_stream` or `on_llm_stream`: one chunk, as the stream gives it."""
+    """`on_chat_model_stream` or `on_llm_stream`: one chunk of the stream."""
     return _event(request, "stream", {"chunk": chunk})
 
 
-def end_event(request: Request, whole: Any) -> dict[str, Any]:
-    """`on_chat_model_end` or `on_llm_end`: all chunks in one."""
-    return _event(request, "end", {"output": whole})
+def end_event(request: Request, output: Any) -> dict[str, Any]:
+    """`on_chat_model_end` or `on_llm_end`: the sum of the chunks."""
+    return _event(request, "end", {"output": output})
 
 
-def _event(request: Request, what: str, data: dict[str, Any]) -> dict[str, Any]:
+def _event(request: Request, stage: str, data: dict[str, Any]) -> dict[str, Any]:
     parents = [str(request.parent_run_id)] if request.parent_run_id else []
     return {
-        "event": f"on_{_TYPES[request.model_type]}_{what}",
+        "event": f"on_{_TYPES[request.model_type]}_{stage}",
         "data": data,
         "name": request.name,
         "tags": request.tags,

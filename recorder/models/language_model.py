@@ -1,6 +1,6 @@
-"""What all models share: LangChain's surface over one body of rules, however a model comes to its answers.
+"""The base class of all models: LangChain's methods, `invoke`, `stream`, `batch` and so on.
 
-Two kinds stand on it: those over a provider's SDK (`sdk.py`), and a user's own (`simple.py`).
+It has two subclasses: `SdkModel` asks a provider through its SDK, `SimpleChatModel` is a user's own model.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from recorder.redaction.credentials import secrets_in
 from recorder.redaction.masking import Mask
 from recorder.wire.request_hash import SAID, TRAVEL, input_hash
 
-#: What handlers are not told of how a request travels; that usage is asked for shows in the stream.
-_NOT_KEPT = TRAVEL - {"stream_options"}
+#: Keys of a body that are left out of `invocation_params`. `stream_options` stay: they change what the stream holds.
+_NOT_PARAMS = TRAVEL - {"stream_options"}
 
-#: What `invoke` gives.
+#: The type of the result of `invoke`.
 AnswerT = TypeVar("AnswerT")
 
 
@@ -50,9 +50,9 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`.
     """
 
-    #: LangSmith's word for the provider, in `metadata["ls_provider"]`.
+    #: LangSmith's name of the provider, in `metadata["ls_provider"]`.
     provider_name: str = ""
-    #: LangSmith's word for the kind of model, in `metadata["ls_model_type"]`: chat or llm.
+    #: LangSmith's type of the model, in `metadata["ls_model_type"]`: "chat" or "llm".
     model_type: str = CHAT
 
     def __init__(
@@ -70,67 +70,67 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self.metadata = dict(metadata or {})
         self.name = name or type(self).__name__
         self.streaming = streaming
-        #: Options of every request; those of a call come on top.
+        #: Options of every request. Options of a call override them.
         self.options = dict(options or {})
 
-    # -- what a kind of model says ------------------------------------------------------------------------------
+    # -- for each kind of model ---------------------------------------------------------------------------------
 
     @abstractmethod
     def _input_of(self, input: Any) -> Any:
-        """The input as the body is made of it."""
+        """The input in the form from which `_body` makes the body."""
 
     @abstractmethod
-    def _body(self, given: Any, options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        """All that is asked: the input, the model, the options."""
+    def _body(self, prompt: Any, options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """The body of the request: the input, the model and the options."""
 
     @abstractmethod
     def _open_run(self, request: Request) -> Run[ChunkT]:
-        """A new run."""
+        """A new run of this request."""
 
     @abstractmethod
-    def _chunks(self, call: Any) -> Generator[ChunkT, None, None]:
-        """Drive a run, and give its chunks as they come."""
+    def _chunks(self, run: Any) -> Generator[ChunkT, None, None]:
+        """Drive a run and yield its chunks as they arrive."""
 
     @abstractmethod
-    def _achunks(self, call: Any) -> AsyncGenerator[ChunkT, None]:
+    def _achunks(self, run: Any) -> AsyncGenerator[ChunkT, None]:
         """`_chunks` on an event loop."""
 
-    def _drive(self, call: Any) -> None:
-        """Drive a run whose chunks nobody wants."""
-        for _ in self._chunks(call):
+    def _drive(self, run: Any) -> None:
+        """Drive a run without yielding its chunks."""
+        for _ in self._chunks(run):
             pass
 
-    async def _adrive(self, call: Any) -> None:
+    async def _adrive(self, run: Any) -> None:
         """`_drive` on an event loop."""
-        async for _ in self._achunks(call):
+        async for _ in self._achunks(run):
             pass
 
-    # -- LangChain's surface ------------------------------------------------------------------------------------
+    # -- LangChain's methods ------------------------------------------------------------------------------------
 
     def invoke(
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> AnswerT:  # fmt: skip
-        """The whole answer. With `streaming=True` the callbacks get its tokens as they come."""
-        call = self._new_run(input, config, self._with_stop(options, stop), stream=self.streaming)
-        self._drive(call)
-        answer: AnswerT = call.answer()
+        """Return the complete answer. With `streaming=True` the handlers get its tokens as they arrive."""
+        run = self._new_run(input, config, self._with_stop(options, stop), stream=self.streaming)
+        self._drive(run)
+        answer: AnswerT = run.answer()
         return answer
 
     async def ainvoke(
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> AnswerT:  # fmt: skip
         """`invoke` on an event loop."""
-        call = self._new_run(input, config, self._with_stop(options, stop), stream=self.streaming)
-        await self._adrive(call)
-        answer: AnswerT = call.answer()
+        run = self._new_run(input, config, self._with_stop(options, stop), stream=self.streaming)
+        await self._adrive(run)
+        answer: AnswerT = run.answer()
         return answer
 
     def stream(
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
     ) -> Iterator[ChunkT]:  # fmt: skip
-        """The answer in chunks as they come; leaving the loop early cancels the run."""
-        call = self._new_run(input, config, self._with_stop(options, stop), stream=True)
-        return closed_at_exit(self._chunks(call))
+        """Yield the answer in chunks as they arrive. Leaving the loop early cancels the run."""
+        run = self._new_run(input, config, self._with_stop(options, stop), stream=True)
+        return closed_at_exit(self._chunks(run))
 
     def astream(
         self, input: Any, config: Mapping[str, Any] | None = None, *, stop: list[str] | None = None, **options: Any
@@ -141,7 +141,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     def batch(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
-        """`invoke` for each input, in threads, at most `config["max_concurrency"]` at a time, in order."""
+        """`invoke` for each input on threads, at most `config["max_concurrency"]` at a time. Results are in order."""
         each = config_per_input(config, len(inputs))
         if not inputs:
             return []
@@ -154,14 +154,14 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             try:
                 return [future.result() for future in futures]
             except BaseException:
-                # Nobody will see the answers of those that have not begun.
+                # Inputs that have not started are not run, because their results would be lost.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     async def abatch(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
-        """`ainvoke` for each input, at most `config["max_concurrency"]` at a time, in order."""
+        """`ainvoke` for each input, at most `config["max_concurrency"]` at a time. Results are in order."""
         each = config_per_input(config, len(inputs))
         limit = asyncio.Semaphore((each[0].get("max_concurrency") if each else None) or 2**31)
 
@@ -175,19 +175,19 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     def generate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
-        """One run for each list of messages; `llm_output` has the usage of all, when streaming too."""
-        calls = self._new_runs(messages, stop, callbacks, options)
-        for call in calls:
-            self._drive(call)
-        return combine_results([call.result() for call in calls])
+        """One run for each list of messages. `llm_output` has the sum of their usages, also with `streaming=True`."""
+        runs = self._new_runs(messages, stop, callbacks, options)
+        for run in runs:
+            self._drive(run)
+        return combine_results([run.result() for run in runs])
 
     async def agenerate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
-        """`generate` on an event loop, all lists at once."""
-        calls = self._new_runs(messages, stop, callbacks, options)
-        await gather_all([self._adrive(call) for call in calls])
-        return combine_results([call.result() for call in calls])
+        """`generate` on an event loop. All runs are concurrent."""
+        runs = self._new_runs(messages, stop, callbacks, options)
+        await gather_all([self._adrive(run) for run in runs])
+        return combine_results([run.result() for run in runs])
 
     async def astream_events(
         self, input: Any, config: Mapping[str, Any] | None = None, *, version: str = "v2",
@@ -195,32 +195,32 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         include_tags: Sequence[str] | None = None, exclude_names: Sequence[str] | None = None,
         exclude_types: Sequence[str] | None = None, exclude_tags: Sequence[str] | None = None, **options: Any,
     ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
-        """The run as LangChain's events, version v2: start, one for each chunk, end."""
+        """Yield LangChain's events, version v2: a start, one for each chunk, an end."""
         if version != "v2":
-            raise ConfigError(f"astream_events has no version {version!r} here; pass version='v2'")
-        call = self._new_run(input, config, options, stream=True)
+            raise ConfigError(f"astream_events does not support version {version!r}; pass version='v2'")
+        run = self._new_run(input, config, options, stream=True)
         wanted = Filter(
             include_names, include_types, include_tags, exclude_names, exclude_types, exclude_tags
-        ).wants(call.request)  # fmt: skip
+        ).wants(run.request)  # fmt: skip
         if wanted:
-            yield start_event(call.request)
-        said: list[ChunkT] = []
-        async with aclosing(self._achunks(call)) as chunks:
+            yield start_event(run.request)
+        received: list[ChunkT] = []
+        async with aclosing(self._achunks(run)) as chunks:
             async for chunk in chunks:
-                said.append(chunk)
+                received.append(chunk)
                 if wanted:
-                    yield stream_event(call.request, chunk)
+                    yield stream_event(run.request, chunk)
         if wanted:
-            yield end_event(call.request, call.merged(said))
+            yield end_event(run.request, run.merged(received))
 
     def __call__(
         self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> AnswerT:
-        """The answer to some messages: `chat([HumanMessage("Hello!")])`."""
+        """LangChain's older form of `invoke`: `chat([HumanMessage("Hello!")])`."""
         return self.invoke(messages, {"callbacks": callbacks}, stop=stop, **options)
 
     def bind(self, **options: Any) -> Self:
-        """The same model with options that go with every request."""
+        """A copy of the model with more options for every request."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.options = {**self.options, **options}
@@ -234,7 +234,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         config = config or {}
         options = {**self.options, **options}
         stream = bool(options.pop("stream", None)) or stream
-        messages, body, hash, error = self._asked(input, options, stream=stream)
+        messages, body, hash, error = self._request_parts(input, options, stream=stream)
         request = Request(
             input=input,
             serialized=self._serialized(),
@@ -246,7 +246,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             name=config.get("run_name") or self.name,
             tags=merge_tags(config.get("tags"), self.tags),
             metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
-            invocation_params={key: body[key] for key in body if key not in SAID and key not in _NOT_KEPT},
+            invocation_params={key: body[key] for key in body if key not in SAID and key not in _NOT_PARAMS},
             input_hash=hash,
             run_id=run_id_of(config.get("run_id")),
             parent_run_id=parent_of(config),
@@ -256,30 +256,31 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         )
         return self._open_run(request)
 
-    def _asked(
+    def _request_parts(
         self, input: Any, options: dict[str, Any], *, stream: bool
     ) -> tuple[list[BaseMessage], dict[str, Any], str, Exception | None]:
-        """The messages, the body and its hash; where they cannot be made, what can be read, and why.
+        """The messages, the body and the body's hash, and None.
 
-        Then there is a run all the same, which fails of the error: whoever records sees what was asked in vain.
+        If the input is invalid: its readable messages, a body with the model's name only, "" and the error. The run
+        then starts and fails with that error, so that recordings also show invalid requests.
         """
         try:
-            given = self._input_of(input)
-            body = self._body(given, options, stream=stream)
-            return messages_from(given), body, input_hash(body), None
+            prompt = self._input_of(input)
+            body = self._body(prompt, options, stream=stream)
+            return messages_from(prompt), body, input_hash(body), None
         except Exception as error:
             name = getattr(self, "model_name", None) or getattr(self, "model", None)
             return readable_messages(input), {"model": name}, "", error
 
     def _mask(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> Mask:
-        """What is known of the credentials of a run before its request is sent."""
+        """A mask of the credentials that are known before the request is sent."""
         mask = self._mask_of(options)
         for name, value in secrets_of(config):
             mask.note(f"configurable.{name}", secrets_in(name, value))
         return mask
 
     def _mask_of(self, options: Mapping[str, Any]) -> Mask:
-        """A mask of the credentials that a request with these options carries, as far as they are known."""
+        """A mask of the credentials in the client's settings and in these options."""
         return Mask()
 
     def _new_runs(
@@ -290,7 +291,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         config = {key: options.pop(key, None) for key in ("tags", "metadata", "run_name", "run_id")}
         options = self._with_stop(options, stop)
         if config["run_id"] is not None and len(prompts) > 1:
-            raise ConfigError(f"run_id names one run, but there are {len(prompts)} lists; leave it out")
+            raise ConfigError(f"run_id belongs to one run, but there are {len(prompts)} lists; leave it out")
         config["callbacks"] = callbacks
         return [self._new_run(prompt, config, options, stream=self.streaming) for prompt in prompts]
 
@@ -298,8 +299,8 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         return {**options, "stop": stop} if stop is not None else options
 
     def _ls_params(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata that LangSmith reads, and so everybody: provider, model, temperature, limits."""
-        said = {
+        """LangSmith's metadata of a run: provider, model, temperature, limit of tokens, stop sequences."""
+        params = {
             "ls_provider": self.provider_name,
             "ls_model_name": body.get("model"),
             "ls_model_type": self.model_type,
@@ -307,12 +308,12 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         }
         limit = body.get("max_tokens") or body.get("max_completion_tokens")
         if limit:
-            said["ls_max_tokens"] = limit
+            params["ls_max_tokens"] = limit
         if body.get("stop"):
-            said["ls_stop"] = body["stop"]
-        return said
+            params["ls_stop"] = body["stop"]
+        return params
 
     def _serialized(self) -> dict[str, Any]:
-        """What LangChain's handlers get as `serialized`: what the model is, without any secret."""
+        """The argument `serialized` of LangChain's handlers: the class and the name of the model, no credentials."""
         home = type(self).__module__.split(".")
         return {"lc": 1, "type": "not_implemented", "id": [*home, type(self).__name__], "name": self.name}

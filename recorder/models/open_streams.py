@@ -1,7 +1,7 @@
-"""Closes the streams that were left open, before Python ends.
+"""Closes the streams that are still open at exit.
 
-Python closes a generator that is left over while it tears itself down, after the connections and the recorder are
-gone. There Python 3.13.0 crashes in the HTTP client (segmentation fault).
+Otherwise Python would close these generators later, after the connections and the recorder were closed. At that point
+Python 3.13.0 crashes in the HTTP client (segmentation fault).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from recorder.models.collector import collector
 
 log = logging.getLogger("recorder")
 
-#: How long the callbacks of streams that the collector closed may take at exit (seconds).
+#: How long exit waits for the handlers of streams that the garbage collector closed (seconds).
 DRAIN_TIMEOUT = 5.0
 
 StreamT = TypeVar("StreamT", bound=Generator[Any, Any, Any])
 
-#: Each stream by its id, until it is collected.
+#: `id` of a stream -> the stream. Entries go when a stream is collected.
 _streams: weakref.WeakValueDictionary[int, Generator[Any, Any, Any]] = weakref.WeakValueDictionary()
 
 
 def closed_at_exit(stream: StreamT) -> StreamT:
-    """The same stream; if it is still open when Python ends, it is closed there."""
+    """Return the same stream. If it is still open at exit, it is closed then."""
     _streams[id(stream)] = stream
-    # Exit functions run in reverse order: registered again for each stream, this one runs before the recorder drains
-    # its queue and before the connections are closed, whichever module was imported first.
+    # Exit functions run in reverse order. Registered again for each stream, this one always runs before those that
+    # drain the recorder's queue and close the connections.
     atexit.unregister(_close_all)
     atexit.register(_close_all)
     return stream
@@ -41,7 +41,7 @@ def closed_at_exit(stream: StreamT) -> StreamT:
 def _close_all() -> None:
     for reference in _streams.valuerefs():
         stream = reference()
-        # One that a thread is running cannot be closed from here.
+        # A generator that another thread is running cannot be closed.
         if stream is not None and inspect.getgeneratorstate(stream) != inspect.GEN_RUNNING:
             _close(stream)
     collector.drain(DRAIN_TIMEOUT)
@@ -55,7 +55,7 @@ def _close(stream: Generator[Any, Any, Any]) -> None:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: the streams are the parent's, which reads on; nothing closes them here, at no time."""
+    """In a forked child: never close the parent's streams, which the parent goes on reading."""
     keep_for_ever(*(stream for reference in _streams.valuerefs() if (stream := reference()) is not None))
     _streams.clear()
 

@@ -1,7 +1,7 @@
-"""`ChatOpenAI`: OpenAI chat completions, and every provider that speaks them, over the official SDK.
+"""`ChatOpenAI`: OpenAI chat completions, of OpenAI and of other providers that serve them, over the official SDK.
 
-The SDK does what it is good at (authentication, retries, timeouts, status errors) through
-`with_streaming_response`; its bytes are translated once, by `recorder.wire.openai.chat`.
+The SDK does authentication, retries, timeouts and status errors. Models read the bytes of its response
+(`with_streaming_response`), and `recorder.wire.openai.chat` translates them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Self
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
 from recorder.models.chat_run import ChatRun
-from recorder.models.clients import Clients
+from recorder.models.clients import Clients, secret_text
 from recorder.models.run import Request
 from recorder.wire.errors import words_of
 from recorder.wire.openai.chat import OpenAIChat
@@ -27,7 +27,7 @@ DEFAULT_MODEL = "gpt-3.5-turbo"
 
 
 class BaseChatOpenAI(BaseChatModel):
-    """What the models of OpenAI's chat format share, whoever serves them."""
+    """The base class of models that use OpenAI's chat format."""
 
     def __init__(self, clients: Clients, model_name: str, *, stream_usage: bool, **settings: Any) -> None:
         super().__init__(clients, **settings)
@@ -36,14 +36,17 @@ class BaseChatOpenAI(BaseChatModel):
 
     @property
     def model(self) -> str:
-        """The model that requests name."""
+        """The name of the model, as requests have it."""
         return self.model_name
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> Self:
-        """The same model with tools in OpenAI's format; `tool_choice` a tool's name or what the API takes."""
-        if strangers := [tool for tool in tools if not isinstance(tool, Mapping)]:
+        """A copy of the model with these tools (dicts in OpenAI's form).
+
+        `tool_choice` is the name of a tool, "any", True, or a value of the API. Raises `ConfigError` for other tools.
+        """
+        if invalid := [tool for tool in tools if not isinstance(tool, Mapping)]:
             raise ConfigError(
-                f"bind_tools got {strangers[0]!r:.80}; pass dicts in OpenAI's form, "
+                f"bind_tools got {invalid[0]!r:.80}; pass dicts in OpenAI's form, "
                 "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
             )
         names = {tool.get("function", {}).get("name") for tool in tools}
@@ -63,7 +66,7 @@ class BaseChatOpenAI(BaseChatModel):
 
     def _open_run(self, request: Request) -> ChatRun:
         translator = self._translator()
-        expect(translator, request)
+        set_choices(translator, request)
         return ChatRun(request, translator, self._stream_error, host=self._clients.host)
 
     def _translator(self) -> Translator:
@@ -77,9 +80,9 @@ class BaseChatOpenAI(BaseChatModel):
 
 
 class ChatOpenAI(BaseChatOpenAI):
-    """OpenAI's chat models. Arguments as LangChain's `ChatOpenAI`; `options` are those of the SDK's `create`.
+    """OpenAI's chat models. The arguments are those of LangChain's `ChatOpenAI`; `options` those of the SDK's `create`.
 
-    `stream_usage` asks for the usage in streams (on unless set to False). Raises what the SDK raises.
+    `stream_usage` asks for the usage in streams (default: True). Raises the SDK's exceptions.
     """
 
     provider_name = "openai"
@@ -106,7 +109,7 @@ class ChatOpenAI(BaseChatOpenAI):
         stream_usage: bool = True,
         stop_sequences: Sequence[str] | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
-        verbose: bool = False,  # LangChain's; what is said here, handlers say
+        verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -135,15 +138,15 @@ def openai_clients(
     names: tuple[str, str] = ("OpenAI", "AsyncOpenAI"), *, http_client: Any, http_async_client: Any,
     async_only: Mapping[str, Any] | None = None, **wanted: Any,
 ) -> Clients:  # fmt: skip
-    """The SDK's clients with what is given of their arguments; the rest the SDK takes from the environment."""
-    given = {key: _revealed(value) for key, value in wanted.items() if value is not None}
+    """The SDK's clients with these arguments. Where one is None, the SDK reads its value from the environment."""
+    given = {key: secret_text(value) for key, value in wanted.items() if value is not None}
     return Clients(
         "openai", names, given, async_only=async_only, http_client=http_client, http_async_client=http_async_client
     )  # fmt: skip
 
 
 def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, Any]:
-    """The body without what is None; of a stream with the wish to be told its usage."""
+    """The body without values of None. If `stream` and `usage` are set, it asks for the usage of the stream."""
     body = {key: value for key, value in body.items() if value is not None}
     if stream:
         body["stream"] = True
@@ -152,18 +155,13 @@ def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, 
     return body
 
 
-def expect(translator: Translator, request: Request) -> None:
-    """Let a translator of OpenAI's formats know how many answers were asked for."""
+def set_choices(translator: Translator, request: Request) -> None:
+    """Tell a translator of OpenAI's formats how many choices the request asks for."""
     if isinstance(translator, OpenAIEvents):
         translator.choices.requested_count = requested_choices(request.body)
 
 
 def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:
-    """What the SDK raises for an error that came in place of an event."""
+    """The SDK's exception for an error event of a stream."""
     message = words_of(error) or "An error occurred during streaming"
     return sdk.APIError(message, http_response.request, body=error)  # type: ignore[no-any-return]
-
-
-def _revealed(key: Any) -> Any:
-    """The text of a pydantic `SecretStr`, as LangChain's users pass it; anything else as it is."""
-    return key.get_secret_value() if hasattr(key, "get_secret_value") else key

@@ -1,7 +1,7 @@
-"""A drop-in model that answers from a recording, and records what is not there yet: `Replay(url).model(...)`.
+"""`Replay(url).model(...)`: a model that answers from a recording, and can record new requests.
 
-It is the model that it stands for, over an HTTP client that plays; so all that models do, it does. A model of one's
-own has no HTTP: its recorded chunks are played.
+Its class is a subclass of the original model's class, so it has the same methods. A model over an SDK gets HTTP
+clients that replay recorded responses. A `SimpleChatModel` has no HTTP, so its recorded chunks are replayed.
 """
 
 from __future__ import annotations
@@ -39,42 +39,45 @@ NONE, ONCE, NEW_EPISODES, ALL = MODES = ("none", "once", "new_episodes", "all")
 
 _HOW_TO_RECORD = {
     NONE: 'To record it: replay.model(like=your_model, mode="new_episodes"), or pytest --record-mode=new_episodes.',
-    ONCE: 'Something is recorded already, and mode "once" adds nothing to it. To record this too: '
+    ONCE: 'There are recorded runs already, so mode "once" records no new ones. To record this request too: '
     'mode="new_episodes", or pytest --record-mode=new_episodes.',
 }
-#: What the SDKs' clients need to be made, where nobody is called.
-_NOBODY = "https://replayed.invalid"
+#: Azure's client needs an endpoint, although no request is sent.
+_NO_HOST = "https://replayed.invalid"
 
 
 def replayed(
     replay: Any, like: Any, *, mode: str, options: Options, rules: Rules, settings: Mapping[str, Any]
 ) -> Any:
-    """A model like this one. Raises `ConfigError` for what cannot be."""
+    """A copy of the model `like` that answers from the recording. Without `like`, of the model of the newest run.
+
+    Raises `ConfigError` for an unknown mode or model, and `NotFound` if there is no `like` and no recorded run.
+    """
     if mode not in MODES:
         raise ConfigError(f"mode is {mode!r}; choose one of {', '.join(map(repr, MODES))}")
     if like is None:
         if mode != NONE:
-            raise ConfigError(f"mode {mode!r} records, and needs a model to ask; pass it as like=")
-        like, rules = _recorded_one(replay), _loosened(rules)
+            raise ConfigError(f"mode {mode!r} records, so it needs a model that answers; pass it as like=")
+        like, rules = _model_of_newest_run(replay), _relaxed(rules)
     model = like(**settings) if isinstance(like, type) else like.bind(**settings) if settings else like
     if not isinstance(model, (SdkModel, SimpleChatModel)):
         raise ConfigError(
-            f"like is {like!r:.80}; pass a model of recorder.models or its class, a SimpleChatModel, or nothing"
+            f"like is {like!r:.80}; pass a model of recorder.models or its class, a SimpleChatModel, or None"
         )
     session = Session(replay, mode, rules, options)
-    found = object.__new__(_class_of(type(model)))
-    found.__dict__.update(model.__dict__)
-    found._session, found._real = session, model
+    copy = object.__new__(_class_of(type(model)))
+    copy.__dict__.update(model.__dict__)
+    copy._session, copy._real = session, model
     if isinstance(model, SdkModel):
-        found._clients = _playing(model, replay, options)
-    return found
+        copy._clients = _replaying_clients(model, replay, options)
+    return copy
 
 
 class Recording:
-    """What records into a database, from the first call on that is to be recorded.
+    """The handler that records runs into a database. It is made for the first run that is recorded.
 
-    It knows no `Replay`, which holds it: a circle would be taken apart on any thread, the recorder's own for one,
-    which cannot wait for itself.
+    It has no reference to the `Replay`, which refers to it. The garbage collector could break such a cycle on any
+    thread, also on the recorder's own, which cannot wait for itself.
     """
 
     def __init__(self, url: str) -> None:
@@ -83,14 +86,14 @@ class Recording:
         self._lock = threading.Lock()
 
     def history(self) -> ChatHistoryCallback:
-        """The handler, made when it is needed: a recorder writes into its database just by being there."""
+        """The handler. It is made at first use, because a new recorder writes into its database at once."""
         with self._lock:
             if self._history is None:
                 self._history = ChatHistoryCallback(self._url)
             return self._history
 
     def close(self) -> None:
-        """Have stored all that was recorded."""
+        """Wait until all recorded runs are stored."""
         with self._lock:
             history, self._history = self._history, None
         if history is not None:
@@ -98,55 +101,57 @@ class Recording:
 
 
 class Session:
-    """What a replayed model and its copies share: what it was given, and what is recorded."""
+    """The state that a replayed model and its copies share: which runs were replayed, and the recording handler."""
 
     def __init__(self, replay: Any, mode: str, rules: Rules, options: Options) -> None:
         self.replay = replay
         self.options = options
         self._mode = mode
-        # What is recorded from now on is for the next session, in which it is replayed in the same order.
-        self._began = now()
-        before = self._began if mode != NONE else None
+        # Runs that are recorded from now on are replayed in the next session, in the same order.
+        self._started_at = now()
+        before = self._started_at if mode != NONE else None
         self._matcher = Matcher(rules, before=before, how_to_record=_HOW_TO_RECORD.get(mode, ""))
         self._recorded_before: bool | None = None
         self._recording = Recording(replay.url)
         replay.closing.append(self._recording.close)
 
-    def run_for(self, call: Any) -> RecordedRun | None:
-        """The run that answers; None for a call that is to be recorded. Raises `NotRecorded`, and what there is no
-        request for."""
-        require_request(call)
+    def recorded_run_for(self, run: Any) -> RecordedRun | None:
+        """The recorded run that answers this run, or None if this run is to be recorded.
+
+        Raises `NotRecorded`, and the request's error if no request could be made.
+        """
+        require_request(run)
         if self._records_all():
             return None
         try:
-            return answered(self.replay.reader, self._find(call))
+            return answered(self.replay.reader, self._find(run))
         except Empty:
-            self._nothing_yet()
+            self._note_nothing_recorded()
             return None
 
-    async def arun_for(self, call: Any) -> RecordedRun | None:
-        """`run_for` on an event loop."""
-        require_request(call)
+    async def arecorded_run_for(self, run: Any) -> RecordedRun | None:
+        """`recorded_run_for` on an event loop."""
+        require_request(run)
         if self._records_all():
             return None
         try:
-            return await answered_async(self.replay.reader, self._find(call))
+            return await answered_async(self.replay.reader, self._find(run))
         except Empty:
-            self._nothing_yet()
+            self._note_nothing_recorded()
             return None
 
-    def record(self, call: Any) -> None:
-        """Have a call recorded."""
-        call.add_handler(self._recording.history())
+    def record(self, run: Any) -> None:
+        """Record this run."""
+        run.add_handler(self._recording.history())
 
     def _records_all(self) -> bool:
         if self.replay.is_new_file:
-            self._nothing_yet()
+            self._note_nothing_recorded()
             return True
         return self._mode == ALL or (self._mode == ONCE and self._recorded_before is False)
 
-    def _nothing_yet(self) -> None:
-        """There is no file, or nothing in it. Raises `NotRecorded` where nothing is to be recorded."""
+    def _note_nothing_recorded(self) -> None:
+        """Remember that nothing is recorded yet. Raises `NotRecorded` in mode "none"."""
         if self._mode == NONE:
             where = masked(self.replay.url)
             raise NotRecorded(
@@ -155,164 +160,167 @@ class Session:
         if self._recorded_before is None:
             self._recorded_before = False
 
-    def _find(self, call: Any) -> Asking[RecordedRun | None]:
+    def _find(self, run: Any) -> Asking[RecordedRun | None]:
         if self._mode == ONCE and self._recorded_before is None:
             self._recorded_before = yield from self._was_recorded()
         if self._mode == ONCE and not self._recorded_before:
             return None
         try:
-            return (yield from self._matcher.find(call.request.body, call.wire or ""))
+            return (yield from self._matcher.find(run.request.body, run.wire or ""))
         except NotRecorded:
             if self._mode != NEW_EPISODES:
                 raise
             return None
 
     def _was_recorded(self) -> Asking[bool]:
-        """Whether there was anything when the session began."""
+        """Whether there was a recorded run when the session started."""
         page: list[RecordedRun] = yield Ask(Library.latest, PAGE)
         while page:
-            if page[-1].started_at < self._began:
+            if page[-1].started_at < self._started_at:
                 return True
             page = yield Ask(Library.latest, PAGE, page[-1])
         return False
 
 
 class _Replayed(BaseLanguageModel[Any, Any]):
-    """Comes before the class of a model: a call is answered from the recording, or by the real model and recorded."""
+    """A mixin before the class of a model. It replays a run from the recording; or lets the model run, and records."""
 
     _session: Session
     _real: Any
 
-    def _played(self, call: Any, run: RecordedRun) -> Generator[Any, None, None]:
-        call.request.body["extra_headers"] = _naming(call, run)
-        return super()._chunks(call)  # type: ignore[safe-super]
+    def _replay_chunks(self, run: Any, recorded: RecordedRun) -> Generator[Any, None, None]:
+        run.request.body["extra_headers"] = _headers_naming(run, recorded)
+        return super()._chunks(run)  # type: ignore[safe-super]
 
-    def _aplayed(self, call: Any, run: RecordedRun) -> AsyncGenerator[Any, None]:
-        call.request.body["extra_headers"] = _naming(call, run)
-        return super()._achunks(call)  # type: ignore[safe-super]
+    def _areplay_chunks(self, run: Any, recorded: RecordedRun) -> AsyncGenerator[Any, None]:
+        run.request.body["extra_headers"] = _headers_naming(run, recorded)
+        return super()._achunks(run)  # type: ignore[safe-super]
 
-    def _chunks(self, call: Any) -> Generator[Any, None, None]:
-        if (run := self._session.run_for(call)) is not None:
-            yield from self._played(call, run)
+    def _chunks(self, run: Any) -> Generator[Any, None, None]:
+        if (recorded := self._session.recorded_run_for(run)) is not None:
+            yield from self._replay_chunks(run, recorded)
             return
-        self._session.record(call)
-        yield from self._real._chunks(call)
+        self._session.record(run)
+        yield from self._real._chunks(run)
 
-    async def _achunks(self, call: Any) -> AsyncGenerator[Any, None]:
-        if (run := await self._session.arun_for(call)) is not None:
-            chunks = self._aplayed(call, run)
+    async def _achunks(self, run: Any) -> AsyncGenerator[Any, None]:
+        if (recorded := await self._session.arecorded_run_for(run)) is not None:
+            chunks = self._areplay_chunks(run, recorded)
         else:
-            await asyncio.to_thread(self._session.record, call)
-            chunks = self._real._achunks(call)
+            await asyncio.to_thread(self._session.record, run)
+            chunks = self._real._achunks(run)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
 
 
 class _ReplayedSdk(_Replayed):
-    def _drive(self, call: Any) -> None:
-        if call.request.stream:
-            super()._drive(call)
-        elif (run := self._session.run_for(call)) is not None:
-            call.request.body["extra_headers"] = _naming(call, run)
-            super()._drive(call)
+    def _drive(self, run: Any) -> None:
+        if run.request.stream:
+            super()._drive(run)
+        elif (recorded := self._session.recorded_run_for(run)) is not None:
+            run.request.body["extra_headers"] = _headers_naming(run, recorded)
+            super()._drive(run)
         else:
-            self._session.record(call)
-            self._real._drive(call)
+            self._session.record(run)
+            self._real._drive(run)
 
-    async def _adrive(self, call: Any) -> None:
-        if call.request.stream:
-            await super()._adrive(call)
-        elif (run := await self._session.arun_for(call)) is not None:
-            call.request.body["extra_headers"] = _naming(call, run)
-            await super()._adrive(call)
+    async def _adrive(self, run: Any) -> None:
+        if run.request.stream:
+            await super()._adrive(run)
+        elif (recorded := await self._session.arecorded_run_for(run)) is not None:
+            run.request.body["extra_headers"] = _headers_naming(run, recorded)
+            await super()._adrive(run)
         else:
-            await asyncio.to_thread(self._session.record, call)
-            await self._real._adrive(call)
+            await asyncio.to_thread(self._session.record, run)
+            await self._real._adrive(run)
 
 
-class _ReplayedOwn(_Replayed):
-    def _played(self, call: Any, run: RecordedRun) -> Generator[AIMessageChunk, None, None]:
-        return self._chunks_of(call, self._pieces(run))  # type: ignore[attr-defined, no-any-return]  # of SimpleChatModel
+class _ReplayedSimple(_Replayed):
+    def _replay_chunks(self, run: Any, recorded: RecordedRun) -> Generator[AIMessageChunk, None, None]:
+        # `_chunks_of` is a method of SimpleChatModel.
+        return self._chunks_of(run, self._recorded_pieces(recorded))  # type: ignore[attr-defined, no-any-return]
 
-    def _aplayed(self, call: Any, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
-        return self._achunks_of(call, self._apieces(run))  # type: ignore[attr-defined, no-any-return]
+    def _areplay_chunks(self, run: Any, recorded: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
+        return self._achunks_of(run, self._arecorded_pieces(recorded))  # type: ignore[attr-defined, no-any-return]
 
-    def _pieces(self, run: RecordedRun) -> Iterator[AIMessageChunk]:
-        how = self._session.options
-        stream = self._session.replay.stream(run.id, speed=how.speed, max_gap=how.max_gap)
-        yield from filter(_is_own, stream)
+    def _recorded_pieces(self, recorded: RecordedRun) -> Iterator[AIMessageChunk]:
+        options = self._session.options
+        stream = self._session.replay.stream(recorded.id, speed=options.speed, max_gap=options.max_gap)
+        yield from filter(_restore, stream)
 
-    async def _apieces(self, run: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
-        how = self._session.options
-        stream = self._session.replay.astream(run.id, speed=how.speed, max_gap=how.max_gap)
+    async def _arecorded_pieces(self, recorded: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
+        options = self._session.options
+        stream = self._session.replay.astream(recorded.id, speed=options.speed, max_gap=options.max_gap)
         async with aclosing(stream):
             async for piece in stream:
-                if _is_own(piece):
+                if _restore(piece):
                     yield piece
 
 
-#: What the run's row tells of an answer, and the model itself did not.
-_OF_THE_ROW = ("model_name", "model_provider", "id")
+#: Keys of `response_metadata` that `Replay.stream` adds from the row of the run.
+_ROW_METADATA = ("model_name", "model_provider", "id")
 
 
-def _is_own(piece: AIMessageChunk) -> bool:
-    """A piece as the model gave it; not what is only the recording's."""
+def _restore(piece: AIMessageChunk) -> bool:
+    """Remove what the recording added to a piece. False if the piece holds nothing else."""
     piece.id = None
-    said = {key: value for key, value in piece.response_metadata.items() if key not in _OF_THE_ROW}
-    only_told = bool(piece.response_metadata) and not said and not piece.usage_metadata
-    piece.response_metadata = said
-    return bool(piece.content) or not only_told
+    metadata = {key: value for key, value in piece.response_metadata.items() if key not in _ROW_METADATA}
+    was_added = bool(piece.response_metadata) and not metadata and not piece.usage_metadata
+    piece.response_metadata = metadata
+    return bool(piece.content) or not was_added
 
 
 @cache
 def _class_of(kind: Any) -> Any:
-    """The class of a model that answers from a recording, by the same name."""
-    ours = _ReplayedSdk if issubclass(kind, SdkModel) else _ReplayedOwn
-    about = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (ours, kind), about)
+    """The subclass of a model's class that answers from a recording. It has the same name."""
+    mixin = _ReplayedSdk if issubclass(kind, SdkModel) else _ReplayedSimple
+    attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (mixin, kind), attributes)
 
 
-def _naming(call: Any, run: RecordedRun) -> dict[str, str]:
-    """The headers of a request that this run is to answer."""
-    return {**(call.request.body.get("extra_headers") or {}), RUN_HEADER: run.id}
+def _headers_naming(run: Any, recorded: RecordedRun) -> dict[str, str]:
+    """The extra headers of a request, with the id of the recorded run that answers it."""
+    return {**(run.request.body.get("extra_headers") or {}), RUN_HEADER: recorded.id}
 
 
-def _playing(model: Any, replay: Any, options: Options) -> Clients:
-    """The same SDK over HTTP clients that play."""
-    how = {"speed": options.speed, "max_gap": options.max_gap}
+def _replaying_clients(model: Any, replay: Any, options: Options) -> Clients:
+    """The model's SDK clients over HTTP clients that replay recorded responses."""
+    pace = {"speed": options.speed, "max_gap": options.max_gap}
     changed = partial(_without_secrets, azure=isinstance(model, AzureChatOpenAI))
-    found: Clients = model._clients.over(replay.http_client(**how), replay.http_async_client(**how), changed)
-    return found
+    clients: Clients = model._clients.with_http_clients(
+        replay.http_client(**pace), replay.http_async_client(**pace), changed
+    )
+    return clients
 
 
 def _without_secrets(options: Mapping[str, Any], *, azure: bool) -> dict[str, Any]:
-    """Options without keys and tokens, and with what the SDK needs to be made."""
-    kept = {key: value for key, value in options.items() if not key.startswith("azure_ad_token")}
-    kept |= {"api_key": "replayed", "max_retries": 0}
+    """The options of an SDK client without keys and tokens, with placeholders where the SDK requires a value."""
+    found = {key: value for key, value in options.items() if not key.startswith("azure_ad_token")}
+    found |= {"api_key": "replayed", "max_retries": 0}
     if azure:
-        kept.setdefault("api_version", "replayed")
-        if "base_url" not in kept:
-            kept["azure_endpoint"] = _NOBODY
-    return kept
+        found.setdefault("api_version", "replayed")
+        if "base_url" not in found:
+            found["azure_endpoint"] = _NO_HOST
+    return found
 
 
-def _loosened(rules: Rules) -> Rules:
-    """Without a model to be like, what is said decides, and no option that nobody chose."""
+def _relaxed(rules: Rules) -> Rules:
+    """The rules without `like`: only the messages must match, unless the user chose rules. The options are unknown."""
     if not rules.is_exact:
         return rules
     return Rules(match_on=("system", "messages"), allow_playback_repeats=rules.allow_playback_repeats)
 
 
-def _recorded_one(replay: Any) -> Any:
-    """A model as the newest run's."""
+def _model_of_newest_run(replay: Any) -> Any:
+    """A model of the class and the name that the newest run has."""
     runs = replay.reader.ask(Library.latest, 1).result()
     if not runs:
-        raise NotFound("Nothing is recorded yet, so there is no model to be like; pass one as like=")
-    (run,) = runs
+        raise NotFound("Nothing is recorded yet, so the model is unknown; pass a model as like=")
+    (recorded,) = runs
     homes = {ANTHROPIC: ("anthropic", "ChatAnthropic"), COMPLETIONS: ("completions", "OpenAI")}
-    module, name = homes.get(run.wire or "", ("openai", "ChatOpenAI"))
-    if run.provider_name == AzureChatOpenAI.provider_name:
+    module, name = homes.get(recorded.wire or "", ("openai", "ChatOpenAI"))
+    if recorded.provider_name == AzureChatOpenAI.provider_name:
         module, name = "azure", "AzureChatOpenAI"
     kind = getattr(import_module(f"recorder.models.{module}"), name)
-    return kind(model=run.request_model) if run.request_model else kind()
+    return kind(model=recorded.request_model) if recorded.request_model else kind()

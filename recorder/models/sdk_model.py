@@ -63,7 +63,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         return create
 
     def _chunks(self, run: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
-        create = self._create(self._clients.here, "with_streaming_response")
+        create = self._create(self._clients.sync_client, "with_streaming_response")
         with reporting(run), create(**run.request.body) as response:
             run.http_response = response.http_response
             for data in read(response, run.reply, self._clients.sdk):
@@ -77,7 +77,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
                 yield chunk
 
     async def _achunks(self, run: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
-        create = self._create(self._clients.on_loop, "with_streaming_response")
+        create = self._create(self._clients.loop_client, "with_streaming_response")
         async with reporting_async(run), create(**run.request.body) as response:
             run.http_response = response.http_response
             async with aclosing(read_async(response, run.reply, self._clients.sdk)) as body:
@@ -96,7 +96,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         if run.request.stream:
             super()._drive(run)
             return
-        create = self._create(self._clients.here, "with_raw_response")
+        create = self._create(self._clients.sync_client, "with_raw_response")
         with reporting(run):
             read_complete(create(**run.request.body), run, self._clients.sdk)
 
@@ -104,7 +104,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         if run.request.stream:
             await super()._adrive(run)
             return
-        create = self._create(self._clients.on_loop, "with_raw_response")
+        create = self._create(self._clients.loop_client, "with_raw_response")
         async with reporting_async(run):
             read_complete(await create(**run.request.body), run, self._clients.sdk)
 

@@ -44,7 +44,7 @@ def test_configs_do_not_share_a_dict_with_the_caller() -> None:
 
 def test_too_few_configs_are_refused() -> None:
     """With both numbers in the error."""
-    with pytest.raises(ConfigError, match="1 configs came for 2 inputs"):
+    with pytest.raises(ConfigError, match="got 1 configs for 2 inputs"):
         config_per_input([{}], 2)
 
 
@@ -71,7 +71,7 @@ def test_run_ids() -> None:
     first, second = run_id_of(None), run_id_of(None)
     assert isinstance(first, UUID)
     assert first < second
-    with pytest.raises(ConfigError, match="'7' is no UUID"):
+    with pytest.raises(ConfigError, match="'7' is not a UUID"):
         run_id_of("7")
 
 

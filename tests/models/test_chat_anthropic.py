@@ -318,10 +318,10 @@ def test_which_tool_is_called(choice: Any, sent: Any) -> None:
 
 
 def test_more_about_tools() -> None:
-    """One at a time, by the letter, and not forced on a model that thinks."""
+    """One at a time, strict, and never forced while thinking is on."""
     with LoopbackProvider("Hello") as provider:
         chat(provider).bind_tools([TOOL], parallel_tool_calls=False, strict=True).invoke("Weather?")
-        with pytest.warns(UserWarning, match="forces no tool on a model that thinks"):
+        with pytest.warns(UserWarning, match="does not allow forcing a tool while thinking is on"):
             chat(provider, thinking=THINKING).bind_tools([TOOL], tool_choice="any").invoke("Weather?")
     first, second = [request["body"] for request in provider.requests]
     assert first["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}

@@ -510,7 +510,7 @@ def test_the_run_id_may_be_text_and_must_be_one() -> None:
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, callbacks=[log])
         model.invoke("Hi", {"run_id": str(run_id)})
-        with pytest.raises(ConfigError, match="'chat-42' is no UUID"):
+        with pytest.raises(ConfigError, match="'chat-42' is not a UUID"):
             model.invoke("Hi", {"run_id": "chat-42"})
         with pytest.raises(ConfigError, match="2 lists"):
             model.generate([["Hi"], ["Ho"]], run_id=run_id)
@@ -621,7 +621,7 @@ def test_each_input_may_have_its_own_config(road: Road) -> None:
     with LoopbackProvider(echo) as provider:
         model = chat(provider, callbacks=[log])
         road.batch(model, ["a", "b"], [{"tags": ["one"]}, {"tags": ["two"]}])
-        with pytest.raises(ConfigError, match="1 configs came for 2 inputs"):
+        with pytest.raises(ConfigError, match="got 1 configs for 2 inputs"):
             road.batch(model, ["a", "b"], [{}])
         road.batch(model, ["c", "d"], {"run_id": run_id, "max_concurrency": 1})
     tags = {args[1][0][0].content: kwargs["tags"] for args, kwargs in log.of("on_chat_model_start")}

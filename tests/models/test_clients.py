@@ -68,7 +68,7 @@ def test_threads_share_a_client() -> None:
     with CountingProvider("Hello") as provider:
         model = chat(provider)
         model.batch(["Hi"] * 32, {"max_concurrency": 8})
-        assert model._clients.here() is model._clients.here()
+        assert model._clients.sync_client() is model._clients.sync_client()
     assert provider.connections <= 8
 
 
@@ -79,7 +79,7 @@ def test_one_model_on_one_loop_after_another() -> None:
     async def main(model: Any) -> Any:
         loops.append(weakref.ref(asyncio.get_running_loop()))
         assert await ask(model) == "Hello"
-        return clients._here(asyncio.get_running_loop()).http("openai")
+        return clients._clients_of_loop(asyncio.get_running_loop()).http("openai")
 
     with CountingProvider("Hello") as provider:
         model = chat(provider)
@@ -107,8 +107,8 @@ def test_a_loop_that_ends_in_the_middle_of_streams() -> None:
     gc.collect()
 
 
-def test_a_loop_that_is_closed_without_its_last_rites_is_forgotten() -> None:
-    """Nobody shut down its generators; the next loop's first call drops what it held."""
+def test_a_loop_that_was_closed_without_shutdown_asyncgens_is_forgotten() -> None:
+    """The first call on the next loop drops its clients."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider)
         loop = asyncio.new_event_loop()
@@ -122,7 +122,7 @@ def test_a_loop_that_is_closed_without_its_last_rites_is_forgotten() -> None:
 
 
 async def _http_of(loop: asyncio.AbstractEventLoop) -> Any:
-    return clients._here(loop).http("openai")
+    return clients._clients_of_loop(loop).http("openai")
 
 
 def test_the_caller_s_http_client_is_used_and_left_open() -> None:

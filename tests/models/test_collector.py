@@ -167,13 +167,13 @@ def test_the_collector_of_another_thread_is_not_this_ones() -> None:
     """Who is closed here while it runs there is told here."""
     here = Collector()
     seen: list[bool] = []
-    here._heard("start", {})
+    here._on_gc("start", {})
     with ThreadPoolExecutor(1) as pool:
         seen.append(pool.submit(lambda: here.runs_here).result(20))
     seen.append(here.runs_here)
-    here._heard("stop", {})
+    here._on_gc("stop", {})
     seen.append(here.runs_here)
-    gc.callbacks.remove(here._heard)
+    gc.callbacks.remove(here._on_gc)
     assert seen == [False, True, False]
 
 

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from recorder.models import ChatAnthropic, ChatOpenAI
-from recorder.models.connections import MAX_HEAD, put_right
+from recorder.models.connections import MAX_HEAD, fix_length
 from recorder.testing import LoopbackProvider, anthropic_messages_frames, openai_chat_frames
 
 OPENAI = b"".join(openai_chat_frames(["Hel", "lo"]))
@@ -211,4 +211,4 @@ def test_a_user_in_the_url_goes_into_a_header() -> None:
 )
 def test_a_head_is_put_right(head: bytes, right: bytes) -> None:
     """Only where it says two things about its length; all else stays as it came."""
-    assert put_right(head) == right
+    assert fix_length(head) == right

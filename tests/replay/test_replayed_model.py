@@ -248,7 +248,7 @@ def test_once(kind: str, road: Road, provider: LoopbackProvider, tmp_path: Path)
     assert session() == first
     assert session() == first
     assert (len(provider.requests), Parrot.spoken, len(runs(url))) == (asked, spoken, 4)
-    with Replay(url) as replay, pytest.raises(NotRecorded, match='mode "once" adds nothing to it'):
+    with Replay(url) as replay, pytest.raises(NotRecorded, match='mode "once" records no new ones'):
         road.invoke(replay.model(like=real, mode="once"), "something else")
 
 
@@ -329,11 +329,11 @@ def test_what_cannot_be(provider: LoopbackProvider, tmp_path: Path) -> None:
     with Replay(new_url(tmp_path)) as replay:
         with pytest.raises(ConfigError, match="mode is 'sometimes'; choose one of 'none', 'once'"):
             replay.model(like=chat(provider), mode="sometimes")
-        with pytest.raises(ConfigError, match="mode 'once' records, and needs a model to ask"):
+        with pytest.raises(ConfigError, match="mode 'once' records, so it needs a model that answers"):
             replay.model(mode="once")
         with pytest.raises(ConfigError, match="like is 'gpt-4o'"):
             replay.model(like="gpt-4o")
-        with pytest.raises(NotFound, match="Nothing is recorded yet, so there is no model to be like"):
+        with pytest.raises(NotFound, match="Nothing is recorded yet, so the model is unknown"):
             replay.model()
         with pytest.raises(NotRecorded, match="none is recorded yet"):
             replay.model(like=chat(provider)).invoke("Hi")
