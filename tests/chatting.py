@@ -139,14 +139,14 @@ class Log(BaseCallbackHandler):
                 names.append(short)
         return names
 
-    def of(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def calls_of(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         """Arguments and keywords of each event of that name."""
         return [(args, kwargs) for event, args, kwargs in self.events if event == name]
 
     @property
     def tokens(self) -> list[str]:
         """What `on_llm_new_token` was given."""
-        return [args[0] for args, _ in self.of("on_llm_new_token")]
+        return [args[0] for args, _ in self.calls_of("on_llm_new_token")]
 
 
 # -- what is recorded -----------------------------------------------------------------------------------------

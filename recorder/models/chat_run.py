@@ -33,7 +33,7 @@ _OF_THE_RESPONSE = frozenset(
 
 
 class ChatRun(WireRun[AIMessageChunk]):
-    """A run whose chunks and final message are LangChain's."""
+    """A run whose chunks and final message have LangChain's shapes."""
 
     #: Whether a chunk of one text delta needs no call of `_fill`.
     _plain = True

@@ -21,7 +21,7 @@ log = logging.getLogger("recorder")
 
 
 class Collector:
-    """Knows whether the garbage collector runs on this thread now, and runs jobs on a thread of its own."""
+    """Tells whether the garbage collector runs on this thread now, and runs jobs on a thread of its own."""
 
     def __init__(self) -> None:
         self._collecting: int | None = None

@@ -49,8 +49,8 @@ def tolerant(client: type) -> Any:
 def _connect_error(error: Exception, request: Any) -> Exception | None:
     """The `ConnectError` that the default client raises, or None if the error needs no translation.
 
-    For an unknown host, a refused or closed connection or a bad certificate the transport raises `ConnectTimeout`. An
-    answer that is not HTTP raises an exception of aiohttp.
+    For an unknown host, a refused or closed connection or a bad certificate the transport raises `ConnectTimeout`. A
+    response that is not HTTP raises an exception of aiohttp.
     """
     import aiohttp
     import httpx2

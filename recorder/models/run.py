@@ -54,7 +54,7 @@ class Request:
     parent_run_id: uuid.UUID | None = None
     #: `CHAT` or `TEXT_MODEL`.
     model_type: str = CHAT
-    #: Knows the credentials of the run. Handlers that store data replace them.
+    #: The credentials of the run. Handlers that store data replace them by a mask.
     mask: Mask = field(default_factory=Mask)
     #: Why no request could be made, or None. The run starts, and then fails with this error.
     error: Exception | None = None

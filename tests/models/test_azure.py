@@ -48,10 +48,10 @@ def test_a_stream_with_what_azure_adds_to_it(road: Road) -> None:
     assert answer.additional_kwargs == {}
     assert answer.usage_metadata is not None
     assert answer.usage_metadata["output_tokens"] == 3
-    said = answer.response_metadata
-    assert (said["finish_reason"], said["model_name"]) == ("stop", "gpt-4o-2024-08-06")
-    assert said["content_filter_results"] == SAFE
-    assert said["prompt_filter_results"] == [{"prompt_index": 0, "content_filter_results": SAFE}]
+    metadata = answer.response_metadata
+    assert (metadata["finish_reason"], metadata["model_name"]) == ("stop", "gpt-4o-2024-08-06")
+    assert metadata["content_filter_results"] == SAFE
+    assert metadata["prompt_filter_results"] == [{"prompt_index": 0, "content_filter_results": SAFE}]
     (request,) = provider.requests
     assert request["path"] == f"/openai/deployments/my-gpt/chat/completions?api-version={VERSION}"
     assert request["headers"]["api-key"] == "any"
@@ -294,12 +294,12 @@ def by_langchain(road: Road, provider: LoopbackProvider, config: dict[str, Any],
 
 def seen(chunk: Any) -> dict[str, Any]:
     """What an application reads of a chunk."""
-    said = {key: value for key, value in chunk.response_metadata.items() if key not in FILTERS}
+    metadata = {key: value for key, value in chunk.response_metadata.items() if key not in FILTERS}
     for name in ("model_provider", "id"):
-        said.pop(name, None)
+        metadata.pop(name, None)
     return {
         "content": chunk.content,
-        "response_metadata": said,
+        "response_metadata": metadata,
         "tool_call_chunks": [dict(call) for call in chunk.tool_call_chunks],
         "usage_metadata": {key: value for key, value in (chunk.usage_metadata or {}).items() if value != {}},
         "chunk_position": chunk.chunk_position,
@@ -335,7 +335,7 @@ def test_metadata_name_the_model_alike(options: dict[str, Any]) -> None:
     with LoopbackProvider("Hello") as provider:
         by_langchain(PLAIN, provider, {"callbacks": [their]}, **options)
         list(azure(provider, **{"azure_deployment": None, **options}).stream("Hi", {"callbacks": [our]}))
-    expected, found = (log.of("on_chat_model_start")[0][1]["metadata"] for log in (their.log, our.log))
+    expected, found = (log.calls_of("on_chat_model_start")[0][1]["metadata"] for log in (their.log, our.log))
     assert found == {key: expected[key] for key in expected if key not in ("ls_integration", "lc_versions")}
     first, second = provider.requests
     assert first["path"] == second["path"]

@@ -77,17 +77,17 @@ def test_run_ids() -> None:
 
 def test_what_is_asked_has_one_hash() -> None:
     """However it travels, and in whatever order its keys are; half of a surrogate pair has one too."""
-    asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "\ud83d é"}]}
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "\ud83d é"}]}
     same = {
         "stream": True,
-        "messages": asked["messages"],
+        "messages": body["messages"],
         "timeout": 3,
         "model": "m",
         "extra_headers": {"a": "b"},
     }
-    assert input_hash(asked) == input_hash(same)
-    assert input_hash(asked) != input_hash({**asked, "seed": 1})
-    assert len(input_hash(asked)) == 64
+    assert input_hash(body) == input_hash(same)
+    assert input_hash(body) != input_hash({**body, "seed": 1})
+    assert len(input_hash(body)) == 64
 
 
 def result(text: str, **usage: Any) -> LLMResult:

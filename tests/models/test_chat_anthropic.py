@@ -50,18 +50,18 @@ BLOCKS = [
 THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
-def whole(chunks: list[AIMessageChunk]) -> AIMessageChunk:
+def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
     """The chunks added up."""
     return chunks[0] + chunks[1:]
 
 
-def answer_of(**said: Any) -> Any:
-    """A script that says it streamed or whole, as it is asked."""
+def answer_of(**fields: Any) -> Any:
+    """A script that answers with these fields, streamed or complete as the request asks."""
 
     def script(request: dict[str, Any], path: str) -> Answer:
         if request.get("stream"):
-            return Answer(frames=anthropic_messages_frames(**said))
-        return Answer(body=anthropic_messages_body(**said))
+            return Answer(frames=anthropic_messages_frames(**fields))
+        return Answer(body=anthropic_messages_body(**fields))
 
     return script
 
@@ -75,7 +75,7 @@ def test_a_stream_comes_in_chunks_that_add_up(road: Road) -> None:
     with LoopbackProvider("Hello there!") as provider:
         chunks = road.stream(chat(provider), "Hi")
     assert [chunk.content for chunk in chunks if chunk.content] == ["Hello", " there", "!"]
-    answer = whole(chunks)
+    answer = sum_of(chunks)
     assert answer.content == "Hello there!"
     assert answer.usage_metadata is not None
     assert answer.usage_metadata["output_tokens"] == 3
@@ -110,8 +110,8 @@ def test_only_text_is_a_plain_string(road: Road) -> None:
     with LoopbackProvider("Hello!") as provider:
         assert road.invoke(chat(provider), "Hi").content == "Hello!"
         chunks = road.stream(chat(provider).bind_tools([TOOL]), "Hi")
-    assert whole(chunks).content == [{"type": "text", "text": "Hello!", "index": 0}]
-    assert whole(chunks).text == "Hello!"
+    assert sum_of(chunks).content == [{"type": "text", "text": "Hello!", "index": 0}]
+    assert sum_of(chunks).text == "Hello!"
 
 
 @both
@@ -119,7 +119,7 @@ def test_chunks_with_thoughts_and_calls_add_up(road: Road) -> None:
     """The sum is sent back as the same blocks as the message."""
     with LoopbackProvider(answer_of(**MANY)) as provider:
         model = chat(provider, thinking=THINKING).bind_tools([TOOL])
-        answer = whole(road.stream(model, "Hi"))
+        answer = sum_of(road.stream(model, "Hi"))
         road.invoke(model, ["Hi", answer, ToolMessage("20 °C", tool_call_id="toolu_1")])
     assert answer.text == "Let me see."
     assert [call["args"] for call in answer.tool_calls] == [{"city": "Zürich"}]
@@ -135,8 +135,13 @@ def test_thoughts_that_nobody_asked_for(road: Road) -> None:
         "Yes",
         ".",
     ]
-    assert whole(chunks).text == "Yes."
-    assert whole(chunks).content[0] == {"type": "thinking", "thinking": "Hm", "signature": "Eq==", "index": 0}
+    assert sum_of(chunks).text == "Yes."
+    assert sum_of(chunks).content[0] == {
+        "type": "thinking",
+        "thinking": "Hm",
+        "signature": "Eq==",
+        "index": 0,
+    }
 
 
 @both
@@ -145,7 +150,7 @@ def test_a_call_that_was_cut_off_is_no_call(road: Road) -> None:
     call = {**CALL, "input": ['{"city": "Zürich", "street": "Bahnhof']}
     frames = anthropic_messages_frames(tool_calls=[call], stop_reason="max_tokens")
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        answer = whole(road.stream(chat(provider).bind_tools([TOOL]), "Weather?"))
+        answer = sum_of(road.stream(chat(provider).bind_tools([TOOL]), "Weather?"))
         message = road.invoke(chat(provider, streaming=True), "Weather?")
     for each in (answer, message):
         assert each.tool_calls == []
@@ -240,7 +245,7 @@ def test_stop_of_a_call() -> None:
     with LoopbackProvider("Hello") as provider:
         chat(provider, callbacks=[log], stop_sequences=["A"]).invoke("Hi", stop=["B"])
     assert provider.requests[0]["body"]["stop_sequences"] == ["B"]
-    ((_, kwargs),) = log.of("on_chat_model_start")
+    ((_, kwargs),) = log.calls_of("on_chat_model_start")
     assert kwargs["metadata"] == {
         "ls_provider": "anthropic", "ls_model_name": DEFAULT_MODEL, "ls_model_type": "chat", "ls_temperature": None,
         "ls_max_tokens": 64_000, "ls_stop": ["B"],
@@ -389,7 +394,7 @@ def test_an_error_inside_of_a_stream(road: Road) -> None:
     assert type(caught.value) is type(expected.value)
     assert (str(caught.value), caught.value.body) == (str(expected.value), expected.value.body)
     assert (caught.value.status_code, caught.value.type) == (200, "overloaded_error")
-    ((_, kwargs),) = log.of("on_llm_error")
+    ((_, kwargs),) = log.calls_of("on_llm_error")
     assert kwargs["response"].generations[0][0].text == "Hello"
 
 
@@ -408,9 +413,9 @@ def test_an_error_with_status_200_in_place_of_an_answer(road: Road) -> None:
 @ways
 def test_nobody_listens(road: Road, way: str) -> None:
     """A connection that is refused is a connection error, and no timeout."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(anthropic.APIConnectionError) as caught:
             getattr(road, way)(ChatAnthropic(base_url=url, api_key="any", max_retries=0), "Hi")
     assert type(caught.value) is anthropic.APIConnectionError
@@ -461,7 +466,7 @@ def test_a_model_is_shown_without_its_key() -> None:
         model = chat(provider, api_key="sk-ant-secret", callbacks=[log])
         model.invoke("Hi")
     assert "sk-ant-secret" not in repr(model) + repr(log.events)
-    (((serialized, _), _),) = log.of("on_chat_model_start")
+    (((serialized, _), _),) = log.calls_of("on_chat_model_start")
     assert serialized["id"] == ["recorder", "models", "anthropic", "ChatAnthropic"]
 
 
@@ -499,7 +504,7 @@ def test_the_caller_s_http_client_is_used() -> None:
 def test_an_openai_answer_is_no_answer(road: Road) -> None:
     """The wrong provider behind a URL: nothing is lost, and the run does not count as complete."""
     with LoopbackProvider(Answer(frames=openai_chat_frames(["Hi"]))) as provider:
-        answer = whole(road.stream(chat(provider), "Hi"))
+        answer = sum_of(road.stream(chat(provider), "Hi"))
     assert answer.text == ""
     assert "undecodable" in answer.additional_kwargs
 
@@ -608,7 +613,7 @@ def test_a_sum_of_chunks_is_the_same_message(tmp_path: Path) -> None:
     script = scripted(Answer(frames=anthropic_messages_frames(**MANY)), "Sunny.")
     with LoopbackProvider(script) as provider, history_at(tmp_path, conversation_id="c") as history:
         model = chat(provider, thinking=THINKING, callbacks=[history]).bind_tools([TOOL])
-        answer = whole(list(model.stream("Weather?")))
+        answer = sum_of(list(model.stream("Weather?")))
         list(model.stream(["Weather?", answer, ToolMessage("20 °C", tool_call_id="toolu_1")]))
     rows = sql(history.recorder.url, "SELECT role FROM transcripts ORDER BY position, branch")
     assert rows == [("user",), ("assistant",), ("tool",), ("assistant",)]
@@ -631,7 +636,7 @@ def test_the_user_s_results_are_tool_messages() -> None:
     with LoopbackProvider("Hello") as provider:
         given = ["Hi", {"role": "assistant", "content": calls}, {"role": "user", "content": results}]
         chat(provider, callbacks=[log]).invoke(given)
-    new = [args[0] for args, _ in log.of("on_chat_new_message")]
+    new = [args[0] for args, _ in log.calls_of("on_chat_new_message")]
     assert [(message.role, message.text) for message in new] == [
         ("tool", "1"), ("tool", "2"), ("user", "Well?"), ("assistant", "Hello")
     ]  # fmt: skip

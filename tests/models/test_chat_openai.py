@@ -27,7 +27,7 @@ CALL = {"id": "call_1", "name": "weather", "arguments": '{"city": "Zürich"}'}
 USAGE = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
 
 
-def whole(chunks: list[AIMessageChunk]) -> AIMessageChunk:
+def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
     """The chunks added up."""
     return chunks[0] + chunks[1:]
 
@@ -41,7 +41,7 @@ def test_a_stream_comes_in_chunks_that_add_up(road: Road) -> None:
     with LoopbackProvider("Hello there!") as provider:
         chunks = road.stream(chat(provider), "Hi")
     assert [chunk.content for chunk in chunks if chunk.content] == ["Hello", " there", "!"]
-    answer = whole(chunks)
+    answer = sum_of(chunks)
     assert answer.content == "Hello there!"
     assert answer.usage_metadata is not None
     assert answer.usage_metadata["output_tokens"] == 3
@@ -86,7 +86,7 @@ def test_tool_calls_in_pieces_and_whole(road: Road) -> None:
     answers = scripted(Answer(frames=frames), Answer(body=body))
     with LoopbackProvider(answers) as provider:
         model = chat(provider).bind_tools([TOOL], tool_choice="weather")
-        streamed = whole(road.stream(model, "Weather?"))
+        streamed = sum_of(road.stream(model, "Weather?"))
         answer = road.invoke(model, "Weather?")
     expected = [{"name": "weather", "args": {"city": "Zürich"}, "id": "call_1", "type": "tool_call"}]
     assert streamed.tool_calls == answer.tool_calls == expected
@@ -122,7 +122,7 @@ def test_a_call_that_was_cut_off_is_no_call(road: Road) -> None:
     call = {**CALL, "arguments": ['{"city": "Zürich", "street": "Bahnhof']}
     frames = openai_chat_frames([], tool_calls=[call], finish_reason="length")
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        answer = whole(road.stream(chat(provider), "Weather?"))
+        answer = sum_of(road.stream(chat(provider), "Weather?"))
     assert answer.tool_calls == []
     assert answer.invalid_tool_calls[0]["args"] == call["arguments"][0]
 
@@ -138,7 +138,7 @@ def test_generate_gives_each_list_its_own_run(road: Road) -> None:
     assert [choices[0].text for choices in result.generations] == ["It is one", "It is two", "It is three"]
     counts = [choices[0].message.usage_metadata["total_tokens"] for choices in result.generations]
     assert result.llm_output["token_usage"]["total_tokens"] == sum(counts)
-    started = {kwargs["run_id"] for _, kwargs in log.of("on_chat_model_start")}
+    started = {kwargs["run_id"] for _, kwargs in log.calls_of("on_chat_model_start")}
     assert {info.run_id for info in result.run} == started
     assert len(started) == 3
 
@@ -179,7 +179,7 @@ def test_the_stream_of_several_choices_is_the_first() -> None:
     """Chunks of two answers mixed would be of use to nobody; the callbacks' frames have both."""
     frames = openai_chat_frames([["a", "b"], ["c", "d"]], n=2)
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        assert whole(list(chat(provider, n=2).stream("Hi"))).content == "ab"
+        assert sum_of(list(chat(provider, n=2).stream("Hi"))).content == "ab"
 
 
 def test_a_model_can_be_called() -> None:
@@ -198,7 +198,7 @@ def test_reasoning_and_unicode_come_through(road: Road) -> None:
     text = ["Zürich", " 🎈", "中文", "\u2028", "\ud83d", "\x00", '"\\']
     frames = openai_chat_frames(text, reasoning=["Hm", "m."])
     with LoopbackProvider(Answer(frames=frames, chunks=3)) as provider:
-        answer = whole(road.stream(chat(provider), "Ü 🎈?"))
+        answer = sum_of(road.stream(chat(provider), "Ü 🎈?"))
     assert answer.content == "".join(text)
     assert answer.additional_kwargs["reasoning_content"] == "Hmm."
 
@@ -270,7 +270,7 @@ def test_all_kinds_of_input(given: Any, sent: list[dict[str, Any]]) -> None:
     with LoopbackProvider("Hello") as provider:
         chat(provider, callbacks=[log]).invoke(given)
     assert provider.requests[0]["body"]["messages"] == sent
-    (((_, [messages]), _),) = log.of("on_chat_model_start")
+    (((_, [messages]), _),) = log.calls_of("on_chat_model_start")
     assert [{"role": message.role, "content": message.content} for message in messages] == sent
 
 
@@ -290,7 +290,7 @@ def test_a_conversation_with_a_tool_is_sent_back() -> None:
     frames = openai_chat_frames([], tool_calls=[CALL])
     with LoopbackProvider(scripted(Answer(frames=frames), "Sunny.")) as provider:
         model = chat(provider)
-        reply = whole(list(model.stream("Weather?")))
+        reply = sum_of(list(model.stream("Weather?")))
         model.invoke([HumanMessage("Weather?"), reply, ToolMessage("20 °C", tool_call_id="call_1")])
     _, assistant, tool = provider.requests[1]["body"]["messages"]
     assert assistant["tool_calls"][0]["id"] == "call_1"
@@ -435,7 +435,7 @@ def test_a_model_is_shown_without_its_key() -> None:
         model = chat(provider, api_key="sk-secret", callbacks=[log])
         model.invoke("Hi")
     assert "sk-secret" not in repr(model) + repr(log.events)
-    (((serialized, _), _),) = log.of("on_chat_model_start")
+    (((serialized, _), _),) = log.calls_of("on_chat_model_start")
     assert serialized["id"] == ["recorder", "models", "openai", "ChatOpenAI"]
 
 
@@ -472,7 +472,7 @@ def test_what_a_run_is_told_about_itself(road: Road) -> None:
             temperature=0.5, max_tokens=9, stop=["END"],
         )  # fmt: skip
         road.stream(model, "Hi", config)
-    ((_, kwargs),) = log.of("on_chat_model_start")
+    ((_, kwargs),) = log.calls_of("on_chat_model_start")
     assert kwargs["run_id"] == run_id
     assert kwargs["tags"] == ["call", "model"]
     assert kwargs["name"] == "greeting"
@@ -485,8 +485,8 @@ def test_what_a_run_is_told_about_itself(road: Road) -> None:
         "stream_options": {"include_usage": True},
     }  # fmt: skip
     for name in ("on_llm_new_token", "on_llm_end"):
-        assert {event[1]["run_id"] for event in log.of(name)} == {run_id}
-        assert log.of(name)[0][1]["tags"] == ["call", "model"]
+        assert {event[1]["run_id"] for event in log.calls_of(name)} == {run_id}
+        assert log.calls_of(name)[0][1]["tags"] == ["call", "model"]
 
 
 @both
@@ -499,7 +499,7 @@ def test_the_same_request_has_the_same_hash_however_it_travels(road: Road) -> No
         road.invoke(model, [("user", "Hi")], timeout=9, extra_headers={"x": "y"})
         road.invoke(model, "Ho")
         road.invoke(model, "Hi", seed=1)
-    hashes = [kwargs["input_hash"] for _, kwargs in log.of("on_chat_model_start")]
+    hashes = [kwargs["input_hash"] for _, kwargs in log.calls_of("on_chat_model_start")]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
 
@@ -515,7 +515,7 @@ def test_the_run_id_may_be_text_and_must_be_one() -> None:
         with pytest.raises(ConfigError, match="2 lists"):
             model.generate([["Hi"], ["Ho"]], run_id=run_id)
     assert len(provider.requests) == 1
-    assert log.of("on_llm_end")[0][1]["run_id"] == run_id
+    assert log.calls_of("on_llm_end")[0][1]["run_id"] == run_id
 
 
 def test_generate_takes_what_describes_its_runs() -> None:
@@ -531,7 +531,7 @@ def test_generate_takes_what_describes_its_runs() -> None:
             run_id=run_id,
             stop=["END"],
         )
-    ((_, kwargs),) = log.of("on_chat_model_start")
+    ((_, kwargs),) = log.calls_of("on_chat_model_start")
     assert (kwargs["tags"], kwargs["name"], kwargs["run_id"]) == (["t"], "n", run_id)
     assert kwargs["metadata"]["m"] == 1
     assert provider.requests[0]["body"]["stop"] == ["END"]
@@ -545,7 +545,7 @@ def test_the_parent_is_the_one_that_langchain_names() -> None:
     with LoopbackProvider("Hello") as provider:
         chat(provider).invoke("Hi", {"callbacks": manager(handlers=[log], parent_run_id=parent)})
         chat(provider).invoke("Hi", {"callbacks": [log], "parent_run_id": str(parent)})
-    assert [kwargs["parent_run_id"] for _, kwargs in log.of("on_chat_model_start")] == [parent, parent]
+    assert [kwargs["parent_run_id"] for _, kwargs in log.calls_of("on_chat_model_start")] == [parent, parent]
 
 
 def test_a_new_message_is_told_once_in_a_conversation() -> None:
@@ -556,13 +556,15 @@ def test_a_new_message_is_told_once_in_a_conversation() -> None:
         def on_chat_new_message(self, message: Any) -> None:
             seen.append((message.role, message.content))
 
-    said: list[Any] = [SystemMessage("Be brief.")]
+    conversation: list[Any] = [SystemMessage("Be brief.")]
     with LoopbackProvider(lambda body, path: f"answer {len(body['messages'])}") as provider:
         model = chat(provider, callbacks=[Store()])
         for turn in range(3):
-            said.append(HumanMessage(f"question {turn}"))
-            said.append(model.invoke(said) if turn % 2 else whole(list(model.stream(said))))
-    assert seen == [(message.role, message.content) for message in said]
+            conversation.append(HumanMessage(f"question {turn}"))
+            conversation.append(
+                model.invoke(conversation) if turn % 2 else sum_of(list(model.stream(conversation)))
+            )
+    assert seen == [(message.role, message.content) for message in conversation]
 
 
 # -- several inputs --------------------------------------------------------------------------------------------
@@ -570,10 +572,10 @@ def test_a_new_message_is_told_once_in_a_conversation() -> None:
 
 def echo(body: dict[str, Any], path: str) -> Answer:
     """Answers the question itself, after a moment; "fail" is refused."""
-    said = body["messages"][-1]["content"]
-    if said == "fail":
+    content = body["messages"][-1]["content"]
+    if content == "fail":
         return Answer.error(400, "no")
-    return Answer(body=openai_chat_body([said]), delay=0.1)
+    return Answer(body=openai_chat_body([content]), delay=0.1)
 
 
 class Gauge(BaseCallbackHandler):
@@ -624,9 +626,9 @@ def test_each_input_may_have_its_own_config(road: Road) -> None:
         with pytest.raises(ConfigError, match="got 1 configs for 2 inputs"):
             road.batch(model, ["a", "b"], [{}])
         road.batch(model, ["c", "d"], {"run_id": run_id, "max_concurrency": 1})
-    tags = {args[1][0][0].content: kwargs["tags"] for args, kwargs in log.of("on_chat_model_start")}
+    tags = {args[1][0][0].content: kwargs["tags"] for args, kwargs in log.calls_of("on_chat_model_start")}
     assert (tags["a"], tags["b"]) == (["one"], ["two"])
-    ids = {args[1][0][0].content: kwargs["run_id"] for args, kwargs in log.of("on_chat_model_start")}
+    ids = {args[1][0][0].content: kwargs["run_id"] for args, kwargs in log.calls_of("on_chat_model_start")}
     assert ids["c"] == run_id != ids["d"]
 
 
@@ -658,7 +660,7 @@ def test_an_error_on_a_loop_leaves_no_task_behind() -> None:
 
     with LoopbackProvider(echo) as provider:
         assert asyncio.run(main(provider)) == set()
-    assert len(log.of("on_llm_error")) == 3
+    assert len(log.calls_of("on_llm_error")) == 3
 
 
 @both
@@ -697,6 +699,6 @@ def test_ids_of_runs_are_new_each_time() -> None:
     with LoopbackProvider("Hello") as provider:
         for _ in range(3):
             chat(provider, callbacks=[log]).invoke("Hi")
-    ids = [kwargs["run_id"] for _, kwargs in log.of("on_llm_end")]
+    ids = [kwargs["run_id"] for _, kwargs in log.calls_of("on_llm_end")]
     assert all(isinstance(run_id, UUID) for run_id in ids)
     assert ids == sorted(set(ids))

@@ -111,8 +111,8 @@ def delta(**fields: Any) -> bytes:
 def test_an_event_becomes_a_chunk(frame: bytes, expected: dict[str, Any]) -> None:
     """Content where LangChain has it; what it has no field for is in `additional_kwargs`."""
     (chunk,) = chunks_of(frame)
-    said = {name: getattr(chunk, name) for name in ("content", "additional_kwargs", "tool_call_chunks")}
-    assert said == {"content": "", "additional_kwargs": {}, "tool_call_chunks": [], **expected}
+    fields = {name: getattr(chunk, name) for name in ("content", "additional_kwargs", "tool_call_chunks")}
+    assert fields == {"content": "", "additional_kwargs": {}, "tool_call_chunks": [], **expected}
     assert chunk.usage_metadata is None
 
 
@@ -172,9 +172,9 @@ def test_other_choices_make_no_chunks() -> None:
     frames = Frames()
     run = started_run(frames)
     body = openai_chat_frames([["a"], ["b"]], n=2)
-    said = "".join(chunk.text for frame in body for chunk in run.feed(frame))
+    text = "".join(chunk.text for frame in body for chunk in run.feed(frame))
     run.finish()
-    assert said == "a"
+    assert text == "a"
     assert frames.frames == body
     assert [choice.text for choice in run.result().generations[0]] == ["a", "b"]
 
@@ -215,7 +215,7 @@ def test_the_new_messages_are_those_after_the_last_reply() -> None:
     log = Log()
     history = [SystemMessage("s"), HumanMessage("1"), AIMessage("2"), HumanMessage("3"), HumanMessage("4")]
     started_run(log, messages=history)
-    assert [args[0].content for args, _ in log.of("on_chat_new_message")] == ["3", "4"]
+    assert [args[0].content for args, _ in log.calls_of("on_chat_new_message")] == ["3", "4"]
 
 
 def test_a_run_has_one_end() -> None:
@@ -229,7 +229,7 @@ def test_a_run_has_one_end() -> None:
     run = started_run(log)
     run.fail(ValueError("first"))
     run.fail(ValueError("second"))
-    assert [str(args[0]) for args, _ in log.of("on_llm_error")] == ["first"]
+    assert [str(args[0]) for args, _ in log.calls_of("on_llm_error")] == ["first"]
 
 
 def test_an_end_that_a_handler_refused_is_an_error_for_the_others() -> None:
@@ -255,7 +255,7 @@ def test_an_error_comes_with_the_partial_answer() -> None:
     run = started_run(log)
     list(run.feed(b"".join(FRAMES[:2])))
     run.fail(ConnectionError("gone"))
-    (((error,), kwargs),) = log.of("on_llm_error")
+    (((error,), kwargs),) = log.calls_of("on_llm_error")
     assert isinstance(error, ConnectionError)
     assert kwargs["response"].generations[0][0].text == "Hello"
     assert kwargs["response"].llm_output["interrupted"] is True

@@ -165,10 +165,10 @@ def test_a_client_of_the_older_http_library_will_do(road: Road) -> None:
     with LoopbackProvider("Hello") as provider:
         if road.name == "plain":
             with httpx.Client() as http:
-                said = "".join(chunk.text for chunk in chat(provider, http_client=http).stream("Hi"))
+                text = "".join(chunk.text for chunk in chat(provider, http_client=http).stream("Hi"))
         else:
-            said = asyncio.run(main(provider))
-    assert said == "Hello"
+            text = asyncio.run(main(provider))
+    assert text == "Hello"
 
 
 def test_nothing_is_said_at_exit() -> None:

@@ -99,7 +99,7 @@ def test_several_prompts_are_several_runs(road: Road, streaming: bool) -> None:
     }
     assert result.llm_output["model_name"] == SNAPSHOT
     assert len(provider.requests) == 2
-    started = {kwargs["run_id"]: args[1] for args, kwargs in log.of("on_llm_start")}
+    started = {kwargs["run_id"]: args[1] for args, kwargs in log.calls_of("on_llm_start")}
     assert sorted(started.values()) == [["one"], ["two"]]
     assert {info.run_id for info in result.run} == started.keys()
 
@@ -133,8 +133,8 @@ def test_several_choices_are_several_generations(road: Road, streaming: bool) ->
         assert road.invoke(model, "Hi") == "ab"
     (choices,) = result.generations
     assert [choice.text for choice in choices] == ["ab", "cd"]
-    told = ["".join(choice.generation_info["logprobs"]["tokens"]) for choice in choices]
-    assert told == ["ab", "cd"]
+    tokens = ["".join(choice.generation_info["logprobs"]["tokens"]) for choice in choices]
+    assert tokens == ["ab", "cd"]
 
 
 @both
@@ -144,14 +144,14 @@ def test_log_probabilities_come_with_their_pieces(road: Road) -> None:
     frames = openai_completion_frames(["Hello", "!"], logprobs=2)
     with LoopbackProvider(Answer(frames=frames)) as provider:
         road.stream(llm(provider, logprobs=2, callbacks=[log]), "Hi")
-    chunks = [kwargs["chunk"] for _, kwargs in log.of("on_llm_new_token") if kwargs["chunk"].text]
-    told = [chunk.generation_info["logprobs"] for chunk in chunks]
-    assert [each["tokens"] for each in told] == [["Hello"], ["!"]]
-    assert [each["text_offset"] for each in told] == [[0], [5]]
-    (((result,), _),) = log.of("on_llm_end")
-    whole = result.generations[0][0].generation_info["logprobs"]
-    assert whole["tokens"] == ["Hello", "!"]
-    assert whole["token_logprobs"] == [each["token_logprobs"][0] for each in told]
+    chunks = [kwargs["chunk"] for _, kwargs in log.calls_of("on_llm_new_token") if kwargs["chunk"].text]
+    logprobs = [chunk.generation_info["logprobs"] for chunk in chunks]
+    assert [each["tokens"] for each in logprobs] == [["Hello"], ["!"]]
+    assert [each["text_offset"] for each in logprobs] == [[0], [5]]
+    (((result,), _),) = log.calls_of("on_llm_end")
+    complete = result.generations[0][0].generation_info["logprobs"]
+    assert complete["tokens"] == ["Hello", "!"]
+    assert complete["token_logprobs"] == [each["token_logprobs"][0] for each in logprobs]
     assert provider.requests[0]["body"]["logprobs"] == 2
 
 
@@ -276,7 +276,7 @@ def test_an_error_in_the_stream_keeps_what_came(road: Road, tmp_path: Path) -> N
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.text) == ("error", "Hello there")
     assert found.transcript == [("user", "Hi"), ("assistant", "Hello there")]
-    assert log.of("on_llm_error")[0][1]["response"].generations[0][0].text == "Hello there"
+    assert log.calls_of("on_llm_error")[0][1]["response"].generations[0][0].text == "Hello there"
 
 
 @both
@@ -416,7 +416,7 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
     return asyncio.run(main())
 
 
-def told(log: Log) -> list[Any]:
+def shown(log: Log) -> list[Any]:
     """The events with what an application reads of their arguments."""
     found: list[Any] = []
     for name, args, kwargs in log.events:
@@ -426,8 +426,8 @@ def told(log: Log) -> list[Any]:
             found.append((name, args[1], metadata, known))
         elif name == "on_llm_new_token":
             info = kwargs["chunk"].generation_info or {}
-            said = {key: value for key, value in info.items() if value is not None}
-            found.append((name, args[0] if args else kwargs["token"], kwargs["chunk"].text, said, known))
+            details = {key: value for key, value in info.items() if value is not None}
+            found.append((name, args[0] if args else kwargs["token"], kwargs["chunk"].text, details, known))
         elif name == "on_llm_end":
             (choice,) = args[0].generations[0]
             found.append((name, choice.text, choice.generation_info, known))
@@ -448,7 +448,7 @@ def test_the_same_pieces_and_the_same_callbacks(road: Road, frames: list[bytes])
         expected = by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
         found = road.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
     assert found == expected
-    assert told(our.log) == told(their.log)
+    assert shown(our.log) == shown(their.log)
 
 
 @both
@@ -480,7 +480,7 @@ def test_the_same_error(road: Road) -> None:
             by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
         with pytest.raises(openai.APIError, match="The server had an error"):
             road.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
-    assert told(our.log) == told(their.log)
+    assert shown(our.log) == shown(their.log)
 
 
 @both
@@ -537,7 +537,7 @@ def test_chunks_are_generation_chunks() -> None:
     log = Log()
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
         list(llm(provider, callbacks=[log]).stream("Hi"))
-    chunks = [kwargs["chunk"] for _, kwargs in log.of("on_llm_new_token")]
+    chunks = [kwargs["chunk"] for _, kwargs in log.calls_of("on_llm_new_token")]
     assert {type(chunk) for chunk in chunks} == {GenerationChunk}
     total = chunks[0]
     for chunk in chunks[1:]:

@@ -31,11 +31,11 @@ def test_start_chunks_and_end() -> None:
     """The input as it was passed, each chunk, and all of them added up."""
     run_id, parent = uuid4(), uuid4()
     config = {"run_id": run_id, "parent_run_id": parent, "run_name": "greeting", "tags": ["t"]}
-    asked = [("user", "Hi")]
+    messages = [("user", "Hi")]
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
-        events = asyncio.run(collect(chat(provider), asked, config, stop=["END"], seed=7))
+        events = asyncio.run(collect(chat(provider), messages, config, stop=["END"], seed=7))
     start, *streamed, end = events
-    assert start["data"] == {"input": asked}
+    assert start["data"] == {"input": messages}
     assert "".join(event["data"]["chunk"].content for event in streamed) == "Hello there!"
     assert end["data"]["output"].content == "Hello there!"
     assert end["data"]["output"].usage_metadata["output_tokens"] == 3

@@ -88,14 +88,14 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
 
 def seen(message: Any) -> dict[str, Any]:
     """What an application reads of a message or chunk, without the differences on purpose."""
-    said = dict(message.response_metadata)
+    metadata = dict(message.response_metadata)
     for name in ("model_provider", "id", "token_usage", "logprobs"):
-        said.pop(name, None)
+        metadata.pop(name, None)
     return {
         "class": type(message).__name__,
         "type": message.type,
         "content": message.content,
-        "response_metadata": said,
+        "response_metadata": metadata,
         "additional_kwargs": {key: value for key, value in message.additional_kwargs.items() if value},
         "tool_calls": message.tool_calls,
         "invalid_tool_calls": [{**call, "error": None} for call in message.invalid_tool_calls],
@@ -108,7 +108,7 @@ def seen(message: Any) -> dict[str, Any]:
     }
 
 
-def whole(chunks: list[Any]) -> Any:
+def sum_of(chunks: list[Any]) -> Any:
     """The chunks added up one by one."""
     answer = chunks[0]
     for chunk in chunks[1:]:
@@ -129,7 +129,7 @@ def test_chunks_and_their_sum(road: Road, frames: list[bytes]) -> None:
         found = road.stream(ours(provider), "Hi", dict(config))
     assert [seen(chunk) for chunk in found] == [seen(chunk) for chunk in expected]
     if frames is not STREAMS["broken call"]:
-        assert seen(whole(found)) == seen(whole(expected))
+        assert seen(sum_of(found)) == seen(sum_of(expected))
 
 
 @both
@@ -187,7 +187,7 @@ def test_genuine_streams(streams: list[Stream]) -> None:
         with LoopbackProvider(Answer(frames=[stream.body])) as provider:
             their = by_langchain(PLAIN, "stream", provider, "Hi", dict(config))
             raw = PLAIN.stream(ours(provider), "Hi", dict(config))
-        expected, answer = [seen(chunk) for chunk in their], whole(their)
+        expected, answer = [seen(chunk) for chunk in their], sum_of(their)
         found = [seen(chunk) for chunk in raw]
         if stream.provider == "openai":
             for chunk in found:
@@ -199,13 +199,13 @@ def test_genuine_streams(streams: list[Stream]) -> None:
         names = ["tool_calls", "invalid_tool_calls", "chunk_position"]
         names += ["usage_metadata"] if answer.usage_metadata else []  # Groq's is in a place of its own
         for name in names:
-            assert seen(whole(raw))[name] == seen(answer)[name], (stream.name, name)
+            assert seen(sum_of(raw))[name] == seen(answer)[name], (stream.name, name)
 
 
 # -- callbacks -------------------------------------------------------------------------------------------------
 
 
-def told(log: Log) -> list[Any]:
+def arguments_of(log: Log) -> list[Any]:
     """The events with what an application reads of their arguments."""
     found: list[Any] = []
     for name, args, kwargs in log.events:
@@ -237,7 +237,7 @@ def test_what_handlers_are_told_of_a_stream(road: Road, frames: list[bytes]) -> 
             road, "stream", provider, "Hi", {**config, "callbacks": [their]}, options={"tags": ["b"]}
         )
         road.stream(ours(provider, tags=["b"]), "Hi", {**config, "callbacks": [our]})
-    assert told(our.log) == told(their.log)
+    assert arguments_of(our.log) == arguments_of(their.log)
 
 
 @both
@@ -251,7 +251,7 @@ def test_what_handlers_are_told_of_an_error(road: Road) -> None:
             by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
         with pytest.raises(openai.APIError, match="The server had an error"):
             road.stream(ours(provider), "Hi", {**config, "callbacks": [our]})
-    assert told(our.log) == told(their.log)
+    assert arguments_of(our.log) == arguments_of(their.log)
 
 
 @both
@@ -263,7 +263,7 @@ def test_metadata_name_the_model_alike(road: Road) -> None:
         config = {"callbacks": [their], "metadata": {"n": 1}}
         by_langchain(road, "stream", provider, "Hi", config, options=options)
         road.stream(ours(provider, **options), "Hi", {"callbacks": [our], "metadata": {"n": 1}})
-    expected, found = (log.of("on_chat_model_start")[0][1]["metadata"] for log in (their.log, our.log))
+    expected, found = (log.calls_of("on_chat_model_start")[0][1]["metadata"] for log in (their.log, our.log))
     assert found == {key: expected[key] for key in expected if key not in VERSIONS}
 
 

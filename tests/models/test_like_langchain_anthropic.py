@@ -42,7 +42,7 @@ FOUND = {
         {"type": "web_search_result", "title": "Z", "url": "https://z.ch", "encrypted_content": "E=="}
     ],
 }
-SAID: dict[str, dict[str, Any]] = {
+REPLIES: dict[str, dict[str, Any]] = {
     "text": {"pieces": ["Hello", " there", "!"]},
     "nothing": {},
     "length": {"pieces": ["Hello"], "stop_reason": "max_tokens"},
@@ -92,13 +92,13 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
 
 def seen(message: Any) -> dict[str, Any]:
     """What an application reads of a message or chunk, without the differences on purpose."""
-    said = dict(message.response_metadata)
+    metadata = dict(message.response_metadata)
     for name in ("model_provider", "id", "model_name", "model", "usage"):
-        said.pop(name, None)
+        metadata.pop(name, None)
     return {
         "class": type(message).__name__,
         "content": stripped(message.content),
-        "response_metadata": stripped(said),
+        "response_metadata": stripped(metadata),
         "additional_kwargs": message.additional_kwargs,
         "tool_calls": message.tool_calls,
         "invalid_tool_calls": [{**call, "error": None} for call in message.invalid_tool_calls],
@@ -108,13 +108,13 @@ def seen(message: Any) -> dict[str, Any]:
     }
 
 
-def told_chunks(chunks: list[Any]) -> list[dict[str, Any]]:
+def content_chunks(chunks: list[Any]) -> list[dict[str, Any]]:
     """All chunks but those that only say that the message begins or ends."""
     shown = [seen(chunk) for chunk in chunks]
     return [each for each in shown if each["content"] or each["usage_metadata"] or each["tool_call_chunks"]]
 
 
-def whole(chunks: list[Any]) -> Any:
+def sum_of(chunks: list[Any]) -> Any:
     """The chunks added up one by one."""
     answer = chunks[0]
     for chunk in chunks[1:]:
@@ -129,43 +129,43 @@ def models(provider: LoopbackProvider, options: dict[str, Any], tools: list[Any]
 
 
 @both
-@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
-def test_chunks_of_text(road: Road, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+def test_chunks_of_text(road: Road, reply: dict[str, Any]) -> None:
     """The same chunks in the same order, and the same sum."""
     config = {"run_id": uuid4()}
-    with LoopbackProvider(Answer(frames=anthropic_messages_frames(**said))) as provider:
+    with LoopbackProvider(Answer(frames=anthropic_messages_frames(**reply))) as provider:
         expected = by_langchain(road, "stream", provider, "Hi", dict(config))
         found = road.stream(chat(provider), "Hi", dict(config))
-    assert told_chunks(found) == told_chunks(expected)
-    assert seen(whole(found)) == seen(whole(expected))
-    assert whole(found).response_metadata["model_name"] == whole(expected).response_metadata["model_name"]
+    assert content_chunks(found) == content_chunks(expected)
+    assert seen(sum_of(found)) == seen(sum_of(expected))
+    assert sum_of(found).response_metadata["model_name"] == sum_of(expected).response_metadata["model_name"]
 
 
 @both
-@pytest.mark.parametrize("said", MORE.values(), ids=MORE)
-def test_chunks_of_blocks(road: Road, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("reply", MORE.values(), ids=MORE)
+def test_chunks_of_blocks(road: Road, reply: dict[str, Any]) -> None:
     """With tools and thoughts the content is a list, in theirs and in ours."""
     config = {"run_id": uuid4()}
     options, tools = {"thinking": THINKING}, [TOOL]
-    with LoopbackProvider(Answer(frames=anthropic_messages_frames(**said))) as provider:
+    with LoopbackProvider(Answer(frames=anthropic_messages_frames(**reply))) as provider:
         expected = by_langchain(road, "stream", provider, "Hi", dict(config), options=options, tools=tools)
         found = road.stream(models(provider, options, tools), "Hi", dict(config))
     # An empty piece of arguments opens each call and says nothing.
     pieces = [
         each
-        for each in told_chunks(expected)
+        for each in content_chunks(expected)
         if [block.get("partial_json") for block in each["content"]] != [""]
     ]
-    assert told_chunks(found) == pieces
-    assert seen(whole(found)) == seen(whole(expected))
+    assert content_chunks(found) == pieces
+    assert seen(sum_of(found)) == seen(sum_of(expected))
     assert [type(chunk.content) for chunk in found[:-1]] == [list] * (len(found) - 1)
 
 
 @both
-@pytest.mark.parametrize("said", [*SAID.values(), *MORE.values()], ids=[*SAID, *MORE])
-def test_the_whole_answer(road: Road, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("reply", [*REPLIES.values(), *MORE.values()], ids=[*REPLIES, *MORE])
+def test_the_whole_answer(road: Road, reply: dict[str, Any]) -> None:
     """What `invoke` gives."""
-    with LoopbackProvider(Answer(body=anthropic_messages_body(**said))) as provider:
+    with LoopbackProvider(Answer(body=anthropic_messages_body(**reply))) as provider:
         config = {"run_id": uuid4()}
         expected = by_langchain(road, "invoke", provider, "Hi", dict(config), tools=[TOOL])
         found = road.invoke(models(provider, {}, [TOOL]), "Hi", dict(config))
@@ -187,10 +187,10 @@ def test_genuine_streams(stream: Stream) -> None:
     options = {"thinking": THINKING, "context_management": body.get("context_management"), "betas": ["x"]}
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=[stream.body])) as provider:
-        expected = whole(
+        expected = sum_of(
             by_langchain(PLAIN, "stream", provider, "Hi", dict(config), options=options, tools=[TOOL])
         )
-        found = whole(PLAIN.stream(models(provider, options, [TOOL]), "Hi", dict(config)))
+        found = sum_of(PLAIN.stream(models(provider, options, [TOOL]), "Hi", dict(config)))
     ours, their = seen(found), seen(expected)
     for each in (ours, their):
         each["content"] = [known(block) for block in each["content"]]
@@ -244,7 +244,7 @@ def test_metadata_name_the_model_alike(road: Road) -> None:
     with LoopbackProvider("Hello") as provider:
         by_langchain(road, "invoke", provider, "Hi", {"callbacks": [LangChainLog()]}, options=options)
         road.invoke(chat(provider, **options), "Hi", {"callbacks": [our]})
-    expected, found = (log.of("on_chat_model_start")[0][1]["metadata"] for log in (their, our))
+    expected, found = (log.calls_of("on_chat_model_start")[0][1]["metadata"] for log in (their, our))
     assert found == {key: expected[key] for key in expected if key not in ("ls_integration", "lc_versions")}
 
 

@@ -324,7 +324,7 @@ def test_an_error_in_the_stream_is_raised_as_the_sdk_does(road: Road, error: byt
     assert found.run["error_message"] == str(caught.value)
     assert found.transcript[-1][1].startswith("Hello there")
     assert found.body == b"".join(frames[:4])
-    (((failure,), kwargs),) = log.of("on_llm_error")
+    (((failure,), kwargs),) = log.calls_of("on_llm_error")
     assert failure is caught.value
     assert kwargs["response"].generations[0][0].text.startswith("Hello there")
     assert log.names[-1] == "llm_error"
@@ -371,7 +371,7 @@ def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
 
 
 @contextmanager
-def answering(said: bytes) -> Iterator[str]:
+def answering(response: bytes) -> Iterator[str]:
     """A server that says this to whoever comes, and closes; its URL without the scheme."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -383,7 +383,7 @@ def answering(said: bytes) -> Iterator[str]:
                     return
                 with connection:
                     connection.recv(65536)
-                    connection.sendall(said)
+                    connection.sendall(response)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -395,13 +395,15 @@ def answering(said: bytes) -> Iterator[str]:
 @both
 @pytest.mark.parametrize("way", ["stream", "invoke"])
 @pytest.mark.parametrize(
-    ("scheme", "said"),
+    ("scheme", "response"),
     [("http", b""), ("http", b"Who are you?\r\n\r\n"), ("https", b"Who are you?\r\n\r\n")],
     ids=["closes", "no HTTP", "no TLS"],
 )
-def test_a_server_that_is_no_provider(road: Road, way: str, scheme: str, said: bytes, tmp_path: Path) -> None:
+def test_a_server_that_is_no_provider(
+    road: Road, way: str, scheme: str, response: bytes, tmp_path: Path
+) -> None:
     """APIConnectionError as the SDK raises it, not a timeout; the run is recorded."""
-    with answering(said) as address, history_at(tmp_path) as history:
+    with answering(response) as address, history_at(tmp_path) as history:
         where: Any = {"base_url": f"{scheme}://{address}", "api_key": "any", "max_retries": 0}
         model = ChatOpenAI("gpt-4o", **where)
         with openai.OpenAI(**where) as client, pytest.raises(openai.APIConnectionError) as expected:
@@ -511,12 +513,12 @@ def one_connection_on_a_loop() -> Any:
     return httpx2.AsyncClient(limits=limits, timeout=timeout, verify=False)
 
 
-def assert_left(url: str, said: str, run_id: Any = None) -> None:
+def assert_left(url: str, text: str, run_id: Any = None) -> None:
     """The run is sealed as cancelled with this partial answer, and its seal proves it."""
     found = recorded(url, run_id)
     assert (found.run["status"], found.run["error_type"]) == ("cancelled", None)
-    assert found.text == said
-    assert found.transcript[1:] == ([("assistant", said)] if said else [])
+    assert found.text == text
+    assert found.transcript[1:] == ([("assistant", text)] if text else [])
     assert found.tokens.sha256 == found.tokens.found_sha256
     assert b"".join(FRAMES).startswith(found.body)
 

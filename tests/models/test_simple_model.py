@@ -48,10 +48,10 @@ class Oracle(SimpleChatModel):
         return "".join(self._stream(messages, stop, **options))
 
     def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Iterator[str]:
-        asked = messages[-1].text
-        yes = (len(asked) + options.get("seed", 0)) % 2 == 0
+        question = messages[-1].text
+        yes = (len(question) + options.get("seed", 0)) % 2 == 0
         answer = "Yes , of course ." if yes else "No , never ."
-        if len(asked) % self.doubt == 0:
+        if len(question) % self.doubt == 0:
             answer = "Ask again ."
         for word in answer.split():
             if word in (stop or ()):
@@ -162,17 +162,17 @@ def test_everything_is_recorded_but_frames(road: Road, way: str, tmp_path: Path)
 
 def test_an_event_loop_goes_on_while_it_thinks() -> None:
     """What is not `async` runs beside it: here it even waits for the loop."""
-    said = threading.Event()
+    heard = threading.Event()
 
     class Slow(SimpleChatModel):
         def _call(self, messages: list[Any], **options: Any) -> str:
-            assert said.wait(10)
+            assert heard.wait(10)
             return "done"
 
     async def main() -> str:
         task = asyncio.create_task(Slow().ainvoke("Hi"))
         await asyncio.sleep(0)
-        said.set()
+        heard.set()
         return str((await task).content)
 
     assert asyncio.run(main()) == "done"
@@ -196,13 +196,13 @@ def langchain_result() -> Any:
     """LangChain's own objects."""
     messages = pytest.importorskip("langchain_core.messages")
     outputs = pytest.importorskip("langchain_core.outputs")
-    said = messages.AIMessage("Hi", tool_calls=[CALL], usage_metadata=USAGE)
-    said.additional_kwargs["reasoning_content"] = "Hm"
+    answer = messages.AIMessage("Hi", tool_calls=[CALL], usage_metadata=USAGE)
+    answer.additional_kwargs["reasoning_content"] = "Hm"
     info = {"finish_reason": "stop", "model_name": "echo-2"}
-    return outputs.ChatResult(generations=[outputs.ChatGeneration(message=said, generation_info=info)])
+    return outputs.ChatResult(generations=[outputs.ChatGeneration(message=answer, generation_info=info)])
 
 
-WHOLE: dict[str, Callable[[], Any]] = {
+COMPLETE: dict[str, Callable[[], Any]] = {
     "message": message,
     "generation": lambda: ChatGeneration(message()),
     "result": lambda: LLMResult([[ChatGeneration(message())]]),
@@ -228,14 +228,14 @@ def answering(*answers: Any, **settings: Any) -> SimpleChatModel:
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-@pytest.mark.parametrize("made", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("made", COMPLETE.values(), ids=COMPLETE)
 def test_a_whole_answer_is_whatever_is_at_hand(
     road: Road, way: str, made: Callable[[], Any], tmp_path: Path
 ) -> None:
     """A message, a generation, a result: text, reasoning, calls, usage and finish come through and are recorded."""
     with history_at(tmp_path) as history:
-        said = getattr(road, way)(answering(made(), callbacks=[history]), "Hi")
-    answer = said if way == "invoke" else said[0] + said[1:]
+        result = getattr(road, way)(answering(made(), callbacks=[history]), "Hi")
+    answer = result if way == "invoke" else result[0] + result[1:]
     assert (answer.content, answer.tool_calls, answer.usage_metadata) == ("Hi", [CALL], USAGE)
     assert answer.additional_kwargs["reasoning_content"] == "Hm"
     found = recorded(history.recorder.url)
@@ -482,7 +482,7 @@ def test_its_errors_are_raised_as_they_are(road: Road, way: str, tmp_path: Path)
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.run["error_type"], found.text) == ("error", "LookupError", "Hel")
     assert found.transcript == [("user", "Hi"), ("assistant", "Hel")]
-    assert log.of("on_llm_error")[0][1]["response"].generations[0][0].text == "Hel"
+    assert log.calls_of("on_llm_error")[0][1]["response"].generations[0][0].text == "Hel"
     assert model.ended == ["ended"]
 
 
@@ -522,13 +522,13 @@ def test_leaving_the_loop_closes_its_generator(tmp_path: Path) -> None:
 
 def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> None:
     """The thread is in the middle of it, and closes the generator when it comes."""
-    asked, given, ended = threading.Event(), threading.Event(), threading.Event()
+    blocked, given, ended = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(SimpleChatModel):
         def _stream(self, messages: list[Any], **options: Any) -> Iterator[str]:
             try:
                 yield "Hel"
-                asked.set()
+                blocked.set()
                 assert given.wait(10)
                 yield "lo"
             finally:
@@ -536,7 +536,7 @@ def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> No
 
     async def main(model: SimpleChatModel) -> None:
         task = asyncio.create_task(model.ainvoke("Hi"))
-        assert await asyncio.to_thread(asked.wait, 10)
+        assert await asyncio.to_thread(blocked.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -552,12 +552,12 @@ def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> No
 
 def test_an_error_while_it_is_closed_late_is_logged() -> None:
     """Nobody waits for it any more."""
-    asked, given, logged = threading.Event(), threading.Event(), threading.Event()
+    blocked, given, logged = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(SimpleChatModel):
         def _stream(self, messages: list[Any], **options: Any) -> Iterator[str]:
             try:
-                asked.set()
+                blocked.set()
                 assert given.wait(10)
                 yield "Hi"
             finally:
@@ -565,7 +565,7 @@ def test_an_error_while_it_is_closed_late_is_logged() -> None:
 
     async def main() -> None:
         task = asyncio.create_task(Blocks().ainvoke("Hi"))
-        assert await asyncio.to_thread(asked.wait, 10)
+        assert await asyncio.to_thread(blocked.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -576,17 +576,17 @@ def test_an_error_while_it_is_closed_late_is_logged() -> None:
 
     class Notices(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            messages.append(record.getMessage())
             logged.set()
 
-    said: list[str] = []
+    messages: list[str] = []
     notices = Notices()
     logging.getLogger("recorder").addHandler(notices)
     try:
         asyncio.run(main())
     finally:
         logging.getLogger("recorder").removeHandler(notices)
-    assert "while closing" in "".join(said)
+    assert "while closing" in "".join(messages)
 
 
 def test_an_answer_that_never_comes_does_not_keep_the_process() -> None:
@@ -653,7 +653,7 @@ def test_what_handlers_are_told_of_the_model() -> None:
         "Hi", seed=7, model="parrot-9"
     )
     ChatParrot(callbacks=[log]).invoke("Hi")
-    first, second = [kwargs for _, kwargs in log.of("on_chat_model_start")]
+    first, second = [kwargs for _, kwargs in log.calls_of("on_chat_model_start")]
     assert first["metadata"] == {
         "ls_provider": "parrot", "ls_model_name": "parrot-9", "ls_model_type": "chat", "ls_temperature": 0.5, "n": 1
     }  # fmt: skip
