@@ -15,7 +15,7 @@ from recorder.core.escaping import unescape
 from recorder.errors import StoreError
 from recorder.messages import after_last_reply, check_stored, to_dict
 from recorder.storage.blocking import BlockingStore
-from recorder.storage.dialects import masked, said
+from recorder.storage.dialects import error_text, masked
 from recorder.storage.migrate import upgrade
 from recorder.storage.reader import Library
 from recorder.storage.row_checks import json_of, readable
@@ -97,7 +97,7 @@ def upgraded(url: str) -> str:
     try:
         applied = upgrade(url)
     except DBAPIError as error:
-        raise StoreError(f"{masked(url)} cannot be migrated: {said(error)}") from error
+        raise StoreError(f"{masked(url)} cannot be migrated: {error_text(error)}") from error
     done = f"applied {', '.join(applied)}" if applied else "nothing to do"
     return f"{masked(url)} is at schema {HEAD}, the newest: {done}."
 
@@ -186,7 +186,7 @@ async def query(store: SqlStore, sql: str) -> Sequence[Row]:
             "That statement returns no rows; `recorder sql` reads, so give it a SELECT"
         ) from error
     except DBAPIError as error:
-        raise StoreError(_refusal(said(error))) from error
+        raise StoreError(_refusal(error_text(error))) from error
 
 
 def _refusal(said: str) -> str:

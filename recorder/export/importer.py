@@ -14,7 +14,7 @@ from recorder.export.files import File, Source, reading
 from recorder.export.format import Header, Row, read
 from recorder.export.merge_rows import Adding
 from recorder.storage.blocking import BlockingStore
-from recorder.storage.dialects import said
+from recorder.storage.dialects import error_text
 from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 from recorder.storage.store import Conflict
 
@@ -99,7 +99,7 @@ class _Back:
                 self._keep_whole_runs()
                 raise
         except self._store.errors as error:
-            raise StoreError(self._broken_off(f"The database says: {said(error)}")) from error
+            raise StoreError(self._broken_off(f"The database says: {error_text(error)}")) from error
         except Conflict:
             raise
         except StoreError as error:

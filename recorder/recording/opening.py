@@ -9,7 +9,7 @@ from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
 from recorder.errors import RecorderError
 from recorder.recording.progress import Progress
-from recorder.storage.dialects import TO_BE_TRIED_AGAIN
+from recorder.storage.dialects import RETRIABLE
 from recorder.storage.store import Store
 
 log = logging.getLogger("recorder")
@@ -51,7 +51,7 @@ class Opening:
 
     def should_retry(self, error: Exception, attempt: int) -> bool:
         """Whether to try again after this failure; if not, the recorder is refused."""
-        transient = self._store.failure(error) in TO_BE_TRIED_AGAIN
+        transient = self._store.failure(error) in RETRIABLE
         # When two processes create the same file at once, one of them finds it locked for a moment.
         if transient and attempt < _QUIET_ATTEMPTS:
             return True

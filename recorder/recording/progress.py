@@ -8,7 +8,7 @@ from datetime import datetime
 from math import inf
 
 from recorder.core.clock import monotonic_us, now
-from recorder.storage.dialects import said
+from recorder.storage.dialects import error_text
 
 log = logging.getLogger("recorder")
 
@@ -42,7 +42,7 @@ class Progress:
 
     def note(self, error: BaseException, doing: str) -> str:
         """Remember the error; its text."""
-        words = said(error)
+        words = error_text(error)
         self.last_error, self.last_error_at = f"{doing}: {words}", now()
         return words
 

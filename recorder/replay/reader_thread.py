@@ -220,7 +220,7 @@ class Reader:
             while self._watching is asyncio.current_task():
                 try:
                     watch = watch or await self._library.watch()
-                    await watch.news(PATIENCE)
+                    await watch.wait_for_commit(PATIENCE)
                 except Exception:  # the server is away: its questions say so, the watch only tries again
                     await _closed(watch)
                     watch = None

@@ -20,7 +20,7 @@ from recorder.errors import NotFound, StoreError
 from recorder.messages import BaseMessage, check_stored, from_dict
 from recorder.storage import id_lookup
 from recorder.storage.dialects import Watch
-from recorder.storage.dialects.common import OF_THE_ROWS
+from recorder.storage.dialects.common import ROW_ERRORS
 from recorder.storage.id_lookup import Found
 from recorder.storage.newest_branch import (
     End,
@@ -318,7 +318,7 @@ def message_from(stored: Any) -> BaseMessage:
     """A message of its stored form. Raises `StoreError` for what is none."""
     try:
         return from_dict(check_stored(stored))
-    except OF_THE_ROWS as error:
+    except ROW_ERRORS as error:
         raise StoreError(f"A stored message cannot be read ({error!r:.100}); the row is damaged") from error
 
 

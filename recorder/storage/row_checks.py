@@ -18,8 +18,8 @@ from sqlalchemy.exc import StatementError
 from recorder.core.escaping import unescape_json
 from recorder.core.json import loads
 from recorder.errors import RecorderError, StoreError
-from recorder.storage.dialects import said
-from recorder.storage.dialects.common import OF_THE_ROWS
+from recorder.storage.dialects import error_text
+from recorder.storage.dialects.common import ROW_ERRORS
 from recorder.storage.frame_block import MAX_OFFSET
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def json_of(text: Any, where: str) -> Any:
     """The value of stored JSON text. Raises `StoreError` for what is none."""
     try:
         return unescape_json(loads(text))
-    except OF_THE_ROWS as error:
+    except ROW_ERRORS as error:
         raise StoreError(f"{where} is no JSON ({_shown(error)}); the row is damaged") from error
 
 
@@ -74,8 +74,8 @@ def readable(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     except RecorderError:
         raise
     except errors as error:
-        raise StoreError(f"The database says: {said(error)}") from error
-    except (StatementError, *OF_THE_ROWS) as error:  # the former of an id that was read and is none
+        raise StoreError(f"The database says: {error_text(error)}") from error
+    except (StatementError, *ROW_ERRORS) as error:  # the former of an id that was read and is none
         cause = getattr(error, "orig", None) or error
         raise StoreError(
             f"The database holds a row that recorder cannot read ({type(cause).__name__}: {_shown(cause)}); it is "

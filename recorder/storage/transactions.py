@@ -29,7 +29,7 @@ class Transactions:
     async def connected(self) -> AsyncConnection:
         """The connection, which is made where there is none that can be used."""
         found = self._connection
-        if found is not None and (self.dialect.ended() or self._is_inside_another(found)):
+        if found is not None and (self.dialect.is_closed() or self._is_inside_another(found)):
             await self._abandon(found)
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self._engine = self._engine or self.dialect.engine()
@@ -46,7 +46,7 @@ class Transactions:
         try:
             yield connection
         except BaseException as error:
-            if self.dialect.unsure(error) or not await self._rolled_back(connection, transaction):
+            if self.dialect.breaks_connection(error) or not await self._rolled_back(connection, transaction):
                 await self._abandon(connection)
             raise
         try:
@@ -60,7 +60,7 @@ class Transactions:
     async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
         """One transaction for all verbs inside; whoever is alone with one of these conversations waits for its end."""
         async with self.transaction() as connection:
-            await self.dialect.hold(connection, conversations)
+            await self.dialect.lock_conversations(connection, conversations)
             self._shared = connection
             try:
                 yield
@@ -72,7 +72,7 @@ class Transactions:
         connection, engine = self._connection, self._engine
         self._connection = self._engine = None
         if connection is not None:
-            await self.dialect.let_go(connection)
+            await self.dialect.close_connection(connection)
         if engine is not None:
             await engine.dispose()
 
@@ -91,11 +91,11 @@ class Transactions:
                 connection = await self.connected()
                 return connection, await connection.begin()
             except BaseException as error:
-                if not self.dialect.unsure(error):
+                if not self.dialect.breaks_connection(error):
                     raise
                 if self._connection is not None:
                     await self._abandon(self._connection)
-                if not self.dialect.ended():
+                if not self.dialect.is_closed():
                     raise
                 # A fork came between, and nothing was done yet.
 

@@ -25,7 +25,7 @@ _COMMAND_TIMEOUT = 1.0
 def impatient() -> Iterator[None]:
     """Inside, a statement is given up after a second, and tried again at once."""
     with pytest.MonkeyPatch.context() as patch, hasty():
-        patch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", _COMMAND_TIMEOUT)
+        patch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", _COMMAND_TIMEOUT)
         yield
 
 

@@ -569,7 +569,7 @@ def test_one_that_was_stopped_in_its_transaction_stops_nobody(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other waits for a while, says so, and adds beside it."""
-    monkeypatch.setattr("recorder.storage.dialects.postgres.HOLD_TIMEOUT", 0.05)
+    monkeypatch.setattr("recorder.storage.dialects.postgres.LOCK_WAIT", 0.05)
 
     async def story() -> None:
         stopped = SqlStore(postgres_url)
@@ -584,7 +584,7 @@ def test_one_that_was_stopped_in_its_transaction_stops_nobody(
 
     asyncio.run(story())
     assert line(postgres_url) == [("user", "one")]
-    assert "Another process has not finished adding to the same conversations for 0.05 s" in caplog.text
+    assert "Another process has held the lock of the same conversations for 0.05 s" in caplog.text
 
 
 # -- read again ----------------------------------------------------------------------------------------------
@@ -642,11 +642,11 @@ def test_who_watches_is_told_of_them(database: str) -> None:
         watch = await store.watch()
         async with ChatHistoryCallback(database, conversation_id="c") as history:
             await history.flush()
-            while await watch.news(0.2):  # that it is there
+            while await watch.wait_for_commit(0.2):  # that it is there
                 pass
             history.add_messages("one")
             await history.flush()
-            told = await watch.news(5)
+            told = await watch.wait_for_commit(5)
         await watch.close()
         await store.close()
         return told

@@ -130,7 +130,7 @@ def test_a_further_attempt_whose_rows_are_halved(database: str) -> None:
 
 def test_a_slow_network_to_postgres(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of which a statement has time for a tenth only: it gets through all the same."""
-    monkeypatch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", 0.5)
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.5)
     texts = [f"{number:0>100}" for number in range(50)]
     with (
         proxy(postgres_database) as server,

@@ -103,7 +103,7 @@ def test_connections_are_named(postgres_url: str) -> None:
 
 def test_a_port_that_is_no_number() -> None:
     """Said without the password."""
-    with pytest.raises(ConfigError, match=r"port.*is no number; write 'postgresql://") as refused:
+    with pytest.raises(ConfigError, match=r"port.*is not a number; write 'postgresql://") as refused:
         parse_url("postgresql://me:secret@host:five/db")
     assert "secret" not in str(refused.value)
 
@@ -267,7 +267,7 @@ def test_a_backend_that_says_nothing(
     postgres_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped, with its connection open: the statement is given up in time, and stored over another one."""
-    monkeypatch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.2)
     with road(postgres_url, folder) as server, ChatHistoryCallback(server.url) as history:
         run_id = begin(history)
         history.flush().wait(20)
@@ -285,7 +285,7 @@ def test_a_backend_that_says_nothing(
 @pytest.mark.usefixtures("hasty")
 def test_a_commit_that_the_network_swallows(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server still has the transaction with its locks, and ends it by itself: the next attempt goes well."""
-    monkeypatch.setattr("recorder.storage.dialects.url_words.COMMAND_TIMEOUT", 1.0)
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 1.0)
     with proxy(postgres_url) as server, ChatHistoryCallback(server.url, flush_interval=3600) as history:
         history.add_messages("Hi", conversation_id="c")
         history.flush().wait(20)

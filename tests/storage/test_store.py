@@ -191,7 +191,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary, " * 1_000)
     with pytest.raises(
-        StoreError, match=r"notes\.txt.*file is not a database; it is no SQLite database, so name"
+        StoreError, match=r"notes\.txt.*file is not a database; it is not a SQLite database, so name"
     ):
         construct(f"sqlite:///{path}")
     assert path.read_text() == "Dear diary, " * 1_000

@@ -1,4 +1,4 @@
-"""Everything that differs between the databases, and nothing else."""
+"""Everything that differs between SQLite and Postgres."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from sqlalchemy import URL
 
 from recorder.errors import StoreError
 from recorder.storage.dialects.common import (
-    TO_BE_TRIED_AGAIN,
+    RETRIABLE,
     Damage,
     Dialect,
     Failure,
     Insert,
     Watch,
     driver_error,
-    said,
+    error_text,
 )
 from recorder.storage.dialects.postgres import Postgres
 from recorder.storage.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
 from recorder.storage.dialects.url import file_of, is_new_file, masked, parse_url
 
 __all__ = [
-    "TO_BE_TRIED_AGAIN",
+    "RETRIABLE",
     "Damage",
     "Dialect",
     "Failure",
@@ -32,13 +32,13 @@ __all__ = [
     "Watch",
     "dialect_of",
     "driver_error",
+    "error_text",
     "file_of",
     "into_one_file",
     "is_new_file",
     "masked",
     "parse_url",
     "private_file",
-    "said",
     "set_up_new_file",
     "unopened",
 ]
@@ -51,5 +51,5 @@ def dialect_of(url: URL, *, sync: Literal["full", "process"] = "full", read_only
 
 
 def unopened(database: Dialect, error: BaseException) -> StoreError:
-    """What to raise for a database that cannot be opened: which, what it said, what to do."""
-    return StoreError(f"{masked(database.url)} cannot be opened: {said(error)}{database.remedy(error)}")
+    """The error to raise for a database that cannot be opened: its URL, the driver's text and the remedy."""
+    return StoreError(f"{masked(database.url)} cannot be opened: {error_text(error)}{database.remedy(error)}")

@@ -1,4 +1,4 @@
-"""What all databases share: the words for a failure, and what the store asks of a database."""
+"""What the databases have in common: kinds of failures, and the interface that the store uses."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from sqlalchemy import URL, ColumnElement, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-#: transient: the same again may go well. slow: so it may, and less at once is better. refused: it was answered, and
-#: whether because of its rows is not known. poison: these rows never will. fatal: nothing will.
+#: transient: a retry may succeed. slow: a retry may succeed, best with fewer rows. refused: the database answered with
+#: an error, and it is not known whether the rows caused it. poison: these rows can never be stored. fatal: nothing can.
 Failure = Literal["transient", "slow", "refused", "poison", "fatal"]
-#: Those after which a database is tried again when it is opened.
-TO_BE_TRIED_AGAIN = frozenset(("transient", "slow", "refused"))
+#: Failures after which opening a database is retried.
+RETRIABLE = frozenset(("transient", "slow", "refused"))
 
-#: Python's errors that come of what is to be stored, and would come again however often it is tried.
-OF_THE_ROWS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+#: Python's errors that are caused by the values in the rows. A retry raises them again.
+ROW_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def of_silence(error: BaseException, lost: tuple[type[BaseException], ...] = ()) -> Failure:
-    """What kind of failure an error is that did not come of a database: `lost` is what a driver says of a connection
-    that is gone. Anything else is a driver's bug or ours, and may come of the rows."""
+def failure_of_python_error(error: BaseException, lost: tuple[type[BaseException], ...] = ()) -> Failure:
+    """The kind of an error that is not a database's answer.
+
+    `lost` are the errors that a driver raises for a lost connection. Any other error is a bug in the driver or here,
+    and the rows may have caused it.
+    """
     if isinstance(error, TimeoutError):
         return "slow"
     return "transient" if isinstance(error, (OSError, EOFError, *lost)) else "refused"
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """The driver's own error, below what SQLAlchemy and its asynchronous adapters make of it."""
+    """The driver's own error, which SQLAlchemy and its asynchronous adapters wrap."""
     wrapped = error.orig if isinstance(error, DBAPIError) else None
     return (wrapped.__cause__ or wrapped) if wrapped is not None else error
 
 
-def said(error: BaseException) -> str:
-    """What the driver said, on one line: without the statement and its parameters, which are people's words."""
+def error_text(error: BaseException) -> str:
+    """The first line of the driver's message. The statement and its parameters, which hold user data, are left out."""
     found = driver_error(error)
     if isinstance(found, TimeoutError) and not str(found):
         return "it did not answer in time"
@@ -42,37 +45,39 @@ def said(error: BaseException) -> str:
 
 
 def driver_connection(connection: AsyncConnection) -> Any:
-    """The driver's own connection of one that is open."""
+    """The driver's connection of an open SQLAlchemy connection."""
     assert connection.sync_connection is not None
     return connection.sync_connection.connection.driver_connection
 
 
 class Damage(Protocol):
-    """A damaged file: it is put aside, and put back where SQLite finds it whole after all."""
+    """A damaged database file. It is renamed, and renamed back if SQLite finds it complete after all."""
 
     def set_aside(self) -> None:
-        """Give it another name; its connection is to be closed then."""
+        """Rename the file. Close the connection to it afterwards."""
 
-    def put_back(self, is_whole: Callable[[Any], bool]) -> bool:
-        """Whether it has its name again, for nothing is missing: `is_whole` is asked that with a connection."""
+    def put_back(self, is_complete: Callable[[Any], bool]) -> bool:
+        """Rename the file back if `is_complete`, called with a connection to it, says so; whether it was renamed."""
 
     def words(self) -> str:
-        """Where it is, for messages."""
+        """A sentence that says where the damaged file is."""
 
 
 class Watch(Protocol):
-    """Tells when something was committed, without asking the tables."""
+    """Notices commits without a query of the tables."""
 
-    async def news(self, timeout: float) -> bool:
-        """Return when something may have been committed, or after `timeout` seconds; which of the two."""
+    async def wait_for_commit(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; True as soon as something may have been committed, False after the timeout."""
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
 
 
 class Insert(NamedTuple):
-    """Rows for a table. Of those whose key is there already the `update` columns are set, if the `same` columns are
-    as they are there."""
+    """Rows for a table.
+
+    Where a row with the same key is stored, its `update` columns are set, provided that its `same` columns are equal.
+    """
 
     table: Table
     columns: Sequence[str]
@@ -82,7 +87,7 @@ class Insert(NamedTuple):
 
 
 class Dialect(Protocol):
-    """Everything that differs between the databases, and nothing else."""
+    """Everything that differs between SQLite and Postgres."""
 
     url: URL
     name: str
@@ -91,65 +96,65 @@ class Dialect(Protocol):
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What opening raises for a database that cannot be reached."""
+        """The exceptions that the driver raises while a database is opened or queried."""
 
     @property
     def upgrades_itself(self) -> bool:
-        """Whether an older schema is brought to the newest on opening, or refused with the command that does it."""
+        """Whether opening upgrades an older schema. Otherwise opening fails and names the command that upgrades it."""
 
     def check(self) -> None:
-        """Raise `ConfigError` or `MissingExtra` for what cannot work; opens nothing."""
+        """Raise `ConfigError` or `MissingExtra` for a URL or setting that cannot work. Opens nothing."""
 
     def engine(self) -> AsyncEngine:
-        """An engine whose connections are set up."""
+        """An engine that makes connections with recorder's settings."""
 
     async def insert(
         self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
     ) -> list[int]:
-        """Insert rows, and say how many of each changed something, in as few calls of the driver as can be.
+        """Insert the rows; for each insert, the number of rows that were inserted or updated.
 
-        Against an application that keeps the interpreter's lock each call costs 5 ms and more. `announce` tells who
-        watches that this transaction will have stored something; with its last statement.
+        Uses as few calls of the driver as possible: each costs 5 ms and more while the application holds the
+        interpreter's lock. `announce` notifies watchers when this transaction commits; pass it with the last insert.
         """
 
-    async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
-        """Wait for whoever holds one of these conversations, and let others wait until this transaction ends."""
+    async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
+        """Lock these conversations until the transaction ends. Waits for another process that has locked one."""
 
     def between(self, column: ColumnElement[str], low: str, high: str | None) -> ColumnElement[bool]:
-        """Whether a text is `low` or more, and less than `high` if that is given, by code points and by an index."""
+        """The condition `low` <= text < `high`, or `low` <= text without `high`; by code points, and from an index."""
 
     def failure(self, error: BaseException) -> Failure:
-        """What kind of failure a driver's error is."""
+        """The kind of a driver's error."""
 
     def remedy(self, error: BaseException) -> str:
-        """What to do about an error on opening, to follow what the driver said."""
+        """What the user can do about an error on opening; it is appended to the driver's message."""
 
-    def unsure(self, error: BaseException) -> bool:
-        """Whether nothing more can be asked of a connection after this error."""
+    def breaks_connection(self, error: BaseException) -> bool:
+        """Whether the connection cannot be used after this error."""
 
     def in_transaction(self, connection: AsyncConnection) -> bool:
-        """Whether the driver has a transaction open, whatever SQLAlchemy knows of it."""
+        """Whether the driver has an open transaction, also one that SQLAlchemy does not know."""
 
-    def ended(self) -> bool:
-        """Whether the connection that was made last is closed already, and another is to be made."""
+    def is_closed(self) -> bool:
+        """Whether the newest connection was closed outside SQLAlchemy, so that a new one has to be made."""
 
-    async def let_go(self, connection: AsyncConnection) -> None:
-        """Close a connection that nothing is open on, in a few seconds whatever the database does."""
+    async def close_connection(self, connection: AsyncConnection) -> None:
+        """Close a connection without an open transaction. Takes a few seconds at most, even with a stopped server."""
 
     def plain(self, value: Any) -> Any:
-        """A value of a query of one's own, as both databases give it: ids and times as text."""
+        """A value of a user's own query in the form that both databases share: ids and times as text."""
 
     async def moved(self, connection: AsyncConnection) -> bool:
-        """Whether the database of a connection is another one than has its name now; it can be closed then."""
+        """Whether the file of the connection was moved, deleted or replaced. If so, close the connection."""
 
     def damage(self) -> Damage | None:
-        """What to do about a file that was cut or overwritten since it was opened; None of one that was not."""
+        """The damaged file if it was cut or overwritten since it was opened, else None."""
 
     def look(self, error: BaseException | None = None) -> None:
-        """Something was stored, or an error was raised: look for signs of damage."""
+        """Look for signs of damage. Called after each commit and after each error."""
 
     async def watch(self) -> Watch:
-        """Begin to watch; what is committed from now on is told."""
+        """Start watching for commits."""
 
     async def size(self, connection: AsyncConnection) -> int:
         """Bytes on disk."""

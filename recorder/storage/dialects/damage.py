@@ -1,8 +1,8 @@
-"""A SQLite file that is cut or overwritten while it is open, or whose log is.
+"""Detects that another program cut or overwrote an open SQLite file or its write-ahead log.
 
-SQLite finds out late: it reads what it has in memory, and the next checkpoint writes over what is left. So the sizes of
-the file and its log are compared before and after each transaction. No other look at them is possible: to open and
-close a file by another way than SQLite's takes SQLite's locks away from the whole process
+SQLite notices this late: it reads pages from its cache, and the next checkpoint overwrites the rest of the file. So the
+sizes of the file and of its log are compared before and after each transaction. The file cannot be inspected in another
+way: opening and closing it outside SQLite releases SQLite's locks in the whole process
 (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread doing close()").
 """
 
@@ -19,37 +19,37 @@ from urllib.parse import quote
 from recorder.errors import StoreError
 from recorder.storage.dialects.handle import Handle, identity
 
-#: A file that is open has these beside it.
+#: Suffixes of the two files that SQLite keeps beside an open file: the log and its index.
 _COMPANIONS = ("-wal", "-shm")
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-#: Reading beyond the end of a file; an error of the disk itself has other codes.
+#: A read beyond the end of the file. Errors of the disk itself have other codes.
 _SHORT = sqlite3.SQLITE_IOERR_SHORT_READ
-#: What only an empty file has to hold, so that SQLite does not take its log for somebody else's and delete it.
+#: An empty file is extended to this size (bytes); beside an empty file SQLite deletes the log as a foreign one.
 _ONE_PAGE = 512
 
 
 def tells_of_damage(error: BaseException) -> bool:
-    """Whether SQLite found a page that cannot be, or none where one has to be."""
+    """Whether SQLite found a corrupt page, or the end of the file where a page has to be."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code == _SHORT or code & 0xFF in _BROKEN
 
 
 class Sizes:
-    """How long the file and its log were last."""
+    """The sizes of the file and its log, as they were at the last look."""
 
     def __init__(self, path: Path) -> None:
         self._paths = (str(path), f"{path}-wal")
         self._seen = (0, 0)
-        #: Whether the file became shorter; whether its log did.
+        #: Whether the file, or its log, became shorter between two looks.
         self.file_shrank = self.log_shrank = False
 
     def begin(self) -> None:
-        """The file was opened just now."""
+        """Forget the earlier sizes. Called after the file was opened."""
         self._seen = (0, 0)
         self.file_shrank = self.log_shrank = False
 
     def look(self) -> None:
-        """Compare with the last look."""
+        """Compare the sizes with those of the last look."""
         file, log = _size(self._paths[0]), _size(self._paths[1])
         self.file_shrank = self.file_shrank or file < self._seen[0]
         self.log_shrank = self.log_shrank or log < self._seen[1]
@@ -64,12 +64,12 @@ def _size(path: str) -> int:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether a file that became shorter has fewer pages than it says; others were made smaller by VACUUM."""
+    """Whether a file that became shorter is cut; VACUUM makes files smaller, too, and leaves complete ones."""
     size = _size(str(path))
     if not size:
-        return True  # and SQLite would delete its log
+        return True
     try:
-        # Without the log, and without a lock.
+        # `immutable`: SQLite reads neither the log nor takes a lock.
         with closing(Handle(f"file:{quote(str(path))}?immutable=1", path=path, uri=True)) as connection:
             [(page_size,)] = connection.execute("PRAGMA page_size").fetchall()
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
@@ -81,22 +81,24 @@ def is_cut(path: Path) -> bool:
 
 
 class LogIndex:
-    """What SQLite keeps in shared memory about the log: how long it is, and how much of it is in the file already."""
+    """SQLite's index of the log in shared memory. It tells the log's length and how much of it is checkpointed."""
 
-    #: Of the header, which is there twice: the size of a page, and the last frame; then what is in the file already.
+    #: The page size and the last frame, from both copies of the header; then the number of checkpointed frames.
     #: https://sqlite.org/walformat.html#the_wal_index_header
     _FORMAT = struct.Struct("=14xHI28x 14xHI28x I")
-    #: Bytes before the first frame of the log, and before each page of it.
+    #: Bytes of the log's header, and of the header of each frame.
     _HEAD, _FRAME = 32, 24
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Never closed: that would take SQLite's locks away.
+        # File descriptors by device and inode. Never closed: closing one would release SQLite's locks.
         self._open: dict[tuple[int, int], int] = {}
 
     def log_is_cut(self) -> bool:
-        """Whether a log that became shorter lacks something that is not in the file yet; others were emptied by a
-        program that had put all of it there."""
+        """Whether a log that became shorter lacks frames that are not checkpointed.
+
+        A program that has checkpointed the whole log may truncate it; then nothing is lost.
+        """
         found = self._read()
         if found is None:
             return False
@@ -116,14 +118,14 @@ class LogIndex:
         if len(data) < self._FORMAT.size:
             return None
         page, last, page_again, last_again, in_file = self._FORMAT.unpack(data)
-        # 65536 does not fit, and is written as 1.
+        # A page size of 65536 does not fit into 16 bits and is written as 1.
         return (
             (page if page > 1 else 65536, last, in_file) if (page, last) == (page_again, last_again) else None
         )
 
 
-class Damage:
-    """What became of a damaged file: it is put aside with its log, and put back where that makes it whole."""
+class DamagedFile:
+    """A damaged file. It is renamed together with its log, and renamed back if both together are complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,10 +133,10 @@ class Damage:
         self._keeper: Handle | None = None
 
     def set_aside(self) -> None:
-        """Rename it and what stands beside it. SQLite's connection goes on to have it open, and is to be closed now.
+        """Rename the file, its log and the log's index. Close the connection that has the file open afterwards.
 
-        The last connection that is closed would write what is left of the log into the file, and delete it: so another
-        one stays, which may not write.
+        The last connection that closes would checkpoint the rest of the log and delete it. So a read-only connection is
+        opened here and stays open.
         """
         if not _size(str(self.path)):
             os.truncate(self.path, _ONE_PAGE)
@@ -145,15 +147,17 @@ class Damage:
             if os.path.exists(f"{self.path}{end}"):
                 os.rename(f"{self.path}{end}", f"{self.aside}{end}")
 
-    def put_back(self, is_whole: Callable[[sqlite3.Connection], bool]) -> bool:
-        """Open it anew, so that SQLite reads all of its log once more; whether it is whole then, and has its name
-        again."""
+    def put_back(self, is_complete: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Open the file again, so that SQLite reads the whole log; rename it back if it is complete then.
+
+        Returns whether it was renamed.
+        """
         if self._keeper is not None:
             self._keeper.close()
         try:
             with closing(Handle(str(self.aside), path=self.aside)) as connection:
                 found = connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
-                if not found or not is_whole(connection):
+                if not found or not is_complete(connection):
                     return False
                 [(busy, *_)] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.DatabaseError:
@@ -164,14 +168,16 @@ class Damage:
         return True
 
     def words(self) -> str:
-        """Where it is, for messages."""
-        return f"It is kept as {self.aside}, and what comes now goes into a new file"
+        """A sentence that says where the damaged file is."""
+        return f"The damaged file is kept as {self.aside}; from now on a new file is written"
 
 
 def _free_name(path: Path) -> Path:
-    """Beside the file, and of no other one."""
+    """A name beside the file that no other file has."""
     for number in range(1, 1000):
         found = path.with_name(f"{path.name}.damaged-{number}")
         if not any(os.path.exists(f"{found}{end}") for end in ("", *_COMPANIONS)):
             return found
-    raise StoreError(f"{path} is damaged, and so were 999 before it; move {path.name}.damaged-* away")
+    raise StoreError(
+        f"{path} is damaged, and 999 damaged files are kept beside it; move {path.name}.damaged-* away"
+    )

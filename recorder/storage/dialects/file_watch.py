@@ -1,4 +1,4 @@
-"""Whether something was committed into a SQLite file, without a look at its tables."""
+"""Notices commits into a SQLite file without a query of its tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import quote
 from recorder.core.clock import monotonic_us
 from recorder.storage.dialects.handle import Handle
 
-#: How often who watches asks for the file's version (seconds).
+#: The interval between two queries of the file's version (seconds).
 WATCH_INTERVAL = 0.01
 
 
 class FileWatch:
-    """Asks the file for its version, which takes some microseconds and reads no table."""
+    """Queries SQLite's `data_version`, which takes some microseconds and reads no table."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,8 +25,8 @@ class FileWatch:
     def _connect(self) -> Handle:
         return Handle(f"file:{quote(str(self._path))}?mode=ro", path=self._path, uri=True)
 
-    async def news(self, timeout: float) -> bool:
-        """Return when another connection has committed, or after `timeout` seconds; which of the two."""
+    async def wait_for_commit(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; True as soon as another connection has committed, False after the timeout."""
         until = monotonic_us() + timeout * 1e6
         while (version := self._version()) == self._seen:
             if monotonic_us() >= until:
@@ -36,16 +36,16 @@ class FileWatch:
         return True
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._connection.close()
 
     def _version(self) -> int:
         try:
-            if self._connection.gone:
-                # Its numbers are its own, and something may have been committed meanwhile.
+            if self._connection.closed_by_fork:
+                # Versions of two connections cannot be compared, and there may have been a commit in between.
                 self._connection = self._connect()
                 return -1
             [(version,)] = self._connection.execute("PRAGMA data_version")
         except sqlite3.OperationalError:
-            return self._seen  # locked for a moment
+            return self._seen  # another program has locked the file for a moment
         return int(version)

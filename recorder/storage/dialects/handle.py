@@ -1,9 +1,9 @@
-"""Connections to SQLite files that are closed while the process forks.
+"""Connections to SQLite files that are closed before the process forks.
 
-SQLite remembers in the process which locks it holds on a file. A forked child has that memory and not the locks, which
-belong to the parent: both would write as if they were alone, and the file is lost
-(https://sqlite.org/howtocorrupt.html, "Carrying an open database connection across a fork"). So before a fork each
-connection is closed, between two transactions, and whoever uses it next, in the parent or in the child, opens another.
+SQLite remembers in the process which locks it holds on a file. A forked child inherits this memory but not the locks,
+so parent and child would write at the same time and corrupt the file
+(https://sqlite.org/howtocorrupt.html, "Carrying an open database connection across a fork"). Therefore each connection
+is closed between two transactions before a fork. The next use, in the parent or in the child, opens a new one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from recorder.core.inherited import keep_for_ever
 
 T = TypeVar("T")
 
-#: How long a fork waits for transactions to end before it ends them (seconds): what they would have stored is stored
-#: again by the writer. And how long for SQLite to return from a call, however slow the disk is.
+#: How long a fork waits for open transactions before it rolls them back (seconds). The writer stores their rows again.
 TRANSACTION_TIMEOUT = 1.0
+#: How long a fork waits for SQLite to return from a call (seconds).
 FORK_TIMEOUT = 5.0
-#: SQLite waits so long for another program's lock in one call (seconds); a fork can happen between two such calls.
+#: How long one call of SQLite waits for another program's lock (seconds). A fork can happen between two calls.
 _SLICE = 0.1
 _PAUSE = 0.001
 
 
 class ClosedByFork(sqlite3.OperationalError):
-    """The connection was closed because the process forked; another one does the same again."""
+    """The connection was closed because the process forked. Retry with a new connection."""
 
 
 class UnsafeAfterFork(sqlite3.OperationalError):
@@ -47,9 +47,8 @@ class Handle(sqlite3.Connection):
 
     def __init__(self, database: str, *, path: Path, timeout: float = 5.0, **options: Any) -> None:
         self.path = path
-        #: Whether it was closed; whether a fork closed it.
-        self.closed = self.gone = False
-        #: Held in each call of SQLite, by this thread.
+        self.closed = self.closed_by_fork = False
+        #: Held during each call of SQLite, by `thread`.
         self.lock = threading.Lock()
         self.thread: int | None = None
         self._timeout = timeout
@@ -61,11 +60,13 @@ class Handle(sqlite3.Connection):
             _forks.add(self)
 
     def call(self, work: Callable[..., T], *given: Any) -> T:
-        """Do something with SQLite while no fork happens. Raises `ClosedByFork`."""
+        """Call `work`, a function of SQLite, while no fork happens. Raises `ClosedByFork`."""
         until = 0.0
         while True:
             if not _forks.over.is_set() and not self._is_in_transaction():
-                _forks.over.wait(FORK_TIMEOUT)  # a lock alone would let this thread have it again and again
+                _forks.over.wait(
+                    FORK_TIMEOUT
+                )  # otherwise this thread could take the lock again before the fork does
             with self.lock:
                 try:
                     return self._locked(work, given)
@@ -73,17 +74,17 @@ class Handle(sqlite3.Connection):
                     until = until or monotonic() + self._timeout
                     if not _is_busy(error) or self.in_transaction or monotonic() >= until:
                         raise
-            sleep(_PAUSE)  # a fork can happen here, however long another program holds the lock
+            sleep(_PAUSE)  # a fork can happen here, while another program holds SQLite's lock
 
     def _is_in_transaction(self) -> bool:
         try:
             return self.in_transaction
-        except sqlite3.ProgrammingError:  # it is closed
+        except sqlite3.ProgrammingError:  # the connection is closed
             return False
 
     def _locked(self, work: Callable[..., T], given: Sequence[Any]) -> T:
-        if self.gone:
-            raise ClosedByFork("interrupted: the process forked, and its connections were closed for that")
+        if self.closed_by_fork:
+            raise ClosedByFork("interrupted: the connection was closed because the process forked")
         self.thread = threading.get_ident()
         try:
             return work(*given)
@@ -91,7 +92,7 @@ class Handle(sqlite3.Connection):
             self.thread = None
 
     def cursor(self, factory: Any = None) -> Any:
-        """A cursor whose calls no fork comes between."""
+        """A cursor. No fork happens during its calls."""
         return self.call(self._new_cursor, factory or _Cursor)
 
     def _new_cursor(self, factory: Any) -> Any:
@@ -99,55 +100,55 @@ class Handle(sqlite3.Connection):
         self._cursors.add(found)
         return found
 
-    # sqlite3's own go past the class of the cursor.
+    # sqlite3's own shortcuts do not use the cursor class above.
 
     def execute(self, *given: Any) -> Any:
-        """With a cursor of its own."""
+        """Execute with a new cursor."""
         return self.cursor().execute(*given)
 
     def executemany(self, *given: Any) -> Any:
-        """With a cursor of its own."""
+        """Execute with a new cursor."""
         return self.cursor().executemany(*given)
 
     def executescript(self, *given: Any) -> Any:
-        """With a cursor of its own."""
+        """Execute with a new cursor."""
         return self.cursor().executescript(*given)
 
     def commit(self) -> None:
-        """Raises `ClosedByFork` where the transaction was ended before."""
+        """Commit. Raises `ClosedByFork` if a fork has rolled the transaction back."""
         self.call(super().commit)
 
     def rollback(self) -> None:
-        """Nothing is left to do where a fork closed the connection."""
-        if not self.gone:
+        """Roll back, unless a fork has closed the connection and so rolled back already."""
+        if not self.closed_by_fork:
             self.call(super().rollback)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self.lock:
             super().close()
-            # Not before: a fork in the middle would hand SQLite's locks on to the child, so it has to wait.
+            # Set last: a fork has to wait for the end of `close`, or the child would inherit SQLite's locks.
             self.closed = True
 
     def create_function(self, *given: Any, **options: Any) -> None:
-        """As SQLAlchemy does with each new connection."""
+        """Register an SQL function; SQLAlchemy does so with each new connection."""
         self.call(lambda: super(Handle, self).create_function(*given, **options))
 
     @property
     def cursors(self) -> list[sqlite3.Cursor]:
-        """Those that are not collected yet."""
+        """The cursors that are not garbage-collected yet."""
         return list(self._cursors)
 
     def close_for_fork(self) -> None:
-        """The caller holds `lock`. A transaction that is open is rolled back."""
-        for cursor in self.cursors:  # one with an open statement would keep SQLite's connection open
+        """Close, and roll an open transaction back. The caller holds `lock`."""
+        for cursor in self.cursors:  # an open statement would keep SQLite's connection open
             sqlite3.Cursor.close(cursor)
         super().close()
-        self.closed = self.gone = True
+        self.closed = self.closed_by_fork = True
 
 
 class _Cursor(sqlite3.Cursor):
-    """Whose calls no fork comes between."""
+    """A cursor. No fork happens during its calls."""
 
     connection: Handle
 
@@ -173,7 +174,7 @@ class _Cursor(sqlite3.Cursor):
         return self.connection.call(super().__next__)
 
     def close(self) -> None:
-        if not self.connection.gone:
+        if not self.connection.closed_by_fork:
             self.connection.call(super().close)
 
 
@@ -182,7 +183,7 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Device and inode of the file that has this name; None where there is none."""
+    """Device and inode of the file at `path`; None without a file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -191,23 +192,23 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 class _Forks:
-    """The open handles of this process, and what happens to them at a fork."""
+    """The open handles of this process. Closes them before a fork."""
 
     def __init__(self) -> None:
         #: Held while a handle is opened, and from before a fork until after it.
         self.opening = threading.Lock()
-        #: Set while nobody forks.
+        #: Set while no fork is in progress.
         self.over = threading.Event()
         self.over.set()
-        # By `id`: a set of weak references cannot be walked through while other threads change it.
+        # By `id`: a set of weak references cannot be iterated while other threads change it.
         self._handles: dict[int, weakref.ref[Handle]] = {}
-        # Files that this process must not open.
+        # Device and inode of the files that this process must not open.
         self._unsafe: set[tuple[int, int]] = set()
-        # The handles that each forking thread holds.
+        # The handles whose locks a forking thread holds, by the thread's id.
         self._forking: dict[int, list[Handle]] = {}
 
     def add(self, handle: Handle) -> None:
-        """A handle that is open from now on."""
+        """Register a handle that was opened."""
         key, handles = id(handle), self._handles
         handles[key] = weakref.ref(handle, lambda _: handles.pop(key, None))
 
@@ -215,12 +216,12 @@ class _Forks:
         """Raise `UnsafeAfterFork` for a file that this process must not open."""
         if self._unsafe and identity(path) in self._unsafe:
             raise UnsafeAfterFork(
-                f"this process was forked while {path} was open and could not be closed, and would damage it; make "
-                "the recorder after the fork, or start processes by spawn"
+                f"this process was forked while {path} was open and could not be closed, so writing here would damage "
+                "it; create the recorder after the fork, or start processes by spawn"
             )
 
     def before(self) -> None:
-        """Close what is open, on the thread that forks; in time, or some of it stays open."""
+        """Close the open handles, on the thread that forks. Those that are busy for `FORK_TIMEOUT` stay open."""
         until = monotonic() + FORK_TIMEOUT
         if not self.opening.acquire(timeout=FORK_TIMEOUT):
             return
@@ -235,10 +236,10 @@ class _Forks:
             handle.close_for_fork()
 
     def _hold(self, held: list[Handle], grace: float, until: float) -> bool:
-        """Whether all that can be held is, and is between two transactions, or has been in one for too long."""
+        """Lock the open handles, in `held`. Whether they can be closed: no transaction is open, or `grace` is over."""
         for handle in self._open():
             if handle.thread == threading.get_ident():
-                continue  # a finalizer or a signal handler that forks in the middle of a call
+                continue  # a finalizer or a signal handler forks during a call of this thread
             if not handle.lock.acquire(timeout=max(0.0, grace - monotonic())):
                 with suppress(sqlite3.Error):
                     handle.interrupt()
@@ -249,7 +250,7 @@ class _Forks:
         return monotonic() >= grace or not any(handle.in_transaction for handle in held)
 
     def in_parent(self) -> None:
-        """Let those go on who wait; they find their handles gone."""
+        """Release the locks. Threads that waited for them get `ClosedByFork`."""
         held = self._forking.pop(threading.get_ident(), None)
         if held is None:
             return
@@ -259,7 +260,7 @@ class _Forks:
         self.opening.release()
 
     def in_child(self) -> None:
-        """What is open here is the parent's. Nobody waits, for there is no other thread."""
+        """Forbid the files that are still open, which belong to the parent. No other thread exists in the child."""
         self.opening, self.over = threading.Lock(), threading.Event()
         self.over.set()
         for handle in self._open():
@@ -275,7 +276,7 @@ class _Forks:
 
 
 def _released(handle: Handle) -> bool:
-    """Whether its owner closed it just now; then it is not held any more."""
+    """Release the lock of a handle that its owner has closed meanwhile; whether it was closed."""
     if handle.closed:
         handle.lock.release()
     return handle.closed

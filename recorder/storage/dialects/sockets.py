@@ -1,22 +1,22 @@
-"""Sockets that notice when the other side is gone without a word: a cable, a firewall, a machine without power."""
+"""Socket options that detect a peer which disappeared without closing: a cut cable, a firewall, a power loss."""
 
 from __future__ import annotations
 
 import socket
 from typing import Any
 
-#: Seconds of silence until the kernel asks whether the other side is there, and between such questions; their number.
+#: Keepalive probes: idle seconds before the first one, seconds between two, and their number.
 _IDLE, _INTERVAL, _COUNT = 30, 10, 3
 
 
-def notice_silence(found: Any, seconds: float) -> None:
-    """End a connection on which nothing is acknowledged for so long, or that is silent and does not answer the kernel.
+def notice_silence(connection: Any, seconds: float) -> None:
+    """Let the kernel end a connection whose peer acknowledges nothing for `seconds`, or answers no keepalive probe.
 
-    Where the system has such options, and only over a network.
+    Only for TCP sockets, with the options that the system has.
     """
-    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {
         "TCP_KEEPIDLE": _IDLE,
         "TCP_KEEPINTVL": _INTERVAL,
@@ -25,4 +25,4 @@ def notice_silence(found: Any, seconds: float) -> None:
     }
     for name, value in options.items():
         if (option := getattr(socket, name, None)) is not None:
-            found.setsockopt(socket.IPPROTO_TCP, option, value)
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,8 +1,8 @@
-"""SQLite, one file.
+"""SQLite: one file.
 
-WAL with `synchronous=FULL` (NORMAL lost 60 of 60 acknowledged rows in a power-loss simulation), BEGIN
-IMMEDIATE (a deferred one that reads and then writes fails at once, whatever the busy timeout), rows as multi-row
-VALUES (the driver gives the interpreter's lock away on each row of an `executemany`).
+- WAL with `synchronous=FULL`: NORMAL lost 60 of 60 acknowledged rows in a power-loss simulation.
+- BEGIN IMMEDIATE: a deferred transaction that reads and then writes fails at once, whatever the busy timeout is.
+- Rows as multi-row VALUES: the driver releases the interpreter's lock for each row of an `executemany`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sqlalchemy.pool import NullPool
 from recorder.core.clock import iso
 from recorder.errors import ConfigError, StoreError
 from recorder.storage.dialects.common import (
-    OF_THE_ROWS,
+    ROW_ERRORS,
     Failure,
     Insert,
     driver_connection,
     driver_error,
-    of_silence,
+    failure_of_python_error,
 )
-from recorder.storage.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
+from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.file_watch import FileWatch
 from recorder.storage.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
 from recorder.storage.dialects.reading import read_only, this_file_only
@@ -40,11 +40,11 @@ from recorder.storage.dialects.url import file_of
 from recorder.storage.schema import PAGE_SIZE, Time
 
 MAX_ROWS_A_STATEMENT = 500
-#: Where a file says that it has a log beside it. https://sqlite.org/fileformat2.html
+#: Offset and value of the header bytes of a file in WAL mode. https://sqlite.org/fileformat2.html
 _WAL_BYTE, _WAL = 18, b"\x02\x02"
-#: How long a statement waits for another program that is writing (seconds).
+#: How long a statement waits for another program that writes (seconds).
 BUSY_TIMEOUT = 5.0
-#: The largest file that is brought to a newer schema when it is opened (bytes): that takes less than a second.
+#: The largest file that opening upgrades to a newer schema (bytes). The upgrade takes less than a second.
 MAX_UPGRADED = 128 * 2**20
 _KINDS: dict[int, Failure] = {
     **dict.fromkeys(
@@ -65,7 +65,7 @@ _KINDS: dict[int, Failure] = {
         (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE), "poison"
     ),
 }  # fmt: skip
-#: Of errors that have no code of their own, by what they say.
+#: Parts of the messages of errors without an error code.
 _TRANSIENT = (
     "locked", "busy", "disk is full", "disk i/o", "interrupted", "schema has changed", "closed database"
 )  # fmt: skip
@@ -73,7 +73,7 @@ _FATAL = ("not a database", "malformed", "readonly", "unable to open", "no such"
 
 
 def into_one_file(path: Path) -> None:
-    """Make a recording that nobody writes any more one file, to be copied or committed; it is read without a log."""
+    """Checkpoint the log and leave WAL mode, so that the recording is one file. No other program may have it open."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -85,15 +85,15 @@ def into_one_file(path: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Create the file for its owner only, unless it is there: then its mode stays. Its log gets the same mode."""
+    """Create the file with mode 600; an existing file keeps its mode. SQLite gives the log the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError:
-        pass  # it is there, or cannot be created: SQLite says why
+        pass  # it exists, or cannot be created: then SQLite raises the reason
 
 
 def set_up_new_file(cursor: Any) -> None:
-    """What only an empty file takes: the page size, and that room which is deleted can be given back in steps."""
+    """Set what SQLite accepts for an empty file only: the page size and incremental vacuum."""
     cursor.execute("PRAGMA page_count")
     if cursor.fetchone() == (0,):
         cursor.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -108,7 +108,7 @@ class SQLite:
         "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
         " FROM json_each(:asked))"
     )
-    #: What is raised of the driver's, with SQLAlchemy around it or not.
+    #: The exceptions of opening and querying, wrapped by SQLAlchemy or not.
     errors: tuple[type[Exception], ...] = (DBAPIError, sqlite3.Error)
 
     def __init__(
@@ -119,8 +119,9 @@ class SQLite:
         self._sync = "FULL" if sync == "full" else "NORMAL"
         self._read_only = read_only
         self._handle: Handle | None = None
-        #: Device and inode of the file that was opened last; whether it was another one than before.
+        #: Device and inode of the file that was opened last.
         self._opened: tuple[int, int] | None = None
+        #: Whether a new connection opened another file than the connection before.
         self._is_another = False
         self._sizes = Sizes(self.path)
         self._log_index = LogIndex(self.path)
@@ -129,19 +130,18 @@ class SQLite:
 
     @property
     def upgrades_itself(self) -> bool:
-        """Whether an older schema is brought to the newest on opening: the file has one program, but a large one
-        would keep its constructor waiting."""
+        """Whether opening upgrades an older schema: not for a large file, because the caller waits meanwhile."""
         return self.path.stat().st_size <= MAX_UPGRADED
 
     def check(self) -> None:
-        """Raise `ConfigError` for a path that cannot work; opens nothing."""
+        """Raise `ConfigError` for a path that cannot work. Opens nothing."""
         if self.path.is_dir():
             raise ConfigError(
                 f"{self.path} is a directory; name a file in it, e.g. {self.path / 'chat_history.db'}"
             )
         if self.path.exists() and not self.path.is_file():
-            # Who opens a pipe waits until somebody writes into it.
-            raise ConfigError(f"{self.path} is no file but a pipe, a socket or a device; name a file")
+            # Opening a pipe would block until another process writes into it.
+            raise ConfigError(f"{self.path} is a pipe, a socket or a device and not a file; name a file")
         if self._read_only:
             if not self.path.exists():
                 raise ConfigError(
@@ -159,7 +159,7 @@ class SQLite:
             )
 
     def engine(self) -> AsyncEngine:
-        """An engine whose connections are set up; one of them writes."""
+        """An engine without a pool that makes connections with recorder's settings."""
         url = self.url.set(drivername="sqlite+aiosqlite")
         if self._read_only:
             url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
@@ -179,23 +179,26 @@ class SQLite:
         return self._handle
 
     def in_transaction(self, connection: AsyncConnection) -> bool:
-        """Looked up in the driver; asks SQLite nothing."""
+        """Whether the driver has an open transaction. Runs no statement."""
         try:
             return bool(driver_connection(connection).in_transaction)
         except sqlite3.ProgrammingError:
-            return False  # a fork closed it just now; whoever uses it next is told
+            return False  # a fork has closed it; its next use raises `ClosedByFork`
 
-    def ended(self) -> bool:
-        """Whether a fork closed the connection that was made last."""
-        return self._handle is not None and self._handle.gone
+    def is_closed(self) -> bool:
+        """Whether a fork closed the newest connection."""
+        return self._handle is not None and self._handle.closed_by_fork
 
     async def insert(
         self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
     ) -> list[int]:
-        """Insert rows; how many of each changed something. Who watches sees the file's version change."""
+        """Insert the rows; for each insert, the number of rows that were inserted or updated.
+
+        Watchers notice the commit by the file's version, whatever `announce` is.
+        """
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
-        # The driver's own cursor: SQLAlchemy's needs three turns of the driver's thread for a statement.
+        # The driver's own cursor: SQLAlchemy's makes three calls of the driver's thread for a statement.
         cursor = await driver.cursor()
         try:
             return [await self._insert(cursor, each) for each in inserts]
@@ -224,53 +227,53 @@ class SQLite:
             changed += cursor.rowcount
         return changed
 
-    async def hold(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
-        """Nothing to do: a transaction begins with the file's one lock for writing."""
+    async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
+        """Does nothing: each transaction begins with the file's only write lock."""
 
     def between(self, column: ColumnElement[str], low: str, high: str | None) -> ColumnElement[bool]:
-        """A column's own order is that of its bytes."""
+        """The condition; SQLite compares text by its bytes."""
         return column >= low if high is None else and_(column >= low, column < high)
 
     def failure(self, error: BaseException) -> Failure:
-        """What kind of failure a driver's error is."""
+        """The kind of a driver's error."""
         cause = driver_error(error)
         if isinstance(cause, UnsafeAfterFork):
             return "fatal"
-        # The code first: what a trigger of the user's says may read like anything.
+        # The code comes first: a user's trigger may raise any message.
         if kind := _KINDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF):
             return kind
         if isinstance(cause, sqlite3.Error):
-            return _kind_of_words(cause)
-        return "poison" if isinstance(cause, OF_THE_ROWS) else of_silence(cause)
+            return _failure_by_message(cause)
+        return "poison" if isinstance(cause, ROW_ERRORS) else failure_of_python_error(cause)
 
     def remedy(self, error: BaseException) -> str:
-        """What to do about an error on opening, to follow what the driver said."""
-        said = str(error)
-        if "not a database" in said:
-            return "; it is no SQLite database, so name another file or move it away"
-        if "locked" in said:
-            return "; another program is writing to it for long, so wait for that or end it"
+        """What the user can do about an error on opening; it is appended to the driver's message."""
+        message = str(error)
+        if "not a database" in message:
+            return "; it is not a SQLite database, so name another file or move it away"
+        if "locked" in message:
+            return "; another program has been writing to it for long, so wait for it or end it"
         return "; check the path and its permissions"
 
-    def unsure(self, error: BaseException) -> bool:
-        """Whether nothing more can be asked of a connection after this error; a file always answers."""
+    def breaks_connection(self, error: BaseException) -> bool:
+        """Whether a fork has closed the connection. After any other error a file can still be used."""
         return isinstance(driver_error(error), ClosedByFork)
 
-    async def let_go(self, connection: AsyncConnection) -> None:
-        """Close it, which puts the log into the file."""
+    async def close_connection(self, connection: AsyncConnection) -> None:
+        """Close the connection, which checkpoints the log."""
         await connection.close()
 
     def plain(self, value: Any) -> Any:
-        """A value of a query of one's own, as both databases give it."""
+        """The value as it is: ids and times are text already."""
         return value
 
     async def moved(self, connection: AsyncConnection) -> bool:
-        """Whether the file was moved away, deleted or replaced: SQLite goes on writing into the one that it holds.
+        """Whether the file was moved, deleted or replaced. SQLite still writes into the file that it has open.
 
-        The log is put into that one first, for SQLite would leave it to whatever has the name now. Raises `StoreError`
-        while another program keeps it from that.
+        If so, the log is checkpointed first; otherwise SQLite would leave it beside the new file of that name. Raises
+        `StoreError` while another program prevents the checkpoint.
         """
-        if self._is_another:  # the connection was closed by a fork, and this one leads to another file
+        if self._is_another:  # a fork closed the connection, and the new connection opened another file
             self._is_another = False
             return True
         if self._opened is None or identity(self.path) == self._opened:
@@ -280,12 +283,12 @@ class SQLite:
         async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
             busy, *_ = await cursor.fetchone()
         if busy:
-            raise StoreError(f"{self.path} was moved or replaced, and other programs have it open; end them")
+            raise StoreError(f"{self.path} was moved or replaced while other programs have it open; end them")
         self._opened = None
         return True
 
-    def damage(self) -> Damage | None:
-        """What to do about a file that was cut or overwritten, or whose log was; one that was moved is as it was."""
+    def damage(self) -> DamagedFile | None:
+        """The damaged file if it or its log was cut or overwritten, else None; None also for a file that was moved."""
         sizes = self._sizes
         sizes.look()
         if not (self._is_damaged or sizes.file_shrank or sizes.log_shrank):
@@ -298,36 +301,36 @@ class SQLite:
         if not found:
             return None
         self._opened = None
-        return Damage(self.path)
+        return DamagedFile(self.path)
 
     def look(self, error: BaseException | None = None) -> None:
-        """Compare the sizes of the files with those before, and hear what SQLite says."""
+        """Compare the sizes of the file and its log with the earlier ones, and check the error for corruption."""
         self._sizes.look()
         if error is not None and tells_of_damage(driver_error(error)):
             self._is_damaged = True
 
     async def watch(self) -> FileWatch:
-        """Begin to watch the file."""
+        """Start watching the file."""
         return FileWatch(self.path)
 
     async def size(self, connection: AsyncConnection) -> int:
-        """Bytes on disk, the write-ahead log included."""
+        """Bytes on disk, with the write-ahead log."""
         files = (Path(f"{self.path}{end}") for end in ("", "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
-    def _create(self, *_of_sqlalchemy: object) -> None:
+    def _create(self, *_sqlalchemy_arguments: object) -> None:
         if not self._read_only:
             private_file(self.path)
 
     def _set_up(self, dbapi_connection: Any, _record: object) -> None:
-        # None: the driver begins no transaction by itself, `_begin` does.
+        # None: the driver begins no transaction by itself; `_begin` does.
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
         if self._read_only:
             read_only(cursor)
         else:
-            set_up_new_file(cursor)  # before WAL, which makes it one that is not empty
-            # What is deleted later is overwritten: nobody finds it in the free pages of the file.
+            set_up_new_file(cursor)  # before WAL, which writes the first page
+            # Deleted rows are overwritten with zeros, so that they cannot be found in the free pages of the file.
             cursor.execute("PRAGMA secure_delete = ON")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
@@ -344,18 +347,18 @@ class SQLite:
 
 
 def _unopened_connection(database: str, **options: Any) -> aiosqlite.Connection:
-    """The driver's connection, which is opened by whoever awaits it; its thread may outlive the event loop."""
+    """The driver's connection, not opened yet: `await` opens it. Its thread may outlive the event loop."""
     found = aiosqlite.connect(database, **options)
-    thread: Any = getattr(found, "_thread", found)  # before 0.22 the connection is a thread itself
-    thread.daemon = True  # as SQLAlchemy has it: no exit waits for a call of SQLite
+    thread: Any = getattr(found, "_thread", found)  # before aiosqlite 0.22 the connection is the thread
+    thread.daemon = True  # as SQLAlchemy sets it: the exit of the process does not wait for a call of SQLite
     thread.run = partial(_run_quietly, thread.run)
     return found
 
 
 def _run_quietly(run: Callable[[], None]) -> None:
-    """Run the driver's thread, which would print a traceback if its last answer came after the event loop has ended.
+    """Run the driver's thread without the traceback that it prints if the event loop closes before its last result.
 
-    A connection that could not be opened is not waited for, so that a loop which ends at once is often faster.
+    This happens often after a connection failed to open: nothing waits for the thread then.
     """
     try:
         run()
@@ -364,7 +367,7 @@ def _run_quietly(run: Callable[[], None]) -> None:
             raise
 
 
-def _kind_of_words(error: sqlite3.Error) -> Failure:
+def _failure_by_message(error: sqlite3.Error) -> Failure:
     text = str(error).lower()
     if any(word in text for word in _FATAL):
         return "fatal"
@@ -385,10 +388,10 @@ def _statement(
 ) -> str:  # fmt: skip
     row = "(" + ",".join("?" * len(columns)) + ")"
     names = ",".join(f'"{name}"' for name in columns)
-    found = f'INSERT INTO "{table}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '
+    sql = f'INSERT INTO "{table}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '
     if not update:
-        return found + "DO NOTHING"
+        return sql + "DO NOTHING"
     sets = ",".join(f'"{name}"=excluded."{name}"' for name in update)
-    found += f"({','.join(key)}) DO UPDATE SET {sets}"
-    kept = " AND ".join(f'"{table}"."{name}" IS excluded."{name}"' for name in same)
-    return f"{found} WHERE {kept}" if kept else found
+    sql += f"({','.join(key)}) DO UPDATE SET {sets}"
+    equal = " AND ".join(f'"{table}"."{name}" IS excluded."{name}"' for name in same)
+    return f"{sql} WHERE {equal}" if equal else sql

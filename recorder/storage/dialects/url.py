@@ -1,4 +1,4 @@
-"""The database's URL: read in all spellings that its users write, and shown without its passwords."""
+"""The database's URL: parsed in all usual spellings, and shown in messages without passwords."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sqlalchemy.exc import ArgumentError
 from recorder.errors import ConfigError
 from recorder.redaction.credentials import MASK, is_secret_name
 
-#: How a Postgres URL may begin; Heroku and its friends leave out the "ql".
+#: The schemes of Postgres; Heroku and similar hosts write "postgres".
 _POSTGRES = ("postgresql", "postgres")
 _EXAMPLE = "postgresql://user@host:5432/database"
 
-#: Scheme, user and password, hosts, and the rest. A password may hold a slash, as SQLAlchemy takes it.
+#: Scheme, user and password, hosts, and the rest. As in SQLAlchemy, a password may contain a slash.
 _PARTS = re.compile(
     r"(?P<scheme>[\w+]+://)(?P<user>[^:/@]*(?::[^@]*)?@)?(?P<hosts>[^/?#]*)(?P<rest>.*)", re.DOTALL
 )
-#: Words of the query that have a place of their own in a URL.
+#: Parameters of the query that become parts of the URL.
 _PLACES = (("user", "username"), ("password", "password"), ("dbname", "database"), ("database", "database"))
-#: What is certainly a path and no URL, so that it can be shown.
+#: A path and certainly not a URL, so that a message may show it.
 _PATH = re.compile(r"[\w ./\\~-]*")
 
 
 def parse_url(url: str | os.PathLike[str] | URL) -> URL:
-    """The URL of a database, its driver left out. Raises `ConfigError` naming what is wrong and the remedy.
+    """The URL of a database, without a driver. Raises `ConfigError` that names the mistake and the remedy.
 
-    Several hosts come as one word of the query, `host=a:5432,b:5432`; a user and a password in the query go to their
-    place before the host.
+    Several hosts become one parameter of the query, `host=a:5432,b:5432`. A user and a password in the query move to
+    their place before the host.
     """
     parsed = _parsed(url)
     name = parsed.get_backend_name()
@@ -44,14 +44,14 @@ def parse_url(url: str | os.PathLike[str] | URL) -> URL:
         )
     if not parsed.database or ":memory:" in parsed.database or parsed.query.get("mode") == "memory":
         raise ConfigError(
-            f"{masked(parsed)!r} is an in-memory SQLite database, which dies with its connection; "
+            f"{masked(parsed)!r} is an in-memory SQLite database, which is lost with its connection; "
             "name a file ('sqlite:///chat_history.db'), or pass store=recorder.testing.MemoryStore() in tests"
         )
     return parsed.set(drivername="sqlite")
 
 
 def file_of(url: URL) -> Path:
-    """The file of a SQLite URL, also where it is written as SQLite's own: `sqlite:///file:chat.db?uri=true`."""
+    """The file of a SQLite URL, also of one in SQLite's own URI form: `sqlite:///file:chat.db?uri=true`."""
     name = url.database or ""
     if "uri" in url.query and name.startswith("file:"):
         name = unquote(re.sub("^file:(//)?", "", name))
@@ -59,22 +59,22 @@ def file_of(url: URL) -> Path:
 
 
 def is_new_file(url: str) -> bool:
-    """Whether it names a SQLite file that is not there yet."""
+    """Whether the URL names a SQLite file that does not exist yet."""
     found = parse_url(url)
     return found.get_backend_name() == "sqlite" and not file_of(found).exists()
 
 
 def masked(url: str | URL) -> str:
-    """The URL for messages: without the driver, its passwords masked. Nothing of one that cannot be read."""
+    """The URL for messages: without the driver, with masked passwords. Shows no part of a URL that cannot be parsed."""
     try:
         parsed = _parsed(url)
         name = parsed.get_backend_name()
         if name in _POSTGRES:
             name, parsed = "postgresql", _as_one_postgres(parsed)
     except ConfigError:
-        return "the database's URL, which cannot be read"
-    query = {word: MASK if is_secret_name(word) else value for word, value in parsed.query.items()}
-    # SQLAlchemy quotes the stars of the query.
+        return "the database's URL, which cannot be parsed"
+    query = {name: MASK if is_secret_name(name) else value for name, value in parsed.query.items()}
+    # SQLAlchemy percent-encodes the asterisks in the query.
     shown = parsed.set(drivername=name, query=query).render_as_string(hide_password=True)
     return shown.replace("%2A%2A%2A", MASK)
 
@@ -83,7 +83,7 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
     if isinstance(url, URL):
         return url
     text = os.fspath(url).strip()
-    # The errors of the parser quote parts of what they were given: none of them goes on.
+    # The parser's errors quote parts of the URL, perhaps the password. So they are replaced.
     try:
         found = make_url(text)
     except ArgumentError:
@@ -100,32 +100,32 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
 def _no_url(text: str) -> str:
     if _PATH.fullmatch(text):
         return f"{text!r} is no database URL; write 'sqlite:///{text or 'chat_history.db'}' for a SQLite file"
-    kind = "in libpq's form of words" if re.match(r"\s*\w+\s*=", text) else "no URL that can be read"
+    kind = "a libpq connection string" if re.match(r"\s*\w+\s*=", text) else "not a URL that can be parsed"
     return (
-        f"The database is given {kind} (not shown here, for it may hold a password); "
+        f"The text given for the database is {kind} (it is not shown here, because it may contain a password); "
         f"write {_EXAMPLE!r} or 'sqlite:///chat_history.db'"
     )
 
 
 def _with_several_hosts(text: str) -> URL:
-    """The URL with its hosts in the query, where SQLAlchemy and asyncpg look for more than one."""
+    """The URL with its hosts in the query, where SQLAlchemy and asyncpg expect several hosts."""
     parts = _PARTS.fullmatch(text)
     if parts is None or not parts["scheme"].startswith(_POSTGRES) or "," not in parts["hosts"]:
-        raise ConfigError(f"The port in the database's URL is no number; write {_EXAMPLE!r}")
+        raise ConfigError(f"The port in the database's URL is not a number; write {_EXAMPLE!r}")
     found = make_url(f"{parts['scheme']}{parts['user'] or ''}{parts['rest']}")
     return found.update_query_dict({"host": unquote(parts["hosts"])})
 
 
 def _as_one_postgres(url: URL) -> URL:
-    """Each word of the query once; user, password and hosts where they belong."""
-    query = {word: _last(word, value) for word, value in url.query.items()}
-    given = [(name, query.pop(word, None)) for word, name in _PLACES]
+    """The URL with each parameter once, and with user, password and database in their places before the query."""
+    query = {parameter: _one_value(parameter, value) for parameter, value in url.query.items()}
+    given = [(name, query.pop(parameter, None)) for parameter, name in _PLACES]
     moved = {name: value for name, value in given if value and not getattr(url, name)}
     return url.set(query=query, **moved)  # type: ignore[arg-type]
 
 
-def _last(word: str, value: str | tuple[str, ...]) -> str:
-    """libpq takes the last of a word that comes twice; SQLAlchemy's users write several hosts so."""
+def _one_value(parameter: str, value: str | tuple[str, ...]) -> str:
+    """The last value of a repeated parameter, as in libpq; several hosts are joined, as SQLAlchemy writes them."""
     if isinstance(value, str):
         return value
-    return ",".join(value) if word in ("host", "port") else value[-1]
+    return ",".join(value) if parameter in ("host", "port") else value[-1]

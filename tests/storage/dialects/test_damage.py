@@ -12,7 +12,7 @@ import pytest
 
 from recorder.history import ChatHistoryCallback
 from recorder.recording.serialize import MOVED
-from recorder.storage.dialects.damage import Damage, LogIndex, Sizes, is_cut, tells_of_damage
+from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.migrate import upgrade
 from tests.oracle import assert_exact, assert_whole, begin, finish, new_url, record, say, sql, stored, token
 
@@ -82,7 +82,7 @@ def test_a_file_that_lacks_something_is_kept_beside_a_new_one(
         FILE[harm](path)
         say(history, run_id, TEXTS[1000:])
         history.flush().wait(20)
-        assert f"It is kept as {path}.damaged-1" in caplog.text
+        assert f"The damaged file is kept as {path}.damaged-1" in caplog.text
         assert "damaged-1" in (history.stats().last_error or "")
         assert history.stats().healthy
         finish(history, run_id, "end")
@@ -248,7 +248,7 @@ def test_a_name_that_is_free(tmp_path: Path) -> None:
     """Nothing that was kept before is written over."""
     for name in ("a.db.damaged-1", "a.db.damaged-2-wal"):
         (tmp_path / name).touch()
-    assert Damage(tmp_path / "a.db").aside == tmp_path / "a.db.damaged-3"
+    assert DamagedFile(tmp_path / "a.db").aside == tmp_path / "a.db.damaged-3"
 
 
 def test_who_recorded_before_is_not_asked(tmp_path: Path) -> None:

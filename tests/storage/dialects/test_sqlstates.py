@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from asyncpg import exceptions
 
-from recorder.storage.dialects.sqlstates import is_lost, kind_of
+from recorder.storage.dialects.sqlstates import failure_of, is_lost
 
 KINDS = {
     "transient": "08006 25006 25P02 25P03 26000 40001 40P01 53100 53300 55006 55P03 57P01 57P03 57P05 58030 72000",
@@ -19,14 +19,14 @@ KINDS = {
 @pytest.mark.parametrize(("kind", "codes"), KINDS.items())
 def test_every_class_has_its_kind(kind: str, codes: str) -> None:
     """Nothing that comes of rows is tried for ever as if it came of the network, and nothing else costs rows."""
-    assert {code: kind_of(code) for code in codes.split()} == dict.fromkeys(codes.split(), kind)
+    assert {code: failure_of(code) for code in codes.split()} == dict.fromkeys(codes.split(), kind)
 
 
 def test_every_class_of_the_driver_was_thought_of() -> None:
     """A new one is `refused` until somebody thinks of it: rows are blamed for it only while others are stored."""
     codes = (getattr(error, "sqlstate", None) for error in vars(exceptions).values())
     classes = {code[:2] for code in codes if isinstance(code, str)}
-    refused = {code for code in classes if kind_of(code + "000") == "refused"}
+    refused = {code for code in classes if failure_of(code + "000") == "refused"}
     known = (
         "01",
         "02",

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from recorder.errors import ConfigError
 from recorder.storage.dialects import masked, parse_url
-from recorder.storage.dialects.url_words import arguments
+from recorder.storage.dialects.url_parameters import connect_arguments
 
 SECRET = "Hunter2-canary"
 
@@ -58,7 +58,7 @@ def test_who_and_what_may_stand_in_the_query() -> None:
 def test_a_password_without_a_user_reaches_the_driver() -> None:
     """A URL has no place for it, and the user may come from the environment."""
     found = parse_url(f"postgresql://host/db?password={SECRET}")
-    assert arguments(found).password == SECRET
+    assert connect_arguments(found).password == SECRET
     assert SECRET not in masked(found)
 
 
@@ -89,14 +89,14 @@ def test_no_password_is_shown(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "remedy"),
     [
-        ("postgres:me:{}@host/db", "no URL that can be read"),
-        ("postgresql//me:{}@host/db", "no URL that can be read"),
-        ("jdbc:postgresql://host/db?user=me&password={}", "no URL that can be read"),
-        ("host=localhost user=me password={}", "in libpq's form of words"),
-        ("me:{}@host", "no URL that can be read"),
-        ("{}?password=x", "no URL that can be read"),
-        ("postgresql://me:{}@host:port/db", "port in the database's URL is no number"),
-        ("postgresql://me:{}:5432:x/db", "port in the database's URL is no number"),
+        ("postgres:me:{}@host/db", "not a URL that can be parsed"),
+        ("postgresql//me:{}@host/db", "not a URL that can be parsed"),
+        ("jdbc:postgresql://host/db?user=me&password={}", "not a URL that can be parsed"),
+        ("host=localhost user=me password={}", "a libpq connection string"),
+        ("me:{}@host", "not a URL that can be parsed"),
+        ("{}?password=x", "not a URL that can be parsed"),
+        ("postgresql://me:{}@host:port/db", "port in the database's URL is not a number"),
+        ("postgresql://me:{}:5432:x/db", "port in the database's URL is not a number"),
         ("postgresql://me:a@{}@host/db", "password in the database's URL has an @; write %40"),
         ("postgresql://me:a@{}@one:1,two:2/db", "password in the database's URL has an @"),
         ("oracle://me:{}@host/db", "scheme 'oracle' are not supported"),

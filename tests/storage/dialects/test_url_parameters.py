@@ -13,14 +13,14 @@ from sqlalchemy import make_url
 
 from recorder.errors import ConfigError, StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.storage.dialects import Postgres, parse_url, unopened, url_words
-from recorder.storage.dialects.url_words import arguments
+from recorder.storage.dialects import Postgres, parse_url, unopened, url_parameters
+from recorder.storage.dialects.url_parameters import connect_arguments
 from tests.oracle import assert_whole, record
 
 
 def query_of(words: str) -> dict[str, Any]:
     """What asyncpg is given in the query for these words."""
-    found = dict(make_url(arguments(parse_url(f"postgresql://me@host/db?{words}")).dsn).query)
+    found = dict(make_url(connect_arguments(parse_url(f"postgresql://me@host/db?{words}")).dsn).query)
     assert found.pop("application_name") == "recorder"
     return found
 
@@ -58,11 +58,11 @@ def test_what_is_taken(given: str, taken: dict[str, str]) -> None:
 
 def test_times() -> None:
     """How long a connection and a statement may take; zero is libpq's word for our own limits."""
-    found = arguments(parse_url("postgresql://host/db?connect_timeout=2&command_timeout=60.5"))
+    found = connect_arguments(parse_url("postgresql://host/db?connect_timeout=2&command_timeout=60.5"))
     assert (found.timeout, found.command_timeout) == (2.0, 60.5)
-    found = arguments(parse_url("postgresql://host/db?timeout=3&command_timeout=0"))
-    assert (found.timeout, found.command_timeout) == (3.0, url_words.COMMAND_TIMEOUT)
-    assert arguments(parse_url("postgresql://host/db")).timeout == url_words.CONNECT_TIMEOUT
+    found = connect_arguments(parse_url("postgresql://host/db?timeout=3&command_timeout=0"))
+    assert (found.timeout, found.command_timeout) == (3.0, url_parameters.COMMAND_TIMEOUT)
+    assert connect_arguments(parse_url("postgresql://host/db")).timeout == url_parameters.CONNECT_TIMEOUT
 
 
 def test_names_of_the_connection() -> None:
@@ -73,7 +73,7 @@ def test_names_of_the_connection() -> None:
         ("fallback_application_name=x", "x"),
         ("", "recorder"),
     ):
-        found = make_url(arguments(parse_url(f"postgresql://host/db?{given}")).dsn)
+        found = make_url(connect_arguments(parse_url(f"postgresql://host/db?{given}")).dsn)
         assert found.query["application_name"] == name
 
 
@@ -82,16 +82,19 @@ def test_names_of_the_connection() -> None:
     [
         ("ssl=maybe", r"ssl='maybe' .* write one of disable, allow, prefer, require, verify-ca, verify-full"),
         ("sslmode=no-verify", r"sslmode='no-verify' .* write one of disable"),
-        ("ssl=require&sslmode=disable", r"'sslmode' twice and not the same; leave one of them out"),
+        ("ssl=require&sslmode=disable", r"two different values of 'sslmode'; leave one of them out"),
         ("target_session_attrs=master", r"target_session_attrs='master' .* write one of any, read-write"),
-        ("sslMode=require", r"'sslMode' .* is written 'sslmode'"),
-        ("connect-timeout=3", r"'connect-timeout' .* is written 'connect_timeout'"),
-        ("connect_timeout=soon", r"connect_timeout='soon' .* no number of seconds; write connect_timeout=10"),
-        ("connect_timeout=-1", "no number of seconds"),
-        ("command_timeout=inf", "no number of seconds"),
+        ("sslMode=require", r"'sslMode' .* is spelled 'sslmode'"),
+        ("connect-timeout=3", r"'connect-timeout' .* is spelled 'connect_timeout'"),
+        (
+            "connect_timeout=soon",
+            r"connect_timeout='soon' .* not a number of seconds; write connect_timeout=10",
+        ),
+        ("connect_timeout=-1", "not a number of seconds"),
+        ("command_timeout=inf", "not a number of seconds"),
         ("client_encoding=latin1", r"client_encoding='latin1' .* leave it out"),
         ("sslmode=verify-full&sslrootcert=/not/there.crt", r"sslrootcert='/not/there.crt' .* names no file"),
-        ("sslrootcert=system&sslmode=require", "goes with sslmode=verify-full only"),
+        ("sslrootcert=system&sslmode=require", "requires sslmode=verify-full"),
     ],
 )
 def test_what_cannot_be_is_named_with_what_to_write(given: str, said: str) -> None:
@@ -102,7 +105,7 @@ def test_what_cannot_be_is_named_with_what_to_write(given: str, said: str) -> No
 
 def test_the_certificates_of_the_system() -> None:
     """libpq's `sslrootcert=system`: whoever the operating system trusts, and the name is checked."""
-    found = arguments(parse_url("postgresql://host/db?sslrootcert=system"))
+    found = connect_arguments(parse_url("postgresql://host/db?sslrootcert=system"))
     assert found.ssl is not None
     assert (found.ssl.verify_mode, found.ssl.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert "sslrootcert" not in found.dsn
@@ -110,14 +113,17 @@ def test_the_certificates_of_the_system() -> None:
 
 def test_files_of_a_connection_without_tls_need_not_be_there() -> None:
     """A URL that is the same everywhere, with TLS switched off on one machine."""
-    assert arguments(parse_url("postgresql://host/db?sslmode=disable&sslrootcert=/not/there")).ssl is None
+    assert (
+        connect_arguments(parse_url("postgresql://host/db?sslmode=disable&sslrootcert=/not/there")).ssl
+        is None
+    )
 
 
 def test_what_asyncpg_cannot_check_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was asked for, for safety; who reads the log knows that it is not given."""
-    monkeypatch.setattr(url_words, "_warned", set())
+    monkeypatch.setattr(url_parameters, "_warned", set())
     with caplog.at_level(logging.WARNING, "recorder"):
         for _ in range(2):
             assert query_of("channel_binding=require&require_auth=scram-sha-256&sslcertmode=require") == {}
@@ -155,8 +161,8 @@ def test_the_next_host_where_one_is_away(postgres_url: str) -> None:
 @pytest.mark.parametrize(
     ("given", "remedy"),
     [
-        ("sslmod=require", "'sslmod' is neither a word of libpq nor a setting .* write 'sslmode'"),
-        ("whatever=1", r"'whatever' is neither a word of libpq nor .* leave it out of the URL$"),
+        ("sslmod=require", "'sslmod' is neither a parameter of libpq nor a setting .* write 'sslmode'"),
+        ("whatever=1", r"'whatever' is neither a parameter of libpq nor .* leave it out of the URL$"),
         ("statement_timeout=soon", "write another value for it in the URL"),
         ("shared_buffers=1GB", "leave it out of the URL"),
     ],
