@@ -1,4 +1,4 @@
-"""What alembic runs: for its own command line, and for the connection that recorder.storage.migrate hands over."""
+"""Alembic's environment: for alembic's command line, and for a connection from recorder.storage.migrate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recorder.storage import migrate, schema
 
 config = context.config
 
-# A migration outlives the classes of recorder.storage.schema, so it is written in plain types.
+# Migrations use SQLAlchemy's own types, because the classes of recorder.storage.schema may change later.
 PLAIN = {
     schema.Id: 'sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")',
     schema.Time: 'sa.Text().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")',
@@ -26,13 +26,13 @@ PLAIN = {
 
 
 def url() -> str:
-    """From `-x url=...`, else RECORDER_URL, else alembic.ini."""
+    """The URL from `-x url=...`, else from RECORDER_URL, else from alembic.ini."""
     given = context.get_x_argument(as_dictionary=True).get("url") or os.environ.get("RECORDER_URL")
     return given or config.get_main_option("sqlalchemy.url", "sqlite:///chat_history.db")
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
-    """How a column's type is written in a new migration; False leaves it to alembic."""
+    """The source text of a column's type in a new migration; False for alembic's own text."""
     plain = PLAIN.get(type(item)) if kind == "type" else None
     if plain is None:
         return False
@@ -41,12 +41,12 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
 
 
 def include_name(name: str | None, kind: str, parents: object) -> bool:
-    """Only our own tables are compared: others may live beside them."""
+    """Whether to compare a table: only recorder's, because the database may have others."""
     return kind != "table" or name in schema.metadata.tables
 
 
 def include_object(found: Any, name: str | None, kind: str, reflected: bool, compared_to: object) -> bool:
-    """An index with a Postgres operator class is for Postgres only."""
+    """Whether to compare an object: an index with a Postgres operator class only on Postgres."""
     is_for_postgres = kind == "index" and not reflected and bool(found.dialect_kwargs.get("postgresql_ops"))
     return not is_for_postgres or context.get_context().dialect.name == "postgresql"
 
@@ -60,16 +60,16 @@ def number(made_for: MigrationContext, revision: object, directives: list[Migrat
 
 
 def applied(step: Any, **_: object) -> None:
-    """Tell recorder.storage.migrate which revisions were applied."""
+    """Append an applied revision to the list of recorder.storage.migrate."""
     config.attributes.get("applied", []).append(step.up_revision_id)
 
 
 def run(connection: Connection) -> None:
-    """Run what alembic was asked for, in the transaction that is open on the connection."""
+    """Run alembic's command in the open transaction of the connection."""
     context.configure(
         connection=connection,
         target_metadata=schema.metadata,
-        transactional_ddl=True,  # which is alembic's default everywhere but on SQLite
+        transactional_ddl=True,  # alembic's default except on SQLite
         include_name=include_name,
         include_object=include_object,
         render_item=render_item,
@@ -81,13 +81,13 @@ def run(connection: Connection) -> None:
 
 
 def run_alone(connection: Connection) -> None:
-    """The same, with the transaction and the lock of recorder.storage.migrate."""
+    """Run alembic's command in a transaction with the lock of recorder.storage.migrate."""
     with migrate.exclusively(connection):
         run(connection)
 
 
 def print_sql() -> None:
-    """`alembic upgrade head --sql`: the statements, for someone else to run."""
+    """For `alembic upgrade head --sql`: print the statements, so that somebody else can run them."""
     context.configure(
         dialect_name=make_url(url()).get_backend_name(), transactional_ddl=True, literal_binds=True
     )

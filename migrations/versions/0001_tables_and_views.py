@@ -239,7 +239,7 @@ FROM (SELECT o.*,
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Create the tables and views."""
     create_records()
     create_streams()
     on_postgres = op.get_context().dialect.name == "postgresql"
@@ -251,16 +251,16 @@ def upgrade() -> None:
 
 
 def store_as_they_are() -> None:
-    """Frames are compressed already; and compressing segments costs the server a quarter of the tokens a second.
+    """Switch off compression: frames are compressed already; for segments it costs a quarter of the tokens a second.
 
-    EXTERNAL, so that a row over 2 KB goes to the table's TOAST without a try; shorter ones never went there.
+    EXTERNAL: a row over 2 KB goes to the table's TOAST without an attempt to compress it. Shorter rows stay in the table.
     """
     op.execute("ALTER TABLE segments ALTER COLUMN deltas SET STORAGE EXTERNAL")
     op.execute("ALTER TABLE frames ALTER COLUMN data SET STORAGE EXTERNAL")
 
 
 def downgrade() -> None:
-    """Back."""
+    """Drop the views and tables."""
     for name in reversed(VIEWS_SQLITE):
         op.execute(f"DROP VIEW {name}")
     for name in (
@@ -277,7 +277,7 @@ def downgrade() -> None:
 
 
 def create_records() -> None:
-    """What is written a few times a run."""
+    """Create the tables that get a few rows for each run."""
     op.create_table(
         "conversations",
         sa.Column("id", TEXT, primary_key=True),
@@ -363,7 +363,7 @@ def create_records() -> None:
 
 
 def create_streams() -> None:
-    """What is written while tokens stream."""
+    """Create the tables that get rows while tokens stream."""
     op.create_table(
         "segments",
         sa.Column("run_id", ID, primary_key=True),

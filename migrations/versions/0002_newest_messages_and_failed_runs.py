@@ -1,6 +1,6 @@
-"""Newest messages and conversations by an index, runs without an answer, and what a process is told by.
+"""Indexes for newest messages and unanswered runs; the columns `said_at` and `process`.
 
-A migration says what was, so it imports nothing of recorder: later changes of views.py must not change it.
+A migration describes one state of the past. It imports nothing of recorder, so that later changes do not change it.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ WHERE t.message_id IS NOT NULL OR t.content <> ''
 """,
 }
 
-# As revision 0001 made them.
+# The views of revision 0001.
 OLDER_SQLITE = {
     "transcripts": """
 SELECT m.conversation_id AS conversation_id,
@@ -278,7 +278,7 @@ FROM transcripts AS t
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Add the indexes and columns, and replace the views."""
     op.create_index("messages_by_time", "messages", ["conversation_id", "created_at", "position"])
     op.create_index("messages_by_created_at", "messages", ["created_at", "conversation_id"])
     op.create_index(
@@ -292,13 +292,13 @@ def upgrade() -> None:
     op.create_index(
         "conversations_by_prefix", "conversations", ["id"], postgresql_ops={"id": "text_pattern_ops"}
     )
-    # Replaced and not dropped: views of the user's own may stand on them.
+    # Replaced instead of dropped: a user's own views may use them.
     for name, body in VIEWS_POSTGRES.items():
         op.execute(f"CREATE OR REPLACE VIEW {name} AS {body.strip()}")
 
 
 def downgrade() -> None:
-    """Back."""
+    """Restore the views of revision 0001, and drop the indexes and columns."""
     make_views(OLDER_POSTGRES if on_postgres() else OLDER_SQLITE)
     if on_postgres():
         op.drop_index("conversations_by_prefix", "conversations")
@@ -310,12 +310,12 @@ def downgrade() -> None:
 
 
 def on_postgres() -> bool:
-    """Which of the two databases it is."""
+    """Whether the database is Postgres."""
     return op.get_context().dialect.name == "postgresql"
 
 
 def make_views(views: Mapping[str, str]) -> None:
-    """Drop them, the one that stands on the other first, and make them again."""
+    """Drop and create the views; a view that uses another one is dropped first."""
     for name in reversed(list(views)):
         op.execute(f"DROP VIEW {name}")
     for name, body in views.items():

@@ -1,7 +1,7 @@
-"""What applications, frameworks and providers say of a run, as every database takes it.
+"""Converts values from applications, frameworks and providers into values that every database accepts.
 
-Hooks are called by other people's code: a count may be a text or beyond 64 bits, a mapping may be a list, `str()` may
-raise. What cannot be stored is left out, and the run is stored all the same.
+Other people's code calls the hooks: a count may be text or exceed 64 bits, a mapping may be a list, `str()` may raise.
+A value that cannot be stored is left out, and the run is stored without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recorder.storage.rows import RunEnd
 
 log = logging.getLogger("recorder")
 
-#: The largest integer that both databases have.
+#: The largest integer that both databases can store.
 MAX_INT = 2**63 - 1
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 _TEXTS = ("finish_reason", "response_id", "response_model", "error_type", "error_message", "usage")
@@ -29,17 +29,17 @@ _COUNT_TYPES, _TEXT_TYPES = frozenset((int, NoneType)), frozenset((str, NoneType
 
 
 def text_of(value: Any) -> str | None:
-    """The value as text that every database takes; None for None, and for what has no text."""
+    """The value as text that every database accepts; None for None. If `str()` raises, the text says so."""
     if value is None:
         return None
     try:
         return escape(str(value))
-    except Exception as error:  # of the value's own `__str__`
+    except Exception as error:  # raised by the value's own `__str__`
         return f"{type(value).__name__} without a text ({type(error).__name__})"
 
 
 def count_of(value: Any) -> int | None:
-    """The value as a count: a whole number from 0 to `MAX_INT`, also where it is written as text or as 3.0."""
+    """The value as an integer from 0 to `MAX_INT`, also from text or from 3.0; None for any other value."""
     if isinstance(value, bool):
         return None
     try:
@@ -49,13 +49,13 @@ def count_of(value: Any) -> int | None:
             if 0 <= count <= MAX_INT and count == (float(value) if isinstance(value, str) else value)
             else None
         )
-    except Exception:  # infinite, no number, or of the value's own methods
+    except Exception:  # infinite, not a number, or raised by the value's own methods
         return None
 
 
 def mapping_of(value: Any) -> Mapping[str, Any]:
-    """The value as a mapping; empty for what is none."""
-    if type(value) is dict:  # as most are: to ask what a `Mapping` is takes ten times as long
+    """The value, or its `model_dump()`, as a mapping; an empty one for any other value."""
+    if type(value) is dict:  # the usual case; `isinstance(value, Mapping)` takes ten times as long
         return value
     if value is None:
         return {}
@@ -67,12 +67,12 @@ def mapping_of(value: Any) -> Mapping[str, Any]:
 
 
 def bare_end(end: RunEnd) -> RunEnd:
-    """Of an end only how and when."""
+    """A copy of the end with its status and times only."""
     return RunEnd(end.status, end.ended_at, order=end.order, first_token_at=end.first_token_at)
 
 
 def storable(end: RunEnd, run_id: object) -> RunEnd:
-    """The end with every field as all databases take it; what was changed is told in the log."""
+    """The end with fields that every database accepts. Logs a warning if a field was changed."""
     if _is_storable(end):
         return end
     changed: dict[str, Any] = {}
@@ -84,13 +84,17 @@ def storable(end: RunEnd, run_id: object) -> RunEnd:
         value = getattr(end, name)
         if value is not None and type(value) is not str:
             changed[name] = text_of(value)
-    told = ", ".join(f"{name}={getattr(end, name)!r:.60}" for name in changed)
-    log.warning("Run %s ended with values that no database takes as they are, or at all: %s", run_id, told)
+    shown = ", ".join(f"{name}={getattr(end, name)!r:.60}" for name in changed)
+    log.warning(
+        "Run %s ended with values that no database accepts; they were converted or left out: %s",
+        run_id,
+        shown,
+    )
     return replace(end, **changed)
 
 
 def _is_storable(end: RunEnd) -> bool:
-    """Whether every field is as all databases take it, as nearly always."""
+    """Whether every database accepts every field; nearly always true."""
     counts = _counts_of(end)
     if not (_TEXT_TYPES.issuperset(map(type, _texts_of(end))) and _COUNT_TYPES.issuperset(map(type, counts))):
         return False
@@ -98,7 +102,7 @@ def _is_storable(end: RunEnd) -> bool:
 
 
 def masked(end: RunEnd, mask: Mask) -> RunEnd:
-    """The end without the run's credentials, which a provider may repeat in any of its words."""
+    """The end with the run's credentials masked; a provider may repeat them in any text field."""
     if not mask.may_be_in("\0".join(filter(None, _texts_of(end)))):
         return end
     for name in _TEXTS:

@@ -1,4 +1,4 @@
-"""What an id, or the beginning of one, stands for; looked up by keys, however many there are."""
+"""Finds the conversation or run of an id or of the beginning of an id. Uses indexes only."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from recorder.storage.dialects import masked
 from recorder.storage.schema import conversations, dashed, runs
 from recorder.storage.store import SqlStore
 
-#: How many candidates an ambiguous id shows.
+#: How many candidates the error for an ambiguous id shows.
 _SHOWN = 6
 _SURROGATES = range(0xD800, 0xE000)
 
 
 class Found(NamedTuple):
-    """What an id stands for."""
+    """The conversation or run of an id."""
 
-    #: conversation or run.
+    #: "conversation" or "run".
     kind: str
     id: str
 
@@ -33,9 +33,9 @@ class Found(NamedTuple):
 
 
 async def find(store: SqlStore, given: str) -> Found:
-    """The one conversation or run whose id is this or begins like this.
+    """The conversation or run with this id, or the only one whose id begins with this text.
 
-    Raises `NotFound`: with the nearest ids for one that is unknown, with the candidates for an ambiguous one.
+    Raises `NotFound`: for an unknown id with the nearest ids, for an ambiguous one with the candidates.
     """
     wanted = escape(given)
     found = await _exactly(store, wanted) or await _beginning(store, wanted)
@@ -43,12 +43,14 @@ async def find(store: SqlStore, given: str) -> Found:
         return found[0]
     if found:
         shown = "\n".join(f"  {one}" for one in found[:_SHOWN]) + ("\n  ..." if len(found) > _SHOWN else "")
-        raise NotFound(f"{given!r} begins more than one id; write more of one of these:\n{shown}")
+        raise NotFound(
+            f"More than one id begins with {given!r}; write more characters of one of these:\n{shown}"
+        )
     raise NotFound(f"Nothing is stored under {given!r}{await _nearest(store, wanted)}")
 
 
 async def newest_run(store: SqlStore) -> Found:
-    """The run that began last. Raises `NotFound`."""
+    """The run that started last. Raises `NotFound`."""
     rows = await store.fetch(select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1))
     if not rows:
         raise NotFound(f"{masked(store.url)} holds no run yet; record something, or name another with --url")
@@ -76,28 +78,28 @@ async def _beginning(store: SqlStore, wanted: str) -> list[Found]:
 
 
 async def _nearest(store: SqlStore, wanted: str) -> str:
-    """The stored ids that look most like it, as the end of a sentence."""
+    """The end of the error message: the most similar ids among the newest 500 runs and their conversations."""
     newest = select(sql_cast(runs.c.id, Text).label("id"), runs.c.conversation_id)
     kinds: dict[str, str] = {}
     for row in await store.fetch(newest.order_by(runs.c.started_at.desc()).limit(500)):
         kinds |= {row.id: "run", row.conversation_id: "conversation"}
     near = get_close_matches(wanted, kinds, n=3, cutoff=0.5)
     if not near:
-        return "; `recorder ls` shows what there is."
+        return "; `recorder ls` lists the stored conversations."
     return "; the nearest are:\n" + "\n".join(f"  {kinds[id]} {id}" for id in near)
 
 
 def after(beginning: str) -> str | None:
-    """The first text, by code points, that comes after all that begin so; None where none does."""
-    kept = beginning.rstrip(chr(sys.maxunicode))
-    if not kept:
+    """The first text, by code points, that sorts after all texts with this beginning; None if there is no such text."""
+    prefix = beginning.rstrip(chr(sys.maxunicode))
+    if not prefix:
         return None
-    point = ord(kept[-1]) + 1
-    return kept[:-1] + chr(_SURROGATES.stop if point in _SURROGATES else point)
+    point = ord(prefix[-1]) + 1
+    return prefix[:-1] + chr(_SURROGATES.stop if point in _SURROGATES else point)
 
 
 def uuid_of(given: str) -> str | None:
-    """A run's id as it is stored; None for what is none."""
+    """A UUID in its stored form, dashed and lower case; None for text that is not a UUID."""
     try:
         return dashed(given)
     except ValueError:
@@ -105,7 +107,7 @@ def uuid_of(given: str) -> str | None:
 
 
 def _bounds_of(prefix: str) -> tuple[str, str] | None:
-    """The lowest and the highest id that begins so; None for what no id begins with."""
+    """The lowest and the highest UUID with this prefix; None if no UUID can have it."""
     digits = prefix.lower().replace("-", "")
     if not digits or len(digits) > 32 or any(digit not in "0123456789abcdef" for digit in digits):
         return None

@@ -1,4 +1,4 @@
-"""Whether a process that records still lives, as far as anybody can tell."""
+"""Decides whether a producer, a process that records, has died."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from pathlib import Path
 
 from recorder.storage.rows import Producer
 
-#: What stands for a part that this system does not tell.
+#: Stands for a value that this system does not provide.
 _UNKNOWN = "-"
 
 
 def is_dead(producer: Producer, moment: datetime, silence: float) -> bool:
-    """Silent for `silence` seconds, or a process whose number can be looked up here and that is gone."""
+    """Whether it sent no heartbeat for `silence` seconds, or is a process of this machine that has ended."""
     if producer.heartbeat_at < moment - timedelta(seconds=silence):
         return True
-    numbers, _, start = (producer.process or "").rpartition("/")
-    if producer.host != socket.gethostname() or numbers != _numbers():
-        return False  # its number would be another process here
+    pid_space, _, start = (producer.process or "").rpartition("/")
+    if producer.host != socket.gethostname() or pid_space != _pid_space():
+        return False  # the process has another host, boot or pid namespace; its pid means nothing here
     return not _is_alive(producer.pid) or _is_another(start, _start_of(producer.pid))
 
 
 def this_process() -> str:
-    """What tells this process from all others with its host name and number, now and later: where numbers like its
-    own belong to, and when it started."""
-    return f"{_numbers()}/{_start_of(os.getpid())}"
+    """Distinguishes this process from others with the same host name and pid: "boot id/pid namespace/start time"."""
+    return f"{_pid_space()}/{_start_of(os.getpid())}"
 
 
 @cache
-def _numbers() -> str:
-    """Whose numbers the processes here have: this boot of the machine, and of a container its namespace."""
+def _pid_space() -> str:
+    """The range in which pids are unique: the boot of the machine and the pid namespace of a container."""
     boot = _UNKNOWN
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -42,21 +41,21 @@ def _numbers() -> str:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_numbers.cache_clear)  # it may be in a namespace of its own
+    os.register_at_fork(after_in_child=_pid_space.cache_clear)  # the child may be in a new namespace
 
 
 def _start_of(pid: int) -> str:
-    """When the process started, in ticks since the boot."""
+    """The start time of the process (clock ticks since boot)."""
     try:
         found = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return _UNKNOWN
-    # Its name, in brackets, may hold blanks and brackets. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    # The name, in brackets, may contain spaces and brackets. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     return found.rpartition(")")[2].split()[19]
 
 
 def _is_another(start: str, found: str) -> bool:
-    """Whether the number was given to another process meanwhile, as far as both times are known."""
+    """Whether another process has the pid now; False if a start time is unknown."""
     return start != found and _UNKNOWN not in (start, found)
 
 
@@ -71,13 +70,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Whether it has ended, and its parent has not looked yet; told by Linux only.
+    """Whether the process has ended and its parent has not waited for it yet. Known on Linux only.
 
-    All of it: of a process that is killed one thread may be in the middle of a COMMIT when the first is gone.
+    A zombie with more than one thread counts as alive: when a process is killed, its main thread may end first, while
+    another thread is still inside a COMMIT.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return False
-    said = dict(line.partition(":")[::2] for line in lines)
-    return said.get("State", "").strip().startswith("Z") and int(said.get("Threads", "1")) <= 1
+    status = dict(line.partition(":")[::2] for line in lines)
+    return status.get("State", "").strip().startswith("Z") and int(status.get("Threads", "1")) <= 1

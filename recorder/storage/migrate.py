@@ -1,9 +1,9 @@
-"""Bring a database to the newest schema, or say why not.
+"""Upgrades a database to the newest schema, or raises an error that says why it cannot.
 
-`state` is the fast path of opening a database: plain SQL, no alembic. An upgrade is one transaction under one
-lock, so that it is whole or not there when it is interrupted, and processes that open the same new database
-at once wait for each other. (With alembic's own ways on SQLite an interrupted one leaves "table already
-exists" for ever, and of two at once the second fails.)
+`state` is the fast path of opening a database: plain SQL, without alembic. An upgrade is one transaction under one
+lock. So an interrupted upgrade is rolled back as a whole, and processes that open the same new database at the same
+time wait for each other. (With alembic's defaults on SQLite every retry of an interrupted upgrade fails with "table
+already exists", and of two upgrades at the same time the second fails.)
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ from recorder.storage.dialects.handle import Handle
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]
 
-#: How long an upgrade waits for another process that is upgrading or writing, in seconds.
+#: How long an upgrade waits for another process that upgrades or writes (seconds).
 LOCK_TIMEOUT = 60.0
-#: Of `pg_advisory_xact_lock`: "recorder" in ASCII, below 2**63.
+#: The key of `pg_advisory_xact_lock`: "recorder" in ASCII, below 2**63.
 LOCK_KEY = int.from_bytes(b"recorder")
 
 _VERSION = "alembic_version"
-#: How many revisions are read; there is one.
+#: How many rows of alembic's table are read. Recorder's has one row, another tool's may have several.
 _MOST_REVISIONS = 9
 _TABLES = frozenset(schema.metadata.tables)
 _NAMES = _TABLES | views.definitions("sqlite").keys() | {_VERSION}
-#: In every revision: where these are, an unknown revision is a newer recorder's and not another tool's.
+#: Tables of every revision. Where they exist, an unknown revision belongs to a newer recorder and not to another tool.
 _SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
 
-# A view of that name may be a stranger's that has no end.
+# A view named alembic_version is skipped: in a foreign file it may return rows without end.
 _NAMES_SQLITE = f"SELECT lower(name) FROM sqlite_master WHERE type = 'table' OR lower(name) <> '{_VERSION}'"
-#: The columns of tables; a virtual table, which has no page, and a view have none here.
+#: The columns of all tables, without views and virtual tables, which have no root page.
 _COLUMNS_SQLITE = """
 SELECT lower(m.name), lower(c.name) FROM sqlite_master AS m CROSS JOIN pragma_table_info(m.name) AS c
 WHERE m.type = 'table' AND m.rootpage > 0"""
-# Visible: what our own statements, which name no schema, would meet.
+# Visible relations only: recorder's statements name no schema.
 _NAMES_POSTGRES = "SELECT relname::text FROM pg_catalog.pg_class WHERE pg_catalog.pg_table_is_visible(oid)"
 
 
 def state(connection: Connection) -> State:
-    """Whether the tables are not there yet, as this version needs them, or older.
+    """ "empty" without tables, "current" with the newest schema, "old" with an older one.
 
-    Raises `SchemaError` where they are newer or another tool's. Reads only, in the caller's transaction.
+    Raises `SchemaError` if the schema is newer or another tool's. Reads only, in the caller's transaction.
     """
     found = _found(connection)
     revisions = _revisions(connection) if _VERSION in found else []
@@ -85,21 +85,21 @@ def state(connection: Connection) -> State:
 
 
 def upgrade(url: str) -> list[str]:
-    """Bring the database at `url` to the newest schema; the revisions applied, none if it was there.
+    """Upgrade the database at `url` to the newest schema. Returns the applied revisions, none if it was current.
 
-    Raises `SchemaError` where `state` does, and SQLAlchemy's `DBAPIError` for what the database refuses.
+    Raises `SchemaError` as `state` does, and SQLAlchemy's `DBAPIError` for errors of the database.
     """
     return connected(url, upgrade_connection)
 
 
 def upgrade_connection(connection: Connection) -> list[str]:
-    """The same on a connection without an open transaction; from asyncio, `connection.run_sync(...)`."""
+    """`upgrade` on a connection without an open transaction. In asyncio call it by `connection.run_sync(...)`."""
     with _one_at_a_time(), exclusively(connection):
         return [] if state(connection) == "current" else _apply(connection)
 
 
 def old_message(url: str) -> str:
-    """What to tell a user whose tables are older than this version."""
+    """The error message for tables that are older than this version."""
     shown = masked(url)
     return (
         f"{shown} has the tables of an older recorder; this version needs schema {schema.HEAD}. "
@@ -108,7 +108,7 @@ def old_message(url: str) -> str:
 
 
 def scripts() -> Path:
-    """The folder of alembic's env.py and versions: in an installed package, or in a source tree."""
+    """The folder of alembic's env.py and versions, in an installed package or in a source tree."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "_migrations", package.parent / "migrations"):
         if (folder / "env.py").is_file():
@@ -117,7 +117,7 @@ def scripts() -> Path:
 
 
 def connected(url: str, work: Callable[[Connection], T]) -> T:
-    """Call `work` with a connection of its own, to either database; an event loop may be running."""
+    """Call `work` with a new connection and return its result. An event loop may be running."""
     parsed = parse_url(url)
     if parsed.drivername == "postgresql":
         with BlockingLoop() as loop:  # asyncpg has no blocking calls
@@ -135,7 +135,7 @@ def connected(url: str, work: Callable[[Connection], T]) -> T:
 
 @contextmanager
 def exclusively(connection: Connection) -> Iterator[None]:
-    """One transaction that no other upgrade can run beside."""
+    """One transaction. Upgrades of other processes wait for its end."""
     with connection.begin():
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
@@ -145,12 +145,12 @@ def exclusively(connection: Connection) -> Iterator[None]:
 
 
 def _begin_exclusive(connection: Connection) -> None:
-    # Python's driver begins no transaction before DDL, so each statement would be committed alone.
+    # Python's driver begins no transaction before DDL, so each statement would be committed separately.
     try:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
     except OperationalError as error:
         if "within a transaction" not in str(error.orig):
-            raise  # else the engine's own `begin` listener was first, with BEGIN IMMEDIATE, which is as good
+            raise  # otherwise the engine's `begin` listener has run BEGIN IMMEDIATE, which is sufficient
 
 
 async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
@@ -168,7 +168,7 @@ _upgrading: int | None = None
 
 
 def _in_child() -> None:
-    """The thread that was upgrading is the parent's."""
+    """Reset the lock: the thread that holds it exists in the parent only."""
     global _lock, _upgrading
     _lock, _upgrading = threading.Lock(), None
 
@@ -179,10 +179,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Alembic keeps what it is working on in module globals: one upgrade at a time in a process."""
+    """Allow one upgrade at a time in a process, because alembic has its state in module globals."""
     global _upgrading
-    if _upgrading == threading.get_ident():  # two tasks of one event loop; waiting would stop both
-        raise StoreError("An upgrade is running on this thread already; await it before starting another")
+    if _upgrading == threading.get_ident():  # two tasks of one event loop; waiting would be a deadlock
+        raise StoreError("An upgrade is already running on this thread; await it before starting another")
     with _lock:
         _upgrading = threading.get_ident()
         try:
@@ -203,7 +203,7 @@ def _apply(connection: Connection) -> list[str]:
 
 
 def _found(connection: Connection) -> frozenset[str]:
-    """Which of the names that we use are taken."""
+    """Those of recorder's table and view names that exist in the database."""
     query = _NAMES_POSTGRES if connection.dialect.name == "postgresql" else _NAMES_SQLITE
     return _NAMES & set(connection.exec_driver_sql(query).scalars())
 
@@ -216,7 +216,7 @@ def _revisions(connection: Connection) -> list[str]:
 
 
 def _refuse_other_tables(connection: Connection) -> None:
-    """In a file that a stranger has written, a table may be a view, or lack columns that it is read by."""
+    """Raise `SchemaError` for a SQLite file in which a table is a view, or lacks a column."""
     if connection.dialect.name != "sqlite":
         return
     found: defaultdict[str, set[str]] = defaultdict(set)
@@ -227,24 +227,24 @@ def _refuse_other_tables(connection: Connection) -> None:
     ]
     if other:
         raise SchemaError(
-            f"{_where(connection)} says that it has schema {schema.HEAD}, and its {', '.join(other)} is not the table "
-            "that recorder makes; restore it from a backup, or name another file"
+            f"{_where(connection)} claims to have schema {schema.HEAD}, but its {', '.join(other)} is not the table "
+            "that recorder creates; restore it from a backup, or name another file"
         )
 
 
-def _refuse_clash(connection: Connection, taken: frozenset[str]) -> None:
-    if not taken:
+def _refuse_clash(connection: Connection, clashing: frozenset[str]) -> None:
+    if not clashing:
         return
     raise SchemaError(
-        f"{_where(connection)} has {_listed(taken)} already, not made by recorder, which needs "
-        f"{'this name' if len(taken) == 1 else 'these names'}. Nothing was changed; {_elsewhere(connection)}"
+        f"{_where(connection)} already has {_listed(clashing)}, not created by recorder, which needs "
+        f"{'this name' if len(clashing) == 1 else 'these names'}. Nothing was changed; {_elsewhere(connection)}"
     )
 
 
 def _foreign_version(connection: Connection, revisions: list[str]) -> str:
     return (
         f"{_where(connection)} is migrated by another tool: its {_VERSION} is {', '.join(revisions)}, and "
-        f"recorder's tables are not there. Nothing was changed; {_elsewhere(connection)}"
+        f"recorder's tables do not exist. Nothing was changed; {_elsewhere(connection)}"
     )
 
 
@@ -254,7 +254,7 @@ def _listed(names: frozenset[str]) -> str:
 
 def _elsewhere(connection: Connection) -> str:
     if connection.dialect.name == "postgresql":
-        return "use another database, or a schema of its own as search_path"
+        return "use another database, or another schema (search_path)"
     return "use another file, like sqlite:///recorder.db"
 
 

@@ -1,4 +1,4 @@
-"""Rows that are stored to see whether the database takes any, and taken back."""
+"""Rows for a trial: they are inserted and rolled back, to see whether the database accepts rows at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recorder.storage.rows import (
 
 
 def rows_to_try(producer: Producer) -> Batch:
-    """A run that never was, with a row in each table that recorder writes."""
+    """An invented run with a row for each table that recorder writes."""
     run_id, conversation_id, moment = new_id(), new_id(), now()
     rows = RunRows(
         RunStart(run_id, conversation_id, True, moment),

@@ -1,7 +1,7 @@
-"""What is stored, read back: ids looked up, runs, and their tokens and frames in pages by key.
+"""Reads recordings: ids, runs, messages, and pages of tokens and frames by key.
 
-Nothing here reads through the views, and nothing holds a cursor: a long replay is many short questions, so that a
-SQLite file's log does not grow under it and a pooler can serve others meanwhile.
+It does not use the views and keeps no cursor open. A long replay makes many short queries, so that a SQLite file's log
+can be checkpointed and a pooler can serve other clients meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recorder.storage.dialects import Watch
 from recorder.storage.dialects.common import ROW_ERRORS
 from recorder.storage.id_lookup import Found
 from recorder.storage.newest_branch import (
-    End,
+    BranchEnd,
     end_of,
     in_order,
     message_count,
@@ -37,13 +37,13 @@ from recorder.storage.schema import frames, gaps, messages, runs, segments
 from recorder.storage.statuses import IS_OPEN, select_runs, status_of
 from recorder.storage.store import SqlStore
 
-#: How many ids one query names; SQLite takes some ten thousand parameters.
+#: How many ids one query contains; SQLite accepts some ten thousand parameters.
 _IDS_A_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """One run as it is stored; JSON decoded, text as it was recorded."""
+    """One stored run. JSON columns are decoded, and text is as it was recorded."""
 
     id: str
     conversation_id: str
@@ -78,29 +78,29 @@ class RecordedRun:
     producer_id: str | None
 
     def __hash__(self) -> int:
-        return hash(self.id)  # what it was asked is a dict, which has none
+        return hash(self.id)  # `request` is a dict, which cannot be hashed
 
     @property
     def model(self) -> str | None:
-        """The model that answered, else the one that was asked for."""
+        """The model of the response, or else that of the request."""
         return self.response_model or self.request_model
 
     @property
     def is_open(self) -> bool:
-        """Whether it still streams, as far as anybody can tell."""
+        """Whether the run was streaming when it was read, and its process was not known to be dead."""
         return self.status == STREAMING
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One branch of a conversation, from the first message on."""
+    """One branch of a conversation, from its first message to its last."""
 
     conversation_id: str
     #: Ids of its messages.
     message_ids: Sequence[str]
-    #: The runs that made them, in the order of these; then the one that the last message asked, without a message.
+    #: The runs that produced these messages, in their order; then a run without a message after the last one, if any.
     runs: Sequence[RecordedRun]
-    #: Whether the conversation has messages or runs that are not on it.
+    #: Whether the conversation has messages or runs on other branches.
     has_others: bool
 
 
@@ -119,7 +119,7 @@ _TEXT_FIELDS = (
 
 
 class Library:
-    """Reads one database. Raises `StoreError`, `SchemaError` and `NotFound`; changes nothing."""
+    """Reads one database. Raises `StoreError`, `SchemaError` and `NotFound`. Writes nothing."""
 
     def __init__(self, database: str | SqlStore) -> None:
         self._store = database if isinstance(database, SqlStore) else SqlStore(database, read_only=True)
@@ -127,57 +127,57 @@ class Library:
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What the methods below raise of the driver's."""
+        """The driver's exceptions that the methods below raise."""
         return self._store.errors
 
     def is_away(self, error: StoreError) -> bool:
-        """Whether an error comes of a database that did not answer, or that another program keeps locked."""
+        """Whether the database did not answer, or another program has locked it."""
         return error.__cause__ is not None and self._store.failure(error) in ("transient", "slow")
 
     async def open(self) -> None:
-        """Connect, and see that the tables are there."""
+        """Connect, and check the schema. Raises `SchemaError`, and `StoreError` for a database without tables."""
         await self._store.open()
 
     async def close(self) -> None:
-        """Let go of the database; the next question connects again."""
+        """Close the connection. The next query connects again."""
         await self._store.close()
 
     async def watch(self) -> Watch:
-        """Tells when something is committed from now on."""
+        """Start watching for commits."""
         return await self._store.watch()
 
     # -- ids ------------------------------------------------------------------------------------------------------
 
     async def find(self, given: str) -> Found:
-        """The one conversation or run whose id is this or begins like this.
+        """The conversation or run with this id, or the only one whose id begins with this text.
 
-        Raises `NotFound`: with the nearest ids for one that is unknown, with the candidates for an ambiguous one.
+        Raises `NotFound`: for an unknown id with the nearest ids, for an ambiguous one with the candidates.
         """
         return await id_lookup.find(self._store, given)
 
     async def newest(self) -> Found:
-        """The run that began last. Raises `NotFound`."""
+        """The run that started last. Raises `NotFound`."""
         return await id_lookup.newest_run(self._store)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
     async def run(self, id: str) -> RecordedRun:
-        """One run by its whole id. Raises `NotFound`, also for what is no id."""
+        """One run by its full id. Raises `NotFound`, also for text that is not a UUID."""
         wanted = id_lookup.uuid_of(id)
         found = await self._runs(_RUNS.where(runs.c.id == wanted)) if wanted else []
         if not found:
-            raise NotFound(f"Nothing is stored of run {id}; `recorder ls` shows what there is.")
+            raise NotFound(f"No run {id} is stored; `recorder ls` lists the stored conversations.")
         return found[0]
 
     async def open_runs(self) -> list[str]:
-        """Ids of the runs that stream, as far as the database knows, in the order in which they began."""
+        """Ids of the streaming runs whose producers are not known to be dead, in order of their start."""
         query = select_runs(runs.c.id, runs.c.status).where(IS_OPEN).order_by(runs.c.started_at, runs.c.id)
         moment = now()
         found = await self._store.fetch(query)
         return [row.id for row in found if status_of(row, moment) == STREAMING]
 
     async def dead(self, run_ids: Sequence[str]) -> set[str]:
-        """Which of these runs are stored as streaming, by a process that is dead."""
+        """Those of these runs that are stored as streaming and whose producer is dead."""
         query, moment = select_runs(runs.c.id, runs.c.status).where(IS_OPEN), now()
         found: set[str] = set()
         for part in _in_parts(run_ids):
@@ -186,18 +186,18 @@ class Library:
         return found
 
     async def begun(self, since: datetime) -> list[str]:
-        """Ids of the runs that began at that time or later, in the order in which they began."""
+        """Ids of the runs that started at that time or later, in order of their start."""
         query = select(runs.c.id).where(runs.c.started_at >= since)
         return [row.id for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
 
-    async def asked(self, input_hash: str) -> list[RecordedRun]:
-        """The runs of one request in the order in which they began."""
+    async def runs_of_request(self, input_hash: str) -> list[RecordedRun]:
+        """The runs of one request in order of their start."""
         return await self._runs(
             _RUNS.where(runs.c.input_hash == input_hash).order_by(runs.c.started_at, runs.c.id)
         )
 
     async def latest(self, limit: int, before: RecordedRun | None = None) -> list[RecordedRun]:
-        """Runs, the one that began last first; those that began before this one."""
+        """At most `limit` runs, the newest first; only those that started before the run `before`, if it is given."""
         query = _RUNS
         if before is not None:
             at_once = and_(runs.c.started_at == before.started_at, runs.c.id < before.id)
@@ -211,7 +211,7 @@ class Library:
     # -- conversations --------------------------------------------------------------------------------------------
 
     async def newest_branch(self, conversation_id: str) -> Branch:
-        """The newest branch of a conversation; one without messages and runs for what is not there."""
+        """The newest branch of a conversation; an empty branch for an unknown conversation."""
         end, unanswered = await self._newest_end(conversation_id)
         if end is None:
             return Branch(conversation_id, (), (), False)
@@ -227,25 +227,25 @@ class Library:
         return Branch(conversation_id, path, tuple(found[id] for id in wanted if id in found), has_others)
 
     async def path(self, conversation_id: str, message_id: str | None) -> list[BaseMessage]:
-        """The messages from a root to this one: what a run was asked, exactly."""
+        """The messages from a root to this one. For a run's `prompt_message_id` this is the prompt of the run."""
         columns = messages.c.role, messages.c.content, messages.c.parts
         rows = await self._path(conversation_id, message_id, *columns)
         return [message_of(row.role, row.content, row.parts) for row in rows]
 
     async def messages(self, conversation_id: str) -> list[BaseMessage]:
-        """The messages along the newest branch; none of a conversation that is not there."""
+        """The messages of the newest branch; none for an unknown conversation."""
         known = escape(check_conversation_id(conversation_id))
         end, _ = await self._newest_end(known)
         return await self.path(known, end and end.message_id)
 
     async def replies(self, conversation_id: str, run_id: str) -> list[BaseMessage]:
-        """The messages that a run produced, one a choice."""
+        """The messages that a run produced, one for each choice."""
         here = messages.c.conversation_id == conversation_id, messages.c.run_id == run_id
         query = select(messages.c.role, messages.c.content, messages.c.parts).where(*here)
         rows = await self._store.fetch(query.order_by(messages.c.created_at))
         return [message_of(row.role, row.content, row.parts) for row in rows]
 
-    async def _newest_end(self, conversation_id: str) -> tuple[End | None, int]:
+    async def _newest_end(self, conversation_id: str) -> tuple[BranchEnd | None, int]:
         """Where the newest branch ends, and how many runs of the conversation have no message."""
         newest = await self._store.fetch(newest_message(conversation_id))
         unanswered = await self._store.fetch(unanswered_runs(conversation_id))
@@ -267,38 +267,38 @@ class Library:
     # -- streams --------------------------------------------------------------------------------------------------
 
     async def segments(self, run_id: str, seq: int, limit: int) -> list[SegmentRow]:
-        """Rows of tokens from token `seq` on, the row that holds it included; at most `limit`."""
+        """At most `limit` rows of tokens, from the row that contains token `seq`."""
         rows = await self._store.fetch(_rows_from(segments, SegmentRow._fields, run_id, seq, limit))
         return [row_of(SegmentRow, row) for row in rows]
 
     async def frames(self, run_id: str, seq: int, limit: int) -> list[FrameRow]:
-        """Rows of frames from frame `seq` on, the row that holds it included; at most `limit`."""
+        """At most `limit` rows of frames, from the row that contains frame `seq`."""
         rows = await self._store.fetch(_rows_from(frames, FrameRow._fields, run_id, seq, limit))
         return [row_of(FrameRow, row) for row in rows]
 
     async def frame_at(self, run_id: str, delta: int) -> int:
-        """The number of a frame at which reading must begin to meet token `delta`; a row's first."""
+        """The `seq` of the row of frames at which a reader must start in order to find token `delta`."""
         query = select(func.max(frames.c.seq)).where(frames.c.run_id == run_id, frames.c.first_delta <= delta)
         [(seq,)] = await self._store.fetch(query)
         return seq or 0
 
     async def gaps(self, run_id: str) -> list[GapRow]:
-        """What is missing of a run."""
+        """The missing tokens of a run."""
         columns = [gaps.c[name] for name in GapRow._fields]
         query = select(*columns).where(gaps.c.run_id == run_id).order_by(gaps.c.seq)
         return [row_of(GapRow, row) for row in await self._store.fetch(query)]
 
     async def tokens_end(self, run_id: str) -> int:
-        """One more than the number of the last stored token; 0 without any."""
+        """The number of the last stored token plus one; 0 without stored tokens."""
         query = select(segments.c.seq, segments.c.count).where(segments.c.run_id == run_id)
         rows = await self._store.fetch(query.order_by(segments.c.seq.desc()).limit(1))
         return rows[0].seq + rows[0].count if rows else 0
 
 
 def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit: int) -> Select[Any]:
-    """The row that holds number `seq`, found by key from the one that begins at or before it, and those after."""
+    """A query of the row that contains `seq`, and of the rows after it. Seeks the row by key."""
     here = table.c.run_id == run_id
-    # A row of nothing, which only a stranger's database has, would be read again and again.
+    # A row with count 0, which recorder never writes, would be read again and again.
     query = select(*(table.c[name] for name in names)).where(here, table.c.count != 0)
     if seq:
         before = select(func.max(table.c.seq)).where(here, table.c.seq <= seq).scalar_subquery()
@@ -307,7 +307,7 @@ def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit:
 
 
 def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
-    """A message as it was recorded."""
+    """The recorded message, from the columns of its row. Raises `StoreError` for a damaged row."""
     stored = (
         {"role": unescape(role), "content": unescape(content)} if parts is None else json_of(parts, "parts")
     )
@@ -315,7 +315,7 @@ def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
 
 
 def message_from(stored: Any) -> BaseMessage:
-    """A message of its stored form. Raises `StoreError` for what is none."""
+    """The message of a decoded stored form. Raises `StoreError` for any other value."""
     try:
         return from_dict(check_stored(stored))
     except ROW_ERRORS as error:
@@ -336,5 +336,7 @@ def _run(row: Any, moment: datetime) -> RecordedRun:
         fields[name] = None if fields[name] is None else unescape(fields[name])
     for name in _ID_FIELDS:
         if fields[name] is not None and id_lookup.uuid_of(str(fields[name])) is None:
-            raise StoreError(f"run {row.id}: {name} is {fields[name]!r:.60} and no id; the row is damaged")
+            raise StoreError(
+                f"run {row.id}: {name} is {fields[name]!r:.60} and not a UUID; the row is damaged"
+            )
     return row_of(RecordedRun, list(fields.values()))

@@ -1,6 +1,6 @@
-"""Rows of a database that anybody may have written: each value is of its column's kind, or an error says so.
+"""Checks that each value of a row has the type of its column.
 
-SQLite keeps whatever it is given in any column, and a stranger's file may have other tables under the names of ours.
+SQLite stores any value in any column, and another program's file may have different tables with recorder's names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recorder.storage.frame_block import MAX_OFFSET
 
 T = TypeVar("T")
 
-#: How a kind is called; what is shown of a value (characters).
+#: The types' names in messages.
 _NAMES: Mapping[type[Any], str] = {
     str: "text",
     int: "an integer",
@@ -34,59 +34,59 @@ _NAMES: Mapping[type[Any], str] = {
     dict: "an object",
     list: "a list",
 }
+#: How much of a value a message shows (characters).
 _SHOWN = 60
-#: The most tokens, frames or places that there can be: the sum of two is an integer of 64 bits, too.
+#: The limit of counts and positions; the sum of two still fits into 64 bits.
 _MOST = 2**62
 _NUMBERS = ("seq", "count", "position", "first_delta")
 
 
-def row_of(made: Callable[..., T], values: Sequence[Any]) -> T:
-    """The row of these values. Raises `StoreError` for one that its column cannot hold."""
-    for (name, kinds), value in zip(_columns_of(made), values, strict=True):
+def row_of(row_type: Callable[..., T], values: Sequence[Any]) -> T:
+    """A row with these values. Raises `StoreError` for a value that its column cannot have."""
+    for (name, kinds), value in zip(_columns_of(row_type), values, strict=True):
         if type(value) not in kinds and not _is_time(value, kinds):
-            raise StoreError(_other(made, name, kinds, value))
+            raise StoreError(_wrong_type(row_type, name, kinds, value))
         if name in _NUMBERS and not 0 <= value < _MOST:
-            raise StoreError(f"{_table(made)}: {name} cannot be {value}; the row is damaged")
+            raise StoreError(f"{_table(row_type)}: {name} cannot be {value}; the row is damaged")
         if name == "at_us" and abs(value) >= MAX_OFFSET:
-            raise StoreError(f"{_table(made)}: {name} cannot be {value}; the row is damaged")
-    return made(*values)
+            raise StoreError(f"{_table(row_type)}: {name} cannot be {value}; the row is damaged")
+    return row_type(*values)
 
 
 def _is_time(value: Any, kinds: frozenset[type[Any]]) -> bool:
-    """Whether it is a time of a subclass: libraries that set the clock of tests put one in place of `datetime`."""
+    """Whether the value is a `datetime` of a subclass; libraries that set the clock of tests use subclasses."""
     return datetime in kinds and isinstance(value, datetime)
 
 
 def json_of(text: Any, where: str) -> Any:
-    """The value of stored JSON text. Raises `StoreError` for what is none."""
+    """The value of stored JSON text. Raises `StoreError` for invalid JSON; `where` names the column."""
     try:
         return unescape_json(loads(text))
     except ROW_ERRORS as error:
-        raise StoreError(f"{where} is no JSON ({_shown(error)}); the row is damaged") from error
+        raise StoreError(f"{where} is not JSON ({_shown(error)}); the row is damaged") from error
 
 
 @contextmanager
 def readable(errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Around questions to a database: what the driver raises, of these `errors`, and what comes of odd rows is a
-    `StoreError`."""
+    """For queries: raises `StoreError` instead of the driver's `errors` and of Python's errors from damaged rows."""
     try:
         yield
     except RecorderError:
         raise
     except errors as error:
         raise StoreError(f"The database says: {error_text(error)}") from error
-    except (StatementError, *ROW_ERRORS) as error:  # the former of an id that was read and is none
+    except (StatementError, *ROW_ERRORS) as error:  # StatementError: an id from a row that is not a UUID
         cause = getattr(error, "orig", None) or error
         raise StoreError(
-            f"The database holds a row that recorder cannot read ({type(cause).__name__}: {_shown(cause)}); it is "
+            f"The database has a row that recorder cannot read ({type(cause).__name__}: {_shown(cause)}); it is "
             "damaged, or another program has written it"
         ) from error
 
 
 @cache
-def _columns_of(made: Any) -> tuple[tuple[str, frozenset[type[Any]]], ...]:
-    hints = get_type_hints(made)
-    names = made.__dataclass_fields__ if is_dataclass(made) else made._fields
+def _columns_of(row_type: Any) -> tuple[tuple[str, frozenset[type[Any]]], ...]:
+    hints = get_type_hints(row_type)
+    names = row_type.__dataclass_fields__ if is_dataclass(row_type) else row_type._fields
     return tuple((name, _kinds(hints[name])) for name in names)
 
 
@@ -99,15 +99,13 @@ def _alternatives(hint: Any) -> Sequence[Any]:
     return get_args(hint) if NoneType in get_args(hint) else (hint,)
 
 
-def _other(made: Any, name: str, kinds: frozenset[type[Any]], value: Any) -> str:
+def _wrong_type(row_type: Any, name: str, kinds: frozenset[type[Any]], value: Any) -> str:
     wanted = " or ".join(sorted(_NAMES[kind] for kind in kinds if kind in _NAMES))
-    return (
-        f"{_table(made)}: {name} is {_shown(value)} and not {wanted}; the row is damaged, or not recorder's"
-    )
+    return f"{_table(row_type)}: {name} is {_shown(value)} and not {wanted}; the row is damaged, or another program's"
 
 
-def _table(made: Any) -> str:
-    return str(made.__name__).removesuffix("Row").removeprefix("Recorded").lower()
+def _table(row_type: Any) -> str:
+    return str(row_type.__name__).removesuffix("Row").removeprefix("Recorded").lower()
 
 
 def _shown(value: object) -> str:

@@ -1,9 +1,9 @@
-"""The tables, once for both databases.
+"""The tables, defined once for both databases.
 
-Ids are dashed lower-case text on SQLite and `uuid` on Postgres, times ISO 8601 text with `Z` on SQLite and
-`timestamptz` on Postgres, JSON is text that nobody re-encodes on the way. Rows arrive in batches from many
-processes, so no table has a serial id, a foreign key or a constraint across runs; every table that grows with
-the tokens is keyed by run or conversation first and can be hash-distributed by it.
+Ids are dashed lower-case text on SQLite and `uuid` on Postgres. Times are ISO 8601 text with `Z` on SQLite and
+`timestamptz` on Postgres. JSON is text that is stored byte for byte. Rows arrive in batches from many processes, so no
+table has a serial id, a foreign key or a constraint across runs. The key of every table that grows with the tokens
+begins with the run or the conversation, so the table can be hash-distributed by it.
 
 The views over these tables are in `recorder/storage/views.py`, the steps between revisions in `migrations/`.
 """
@@ -21,7 +21,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from recorder.core.clock import iso, parse_iso
 
-#: Revisions in `migrations/versions`, oldest first; opening a database compares with these, without alembic.
+#: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
 REVISIONS = ("0001", "0002")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
@@ -30,13 +30,13 @@ _DASHED = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 
 
 def dashed(value: object) -> str:
-    """An id as it is stored: dashed, lower case. Takes any UUID object or text of one."""
+    """An id in its stored form, dashed and lower case, from any UUID object or its text. Raises `ValueError`."""
     written = str(value)
     return written if _DASHED.fullmatch(written) else str(uuid.UUID(written))
 
 
 class Id(TypeDecorator[str]):
-    """A UUID; in Python dashed lower-case `str` (UUID objects are taken too)."""
+    """A UUID; in Python dashed lower-case `str`. Parameters may be UUID objects, too."""
 
     impl = Text
     cache_ok = True
@@ -51,7 +51,7 @@ class Id(TypeDecorator[str]):
 
 
 class Time(TypeDecorator[datetime]):
-    """A moment; in Python an aware `datetime` in UTC. Text on SQLite, and text sorts as time does."""
+    """A time; in Python an aware `datetime` in UTC. Text on SQLite, which sorts in the order of time."""
 
     impl = Text
     cache_ok = True
@@ -82,10 +82,10 @@ class Time(TypeDecorator[datetime]):
 
 
 class Json(TypeDecorator[str]):
-    """JSON as the text it is written in; in Python `str`, byte for byte the same on both databases.
+    """JSON text; in Python `str`, byte for byte the same on both databases.
 
-    On Postgres it is `json`, not `jsonb`: that would re-order keys and refuse `\\u0000`. SQLAlchemy's asyncpg
-    dialect decodes `json` in the driver: make the engine with `json_deserializer=str` to read the text.
+    On Postgres it is `json`: `jsonb` would re-order keys and refuse `\\u0000`. SQLAlchemy's asyncpg dialect decodes
+    `json` in the driver, so create the engine with `json_deserializer=str` to read the text.
     """
 
     impl = Text
@@ -97,7 +97,7 @@ class Json(TypeDecorator[str]):
         return dialect.type_descriptor(Text())
 
     def bind_processor(self, dialect: Dialect) -> Callable[[str | None], Any] | None:
-        return None  # text goes in as it is; the dialect's own would encode a str a second time
+        return None  # the dialect's own processor would encode the text a second time
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], str | None] | None:
         return None if dialect.name != "postgresql" else _json_text
@@ -107,22 +107,22 @@ def _json_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise TypeError(
-        f"json came back decoded as {type(value).__name__}; make the engine with json_deserializer=str"
+        f"the driver decoded json to {type(value).__name__}; create the engine with json_deserializer=str"
     )
 
 
-#: Bytes a page of a new SQLite file (`PRAGMA page_size`, before the first table and before WAL). In a table
+#: The page size of a new SQLite file (bytes; `PRAGMA page_size`, before the first table and before WAL). In a table
 #: WITHOUT ROWID a row longer than a quarter of a page takes an overflow page: segments of 100 tokens cost
 #: 46 bytes a token on pages of 4096, 22 on 8192. Larger pages write more to the WAL: 1040, 1310 and 1530
 #: bytes a token for 4096, 8192 and 16384 at 5 tokens a row.
 PAGE_SIZE = 8192
 
-#: 64 bits on both: SQLite's INTEGER grows as needed.
+#: 64 bits on both databases: SQLite's INTEGER has up to 8 bytes.
 Int = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
 
-#: A thread of messages; the id is the application's own text, or a UUIDv7.
+#: A thread of messages. The id is text from the application, or a UUIDv7.
 conversations = Table(
     "conversations",
     metadata,
@@ -133,12 +133,13 @@ conversations = Table(
     Column("created_at", Time, nullable=False),
 )
 
-# For ids by their beginning. SQLite's key compares bytes and serves; the key on Postgres follows the collation.
+# For queries by the beginning of an id. SQLite's primary key compares bytes and serves them, too; the primary key on
+# Postgres follows the collation and does not.
 Index("conversations_by_prefix", conversations.c.id, postgresql_ops={"id": "text_pattern_ops"}).ddl_if(
     dialect="postgresql"
 )
 
-#: One call of one model, one HTTP attempt. `sha256` is there once the run is sealed.
+#: One call of one model, one HTTP attempt. `sha256` is NULL until the run is sealed.
 runs = Table(
     "runs",
     metadata,
@@ -175,23 +176,23 @@ runs = Table(
     Column("response_message_id", Id),
     Column("producer_id", Id),
     Column("pruned_at", Time),
-    # When the newest message of its conversation was said, as it began: the run comes after that one.
+    # The time of the newest message of the conversation when the run started. The run sorts after this message.
     Column("said_at", Time),
     Index("runs_by_conversation", "conversation_id", "started_at"),
     Index("runs_by_started_at", "started_at"),
     Index("runs_by_input_hash", "input_hash"),
 )
 
-# The few runs that are open, for the sweep after a process died: a small index however long the history is.
+# The few open runs, for the sweep after a process died. The index stays small however many runs are stored.
 _OPEN = runs.c.status == text("'streaming'")
 Index("runs_streaming", runs.c.producer_id, sqlite_where=_OPEN, postgresql_where=_OPEN)
 
-# Runs that have no message yet or never will: for transcripts, and for the newest branch of a conversation.
+# Runs without a message: for transcripts, and for the newest branch of a conversation.
 _UNANSWERED = runs.c.response_message_id.is_(None)
 Index("runs_unanswered", runs.c.conversation_id, sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED)
 
-#: A process that records, and when it last said so: one heartbeat for all its runs. `process` tells it from
-#: another one with the same host and pid: boot id, namespace and start time.
+#: A process that records, with one heartbeat for all its runs. `process` distinguishes it from another process with the
+#: same host and pid: boot id, pid namespace and start time.
 producers = Table(
     "producers",
     metadata,
@@ -203,8 +204,9 @@ producers = Table(
     Column("process", Text),
 )
 
-#: What was said, once. `position` counts ancestors; `run_id` is the run that produced it, NULL for input.
-# With rowid, for its rows are long: beside its text a message takes 460 bytes on disk, 870 WITHOUT ROWID.
+#: Each message of a conversation, stored once. `position` is the number of its ancestors. `run_id` is the run that
+#: produced it, NULL for input.
+# With rowid, because its rows are long: beside its text a message takes 460 bytes on disk, 870 WITHOUT ROWID.
 messages = Table(
     "messages",
     metadata,
@@ -218,15 +220,15 @@ messages = Table(
     Column("run_id", Id),
     Column("created_at", Time, nullable=False),
     Index("messages_by_parent", "conversation_id", "parent_id"),
-    # The newest message of a conversation is one seek.
+    # Finds the newest message of a conversation with one seek.
     Index("messages_by_time", "conversation_id", "created_at", "position"),
-    # The conversations that were spoken in last, without looking at the others.
+    # Finds the conversations with the newest messages without reading the others.
     Index("messages_by_created_at", "created_at", "conversation_id"),
 )
 
 #: Consecutive tokens of one run: `[[at_us, text], [at_us, text, kind], [at_us, text, kind, idx], ...]`.
-# WITHOUT ROWID: the run's id is stored once a row, and not a second time in an index. 32 bytes a token on
-# disk instead of 38, for 200 interleaved runs with 5 tokens a row.
+# WITHOUT ROWID: the run's id is stored once in a row, and not a second time in an index. 32 bytes a token on disk
+# instead of 38, for 200 interleaved runs with 5 tokens a row.
 segments = Table(
     "segments",
     metadata,
@@ -237,10 +239,10 @@ segments = Table(
     sqlite_with_rowid=False,
 )
 
-#: Consecutive frames of one run, compressed together. `seq` counts frames; `first_delta` is the token to seek
-#: by.
-# With rowid, for its rows are long. Bytes a frame on disk without and with one, on pages of 8192: 65 and 66
-# at 5 frames a row, 43 and 40 at 20, 94 and 39 at 100.
+#: Consecutive frames of one run, compressed together. `seq` counts frames. `first_delta` is the number of the first
+#: token in or after the first frame.
+# With rowid, because its rows are long. Bytes a frame on disk without and with rowid, on pages of 8192: 65 and 66 at 5
+# frames a row, 43 and 40 at 20, 94 and 39 at 100.
 frames = Table(
     "frames",
     metadata,
@@ -253,7 +255,7 @@ frames = Table(
     Column("dictionary", Text),  # name and version of the zstd dictionary
 )
 
-#: Tokens of a run that are missing, and why.
+#: Missing tokens of a run, and the reason.
 gaps = Table(
     "gaps",
     metadata,
@@ -264,7 +266,7 @@ gaps = Table(
     sqlite_with_rowid=False,
 )
 
-#: Judgements of a run or of one of its messages; names after OpenTelemetry's `gen_ai.evaluation.*`.
+#: Evaluations of a run or of one of its messages. The names follow OpenTelemetry's `gen_ai.evaluation.*`.
 annotations = Table(
     "annotations",
     metadata,

@@ -1,6 +1,6 @@
-"""The status of a run as it is now: one that is stored as streaming, by a process that is dead, was interrupted.
+"""The current status of a run: a run is interrupted if it is stored as streaming and its producer is dead.
 
-Whoever opens the database for recording stores that in the end; whoever reads it sees the same before.
+A recorder that opens the database stores this status. Readers compute it, so they see it before it is stored.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from recorder.storage.schema import producers, runs
 
 _FIELDS = tuple(Producer.__dataclass_fields__)
 _PRODUCER = [producers.c[name].label(f"by_{name}") for name in _FIELDS]
-#: A literal: SQLite uses the partial index of open runs only for that.
+#: A literal and not a parameter, because SQLite uses the partial index of open runs only for a literal.
 IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
 _RECORDS_IT = and_(IS_OPEN, producers.c.id == runs.c.producer_id)
 
 
 def select_runs(*columns: ColumnElement[Any]) -> Select[Any]:
-    """A query of runs whose rows `status_of` can be asked about; `status` is among the columns."""
+    """A query of runs whose rows `status_of` accepts; `columns` include `status`."""
     return select(*columns, *_PRODUCER).select_from(runs.outerjoin(producers, _RECORDS_IT))
 
 
 def status_of(row: Any, moment: datetime) -> str:
-    """The status of a row of such a query, at this moment."""
+    """The current status of a row of such a query; `moment` is now."""
     if row.status != STREAMING or row.by_id is None:
         return str(row.status)
     producer = Producer(*(getattr(row, f"by_{name}") for name in _FIELDS))

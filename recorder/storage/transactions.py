@@ -1,4 +1,4 @@
-"""Transactions on the one connection of a store, which is made anew whenever it cannot be trusted any more."""
+"""Transactions on a store's only connection. It is replaced after an error that may have left it in a wrong state."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from recorder.storage.dialects import Dialect
 
 
 class Transactions:
-    """One at a time; several verbs may share one."""
+    """One transaction at a time. Several calls of the store may share one."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
-        #: That of a transaction which is open for several verbs.
+        #: The connection while several calls share its transaction.
         self._shared: AsyncConnection | None = None
 
     @property
     def is_shared(self) -> bool:
-        """Whether one is open for several verbs."""
+        """Whether several calls share the open transaction."""
         return self._shared is not None
 
     async def connected(self) -> AsyncConnection:
-        """The connection, which is made where there is none that can be used."""
-        found = self._connection
-        if found is not None and (self.dialect.is_closed() or self._is_inside_another(found)):
-            await self._abandon(found)
+        """The connection; a new one if there is none that can be used."""
+        connection = self._connection
+        if connection is not None and (self.dialect.is_closed() or self._has_open_transaction(connection)):
+            await self._abandon(connection)
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self._engine = self._engine or self.dialect.engine()
             self._connection = await self._engine.connect()
@@ -38,7 +38,7 @@ class Transactions:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
+        """One transaction. If an error breaks the connection, the next transaction has a new one."""
         if self._shared is not None:
             yield self._shared
             return
@@ -52,7 +52,7 @@ class Transactions:
         try:
             await transaction.commit()
         except BaseException:
-            # Whatever was raised, the transaction may be open still: the next one would end with it.
+            # The transaction may still be open, whatever was raised; the next one must not become a part of it.
             await self._abandon(connection)
             raise
 
@@ -68,7 +68,7 @@ class Transactions:
                 self._shared = None
 
     async def close(self) -> None:
-        """Let go of the database; the next transaction connects again."""
+        """Close the connection. The next transaction connects again."""
         connection, engine = self._connection, self._engine
         self._connection = self._engine = None
         if connection is not None:
@@ -77,12 +77,12 @@ class Transactions:
             await engine.dispose()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: what is open is the parent's, and nothing here uses or finalizes it; connect anew."""
+        """In a forked child: never use or finalize the parent's connection. The next transaction connects again."""
         keep_for_ever(self._shared, self._connection, self._engine)
         self._shared = self._connection = self._engine = None
 
-    def _is_inside_another(self, connection: AsyncConnection) -> bool:
-        """Whether an error left a transaction open; the next one would be a part of it, and never be committed."""
+    def _has_open_transaction(self, connection: AsyncConnection) -> bool:
+        """Whether an error left a transaction open. The next one would be a part of it and never be committed."""
         return not (connection.closed or connection.invalidated) and self.dialect.in_transaction(connection)
 
     async def _begun(self) -> tuple[AsyncConnection, AsyncTransaction]:
@@ -97,21 +97,21 @@ class Transactions:
                     await self._abandon(self._connection)
                 if not self.dialect.is_closed():
                     raise
-                # A fork came between, and nothing was done yet.
+                # A fork closed the connection before anything was done, so try again.
 
     async def _abandon(self, connection: AsyncConnection) -> None:
-        """Let go of a connection without asking it for anything more."""
+        """Close a connection without another statement."""
         self._connection = None
         await connection.invalidate()
         await connection.close()
 
     async def _rolled_back(self, connection: AsyncConnection, transaction: AsyncTransaction) -> bool:
-        """Whether the transaction is certainly over."""
+        """Roll back; whether the transaction has certainly ended."""
         try:
             await transaction.rollback()
         except Exception:
-            return False  # the error that led here is the one to raise
-        except BaseException:  # cancelled, or cut off: this is the one to raise
+            return False  # the caller raises the error that came before this one
+        except BaseException:  # cancelled, or the process exits: this error is raised
             await self._abandon(connection)
             raise
         return True

@@ -1,9 +1,9 @@
-"""The views that people read with SQL: the same columns and the same answers on both databases.
+"""The views for users' SQL. They have the same columns and results on both databases.
 
-Text is shown as it is stored, that is with NUL, lone surrogates and U+FDD0 escaped. The library itself seeks
-segments and never reads through these: a view unfolds a whole run even for a LIMIT. Each figure of
-`run_stats` and each partial text is a correlated subquery, so that one run costs milliseconds however many
-others there are.
+The views show text as it is stored: NUL, lone surrogates and U+FDD0 are escaped. Recorder itself does not read the
+views but seeks segments by key, because a view unfolds all tokens of a run even with a LIMIT. Each figure of
+`run_stats` and each partial text is a correlated subquery, so that a query of one run takes milliseconds however many
+runs are stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SELECT s.run_id AS run_id,
 FROM segments AS s CROSS JOIN LATERAL json_array_elements(s.deltas) WITH ORDINALITY AS d(value, nth)
 """
 
-# Every message, then every run that has none: it streams, was cut off, or ended before it said anything.
+# Every message; then every run without a message: it streams, was interrupted, or ended without any text.
 _TRANSCRIPTS = """
 SELECT m.conversation_id AS conversation_id,
        m.id AS message_id,
@@ -85,13 +85,13 @@ FROM runs AS r
 WHERE r.response_message_id IS NULL
 """
 
-# The class and the message, as an exception is printed.
+# The class and the message, as Python prints an exception.
 _ERROR = """CASE WHEN r.error_type IS NULL THEN r.error_message
             WHEN coalesce(r.error_message, '') = '' THEN r.error_type
             ELSE r.error_type || ': ' || r.error_message
        END"""
 
-# The table of three columns that chat programs often start with. A run that said nothing is no line of it.
+# The three columns that chat programs often have. Runs without text are left out.
 _CHATHISTORY = """
 SELECT row_number() OVER (ORDER BY t.created_at, t.conversation_id $bytewise, t.position,
                                    coalesce(t.message_id, t.run_id)) AS id,
@@ -101,8 +101,8 @@ FROM transcripts AS t
 WHERE t.message_id IS NOT NULL OR t.content <> ''
 """
 
-# time_to_first_token_ms counts from just before the request was sent, duration_ms to the end or to the last
-# token so far, tokens_per_second from the first token to the last. Percentiles are by nearest rank.
+# time_to_first_token_ms starts just before the request is sent. duration_ms ends with the run, or with the newest
+# token of an open run. tokens_per_second is from the first token to the last. Percentiles are by nearest rank.
 _RUN_STATS = """
 SELECT r.id AS run_id,
        r.conversation_id AS conversation_id,
@@ -134,7 +134,7 @@ _GAP = """(
                  WHERE d.us IS NOT NULL) AS g
            WHERE g.nth = (g.n * $percent + 99) / 100)"""
 
-# SQLite's own date functions round to milliseconds, so the microseconds are cut out of the text.
+# SQLite's date functions round to milliseconds, so the microseconds are taken from the text.
 _SINCE_SQLITE = """(CAST(strftime('%s', substr($moment, 1, 19)) AS integer)
                  - CAST(strftime('%s', substr(o.started_at, 1, 19)) AS integer)) * 1000000
                  + CAST(substr($moment, 21, 6) AS integer)
@@ -143,7 +143,7 @@ _SINCE_POSTGRES = "CAST(extract(epoch FROM ($moment - o.started_at)) * 1000000 A
 
 _WORDS = {
     "sqlite": {
-        # The plus keeps SQLite from the index by time, through which each message would look at all before it.
+        # The plus stops SQLite from using the index by time, with which each message would read all messages before it.
         "created": "+s.created_at",
         "same": "IS",
         "bytewise": "",
@@ -163,7 +163,7 @@ _WORDS = {
 
 
 def definitions(dialect: str) -> dict[str, str]:
-    """The SELECT of each view by name, in an order in which they can be created; `sqlite` or `postgresql`."""
+    """The SELECT of each view by name, in an order in which they can be created; for "sqlite" or "postgresql"."""
     since = Template(_SINCE_SQLITE if dialect == "sqlite" else _SINCE_POSTGRES)
     words = {
         **_WORDS[dialect],
@@ -173,17 +173,17 @@ def definitions(dialect: str) -> dict[str, str]:
         "gap_p50": Template(_GAP).substitute(percent=50),
         "gap_p95": Template(_GAP).substitute(percent=95),
     }
-    written = {
+    selects = {
         "tokens": _TOKENS_SQLITE if dialect == "sqlite" else _TOKENS_POSTGRES,
         "transcripts": Template(_TRANSCRIPTS).substitute(words),
         "chathistory": Template(_CHATHISTORY).substitute(words),
         "run_stats": Template(_RUN_STATS).substitute(words),
     }
-    return {name: body.strip() for name, body in written.items()}
+    return {name: body.strip() for name, body in selects.items()}
 
 
 def create(connection: Connection) -> None:
-    """Create the views where the tables are."""
+    """Create the views. The tables exist already."""
     for name, body in definitions(connection.dialect.name).items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {body}")
 

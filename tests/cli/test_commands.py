@@ -214,7 +214,7 @@ def test_an_ambiguous_beginning_names_the_candidates(url: str) -> None:
     """One message on stderr, exit code 1."""
     done = cli("show", "tr", url=url)
     assert done.exit_code == 1
-    assert "'tr' begins more than one id" in done.stderr
+    assert "More than one id begins with 'tr'" in done.stderr
     assert "conversation trap" in done.stderr
     assert "conversation trip" in done.stderr
 

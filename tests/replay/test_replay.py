@@ -513,7 +513,8 @@ def test_the_beginning_of_an_id_is_enough(database: str, replay: Replay) -> None
     assert text_of(at_once(replay, "0A")) == "0xa"
     assert text_of(at_once(replay, "0b000000-00")) == "0xb"
     with pytest.raises(
-        NotFound, match=r"'0' begins more than one id; write more of one of these:\n[\s\S]*run 0a000000"
+        NotFound,
+        match=r"More than one id begins with '0'; write more characters of one of these:\n[\s\S]*run 0a000000",
     ):
         at_once(replay, "0")
     with ChatHistoryCallback(database) as history:

@@ -410,9 +410,9 @@ def test_a_header_that_names_no_run_is_told(tmp_path: Path, named: str) -> None:
     url = record("Hello there!", tmp_path)
     more: Any = {"extra_headers": {"x-recorder-run": named}}
     with Replay(url) as replay:
-        with pytest.raises(NotFound, match=f"Nothing is stored of run {re.escape(named)}"):
+        with pytest.raises(NotFound, match=f"No run {re.escape(named)} is stored"):
             client(replay).chat.completions.create(**ASK, **more)
-        with pytest.raises(NotFound, match=f"Nothing is stored of run {re.escape(named)}"):
+        with pytest.raises(NotFound, match=f"No run {re.escape(named)} is stored"):
             claude(replay).messages.create(**ASK_ANTHROPIC, **more)
 
 

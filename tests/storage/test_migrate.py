@@ -371,7 +371,7 @@ def test_the_table_of_a_callback_of_ones_own_is_not_touched(path: Path) -> None:
     """`chat_history.db` may hold the `chathistory` that chat programs start with."""
     sql(path, "CREATE TABLE chathistory (id INTEGER PRIMARY KEY, role TEXT, content TEXT)")
     assert refused(path) == (
-        f"sqlite:///{path} has a table or view chathistory already, not made by recorder, which needs this "
+        f"sqlite:///{path} already has a table or view chathistory, not created by recorder, which needs this "
         "name. Nothing was changed; use another file, like sqlite:///recorder.db"
     )
 
@@ -379,7 +379,7 @@ def test_the_table_of_a_callback_of_ones_own_is_not_touched(path: Path) -> None:
 def test_every_clashing_name_is_listed(path: Path) -> None:
     """Tables and views, in any case, which SQLite does not tell apart."""
     sql(path, "CREATE TABLE Messages (id)", "CREATE TABLE other (id)", "CREATE VIEW tokens AS SELECT 1")
-    assert "has tables or views messages, tokens already, not made by recorder" in refused(path)
+    assert "already has tables or views messages, tokens, not created by recorder" in refused(path)
 
 
 @pytest.mark.parametrize("revision", ["ab12cd34ef56", "0001"])
@@ -389,7 +389,7 @@ def test_another_tools_alembic_version_is_not_touched(path: Path, revision: str)
     sql(path, create, f"INSERT INTO alembic_version VALUES ('{revision}')")
     assert refused(path) == (
         f"sqlite:///{path} is migrated by another tool: its alembic_version is {revision}, and recorder's "
-        "tables are not there. Nothing was changed; use another file, like sqlite:///recorder.db"
+        "tables do not exist. Nothing was changed; use another file, like sqlite:///recorder.db"
     )
 
 

@@ -21,7 +21,7 @@ from recorder.cli import queries
 from recorder.cli.branches import newest_path
 from recorder.messages import AIMessage, BaseMessage, HumanMessage
 from recorder.replay import Replay
-from recorder.storage.newest_branch import End, end_of, in_order
+from recorder.storage.newest_branch import BranchEnd, end_of, in_order
 from tests.oracle import begin, finish, record, say, sql
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -369,9 +369,9 @@ def test_a_run_of_an_older_version_stands_at_its_start() -> None:
             id="r", prompt_message_id="p", status="streaming", started_at=at, said_at=None, by_id=None
         )
 
-    assert end_of(message, [run(1)], START) == End("p", "r")
-    assert end_of(message, [run(-1)], START) == End("m", None)
-    assert end_of(None, [run(1)], START) == End("p", "r")
+    assert end_of(message, [run(1)], START) == BranchEnd("p", "r")
+    assert end_of(message, [run(-1)], START) == BranchEnd("m", None)
+    assert end_of(None, [run(1)], START) == BranchEnd("p", "r")
     assert end_of(None, [], START) is None
 
 

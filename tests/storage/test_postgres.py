@@ -191,7 +191,7 @@ def test_tables_of_another_tool_are_not_touched() -> None:
     """Named, with what to do."""
     with empty_database() as url:
         postgres.fetch(url, "CREATE TABLE messages (id integer)")
-        with pytest.raises(SchemaError, match=r"messages already.*another database, or a schema of its own"):
+        with pytest.raises(SchemaError, match=r"messages, not created.*another database, or another schema"):
             construct(url)
         assert sql(url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(1,)]
 

@@ -54,7 +54,7 @@ def test_json_is_json() -> None:
     """Text of it, that is; the error says where it stands."""
     assert json_of('{"a":1}', "usage") == {"a": 1}
     for text in ("{", b"\xff{", 7, "[" * 100_000):
-        with pytest.raises(StoreError, match="usage is no JSON"):
+        with pytest.raises(StoreError, match="usage is not JSON"):
             json_of(text, "usage")
 
 

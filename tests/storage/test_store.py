@@ -222,7 +222,7 @@ def test_somebody_elses_tables(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE messages (id INTEGER)")
-    with pytest.raises(SchemaError, match=r"messages already, not made by recorder.*use another file"):
+    with pytest.raises(SchemaError, match=r"messages, not created by recorder.*use another file"):
         construct(f"sqlite:///{path}")
 
 

@@ -101,7 +101,7 @@ class Matcher:
         if again and (last := self._last.get(key)) is not None:
             return last
         if self._rules.is_exact:
-            found = yield Ask(Library.asked, key)
+            found = yield Ask(Library.runs_of_request, key)
         else:
             found = yield from self._loosely(asked_form(body), wire)
         found = [run for run in found if self._is_before(run)]
