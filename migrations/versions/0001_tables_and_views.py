@@ -1,6 +1,6 @@
 """The first tables and views.
 
-A migration says what was, so it imports nothing of recorder: later changes of tables.py must not change it.
+A migration describes one state of the past. It imports nothing of recorder, so that later changes do not change it.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def upgrade() -> None:
 def store_as_they_are() -> None:
     """Switch off compression: frames are compressed already; for segments it costs a quarter of the tokens a second.
 
-    EXTERNAL: a row over 2 KB goes to the table's TOAST without an attempt to compress it. Shorter rows stay in the table.
+    EXTERNAL: a row over 2 KB goes to the table's TOAST uncompressed. Shorter rows stay in the table.
     """
     op.execute("ALTER TABLE segments ALTER COLUMN deltas SET STORAGE EXTERNAL")
     op.execute("ALTER TABLE frames ALTER COLUMN data SET STORAGE EXTERNAL")
