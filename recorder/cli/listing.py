@@ -40,7 +40,7 @@ SELECT a.conversation_id AS id,
     (SELECT substr(m.content, 1, 200) FROM messages AS m
         WHERE m.conversation_id = a.conversation_id AND m.role = 'user'
         ORDER BY m.created_at, m.position, m.id LIMIT 1) AS opening
-FROM {asked} AS a
+FROM {keys} AS a
 """
 
 
@@ -57,7 +57,7 @@ async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
     """The conversations in which something happened last, the newest first."""
     times = await _newest(store, limit)
     about = await store.rows(
-        _ABOUT.format(asked=store.dialect.asked), {"asked": dumps([[id] for id in times])}
+        _ABOUT.format(keys=store.dialect.key_rows), {"keys": dumps([[id] for id in times])}
     )
     by_id = {row["id"]: row for row in about}
     dead = await Library(store).dead([row["run_id"] for row in about if row["status"] == STREAMING])

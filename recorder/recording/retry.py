@@ -21,7 +21,7 @@ from recorder.storage.dialects import Failure
 from recorder.storage.fields import bare_end
 from recorder.storage.liveness import this_process
 from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
-from recorder.storage.store import Moved, Store, Taken
+from recorder.storage.store import Moved, RunIdTaken, Store
 
 log = logging.getLogger("recorder")
 
@@ -60,7 +60,7 @@ class Storing:
             began = seconds()
             try:
                 await self._deadline.in_time(self._append(batch))
-            except Taken as error:
+            except RunIdTaken as error:
                 self.attempts.rename(batch, error.run_ids, hand.left())
             except Moved as error:
                 self._progress.note(error, "storing")

@@ -1,4 +1,4 @@
-"""The rows of a batch by their tables, in one order for all writers."""
+"""The rows of a batch, table by table, in the same order for all writers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _SEAL_COLUMNS = (
 _SEALED_COLUMNS = (*(name for name in _RUN_COLUMNS if name != "status"), *_SEAL_COLUMNS)
 _CONVERSATION_COLUMNS = ("id", "user_id", "created_at")
 _PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at", "process")
-#: Where the metadata of a further attempt names the first one.
+#: The key in the metadata of a further attempt that names the first attempt.
 FIRST = "first_run_id"
-#: What tells a run from another one with its id: who recorded it, and when it began.
+#: The columns that are equal only if a stored run with the same id is the same run.
 OWN = ("producer_id", "started_at")
 
 
 def inserts_of(batch: Batch) -> list[Insert]:
-    """What is stored of a batch, in one order for all writers; the tokens last."""
+    """The inserts of a batch; the tokens come last."""
     opening = [rows for rows in batch.runs if rows.opens]
     running = [_run(rows, batch) for rows in opening if rows.seal is None]
     ending = [(rows, rows.seal) for rows in batch.runs if rows.seal is not None]
@@ -69,14 +69,14 @@ def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) ->
     users = {rows.start.conversation_id: rows.start.user_id for rows in reversed(opening)}
     begun = [(rows.start.conversation_id, rows.start.started_at) for rows in opening]
     begun += [(each.conversation_id, each.added[0].at) for each in additions]
-    # The earliest of each, for it is stored last.
+    # In a dict the last item of a key wins: the earliest time of each conversation.
     found = dict(sorted(begun, reverse=True))
     return [(key, users.get(key), at) for key, at in sorted(found.items())]
 
 
 def _messages(batch: Batch) -> list[MessageRow]:
-    # Sorted as all rows are, so that two writers never lock in opposite order; and by place, so that a plain SELECT
-    # of a small database shows a conversation as it went.
+    # Sorted, so that two writers never lock rows in opposite order; by position, so that a plain SELECT of a small
+    # database shows the messages of a conversation in their order.
     found = [row for part in batch.parts for row in part.messages]
     return sorted(found, key=attrgetter("conversation_id", "position", "id"))
 
@@ -104,7 +104,8 @@ def _sealed(rows: RunRows, seal: RunSeal, batch: Batch) -> tuple[Any, ...]:
 
 
 def _metadata(start: RunStart, metadata: str | None) -> str | None:
-    """JSON text; of a further attempt with the first one's id, spliced, for decoding would change some numbers."""
+    """The metadata as JSON text. A further attempt gets the id of the first one, added as text: decoding and encoding
+    would change some numbers."""
     found = metadata or start.metadata
     if start.first_run_id is None:
         return found

@@ -18,11 +18,11 @@ from recorder.storage.schema import Time
 #: CROSS JOIN: SQLite then looks up each id by the key, and does not choose another plan.
 _STORED = """
 SELECT m.conversation_id, m.id, m.created_at
-FROM {asked} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
+FROM {keys} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
 """
 _NEWEST = f"""
 SELECT m.conversation_id, m.id, m.position, m.created_at
-FROM {{asked}} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
+FROM {{keys}} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
     SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
     ORDER BY {newest_first("n")} LIMIT 1)
 """
@@ -48,5 +48,5 @@ async def _found(
     connection: AsyncConnection, dialect: Dialect, sql: str, keys: Sequence[Sequence[str]]
 ) -> Sequence[Any]:
     """The rows of a query for a list of keys of any length, which is one parameter of it."""
-    query = text(sql.format(asked=dialect.asked)).columns(created_at=Time())
-    return (await connection.execute(query, {"asked": dumps(keys)})).all()
+    query = text(sql.format(keys=dialect.key_rows)).columns(created_at=Time())
+    return (await connection.execute(query, {"keys": dumps(keys)})).all()

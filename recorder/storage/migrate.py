@@ -28,10 +28,10 @@ from recorder.storage.dialects import (
     Postgres,
     file_of,
     masked,
+    open_error,
     parse_url,
     private_file,
     set_up_new_file,
-    unopened,
 )
 from recorder.storage.dialects.handle import Handle
 
@@ -160,7 +160,7 @@ async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:
         async with database.engine().connect() as connection:
             return await connection.run_sync(work)
     except database.errors as error:
-        raise unopened(database, error) from error
+        raise open_error(database, error) from error
 
 
 _lock = threading.Lock()

@@ -41,19 +41,19 @@ AT_THE_ROOT = Placement()
 
 @dataclass(slots=True)
 class RunStart:
-    """One call of one model, as far as it is known before the first token."""
+    """One call of one model: what is known before the first token."""
 
     run_id: str
     conversation_id: str
-    #: Whether the conversation was opened for this run, so that nothing of it can be stored yet.
+    #: Whether the conversation was created for this run, so that no message of it can be stored yet.
     fresh: bool
     started_at: datetime
-    #: Its place among all begins, ends and additions of this process, which their times may not tell.
+    #: A number that orders all starts, ends and additions of this process; their times may be equal.
     order: int = 0
     operation: str = "chat"
     parent_run_id: str | None = None
     attempt: int = 1
-    #: The id that it began with, where another run has that already.
+    #: The id that the application gave, if another run has this id already and `run_id` is a new one.
     first_run_id: str | None = None
     provider_name: str | None = None
     request_model: str | None = None
@@ -66,7 +66,7 @@ class RunStart:
     tags: str | None = None
     metadata: str | None = None
     user_id: str | None = None
-    #: What must not be stored of the run; frames are masked when they are packed.
+    #: Masks credentials. The start and the end are masked by the callback, frames when they are serialized.
     mask: Mask | None = None
     #: The whole history that was sent, oldest first.
     messages: Sequence[BaseMessage] = ()
@@ -77,12 +77,12 @@ class RunStart:
 
 @dataclass(slots=True)
 class RunEnd:
-    """How a run ended, and what the provider said of it."""
+    """How a run ended, and the provider's facts about it."""
 
     status: str
-    #: None for a run that goes on after it was idle, and is streaming again.
+    #: None if the run was closed as idle and is streaming again.
     ended_at: datetime | None
-    #: As that of the start.
+    #: As in `RunStart`.
     order: int = 0
     first_token_at: datetime | None = None
     finish_reason: str | None = None
@@ -97,7 +97,7 @@ class RunEnd:
     usage: str | None = None
     #: provider, estimated or none.
     usage_source: str = "none"
-    #: The replies, one a choice; a partial one when the run did not complete.
+    #: The replies, one for each choice; partial ones if the run did not complete.
     replies: Sequence[BaseMessage] = ()
 
 
@@ -152,59 +152,60 @@ class RunRow(NamedTuple):
 
 
 class MessageRow(NamedTuple):
-    """One message where it stands in its conversation."""
+    """One message, every column."""
 
     conversation_id: str
     id: str
     parent_id: str | None
     position: int
     role: str
-    #: The text of it, as people read it.
+    #: The text of the message.
     content: str
-    #: JSON text of everything; None when role and content say it all.
+    #: The complete message as JSON text; None if role and content are everything.
     parts: str | None
     run_id: str | None
     created_at: datetime
 
 
 class SegmentRow(NamedTuple):
-    """Consecutive deltas of one run."""
+    """Consecutive deltas of one run, every column."""
 
     run_id: str
     #: Number of its first token, from 0.
     seq: int
-    count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which is not used
     #: JSON text `[[at_us, text], [at_us, text, kind, idx], ...]`.
     deltas: str
 
 
 class FrameRow(NamedTuple):
-    """Consecutive frames of one run."""
+    """Consecutive frames of one run, every column."""
 
     run_id: str
-    #: Number of its first frame, from 0, and of the first token at or after it.
+    #: Number of its first frame, from 0.
     seq: int
+    #: Number of the first token in or after the first frame.
     first_delta: int
-    count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
-    #: Offset of its first frame, microseconds.
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which is not used
+    #: Offset of its first frame (microseconds).
     at_us: int
-    #: `wire.block` of the frames, compressed.
+    #: The frames as a block (`frame_block`), compressed.
     data: bytes
     #: Name of the compression dictionary; None for none.
     dictionary: str | None
 
 
 class GapRow(NamedTuple):
-    """Tokens that are missing, and why."""
+    """Missing tokens of one run and the reason, every column."""
 
     run_id: str
     seq: int
-    count: int  # type: ignore[assignment]  # a tuple has a method of that name, nobody needs it
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which is not used
     reason: str
 
 
 class AnnotationRow(NamedTuple):
-    """One judgement of a run or of one of its messages."""
+    """One evaluation of a run or of one of its messages, every column."""
 
     run_id: str
     id: str
@@ -219,22 +220,23 @@ class AnnotationRow(NamedTuple):
 
 @dataclass(slots=True)
 class RunSeal:
-    """The end of a run together with what proves it complete."""
+    """The end of a run, with the count and digests that prove it complete."""
 
     end: RunEnd
     token_count: int
-    #: Hex digests; of the stored deltas joined by commas, and of the frames joined. None without frames.
+    #: Hex digest of the stored deltas, joined by commas.
     sha256: str | None
+    #: Hex digest of the frames, joined; None without frames.
     frames_sha256: str | None
-    #: Known once the replies are threaded.
+    #: Set by `message_tree.settle`; None without a reply.
     response_message_id: str | None = None
-    #: The run's metadata once more, where something was masked since they were stored.
+    #: The run's metadata again, if more was masked after the start was stored.
     metadata: str | None = None
 
 
 @dataclass(slots=True)
 class RunRows:
-    """What one batch stores of one run."""
+    """The rows of one run in one batch."""
 
     start: RunStart
     #: Whether the run's own row is new with this batch.
@@ -246,19 +248,20 @@ class RunRows:
     seal: RunSeal | None = None
     #: Whether `messages` holds the final rows, which a retry stores again.
     threaded: bool = False
-    #: Tokens that could not be packed, a bug of ours; `gaps` has their numbers.
+    #: The number of tokens that could not be serialized, because of a bug in recorder; `gaps` has them.
     unpacked: int = 0
-    #: Accepted tokens in here, and the bytes of the queue that they hold.
+    #: The number of accepted tokens in these rows.
     tokens: int = 0
+    #: The bytes that they take of the queue.
     bytes: int = 0
-    #: Its number in the batch that was taken with it; what is made of it later keeps it.
+    #: The number of this part in its batch. Parts that are made from it later have the same number.
     place: int = 0
 
 
 class Added(NamedTuple):
     """A message that was added to a conversation."""
 
-    #: As that of a run's start.
+    #: As in `RunStart`.
     order: int
     at: datetime
     message: BaseMessage
@@ -273,18 +276,20 @@ class Addition:
     #: Their rows, and whether these are final, so that a retry stores the same.
     messages: list[MessageRow] = field(default_factory=list)
     threaded: bool = False
-    #: The bytes of the queue that they hold; whether they are in the queue, and where.
+    #: The bytes that they take of the queue.
     bytes: int = 0
+    #: Whether the queue holds this object.
     queued: bool = False
+    #: Its number in the queue.
     ticket: int = 0
-    #: As that of a run's rows.
+    #: As in `RunRows`.
     place: int = 0
-    #: There are none, wherever tokens are counted.
+    #: Class constants: an addition never holds tokens.
     waiting: ClassVar[int] = 0
     tokens: ClassVar[int] = 0
 
 
-#: What a batch is made of.
+#: A part of a batch.
 Part = RunRows | Addition
 
 
@@ -297,26 +302,26 @@ class Producer:
     pid: int
     started_at: datetime
     heartbeat_at: datetime
-    #: What tells it from another process with the same host and pid; None where that is not known.
+    #: Distinguishes it from another process with the same host and pid (`liveness`); None if unknown or marked dead.
     process: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction stores."""
+    """The rows that one transaction stores."""
 
     producer: Producer
     runs: Sequence[RunRows]
     additions: Sequence[Addition] = ()
-    #: Ids of the producer's runs that are stored and have no end yet.
+    #: Ids of the producer's stored runs that have not ended yet.
     open_runs: Collection[str] = ()
-    #: Whether nothing of it is to be stored: rows in every table are stored and taken back, which shows that the
-    #: database would take them.
+    #: Whether to store nothing, but insert invented rows into every table and roll them back, to see whether the
+    #: database accepts rows.
     trial: bool = False
 
     @property
     def parts(self) -> Sequence[Part]:
-        """All of it."""
+        """All runs and additions."""
         return [*self.runs, *self.additions]
 
 

@@ -1,6 +1,6 @@
-"""The store: append what was recorded, read it back. The databases' own ways are in `recorder.storage.dialects`.
+"""The store: it appends batches to a database and runs queries. `recorder.storage.dialects` has the differences.
 
-`Store` is the seam that the writer stands on; `recorder.testing.MemoryStore` is the same in memory.
+`Store` is the interface that the writer uses. `recorder.testing.MemoryStore` implements it in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.storage.dialects import Damage, Failure, Watch, dialect_of, masked, parse_url, unopened
+from recorder.storage.dialects import Damage, Failure, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.inserts import inserts_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.message_tree import paths_to_look_up, settle, thread
@@ -37,11 +37,11 @@ T = TypeVar("T")
 
 
 class Conflict(StoreError):
-    """A row is stored already with another content; nothing of the batch was stored."""
+    """A row with the same key and another content is stored. Nothing of the batch was stored."""
 
 
-class Taken(Conflict):
-    """Runs begin with ids that other runs have already; nothing of the batch was stored."""
+class RunIdTaken(Conflict):
+    """New runs have the ids of other stored runs. Nothing of the batch was stored."""
 
     def __init__(self, run_ids: Sequence[str]) -> None:
         super().__init__(
@@ -51,38 +51,38 @@ class Taken(Conflict):
 
 
 class Moved(StoreError):
-    """Another database has the name now, and is open: nothing that was stored before is in it, nor of the batch."""
+    """The file was moved, replaced or damaged. Another file is open, which holds neither the batch nor older ones."""
 
 
 class Empty(StoreError):
-    """The database is there, and has none of our tables yet."""
+    """The database exists and has no tables of recorder yet."""
 
 
 class Store(Protocol):
-    """What the writer needs of a database."""
+    """The interface of a database for the writer."""
 
     async def open(self) -> None:
-        """Connect, and bring the tables to the newest schema or refuse. Raises `StoreError`."""
+        """Connect, and create or upgrade the tables. Raises `StoreError`."""
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, all of it or nothing. The same batch again changes nothing.
 
-        Writes the rows of its messages into its parts (`message_tree`), unless an attempt before did. Raises `Taken`,
-        and `Moved` once where the database is another one than before.
+        Writes the rows of its messages into its parts (`message_tree`), unless an earlier attempt did. Raises
+        `RunIdTaken`, and once `Moved` after the database was replaced by another one.
         """
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
-        """Mark the open runs of dead producers `interrupted`, provisionally; how many."""
+        """Mark the open runs of dead producers `interrupted`; how many. A later end of the run overwrites the mark."""
 
     async def close(self) -> None:
-        """Let go of the database; a later `open` connects again."""
+        """Close the connection; a later `open` connects again."""
 
     def failure(self, error: BaseException) -> Failure:
-        """Whether an error of the verbs above is transient, poison or fatal."""
+        """The kind of an error that the methods above raised."""
 
 
 class SqlStore:
-    """The tables in SQLite or Postgres, over one connection."""
+    """The tables in SQLite or Postgres, with one connection."""
 
     def __init__(
         self, url: str, *, sync: Literal["full", "process"] = "full", read_only: bool = False
@@ -93,22 +93,22 @@ class SqlStore:
         self.dialect = dialect_of(parse_url(url), sync=sync, read_only=read_only)
         self.dialect.check()
         self._transactions = Transactions(self.dialect)
-        #: What became of the file, where it is another one than before and nobody was told yet.
+        #: The message of the next `Moved`; None if the file is the same as before.
         self._moved: str | None = None
-        #: Who stored something last, and when.
+        #: The producer, with its heartbeat, of the last stored batch.
         self._last: Producer | None = None
         _stores.add(self)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What the verbs below raise of the driver's."""
+        """The driver's exceptions that the methods below raise."""
         return self.dialect.errors
 
     async def open(self) -> None:
-        """Connect, and bring the tables to the newest schema. Raises `StoreError`, `SchemaError`.
+        """Connect, and create or upgrade the tables. Raises `StoreError` and `SchemaError`.
 
-        An empty database gets its tables. An older SQLite file is upgraded unless it is large. A large one and an older
-        Postgres schema are refused: an upgrade takes long, or others share it, and someone decides when.
+        An older SQLite file is upgraded unless it is large. A large file and an older Postgres schema raise
+        `SchemaError`: the upgrade takes long, or other programs use the database, so its operator decides when.
         """
         try:
             async with self.transaction() as connection:
@@ -123,11 +123,10 @@ class SqlStore:
             raise
         except self.dialect.errors as error:
             await self.close()
-            raise unopened(self.dialect, error) from error
+            raise open_error(self.dialect, error) from error
 
     async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction, or try one. Raises `Conflict` for a row that is stored with another
-        content, `Taken` for a run whose id is another run's, and `Moved`."""
+        """Store a batch in one transaction, or make a trial. Raises `Conflict`, `RunIdTaken` and `Moved`."""
         if batch.trial:
             await self._try(batch.producer)
             return
@@ -136,32 +135,33 @@ class SqlStore:
             await self._thread_and_insert(batch)
         else:
             await self._reopen_if_moved()
-            # Two processes that add below the same message would make a branch that nobody asked for.
-            async with self._transactions.alone(added):
+            # Without a lock two processes could add below the same message and so make a branch by accident.
+            async with self._transactions.locking(added):
                 await self._thread_and_insert(batch)
         self._last = batch.producer
         self.dialect.look()
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """One transaction on the one connection; after an error that leaves it unsure, the next has a new one."""
+        """One transaction. If an error breaks the connection, the next transaction has a new one."""
         return self._transactions.transaction()
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
-        """Mark the open runs of dead producers `interrupted`; a seal that comes all the same wins."""
+        """Mark the open runs of dead producers `interrupted`; how many. A later end of the run overwrites the mark."""
         async with self.transaction() as connection:
             open_runs = select(runs.c.producer_id).where(IS_OPEN)
             found = await connection.execute(select(producers).where(producers.c.id.in_(open_runs)))
             gone = [row.id for row in found if dead(Producer(**row._mapping))]
             if not gone:
                 return 0
-            # One that lives after all finds that it was taken for dead. In the order in which a batch locks.
+            # A producer that is alive after all notices this change (`_reopen_runs`). Producers are locked before runs,
+            # as in a batch.
             await connection.execute(update(producers).where(producers.c.id.in_(gone)).values(process=None))
             orphaned = IS_OPEN, runs.c.producer_id.in_(gone)
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """What a query of yours finds, as dictionaries. A `UUID` among the parameters is compared with ids."""
+        """The rows of a user's query as dictionaries. A `UUID` parameter is compared with ids."""
         given = parameters or {}
         ids = (bindparam(name, type_=Id()) for name, value in given.items() if isinstance(value, UUID))
         async with self.transaction() as connection:
@@ -170,12 +170,12 @@ class SqlStore:
             return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
 
     async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
-        """What a statement of SQLAlchemy finds."""
+        """The rows of a statement of SQLAlchemy."""
         async with self.transaction() as connection:
             return (await connection.execute(statement)).all()
 
     async def watch(self) -> Watch:
-        """Tells when something is committed from now on."""
+        """Start watching for commits."""
         return await self.dialect.watch()
 
     async def size(self) -> int:
@@ -184,27 +184,27 @@ class SqlStore:
             return await self.dialect.size(connection)
 
     async def close(self) -> None:
-        """Let go of the database; a later verb connects again."""
+        """Close the connection; a later call connects again."""
         await self._transactions.close()
 
     def failure(self, error: BaseException) -> Failure:
-        """Whether an error is transient, poison or fatal."""
+        """The kind of an error."""
         if isinstance(error, Conflict):
             return "poison"
         if isinstance(error, (SchemaError, ConfigError)):
             return "fatal"
-        # What the driver said: our own words name the path, which may read like anything.
+        # The driver's error decides: our own message contains the path, which may contain any word.
         if not isinstance(error, StoreError):
             return self.dialect.failure(error)
         return "transient" if error.__cause__ is None else self.dialect.failure(error.__cause__)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: what is open is the parent's, and nothing here uses or finalizes it; connect anew."""
+        """In a forked child: never use or finalize the parent's connection. The next call connects again."""
         self._transactions.leave_to_parent()
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction of the writer, in the file that has the name now. Raises `Moved`."""
+        """One transaction of the writer. Raises `Moved` if the file was moved, replaced or damaged."""
         if not self._transactions.is_shared:
             await self._reopen_if_moved()
         try:
@@ -220,7 +220,7 @@ class SqlStore:
             if paths:
                 async with self._writing() as connection:
                     known = await known_messages(connection, self.dialect, paths)
-            settle(parts, thread(parts, known))  # outside of a transaction where it can be, for it takes time
+            settle(parts, thread(parts, known))  # outside a transaction if possible, because it takes time
         async with self._writing() as connection:
             await self._insert(connection, batch)
 
@@ -228,16 +228,16 @@ class SqlStore:
         inserts = inserts_of(batch)
         counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
         pairs = zip(inserts, counts, strict=True)
-        there = {insert.table for insert, written in pairs if written < len(insert.rows)}
-        if producers in there:
-            await self._revive(connection, batch)
-        if runs in there:
-            await self._refuse_taken(connection, batch)
-        if segments in there:
-            await self._compare(connection, [row for rows in batch.runs for row in rows.segments])
+        existing = {insert.table for insert, written in pairs if written < len(insert.rows)}
+        if producers in existing:
+            await self._reopen_runs(connection, batch)
+        if runs in existing:
+            await self._check_run_ids(connection, batch)
+        if segments in existing:
+            await self._check_segments(connection, [row for rows in batch.runs for row in rows.segments])
 
     async def _try(self, producer: Producer) -> None:
-        """Store a row in each table, and take them back."""
+        """Insert a row into each table, and roll them back."""
         async with self.transaction() as connection:
             savepoint = await connection.begin_nested()
             await self.dialect.insert(connection, inserts_of(rows_to_try(producer)))
@@ -245,50 +245,51 @@ class SqlStore:
 
     async def _reopen_if_moved(self) -> None:
         if self._moved is None:
-            self._moved = await self._become_of()
+            self._moved = await self._change_of_file()
             if self._moved is None:
                 return
             log.error("%s", self._moved)
         await self.close()
         await self.open()
-        words, self._moved = self._moved, None
-        raise Moved(words)
+        message, self._moved = self._moved, None
+        raise Moved(message)
 
-    async def _become_of(self) -> str | None:
-        """What became of the file; None where it is the one that was recorded into, and whole."""
+    async def _change_of_file(self) -> str | None:
+        """What happened to the file; None if it is the same file as before and complete."""
         connection = await self._transactions.connected()
         if (damage := self.dialect.damage()) is not None:
             return await self._set_aside(damage)
         if not await self.dialect.moved(connection):
             return None
         return (
-            f"{masked(self.url)} was moved, deleted or replaced while it was recorded into; what comes now goes into a "
-            "file of that name, without what was stored before"
+            f"{masked(self.url)} was moved, deleted or replaced while it was recorded into; from now on a file of that "
+            "name is written, which does not hold what was stored before"
         )
 
     async def _set_aside(self, damage: Damage) -> str | None:
         happened = f"{masked(self.url)} or its log was cut or overwritten while it was recorded into"
         damage.set_aside()
         await self.close()
-        if not damage.put_back(self._has_last):
-            return f"{happened}. {damage.words()}, without what was stored before"
+        if not damage.put_back(self._has_last_batch):
+            return f"{happened}. {damage.location()}, which does not hold what was stored before"
         log.error(
-            "%s; nothing is missing, for what was cut was in its log, and recording goes on in it", happened
+            "%s; nothing is missing, because the log had what was cut, and recording goes on in this file",
+            happened,
         )
         return None
 
-    def _has_last(self, connection: Any) -> bool:
-        """Whether what was stored last is there, in a file of SQLite's; so is everything before it then."""
+    def _has_last_batch(self, connection: Any) -> bool:
+        """Whether a SQLite file holds the last stored batch; then it holds all batches before it, too."""
         if self._last is None:
             return True
         query = "SELECT heartbeat_at FROM producers WHERE id = ?"
         found = connection.execute(query, (self._last.id,)).fetchall()
         return bool(found == [(iso(self._last.heartbeat_at),)])
 
-    async def _revive(self, connection: AsyncConnection, batch: Batch) -> None:
-        """This process was taken for dead, and lives: so do its runs."""
+    async def _reopen_runs(self, connection: AsyncConnection, batch: Batch) -> None:
+        """Mark this producer alive and its open runs streaming, after the sweep of another process."""
         producer = batch.producer
-        log.warning("Another process took this one for dead; its open runs stream again")
+        log.warning("Another process marked this one dead by mistake; its open runs are streaming again")
         mine = update(producers).where(producers.c.id == producer.id)
         await connection.execute(mine.values(process=producer.process, heartbeat_at=producer.heartbeat_at))
         ended = {rows.start.run_id for rows in batch.runs if rows.seal is not None}
@@ -296,19 +297,19 @@ class SqlStore:
             wrongly = runs.c.id.in_(part), runs.c.status == INTERRUPTED, runs.c.producer_id == producer.id
             await connection.execute(update(runs).where(*wrongly).values(status=STREAMING, ended_at=None))
 
-    async def _refuse_taken(self, connection: AsyncConnection, batch: Batch) -> None:
-        """Some runs were there already: fine after a commit whose answer was lost, if they are the same ones."""
+    async def _check_run_ids(self, connection: AsyncConnection, batch: Batch) -> None:
+        """Raise `RunIdTaken` for stored runs that are others; the same runs are stored after a lost commit response."""
         starts = {rows.start.run_id: rows.start.started_at for rows in batch.runs if rows.opens}
-        taken: list[str] = []
+        conflicts: list[str] = []
         for part in _parts(list(starts)):
             query = select(runs.c.id, runs.c.producer_id, runs.c.started_at).where(runs.c.id.in_(part))
             found = await connection.execute(query)
-            taken += [id for id, *own in found if own != [batch.producer.id, starts[id]]]
-        if taken:
-            raise Taken(taken)
+            conflicts += [id for id, *own in found if own != [batch.producer.id, starts[id]]]
+        if conflicts:
+            raise RunIdTaken(conflicts)
 
-    async def _compare(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
-        """Some rows were there already: fine after a commit whose answer was lost, if they are the same."""
+    async def _check_segments(self, connection: AsyncConnection, written: Sequence[SegmentRow]) -> None:
+        """Raise `Conflict` for stored rows that differ; equal rows are stored after a lost commit response."""
         key = tuple_(segments.c.run_id, segments.c.seq)
         for rows in _parts(written):
             part = {(row.run_id, row.seq): row for row in rows}
@@ -317,18 +318,18 @@ class SqlStore:
                 row = part[(run_id, seq)]
                 if (count, deltas) != (row.count, row.deltas):
                     raise Conflict(
-                        f"Run {run_id} has {count} other tokens stored from {seq} on than the {row.count} to be "
-                        "stored; two recorders share a run id"
+                        f"Run {run_id} has {count} stored tokens from {seq} on that differ from the {row.count} of the "
+                        "batch; two recorders use the same run id"
                     )
 
     def _unreadable(self, state: str) -> str:
         if state == "empty":
-            return f"{masked(self.url)} holds no recording yet; record something, or name another with --url"
+            return f"{masked(self.url)} holds no recording yet; record something, or name another database with --url"
         return old_message(self.url)
 
 
 def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """As many as one question may ask for."""
+    """The rows in parts for queries with a limited number of parameters."""
     for start in range(0, len(rows), 500):
         yield rows[start : start + 500]
 

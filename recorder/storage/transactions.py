@@ -57,8 +57,8 @@ class Transactions:
             raise
 
     @asynccontextmanager
-    async def alone(self, conversations: Sequence[str]) -> AsyncIterator[None]:
-        """One transaction for all verbs inside; whoever is alone with one of these conversations waits for its end."""
+    async def locking(self, conversations: Sequence[str]) -> AsyncIterator[None]:
+        """One transaction, shared by all calls inside, with a lock for each conversation."""
         async with self.transaction() as connection:
             await self.dialect.lock_conversations(connection, conversations)
             self._shared = connection

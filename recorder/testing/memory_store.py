@@ -22,7 +22,7 @@ from recorder.storage.rows import (
     RunStart,
     SegmentRow,
 )
-from recorder.storage.store import Conflict, Taken
+from recorder.storage.store import Conflict, RunIdTaken
 
 
 class MemoryStore:
@@ -51,7 +51,7 @@ class MemoryStore:
         if taken := [
             id for rows in batch.runs if rows.opens and self._is_taken(id := rows.start.run_id, rows.start)
         ]:
-            raise Taken(taken)
+            raise RunIdTaken(taken)
         for rows in batch.runs:
             for row in rows.segments:
                 if self.segments.setdefault((row.run_id, row.seq), row) != row:

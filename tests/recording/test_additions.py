@@ -574,7 +574,7 @@ def test_one_that_was_stopped_in_its_transaction_stops_nobody(
     async def story() -> None:
         stopped = SqlStore(postgres_url)
         await stopped.open()
-        async with stopped._transactions.alone(["c"]):
+        async with stopped._transactions.locking(["c"]):
             history = ChatHistoryCallback(postgres_url, conversation_id="c")
             history.add_messages("one")
             await history.flush()

@@ -391,7 +391,7 @@ def test_a_conflicting_row_is_loud(tmp_path: Path, caplog: pytest.LogCaptureFixt
         say(history, run_id, ["second"])
     assert history.stats().quarantined == 1
     assert stored(url, run_id).texts == {0: "first"}
-    assert "two recorders share a run id" in caplog.text
+    assert "two recorders use the same run id" in caplog.text
     [(_, _, reason)] = stored(url, run_id).gaps
     assert reason.startswith(f"quarantined: Run {run_id} has")
 

@@ -110,7 +110,7 @@ def test_a_port_that_is_no_number() -> None:
 
 def test_sync_is_not_for_postgres(postgres_url: str) -> None:
     """The server decides with its own setting."""
-    with pytest.raises(ConfigError, match=r"sync='process' is for SQLite"):
+    with pytest.raises(ConfigError, match=r"sync='process' is a setting for SQLite"):
         ChatHistoryCallback(postgres_url, sync="process")
 
 

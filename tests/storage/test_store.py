@@ -19,7 +19,7 @@ from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
-from recorder.storage.store import Conflict, SqlStore, Taken
+from recorder.storage.store import Conflict, RunIdTaken, SqlStore
 from tests.oracle import (
     assert_whole,
     begin,
@@ -73,7 +73,7 @@ def test_another_content_under_the_same_number_is_a_conflict(database: str) -> N
     before = dump(database)
     [longer] = whole_run(1, tokens=5)
     longer.start = rows.start
-    with pytest.raises(Conflict, match=r"from 0 on.*two recorders share a run id"):
+    with pytest.raises(Conflict, match=r"from 0 on.*two recorders use the same run id"):
         append(database, [longer, *whole_run(2)])
     assert dump(database) == before
 
@@ -83,7 +83,7 @@ def test_another_run_with_the_same_id_is_told(database: str) -> None:
     append(database, [*whole_run(1), RunRows(run_start(2), opens=True)])
     before = dump(database)
     for other in (whole_run(1), [RunRows(run_start(1), opens=True)], [RunRows(run_start(2), opens=True)]):
-        with pytest.raises(Taken) as told:
+        with pytest.raises(RunIdTaken) as told:
             append(database, [*other, *whole_run(3)])
         assert told.value.run_ids == {other[0].start.run_id}
         assert dump(database) == before

@@ -12,7 +12,7 @@ import pytest
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.storage.rows import INTERRUPTED, Added, Addition, Batch, Part, RunRows
-from recorder.storage.store import Conflict, SqlStore, Store, Taken
+from recorder.storage.store import Conflict, RunIdTaken, SqlStore, Store
 from recorder.testing import MemoryStore
 from tests.oracle import run_end, run_start
 from tests.stores import PRODUCER, unthreaded_run, whole_run
@@ -146,7 +146,7 @@ def test_another_run_with_the_same_id(store: Store) -> None:
         await store.append(Batch(PRODUCER, whole_run(1)))
         [other] = whole_run(1)
         other.start.started_at += timedelta(seconds=1)
-        with pytest.raises(Taken) as taken:
+        with pytest.raises(RunIdTaken) as taken:
             await store.append(Batch(PRODUCER, [other]))
         return taken.value.run_ids
 

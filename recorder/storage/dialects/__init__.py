@@ -37,10 +37,10 @@ __all__ = [
     "into_one_file",
     "is_new_file",
     "masked",
+    "open_error",
     "parse_url",
     "private_file",
     "set_up_new_file",
-    "unopened",
 ]
 
 
@@ -50,6 +50,6 @@ def dialect_of(url: URL, *, sync: Literal["full", "process"] = "full", read_only
     return kind(url, sync=sync, read_only=read_only)
 
 
-def unopened(database: Dialect, error: BaseException) -> StoreError:
+def open_error(database: Dialect, error: BaseException) -> StoreError:
     """The error to raise for a database that cannot be opened: its URL, the driver's text and the remedy."""
     return StoreError(f"{masked(database.url)} cannot be opened: {error_text(error)}{database.remedy(error)}")

@@ -59,7 +59,7 @@ class Damage(Protocol):
     def put_back(self, is_complete: Callable[[Any], bool]) -> bool:
         """Rename the file back if `is_complete`, called with a connection to it, says so; whether it was renamed."""
 
-    def words(self) -> str:
+    def location(self) -> str:
         """A sentence that says where the damaged file is."""
 
 
@@ -91,8 +91,8 @@ class Dialect(Protocol):
 
     url: URL
     name: str
-    #: A FROM item of the JSON list `:asked`, of `[conversation_id]` or `[conversation_id, id]`.
-    asked: str
+    #: A FROM item: the rows of the JSON list `:keys`, whose items are `[conversation_id]` or `[conversation_id, id]`.
+    key_rows: str
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:

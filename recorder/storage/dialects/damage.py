@@ -167,7 +167,7 @@ class DamagedFile:
         os.rename(self.aside, self.path)
         return True
 
-    def words(self) -> str:
+    def location(self) -> str:
         """A sentence that says where the damaged file is."""
         return f"The damaged file is kept as {self.aside}; from now on a new file is written"
 

@@ -83,9 +83,9 @@ class Postgres:
     name = "postgresql"
     #: Several programs, perhaps of different versions, may share it, so its operator decides when to upgrade.
     upgrades_itself = False
-    asked = (
+    key_rows = (
         "(SELECT value ->> 0 AS conversation_id, CAST(value ->> 1 AS uuid) AS id"
-        " FROM json_array_elements(CAST(:asked AS json)))"
+        " FROM json_array_elements(CAST(:keys AS json)))"
     )
 
     def __init__(

@@ -104,9 +104,9 @@ class SQLite:
     """One SQLite file."""
 
     name = "sqlite"
-    asked = (
+    key_rows = (
         "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
-        " FROM json_each(:asked))"
+        " FROM json_each(:keys))"
     )
     #: The exceptions of opening and querying, wrapped by SQLAlchemy or not.
     errors: tuple[type[Exception], ...] = (DBAPIError, sqlite3.Error)

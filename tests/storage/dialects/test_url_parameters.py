@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from recorder.errors import ConfigError, StoreError
 from recorder.history import ChatHistoryCallback
-from recorder.storage.dialects import Postgres, parse_url, unopened, url_parameters
+from recorder.storage.dialects import Postgres, open_error, parse_url, url_parameters
 from recorder.storage.dialects.url_parameters import connect_arguments
 from tests.oracle import assert_whole, record
 
@@ -176,8 +176,8 @@ def test_a_word_that_the_server_does_not_know(postgres_url: str, given: str, rem
 def test_a_word_that_a_pooler_does_not_pass_on() -> None:
     """pgbouncer's refusal comes with the place where the setting can be made instead."""
     refusal = asyncpg.ProtocolViolationError("unsupported startup parameter: search_path")
-    found = unopened(Postgres(parse_url("postgresql://host/db?search_path=chats")), refusal)
-    assert "take search_path out of the URL, and set it for the user (ALTER ROLE" in str(found)
+    found = open_error(Postgres(parse_url("postgresql://host/db?search_path=chats")), refusal)
+    assert "remove search_path from the URL, and set it for the user (ALTER ROLE" in str(found)
 
 
 def test_certificates_are_files(tmp_path: Path) -> None:
