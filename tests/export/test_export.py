@@ -220,7 +220,7 @@ def test_a_conversation_is_chosen_by_the_beginning_of_its_id(database: str) -> N
         "soup",
         "trip",
     ]
-    with pytest.raises(NotFound, match="more than one"):
+    with pytest.raises(NotFound, match="More than one"):
         whole(database, "so")
     with pytest.raises(NotFound, match="nearest are:\n  conversation trip"):
         whole(database, "tripp")
