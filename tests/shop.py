@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from recorder.recording.buffer import OpenRun, Taken
+from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import serialize
 from recorder.storage.rows import COMPLETE, Batch, Producer, RunEnd, RunStart
@@ -191,7 +191,7 @@ def record_shop(url: str) -> None:
     asyncio.run(main())
 
 
-def _taken(told: Told) -> Iterator[list[Taken]]:
+def _taken(told: Told) -> Iterator[list[DrainedRun]]:
     """The run as the writer takes it; what came before a loss in a batch of its own, for it filled the queue."""
     queue = RecordingQueue(QUEUE, overflow="drop_newest")
     run = started(queue, _start(told), 0)
@@ -213,7 +213,7 @@ def _fill(queue: RecordingQueue) -> None:
     started(queue, RunStart(run_id(98), "other", True, moment("2026-11-21 10:05:00"), messages=[long]), 0)
 
 
-def _take(queue: RecordingQueue, run: OpenRun) -> list[Taken]:
+def _take(queue: RecordingQueue, run: OpenRun) -> list[DrainedRun]:
     taken = queue.drain(2**40).runs
     queue.release(queue.bytes)
     return [part for part in taken if part.run is run]

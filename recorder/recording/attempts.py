@@ -1,4 +1,4 @@
-"""Runs whose id another run has already: each becomes a further attempt, under an id of its own."""
+"""Runs with an id that another run has already: each becomes a further attempt, with its own id."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from recorder.storage.rows import FrameRow, GapRow, MessageRow, Part, RunRows, R
 
 log = logging.getLogger("recorder")
 
-#: Of how many ids the number of the last attempt is remembered; of others it is found by trying.
+#: For so many ids the number of the last attempt is in memory. For others it is found by trying number after number.
 _REMEMBERED = 1_000
 
 Row = TypeVar("Row", SegmentRow, FrameRow, GapRow, MessageRow)
 
 
 class _Next(NamedTuple):
-    """An attempt's id and number."""
+    """The id and the number of the next attempt."""
 
     run_id: str
     attempt: int
 
 
 class Attempts:
-    """Gives further attempts their ids, the same ones in all processes: made of the first one's id and a number."""
+    """Gives further attempts their ids. Each is computed from the first id and a number, so all processes agree."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()
 
     def separate(self, runs: Sequence[RunRows]) -> Sequence[RunRows]:
-        """Runs with an id each, sorted by it: of those that share one, the first to begin keeps it."""
+        """The runs with unique ids, sorted by id. If several share an id, the one that began first has it."""
         if len({rows.start.run_id for rows in runs}) == len(runs):
             return runs
-        there: set[str] = set()
+        used: set[str] = set()
         for rows in sorted(runs, key=lambda rows: (rows.opens, rows.start.order)):
-            if rows.start.run_id in there:
+            if rows.start.run_id in used:
                 self._rename(rows)
-            there.add(rows.start.run_id)
+            used.add(rows.start.run_id)
         return _sorted(runs)
 
-    def rename(self, batch: list[Part], run_ids: Collection[str], left: Sequence[Part] = ()) -> None:
-        """Make further attempts of the runs that begin in this batch with these ids; some of their rows may be `left`
-        for later batches."""
+    def rename(self, batch: list[Part], run_ids: Collection[str], unsettled: Sequence[Part] = ()) -> None:
+        """Make further attempts of the runs that begin in this batch with these ids. `unsettled` may hold more of their
+        rows, for later batches."""
         runs = [part for part in batch if isinstance(part, RunRows)]
         for rows in runs:
             if rows.opens and (before := rows.start.run_id) in run_ids:
                 self._rename(rows)
-                for other in left:
+                for other in unsettled:
                     if isinstance(other, RunRows) and other.start is rows.start:
                         _relabel(other, before)
         batch[:] = [*_sorted(runs), *(part for part in batch if not isinstance(part, RunRows))]
@@ -85,5 +85,5 @@ def _relabel(rows: RunRows, before: str) -> None:
 
 
 def _relabelled(rows: Sequence[Row], before: str, after: str) -> list[Row]:
-    """A request's messages are of no run."""
+    """Messages of a request belong to no run and are not changed."""
     return [row._replace(run_id=after) if row.run_id == before else row for row in rows]

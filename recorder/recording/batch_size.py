@@ -1,4 +1,4 @@
-"""How much one transaction stores: less while the way to the database is slow."""
+"""How much one transaction stores: less while the connection to the database is slow."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from math import inf
 
 from recorder.core.deadline import seconds
 
-#: Bytes; less at once is not quicker.
+#: A smaller batch is not faster (bytes).
 SMALLEST = 64 * 1024
-#: A batch that took less than this part of the time in which others were given up: twice as much may go through. They
-#: were given so much time at least (seconds): somebody may have cancelled one that was quick.
+#: The size grows when a batch took less than this part of the time after which another was given up.
 _QUICK = 1 / 4
-_PATIENCE = 1.0
+#: That time counts as at least so many seconds, because a quick batch may have been cancelled by somebody.
+_SHORTEST_TIMEOUT = 1.0
 
 
 class BatchSize:
-    """Halved when a batch took too long, and doubled after those that went through quickly."""
+    """Halved when a batch took too long, and doubled after batches that were quick."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        #: Bytes, as counted in the queue.
+        #: The size of a batch now, in bytes as the queue counts them.
         self.now = most
         self._too_long = inf
 
     @property
     def is_reduced(self) -> bool:
-        """Whether it was halved."""
+        """Whether it is smaller than at first."""
         return self.now < self._most
 
     def halve(self, size: int, began: float) -> None:
-        """A batch of so many bytes, begun at that second, was given up."""
-        self._too_long = max(_PATIENCE, seconds() - began)
+        """A batch of `size` bytes was given up; it began at this second of the monotonic clock."""
+        self._too_long = max(_SHORTEST_TIMEOUT, seconds() - began)
         self.now = min(self._most, max(SMALLEST, min(self.now, size) // 2))
 
     def grow(self, began: float) -> None:
-        """A batch that was begun at that second is stored."""
+        """A batch is stored; it began at this second of the monotonic clock."""
         if self.is_reduced and seconds() - began < self._too_long * _QUICK:
             self.now = min(self._most, 2 * self.now)

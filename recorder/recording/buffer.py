@@ -85,10 +85,36 @@ class OpenRun:
     """
 
     __slots__ = (
-        "active_us", "bytes", "capacity_wait", "end", "ended", "first_frame", "first_token", "flat", "frames",
-        "frozen_frames", "frozen_tokens", "full_since_us", "gap_count", "gap_reason", "gap_seq", "gaps", "has_frames",
-        "idle", "is_delayed", "lost", "places", "queued", "reopened", "sealed", "slow_path", "start", "started_us",
-        "ticket", "totals", "without_messages",
+        "active_us",
+        "bytes",
+        "capacity_wait",
+        "end",
+        "ended",
+        "first_frame",
+        "first_token",
+        "flat",
+        "frames",
+        "frozen_frames",
+        "frozen_tokens",
+        "full_since_us",
+        "gap_count",
+        "gap_reason",
+        "gap_seq",
+        "gaps",
+        "has_frames",
+        "idle",
+        "is_delayed",
+        "lost",
+        "places",
+        "queue_offset",
+        "queued",
+        "reopened",
+        "sealed",
+        "slow_path",
+        "start",
+        "started_us",
+        "totals",
+        "without_messages",
     )  # fmt: skip
 
     def __init__(self, start: RunStart, started_us: int) -> None:
@@ -123,7 +149,7 @@ class OpenRun:
         #: The bytes that it holds in the queue; whether it is queued, at which offset; whether its frames are delayed.
         self.bytes = 0
         self.queued = False
-        self.ticket = 0
+        self.queue_offset = 0
         self.is_delayed = False
         #: What the serializer keeps of the run between batches; None before the first batch.
         self.totals: RunTotals | None = None
@@ -138,7 +164,7 @@ class OpenRun:
         return self.start.started_at + timedelta(microseconds=monotonic_us() - self.started_us)
 
     @property
-    def waiting(self) -> int:
+    def queued_tokens(self) -> int:
         """Tokens that are not drained yet."""
         return len(self.flat) // 2 + sum(map(len, self.frozen_tokens))
 
@@ -206,7 +232,7 @@ def _if_short(text: str | None) -> str | None:
 
 
 @dataclass(slots=True)
-class Taken:
+class DrainedRun:
     """What the writer drained of one run. It does not change any more."""
 
     run: OpenRun
@@ -220,17 +246,17 @@ class Taken:
 
 
 @dataclass(slots=True)
-class Took:
+class DrainedBatch:
     """What the writer drained at once. It does not change any more."""
 
     #: In queue order.
-    runs: list[Taken] = field(default_factory=list)
+    runs: list[DrainedRun] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
     bytes: int = 0
     #: How many of the bytes were released to the queue.
     released: int = 0
     #: The queue offset of its last item; 0 if it is empty.
-    ticket: int = 0
+    queue_offset: int = 0
 
 
 def size_of_start(start: RunStart) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 from recorder.core.clock import monotonic_us
 from recorder.core.exclusive import Exclusive
 from recorder.core.waitable import Limited, Wait
-from recorder.recording.buffer import OpenRun, Took
+from recorder.recording.buffer import DrainedBatch, OpenRun
 
 #: Counted for a run beside its messages (bytes, measured).
 RUN_COST = 2_000
@@ -46,9 +46,9 @@ class Capacity(Exclusive):
         self.bytes = 0
         self.closed = False
 
-    def release(self, size: int, batch: Took | None = None) -> None:
+    def release(self, size: int, batch: DrainedBatch | None = None) -> None:
         """Free the bytes of what is stored or lost, and let waiting producers continue. The batch counts them, too."""
-        if (wait := self.now(partial(self._release, size, batch or Took()))) is not None:
+        if (wait := self.now(partial(self._release, size, batch or DrainedBatch()))) is not None:
             wait.set(None)
 
     # -- called with the lock held unless a docstring says otherwise -----------------------------------------------
@@ -108,7 +108,7 @@ class Capacity(Exclusive):
         left = self._block_timeout - (moment_us - run.full_since_us) / 1e6
         return Limited(wait, left, return_none) if wait is not None and left > 0 else None
 
-    def _release(self, size: int, batch: Took) -> Wait[None] | None:
+    def _release(self, size: int, batch: DrainedBatch) -> Wait[None] | None:
         resume = self.bytes - size <= self._max_bytes * _RESUME_BELOW
         wait = self._pop_capacity_wait() if resume else None
         self.bytes -= size

@@ -41,23 +41,23 @@ class Flushes:
         """Let the new flushes wait for everything that is queued now."""
         self._queue.clear_wake()
         if count := len(self._new):  # a flush that comes later waits for what is queued later
-            ticket = self._queue.request_full_drain()
+            queue_offset = self._queue.request_full_drain()
             for _ in range(count):
-                self._seen.append((ticket, self._new.popleft()))
+                self._seen.append((queue_offset, self._new.popleft()))
 
-    def settle(self, ticket: int) -> None:
+    def settle(self, queue_offset: int) -> None:
         """End the flushes that wait for this queue offset or less: all of it is stored or lost."""
-        self.settled = max(self.settled, ticket)
+        self.settled = max(self.settled, queue_offset)
         while self._seen and self._seen[0][0] <= self.settled:
             self._end(self._seen[0][1])
             self._seen.popleft()
 
-    def fail(self, ticket: int, loss: StoreError) -> None:
+    def fail(self, queue_offset: int, loss: StoreError) -> None:
         """Report that something up to this offset is lost: the flushes that wait for it raise the error, or else the
         next flush does."""
-        awaited = bool(self._seen) and self._seen[0][0] <= ticket
+        awaited = bool(self._seen) and self._seen[0][0] <= queue_offset
         before, self.loss = self.loss, loss
-        self.settle(ticket)
+        self.settle(queue_offset)
         self.loss = before
         self._unreported = None if awaited else loss
 

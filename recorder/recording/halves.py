@@ -1,4 +1,4 @@
-"""What is stored of one run or one addition, as two parts that are stored one after the other."""
+"""Splits the rows of one run, or of one addition, into two parts that are stored one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def halved(part: Part) -> tuple[Part, Part] | None:
-    """Each with half of the rows, in the order in which they are to be stored; None where there is only one."""
+    """Two parts with half of the rows each, in the order to store them; None if there are not two rows."""
     if isinstance(part, Addition):
         return _addition_halved(part)
     count = len(part.messages) + len(part.segments) + len(part.frames)
@@ -22,12 +22,12 @@ def halved(part: Part) -> tuple[Part, Part] | None:
     messages, left = _cut(part.messages, left)
     segments, left = _cut(part.segments, left)
     frames, left = _cut(part.frames, left)
-    # The run's own row comes after its request, and its end after everything.
+    # The run's own row is stored after the messages of its request, and its end after everything else.
     opens = part.opens and not messages[1]
     size, tokens = part.bytes // 2, sum(row.count for row in segments[0]) if part.tokens else 0
     first = replace(
         part, opens=opens, messages=messages[0], segments=segments[0], frames=frames[0], gaps=(), seal=None,
-        unpacked=0, tokens=tokens, bytes=size,
+        unserialized=0, tokens=tokens, bytes=size,
     )  # fmt: skip
     second = replace(
         part, opens=part.opens and not opens, messages=messages[1], segments=segments[1], frames=frames[1],
@@ -48,6 +48,6 @@ def _addition_halved(part: Addition) -> tuple[Part, Part] | None:
     return first, second
 
 
-def _cut(rows: Sequence[T], left: int) -> tuple[tuple[list[T], list[T]], int]:
-    """So many of the rows and the others, and how many are left to be taken of what comes after them."""
-    return ([*rows[:left]], [*rows[left:]]), max(0, left - len(rows))
+def _cut(rows: Sequence[T], count: int) -> tuple[tuple[list[T], list[T]], int]:
+    """The first `count` rows and the others, and how many of `count` remain for the next kind of rows."""
+    return ([*rows[:count]], [*rows[count:]]), max(0, count - len(rows))

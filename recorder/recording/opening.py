@@ -56,7 +56,7 @@ class Opening:
         if transient and attempt < _QUIET_ATTEMPTS:
             return True
         if self._wait.done or (transient and not self._config.strict):
-            self._progress.failed(error, "opening the database")
+            self._progress.database_failed(error, "opening the database")
             self._wait.set(None)
             return True
         self._refuse(error)
@@ -67,7 +67,7 @@ class Opening:
         if self._config.strict:
             self._refuse(self._no_answer())
             return False
-        self._progress.failed(self._no_answer(), "opening the database")
+        self._progress.database_failed(self._no_answer(), "opening the database")
         self._wait.set(None)
         return True
 

@@ -336,4 +336,4 @@ class RecordingQueue(ReadyQueue):
         self.dropped += tokens
 
     def _counts(self) -> tuple[int, int, int, int | None]:
-        return sum(run.waiting for run in self._ready), self.drained, self.dropped, self.oldest_us
+        return sum(run.queued_tokens for run in self._ready), self.drained, self.dropped, self.oldest_us

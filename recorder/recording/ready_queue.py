@@ -8,7 +8,7 @@ from math import inf
 
 from recorder.core.clock import monotonic_us
 from recorder.core.wakeup import Bell
-from recorder.recording.buffer import OpenRun, Taken, Took
+from recorder.recording.buffer import DrainedBatch, DrainedRun, OpenRun
 from recorder.recording.capacity import Capacity, Overflow
 from recorder.recording.delayed_frames import DelayedFrames
 from recorder.storage.rows import Addition
@@ -34,7 +34,7 @@ class ReadyQueue(Capacity):
         #: Tokens that were drained.
         self.drained = 0
         #: How many items were queued. The number of an item is its offset in the queue.
-        self.tickets = 0
+        self.last_offset = 0
         #: Since when something has been waiting to be drained (monotonic microseconds); None if nothing is.
         self.oldest_us: int | None = None
 
@@ -49,9 +49,9 @@ class ReadyQueue(Capacity):
         self._wake_requested = True
         self._bell.ring()
 
-    def is_empty_since(self, ticket: int) -> bool:
+    def is_empty_since(self, queue_offset: int) -> bool:
         """Whether nothing was queued after this offset, and no frames are delayed. Takes no lock."""
-        return self.tickets <= ticket and not (self._later or self._ready or self._delayed)
+        return self.last_offset <= queue_offset and not (self._later or self._ready or self._delayed)
 
     # -- called by the writer ---------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ class ReadyQueue(Capacity):
         self._bell.take_down()
         if (wait := self.now(self._pop_capacity_wait)) is not None:
             wait.set(None)
-        return self.tickets
+        return self.last_offset
 
     async def wait_for_work(self) -> None:
         """Return when there is something to drain, or when the writer was woken."""
@@ -100,17 +100,17 @@ class ReadyQueue(Capacity):
         """Seconds until the oldest delayed frames are due; infinite if there are none."""
         return self.now(self._delayed.seconds_until_due)
 
-    def drain(self, max_bytes: int, batch: Took | None = None) -> Took:
+    def drain(self, max_bytes: int, batch: DrainedBatch | None = None) -> DrainedBatch:
         """Freeze and return what runs and conversations have, in queue order, until it is `max_bytes` or more.
 
         The lock is held for a hundred of them at a time, so that producers do not wait for a long drain. If memory runs
         out in between, `batch` holds what was drained until then.
         """
-        batch, moment_us = batch or Took(), monotonic_us()
+        batch, moment_us = batch or DrainedBatch(), monotonic_us()
         self.catch_up()
         self.now(partial(self._enqueue_due, moment_us))
         # What is queued from here on belongs to the next batch, so that no run is in a batch twice.
-        drain_some = partial(self._drain_some, batch, max_bytes, moment_us, self.tickets)
+        drain_some = partial(self._drain_some, batch, max_bytes, moment_us, self.last_offset)
         while batch.bytes < max_bytes and self.now(drain_some):
             pass
         return batch
@@ -130,8 +130,8 @@ class ReadyQueue(Capacity):
         if item.queued:
             return
         item.queued = True
-        self.tickets += 1
-        item.ticket = self.tickets
+        self.last_offset += 1
+        item.queue_offset = self.last_offset
         self._ready.append(item)
         if self.oldest_us is None:
             self.oldest_us = monotonic_us()
@@ -145,19 +145,19 @@ class ReadyQueue(Capacity):
     def _request_full_drain(self) -> int:
         self._full_drain = True
         self._enqueue_due(inf)
-        return self.tickets
+        return self.last_offset
 
     def _enqueue_due(self, before_us: float) -> None:
         """Queue the runs whose delayed frames are due."""
         for run in self._delayed.pop_due(before_us):
             self._enqueue(run)
 
-    def _drain_some(self, batch: Took, max_bytes: int, moment_us: int, last: int) -> bool:
+    def _drain_some(self, batch: DrainedBatch, max_bytes: int, moment_us: int, last: int) -> bool:
         """Drain up to a hundred items, none behind the offset `last`. Returns whether there are more."""
         for _ in range(min(100, len(self._ready))):
             if batch.bytes >= max_bytes:
                 return False
-            if self._ready[0].ticket > last:
+            if self._ready[0].queue_offset > last:
                 self._full_drain, self.oldest_us = False, moment_us
                 return False
             self._drain_one(self._ready[0], batch, moment_us)
@@ -167,24 +167,26 @@ class ReadyQueue(Capacity):
         self._full_drain, self.oldest_us = False, None
         return False
 
-    def _drain_one(self, item: OpenRun | Addition, batch: Took, moment_us: int) -> None:
+    def _drain_one(self, item: OpenRun | Addition, batch: DrainedBatch, moment_us: int) -> None:
         """Move what the item has to the batch. If memory runs out, nothing has changed."""
         if isinstance(item, Addition):
             batch.additions.append(item)
             del self._additions[item.conversation_id]
             batch.bytes += item.bytes
-            batch.ticket = item.ticket
+            batch.queue_offset = item.queue_offset
             return
         run = item
         delayed = 0 if self._full_drain else self._delayed.delay(run)
         run.freeze(frames=not delayed)
         frames = () if delayed else run.frozen_frames
-        drained = Taken(run, run.frozen_tokens, frames, run.gaps, run.end, run.bytes - delayed, run.reopened)
+        drained = DrainedRun(
+            run, run.frozen_tokens, frames, run.gaps, run.end, run.bytes - delayed, run.reopened
+        )
         tokens = sum(map(len, drained.tokens))
         batch.runs.append(drained)
         self.drained += tokens
         batch.bytes += run.bytes - delayed
-        batch.ticket = run.ticket
+        batch.queue_offset = run.queue_offset
         run.frozen_tokens, run.frozen_frames, run.gaps = (), (), ()
         run.end, run.bytes = None, delayed
         run.queued = run.reopened = False

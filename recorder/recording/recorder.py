@@ -1,4 +1,4 @@
-"""The recorder's life: it owns the queue, the store and the writer's thread, and ends them in order."""
+"""The recorder owns the queue, the store and the writer's thread, and ends them in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
 from recorder.recording.open_runs import OpenRuns
-from recorder.recording.progress import missing
+from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.writer import Writer
 from recorder.storage.rows import INTERRUPTED, RunEnd, RunStart
@@ -31,56 +31,56 @@ log = logging.getLogger("recorder")
 
 #: The longest that an exit without `close` waits for the queue to drain (seconds).
 EXIT_TIMEOUT = 5.0
-#: How much longer than its time `close` waits for a writer that does not end (seconds).
+#: How much longer than its timeout `close` waits for a writer that does not end (seconds).
 CLOSE_GRACE = 1.0
 
-_living: weakref.WeakSet[Recorder] = weakref.WeakSet()
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """Where the tokens are: `accepted = queued + committed + dropped + quarantined`."""
 
-    #: Tokens that callbacks handed over.
+    #: Tokens that callbacks put.
     accepted: int
-    #: Tokens in the queue or in the writer's hands, and the bytes they hold.
+    #: Tokens in the queue or in the batch in flight, and the bytes that are counted for both.
     queued: int
     queued_bytes: int
-    #: Tokens that the database acknowledged.
+    #: Tokens that are stored.
     committed: int
-    #: Tokens that found no room, came after their run's end or after `close`.
+    #: Tokens that came while the queue was full, after their run's end or after `close`, or were not stored in time.
     dropped: int
-    #: Tokens that the database will never take; each has a row in `gaps`.
+    #: Tokens that can never be stored; `gaps` has their numbers.
     quarantined: int
-    #: Transactions.
+    #: Transactions that stored something.
     commits: int
-    #: Messages that were added without a run, and those of them that the database acknowledged.
+    #: Messages that were added without a run, and those of them that are stored.
     messages_added: int
     messages_stored: int
-    #: Runs that have begun and not ended, and runs that were closed for being idle and can be opened again.
+    #: Runs that have started and not ended, and runs that were ended for being idle and can be reopened.
     open_runs: int
     idle_runs: int
-    #: Runs that found no room when they began, or were more than `max_open_runs`: their row and a gap are stored,
-    #: their messages are not. And those of them that found no room even for the row: nothing of them is stored.
+    #: Runs that started while the queue was full or `max_open_runs` were open: a row and a gap are stored, messages are
+    #: not. And those of them of which nothing is stored, because the queue had no space for the row.
     refused_runs: int
     lost_runs: int
-    #: Messages of requests and replies that found no room.
+    #: Messages of requests and replies that are not stored because the queue was full.
     lost_messages: int
-    #: Conversation ids from metadata that were too long and replaced by new ones.
+    #: Conversation ids in metadata that were too long and were replaced by new ones.
     replaced_ids: int
-    #: Seconds that the oldest queued thing has been waiting to be taken.
+    #: How long the oldest queued item has been waiting to be drained (seconds).
     lag: float
-    #: The last error's text; None when there was none. It may be long over: see `healthy`.
+    #: The last error's text; None if there was none. The error may be over: see `healthy`.
     last_error: str | None
-    #: Whether the database's last answer was a good one.
+    #: Whether the last attempt to use the database succeeded.
     healthy: bool
 
 
 class Recorder:
-    """Records runs into a database, from any thread, without waiting for it.
+    """Records runs into a database, from any thread, without waiting for the database.
 
-    Raises `ConfigError` and `SchemaError` at construction, and what the database says when `strict`; nothing
-    afterwards. On a running event loop construction waits for nothing, and `opened` raises the same.
+    The constructor raises `ConfigError` and `SchemaError`, and with `strict` the errors of the database. Recording
+    raises nothing. On a running event loop the constructor does not wait, and `opened` raises these errors.
     """
 
     def __init__(
@@ -90,35 +90,34 @@ class Recorder:
         self.config = config or Config()
         self.url = url or default_url()
         self._store = store or SqlStore(self.url, sync=self.config.sync)
-        #: The queue that callbacks put into.
         self.queue = RecordingQueue(
             self.config.max_queue_bytes,
             overflow=self.config.overflow,
             block_timeout=self.config.block_timeout,
             frames_interval=self.config.frames_interval,
         )
-        #: Conversation ids that were too long.
+        #: As in `Stats`.
         self.replaced_ids = 0
         self._open_runs = OpenRuns(self.config.max_open_runs)
-        #: The open runs by their id as an integer.
+        #: The open runs, by id as an integer.
         self.runs = self._open_runs.open
         self._lock = threading.Lock()
-        self._over: Wait[Stats] = Wait()
+        self._ended: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
         caller_waits = _get_running_loop() is None
-        self._begin(caller_waits=caller_waits)
+        self._start_writer(caller_waits=caller_waits)
         if caller_waits:
             self._raise_if_refused()
-        _living.add(self)
+        _recorders.add(self)
 
     def start(self, key: int, start: RunStart, started_us: int | None = None) -> OpenRun:
-        """Begin a run. `started_us` is the monotonic zero of its offsets, now unless given."""
+        """Start a run. Its offsets count from `started_us` (monotonic microseconds), by default from now."""
         if self._forked:
-            self._begin_after_fork()
-        if key in self.runs:  # of the two, nothing that comes can be told to be the first one's
+            self._start_writer_after_fork()
+        if key in self.runs:  # two runs with one id: what comes later belongs to the new one
             self.end(key, RunEnd(INTERRUPTED, now()))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
-        # Kept before it begins, so that it has an end even if Ctrl-C comes in between.
+        # Registered before it starts, so that it gets an end even if Ctrl-C comes in between.
         if self._open_runs.add(key, run):
             self.queue.start(run)
         else:
@@ -127,11 +126,11 @@ class Recorder:
         return run
 
     def reopen(self, key: int) -> OpenRun | None:
-        """The run that a token belongs to which belongs to no open one: it was closed for being idle."""
+        """Reopen the run of a token if it was ended for being idle; else None."""
         return self._open_runs.reopen(key)
 
     def end(self, key: int, end: RunEnd) -> None:
-        """End a run; one that is not open is left alone. Takes no lock: finalizers call it."""
+        """End a run; does nothing if it is not open. Takes no lock, because finalizers call it."""
         run = self._open_runs.find(key)
         if run is not None:
             end.ended_at = run.moment()
@@ -139,40 +138,40 @@ class Recorder:
             self._open_runs.remove(key)
 
     def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
-        """Store messages without a run. Raises `Closed`, and `StoreError` where there is no room for them."""
+        """Store messages without a run. Raises `Closed`, and `StoreError` if the queue is full."""
         if self._forked:
-            self._begin_after_fork()
+            self._start_writer_after_fork()
         if not self.queue.add(conversation_id, messages, now()):
             self.require_open()
             raise StoreError(
-                f"The queue is full ({self.queue.bytes:,} bytes) and {len(messages)} messages were not taken; "
+                f"The queue is full ({self.queue.bytes:,} bytes) and {len(messages)} messages were not accepted; "
                 "add them again after flush(), or raise max_queue_bytes"
             )
 
     def opened(self) -> Wait[None]:
-        """Over when the database is open or the recorder goes on without it; raises what it was refused for."""
+        """Ends when the database is open or recording begins without it. Raises the error of a refused recorder."""
         return self._writer.opening.wait()
 
     def flush(self) -> Wait[None]:
-        """Over when everything accepted until now is committed."""
+        """Ends when everything accepted until now is committed."""
         return self._writer.flush()
 
     def close(self, timeout: float | None = None) -> Wait[Stats]:
-        """Take nothing more and drain; over, with the last stats, when all is stored or the time has run out.
+        """Accept nothing more. The wait ends with the last stats when all is stored, or after `timeout` seconds.
 
-        Runs that are still open become `interrupted`. A second close returns the first one's wait. Takes no lock:
-        signal handlers call it. What is returned is over in time even if the writer's thread is stuck.
+        Runs that are still open become `interrupted`. A second close returns the first one's wait. Takes no lock,
+        because signal handlers call it. The wait ends in time even if the writer's thread is blocked.
         """
         seconds = self.config.close_timeout if timeout is None else timeout
         if self._closing is None:
-            self._closing = Limited(self._over, seconds + CLOSE_GRACE, self.stats)
-        # Each step is for every call: one before may have been interrupted.
+            self._closing = Limited(self._ended, seconds + CLOSE_GRACE, self.stats)
+        # Every call does each step, because an earlier call may have been interrupted.
         for key in list(self.runs):
             self.end(key, RunEnd(INTERRUPTED, now()))
         if not self._writer.closing:
             self._writer.close(seconds)
-        if self._forked:  # nothing was recorded in this process, and no thread runs
-            self._over.set(self.stats())
+        if self._forked:  # nothing was recorded in this process, and it has no writer thread
+            self._ended.set(self.stats())
         return self._closing
 
     @property
@@ -181,15 +180,15 @@ class Recorder:
         return self._closing is not None
 
     def stats(self) -> Stats:
-        """Where the tokens are right now."""
+        """Where the tokens are now."""
         progress = self._writer.progress
-        # Before the queue is looked at: what is settled was taken, so that no token is in two places.
+        # Read before the queue's counts: what is settled was drained before, so no token is counted twice.
         committed, quarantined, lost = progress.committed, progress.quarantined, progress.lost
         messages = progress.messages
-        waiting, taken, dropped, oldest = self.queue.counts()
+        queued, drained, dropped, oldest = self.queue.counts()
         return Stats(
-            accepted=waiting + taken + dropped,
-            queued=waiting + taken - committed - quarantined - lost,
+            accepted=queued + drained + dropped,
+            queued=queued + drained - committed - quarantined - lost,
             queued_bytes=self.queue.bytes,
             committed=committed,
             dropped=dropped + lost,
@@ -209,57 +208,56 @@ class Recorder:
         )
 
     def require_open(self) -> None:
-        """Raise `Closed` when it is, and `StoreError` when it never began; for calls that a person makes, never for
-        callbacks."""
+        """Raise `Closed` after `close`, and `StoreError` if the recorder was refused. Never called for callbacks."""
         if (refusal := self._writer.opening.refusal) is not None:
-            raise StoreError(f"Nothing is recorded, for the database could not be opened: {refusal}")
+            raise StoreError(f"Nothing is recorded, because the database could not be opened: {refusal}")
         if self.closed or self.queue.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
-    def _begin(self, *, caller_waits: bool = False) -> None:
+    def _start_writer(self, *, caller_waits: bool = False) -> None:
         self._writer = self._new_writer(caller_waits=caller_waits)
         self._forked = False
-        # A daemon, or an exit without `close` would wait for it for ever; `_drain_at_exit` comes before.
+        # A daemon thread, because an exit without `close` must not wait for it; `_drain_at_exit` runs before the exit.
         try:
-            threading.Thread(target=self._record, name="recorder-writer", daemon=True).start()
-        except RuntimeError as error:  # as many threads as there may be, or the interpreter shuts down
-            self._never_ran(error)
+            threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True).start()
+        except RuntimeError as error:  # the limit of threads is reached, or the interpreter shuts down
+            self._writer_failed(error)
         in_worker(_drain_at_exit)
 
     def _new_writer(self, *, caller_waits: bool = False) -> Writer:
         return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)
 
-    def _begin_after_fork(self) -> None:
+    def _start_writer_after_fork(self) -> None:
         with self._lock:
             if self._forked:
-                self._begin()
+                self._start_writer()
 
-    def _record(self) -> None:
+    def _run_thread(self) -> None:
         try:
-            with asyncio.Runner() as runner:  # where no loop can be made, there is no coroutine yet
-                runner.run(self._write())
-        except BaseException as error:  # no event loop could be made, or somebody tore it down
-            self._never_ran(error)
+            with asyncio.Runner() as runner:  # the coroutine is created after the loop, which may fail
+                runner.run(self._run_writer())
+        except BaseException as error:  # no event loop could be created, or it was stopped from outside
+            self._writer_failed(error)
         finally:
-            self._closed()
+            self._finish()
 
-    def _never_ran(self, error: BaseException) -> None:
-        """Nothing is stored by this writer, or nothing more: whoever waits for it is told."""
+    def _writer_failed(self, error: BaseException) -> None:
+        """The writer stores nothing, or nothing more: end every wait with an error."""
         self._writer.died(error)
         self._writer.end()
-        self._closed()
+        self._finish()
 
-    async def _write(self) -> None:
+    async def _run_writer(self) -> None:
         try:
             await self._writer.run()
         finally:
-            # Before the loop is torn down: a driver that blocks keeps it for as long as it likes.
-            self._closed()
+            # Before the loop is closed, because a driver that blocks can delay that without limit.
+            self._finish()
             await end_tasks(CLOSE_GRACE)
 
-    def _closed(self) -> None:
+    def _finish(self) -> None:
         self.close()
-        self._over.set(self.stats())
+        self._ended.set(self.stats())
 
     def _raise_if_refused(self) -> None:
         try:
@@ -268,8 +266,8 @@ class Recorder:
             self.close(timeout=0)
             raise
 
-    def hasten(self, timeout: float) -> Wait[Stats] | None:
-        """Close, if that is not over yet, and end after `timeout` seconds, whatever an earlier close allowed."""
+    def close_at_exit(self, timeout: float) -> Wait[Stats] | None:
+        """Close within `timeout` seconds, even if an earlier close allowed more; None if the recorder is closed."""
         if self._closing is not None and self._closing.done:
             return None
         closing = self.close(timeout)
@@ -277,14 +275,15 @@ class Recorder:
         return closing
 
     def reset_in_child(self) -> None:
-        """In a child: the queue, its thread and the open runs are the parent's; begin anew at the next run."""
+        """In a forked child: drop the queue, the thread and the open runs, which are the parent's. The next run starts
+        a new writer."""
         self._open_runs.clear()
         self.queue.reset()
         self._lock = threading.Lock()
         self._writer.fail_flushes_in_child()
         self._writer = self._new_writer()
         self._forked = True
-        self._over = Wait()
+        self._ended = Wait()
         if self._closing is not None:
             self.queue.close()
             self._closing.renew()
@@ -292,23 +291,23 @@ class Recorder:
 
 
 def _drain_at_exit() -> None:
-    over = monotonic_us() / 1e6 + EXIT_TIMEOUT + 1
-    closing = [(recorder, recorder.hasten(EXIT_TIMEOUT)) for recorder in list(_living)]
+    deadline = monotonic_us() / 1e6 + EXIT_TIMEOUT + 1
+    closing = [(recorder, recorder.close_at_exit(EXIT_TIMEOUT)) for recorder in list(_recorders)]
     for recorder, closed in closing:
         if closed is None:
-            continue  # over before: who closed it was told
+            continue  # closed before, and that caller has the stats
         try:
-            stats = closed.wait(max(0.0, over - monotonic_us() / 1e6))
+            stats = closed.wait(max(0.0, deadline - monotonic_us() / 1e6))
         except TimeoutError:
             stats = recorder.stats()
         tokens, messages = stats.queued + stats.dropped, stats.messages_added - stats.messages_stored
         if tokens or messages:
-            why = f": {stats.last_error}" if stats.last_error else ""
-            print(f"recorder: {missing(tokens, messages)} not stored{why}", file=sys.stderr)
+            reason = f": {stats.last_error}" if stats.last_error else ""
+            print(f"recorder: {describe_loss(tokens, messages)} not stored{reason}", file=sys.stderr)
 
 
 def _in_child() -> None:
-    for recorder in list(_living):
+    for recorder in list(_recorders):
         recorder.reset_in_child()
 
 

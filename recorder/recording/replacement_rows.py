@@ -1,4 +1,4 @@
-"""Runs of which tokens were given up after two failures: what they get in place of them is stored later."""
+"""Replacement rows of runs whose tokens were given up after two failures; they are stored later."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from recorder.storage.rows import RunRows
 
 log = logging.getLogger("recorder")
 
-#: So many are kept; each holds a run's row, its gaps and its end.
+#: The most replacements that are held in memory. Each has a run's row, its gaps and its end.
 MOST = 1_000
 
 
-class Owed:
-    """Rows to store, without tokens and messages, in the order in which they failed."""
+class ReplacementRows:
+    """Rows without tokens and messages that still have to be stored, in the order in which they failed."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        # With the number of the file that they belong to, among those that the recorder has written.
+        # Each with the number of the database file that it belongs to.
         self._rows: deque[tuple[int, RunRows]] = deque()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, file: int, rows: Sequence[RunRows]) -> None:
-        """Keep these; where there are too many some are forgotten."""
+        """Add rows for this file. Above the limit the oldest are removed and logged."""
         self._rows.extend((file, each) for each in rows)
         while len(self._rows) > MOST:
             _, lost = self._rows.popleft()
             log.error("Run %s lacks tokens, and no gap can be stored for them", lost.start.run_id)
 
     async def store(self, file: int, commit: Callable[[RunRows], Awaitable[None]]) -> None:
-        """Store those of this file, one after another; one that fails is tried again another time, after the others."""
+        """Store the rows of this file one by one. If one fails, it is moved to the end, and the next call goes on."""
         for _ in range(len(self._rows)):
-            owed = self._rows.popleft()
-            if owed[0] != file:
-                continue  # this one has gaps for all that is in the one before
+            replacement = self._rows.popleft()
+            if replacement[0] != file:
+                continue  # this file has gaps for everything in an earlier file
             try:
-                await commit(owed[1])
-            except Exception as error:  # as it failed before
-                self._progress.broke(error)
-                self._rows.append(owed)
+                await commit(replacement[1])
+            except Exception as error:  # it failed before, too
+                self._progress.batch_failed(error)
+                self._rows.append(replacement)
                 return

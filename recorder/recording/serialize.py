@@ -17,7 +17,7 @@ import orjson
 
 from recorder.core.clock import monotonic_us
 from recorder.core.escaping import escape
-from recorder.recording.buffer import Frames, OpenRun, StoredToken, Taken, Tokens
+from recorder.recording.buffer import DrainedRun, Frames, OpenRun, StoredToken, Tokens
 from recorder.recording.run_totals import RunTotals
 from recorder.storage.compression import compress
 from recorder.storage.frame_block import join
@@ -54,7 +54,7 @@ class ThreadYield:
             self._left = self._EVERY if monotonic_us() - before < self._TOO_LONG_US else -1
 
 
-def serialize(drained: Sequence[Taken], file: int = 0) -> list[RunRows]:
+def serialize(drained: Sequence[DrainedRun], file: int = 0) -> list[RunRows]:
     """The rows of a batch, sorted by run, so that two writers never lock rows in opposite order.
 
     `file` is the number of the database file that they are stored in, counted over the recorder's files.
@@ -138,7 +138,7 @@ def gap_of_move(run_id: str, count: int) -> list[GapRow]:
     return [GapRow(run_id, 0, count, MOVED)] if count else []
 
 
-def _begin_rows(drained: Taken, file: int) -> tuple[RunRows, RunTotals]:
+def _begin_rows(drained: DrainedRun, file: int) -> tuple[RunRows, RunTotals]:
     run = drained.run
     totals = run.totals = run.totals or RunTotals(file=file)
     rows = RunRows(run.start, opens=not totals.row_serialized, bytes=drained.bytes)
@@ -146,7 +146,7 @@ def _begin_rows(drained: Taken, file: int) -> tuple[RunRows, RunTotals]:
     return rows, totals
 
 
-def _serialize_run(drained: Taken, frames: FrameCompressor, file: int) -> RunRows:
+def _serialize_run(drained: DrainedRun, frames: FrameCompressor, file: int) -> RunRows:
     run = drained.run
     rows, totals = _begin_rows(drained, file)
     if totals.file != file:  # the run was idle while the file changed, and streams again
@@ -163,7 +163,7 @@ def _serialize_run(drained: Taken, frames: FrameCompressor, file: int) -> RunRow
     return rows
 
 
-def _seal(drained: Taken, totals: RunTotals) -> RunSeal | None:
+def _seal(drained: DrainedRun, totals: RunTotals) -> RunSeal | None:
     run, end = drained.run, drained.end
     if end is None:
         return _reopening() if drained.reopened else None
@@ -180,7 +180,7 @@ def _reopening() -> RunSeal:
     return RunSeal(RunEnd(STREAMING, None), 0, None, None)
 
 
-def without_tokens(drained: Taken, file: int) -> RunRows:
+def without_tokens(drained: DrainedRun, file: int) -> RunRows:
     """The run's rows with gaps in place of its tokens. From now on the run gets no hash."""
     run = drained.run
     rows, totals = _begin_rows(drained, file)
@@ -189,7 +189,7 @@ def without_tokens(drained: Taken, file: int) -> RunRows:
     rows.gaps = [GapRow(run.start.run_id, part.seq, len(part), reason) for part in drained.tokens]
     rows.gaps += [GapRow(run.start.run_id, *gap) for gap in drained.gaps]
     totals.next_seq = max([totals.next_seq, *(row.seq + row.count for row in rows.gaps)])
-    rows.unpacked = sum(map(len, drained.tokens))
+    rows.unserialized = sum(map(len, drained.tokens))
     if drained.end is not None:
         rows.seal = RunSeal(drained.end, totals.token_count, None, None)
     elif drained.reopened:

@@ -249,7 +249,7 @@ class RunRows:
     #: Whether `messages` holds the final rows, which a retry stores again.
     threaded: bool = False
     #: The number of tokens that could not be serialized, because of a bug in recorder; `gaps` has them.
-    unpacked: int = 0
+    unserialized: int = 0
     #: The number of accepted tokens in these rows.
     tokens: int = 0
     #: The bytes that they take of the queue.
@@ -280,12 +280,12 @@ class Addition:
     bytes: int = 0
     #: Whether the queue holds this object.
     queued: bool = False
-    #: Its number in the queue.
-    ticket: int = 0
+    #: Its offset in the queue.
+    queue_offset: int = 0
     #: As in `RunRows`.
     place: int = 0
     #: Class constants: an addition never holds tokens.
-    waiting: ClassVar[int] = 0
+    queued_tokens: ClassVar[int] = 0
     tokens: ClassVar[int] = 0
 
 

@@ -304,7 +304,7 @@ def add_for_ever(history: ChatHistoryCallback) -> None:
 
 def fill(history: ChatHistoryCallback) -> int:
     """Add until the queue is full; how many were taken."""
-    with pytest.raises(StoreError, match=r"The queue is full \(.* bytes\) and 1 messages were not taken"):
+    with pytest.raises(StoreError, match=r"The queue is full \(.* bytes\) and 1 messages were not accepted"):
         add_for_ever(history)
     return history.stats().messages_added
 

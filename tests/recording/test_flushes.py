@@ -33,7 +33,7 @@ def test_a_loss_is_told_to_those_who_wait_for_it(queue: RecordingQueue) -> None:
     flushes = Flushes(queue)
     waits = [flushes.add(), flushes.add()]
     flushes.accept_new()
-    flushes.fail(queue.drain(2**20).ticket, LOSS)
+    flushes.fail(queue.drain(2**20).queue_offset, LOSS)
     for wait in waits:
         assert_told(wait)
     flushes.add().wait(0)
@@ -42,7 +42,7 @@ def test_a_loss_is_told_to_those_who_wait_for_it(queue: RecordingQueue) -> None:
 def test_a_loss_that_nobody_waited_for(queue: RecordingQueue) -> None:
     """The next flush raises it, and the one after that does not."""
     flushes = Flushes(queue)
-    flushes.fail(queue.drain(2**20).ticket, LOSS)
+    flushes.fail(queue.drain(2**20).queue_offset, LOSS)
     assert_told(flushes.add())
     flushes.add().wait(0)
 
@@ -51,7 +51,7 @@ def test_a_loss_while_the_writer_has_not_seen_the_flush(queue: RecordingQueue) -
     """The flush came before the loss, and raises it once it is seen."""
     flushes = Flushes(queue)
     wait = flushes.add()
-    flushes.fail(queue.drain(2**20).ticket, LOSS)
+    flushes.fail(queue.drain(2**20).queue_offset, LOSS)
     assert not wait.done
     flushes.accept_new()
     flushes.settle(flushes.settled)

@@ -12,7 +12,7 @@ import pytest
 
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
-from recorder.recording.buffer import OpenRun, Taken
+from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.wire.deltas import Delta
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
@@ -32,7 +32,7 @@ class Story:
         self.other = started(self.queue, run_start(0), 0)
         self.queue.put(self.other, "other 0", 0)
         self.runs = [self.other]
-        self.taken: list[Taken] = []
+        self.taken: list[DrainedRun] = []
         #: Of each run how many tokens were handed over, the last one perhaps not whole.
         self.offered = {0: 1, 1: 0, 2: 0}
 

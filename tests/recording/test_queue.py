@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, HumanMessage
-from recorder.recording.buffer import OpenRun, Taken
+from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.capacity import RESERVED_RUNS, RUN_COST
 from recorder.recording.queue import FULL_AT_START, TOKEN_COST, RecordingQueue
 from recorder.wire.deltas import REASONING, Delta
@@ -33,7 +33,7 @@ def opened(queue: RecordingQueue, number: int = 0) -> OpenRun:
     return started(queue, run_start(number), monotonic_us())
 
 
-def tokens_of(taken: Sequence[Taken]) -> dict[str, list[tuple[int, str]]]:
+def tokens_of(taken: Sequence[DrainedRun]) -> dict[str, list[tuple[int, str]]]:
     """The number and the text of each token that was taken, by run."""
     found: dict[str, list[tuple[int, str]]] = {}
     for part in taken:
@@ -43,12 +43,12 @@ def tokens_of(taken: Sequence[Taken]) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-def only(taken: Sequence[Taken]) -> list[tuple[int, str]]:
+def only(taken: Sequence[DrainedRun]) -> list[tuple[int, str]]:
     """The same, of the one run that there is."""
     return [pair for pairs in tokens_of(taken).values() for pair in pairs]
 
 
-def release(queue: RecordingQueue, taken: Sequence[Taken]) -> None:
+def release(queue: RecordingQueue, taken: Sequence[DrainedRun]) -> None:
     """All of this is settled."""
     queue.release(sum(part.bytes for part in taken))
 
@@ -121,12 +121,12 @@ def test_tickets_grow_with_the_queue() -> None:
     queue = RecordingQueue(ALL)
     run, other = opened(queue, 1), opened(queue, 2)
     wanted = queue.request_full_drain()
-    assert [queue.drain(1).ticket, queue.drain(1).ticket] == [wanted - 1, wanted]
+    assert [queue.drain(1).queue_offset, queue.drain(1).queue_offset] == [wanted - 1, wanted]
     queue.put(other, "x", 0)
     queue.put(run, "x", 0)
     queue.put(other, "x", 0)
-    assert [queue.drain(1).ticket, queue.drain(1).ticket] == [wanted + 1, wanted + 2]
-    assert not queue.drain(ALL).ticket
+    assert [queue.drain(1).queue_offset, queue.drain(1).queue_offset] == [wanted + 1, wanted + 2]
+    assert not queue.drain(ALL).queue_offset
 
 
 def test_no_run_is_taken_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_eight_threads_put_and_one_takes(shared: bool) -> None:
     """All is taken, each run's numbers are 0 to n - 1, and a thread's own tokens keep their order."""
     queue, each, threads = RecordingQueue(ALL), 2_000, 8
     runs = [opened(queue, 0 if shared else number) for number in range(1 if shared else threads)]
-    taken: list[Taken] = []
+    taken: list[DrainedRun] = []
 
     def produce(number: int) -> None:
         run = runs[0 if shared else number]
@@ -237,7 +237,7 @@ def test_off_a_loop_the_call_waits_for_room() -> None:
     queue, run = full()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.put, run, "more", 10)
-        taken: list[Taken] = []
+        taken: list[DrainedRun] = []
         while not waiting.done():
             part = queue.drain(ALL).runs
             release(queue, part)
@@ -257,7 +257,7 @@ def test_a_large_token_waits_for_as_much_room() -> None:
     large = "x" * (80 * COST)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.put, run, large, 50)
-        taken: list[Taken] = []
+        taken: list[DrainedRun] = []
         while not waiting.done():
             part = queue.drain(ALL).runs
             release(queue, part)
@@ -438,7 +438,7 @@ def aging(tokens: int = 100) -> RecordingQueue:
     return RecordingQueue(RUN_COST + tokens * COST, frames_interval=3600, block_timeout=3600)
 
 
-def frames_of(taken: Sequence[Taken]) -> list[bytes]:
+def frames_of(taken: Sequence[DrainedRun]) -> list[bytes]:
     """All frames that were taken."""
     return [frame for part in taken for piece in part.frames for frame in piece.data]
 
@@ -548,7 +548,7 @@ def test_work_returns_when_something_comes() -> None:
     """From another thread, a thousand times, and no wake-up is lost."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
-    taken: list[Taken] = []
+    taken: list[DrainedRun] = []
 
     async def story() -> None:
         while len(only(taken)) < 1_000:
@@ -602,8 +602,8 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     chance = random.Random(seed)
     queue = RecordingQueue(RUN_COST * 2 + COST * 20, overflow=overflow)
     offered: dict[str, int] = {}
-    taken: list[Taken] = []
-    unsettled: list[Taken] = []
+    taken: list[DrainedRun] = []
+    unsettled: list[DrainedRun] = []
     runs: list[OpenRun] = []
 
     def step() -> None:

@@ -208,7 +208,7 @@ def test_an_error_while_an_error_is_told_of_is_survived(
     """Memory that has run out has often run out for the log, too: recording goes on all the same."""
     told: list[BaseException] = []
 
-    def broke(_progress: Progress, error: BaseException) -> None:
+    def batch_failed(_progress: Progress, error: BaseException) -> None:
         told.append(error)
         raise MemoryError("none for the log")
 
@@ -217,7 +217,7 @@ def test_an_error_while_an_error_is_told_of_is_survived(
         history.flush().wait(20)
         with monkeypatch.context() as patch:
             patch.setattr("recorder.recording.writer.serialize", no_memory)
-            patch.setattr(Progress, "broke", broke)
+            patch.setattr(Progress, "batch_failed", batch_failed)
             run_id = begin(history)
             while not told:
                 flushed(history)

@@ -25,7 +25,7 @@ from recorder.errors import StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording import serialize
-from recorder.recording.buffer import Took
+from recorder.recording.buffer import DrainedBatch
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.recorder import Recorder
@@ -168,7 +168,7 @@ def history_held(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
     queue = history.recorder.queue
     drain, gate = queue.drain, threading.Event()
 
-    def held(max_bytes: int, batch: Took | None = None) -> Took:
+    def held(max_bytes: int, batch: DrainedBatch | None = None) -> DrainedBatch:
         gate.wait(10)
         return drain(max_bytes, batch)
 
@@ -262,8 +262,8 @@ def test_an_outage_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture
         record(history)
         history.flush().wait(20)
     assert [line.split(",")[0] for line in caplog.messages] == [
-        "Recording goes on in memory",
-        "The database takes recordings again",
+        "Recording continues in memory",
+        "The database works again",
     ]
 
 
@@ -496,9 +496,9 @@ def test_what_comes_just_before_the_end_is_stored() -> None:
 
         run = None
 
-        def drain(self, max_bytes: int, batch: Took | None = None) -> Took:
+        def drain(self, max_bytes: int, batch: DrainedBatch | None = None) -> DrainedBatch:
             batch = super().drain(max_bytes, batch)
-            if not batch.ticket and self.run is None:
+            if not batch.queue_offset and self.run is None:
                 self.run = started(self, run_start(), 0)
                 super().put(self.run, "late", 0)
                 writer.close(10)
