@@ -41,7 +41,9 @@ _RESPONSE_TIMEOUT = 3_600
 class ChatAnthropic(BaseChatModel):
     """Anthropic's chat models. The arguments are those of LangChain's `ChatAnthropic`.
 
-    `options` are those of the SDK's `create`. Raises the SDK's exceptions.
+    `options` are those of the SDK's `create`. `timeout` is in seconds; its default is the SDK's, and an hour for a
+    request without a stream. With `streaming=True`, `invoke` and `generate` stream, so that handlers get the tokens as
+    they arrive. Raises the SDK's exceptions, and `ConfigError` for an input, a config or a tool that cannot be read.
     """
 
     provider_name = "anthropic"

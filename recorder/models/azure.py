@@ -19,8 +19,8 @@ class AzureChatOpenAI(BaseChatOpenAI):
     `options` are those of the SDK's `create`. If the endpoint, the key or token, or the API's version is not passed,
     it is read from `AZURE_OPENAI_ENDPOINT`, `AZURE_OPENAI_API_KEY`, `AZURE_OPENAI_AD_TOKEN` or `OPENAI_API_VERSION`.
     Without a deployment, the model's name is used as the name of the deployment. The results of Azure's content
-    filters are in `response_metadata["content_filter_results"]`. Raises the SDK's exceptions, and `ConfigError`
-    without a model and a deployment.
+    filters are in `response_metadata["content_filter_results"]`. The other arguments are those of `ChatOpenAI`. Raises
+    the SDK's exceptions, and `ConfigError` without a model and a deployment.
     """
 
     provider_name = "azure"

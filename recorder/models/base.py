@@ -18,8 +18,10 @@ from recorder.models.sdk_model import SdkModel
 class BaseChatModel(SdkModel[AIMessage, AIMessageChunk]):
     """A chat model: `invoke`, `stream`, `batch`, `generate`, their asynchronous forms, and `astream_events`.
 
-    Input is a string, a message, a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's keys
-    `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`.
+    The input is a string, a message, or a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's
+    keys `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`. The result is an `AIMessage`; a
+    stream yields `AIMessageChunk`s, which are added with `+`. Raises the SDK's exceptions, and `ConfigError` for an
+    input, a config or a tool that cannot be read.
     """
 
     @abstractmethod

@@ -25,7 +25,9 @@ class OpenAI(SdkModel[str, str]):
     """A completion model: text in, text out. Arguments and defaults are those of LangChain's `OpenAI`.
 
     `options` are those of the SDK's `create` (`n`, `best_of`, `logprobs`, `echo`, `suffix`, ...); an option of None
-    is not sent. `stream_usage` asks for the usage in streams (default: True). Raises the SDK's exceptions.
+    is not sent. `timeout` is in seconds; its default is the SDK's. `stream_usage` asks for the usage in streams
+    (default: True). `invoke` returns a `str`, and a stream yields pieces of it. Raises the SDK's exceptions, and
+    `ConfigError` for an input or a config that cannot be read.
     """
 
     provider_name = "openai"

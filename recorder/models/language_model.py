@@ -46,8 +46,8 @@ AnswerT = TypeVar("AnswerT")
 class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     """`invoke`, `stream`, `batch`, `generate`, their asynchronous forms, and `astream_events`.
 
-    Input is a string, a message, a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's keys
-    `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`.
+    The input is a string, a message, or a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's
+    keys `callbacks`, `tags`, `metadata`, `run_id`, `run_name`, `max_concurrency`.
     """
 
     #: LangSmith's name of the provider, in `metadata["ls_provider"]`.
@@ -141,7 +141,11 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
     def batch(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
     ) -> list[Any]:
-        """`invoke` for each input on threads, at most `config["max_concurrency"]` at a time. Results are in order."""
+        """`invoke` for each input on threads, at most `config["max_concurrency"]` at a time. Results are in order.
+
+        `config` is one for all inputs, or a list with one for each. The first error is raised;
+        `return_exceptions=True` returns each error as the result of its input.
+        """
         each = config_per_input(config, len(inputs))
         if not inputs:
             return []
@@ -195,7 +199,10 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         include_tags: Sequence[str] | None = None, exclude_names: Sequence[str] | None = None,
         exclude_types: Sequence[str] | None = None, exclude_tags: Sequence[str] | None = None, **options: Any,
     ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
-        """Yield LangChain's events, version v2: a start, one for each chunk, an end."""
+        """Yield LangChain's events, version v2: a start, one for each chunk, an end.
+
+        The `include_` and `exclude_` arguments are LangChain's. Raises `ConfigError` for another version.
+        """
         if version != "v2":
             raise ConfigError(f"astream_events does not support version {version!r}; pass version='v2'")
         run = self._new_run(input, config, options, stream=True)

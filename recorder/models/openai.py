@@ -82,7 +82,9 @@ class BaseChatOpenAI(BaseChatModel):
 class ChatOpenAI(BaseChatOpenAI):
     """OpenAI's chat models. The arguments are those of LangChain's `ChatOpenAI`; `options` those of the SDK's `create`.
 
-    `stream_usage` asks for the usage in streams (default: True). Raises the SDK's exceptions.
+    `timeout` is in seconds; its default is the SDK's. With `streaming=True`, `invoke` and `generate` stream, so that
+    handlers get the tokens as they arrive. `stream_usage` asks for the usage in streams (default: True). Raises the
+    SDK's exceptions, and `ConfigError` for an input, a config or a tool that cannot be read.
     """
 
     provider_name = "openai"

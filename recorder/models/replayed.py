@@ -59,18 +59,23 @@ def replayed(
         if mode != NONE:
             raise ConfigError(f"mode {mode!r} records, so it needs a model that answers; pass it as like=")
         like, rules = _model_of_newest_run(replay), _relaxed(rules)
+    model = _original(like, settings)
+    copy = object.__new__(_class_of(type(model)))
+    copy.__dict__.update(model.__dict__)
+    copy._session, copy._real = Session(replay, mode, rules, options), model
+    if isinstance(model, SdkModel):
+        copy._clients = _replaying_clients(model, replay, options)
+    return copy
+
+
+def _original(like: Any, settings: Mapping[str, Any]) -> SdkModel[Any, Any] | SimpleChatModel:
+    """The model `like` with these settings. Raises `ConfigError` if it is no model that can be replayed."""
     model = like(**settings) if isinstance(like, type) else like.bind(**settings) if settings else like
     if not isinstance(model, (SdkModel, SimpleChatModel)):
         raise ConfigError(
             f"like is {like!r:.80}; pass a model of recorder.models or its class, a SimpleChatModel, or None"
         )
-    session = Session(replay, mode, rules, options)
-    copy = object.__new__(_class_of(type(model)))
-    copy.__dict__.update(model.__dict__)
-    copy._session, copy._real = session, model
-    if isinstance(model, SdkModel):
-        copy._clients = _replaying_clients(model, replay, options)
-    return copy
+    return model
 
 
 class Recording:

@@ -28,7 +28,8 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
     - `_agenerate` and `_astream` are the same, `async`.
 
     `options` are the options of the model and of the call, and `stop` if one was given. On an event loop a method
-    that is not `async` runs on a thread. A model without `_stream` and `_astream` streams one chunk.
+    that is not `async` runs on a thread. A model without `_stream` and `_astream` streams one chunk. Raises the
+    exceptions of these methods unchanged, and `ConfigError` if none of them is written.
     """
 
     #: The model's name in the metadata and the `runs` table. None stands for `_llm_type`.
