@@ -70,7 +70,7 @@ class ChatRun(WireRun[AIMessageChunk]):
         message = self.reply.message(choice)
         message.response_metadata = self._metadata(choice)
         if not self.request.stream:
-            message.response_metadata |= self.reply.whole_metadata()
+            message.response_metadata |= self.reply.unstreamed_metadata()
         message.id = f"{self._chunk_id}-{choice}" if choice else self._chunk_id
         return message
 

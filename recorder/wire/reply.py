@@ -222,7 +222,7 @@ class Reply:
             said["truncated"] = True
         return said
 
-    def whole_metadata(self) -> dict[str, Any]:
+    def unstreamed_metadata(self) -> dict[str, Any]:
         """What LangChain says beside that of an answer that was not streamed."""
         return {"token_usage": self.raw_usage} if self.raw_usage else {}
 

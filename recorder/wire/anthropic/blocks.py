@@ -1,4 +1,4 @@
-"""To which content block an event of Anthropic's belongs: by its index, and by what the block is."""
+"""Finds the content block that an event of Anthropic's format belongs to, by its index and the block's type."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 from recorder.core.json import dumps
 from recorder.wire.deltas import OTHER, TOOL_CALL, Delta
 
-#: Of how many indexes is remembered which block they were last, and of how many numbers that they are used.
+#: The last block of at most 1,000 indexes is remembered, and at most 10,000 numbers that are in use.
 _MAX_INDEXES, _MAX_USED = 1_000, 10_000
-#: Type of a delta -> the type of the blocks that it is a piece of, and of one that nobody opened.
+#: Type of a delta -> the type of the block that it belongs to. A block without a start event gets this type.
 _USUAL = {"text_delta": "text", "citations_delta": "text", "thinking_delta": "thinking",
           "signature_delta": "thinking", "input_json_delta": "tool_use"}  # fmt: skip
-#: Blocks that have no input; all others may: calls, those of the provider's own tools, and whatever comes.
+#: Types of blocks that have no input. All other types may have input: tool calls, server tools, future types.
 _WITHOUT_INPUT = frozenset(("text", "thinking", "redacted_thinking"))
 
 
 @dataclass(slots=True)
 class Block:
-    """A content block from its start on."""
+    """A content block that has started."""
 
     type: str
-    #: The place of its deltas.
+    #: The idx of its deltas.
     idx: str
-    #: The provider's id of it, where it has one.
+    #: The provider's id, None if it has none.
     id: Any = None
     is_open: bool = True
-    #: What its stop says when nothing came in between.
-    unsaid: Delta | None = None
+    #: A delta that is added at the block's stop, unless content makes it superfluous before.
+    pending: Delta | None = None
 
 
 class Blocks:
     """The blocks of one message.
 
-    The API gives each its own index. Some proxies give all blocks the same one, or none, or count the blocks and their
-    pieces apart: a start begins a block of its own, and a piece belongs to one that can have it.
+    The API gives each block its own index. Some proxies give all blocks the same index, or none, or number the starts
+    and the pieces separately. So each start event begins a new block, and a piece goes to a block of a matching type.
     """
 
     def __init__(self) -> None:
@@ -45,44 +45,44 @@ class Blocks:
         self._highest = -1
 
     @property
-    def have_begun(self) -> bool:
-        """Whether there is one."""
+    def any_started(self) -> bool:
+        """Whether any block has started."""
         return self._highest >= 0
 
-    def start(self, index: Any, type: str, id: Any, found: list[Delta]) -> Block:
-        """A block begins; the same one where it was begun already and has said nothing since.
+    def start(self, index: Any, type: str, id: Any, deltas: list[Delta]) -> Block:
+        """Starts a block. If the same block was started before and has no content yet, that block is returned.
 
-        What another one under that index has not said yet is put into `found`: its stop will not come.
+        The pending delta of another block with this index is added to `deltas`, because its stop will not come.
         """
         known = self._by_index.get(index)
-        if known is not None and known.unsaid is not None:
+        if known is not None and known.pending is not None:
             if (known.type, known.id) == (type, id):
                 return known
-            found.append(known.unsaid)
-            known.unsaid = None
-        return self._started(index, type, id)
+            deltas.append(known.pending)
+            known.pending = None
+        return self._open(index, type, id)
 
-    def piece(self, index: Any, type: str, found: list[Delta]) -> Block:
-        """The block that a delta of this type is a piece of; one that nobody opened begins in `found`."""
+    def piece(self, index: Any, type: str, deltas: list[Delta]) -> Block:
+        """The block that a delta of this type belongs to. If none was started, one starts here, with its `deltas`."""
         known = self._by_index.get(index)
         last = self._last if self._last is not None and self._last.is_open else None
-        if known is not None and _takes(known.type, type) and (known.is_open or last is None):
+        if known is not None and _accepts(known.type, type) and (known.is_open or last is None):
             return known
-        if last is not None and _takes(last.type, type):
+        if last is not None and _accepts(last.type, type):
             return last
-        begun = self._started(index, _USUAL.get(type, type.removesuffix("_delta")), None)
-        if begun.type == "tool_use":
-            found.append(Delta('{"id":null,"name":null}', TOOL_CALL, begun.idx))
+        opened = self._open(index, _USUAL.get(type, type.removesuffix("_delta")), None)
+        if opened.type == "tool_use":
+            deltas.append(Delta('{"id":null,"name":null}', TOOL_CALL, opened.idx))
         elif type in _USUAL:
-            begun.unsaid = Delta(
-                dumps({"content_block": {"type": begun.type, begun.type: ""}}), OTHER, begun.idx
+            opened.pending = Delta(
+                dumps({"content_block": {"type": opened.type, opened.type: ""}}), OTHER, opened.idx
             )
         else:
-            found.append(Delta(dumps({"content_block": {"type": begun.type}}), OTHER, begun.idx))
-        return begun
+            deltas.append(Delta(dumps({"content_block": {"type": opened.type}}), OTHER, opened.idx))
+        return opened
 
     def stop(self, index: Any) -> Block | None:
-        """The block that ends; None where none is open."""
+        """Ends a block and returns it; None if no such block is open."""
         known = self._by_index.get(index)
         if known is None or not known.is_open:
             known = self._last if index is None else None
@@ -91,15 +91,15 @@ class Blocks:
         known.is_open = False
         return known
 
-    def unsaid(self) -> list[Delta]:
-        """What blocks have not said that were never closed."""
-        waiting = [block for block in self._by_index.values() if block.unsaid is not None]
-        found = [block.unsaid for block in waiting if block.unsaid is not None]
-        for block in waiting:
-            block.unsaid = None
-        return found
+    def take_pending(self) -> list[Delta]:
+        """Returns the pending deltas of the blocks that were never ended, and clears them."""
+        blocks = [block for block in self._by_index.values() if block.pending is not None]
+        deltas = [block.pending for block in blocks if block.pending is not None]
+        for block in blocks:
+            block.pending = None
+        return deltas
 
-    def _started(self, index: Any, type: str, id: Any) -> Block:
+    def _open(self, index: Any, type: str, id: Any) -> Block:
         number = self._highest + 1
         if _is_number(index) and int(index) not in self._used:
             number = int(index)
@@ -112,7 +112,7 @@ class Blocks:
         return block
 
 
-def _takes(block: str, delta: str) -> bool:
+def _accepts(block: str, delta: str) -> bool:
     """Whether a block of this type may have a delta of that type."""
     if delta == "input_json_delta":
         return block not in _WITHOUT_INPUT
@@ -120,7 +120,7 @@ def _takes(block: str, delta: str) -> bool:
 
 
 def idx_of(number: int, type: str) -> str:
-    """The place of a block's deltas; calls have a part of their own in every wire format."""
+    """The idx of a block's deltas; a call's idx has a part in every wire format."""
     return f"0.{number}" if number or type == "tool_use" else "0"
 
 

@@ -1,4 +1,4 @@
-"""Deltas of Anthropic's answers in LangChain's chunks: blocks with an `index`, which add up to the content."""
+"""Puts deltas of Anthropic's answers into LangChain's chunks, as blocks with an `index` that add up to the content."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from recorder.core.json import loads
 from recorder.messages import AIMessageChunk, tool_call_chunk
 from recorder.messages.merge import merge_content, merge_lists
-from recorder.wire.anthropic.reply import block_of, of_a_block
+from recorder.wire.anthropic.reply import block_of, is_block_json
 from recorder.wire.chunks import add_other
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 
 
 def wants_blocks(body: Mapping[str, Any]) -> bool:
-    """Whether an answer may be more than text, and LangChain's chunks then are lists from the first one on."""
+    """Whether the answer may hold more than text; then LangChain's chunks hold lists of blocks from the start."""
     thinking, edits = body.get("thinking") or {}, (body.get("context_management") or {}).get("edits") or ()
     return (
         bool(body.get("tools") or body.get("mcp_servers") or (body.get("extra_body") or {}).get("tools"))
@@ -35,26 +35,26 @@ def _is_cited(block: Any) -> bool:
 
 
 def fill_text(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-    """Text as plain text, and what else there may be as blocks."""
-    return _fill(chunk, deltas, listed=False)
+    """Adds text as a string, and everything else as blocks. Returns whether there were deltas."""
+    return _fill(chunk, deltas, as_blocks=False)
 
 
 def fill_blocks(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-    """Everything as blocks."""
+    """Adds everything as blocks. Returns whether there were deltas."""
     if len(deltas) == 1 and deltas[0][1] == TEXT:
         text, _, idx = deltas[0]
         chunk.content = [{"text": text, "type": "text", "index": block_of(idx)}]
         return True
     chunk.content = []
-    return _fill(chunk, deltas, listed=True)
+    return _fill(chunk, deltas, as_blocks=True)
 
 
-def _fill(chunk: AIMessageChunk, deltas: Sequence[Delta], *, listed: bool) -> bool:
+def _fill(chunk: AIMessageChunk, deltas: Sequence[Delta], *, as_blocks: bool) -> bool:
     blocks: list[dict[str, Any]] = []
     for text, kind, idx in deltas:
-        if kind == TEXT and not listed:
+        if kind == TEXT and not as_blocks:
             chunk.content = merge_content(chunk.content, [text])
-        elif kind == OTHER and not of_a_block(loads(text)):
+        elif kind == OTHER and not is_block_json(loads(text)):
             add_other(chunk, text)
         else:
             index = block_of(idx)
@@ -69,21 +69,21 @@ def _fill(chunk: AIMessageChunk, deltas: Sequence[Delta], *, listed: bool) -> bo
 def _call(kind: str, text: str, index: int) -> Any:
     if kind == TOOL_ARGS:
         return tool_call_chunk(None, text, None, index)
-    said = loads(text)
-    return tool_call_chunk(said.get("name"), "", said.get("id"), index)
+    fields = loads(text)
+    return tool_call_chunk(fields.get("name"), "", fields.get("id"), index)
 
 
 def _other(text: str) -> dict[str, Any]:
-    said = loads(text)
-    if "content_block" in said:
-        return dict(said["content_block"])
-    if "partial_json" in said:
-        return {"type": "input_json_delta", "partial_json": said["partial_json"]}
-    delta = {key: value for key, value in said["content_block_delta"].items() if value is not None}
+    fields = loads(text)
+    if "content_block" in fields:
+        return dict(fields["content_block"])
+    if "partial_json" in fields:
+        return {"type": "input_json_delta", "partial_json": fields["partial_json"]}
+    delta = {key: value for key, value in fields["content_block_delta"].items() if value is not None}
     return {**delta, "type": str(delta.get("type", "")).removesuffix("_delta")}
 
 
-#: kind -> the piece of a block that such a text is.
+#: Kind of a delta -> makes the piece of a block from the delta's text.
 _PIECES: dict[str, Callable[[str], dict[str, Any]]] = {
     TEXT: lambda text: {"type": "text", "text": text},
     CITATION: lambda text: {"type": "text", "citations": [loads(text)]},

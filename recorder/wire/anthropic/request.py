@@ -1,4 +1,4 @@
-"""Messages as Anthropic takes them: a system prompt, and turns of user and assistant made of content blocks.
+"""Converts messages to an Anthropic request: a system prompt, and turns of user and assistant with content blocks.
 
 https://platform.claude.com/docs/en/api/messages
 """
@@ -14,23 +14,23 @@ from typing import Any
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, BaseMessage, Content, ToolMessage, from_any, parse_args
 
-#: Models that take a system message between the others; for older ones it moves to the front. As LangChain's
-#: model profiles of November 2026.
+#: Models that accept a system message between other messages; for older models it moves to the front. Source:
+#: LangChain's model profiles of November 2026.
 _IN_PLACE = ("claude-opus-4-8", "claude-opus-5", "claude-sonnet-5", "claude-haiku-5-5", "claude-fable-5",
              "claude-mythos-5")  # fmt: skip
-#: Blocks of other providers' thoughts and calls, which have no place here.
+#: Types of blocks with other providers' reasoning and calls; they are not sent.
 _ELSEWHERE = frozenset(("reasoning", "reasoning_content", "function_call", "tool_call", "invalid_tool_call"))
 #: Keys that only streamed blocks have.
 _STREAMED = frozenset(("index", "partial_json"))
-#: What the API takes of a block; clients and frameworks keep more in theirs.
-_TAKEN = {
+#: Type of a block -> the keys that the API accepts; clients and frameworks add other keys.
+_ACCEPTED = {
     "text": frozenset(("type", "text", "cache_control", "citations")),
     "thinking": frozenset(("type", "thinking", "signature", "cache_control")),
     "redacted_thinking": frozenset(("type", "data", "cache_control")),
 }
-#: Beside the data of an image or a file.
+#: Keys that are sent beside the data of an image or a file.
 _BESIDE = ("cache_control", "citations", "title", "context")
-#: The API takes no other ids of calls.
+#: The API accepts only such ids of calls.
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _DATA_URL = re.compile(r"data:(?P<mime>[^;,]+);base64,(?P<data>.+)", re.DOTALL)
 
@@ -38,61 +38,61 @@ Turn = dict[str, Any]
 
 
 def request_messages(messages: Iterable[Any], model: str = "") -> tuple[Content | None, list[Turn]]:
-    """`system` and `messages` of a request. Raises `ConfigError` for system messages that have no place."""
+    """The `system` and `messages` of a request. Raises `ConfigError` for system messages that the model rejects."""
     merged = _merged([from_any(message) for message in messages])
     last = max((at for at, message in enumerate(merged) if message.role != "system"), default=-1)
-    placed = _Placed(model)
+    builder = _TurnBuilder(model)
     for at, message in enumerate(merged):
         if message.role == "system":
-            placed.system_message(message, first=at == 0)
+            builder.system_message(message, first=at == 0)
         elif (turn := _turn(message, is_last=at == last)) is not None:
-            placed.turn(turn)
-    return placed.system or None, [*placed.turns, *placed.waiting]
+            builder.turn(turn)
+    return builder.system or None, [*builder.turns, *builder.pending]
 
 
-class _Placed:
-    """The turns so far, and where system messages went."""
+class _TurnBuilder:
+    """Collects the turns, and decides where system messages go."""
 
     def __init__(self, model: str) -> None:
         self.system: Any = None
         self.turns: list[Turn] = []
-        #: System messages that stay in their place if a reply or nothing follows them.
-        self.waiting: list[Turn] = []
+        #: System messages that stay in their place if an assistant turn or nothing follows; otherwise they move.
+        self.pending: list[Turn] = []
         self._in_place = model.startswith(_IN_PLACE)
         self._model = model
-        #: Call id -> the toolset that its result must name, too.
+        #: Id of a call -> the toolset, which the call's result must name too.
         self._toolsets: dict[str, str] = {}
 
     def system_message(self, message: BaseMessage, *, first: bool) -> None:
-        """It leads, stays where it is, or moves to the front."""
+        """Adds a system message: it becomes `system`, stays in its place, or moves to the front."""
         content = _system(message.content)
         if first:
             self.system = content
-        elif self._in_place and (self.waiting or _may_be_followed(self.turns)):
-            self.waiting += [{"role": "system", "content": content}] if content else []
+        elif self._in_place and (self.pending or _may_be_followed(self.turns)):
+            self.pending += [{"role": "system", "content": content}] if content else []
         else:
             self._to_the_front(content)
 
     def turn(self, turn: Turn) -> None:
-        """The next turn."""
+        """Adds the next turn."""
         if turn["role"] == "assistant":
-            self.turns += self.waiting
+            self.turns += self.pending
         else:
-            for waiting in self.waiting:
-                self._to_the_front(waiting["content"])
-        self.waiting = []
+            for pending in self.pending:
+                self._to_the_front(pending["content"])
+        self.pending = []
         self._name_toolsets(turn["content"])
         self.turns.append(turn)
 
     def _to_the_front(self, content: Content) -> None:
         if self.system is not None:
             raise ConfigError(
-                f"there are several system messages, and {self._model or 'the model'} takes one, at the front; "
+                f"there are several system messages, and {self._model or 'the model'} accepts only one, at the front; "
                 "put their texts into the first"
             )
         warnings.warn(
-            "A system message was moved to the front of the conversation: there it holds for all of it, and this "
-            "model takes none in between",
+            "A system message was moved to the front of the conversation, where it applies to all messages, because "
+            "this model accepts none between other messages",
             UserWarning,
             stacklevel=2,
         )
@@ -109,7 +109,7 @@ class _Placed:
 
 
 def _may_be_followed(turns: Sequence[Turn]) -> bool:
-    """Whether a system message may stand behind these turns: after the user, or after the result of a server's tool."""
+    """Whether a system message may follow these turns: after the user's, or after the result of a server tool."""
     if not turns or turns[-1]["role"] != "assistant":
         return bool(turns) and turns[-1]["role"] == "user"
     content = turns[-1]["content"]
@@ -117,7 +117,7 @@ def _may_be_followed(turns: Sequence[Turn]) -> bool:
 
 
 def _merged(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
-    """Runs of messages of the user and of tools as one, and so with the system's."""
+    """Merges consecutive user and tool messages into one user message, and consecutive system messages into one."""
     merged: list[BaseMessage] = []
     for message in messages:
         if isinstance(message, ToolMessage):
@@ -135,7 +135,7 @@ def _as_list(content: Content) -> list[Any]:
 
 
 def _result(message: ToolMessage) -> BaseMessage:
-    """A tool's result as the user sends it."""
+    """A tool's result as a user message."""
     content = message.content
     if isinstance(content, list) and content and all(_kind(block) == "tool_result" for block in content):
         return from_any(("user", content))
@@ -146,7 +146,7 @@ def _result(message: ToolMessage) -> BaseMessage:
         "is_error": message.status == "error",
     }
     if isinstance(content, list):
-        # The API takes the mark on the result, and not inside of it.
+        # The API accepts `cache_control` on the result, not on the blocks inside of it.
         marks = [block["cache_control"] for block in content if _kind(block) and "cache_control" in block]
         result["content"] = [
             _without(block, {"cache_control"}) if isinstance(block, dict) else block for block in content
@@ -156,7 +156,7 @@ def _result(message: ToolMessage) -> BaseMessage:
 
 
 def call_id(id: str | None) -> str | None:
-    """An id that the API takes: the same one, or always the same in place of another provider's."""
+    """The id if the API accepts it; otherwise an id that is always the same for this one."""
     if not id or _ID.fullmatch(id):
         return id
     return f"toolu_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
@@ -170,7 +170,7 @@ def _system(content: Content) -> Content:
 
 
 def _turn(message: BaseMessage, *, is_last: bool) -> Turn | None:
-    """One turn; None for a reply that says nothing, which the API refuses but at the end."""
+    """One turn; None for an empty reply, which the API refuses unless it is the last message."""
     content = _content(message)
     if isinstance(message, AIMessage):
         if calls := _missing_calls(message, content):
@@ -198,8 +198,8 @@ def _right_stripped(content: Content) -> Content:
 
 
 def _missing_calls(message: AIMessage, content: Content) -> list[dict[str, Any]]:
-    """Calls that are not in the content, as with the messages of other providers."""
-    there = (
+    """The calls that have no block in the content, as in messages of other providers."""
+    present = (
         {block.get("id") for block in content if block.get("type") == "tool_use"}
         if type(content) is list
         else set()
@@ -208,7 +208,7 @@ def _missing_calls(message: AIMessage, content: Content) -> list[dict[str, Any]]
     for invalid in message.invalid_tool_calls:
         if invalid["id"] and invalid["name"]:
             calls.append(_tool_use(invalid["id"], invalid["name"], parse_args(invalid["args"]) or {}))
-    return [call for call in calls if call["id"] not in there]
+    return [call for call in calls if call["id"] not in present]
 
 
 def _tool_use(id: str | None, name: str, input: Any) -> dict[str, Any]:
@@ -227,21 +227,24 @@ def _without(block: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _formatted(block: Any, message: BaseMessage) -> dict[str, Any] | None:
-    """A content block in the API's words; None for what is not sent."""
+    """A content block in the API's format; None if it is not sent."""
     if isinstance(block, str):
         block = {"type": "text", "text": block}
     kind = _kind(block)
     if not kind:
         raise ConfigError(f"a content block needs a 'type', and {block!r:.80} has none; add one")
     if kind in _ELSEWHERE or (kind == "text" and not str(block.get("text") or "").strip()):
-        return None  # the API refuses blank text
+        return None  # the API refuses blank texts
     if kind == "tool_use":
         return _call_block(block, message)
     return _FORMATS.get(kind, _other)(block)
 
 
 def _call_block(block: dict[str, Any], message: BaseMessage) -> dict[str, Any]:
-    """A call. What an application changed in `tool_calls` counts, but where the provider called it by itself."""
+    """The block of a call, with the changes that an application made in `tool_calls`.
+
+    A call with a `caller` was made by the provider's own code; its changes are ignored.
+    """
     input = block.get("input") or parse_args(block.get("partial_json")) or {}
     for call in getattr(message, "tool_calls", ()):
         if call["id"] == block.get("id") and not block.get("caller"):
@@ -257,11 +260,11 @@ def _with(block: dict[str, Any], sent: dict[str, Any], keys: Iterable[str]) -> d
 
 
 def _narrowed(block: dict[str, Any]) -> dict[str, Any]:
-    """The keys that the API knows of a text or a thought."""
-    taken = _TAKEN.get(_kind(block))
-    if taken is None:
+    """The block with only the keys that the API accepts, if its type is text or thinking."""
+    accepted = _ACCEPTED.get(_kind(block))
+    if accepted is None:
         return block
-    sent = {key: value for key, value in block.items() if key in taken}
+    sent = {key: value for key, value in block.items() if key in accepted}
     if sent.get("citations"):
         sent["citations"] = [_cited(citation) for citation in sent["citations"]]
     elif "citations" in sent:
@@ -280,7 +283,7 @@ def _thinking(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _other(block: dict[str, Any]) -> dict[str, Any]:
-    """A block of a server's tool, or one in the API's own words."""
+    """A block of a server tool, or one that is in the API's format already."""
     sent = _without(block, _STREAMED)
     if not block.get("input") and (input := parse_args(block.get("partial_json") or None)):
         sent["input"] = input
@@ -290,7 +293,7 @@ def _other(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tool_result(block: dict[str, Any]) -> dict[str, Any]:
-    """A result of the user's tool, whose content is formatted as any other."""
+    """The result of a user's tool; its content is formatted like that of a message."""
     sent = _other(block)
     if isinstance(sent.get("content"), list):
         carrier = from_any(("user", sent["content"]))
@@ -299,7 +302,7 @@ def _tool_result(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image_url(block: dict[str, Any]) -> dict[str, Any]:
-    """An image as OpenAI's users write it."""
+    """An image in OpenAI's format."""
     given = block.get("image_url")
     url = given.get("url") if isinstance(given, Mapping) else given
     return _with(block, {"type": "image", "source": _source(str(url))}, ("cache_control",))
@@ -314,12 +317,12 @@ def _source(url: str) -> dict[str, Any]:
 
 
 def _image(block: dict[str, Any]) -> dict[str, Any]:
-    """An image as LangChain writes it, old and new; one in the API's words is left alone."""
+    """An image in LangChain's formats (v0, v1); one in the API's format is sent unchanged."""
     return _data(block, "image", None)
 
 
 def _file(block: dict[str, Any]) -> dict[str, Any]:
-    """A file as LangChain writes it, old and new, and as OpenAI's users do."""
+    """A file in LangChain's formats (v0, v1) or OpenAI's."""
     inner = block.get("file")
     if isinstance(inner, Mapping):
         data = inner.get("file_data")
@@ -350,19 +353,19 @@ def _data(block: dict[str, Any], kind: str, mime: str | None) -> dict[str, Any]:
 
 
 def _data_source(block: dict[str, Any], mime: str | None) -> dict[str, Any] | None:
-    """Where the data are: in the block, at a URL, or at the provider."""
-    given, way = block.get("mime_type"), block.get("source_type")
+    """The source of the data: in the block, at a URL, or a file stored at the provider; None if there is none."""
+    given, source_type = block.get("mime_type"), block.get("source_type")
     if "url" in block:
         return (
             _source(block["url"])
             if block["url"].startswith("data:")
             else {"type": "url", "url": block["url"]}
         )
-    if data := block.get("base64") or (block.get("data") if way == "base64" else None):
+    if data := block.get("base64") or (block.get("data") if source_type == "base64" else None):
         return {"type": "base64", "media_type": given or mime, "data": data}
-    if way == "text":
+    if source_type == "text":
         return {"type": "text", "media_type": given or "text/plain", "data": block["text"]}
-    if file_id := block.get("file_id") or (block.get("id") if way == "id" else None):
+    if file_id := block.get("file_id") or (block.get("id") if source_type == "id" else None):
         return {"type": "file", "file_id": file_id}
     return None
 

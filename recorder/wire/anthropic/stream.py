@@ -1,9 +1,9 @@
-"""Anthropic's messages, and those of the providers that speak like it, to deltas.
+"""Decodes Anthropic's messages, and the dialects of compatible providers, to deltas.
 
-Which deltas say which block is written in `anthropic_reply.py`. Blocks come one after another, each opened, filled
-and closed by events of its own. Counts of tokens are cumulative and so told once, with the stop reason; until then
-`reply.raw_usage` has what the start of the message said. An event says its type twice, as its name and inside of
-its data: the data are believed, so that servers and proxies which leave out the name are understood.
+`reply.py` describes how deltas represent blocks. Blocks come one after another, each with events for its start, its
+content and its end. Token counts are cumulative, so `reply.usage` is set once, with the stop reason; until then
+`reply.raw_usage` has the counts of the message's start. An event has its type twice: as its name and in its data. The
+data decide, because some servers and proxies leave out the name.
 https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
@@ -27,29 +27,29 @@ from recorder.wire.tool_calls import text_of
 
 WIRE = "anthropic.messages"
 
-_NOTHING: tuple[Delta, ...] = ()
-_new_delta = tuple.__new__  # half the time of the named tuple's own
-#: How the frame of a piece begins, up to its data.
+_NO_DELTAS: tuple[Delta, ...] = ()
+_new_delta = tuple.__new__  # takes half the time of the named tuple's own constructor
+#: The beginning of a content delta's frame, up to its data.
 _HEAD = b"event: content_block_delta\ndata: {"
 _DATA = len(_HEAD) - 1
-#: Keys of a block that have deltas of their own.
+#: Type of a block -> the keys that become deltas of their own kinds.
 _KNOWN = {
     "text": frozenset(("type", "text", "citations")),
     "thinking": frozenset(("type", "thinking", "signature")),
     "tool_use": frozenset(("type", "id", "name", "input", "partial_json")),
 }
-#: Longer undecodable frames (bytes) are kept in full as frames only.
+#: The delta of an undecodable frame holds at most this many bytes of it; the recorded frame holds all of them.
 _MAX_OTHER = 64 * 1024
-#: How many different counts a message may have.
+#: At most this many different counts of a message are kept.
 _MAX_COUNTS = 100
-#: What a message says of the whole response beside ids and usage, where it says anything.
+#: Keys that describe the response, besides ids and usage.
 _METADATA_KEYS = ("stop_sequence", "stop_details", "container", "context_management", "diagnostics")
 
 
 class AnthropicMessages:
-    """Translates the frames of one response; `reply` is the answer as far as it has come.
+    """Translates the frames of one response; `reply` holds the answer received so far.
 
-    `decode` never raises: what it does not know becomes a delta of kind `other`.
+    `decode` never raises: unknown content becomes a delta of kind `other`.
     """
 
     wire = WIRE
@@ -58,26 +58,26 @@ class AnthropicMessages:
         self._answer = AnthropicReply()
         self.reply: Reply = self._answer
         self._blocks = Blocks()
-        #: What the start of the message has of its content; it counts where no block comes.
-        self._early: Any = None
-        #: Index and idx of the text block whose pieces may take the short way; None outside of one.
-        self._flowing: int | None = None
+        #: The content in the start of the message; it is used only if no block follows.
+        self._start_content: Any = None
+        #: The index and the idx of the text block whose pieces may take the fast path; None outside of a text block.
+        self._fast_index: int | None = None
         self._idx = "0"
         self._streamed = True
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame, none after the terminator.
+        """Returns the deltas of one frame, none after the terminator.
 
-        A frame that starts with `{` is a whole answer that was not streamed.
+        A frame that starts with `{` is a complete answer that was not streamed.
         """
         event: Any = None
         if frame.startswith(_HEAD):
             try:
                 event = orjson.loads(frame[_DATA:])
             except orjson.JSONDecodeError:
-                pass  # several lines, or JSON that only the slow way reads
+                pass  # several lines, or JSON that orjson does not read; `_decode` reads it
             else:
-                if self._flowing is not None and (text := self._plain_text(event)) is not None:
+                if self._fast_index is not None and (text := self._plain_text(event)) is not None:
                     delta = _new_delta(Delta, (text, TEXT, self._idx))
                     if self._idx == "0":
                         self.reply.add_text(text)
@@ -87,14 +87,14 @@ class AnthropicMessages:
         return self._decode(frame, event)
 
     def _plain_text(self, event: Any) -> str | None:
-        """The text of an event that says nothing else, as most of a stream does; None for every other."""
+        """The text of an event that holds nothing else, as most events do; None for every other event."""
         try:
             delta = event["delta"]
             text = delta["text"]
             if (
                 len(delta) == 2
                 and len(event) == 3
-                and event["index"] == self._flowing
+                and event["index"] == self._fast_index
                 and delta["type"] == "text_delta"
                 and event["type"] == "content_block_delta"
                 and type(text) is str
@@ -107,24 +107,24 @@ class AnthropicMessages:
 
     def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
         if self.reply.terminated:
-            return _NOTHING
-        found: list[Delta] = []
+            return _NO_DELTAS
+        deltas: list[Delta] = []
         try:
             if event is None:
-                self._unusual(frame, found)
+                self._decode_other(frame, deltas)
             else:
-                self._event(event, found)
+                self._decode_event(event, deltas)
         except Exception:
-            # Whatever a provider may send, the recording goes on, and the delta says what it was.
+            # The recording goes on whatever a provider sends; the delta holds what could not be decoded.
             data = parse(frame).data or frame
             text = data[:_MAX_OTHER].decode("utf-8", "replace")
-            found.append(Delta(dumps({"undecodable": text}), OTHER))
-        for delta in found:
+            deltas.append(Delta(dumps({"undecodable": text}), OTHER))
+        for delta in deltas:
             self.reply.add(delta)
-        return found
+        return deltas
 
-    def _unusual(self, frame: bytes, found: list[Delta]) -> None:
-        """Each frame that is no plain piece of text."""
+    def _decode_other(self, frame: bytes, deltas: list[Delta]) -> None:
+        """Decodes each frame that is not a content delta on one line of JSON."""
         body = frame.removeprefix(BOM).lstrip()
         sent = Event(body) if body.startswith(b"{") else parse(frame)
         data = sent.data
@@ -133,7 +133,7 @@ class AnthropicMessages:
         elif data is None or not data.strip():
             return
         elif not data.startswith(b"{") and is_done(sent):
-            self._end(found)
+            self._end(deltas)
         elif sent.name == "error":
             self.reply.error = data.decode("utf-8", "replace")
             if data.lstrip().startswith(b"{"):
@@ -141,128 +141,131 @@ class AnthropicMessages:
         else:
             event = event_of(data)
             if sent.name in END_NAMES and "type" not in event:
-                self._end(found)
+                self._end(deltas)
             else:
-                self._event(event, found)
+                self._decode_event(event, deltas)
 
-    def _event(self, event: dict[str, Any], found: list[Delta]) -> None:
+    def _decode_event(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         handle = _EVENTS.get(event.get("type", ""))
         if handle is not None:
-            handle(self, event, found)
+            handle(self, event, deltas)
         elif (error := error_of(event)) is not None:
             self.reply.error = event if event.get("error") else {"type": "error", "error": error}
         else:
-            event["type"]  # without one it is nobody's event: raises
-            found.append(Delta(dumps({"event": event}), OTHER))
+            event["type"]  # raises if the event has no type, so that it becomes undecodable
+            deltas.append(Delta(dumps({"event": event}), OTHER))
 
-    def _error(self, event: dict[str, Any], found: list[Delta]) -> None:
+    def _error(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         self.reply.error = event
 
-    def _ping(self, event: dict[str, Any], found: list[Delta]) -> None:
-        """Only says that the connection is alive."""
+    def _ping(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        """Ignores an event that only keeps the connection alive."""
 
     # -- the message --------------------------------------------------------------------------------------------
 
-    def _message(self, event: dict[str, Any], found: list[Delta]) -> None:
-        """A whole answer: one that was not streamed, or all that was streamed once more."""
-        self._streamed = self._blocks.have_begun
-        self._begin(event, usage.found_in(event))
-        self._whole(event.get("content"), found)
-        self._finished(event, usage.found_in(event))
-        self._end(found)
+    def _message(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        """Decodes a complete answer: one that was not streamed, or one that repeats the stream."""
+        self._streamed = self._blocks.any_started
+        self._set_response_fields(event, usage.found_in(event))
+        self._complete_content(event.get("content"), deltas)
+        self._set_end_fields(event, usage.found_in(event))
+        self._end(deltas)
 
-    def _whole(self, content: Any, found: list[Delta]) -> None:
-        """The blocks of a whole answer, those that did not come yet; of a text that was cut off the rest."""
-        known = list(self._answer.numbered().items()) if self._blocks.have_begun else []
+    def _complete_content(self, content: Any, deltas: list[Delta]) -> None:
+        """Adds the blocks of a complete answer that were not streamed, and the missing rest of streamed texts."""
+        known = list(self._answer.numbered().items()) if self._blocks.any_started else []
         for position, block in enumerate(content if content is not None else ()):
             if position >= len(known):
-                self._block_start({"index": position, "content_block": block}, found)
-                self._block_stop({"index": position}, found)
+                self._block_start({"index": position, "content_block": block}, deltas)
+                self._block_stop({"index": position}, deltas)
                 continue
             number, before = known[position]
             if block["type"] == before["type"] == "text":
                 rest = rest_of(block["text"], before["text"])
-                found += [Delta(rest, TEXT, idx_of(number, "text"))] if rest else []
+                deltas += [Delta(rest, TEXT, idx_of(number, "text"))] if rest else []
 
-    def _message_start(self, event: dict[str, Any], found: list[Delta]) -> None:
-        self._begin(event["message"], usage.found_in(event))
-        self._early = event["message"].get("content")
+    def _message_start(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        self._set_response_fields(event["message"], usage.found_in(event))
+        self._start_content = event["message"].get("content")
 
-    def _begin(self, message: dict[str, Any], spent: Any) -> None:
+    def _set_response_fields(self, message: dict[str, Any], raw_usage: Any) -> None:
         reply = self.reply
         reply.response_id = reply.response_id or _text_or_none(message.get("id"))
         reply.model = reply.model or _text_or_none(message.get("model"))
-        self._spent(spent)
+        self._set_usage(raw_usage)
 
-    def _message_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
-        self._finished({**event, **(event.get("delta") or {})}, usage.found_in(event))
-        found += self._blocks.unsaid()
+    def _message_delta(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        self._set_end_fields({**event, **(event.get("delta") or {})}, usage.found_in(event))
+        deltas += self._blocks.take_pending()
 
-    def _finished(self, said: dict[str, Any], spent: Any) -> None:
+    def _set_end_fields(self, fields: dict[str, Any], raw_usage: Any) -> None:
         reply = self.reply
         for key in _METADATA_KEYS:
-            if said.get(key) is not None:
-                reply.metadata[key] = said[key]
-        reply.finish(0, said.get("stop_reason"))
-        self._spent(spent)
-        if isinstance(spent, dict) and reply.raw_usage and usage.is_counted(reply.raw_usage):
+            if fields.get(key) is not None:
+                reply.metadata[key] = fields[key]
+        reply.finish(0, fields.get("stop_reason"))
+        self._set_usage(raw_usage)
+        if isinstance(raw_usage, dict) and reply.raw_usage and usage.is_counted(reply.raw_usage):
             reply.usage = usage.from_anthropic(reply.raw_usage, streamed=self._streamed)
 
-    def _spent(self, spent: Any) -> None:
-        """Counts are totals, and what is left out keeps its value."""
-        if isinstance(spent, dict) and spent:
+    def _set_usage(self, raw_usage: Any) -> None:
+        """Updates the counts. Each is a total; a count that is missing keeps its value."""
+        if isinstance(raw_usage, dict) and raw_usage:
             known = self.reply.raw_usage or {}
-            spent = usage.in_anthropic_words(spent, known)
-            names = known.keys() | list(spent)[:_MAX_COUNTS]
-            news = {key: count for key, count in spent.items() if count is not None and key in names}
-            self.reply.raw_usage = counted = usage.merged(known, news) if len(known) < _MAX_COUNTS else known
-            if self.reply.usage is not None:  # it was told, and something comes behind it
+            raw_usage = usage.in_anthropic_words(raw_usage, known)
+            names = known.keys() | list(raw_usage)[:_MAX_COUNTS]
+            changed = {key: count for key, count in raw_usage.items() if count is not None and key in names}
+            self.reply.raw_usage = counted = (
+                usage.merged(known, changed) if len(known) < _MAX_COUNTS else known
+            )
+            if self.reply.usage is not None:  # the usage was set before, and these counts came after it
                 self.reply.usage = usage.from_anthropic(counted, streamed=self._streamed)
 
-    def _message_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
-        self._finished({}, usage.found_in(event))
-        self._end(found)
+    def _message_stop(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        self._set_end_fields({}, usage.found_in(event))
+        self._end(deltas)
 
-    def _end(self, found: list[Delta]) -> None:
+    def _end(self, deltas: list[Delta]) -> None:
         self.reply.terminated = True
         self.reply.settle()
-        self._flowing = None
-        found += self._blocks.unsaid()
-        if self._early and not self._blocks.have_begun:
-            self._whole(self._early, found)
+        self._fast_index = None
+        deltas += self._blocks.take_pending()
+        if self._start_content and not self._blocks.any_started:
+            self._complete_content(self._start_content, deltas)
 
-    # -- its blocks -----------------------------------------------------------------------------------------------
+    # -- blocks -------------------------------------------------------------------------------------------------
 
-    def _block_start(self, event: dict[str, Any], found: list[Delta]) -> None:
+    def _block_start(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         block = event["content_block"]
-        begun = self._blocks.start(event.get("index"), str(block["type"]), block.get("id"), found)
-        self._flowing = None
-        self._begun(begun, block, found)
+        opened = self._blocks.start(event.get("index"), str(block["type"]), block.get("id"), deltas)
+        self._fast_index = None
+        self._add_block(opened, block, deltas)
 
-    def _begun(self, begun: Block, block: dict[str, Any], found: list[Delta]) -> None:
-        was_begun, begun.unsaid = begun.unsaid is not None, None
-        said = _BLOCKS.get(begun.type, _whole_block)(begun, block)
-        found += [delta for delta in said if not (was_begun and delta.kind == TOOL_CALL)]
-        if not said:
-            begun.unsaid = _whole(begun, block)
+    def _add_block(self, opened: Block, block: dict[str, Any], deltas: list[Delta]) -> None:
+        """Adds the content that a block has in its start; the start of an empty block becomes pending."""
+        was_pending, opened.pending = opened.pending is not None, None
+        fresh = _BLOCKS.get(opened.type, _other_block)(opened, block)
+        deltas += [delta for delta in fresh if not (was_pending and delta.kind == TOOL_CALL)]
+        if not fresh:
+            opened.pending = _start_delta(opened, block)
 
-    def _block_stop(self, event: dict[str, Any], found: list[Delta]) -> None:
+    def _block_stop(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         ended = self._blocks.stop(event.get("index"))
         if ended is None:
             return
         if ended.idx == self._idx:
-            self._flowing = None
+            self._fast_index = None
         block = event.get("content_block")
-        if ended.unsaid is not None and isinstance(block, dict) and block.get("type") == ended.type:
-            self._begun(ended, block, found)  # some clients write the whole block into its stop
-        if ended.unsaid is not None:
-            found.append(ended.unsaid)
-            ended.unsaid = None
+        if ended.pending is not None and isinstance(block, dict) and block.get("type") == ended.type:
+            self._add_block(ended, block, deltas)  # some clients send the complete block in its stop event
+        if ended.pending is not None:
+            deltas.append(ended.pending)
+            ended.pending = None
 
-    def _block_delta(self, event: dict[str, Any], found: list[Delta]) -> None:
+    def _block_delta(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         index, delta = event.get("index"), event["delta"]
         kind = delta["type"]
-        block = self._blocks.piece(index, kind, found)
+        block = self._blocks.piece(index, kind, deltas)
         if kind == "input_json_delta" and block.type != "tool_use":
             kind = "other_json_delta"
         if kind not in _DELTAS:
@@ -270,59 +273,61 @@ class AnthropicMessages:
         text, its_kind = _DELTAS.get(kind, _other_delta)(delta)
         if not text:
             return
-        if block.unsaid is not None and (its_kind != OTHER or block.type != "tool_use"):
-            found += [block.unsaid] if its_kind == OTHER else []
-            block.unsaid = None
-        found.append(Delta(text, its_kind, block.idx))
+        if block.pending is not None and (its_kind != OTHER or block.type != "tool_use"):
+            deltas += [block.pending] if its_kind == OTHER else []
+            block.pending = None
+        deltas.append(Delta(text, its_kind, block.idx))
         if its_kind == TEXT:
-            self._flowing, self._idx = index, block.idx
+            self._fast_index, self._idx = index, block.idx
 
 
 def _text_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
-    found = _unknown_keys(opened, block)
+    deltas = _unknown_keys(opened, block)
     if text := block.get("text"):
-        found.append(Delta(_as_text(text), TEXT, opened.idx))
-    return found + [Delta(dumps(citation), CITATION, opened.idx) for citation in block.get("citations") or ()]
+        deltas.append(Delta(_as_text(text), TEXT, opened.idx))
+    return deltas + [
+        Delta(dumps(citation), CITATION, opened.idx) for citation in block.get("citations") or ()
+    ]
 
 
 def _thinking_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
-    found = _unknown_keys(opened, block)
+    deltas = _unknown_keys(opened, block)
     if thinking := block.get("thinking"):
-        found.append(Delta(_as_text(thinking), REASONING, opened.idx))
+        deltas.append(Delta(_as_text(thinking), REASONING, opened.idx))
     if signature := block.get("signature"):
-        found.append(Delta(_as_text(signature), SIGNATURE, opened.idx))
-    return found
+        deltas.append(Delta(_as_text(signature), SIGNATURE, opened.idx))
+    return deltas
 
 
 def _tool_use_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
-    """A call begins with its name. Input that is there already counts where no pieces of it follow."""
-    said = {key: block[key] for key in block if key not in ("type", "input") and block[key] is not None}
-    said |= {key: text_of(block.get(key)) for key in ("id", "name")}
-    found = [Delta(dumps(said), TOOL_CALL, opened.idx)]
+    """The deltas of a call's start. Input in the start is pending: it is used only if no pieces of input follow."""
+    fields = {key: block[key] for key in block if key not in ("type", "input") and block[key] is not None}
+    fields |= {key: text_of(block.get(key)) for key in ("id", "name")}
+    deltas = [Delta(dumps(fields), TOOL_CALL, opened.idx)]
     if block.get("input"):
-        opened.unsaid = Delta(dumps(block["input"]), TOOL_ARGS, opened.idx)
-        if len(opened.unsaid.text) > _MAX_OTHER:  # too much to be kept for every block that is open
-            found.append(opened.unsaid)
-            opened.unsaid = None
-    return found
+        opened.pending = Delta(dumps(block["input"]), TOOL_ARGS, opened.idx)
+        if len(opened.pending.text) > _MAX_OTHER:  # too large to hold for every open block
+            deltas.append(opened.pending)
+            opened.pending = None
+    return deltas
 
 
-def _whole_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
-    """A block of any other type says most or all in its start."""
-    return [_whole(opened, block)]
+def _other_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
+    """The delta of a block of any other type, which has most or all of its content in its start."""
+    return [_start_delta(opened, block)]
 
 
 def _unknown_keys(opened: Block, block: dict[str, Any]) -> list[Delta]:
     more = {key: block[key] for key in block.keys() - _KNOWN[opened.type] if block[key] is not None}
-    return [_whole(opened, {"type": opened.type, **more})] if more else []
+    return [_start_delta(opened, {"type": opened.type, **more})] if more else []
 
 
-def _whole(opened: Block, block: dict[str, Any]) -> Delta:
+def _start_delta(opened: Block, block: dict[str, Any]) -> Delta:
     return Delta(dumps({"content_block": block}), OTHER, opened.idx)
 
 
 def _as_known(block: Block, delta: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A piece of an unknown type: the text of a block that has one, or else nothing that takes the place of its own."""
+    """Reads a delta of an unknown type: as the block's text if it has that key, else without the block's own keys."""
     own = _KNOWN.get(block.type)
     if own is None:
         return delta["type"], delta
@@ -332,8 +337,8 @@ def _as_known(block: Block, delta: dict[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def _other_delta(delta: dict[str, Any]) -> tuple[str, str]:
-    says = any(value is not None for key, value in delta.items() if key != "type")
-    return dumps({"content_block_delta": delta}) if says else "", OTHER
+    has_content = any(value is not None for key, value in delta.items() if key != "type")
+    return dumps({"content_block_delta": delta}) if has_content else "", OTHER
 
 
 def _other_json(delta: dict[str, Any]) -> tuple[str, str]:
