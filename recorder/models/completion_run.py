@@ -63,7 +63,7 @@ class CompletionRun(WireRun[str]):
     def _generation(self, choice: int) -> Generation:
         reply = self.reply
         info = {"finish_reason": reply.finish_reasons.get(choice), "logprobs": reply.logprobs.get(choice)}
-        return Generation(reply.text(choice), {**info, **reply.described.get(choice, {})})
+        return Generation(reply.text(choice), {**info, **reply.choice_metadata.get(choice, {})})
 
     def _replies(self, result: LLMResult) -> list[BaseMessage]:
         ids = [f"{self._chunk_id}-{number}" if number else self._chunk_id for number in self.reply.choices]

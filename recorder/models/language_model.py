@@ -34,10 +34,10 @@ from recorder.models.open_streams import closed_at_exit
 from recorder.models.run import CHAT, ChunkT, Request, Run
 from recorder.redaction.credentials import secrets_in
 from recorder.redaction.masking import Mask
-from recorder.wire.request_hash import SAID, TRAVEL, input_hash
+from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS, input_hash
 
 #: Keys of a body that are left out of `invocation_params`. `stream_options` stay: they change what the stream holds.
-_NOT_PARAMS = TRAVEL - {"stream_options"}
+_NOT_PARAMS = TRANSPORT_KEYS - {"stream_options"}
 
 #: The type of the result of `invoke`.
 AnswerT = TypeVar("AnswerT")
@@ -253,7 +253,9 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             name=config.get("run_name") or self.name,
             tags=merge_tags(config.get("tags"), self.tags),
             metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
-            invocation_params={key: body[key] for key in body if key not in SAID and key not in _NOT_PARAMS},
+            invocation_params={
+                key: body[key] for key in body if key not in CONTENT_KEYS and key not in _NOT_PARAMS
+            },
             input_hash=hash,
             run_id=run_id_of(config.get("run_id")),
             parent_run_id=parent_of(config),

@@ -15,7 +15,7 @@ from recorder.models.base import BaseChatModel
 from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients, secret_text
 from recorder.models.run import Request
-from recorder.wire.errors import words_of
+from recorder.wire.errors import error_text
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.openai.choices import requested_choices
 from recorder.wire.openai.events import OpenAIEvents
@@ -165,5 +165,5 @@ def set_choices(translator: Translator, request: Request) -> None:
 
 def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:
     """The SDK's exception for an error event of a stream."""
-    message = words_of(error) or "An error occurred during streaming"
+    message = error_text(error) or "An error occurred during streaming"
     return sdk.APIError(message, http_response.request, body=error)  # type: ignore[no-any-return]

@@ -1,1 +1,1 @@
-"""Wire formats: bytes to frames, frames to deltas, deltas to a reply, and back. No I/O."""
+"""Wire formats: bytes to frames, frames to deltas, deltas to a reply, and the way back. No I/O."""

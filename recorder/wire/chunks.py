@@ -1,4 +1,4 @@
-"""Deltas in LangChain's chunks: text, calls of tools, and the rest in `additional_kwargs`."""
+"""Puts deltas into LangChain's chunks: text, tool calls, and everything else in `additional_kwargs`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from recorder.wire.reply import merge_other
 
 
 def fill(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-    """Put the first choice's deltas of one event into a chunk, as LangChain has OpenAI's; whether there were any."""
+    """Adds the first choice's deltas of one event to a chunk, in the shape of LangChain's chunks for OpenAI.
+
+    Returns whether there were any.
+    """
     calls: dict[int, dict[str, Any]] = {}
     found = False
     for text, kind, idx in deltas:
@@ -32,7 +35,7 @@ def fill(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
 
 
 def add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str) -> None:
-    """Put a piece of a call into those of one event."""
+    """Adds a piece of a tool call to the calls of one event."""
     call = calls.get(index)
     if call is None:
         call = calls[index] = {
@@ -45,25 +48,25 @@ def add_call(calls: dict[int, dict[str, Any]], index: int, kind: str, text: str)
     if kind == TOOL_ARGS:
         call["args"] += text
         return
-    said = object_of(text)
-    if said.get("id"):
-        call["id"] = call["id"] or said["id"]
-    if said.get("name") and isinstance(said["name"], str):
-        call["name"] = (call["name"] or "") + said["name"]
-    if extras := {key: said[key] for key in said if key not in ("id", "name")}:
+    fields = object_of(text)
+    if fields.get("id"):
+        call["id"] = call["id"] or fields["id"]
+    if fields.get("name") and isinstance(fields["name"], str):
+        call["name"] = (call["name"] or "") + fields["name"]
+    if extras := {key: fields[key] for key in fields if key not in ("id", "name")}:
         call["extras"] = merge_dicts(call.get("extras") or {}, extras)
 
 
 def add_other(chunk: AIMessageChunk, text: str) -> None:
-    """Put an `other` delta into a chunk; what is no structure is a label there."""
+    """Adds an `other` delta to a chunk; its plain values become labels of the chunk."""
     merge_other(chunk.additional_kwargs, text)
-    said = object_of(text)
-    if labels := [key for key, value in said.items() if is_label(value)]:
+    fields = object_of(text)
+    if labels := [key for key, value in fields.items() if is_label(value)]:
         chunk.labels = chunk.labels.union(labels)
 
 
 def add_more(chunk: AIMessageChunk, kind: str, text: str) -> None:
-    """Put what is neither text nor a call into a chunk."""
+    """Adds a delta that is neither text nor part of a tool call to a chunk."""
     more = chunk.additional_kwargs
     if kind == REASONING:
         more["reasoning_content"] = more.get("reasoning_content", "") + text

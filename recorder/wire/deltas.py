@@ -1,4 +1,4 @@
-"""The smallest streamed piece, in the words that all wire formats share."""
+"""The smallest streamed piece of an answer, in the form that all wire formats share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ OTHER = "other"
 class Delta(NamedTuple):
     """One streamed piece of an answer."""
 
-    #: The piece itself; JSON for `citation` and `other`, and for `tool_call`: `{"id", "name"}` and what else there is.
+    #: The piece itself. JSON for `citation`, `other` and `tool_call` (`{"id", "name"}` and other keys of the call).
     text: str
     #: text, reasoning, refusal, tool_call, tool_args, citation, signature or other.
     kind: str = TEXT
-    #: `choice` or `choice.part`: "0", "1", "0.2".
+    #: The place of the piece, `choice` or `choice.part`: "0", "1", "0.2".
     idx: str = "0"

@@ -1,4 +1,4 @@
-"""What finish reasons mean, in the words of all providers: only those known to be good make an answer complete."""
+"""The meaning of finish reasons, for all providers. Only a reason that is known to be good makes an answer complete."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 Meaning = Literal["good", "limit", "failure", "unknown"]
 
-#: The answer is as long as the model wanted it.
+#: The model ended the answer by itself.
 _GOOD = frozenset(
     ("stop", "end_turn", "stop_sequence", "stop_str", "tool_use", "tool_call", "tool_calls", "function_call",
      "function_calls", "pause_turn", "compaction", "eos", "eos_token", "eot", "end", "end_of_text", "endoftext",
      "end_of_turn", "complete", "completed", "done", "finish", "finished", "success", "succeeded")
 )  # fmt: skip
-#: A limit or a filter cut it short.
+#: A limit or a filter cut the answer off.
 _LIMITS = frozenset(
     ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "time_limit",
      "context_length", "model_context_window_exceeded", "incomplete", "content_filter", "content_filtered",
@@ -26,18 +26,18 @@ _LIMITS = frozenset(
 _FAILURE = re.compile(
     r"(?:.*_)?(?:error|errors|exception|failure|failed|fail)(?:_.*)?|insufficient_system_resource"
 )
-#: No reason at all; some write the word.
+#: No reason; some providers write null as a word.
 _NONE = frozenset(("", "null", "none"))
 _BETWEEN_WORDS = re.compile(r"[\s-]+|(?<=[a-z])(?=[A-Z])")
 
 
 def is_reason(reason: object) -> bool:
-    """Whether a finish reason says anything: providers write null as a word, too."""
+    """Whether a finish reason is present; null written as a word is none."""
     return reason is not None and reason is not False and _word(str(reason)) not in _NONE
 
 
 def meaning_of(reason: str) -> Meaning:
-    """good, limit or failure; unknown for a word that is none of these (`abort`, `cancelled`, `other`)."""
+    """The meaning of a finish reason; unknown for a reason outside of the lists (`abort`, `cancelled`, `other`)."""
     word = _word(reason)
     if word in _GOOD:
         return "good"
@@ -47,7 +47,7 @@ def meaning_of(reason: str) -> Meaning:
 
 
 def worst_of(reasons: Iterable[object]) -> tuple[Meaning, str | None]:
-    """The meaning of several choices' reasons together, and the reason that decides it; good without any."""
+    """The worst meaning among the reasons of several choices, and the reason that has it; good if there are none."""
     order: tuple[Meaning, ...] = ("good", "limit", "unknown", "failure")
     found = [(meaning_of(str(reason)), str(reason)) for reason in reasons]
     if not found:
@@ -55,11 +55,11 @@ def worst_of(reasons: Iterable[object]) -> tuple[Meaning, str | None]:
     return max(found, key=lambda each: order.index(each[0]))
 
 
-@lru_cache(maxsize=256)  # of each end of a run; few words, again and again
+@lru_cache(maxsize=256)  # called at each end of a run, with few different reasons
 def _word(reason: str) -> str:
     """Lower case with underscores: `MAX_TOKENS`, `max-tokens` and `maxTokens` are one word.
 
-    LangChain's sum of two chunks with `stop` has `stopstop`.
+    A word that is written twice counts once: adding two of LangChain's chunks with `stop` gives `stopstop`.
     """
     word = _BETWEEN_WORDS.sub("_", reason.strip()[:200]).lower().removeprefix("finish_reason_")
     half = word[: len(word) // 2]

@@ -1,4 +1,4 @@
-"""The wire formats by their names: who translates them, and what their chunks look like."""
+"""Finds, for the name of a wire format, its translator and the function that fills its chunks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from recorder.wire.reply import Translator
 
 
 class Filler(NamedTuple):
-    """Puts the deltas of one event into a chunk."""
+    """How a format's deltas are put into chunks."""
 
-    #: Whether there was anything of the first choice.
+    #: Puts the deltas of one event into a chunk; returns whether there were any of the first choice.
     fill: Callable[[AIMessageChunk, Sequence[Delta]], bool]
-    #: Whether text is the chunk's content as it is, so that a chunk of nothing else needs no filling.
+    #: Whether the chunk's content is the text itself, so that a chunk with only text needs no `fill`.
     plain: bool
 
 
@@ -35,7 +35,7 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
 
 
 def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) -> Translator | None:
-    """A new translator, given the body of the request as far as it is known; None for no format that is known here."""
+    """A new translator for a wire format, given the request body if it is known; None for an unknown format."""
     make = _TRANSLATORS.get(wire or "")
     translator = make() if make is not None else None
     if isinstance(translator, openai_events.OpenAIEvents):
@@ -44,7 +44,7 @@ def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) ->
 
 
 def filler_of(wire: str | None, request: Mapping[str, Any] | None) -> Filler:
-    """How this format's chunks are filled, given the body of the request, as far as it is known."""
+    """The filler for a format's chunks, given the request body if it is known."""
     if wire is None:
         return Filler(fill_own, True)
     if wire != anthropic_stream.WIRE:

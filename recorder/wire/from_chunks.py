@@ -1,8 +1,8 @@
-"""Deltas of what a model tells by tokens and chunks, where there is no wire format to read, and chunks of them again.
+"""Makes deltas from a model's tokens and chunks, for models without a wire format, and chunks from such deltas.
 
-A piece of a content block has the number of its block in its `idx`: `0.2`, or `0.2.reasoning` where the block's type is
-not what the kind of the delta says (a piece of kind reasoning is of a block `thinking`). What a text and a thought do
-not say comes as JSON of kind `other`: `{"content_block": {...}}` is a block, or more keys of one.
+A piece of a content block has the number of its block in its `idx`: `0.2`. If the block's type is not the usual one for
+the kind of the delta, the `idx` also names the type: `0.2.reasoning` (kind reasoning usually means a `thinking` block).
+Everything but text and reasoning is JSON of kind `other`: `{"content_block": {...}}` is a block, or more keys of one.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from recorder.wire.recorded import object_of
 from recorder.wire.tool_calls import StreamedCalls
 
 _KINDS = {"reasoning_content": REASONING, "refusal": REFUSAL}
-#: Keys of `additional_kwargs` that have deltas of their own.
-_ELSEWHERE = frozenset((*_KINDS, "annotations", "tool_calls"))
-#: Blocks that a chunk's `tool_call_chunks` tell as well.
+#: Keys of `additional_kwargs` that become deltas of their own kinds.
+_OWN_KINDS = frozenset((*_KINDS, "annotations", "tool_calls"))
+#: Types of blocks that a chunk's `tool_call_chunks` repeat.
 _CALLS = frozenset(("tool_use", "tool_call", "tool_call_chunk", "input_json_delta", "function_call"))
-#: Of how many blocks is remembered which numbers they have.
+#: The numbers of at most this many blocks are remembered.
 _MAX_BLOCKS = 10_000
-#: The type of a block -> the kind of its text, which stands under that key; in `idx` where it is not the usual type.
+#: Type of a block -> the kind of its text, the key of its text, and the suffix of its `idx`.
 _BLOCKS = {"text": (TEXT, "text", ""), "thinking": (REASONING, "thinking", ""),
            "reasoning": (REASONING, "reasoning", ".reasoning")}  # fmt: skip
 
 
 class Places:
-    """Where the pieces of one run belong: its calls and its blocks so far."""
+    """The tool calls and content blocks of one run so far."""
 
     def __init__(self) -> None:
         self.calls = StreamedCalls()
-        #: Index of a block -> its number; the numbers that are used, and the highest one.
+        #: Index of a block -> its number. Below: the used numbers, and the highest one.
         self._blocks: dict[Any, int] = {}
         self._used: set[int] = set()
         self._highest = -1
 
     def block(self, index: Any) -> int:
-        """The number of a block: its index where that is one; a block without an index is always another."""
+        """The number of a block: its index if that is a number; a block without an index always gets a new number."""
         known = self._blocks.get(index) if isinstance(index, (int, str)) else None
         if known is not None:
             return known
@@ -65,31 +65,31 @@ class Places:
         return number
 
 
-class Placed(Protocol):
-    """What holds the places of a run, once there are any."""
+class HasPlaces(Protocol):
+    """An object that holds the `Places` of a run; None before the first delta that needs them."""
 
     places: Any
 
 
-def deltas_of(token: Any, chunk: Any, run: Placed) -> list[Delta]:
-    """The deltas of a token and of the chunk that it came with: its content, and what its message has beside it."""
+def deltas_of(token: Any, chunk: Any, run: HasPlaces) -> list[Delta]:
+    """The deltas of a token and of its chunk: the content, then `additional_kwargs` and tool calls of the message."""
     message = getattr(chunk, "message", None)
-    more = getattr(message, "additional_kwargs", None)
+    kwargs = getattr(message, "additional_kwargs", None)
     calls = getattr(message, "tool_call_chunks", None)
-    if type(token) is str and not more and not calls:
+    if type(token) is str and not kwargs and not calls:
         return [Delta(token)] if token else []
     if run.places is None:
         run.places = Places()
-    deltas = list(_of_content(token, run.places, bool(calls)))
-    if isinstance(more, Mapping):
-        deltas += _of_more(more)
+    deltas = list(_content_deltas(token, run.places, bool(calls)))
+    if isinstance(kwargs, Mapping):
+        deltas += _kwargs_deltas(kwargs)
     for call in calls or ():
-        deltas += _of_call(call, run.places.calls)
+        deltas += _call_deltas(call, run.places.calls)
     return deltas
 
 
 def fill_own(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-    """Put such deltas into a chunk, as the model's own chunk had them; whether there were any of the first choice."""
+    """Adds such deltas to a chunk, in the shape of the model's own chunk; returns whether the first choice had any."""
     calls: dict[int, dict[str, Any]] = {}
     found = False
     for text, kind, idx in deltas:
@@ -112,7 +112,7 @@ def fill_own(chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
 
 
 def calls_of(deltas: Sequence[Delta]) -> Any:
-    """The calls of a chunk whose deltas these are, each with the index that tells it from the others."""
+    """The `tool_call_chunks` of a chunk with these deltas, each with the index of its call."""
     calls: dict[int, dict[str, Any]] = {}
     for text, kind, idx in deltas:
         if kind in (TOOL_CALL, TOOL_ARGS):
@@ -120,17 +120,17 @@ def calls_of(deltas: Sequence[Delta]) -> Any:
     return list(calls.values())
 
 
-def _of_content(content: Any, places: Places, has_calls: bool) -> Iterator[Delta]:
-    """A token is a str, or with some models a list of content blocks."""
+def _content_deltas(content: Any, places: Places, has_calls: bool) -> Iterator[Delta]:
+    """The deltas of a token: a string, or with some models a list of content blocks."""
     for block in content if isinstance(content, list) else [content]:
         if isinstance(block, str):
             if block:
                 yield Delta(block)
         elif isinstance(block, dict) and not (has_calls and block.get("type") in _CALLS):
-            yield from _of_block(block, places)
+            yield from _block_deltas(block, places)
 
 
-def _of_block(block: dict[str, Any], places: Places) -> Iterator[Delta]:
+def _block_deltas(block: dict[str, Any], places: Places) -> Iterator[Delta]:
     index, kind = block.get("index"), block.get("type") or "text"
     rest = {key: block[key] for key in block if key != "index" and block[key] is not None}
     if index is None and rest.keys() <= {"type", "text"} and isinstance(rest.get("text"), str):
@@ -138,33 +138,35 @@ def _of_block(block: dict[str, Any], places: Places) -> Iterator[Delta]:
             yield Delta(rest["text"])
         return
     idx = f"0.{places.block(index)}"
-    told, key, suffix = _BLOCKS.get(kind, (OTHER, "", ""))
+    delta_kind, key, suffix = _BLOCKS.get(kind, (OTHER, "", ""))
     text = rest.pop(key) if isinstance(rest.get(key), str) else ""
-    signature = rest.pop("signature") if told == REASONING and isinstance(rest.get("signature"), str) else ""
-    if told == OTHER or rest.keys() - {"type"}:
+    signature = (
+        rest.pop("signature") if delta_kind == REASONING and isinstance(rest.get("signature"), str) else ""
+    )
+    if delta_kind == OTHER or rest.keys() - {"type"}:
         yield Delta(dumps({"content_block": rest}), OTHER, idx + suffix)
     if text:
-        yield Delta(text, told, idx + suffix)
+        yield Delta(text, delta_kind, idx + suffix)
     if signature:
         yield Delta(signature, SIGNATURE, idx + suffix)
 
 
-def _of_more(more: Mapping[str, Any]) -> Iterator[Delta]:
+def _kwargs_deltas(kwargs: Mapping[str, Any]) -> Iterator[Delta]:
     for key, kind in _KINDS.items():
-        if (said := more.get(key)) and type(said) is str:
-            yield Delta(said, kind)
-    if isinstance(citations := more.get("annotations"), list):
+        if (text := kwargs.get(key)) and type(text) is str:
+            yield Delta(text, kind)
+    if isinstance(citations := kwargs.get("annotations"), list):
         yield from (Delta(dumps(citation), CITATION) for citation in citations)
     rest = {
         key: value
-        for key, value in more.items()
-        if value is not None and (key not in _ELSEWHERE or (key in _KINDS and type(value) is not str))
+        for key, value in kwargs.items()
+        if value is not None and (key not in _OWN_KINDS or (key in _KINDS and type(value) is not str))
     }
     if rest:
         yield Delta(dumps(rest), OTHER)
 
 
-def _of_call(piece: Mapping[str, Any], calls: StreamedCalls) -> Iterator[Delta]:
+def _call_deltas(piece: Mapping[str, Any], calls: StreamedCalls) -> Iterator[Delta]:
     args = piece.get("args") or ""
     arguments = args if isinstance(args, str) else dumps(args)
     call = calls.place("0", piece.get("index"), piece.get("id"), piece.get("name"), arguments)
@@ -178,13 +180,13 @@ def _of_call(piece: Mapping[str, Any], calls: StreamedCalls) -> Iterator[Delta]:
 
 
 def _block(text: str, kind: str, part: str) -> dict[str, Any]:
-    """The piece of a content block that a delta is."""
+    """The piece of a content block for a delta."""
     number, _, type = part.partition(".")
     index = {"index": int(number) if number.isdecimal() else 0}
     if kind == OTHER:
-        said = object_of(text)
-        block = said.get("content_block")
-        return {**(block if isinstance(block, dict) else said), **index}
+        fields = object_of(text)
+        block = fields.get("content_block")
+        return {**(block if isinstance(block, dict) else fields), **index}
     if kind == SIGNATURE:
         return {"type": type or "thinking", "signature": text, **index}
     if kind == REASONING:

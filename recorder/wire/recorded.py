@@ -1,4 +1,4 @@
-"""A recorded run as an encoder needs it, and what the wire formats say in different words: usage, ends, errors."""
+"""A recorded run as the encoders need it, and conversions between the formats: finish reasons, usage, errors."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ CHAT = "openai.chat"
 COMPLETIONS = "openai.completions"
 ANTHROPIC = "anthropic.messages"
 
-#: Deltas with the microseconds from the request to each.
+#: Deltas, each with its time in microseconds since the request.
 TimedDeltas = Iterable[tuple[int, Delta]]
-#: What stands before and behind the text of a delta in its event.
+#: The bytes before and after the text of a delta in its event.
 TextTemplate = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What ended a run that failed."""
+    """The error that ended a failed run."""
 
-    #: For people.
+    #: The message for people.
     message: str
-    #: The provider's word (`overloaded_error`), or the name of the exception (`openai.RateLimitError`).
+    #: The provider's type of error (`overloaded_error`), or the name of the exception (`openai.RateLimitError`).
     type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What is known of a run beside its deltas. Times are microseconds since the request."""
+    """The data of a run without its deltas. Times are microseconds since the request."""
 
-    #: The wire format that the deltas were read from: openai.chat, openai.completions, anthropic.messages; None where
-    #: nobody knows. In its own format a run is encoded as it was, in another as clients of that one expect it.
+    #: The wire format that the deltas were decoded from: openai.chat, openai.completions, anthropic.messages; None if
+    #: unknown. In its own format a run is encoded as it was sent, in another one as clients of that format expect it.
     wire: str | None = None
     response_id: str | None = None
     model: str | None = None
     #: Unix seconds.
     created: int = 0
-    #: `choice` -> why it ended, in the provider's word; a choice that is missing ended like the first.
+    #: `choice` -> its finish reason, in the provider's word. A missing choice has the reason of choice 0.
     finish_reasons: Mapping[int, str] = field(default_factory=dict)
-    #: As the provider sent it, or LangChain's `usage_metadata`; None when it said nothing.
+    #: The usage as the provider sent it, or LangChain's `usage_metadata`; None if there is none.
     usage: Mapping[str, Any] | None = None
-    #: Whether the request asked for usage in the stream (`stream_options.include_usage`); Anthropic tells it always.
+    #: Whether the request asked for usage in the stream (`stream_options.include_usage`); Anthropic always sends it.
     include_usage: bool = True
-    #: What else the provider said of the response: `system_fingerprint`, `service_tier`, `stop_sequence`, ...
+    #: Other fields that describe the response: `system_fingerprint`, `service_tier`, `stop_sequence`, ...
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    #: What ended it in place of the provider's terminator.
+    #: The error that ended the run; None if it did not fail.
     failure: Failure | None = None
-    #: Whether the terminator came; the stream of a run that was cancelled breaks off as it did.
+    #: Whether the provider's terminator was received; without it, the encoded stream is cut off too.
     terminated: bool = True
-    #: When it ended; None for the time of the last delta.
+    #: The time of the end; None for the time of the last delta.
     ended_us: int | None = None
 
 
 def json_string(text: str) -> bytes:
-    """A text in JSON; half a surrogate pair, which UTF-8 cannot say, as its escape."""
+    """A text as a JSON string; a lone surrogate, which UTF-8 cannot encode, becomes an escape."""
     try:
         return orjson.dumps(text)
     except orjson.JSONEncodeError:
@@ -70,7 +70,7 @@ def json_string(text: str) -> bytes:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Any JSON value, compact."""
+    """A value as compact JSON."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits
@@ -78,7 +78,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def value_of(text: str) -> Any:
-    """The JSON value of a delta; the text itself where it is none."""
+    """The JSON value of a delta; the text itself if it is no JSON."""
     try:
         return loads(text)
     except ValueError:
@@ -86,9 +86,9 @@ def value_of(text: str) -> Any:
 
 
 def object_of(text: str) -> dict[str, Any]:
-    """The JSON object of a delta; an empty one where it is none."""
-    found = value_of(text)
-    return found if isinstance(found, dict) else {}
+    """The JSON object of a delta; an empty one if its JSON is no object."""
+    value = value_of(text)
+    return value if isinstance(value, dict) else {}
 
 
 def choice_of(idx: str) -> int:
@@ -97,9 +97,9 @@ def choice_of(idx: str) -> int:
     return int(choice) if choice.isdecimal() else 0
 
 
-# -- why a choice ended ------------------------------------------------------------------------------------------
+# -- finish reasons ----------------------------------------------------------------------------------------------
 
-#: Anthropic's words in OpenAI's, and the other way round.
+#: Anthropic's finish reasons -> OpenAI's, and the other way round.
 _TO_OPENAI = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -119,7 +119,7 @@ _TO_ANTHROPIC = {
 
 
 def finish_reason(run: Recorded, choice: int, wire: str, *, calls: bool = False) -> str | None:
-    """Why a choice ended, in the word of a wire format; None for one that never did. `calls`: it calls tools."""
+    """The finish reason of a choice in a wire format; None if the choice never ended. `calls`: it calls tools."""
     reasons = run.finish_reasons
     reason = reasons.get(choice, reasons.get(0))
     if reason is None:
@@ -130,7 +130,7 @@ def finish_reason(run: Recorded, choice: int, wire: str, *, calls: bool = False)
     if run.wire == wire:
         return reason
     reason = _TO_ANTHROPIC.get(reason, reason) if wire == ANTHROPIC else _TO_OPENAI.get(reason, reason)
-    # There are no calls in the legacy format.
+    # The legacy format has no tool calls.
     return "stop" if wire == COMPLETIONS and reason in ("tool_calls", "function_call") else reason
 
 
@@ -141,45 +141,48 @@ _ANTHROPIC_COUNTS = frozenset(("input_tokens", "output_tokens"))
 
 
 def openai_usage(run: Recorded) -> dict[str, Any] | None:
-    """The usage in OpenAI's words; as the provider sent it where it speaks them."""
+    """The usage under OpenAI's names; unchanged if it has these names already. None without usage."""
     raw = run.usage
     if not raw:
         return None
-    theirs = raw.keys() & _ANTHROPIC_COUNTS or usage.is_counted(raw)
-    if "prompt_tokens" in raw or "completion_tokens" in raw or not theirs:
+    convertible = raw.keys() & _ANTHROPIC_COUNTS or usage.is_counted(raw)
+    if "prompt_tokens" in raw or "completion_tokens" in raw or not convertible:
         return dict(raw)
     counts = usage.read(raw, anthropic=run.wire == ANTHROPIC)
-    asked, said = counts.get("input_token_details", {}), counts.get("output_token_details", {})
-    found: dict[str, Any] = {
+    input_details, output_details = (
+        counts.get("input_token_details", {}),
+        counts.get("output_token_details", {}),
+    )
+    converted: dict[str, Any] = {
         "prompt_tokens": counts["input_tokens"],
         "completion_tokens": counts["output_tokens"],
         "total_tokens": counts["total_tokens"],
     }
-    if (read := asked.get("cache_read")) is not None:
-        found["prompt_tokens_details"] = {"cached_tokens": read}
-    if (thought := said.get("reasoning")) is not None:
-        found["completion_tokens_details"] = {"reasoning_tokens": thought}
-    return found
+    if (read := input_details.get("cache_read")) is not None:
+        converted["prompt_tokens_details"] = {"cached_tokens": read}
+    if (reasoning := output_details.get("reasoning")) is not None:
+        converted["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return converted
 
 
 def anthropic_usage(run: Recorded) -> dict[str, Any]:
-    """The usage in Anthropic's words, which the SDK cannot do without; as it was sent where it was Anthropic's."""
+    """The usage under Anthropic's names, which the SDK requires; unchanged if it has these names already."""
     raw = run.usage or {}
-    ours = raw.keys() & _OPENAI_COUNTS or not raw.keys() & _ANTHROPIC_COUNTS
-    if run.wire == ANTHROPIC or not raw or not ours:
+    convertible = raw.keys() & _OPENAI_COUNTS or not raw.keys() & _ANTHROPIC_COUNTS
+    if run.wire == ANTHROPIC or not raw or not convertible:
         return {"input_tokens": 0, "output_tokens": 0, **raw}
     counts = usage.read(raw)
     details = counts.get("input_token_details", {})
-    read, wrote = details.get("cache_read"), details.get("cache_creation")
-    cached = {"cache_creation_input_tokens": wrote, "cache_read_input_tokens": read}
-    found = {"input_tokens": max(0, counts["input_tokens"] - (read or 0) - (wrote or 0))}
-    found |= {key: count for key, count in cached.items() if count is not None}
-    return {**found, "output_tokens": counts["output_tokens"]}
+    read, written = details.get("cache_read"), details.get("cache_creation")
+    cached = {"cache_creation_input_tokens": written, "cache_read_input_tokens": read}
+    converted = {"input_tokens": max(0, counts["input_tokens"] - (read or 0) - (written or 0))}
+    converted |= {key: count for key, count in cached.items() if count is not None}
+    return {**converted, "output_tokens": counts["output_tokens"]}
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
 
-#: Names of the SDKs' exceptions, and the types that the providers send for them.
+#: Name of an SDK's exception -> the type of error that the providers send for it.
 _ERROR_TYPES = {
     "BadRequestError": "invalid_request_error",
     "AuthenticationError": "authentication_error",
@@ -190,11 +193,11 @@ _ERROR_TYPES = {
     "OverloadedError": "overloaded_error",
     "DeadlineExceededError": "timeout_error",
 }
-#: A provider's own word.
+#: The form of a provider's own error type.
 _WORD = re.compile("[a-z][a-z0-9_]*")
 
 
 def error_type(failure: Failure, otherwise: str) -> str:
-    """The type of an error as a provider would say it."""
-    said = failure.type or ""
-    return said if _WORD.fullmatch(said) else _ERROR_TYPES.get(said.rpartition(".")[2], otherwise)
+    """The type of an error as a provider sends it; `otherwise` if it is not known."""
+    name = failure.type or ""
+    return name if _WORD.fullmatch(name) else _ERROR_TYPES.get(name.rpartition(".")[2], otherwise)

@@ -1,7 +1,7 @@
-"""What a stream says again: of the whole answer at its end, of lists and items that come once more with all their keys.
+"""Removes repetitions from a stream: a complete answer at its end, and lists and items that are sent again.
 
-A provider's event may hold only what is new, or all that there is so far. What goes on from here is what is new, so
-that pieces add up, whoever adds them.
+An event of a provider may hold only what is new, or everything so far. Only the new part becomes deltas, so that the
+deltas of a stream always add up to the answer.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any
 
 from recorder.core.json import dumps
 
-#: Items and lists of which is remembered what they are, and how much all of them may be (characters of JSON).
+#: At most this many items and lists are remembered, and in full only up to this total size (characters of JSON).
 _MAX_ITEMS = 1_000
 _MAX_SIZE = 4 * 2**20
-#: A text (characters) is taken for all that came, said again, from this length on: of one piece, of several.
+#: A text counts as a repetition from this length (characters) on: of a single piece, of several pieces.
 _LONG, _SHORT = 8, 4
 
 
 class Unchanged:
-    """What is left of a value that says nothing new."""
+    """The type of `UNCHANGED`, which stands for a value that has nothing new."""
 
 
 UNCHANGED = Unchanged()
 
 
 def repeats_all(text: str, pieces: Sequence[str]) -> bool:
-    """Whether the last piece of a text is all of the pieces before it once more."""
+    """Whether a text repeats all of the pieces before it."""
     text = text.strip()
     if len(text) < (_SHORT if len(pieces) > 1 else _LONG):
         return False
@@ -34,24 +34,24 @@ def repeats_all(text: str, pieces: Sequence[str]) -> bool:
 
 
 def rest_of(text: str, known: str) -> str:
-    """What a whole text adds to what came of it in pieces; nothing where it differs."""
+    """The part of a complete text after its known beginning; empty if the text begins differently."""
     return text[len(known) :] if text.startswith(known) else ""
 
 
 class Items:
-    """Lists and their items as they came last."""
+    """Remembers the last value of lists and their items."""
 
     def __init__(self) -> None:
-        #: Its place -> the value, the hash of one that is too large to be kept, None for an item that comes in pieces.
+        #: Place -> the value; the hash of a value that is too large; None for an item that is sent in pieces.
         self._known: dict[Any, Any] = {}
         self._size = 0
 
     def new_items(self, place: tuple[str, str], value: list[Any]) -> list[Any]:
-        """The list with what is new of each item that has an index (Groq's `executed_tools`)."""
+        """The list with the new part of each item that has an index (Groq's `executed_tools`)."""
         return [found for item in value if (found := self._item(place, item)) is not UNCHANGED]
 
     def new_part(self, place: tuple[str, str], value: Any) -> Any:
-        """What is new of a value that is told beside the choices, again and again (Perplexity's `citations`)."""
+        """The new part of a value that is sent repeatedly beside the choices (Perplexity's `citations`)."""
         found = self._beyond(self._known.get(place), value)
         self._remember(place, value)
         return value if found is None else found
@@ -68,7 +68,7 @@ class Items:
         found = (
             self._beyond(known, item) if not isinstance(known, dict) or _is_extended(known, item) else None
         )
-        # An item that comes in pieces does so to its end.
+        # An item that was sent in pieces once is sent in pieces to its end.
         self._remember(where, None if found is None else item)
         if found is None or found is UNCHANGED:
             return found or item
@@ -89,14 +89,14 @@ class Items:
 
 
 def _is_extended(known: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
-    """Whether an item may be the known one with more, and not a piece like it: one with keys that it did not have."""
+    """Whether an item contains the known one, and is not another piece: it has more keys, or is equal and nested."""
     if known.keys() < item.keys():
         return True
     return known == item and any(isinstance(value, (dict, list)) for value in item.values())
 
 
 def difference(known: Any, value: Any) -> Any:
-    """What a value has beyond a known one: `NOTHING` for nothing, None where it does not contain the known one."""
+    """What a value has beyond a known one: `UNCHANGED` for nothing, None if it does not contain the known one."""
     if isinstance(known, dict) and isinstance(value, dict):
         return _more_keys(known, value)
     if isinstance(known, list) and isinstance(value, list):

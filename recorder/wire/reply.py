@@ -1,4 +1,4 @@
-"""The accumulator: deltas of any wire format, added up to the final message of every choice."""
+"""Accumulates the deltas of any wire format to the final message of each choice."""
 
 from __future__ import annotations
 
@@ -6,73 +6,74 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-from recorder.core.json import dumps, loads
+from recorder.core.json import dumps
 from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
 from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
 from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
+from recorder.wire.recorded import value_of
 
-#: What one reply may hold (bytes, roughly); beyond it the stream goes on and `truncated` is set.
+#: The size limit of one reply (bytes, roughly). When it is reached, the stream goes on and `truncated` is set.
 MAX_REPLY_BYTES = 64 * 2**20
-#: How many choices one reply may have; requests ask for 128 at most.
+#: The maximum number of choices of one reply; requests ask for 128 at most.
 MAX_CHOICES = 1000
-_CALL = frozenset(("id", "name"))
-#: Keys of `additional_kwargs` that are made of deltas of their own kinds, whatever else a provider says under them.
+_CALL_KEYS = frozenset(("id", "name"))
+#: Keys of `additional_kwargs` that are made from deltas of their own kinds; such keys of `other` deltas are ignored.
 RESERVED = frozenset(("reasoning_content", "refusal", "annotations"))
 _PIECE_COST = 64
 _PART_COST = 300
-#: How much more room JSON takes as Python's objects.
+#: The size of Python's objects, as a multiple of their JSON.
 _OBJECTS = 8
-#: The key of `response_metadata` for finish reasons beside the one that counts.
+#: The key of `response_metadata` for the finish reasons that were replaced by another one.
 EARLIER = "earlier_finish_reasons"
 #: Longer finish reasons (characters) are cut.
 _MAX_REASON = 200
-#: How many reasons beside the one that counts are kept of a choice.
+#: At most this many replaced finish reasons of a choice are kept.
 _MAX_REASONS = 8
 
 
 class Reply:
-    """One response as far as it has come: parts by (idx, kind), and what the provider says about it."""
+    """One response, as far as it was received: its pieces by (idx, kind), and what describes it."""
 
     __slots__ = (
-        "_choices", "_parts", "_size", "_text", "described", "earlier_reasons", "error", "finish_reasons", "logprobs",
-        "metadata", "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated",
+        "_choices", "_parts", "_size", "_text", "choice_metadata", "earlier_reasons", "error", "finish_reasons",
+        "logprobs", "metadata", "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated",
         "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        #: (idx, kind) -> pieces, and the same for each choice.
+        #: (idx, kind) -> pieces; below, the same for each choice.
         self._parts: dict[tuple[str, str], list[str]] = {}
         self._choices: dict[int, dict[tuple[str, str], list[str]]] = {}
-        #: The pieces of the first choice's text, once there are any.
+        #: The pieces of the first choice's text; None before the first piece.
         self._text: list[str] | None = None
         self._size = 0
-        #: The provider's id and model name, None until they come.
+        #: The provider's id and model name; None until they are received.
         self.response_id: str | None = None
         self.model: str | None = None
-        #: What else the provider said of the response: `system_fingerprint`, `service_tier`, ...
+        #: Other fields that describe the response: `system_fingerprint`, `service_tier`, ...
         self.metadata: dict[str, Any] = {}
-        #: `choice` -> finish reason, in the provider's word; of several the worst one, or the last of those as bad.
+        #: `choice` -> finish reason, in the provider's word. If there are several, the worst one, of equals the last.
         self.finish_reasons: dict[int, str] = {}
-        #: `choice` -> the other reasons that were given for it, where there was more than one.
+        #: `choice` -> its other finish reasons, if it had more than one.
         self.earlier_reasons: dict[int, list[str]] = {}
-        #: The same in the words of who answered behind a router (OpenRouter), where those are told as well.
+        #: `choice` -> finish reason of the provider behind a router (OpenRouter), if the router sends it.
         self.native_reasons: dict[int, str] = {}
         #: `choice` -> log probabilities of the tokens, as the provider sent them.
         self.logprobs: dict[int, dict[str, list[Any]]] = {}
-        #: `choice` -> what else the provider said of it: `content_filter_results`.
-        self.described: dict[int, dict[str, dict[str, Any]]] = {}
-        #: `choice` -> the fields in which its reasoning came, see `recorder.wire.thoughts`.
+        #: `choice` -> other fields that describe it: `content_filter_results`.
+        self.choice_metadata: dict[int, dict[str, dict[str, Any]]] = {}
+        #: `choice` -> the fields that its reasoning was sent in, see `recorder.wire.thoughts`.
         self.reasoning_fields: dict[int, list[str]] = {}
-        #: The usage in LangChain's shape and as the provider sent it; None when there was none.
+        #: The usage in LangChain's shape, and as the provider sent it; None if there is none.
         self.usage: UsageMetadata | None = None
         self.raw_usage: dict[str, Any] | None = None
-        #: The error event's `error`, whatever its shape; None when there was none.
+        #: The `error` of an error event, in any shape; None if there is none.
         self.error: Any = None
-        #: Whether the provider's terminator came (`[DONE]`), or the answer was one whole body.
+        #: Whether the provider's terminator (`[DONE]`) was received, or the answer was one complete body.
         self.terminated = False
-        #: Whether there was more than `MAX_REPLY_BYTES` or `MAX_CHOICES`, and the rest is missing here.
+        #: Whether the response exceeded `MAX_REPLY_BYTES` or `MAX_CHOICES`, so that the rest is missing here.
         self.truncated = False
 
     def add(self, delta: Delta) -> None:
@@ -84,14 +85,14 @@ class Reply:
         self._append(part, text)
 
     def add_text(self, text: str) -> None:
-        """`add(Delta(text))`, for the most frequent delta."""
+        """The same as `add(Delta(text))`, faster, for the most frequent delta."""
         if self._text is None:
             self.add(Delta(text))
         else:
             self._append(self._text, text)
 
     def add_logprobs(self, choice: int, logprobs: Any) -> None:
-        """Append a chunk's log probabilities (`content`, `refusal`: lists) to those of its choice."""
+        """Appends a chunk's log probabilities (lists under `content` and `refusal`) to those of its choice."""
         for key, tokens in logprobs.items() if isinstance(logprobs, dict) else ():
             if not isinstance(tokens, list) or not self._has_room(choice):
                 continue
@@ -102,7 +103,7 @@ class Reply:
                 self.truncated = True
 
     def finish(self, choice: int, reason: object, native: object = None) -> None:
-        """The choice has come to its end, for this reason in the provider's word; null as a word is none."""
+        """Sets the finish reason of a choice, in the provider's word; null written as a word is ignored."""
         if not is_reason(reason) or not self._has_room(choice):
             return
         word, known = str(reason)[:_MAX_REASON], self.finish_reasons.get(choice)
@@ -113,16 +114,16 @@ class Reply:
             self.native_reasons[choice] = str(native)[:_MAX_REASON]
 
     def _decisive(self, choice: int, known: str, later: str) -> str:
-        """The one of two reasons that counts; the other one is kept among the earlier ones."""
-        counts = worst_of((later, known))[1] or later
+        """The worse of two reasons; the other one is added to the earlier reasons."""
+        worst = worst_of((later, known))[1] or later
         others = self.earlier_reasons.setdefault(choice, [])
-        other = known if counts == later else later
+        other = known if worst == later else later
         if other not in others and len(others) < _MAX_REASONS:
             others.append(other)
-        return counts
+        return worst
 
     def add_reasoning_field(self, idx: str, field: str) -> None:
-        """Reasoning of a choice came in this field."""
+        """Notes that reasoning of a choice was sent in this field."""
         choice = _choice_of(idx)
         fields = self.reasoning_fields.get(choice)
         if fields is None and self._has_room(choice):
@@ -131,7 +132,7 @@ class Reply:
             fields.append(field)
 
     def failure(self) -> Any:
-        """The error of the response: what was sent as one, or that a finish reason says so; None without any."""
+        """The error of the response: the one that was sent, or one made from a finish reason; None if there is none."""
         if self.error is not None:
             return self.error
         for choice, reason in self.finish_reasons.items():
@@ -140,55 +141,57 @@ class Reply:
         return None
 
     def settle(self) -> None:
-        """Nothing more comes: what was kept back until the end counts now."""
+        """Called when the response has ended; uses the values that are only valid at the end."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether the terminator came, or at least each choice that began has a finish reason."""
+        """Whether the terminator was received, or each choice that began has a finish reason."""
         return self.terminated or self.finish_reasons.keys() >= set(self.choices)
 
-    def describe(self, choice: int, key: str, said: Any) -> None:
-        """What the provider says of a choice, as a dict; it may say it again and again, the later value wins."""
-        if not isinstance(said, dict) or not self._has_room(choice):
+    def add_choice_metadata(self, choice: int, key: str, fields: Any) -> None:
+        """Adds fields that describe a choice, under `key`; a later value of a field replaces an earlier one."""
+        if not isinstance(fields, dict) or not self._has_room(choice):
             return
-        known = self.described.setdefault(choice, {}).setdefault(key, {})
-        news = {name: value for name, value in said.items() if known.get(name) != value}
-        if not news:
+        known = self.choice_metadata.setdefault(choice, {}).setdefault(key, {})
+        changed = {name: value for name, value in fields.items() if known.get(name) != value}
+        if not changed:
             return
-        self._size += _PART_COST + _OBJECTS * len(dumps(news))
+        self._size += _PART_COST + _OBJECTS * len(dumps(changed))
         if self._size <= MAX_REPLY_BYTES:
-            known |= news
+            known |= changed
         else:
             self.truncated = True
 
     def has_begun(self, choice: int) -> bool:
-        """Whether there is a delta of the choice."""
+        """Whether the choice has any delta."""
         return bool(self._choices.get(choice))
 
     def pieces(self, idx: str, kind: str) -> Sequence[str]:
-        """The pieces of one part."""
+        """The pieces with this idx and kind."""
         return self._parts.get((idx, kind), ())
 
     @property
     def choices(self) -> list[int]:
-        """The numbers of the choices seen so far; [0] when nothing has come."""
+        """The numbers of the choices so far; [0] if there are none."""
         return sorted(self._choices) or [0]
 
     def text(self, choice: int = 0, kind: str = TEXT) -> str:
-        """All of one kind of a choice, joined."""
+        """The pieces of one kind of a choice, joined."""
         return "".join(self._pieces(choice, kind))
 
     def tool_calls(self, choice: int = 0) -> list[dict[str, Any]]:
-        """The choice's tool calls as `{"id", "name", "arguments"}`, arguments as the text that came.
+        """The choice's tool calls as `{"id", "name", "arguments"}`; arguments are the received text.
 
-        `extras` are in those of which the provider said more.
+        A call has `extras` too if the provider sent other keys of it.
         """
         parts = self._choices.get(choice, {})
-        found = dict.fromkeys(idx for idx, kind in parts if kind in (TOOL_CALL, TOOL_ARGS))
-        return [_tool_call(parts.get((idx, TOOL_CALL), ()), parts.get((idx, TOOL_ARGS), ())) for idx in found]
+        places = dict.fromkeys(idx for idx, kind in parts if kind in (TOOL_CALL, TOOL_ARGS))
+        return [
+            _tool_call(parts.get((idx, TOOL_CALL), ()), parts.get((idx, TOOL_ARGS), ())) for idx in places
+        ]
 
     def message(self, choice: int = 0) -> AIMessage:
-        """The choice's final message, LangChain's shape, complete or as far as it has come."""
+        """The choice's message in LangChain's shape, complete or as far as it was received."""
         message = AIMessage(
             self._content(choice),
             id=self.response_id,
@@ -206,24 +209,24 @@ class Reply:
         return message
 
     def response_metadata(self, choice: int = 0) -> dict[str, Any]:
-        """`finish_reason`, `model_name`, `logprobs` and whatever else the provider said, LangChain's names."""
-        said: dict[str, Any] = {}
+        """`finish_reason`, `model_name`, `logprobs` and other metadata, under LangChain's names."""
+        fields: dict[str, Any] = {}
         if choice in self.finish_reasons:
-            said["finish_reason"] = self.finish_reasons[choice]
+            fields["finish_reason"] = self.finish_reasons[choice]
         if choice in self.earlier_reasons:
-            said[EARLIER] = list(self.earlier_reasons[choice])
+            fields[EARLIER] = list(self.earlier_reasons[choice])
         if self.model is not None:
-            said["model_name"] = self.model
-        said |= self.metadata
+            fields["model_name"] = self.model
+        fields |= self.metadata
         if choice in self.logprobs:
-            said["logprobs"] = self.logprobs[choice]
-        said |= self.described.get(choice, {})
+            fields["logprobs"] = self.logprobs[choice]
+        fields |= self.choice_metadata.get(choice, {})
         if self.truncated:
-            said["truncated"] = True
-        return said
+            fields["truncated"] = True
+        return fields
 
     def unstreamed_metadata(self) -> dict[str, Any]:
-        """What LangChain says beside that of an answer that was not streamed."""
+        """LangChain's additional metadata of an answer that was not streamed."""
         return {"token_usage": self.raw_usage} if self.raw_usage else {}
 
     def _content(self, choice: int) -> Content:
@@ -235,9 +238,9 @@ class Reply:
             more["reasoning_content"] = reasoning
         if refusal := self.text(choice, REFUSAL):
             more["refusal"] = refusal
-        if citations := [_loaded(piece) for piece in self._pieces(choice, CITATION)]:
+        if citations := [value_of(piece) for piece in self._pieces(choice, CITATION)]:
             more["annotations"] = merge_lists([], citations)
-        return merge_latest([_more_of(piece) for piece in self._pieces(choice, OTHER)]) | more
+        return merge_latest([_kwargs_of(piece) for piece in self._pieces(choice, OTHER)]) | more
 
     def _append(self, part: list[str], text: str) -> None:
         self._size = size = self._size + len(text) + _PIECE_COST
@@ -247,7 +250,7 @@ class Reply:
             self.truncated = True
 
     def _open(self, idx: str, kind: str) -> list[str]:
-        """The list for the pieces of a new part; one that nobody keeps when there is no room."""
+        """The list for the pieces of a new part; if the limits are reached, a list that is not stored."""
         part: list[str] = []
         self._size += _PART_COST
         choice = _choice_of(idx)
@@ -260,7 +263,7 @@ class Reply:
         return part
 
     def _has_room(self, choice: int) -> bool:
-        """Whether the choice is one of those kept, which a new one becomes while there is room."""
+        """Whether the choice is stored; a new choice is added while there are fewer than `MAX_CHOICES`."""
         if choice not in self._choices:
             if len(self._choices) >= MAX_CHOICES:
                 self.truncated = True
@@ -274,52 +277,44 @@ class Reply:
 
 
 class Translator(Protocol):
-    """What a wire format's module has."""
+    """Decodes the frames of one response in one wire format."""
 
     wire: str
     reply: Reply
 
     def decode(self, frame: bytes) -> Sequence[Delta]:
-        """The deltas of one frame, none after the terminator; never raises."""
+        """Returns the deltas of one frame, none after the terminator. Never raises."""
 
 
 def merge_other(into: dict[str, Any], piece: str) -> dict[str, Any]:
-    """`additional_kwargs` with the content of an `other` delta: structures grow, of anything else the later wins."""
-    found = _more_of(piece)
-    into |= merge_latest([{key: into[key] for key in found.keys() & into.keys()}, found])
+    """Adds an `other` delta to `additional_kwargs`: structures are merged, any other value replaces the earlier one."""
+    fields = _kwargs_of(piece)
+    into |= merge_latest([{key: into[key] for key in fields.keys() & into.keys()}, fields])
     return into
 
 
-def _more_of(piece: str) -> dict[str, Any]:
-    """What an `other` delta says for `additional_kwargs`."""
-    found = _loaded(piece)
-    return {key: found[key] for key in found if key not in RESERVED} if isinstance(found, dict) else {}
+def _kwargs_of(piece: str) -> dict[str, Any]:
+    """The keys of an `other` delta that belong into `additional_kwargs`."""
+    fields = value_of(piece)
+    return {key: fields[key] for key in fields if key not in RESERVED} if isinstance(fields, dict) else {}
 
 
 def _choice_of(idx: str) -> int:
     try:
         return int(idx.partition(".")[0])
-    except ValueError:  # not a translator's: what cannot be placed belongs to the first
+    except ValueError:  # not made by a translator: such a delta goes to the first choice
         return 0
 
 
-def _loaded(piece: str) -> Any:
-    """The JSON of a delta, or its text when it is none."""
-    try:
-        return loads(piece)
-    except ValueError:
-        return piece
-
-
 def _tool_call(opened: Iterable[str], arguments: Iterable[str]) -> dict[str, Any]:
-    """The first id, and the names and arguments joined as the SDK does; `extras` where more was said of the call."""
-    said = [found for piece in opened if isinstance(found := _loaded(piece), dict)]
-    ids = [found["id"] for found in said if found.get("id")]
-    names = [found["name"] for found in said if isinstance(found.get("name"), str)]
+    """The call with its first id, and its names and arguments joined as in the SDK; `extras` holds all other keys."""
+    pieces = [fields for piece in opened if isinstance(fields := value_of(piece), dict)]
+    ids = [fields["id"] for fields in pieces if fields.get("id")]
+    names = [fields["name"] for fields in pieces if isinstance(fields.get("name"), str)]
     call = {
         "id": ids[0] if ids else None,
         "name": "".join(names) or None,
         "arguments": "".join(arguments),
     }
-    extras = [{key: found[key] for key in found.keys() - _CALL} for found in said]
+    extras = [{key: fields[key] for key in fields.keys() - _CALL_KEYS} for fields in pieces]
     return {**call, "extras": merge_dicts({}, *extras)} if any(extras) else call

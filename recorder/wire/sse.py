@@ -1,8 +1,8 @@
 """Server-sent events: bytes to frames and back.
 
-A frame is one event exactly as it came: its lines and the blank line that ends it; comments, separators
-and trailing bytes belong to a frame too, so a response's frames joined are its body. The frames are the
-same whatever the chunking.
+A frame is the exact bytes of one event: its lines and the blank line that ends it. Comments, separators and trailing
+bytes belong to a frame too, so the frames of a response joined are its body. The frames do not depend on how the bytes
+were chunked.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-#: A frame longer than this (bytes) is handed over in pieces, so that a stream without end takes no memory.
+#: A frame longer than this (bytes) is returned in pieces, so that an endless stream needs bounded memory.
 MAX_FRAME_BYTES = 16 * 2**20
-#: The mark that some encoders write before the first byte of a text.
+#: The byte order mark, which some encoders write before the text.
 BOM = b"\xef\xbb\xbf"
 
-#: Up to this size (bytes) a frame that is being collected is searched as a whole, and then only where it grows.
+#: A partial frame up to this size (bytes) is searched again completely; a larger one only in its new bytes.
 _SMALL = 16 * 1024
-#: What comes at once is cut in one go up to this size (bytes).
+#: Data up to this size (bytes) are split in one call; larger data go through the buffer.
 _LARGE = 2**20
-#: The longest blank line (bytes).
+#: The length of the longest blank line (bytes).
 _BLANK = len(b"\r\n\r\n")
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LF_LF = re.compile(rb"\n\n")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _DONE = re.compile(rb"\s*(?:\[DONE\]|\"?\[?DONE\]?\"?\s*$)", re.IGNORECASE)
-#: Names of events, and types inside of their data, with which a stream ends, in whichever format.
+#: Names of events, and types in their data, that end a stream in any format.
 END_NAMES = frozenset(("done", "end", "message_stop"))
 
 
 class Event(NamedTuple):
     """The fields of one frame."""
 
-    #: The joined `data:` lines; None when the frame has none (a comment, a blank line).
+    #: The joined `data:` lines; None if the frame has none (a comment, a blank line).
     data: bytes | None
-    #: The `event:` name, or None.
+    #: The value of `event:`, or None.
     name: str | None = None
-    #: The `id:`, or None.
+    #: The value of `id:`, or None.
     id: str | None = None
-    #: What stands in a field `error:` in place of `data:`, or None.
+    #: The value of a field `error:` in place of `data:`, or None.
     error: bytes | None = None
 
 
 class FrameSplitter:
-    """Cuts a body into frames; takes any chunking and keeps little more than `MAX_FRAME_BYTES`."""
+    """Splits a body into frames, for any chunking; buffers little more than `MAX_FRAME_BYTES`."""
 
     __slots__ = ("_buffer", "_has_cr", "_searched")
 
@@ -70,7 +70,7 @@ class FrameSplitter:
         return [piece + b"\n\n" for piece in pieces]
 
     def end(self) -> bytes:
-        """The bytes after the last blank line; empty when the body ended cleanly."""
+        """The bytes after the last blank line; empty if the body ended with one."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._searched = 0
@@ -87,7 +87,7 @@ class FrameSplitter:
             else:
                 frames.append(bytes(buffer[start:end]))
             start = end
-        # A blank line that only begins here may still end the frame: cutting waits for the whole of it.
+        # The buffer may end with the first bytes of a blank line, so the last bytes stay until more are received.
         cut = start + max(0, len(buffer) - start - _BLANK) // MAX_FRAME_BYTES * MAX_FRAME_BYTES
         frames += self._pieces(start, cut)
         if cut:
@@ -96,19 +96,19 @@ class FrameSplitter:
         return frames
 
     def _ends(self) -> list[int]:
-        """Where each complete frame ends in the buffer."""
+        """The end position of each complete frame in the buffer."""
         ends: list[int] = []
         buffer, position = self._buffer, self._searched
         while True:
             match = _BLANK_LINE.search(buffer, position) if self._has_cr else _LF_LF.search(buffer, position)
-            # A CR at the very end may be half of a CRLF: its other half decides where the frame ends.
+            # A CR at the end of the buffer may be the first half of a CRLF, so the end of the frame is not known yet.
             if match is None or (match.end() == len(buffer) and buffer.endswith(b"\r")):
                 return ends
             position = match.end()
             ends.append(position)
 
     def _pieces(self, start: int, end: int) -> list[bytes]:
-        """What is too long for one frame."""
+        """Pieces of at most `MAX_FRAME_BYTES` of a frame that is too long."""
         steps = range(start, end, MAX_FRAME_BYTES)
         return [bytes(self._buffer[at : min(at + MAX_FRAME_BYTES, end)]) for at in steps]
 
@@ -130,20 +130,20 @@ def parse(frame: bytes) -> Event:
             event_id = value.decode("utf-8", "replace")
         elif (
             value and field.lower() == b"error"
-        ):  # no field of the standard: some servers write their errors so
+        ):  # not in the standard, but some servers send errors in this field
             error = value
     return Event(b"\n".join(data) if data else None, name, event_id, error)
 
 
 def is_done(event: Event) -> bool:
-    """Whether the event is a terminator that says nothing else: OpenAI's `[DONE]`, however it is written."""
+    """Whether the event is only a terminator: OpenAI's `[DONE]` in any spelling, or an end event without JSON."""
     if event.data is None:
         return False
     return bool(_DONE.match(event.data)) or (event.name in END_NAMES and not event.data.startswith(b"{"))
 
 
 def encode(data: bytes, name: str | None = None) -> bytes:
-    """A frame with these data, one `data:` line for each of their lines."""
+    """A frame with this data, one `data:` line for each line of it."""
     head = f"event: {name}\n".encode() if name else b""
     lines = b"".join(b"data: " + line + b"\n" for line in _LINE_END.split(data))
     return head + lines + b"\n"

@@ -1,8 +1,8 @@
-"""The fields in which providers of OpenAI's chat format say a model's thoughts, and how these go back to them.
+"""The fields that providers of OpenAI's chat format use for reasoning, and how reasoning is sent back to them.
 
-A reply that calls tools is sent again with the results. Some providers refuse that request unless the thoughts of the
-reply come back in the field in which they were sent; others refuse any field that they do not know. What a provider
-itself sent it also takes: thoughts go back in the same fields, to the same host, and nowhere else.
+A reply that calls tools is sent again with the results. Some providers refuse that request unless the reasoning of the
+reply is in the field in which they sent it; others refuse every field that they do not know. Each provider accepts the
+fields that it sent itself. So reasoning is sent back in the same fields, only to the same host.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recorder.messages import AIMessage
 
-#: Fields of a delta or a message whose text is what the model thinks. Where a text comes in two of them, the first
-#: one of these counts: DeepSeek, Kimi, Z.ai; OpenRouter, Groq, Cerebras, newer vLLM; GitHub Copilot; smaller servers.
+#: Fields of a delta or a message with reasoning text, used by: DeepSeek, Kimi, Z.ai; OpenRouter, Groq, Cerebras, newer
+#: vLLM; GitHub Copilot; smaller servers (the last three). If two fields hold the same text, the first one counts.
 FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "thoughts")
-#: Parts of the thoughts, with signatures and encrypted data: OpenRouter, MiniMax.
+#: The field with the parts of the reasoning, with signatures and encrypted data: OpenRouter, MiniMax.
 DETAILS = "reasoning_details"
-#: The field of thoughts that are blocks of the content: Mistral.
+#: The field with reasoning as blocks of the content: Mistral.
 IN_CONTENT = "content"
-#: The key of `response_metadata` that says which host a reply came from, and in which fields its thoughts came.
+#: The key of `response_metadata` with the host that sent a reply, and the fields of its reasoning.
 ORIGIN = "origin"
 
 
 def origin_of(host: str | None, fields: Sequence[str], calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What `response_metadata` says of a reply's origin: only of one that holds what has to go back to its host."""
+    """The `response_metadata` of a reply's origin; empty unless the reply has something to send back to its host."""
     if host is None or not calls or not (fields or any(call.get("extras") for call in calls)):
         return {}
     return {ORIGIN: {"host": host, **({"reasoning_fields": list(fields)} if fields else {})}}
 
 
 def host_of(message: AIMessage) -> str | None:
-    """The host that a reply came from; None where nobody knows."""
+    """The host that sent a reply; None if it is not known."""
     origin = message.response_metadata.get(ORIGIN)
     host = origin.get("host") if isinstance(origin, Mapping) else None
     return host if isinstance(host, str) else None
 
 
 def fields_of(message: AIMessage) -> dict[str, Any]:
-    """The thoughts of a reply in the fields in which they came; those in blocks of the content are in `content`."""
+    """The reasoning of a reply in its original fields; reasoning from blocks of the content is under `content`."""
     origin, more = message.response_metadata.get(ORIGIN), message.additional_kwargs
     names = origin.get("reasoning_fields") if isinstance(origin, Mapping) else None
     found: dict[str, Any] = {}
@@ -60,5 +60,5 @@ def texts_of(details: Sequence[Any]) -> list[str]:
 
 
 def _block(text: str) -> dict[str, Any]:
-    """Thoughts as a block of the content."""
+    """Reasoning as a block of the content."""
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}

@@ -1,4 +1,4 @@
-"""To which tool call a streamed piece belongs: by its index, its id, its name, and what has come of the call."""
+"""Finds the tool call that a streamed piece belongs to, by its index, its id, its name and the arguments so far."""
 
 from __future__ import annotations
 
@@ -8,93 +8,93 @@ from typing import Any
 
 from recorder.core.json import dumps
 
-#: Of how many calls is remembered what they are; a stream may go on inventing new ones.
+#: At most this many calls are remembered; a stream may go on inventing new ones.
 MAX_CALLS = 10_000
-#: How many pieces of arguments wait until somebody asks whether they are complete.
-_MAX_WAITING = 4_096
-#: Words that stand for no id.
+#: More than this many unscanned pieces of arguments are scanned at once.
+_MAX_UNSCANNED = 4_096
+#: Values that mean: no id.
 _NO_IDS = frozenset(("", "null", "None"))
-_MARK = re.compile(r'\\.|\\\Z|["{}\[\]]', re.DOTALL)
+_STRUCTURAL = re.compile(r'\\.|\\\Z|["{}\[\]]', re.DOTALL)
 
 
 class StreamedArguments:
-    """The arguments of a call as far as they have come, looked at only when it matters whether they are complete."""
+    """The arguments of a call as far as they were received; scanned only when `are_complete` is needed."""
 
-    __slots__ = ("_begun", "_depth", "_escaped", "_quoted", "_tail", "_waiting", "length", "text")
+    __slots__ = ("_begun", "_depth", "_escaped", "_quoted", "_tail", "_unscanned", "length", "text")
 
     def __init__(self) -> None:
-        self._waiting: list[str] = []
+        self._unscanned: list[str] = []
         self._depth = 0
         self._tail = ""
         self._quoted = self._escaped = False
-        #: Whether they begin as an object; None before there is anything but blanks.
+        #: Whether they begin with an opening brace; None before the first character that is not blank.
         self._begun: bool | None = None
         self.length = 0
-        #: All of it where it came at once; None where it came in pieces.
+        #: All arguments if they were received in one piece; None if in several.
         self.text: str | None = None
 
     def add(self, text: str) -> None:
-        """The next piece."""
+        """Adds the next piece."""
         self.text = text if not self.length else None
         self.length += len(text)
         self._tail = text
-        self._waiting.append(text)
-        if len(self._waiting) > _MAX_WAITING:
+        self._unscanned.append(text)
+        if len(self._unscanned) > _MAX_UNSCANNED:
             self._scan()
 
     @property
     def are_complete(self) -> bool:
-        """Whether they are one JSON object up to its closing brace: nothing but blanks may follow."""
+        """Whether they are a JSON object with its closing brace, so that only blanks may follow."""
         if (tail := self._tail.rstrip()) and tail[-1] != "}":
             return False
         self._scan()
         return bool(self._begun) and not self._depth and not self._quoted
 
     def equal(self, text: str) -> bool:
-        """Whether a text may be all of them."""
+        """Whether a text may be equal to all arguments; only the lengths are compared if they came in pieces."""
         return self.text == text if self.text is not None else self.length == len(text)
 
     def _scan(self) -> None:
-        text = "".join(self._waiting)
-        self._waiting.clear()
+        text = "".join(self._unscanned)
+        self._unscanned.clear()
         start = 1 if self._escaped and text else 0
         if text:
             self._escaped = False
         if self._begun is None and text.strip():
             self._begun = text.lstrip().startswith("{")
-        for mark in _MARK.finditer(text, start):
-            sign = mark[0]
-            if sign[0] == "\\":
-                self._escaped = len(sign) == 1
-            elif sign == '"':
+        for match in _STRUCTURAL.finditer(text, start):
+            mark = match[0]
+            if mark[0] == "\\":
+                self._escaped = len(mark) == 1
+            elif mark == '"':
                 self._quoted = not self._quoted
             elif not self._quoted:
-                self._depth += 1 if sign in "{[" else -1
+                self._depth += 1 if mark in "{[" else -1
 
 
 @dataclass(slots=True)
 class StreamedCall:
     """One tool call of a choice."""
 
-    #: The place of its deltas, `choice.number`.
+    #: The idx of its deltas, `choice.number`.
     idx: str
-    #: The provider's, as far as they have come.
+    #: The provider's id and name, as far as they were received.
     id: str | None = None
     name: str = ""
     arguments: StreamedArguments = field(default_factory=StreamedArguments)
-    #: What else was said of it.
+    #: Other keys of the call.
     extras: dict[str, Any] = field(default_factory=dict)
-    #: Whether there is a delta of it.
+    #: Whether the call has any delta.
     is_open: bool = False
 
     def changes(self, call_id: Any, name: Any, extras: dict[str, Any]) -> dict[str, Any]:
-        """What of a piece was not told before: servers repeat names, and invent another id in each piece."""
+        """The new values in a piece, which are stored. Servers repeat names, and invent another id in each piece."""
         found: dict[str, Any] = {}
-        if self.id is None and (given := text_of(call_id)):
-            self.id = found["id"] = given
-        if (given := text_of(name)) and given != self.name:
-            self.name += given
-            found["name"] = given
+        if self.id is None and (new := text_of(call_id)):
+            self.id = found["id"] = new
+        if (new := text_of(name)) and new != self.name:
+            self.name += new
+            found["name"] = new
         changed = {key: value for key, value in extras.items() if self.extras.get(key) != value}
         self.extras |= changed
         return found | changed
@@ -108,7 +108,7 @@ class StreamedCalls:
         self._by_index: dict[tuple[str, int], StreamedCall] = {}
         self._by_id: dict[tuple[str, str], StreamedCall] = {}
         self._by_name: dict[tuple[str, str], StreamedCall] = {}
-        #: idx of the choice -> its calls by number, the highest number, and the call that spoke last.
+        #: idx of the choice -> its calls by number; the highest number; the call of the last piece.
         self._numbers: dict[str, dict[int, StreamedCall]] = {}
         self._highest: dict[str, int] = {}
         self._last: dict[str, StreamedCall] = {}
@@ -117,12 +117,12 @@ class StreamedCalls:
     def place(
         self, idx: str, index: Any, call_id: Any, name: Any, arguments: str, *, is_last: bool = False
     ) -> StreamedCall | None:
-        """The call of a piece; None for a piece that only repeats a call which is complete.
+        """The call of a piece; None for a piece that only repeats a complete call.
 
-        Most pieces have an index, and nothing else that tells. But some servers give every call the same index, or
-        none, or open a call under one index and send its arguments under another; some repeat id and name with each
-        piece, or invent another id. A call whose arguments are a complete object takes no more of them: then a name
-        begins another call. `closing`: the choice ends with this piece, which may repeat all that came.
+        Most pieces are identified by their index alone. But some servers give every call the same index, or none, or
+        open a call under one index and send its arguments under another. Some repeat id and name with each piece, or
+        invent another id. A call with complete arguments accepts no more of them: then a piece with a name begins
+        another call. `is_last`: the choice ends with this piece, which may repeat the complete call.
         """
         if type(index) is not int:
             index = int(index) if isinstance(index, str) and index.isdecimal() else None
@@ -130,22 +130,22 @@ class StreamedCalls:
             return call
         call_id = text_of(call_id)
         name = text_of(name) or ""
-        call = self._found(idx, index, call_id, name, arguments)
+        call = self._find(idx, index, call_id, name, arguments)
         if call is None:
-            return self._opened(idx, index, call_id, name)
+            return self._open(idx, index, call_id, name)
         if name and self._begins_another(call, call_id, name, arguments):
             if self._repeats(call, call_id, name, arguments, is_last=is_last):
                 return None
-            return self._opened(idx, index, call_id, name)
+            return self._open(idx, index, call_id, name)
         self._remember(call, idx, index, call_id)
         return call
 
     def at_position(
         self, idx: str, position: int, call_id: Any, assigned: list[StreamedCall]
     ) -> StreamedCall:
-        """The call of an answer that comes whole, perhaps after its pieces: by its place in the list, or its id.
+        """The call at a position in a complete answer, which may follow its pieces: found by position or by id.
 
-        `claimed` are those of the calls before it.
+        `assigned` are the calls at the positions before.
         """
         call_id = text_of(call_id)
         listed = list(self._numbers.get(idx, {}).values())
@@ -153,10 +153,10 @@ class StreamedCalls:
         if call is None or (call_id and call.id and call.id != call_id):
             call = self._by_id.get((idx, call_id)) if call_id else None
         if call is None or any(call is each for each in assigned):
-            call = self._opened(idx, position, call_id, "")
+            call = self._open(idx, position, call_id, "")
         return call
 
-    def _found(
+    def _find(
         self, idx: str, index: int | None, call_id: str | None, name: str, arguments: str
     ) -> StreamedCall | None:
         last = self._last.get(idx)
@@ -171,11 +171,12 @@ class StreamedCalls:
             return None
         if call_id:
             return self._by_id.get((idx, call_id))
-        # A call does not begin without id and name: the last one was opened under another index, and waits for these.
+        # A call begins with an id or a name. So these arguments belong to the last call, which has another index and no
+        # arguments yet.
         return last if arguments and last is not None and not last.arguments.length else None
 
     def _begins_another(self, call: StreamedCall, call_id: str | None, name: str, arguments: str) -> bool:
-        """Whether a piece with a name is not of the call that it seems to belong to."""
+        """Whether a piece with a name begins a new call instead of continuing `call`."""
         if call_id and call.id and call_id != call.id:
             return True
         if not call.arguments.are_complete:
@@ -188,7 +189,7 @@ class StreamedCalls:
         same = call_id == call.id if call_id or not is_last else name == call.name
         return same and (call_id is not None or is_last) and call.arguments.equal(arguments)
 
-    def _opened(self, idx: str, index: int | None, call_id: str | None, name: str) -> StreamedCall:
+    def _open(self, idx: str, index: int | None, call_id: str | None, name: str) -> StreamedCall:
         numbers = self._numbers.get(idx, {})
         number = self._highest.get(idx, -1) + 1
         if index is not None and index >= 0 and index not in numbers:
@@ -212,7 +213,7 @@ class StreamedCalls:
 
 
 def text_of(value: Any) -> str | None:
-    """An id or a name as text; None for none, which some write as a word."""
+    """An id or a name as text; None if there is none (some servers write null as a word)."""
     if not value or (isinstance(value, str) and value in _NO_IDS):
         return None
     return value if isinstance(value, str) else dumps(value)

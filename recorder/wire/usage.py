@@ -1,4 +1,4 @@
-"""Token usage: what providers send, under whatever names, in LangChain's `usage_metadata` shape."""
+"""Reads token usage under the names of all providers, and converts it to LangChain's `usage_metadata` shape."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ from typing import Any, cast
 
 from recorder.messages import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
-#: No honest count is larger, and the integers of every database hold a sum of two.
+#: Larger numbers are no token counts; the integers of both databases hold the sum of two such counts.
 _MAX_COUNT = 2**53
 #: Names of the counts, in snake case: OpenAI's, Anthropic's and Responses', Gemini's and Bedrock's, Ollama's.
 _INPUT = ("prompt_tokens", "input_tokens", "prompt_token_count", "input_token_count", "prompt_eval_count")
 _OUTPUT = ("completion_tokens", "output_tokens", "completion_token_count", "output_token_count",
            "candidates_token_count", "generated_tokens", "eval_count")  # fmt: skip
 _TOTAL = ("total_tokens", "total_token_count")
-#: Names of the details, and inside of them, or beside the counts, of what they count.
+#: Names of the objects with details. Below: names of the single counts inside of these objects, and (BESIDE) next to
+#: the counts above.
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
-_READ = ("cached_tokens", "cache_read", "cache_read_tokens")
-_READ_BESIDE = (
+_CACHE_READ = ("cached_tokens", "cache_read", "cache_read_tokens")
+_CACHE_READ_BESIDE = (
     "prompt_cache_hit_tokens",
     "cached_tokens",
     "cache_read_input_tokens",
     "cached_content_token_count",
 )
-_WRITTEN = ("cache_write_tokens", "cache_creation", "cache_creation_tokens")
-_WRITTEN_BESIDE = ("cache_creation_input_tokens", "cache_write_input_tokens")
-_THOUGHT = ("reasoning_tokens", "reasoning", "thinking_tokens")
-_THOUGHT_BESIDE = ("reasoning_tokens", "thoughts_token_count")
+_CACHE_WRITTEN = ("cache_write_tokens", "cache_creation", "cache_creation_tokens")
+_CACHE_WRITTEN_BESIDE = ("cache_creation_input_tokens", "cache_write_input_tokens")
+_REASONING = ("reasoning_tokens", "reasoning", "thinking_tokens")
+_REASONING_BESIDE = ("reasoning_tokens", "thoughts_token_count")
 _AUDIO = ("audio_tokens", "audio")
-#: Where a part of an event has its usage.
+#: Keys of an event, or of a part of it, that hold usage.
 PLACES = (
     "usage", "usage_metadata", "usageMetadata", "token_usage", "tokenUsage", "amazon-bedrock-invocationMetrics"
 )  # fmt: skip
-#: Parts of an event that may have it inside.
+#: Parts of an event that may hold usage inside.
 _INSIDE = ("x_groq", "response", "message", "metadata", "meta", "delta")
-#: Anthropic's details of what it wrote to its cache, and LangChain's.
+#: Counts of tokens written to the cache, by time to live; Anthropic and LangChain use the same names.
 _LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 #: Anthropic's counts of the input.
-_PAID = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_ANTHROPIC_INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
 
 def found_in(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The usage that an event, a choice or metadata have, under any name or one level deeper; None without any."""
+    """The usage in an event, a choice or metadata, under any name, at most one level deeper; None if there is none."""
     if not part:
         return None
     inner = [part[key] for key in _INSIDE if key in part]
@@ -57,29 +58,29 @@ def found_in(part: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def is_counted(raw: Mapping[str, Any]) -> bool:
-    """Whether there is any count of tokens in it that is known."""
-    return not _counts(raw).keys().isdisjoint((*_INPUT, *_OUTPUT, *_TOTAL, *_PAID))
+    """Whether a usage object has a token count under a known name."""
+    return not _counts(raw).keys().isdisjoint((*_INPUT, *_OUTPUT, *_TOTAL, *_ANTHROPIC_INPUT))
 
 
 def joined(known: Mapping[str, Any] | None, later: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The usage of a response whose events tell it again and again: the last count of each counts.
+    """Merges the usage of a later event into the usage known so far; later counts replace earlier ones.
 
-    Where input and output are told by different events, both do. Zeros at the end take nothing back, nor does what
-    is left out or is no count.
+    Input and output may come in different events. If all later counts are 0, the known ones stay. A later value that
+    is missing or is no count changes nothing.
     """
     if known is None:
         return later
     now, before = _counts(later), _counts(known)
     if not any(now.values()) and any(before.values()):
         return known
-    told = [not now.keys().isdisjoint(names) for names in (_INPUT, _OUTPUT)]
-    # All counts anew, perhaps under other names; or one of them, and so another total.
-    old = (*_INPUT, *_OUTPUT, *_TOTAL) if all(told) else _TOTAL if any(told) else ()
-    return merged({key: value for key, value in known.items() if _snake(key) not in old}, later)
+    has_counts = [not now.keys().isdisjoint(names) for names in (_INPUT, _OUTPUT)]
+    # Both counts are new, perhaps under other names; or one is new, so that the known total is outdated.
+    outdated = (*_INPUT, *_OUTPUT, *_TOTAL) if all(has_counts) else _TOTAL if any(has_counts) else ()
+    return merged({key: value for key, value in known.items() if _snake(key) not in outdated}, later)
 
 
 def merged(known: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """What was known with what came later; a count and details stay where something else comes in their place."""
+    """Merges later values into known ones, at each level. Only a count replaces a count, only an object an object."""
     found = dict(known)
     for key, value in later.items():
         before = known.get(key)
@@ -91,36 +92,37 @@ def merged(known: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read(raw: Mapping[str, Any], *, anthropic: bool = False, langchain: bool = False) -> UsageMetadata:
-    """`usage_metadata` of what a run's row keeps: the counts of a provider, or LangChain's, which stay as they are."""
+    """`usage_metadata` for the usage in a run's row: a provider's counts, or LangChain's, which stay unchanged."""
     if langchain and "input_tokens" in raw and "total_tokens" in raw:
         return cast(UsageMetadata, raw)
-    given = _counts(raw)
-    plain = given.keys().isdisjoint(("prompt_tokens", *_TOTAL))
-    cached = "cache_read_input_tokens" in given or "cache_creation_input_tokens" in given
+    counts = _counts(raw)
+    plain = counts.keys().isdisjoint(("prompt_tokens", *_TOTAL))
+    cached = "cache_read_input_tokens" in counts or "cache_creation_input_tokens" in counts
     return from_anthropic(raw, streamed=True) if anthropic or (plain and cached) else from_openai(raw)
 
 
 def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
-    """`usage_metadata` of an OpenAI-compatible `usage` object; counts that are missing are 0.
+    """`usage_metadata` of an OpenAI-compatible `usage` object; missing counts are 0.
 
-    Of two names for the same count the first that is not 0 counts: some proxies fill both, and one of them with 0.
-    Cache reads are `prompt_tokens_details.cached_tokens` (OpenAI) or `prompt_cache_hit_tokens` (DeepSeek),
-    cache writes `cache_write_tokens` (OpenRouter).
+    If a count has two names, the first value that is not 0 is used, because some proxies fill one of them with 0.
+    Cache reads are `prompt_tokens_details.cached_tokens` (OpenAI) or `prompt_cache_hit_tokens` (DeepSeek), cache writes
+    `cache_write_tokens` (OpenRouter).
     """
-    given = _counts(raw)
-    prompt, answer = _first(given, _INPUT) or 0, _first(given, _OUTPUT) or 0
-    if "candidates_token_count" in given:  # Gemini's own counts leave the thoughts out
-        answer += given.get("thoughts_token_count", 0)
-    total = _first(given, _TOTAL)
+    counts = _counts(raw)
+    prompt, answer = _first(counts, _INPUT) or 0, _first(counts, _OUTPUT) or 0
+    if "candidates_token_count" in counts:  # Gemini's count of the answer excludes its reasoning
+        answer += counts.get("thoughts_token_count", 0)
+    total = _first(counts, _TOTAL)
     usage = UsageMetadata(input_tokens=prompt, output_tokens=answer, total_tokens=total or prompt + answer)
-    asked, said = _details(raw, _INPUT_DETAILS), _details(raw, _OUTPUT_DETAILS)
+    input_counts, output_counts = _details(raw, _INPUT_DETAILS), _details(raw, _OUTPUT_DETAILS)
     input_details = _named(
-        audio=_first(asked, _AUDIO),
-        cache_read=_first(asked, _READ, _first(given, _READ_BESIDE)),
-        cache_creation=_first(asked, _WRITTEN, _first(given, _WRITTEN_BESIDE)),
+        audio=_first(input_counts, _AUDIO),
+        cache_read=_first(input_counts, _CACHE_READ, _first(counts, _CACHE_READ_BESIDE)),
+        cache_creation=_first(input_counts, _CACHE_WRITTEN, _first(counts, _CACHE_WRITTEN_BESIDE)),
     )
     output_details = _named(
-        audio=_first(said, _AUDIO), reasoning=_first(said, _THOUGHT, _first(given, _THOUGHT_BESIDE))
+        audio=_first(output_counts, _AUDIO),
+        reasoning=_first(output_counts, _REASONING, _first(counts, _REASONING_BESIDE)),
     )
     if input_details:
         usage["input_token_details"] = cast(InputTokenDetails, input_details)
@@ -129,17 +131,20 @@ def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
     return usage
 
 
-def in_anthropic_words(raw: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Later counts of a message in Anthropic's names, though a proxy may say them in others.
+def with_anthropic_names(raw: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The later counts of a message under Anthropic's names; some proxies use other names.
 
-    No message has an input of 0 tokens: some proxies count the input at the start, and at the end say 0.
+    Input counts are dropped if all are 0 and known ones are not: some proxies count the input at the start, and send 0
+    at the end.
     """
-    given, before = _counts(raw), _counts(known)
-    if not given.get("input_tokens") and not given.get("output_tokens") and is_counted(raw):
+    counts, before = _counts(raw), _counts(known)
+    if not counts.get("input_tokens") and not counts.get("output_tokens") and is_counted(raw):
         raw = _renamed(raw)
-        given = _counts(raw)
-    if any(before.get(key) for key in _PAID) and not any(given.get(key) for key in _PAID):
-        return {key: value for key, value in raw.items() if key not in _PAID}
+        counts = _counts(raw)
+    if any(before.get(key) for key in _ANTHROPIC_INPUT) and not any(
+        counts.get(key) for key in _ANTHROPIC_INPUT
+    ):
+        return {key: value for key, value in raw.items() if key not in _ANTHROPIC_INPUT}
     return raw
 
 
@@ -154,39 +159,39 @@ def _renamed(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_anthropic(raw: Mapping[str, Any], *, streamed: bool = False) -> UsageMetadata:
-    """`usage_metadata` of an Anthropic `usage` object; counts that are missing are 0.
+    """`usage_metadata` of an Anthropic `usage` object; missing counts are 0.
 
-    There `input_tokens` are those that no cache had to do with; here they are all. What was written to the cache is
-    told by its time to live where the provider tells it so, and then not in `cache_creation` a second time. The end
-    of a stream counts again without those details: the start's count while they agree, as with LangChain.
+    Anthropic's `input_tokens` exclude cached tokens, LangChain's include them. If the provider sends cache writes by
+    time to live, these counts are used and `cache_creation` is 0, so that nothing counts twice. The end of a stream
+    has a new total without these details; they are used only if their sum equals the total, as in LangChain.
     """
-    given, by_lifetime = _counts(raw), _lifetimes(raw.get("cache_creation"))
-    read, written = given.get("cache_read_input_tokens"), given.get("cache_creation_input_tokens")
-    told = sum(by_lifetime.values())
-    if streamed and written is not None and (not told or told != written):
-        told, by_lifetime = 0, {}
-    prompt = given.get("input_tokens", 0) + (read or 0) + (told or written or 0)
-    answer = given.get("output_tokens", 0)
-    details = _named(cache_read=read, cache_creation=0 if told else written, **by_lifetime)
+    counts, by_lifetime = _counts(raw), _lifetimes(raw.get("cache_creation"))
+    read, written = counts.get("cache_read_input_tokens"), counts.get("cache_creation_input_tokens")
+    lifetime_total = sum(by_lifetime.values())
+    if streamed and written is not None and (not lifetime_total or lifetime_total != written):
+        lifetime_total, by_lifetime = 0, {}
+    prompt = counts.get("input_tokens", 0) + (read or 0) + (lifetime_total or written or 0)
+    answer = counts.get("output_tokens", 0)
+    details = _named(cache_read=read, cache_creation=0 if lifetime_total else written, **by_lifetime)
     usage = UsageMetadata(
         input_tokens=prompt,
         output_tokens=answer,
         total_tokens=prompt + answer,
         input_token_details=cast(InputTokenDetails, details),
     )
-    thought = _counts(raw.get("output_tokens_details")).get("thinking_tokens")
-    if thought is not None:
-        usage["output_token_details"] = {"reasoning": thought}
+    reasoning = _counts(raw.get("output_tokens_details")).get("thinking_tokens")
+    if reasoning is not None:
+        usage["output_token_details"] = {"reasoning": reasoning}
     return usage
 
 
 def _lifetimes(raw: object) -> dict[str, int]:
-    """Tokens written to the cache, by how long they stay there."""
+    """Tokens written to the cache, by time to live."""
     return {key: count for key, count in _counts(raw).items() if key in _LIFETIMES}
 
 
 def _counts(raw: object) -> dict[str, int]:
-    """The counts in a mapping, in snake case; providers send null, fractions and rubbish beside them."""
+    """The counts in a mapping, with keys in snake case; null, fractions and other values are left out."""
     if not isinstance(raw, Mapping):
         return {}
     return {_snake(key): value for key, value in raw.items() if _is_count(value)}
@@ -202,12 +207,12 @@ def _snake(key: object) -> str:
 
 
 def _details(raw: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """The details under all of these names; of two counts the one under the first name."""
+    """The counts in the objects under these names; if two objects have the same count, the first name wins."""
     return {key: count for name in reversed(names) for key, count in _counts(raw.get(name)).items()}
 
 
 def _first(counts: Mapping[str, int], names: Iterable[str], otherwise: int | None = None) -> int | None:
-    """The first of these counts that is not 0, else 0 where there is any."""
+    """The first count under these names that is not 0; 0 if all are 0, `otherwise` if there is none."""
     found = [counts[name] for name in names if name in counts]
     return next(filter(None, found), 0) if found else otherwise
 

@@ -14,7 +14,7 @@ from recorder.callbacks import BaseCallbackHandler
 from recorder.models import OpenAI
 from recorder.testing import Answer, LoopbackProvider, anthropic_messages_frames
 from recorder.wire.anthropic.stream import AnthropicMessages
-from recorder.wire.errors import error_of, words_of
+from recorder.wire.errors import error_of, error_text
 from recorder.wire.openai.completions import OpenAICompletions
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
@@ -100,7 +100,7 @@ def test_errors_in_the_other_provider_s_words(error: bytes, tmp_path: Path) -> N
 def test_all_formats_know_them(make: Any, error: bytes) -> None:
     """The legacy completions, too."""
     deltas, reply = translated([error], make)
-    assert (deltas, words_of(reply.error)) == ([], WHY)
+    assert (deltas, error_text(reply.error)) == ([], WHY)
 
 
 def test_what_came_with_the_error_is_heard_before_it(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_what_is_no_error(fine: dict[str, Any]) -> None:
         ({"message": "x" * 9_000}, "x" * 2_000),
     ],
 )
-def test_the_words_of_an_error(error: Any, words: str) -> None:
+def test_the_error_text_an_error(error: Any, words: str) -> None:
     """Whatever shape it has; empty where it says nothing for people."""
-    assert words_of(error) == words
+    assert error_text(error) == words
 
 
 @both

@@ -179,7 +179,7 @@ def test_arguments_without_end_are_not_kept() -> None:
     found = StreamedArguments()
     for piece in ['{"a":"', *("x" * 3 for _ in range(20_000)), '"}']:
         found.add(piece)
-    assert len(found._waiting) < 5_000
+    assert len(found._unscanned) < 5_000
     assert found.are_complete
 
 

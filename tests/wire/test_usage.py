@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recorder.messages import AIMessage, AIMessageChunk, ChatGeneration, LLMResult
 from recorder.models import SimpleChatModel
 from recorder.testing import anthropic_messages_frames
-from recorder.wire.usage import found_in, from_anthropic, from_openai, in_anthropic_words, joined
+from recorder.wire.usage import found_in, from_anthropic, from_openai, joined, with_anthropic_names
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
 from tests.chatting import ROADS, Road, name_of
@@ -247,10 +247,10 @@ def test_counts_that_come_one_by_one(tmp_path: Path) -> None:
 def test_a_zero_at_the_end_of_an_anthropic_stream_takes_nothing_back() -> None:
     """Some proxies know the input only at the start."""
     late = {"input_tokens": 0, "output_tokens": 7}
-    assert in_anthropic_words(late, {"input_tokens": 5, "output_tokens": 1}) == {"output_tokens": 7}
-    assert in_anthropic_words(late, {}) == late
+    assert with_anthropic_names(late, {"input_tokens": 5, "output_tokens": 1}) == {"output_tokens": 7}
+    assert with_anthropic_names(late, {}) == late
     cached = {"prompt_tokens": 9, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}}
-    words = in_anthropic_words(cached, {})
+    words = with_anthropic_names(cached, {})
     assert from_anthropic(words)["input_tokens"] == from_openai(cached)["input_tokens"] == 9
 
 

@@ -13,7 +13,7 @@ from recorder.storage.reader import RecordedRun
 from recorder.wire.anthropic import request as anthropic_request
 from recorder.wire.openai import request as openai_request
 from recorder.wire.recorded import ANTHROPIC, CHAT
-from recorder.wire.request_hash import SAID, asked
+from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 
 #: `system` (a text), `messages` (what each is to a reader), and the options by their names.
 Form = dict[str, Any]
@@ -24,8 +24,8 @@ _MERGED = ("user", "system")
 
 def asked_form(body: Mapping[str, Any]) -> Form:
     """A request by its body: the JSON that is sent, or the arguments of the SDK's `create`."""
-    said = asked(body)
-    options = {key: value for key, value in said.items() if key not in SAID}
+    said = comparable_fields(body)
+    options = {key: value for key, value in said.items() if key not in CONTENT_KEYS}
     try:
         return _form(_messages_of(said), options)
     except ConfigError:  # no messages that anybody knows
@@ -34,7 +34,9 @@ def asked_form(body: Mapping[str, Any]) -> Form:
 
 def recorded_form(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> Form:
     """The request of a recorded run, its messages as this wire format has them."""
-    options = {key: value for key, value in asked(run.request or {}).items() if key not in SAID}
+    options = {
+        key: value for key, value in comparable_fields(run.request or {}).items() if key not in CONTENT_KEYS
+    }
     if run.request_model is not None:
         options.setdefault("model", run.request_model)
     return _form(_as_sent(path, wire, str(options.get("model") or "")), options)

@@ -212,7 +212,7 @@ class AnthropicMessages:
         """Updates the counts. Each is a total; a count that is missing keeps its value."""
         if isinstance(raw_usage, dict) and raw_usage:
             known = self.reply.raw_usage or {}
-            raw_usage = usage.in_anthropic_words(raw_usage, known)
+            raw_usage = usage.with_anthropic_names(raw_usage, known)
             names = known.keys() | list(raw_usage)[:_MAX_COUNTS]
             changed = {key: count for key, count in raw_usage.items() if count is not None and key in names}
             self.reply.raw_usage = counted = (

@@ -212,7 +212,7 @@ class OpenAIEvents(ABC):
             self._set_error(error_of_choice(choice))
             self._set_usage(usage.found_in(choice))
             if filtered := choice.get(FILTER_RESULTS):
-                reply.describe(number, FILTER_RESULTS, filtered)
+                reply.add_choice_metadata(number, FILTER_RESULTS, filtered)
         idx = "0" if number == 0 else str(number)
         # An event with the finish reason, a later one, and an unstreamed answer may repeat the complete answer.
         is_unstreamed = event.get("object") == "chat.completion"

@@ -13,7 +13,7 @@ from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.anthropic.reply import AnthropicReply
 from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
-from recorder.wire.request_hash import TRAVEL
+from recorder.wire.request_hash import TRANSPORT_KEYS
 from tests.anthropics import ASK, blocks_of, chat, sdk, stripped
 from tests.chatting import ROADS, Road, history_at, name_of, recorded
 from tests.genuine import Stream, anthropic_streams
@@ -96,7 +96,11 @@ def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str)
     chance = random.Random(seed)
     answer = Answer(frames=[stream.body], chunks=[chance.randrange(1, 900) for _ in range(50)])
     expected = by_the_sdk(stream)
-    asked = {key: value for key, value in (stream.request or {}).items() if key not in ("messages", *TRAVEL)}
+    asked = {
+        key: value
+        for key, value in (stream.request or {}).items()
+        if key not in ("messages", *TRANSPORT_KEYS)
+    }
     asked.pop("context_management", None)
     with LoopbackProvider(answer) as provider, history_at(database) as history:
         chunks = road.stream(chat(provider, callbacks=[history]), "Hi", tools=asked.get("tools"))
