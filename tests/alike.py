@@ -52,7 +52,7 @@ class Forms:
         """Status, finish reason, input and output tokens in SQL."""
         return tuple(self.run[key] for key in ("status", "finish_reason", "input_tokens", "output_tokens"))
 
-    def of(self, *kinds: str) -> list[tuple[str, str]]:
+    def tokens_of(self, *kinds: str) -> list[tuple[str, str]]:
         """(idx, text) of the tokens of these kinds."""
         return [(idx, text) for kind, idx, text in self.tokens if kind in kinds]
 
@@ -84,14 +84,21 @@ def forms_of(make: Make, body: bytes, road: Road, folder: Path, **options: Any) 
 def assert_alike(found: Forms) -> None:
     """All forms say the same; live, a replay of the tokens and one of the frames end the same way."""
     assert [repr(error) for error in (found.replayed_error, found.modelled_error)] == [repr(found.error)] * 2
-    texts = "".join(text for _, text in found.of("text"))
-    assert told(total(found.replayed)) == told(total(found.modelled)) == told(found.heard)
+    texts = "".join(text for _, text in found.tokens_of("text"))
+    assert (
+        message_fields(total(found.replayed))
+        == message_fields(total(found.modelled))
+        == message_fields(found.heard)
+    )
     assert texts == found.heard.text
     if found.message is not None:
-        assert told(found.message) == {**told(found.heard), "usage": found.message.usage_metadata}
+        assert message_fields(found.message) == {
+            **message_fields(found.heard),
+            "usage": found.message.usage_metadata,
+        }
 
 
-def told(message: AIMessage) -> dict[str, Any]:
+def message_fields(message: AIMessage) -> dict[str, Any]:
     """What a message, or a sum of chunks, says."""
     return {
         "text": message.text,

@@ -70,8 +70,8 @@ def run_of(wire: str, reply: Any, **more: Any) -> Recorded:
         error = error["error"]
     failure = None
     if error is not None:
-        said = error if isinstance(error, dict) else {"message": str(error)}
-        failure = Failure(str(said.get("message")), said.get("type"))
+        fields = error if isinstance(error, dict) else {"message": str(error)}
+        failure = Failure(str(fields.get("message")), fields.get("type"))
     return Recorded(
         wire=wire,
         response_id=reply.response_id,
@@ -163,8 +163,8 @@ def chat_deltas(draw: st.DrawFn) -> list[Delta]:
             found.append(Delta(draw(TEXTS), kind, draw(st.sampled_from(opened))))
         elif kind in (TOOL_CALL, TOOL_ARGS):
             opened.append(f"{choice}.{len(opened)}")
-            said = {"id": f"call_{number}", "name": draw(NAMES)}
-            found.append(Delta(dumps(draw(st.sampled_from((said, {})))), TOOL_CALL, opened[-1]))
+            fields = {"id": f"call_{number}", "name": draw(NAMES)}
+            found.append(Delta(dumps(draw(st.sampled_from((fields, {})))), TOOL_CALL, opened[-1]))
         elif kind in (CITATION, OTHER):
             text = dumps(draw(JSON_OBJECTS)) if kind == CITATION else draw(_OTHERS)
             found.append(Delta(text, kind, str(choice)))
@@ -198,8 +198,8 @@ def _pieces(kind: str, least: int = 0) -> st.SearchStrategy[list[tuple[str, str]
     return st.lists(st.tuples(TEXTS, st.just(kind)), min_size=least, max_size=4)
 
 
-def _opened(said: Any, rest: Sequence[tuple[str, str]], kind: str) -> list[tuple[str, str]]:
-    return [(dumps(said), kind), *rest]
+def _opened(fields: Any, rest: Sequence[tuple[str, str]], kind: str) -> list[tuple[str, str]]:
+    return [(dumps(fields), kind), *rest]
 
 
 _CITATIONS = st.lists(st.tuples(st.builds(dumps, JSON_OBJECTS), st.just(CITATION)), max_size=2)
@@ -207,7 +207,7 @@ _CALLS = st.fixed_dictionaries({"id": NAMES, "name": NAMES}, optional={"caller":
 _SERVER_CALLS = st.fixed_dictionaries(
     {"type": st.just("server_tool_use"), "id": NAMES, "name": NAMES, "input": st.just({})}
 )
-_WHOLE_BLOCKS = st.one_of(
+_COMPLETE_BLOCKS = st.one_of(
     st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": TEXTS}),
     st.fixed_dictionaries({"type": st.just("web_search_tool_result"), "content": st.lists(JSON_OBJECTS)}),
     st.just({"type": "text", "text": ""}),
@@ -225,9 +225,11 @@ _BLOCKS = {
         _pieces(REASONING, 1),
         st.lists(st.tuples(TEXTS, st.just(SIGNATURE)), max_size=1),
     ),
-    TOOL_CALL: st.builds(lambda said, args: _opened(said, args, TOOL_CALL), _CALLS, _pieces(TOOL_ARGS)),
+    TOOL_CALL: st.builds(lambda fields, args: _opened(fields, args, TOOL_CALL), _CALLS, _pieces(TOOL_ARGS)),
     OTHER: st.one_of(
-        st.builds(lambda said: _opened({"content_block": said}, [], OTHER), _WHOLE_BLOCKS),
-        st.builds(lambda said, rest: _opened({"content_block": said}, rest, OTHER), _SERVER_CALLS, _PARTIAL),
+        st.builds(lambda fields: _opened({"content_block": fields}, [], OTHER), _COMPLETE_BLOCKS),
+        st.builds(
+            lambda fields, rest: _opened({"content_block": fields}, rest, OTHER), _SERVER_CALLS, _PARTIAL
+        ),
     ),
 }

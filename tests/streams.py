@@ -58,10 +58,10 @@ def dicts(**values: Strategy) -> Strategy:
     return st.fixed_dictionaries({}, optional=values)
 
 
-def written(said: Any, name: str | None = None, field: str = "data") -> bytes:
+def written(fields: Any, name: str | None = None, field: str = "data") -> bytes:
     """One event."""
     head = f"event: {name}\n".encode() if name else b""
-    return head + field.encode() + b": " + json.dumps(said).encode() + b"\n\n"
+    return head + field.encode() + b": " + json.dumps(fields).encode() + b"\n\n"
 
 
 details = st.lists(
@@ -97,7 +97,7 @@ pieces = dicts(
     index=indexes, id=ids, type=st.just("function"), function=st.one_of(functions, functions, odd),
     extra_content=st.sampled_from((None, {"google": {"thought_signature": "S"}})),
 )  # fmt: skip
-said = st.one_of(
+delta_fields = st.one_of(
     dicts(content=texts),
     dicts(content=texts),
     dicts(reasoning_content=texts, reasoning=texts, thinking=texts, reasoning_details=details),
@@ -117,10 +117,14 @@ choices = st.builds(
     lambda index, one, more: {**more, **one, **({} if index is None else {"index": index})},
     st.sampled_from((0, 0, 0, 0, 1, 2, None)),
     st.one_of(
-        st.builds(lambda delta: {"delta": delta}, said),
-        st.builds(lambda delta: {"delta": delta}, said),
-        st.builds(lambda delta, message: {"delta": delta, "message": message}, st.one_of(said, odd), said),
-        st.builds(lambda message: {"message": message}, said),
+        st.builds(lambda delta: {"delta": delta}, delta_fields),
+        st.builds(lambda delta: {"delta": delta}, delta_fields),
+        st.builds(
+            lambda delta, message: {"delta": delta, "message": message},
+            st.one_of(delta_fields, odd),
+            delta_fields,
+        ),
+        st.builds(lambda message: {"message": message}, delta_fields),
         st.just({"delta": None}),
         st.just({}),
     ),
@@ -199,7 +203,7 @@ anthropic_events = st.one_of(
               usages, st.lists(block_starts, max_size=1)),
     st.builds(lambda more: _named({"type": "odd_event", "more": more}), odd),
 )  # fmt: skip
-anthropic_wholes = st.builds(
+anthropic_messages = st.builds(
     lambda content, why, spent: _named(_message(content, stop_reason=why, usage=spent)),
     st.lists(block_starts, max_size=2),
     stops,
@@ -228,12 +232,17 @@ ends = st.sampled_from((_DONE, _DONE, _STOP, b"", b"event: done\ndata: {}\n\n"))
 
 
 @st.composite
-def _bodies(draw: st.DrawFn, events: Strategy, wholes: Strategy, starts: Strategy) -> list[bytes]:
+def _bodies(draw: st.DrawFn, events: Strategy, complete: Strategy, starts: Strategy) -> list[bytes]:
     """A body in pieces as they come over the network."""
     one = st.one_of(
         events, events, events, events, events, events, noise, draw(st.sampled_from((events, failures)))
     )
-    parts = [*draw(starts), *draw(st.lists(one, max_size=8)), *draw(st.lists(wholes, max_size=1)), draw(ends)]
+    parts = [
+        *draw(starts),
+        *draw(st.lists(one, max_size=8)),
+        *draw(st.lists(complete, max_size=1)),
+        draw(ends),
+    ]
     return cut(b"".join(parts), draw(st.lists(st.integers(0, 400), max_size=4)))
 
 
@@ -245,4 +254,4 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
 
 chat_bodies = _bodies(chat_events, chat_events, st.just([]))
 completion_bodies = _bodies(completion_events, completion_events, st.just([]))
-anthropic_bodies = _bodies(anthropic_events, anthropic_wholes, st.one_of(_anthropic_starts, st.just([])))
+anthropic_bodies = _bodies(anthropic_events, anthropic_messages, st.one_of(_anthropic_starts, st.just([])))

@@ -38,14 +38,14 @@ DONE = b"data: [DONE]\n\n"
 # -- bodies --------------------------------------------------------------------------------------------------
 
 
-def event(said: Any) -> bytes:
+def event(fields: Any) -> bytes:
     """Any JSON value as one event."""
-    return b"data: " + orjson.dumps(said) + b"\n\n"
+    return b"data: " + orjson.dumps(fields) + b"\n\n"
 
 
-def delta(*, index: int = 0, finish_reason: str | None = None, **said: Any) -> bytes:
+def delta(*, index: int = 0, finish_reason: str | None = None, **fields: Any) -> bytes:
     """One event of one choice whose delta says just that."""
-    choice = {"index": index, "delta": said, "finish_reason": finish_reason}
+    choice = {"index": index, "delta": fields, "finish_reason": finish_reason}
     return event({"id": "chatcmpl-1", "model": "gpt-4o", "choices": [choice]})
 
 
@@ -106,7 +106,7 @@ def reply_of(*frames: bytes) -> Reply:
     return translated(frames)[1]
 
 
-def said(reply: Reply, choice: int = 0) -> dict[str, Any]:
+def choice_fields(reply: Reply, choice: int = 0) -> dict[str, Any]:
     """What a choice says, without what is empty."""
     found = {
         "text": reply.text(choice),
@@ -118,11 +118,11 @@ def said(reply: Reply, choice: int = 0) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def whole(reply: Reply) -> tuple[Any, ...]:
+def reply_fields(reply: Reply) -> tuple[Any, ...]:
     """All of a reply, to compare with another."""
     choices = reply.choices
     about = (reply.response_id, reply.model, reply.metadata, reply.raw_usage, reply.usage, reply.error)
-    return (*about, reply.terminated, choices, [said(reply, each) for each in choices])
+    return (*about, reply.terminated, choices, [choice_fields(reply, each) for each in choices])
 
 
 def encoded(deltas: Iterable[Delta], reply: Reply) -> list[bytes]:

@@ -29,7 +29,7 @@ from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Translator
 from tests import streams
-from tests.alike import told, total
+from tests.alike import message_fields, total
 from tests.wires import frames_of
 
 #: How many streams of each kind are tried, and with `--all`.
@@ -175,7 +175,7 @@ def is_ended(make: Callable[[], Translator], body: bytes) -> bool:
 
 def plain(message: Any, *without: str) -> dict[str, Any]:
     """What a message says."""
-    return {key: value for key, value in told(message).items() if key not in without}
+    return {key: value for key, value in message_fields(message).items() if key not in without}
 
 
 def adds_up(lab: Lab, model: Any, pieces: list[bytes], make: Callable[[], Translator], *without: str) -> None:
@@ -190,8 +190,10 @@ def adds_up(lab: Lab, model: Any, pieces: list[bytes], make: Callable[[], Transl
     # Without a socket to hang up, nothing is read behind the end.
     assert error is not None or frames == sent or is_ended(make, frames)
     heard = total([*chunks, LAST])
-    told_alike = (*without, "usage") if error is not None else without  # what an end tells, an error may not
-    assert plain(total([*replayed, LAST]), *told_alike) == plain(heard, *told_alike)
+    compared_without = (
+        (*without, "usage") if error is not None else without
+    )  # what an end tells, an error may not
+    assert plain(total([*replayed, LAST]), *compared_without) == plain(heard, *compared_without)
     tokens = lab.rows("SELECT kind, idx, text FROM tokens WHERE run_id = ? ORDER BY seq", run_id)
     if make is AnthropicMessages and not _in_order([token["idx"] for token in tokens]):
         return  # the message has its blocks in order, and no longer its text as it came
@@ -249,13 +251,13 @@ def test_chat(lab: Lab, examples: Callable[..., None]) -> None:
         for options in ({}, {"n": 3}, {"tools": [TOOL]})
     ]
     examples(
-        lambda pieces, model: adds_up(lab, model, pieces, lambda: _asked(model)),
+        lambda pieces, model: adds_up(lab, model, pieces, lambda: _translator_of(model)),
         streams.chat_bodies,
         st.sampled_from(models),
     )
 
 
-def _asked(model: ChatOpenAI) -> OpenAIChat:
+def _translator_of(model: ChatOpenAI) -> OpenAIChat:
     translator = OpenAIChat()
     translator.choices.requested_count = model.options.get("n", 1)
     return translator

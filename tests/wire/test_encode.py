@@ -96,9 +96,9 @@ def test_messages_come_back_as_they_were(deltas: list[Delta]) -> None:
 @given(chat_deltas())
 def test_a_whole_chat_says_what_its_stream_says(deltas: list[Delta]) -> None:
     """Text, reasoning, refusal and calls of each choice."""
-    whole = body(CHAT, run(CHAT), timed(deltas))
+    body_bytes = body(CHAT, run(CHAT), timed(deltas))
     _, streamed = read(CHAT, body_of(CHAT, run(CHAT), deltas))
-    _, reply = read(CHAT, whole)
+    _, reply = read(CHAT, body_bytes)
     assert reply.choices == streamed.choices
     for number in reply.choices:
         for kind in (TEXT, REASONING, REFUSAL):
@@ -151,15 +151,18 @@ def test_any_message_is_a_chat(deltas: list[Delta]) -> None:
 @given(chat_deltas())
 def test_any_chat_is_a_message(deltas: list[Delta]) -> None:
     """The first choice: its text and refusal, its reasoning and its calls, each in blocks that are closed once."""
-    whole = body_of(ANTHROPIC, run(CHAT), deltas)
+    body_bytes = body_of(ANTHROPIC, run(CHAT), deltas)
     _, ours = read(CHAT, body_of(CHAT, run(CHAT), deltas))
-    _, reply = read(ANTHROPIC, whole)
-    said = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == "0")
-    assert reply.text() == said
+    _, reply = read(ANTHROPIC, body_bytes)
+    text = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == "0")
+    assert reply.text() == text
     assert reply.text(0, REASONING) == ours.text(0, REASONING)
     assert [call["arguments"] for call in reply.tool_calls()] == [c["arguments"] for c in ours.tool_calls()]
     assert [call["name"] or None for call in reply.tool_calls()] == [c["name"] for c in ours.tool_calls()]
-    starts, stops = whole.count(b"event: content_block_start"), whole.count(b"event: content_block_stop")
+    starts, stops = (
+        body_bytes.count(b"event: content_block_start"),
+        body_bytes.count(b"event: content_block_stop"),
+    )
     assert starts == stops
 
 
@@ -169,8 +172,8 @@ def test_any_chat_is_a_completion(deltas: list[Delta]) -> None:
     """Its texts and refusals."""
     _, reply = read(COMPLETIONS, body_of(COMPLETIONS, run(CHAT), deltas))
     for number in "012":
-        said = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == number)
-        assert reply.text(int(number)) == said
+        text = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == number)
+        assert reply.text(int(number)) == text
 
 
 # -- what the formats ask for --------------------------------------------------------------------------------------
@@ -305,8 +308,8 @@ def test_an_error_ends_the_stream_in_the_providers_words(wire: str) -> None:
     found, reply = read(wire, body_of(wire, failed, HELLO))
     assert found == HELLO
     assert not reply.terminated
-    said = reply.error.get("error", reply.error)
-    assert (said["message"], said["type"]) == ("Too much", "overloaded_error")
+    fields = reply.error.get("error", reply.error)
+    assert (fields["message"], fields["type"]) == ("Too much", "overloaded_error")
     assert orjson.loads(body(wire, failed, timed(HELLO)))["error"]["message"] == "Too much"
 
 
@@ -379,8 +382,8 @@ def test_another_format_is_refused_at_once() -> None:
 @pytest.mark.parametrize("beside", [{"reasoning": "Hm"}, {}], ids=["with a field", "alone"])
 def test_thoughts_in_parts_count_once_when_they_are_read_again(beside: dict[str, str]) -> None:
     """The parts and the text that they stand for are two events of the encoded stream, and one thought."""
-    said = {**beside, "reasoning_details": [{"type": "reasoning.text", "text": "Hm", "index": 0}]}
-    event = orjson.dumps({"choices": [{"index": 0, "delta": said}]})
+    fields = {**beside, "reasoning_details": [{"type": "reasoning.text", "text": "Hm", "index": 0}]}
+    event = orjson.dumps({"choices": [{"index": 0, "delta": fields}]})
     deltas, _ = read(CHAT, b"data: " + event + b"\n\ndata: [DONE]\n\n")
     again, _ = read(CHAT, body_of(CHAT, run(CHAT), deltas))
     assert [delta.text for delta in again if delta.kind == REASONING] == ["Hm"]

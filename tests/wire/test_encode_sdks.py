@@ -150,8 +150,8 @@ def test_a_legacy_client_hears_the_text_of_any_run(run: Recorded, deltas: list[D
     assert [choice.finish_reason for choice in first if choice.finish_reason] == ["stop"]
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == 14
-    whole = body(COMPLETIONS, run, timed(deltas))
-    with LoopbackProvider(Answer(body=whole)) as provider, openai_client(provider) as client:
+    body_bytes = body(COMPLETIONS, run, timed(deltas))
+    with LoopbackProvider(Answer(body=body_bytes)) as provider, openai_client(provider) as client:
         heard = client.completions.create(model="m", prompt="Hi")
     assert heard.choices[0].text == "It is warm."
     assert heard.usage is not None
@@ -172,16 +172,16 @@ def test_whole_answers_say_the_same(run: Recorded, deltas: list[Delta]) -> None:
         [("weather", '{"city":"Rome"}'), ("time", "")],
     )
     assert (chat.choices[0].finish_reason, chat.usage and chat.usage.total_tokens) == ("tool_calls", 14)
-    whole = body(ANTHROPIC, run, timed(deltas))
-    with LoopbackProvider(Answer(body=whole)) as provider, anthropic_client(provider) as client_:
-        said = client_.messages.create(**ASK_ANTHROPIC)
+    body_bytes = body(ANTHROPIC, run, timed(deltas))
+    with LoopbackProvider(Answer(body=body_bytes)) as provider, anthropic_client(provider) as client_:
+        message = client_.messages.create(**ASK_ANTHROPIC)
     streamed = heard_by_anthropic(body_of(ANTHROPIC, run, deltas))
     # The helper's blocks have a key more.
-    assert [block.to_dict() for block in said.content] == [
+    assert [block.to_dict() for block in message.content] == [
         {key: value for key, value in block.to_dict().items() if key != "parsed_output"}
         for block in streamed.content
     ]
-    assert (said.stop_reason, said.usage.output_tokens) == ("tool_use", 5)
+    assert (message.stop_reason, message.usage.output_tokens) == ("tool_use", 5)
 
 
 @RUNS
@@ -311,10 +311,10 @@ def test_a_genuine_chat_is_heard_by_anthropics_sdk(stream: Stream) -> None:
             heard_by_anthropic(encoded)
         return
     heard = heard_by_anthropic(encoded)
-    said = {
+    message = {
         kind: "".join(getattr(block, kind, "") for block in heard.content) for kind in ("text", "thinking")
     }
-    assert said == {"text": reply.text(), "thinking": reply.text(0, REASONING)}
+    assert message == {"text": reply.text(), "thinking": reply.text(0, REASONING)}
     calls = [(call["id"], call["name"], call["arguments"]) for call in reply.tool_calls()]
     heard_calls = [(block.id, block.name, block.input) for block in heard.content if block.type == "tool_use"]
     assert heard_calls == [(id, name, orjson.loads(arguments or "{}")) for id, name, arguments in calls]
@@ -344,5 +344,10 @@ def test_a_genuine_message_is_heard_by_openais_sdk(stream: Stream) -> None:
     expected = [(call["name"], call["arguments"]) for call in reply.tool_calls()]
     assert called(message) == expected
     spent = reply.raw_usage
-    asked = sum(spent.get(f"{kind}input_tokens") or 0 for kind in ("", "cache_read_", "cache_creation_"))
-    assert (heard.usage.prompt_tokens, heard.usage.completion_tokens) == (asked, spent["output_tokens"])
+    input_tokens = sum(
+        spent.get(f"{kind}input_tokens") or 0 for kind in ("", "cache_read_", "cache_creation_")
+    )
+    assert (heard.usage.prompt_tokens, heard.usage.completion_tokens) == (
+        input_tokens,
+        spent["output_tokens"],
+    )

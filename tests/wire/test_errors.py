@@ -172,14 +172,14 @@ def test_an_error_in_place_of_a_whole_answer(road: Road, tmp_path: Path) -> None
 def test_completions_raise_them_too(road: Road) -> None:
     """The model of the legacy format."""
 
-    class Told(BaseCallbackHandler):
+    class ErrorHandler(BaseCallbackHandler):
         errors: list[str] = []  # noqa: RUF012
 
         def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
             self.errors.append(str(error))
 
     body = event({"choices": [{"index": 0, "text": "Hel", "error": {"message": WHY}}]})
-    handler = Told()
+    handler = ErrorHandler()
     with LoopbackProvider(Answer(frames=[body])) as provider:
         model = OpenAI("m", base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[handler])
         with pytest.raises(openai.APIError, match=WHY):

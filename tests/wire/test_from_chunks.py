@@ -131,7 +131,7 @@ def test_calls_have_their_places(pieces: list[Any], expected: list[Any], road: R
     assert found.message is not None
     for message in (found.heard, found.message):
         assert [(each["name"], each["args"]) for each in message.tool_calls] == expected
-    assert len({idx for idx, _ in found.of(TOOL_CALL)}) == len(expected)
+    assert len({idx for idx, _ in found.tokens_of(TOOL_CALL)}) == len(expected)
 
 
 @both
@@ -156,8 +156,8 @@ def test_calls_are_told_once() -> None:
         {"type": "input_json_delta", "partial_json": "{}", "index": 1},
     ]
     run, chunk = SimpleNamespace(places=None), call("f", "{}", "a", 1)
-    told = deltas_of(blocks, SimpleNamespace(message=chunk), run)
-    assert told == [Delta('{"id":"a","name":"f"}', TOOL_CALL, "0.1"), Delta("{}", TOOL_ARGS, "0.1")]
+    deltas = deltas_of(blocks, SimpleNamespace(message=chunk), run)
+    assert deltas == [Delta('{"id":"a","name":"f"}', TOOL_CALL, "0.1"), Delta("{}", TOOL_ARGS, "0.1")]
     alone = deltas_of(blocks[:1], SimpleNamespace(message=AIMessageChunk("")), SimpleNamespace(places=None))
     assert [(delta.kind, delta.idx) for delta in alone] == [(OTHER, "0.1")]
 
@@ -187,9 +187,9 @@ def test_numbers_of_blocks_are_never_two_blocks() -> None:
 
 @pytest.mark.parametrize("kind", [TEXT, REASONING, SIGNATURE, OTHER, TOOL_CALL, TOOL_ARGS])
 @pytest.mark.parametrize("idx", ["0", "0.", "0.x", "0.1.", "0.1.reasoning", "1.1", "", "0.²"])
-@pytest.mark.parametrize("said", ["", "a", "[]", '{"content_block":7}', '{"id":{},"name":[]}'])
-def test_no_delta_is_an_error(said: str, idx: str, kind: str) -> None:
+@pytest.mark.parametrize("text", ["", "a", "[]", '{"content_block":7}', '{"id":{},"name":[]}'])
+def test_no_delta_is_an_error(text: str, idx: str, kind: str) -> None:
     """They may come from any database."""
     chunk = AIMessageChunk("")
-    assert fill_own(chunk, [Delta(said, kind, idx)]) == idx.startswith("0")
+    assert fill_own(chunk, [Delta(text, kind, idx)]) == idx.startswith("0")
     assert isinstance((chunk + chunk).text, str)

@@ -148,7 +148,7 @@ def test_no_usage_is_none_where_it_may_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "type"),
+    ("name", "type"),
     [
         ("overloaded_error", "overloaded_error"),
         ("openai.RateLimitError", "rate_limit_error"),
@@ -159,9 +159,9 @@ def test_no_usage_is_none_where_it_may_be() -> None:
         (None, "api_error"),
     ],
 )
-def test_an_errors_type_is_a_providers_word(said: str | None, type: str) -> None:
+def test_an_errors_type_is_a_providers_word(name: str | None, type: str) -> None:
     """Also where the name of an exception is all that was recorded."""
-    assert error_type(Failure("Oh", said), "api_error") == type
+    assert error_type(Failure("Oh", name), "api_error") == type
 
 
 @pytest.mark.parametrize(("idx", "choice"), [("0", 0), ("2", 2), ("1.5", 1), ("", 0), ("x.1", 0), ("²", 0)])

@@ -37,10 +37,10 @@ ALL: dict[str, Any] = {
 
 
 def last(
-    key: str = "message", kind: str = "chat.completion", reason: str | None = "stop", **said: Any
+    key: str = "message", kind: str = "chat.completion", reason: str | None = "stop", **fields: Any
 ) -> bytes:
     """The last event of a stream, with usage; it says this."""
-    choice = {"index": 0, "finish_reason": reason, key: said}
+    choice = {"index": 0, "finish_reason": reason, key: fields}
     return event({"id": "1", "object": kind, "model": "m", "usage": USAGE, "choices": [choice]})
 
 
@@ -69,7 +69,10 @@ ENDS = {
 def test_the_whole_answer_again_at_the_end(end: bytes, road: Road, tmp_path: Path) -> None:
     """Text, thoughts and calls count once, live and everywhere."""
     found = forms_of(chat, STREAMED + end + DONE, road, tmp_path)
-    assert (found.heard.text, "".join(text for _, text in found.of("text"))) == ("Hello there", "Hello there")
+    assert (found.heard.text, "".join(text for _, text in found.tokens_of("text"))) == (
+        "Hello there",
+        "Hello there",
+    )
     assert found.heard.additional_kwargs == {"reasoning_content": "Hm"}
     assert [(call["id"], call["args"]) for call in found.heard.tool_calls] == [("a", {"x": 1})]
     assert found.end[:2] == ("complete", "stop")
@@ -214,7 +217,7 @@ def test_an_item_that_comes_again_with_more_is_one(road: Road, tmp_path: Path) -
     body = b"".join(delta(executed_tools=[item]) for item in (first, second, second))
     found = forms_of(chat, body + delta(content="Hello", finish_reason="stop") + DONE, road, tmp_path)
     assert found.heard.additional_kwargs == {"executed_tools": [second]}
-    assert len(found.of("other")) == 2
+    assert len(found.tokens_of("other")) == 2
     assert_alike(found)
 
 
@@ -244,7 +247,7 @@ def test_a_list_beside_the_choices_that_grows_is_one(tmp_path: Path) -> None:
               for count in (1, 1, 2, 3)]  # fmt: skip
     found = forms_of(chat, b"".join(events) + DONE, PLAIN, tmp_path)
     assert found.heard.additional_kwargs == {"citations": [0, 1, 2]}
-    assert found.of("other") == [
+    assert found.tokens_of("other") == [
         ("0", '{"citations":[0]}'),
         ("0", '{"citations":[1]}'),
         ("0", '{"citations":[2]}'),

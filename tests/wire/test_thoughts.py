@@ -45,7 +45,7 @@ THOUGHTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "Mistral": ([{"content": [BLOCK]}, {"content": "So"}], {"content": [BLOCK, {"type": "text", "text": "So"}]}),
     "Mistral without a text": ([{"content": [BLOCK]}], {"content": [BLOCK]}),
 }  # fmt: skip
-kinds = pytest.mark.parametrize(("said", "wanted"), THOUGHTS.values(), ids=THOUGHTS)
+kinds = pytest.mark.parametrize(("deltas", "wanted"), THOUGHTS.values(), ids=THOUGHTS)
 
 
 def ask_again(provider: LoopbackProvider, answer: Any, model: Any = None) -> dict[str, Any]:
@@ -56,18 +56,18 @@ def ask_again(provider: LoopbackProvider, answer: Any, model: Any = None) -> dic
     return {key: sent[key] for key in sent if key not in ("role", "tool_calls") and sent[key] is not None}
 
 
-def body_of(said: list[dict[str, Any]]) -> bytes:
+def body_of(deltas: list[dict[str, Any]]) -> bytes:
     """A stream of these thoughts and a call."""
-    return b"".join(delta(**each) for each in said) + CALLED
+    return b"".join(delta(**each) for each in deltas) + CALLED
 
 
 @both
 @kinds
 def test_they_go_back_as_they_came(
-    said: list[dict[str, Any]], wanted: dict[str, Any], road: Road, tmp_path: Path
+    deltas: list[dict[str, Any]], wanted: dict[str, Any], road: Road, tmp_path: Path
 ) -> None:
     """Of the answer, the sum of its chunks, and the reply that is stored; and they are tokens of kind reasoning."""
-    with LoopbackProvider(Answer(frames=[body_of(said)])) as provider:
+    with LoopbackProvider(Answer(frames=[body_of(deltas)])) as provider:
         with history_at(tmp_path, conversation_id="c") as history:
             model = chat(provider, callbacks=[history])
             chunks = road.stream(model, "Hi")
@@ -89,18 +89,18 @@ def test_an_answer_that_was_not_streamed(road: Road) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "reasoning_content": "Hm", "tool_calls": [call]}
     body = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    whole = Answer(body=json.dumps(body).encode(), headers={"content-type": "application/json"})
+    unstreamed = Answer(body=json.dumps(body).encode(), headers={"content-type": "application/json"})
     with LoopbackProvider(
-        lambda asked, path: Answer(frames=[CALLED]) if asked.get("stream") else whole
+        lambda payload, path: Answer(frames=[CALLED]) if payload.get("stream") else unstreamed
     ) as provider:
         assert ask_again(provider, road.invoke(chat(provider), "Hi")) == {"reasoning_content": "Hm"}
 
 
 @kinds
-def test_another_host_is_sent_none(said: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
+def test_another_host_is_sent_none(deltas: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
     """OpenAI, Groq and Mistral refuse a request with fields that they do not know: text and calls go there alone."""
     extra = calls({**CALL, "extra_content": {"google": {"thought_signature": "U0lH"}}})
-    with LoopbackProvider(Answer(frames=[body_of(said)[: -len(CALLED)] + extra + CALLED])) as one:
+    with LoopbackProvider(Answer(frames=[body_of(deltas)[: -len(CALLED)] + extra + CALLED])) as one:
         answer = chat(one).invoke("Hi", stream=True)
     text = {"content": answer.text} if answer.text else {}
     with LoopbackProvider(Answer(frames=[CALLED])) as another:

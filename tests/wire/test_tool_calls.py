@@ -26,7 +26,7 @@ END = delta(finish_reason="tool_calls") + DONE
 X1, Y2 = '{"x":1}', '{"y":2}'
 
 
-def whole(name: str, arguments: str, **more: Any) -> dict[str, Any]:
+def full(name: str, arguments: str, **more: Any) -> dict[str, Any]:
     """A call that comes whole in one piece."""
     return {"name": name, "arguments": arguments, **more}
 
@@ -34,39 +34,39 @@ def whole(name: str, arguments: str, **more: Any) -> dict[str, Any]:
 #: Pieces of calls, and the calls that they are.
 PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
     "two under one index, without ids": (
-        calls(whole("find", X1, index=0, id="")) + calls(whole("look", Y2, index=0, id="")),
+        calls(full("find", X1, index=0, id="")) + calls(full("look", Y2, index=0, id="")),
         [("find", {"x": 1}), ("look", {"y": 2})],
     ),
     "one tool twice": (
-        calls(whole("find", X1, index=0)) + calls(whole("find", '{"x":2}', index=0)),
+        calls(full("find", X1, index=0)) + calls(full("find", '{"x":2}', index=0)),
         [("find", {"x": 1}), ("find", {"x": 2})],
     ),
     "one tool twice with the same arguments": (
-        calls(whole("find", X1, index=0)) + calls(whole("find", X1, index=0)),
+        calls(full("find", X1, index=0)) + calls(full("find", X1, index=0)),
         [("find", {"x": 1}), ("find", {"x": 1})],
     ),
     "in one event": (
-        calls(whole("find", X1, index=0), whole("find", '{"x":2}', index=0)),
+        calls(full("find", X1, index=0), full("find", '{"x":2}', index=0)),
         [("find", {"x": 1}), ("find", {"x": 2})],
     ),
     "one tool twice without an index": (
-        calls(whole("find", X1)) + calls(whole("find", '{"x":2}')),
+        calls(full("find", X1)) + calls(full("find", '{"x":2}')),
         [("find", {"x": 1}), ("find", {"x": 2})],
     ),
     "another tool opened before its arguments": (
-        calls(whole("find", X1, index=0)) + calls(whole("look", "", index=0)) + calls({"index": 0, "arguments": Y2}),
+        calls(full("find", X1, index=0)) + calls(full("look", "", index=0)) + calls({"index": 0, "arguments": Y2}),
         [("find", {"x": 1}), ("look", {"y": 2})],
     ),
     "the same id for all": (
-        calls(whole("find", X1, index=0, id="a")) + calls(whole("look", Y2, index=0, id="a")),
+        calls(full("find", X1, index=0, id="a")) + calls(full("look", Y2, index=0, id="a")),
         [("find", {"x": 1}), ("look", {"y": 2})],
     ),
     "the same id under two indexes": (
-        calls(whole("find", X1, index=0, id="a")) + calls(whole("look", Y2, index=1, id="a")),
+        calls(full("find", X1, index=0, id="a")) + calls(full("look", Y2, index=1, id="a")),
         [("find", {"x": 1}), ("look", {"y": 2})],
     ),
     "the id alone says which": (
-        calls(whole("find", '{"x"', index=0, id="a")) + calls({"index": 1, "id": "a", "arguments": ":1}"}),
+        calls(full("find", '{"x"', index=0, id="a")) + calls({"index": 1, "id": "a", "arguments": ":1}"}),
         [("find", {"x": 1})],
     ),
     "arguments under another index than their call": (
@@ -81,23 +81,23 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
         [("find", {"x": 1})],
     ),
     "a later index first": (
-        calls({"index": 1, "id": "b", "name": "look", "arguments": Y2}) + calls(whole("find", X1, index=0, id="a")),
+        calls({"index": 1, "id": "b", "name": "look", "arguments": Y2}) + calls(full("find", X1, index=0, id="a")),
         [("look", {"y": 2}), ("find", {"x": 1})],
     ),
     # What is one call all the same.
     "the name again with each piece": (
-        calls(whole("find", '{"x":', index=0, id="a")) + calls(whole("find", "1}", index=0, id="a")),
+        calls(full("find", '{"x":', index=0, id="a")) + calls(full("find", "1}", index=0, id="a")),
         [("find", {"x": 1})],
     ),
     "the name again, without an id": (
-        calls(whole("find", '{"x":', index=0)) + calls(whole("find", "1}", index=0)), [("find", {"x": 1})]
+        calls(full("find", '{"x":', index=0)) + calls(full("find", "1}", index=0)), [("find", {"x": 1})]
     ),
     "the name again behind the end": (
-        calls(whole("find", X1, index=0)) + calls(whole("find", "", index=0)) + calls(whole("find", "\n", index=0)),
+        calls(full("find", X1, index=0)) + calls(full("find", "", index=0)) + calls(full("find", "\n", index=0)),
         [("find", {"x": 1})],
     ),
     "the whole call again": (
-        calls(whole("find", X1, index=0, id="a")) + calls(whole("find", X1, index=0, id="a")), [("find", {"x": 1})]
+        calls(full("find", X1, index=0, id="a")) + calls(full("find", X1, index=0, id="a")), [("find", {"x": 1})]
     ),
     "a name in pieces": (
         calls({"index": 0, "id": "a", "name": "fi", "arguments": ""})
@@ -108,11 +108,11 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
         calls({"index": 0, "id": "a", "name": "fi"}, {"index": 0, "name": "nd", "arguments": X1}), [("find", {"x": 1})]
     ),
     "a piece that ends like an object": (
-        calls(whole("find", '{"a":{"x":1}', index=0)) + calls(whole("find", ',"b":1}', index=0)),
+        calls(full("find", '{"a":{"x":1}', index=0)) + calls(full("find", ',"b":1}', index=0)),
         [("find", {"a": {"x": 1}, "b": 1})],
     ),
     "braces inside of texts": (
-        calls(whole("find", '{"a":"\\"}', index=0)) + calls(whole("find", '}{\\\\"}', index=0)),
+        calls(full("find", '{"a":"\\"}', index=0)) + calls(full("find", '}{\\\\"}', index=0)),
         [("find", {"a": '"}}{\\'})],
     ),
 }  # fmt: skip
@@ -130,7 +130,7 @@ def test_each_piece_has_its_place(pieces: bytes, expected: list[Any], tmp_path: 
     found = forms_of(chat, pieces + END, ROADS[len(pieces) % 2], tmp_path)
     assert found.message is not None
     assert called(found.message) == expected
-    assert len({idx for idx, _ in found.of(TOOL_CALL)}) == len(expected)
+    assert len({idx for idx, _ in found.tokens_of(TOOL_CALL)}) == len(expected)
     assert_alike(found)
 
 
@@ -216,7 +216,7 @@ def with_results(answer: Any) -> list[Any]:
 def test_the_signature_of_a_call_is_kept_and_goes_back_with_it(road: Road, tmp_path: Path) -> None:
     """Gemini refuses the next request without it: of the chunks' sum, the stored message, and a replay."""
     found: Forms = forms_of(chat, SIGNED + END, road, tmp_path)
-    assert any("U0lH" in text for _, text in found.of(TOOL_CALL))
+    assert any("U0lH" in text for _, text in found.tokens_of(TOOL_CALL))
     assert found.message is not None
     for message in (found.heard, found.message, total(found.replayed)):
         first, second = message.tool_calls

@@ -207,7 +207,7 @@ def test_counts_in_any_place(last: dict[str, Any], tmp_path: Path) -> None:
     """They are no token and nothing of the message."""
     found = forms_of(chat, delta(content="Hi") + event(last) + DONE, ROADS[0], tmp_path)
     assert found.end == ("complete", "stop", 11, 5)
-    assert found.of("text", "reasoning") == [("0", "Hi")]
+    assert found.tokens_of("text", "reasoning") == [("0", "Hi")]
     assert "usage" not in found.heard.additional_kwargs
     assert_alike(found)
 
@@ -269,8 +269,8 @@ class Own(SimpleChatModel):
         yield from options["pieces"]
 
 
-def _own(told: dict[str, Any]) -> AIMessageChunk:
-    return AIMessageChunk("a", response_metadata=told)
+def _own(metadata: dict[str, Any]) -> AIMessageChunk:
+    return AIMessageChunk("a", response_metadata=metadata)
 
 
 OWN: dict[str, list[Any]] = {

@@ -15,9 +15,9 @@ from tests.wires import DONE
 both = pytest.mark.parametrize("road", ROADS, ids=name_of)
 
 
-def event(**said: Any) -> bytes:
+def event(**fields: Any) -> bytes:
     """One event, under its name."""
-    return b"event: %b\ndata: %b\n\n" % (said["type"].encode(), orjson.dumps(said))
+    return b"event: %b\ndata: %b\n\n" % (fields["type"].encode(), orjson.dumps(fields))
 
 
 def start(index: Any, **block: Any) -> bytes:
@@ -37,22 +37,22 @@ def stop(index: Any, **more: Any) -> bytes:
 
 def text(index: Any, *pieces: str) -> bytes:
     """A block of text."""
-    said = [piece(index, type="text_delta", text=each) for each in pieces]
-    return start(index, type="text", text="") + b"".join(said) + stop(index)
+    frames = [piece(index, type="text_delta", text=each) for each in pieces]
+    return start(index, type="text", text="") + b"".join(frames) + stop(index)
 
 
 def tool(index: Any, id: str, *pieces: str, closed: bool = True, **block: Any) -> bytes:
     """A call of a tool."""
-    said = [piece(index, type="input_json_delta", partial_json=each) for each in pieces]
+    frames = [piece(index, type="input_json_delta", partial_json=each) for each in pieces]
     opened = start(index, type="tool_use", id=id, name=f"tool_{id}", **{"input": {}, **block})
-    return opened + b"".join(said) + (stop(index) if closed else b"")
+    return opened + b"".join(frames) + (stop(index) if closed else b"")
 
 
 def thought(index: Any, *pieces: str) -> bytes:
     """A thought with its signature."""
-    said = [piece(index, type="thinking_delta", thinking=each) for each in pieces]
+    frames = [piece(index, type="thinking_delta", thinking=each) for each in pieces]
     opened = start(index, type="thinking", thinking="", signature="")
-    return opened + b"".join(said) + piece(index, type="signature_delta", signature="S") + stop(index)
+    return opened + b"".join(frames) + piece(index, type="signature_delta", signature="S") + stop(index)
 
 
 USAGE = {"input_tokens": 5, "output_tokens": 1}
@@ -133,7 +133,7 @@ def test_each_piece_has_its_block(events: bytes, blocks: list[Any], tmp_path: Pa
     assert found.message is not None
     expected = blocks[0]["text"] if blocks == [HELLO] else blocks
     assert found.message.content == expected
-    assert len({idx for idx, _ in found.of("tool_call")}) == len(found.message.tool_calls)
+    assert len({idx for idx, _ in found.tokens_of("tool_call")}) == len(found.message.tool_calls)
     assert_alike(found)
 
 
@@ -141,7 +141,7 @@ def test_each_piece_has_its_block(events: bytes, blocks: list[Any], tmp_path: Pa
 
 PIECES = thought(0, "Hm", "m") + text(1, "Hello", " there") + tool(2, "a", '{"x":1}')
 ALL = [HM, HELLO, use("a", x=1)]
-WHOLE = event(type="message", id="msg_1", role="assistant", model="m", content=ALL, stop_reason="end_turn",
+COMPLETE = event(type="message", id="msg_1", role="assistant", model="m", content=ALL, stop_reason="end_turn",
               usage={"input_tokens": 5, "output_tokens": 7})  # fmt: skip
 
 
@@ -149,9 +149,9 @@ WHOLE = event(type="message", id="msg_1", role="assistant", model="m", content=A
 @pytest.mark.parametrize(
     "end",
     [
-        WHOLE,
-        OVER + WHOLE,
-        WHOLE + OVER + STOP,
+        COMPLETE,
+        OVER + COMPLETE,
+        COMPLETE + OVER + STOP,
         OVER + event(type="message_stop", message={"content": ALL}),
         OVER + DONE,
     ],
@@ -169,7 +169,10 @@ def test_the_whole_answer_again(end: bytes, road: Road, tmp_path: Path) -> None:
 @both
 @pytest.mark.parametrize(
     "body",
-    [WHOLE, event(type="message_start", message={"id": "1", "content": ALL, "usage": USAGE}) + OVER + STOP],
+    [
+        COMPLETE,
+        event(type="message_start", message={"id": "1", "content": ALL, "usage": USAGE}) + OVER + STOP,
+    ],
     ids=["a whole answer", "all in the start"],
 )
 def test_alone_it_counts(body: bytes, road: Road, tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_alone_it_counts(body: bytes, road: Road, tmp_path: Path) -> None:
 
 def test_what_it_has_beyond_the_pieces_counts(tmp_path: Path) -> None:
     """The end of a text, and a block that did not come."""
-    found = forms_of(claude, START + thought(0, "Hmm") + text(1, "Hel") + WHOLE, PLAIN, tmp_path)
+    found = forms_of(claude, START + thought(0, "Hmm") + text(1, "Hel") + COMPLETE, PLAIN, tmp_path)
     assert found.message is not None
     assert found.message.content == ALL
     assert_alike(found)

@@ -96,14 +96,14 @@ def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str)
     chance = random.Random(seed)
     answer = Answer(frames=[stream.body], chunks=[chance.randrange(1, 900) for _ in range(50)])
     expected = by_the_sdk(stream)
-    asked = {
+    options = {
         key: value
         for key, value in (stream.request or {}).items()
         if key not in ("messages", *TRANSPORT_KEYS)
     }
-    asked.pop("context_management", None)
+    options.pop("context_management", None)
     with LoopbackProvider(answer) as provider, history_at(database) as history:
-        chunks = road.stream(chat(provider, callbacks=[history]), "Hi", tools=asked.get("tools"))
+        chunks = road.stream(chat(provider, callbacks=[history]), "Hi", tools=options.get("tools"))
     found = recorded(database)
     run = found.run
     text = "".join(block.text for block in expected.content if block.type == "text")

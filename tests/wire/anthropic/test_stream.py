@@ -17,7 +17,7 @@ from recorder.wire.anthropic.reply import AnthropicReply
 from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Reply
-from tests.wires import at_random, by_one, crlf, encoded, frames_of, translated, unhurried, whole
+from tests.wires import at_random, by_one, crlf, encoded, frames_of, reply_fields, translated, unhurried
 
 CALL = {"id": "toolu_1", "name": "weather", "input": {"city": "Zürich"}}
 SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
@@ -51,12 +51,12 @@ def stop(index: int = 0) -> bytes:
     return event("content_block_stop", index=index)
 
 
-def text(said: str, index: int = 0) -> bytes:
+def text(content: str, index: int = 0) -> bytes:
     """A piece of text."""
-    return piece(index, type="text_delta", text=said)
+    return piece(index, type="text_delta", text=content)
 
 
-def of(*frames: bytes) -> tuple[list[Delta], AnthropicReply]:
+def decoded(*frames: bytes) -> tuple[list[Delta], AnthropicReply]:
     """Deltas and reply of frames."""
     deltas, reply = translated(frames, AnthropicMessages)
     assert isinstance(reply, AnthropicReply)
@@ -169,7 +169,7 @@ each_block = pytest.mark.parametrize(("frames", "deltas", "blocks"), BLOCKS.valu
 @each_block
 def test_each_kind_of_block(frames: list[bytes], deltas: list[Delta], blocks: list[dict[str, Any]]) -> None:
     """Its deltas, and the block again."""
-    found, reply = of(*frames)
+    found, reply = decoded(*frames)
     assert found == deltas
     assert reply.blocks() == blocks
     assert reply.text() == "".join(block["text"] for block in blocks if block["type"] == "text")
@@ -181,7 +181,7 @@ def test_the_deltas_alone_say_which_blocks_there_were(
 ) -> None:
     """A run read back without its frames gives the same blocks, and by way of events they do so again."""
     assert rebuilt(deltas).blocks() == blocks
-    assert of(*encoded(deltas, Reply()))[1].blocks() == blocks
+    assert decoded(*encoded(deltas, Reply()))[1].blocks() == blocks
 
 
 @each_block
@@ -192,7 +192,7 @@ def test_a_whole_answer_has_the_same_blocks(
     body = orjson.dumps(
         {"type": "message", "role": "assistant", "content": blocks, "stop_reason": "end_turn"}
     )
-    found, reply = of(body)
+    found, reply = decoded(body)
     assert reply.blocks() == blocks
     assert reply.terminated
     assert rebuilt(found).blocks() == blocks
@@ -212,7 +212,9 @@ ID: dict[str, Any] = {"id": "msg_1"}
 
 def test_the_message_of_an_answer_with_everything() -> None:
     """Text joined, calls parsed, content as blocks, and what the provider says of the response."""
-    _, reply = of(*anthropic_messages_frames(**MANY, **ID, stop_reason="stop_sequence", stop_sequence="END"))
+    _, reply = decoded(
+        *anthropic_messages_frames(**MANY, **ID, stop_reason="stop_sequence", stop_sequence="END")
+    )
     message = reply.message()
     assert message.text == "".join(MANY["pieces"])
     kinds = ["thinking", "redacted_thinking", "text", "tool_use", "server_tool_use", "web_search_tool_result"]
@@ -231,8 +233,8 @@ def test_the_message_of_an_answer_with_everything() -> None:
 
 def test_whole_and_streamed_say_the_same() -> None:
     """But for the details of usage that only whole answers have."""
-    _, streamed = of(*anthropic_messages_frames(**MANY, **ID))
-    _, answer = of(anthropic_messages_body(**MANY, **ID))
+    _, streamed = decoded(*anthropic_messages_frames(**MANY, **ID))
+    _, answer = decoded(anthropic_messages_body(**MANY, **ID))
     assert answer.blocks() == streamed.blocks()
     assert answer.message().response_metadata == streamed.message().response_metadata
     assert answer.raw_usage == streamed.raw_usage
@@ -245,7 +247,7 @@ def test_details_of_what_was_written_to_the_cache_are_never_older_than_their_sum
     """The end of a message counts again, without details; those of its start count while they agree."""
     lifetimes = {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0}
     began = {"input_tokens": 1, "cache_creation_input_tokens": 7, "cache_creation": lifetimes}
-    _, reply = of(
+    _, reply = decoded(
         event("message_start", message={"id": "m", "usage": began}),
         event("message_delta", delta={"stop_reason": "end_turn"},
               usage={"input_tokens": 1, "cache_creation_input_tokens": written, "output_tokens": 2}),
@@ -259,8 +261,8 @@ def test_details_of_what_was_written_to_the_cache_are_never_older_than_their_sum
 
 def test_only_text_is_a_plain_string() -> None:
     """As LangChain has it; nothing at all is an empty one."""
-    assert of(*anthropic_messages_frames(["Hi", "!"]))[1].message().content == "Hi!"
-    assert of(*anthropic_messages_frames([]))[1].message().content == ""
+    assert decoded(*anthropic_messages_frames(["Hi", "!"]))[1].message().content == "Hi!"
+    assert decoded(*anthropic_messages_frames([]))[1].message().content == ""
 
 
 # -- how it comes ------------------------------------------------------------------------------------------------
@@ -285,8 +287,8 @@ FORMS = {"without names": nameless, "data first": data_first, "crlf": crlf,
 def test_servers_write_events_in_their_own_ways(form: Any) -> None:
     """The type is in the data, too."""
     frames = anthropic_messages_frames(**MANY, **ID)
-    assert whole(of(*map(form, frames))[1]) == whole(of(*frames)[1])
-    assert of(*map(form, frames))[0] == of(*frames)[0]
+    assert reply_fields(decoded(*map(form, frames))[1]) == reply_fields(decoded(*frames)[1])
+    assert decoded(*map(form, frames))[0] == decoded(*frames)[0]
 
 
 @pytest.mark.parametrize("padding", [True, False], ids=["padded", "plain"])
@@ -295,25 +297,25 @@ def test_any_chunking_gives_the_same(padding: bool) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     frames = anthropic_messages_frames(**MANY, **ID, padding=padding)
-    body, expected = b"".join(frames), of(*frames)[0]
+    body, expected = b"".join(frames), decoded(*frames)[0]
     for pieces in (by_one(body), at_random(body, random.Random(seed)), by_one(crlf(body))):
-        assert of(*frames_of(pieces))[0] == expected
+        assert decoded(*frames_of(pieces))[0] == expected
 
 
 def test_pings_and_comments_say_nothing() -> None:
     """A frame without content makes no delta."""
     frames = [event("ping"), b": keep-alive\n\n", b"\n\n", b"event: ping\ndata: {}\n\n"]
-    deltas, reply = of(
+    deltas, reply = decoded(
         event("ping"), b": keep-alive\n\n", b"\n\n", start(EMPTY_TEXT), event("ping"), text("Hi")
     )
     assert deltas == [Delta("Hi")]
     assert reply.error is None
-    assert of(*frames[:3])[0] == []
+    assert decoded(*frames[:3])[0] == []
 
 
 def test_nothing_comes_after_the_end() -> None:
     """What follows the terminator is part of the body and no delta."""
-    deltas, reply = of(*anthropic_messages_frames(["Hi"]), start(EMPTY_TEXT), text("!"))
+    deltas, reply = decoded(*anthropic_messages_frames(["Hi"]), start(EMPTY_TEXT), text("!"))
     assert reply.text() == "Hi"
     assert deltas == [Delta("Hi")]
 
@@ -322,7 +324,7 @@ def test_a_stream_that_stops_in_the_middle() -> None:
     """What had come is there, the usage as the start of the message knew it, and no end."""
     frames = anthropic_messages_frames(["Let", " me", " see"], tool_calls=[CALL], prompt_tokens=9)
     cut = next(at for at, frame in enumerate(frames) if b"input_json" in frame) + 3
-    _, reply = of(*frames[:cut])
+    _, reply = decoded(*frames[:cut])
     message = reply.message()
     assert (message.text, reply.terminated, reply.finish_reasons) == ("Let me see", False, {})
     assert message.usage_metadata is not None
@@ -339,7 +341,7 @@ def test_a_stream_that_stops_in_the_middle() -> None:
 @pytest.mark.parametrize("form", [bytes, nameless], ids=["named", "nameless"])
 def test_an_error_event(form: Any) -> None:
     """It is on the reply as the SDK has it in its error's body."""
-    deltas, reply = of(
+    deltas, reply = decoded(
         start(EMPTY_TEXT), text("Hi"), form(anthropic_error_frame("Overloaded", "overloaded_error"))
     )
     assert deltas == [Delta("Hi")]
@@ -350,12 +352,12 @@ def test_an_error_event(form: Any) -> None:
 
 def test_an_error_that_is_no_json() -> None:
     """Its text is the error."""
-    assert of(b"event: error\ndata: upstream timed out\n\n")[1].error == "upstream timed out"
+    assert decoded(b"event: error\ndata: upstream timed out\n\n")[1].error == "upstream timed out"
 
 
 def test_an_error_in_place_of_a_whole_answer() -> None:
     """Some gateways answer with status 200."""
-    _, reply = of(b'{"type":"error","error":{"type":"api_error","message":"No"}}')
+    _, reply = decoded(b'{"type":"error","error":{"type":"api_error","message":"No"}}')
     assert reply.error["error"]["message"] == "No"
     assert not reply.terminated
 
@@ -381,7 +383,7 @@ ODD = [
 @pytest.mark.parametrize("frame", ODD)
 def test_what_cannot_be_read_is_kept(frame: bytes) -> None:
     """As a delta of kind `other`, and the stream goes on."""
-    deltas, reply = of(frame, start(EMPTY_TEXT), text("Hi"))
+    deltas, reply = decoded(frame, start(EMPTY_TEXT), text("Hi"))
     assert [delta.kind for delta in deltas] == ["other", "text"]
     assert "undecodable" in orjson.loads(deltas[0].text)
     assert reply.message().text == "Hi"
@@ -391,12 +393,12 @@ def test_a_lone_surrogate_is_kept() -> None:
     """Half of a pair, which strict parsers refuse."""
     frame = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,' \
             b'"delta":{"type":"text_delta","text":"\\ud83d"}}\n\n'  # fmt: skip
-    assert of(start(EMPTY_TEXT), text("a"), frame)[0][-1] == Delta("\ud83d")
+    assert decoded(start(EMPTY_TEXT), text("a"), frame)[0][-1] == Delta("\ud83d")
 
 
 def test_events_of_tomorrow_are_kept() -> None:
     """An event, a block and a delta of a type that nobody told us about."""
-    deltas, reply = of(
+    deltas, reply = decoded(
         event("mood", mood="good"),
         start({"type": "song", "key": "C"}),
         piece(type="note_delta", note="c"),
@@ -409,9 +411,9 @@ def test_events_of_tomorrow_are_kept() -> None:
 
 def test_values_of_other_types_are_kept_as_text() -> None:
     """A number where a text should be."""
-    deltas, _ = of(start(EMPTY_TEXT), piece(type="text_delta", text=7))
+    deltas, _ = decoded(start(EMPTY_TEXT), piece(type="text_delta", text=7))
     assert deltas == [Delta("7")]
-    _, reply = of(start(SEARCH), piece(type="input_json_delta", partial_json=7), stop())
+    _, reply = decoded(start(SEARCH), piece(type="input_json_delta", partial_json=7), stop())
     assert reply.blocks() == [{**SEARCH, "partial_json": "7"}]
 
 
@@ -421,7 +423,7 @@ def test_values_of_other_types_are_kept_as_text() -> None:
 )
 def test_decode_never_raises(frames: list[bytes]) -> None:
     """Whatever comes, in whatever order, and the message can always be put together."""
-    deltas, reply = of(*frames)
+    deltas, reply = decoded(*frames)
     reply.message()
     rebuilt(deltas).message()
     encoded(deltas, reply)
@@ -456,7 +458,7 @@ def _typed(value: Any, types: Any) -> Any:
 def test_no_json_breaks_it(values: list[Any], data: st.DataObject) -> None:
     """Known words in places where nobody expects them."""
     frames = [b"data: " + orjson.dumps(_typed(value, lambda: data.draw(TYPES))) + b"\n\n" for value in values]
-    deltas, reply = of(*frames)
+    deltas, reply = decoded(*frames)
     reply.message()
     rebuilt(deltas).message()
     encoded(deltas, reply)
@@ -485,7 +487,7 @@ def test_usage_is_told_once() -> None:
 def test_usage_of_a_provider_that_counts_only_output_at_the_end() -> None:
     """The rest is what the start of the message said."""
     began = {"input_tokens": 5, "cache_read_input_tokens": 3, "output_tokens": 1}
-    _, reply = of(
+    _, reply = decoded(
         event("message_start", message={"id": "m", "usage": began}),
         event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7}),
     )

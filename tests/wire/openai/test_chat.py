@@ -29,16 +29,16 @@ from tests.wires import (
     at_random,
     by_one,
     calls,
+    choice_fields,
     crlf,
     delta,
     event,
     frames_of,
     genuine,
+    reply_fields,
     reply_of,
-    said,
     translated,
     unhurried,
-    whole,
 )
 
 #: A body, and what the SDK makes of it.
@@ -139,7 +139,7 @@ def _ours(frames: Iterable[bytes]) -> dict[str, Any]:
 def _our_choice(reply: Reply, number: int) -> dict[str, Any]:
     metadata, more = reply.response_metadata(number), reply.message(number).additional_kwargs
     found = {"logprobs": metadata.get("logprobs"), "function_call": more.get("function_call")}
-    return said(reply, number) | {key: value for key, value in found.items() if value}
+    return choice_fields(reply, number) | {key: value for key, value in found.items() if value}
 
 
 @genuine
@@ -177,7 +177,7 @@ def test_genuine_streams_say_the_same_in_any_chunking(stream: Stream) -> None:
     ):
         found, reply = translated(frames_of(pieces))
         assert found == deltas
-        assert whole(reply) == whole(expected)
+        assert reply_fields(reply) == reply_fields(expected)
 
 
 CALLS: list[dict[str, Any]] = [
@@ -441,7 +441,7 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
 def test_dialects(frames: list[bytes], expected: dict[str, Any], more: dict[str, Any]) -> None:
     """What providers made of the format, each in its own way."""
     reply = reply_of(*frames)
-    assert said(reply) == expected
+    assert choice_fields(reply) == expected
     found = reply.message().additional_kwargs
     assert {key: value for key, value in found.items() if key != "reasoning_content"} == more
 
@@ -452,9 +452,9 @@ def test_what_azure_s_filters_say_describes_the_response() -> None:
     hate, violence = {"hate": {"filtered": False}}, {"violence": {"filtered": True}}
     pieces = [({"content": "a"}, hate), ({"content": "b"}, hate | violence), ({}, {})]
     frames = [event({"id": "", "model": "", "choices": [], "prompt_filter_results": prompt})]
-    for said_, found in pieces:
+    for fields, found in pieces:
         frames.append(
-            event({"id": "1", "choices": [{"index": 0, "delta": said_, "content_filter_results": found}]})
+            event({"id": "1", "choices": [{"index": 0, "delta": fields, "content_filter_results": found}]})
         )
     deltas, reply = translated(frames)
     assert deltas == [Delta("a"), Delta("b")]
@@ -576,7 +576,7 @@ _CALLS: dict[str, tuple[list[bytes], list[tuple[Any, Any, str]]]] = {
 @pytest.mark.parametrize(("frames", "expected"), _CALLS.values(), ids=_CALLS)
 def test_tool_calls(frames: list[bytes], expected: list[tuple[Any, Any, str]]) -> None:
     """However a provider marks which call a piece belongs to."""
-    assert said(reply_of(*frames)).get("calls", []) == expected
+    assert choice_fields(reply_of(*frames)).get("calls", []) == expected
 
 
 def test_calls_of_two_choices_have_nothing_to_do_with_each_other() -> None:
@@ -587,7 +587,10 @@ def test_calls_of_two_choices_have_nothing_to_do_with_each_other() -> None:
     ]
     frames += [calls({"index": 0, "arguments": "}"}, index=choice) for choice in (1, 0)]
     reply = reply_of(*frames)
-    assert [said(reply, choice)["calls"] for choice in (0, 1)] == [[("a", "a", "{}")], [("b", "b", "{}")]]
+    assert [choice_fields(reply, choice)["calls"] for choice in (0, 1)] == [
+        [("a", "a", "{}")],
+        [("b", "b", "{}")],
+    ]
 
 
 def test_a_call_is_opened_once() -> None:

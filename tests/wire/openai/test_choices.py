@@ -57,15 +57,15 @@ def test_calls_in_choices_of_their_own(road: Road, tmp_path: Path) -> None:
 
 
 @both
-@pytest.mark.parametrize("asked", [{}, {"n": 2}, {"extra_body": {"n": 2}}], ids=str)
-def test_two_answers_stay_two(asked: dict[str, Any], road: Road, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"n": 2}, {"extra_body": {"n": 2}}], ids=str)
+def test_two_answers_stay_two(options: dict[str, Any], road: Road, tmp_path: Path) -> None:
     """Asked for, or both with text: what the application hears is the first."""
     body = delta(role="assistant", content="a") + delta(role="assistant", content="b", index=1)
     body += delta(content="c") + delta(content="d", index=1)
     body += delta(finish_reason="stop") + delta(finish_reason="length", index=1)
     with LoopbackProvider(Answer(frames=[body + DONE])) as provider, history_at(tmp_path) as history:
         (result,) = road.generate(
-            chat(provider, callbacks=[history], **asked), [["Hi"]], stream=True
+            chat(provider, callbacks=[history], **options), [["Hi"]], stream=True
         ).generations
     assert [each.text for each in result] == ["ac", "bd"]
     run = recorded(f"sqlite:///{tmp_path / 'history.db'}").run

@@ -23,9 +23,9 @@ from tests.wires import DONE, at_random, by_one, crlf, event, frames_of, unhurri
 BySdk = Callable[..., dict[str, Any]]
 
 
-def piece(text: Any, *, index: int = 0, finish_reason: str | None = None, **said: Any) -> bytes:
+def piece(text: Any, *, index: int = 0, finish_reason: str | None = None, **fields: Any) -> bytes:
     """One event of one choice."""
-    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish_reason, **said}
+    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish_reason, **fields}
     return event(
         {"id": "cmpl-1", "object": "text_completion", "created": 1, "choices": [choice], "model": "m"}
     )
@@ -69,10 +69,10 @@ def _added(events: Iterable[Any]) -> dict[str, Any]:
     """The SDK's objects, added up by hand: it has no accumulator for them."""
     found: dict[str, Any] = {"id": None, "model": None, "usage": None, "choices": {}, "error": None}
     try:
-        for said in events:
-            found["id"], found["model"] = found["id"] or said.id, found["model"] or said.model
-            found["usage"] = said.usage.to_dict() if said.usage else found["usage"]
-            for choice in said.choices:
+        for event_ in events:
+            found["id"], found["model"] = found["id"] or event_.id, found["model"] or event_.model
+            found["usage"] = event_.usage.to_dict() if event_.usage else found["usage"]
+            for choice in event_.choices:
                 _add(
                     found["choices"].setdefault(choice.index, {"text": "", "finish": None, "logprobs": {}}),
                     choice,
@@ -225,8 +225,8 @@ def test_what_azure_found_is_said_of_the_choice() -> None:
         piece("b", content_filter_results=violence),
         piece("", finish_reason="content_filter", content_filter_results={}),
     ]
-    said = translated(frames)[1].response_metadata()
-    assert said["content_filter_results"] == hate | violence
+    metadata = translated(frames)[1].response_metadata()
+    assert metadata["content_filter_results"] == hate | violence
 
 
 # -- bad input -----------------------------------------------------------------------------------------------
@@ -267,8 +267,8 @@ def test_names_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(openai_events, "MAX_REMEMBERED_VALUES", 100)
     translator = OpenAICompletions()
     for number in range(300):
-        said: Any = {f"key{number}": 1}
-        translator.decode(piece("a", **said))
+        fields: Any = {f"key{number}": 1}
+        translator.decode(piece("a", **fields))
     assert len(translator._last_values) == 100
 
 
