@@ -60,7 +60,7 @@ def test_a_stream_with_what_azure_adds_to_it(road: Road) -> None:
 
 @both
 def test_the_whole_answer_at_once(road: Road) -> None:
-    """It says the same."""
+    """It has the same content and metadata."""
     with LoopbackProvider() as provider:
         answer = road.invoke(azure(provider), "Write me a song about sparkling water.")
     assert answer.content == song()
@@ -81,7 +81,7 @@ def test_the_result_of_generate_has_the_filters_with_each_generation() -> None:
 
 @both
 def test_a_run_is_recorded(road: Road, tmp_path: Path) -> None:
-    """Tokens, the bytes with all that Azure says, and who served it."""
+    """Tokens, Azure's unchanged bytes, and the provider's name."""
     frames = azure_chat_frames(openai_chat_frames(["Hello", "!"], model="gpt-4o"))
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         road.stream(azure(provider, callbacks=[history]), "Hi")
@@ -95,7 +95,7 @@ def test_a_run_is_recorded(road: Road, tmp_path: Path) -> None:
 
 
 def test_an_answer_that_the_filter_ended_is_incomplete(tmp_path: Path) -> None:
-    """What it let through is there; LangChain raises here, and only when it is not streamed."""
+    """The text before it is stored. LangChain raises here, but only without a stream."""
     frames = azure_chat_frames(openai_chat_frames(["Hello"], finish_reason="content_filter"))
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         list(azure(provider, callbacks=[history]).stream("Hi"))
@@ -106,7 +106,7 @@ def test_an_answer_that_the_filter_ended_is_incomplete(tmp_path: Path) -> None:
 
 @both
 def test_a_prompt_that_the_filter_refuses(road: Road) -> None:
-    """The SDK's error with what Azure says."""
+    """The SDK's error with Azure's message."""
     refused = Answer.error(400, "The response was filtered", code="content_filter")
     log = Log()
     with LoopbackProvider(refused) as provider, pytest.raises(openai.BadRequestError) as caught:
@@ -119,7 +119,7 @@ def test_a_prompt_that_the_filter_refuses(road: Road) -> None:
 
 
 @both
-def test_the_environment_says_where_and_who(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_and_key_from_the_environment(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK's own variables."""
     with LoopbackProvider("Hello") as provider:
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", provider.url)
@@ -151,7 +151,7 @@ def test_a_token_in_place_of_a_key(road: Road, monkeypatch: pytest.MonkeyPatch) 
 
 @both
 def test_a_token_for_each_request(road: Road) -> None:
-    """`azure_ad_token_provider` is asked each time."""
+    """`azure_ad_token_provider` is called for each request."""
     tokens = iter(["one", "two"])
     with LoopbackProvider("Hello") as provider:
         model = azure(provider, api_key=None, azure_ad_token_provider=lambda: next(tokens))
@@ -163,7 +163,7 @@ def test_a_token_for_each_request(road: Road) -> None:
     ]
 
 
-def test_a_token_that_is_waited_for() -> None:
+def test_a_token_from_an_asynchronous_function() -> None:
     """`azure_ad_async_token_provider`, on an event loop; without it synchronous code has no credential."""
 
     async def token() -> str:
@@ -189,15 +189,15 @@ def test_a_token_that_is_waited_for() -> None:
 
 @both
 def test_a_missing_credential_is_a_run_that_failed(road: Road) -> None:
-    """The SDK's error, which the handlers hear of as that of a run."""
+    """The SDK's error is raised, and reported as the error of a run."""
     log = Log()
     with LoopbackProvider() as provider, pytest.raises(openai.OpenAIError, match="Missing credentials"):
         road.stream(azure(provider, api_key=None, callbacks=[log]), "Hi")
     assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
-def test_without_a_deployment_the_model_names_it() -> None:
-    """And without either it is refused where it is made."""
+def test_without_a_deployment_the_model_s_name_is_used() -> None:
+    """Without both, the constructor raises."""
     with LoopbackProvider("Hello") as provider:
         azure(provider, azure_deployment=None, model="gpt-4o").invoke("Hi")
     assert provider.requests[0]["path"].startswith("/openai/deployments/gpt-4o/chat/completions")
@@ -229,8 +229,8 @@ def test_names_that_langchain_has_for_the_same_thing() -> None:
     assert second["path"].startswith("/openai/deployments/other/chat/completions")
 
 
-def test_a_request_without_its_version_is_no_azure_s() -> None:
-    """The provider refuses it as Azure does."""
+def test_a_request_without_an_api_version_is_refused() -> None:
+    """The test provider refuses it as Azure does."""
     with LoopbackProvider() as provider:
         client = openai.OpenAI(
             base_url=f"{provider.url}/openai/deployments/my-gpt", api_key="any", max_retries=0
@@ -240,7 +240,7 @@ def test_a_request_without_its_version_is_no_azure_s() -> None:
 
 
 def test_a_model_is_shown_without_its_key() -> None:
-    """Neither the model nor what handlers are told holds a credential."""
+    """Neither the model's `repr` nor the arguments of handlers hold a credential."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = azure(provider, api_key="s3cret", callbacks=[log])

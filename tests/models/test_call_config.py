@@ -1,4 +1,4 @@
-"""What callers pass to a model, sorted out, and the results of several runs put together."""
+"""How the `config` and the input of a call are read, and how the results of several runs are combined."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from recorder.models.call_config import (
 from recorder.wire.request_hash import input_hash
 
 
-def test_configs_one_an_input() -> None:
-    """The same for all, or a list; a shared run id can only be the first's."""
+def test_a_config_for_each_input() -> None:
+    """One config for all, or a list. A shared run id is the first input's."""
     assert config_per_input(None, 2) == [{}, {}]
     assert config_per_input({"tags": ["t"], "run_id": 1}, 3) == [
         {"tags": ["t"], "run_id": 1},
@@ -36,7 +36,7 @@ def test_configs_one_an_input() -> None:
 
 
 def test_configs_do_not_share_a_dict_with_the_caller() -> None:
-    """What a run adds to its config stays there."""
+    """A change of the returned dict does not change the caller's."""
     mine: dict[str, Any] = {"tags": ["t"]}
     config_per_input(mine, 1)[0]["more"] = 1
     assert mine == {"tags": ["t"]}
@@ -48,8 +48,8 @@ def test_too_few_configs_are_refused() -> None:
         config_per_input([{}], 2)
 
 
-def test_caught_work_gives_its_error_back() -> None:
-    """But not what ends a program."""
+def test_an_error_is_returned_instead_of_raised() -> None:
+    """But `KeyboardInterrupt` and the like are raised."""
 
     def work(error: BaseException | None) -> str:
         if error:
@@ -75,8 +75,8 @@ def test_run_ids() -> None:
         run_id_of("7")
 
 
-def test_what_is_asked_has_one_hash() -> None:
-    """However it travels, and in whatever order its keys are; half of a surrogate pair has one too."""
+def test_the_hash_of_a_body() -> None:
+    """It does not depend on `stream` and on the order of keys. Half of a surrogate pair has a hash, too."""
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "\ud83d é"}]}
     same = {
         "stream": True,
@@ -96,8 +96,8 @@ def result(text: str, **usage: Any) -> LLMResult:
     return LLMResult([[ChatGeneration(AIMessage(text))]], output, run=[RunInfo(text)])
 
 
-def test_results_put_together() -> None:
-    """Counts are added, at any depth; what one run alone says stays with one run."""
+def test_results_are_combined() -> None:
+    """Counts are added at any depth. Other keys stay only if there is one result."""
     one = result("a", total_tokens=1, details={"cached": 1}, note="x", none=None)
     two = result("b", total_tokens=2, details={"cached": 2}, ok=True)
     both = combine_results([one, two])
@@ -111,13 +111,13 @@ def test_results_put_together() -> None:
     assert combine_results([]).generations == []
 
 
-def test_tags_once_each() -> None:
-    """In the order in which they come."""
+def test_tags_without_duplicates() -> None:
+    """In the order of the arguments."""
     assert merge_tags(["b", "a"], None, ["a", "c"]) == ["b", "a", "c"]
 
 
 def test_the_thread_is_found_where_langgraph_has_it() -> None:
-    """Plain values of `configurable`, below what the metadata say."""
+    """Scalar values of `configurable`. The metadata override them."""
     config = {
         "configurable": {"thread_id": "t", "session_id": 7, "__pregel": "x", "client": object(), "n": 1},
         "metadata": {"n": 2},
@@ -127,7 +127,7 @@ def test_the_thread_is_found_where_langgraph_has_it() -> None:
 
 
 def test_the_parent_of_a_run() -> None:
-    """Said in the config, or known to LangChain's manager of callbacks."""
+    """From the config, or from LangChain's callback manager."""
 
     class Manager:
         parent_run_id = uuid4()
@@ -139,8 +139,8 @@ def test_the_parent_of_a_run() -> None:
     assert parent_of({"callbacks": Manager(), "parent_run_id": str(given)}) == given
 
 
-def test_all_of_some_work_in_order() -> None:
-    """The results as asked for, whoever is first; after an error nothing goes on."""
+def test_coroutines_are_gathered_in_order() -> None:
+    """The results have the order of the coroutines. After an error all others are cancelled."""
     ended: list[str] = []
 
     async def work(name: str, *, waits: bool = False, fails: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""`ChatAnthropic`: LangChain's surface over the genuine SDK, a real socket and a scripted provider."""
+"""`ChatAnthropic`: LangChain's methods over the real SDK, a real socket and a scripted provider."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def answer_of(**fields: Any) -> Any:
 
 
 @both
-def test_a_stream_comes_in_chunks_that_add_up(road: Road) -> None:
+def test_the_chunks_of_a_stream_have_a_sum(road: Road) -> None:
     """Content, id, usage, stop reason and model are in the sum."""
     with LoopbackProvider("Hello there!") as provider:
         chunks = road.stream(chat(provider), "Hi")
@@ -115,7 +115,7 @@ def test_only_text_is_a_plain_string(road: Road) -> None:
 
 
 @both
-def test_chunks_with_thoughts_and_calls_add_up(road: Road) -> None:
+def test_the_sum_of_chunks_with_thinking_and_calls(road: Road) -> None:
     """The sum is sent back as the same blocks as the message."""
     with LoopbackProvider(answer_of(**MANY)) as provider:
         model = chat(provider, thinking=THINKING).bind_tools([TOOL])
@@ -127,8 +127,8 @@ def test_chunks_with_thoughts_and_calls_add_up(road: Road) -> None:
 
 
 @both
-def test_thoughts_that_nobody_asked_for(road: Road) -> None:
-    """Newer models think by themselves: text stays text, and the sum has both."""
+def test_thinking_that_the_request_did_not_ask_for(road: Road) -> None:
+    """Newer models think by default. Text chunks stay text, and the sum has both."""
     with LoopbackProvider(answer_of(pieces=["Yes", "."], thinking=["Hm"], signature="Eq==")) as provider:
         chunks = road.stream(chat(provider), "Hi")
     assert [chunk.content for chunk in chunks if isinstance(chunk.content, str) and chunk.content] == [
@@ -202,7 +202,7 @@ def test_events() -> None:
 @both
 @ways
 def test_what_is_sent(road: Road, way: str) -> None:
-    """System apart, a limit that the API needs, and what older models take where the SDK has no name for it."""
+    """`system`, `max_tokens`, and in `extra_body` the parameters that the SDK has removed."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, temperature=0.5, top_k=3, top_p=0.9, stop_sequences=["END"])
         getattr(road, way)(model, [SystemMessage("Be brief."), HumanMessage("Hi")])
@@ -240,7 +240,7 @@ def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
 
 
 def test_stop_of_a_call() -> None:
-    """LangChain's word for it, and what describes the run."""
+    """LangChain's `stop`, and the metadata of the run."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         chat(provider, callbacks=[log], stop_sequences=["A"]).invoke("Hi", stop=["B"])
@@ -282,7 +282,7 @@ def test_names_that_langchain_has_for_the_same_thing(monkeypatch: pytest.MonkeyP
 
 
 def test_the_limit_is_langchain_s() -> None:
-    """Of every model that it knows, and of those that nobody knows."""
+    """For the models that LangChain knows, and for others."""
     profiles = pytest.importorskip("langchain_anthropic.data._profiles")._PROFILES
     assert {name: limit_of(name) for name in profiles} == {
         name: profile.get("max_output_tokens", 4096) for name, profile in profiles.items()
@@ -292,7 +292,7 @@ def test_the_limit_is_langchain_s() -> None:
 
 @both
 def test_betas_go_to_the_beta_part_of_the_api(road: Road) -> None:
-    """Those asked for, and those that a tool of the provider's own needs."""
+    """Those of the caller, and those that Anthropic's own tools need."""
     tool = {"type": "memory_20250818", "name": "memory"}
     with LoopbackProvider("Hello") as provider:
         road.stream(chat(provider, betas=["context-1m-2025-08-07"]).bind_tools([tool]), "Hi")
@@ -313,7 +313,7 @@ def test_betas_go_to_the_beta_part_of_the_api(road: Road) -> None:
     ids=str,
 )  # fmt: skip
 def test_which_tool_is_called(choice: Any, sent: Any) -> None:
-    """LangChain's words for it, OpenAI's, and the API's; tools in either's form."""
+    """LangChain's, OpenAI's and the API's values of `tool_choice`; tools in both forms."""
     with LoopbackProvider("Hello") as provider:
         for tool in (TOOL, OPENAI_TOOL, OPENAI_TOOL["function"]):
             chat(provider).bind_tools([tool], tool_choice=choice).invoke("Weather?")
@@ -336,13 +336,13 @@ def test_more_about_tools() -> None:
 
 @pytest.mark.parametrize("tool", [len, {"name": "weather"}, {"type": "function"}], ids=str)
 def test_what_is_no_tool_is_refused(tool: Any) -> None:
-    """Where it is passed, with what to pass."""
+    """`bind_tools` raises and says what to pass."""
     with pytest.raises(ConfigError, match=r"bind_tools got .*'input_schema'"):
         ChatAnthropic(api_key="any").bind_tools([tool])
 
 
-def test_a_long_answer_may_be_waited_for() -> None:
-    """The SDK alone refuses to wait for so many tokens; LangChain's users do not know that limit."""
+def test_a_large_limit_without_a_stream() -> None:
+    """The SDK alone refuses so many tokens without a stream. LangChain's users do not know that rule."""
     with LoopbackProvider("Hello") as provider:
         with pytest.raises(ValueError, match="Streaming is required"):
             sdk(provider).messages.create(**{**ASK, "max_tokens": 64_000})
@@ -411,8 +411,8 @@ def test_an_error_with_status_200_in_place_of_an_answer(road: Road) -> None:
 
 @both
 @ways
-def test_nobody_listens(road: Road, way: str) -> None:
-    """A connection that is refused is a connection error, and no timeout."""
+def test_a_refused_connection(road: Road, way: str) -> None:
+    """It is a connection error, not a timeout."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -452,7 +452,7 @@ def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road) -> None:
 
 @both
 def test_a_request_is_tried_again(road: Road) -> None:
-    """By the SDK, as often as it is told."""
+    """By the SDK, `max_retries` times."""
     script = scripted(Answer.anthropic_error(529, headers={"retry-after-ms": "1"}), "Hello")
     with LoopbackProvider(script) as provider:
         assert road.invoke(chat(provider, max_retries=1), "Hi").content == "Hello"
@@ -460,7 +460,7 @@ def test_a_request_is_tried_again(road: Road) -> None:
 
 
 def test_a_model_is_shown_without_its_key() -> None:
-    """Neither the model nor what handlers get holds it."""
+    """Neither the model's `repr` nor the arguments of handlers hold it."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, api_key="sk-ant-secret", callbacks=[log])
@@ -502,7 +502,7 @@ def test_the_caller_s_http_client_is_used() -> None:
 
 @both
 def test_an_openai_answer_is_no_answer(road: Road) -> None:
-    """The wrong provider behind a URL: nothing is lost, and the run does not count as complete."""
+    """The wrong provider behind a URL: all bytes are stored, and the run is not complete."""
     with LoopbackProvider(Answer(frames=openai_chat_frames(["Hi"]))) as provider:
         answer = sum_of(road.stream(chat(provider), "Hi"))
     assert answer.text == ""
@@ -514,7 +514,7 @@ def test_an_openai_answer_is_no_answer(road: Road) -> None:
 
 @both
 def test_a_stream_without_event_names_is_recorded(road: Road, tmp_path: Path) -> None:
-    """Some servers leave them out; the SDK then says nothing at all."""
+    """Some servers omit them. The SDK then yields nothing."""
     frames = [frame[frame.index(b"data:") :] for frame in anthropic_messages_frames(["Hello", " there!"])]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         road.stream(chat(provider, callbacks=[history]), "Hi")
@@ -573,8 +573,8 @@ def as_its_sdk(answer: AIMessage) -> list[Any]:
     return [anthropic.types.Message.model_validate(body), as_dicts(answer)[1]]
 
 
-def without_thoughts(answer: AIMessage) -> list[Any]:
-    """As a client keeps them that knows nothing of thoughts, with its tool arguments as text of its own."""
+def without_thinking(answer: AIMessage) -> list[Any]:
+    """The messages as a client stores them that drops thinking and writes tool arguments as its own JSON."""
     function = {"name": "weather", "arguments": '{ "city" : "Zürich" }'}
     call = {"id": "toolu_1", "type": "function", "function": function}
     return [
@@ -584,7 +584,7 @@ def without_thoughts(answer: AIMessage) -> list[Any]:
 
 
 @both
-@pytest.mark.parametrize("form", [as_ours, as_dicts, as_langchain, as_its_sdk, without_thoughts])
+@pytest.mark.parametrize("form", [as_ours, as_dicts, as_langchain, as_its_sdk, without_thinking])
 def test_a_conversation_with_a_tool_is_stored_once(road: Road, form: Any, tmp_path: Path) -> None:
     """Two turns, the history sent back in the client's own form, with what the provider's own tools did between."""
     search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Z"}}

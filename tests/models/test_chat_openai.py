@@ -1,4 +1,4 @@
-"""`ChatOpenAI`: LangChain's surface over the genuine SDK, a real socket and a scripted provider."""
+"""`ChatOpenAI`: LangChain's methods over the real SDK, a real socket and a scripted provider."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
 
 
 @both
-def test_a_stream_comes_in_chunks_that_add_up(road: Road) -> None:
+def test_the_chunks_of_a_stream_have_a_sum(road: Road) -> None:
     """Content, id, usage, finish reason and model are in the sum."""
     with LoopbackProvider("Hello there!") as provider:
         chunks = road.stream(chat(provider), "Hi")
@@ -53,7 +53,7 @@ def test_a_stream_comes_in_chunks_that_add_up(road: Road) -> None:
 
 @both
 def test_the_whole_answer_at_once(road: Road) -> None:
-    """`invoke` sends a request that is not streamed and gives the final message."""
+    """`invoke` sends a request without a stream and returns the final message."""
     run_id = uuid4()
     with LoopbackProvider("Hello there!") as provider:
         answer = road.invoke(chat(provider), "Hi", {"run_id": run_id})
@@ -67,8 +67,8 @@ def test_the_whole_answer_at_once(road: Road) -> None:
 
 @both
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_streaming_decides_what_callbacks_hear(road: Road, streaming: bool) -> None:
-    """With `streaming=True` the tokens of `invoke` reach the callbacks as they come; the answer is the same."""
+def test_with_streaming_the_callbacks_get_tokens(road: Road, streaming: bool) -> None:
+    """With `streaming=True` the callbacks get the tokens of `invoke` as they arrive. The answer is the same."""
     log = Log()
     with LoopbackProvider("Hello there!") as provider:
         answer = road.invoke(chat(provider, streaming=streaming, callbacks=[log]), "Hi")
@@ -104,14 +104,14 @@ def test_tool_calls_in_pieces_and_whole(road: Road) -> None:
      ("weather", {"type": "function", "function": {"name": "weather"}})],
 )  # fmt: skip
 def test_which_tool_is_called(choice: Any, sent: Any) -> None:
-    """LangChain's words for it, and the API's."""
+    """LangChain's values of `tool_choice`, and the API's."""
     with LoopbackProvider("Hello") as provider:
         chat(provider).bind_tools([TOOL], tool_choice=choice).invoke("Weather?")
     assert provider.requests[0]["body"].get("tool_choice") == sent
 
 
 def test_tools_are_dicts() -> None:
-    """Functions and classes are refused where they are passed, with what to pass."""
+    """`bind_tools` refuses functions and classes, and says what to pass."""
     with pytest.raises(ConfigError, match=r"bind_tools got <function .*'type': 'function'"):
         ChatOpenAI(api_key="any").bind_tools([test_tools_are_dicts])
 
@@ -176,7 +176,7 @@ def test_several_choices_are_several_generations(road: Road, streaming: bool) ->
 
 
 def test_the_stream_of_several_choices_is_the_first() -> None:
-    """Chunks of two answers mixed would be of use to nobody; the callbacks' frames have both."""
+    """Chunks of two answers are not mixed. The frames have both answers."""
     frames = openai_chat_frames([["a", "b"], ["c", "d"]], n=2)
     with LoopbackProvider(Answer(frames=frames)) as provider:
         assert sum_of(list(chat(provider, n=2).stream("Hi"))).content == "ab"
@@ -194,7 +194,7 @@ def test_a_model_can_be_called() -> None:
 
 @both
 def test_reasoning_and_unicode_come_through(road: Road) -> None:
-    """Thoughts are in `additional_kwargs`; characters of every size survive, half of a pair too."""
+    """Reasoning is in `additional_kwargs`. All characters are unchanged, also half of a surrogate pair."""
     text = ["Zürich", " 🎈", "中文", "\u2028", "\ud83d", "\x00", '"\\']
     frames = openai_chat_frames(text, reasoning=["Hm", "m."])
     with LoopbackProvider(Answer(frames=frames, chunks=3)) as provider:
@@ -264,7 +264,7 @@ PAIR = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
     ids=["text", "message", "texts", "messages", "tuple", "pairs", "openai", "roles", "types", "langchain", "prompt"],
 )  # fmt: skip
 def test_all_kinds_of_input(given: Any, sent: list[dict[str, Any]]) -> None:
-    """Whatever an application has, the same request is sent, and callbacks get our messages."""
+    """Each kind of input makes the same request, and callbacks get messages of `recorder.messages`."""
     log = Log()
     given = given() if callable(given) else given
     with LoopbackProvider("Hello") as provider:
@@ -276,7 +276,7 @@ def test_all_kinds_of_input(given: Any, sent: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("road", ROADS, ids=name_of)
 def test_what_is_no_input_is_refused(road: Road) -> None:
-    """The error says what came and what is accepted, before anything is sent."""
+    """The error names the input and the accepted kinds. No request is sent."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider)
         for way in (road.invoke, road.stream):
@@ -337,8 +337,8 @@ def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
 
 
 @both
-def test_what_the_body_does_not_know(road: Road) -> None:
-    """`extra_body` goes into the body, `extra_headers` and `extra_query` where they belong."""
+def test_extra_body_headers_and_query(road: Road) -> None:
+    """Each goes into its part of the request."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, extra_body={"top_k": 3}, default_headers={"x-team": "blue"}, callbacks=[log])
@@ -380,8 +380,8 @@ def test_the_environment_names_key_and_url(monkeypatch: pytest.MonkeyPatch) -> N
     assert request["body"]["model"] == "gpt-3.5-turbo"
 
 
-def test_usage_is_asked_for_unless_it_is_not_wanted() -> None:
-    """`stream_usage=False` is for providers that refuse `stream_options`."""
+def test_stream_usage() -> None:
+    """On by default. `stream_usage=False` is for providers that refuse `stream_options`."""
     with LoopbackProvider("Hello") as provider:
         list(chat(provider).stream("Hi", stream_options={"include_obfuscation": False}))
         list(chat(provider, stream_usage=False).stream("Hi"))
@@ -416,7 +416,7 @@ def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road, way: str) -> N
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_a_missing_key_is_a_run_that_failed(road: Road, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's error, which the handlers hear of as that of a run."""
+    """The SDK's error is raised, and reported as the error of a run."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_ADMIN_KEY", raising=False)
     with pytest.raises(openai.OpenAIError) as expected:
@@ -429,7 +429,7 @@ def test_a_missing_key_is_a_run_that_failed(road: Road, way: str, monkeypatch: p
 
 
 def test_a_model_is_shown_without_its_key() -> None:
-    """Neither the model nor what handlers get as `serialized` holds the key."""
+    """Neither the model's `repr` nor `serialized` holds the key."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, api_key="sk-secret", callbacks=[log])
@@ -444,7 +444,7 @@ def test_a_model_is_shown_without_its_key() -> None:
 
 @both
 def test_callbacks_of_the_call_and_of_the_model(road: Road) -> None:
-    """Each is told once, also one that is in both lists."""
+    """Each is called once, also one that is in both lists."""
     mine, yours, ours = Log(), Log(), Log()
     with LoopbackProvider("Hello") as provider:
         road.stream(chat(provider, callbacks=[mine, ours]), "Hi", {"callbacks": [yours, ours]})
@@ -459,8 +459,8 @@ def test_callbacks_of_the_call_and_of_the_model(road: Road) -> None:
 
 
 @both
-def test_what_a_run_is_told_about_itself(road: Road) -> None:
-    """Tags, metadata, run id and name of the call come on top of the model's and of what is known anyway."""
+def test_tags_metadata_run_id_and_name_of_a_run(road: Road) -> None:
+    """Those of the call are added to the model's and override them."""
     log, run_id = Log(), uuid4()
     config = {
         "tags": ["call"], "metadata": {"team": "red", "n": 1}, "run_id": run_id, "run_name": "greeting",
@@ -490,8 +490,8 @@ def test_what_a_run_is_told_about_itself(road: Road) -> None:
 
 
 @both
-def test_the_same_request_has_the_same_hash_however_it_travels(road: Road) -> None:
-    """Streamed or not; another question or another option has another."""
+def test_the_same_request_has_the_same_hash(road: Road) -> None:
+    """With and without a stream. Another question or option has another hash."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, callbacks=[log])
@@ -505,7 +505,7 @@ def test_the_same_request_has_the_same_hash_however_it_travels(road: Road) -> No
 
 
 def test_the_run_id_may_be_text_and_must_be_one() -> None:
-    """LangChain takes a UUID; text of one will do, other text is refused before anything is sent."""
+    """A UUID or its text. Other text is refused, and no request is sent."""
     log, run_id = Log(), uuid4()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, callbacks=[log])
@@ -518,8 +518,8 @@ def test_the_run_id_may_be_text_and_must_be_one() -> None:
     assert log.calls_of("on_llm_end")[0][1]["run_id"] == run_id
 
 
-def test_generate_takes_what_describes_its_runs() -> None:
-    """Tags, metadata, run name and id as keywords, as LangChain's."""
+def test_generate_with_tags_metadata_name_and_id() -> None:
+    """They are keywords, as in LangChain."""
     log, run_id = Log(), uuid4()
     with LoopbackProvider("Hello") as provider:
         chat(provider).generate(
@@ -539,7 +539,7 @@ def test_generate_takes_what_describes_its_runs() -> None:
 
 
 def test_the_parent_is_the_one_that_langchain_names() -> None:
-    """Inside a chain or a graph, `callbacks` is a manager that knows the parent run."""
+    """Inside a chain or a graph, `callbacks` is a manager with the id of the parent run."""
     manager = pytest.importorskip("langchain_core.callbacks").CallbackManager
     log, parent = Log(), uuid4()
     with LoopbackProvider("Hello") as provider:
@@ -548,8 +548,8 @@ def test_the_parent_is_the_one_that_langchain_names() -> None:
     assert [kwargs["parent_run_id"] for _, kwargs in log.calls_of("on_chat_model_start")] == [parent, parent]
 
 
-def test_a_new_message_is_told_once_in_a_conversation() -> None:
-    """A handler that stores what it gets stores each message once, though clients resend them all."""
+def test_each_message_of_a_conversation_is_reported_once() -> None:
+    """Clients send all messages again, but `on_chat_new_message` gets each one once."""
     seen: list[tuple[str, Any]] = []
 
     class Store(BaseCallbackHandler):
@@ -571,7 +571,7 @@ def test_a_new_message_is_told_once_in_a_conversation() -> None:
 
 
 def echo(body: dict[str, Any], path: str) -> Answer:
-    """Answers the question itself, after a moment; "fail" is refused."""
+    """Answers with the question after 0.1 s; refuses "fail"."""
     content = body["messages"][-1]["content"]
     if content == "fail":
         return Answer.error(400, "no")
@@ -579,7 +579,7 @@ def echo(body: dict[str, Any], path: str) -> Answer:
 
 
 class Gauge(BaseCallbackHandler):
-    """How many runs were open at once."""
+    """Counts how many runs are open at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -633,22 +633,22 @@ def test_each_input_may_have_its_own_config(road: Road) -> None:
 
 
 @both
-def test_errors_of_a_batch_come_as_results_when_asked(road: Road) -> None:
-    """`return_exceptions=True`: in their places, and the others are answered."""
+def test_errors_of_a_batch_as_results(road: Road) -> None:
+    """`return_exceptions=True`: each error has its place, and the other inputs are answered."""
     with LoopbackProvider(echo) as provider:
         answers = road.batch(chat(provider), ["a", "fail", "b"], return_exceptions=True)
     assert [type(answer) for answer in answers] == [AIMessage, openai.BadRequestError, AIMessage]
 
 
 @both
-def test_after_an_error_a_batch_asks_no_more(road: Road) -> None:
-    """Nobody would see the answers, and they cost money."""
+def test_after_an_error_a_batch_sends_no_more_requests(road: Road) -> None:
+    """Their answers would be lost, and they cost money."""
     with LoopbackProvider(echo) as provider, pytest.raises(openai.BadRequestError):
         road.batch(chat(provider), ["fail", *"abcdefghij"], {"max_concurrency": 1})
     assert len(provider.requests) <= 3
 
 
-def test_an_error_on_a_loop_leaves_no_task_behind() -> None:
+def test_after_an_error_on_a_loop_no_task_runs() -> None:
     """The other runs are cancelled and have ended when the error arrives."""
     log = Log()
 
@@ -665,7 +665,7 @@ def test_an_error_on_a_loop_leaves_no_task_behind() -> None:
 
 @both
 def test_the_caller_s_context_is_seen_in_a_batch(road: Road) -> None:
-    """Handlers read the context variables of whoever called."""
+    """Handlers read the context variables of the caller."""
     user: ContextVar[str] = ContextVar("user", default="nobody")
     seen: list[str] = []
 
@@ -679,8 +679,8 @@ def test_the_caller_s_context_is_seen_in_a_batch(road: Road) -> None:
     assert seen == ["ann"] * 3
 
 
-def test_a_bound_model_leaves_the_other_alone() -> None:
-    """`bind` adds options to a copy, which shares the connections."""
+def test_bind_does_not_change_the_model() -> None:
+    """It adds options to a copy, which shares the connections."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, temperature=1)
         bound = model.bind(seed=7).bind(stop=["END"])

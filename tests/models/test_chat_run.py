@@ -1,4 +1,4 @@
-"""One run without any I/O: bytes in, chunks out, and what the handlers are told of it."""
+"""One run without I/O: bytes in, chunks out, and the calls of its handlers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES = openai_chat_frames(["Hello", "!"], id="chatcmpl-1")
 
 
 class Frames(BaseCallbackHandler):
-    """Takes the frames, and so the tokens."""
+    """A handler that takes its tokens from frames."""
 
     tokens_from_frames = True
 
@@ -132,7 +132,7 @@ def test_the_end_comes_with_what_describes_the_response() -> None:
     assert (last.chunk_position, last.content, last.usage_metadata) == ("last", "", None)
 
 
-def test_finish_and_usage_in_the_event_of_the_last_word() -> None:
+def test_finish_and_usage_in_the_event_of_the_last_text() -> None:
     """Some providers put everything into one event."""
     choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -161,7 +161,7 @@ def test_usage_that_grows_adds_up_to_the_last() -> None:
     [b": comment\n\n", b"\n\n", b"data: [DONE]\n\n", b"event: ping\n\n", b'data: {"choices": []}\n\n'],
     ids=["comment", "blank", "done", "ping", "empty"],
 )
-def test_an_event_that_says_nothing_makes_no_chunk(frame: bytes) -> None:
+def test_an_event_without_content_makes_no_chunk(frame: bytes) -> None:
     """Neither does a second event that only names the response."""
     assert chunks_of(frame) == []
     assert len(chunks_of(delta(role="assistant"), delta(role="assistant"))) == 1
@@ -179,7 +179,7 @@ def test_other_choices_make_no_chunks() -> None:
     assert [choice.text for choice in run.result().generations[0]] == ["a", "b"]
 
 
-def test_an_error_event_is_raised_after_its_frame_was_told() -> None:
+def test_an_error_event_is_raised_after_its_frame_was_reported() -> None:
     """With what the SDK needs for its error: the error's body and the response."""
     frames, error = Frames(), openai_error_frame("Overloaded", "server_error", "busy")
     run = started_run(frames)
@@ -196,8 +196,8 @@ def test_an_error_event_is_raised_after_its_frame_was_told() -> None:
 # -- handlers --------------------------------------------------------------------------------------------------
 
 
-def test_a_handler_of_frames_is_not_told_the_tokens_as_well() -> None:
-    """It has them with the frames, at their time."""
+def test_a_handler_that_takes_tokens_from_frames_gets_no_tokens() -> None:
+    """It gets them with the frames, with their times."""
     frames, log = Frames(), Log()
     run = started_run(frames, log)
     for frame in FRAMES:
@@ -219,7 +219,7 @@ def test_the_new_messages_are_those_after_the_last_reply() -> None:
 
 
 def test_a_run_has_one_end() -> None:
-    """Whatever happens after it: the handlers were told."""
+    """After `finish` or `fail`, a later `fail` reports nothing."""
     log = Log()
     run = started_run(log)
     run.finish()
@@ -232,8 +232,8 @@ def test_a_run_has_one_end() -> None:
     assert [str(args[0]) for args, _ in log.calls_of("on_llm_error")] == ["first"]
 
 
-def test_an_end_that_a_handler_refused_is_an_error_for_the_others() -> None:
-    """So that none waits for an end for ever."""
+def test_if_a_handler_raises_at_the_end_the_others_get_an_error() -> None:
+    """So no handler waits for an end for ever."""
 
     class Strict(BaseCallbackHandler):
         raise_error = True
@@ -250,7 +250,7 @@ def test_an_end_that_a_handler_refused_is_an_error_for_the_others() -> None:
 
 
 def test_an_error_comes_with_the_partial_answer() -> None:
-    """In LangChain's shape; a result without an end says so."""
+    """In LangChain's shape. A result without an end has `interrupted`."""
     log = Log()
     run = started_run(log)
     list(run.feed(b"".join(FRAMES[:2])))
@@ -262,8 +262,8 @@ def test_an_error_comes_with_the_partial_answer() -> None:
     assert kwargs["tags"] == ["t"]
 
 
-def test_what_is_left_of_a_frame_is_kept_as_bytes() -> None:
-    """The frames joined are what arrived; but nothing is put after frames that nobody took."""
+def test_an_incomplete_frame_is_reported_as_bytes() -> None:
+    """The joined frames are the bytes that arrived; but nothing is reported if complete frames were not read."""
     frames = Frames()
     run = started_run(frames)
     list(run.feed(FRAMES[1] + FRAMES[2][:9]))
@@ -278,8 +278,8 @@ def test_what_is_left_of_a_frame_is_kept_as_bytes() -> None:
     assert frames.frames == [FRAMES[1]]
 
 
-def test_what_comes_after_the_terminator_is_a_frame_and_nothing_else() -> None:
-    """No token, no chunk, no error."""
+def test_bytes_after_the_terminator_are_a_frame_only() -> None:
+    """They make no token, no chunk and no error."""
     frames = Frames()
     run = started_run(frames)
     late = [event("late"), openai_error_frame("late")]
@@ -289,7 +289,7 @@ def test_what_comes_after_the_terminator_is_a_frame_and_nothing_else() -> None:
     assert run.message().content == "Hello!"
 
 
-def test_what_handlers_give_back_is_collected_in_order() -> None:
+def test_what_handlers_return_is_collected_in_order() -> None:
     """The driver waits for it before it goes on."""
     waits: list[Wait[None]] = [Wait() for _ in range(9)]
     given = iter(waits)
@@ -309,8 +309,8 @@ def test_what_handlers_give_back_is_collected_in_order() -> None:
 # -- results ---------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_answer_is_one_frame() -> None:
-    """Told with its time; the usage is in the message, as LangChain has it there."""
+def test_a_response_without_a_stream_is_one_frame() -> None:
+    """It is reported with its time. The usage is in the message, as in LangChain."""
     frames, body = Frames(), b"\n \n" + openai_chat_body(["Hello", "!"])
     run = started_run(frames, stream=False)
     run.feed_complete(body, None)

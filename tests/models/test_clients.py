@@ -1,4 +1,4 @@
-"""The SDK's clients below the models: connections are used again, on each loop its own, and none is left open."""
+"""The SDK's clients of models: connections are used again, each loop has its own, and none stays open."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def _http_of(loop: asyncio.AbstractEventLoop) -> Any:
 
 
 def test_the_caller_s_http_client_is_used_and_left_open() -> None:
-    """Proxies and certificates are the caller's affair, and so is closing."""
+    """The caller chooses proxies and certificates, and closes the client."""
     seen: list[str] = []
     with LoopbackProvider("Hello") as provider:
         hooks = {"request": [lambda request: seen.append(request.url.path)]}
@@ -154,8 +154,8 @@ def test_the_caller_s_asynchronous_http_client_is_used_and_left_open() -> None:
 
 
 @both
-def test_a_client_of_the_older_http_library_will_do(road: Road) -> None:
-    """The SDK takes both generations, and so do we."""
+def test_a_client_of_the_older_http_library_works(road: Road) -> None:
+    """The SDK takes httpx and httpx2, and so do we."""
     httpx = pytest.importorskip("httpx")
 
     async def main(provider: LoopbackProvider) -> str:
@@ -171,8 +171,8 @@ def test_a_client_of_the_older_http_library_will_do(road: Road) -> None:
     assert text == "Hello"
 
 
-def test_nothing_is_said_at_exit() -> None:
-    """A program that streams on both roads and ends, every warning an error."""
+def test_exit_warns_of_nothing() -> None:
+    """A program that streams with and without a loop, and then ends. Every warning is an error."""
     done = run_python(
         """
 import asyncio, gc, warnings

@@ -1,4 +1,4 @@
-"""Streams that are left in a cycle are closed by the garbage collector, anywhere: nothing waits for a lock there."""
+"""Streams in a reference cycle are closed by the garbage collector, on any thread. Nothing waits for a lock there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ends(BaseCallbackHandler):
 
 
 class Session:
-    """Something of the application's that holds a stream, and is part of a cycle."""
+    """An object of the application that holds a stream and is part of a reference cycle."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.me = stream, self
@@ -50,7 +50,7 @@ class Session:
 
 @pytest.fixture(autouse=True)
 def only_here() -> Iterator[None]:
-    """The collector runs where a story says so."""
+    """The garbage collector runs only where a test calls it."""
     gc.collect()
     gc.disable()
     yield
@@ -58,13 +58,13 @@ def only_here() -> Iterator[None]:
 
 
 def left(model: Counting) -> None:
-    """A stream is left in a cycle after two tokens."""
+    """Leave a stream in a reference cycle after two tokens."""
     session = Session(model.stream("Count."))
     assert [next(session.stream).content for _ in range(2)] == ["0 ", "1 "]
 
 
-def test_a_collected_stream_is_told_on_another_thread() -> None:
-    """Its handler takes a lock that this thread holds while the collector runs: nobody waits for ever."""
+def test_the_end_of_a_collected_stream_is_reported_on_another_thread() -> None:
+    """Its handler takes a lock that this thread holds while the collector runs. Nothing waits for ever."""
     ends = Ends()
     left(Counting(callbacks=[ends]))
     with ends.lock:
@@ -74,8 +74,8 @@ def test_a_collected_stream_is_told_on_another_thread() -> None:
     assert ends.threads == ["recorder-collector"]
 
 
-def test_a_stream_that_is_closed_or_dropped_is_told_at_once() -> None:
-    """On the thread that does it, before the next line."""
+def test_a_stream_that_is_closed_or_dropped_is_reported_at_once() -> None:
+    """On the same thread, before the next line."""
     ends = Ends()
     model = Counting(callbacks=[ends])
     stream: Any = model.stream("Count.")
@@ -87,7 +87,7 @@ def test_a_stream_that_is_closed_or_dropped_is_told_at_once() -> None:
 
 
 def test_the_collector_may_run_inside_the_queue(database: str) -> None:
-    """On the thread that is in it: the run is stored as cancelled, with what had come."""
+    """On the thread that is inside the queue. The run is stored as cancelled, with its tokens so far."""
     with ChatHistoryCallback(database) as history:
         left(Counting(callbacks=[history]))
         history.recorder.queue.now(gc.collect)
@@ -98,7 +98,7 @@ def test_the_collector_may_run_inside_the_queue(database: str) -> None:
 
 
 class Held:
-    """An object of another framework's that ends its run when it is collected."""
+    """An object of another framework that ends its run when it is collected."""
 
     def __init__(self, history: ChatHistoryCallback, run_id: uuid.UUID) -> None:
         self.history, self.run_id, self.me = history, run_id, self
@@ -122,7 +122,7 @@ def test_other_finalizers_may_call_the_handler_inside_the_queue(database: str) -
 
 
 def test_a_finalizer_does_not_wait_for_another_thread_in_the_queue() -> None:
-    """It ends its run while that thread stays inside, and may hold what the other waits for."""
+    """It ends its run while that thread stays inside, and so may hold a lock that the other waits for."""
     history = ChatHistoryCallback(store=MemoryStore())
     run_id = begin(history)
     entered, leave = threading.Event(), threading.Event()
@@ -142,7 +142,7 @@ def test_a_finalizer_does_not_wait_for_another_thread_in_the_queue() -> None:
 
 
 def test_an_iteration_ends_though_its_lock_is_held() -> None:
-    """`done` is set by whoever collects a stream, also in the middle of the handler's own calls."""
+    """The thread that collects a stream sets `done`, also in the middle of a call of the handler."""
 
     async def story() -> list[str]:
         handler = AsyncIteratorCallbackHandler()
@@ -163,8 +163,8 @@ async def read(handler: AsyncIteratorCallbackHandler) -> list[str]:
     return [token async for token in handler.aiter()]
 
 
-def test_the_collector_of_another_thread_is_not_this_ones() -> None:
-    """Who is closed here while it runs there is told here."""
+def test_a_collection_on_another_thread_does_not_count_here() -> None:
+    """A stream that is closed here while the collector runs there is reported here."""
     here = Collector()
     seen: list[bool] = []
     here._on_gc("start", {})
@@ -195,8 +195,8 @@ gc.collect()
     assert sql(database, "SELECT status, count(*) FROM runs GROUP BY status") == [(CANCELLED, 20)]
 
 
-def test_many_threads_leave_streams_to_an_eager_collector(database: str) -> None:
-    """It runs after every few new objects, also inside the queue: all go on, and all runs are stored."""
+def test_many_threads_with_a_collector_that_runs_often(database: str) -> None:
+    """It runs after every few new objects, also inside the queue. All threads go on, and all runs are stored."""
     code = """
 import faulthandler, gc, sys, threading
 from recorder import ChatHistoryCallback

@@ -64,7 +64,7 @@ def test_a_model_can_be_called() -> None:
 @both
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
 def test_invoke_gives_the_text(road: Road, streaming: bool) -> None:
-    """Streamed to the callbacks or not, the answer is the same."""
+    """The answer is the same with and without streaming."""
     log = Log()
     with LoopbackProvider("Hello there!") as provider:
         answer = road.invoke(llm(provider, streaming=streaming, callbacks=[log]), "Hi")
@@ -105,7 +105,7 @@ def test_several_prompts_are_several_runs(road: Road, streaming: bool) -> None:
 
 
 def test_one_prompt_without_a_list_is_refused() -> None:
-    """It would be a request for each of its letters."""
+    """Otherwise each letter would be a request."""
     with LoopbackProvider(echo) as provider, pytest.raises(ConfigError, match=r"pass \[text\]"):
         llm(provider).generate("Tell me a joke.")
     assert provider.requests == []
@@ -222,7 +222,7 @@ def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
 
 
 def test_none_leaves_a_default_out() -> None:
-    """For servers with defaults of their own."""
+    """So servers use their own defaults."""
     with LoopbackProvider("Hello") as provider:
         llm(provider, temperature=None, max_tokens=None, stream_usage=False).invoke("Hi", stream=True)
     assert provider.requests[0]["body"] == {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", "stream": True}
@@ -255,7 +255,7 @@ def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road) -> None:
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_errors_are_the_sdk_s(road: Road, way: str) -> None:
-    """A status, told to the handlers and raised."""
+    """An error status is reported to the handlers and raised."""
     log = Log()
     with LoopbackProvider(Answer.error(429)) as provider, pytest.raises(openai.RateLimitError):
         getattr(road, way)(llm(provider, callbacks=[log]), "Hi")

@@ -1,4 +1,4 @@
-"""Responses as gateways and proxies send them: on a loop our client takes what the SDK's default one takes."""
+"""Unusual responses of gateways and proxies: the client of event loops accepts what the SDK's default one accepts."""
 
 from __future__ import annotations
 
@@ -120,14 +120,14 @@ def odd_heads(body: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize("pieces", [None, 7])
 @pytest.mark.parametrize(("make", "body"), [(chat, OPENAI), (claude, CLAUDE)], ids=["openai", "anthropic"])
 def test_a_head_that_httpx_takes(make: Callable[..., Any], body: bytes, pieces: int | None) -> None:
-    """However it is odd, and however the network cuts it."""
+    """Each unusual head, in pieces of each size."""
     for name, response in odd_heads(body).items():
         with answering(response, pieces=pieces if len(response) < 9_000 else None) as url:
             assert (name, asyncio.run(heard(make(url)))) == (name, "Hello")
 
 
 def test_the_sdks_own_client_takes_them_too() -> None:
-    """Which is why ours must."""
+    """So ours must accept them, too."""
 
     async def bare(url: str) -> str:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
@@ -141,7 +141,7 @@ def test_the_sdks_own_client_takes_them_too() -> None:
 
 
 def test_a_head_without_end_is_refused() -> None:
-    """Memory is bounded as httpx bounds it, and the error is the SDK's."""
+    """The limit is httpx's, and the error is the SDK's."""
     response = STATUS + b"x-a: b\r\n" * (MAX_HEAD // 8) + b"x-b: c\r\n" * 20_000
     with answering(response) as url:
         with pytest.raises(openai.APIConnectionError):
@@ -151,7 +151,7 @@ def test_a_head_without_end_is_refused() -> None:
 
 
 def test_lengths_that_differ_are_refused() -> None:
-    """Nobody knows where the body ends; a client that guessed could be told two answers for one."""
+    """The end of the body is unknown. A client that guessed could read a second response inside the first."""
     lengths = b"content-length: %d\r\ncontent-length: 5\r\n" % len(OPENAI)
     with (
         answering(STATUS + lengths + b"\r\n" + OPENAI) as url,
@@ -161,7 +161,7 @@ def test_lengths_that_differ_are_refused() -> None:
 
 
 def test_a_connection_is_used_again() -> None:
-    """Also where each head had to be put right; one whose body was too long is not."""
+    """Also if each head was corrected. After a body that was too long it is closed."""
     good = STATUS + b"content-length: 5\r\n" + CHUNKED + b"\r\n" + chunks(OPENAI)
     long = STATUS + b"content-length: %d\r\n\r\n" % len(OPENAI) + OPENAI + b"x"
 
@@ -209,6 +209,6 @@ def test_a_user_in_the_url_goes_into_a_header() -> None:
         ),
     ],
 )
-def test_a_head_is_put_right(head: bytes, right: bytes) -> None:
-    """Only where it says two things about its length; all else stays as it came."""
+def test_a_head_is_corrected(head: bytes, right: bytes) -> None:
+    """Only if it has two statements of its length. All other heads stay unchanged."""
     assert fix_length(head) == right

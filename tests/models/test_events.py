@@ -1,4 +1,4 @@
-"""`astream_events`: LangChain's dictionaries, which of them are wanted, and how they end."""
+"""`astream_events`: LangChain's dictionaries, the filters, and the end of the events."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_start_chunks_and_end() -> None:
     assert provider.requests[0]["body"]["seed"] == 7
 
 
-def test_unwanted_events_do_not_keep_the_run_from_going_on(tmp_path: Path) -> None:
+def test_filtered_events_do_not_stop_the_run(tmp_path: Path) -> None:
     """A filter leaves events out; the answer is recorded all the same."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
         model = chat(provider, callbacks=[history])
@@ -98,8 +98,8 @@ def test_leaving_the_events_cancels_the_run(tmp_path: Path) -> None:
     assert (found.run["status"], found.text) == ("cancelled", "Hello")
 
 
-def test_events_that_nobody_asks_for_make_no_run() -> None:
-    """After the start event alone nothing was sent."""
+def test_nothing_is_sent_after_the_start_event_alone() -> None:
+    """A caller that stops after the start event sends no request."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
         (start,) = asyncio.run(collect(chat(provider), "Hi", limit=1))
     assert start["event"] == "on_chat_model_start"

@@ -1,4 +1,4 @@
-"""A stream that is still open when Python ends is closed first, while everything that it needs is there."""
+"""A stream that is still open at exit is closed before the recorder and the connections are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for stream in left:
 
 
 @pytest.mark.parametrize("imports", [(BEFORE, AFTER), (AFTER, BEFORE)], ids=["models first", "models last"])
-def test_what_came_is_stored_and_the_runs_are_cancelled(tmp_path: Path, imports: tuple[str, str]) -> None:
+def test_the_tokens_are_stored_and_the_runs_are_cancelled(tmp_path: Path, imports: tuple[str, str]) -> None:
     """The process ends well, as if each stream had been closed by the application."""
     url = new_url(tmp_path)
     done = run_python("\n".join([*imports, LEFT]), url)
@@ -40,7 +40,7 @@ def test_what_came_is_stored_and_the_runs_are_cancelled(tmp_path: Path, imports:
 
 
 def test_a_stream_that_a_thread_reads_is_left_alone() -> None:
-    """The process does not wait for it, and says nothing."""
+    """The process does not wait for it and prints nothing."""
     done = run_python(
         """
 import threading
@@ -61,7 +61,7 @@ entered.wait()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_stream_that_cannot_be_closed_says_so_and_stops_no_other() -> None:
+def test_a_stream_that_cannot_be_closed_is_logged_and_the_others_are_closed() -> None:
     """Its error is logged; the streams after it are closed."""
     done = run_python(
         """

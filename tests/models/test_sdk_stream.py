@@ -1,4 +1,4 @@
-"""How a response ends: at its terminator, with an error, in the middle, or because nobody wants the rest."""
+"""How a response ends: at its terminator, with an error, in the middle, or because the caller stops reading."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ DONE = FRAMES[-1]
 
 
 def text(chunks: list[Any]) -> str:
-    """What the chunks say."""
+    """The text of the chunks."""
     return "".join(chunk.content for chunk in chunks)
 
 
@@ -87,7 +87,7 @@ def assert_alike(ours: BaseException, theirs: BaseException) -> None:
 
 
 @both
-def test_what_trails_the_terminator_is_kept(road: Road, tmp_path: Path) -> None:
+def test_bytes_after_the_terminator_are_stored(road: Road, tmp_path: Path) -> None:
     """The frames joined are the body, byte for byte; nothing after `[DONE]` belongs to the answer."""
     trailing = [b": bye\n\n", event("late"), openai_error_frame("late"), b"half a li"]
     with LoopbackProvider(Answer(frames=[*FRAMES, *trailing])) as provider, history_at(tmp_path) as history:
@@ -99,8 +99,8 @@ def test_what_trails_the_terminator_is_kept(road: Road, tmp_path: Path) -> None:
 
 
 @both
-def test_what_trails_a_little_later_is_kept_as_well(road: Road, tmp_path: Path) -> None:
-    """The body's end is waited for, so that it is whole and the connection serves the next stream."""
+def test_bytes_a_little_later_are_stored_too(road: Road, tmp_path: Path) -> None:
+    """The model waits for the end of the body, so that the connection can be used again."""
     frames = [*FRAMES, b": bye\n\n"]
     answer = Answer(frames=frames, offsets_us=[0] * len(FRAMES) + [20_000])
     with CountingProvider(answer) as provider, history_at(tmp_path) as history:
@@ -129,7 +129,7 @@ def test_a_provider_that_keeps_the_connection_open(road: Road, tmp_path: Path) -
 
 @both
 def test_a_provider_that_never_stops(road: Road) -> None:
-    """Bytes without end after `[DONE]` are not read without end."""
+    """Endless bytes after `[DONE]` are read for `DRAIN` seconds only."""
 
     def for_ever() -> Any:
         yield from FRAMES
@@ -142,7 +142,7 @@ def test_a_provider_that_never_stops(road: Road) -> None:
 
 @both
 def test_a_connection_that_breaks_after_the_terminator(road: Road, tmp_path: Path) -> None:
-    """The answer is whole, so nobody needs to hear of it."""
+    """The answer is complete, so no error is raised."""
     answer = Answer(frames=[*FRAMES, b": bye\n\n"], cut_after=len(FRAMES))
     with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
         assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
@@ -182,8 +182,8 @@ def test_a_stream_ends_where_no_thread_can_be_started(monkeypatch: pytest.Monkey
 
 @both
 @pytest.mark.parametrize("terminated", [False, True], ids=["cut", "done"])
-def test_a_stream_without_a_finish(road: Road, terminated: bool, tmp_path: Path) -> None:
-    """No `[DONE]` and no finish reason: the caller sees the stream end, the recording says `interrupted`."""
+def test_a_stream_without_a_finish_reason(road: Road, terminated: bool, tmp_path: Path) -> None:
+    """No `[DONE]` and no finish reason: for the caller the stream ends, and the run is stored as `interrupted`."""
     frames = [*FRAMES[:4], *([DONE] if terminated else [])]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
@@ -207,7 +207,7 @@ def test_a_finish_without_a_terminator_is_complete(road: Road, tmp_path: Path) -
 
 @both
 def test_an_empty_stream(road: Road, tmp_path: Path) -> None:
-    """Nothing came: the caller gets an empty answer, the recording says so."""
+    """The caller gets an empty answer, and it is stored so."""
     with LoopbackProvider(Answer(frames=[])) as provider, history_at(tmp_path) as history:
         assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == ""
     found = recorded(history.recorder.url)
@@ -216,7 +216,7 @@ def test_an_empty_stream(road: Road, tmp_path: Path) -> None:
 
 @both
 def test_an_event_that_is_no_json(road: Road, tmp_path: Path) -> None:
-    """The SDK would raise here; we keep it as `other`, and the stream goes on."""
+    """The SDK would raise here. The event is stored as `other`, and the stream goes on."""
     frames = [*FRAMES[:2], b'data: {"choices": [\n\n', b"data: \xff\xfe\n\n", b": comment\n\n", *FRAMES[2:]]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
@@ -228,8 +228,8 @@ def test_an_event_that_is_no_json(road: Road, tmp_path: Path) -> None:
 
 
 @both
-def test_a_whole_answer_to_a_stream(road: Road, tmp_path: Path) -> None:
-    """Some proxies do not stream though they are asked to; the SDK sees nothing, we see the answer."""
+def test_a_response_without_a_stream_to_a_stream_request(road: Road, tmp_path: Path) -> None:
+    """Some proxies do not stream. The SDK yields nothing then, but the model yields the answer."""
     body = openai_chat_body(["Hello", " there!"])
     with LoopbackProvider(Answer(body=body)) as provider, history_at(tmp_path) as history:
         assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
@@ -288,8 +288,8 @@ def test_the_sdk_s_retries_are_one_run(road: Road, way: str, tmp_path: Path) -> 
 
 
 @both
-def test_a_whole_answer_that_breaks_off_is_asked_for_again(road: Road) -> None:
-    """As the SDK does where nothing was streamed yet."""
+def test_a_response_without_a_stream_that_breaks_off_is_requested_again(road: Road) -> None:
+    """As the SDK does if nothing was streamed yet."""
     body = openai_chat_body(["Hello"])
     broken = Answer(frames=[body[:50], body[50:]], cut_after=1, headers={"content-type": "application/json"})
     with LoopbackProvider(scripted(broken, Answer(body=body))) as provider:
@@ -372,7 +372,7 @@ def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
 
 @contextmanager
 def answering(response: bytes) -> Iterator[str]:
-    """A server that says this to whoever comes, and closes; its URL without the scheme."""
+    """A server that sends this response to each client and closes. Yields its URL without the scheme."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -419,7 +419,7 @@ def test_a_server_that_is_no_provider(
 
 @both
 @pytest.mark.parametrize("way", ["stream", "invoke"])
-def test_nobody_listens(road: Road, way: str, tmp_path: Path) -> None:
+def test_a_refused_connection(road: Road, way: str, tmp_path: Path) -> None:
     """The same; the HTTP client's error, which says where and why, is the cause."""
     with LoopbackProvider() as provider:
         model = chat(provider)
@@ -432,7 +432,7 @@ def test_nobody_listens(road: Road, way: str, tmp_path: Path) -> None:
 
 @both
 def test_a_provider_that_falls_silent(road: Road, tmp_path: Path) -> None:
-    """APITimeoutError after the read timeout, as the SDK; what had come is kept."""
+    """APITimeoutError after the read timeout, as in the SDK. The tokens before it are stored."""
     with LoopbackProvider(Answer(frames=FRAMES, hang_after=3)) as provider, history_at(tmp_path) as history:
         expected = by_the_sdk(provider, timeout=0.3)
         with pytest.raises(openai.APITimeoutError) as caught:
@@ -444,7 +444,7 @@ def test_a_provider_that_falls_silent(road: Road, tmp_path: Path) -> None:
 
 @both
 def test_a_provider_that_does_not_answer(road: Road) -> None:
-    """The same before the first byte, with a timeout said in the call."""
+    """The same before the first byte, with the timeout of the call."""
     with LoopbackProvider(Answer(delay=60)) as provider, pytest.raises(openai.APITimeoutError):
         road.invoke(chat(provider), "Hi", timeout=0.3)
 
@@ -484,8 +484,8 @@ def test_errors_of_the_http_client_as_the_sdk_raises_them(error: Exception, kind
 
 
 @both
-def test_an_error_has_no_circle_of_causes(road: Road) -> None:
-    """A handler's own error comes through as it is, also one of the HTTP client's kind."""
+def test_an_error_has_no_cycle_of_causes(road: Road) -> None:
+    """A handler's own error is raised unchanged, also one of the HTTP client's classes."""
 
     class Refuses(BaseCallbackHandler):
         raise_error = True
@@ -502,7 +502,7 @@ def test_an_error_has_no_circle_of_causes(road: Road) -> None:
 
 
 def one_connection() -> Any:
-    """An HTTP client with one connection: whoever does not give it back blocks the next."""
+    """An HTTP client with one connection. A stream that does not give it back blocks the next one."""
     limits, timeout = httpx2.Limits(max_connections=1), httpx2.Timeout(5, pool=1)
     return httpx2.Client(limits=limits, timeout=timeout, verify=False)
 
@@ -593,7 +593,7 @@ def test_leaving_a_stream_on_a_loop_cancels_the_run(how: str, tmp_path: Path) ->
 
 
 class Waits(BaseCallbackHandler):
-    """Has something to wait for at every event but the end."""
+    """A handler that returns an awaitable at every event except the end."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -669,7 +669,7 @@ def test_a_task_that_is_cancelled_at_any_await(
 
 @pytest.mark.parametrize("way", ["agenerate", "abatch"])
 def test_several_runs_are_cancelled_together(way: str, tmp_path: Path) -> None:
-    """A cancelled task takes its runs with it: none goes on in the background."""
+    """A cancelled task cancels its runs. None goes on in the background."""
     heard = asyncio.Event()
 
     class Hears(BaseCallbackHandler):
@@ -695,7 +695,7 @@ def test_several_runs_are_cancelled_together(way: str, tmp_path: Path) -> None:
 
 
 class Rubbish(BaseCallbackHandler):
-    """Returns what nobody can wait for."""
+    """A handler that returns an object that is not awaitable."""
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
         return object()
@@ -721,7 +721,7 @@ class Raises(BaseCallbackHandler):
 
 
 class Slow(BaseCallbackHandler):
-    """Takes its time, in both ways."""
+    """A handler with slow methods, plain and `async`."""
 
     async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
         await asyncio.sleep(0.01)
@@ -735,7 +735,7 @@ class Slow(BaseCallbackHandler):
 def test_a_bad_handler_changes_nothing(
     road: Road, handler: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The application gets its answer, and the other handlers hear everything, in order."""
+    """The application gets its answer, and the other handlers get all events in order."""
     log = Log()
     caplog.set_level(logging.CRITICAL, "recorder")
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
@@ -749,8 +749,8 @@ def test_a_bad_handler_changes_nothing(
 @pytest.mark.parametrize(
     "event_name", ["on_chat_model_start", "on_llm_new_token", "on_chat_new_message", "on_llm_end"]
 )
-def test_a_handler_that_wants_to_be_heard(road: Road, event_name: str, tmp_path: Path) -> None:
-    """With `raise_error` its exception ends the call, and the run is sealed as an error all the same."""
+def test_a_handler_with_raise_error(road: Road, event_name: str, tmp_path: Path) -> None:
+    """Its exception ends the call, and the run is sealed as an error."""
 
     class Strict(BaseCallbackHandler):
         raise_error = True
@@ -794,7 +794,7 @@ def test_asynchronous_handlers_are_waited_for_on_both_roads(road: Road) -> None:
 
 @both
 def test_a_chunk_comes_after_its_handlers_are_done(road: Road) -> None:
-    """Also where they have to be waited for."""
+    """Also if the handlers return awaitables."""
     seen: list[str] = []
 
     class Notes(BaseCallbackHandler):

@@ -1,4 +1,4 @@
-"""A model of one's own: a class with one method, and everything that a model has."""
+"""`SimpleChatModel`: a subclass with one method has all methods of a model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Oracle(SimpleChatModel):
 
 
 def test_a_provider_of_one_s_own_takes_thirty_lines() -> None:
-    """The one above, and the one that the documents begin with, which their own test runs."""
+    """The class above, and the first example of docs/providers.md, which tests/test_readme.py runs."""
     page = Path(__file__).parents[2] / "docs" / "providers.md"
     _, shown, *_ = page.read_text(encoding="utf-8").split("```python\n")
     shown = shown[shown.index("class Program") : shown.index("\n\n\nwith ")]
@@ -71,7 +71,7 @@ def test_a_provider_of_one_s_own_takes_thirty_lines() -> None:
 
 @both
 def test_it_is_a_model_like_any_other(road: Road, tmp_path: Path) -> None:
-    """Whole, streamed, in batches, several at once; all of it recorded."""
+    """`invoke`, `stream`, `batch`, several at once. All runs are recorded."""
     with history_at(tmp_path) as history:
         model = Oracle(callbacks=[history])
         assert road.invoke(model, "Is it alive?").content == "Yes, of course."
@@ -109,7 +109,7 @@ def test_options_of_the_model_and_of_the_call(road: Road) -> None:
 
 
 class Echo(SimpleChatModel):
-    """One method, without options: it cannot stream."""
+    """A model with one method, without options. It cannot stream."""
 
     def _call(self, messages: list[Any], **options: Any) -> str:
         return f"You said: {messages[-1].text}"
@@ -117,7 +117,7 @@ class Echo(SimpleChatModel):
 
 @both
 def test_a_model_that_cannot_stream_streams_one_chunk(road: Road) -> None:
-    """And LangChain's empty last one, as all do; handlers are told of a stream."""
+    """And LangChain's empty last chunk, as all models. Handlers get the token."""
     log = Log()
     first, last = road.stream(Echo(callbacks=[log]), "Hi")
     assert (first.content, last.content, last.chunk_position) == ("You said: Hi", "", "last")
@@ -135,8 +135,8 @@ def test_a_model_that_cannot_stream_streams_one_chunk(road: Road) -> None:
 
 @both
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_invoke_tells_tokens_when_it_is_to_stream(road: Road, streaming: bool) -> None:
-    """As with the others."""
+def test_invoke_reports_tokens_with_streaming(road: Road, streaming: bool) -> None:
+    """As the other models."""
     log = Log()
     answer = road.invoke(Echo(callbacks=[log], streaming=streaming), "Hi")
     assert type(answer) is AIMessage
@@ -146,7 +146,7 @@ def test_invoke_tells_tokens_when_it_is_to_stream(road: Road, streaming: bool) -
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_everything_is_recorded_but_frames(road: Road, way: str, tmp_path: Path) -> None:
-    """Messages, the token with its time, the names; there is no wire."""
+    """Messages, the token with its time, the names. There is no wire format."""
     with history_at(tmp_path) as history:
         getattr(road, way)(
             Echo(callbacks=[history], name="parrot"), [SystemMessage("Be brief."), ("user", "Hi")]
@@ -160,8 +160,8 @@ def test_everything_is_recorded_but_frames(road: Road, way: str, tmp_path: Path)
     assert (run["provider_name"], run["request_model"], run["frames_sha256"]) == ("echo", "Echo", None)
 
 
-def test_an_event_loop_goes_on_while_it_thinks() -> None:
-    """What is not `async` runs beside it: here it even waits for the loop."""
+def test_an_event_loop_goes_on_while_the_model_answers() -> None:
+    """A method that is not `async` runs on a thread. Here it even waits for the loop."""
     heard = threading.Event()
 
     class Slow(SimpleChatModel):
@@ -185,7 +185,7 @@ USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
 
 
 def message() -> AIMessage:
-    """With everything that a message may have."""
+    """A message with all fields."""
     return AIMessage(
         "Hi", tool_calls=[CALL], usage_metadata=USAGE, additional_kwargs={"reasoning_content": "Hm"},  # type: ignore[arg-type]
         response_metadata={"finish_reason": "stop", "model_name": "echo-2"},
@@ -211,7 +211,7 @@ COMPLETE: dict[str, Callable[[], Any]] = {
 
 
 def answering(*answers: Any, **settings: Any) -> SimpleChatModel:
-    """A model whose `_generate` gives that, or whose `_stream` yields those."""
+    """A model whose `_generate` returns this answer, or whose `_stream` yields these."""
 
     class Answers(SimpleChatModel):
         if len(answers) == 1:
@@ -229,7 +229,7 @@ def answering(*answers: Any, **settings: Any) -> SimpleChatModel:
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 @pytest.mark.parametrize("made", COMPLETE.values(), ids=COMPLETE)
-def test_a_whole_answer_is_whatever_is_at_hand(
+def test_the_types_of_a_complete_answer(
     road: Road, way: str, made: Callable[[], Any], tmp_path: Path
 ) -> None:
     """A message, a generation, a result: text, reasoning, calls, usage and finish come through and are recorded."""
@@ -266,8 +266,8 @@ PIECES: dict[str, Callable[[str], Any]] = {
 
 @both
 @pytest.mark.parametrize("made", PIECES.values(), ids=PIECES)
-def test_a_piece_is_whatever_is_at_hand(road: Road, made: Callable[[str], Any]) -> None:
-    """Chunks with the run's id come out, and the whole is their sum."""
+def test_the_types_of_a_piece(road: Road, made: Callable[[str], Any]) -> None:
+    """Each becomes a chunk with the run's id, and the answer is their sum."""
     chunks = road.stream(answering(made("Hel"), made("lo")), "Hi")
     assert [chunk.content for chunk in chunks] == ["Hel", "lo", ""]
     assert {type(chunk) for chunk in chunks} == {AIMessageChunk}
@@ -277,7 +277,7 @@ def test_a_piece_is_whatever_is_at_hand(road: Road, made: Callable[[str], Any]) 
 
 @both
 def test_calls_in_pieces(road: Road, tmp_path: Path) -> None:
-    """As chunks carry them; the deltas are of their kinds."""
+    """As chunks have them. The deltas have the kinds of tool calls."""
     opened = {"name": "weather", "args": "", "id": "call_1", "index": 0, "type": "tool_call_chunk"}
     rest = {"name": None, "args": '{"city": "Bern"}', "id": None, "index": 0, "type": "tool_call_chunk"}
     pieces = [AIMessageChunk("", tool_call_chunks=[call]) for call in (opened, rest)]  # type: ignore[list-item]
@@ -300,7 +300,7 @@ def test_calls_in_pieces(road: Road, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_what_is_no_answer_is_refused(road: Road, way: str, odd: Any, tmp_path: Path) -> None:
-    """A forgotten `return`, for example: the error says what to return, and what came before is kept."""
+    """For example a forgotten `return`. The error says what to return; the pieces before it are stored."""
     with history_at(tmp_path) as history:
         for model in (answering(odd, callbacks=[history]), answering("Hel", odd, callbacks=[history])):
             with pytest.raises(ConfigError, match="return or yield a str"):
@@ -311,21 +311,21 @@ def test_what_is_no_answer_is_refused(road: Road, way: str, odd: Any, tmp_path: 
 
 
 @both
-def test_nothing_is_an_answer_too(road: Road) -> None:
-    """An empty one."""
+def test_no_piece_at_all(road: Road) -> None:
+    """The answer is empty."""
     model = answering("", "")
     assert road.invoke(model, "Hi").content == ""
     assert [chunk.content for chunk in road.stream(model, "Hi")] == ["", "", ""]
 
 
-def test_a_chunk_that_says_it_is_the_last_is() -> None:
-    """No other follows it."""
+def test_a_chunk_with_the_last_position_is_the_last() -> None:
+    """No empty chunk follows it."""
     chunks = list(answering("Hel", AIMessageChunk("lo", chunk_position="last")).stream("Hi"))
     assert [chunk.content for chunk in chunks] == ["Hel", "lo"]
 
 
-def test_pieces_belong_to_the_model_that_made_them() -> None:
-    """One that is yielded again keeps nothing of the run before."""
+def test_the_pieces_of_a_model_are_not_changed() -> None:
+    """A piece that is yielded again has nothing of the run before."""
     piece = AIMessageChunk("Hi")
     model = answering(piece, piece)
     first, second = list(model.stream("Hi")), list(model.stream("Hi"))
@@ -337,7 +337,7 @@ def test_pieces_belong_to_the_model_that_made_them() -> None:
 
 
 class Async(SimpleChatModel):
-    """Answers only where there is a loop."""
+    """Answers only on an event loop."""
 
     async def _astream(self, messages: list[Any], **options: Any) -> AsyncIterator[str]:
         for word in ("a", "b"):
@@ -346,7 +346,7 @@ class Async(SimpleChatModel):
 
 
 class AsyncWhole(SimpleChatModel):
-    """The same in one."""
+    """The same without streaming."""
 
     async def _agenerate(self, messages: list[Any], **options: Any) -> str:
         await asyncio.sleep(0)
@@ -365,8 +365,8 @@ def test_asynchronous_methods_run_on_the_loop(kind: type[SimpleChatModel], tmp_p
 
 @pytest.mark.parametrize("kind", [Async, AsyncWhole])
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_without_a_loop_they_say_what_to_call(kind: type[SimpleChatModel], way: str) -> None:
-    """And the handlers hear of a run that failed."""
+def test_without_a_loop_the_error_says_what_to_call(kind: type[SimpleChatModel], way: str) -> None:
+    """Handlers get a run that failed."""
     log = Log()
     with pytest.raises(ConfigError, match="ainvoke"):
         getattr(PLAIN, way)(kind(callbacks=[log]), "Hi")
@@ -404,7 +404,7 @@ class All(SimpleChatModel):
     ids=lambda names: " ".join(dict.fromkeys(names)),
 )
 def test_which_method_is_called(has: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    """The one for the way in which it is asked, else the nearest: `invoke`, `stream`, `ainvoke`, `astream`."""
+    """For `invoke`, `stream`, `ainvoke` and `astream`: the matching method, else the nearest one."""
     kind = type("Some", (SimpleChatModel,), {name: vars(All)[name] for name in has})
     found = [str(road.invoke(kind(), "Hi").content) for road in ROADS]
     streamed = [str(road.stream(kind(), "Hi")[0].content) for road in ROADS]
@@ -412,7 +412,7 @@ def test_which_method_is_called(has: tuple[str, ...], expected: tuple[str, ...])
 
 
 def test_a_model_without_a_method_is_refused() -> None:
-    """Where it is made, with what to write."""
+    """The constructor raises and says which methods to write."""
 
     class Empty(SimpleChatModel):
         pass
@@ -422,7 +422,7 @@ def test_a_model_without_a_method_is_refused() -> None:
 
 
 def test_pieces_are_made_on_one_thread_in_the_caller_s_context() -> None:
-    """Connections and cursors want the one, tracing and users the other."""
+    """Connections and cursors need the one thread, tracing needs the context."""
     user: ContextVar[str] = ContextVar("user", default="nobody")
     seen: list[tuple[int, str]] = []
 
@@ -450,7 +450,7 @@ def test_pieces_are_made_on_one_thread_in_the_caller_s_context() -> None:
 
 
 class Ends(SimpleChatModel):
-    """Notes its end, and may fail before the last word."""
+    """Notes its end, and can fail before the last piece."""
 
     def __init__(self, error: BaseException | None = None, **settings: Any) -> None:
         super().__init__(**settings)
@@ -473,7 +473,7 @@ class Ends(SimpleChatModel):
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_its_errors_are_raised_as_they_are(road: Road, way: str, tmp_path: Path) -> None:
-    """The partial is kept."""
+    """The pieces before the error are stored."""
     log = Log()
     with history_at(tmp_path) as history:
         model = Ends(LookupError("no such verse"), callbacks=[history, log])
@@ -487,8 +487,8 @@ def test_its_errors_are_raised_as_they_are(road: Road, way: str, tmp_path: Path)
 
 
 @both
-def test_errors_of_a_whole_answer_too(road: Road) -> None:
-    """Before there is anything."""
+def test_errors_of_generate(road: Road) -> None:
+    """Without any piece."""
 
     class Fails(SimpleChatModel):
         def _call(self, messages: list[Any], **options: Any) -> str:
@@ -521,7 +521,7 @@ def test_leaving_the_loop_closes_its_generator(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> None:
-    """The thread is in the middle of it, and closes the generator when it comes."""
+    """The thread is in the middle of it, and closes the generator after it."""
     blocked, given, ended = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(SimpleChatModel):
@@ -550,8 +550,8 @@ def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> No
     assert (found.run["status"], found.text) == ("cancelled", "Hel")
 
 
-def test_an_error_while_it_is_closed_late_is_logged() -> None:
-    """Nobody waits for it any more."""
+def test_an_error_of_a_late_close_is_logged() -> None:
+    """The task that would raise it was cancelled before."""
     blocked, given, logged = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(SimpleChatModel):
@@ -589,7 +589,7 @@ def test_an_error_while_it_is_closed_late_is_logged() -> None:
     assert "while closing" in "".join(messages)
 
 
-def test_an_answer_that_never_comes_does_not_keep_the_process() -> None:
+def test_an_answer_that_never_comes_does_not_block_the_exit() -> None:
     """The caller gives up, and Python ends."""
     program = """
 import asyncio, threading
@@ -614,7 +614,7 @@ asyncio.run(main())
 
 
 def test_handlers_are_waited_for(tmp_path: Path) -> None:
-    """What a handler gives back holds the next piece back, on both roads."""
+    """The next piece waits for the awaitable of a handler, with and without a loop."""
     order: list[str] = []
 
     class Waits(BaseCallbackHandler):
@@ -637,7 +637,7 @@ def test_handlers_are_waited_for(tmp_path: Path) -> None:
 # -- what is said of it ----------------------------------------------------------------------------------------
 
 
-def test_what_handlers_are_told_of_the_model() -> None:
+def test_the_model_s_name_and_metadata_for_handlers() -> None:
     """LangChain's metadata; the model's name is `model_name`, else `_llm_type`, else the class's."""
 
     class ChatParrot(SimpleChatModel):
@@ -706,7 +706,7 @@ def _stream(self: Any, messages: list[Any], stop: Any = None, run_manager: Any =
     "body", [{"_call": _call}, {"_call": _call, "_stream": _stream}], ids=["whole", "stream"]
 )
 def test_a_class_written_for_langchain_answers_alike(road: Road, way: str, body: dict[str, Any]) -> None:
-    """With another base class: the same texts, and each token told once."""
+    """With the other base class: the same texts, and each token is reported once."""
     theirs, ours = both_kinds(body)
     log = Log()
     expected = getattr(road, way)(theirs, "Hi")
