@@ -215,7 +215,7 @@ def replay(
     from recorder.cli import replay
 
     options = replay.options(speed, instant, idle_time_limit, start, until, follow)
-    raise typer.Exit(replay.run(replay.Wish(url, id, options, frames, json)))
+    raise typer.Exit(replay.run(replay.ReplayOptions(url, id, options, frames, json)))
 
 
 @app.command()

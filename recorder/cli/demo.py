@@ -130,7 +130,7 @@ def _again(sung: _Sung, url: str) -> int:
     _say("And its last lines again, twice as fast as they came:", "")
     _say(f"  recorder replay --from {start} --speed 2{_named(url)}", "")
     options = replay.options(2, False, None, str(start), None, False)
-    code = replay.run(replay.Wish(url, sung.run, options, quiet=True))
+    code = replay.run(replay.ReplayOptions(url, sung.run, options, quiet=True))
     _say("")
     return code
 

@@ -1,4 +1,4 @@
-"""What the command line reads: short questions in SQL, each answered with plain dictionaries."""
+"""The queries of the command line; each returns plain dictionaries."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Row = Mapping[str, Any]
 
 #: Columns that hold JSON as text.
 _JSON = {"metadata", "parts", "request", "tags", "usage"}
-#: What the columns of our tables hold, by name, as a query of ours gives it: ids and times are text.
+#: Column of our tables -> type of its values in a query's result; ids and times are text.
 _COLUMNS = [column for table in metadata.sorted_tables for column in table.columns if column.name != "data"]
 _KINDS = {column.name: int if isinstance(column.type, Integer) else str for column in _COLUMNS}
 _CALLED = {int: "an integer", str: "text"}
-#: Those that are never NULL, wherever they occur.
+#: Columns that are NULL in no table.
 _NEEDED = {
     "role",
     "status",
@@ -45,21 +45,21 @@ _NEEDED = {
 }
 _VIEWS = "transcripts, tokens, chathistory and run_stats"
 
-#: A view with run and conversation named, so that only their rows are looked at.
+#: The query names both the run and its conversation, so that the view reads only their rows.
 _REPLIES = """
 SELECT t.message_id, t.parent_id, t.branch, t.position, t.role, t.content, t.status, t.model, t.run_id,
     t.created_at, t.error,
     (SELECT parts FROM messages WHERE conversation_id = t.conversation_id AND id = t.message_id) AS parts
 FROM transcripts AS t WHERE t.conversation_id = :id AND t.run_id = :run_id ORDER BY t.position, t.branch"""
 
-# What the view `transcripts` has of a conversation. In the view each row counts those before it, which takes as long
-# as the conversation is; of a whole one every row is read once.
+# The rows that the view `transcripts` has for a conversation. The view counts the earlier rows for each row, which is
+# slow for a long conversation; this query reads each row once.
 _MESSAGES = """
 SELECT id AS message_id, parent_id, position, role, content, run_id, created_at, parts,
     row_number() OVER (PARTITION BY parent_id ORDER BY created_at, id) AS branch
 FROM messages WHERE conversation_id = :id ORDER BY position, branch"""
 _RUNS = "SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at, id"
-#: The text so far of the runs that have no message.
+#: The text of the runs that have no message yet.
 _TEXTS = """
 SELECT t.run_id, t.text
 FROM runs AS r CROSS JOIN tokens AS t
@@ -92,8 +92,8 @@ def read(url: str, query: Callable[[SqlStore], Coroutine[Any, Any, T]]) -> T:
 
 
 def upgraded(url: str) -> str:
-    """Bring a database to the newest schema; what was done. Raises `RecorderError` where that cannot be."""
-    SqlStore(url)  # refuses a URL or path that cannot be
+    """Bring a database to the newest schema; a sentence for the user. Raises `RecorderError`."""
+    SqlStore(url)  # raises for an invalid URL or path
     try:
         applied = upgrade(url)
     except DBAPIError as error:
@@ -116,7 +116,7 @@ async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
 
 
 async def _mark_dead(store: SqlStore, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
-    """What streams for a process that is dead was interrupted: in runs, and in what names a run."""
+    """Set the status of runs whose process is dead to interrupted, in the runs and in the rows that name a run."""
     dead = await Library(store).dead([str(run["id"]) for run in runs if run["status"] == STREAMING])
     for row, key in [*((run, "id") for run in runs), *((row, "run_id") for row in rows)]:
         if str(row[key]) in dead:
@@ -124,7 +124,7 @@ async def _mark_dead(store: SqlStore, runs: Iterable[dict[str, Any]], rows: Iter
 
 
 async def run(store: SqlStore, id: str) -> dict[str, Any]:
-    """One run with what it was asked, its replies, its measures and what is missing of it."""
+    """One run with its prompt, its replies, its statistics and its gaps."""
     key = {"id": UUID(id)}
     [about] = await store.rows("SELECT * FROM runs WHERE id = :id", key)
     found = await store.rows(_REPLIES, {"id": about["conversation_id"], "run_id": key["id"]})
@@ -132,15 +132,15 @@ async def run(store: SqlStore, id: str) -> dict[str, Any]:
     gaps = await store.rows("SELECT seq, count, reason FROM gaps WHERE run_id = :id ORDER BY seq", key)
     run, messages = _original(about), [_original(row) for row in found]
     await _mark_dead(store, [run], messages)
-    asked = await _question(store, about["conversation_id"], about["prompt_message_id"])
-    return {**run, "asked": asked, "messages": messages, "stats": stats[0], "gaps": gaps}
+    prompt = await _prompt(store, about["conversation_id"], about["prompt_message_id"])
+    return {**run, "asked": prompt, "messages": messages, "stats": stats[0], "gaps": gaps}
 
 
-async def _question(store: SqlStore, conversation_id: str, prompt: Any) -> list[dict[str, Any]]:
-    """What a run was asked: the messages after the last reply before it."""
-    path = await Library(store).path(conversation_id, prompt and str(prompt))
-    said = [(message, to_dict(message)) for message in after_last_reply(path)]
-    return [{"role": message.role, "content": message.text, "parts": parts} for message, parts in said]
+async def _prompt(store: SqlStore, conversation_id: str, message_id: Any) -> list[dict[str, Any]]:
+    """The prompt of a run without its history: the messages after the last reply before it."""
+    path = await Library(store).path(conversation_id, message_id and str(message_id))
+    prompt = after_last_reply(path)
+    return [{"role": each.role, "content": each.text, "parts": to_dict(each)} for each in prompt]
 
 
 async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
@@ -150,7 +150,7 @@ async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
 
 
 async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[str, Any]]:
-    """The conversation or run that an id stands for, and which of the two it is."""
+    """The conversation or run with this id or beginning of an id, and which of the two it is."""
     found = await Library(store).find(id)
     if found.kind == "conversation":
         return found.kind, await conversation(store, found.id)
@@ -161,7 +161,7 @@ async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[st
 
 
 async def conversation_of(store: SqlStore, id: str) -> dict[str, Any]:
-    """The conversation that an id stands for, or that its run belongs to."""
+    """The conversation with this id, or of the run with this id; a beginning of the id is enough."""
     found = await Library(store).find(id)
     if found.kind == "conversation":
         return await conversation(store, found.id)
@@ -170,16 +170,16 @@ async def conversation_of(store: SqlStore, id: str) -> dict[str, Any]:
 
 
 async def totals(store: SqlStore, url: str) -> dict[str, Any]:
-    """How much is stored, of what, since when, and the bytes of its files."""
+    """How many rows are stored, since when, and the size of the database in bytes."""
     counted = (await store.rows(_TOTALS))[0]
     statuses = {row["status"]: row["runs"] for row in await store.rows(_STATUSES)}
     return {"url": masked(url), **counted, "runs_by_status": statuses, "bytes": await store.size()}
 
 
 async def query(store: SqlStore, sql: str) -> Sequence[Row]:
-    """What a user's own SELECT finds. Raises `StoreError` with what the database says of it."""
+    """The rows of a user's own SELECT. Raises `StoreError` with the message of the database."""
     try:
-        # Colons are the user's own (times, casts, JSON paths), not parameters.
+        # Colons in the user's SQL (times, casts, JSON paths) are not parameters.
         return await store.rows(sql.replace(":", r"\:"))
     except ResourceClosedError as error:
         raise StoreError(
@@ -189,14 +189,14 @@ async def query(store: SqlStore, sql: str) -> Sequence[Row]:
         raise StoreError(_refusal(error_text(error))) from error
 
 
-def _refusal(said: str) -> str:
-    if "readonly" in said or "read-only" in said:
+def _refusal(error_text: str) -> str:
+    if "readonly" in error_text or "read-only" in error_text:
         return "`recorder sql` only reads, and this statement writes; use the database's own shell for that"
-    return f"The database says: {said}. The views to ask are {_VIEWS}"
+    return f"The database says: {error_text}. The views to ask are {_VIEWS}"
 
 
 def _original(row: Row) -> dict[str, Any]:
-    """A row as it was given to the recorder: JSON decoded, text without the stored form's escapes.
+    """A row with its JSON decoded, and its text without the escapes of the stored form.
 
     Raises `StoreError` for a value that its column cannot hold.
     """

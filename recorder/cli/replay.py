@@ -1,4 +1,4 @@
-"""`recorder replay`: a stored stream again in the terminal, at its own pace."""
+"""`recorder replay`: plays a stored stream in the terminal, at its recorded pace."""
 
 from __future__ import annotations
 
@@ -18,36 +18,48 @@ from recorder.cli.stream_view import Bytes, Lines, Page
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, NotFound
 from recorder.replay.pace import FASTEST, SLOWEST, Options, Pace, Place
-from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait, frames, tokens, whole
+from recorder.replay.playback import (
+    BeginStep,
+    EndStep,
+    FramesStep,
+    GapStep,
+    Playback,
+    QueryStep,
+    TokensStep,
+    WaitStep,
+    frames,
+    play,
+    tokens,
+)
 from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import Library
 
-#: What a shell reports for a program that Ctrl-C ended.
+#: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
-#: As fast as possible, the keys are heard after so many tokens.
-_HEARD_EVERY = 256
+#: Without a pace, keys are read after each so many tokens.
+_KEYS_EVERY = 256
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line asks for."""
+class ReplayOptions:
+    """The arguments of the command."""
 
     url: str
-    #: None for the newest run.
+    #: Id of a run or conversation, or its beginning; None is the newest run.
     id: str | None
     options: Options
     frames: bool = False
     json: bool = False
-    #: Nothing but what was said: neither the question nor the keys.
+    #: Shows only the reply: no prompt and no help for the keys.
     quiet: bool = False
 
 
 def options(
     speed: float | None, instant: bool, max_gap: float | None, start: str | None, until: str | None, follow: bool
 ) -> Options:  # fmt: skip
-    """How to play. Raises `ConfigError` in the words of the command line."""
+    """The options of the replay. Raises `ConfigError`, with the names of the command line."""
     if instant and speed is not None:
         raise ConfigError("--instant has no --speed; leave one of them out")
     if speed is not None and not SLOWEST <= speed <= FASTEST:
@@ -68,27 +80,27 @@ def _place(name: str, given: str | None) -> Place | None:
     raise ConfigError(f"{name} is {given!r}; write the number of a token, like 120, or seconds, like 2.5s")
 
 
-def run(wish: Wish) -> int:
-    """Play it; the exit code. Raises `RecorderError` for what cannot be."""
-    if wish.frames and wish.json:
+def run(arguments: ReplayOptions) -> int:
+    """Play the run or conversation; the exit code. Raises `RecorderError`."""
+    if arguments.frames and arguments.json:
         raise ConfigError("--json and --frames are two ways to see it; leave one of them out")
     quiet_log()
-    with open_reader(wish.url) as reader:
-        found = _found(reader, wish.id)
+    with open_reader(arguments.url) as reader:
+        found = _found(reader, arguments.id)
         shown: Page | Lines | Bytes = (
-            Bytes() if wish.frames else Lines() if wish.json else Page(asked=not wish.quiet)
+            Bytes() if arguments.frames else Lines() if arguments.json else Page(asked=not arguments.quiet)
         )
-        part = frames if wish.frames else tokens
-        play = whole(found.id, wish.options, part, messages=isinstance(shown, Page))
+        play_run = frames if arguments.frames else tokens
+        playback = play(found.id, arguments.options, play_run, messages=isinstance(shown, Page))
         with Keys() as keys:
-            if keys.there and isinstance(shown, Page) and not wish.quiet:
+            if keys.there and isinstance(shown, Page) and not arguments.quiet:
                 console.notice(console.styled("space pauses, . steps, q quits", "dim"), Text())
             try:
-                Player(reader, Clock(keys), wish.options, shown).run(play)
+                Player(reader, Clock(keys), arguments.options, shown).run(playback)
             except (Quit, KeyboardInterrupt) as end:
                 return 0 if isinstance(end, Quit) else INTERRUPTED
             finally:
-                play.close()
+                playback.close()
                 shown.close()
         if isinstance(shown, Bytes) and not shown.any:
             raise NotFound(f"The provider's events of {found} were not recorded; leave --frames out")
@@ -96,13 +108,13 @@ def run(wish: Wish) -> int:
 
 
 def quiet_log() -> None:
-    """What is logged of damaged rows is shown where it belongs, not in the middle of the text."""
+    """Log no warnings to the terminal: a damaged row is shown in the text as a gap."""
     logging.getLogger("recorder").addHandler(logging.NullHandler())
 
 
 @contextmanager
 def open_reader(url: str) -> Iterator[Reader]:
-    """What answers questions about a database."""
+    """The reader of a database; closed at the end."""
     reader = shared(url)
     try:
         yield reader
@@ -111,7 +123,7 @@ def open_reader(url: str) -> Iterator[Reader]:
 
 
 def _found(reader: Reader, id: str | None) -> Found:
-    """What is played. Raises `NotFound`; says which path it is of a conversation with branches."""
+    """The run or conversation to play; tells the user if it has other branches. Raises `NotFound`."""
     if id is None:
         return reader.ask(Library.newest).result()
     found = reader.ask(Library.find, id).result()
@@ -131,7 +143,7 @@ def _found(reader: Reader, id: str | None) -> Found:
 
 
 class Player:
-    """Shows the pieces of a play when they are due."""
+    """Shows the steps of a playback when they are due."""
 
     def __init__(self, reader: Reader, clock: Clock, options: Options, shown: Page | Lines | Bytes) -> None:
         self._reader = reader
@@ -142,47 +154,47 @@ class Player:
         self._began = 0.0
         self._version = 0
 
-    def run(self, play: Play) -> None:
-        """To the end."""
+    def run(self, playback: Playback) -> None:
+        """Play to the end."""
         if not self._options.follow:
-            self._run(play)
+            self._run(playback)
             return
         try:
             self._reader.follow(self).result()
-            self._run(play)
+            self._run(playback)
         finally:
             self._reader.unfollow(self)
 
-    def _run(self, play: Play) -> None:
-        steps, answer = Trampoline(play), None
+    def _run(self, playback: Playback) -> None:
+        steps, answer = Trampoline(playback), None
         while (step := steps.step(answer)) is not None:
             answer = self._step(step)
         sys.stdout.flush()
 
     def _step(self, step: Any) -> Any:
-        """Show a piece, or answer a question."""
-        if isinstance(step, Ask):
+        """Show a step, or return the answer to it."""
+        if isinstance(step, QueryStep):
             return self._reader.answer_to(step, follow=self._options.follow).result()
-        if isinstance(step, Wait):
+        if isinstance(step, WaitStep):
             self._version = self._clock.result(self._reader.after(self._version))
-        elif isinstance(step, (Tokens, Frames)):
+        elif isinstance(step, (TokensStep, FramesStep)):
             self._items(step)
-        elif isinstance(step, Begin):
+        elif isinstance(step, BeginStep):
             self._pace, self._began = Pace(self._options), self._clock.now()
             self._shown.begin(step)
-        elif isinstance(step, Gap):
+        elif isinstance(step, GapStep):
             self._await(step.at_us)
             self._shown.gap(step)
-        elif isinstance(step, End):
+        elif isinstance(step, EndStep):
             self._shown.end(step)
         return None
 
-    def _items(self, piece: Tokens | Frames) -> None:
+    def _items(self, piece: TokensStep | FramesStep) -> None:
         items: list[Any] = piece.items
         for seq, item in enumerate(items, piece.seq):
             if self._options.speed is not None:
                 self._await(item[0])
-            elif seq % _HEARD_EVERY == 0:
+            elif seq % _KEYS_EVERY == 0:
                 self._clock.listen()
             self._shown.item(seq, item)
 

@@ -12,7 +12,7 @@ from recorder.cli import console
 from recorder.core.json import loads
 from recorder.core.printable import printable
 from recorder.messages import BaseMessage, after_last_reply
-from recorder.replay.playback import Begin, End, Gap
+from recorder.replay.playback import BeginStep, EndStep, GapStep
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
@@ -56,7 +56,7 @@ class Speech:
             self._turn_to(f"call {idx}", f"calls {self._calls.get(idx, '')}(")
             self._write(text)
 
-    def gap(self, gap: Gap, noun: str = "token") -> None:
+    def gap(self, gap: GapStep, noun: str = "token") -> None:
         """What is missing, where it is missing."""
         self._write(f"[{console.plural(gap.count, noun)} missing: {gap.reason}]", "\x1b[33m", "\x1b[39m")
 
@@ -105,10 +105,10 @@ class Page:
     def __init__(self, *, asked: bool = True) -> None:
         self._asked = asked
         self._speech = Speech()
-        self._damaged: list[Gap] = []
+        self._damaged: list[GapStep] = []
         self._first = True
 
-    def begin(self, begin: Begin) -> None:
+    def begin(self, begin: BeginStep) -> None:
         self._speech, self._damaged = Speech(), []
         if not self._first:
             console.notice(Text())
@@ -119,7 +119,7 @@ class Page:
     def item(self, _seq: int, item: Any) -> None:
         self._speech.token(*item[1:])
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: GapStep) -> None:
         self._speech.gap(gap)
         if gap.reason.startswith("the stored row is damaged"):
             self._damaged.append(gap)
@@ -129,7 +129,7 @@ class Page:
         self._speech.line()
         sys.stdout.flush()
 
-    def end(self, end: End) -> None:
+    def end(self, end: EndStep) -> None:
         speech = self._speech
         speech.line()
         for gap in self._damaged:
@@ -150,7 +150,7 @@ class Lines:
     def __init__(self) -> None:
         self._run = ""
 
-    def begin(self, begin: Begin) -> None:
+    def begin(self, begin: BeginStep) -> None:
         self._run = begin.run.id
 
     def item(self, seq: int, item: Any) -> None:
@@ -158,10 +158,10 @@ class Lines:
         kind, idx = rest or (TEXT, "0")
         self._print(seq=seq, at_us=at_us, kind=kind, idx=idx, text=text)
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: GapStep) -> None:
         self._print(seq=gap.seq, at_us=gap.at_us, count=gap.count, missing=gap.reason)
 
-    def end(self, end: End) -> None:
+    def end(self, end: EndStep) -> None:
         run = end.run
         about = {"finish_reason": run.finish_reason, "error_type": run.error_type, "error": run.error_message}
         said = {name: value for name, value in about.items() if value is not None}
@@ -182,19 +182,19 @@ class Bytes:
         self.any = False
         self.runs: list[str] = []
 
-    def begin(self, begin: Begin) -> None:
+    def begin(self, begin: BeginStep) -> None:
         self.runs.append(begin.run.id)
 
     def item(self, _seq: int, item: Any) -> None:
         self.any = True
         console.write_bytes(item[1])
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: GapStep) -> None:
         self.any = True
         what = f"[run {self.runs[-1]}: {console.plural(gap.count, 'frame')} from {gap.seq} on missing: {gap.reason}]"
         console.notice(console.styled(what, "yellow"))
 
-    def end(self, end: End) -> None:
+    def end(self, end: EndStep) -> None:
         pass  # the provider has said it, or nobody has
 
     def close(self) -> None:

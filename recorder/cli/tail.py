@@ -1,4 +1,4 @@
-"""`recorder tail`: what is being recorded now, as it is committed."""
+"""`recorder tail`: shows what is being recorded, as it is committed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ from recorder.cli.stream_view import Lines, Speech, how_it_ended
 from recorder.core.clock import now
 from recorder.core.trampoline import Trampoline
 from recorder.replay.pace import Options
-from recorder.replay.playback import Ask, Begin, End, Gap, Step, Tokens, Wait, tokens, whole
+from recorder.replay.playback import (
+    BeginStep,
+    EndStep,
+    GapStep,
+    QueryStep,
+    Step,
+    TokensStep,
+    WaitStep,
+    play,
+    tokens,
+)
 from recorder.replay.reader_thread import Reader
 from recorder.storage.dialects import masked
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import Library, RecordedRun
 
-#: Runs that begin and end between two looks are looked for among those that began in this time.
+#: A run that begins and ends between two commits is found if it began within this time.
 _WINDOW = timedelta(seconds=30)
 _AT_ONCE = Options(speed=None, follow=True)
 
 
 def run(url: str, id: str | None, json: bool) -> int:
-    """Follow until Ctrl-C, or until the one run has ended; the exit code."""
+    """Follow until Ctrl-C, or until the given run has ended; the exit code."""
     quiet_log()
     with open_reader(url) as reader:
         wanted = None if id is None else reader.ask(Library.find, id).result()
@@ -48,24 +58,24 @@ def run(url: str, id: str | None, json: bool) -> int:
 
 
 class Tail:
-    """The runs that are followed, each a play that waits for its next rows."""
+    """Follows runs: one playback for each, resumed after each commit."""
 
     def __init__(self, reader: Reader, wanted: Found | None, json: bool) -> None:
         self._reader = reader
         self._wanted = wanted
         self._plays: dict[str, Trampoline[Step, None]] = {}
-        self._voices = Voices(lambda: len(self._plays))
+        self._views = RunViews(lambda: len(self._plays))
         self._lines: dict[str, Lines] | None = {} if json else None
-        #: Runs of the last while that are followed, or that nobody wants.
+        #: Recent runs that were seen before, followed or not.
         self._known: set[str] = set()
 
     def run(self) -> None:
-        """Until what is wanted has ended; of everything there is no end."""
+        """Show what is committed; returns only after the given run has ended."""
         version = 0
         if self._wanted is not None and self._wanted.kind == "run":
             self._follow(self._wanted.id)
         else:
-            # What is over already is not what is being recorded now.
+            # Runs that have ended before are not shown.
             self._known = set(self._begun()) - set(self._ask(Library.open_runs))
         while True:
             version = self._reader.after(version).result()
@@ -77,7 +87,7 @@ class Tail:
                 return
 
     def _look(self) -> None:
-        """See what has begun."""
+        """Follow the runs that have begun."""
         if self._wanted is not None and self._wanted.kind == "run":
             return
         seen = [*self._ask(Library.open_runs), *self._begun()]
@@ -98,21 +108,21 @@ class Tail:
 
     def _follow(self, id: str) -> None:
         self._known.add(id)
-        self._plays[id] = Trampoline(whole(id, _AT_ONCE, tokens))
+        self._plays[id] = Trampoline(play(id, _AT_ONCE, tokens))
 
     def _go_on(self, id: str) -> None:
-        """Show what has come of a run since the last time."""
+        """Show what was committed of a run since the last call."""
         answer: Any = None
         while (step := self._plays[id].step(answer)) is not None:
             answer = None
-            if isinstance(step, Ask):
-                answer = self._ask(step.method, *step.given)
-            elif isinstance(step, Wait):
+            if isinstance(step, QueryStep):
+                answer = self._ask(step.method, *step.arguments)
+            elif isinstance(step, WaitStep):
                 return
             elif self._lines is not None:
                 _as_json(self._lines.setdefault(id, Lines()), step)
             else:
-                self._voices.hear(id, step)
+                self._views.show(id, step)
         del self._plays[id]
 
     def _ask(self, method: Any, *given: Any) -> Any:
@@ -120,58 +130,58 @@ class Tail:
 
 
 def _as_json(lines: Lines, step: Any) -> None:
-    if isinstance(step, Begin):
+    if isinstance(step, BeginStep):
         lines.begin(step)
-    elif isinstance(step, Tokens):
+    elif isinstance(step, TokensStep):
         for seq, item in enumerate(step.items, step.seq):
             lines.item(seq, item)
-    elif isinstance(step, Gap):
+    elif isinstance(step, GapStep):
         lines.gap(step)
-    elif isinstance(step, End):
+    elif isinstance(step, EndStep):
         lines.end(step)
 
 
-class Voices:
-    """Several runs on one screen: a heading where another one speaks."""
+class RunViews:
+    """Shows several runs on one screen, with a heading wherever the output changes to another run."""
 
     def __init__(self, count: Callable[[], int]) -> None:
         self._count = count
         self._speeches: dict[str, tuple[RecordedRun, Speech]] = {}
-        self._speaking: str | None = None
+        self._current: str | None = None
 
-    def hear(self, id: str, step: Any) -> None:
-        """Show a piece of a run."""
-        if isinstance(step, Begin):
+    def show(self, id: str, step: Any) -> None:
+        """Show a step of a run."""
+        if isinstance(step, BeginStep):
             self._speeches[id] = step.run, Speech()
-        elif isinstance(step, Tokens) and step.items:
-            speech = self._turn_to(id)
+        elif isinstance(step, TokensStep) and step.items:
+            speech = self._switch_to(id)
             for item in step.items:
                 speech.token(*item[1:])
-        elif isinstance(step, Gap):
-            self._turn_to(id).gap(step)
-        elif isinstance(step, End):
+        elif isinstance(step, GapStep):
+            self._switch_to(id).gap(step)
+        elif isinstance(step, EndStep):
             self._end(id, step.run)
 
     def _end(self, id: str, run: RecordedRun) -> None:
         ended = how_it_ended(run, self._speeches[id][1].tokens)
         if ended is not None:
-            self._turn_to(id).line()
+            self._switch_to(id).line()
             console.echo(ended)
-        if self._speaking == id:
+        if self._current == id:
             self._speeches[id][1].line()
         del self._speeches[id]
 
-    def _turn_to(self, id: str) -> Speech:
+    def _switch_to(self, id: str) -> Speech:
         run, speech = self._speeches[id]
-        if self._speaking == id:
+        if self._current == id:
             return speech
-        if self._speaking in self._speeches:
-            self._speeches[self._speaking][1].line()
-        if self._speaking is not None or self._count() > 1:
-            if self._speaking is not None:
+        if self._current in self._speeches:
+            self._speeches[self._current][1].line()
+        if self._current is not None or self._count() > 1:
+            if self._current is not None:
                 print()
             console.console().print(_heading(run), soft_wrap=True)
-        self._speaking = id
+        self._current = id
         return speech
 
 

@@ -28,8 +28,8 @@ from recorder.replay.http.match import PAGE, Matcher, Rules
 from recorder.replay.http.not_recorded import NotRecorded
 from recorder.replay.http.response import RUN_HEADER
 from recorder.replay.pace import Options
-from recorder.replay.playback import Ask
-from recorder.replay.queries import Asking, answered, answered_async
+from recorder.replay.playback import QueryStep
+from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.storage.dialects import masked
 from recorder.storage.reader import Library, RecordedRun
 from recorder.storage.store import Empty
@@ -129,7 +129,7 @@ class Session:
         if self._records_all():
             return None
         try:
-            return answered(self.replay.reader, self._find(run))
+            return run_queries(self.replay.reader, self._find(run))
         except Empty:
             self._note_nothing_recorded()
             return None
@@ -140,7 +140,7 @@ class Session:
         if self._records_all():
             return None
         try:
-            return await answered_async(self.replay.reader, self._find(run))
+            return await run_queries_async(self.replay.reader, self._find(run))
         except Empty:
             self._note_nothing_recorded()
             return None
@@ -165,7 +165,7 @@ class Session:
         if self._recorded_before is None:
             self._recorded_before = False
 
-    def _find(self, run: Any) -> Asking[RecordedRun | None]:
+    def _find(self, run: Any) -> Queries[RecordedRun | None]:
         if self._mode == ONCE and self._recorded_before is None:
             self._recorded_before = yield from self._was_recorded()
         if self._mode == ONCE and not self._recorded_before:
@@ -177,13 +177,13 @@ class Session:
                 raise
             return None
 
-    def _was_recorded(self) -> Asking[bool]:
+    def _was_recorded(self) -> Queries[bool]:
         """Whether there was a recorded run when the session started."""
-        page: list[RecordedRun] = yield Ask(Library.latest, PAGE)
+        page: list[RecordedRun] = yield QueryStep(Library.latest, PAGE)
         while page:
             if page[-1].started_at < self._started_at:
                 return True
-            page = yield Ask(Library.latest, PAGE, page[-1])
+            page = yield QueryStep(Library.latest, PAGE, page[-1])
         return False
 
 

@@ -1,6 +1,6 @@
-"""Drives a play: two thin drivers, for synchronous callers and for an event loop, over one body of rules.
+"""Drives a playback: `drive` for synchronous callers and `adrive` for event loops share the rules in `Driver`.
 
-A listener turns pieces into what the caller gets; the pace says when each is due.
+A listener turns steps into items for the caller. The pace says when each item is due.
 """
 
 from __future__ import annotations
@@ -14,43 +14,53 @@ from typing import Any, Protocol
 from recorder.core.trampoline import Trampoline
 from recorder.replay.errors import raised
 from recorder.replay.pace import Options, Pace
-from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Play, Tokens, Wait
+from recorder.replay.playback import (
+    BeginStep,
+    EndStep,
+    FramesStep,
+    GapStep,
+    Playback,
+    QueryStep,
+    TokensStep,
+    WaitStep,
+)
 from recorder.replay.reader_thread import Reader
 
-#: A due time this near (seconds) is not waited for: sleeping takes longer.
+#: An item that is due within this time (seconds) is given at once: a sleep takes longer.
 _NOW = 0.00005
-#: The longest single sleep (seconds); a stranger's recording may want one that no clock can count.
+#: The longest single sleep (seconds). `time.sleep` refuses the longest times that a damaged recording may hold.
 _LONGEST = 3600.0
 
 
 class Listener(Protocol):
-    """What becomes of the pieces."""
+    """Turns each step of a playback into items for the caller."""
 
-    def begin(self, begin: Begin) -> Sequence[Any]:
-        """What the caller gets when a run begins."""
+    def begin(self, begin: BeginStep) -> Sequence[Any]:
+        """Items for the begin of a run."""
 
-    def take(self, piece: Tokens | Frames) -> Sequence[Any]:
-        """For each item of the piece what the caller gets; None for one that says nothing."""
+    def take(self, piece: TokensStep | FramesStep) -> Sequence[Any]:
+        """One item for each token or frame of the step; None where the caller gets nothing for it."""
 
-    def gap(self, gap: Gap) -> Sequence[Any]:
-        """What shows that something is missing."""
+    def gap(self, gap: GapStep) -> Sequence[Any]:
+        """Items that tell the caller of the gap."""
 
-    def end(self, end: End) -> Sequence[Any]:
-        """What the caller gets at the end of a run, before its error is raised."""
+    def end(self, end: EndStep) -> Sequence[Any]:
+        """Items for the end of a run. The error of the run is raised after them."""
 
 
 class Driver:
-    """One replay on its way: answers the play's questions and says what is due when. Without any waiting.
+    """The state of one replay. Starts the queries and computes due times, but never waits.
 
-    It holds its `owner`, so that the reader is not let go of while somebody reads.
+    It references its `owner`, a `Replay`: if that one were collected, its connection would be closed during the replay.
     """
 
     def __init__(
-        self, reader: Reader, play: Play, listener: Listener, options: Options, *, owner: object, raises: bool = True
+        self, reader: Reader, playback: Playback, listener: Listener, options: Options, *, owner: object,
+        raises: bool = True,
     ) -> None:  # fmt: skip
         self._owner = owner
         self._reader = reader
-        self._play = play
+        self._playback = playback
         self._listener = listener
         self._options = options
         self._raises = raises
@@ -59,36 +69,36 @@ class Driver:
         self._version = 0
 
     def follow(self) -> Future[Any] | None:
-        """What to wait for before anything is asked; None where nobody follows."""
+        """Begin to watch for commits. The first query must wait for this future; None without `follow`."""
         return self._reader.follow(self) if self._options.follow else None
 
     def leave(self) -> None:
-        """The caller has left, or all is played. Called by a finalizer where a stream is just dropped."""
-        self._play.close()
+        """End the replay, early or not. A finalizer calls this for a stream that was dropped."""
+        self._playback.close()
         if self._options.follow:
             self._reader.unfollow(self)
 
-    def question(self, step: Ask | Wait) -> Future[Any]:
-        """Where the answer to a step comes from."""
-        if isinstance(step, Wait):
+    def request(self, step: QueryStep | WaitStep) -> Future[Any]:
+        """Start what the step asks for; the future of its answer."""
+        if isinstance(step, WaitStep):
             return self._reader.after(self._version)
         return self._reader.answer_to(step, follow=self._options.follow)
 
-    def answered(self, step: Ask | Wait, answer: Any) -> Any:
-        """What to send into the play."""
-        if isinstance(step, Wait):
+    def on_answer(self, step: QueryStep | WaitStep, answer: Any) -> Any:
+        """The answer to send into the playback; remembers the version that a `WaitStep` has seen."""
+        if isinstance(step, WaitStep):
             self._version = answer
         return answer
 
     def items(self, step: Any) -> Iterator[tuple[float | None, Any]]:
-        """What the caller gets of a piece, and when each is due on the clock; None for at once."""
+        """The items of a step, each with its due time (seconds of `time.perf_counter`); None is at once."""
         listener = self._listener
-        if isinstance(step, Begin):
+        if isinstance(step, BeginStep):
             self._pace, self._began = Pace(self._options), time.perf_counter()
             yield from ((None, item) for item in listener.begin(step))
-        elif isinstance(step, Gap):
+        elif isinstance(step, GapStep):
             yield from ((self._due(step.at_us), item) for item in listener.gap(step))
-        elif isinstance(step, End):
+        elif isinstance(step, EndStep):
             yield from ((None, item) for item in listener.end(step))
             if self._raises and (error := raised(step.run)) is not None:
                 raise error
@@ -98,26 +108,26 @@ class Driver:
                     yield self._due(at_us), item
 
     def at_once(self, step: Any) -> Sequence[Any] | None:
-        """All that the caller gets of a piece that need not be paced; None for one that `items` is for."""
-        if self._options.speed is not None or not isinstance(step, (Tokens, Frames)):
+        """All items of a step of tokens or frames, if there is no pace; None for any other step."""
+        if self._options.speed is not None or not isinstance(step, (TokensStep, FramesStep)):
             return None
-        # Not `None in`: that asks each chunk whether it equals None.
+        # `is not None`: `!=` would call `__eq__` of each chunk.
         return [item for item in self._listener.take(step) if item is not None]
 
     def _due(self, at_us: int) -> float | None:
         return None if self._options.speed is None else self._began + self._pace.due(at_us)
 
 
-def drive(driver: Driver, play: Play) -> Iterator[Any]:
-    """What the caller gets, when it is due."""
+def drive(driver: Driver, playback: Playback) -> Iterator[Any]:
+    """Yield the items of a playback when they are due; blocks between them."""
     try:
         if (following := driver.follow()) is not None:
             following.result()
-        steps, answer = Trampoline(play), None
+        steps, answer = Trampoline(playback), None
         while (step := steps.step(answer)) is not None:
             answer = None
-            if isinstance(step, (Ask, Wait)):
-                answer = driver.answered(step, driver.question(step).result())
+            if isinstance(step, (QueryStep, WaitStep)):
+                answer = driver.on_answer(step, driver.request(step).result())
             elif (found := driver.at_once(step)) is not None:
                 yield from found
             else:
@@ -129,20 +139,20 @@ def drive(driver: Driver, play: Play) -> Iterator[Any]:
         driver.leave()
 
 
-async def adrive(driver: Driver, play: Play) -> AsyncIterator[Any]:
-    """`drive` on an event loop."""
+async def adrive(driver: Driver, playback: Playback) -> AsyncIterator[Any]:
+    """`drive` on an event loop; sleeps between the items."""
     try:
         if (following := driver.follow()) is not None:
             await asyncio.wrap_future(following)
-        steps, answer = Trampoline(play), None
+        steps, answer = Trampoline(playback), None
         while (step := steps.step(answer)) is not None:
             answer = None
-            if isinstance(step, (Ask, Wait)):
-                answer = driver.answered(step, await asyncio.wrap_future(driver.question(step)))
+            if isinstance(step, (QueryStep, WaitStep)):
+                answer = driver.on_answer(step, await asyncio.wrap_future(driver.request(step)))
             elif (found := driver.at_once(step)) is not None:
                 for item in found:
                     yield item
-                await asyncio.sleep(0)  # others have their turn, once a row
+                await asyncio.sleep(0)  # once a row, so that other tasks run
             else:
                 for due, item in driver.items(step):
                     if due is not None and (left := due - time.perf_counter()) > _NOW:

@@ -1,4 +1,4 @@
-"""How a recorded run ended, as an exception again: the same class, message and status."""
+"""Makes the exception of a recorded run again: the same class, message and status."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from recorder.replay.http.failure import STATUS, literal, status_of
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 
-#: Packages whose errors models raise. No other one is imported because a recording, perhaps somebody else's, says so,
-#: and of these no module by its name: a class of another one is found where the application has it loaded.
+#: Packages whose errors models raise. Only these packages are imported, and none of their submodules: a recording may
+#: come from somebody else, and must not choose what is imported. Other classes are found if their module is loaded.
 _IMPORTED = frozenset(
     ("aiohttp", "anthropic", "asyncio", "httpcore", "httpx", "httpx2", "json", "openai", "recorder")
 )
 _SDKS = frozenset(("anthropic", "openai"))
-#: What a generator cannot raise; Python makes something else of it.
+#: A generator cannot raise these: Python turns them into RuntimeError.
 _OF_GENERATORS = (StopIteration, StopAsyncIteration)
 _ENDED_WELL = (COMPLETE, INCOMPLETE, STREAMING)
 
 
 class ReplayedError(RecorderError):
-    """An error of a recorded run that cannot be made again: its class is not here, or wants more than is recorded.
+    """Stands for a recorded error that cannot be made again: its class is not loaded, or needs arguments that are not
+    recorded.
 
-    `error_type` is the class as it was recorded, `message` its message, and `status` the HTTP status that refused the
-    request, or None.
+    `error_type` is the name of the recorded class, `message` its message, and `status` the HTTP status of the
+    provider's response, or None.
     """
 
     def __init__(self, error_type: str, message: str, status: int | None = None) -> None:
@@ -42,11 +43,11 @@ class ReplayedError(RecorderError):
 
 
 class Interrupted(RecorderError):
-    """The recording ends here: the process that made it died, or its stream had no end."""
+    """The recording stops before the end of the run: the recording process died, or the stream had no end."""
 
 
 def error_of(run: RecordedRun) -> BaseException | None:
-    """What the run ended with, for handlers; None where it ended well."""
+    """The error for the handlers' `on_llm_error`; None if the run ended without one."""
     if run.status in _ENDED_WELL:
         return None
     if run.status == INTERRUPTED:
@@ -57,7 +58,8 @@ def error_of(run: RecordedRun) -> BaseException | None:
 
 
 def raised(run: RecordedRun) -> BaseException | None:
-    """What a stream of the run raises at its end: its error. One that was left or cut off just ends."""
+    """The error that a replayed stream raises at its end; None unless the status is error: a cancelled or interrupted
+    stream just ends."""
     return error_of(run) if run.status == ERROR else None
 
 
@@ -66,7 +68,7 @@ def _revived(run: RecordedRun) -> Exception:
     kind = _class_of(name)
     if kind is not None:
         for make in _ways(kind, message, status_of(run)):
-            with suppress(Exception):  # a constructor of another shape, or one that makes no exception at all
+            with suppress(Exception):  # other arguments are needed, or the constructor itself fails
                 error = make()
                 if type(error) is kind and str(error) == message:
                     return error
@@ -74,12 +76,12 @@ def _revived(run: RecordedRun) -> Exception:
 
 
 def _class_of(name: str) -> type[Exception] | None:
-    """The class of that name, if it can be raised here: none that ends a process, a task or a generator."""
+    """The class of that name, if it is safe to raise: not one that ends a process, a task or a generator."""
     module, _, short = name.rpartition(".")
     if (package := module.partition(".")[0]) in _IMPORTED:
         with suppress(ImportError):
             import_module(package)
-    # Not `getattr`: a module may import others when it is asked for a name.
+    # Not `getattr`: a module's `__getattr__` may import other modules.
     names: Mapping[str, Any] = getattr(sys.modules.get(module) if module else builtins, "__dict__", {})
     found = names.get(short)
     if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(found, _OF_GENERATORS):
@@ -88,35 +90,38 @@ def _class_of(name: str) -> type[Exception] | None:
 
 
 def _ways(kind: Any, message: str, status: int | None) -> Iterator[Callable[[], Any]]:
-    """Ways to make the exception, the best first."""
+    """Functions that make the exception, the best one first."""
     package = kind.__module__.partition(".")[0]
     if package in _SDKS:
         yield partial(_of_sdk, sys.modules[package], kind, message, status)
-        return  # a part of one would have no status and no response
-    arguments = [(message,) if message else (), (literal(message),)]  # a KeyError's message is a literal
-    for given in arguments:
+        return  # made in any other way it would lack its status and response
+    candidates = [
+        (message,) if message else (),
+        (literal(message),),
+    ]  # the message of a KeyError is the repr of its key
+    for arguments in candidates:
         if package in _IMPORTED or package == "builtins":
-            yield partial(kind, *given)
-        yield partial(_without_constructor, kind, given)
+            yield partial(kind, *arguments)
+        yield partial(_without_constructor, kind, arguments)
 
 
-def _without_constructor(kind: Any, given: tuple[Any, ...]) -> Any:
-    """That of another library may want anything."""
+def _without_constructor(kind: Any, arguments: tuple[Any, ...]) -> Any:
+    """Make the exception without its constructor, which may need arguments that are not recorded."""
     error = kind.__new__(kind)
-    error.args = given
+    error.args = arguments
     return error
 
 
 def _of_sdk(sdk: Any, kind: Any, message: str, status: int | None) -> Any:
-    """An error of an SDK as its client makes it: with a request, and for a status with the response and its body."""
+    """Make an error of an SDK as its client does: with a request, and for an HTTP status with the response and body."""
     import httpx2
 
     request = httpx2.Request("POST", "https://replayed.invalid/")
     if issubclass(kind, sdk.APIStatusError):
         if status is None and sdk.__name__ == "anthropic" and kind is sdk.APIStatusError:
-            status = 200  # the SDK raises this class for an error inside a stream, whose response was good
+            status = 200  # the SDK raises this class for an error event in a stream, after a response of 200
         if status is None:
-            return None  # there was a response, and nothing is known of it
+            return None  # the class needs a response, and its status is not known
         body = _body_of(message)
         response = httpx2.Response(status, request=request, json=body)
         inner = body.get("error", body) if isinstance(body, dict) and sdk.__name__ == "openai" else body
@@ -129,7 +134,7 @@ def _of_sdk(sdk: Any, kind: Any, message: str, status: int | None) -> Any:
 
 
 def _body_of(message: str) -> Any:
-    """The body that refused a request, as far as the SDK's message has it."""
+    """The body of the error response, as far as the SDK's message holds it."""
     written = found[2] if (found := STATUS.match(message)) else message
     body = literal(written)
     return {"message": written} if body is None and written not in (None, "None") else body

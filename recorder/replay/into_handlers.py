@@ -1,4 +1,5 @@
-"""Drives handlers through a recorded run as its model did. Nothing is waited for here: what to settle is given back."""
+"""The listener behind `Replay.into`: calls callback handlers as the model of a run did. Awaitables of handlers are
+returned, not awaited."""
 
 from __future__ import annotations
 
@@ -19,38 +20,48 @@ from recorder.messages import (
     RunInfo,
     after_last_reply,
 )
-from recorder.replay.chunks import Chunks, response_metadata, usage_metadata
+from recorder.replay.chunks import ChunkListener, response_metadata, usage_metadata
 from recorder.replay.errors import error_of
 from recorder.replay.pace import Options
-from recorder.replay.playback import Begin, End, Frames, Gap, Play, Tokens, frames, tokens
+from recorder.replay.playback import (
+    BeginStep,
+    EndStep,
+    FramesStep,
+    GapStep,
+    Playback,
+    TokensStep,
+    frames,
+    tokens,
+)
 from recorder.storage.reader import RecordedRun
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import translator_of
 
-#: Tells handlers something; what to settle, or None.
-Telling = Callable[[], list[Pending] | None]
+#: Calls the handlers; returns their awaitables, to be settled, or None.
+HandlerCall = Callable[[], list[Pending] | None]
 
 _COMPLETIONS = "text_completion"
 
 
-class Into:
-    """The listener behind `Replay.into`: for each piece what is to be told, to be called when it is due."""
+class HandlerListener:
+    """Turns each step into functions that call the handlers. The caller calls each function when it is due."""
 
     def __init__(self, callbacks: Any) -> None:
         self._handlers = handlers_from(callbacks)
         self._dispatch = Dispatch([], run_id=UUID(int=0))
-        self._chunks = Chunks()
+        self._chunks = ChunkListener()
         self._translator = translator_of(None)
         self._is_chat = True
 
-    def part(self, run: RecordedRun, options: Options) -> Play:
-        """Frames where a handler wants them and all are there, for they say everything; else tokens."""
+    def play_run(self, run: RecordedRun, options: Options) -> Playback:
+        """Play frames if a handler has `on_stream_frame` and all frames are stored, since frames hold every field; else
+        tokens."""
         wants = any(callable(getattr(handler, "on_stream_frame", None)) for handler in self._handlers)
         if wants and run.frames_sha256 and translator_of(run.wire) is not None:
             return frames(run, options)
         return tokens(run, options)
 
-    def begin(self, begin: Begin) -> Sequence[Telling]:
+    def begin(self, begin: BeginStep) -> Sequence[HandlerCall]:
         run = begin.run
         self._dispatch = dispatch = Dispatch(
             self._handlers,
@@ -69,42 +80,40 @@ class Into:
             start = partial(dispatch.llm_start, {}, [message.text for message in begin.messages], **about)
         return [start, *(partial(dispatch.new_message, said) for said in after_last_reply(begin.messages))]
 
-    def take(self, piece: Tokens | Frames) -> Sequence[Telling]:
-        tell = self._token if isinstance(piece, Tokens) else self._frame
-        return [partial(tell, *item) for item in piece.items]
+    def take(self, piece: TokensStep | FramesStep) -> Sequence[HandlerCall]:
+        call = self._token if isinstance(piece, TokensStep) else self._frame
+        return [partial(call, *item) for item in piece.items]
 
-    def gap(self, gap: Gap) -> Sequence[Telling]:
-        return [partial(self._tell_token, chunk) for chunk in self._chunks.gap(gap)]
+    def gap(self, gap: GapStep) -> Sequence[HandlerCall]:
+        return [partial(self._dispatch_token, chunk) for chunk in self._chunks.gap(gap)]
 
-    def end(self, end: End) -> Sequence[Telling]:
+    def end(self, end: EndStep) -> Sequence[HandlerCall]:
         dispatch, result = self._dispatch, self._result(end)
         if (error := error_of(end.run)) is not None:
             return [partial(dispatch.llm_error, error, result)]
         replies = [partial(dispatch.new_message, reply) for reply in end.replies]
         return [*replies, partial(dispatch.llm_end, result)]
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
     def _token(self, at_us: int, text: str, kind: str = TEXT, idx: str = "0") -> list[Pending] | None:
         delta = Delta(text, kind, idx)
-        told = self._dispatch.deltas(at_us, (delta,)) if self._dispatch.wants_deltas else None
-        return _both(told, self._said((delta,)))
+        pending = self._dispatch.deltas(at_us, (delta,)) if self._dispatch.wants_deltas else None
+        return _both(pending, self._new_token((delta,)))
 
     def _frame(self, at_us: int, frame: bytes) -> list[Pending] | None:
-        assert self._translator is not None  # `part` has chosen frames
+        assert self._translator is not None  # `play_run` chose frames
         deltas = self._translator.decode(frame)
-        return _both(self._dispatch.stream_frame(frame, at_us, deltas), self._said(deltas))
+        return _both(self._dispatch.stream_frame(frame, at_us, deltas), self._new_token(deltas))
 
-    def _said(self, deltas: Sequence[Delta]) -> list[Pending] | None:
+    def _new_token(self, deltas: Sequence[Delta]) -> list[Pending] | None:
         if not self._dispatch.wants_tokens or (chunk := self._chunks.chunk(deltas)) is None:
             return None
-        return self._tell_token(chunk)
+        return self._dispatch_token(chunk)
 
-    def _tell_token(self, chunk: Any) -> list[Pending] | None:
+    def _dispatch_token(self, chunk: Any) -> list[Pending] | None:
         said = ChatGenerationChunk(chunk) if self._is_chat else GenerationChunk(chunk.text)
         return self._dispatch.new_token(chunk.text, said)
 
-    def _result(self, end: End) -> LLMResult:
+    def _result(self, end: EndStep) -> LLMResult:
         run = end.run
         output = {"token_usage": run.usage or {}, "model_name": run.model}
         if run.response_id:

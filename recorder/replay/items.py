@@ -1,4 +1,4 @@
-"""The tokens of a stored row: `[at_us, text]` or `[at_us, text, kind, idx]`, whoever has written it."""
+"""Checks the tokens of a stored row, `[at_us, text]` or `[at_us, text, kind, idx]`: any program may have written it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _at, _text, _rest = itemgetter(0), itemgetter(1), itemgetter(slice(2, None))
 
 
 def checked(items: Any) -> list[Any]:
-    """The items. Raises `ValueError`, `TypeError` or `LookupError` for what are no tokens.
+    """The same items. Raises `ValueError`, `TypeError` or `LookupError` if they are not tokens.
 
-    Each look at all of them is one call into C: a row has some thousands.
+    A row has some thousands of tokens, so each check runs over all of them in C and not in a Python loop.
     """
     if (
         type(items) is not list
         or not set(map(type, items)) <= {list}
         or not set(map(len, items)) <= {2, 3, 4}
     ):
-        raise ValueError("it is no list of tokens")
+        raise ValueError("it is not a list of tokens")
     times = list(map(_at, items))
     texts = chain(map(_text, items), chain.from_iterable(map(_rest, items)))
     if not set(map(type, times)) <= {int} or not set(map(type, texts)) <= {str}:
-        raise ValueError("it holds what is no token")
+        raise ValueError("it holds an item that is not a token")
     if items and not -MAX_OFFSET < min(times) <= max(times) < MAX_OFFSET:
-        raise ValueError("its times are none")
+        raise ValueError("it holds an offset that is out of range")
     return items

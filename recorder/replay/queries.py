@@ -1,4 +1,4 @@
-"""Puts the questions of a generator to the library: for synchronous callers, and on an event loop."""
+"""Runs the queries of a generator, for synchronous callers and on an event loop."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 from recorder.core.trampoline import Trampoline
-from recorder.replay.playback import Ask
+from recorder.replay.playback import QueryStep
 from recorder.replay.reader_thread import Reader
 
 T = TypeVar("T")
-#: Asks, and returns what it was about.
-Asking = Generator[Ask, Any, T]
+#: Yields queries, gets their results, and returns a T.
+Queries = Generator[QueryStep, Any, T]
 
 
-def answered(reader: Reader, asking: Asking[T]) -> T:
-    """What comes of it."""
-    steps, answer = Trampoline(asking), None
-    while (ask := steps.step(answer)) is not None:
-        answer = reader.ask(ask.method, *ask.given).result()
+def run_queries(reader: Reader, queries: Queries[T]) -> T:
+    """What the generator returns; blocks during each query."""
+    steps, answer = Trampoline(queries), None
+    while (step := steps.step(answer)) is not None:
+        answer = reader.ask(step.method, *step.arguments).result()
     return steps.result
 
 
-async def answered_async(reader: Reader, asking: Asking[T]) -> T:
-    """`answered` on an event loop, which it does not keep."""
-    steps, answer = Trampoline(asking), None
-    while (ask := steps.step(answer)) is not None:
-        answer = await asyncio.wrap_future(reader.ask(ask.method, *ask.given))
+async def run_queries_async(reader: Reader, queries: Queries[T]) -> T:
+    """`run_queries` on an event loop, which stays free for other tasks."""
+    steps, answer = Trampoline(queries), None
+    while (step := steps.step(answer)) is not None:
+        answer = await asyncio.wrap_future(reader.ask(step.method, *step.arguments))
     return steps.result

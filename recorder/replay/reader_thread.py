@@ -1,11 +1,12 @@
-"""A library on a thread of its own: synchronous callers and any number of event loops ask it alike.
+"""Reads one database on a thread of its own, for synchronous callers and any number of event loops.
 
-All replays of one database in a process share one. Who follows asks the same questions as the others who follow the
-same run, and between two commits each question is put to the database once.
+It is a thread and not a `BlockingLoop`, because one connection serves all replays of a database in this process, and
+because followers are woken by commits while no call runs. Followers of one run make the same queries; between two
+commits each of those queries is run once.
 
-Replays and followers may be collected by the garbage collector, on any thread and in the middle of anything, also of
-this module. What a finalizer calls, `unfollow` and `leave`, takes no lock and waits for nothing: it only appends, and
-the reader's thread acts.
+The garbage collector may collect a replay or a follower on any thread, also inside of this module. The methods that a
+finalizer calls, `unfollow` and `leave`, therefore take no lock and do not wait. They only schedule a call, and the
+reader's thread does the work.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 from recorder.core.inherited import keep_for_ever
 from recorder.core.waitable import end_tasks
 from recorder.errors import Closed, StoreError
-from recorder.replay.playback import Ask
+from recorder.replay.playback import QueryStep
 from recorder.storage.dialects import Watch, masked
 from recorder.storage.reader import Library
 from recorder.storage.row_checks import readable
@@ -33,20 +34,23 @@ log = logging.getLogger("recorder")
 T = TypeVar("T")
 Method = Callable[..., Awaitable[T]]
 
-#: The longest that who follows waits before it looks again without having been told of anything (seconds).
+#: A follower reads again after this time (seconds), also if no commit was noticed.
 PATIENCE = 1.0
-#: The longest that `close` waits for a database that does not answer (seconds).
+#: How long `close` waits for a database that does not answer (seconds).
 CLOSE_TIMEOUT = 5.0
 _CLOSED = "This replay is closed; make another one with Replay(url)"
 
 _lock = threading.Lock()
 _readers: dict[str, Reader] = {}
-#: Readers that have one user less, because a replay was collected.
+#: Readers of collected replays, once for each; their count of users is still to be lowered.
 _left: deque[Reader] = deque()
 
 
 def shared(url: str) -> Reader:
-    """The reader of this database, one more user of it; `close` or `leave` it once. Raises for a URL that cannot be."""
+    """The shared reader of a database, with one user more. Each user calls `close` or `leave` once.
+
+    Raises `ConfigError` for an invalid URL.
+    """
     _tend()
     with _lock:
         reader = _readers.get(url)
@@ -57,19 +61,19 @@ def shared(url: str) -> Reader:
 
 
 def _tend() -> None:
-    """Let go of the databases that collected replays have left."""
+    """Release the readers of collected replays."""
     while _left:
         with suppress(IndexError):  # another thread was faster
             _left.popleft().release()
 
 
 class Reader:
-    """Answers questions; connects with the first one."""
+    """Runs queries of `Library` on its thread; the first query connects."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.users = 0
-        #: Grows whenever something may have been committed; read from any thread.
+        #: Grows whenever something may have been committed. Any thread may read it.
         self.version = 0
         self._library = Library(url)
         self._closed = False
@@ -81,48 +85,49 @@ class Reader:
         self._thread: threading.Thread | None = None
         self._opened = False
         self._asking: asyncio.Lock | None = None
-        # How often the database was found to be away, and how that was told last.
+        # How often the database did not answer, and the last error of that kind.
         self._failures = 0
         self._failure: StoreError | None = None
-        # Of those who follow, on the reader's loop: what was answered since the last commit, who waits for the next.
+        # State of the followers, used only on the reader's loop: results since the last commit, by key of the query;
+        # the event of the next commit; the followers themselves.
         self._answers: dict[Any, asyncio.Future[Any]] = {}
         self._changed: asyncio.Event | None = None
         self._followers: set[object] = set()
         self._watching: asyncio.Task[None] | None = None
-        #: That one, and those before it that are not over yet.
+        #: The current watch, and earlier ones that have not ended yet.
         self._watches: set[asyncio.Task[None]] = set()
         self._begun: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the thread, its loop and all that waits there are the parent's; begin anew."""
+        """Begin anew in a forked child: the thread, its loop and its tasks belong to the parent."""
         keep_for_ever(self._loop, self._answers, self._watches, self._begun, self._changed, self._ending)
         self._begin()
 
-    def ask(self, method: Method[T], *given: Any) -> Future[T]:
-        """What a method of `Library` answers, to be waited for: `.result()`, or `await asyncio.wrap_future(...)`."""
-        return self._submit(self._answer(method, given))
+    def ask(self, method: Method[T], *arguments: Any) -> Future[T]:
+        """Run a method of `Library`. Wait for the future with `.result()`, or with `await asyncio.wrap_future(...)`."""
+        return self._submit(self._answer(method, arguments))
 
-    def answer_to(self, step: Ask, *, follow: bool) -> Future[Any]:
-        """The answer to a step of a play. Where one follows, who asked the same since the last commit asked for all."""
+    def answer_to(self, step: QueryStep, *, follow: bool) -> Future[Any]:
+        """Run the query of a playback. With `follow`, all followers share its result until the next commit."""
         if follow:
             return self._submit(self._answer_once(step))
-        return self.ask(step.method, *step.given)
+        return self.ask(step.method, *step.arguments)
 
     def follow(self, follower: object) -> Future[None]:
-        """Begin to watch for one more follower; `unfollow` it once, whatever came of this."""
+        """Watch for commits on behalf of one more follower. Call `unfollow` once for it, also if this failed."""
         return self._submit(self._follow(follower))
 
     def unfollow(self, follower: object) -> None:
-        """One follower less; the last one ends the watch. For finalizers, too."""
+        """Remove a follower; the last one ends the watch. A finalizer may call this."""
         self._call(self._unfollow, follower)
 
     def after(self, version: int) -> Future[int]:
-        """The version after this one: at once, or when something may have been committed."""
+        """The first version after this one, as soon as there is one."""
         return self._submit(self._after(version))
 
     def close(self) -> None:
-        """One user less; the last one lets go of the database and ends the thread."""
+        """Remove a user. The last one closes the connection, ends the thread, and waits for that."""
         _tend()
         self.release()
         thread = self._thread
@@ -130,15 +135,15 @@ class Reader:
             return
         thread.join(CLOSE_TIMEOUT)
         if thread.is_alive():
-            log.warning("%s does not answer, so it is left without closing the connection", masked(self.url))
+            log.warning("%s does not answer; its connection was not closed", masked(self.url))
 
     def leave(self) -> None:
-        """One user less, who was collected: for finalizers."""
+        """Remove a user from a finalizer: nothing is locked or waited for."""
         _left.append(self)
         self._call(_tend)
 
     def release(self) -> None:
-        """One user less; after the last one the reader's thread lets go of the database and ends."""
+        """Remove a user. After the last one the thread closes the connection and ends by itself."""
         with _lock:
             self.users -= 1
             if self.users > 0:
@@ -151,38 +156,39 @@ class Reader:
 
     # -- on the reader's loop -----------------------------------------------------------------------------------
 
-    async def _answer(self, method: Method[T], given: tuple[Any, ...]) -> T:
+    async def _answer(self, method: Method[T], arguments: tuple[Any, ...]) -> T:
         if self._asking is None:
             self._asking = asyncio.Lock()
         failures = self._failures
         async with self._asking:  # one connection
             if self._failure is not None and failures < self._failures:
-                # Found while this question waited for its turn; each of many would wait for the silence of its own.
+                # The database stopped answering while this query waited for its turn. Without this error each of many
+                # queries would wait for a timeout of its own.
                 raise StoreError(str(self._failure)) from self._failure
             try:
-                return await self._answer_alone(method, given)
+                return await self._answer_alone(method, arguments)
             except StoreError as error:
                 if self._library.is_away(error):
                     self._failures, self._failure = self._failures + 1, error
                 raise
 
-    async def _answer_alone(self, method: Method[T], given: tuple[Any, ...]) -> T:
+    async def _answer_alone(self, method: Method[T], arguments: tuple[Any, ...]) -> T:
         with readable(self._library.errors):
             if not self._opened:
                 await self._library.open()
                 self._opened = True
-            return await method(self._library, *given)
+            return await method(self._library, *arguments)
 
-    async def _answer_once(self, step: Ask) -> Any:
+    async def _answer_once(self, step: QueryStep) -> Any:
         found = self._answers.get(step.key)
         if found is None:
-            found = asyncio.ensure_future(self._answer(step.method, step.given))
+            found = asyncio.ensure_future(self._answer(step.method, step.arguments))
             self._answers[step.key] = found
             found.add_done_callback(lambda done: self._forget_failed(step, done))
         return await asyncio.shield(found)
 
-    def _forget_failed(self, step: Ask, done: asyncio.Future[Any]) -> None:
-        """An error is not an answer for whoever asks next."""
+    def _forget_failed(self, step: QueryStep, done: asyncio.Future[Any]) -> None:
+        """Drop a result that is an error, so that the next follower runs the query again."""
         failed = done.cancelled() or done.exception() is not None
         if failed and self._answers.get(step.key) is done:
             del self._answers[step.key]
@@ -212,7 +218,7 @@ class Reader:
         return self.version
 
     async def _watch(self, begun: asyncio.Future[None]) -> None:
-        """Advance at each commit, and now and then without one; watch anew when the connection is gone."""
+        """Advance at each commit, and after PATIENCE seconds without one. Connect again after an error."""
         watch: Watch | None = None
         try:
             watch = await self._answer(Library.watch, ())
@@ -221,26 +227,26 @@ class Reader:
                 try:
                     watch = watch or await self._library.watch()
                     await watch.wait_for_commit(PATIENCE)
-                except Exception:  # the server is away: its questions say so, the watch only tries again
+                except Exception:  # followers get the error from their own queries
                     await _closed(watch)
                     watch = None
                     await asyncio.sleep(PATIENCE)
                 self._advance()
-        except Exception as error:  # it never began; the next follower tries again
+        except Exception as error:  # the watch never began; the next follower starts another one
             begun.set_exception(error)
-            begun.exception()  # who waited for it may have left
+            begun.exception()  # mark it as retrieved: the follower may have gone
         finally:
-            begun.cancel()  # nothing where it began
+            begun.cancel()  # does nothing to a future that has a result
             await _closed(watch)
 
     def _stop_watching(self) -> None:
         watching, self._watching = self._watching, None
-        # One that is about to begin ends by itself: a driver that is left while it connects answers to nobody.
+        # A watch that still connects is not cancelled, since a database driver may hang if it is. It ends by itself.
         if watching is not None and self._begun is not None and self._begun.done():
             watching.cancel()
 
     def _advance(self) -> None:
-        """Forget the answers, then let the followers ask again."""
+        """Drop the shared results, then wake the followers."""
         self._answers.clear()
         self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
@@ -252,13 +258,13 @@ class Reader:
             self._ending = asyncio.create_task(self._end())
 
     async def _end(self) -> None:
-        """Let go of the database and end the thread, within some seconds."""
+        """Close the connection and end the thread, within some seconds."""
         try:
             if self._changed is not None:
                 self._changed.set()
             self._stop_watching()
             await _over(list(self._watches))
-            # Questions whose askers have left, and what drivers do of their own: they close what was cut short.
+            # Queries that nobody waits for any more, and tasks of the database driver that close cancelled calls.
             await _over(_others())
             await end_tasks(PATIENCE)
             await _over([asyncio.ensure_future(self._library.close())])
@@ -271,7 +277,7 @@ class Reader:
 
     def _submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         try:
-            with self._starting:  # so that nothing is handed to a loop that ends
+            with self._starting:  # so that no query reaches a loop that is stopping
                 return asyncio.run_coroutine_threadsafe(work, self._running())
         except Closed:
             work.close()
@@ -287,13 +293,13 @@ class Reader:
             self._loop = loop
         return self._loop
 
-    def _call(self, function: Callable[..., None], *given: Any) -> None:
-        """Call it on the reader's loop, where there is one; without a lock and without waiting."""
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function on the reader's loop, if there is one. Takes no lock and does not wait."""
         loop = self._loop
         if loop is None:
             return
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(function, *given)
+            loop.call_soon_threadsafe(function, *arguments)
 
 
 def _in_child() -> None:
@@ -312,7 +318,7 @@ def _others() -> list[asyncio.Task[Any]]:
 
 
 async def _over(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait for these, for a while."""
+    """Wait until these tasks end, at most PATIENCE seconds."""
     if tasks:
         await asyncio.wait(tasks, timeout=PATIENCE)
 

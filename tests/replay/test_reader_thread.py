@@ -17,7 +17,7 @@ from recorder.errors import Closed, StoreError
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage
 from recorder.replay import Replay, reader_thread
-from recorder.replay.playback import Ask
+from recorder.replay.playback import QueryStep
 from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.reader import Library
 from tests.oracle import begin, finish, new_url, record, run_python, say
@@ -285,7 +285,7 @@ def test_an_answer_that_failed_is_asked_for_again(url: str) -> None:
             return "well"
 
         def ask() -> Any:
-            return found.answer_to(Ask(fails_once), follow=True).result(DEADLINE)
+            return found.answer_to(QueryStep(fails_once), follow=True).result(DEADLINE)
 
         found: Reader = replay.reader
         with pytest.raises(StoreError, match="once"):

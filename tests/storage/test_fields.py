@@ -11,7 +11,7 @@ import pytest
 
 from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, UsageMetadata
-from recorder.replay.playback import Tokens, _tokens_of
+from recorder.replay.playback import TokensStep, _tokens_of
 from recorder.storage.fields import MAX_INT, count_of, mapping_of, storable, text_of
 from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, SegmentRow
 from recorder.storage.store import SqlStore
@@ -155,7 +155,7 @@ def test_a_kind_and_an_index_of_any_letters(database: str) -> None:
         finish(history, run_id, "ab")
     [row] = sql(database, "SELECT run_id, seq, count, deltas FROM segments")
     found = _tokens_of(SegmentRow(str(row[0]), *row[1:]), 0, 0)
-    assert isinstance(found, Tokens)
+    assert isinstance(found, TokensStep)
     assert [list(item) for item in found.items] == [
         [1, "a"],
         [1, "b\0", "ki\0nd", "0.\ud800"],

@@ -1,4 +1,4 @@
-"""The bodies of replayed responses: frames as they came, or made of tokens. Plays and their listeners, without I/O."""
+"""The bodies of replayed responses: the recorded frames, or frames encoded from tokens. Does no I/O."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ from recorder.core.json import loads
 from recorder.core.trampoline import Trampoline
 from recorder.errors import StoreError
 from recorder.replay.pace import Options
-from recorder.replay.playback import Ask, Begin, End, Frames, Gap, Part, Play, Tokens, tokens
-from recorder.replay.queries import Asking
+from recorder.replay.playback import (
+    BeginStep,
+    EndStep,
+    FramesStep,
+    GapStep,
+    Playback,
+    PlayRun,
+    QueryStep,
+    TokensStep,
+    tokens,
+)
+from recorder.replay.queries import Queries
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.reader import Library, RecordedRun
@@ -23,102 +33,102 @@ _ALL = Options(speed=None)
 
 
 class Verbatim:
-    """The provider's events, byte for byte."""
+    """The recorded frames byte for byte."""
 
-    def begin(self, begin: Begin) -> Sequence[bytes]:
-        """Nothing."""
+    def begin(self, begin: BeginStep) -> Sequence[bytes]:
+        """No frames."""
         return ()
 
-    def take(self, piece: Tokens | Frames) -> Sequence[bytes | None]:
-        """The frames."""
+    def take(self, piece: TokensStep | FramesStep) -> Sequence[bytes | None]:
+        """All frames."""
         return [data for _, data in piece.items]
 
-    def gap(self, gap: Gap) -> Sequence[bytes]:
-        """No client can be shown that something is missing: raises `StoreError`."""
+    def gap(self, gap: GapStep) -> Sequence[bytes]:
+        """Raises `StoreError`: no provider has an event for missing tokens."""
         raise StoreError(f"This run cannot be served on from {gap.seq}: {gap.reason}; record it again")
 
-    def end(self, end: End) -> Sequence[bytes]:
-        """Nothing."""
+    def end(self, end: EndStep) -> Sequence[bytes]:
+        """No frames."""
         return ()
 
 
-class Usageless(Verbatim):
-    """The same without the event that has usage and no choices, for a client that did not ask for it."""
+class WithoutUsage(Verbatim):
+    """The recorded frames without the one that has only usage, for a client that did not request usage."""
 
-    def take(self, piece: Tokens | Frames) -> Sequence[bytes | None]:
-        """The frames but that one."""
+    def take(self, piece: TokensStep | FramesStep) -> Sequence[bytes | None]:
+        """The frames; None for the usage frame."""
         return [None if _is_usage(data) else data for _, data in piece.items]
 
 
 class Encoded(Verbatim):
-    """The events of a stream made of its tokens."""
+    """Frames that are encoded from the tokens of a run."""
 
     def __init__(self, stream: encode.StreamEncoder) -> None:
         self._stream = stream
-        self._begun = False
+        self._opened = False
 
-    def take(self, piece: Tokens | Frames) -> Sequence[bytes | None]:
-        """The events of each token."""
-        return [self._said(delta) for _, delta in _timed(piece)]
+    def take(self, piece: TokensStep | FramesStep) -> Sequence[bytes | None]:
+        """The frame of each token; None for a token without one."""
+        return [self._events(delta) for _, delta in _timed(piece)]
 
-    def end(self, end: End) -> Sequence[bytes]:
-        """The events of the end."""
+    def end(self, end: EndStep) -> Sequence[bytes]:
+        """The last frames."""
         return [*self._opening(None), *self._stream.ending()]
 
-    def _said(self, delta: Delta) -> bytes | None:
+    def _events(self, delta: Delta) -> bytes | None:
         return b"".join([*self._opening(delta), *self._stream.events(delta)]) or None
 
     def _opening(self, first: Delta | None) -> list[bytes]:
-        if self._begun:
+        if self._opened:
             return []
-        self._begun = True
+        self._opened = True
         return list(self._stream.opening(first))
 
 
-def played(run: RecordedRun, part: Part) -> Play:
-    """A run from its beginning to its end."""
-    yield Begin(run)
-    yield from part(run, _ALL)
+def played(run: RecordedRun, play_run: PlayRun) -> Playback:
+    """The playback of a run from its begin to its end."""
+    yield BeginStep(run)
+    yield from play_run(run, _ALL)
 
 
-def at_once(run: RecordedRun, body: bytes, at_us: int) -> Play:
-    """A body that comes whole."""
-    yield Begin(run)
-    yield Frames(0, [(at_us, body)])
+def single_body(run: RecordedRun, body: bytes, at_us: int) -> Playback:
+    """The playback of a body that is sent at once, `at_us` after the request."""
+    yield BeginStep(run)
+    yield FramesStep(0, [(at_us, body)])
 
 
-def first_frame(run: RecordedRun) -> Asking[bytes | None]:
-    """The first event, or the whole body of an answer that was not streamed; None of a run without frames."""
-    rows = yield Ask(Library.frames, run.id, 0, 1)
+def first_frame(run: RecordedRun) -> Queries[bytes | None]:
+    """The first frame; the complete body if the response was not streamed; None for a run without frames."""
+    rows = yield QueryStep(Library.frames, run.id, 0, 1)
     return split(decompress(rows[0].data, rows[0].dictionary))[0][1] if rows else None
 
 
-def encoded_whole(wire: str, run: RecordedRun, about: Recorded) -> Asking[bytes]:
-    """A run as one body in this format. Raises `StoreError` for an answer that is too long for one."""
-    return encode.body(wire, about, (yield from _deltas(run)))
+def encoded_body(wire: str, run: RecordedRun, recorded: Recorded) -> Queries[bytes]:
+    """A run as one body that is not streamed, in this wire format. Raises `StoreError` if it is too long for one."""
+    return encode.body(wire, recorded, (yield from _deltas(run)))
 
 
-def _deltas(run: RecordedRun) -> Generator[Ask, Any, list[tuple[int, Delta]]]:
+def _deltas(run: RecordedRun) -> Generator[QueryStep, Any, list[tuple[int, Delta]]]:
     steps, answer = Trampoline(tokens(run, _ALL)), None
     found: list[tuple[int, Delta]] = []
     while (step := steps.step(answer)) is not None:
-        answer = (yield step) if isinstance(step, Ask) else None
-        if isinstance(step, Tokens):
+        answer = (yield step) if isinstance(step, QueryStep) else None
+        if isinstance(step, TokensStep):
             found += _timed(step)
-        elif isinstance(step, Gap):
+        elif isinstance(step, GapStep):
             Verbatim().gap(step)
     return found
 
 
-def _timed(piece: Tokens | Frames) -> list[tuple[int, Delta]]:
-    return [(at_us, Delta(*said)) for at_us, *said in piece.items]
+def _timed(piece: TokensStep | FramesStep) -> list[tuple[int, Delta]]:
+    return [(at_us, Delta(*fields)) for at_us, *fields in piece.items]
 
 
 def _is_usage(frame: bytes) -> bool:
     if b'"usage"' not in frame or (data := parse(frame).data) is None:
         return False
     try:
-        said = loads(data)
+        fields = loads(data)
     except ValueError:
         return False
-    return isinstance(said, dict) and said.get("choices") == [] and bool(said.get("usage"))
+    return isinstance(fields, dict) and fields.get("choices") == [] and bool(fields.get("usage"))

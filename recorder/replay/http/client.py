@@ -1,6 +1,6 @@
-"""HTTP clients for the SDKs, which answer from a recording in process: `openai.OpenAI(http_client=...)`.
+"""HTTP clients for the SDKs that answer from a recording, without a network: `openai.OpenAI(http_client=...)`.
 
-The SDKs stand on `httpx2`; the same for the older `httpx`, which other tools stand on.
+The SDKs use `httpx2`. The same exists for the older `httpx`, which other tools use.
 """
 
 from __future__ import annotations
@@ -17,128 +17,132 @@ from recorder.errors import ConfigError, MissingExtra, RecorderError
 from recorder.replay.driver import Driver, adrive, drive
 from recorder.replay.http.match import Matcher
 from recorder.replay.http.not_recorded import NotRecorded
-from recorder.replay.http.response import RUN_HEADER, Answer, Asked, answer
+from recorder.replay.http.response import RUN_HEADER, IncomingRequest, ReplayedResponse, response_to
 from recorder.replay.pace import Options
-from recorder.replay.playback import Ask
-from recorder.replay.queries import Asking, answered, answered_async
+from recorder.replay.playback import QueryStep
+from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.replay.reader_thread import Reader
 from recorder.storage.reader import Library
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
 
-#: The wire format by the end of the path, of the providers' own servers, of Azure's and of all that do as they.
+#: The end of a request's path -> wire format; the same for the providers, Azure, and compatible servers.
 _WIRES = {"/chat/completions": CHAT, "/completions": COMPLETIONS, "/messages": ANTHROPIC}
 LIBRARIES = ("httpx2", "httpx")
 
 
-class Tape:
-    """What a client plays, and how."""
+class ResponseSource:
+    """Finds the recorded response to each request of a client."""
 
     def __init__(self, owner: Any, matcher: Matcher, options: Options) -> None:
-        # Kept: a `Replay` that nobody holds any more lets go of the database.
+        # Referenced, because a `Replay` that is collected closes its database.
         self._owner = owner
         self.options = options
         self.matcher = matcher
 
     @property
     def reader(self) -> Reader:
-        """Who reads the database. Raises `Closed`."""
-        found: Reader = self._owner.reader
-        return found
+        """The reader of the database. Raises `Closed`."""
+        reader: Reader = self._owner.reader
+        return reader
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asking[Answer]:
+    def response_to(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Queries[ReplayedResponse]:
         """The response to a request. Raises `NotRecorded`."""
-        asked = _asked(method, path, body)
+        parsed = _parsed(method, path, body)
         if run_id := headers.get(RUN_HEADER):
-            run = yield Ask(Library.run, run_id)
+            run = yield QueryStep(Library.run, run_id)
         else:
-            again = headers.get("x-stainless-retry-count", "0") != "0"
-            run = yield from self.matcher.find(asked.body, asked.wire, again=again)
-        return (yield from answer(asked, run))
+            is_retry = headers.get("x-stainless-retry-count", "0") != "0"
+            run = yield from self.matcher.find(parsed.body, parsed.wire, is_retry=is_retry)
+        return (yield from response_to(parsed, run))
 
-    def driver(self, found: Answer) -> Driver:
-        """What drives the body of an answer that is played."""
-        assert found.play is not None
-        assert found.listener is not None
-        return Driver(self.reader, found.play, found.listener, self.options, owner=self._owner, raises=False)
+    def driver(self, response: ReplayedResponse) -> Driver:
+        """The driver of a response's body."""
+        assert response.playback is not None
+        assert response.listener is not None
+        return Driver(
+            self.reader, response.playback, response.listener, self.options, owner=self._owner, raises=False
+        )
 
 
-def _asked(method: str, path: str, body: bytes) -> Asked:
+def _parsed(method: str, path: str, body: bytes) -> IncomingRequest:
     wire = next((wire for end, wire in _WIRES.items() if path.endswith(end)), None)
     if method != "POST" or wire is None:
         ends = ", ".join(_WIRES)
-        raise NotRecorded(f"{method} {path} is not answered from a recording; what is: POST to {ends}")
+        raise NotRecorded(f"{method} {path} is not answered from a recording; only POST to {ends} is")
     try:
-        said = loads(body)
+        fields = loads(body)
     except ValueError as error:
         raise NotRecorded(f"The body of this request to {path} is no JSON ({error})") from error
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise NotRecorded(f"The body of this request to {path} is no JSON object")
-    return Asked(wire, said)
+    return IncomingRequest(wire, fields)
 
 
-def http_client(tape: Tape, library: str) -> Any:
+def http_client(source: ResponseSource, library: str) -> Any:
     """A synchronous client of this library."""
-    # Without the environment: a proxy from there would come before the transport.
-    found = _library(library)
-    return found.Client(transport=_based(_Transport, found)(tape), trust_env=False)
+    # `trust_env=False`: a proxy from the environment would be used instead of the transport.
+    module = _library(library)
+    return module.Client(transport=_with_base(_Transport, module)(source), trust_env=False)
 
 
-def http_async_client(tape: Tape, library: str) -> Any:
+def http_async_client(source: ResponseSource, library: str) -> Any:
     """An asynchronous client of this library."""
-    found = _library(library)
-    return found.AsyncClient(transport=_based(_AsyncTransport, found)(tape), trust_env=False)
+    module = _library(library)
+    return module.AsyncClient(transport=_with_base(_AsyncTransport, module)(source), trust_env=False)
 
 
 class _Transport:
-    """Answers in the caller's thread."""
+    """Answers on the caller's thread."""
 
     library: Any
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+    def __init__(self, source: ResponseSource) -> None:
+        self._source = source
 
     def handle_request(self, request: Any) -> Any:
-        """As the library wants it."""
+        """The method that the library calls for each request."""
         body = request.read()
-        with _as_the_sdk_lets_through(request):
-            asking = self._tape.answer(request.method, request.url.path, request.headers, body)
-            found = answered(self._tape.reader, asking)
-        return _response(self.library, found, request, self._body(found, request), _Body)
+        with _raised_through_sdk(request):
+            queries = self._source.response_to(request.method, request.url.path, request.headers, body)
+            response = run_queries(self._source.reader, queries)
+        return _response(self.library, response, request, self._body(response, request), _Body)
 
-    def _body(self, found: Answer, request: Any) -> Iterator[bytes]:
-        driver = self._tape.driver(found)
-        assert found.play is not None
-        yield from drive(driver, found.play)
-        _raise_end(self.library, found, request)
+    def _body(self, response: ReplayedResponse, request: Any) -> Iterator[bytes]:
+        driver = self._source.driver(response)
+        assert response.playback is not None
+        yield from drive(driver, response.playback)
+        _raise_end(self.library, response, request)
 
 
 class _AsyncTransport:
-    """Answers on any event loop, which it does not keep."""
+    """Answers on any event loop, without blocking it."""
 
     library: Any
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+    def __init__(self, source: ResponseSource) -> None:
+        self._source = source
 
     async def handle_async_request(self, request: Any) -> Any:
-        """As the library wants it."""
+        """The method that the library calls for each request."""
         sent = await request.aread()
-        with _as_the_sdk_lets_through(request):
-            asking = self._tape.answer(request.method, request.url.path, request.headers, sent)
-            found = await answered_async(self._tape.reader, asking)
-        return _response(self.library, found, request, self._body(found, request), _AsyncBody)
+        with _raised_through_sdk(request):
+            queries = self._source.response_to(request.method, request.url.path, request.headers, sent)
+            response = await run_queries_async(self._source.reader, queries)
+        return _response(self.library, response, request, self._body(response, request), _AsyncBody)
 
-    async def _body(self, found: Answer, request: Any) -> AsyncIterator[bytes]:
-        driver = self._tape.driver(found)
-        assert found.play is not None
-        async with aclosing(adrive(driver, found.play)) as body:  # type: ignore[type-var]
+    async def _body(self, response: ReplayedResponse, request: Any) -> AsyncIterator[bytes]:
+        driver = self._source.driver(response)
+        assert response.playback is not None
+        async with aclosing(adrive(driver, response.playback)) as body:  # type: ignore[type-var]
             async for data in body:
                 yield data
-        _raise_end(self.library, found, request)
+        _raise_end(self.library, response, request)
 
 
 class _Body:
-    """A body as it is played."""
+    """The stream of a response, in the shape that the library needs."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self.pieces = pieces
@@ -147,7 +151,7 @@ class _Body:
         return self.pieces
 
     def close(self) -> None:
-        """The client has left, or has all."""
+        """End the playback; the client calls this at the end of the body, or when it stops early."""
         self.pieces.close()  # type: ignore[attr-defined]  # a generator
 
 
@@ -161,33 +165,33 @@ class _AsyncBody:
         return self.pieces
 
     async def aclose(self) -> None:
-        """The client has left, or has all."""
+        """End the playback; the client calls this at the end of the body, or when it stops early."""
         await self.pieces.aclose()  # type: ignore[attr-defined]  # a generator
 
 
-def _response(library: Any, found: Answer, request: Any, pieces: Any, body: type) -> Any:
-    if found.play is None and (found.broken or found.error):
-        _raise_end(library, found, request)
-    if found.play is None:
+def _response(library: Any, response: ReplayedResponse, request: Any, pieces: Any, body: type) -> Any:
+    if response.playback is None and (response.broken or response.error):
+        _raise_end(library, response, request)
+    if response.playback is None:
         return library.Response(
-            found.status, headers=dict(found.headers), content=found.body, request=request
+            response.status, headers=dict(response.headers), content=response.body, request=request
         )
-    stream = _based(body, library)(pieces)
-    return library.Response(found.status, headers=dict(found.headers), stream=stream, request=request)
+    stream = _with_base(body, library)(pieces)
+    return library.Response(response.status, headers=dict(response.headers), stream=stream, request=request)
 
 
-def _raise_end(library: Any, found: Answer, request: Any) -> None:
-    """What a run that failed ends with."""
-    if found.error is not None:
-        raise found.error
-    if found.broken is not None:
-        kind = getattr(library, found.broken.kind, library.ReadError)
-        raise kind(found.broken.message, request=request)
+def _raise_end(library: Any, response: ReplayedResponse, request: Any) -> None:
+    """Raise the error of a failed run, if any."""
+    if response.error is not None:
+        raise response.error
+    if response.broken is not None:
+        kind = getattr(library, response.broken.kind, library.ReadError)
+        raise kind(response.broken.message, request=request)
 
 
 @contextmanager
-def _as_the_sdk_lets_through(request: Any) -> Iterator[None]:
-    """Anthropic's SDK calls every exception a connection error, but those of its own family."""
+def _raised_through_sdk(request: Any) -> Iterator[None]:
+    """Raise our errors as `AnthropicError` too: its SDK turns all other exceptions into connection errors."""
     try:
         yield
     except RecorderError as error:
@@ -195,11 +199,11 @@ def _as_the_sdk_lets_through(request: Any) -> Iterator[None]:
         if sdk is None or not request.url.path.endswith("/messages"):
             raise
         kind: Any = type(error)
-        raise _of_both(kind, sdk.AnthropicError)(*error.args) from error.__cause__
+        raise _subclass_of_both(kind, sdk.AnthropicError)(*error.args) from error.__cause__
 
 
 @cache
-def _of_both(kind: Any, other: Any) -> Any:
+def _subclass_of_both(kind: Any, other: Any) -> Any:
     return type(kind.__name__, (kind, other), {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
@@ -212,8 +216,8 @@ _BASES = {
 
 
 @cache
-def _based(kind: type, library: Any) -> Any:
-    """A class of ours on its base in the library."""
+def _with_base(kind: type, library: Any) -> Any:
+    """Our class as a subclass of the library's base class."""
     return type(kind.__name__, (kind, getattr(library, _BASES[kind])), {"library": library})
 
 

@@ -1,4 +1,4 @@
-"""How a run that failed failed, as HTTP knows it: with a status, in the stream, or by a connection that broke."""
+"""How a run failed, in terms of HTTP: by a status, by an error event in the stream, or by a broken connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recorder.wire.recorded import Failure
 
 #: How the SDKs begin the message of an HTTP status: "Error code: 429 - {...}".
 STATUS = re.compile(r"Error code: (\d{3})(?: - (.*))?", re.DOTALL)
-#: The SDKs' exceptions for a status, where the message does not say it.
+#: The SDKs' exceptions for a status, used if the message has none.
 _STATUSES = {
     "BadRequestError": 400,
     "AuthenticationError": 401,
@@ -33,57 +33,57 @@ _SDKS, _HTTP = ("openai.", "anthropic."), ("httpx2.", "httpx.")
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """A connection that breaks."""
+class BrokenConnection:
+    """The connection breaks at the end of the replayed response."""
 
-    #: The exception of the HTTP library: ConnectError, ReadError, ReadTimeout, RemoteProtocolError.
+    #: Name of the HTTP library's exception: ConnectError, ReadError, ReadTimeout, RemoteProtocolError.
     kind: str
     message: str
 
 
 def status_of(run: RecordedRun) -> int | None:
-    """The HTTP status that refused a run; None where none did."""
+    """The HTTP status of the error response to a run; None if it did not fail by one."""
     found = STATUS.match(run.error_message or "")
     return int(found[1]) if found else _STATUSES.get(_short(run))
 
 
 def body_of(run: RecordedRun) -> bytes | None:
-    """The body of the response that refused it, as far as the SDK's message tells: None where that is but words."""
+    """The body of the error response, as far as the SDK's message holds it; None if the message is only prose."""
     message = run.error_message or ""
     found = STATUS.match(message)
     if found is None:
         return message.encode("utf-8", "replace")
-    said = literal(found[2])
-    if isinstance(said, (dict, list)):
-        return dumps(said).encode("utf-8", "replace")
+    body = literal(found[2])
+    if isinstance(body, (dict, list)):
+        return dumps(body).encode("utf-8", "replace")
     return None if found[2] else b""
 
 
-def broken_of(run: RecordedRun, began: bool) -> Broken | None:
-    """How its connection broke, before or after something came; None where it did not."""
-    name, said = run.error_type or "", run.error_message or ""
+def broken_of(run: RecordedRun, began: bool) -> BrokenConnection | None:
+    """How the connection of a run broke; None if it did not. `began` is whether anything was received before."""
+    name, message = run.error_type or "", run.error_message or ""
     if name.startswith(_SDKS):
         if _short(run) == "APITimeoutError":
-            return Broken("ReadTimeout", said)
+            return BrokenConnection("ReadTimeout", message)
         if _short(run) == "APIConnectionError":
-            return Broken("ReadError" if began else "ConnectError", said)
-    return Broken(_short(run), said) if name.startswith(_HTTP) else None
+            return BrokenConnection("ReadError" if began else "ConnectError", message)
+    return BrokenConnection(_short(run), message) if name.startswith(_HTTP) else None
 
 
 def is_of_the_stream(run: RecordedRun) -> bool:
-    """Whether the provider sent the error in place of an event."""
+    """Whether the provider sent the error as an event of the stream."""
     name = run.error_type or ""
     return run.status == ERROR and name.startswith(_SDKS) and broken_of(run, True) is None
 
 
 def failure_of(run: RecordedRun, refusal: bytes | None = None) -> Failure:
-    """The provider's words for it, out of the body that it sent, or out of the SDK's."""
+    """The provider's error message and type: from the body `refusal` if given, else from the SDK's message."""
     message, kind = run.error_message or "", run.error_type
     found = STATUS.match(message)
     message = found[2] or message if found else message
-    said = _json(refusal) if refusal is not None else literal(message)
-    if isinstance(said, dict):
-        inner = said["error"] if isinstance(said.get("error"), dict) else said
+    body = _json(refusal) if refusal is not None else literal(message)
+    if isinstance(body, dict):
+        inner = body["error"] if isinstance(body.get("error"), dict) else body
         message, kind = str(inner.get("message") or message), inner.get("type") or kind
     return Failure(message, kind)
 
@@ -93,7 +93,7 @@ def _short(run: RecordedRun) -> str:
 
 
 def literal(written: str | None) -> Any:
-    """A body as the SDKs write it into a message, which is a Python literal; None for anything else."""
+    """The body in an SDK's message, which the SDKs write as a Python literal; None for any other text."""
     try:
         return ast.literal_eval(written or "None")
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -1,7 +1,7 @@
-"""Which recorded run answers a request: exactly by its hash, or by what the user says it must share.
+"""Finds the recorded run that answers a request: by the hash of the request, or by the fields that the user chooses.
 
-Without any I/O: generators that ask the library (`asking.py`). Runs of the same request are played in the order in
-which they were recorded, each once.
+Runs of the same request are used in the order of their recording, each once. Does no I/O: the functions are generators
+of queries.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.errors import ConfigError
-from recorder.replay.http.not_recorded import NotRecorded, counts, miss, nearest
-from recorder.replay.http.request_form import Form, asked_form, recorded_form
-from recorder.replay.playback import Ask
-from recorder.replay.queries import Asking
+from recorder.replay.http.not_recorded import NotRecorded, is_playable, nearest, not_recorded
+from recorder.replay.http.request_form import Form, form_of_body, form_of_run
+from recorder.replay.playback import QueryStep
+from recorder.replay.queries import Queries
 from recorder.storage.reader import Library, RecordedRun
 from recorder.wire.request_hash import input_hash
 
-#: Given two requests in one form, what is asked and what was recorded: whether they are the same to the user.
+#: Takes the form of a request and the form of a recorded one; returns whether the run may answer the request.
 Same = Callable[[Form, Form], bool]
 
-#: Runs of one question to the library.
+#: Runs that one query fetches.
 PAGE = 200
-#: Words for what is said, whatever a format calls it.
+#: Names that some wire formats have for the messages.
 _ALIASES = {"prompt": "messages", "input": "messages"}
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a recorded request must share with the one that is asked. Raises `ConfigError` for what cannot be."""
+    """Which fields of a recorded request must equal those of a new one. Raises `ConfigError` for invalid values."""
 
-    #: Fields that must be the same, all others may differ: messages, system, model, temperature, tools, ...; or a
-    #: function of both requests, asked and recorded. None for all fields.
+    #: Fields that must be equal while all others may differ (messages, system, model, temperature, tools, ...), or a
+    #: function of the new and the recorded request. None for all fields.
     match_on: Sequence[str] | Same | None = None
     #: Fields that may differ.
     ignore: Sequence[str] | None = None
-    #: Whether the last of the recorded answers is given again when the request is made more often than recorded.
+    #: Whether the last run is used again for a request that is made more often than it was recorded.
     allow_playback_repeats: bool = False
 
     def __post_init__(self) -> None:
@@ -47,124 +47,127 @@ class Rules:
             raise ConfigError(
                 "match_on says what must be the same and ignore what need not; pass one of them"
             )
-        for name, given in (("match_on", self.match_on), ("ignore", self.ignore)):
-            if isinstance(given, str) or not (given is None or callable(given) or _is_names(given)):
-                raise ConfigError(f"{name} is {given!r}; pass a tuple of names, ({str(given)!r},) for one")
+        for name, value in (("match_on", self.match_on), ("ignore", self.ignore)):
+            if isinstance(value, str) or not (value is None or callable(value) or _is_names(value)):
+                raise ConfigError(f"{name} is {value!r}; pass a tuple of names, ({str(value)!r},) for one")
 
     @property
     def is_exact(self) -> bool:
-        """Whether the hash of the request decides."""
+        """Whether all fields must be equal, so that the hash of the request decides."""
         return self.match_on is None and self.ignore is None
 
-    def part(self, form: Form) -> Form:
-        """What of a request counts."""
+    def compared_fields(self, form: Form) -> Form:
+        """The fields of a form that are compared."""
         if self.match_on is not None and not callable(self.match_on):
             names = {_ALIASES.get(name, name) for name in self.match_on}
             return {name: form[name] for name in form.keys() & names}
         left_out = {_ALIASES.get(name, name) for name in self.ignore or ()}
         return {name: form[name] for name in form.keys() - left_out}
 
-    def mark(self, form: Form) -> Any:
-        """What two requests must share, as a value to compare; all of it where the user compares."""
-        return form if callable(self.match_on) else dumps(self.part(form), sort_keys=True)
+    def key_of(self, form: Form) -> Any:
+        """The value of a form that `same` compares; the form itself for a function of the user."""
+        return form if callable(self.match_on) else dumps(self.compared_fields(form), sort_keys=True)
 
-    def same(self, asked: Any, recorded: Any) -> bool:
-        """Whether two marks say that a recorded run answers what is asked."""
-        return bool(self.match_on(asked, recorded)) if callable(self.match_on) else bool(asked == recorded)
+    def same(self, requested: Any, recorded: Any) -> bool:
+        """Whether a recorded run answers a request, given their `key_of`."""
+        found = self.match_on(requested, recorded) if callable(self.match_on) else requested == recorded
+        return bool(found)
 
 
-def _is_names(given: object) -> bool:
-    return isinstance(given, Sequence) and all(isinstance(name, str) for name in given)
+def _is_names(value: object) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(name, str) for name in value)
 
 
 class Matcher:
-    """One replay of a recording: knows which runs it has given. Of any number of threads and event loops."""
+    """Matches requests to runs and remembers which runs were used. Any number of threads and event loops may use it."""
 
     def __init__(self, rules: Rules, *, before: datetime | None = None, how_to_record: str = "") -> None:
-        """Runs that began at or after `before` are not looked at: they are recorded meanwhile, for the next time."""
+        """Runs that began at or after `before` are ignored: this session records them, for the next one."""
         self._rules = rules
         self._before = before
         self._how = how_to_record
         self._lock = threading.Lock()
-        self._given: set[str] = set()
-        #: Hash of a request -> the run that it was last given.
+        self._used: set[str] = set()
+        #: Hash of a request -> the run that answered it last.
         self._last: dict[str, RecordedRun] = {}
-        #: For loosened rules: each run with its mark, in order.
-        self._marked: list[tuple[RecordedRun, Any]] | None = None
+        #: For rules that are not exact: each run with its `key_of`, in the order of recording.
+        self._keyed: list[tuple[RecordedRun, Any]] | None = None
 
-    def find(self, body: Mapping[str, Any], wire: str, *, again: bool = False) -> Asking[RecordedRun]:
-        """The run that answers a request; `again` for the same one that it was given last, as for a retry.
+    def find(self, body: Mapping[str, Any], wire: str, *, is_retry: bool = False) -> Queries[RecordedRun]:
+        """The run that answers a request; with `is_retry` the run that answered the same request last.
 
-        `body` is its JSON, or the arguments of the SDK's `create`. Raises `NotRecorded`.
+        `body` is the JSON of the request, or the arguments of the SDK's `create`. Raises `NotRecorded`.
         """
         key = input_hash(body)
-        if again and (last := self._last.get(key)) is not None:
+        if is_retry and (last := self._last.get(key)) is not None:
             return last
         if self._rules.is_exact:
-            found = yield Ask(Library.runs_of_request, key)
+            found = yield QueryStep(Library.runs_of_request, key)
         else:
-            found = yield from self._loosely(asked_form(body), wire)
+            found = yield from self._loosely(form_of_body(body), wire)
         found = [run for run in found if self._is_before(run)]
-        run = self._next(key, [run for run in found if counts(run)])
+        run = self._next(key, [run for run in found if is_playable(run)])
         if run is None:
-            raise (yield from self._miss(body, wire, found))
+            raise (yield from self._not_recorded(body, wire, found))
         return run
 
     def _next(self, key: str, found: Sequence[RecordedRun]) -> RecordedRun | None:
         with self._lock:
-            run = next((run for run in found if run.id not in self._given), None)
+            run = next((run for run in found if run.id not in self._used), None)
             if run is None and found and self._rules.allow_playback_repeats:
                 run = found[-1]
             if run is not None:
-                self._given.add(run.id)
+                self._used.add(run.id)
                 self._last[key] = run
             return run
 
     def _is_before(self, run: RecordedRun) -> bool:
         return self._before is None or run.started_at < self._before
 
-    # -- loosened -------------------------------------------------------------------------------------------------
+    # -- rules that are not exact -----------------------------------------------------------------------------------
 
-    def _loosely(self, form: Form, wire: str) -> Asking[list[RecordedRun]]:
-        mark = self._rules.mark(form)
-        if self._marked is not None:
-            found = self._same(mark)
-            if any(counts(run) and run.id not in self._given for run in found):
+    def _loosely(self, form: Form, wire: str) -> Queries[list[RecordedRun]]:
+        key = self._rules.key_of(form)
+        if self._keyed is not None:
+            found = self._same(key)
+            if any(is_playable(run) and run.id not in self._used for run in found):
                 return found
-        # Nothing of what is known: it may have come since.
-        self._marked = yield from self._all_marked(wire)
-        return self._same(mark)
+        # None of the known runs: read again, since one may have been recorded meanwhile.
+        self._keyed = yield from self._all_keyed(wire)
+        return self._same(key)
 
-    def _same(self, mark: Any) -> list[RecordedRun]:
-        return [run for run, recorded in self._marked or () if self._rules.same(mark, recorded)]
+    def _same(self, key: Any) -> list[RecordedRun]:
+        return [run for run, recorded in self._keyed or () if self._rules.same(key, recorded)]
 
-    def _all_marked(self, wire: str) -> Asking[list[tuple[RecordedRun, Any]]]:
-        marked: list[tuple[RecordedRun, Any]] = []
-        page: list[RecordedRun] = yield Ask(Library.latest, PAGE)
+    def _all_keyed(self, wire: str) -> Queries[list[tuple[RecordedRun, Any]]]:
+        keyed: list[tuple[RecordedRun, Any]] = []
+        page: list[RecordedRun] = yield QueryStep(Library.latest, PAGE)
         while page:
             for run in page:
-                form = yield from form_of(run, wire)
-                marked.append((run, self._rules.mark(form)))
-            page = yield Ask(Library.latest, PAGE, page[-1])
-        return marked[::-1]
+                form = yield from _form_of(run, wire)
+                keyed.append((run, self._rules.key_of(form)))
+            page = yield QueryStep(Library.latest, PAGE, page[-1])
+        return keyed[::-1]
 
-    # -- a miss -----------------------------------------------------------------------------------------------------
+    # -- no run -----------------------------------------------------------------------------------------------------
 
-    def _miss(self, body: Mapping[str, Any], wire: str, found: Sequence[RecordedRun]) -> Asking[NotRecorded]:
-        """The error that says what there is instead."""
-        part = self._rules.part
-        asked = part(asked_form(body))
+    def _not_recorded(
+        self, body: Mapping[str, Any], wire: str, found: Sequence[RecordedRun]
+    ) -> Queries[NotRecorded]:
+        """The error for a request without a run; it shows the nearest recorded request."""
+        compared = self._rules.compared_fields
+        requested = compared(form_of_body(body))
         if found:
-            return miss(asked, found=found, how=self._how)
-        page: list[RecordedRun] = yield Ask(Library.latest, PAGE)
+            return not_recorded(requested, found=found, how=self._how)
+        page: list[RecordedRun] = yield QueryStep(Library.latest, PAGE)
         forms = []
         for run in page:
-            if counts(run) and self._is_before(run):
-                forms.append((run, part((yield from form_of(run, wire)))))
-        return miss(asked, near=nearest(asked, forms), how=self._how)
+            if is_playable(run) and self._is_before(run):
+                forms.append((run, compared((yield from _form_of(run, wire)))))
+        return not_recorded(requested, near=nearest(requested, forms), how=self._how)
 
 
-def form_of(run: RecordedRun, wire: str) -> Generator[Ask, Any, Form]:
-    """The request of a recorded run, as one in this wire format would have said it."""
-    path = yield Ask(Library.path, run.conversation_id, run.prompt_message_id)
-    return recorded_form(run, path, wire)
+def _form_of(run: RecordedRun, wire: str) -> Generator[QueryStep, Any, Form]:
+    """The form of a recorded run's request, its messages as this wire format writes them."""
+    path = yield QueryStep(Library.path, run.conversation_id, run.prompt_message_id)
+    return form_of_run(run, path, wire)

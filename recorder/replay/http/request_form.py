@@ -1,4 +1,4 @@
-"""Requests in one form, so that two can be compared and shown side by side, whatever format each was made in."""
+"""Requests in one form that does not depend on the wire format, so that two requests can be compared and shown."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from recorder.wire.openai import request as openai_request
 from recorder.wire.recorded import ANTHROPIC, CHAT
 from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 
-#: `system` (a text), `messages` (what each is to a reader), and the options by their names.
+#: `system` (text), `messages` (a dict for each, without the details of a format), and the options by name.
 Form = dict[str, Any]
 
-#: Roles whose neighbours are one message: some formats take them so, others do not.
+#: Roles whose consecutive messages are merged: some formats merge them, others do not.
 _MERGED = ("user", "system")
 
 
-def asked_form(body: Mapping[str, Any]) -> Form:
-    """A request by its body: the JSON that is sent, or the arguments of the SDK's `create`."""
-    said = comparable_fields(body)
-    options = {key: value for key, value in said.items() if key not in CONTENT_KEYS}
+def form_of_body(body: Mapping[str, Any]) -> Form:
+    """The form of a request, from its JSON body or from the arguments of the SDK's `create`."""
+    fields = comparable_fields(body)
+    options = {key: value for key, value in fields.items() if key not in CONTENT_KEYS}
     try:
-        return _form(_messages_of(said), options)
-    except ConfigError:  # no messages that anybody knows
-        return {**options, "messages": said.get("messages")}
+        return _form(_messages_of(fields), options)
+    except ConfigError:  # messages of an unknown shape
+        return {**options, "messages": fields.get("messages")}
 
 
-def recorded_form(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> Form:
-    """The request of a recorded run, its messages as this wire format has them."""
+def form_of_run(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> Form:
+    """The form of a recorded run's request, its messages as this wire format writes them."""
     options = {
         key: value for key, value in comparable_fields(run.request or {}).items() if key not in CONTENT_KEYS
     }
@@ -42,16 +42,16 @@ def recorded_form(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> F
     return _form(_as_sent(path, wire, str(options.get("model") or "")), options)
 
 
-def _messages_of(said: Mapping[str, Any]) -> list[BaseMessage]:
-    found = [from_any(("system", said["system"]))] if said.get("system") else []
-    if (prompt := said.get("prompt", said.get("input"))) is not None and "messages" not in said:
+def _messages_of(fields: Mapping[str, Any]) -> list[BaseMessage]:
+    found = [from_any(("system", fields["system"]))] if fields.get("system") else []
+    if (prompt := fields.get("prompt", fields.get("input"))) is not None and "messages" not in fields:
         prompts = prompt if isinstance(prompt, list) else [prompt]
         return [*found, *(HumanMessage(str(each)) for each in prompts)]
-    return [*found, *messages_from(list(said.get("messages") or ()))]
+    return [*found, *messages_from(list(fields.get("messages") or ()))]
 
 
 def _as_sent(path: Sequence[BaseMessage], wire: str, model: str) -> list[BaseMessage]:
-    """Images, files and other blocks in the words of the format; text is the same in all."""
+    """The messages with images, files and other blocks as the format writes them; text is the same in all formats."""
     if all(isinstance(message.content, str) for message in path):
         return list(path)
     try:
@@ -62,17 +62,17 @@ def _as_sent(path: Sequence[BaseMessage], wire: str, model: str) -> list[BaseMes
             if wire == ANTHROPIC:
                 system, turns = anthropic_request.request_messages(path, model)
                 return [*([from_any(("system", system))] if system else []), *messages_from(turns)]
-    except (ConfigError, LookupError, TypeError):  # nothing that this format could ask
+    except (ConfigError, LookupError, TypeError):  # this format cannot express these messages
         pass
     return list(path)
 
 
 def _form(messages: Iterable[BaseMessage], options: Mapping[str, Any]) -> Form:
-    said = [_said(message) for message in _merged(messages)]
+    listed = [_message_fields(message) for message in _merged(messages)]
     form: Form = dict(options)
-    if said and said[0]["role"] == "system":
-        form["system"] = said.pop(0).get("text", "")
-    return {**form, "messages": said}
+    if listed and listed[0]["role"] == "system":
+        form["system"] = listed.pop(0).get("text", "")
+    return {**form, "messages": listed}
 
 
 def _merged(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
@@ -89,15 +89,15 @@ def _blocks(message: BaseMessage) -> list[Any]:
     return message.content if isinstance(message.content, list) else [message.content]
 
 
-def _said(message: BaseMessage) -> dict[str, Any]:
-    """What a message is to a reader, see `recorder.messages.identity`; without what is empty."""
+def _message_fields(message: BaseMessage) -> dict[str, Any]:
+    """The fields that make up a message (`recorder.messages.identity`), without empty ones."""
     key = content_key(message)
     calls = [{"id": id, "name": name, "arguments": arguments} for id, name, arguments in key.calls]
-    said = {
+    fields = {
         "role": key.role,
         "text": key.text,
         "calls": calls,
         "tool_call_id": key.tool_call_id,
         "attachments": list(key.attachments),
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in fields.items() if value}

@@ -17,7 +17,7 @@ from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessag
 from recorder.models import ChatAnthropic, ChatOpenAI
 from recorder.replay import NotRecorded
 from recorder.replay.http.match import Matcher, Rules
-from recorder.replay.queries import answered
+from recorder.replay.queries import run_queries
 from recorder.replay.reader_thread import Reader, shared
 from recorder.storage.reader import Library, RecordedRun
 from recorder.testing import LoopbackProvider
@@ -40,7 +40,7 @@ class Recording:
     def find(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> RecordedRun:
         """The run for a request, when all that was recorded is stored."""
         self.history.flush().wait()
-        return answered(self.reader, matcher.find(body, wire, **more))
+        return run_queries(self.reader, matcher.find(body, wire, **more))
 
     def reply(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> str:
         """What that run replied."""
@@ -116,7 +116,7 @@ def test_a_retry_gets_what_the_first_try_got(recording: Recording) -> None:
     recording.chat.invoke("Hi")
     matcher = Matcher(Rules())
     assert recording.reply(matcher, ask()) == "answer 1"
-    assert recording.reply(matcher, ask(), again=True) == "answer 1"
+    assert recording.reply(matcher, ask(), is_retry=True) == "answer 1"
     assert recording.reply(matcher, ask()) == "answer 2"
 
 
@@ -130,7 +130,7 @@ def test_runs_without_an_end_do_not_count(recording: Recording) -> None:
     with pytest.raises(
         NotRecorded, match=rf"Run {run_id} of this request was cut off when its process ended"
     ):
-        answered(recording.reader, Matcher(Rules()).find(ask(), CHAT))
+        run_queries(recording.reader, Matcher(Rules()).find(ask(), CHAT))
 
 
 def test_what_is_recorded_meanwhile_is_for_the_next_time(recording: Recording) -> None:
@@ -151,7 +151,7 @@ def test_each_run_is_given_once_to_many_threads(recording: Recording) -> None:
     matcher, found = Matcher(Rules()), []
 
     def one() -> None:
-        found.append(answered(recording.reader, matcher.find(ask(), CHAT)).id)
+        found.append(run_queries(recording.reader, matcher.find(ask(), CHAT)).id)
 
     threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:
@@ -322,5 +322,5 @@ def test_a_read_only_look(tmp_path: Path) -> None:
     """A matcher of an empty database has nothing, and says so."""
     reader = shared(new_url(tmp_path))
     with pytest.raises(NotRecorded):
-        answered(reader, loosely(ignore=()).find(ask(), CHAT))
+        run_queries(reader, loosely(ignore=()).find(ask(), CHAT))
     reader.close()
