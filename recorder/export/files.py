@@ -1,4 +1,4 @@
-"""Files of lines, packed with gzip where their name or their first bytes say so."""
+"""Files of lines, compressed with gzip if their name (writing) or their first bytes (reading) say so."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from recorder.errors import ConfigError, StoreError
 #: A path, or a file that is open for text or bytes.
 File = str | os.PathLike[str] | IO[Any]
 
-#: The longest line that is read (bytes): a file of one line, packed to almost nothing, would take all memory.
+#: The longest line that is read (bytes). Without a limit, a small gzip file with one huge line would use all memory.
 MAX_LINE = 64 * 2**20
 _GZIP = b"\x1f\x8b"
-_PACKED_BADLY = (EOFError, gzip.BadGzipFile, zlib.error)
+_GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 @contextmanager
 def writing(target: File) -> Iterator[Callable[[str], object]]:
-    """Takes text; a file of that name is there when all of it is, and until then the one that was.
+    """A function that writes text. The file gets its name only at the end; until then an existing file stays.
 
-    A new one is its owner's only; one that was there hands its mode on.
+    A new file is readable only by its owner. A replaced file passes on its mode.
     """
     if not isinstance(target, (str, os.PathLike)):
         yield _text_of(target)
@@ -46,7 +46,7 @@ def writing(target: File) -> Iterator[Callable[[str], object]]:
             raw: Any = stack.enter_context(open(number if plain else part, "wb"))
             if path.is_file():
                 os.fchmod(raw.fileno(), path.stat().st_mode & 0o777)
-            if path.suffix == ".gz":  # without name and time: the same rows are the same bytes
+            if path.suffix == ".gz":  # no name and time: equal rows give equal bytes
                 raw = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
             text = stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"))
             yield text.write
@@ -76,19 +76,19 @@ def _refuse_folder(path: Path) -> None:
 
 @dataclass(slots=True)
 class Source:
-    """The lines of a file."""
+    """A file that is read line by line."""
 
     lines: Iterator[str | bytes]
-    #: Bytes of the file that were read so far, and all of them; None where nobody knows.
+    #: Bytes of the file that were read so far, and its size; the size is None if it is unknown.
     position: Callable[[], int]
     size: int | None
 
 
 @contextmanager
 def reading(file: File) -> Iterator[Source]:
-    """The lines, unpacked. Raises `ConfigError` for a file that is not there, `StoreError` for one cut off."""
+    """The lines, decompressed. Raises `ConfigError` for a file that does not exist, `StoreError` for a damaged one."""
     if not isinstance(file, (str, os.PathLike)):
-        yield Source(_lines(_unpacked(file)), lambda: 0, None)
+        yield Source(_lines(_decompressed(file)), lambda: 0, None)
         return
     with ExitStack() as stack:
         try:
@@ -96,19 +96,19 @@ def reading(file: File) -> Iterator[Source]:
         except OSError as error:
             raise ConfigError(f"{os.fspath(file)} cannot be read: {error.strerror or error}") from error
         size = os.fstat(raw.fileno()).st_size or None
-        # Below the buffers: what lies in them is as good as read.
+        # The position of the raw file: bytes in the buffers count as read.
         position = raw.raw.tell if raw.seekable() else lambda: 0
-        yield Source(_lines(_unpacked(raw)), position, size)
+        yield Source(_lines(_decompressed(raw)), position, size)
 
 
-def _unpacked(file: IO[Any]) -> IO[Any]:
+def _decompressed(file: IO[Any]) -> IO[Any]:
     if hasattr(file, "encoding") or _beginning(file) != _GZIP:
         return file
     return cast(IO[Any], io.BufferedReader(gzip.GzipFile(fileobj=file)))
 
 
 def _beginning(file: IO[bytes]) -> bytes:
-    """The first bytes, which stay to be read; none where that cannot be."""
+    """The first bytes of the file, without consuming them; empty if the file cannot peek or seek."""
     if (peek := getattr(file, "peek", None)) is not None:
         return bytes(peek(len(_GZIP))[: len(_GZIP)])
     if not file.seekable():
@@ -126,7 +126,7 @@ def _lines(file: IO[Any]) -> Iterator[str | bytes]:
                     f"Line {number} has more than {MAX_LINE} bytes, so the file is no export of recorder, or damaged"
                 )
             yield line
-    except _PACKED_BADLY as error:
+    except _GZIP_ERRORS as error:
         raise StoreError(f"The file is gzip and damaged, or was cut off ({error}); copy it again") from error
     except UnicodeDecodeError as error:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""Whole rows into a database, in one transaction: what is new is stored, what is there is compared."""
+"""Stores rows in one transaction: new rows are inserted, stored ones are compared."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from recorder.storage.rows import (
 from recorder.storage.schema import Id, dashed
 from recorder.storage.store import Conflict
 
-#: In the order in which the writer stores them, so that the two never wait for each other.
+#: In the order in which the writer stores them, so that an import and a writer cannot deadlock.
 _TABLES: Mapping[type[Any], Table] = {
     Producer: schema.producers,
     ConversationRow: schema.conversations,
@@ -42,11 +42,11 @@ _TABLES: Mapping[type[Any], Table] = {
     GapRow: schema.gaps,
     AnnotationRow: schema.annotations,
 }
-#: Rows of one question.
+#: Rows that one query looks up.
 _COMPARED = 500
-#: What is shown of a value (characters).
+#: How many characters of a value are shown.
 _SHOWN = 60
-#: What an end says of a run; until there is one it is what somebody has guessed.
+#: Columns that the end of a run sets. Until the real end is known they may be provisional.
 _END = frozenset((
     "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
     "response_id", "input_tokens", "output_tokens", "total_tokens", "usage", "usage_source", "token_count",
@@ -54,39 +54,39 @@ _END = frozenset((
 ))  # fmt: skip
 
 
-class Adding:
-    """Rows on their way into a database; `new` and `there` count them."""
+class RowMerger:
+    """Merges rows into a database; `new` and `existing` count them."""
 
     def __init__(self, connection: AsyncConnection, dialect: Dialect) -> None:
         self._connection = connection
         self._dialect = dialect
         self.new = Counts()
-        self.there = Counts()
+        self.existing = Counts()
 
     async def add(self, rows: Sequence[Row]) -> None:
-        """Store those whose key is new. Raises `Conflict` for one that is there with another content."""
-        for made, table in _TABLES.items():
-            if found := [row for row in rows if type(row) is made]:
+        """Insert the rows with new keys. Raises `Conflict` for a row that is stored with other values."""
+        for row_type, table in _TABLES.items():
+            if found := [row for row in rows if type(row) is row_type]:
                 await self._add(table, found)
 
     async def announce(self) -> None:
-        """Tell who watches; the last thing."""
+        """Notify the followers of this commit; called last in the transaction."""
         await self._dialect.insert(self._connection, [], announce=True)
 
     async def _add(self, table: Table, rows: list[Any]) -> None:
-        own = _by_key(table, rows)
-        missing, better = [], []
-        stored = await self._stored(table, list(own))
-        for key, row in own.items():
+        new_rows = _by_key(table, rows)
+        missing, newer = [], []
+        stored = await self._stored(table, list(new_rows))
+        for key, row in new_rows.items():
             before = stored.get(key)
             if before is None:
                 missing.append(row)
-            elif _is_better(table, before, row):
-                better.append(row)
+            elif _is_newer(table, before, row):
+                newer.append(row)
             else:
-                self.there.add(row)
+                self.existing.add(row)
         await self._insert(table, missing)
-        await self._insert(table, better, update=_BETTER.get(type(rows[0]), ()))
+        await self._insert(table, newer, update=_UPDATED.get(type(rows[0]), ()))
 
     async def _insert(self, table: Table, rows: list[Any], update: Sequence[str] = ()) -> None:
         if not rows:
@@ -100,7 +100,7 @@ class Adding:
             self.new.add(row)
 
     async def _stored(self, table: Table, keys: Sequence[Any]) -> dict[Any, Any]:
-        """The rows that are there already, by key."""
+        """The stored rows with these keys, by key."""
         columns = list(table.primary_key.columns)
         key: Any = columns[0] if len(columns) == 1 else tuple_(*columns)
         found = {}
@@ -112,7 +112,7 @@ class Adding:
 
 
 def _by_key(table: Table, rows: Sequence[Any]) -> dict[Any, Any]:
-    """The rows, in the order of their keys. Raises `Conflict` for two of one key."""
+    """The rows by key, sorted by key. Raises `Conflict` for two different rows with one key."""
     found: dict[Any, Any] = {}
     for row in map(_with_plain_ids, rows):
         key = _key(table, _values(row))
@@ -131,7 +131,7 @@ def _values(row: Any) -> tuple[Any, ...]:
 
 
 def _with_plain_ids(row: Any) -> Any:
-    """The row with its ids dashed and in lower case. Raises `StoreError` for one that is no id."""
+    """The row with its ids in lower case and with dashes. Raises `StoreError` for an invalid id."""
     values = _values(row)
     for place in _IDS[type(row)]:
         if (id := values[place]) is None:
@@ -145,29 +145,29 @@ def _with_plain_ids(row: Any) -> Any:
     return row if values is _values(row) or values == _values(row) else type(row)(*values)
 
 
-def _is_better(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
-    """Whether the row knows more of the same than the stored one. Raises `Conflict` for one of another content."""
-    own, names = _values(row), table.columns.keys()
-    if own == stored:
+def _is_newer(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
+    """Whether the row must replace the stored one. Raises `Conflict` if the two contradict each other."""
+    new_rows, names = _values(row), table.columns.keys()
+    if new_rows == stored:
         return False
-    different = {name for name, mine, other in zip(names, own, stored, strict=True) if mine != other}
+    different = {name for name, mine, other in zip(names, new_rows, stored, strict=True) if mine != other}
     if isinstance(row, RunRow) and None in (row.said_at, RunRow._make(stored).said_at):
-        different.discard("said_at")  # an older version's export does not say it
+        different.discard("said_at")  # exports of older versions do not have it
         if not different:
             return False
     if isinstance(row, Producer) and different <= {"heartbeat_at", "process"}:
-        return row.heartbeat_at > Producer(*stored).heartbeat_at  # an older version's export says no process
+        return row.heartbeat_at > Producer(*stored).heartbeat_at  # exports of older versions have no process
     if isinstance(row, RunRow) and different <= _END:
         before = RunRow._make(stored)
-        if _is_guessed(before) or _is_guessed(row):
-            return not _is_guessed(row)
+        if _is_provisional(before) or _is_provisional(row):
+            return not _is_provisional(row)
     if isinstance(row, FrameRow) and different <= {"data", "dictionary"} and _same_frames(stored, row):
-        return False  # packed by another version of the library
-    raise _conflict(table, stored, own, "stored already")
+        return False  # compressed by another version of the library
+    raise _conflict(table, stored, new_rows, "stored already")
 
 
-def _is_guessed(run: RunRow) -> bool:
-    """Whether the end of a run was made up for a process that is dead, or is still to come."""
+def _is_provisional(run: RunRow) -> bool:
+    """Whether the end of a run is provisional, set for a dead process, or is still to come."""
     return run.status in (STREAMING, INTERRUPTED) and run.sha256 is None
 
 
@@ -181,14 +181,16 @@ def _same_frames(stored: tuple[Any, ...], row: FrameRow) -> bool:
         return False
 
 
-def _conflict(table: Table, stored: tuple[Any, ...], own: tuple[Any, ...], how: str) -> Conflict:
+def _conflict(table: Table, stored: tuple[Any, ...], new_rows: tuple[Any, ...], how: str) -> Conflict:
     name = next(
-        name for name, mine, other in zip(table.columns.keys(), own, stored, strict=True) if mine != other
+        name
+        for name, mine, other in zip(table.columns.keys(), new_rows, stored, strict=True)
+        if mine != other
     )
     place = table.columns.keys().index(name)
-    key = ", ".join(str(own[at]) for at in _KEYS[table.name])
+    key = ", ".join(str(new_rows[at]) for at in _KEYS[table.name])
     return Conflict(
-        f"{table.name} {key}: {how} with another {name}, {_shown(stored[place])} and not {_shown(own[place])}; "
+        f"{table.name} {key}: {how} with another {name}, {_shown(stored[place])} and not {_shown(new_rows[place])}; "
         "import into another database, or delete one of the two"
     )
 
@@ -198,13 +200,13 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-#: Columns that a row that knows more sets.
-_BETTER: Mapping[type[Any], Sequence[str]] = {Producer: ("heartbeat_at",), RunRow: sorted(_END)}
+#: Columns that a newer row updates.
+_UPDATED: Mapping[type[Any], Sequence[str]] = {Producer: ("heartbeat_at",), RunRow: sorted(_END)}
 _KEYS = {
     table.name: tuple(table.columns.keys().index(key.name) for key in table.primary_key)
     for table in _TABLES.values()
 }
 _IDS = {
-    made: tuple(place for place, column in enumerate(table.columns) if isinstance(column.type, Id))
-    for made, table in _TABLES.items()
+    row_type: tuple(place for place, column in enumerate(table.columns) if isinstance(column.type, Id))
+    for row_type, table in _TABLES.items()
 }

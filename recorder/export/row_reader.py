@@ -1,6 +1,6 @@
-"""What an export reads: the rows of every table as they are stored, a page at a time, each found by its key.
+"""Reads the rows of an export from every table, a page at a time, each page by its key.
 
-Of a page of conversations the keys are in memory, of a run a page of rows.
+In memory are the keys of one page of conversations, and one page of rows of a run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from recorder.storage.rows import (
 
 T = TypeVar("T")
 
-#: The tables of a run, in the order in which they are written.
+#: The tables with the rows of a run, in the order of an export.
 OF_A_RUN: tuple[tuple[Table, type[Any]], ...] = (
     (schema.segments, SegmentRow),
     (schema.frames, FrameRow),
@@ -41,16 +41,16 @@ _IDS = 5_000
 CONVERSATIONS = 100
 MESSAGES = 100
 RUNS = 50
-#: Rows of a table that the runs of one page may have together; those of more are read run by run.
+#: If the runs of one page have more rows of a table than this together, the table is read run by run.
 _FEW_ROWS = 300
-#: Of a longer run the first page, and about so many bytes in the others.
+#: For such a run: rows of the first page, and about the bytes of each later page.
 _FIRST_ROWS = 16
 _PAGE_BYTES = 2**20
 _MOST_ROWS = 2_000
 
 
 class RunKey(NamedTuple):
-    """What is known of a run before it is read."""
+    """The key of a run, and what decides whether it is exported."""
 
     conversation_id: str
     id: str
@@ -59,7 +59,7 @@ class RunKey(NamedTuple):
 
 
 class MessageKey(NamedTuple):
-    """Where a message stands."""
+    """The key of a message, its parent, and the run that produced it."""
 
     conversation_id: str
     id: str
@@ -67,20 +67,20 @@ class MessageKey(NamedTuple):
     run_id: str | None
 
 
-class Pages:
-    """Reads one database, from synchronous code."""
+class RowReader:
+    """Reads one database from synchronous code."""
 
     def __init__(self, url: str) -> None:
         self._database = BlockingStore(url, read_only=True)
         self._store = self._database.store
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._database.close()
 
-    def find(self, given: str) -> Found:
-        """What an id stands for. Raises `NotFound`."""
-        return self._database.run(Library(self._store).find(given))
+    def find(self, id: str) -> Found:
+        """The conversation or run with this id, or beginning of an id. Raises `NotFound`."""
+        return self._database.run(Library(self._store).find(id))
 
     def conversation_of(self, run_id: str) -> str:
         """The conversation that a run belongs to."""
@@ -88,18 +88,18 @@ class Pages:
         return str(found)
 
     def tokens(self, conversations: Sequence[str] | None) -> int:
-        """How many tokens there are to write, about: of all conversations or of these."""
+        """About how many tokens these conversations have; all conversations if None."""
         total = select(func.coalesce(func.sum(schema.runs.c.token_count), 0))
         if conversations is None:
             return int(self._fetch(total)[0][0])
         inside = schema.runs.c.conversation_id
-        parts = (conversations[start : start + 500] for start in range(0, len(conversations), 500))
-        return sum(int(self._fetch(total.where(inside.in_(part)))[0][0]) for part in parts)
+        batches = (conversations[start : start + 500] for start in range(0, len(conversations), 500))
+        return sum(int(self._fetch(total.where(inside.in_(batch)))[0][0]) for batch in batches)
 
     def conversation_ids(self) -> Iterator[str]:
-        """Every conversation, in an order that is the same on every database."""
+        """The ids of all conversations, in an order that is the same on both databases."""
         id: ColumnElement[str] = schema.conversations.c.id
-        if self._store.dialect.name == "postgresql":  # its own order is that of a language
+        if self._store.dialect.name == "postgresql":  # its default order depends on a locale
             id = collate(id, "C")
         query = select(schema.conversations.c.id).order_by(id).limit(_IDS)
         rows = self._fetch(query)
@@ -108,67 +108,67 @@ class Pages:
             rows = self._fetch(query.where(id > rows[-1][0]))
 
     def conversations(self, ids: Sequence[str]) -> list[ConversationRow]:
-        """Those of them that are there, in this order."""
+        """The rows with these keys that exist, in the order of the keys."""
         return self._by_id(schema.conversations, ConversationRow, ids)
 
     def run_keys(self, conversations: Sequence[str]) -> dict[str, list[RunKey]]:
-        """The runs of some conversations, by conversation in the order in which they began."""
+        """The runs of some conversations, by conversation, ordered by their start."""
         runs = schema.runs.c
         query = select(runs.conversation_id, runs.id, runs.status, runs.producer_id)
         query = query.where(runs.conversation_id.in_(conversations)).order_by(runs.started_at, runs.id)
         return _by_conversation(conversations, [row_of(RunKey, row) for row in self._fetch(query)])
 
     def runs(self, ids: Sequence[str]) -> list[RunRow]:
-        """Those of them that are there, in this order."""
+        """The rows with these keys that exist, in the order of the keys."""
         return self._by_id(schema.runs, RunRow, ids)
 
     def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
-        """The messages of some conversations, by conversation each after its parent."""
+        """The messages of some conversations, by conversation, each after its parent."""
         here = schema.messages.c
         query = select(here.conversation_id, here.id, here.parent_id, here.run_id)
         query = query.where(here.conversation_id.in_(conversations)).order_by(here.position, here.id)
         return _by_conversation(conversations, [row_of(MessageKey, row) for row in self._fetch(query)])
 
     def messages(self, keys: Sequence[MessageKey]) -> list[MessageRow]:
-        """Those of them that are there, in this order."""
+        """The rows with these keys that exist, in the order of the keys."""
         key = tuple_(*schema.messages.primary_key.columns)
         rows = self._fetch(select(schema.messages).where(key.in_([each[:2] for each in keys])))
         found = {row[:2]: row_of(MessageRow, row) for row in rows}
         return [found[each[:2]] for each in keys if each[:2] in found]
 
     def producer(self, id: str) -> Producer | None:
-        """A process that recorded."""
+        """The producer with this id; None if there is none."""
         rows = self._fetch(select(schema.producers).where(schema.producers.c.id == id))
         return row_of(Producer, rows[0]) if rows else None
 
-    def of_runs(self, ids: Sequence[str]) -> list[Rows]:
-        """The rows of some runs, for each of their tables."""
-        return [Rows(self, table, made, ids) for table, made in OF_A_RUN]
+    def of_runs(self, ids: Sequence[str]) -> list[TableRows]:
+        """For each table of a run, its rows of these runs."""
+        return [TableRows(self, table, row_type, ids) for table, row_type in OF_A_RUN]
 
-    def fetch_few(self, table: Table, made: type[T], ids: Sequence[str]) -> dict[str, list[T]] | None:
-        """The rows of some runs by run; None for more than a few."""
+    def fetch_few(self, table: Table, row_type: type[T], ids: Sequence[str]) -> dict[str, list[T]] | None:
+        """The rows of some runs, by run; None if there are more than `_FEW_ROWS`."""
         query = select(table).where(table.c.run_id.in_(ids)).order_by(*table.primary_key.columns)
         rows = self._fetch(query.limit(_FEW_ROWS + 1))
         if len(rows) > _FEW_ROWS:
             return None
         found: dict[str, list[T]] = {id: [] for id in ids}
         for row in rows:
-            found[row.run_id].append(row_of(made, row))
+            found[row.run_id].append(row_of(row_type, row))
         return found
 
-    def fetch_all(self, table: Table, made: type[T], run_id: str) -> Iterator[T]:
-        """The rows of one run, however many."""
+    def fetch_all(self, table: Table, row_type: type[T], run_id: str) -> Iterator[T]:
+        """The rows of one run, a page at a time."""
         key = table.primary_key.columns[1]
         query = select(table).where(table.c.run_id == run_id).order_by(key)
         limit, rows = _FIRST_ROWS, self._fetch(query.limit(_FIRST_ROWS))
         while rows:
-            yield from (row_of(made, row) for row in rows)
+            yield from (row_of(row_type, row) for row in rows)
             limit = _next_limit(rows)
             rows = self._fetch(query.where(key > rows[-1]._mapping[key.name]).limit(limit))
 
-    def _by_id(self, table: Table, made: type[T], ids: Sequence[str]) -> list[T]:
+    def _by_id(self, table: Table, row_type: type[T], ids: Sequence[str]) -> list[T]:
         rows = self._fetch(select(table).where(table.c.id.in_(ids)))
-        found = {row.id: row_of(made, row) for row in rows}
+        found = {row.id: row_of(row_type, row) for row in rows}
         return [found[id] for id in ids if id in found]
 
     def _fetch(self, statement: Executable) -> Sequence[Any]:
@@ -176,20 +176,20 @@ class Pages:
             return self._database.run(self._store.fetch(statement))
 
 
-class Rows:
-    """One table's rows of the runs of one page."""
+class TableRows:
+    """The rows of one table for the runs of one page."""
 
-    def __init__(self, pages: Pages, table: Table, made: type[Any], ids: Sequence[str]) -> None:
-        self._pages = pages
+    def __init__(self, reader: RowReader, table: Table, row_type: type[Any], ids: Sequence[str]) -> None:
+        self._reader = reader
         self._table = table
-        self._made = made
-        self._few = pages.fetch_few(table, made, ids)
+        self._row_type = row_type
+        self._few = reader.fetch_few(table, row_type, ids)
 
-    def of(self, run_id: str) -> Iterator[Any]:
-        """Those of one run."""
+    def of_run(self, run_id: str) -> Iterator[Any]:
+        """The rows of one run."""
         if self._few is not None:
             return iter(self._few[run_id])
-        return self._pages.fetch_all(self._table, self._made, run_id)
+        return self._reader.fetch_all(self._table, self._row_type, run_id)
 
 
 def _by_conversation(ids: Sequence[str], keys: Iterable[Any]) -> dict[str, list[Any]]:
@@ -199,33 +199,33 @@ def _by_conversation(ids: Sequence[str], keys: Iterable[Any]) -> dict[str, list[
     return found
 
 
-def parts(every: Iterable[T], size: int) -> Iterator[list[T]]:
-    """So many at a time."""
-    left = iter(every)
-    while part := list(islice(left, size)):
-        yield part
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` items."""
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
 
 
-class OfConversation(Protocol):
-    """What is of a conversation."""
+class HasConversation(Protocol):
+    """A row or key that belongs to a conversation."""
 
     @property
     def conversation_id(self) -> str:
-        """Which one."""
+        """Id of the conversation."""
 
 
-Q = TypeVar("Q", bound=OfConversation)
+Q = TypeVar("Q", bound=HasConversation)
 
 
-class Queue(Generic[Q]):
-    """What is to be read, in order, and fetched a page at a time when its first is asked for."""
+class PagedQueue(Generic[Q]):
+    """Rows in order, fetched a page at a time when the first one of the page is needed."""
 
     def __init__(self, keys: Iterable[Any], size: int, fetch: Callable[[list[Any]], Iterable[Q]]) -> None:
-        self._rows = chain.from_iterable(map(fetch, parts(keys, size)))
+        self._rows = chain.from_iterable(map(fetch, batches(keys, size)))
         self._next: Q | None = next(self._rows, None)
 
-    def of(self, conversation_id: str) -> Iterator[Q]:
-        """Those at the front that are of one conversation."""
+    def take(self, conversation_id: str) -> Iterator[Q]:
+        """Take the rows at the front that belong to one conversation."""
         while self._next is not None and self._next.conversation_id == conversation_id:
             found = self._next
             yield found
@@ -233,6 +233,6 @@ class Queue(Generic[Q]):
 
 
 def _next_limit(rows: Sequence[Any]) -> int:
-    """How many rows make a page, if they are like those."""
+    """How many rows make a page of `_PAGE_BYTES`, if they are as large as the last ones."""
     size = sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
     return max(1, min(_MOST_ROWS, _PAGE_BYTES * len(rows) // max(1, size)))

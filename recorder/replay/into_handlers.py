@@ -78,7 +78,10 @@ class HandlerListener:
             start = partial(dispatch.chat_model_start, {}, list(begin.messages), **about)
         else:
             start = partial(dispatch.llm_start, {}, [message.text for message in begin.messages], **about)
-        return [start, *(partial(dispatch.new_message, said) for said in after_last_reply(begin.messages))]
+        return [
+            start,
+            *(partial(dispatch.new_message, metadata) for metadata in after_last_reply(begin.messages)),
+        ]
 
     def take(self, piece: TokensStep | FramesStep) -> Sequence[HandlerCall]:
         call = self._token if isinstance(piece, TokensStep) else self._frame
@@ -110,8 +113,8 @@ class HandlerListener:
         return self._dispatch_token(chunk)
 
     def _dispatch_token(self, chunk: Any) -> list[Pending] | None:
-        said = ChatGenerationChunk(chunk) if self._is_chat else GenerationChunk(chunk.text)
-        return self._dispatch.new_token(chunk.text, said)
+        metadata = ChatGenerationChunk(chunk) if self._is_chat else GenerationChunk(chunk.text)
+        return self._dispatch.new_token(chunk.text, metadata)
 
     def _result(self, end: EndStep) -> LLMResult:
         run = end.run
@@ -122,11 +125,11 @@ class HandlerListener:
         return LLMResult([generations], output, run=[RunInfo(UUID(run.id))])
 
     def _generation(self, reply: BaseMessage, run: RecordedRun) -> Generation:
-        said = response_metadata(run)
-        reply.response_metadata = {**said, **reply.response_metadata}
+        metadata = response_metadata(run)
+        reply.response_metadata = {**metadata, **reply.response_metadata}
         if isinstance(reply, AIMessage):
             reply.usage_metadata = reply.usage_metadata or usage_metadata(run)
-        info = {name: value for name, value in said.items() if name not in ("id", "model_provider")}
+        info = {name: value for name, value in metadata.items() if name not in ("id", "model_provider")}
         return ChatGeneration(reply, info) if self._is_chat else Generation(reply.text, info)
 
 

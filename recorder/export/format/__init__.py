@@ -1,6 +1,6 @@
-"""Recordings as lines of text: a portable file of JSON lines, in the spirit of asciicast.
+"""The export format: JSON lines, similar to asciicast. `docs/export.md` describes it.
 
-The rows of any database to lines, and back, byte for byte the same; no I/O. `docs/export.md` describes the format.
+`write` turns the rows of a database into lines, and `read` turns lines into the same rows. Neither does I/O.
 """
 
 from recorder.export.format.read import Header, read

@@ -1,4 +1,4 @@
-"""Lines to rows."""
+"""Turns the lines of an export into rows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,29 @@ from typing import Any, NamedTuple
 import orjson
 
 from recorder.errors import ConfigError, StoreError
-from recorder.export.format.shapes import FORMAT, OBJECTS, VERSION, Proof, Row, count, moment, offset, row_of
+from recorder.export.format.shapes import (
+    FORMAT,
+    OBJECTS,
+    VERSION,
+    Checksums,
+    Row,
+    count,
+    moment,
+    offset,
+    row_of,
+)
 from recorder.storage.compression import MAX_DECOMPRESSED, compress
 from recorder.storage.frame_block import join
 from recorder.storage.rows import FrameRow, GapRow, RunRow, SegmentRow
 
-#: What is shown of a line that is no header (characters).
+#: How many characters of a line that is not a header are shown.
 _SHOWN = 60
-#: What is shown of what is wrong with a line (characters).
+#: How many characters of the reason why a line is damaged are shown.
 _WHY = 300
-#: The most tokens or frames of one row, and their bytes. A row that recorder has written has some thousands.
+#: The most tokens or frames of one row, and the most bytes in them. Recorder writes rows of some thousands.
 MAX_ITEMS = 2**16
 MAX_ROW = MAX_DECOMPRESSED
-#: Blank lines behind the last one are passed over up to here (bytes).
+#: How many bytes of blank lines may follow the last line.
 _MAX_BLANK = 2**16
 #: https://sqlite.org/fileformat2.html
 _SQLITE = b"SQLite format 3"
@@ -34,15 +44,16 @@ class Header(NamedTuple):
 
     version: int
     exported_at: datetime
-    #: Where the rows are from.
+    #: URL of the exported database, without its password.
     source: str
 
 
 def read(lines: Iterable[str | bytes]) -> tuple[Header, Iterator[Row]]:
-    """The header of an export, and its rows as they were written; lazy behind the header.
+    """The header of an export, and an iterator over its rows.
 
-    Raises `ConfigError` for what is no export, or one of a newer version. The rows raise `StoreError` at a line that
-    is damaged, at the end of a run that is not what was written, and at an end of file that is none of an export.
+    Raises `ConfigError` for a file that is not an export, or an export of a newer version. The iterator raises
+    `StoreError` at a damaged line, at the end of a run whose checksums differ, and at the end of a file that was cut
+    off.
     """
     numbered = enumerate(iter(lines), 1)
     _, first = next(numbered, (0, None))
@@ -59,34 +70,38 @@ def _shown(line: str | bytes) -> str:
 
 def _header(line: str | bytes) -> Header:
     try:
-        said = orjson.loads(line)
+        fields = orjson.loads(line)
     except ValueError:
-        said = None
-    if not isinstance(said, dict) or said.get("format") != FORMAT or type(said.get("version")) is not int:
+        fields = None
+    if (
+        not isinstance(fields, dict)
+        or fields.get("format") != FORMAT
+        or type(fields.get("version")) is not int
+    ):
         raise ConfigError(f"The file is no export of recorder: {_shown(line)}; `recorder export` writes one")
-    if not 1 <= said["version"] <= VERSION:
+    if not 1 <= fields["version"] <= VERSION:
         raise ConfigError(
-            f"The export has version {said['version']} of the format, and this recorder reads up to {VERSION}; "
+            f"The export has version {fields['version']} of the format, and this recorder reads up to {VERSION}; "
             "run `pip install --upgrade chat-recorder`"
         )
     try:
         return Header(
-            said["version"], moment("exported_at", said["exported_at"]), str(said.get("source") or "")
+            fields["version"], moment("exported_at", fields["exported_at"]), str(fields.get("source") or "")
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(f"The header of the export is damaged ({error}); export again") from error
 
 
 class _Lines:
-    """The lines behind the header, each a list."""
+    """The lines after the header, each a list."""
 
     def __init__(self, numbered: Iterator[tuple[int, str | bytes]]) -> None:
         self._numbered = numbered
-        #: Of the line that was read last.
+        #: Number of the line that was read last.
         self.number = 1
 
     def next(self) -> list[Any]:
-        """The next line. Raises `StoreError` where there is none, or one that is no line of an export."""
+        """The next line. Raises `StoreError` if there is none, or if it is not a line of an export."""
         found = next(self._numbered, None)
         if found is None:
             raise StoreError(
@@ -94,15 +109,15 @@ class _Lines:
             )
         self.number, line = found
         try:
-            said = orjson.loads(line)
+            values = orjson.loads(line)
         except ValueError as error:
             raise self.damaged(f"no JSON: {error}") from error
-        if not isinstance(said, list) or len(said) < 2 or not isinstance(said[1], str):
+        if not isinstance(values, list) or len(values) < 2 or not isinstance(values[1], str):
             raise self.damaged("it is no [offset, kind, ...]")
-        return said
+        return values
 
     def end(self) -> None:
-        """Nothing but some blank lines may follow."""
+        """Check that only blank lines follow. Raises `StoreError`."""
         blank = 0
         for number, line in self._numbered:
             self.number = number
@@ -112,20 +127,20 @@ class _Lines:
 
     def damaged(self, why: object) -> StoreError:
         """The error for the line that was read last."""
-        told = str(why)
-        told = told if len(told) <= _WHY else told[:_WHY] + "..."
-        return StoreError(f"Line {self.number} of the export is damaged ({told}); copy or export it again")
+        text = str(why)
+        text = text if len(text) <= _WHY else text[:_WHY] + "..."
+        return StoreError(f"Line {self.number} of the export is damaged ({text}); copy or export it again")
 
 
 def _rows(lines: _Lines) -> Iterator[Row]:
-    part = _Import(lines)
+    parser = _RowParser(lines)
     while True:
         line = lines.next()
         try:
             if line[1] == "eof":
-                part.eof(line)
+                parser.eof(line)
                 break
-            row = part.row(line)
+            row = parser.row(line)
         except StoreError:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -135,17 +150,18 @@ def _rows(lines: _Lines) -> Iterator[Row]:
     lines.end()
 
 
-class _Import:
-    """One line after another; a segment and a row of frames take as many more as they have."""
+class _RowParser:
+    """Parses one line after another. A segment or a row of frames reads the lines of its items too."""
 
     def __init__(self, lines: _Lines) -> None:
         self._lines = lines
         self._run: RunRow | None = None
-        self._proof = Proof()
+        self._checksums = Checksums()
         self._runs = 0
 
     def row(self, line: list[Any]) -> Row | None:
-        """The row of a line; None for one that only says that a run ends. Raises what damaged values raise."""
+        """The row of a line; None for the line that ends a run. Damaged values raise errors of several types, e.g.
+        `ValueError`."""
         kind = line[1]
         if kind in OBJECTS and kind != "annotation":
             if self._run is not None:
@@ -162,7 +178,7 @@ class _Import:
         return read(self, self._run, line)
 
     def eof(self, line: list[Any]) -> None:
-        """The last line. Raises `ValueError` when what it counts is not what came."""
+        """The last line. Raises `ValueError` if its number of runs is not the number that was read."""
         if self._run is not None:
             raise ValueError(f"run {self._run.id} has not ended before it")
         if line[2]["runs"] != self._runs:
@@ -178,11 +194,11 @@ class _Import:
         else:
             deltas = orjson.dumps(self._items("count of a segment", number, self._token)).decode()
         row = SegmentRow(run.id, seq, count("count of a segment", number), deltas)
-        self._proof.add_segment(row)
+        self._checksums.add_segment(row)
         return row
 
     def _items(self, name: str, number: Any, read: Callable[[], list[Any]]) -> list[list[Any]]:
-        """What the next lines hold. Raises `ValueError` for more than one row may have."""
+        """The items on the next lines. Raises `ValueError` for more than one row may have."""
         found: list[list[Any]] = []
         size = 0
         for _ in range(count(name, number, MAX_ITEMS)):
@@ -210,25 +226,25 @@ class _Import:
         data = [frame for _, frame in found]
         block = join(data, [at for at, _ in found])
         [(packed, dictionary)] = compress([block], [run.wire])
-        self._proof.add_frames(number, b"".join(data))
+        self._checksums.add_frames(number, b"".join(data))
         return FrameRow(run.id, *_numbers(seq, first_delta, number, at_us), packed, dictionary)
 
     def _frame(self) -> list[Any]:
-        at_us, kind, said = self._lines.next()
+        at_us, kind, payload = self._lines.next()
         offset("the offset of a frame", at_us)
         if kind == "frame":
-            return [at_us, said.encode()]
+            return [at_us, payload.encode()]
         if kind != "frame64":
             raise ValueError("it is no frame")
-        return [at_us, base64.b64decode(said, validate=True)]
+        return [at_us, base64.b64decode(payload, validate=True)]
 
     def _stored(self, run: RunRow, line: list[Any]) -> Row:
-        at_us, _, seq, first_delta, number, dictionary, said = line
+        at_us, _, seq, first_delta, number, dictionary, payload = line
         if type(dictionary) not in (str, NoneType):
             raise ValueError("the dictionary of frames is a text")
-        data = base64.b64decode(said, validate=True)
+        data = base64.b64decode(payload, validate=True)
         numbers = _numbers(seq, first_delta, number, at_us)
-        self._proof.add_frames(number, data)
+        self._checksums.add_frames(number, data)
         return FrameRow(run.id, *numbers, data, dictionary)
 
     def _gap(self, run: RunRow, line: list[Any]) -> Row:
@@ -245,10 +261,10 @@ class _Import:
         return found
 
     def _end(self, run: RunRow, line: list[Any]) -> None:
-        said, found = line[2], self._proof.said()
-        if any(said[key] != found[key] for key in found):
+        fields, found = line[2], self._checksums.fields()
+        if any(fields[key] != found[key] for key in found):
             raise ValueError(f"run {run.id} is not what it was when it was written")
-        self._run, self._proof = None, Proof()
+        self._run, self._checksums = None, Checksums()
 
 
 def _numbers(seq: Any, first_delta: Any, number: Any, at_us: Any) -> tuple[int, int, int, int]:
@@ -260,11 +276,11 @@ def _numbers(seq: Any, first_delta: Any, number: Any, at_us: Any) -> tuple[int, 
     )
 
 
-_OF_A_RUN: dict[str, Callable[[_Import, RunRow, list[Any]], Row | None]] = {
-    "segment": _Import._segment,
-    "frames": _Import._frames,
-    "stored": _Import._stored,
-    "gap": _Import._gap,
-    "annotation": _Import._annotation,
-    "end": _Import._end,
+_OF_A_RUN: dict[str, Callable[[_RowParser, RunRow, list[Any]], Row | None]] = {
+    "segment": _RowParser._segment,
+    "frames": _RowParser._frames,
+    "stored": _RowParser._stored,
+    "gap": _RowParser._gap,
+    "annotation": _RowParser._annotation,
+    "end": _RowParser._end,
 }

@@ -1,4 +1,4 @@
-"""The rows that are written as objects, by name, and what each of their columns holds."""
+"""The rows that are written as JSON objects, and the types of their columns."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from recorder.storage.rows import (
 
 FORMAT = "recorder"
 VERSION = 1
-#: The most tokens or frames that a run may have: the sum of two is an integer of 64 bits, too.
+#: The most tokens or frames that a run may have. The sum of two such numbers still fits into 64 bits.
 MOST = 2**62
-#: The deepest JSON that is read; what Python and the databases write and read again is nested a little deeper.
+#: The deepest nesting of JSON that is read. Python and the databases can write and read a little more.
 _DEEPEST = 500
 
 #: A row of any table.
 Row = ConversationRow | Producer | MessageRow | RunRow | SegmentRow | FrameRow | GapRow | AnnotationRow
 
-#: What is written as an object, by the kind of its line.
+#: Kind of a line -> the row that it holds as an object.
 OBJECTS: Mapping[str, type[Any]] = {
     "conversation": ConversationRow,
     "producer": Producer,
@@ -41,11 +41,11 @@ OBJECTS: Mapping[str, type[Any]] = {
     "run": RunRow,
     "annotation": AnnotationRow,
 }
-KINDS: Mapping[type[Any], str] = {made: kind for kind, made in OBJECTS.items()}
+KINDS: Mapping[type[Any], str] = {row_type: kind for kind, row_type in OBJECTS.items()}
 
-#: Columns of JSON text.
+#: Columns that hold JSON as text.
 _JSON = frozenset(("metadata", "parts", "usage", "request", "tags", "data"))
-#: Behind the name of a column whose JSON is not written as JSON usually is: its text.
+#: Suffix of a column's name if its JSON is exported as text, because encoding it again would change the text.
 _AS_TEXT = ":text"
 
 
@@ -57,16 +57,16 @@ class _Column:
     required: bool
 
 
-def _declared(made: type[Any]) -> tuple[_Column, ...]:
+def _columns_of(row_type: type[Any]) -> tuple[_Column, ...]:
     found = []
-    for name, type_ in get_type_hints(made).items():
+    for name, type_ in get_type_hints(row_type).items():
         kinds = [kind for kind in get_args(type_) or (type_,) if kind is not NoneType]
         holds = "json" if name in _JSON else str(kinds[0].__name__)
         found.append(_Column(name, holds, required=not get_args(type_)))
     return tuple(found)
 
 
-_COLUMNS = {made: _declared(made) for made in KINDS}
+_COLUMNS = {row_type: _columns_of(row_type) for row_type in KINDS}
 
 
 def object_of(row: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def object_of(row: Any) -> dict[str, Any]:
 
 
 def _json(name: str, text: str) -> dict[str, Any]:
-    """JSON as a value where it comes back as the same text, as all does that recorder itself has written."""
+    """The column as a JSON value if encoding it gives the same text, as for all that recorder wrote; else as text."""
     try:
         value = loads(text)
     except ValueError:
@@ -94,27 +94,27 @@ def _json(name: str, text: str) -> dict[str, Any]:
     return {name: value} if value is not None and dumps(value) == text else {name + _AS_TEXT: text}
 
 
-def row_of(kind: str, said: Any) -> Any:
-    """The row that `object_of` was given. Raises `ValueError` with what is wrong; what is more is ignored."""
-    if not isinstance(said, dict):
+def row_of(kind: str, fields: Any) -> Any:
+    """The row of an object that `object_of` made. Raises `ValueError`; unknown fields are ignored."""
+    if not isinstance(fields, dict):
         raise ValueError(f"a {kind} is an object")
-    made = OBJECTS[kind]
-    return made(*(_value(kind, column, said) for column in _COLUMNS[made]))
+    row_type = OBJECTS[kind]
+    return row_type(*(_value(kind, column, fields) for column in _COLUMNS[row_type]))
 
 
-def _value(kind: str, column: _Column, said: dict[str, Any]) -> Any:
-    value = said.get(column.name)
+def _value(kind: str, column: _Column, fields: dict[str, Any]) -> Any:
+    value = fields.get(column.name)
     if column.holds == "json":
-        value = said.get(column.name + _AS_TEXT) if value is None else _json_text(kind, column, value)
+        value = fields.get(column.name + _AS_TEXT) if value is None else _json_text(kind, column, value)
     if value is None:
         if column.required:
             raise ValueError(f"a {kind} needs {column.name}")
         return None
-    return _TAKEN[column.holds](f"{column.name} of a {kind}", value)
+    return _READERS[column.holds](f"{column.name} of a {kind}", value)
 
 
 def _json_text(kind: str, column: _Column, value: Any) -> str:
-    """The value as it is stored. Raises `ValueError` for one that could not be written, or not be read again."""
+    """The value as stored text. Raises `ValueError` if it is nested too deeply to be written and read again."""
     text = dumps(value)
     if text.count("[") + text.count("{") > _DEEPEST and is_deeper(value, _DEEPEST):
         raise ValueError(f"{column.name} of a {kind} is nested more than {_DEEPEST} deep")
@@ -122,7 +122,7 @@ def _json_text(kind: str, column: _Column, value: Any) -> str:
 
 
 def is_deeper(value: Any, depth: int) -> bool:
-    """Whether lists and objects are nested more than so deep."""
+    """Whether lists and objects are nested in more than `depth` levels."""
     level = [value]
     for _ in range(depth + 1):
         inner = [
@@ -142,8 +142,8 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-def whole(name: str, value: Any) -> int:
-    """The value, if it is an integer of 64 bits. Raises `ValueError`."""
+def integer(name: str, value: Any) -> int:
+    """The value, if it is an integer of at most 64 bits. Raises `ValueError`."""
     if type(value) is not int:
         raise ValueError(f"{name} is an integer")
     if not -(2**63) <= value < 2**63:
@@ -152,14 +152,14 @@ def whole(name: str, value: Any) -> int:
 
 
 def count(name: str, value: Any, most: int = MOST) -> int:
-    """The value, if it is a number of tokens or frames, or one of them. Raises `ValueError`."""
+    """The value, if it can be a count or the number of a token or frame. Raises `ValueError`."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{name} is an integer from 0 to {most}")
     return value
 
 
 def offset(name: str, value: Any) -> int:
-    """The value, if it is a time in a run, in microseconds. Raises `ValueError`."""
+    """The value, if it is an offset in a run, in microseconds. Raises `ValueError`."""
     if type(value) is not int or abs(value) >= MAX_OFFSET:
         raise ValueError(f"{name} is an integer of microseconds, less than {MAX_OFFSET}")
     return value
@@ -178,39 +178,39 @@ def moment(name: str, value: Any) -> datetime:
         if found.tzinfo is None:
             raise ValueError("it has no time zone")
         return found.astimezone(UTC)
-    except (ValueError, OverflowError) as error:  # in UTC it may be before the year 1
+    except (ValueError, OverflowError) as error:  # in UTC the time may be before the year 1
         raise ValueError(f"{name} is no time: {error}") from error
 
 
-_TAKEN: Mapping[str, Callable[[str, Any], Any]] = {
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "str": _text,
     "json": _text,
-    "int": whole,
+    "int": integer,
     "float": _number,
     "datetime": moment,
 }
 
 
-class Proof:
-    """What the tokens and the frames of a run add up to, to be written behind them and compared there."""
+class Checksums:
+    """Counts and SHA-256 hashes of a run's tokens and frames: written after the run, and compared at import."""
 
     def __init__(self) -> None:
         self.tokens = self.frames = 0
         self._tokens_hash, self._frames_hash = hashlib.sha256(), hashlib.sha256()
 
     def add_segment(self, row: SegmentRow) -> None:
-        """The stored texts joined by commas are what a run's `sha256` runs over, too."""
+        """Add a row of tokens. The hash is the run's `sha256`: over the stored texts, joined by commas."""
         separator = b"," if self.tokens else b""
         self._tokens_hash.update(separator + row.deltas[1:-1].encode())
         self.tokens += row.count
 
     def add_frames(self, count: int, data: bytes) -> None:
-        """Some frames joined; of a row that cannot be read, its bytes as they are stored."""
+        """Add `count` frames, joined; for a row that cannot be read, its stored bytes."""
         self._frames_hash.update(data)
         self.frames += count
 
-    def said(self) -> dict[str, Any]:
-        """For the line behind a run."""
+    def fields(self) -> dict[str, Any]:
+        """The fields of the line that ends a run."""
         return {
             "tokens": self.tokens,
             "sha256": self._tokens_hash.hexdigest(),

@@ -1,4 +1,4 @@
-"""Rows to lines."""
+"""Turns rows into the lines of an export."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ import orjson
 from recorder.core.clock import iso, now
 from recorder.core.json import dumps
 from recorder.errors import StoreError
-from recorder.export.format.shapes import FORMAT, KINDS, VERSION, Proof, Row, object_of
+from recorder.export.format.shapes import FORMAT, KINDS, VERSION, Checksums, Row, object_of
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 
-#: Rows that stand behind the run they belong to.
+#: Rows that follow the row of their run.
 _OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
 
 
 def write(rows: Iterable[Row], *, source: str = "", at: datetime | None = None) -> Iterator[str]:
-    """The lines of an export, each with its line end; lazy. `source` says where the rows are from, `at` when.
+    """Yield the lines of an export, each with its line end. `source` and `at` go into the header.
 
-    A conversation comes before its messages and runs, a run right before its segments, frames, gaps and annotations.
-    Raises `StoreError` for a row of a run that is not the one before it.
+    A conversation must come before its messages and runs, and a run directly before its segments, frames, gaps and
+    annotations. Raises `StoreError` for a row of a run that is not the last one.
     """
-    export = _Export()
-    yield from _written(_header(source, at or now()))
+    writer = _LineWriter()
+    yield from _encoded(_header(source, at or now()))
     for row in rows:
-        for line in export.lines(row):
-            yield from _written(line)
-    for line in export.end():
-        yield from _written(line)
+        for line in writer.lines(row):
+            yield from _encoded(line)
+    for line in writer.end():
+        yield from _encoded(line)
 
 
 def _header(source: str, at: datetime) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, "exported_at": iso(at), "source": source}
 
 
-def _written(line: Any) -> Iterator[str]:
+def _encoded(line: Any) -> Iterator[str]:
     try:
         yield orjson.dumps(line).decode() + "\n"
-    except TypeError:  # a lone surrogate, which no database has, or an integer beyond 64 bits
+    except TypeError:  # a lone surrogate, or an integer of more than 64 bits
         yield dumps(line) + "\n"
 
 
-class _Export:
+class _LineWriter:
     def __init__(self) -> None:
         self._run: RunRow | None = None
-        self._proof = Proof()
+        self._checksums = Checksums()
         self._runs = 0
 
     def lines(self, row: Row) -> Iterator[Any]:
-        """The lines of one row, and before it the end of the run that it does not belong to."""
+        """The lines of one row. If it does not belong to the current run, the end of that run comes first."""
         if isinstance(row, _OF_A_RUN):
             yield from self._of_the_run(row)
             return
-        yield from self._closed()
+        yield from self._end_of_run()
         if isinstance(row, RunRow):
             self._run = row
             self._runs += 1
@@ -68,16 +68,16 @@ class _Export:
             yield [None, KINDS[type(row)], object_of(row)]
 
     def end(self) -> Iterator[Any]:
-        """The end of the last run, and of the export."""
-        yield from self._closed()
+        """The lines that end the last run and the export."""
+        yield from self._end_of_run()
         yield [None, "eof", {"runs": self._runs}]
 
-    def _closed(self) -> Iterator[Any]:
+    def _end_of_run(self) -> Iterator[Any]:
         run, self._run = self._run, None
         if run is not None:
             ended = None if run.ended_at is None else _since(run, run.ended_at)
-            yield [ended, "end", self._proof.said()]
-            self._proof = Proof()
+            yield [ended, "end", self._checksums.fields()]
+            self._checksums = Checksums()
 
     def _of_the_run(self, row: SegmentRow | FrameRow | GapRow | AnnotationRow) -> Iterator[Any]:
         run = self._run
@@ -85,7 +85,7 @@ class _Export:
             before = "no run" if run is None else f"run {run.id}"
             raise StoreError(f"A row of run {row.run_id} comes behind {before}; rows are written run by run")
         if isinstance(row, SegmentRow):
-            self._proof.add_segment(row)
+            self._checksums.add_segment(row)
             yield from _segment(row)
         elif isinstance(row, FrameRow):
             yield from self._frames(row)
@@ -100,19 +100,19 @@ class _Export:
         except StoreError:
             found = []
         if len(found) != row.count or row.count == 0 or found[0][0] != row.at_us:
-            # Damaged where it is stored: it is damaged in the same way where it is read again.
-            self._proof.add_frames(row.count, row.data)
+            # The stored row is damaged: its bytes are copied, so that the import has the same damage.
+            self._checksums.add_frames(row.count, row.data)
             numbers = [row.seq, row.first_delta, row.count, row.dictionary]
             yield [row.at_us, "stored", *numbers, base64.b64encode(row.data).decode()]
             return
-        self._proof.add_frames(row.count, b"".join(frame for _, frame in found))
+        self._checksums.add_frames(row.count, b"".join(frame for _, frame in found))
         yield [row.at_us, "frames", row.seq, row.first_delta, row.count]
         for at_us, frame in found:
             yield _frame(at_us, frame)
 
 
 def _segment(row: SegmentRow) -> Iterator[Any]:
-    """A line for each token; the stored text itself where it would not come back from them."""
+    """One line for each token; one line with the stored text if the tokens would not give the same text."""
     lines = _tokens(row)
     if lines is None:
         yield [None, "segment", row.seq, row.count, row.deltas]
