@@ -123,12 +123,13 @@ def _lines(file: IO[Any]) -> Iterator[str | bytes]:
         for number, line in enumerate(iter(partial(file.readline, MAX_LINE + 1), file.read(0)), 1):
             if len(line) > MAX_LINE:
                 raise StoreError(
-                    f"Line {number} has more than {MAX_LINE} bytes, so the file is no export of recorder, or damaged"
+                    f"Line {number} has more than {MAX_LINE} bytes, so the file is not an export of recorder, or it is "
+                    "damaged"
                 )
             yield line
     except _GZIP_ERRORS as error:
         raise StoreError(f"The file is gzip and damaged, or was cut off ({error}); copy it again") from error
     except UnicodeDecodeError as error:
         raise StoreError(
-            f"The file is no UTF-8 ({error}), so it is no export of recorder, or damaged"
+            f"The file is not UTF-8 ({error}), so it is not an export of recorder, or damaged"
         ) from error

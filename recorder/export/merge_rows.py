@@ -140,7 +140,9 @@ def _with_plain_ids(row: Any) -> Any:
             if dashed(id) == id:
                 continue
         except ValueError as error:
-            raise StoreError(f"{_shown(id)} is no id of a {type(row).__name__}: it must be a UUID") from error
+            raise StoreError(
+                f"{_shown(id)} is not the id of a {type(row).__name__}: it must be a UUID"
+            ) from error
         values = (*values[:place], dashed(id), *values[place + 1 :])
     return row if values is _values(row) or values == _values(row) else type(row)(*values)
 

@@ -23,7 +23,7 @@ _IMPORTED = frozenset(
 )
 _SDKS = frozenset(("anthropic", "openai"))
 #: A generator cannot raise these: Python turns them into RuntimeError.
-_OF_GENERATORS = (StopIteration, StopAsyncIteration)
+_NOT_FROM_GENERATORS = (StopIteration, StopAsyncIteration)
 _ENDED_WELL = (COMPLETE, INCOMPLETE, STREAMING)
 
 
@@ -54,7 +54,7 @@ def error_of(run: RecordedRun) -> BaseException | None:
         return Interrupted(f"Run {run.id} was interrupted after {run.token_count} tokens")
     if run.status == CANCELLED:
         return asyncio.CancelledError()
-    return _revived(run)
+    return _recreated(run)
 
 
 def raised(run: RecordedRun) -> BaseException | None:
@@ -63,11 +63,11 @@ def raised(run: RecordedRun) -> BaseException | None:
     return error_of(run) if run.status == ERROR else None
 
 
-def _revived(run: RecordedRun) -> Exception:
+def _recreated(run: RecordedRun) -> Exception:
     name, message = run.error_type or "Exception", run.error_message or ""
     kind = _class_of(name)
     if kind is not None:
-        for make in _ways(kind, message, status_of(run)):
+        for make in _constructors(kind, message, status_of(run)):
             with suppress(Exception):  # other arguments are needed, or the constructor itself fails
                 error = make()
                 if type(error) is kind and str(error) == message:
@@ -84,12 +84,16 @@ def _class_of(name: str) -> type[Exception] | None:
     # Not `getattr`: a module's `__getattr__` may import other modules.
     names: Mapping[str, Any] = getattr(sys.modules.get(module) if module else builtins, "__dict__", {})
     found = names.get(short)
-    if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(found, _OF_GENERATORS):
+    if (
+        not isinstance(found, type)
+        or not issubclass(found, Exception)
+        or issubclass(found, _NOT_FROM_GENERATORS)
+    ):
         return None
     return found
 
 
-def _ways(kind: Any, message: str, status: int | None) -> Iterator[Callable[[], Any]]:
+def _constructors(kind: Any, message: str, status: int | None) -> Iterator[Callable[[], Any]]:
     """Functions that make the exception, the best one first."""
     package = kind.__module__.partition(".")[0]
     if package in _SDKS:

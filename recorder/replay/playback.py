@@ -124,7 +124,7 @@ def play(id: str | None, options: Options, play_run: PlayRun, *, messages: bool 
         _refuse_places(found.id, options)
         branch = yield QueryStep(Library.newest_branch, found.id)
         if branch.has_others:
-            log.info("Conversation %s has other branches; played is the newest", found.id)
+            log.info("Conversation %s has other branches; the newest one is played", found.id)
     if not messages:
         for run in branch.runs:
             yield BeginStep(run)
@@ -197,7 +197,7 @@ def tokens(run: RecordedRun, options: Options) -> Playback:
         if not (options.follow and run.is_open):
             yield EndStep(at_us, run)
             return
-        run = yield from _next_look(run)
+        run = yield from _next_read(run)
         gaps_left.update((yield QueryStep(Library.gaps, run.id, seen_status=run.status)))
 
 
@@ -220,10 +220,10 @@ def frames(run: RecordedRun, options: Options) -> Playback:
         if not (options.follow and run.is_open):
             yield EndStep(at_us, run)
             return
-        run = yield from _next_look(run)
+        run = yield from _next_read(run)
 
 
-def _next_look(run: RecordedRun) -> Generator[Step, Any, RecordedRun]:
+def _next_read(run: RecordedRun) -> Generator[Step, Any, RecordedRun]:
     """Wait for a commit, then read the run again.
 
     The caller reads the rows after this. If the run has ended by now, all of its rows are stored already.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 Method = Callable[..., Awaitable[T]]
 
 #: A follower reads again after this time (seconds), also if no commit was noticed.
-PATIENCE = 1.0
+POLL_INTERVAL = 1.0
 #: How long `close` waits for a database that does not answer (seconds).
 CLOSE_TIMEOUT = 5.0
 _CLOSED = "This replay is closed; make another one with Replay(url)"
@@ -51,7 +51,7 @@ def shared(url: str) -> Reader:
 
     Raises `ConfigError` for an invalid URL.
     """
-    _tend()
+    _release_collected()
     with _lock:
         reader = _readers.get(url)
         if reader is None:
@@ -60,7 +60,7 @@ def shared(url: str) -> Reader:
         return reader
 
 
-def _tend() -> None:
+def _release_collected() -> None:
     """Release the readers of collected replays."""
     while _left:
         with suppress(IndexError):  # another thread was faster
@@ -77,14 +77,14 @@ class Reader:
         self.version = 0
         self._library = Library(url)
         self._closed = False
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._opened = False
-        self._asking: asyncio.Lock | None = None
+        self._query_lock: asyncio.Lock | None = None
         # How often the database did not answer, and the last error of that kind.
         self._failures = 0
         self._failure: StoreError | None = None
@@ -96,13 +96,15 @@ class Reader:
         self._watching: asyncio.Task[None] | None = None
         #: The current watch, and earlier ones that have not ended yet.
         self._watches: set[asyncio.Task[None]] = set()
-        self._begun: asyncio.Future[None] | None = None
+        self._watch_started: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
     def leave_to_parent(self) -> None:
         """Begin anew in a forked child: the thread, its loop and its tasks belong to the parent."""
-        keep_for_ever(self._loop, self._answers, self._watches, self._begun, self._changed, self._ending)
-        self._begin()
+        keep_for_ever(
+            self._loop, self._answers, self._watches, self._watch_started, self._changed, self._ending
+        )
+        self._reset()
 
     def ask(self, method: Method[T], *arguments: Any) -> Future[T]:
         """Run a method of `Library`. Wait for the future with `.result()`, or with `await asyncio.wrap_future(...)`."""
@@ -128,7 +130,7 @@ class Reader:
 
     def close(self) -> None:
         """Remove a user. The last one closes the connection, ends the thread, and waits for that."""
-        _tend()
+        _release_collected()
         self.release()
         thread = self._thread
         if not self._closed or thread is None or thread is threading.current_thread():
@@ -140,7 +142,7 @@ class Reader:
     def leave(self) -> None:
         """Remove a user from a finalizer: nothing is locked or waited for."""
         _left.append(self)
-        self._call(_tend)
+        self._call(_release_collected)
 
     def release(self) -> None:
         """Remove a user. After the last one the thread closes the connection and ends by itself."""
@@ -157,10 +159,10 @@ class Reader:
     # -- on the reader's loop -----------------------------------------------------------------------------------
 
     async def _answer(self, method: Method[T], arguments: tuple[Any, ...]) -> T:
-        if self._asking is None:
-            self._asking = asyncio.Lock()
+        if self._query_lock is None:
+            self._query_lock = asyncio.Lock()
         failures = self._failures
-        async with self._asking:  # one connection
+        async with self._query_lock:  # one connection
             if self._failure is not None and failures < self._failures:
                 # The database stopped answering while this query waited for its turn. Without this error each of many
                 # queries would wait for a timeout of its own.
@@ -196,13 +198,13 @@ class Reader:
     async def _follow(self, follower: object) -> None:
         self._followers.add(follower)
         if self._watching is None or self._watching.done():
-            self._begun = asyncio.get_running_loop().create_future()
+            self._watch_started = asyncio.get_running_loop().create_future()
             self._changed = asyncio.Event()
-            self._watching = asyncio.create_task(self._watch(self._begun))
+            self._watching = asyncio.create_task(self._watch(self._watch_started))
             self._watches.add(self._watching)
             self._watching.add_done_callback(self._watches.discard)
-        assert self._begun is not None
-        await asyncio.shield(self._begun)
+        assert self._watch_started is not None
+        await asyncio.shield(self._watch_started)
 
     def _unfollow(self, follower: object) -> None:
         self._followers.discard(follower)
@@ -217,32 +219,32 @@ class Reader:
             raise Closed(_CLOSED)
         return self.version
 
-    async def _watch(self, begun: asyncio.Future[None]) -> None:
-        """Advance at each commit, and after PATIENCE seconds without one. Connect again after an error."""
+    async def _watch(self, started: asyncio.Future[None]) -> None:
+        """Advance at each commit, and after POLL_INTERVAL seconds without one. Connect again after an error."""
         watch: Watch | None = None
         try:
             watch = await self._answer(Library.watch, ())
-            begun.set_result(None)
+            started.set_result(None)
             while self._watching is asyncio.current_task():
                 try:
                     watch = watch or await self._library.watch()
-                    await watch.wait_for_commit(PATIENCE)
+                    await watch.wait_for_commit(POLL_INTERVAL)
                 except Exception:  # followers get the error from their own queries
                     await _closed(watch)
                     watch = None
-                    await asyncio.sleep(PATIENCE)
+                    await asyncio.sleep(POLL_INTERVAL)
                 self._advance()
         except Exception as error:  # the watch never began; the next follower starts another one
-            begun.set_exception(error)
-            begun.exception()  # mark it as retrieved: the follower may have gone
+            started.set_exception(error)
+            started.exception()  # mark it as retrieved: the follower may have gone
         finally:
-            begun.cancel()  # does nothing to a future that has a result
+            started.cancel()  # does nothing to a future that has a result
             await _closed(watch)
 
     def _stop_watching(self) -> None:
         watching, self._watching = self._watching, None
         # A watch that still connects is not cancelled, since a database driver may hang if it is. It ends by itself.
-        if watching is not None and self._begun is not None and self._begun.done():
+        if watching is not None and self._watch_started is not None and self._watch_started.done():
             watching.cancel()
 
     def _advance(self) -> None:
@@ -263,13 +265,13 @@ class Reader:
             if self._changed is not None:
                 self._changed.set()
             self._stop_watching()
-            await _over(list(self._watches))
+            await _wait_for_end(list(self._watches))
             # Queries that nobody waits for any more, and tasks of the database driver that close cancelled calls.
-            await _over(_others())
-            await end_tasks(PATIENCE)
-            await _over([asyncio.ensure_future(self._library.close())])
-            await _over(_others())
-            await end_tasks(PATIENCE)
+            await _wait_for_end(_other_tasks())
+            await end_tasks(POLL_INTERVAL)
+            await _wait_for_end([asyncio.ensure_future(self._library.close())])
+            await _wait_for_end(_other_tasks())
+            await end_tasks(POLL_INTERVAL)
         finally:
             asyncio.get_running_loop().stop()
 
@@ -313,14 +315,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
-def _others() -> list[asyncio.Task[Any]]:
+def _other_tasks() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def _over(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait until these tasks end, at most PATIENCE seconds."""
+async def _wait_for_end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until these tasks end, at most POLL_INTERVAL seconds."""
     if tasks:
-        await asyncio.wait(tasks, timeout=PATIENCE)
+        await asyncio.wait(tasks, timeout=POLL_INTERVAL)
 
 
 async def _closed(watch: Watch | None) -> None:

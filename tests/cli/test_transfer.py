@@ -101,10 +101,10 @@ def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "file.jsonl: The file is empty, so it is no export of recorder"),
+        (b"", "file.jsonl: The file is empty, so it is not an export of recorder"),
         (
             b"Dear diary",
-            "file.jsonl: The file is no export of recorder: it begins with b'Dear diary'; `recorder export`",
+            "file.jsonl: The file is not an export of recorder: it begins with b'Dear diary'; `recorder export`",
         ),
         (
             b'{"format":"recorder","version":2}',

@@ -477,7 +477,7 @@ async def store_frames(url: str, row: FrameRow) -> None:
     ("text", "error", "said"),
     [
         ("", ConfigError, "is empty"),
-        ("Dear diary\n", ConfigError, "no export of recorder: it begins with b?'Dear diary'"),
+        ("Dear diary\n", ConfigError, "not an export of recorder: it begins with b?'Dear diary'"),
         ('{"format":"recorder","version":99}', ConfigError, "pip install --upgrade"),
         ('{"version": 2, "width": 80}\n[0.1, "o", "hi"]', ConfigError, "no export"),
     ],
@@ -506,7 +506,9 @@ def test_the_runs_before_a_damaged_line_are_stored(database: str) -> None:
     lines = list(write([*EVERYTHING, run_row(id=second), segment(0, (1, "a"), run_id=second)]))
     place = next(number for number, line in enumerate(lines) if line == '[1,"text","a"]\n')
     damaged = [*lines[:place], '[1,"text","b"]\n', *lines[place + 1 :]]
-    with pytest.raises(StoreError, match=rf"run {second} is not what it was.* \(1 runs before it are stored"):
+    with pytest.raises(
+        StoreError, match=rf"run {second} is not the same as when.* \(1 runs before it are stored"
+    ):
         import_(database, io.StringIO("".join(damaged)))
     assert sql(database, "SELECT id FROM runs") == [(RUN_ID,)]
     mended = import_(database, io.StringIO("".join(lines)))
@@ -530,7 +532,7 @@ def test_an_id_that_is_none_is_told(database: str) -> None:
     ]
     import_(database, of_rows(*shouted))
     assert import_(database, of_rows(CONVERSATION, RUN)).new == Counts()
-    with pytest.raises(StoreError, match="'run-1' is no id of a RunRow: it must be a UUID"):
+    with pytest.raises(StoreError, match="'run-1' is not the id of a RunRow: it must be a UUID"):
         import_(database, of_rows(CONVERSATION, run_row(id="run-1")))
 
 
@@ -589,6 +591,6 @@ def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
     file.write_text(
         lines[0] + lines[1] + '[null,"conversation",{"id":"d","created_at":"9999-12-31T23:59:59-23:00"}]\n'
     )
-    with pytest.raises(StoreError, match=r"a\.jsonl: Line 3 .*created_at of a conversation is no time"):
+    with pytest.raises(StoreError, match=r"a\.jsonl: Line 3 .*created_at of a conversation is not a time"):
         import_(url, file)
     assert sql(url, "SELECT id FROM conversations") == []

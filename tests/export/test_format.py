@@ -444,7 +444,7 @@ def store_rows(url: str, rows: list[Row]) -> None:
 )
 def test_a_file_that_is_no_export_is_told(first: str) -> None:
     """With how it begins."""
-    with pytest.raises(ConfigError, match="no export of recorder: it begins with"):
+    with pytest.raises(ConfigError, match="not an export of recorder: it begins with"):
         read([first, "more"])
 
 
@@ -480,10 +480,10 @@ def test_a_damaged_header_is_told(header: str) -> None:
 @pytest.mark.parametrize("kept", range(1, len(lines_of(EVERYTHING))))
 def test_a_file_that_was_cut_off_is_told_by_its_last_line(kept: int) -> None:
     """Wherever it was cut; between two runs, too, or in the middle of a line."""
-    with pytest.raises(StoreError, match=rf"cut off behind line {kept}: "):
+    with pytest.raises(StoreError, match=rf"cut off after line {kept}: "):
         rows_of(lines_of(EVERYTHING)[:kept])
     half = lines_of(EVERYTHING)[kept]
-    with pytest.raises(StoreError, match=rf"Line {kept + 1} of the export is damaged \(no JSON"):
+    with pytest.raises(StoreError, match=rf"Line {kept + 1} of the export is damaged \(not JSON"):
         rows_of([*lines_of(EVERYTHING)[:kept], half[: len(half) // 2]])
 
 
@@ -496,45 +496,45 @@ def place(text: str) -> int:
     ("at", "damaged", "why"),
     [
         ("conversation", '[null,"conversation",{"id":"c"}]', "a conversation needs created_at"),
-        ("conversation", '[null,"conversation",[]]', "a conversation is an object"),
+        ("conversation", '[null,"conversation",[]]', "a conversation must be an object"),
         ("conversation", '[null,"dog",{}]', "there is no kind 'dog'"),
-        ("conversation", '{"a":1}', r"it is no \[offset, kind, ...\]"),
-        ("conversation", '[null]', r"it is no \[offset, kind, ...\]"),
-        ("conversation", "", "no JSON"),
+        ("conversation", '{"a":1}', r"it is not \[offset, kind, ...\]"),
+        ("conversation", '[null]', r"it is not \[offset, kind, ...\]"),
+        ("conversation", "", "not JSON"),
         ("conversation", '[null,"conversation"]', "index"),
         ('"message",', '[null,"gap",1,1,"x"]', "no run began before it"),
         ('"message",', '[null,"message",{"position":"1"}]', "a message needs conversation_id"),
-        ('"run"', '[0,"run",{"id":1}]', "id of a run is a text"),
-        ('"Hel"', '[1,"reasoning","Hel"]', "it is no token"),
-        ('"Hel"', '[1,"text",2]', "it is no token"),
-        ('"Hel"', '["1","text","Hel"]', "the offset of a token is an integer"),
-        ('"segment"', '[1,"segment",0,"3"]', "count of a segment is an integer"),
-        ('"segment"', '[1,"segment",0,4294967296]', "count of a segment is an integer from 0 to 65536"),
-        ('"segment"', '[1,"segment",-1,1]', "seq of a segment is an integer from 0"),
-        ('"Hel"', '[18446744073709551615,"text","Hel"]', "the offset of a token is an integer of microseconds"),
-        ('"Hel"', '[1,"text","Hel",7]', "it is no token"),
-        ('"gap"', '[null,"gap",1e30,1,"x"]', "seq of a gap is an integer"),
-        ('"gap"', '[null,"gap",3,2,{}]', "reason of a gap is a text"),
+        ('"run"', '[0,"run",{"id":1}]', "id of a run must be text"),
+        ('"Hel"', '[1,"reasoning","Hel"]', "it is not a token"),
+        ('"Hel"', '[1,"text",2]', "it is not a token"),
+        ('"Hel"', '["1","text","Hel"]', "the offset of a token must be an integer"),
+        ('"segment"', '[1,"segment",0,"3"]', "count of a segment must be an integer"),
+        ('"segment"', '[1,"segment",0,4294967296]', "count of a segment must be an integer from 0 to 65536"),
+        ('"segment"', '[1,"segment",-1,1]', "seq of a segment must be an integer from 0"),
+        ('"Hel"', '[18446744073709551615,"text","Hel"]', "the offset of a token must be an integer of microseconds"),
+        ('"Hel"', '[1,"text","Hel",7]', "it is not a token"),
+        ('"gap"', '[null,"gap",1e30,1,"x"]', "seq of a gap must be an integer"),
+        ('"gap"', '[null,"gap",3,2,{}]', "reason of a gap must be text"),
         ('"message",', '[null,"message",{"conversation_id":"c","id":"a","position":9223372036854775808}]',
-         "position of a message is an integer of 64 bits"),
+         "position of a message must be an integer of 64 bits"),
         ("conversation", '[null,"conversation",{"id":"c","created_at":"0001-01-01T00:00:00+14:00"}]',
-         "created_at of a conversation is no time: date value out of range"),
+         "created_at of a conversation is not a time: date value out of range"),
         ("conversation", '[null,"conversation",{"id":"c","created_at":"2026-01-01T00:00:00"}]',
-         "created_at of a conversation is no time: it has no time zone"),
+         "created_at of a conversation is not a time: it has no time zone"),
         ("conversation", f'[null,"conversation",{{"id":"c","metadata":{"[" * 600}1{"]" * 600}}}]',
-         "metadata of a conversation is nested more than 500 deep"),
-        ("conversation", f'[null,{"[" * 5000}]', "no JSON"),
-        ("conversation", '[null,"conversation",{"id":"c","metadata":NaN}]', "no JSON"),
+         "metadata of a conversation is nested more than 500 levels deep"),
+        ("conversation", f'[null,{"[" * 5000}]', "not JSON"),
+        ("conversation", '[null,"conversation",{"id":"c","metadata":NaN}]', "not JSON"),
         ("conversation", f'[null,"{"x" * 5000}",{{}}]', "there is no kind 'xxx"),
-        ('"segment"', '[1,"segment",0,3,4]', "its tokens are no text"),
+        ('"segment"', '[1,"segment",0,3,4]', "its tokens must be text"),
         ('"frames",', '[1,"frames",0,0]', "unpack"),
         ("frame64", '[1,"frame64","?"]', "base64"),
-        ("frame64", '[1,"picture","?"]', "it is no frame"),
+        ("frame64", '[1,"picture","?"]', "it is not a frame"),
         ('"gap"', '[null,"run",{}]', "has not ended before it"),
         ('"annotation"', '[null,"annotation",{}]', "needs run_id"),
         ('"end"', '[0,"end",{}]', "sha256|tokens"),
         ('"end"', '[null,"eof",{"runs":1}]', "has not ended before it"),
-        ('"eof"', '[null,"eof",{"runs":2}]', "1 runs came and it counts 2"),
+        ('"eof"', '[null,"eof",{"runs":2}]', "1 runs came before it, and it says 2"),
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_told_by_its_number(at: str, damaged: str, why: str) -> None:
@@ -553,7 +553,7 @@ def test_a_letter_that_changed_is_found_at_the_end_of_its_run() -> None:
             for line in lines_of(EVERYTHING)
         ]
         end = place('"end"') + 1
-        with pytest.raises(StoreError, match=rf"Line {end} .*run {RUN_ID} is not what it was"):
+        with pytest.raises(StoreError, match=rf"Line {end} .*run {RUN_ID} is not the same as when"):
             rows_of(lines)
 
 

@@ -486,7 +486,7 @@ def test_a_conversation_is_played_along_its_newest_branch(
         record(history, *first, AIMessage("La"), HumanMessage("Louder!"), reply="LA")
     with caplog.at_level(logging.INFO, "recorder"):
         assert text_of(at_once(replay, "song")) == "LaLA"
-    assert "Conversation song has other branches; played is the newest" in caplog.messages
+    assert "Conversation song has other branches; the newest one is played" in caplog.messages
     assert [run.id for run in replay.runs("song")] == [run_ids(database)[0], run_ids(database)[2]]
     with pytest.raises(ConfigError, match=r"'song' is a conversation.*pass the id of a run"):
         at_once(replay, "song", start=1)

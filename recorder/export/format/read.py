@@ -58,7 +58,7 @@ def read(lines: Iterable[str | bytes]) -> tuple[Header, Iterator[Row]]:
     numbered = enumerate(iter(lines), 1)
     _, first = next(numbered, (0, None))
     if first is None:
-        raise ConfigError("The file is empty, so it is no export of recorder")
+        raise ConfigError("The file is empty, so it is not an export of recorder")
     return _header(first), _rows(_Lines(numbered))
 
 
@@ -78,7 +78,9 @@ def _header(line: str | bytes) -> Header:
         or fields.get("format") != FORMAT
         or type(fields.get("version")) is not int
     ):
-        raise ConfigError(f"The file is no export of recorder: {_shown(line)}; `recorder export` writes one")
+        raise ConfigError(
+            f"The file is not an export of recorder: {_shown(line)}; `recorder export` writes one"
+        )
     if not 1 <= fields["version"] <= VERSION:
         raise ConfigError(
             f"The export has version {fields['version']} of the format, and this recorder reads up to {VERSION}; "
@@ -105,15 +107,15 @@ class _Lines:
         found = next(self._numbered, None)
         if found is None:
             raise StoreError(
-                f"The export was cut off behind line {self.number}: its last line is missing; copy it again"
+                f"The export was cut off after line {self.number}: its last line is missing; copy it again"
             )
         self.number, line = found
         try:
             values = orjson.loads(line)
         except ValueError as error:
-            raise self.damaged(f"no JSON: {error}") from error
+            raise self.damaged(f"not JSON: {error}") from error
         if not isinstance(values, list) or len(values) < 2 or not isinstance(values[1], str):
-            raise self.damaged("it is no [offset, kind, ...]")
+            raise self.damaged("it is not [offset, kind, ...]")
         return values
 
     def end(self) -> None:
@@ -182,7 +184,7 @@ class _RowParser:
         if self._run is not None:
             raise ValueError(f"run {self._run.id} has not ended before it")
         if line[2]["runs"] != self._runs:
-            raise ValueError(f"{self._runs} runs came and it counts {line[2]['runs']}")
+            raise ValueError(f"{self._runs} runs came before it, and it says {line[2]['runs']}")
 
     def _segment(self, run: RunRow, line: list[Any]) -> Row:
         _, _, seq, number, *raw = line
@@ -190,7 +192,7 @@ class _RowParser:
         if raw:
             (deltas,) = raw
             if type(deltas) is not str:
-                raise ValueError("its tokens are no text")
+                raise ValueError("its tokens must be text")
         else:
             deltas = orjson.dumps(self._items("count of a segment", number, self._token)).decode()
         row = SegmentRow(run.id, seq, count("count of a segment", number), deltas)
@@ -216,7 +218,7 @@ class _RowParser:
             or len(idx) > 1
             or (idx and type(idx[0]) is not str)
         ):
-            raise ValueError("it is no token")
+            raise ValueError("it is not a token")
         offset("the offset of a token", at_us)
         return [at_us, text, kind, *idx] if idx else [at_us, text]
 
@@ -235,13 +237,13 @@ class _RowParser:
         if kind == "frame":
             return [at_us, payload.encode()]
         if kind != "frame64":
-            raise ValueError("it is no frame")
+            raise ValueError("it is not a frame")
         return [at_us, base64.b64decode(payload, validate=True)]
 
     def _stored(self, run: RunRow, line: list[Any]) -> Row:
         at_us, _, seq, first_delta, number, dictionary, payload = line
         if type(dictionary) not in (str, NoneType):
-            raise ValueError("the dictionary of frames is a text")
+            raise ValueError("the dictionary of frames must be text")
         data = base64.b64decode(payload, validate=True)
         numbers = _numbers(seq, first_delta, number, at_us)
         self._checksums.add_frames(number, data)
@@ -250,20 +252,20 @@ class _RowParser:
     def _gap(self, run: RunRow, line: list[Any]) -> Row:
         _, _, seq, number, reason = line
         if type(reason) is not str:
-            raise ValueError("reason of a gap is a text")
+            raise ValueError("reason of a gap must be text")
         return GapRow(run.id, count("seq of a gap", seq), count("count of a gap", number), reason)
 
     def _annotation(self, run: RunRow, line: list[Any]) -> Row:
         row = row_of("annotation", line[2])
         if row.run_id != run.id:
-            raise ValueError(f"it is of run {row.run_id} and stands behind {run.id}")
+            raise ValueError(f"it is of run {row.run_id} and comes after {run.id}")
         found: Row = row
         return found
 
     def _end(self, run: RunRow, line: list[Any]) -> None:
         fields, found = line[2], self._checksums.fields()
         if any(fields[key] != found[key] for key in found):
-            raise ValueError(f"run {run.id} is not what it was when it was written")
+            raise ValueError(f"run {run.id} is not the same as when it was written")
         self._run, self._checksums = None, Checksums()
 
 

@@ -97,7 +97,7 @@ def _json(name: str, text: str) -> dict[str, Any]:
 def row_of(kind: str, fields: Any) -> Any:
     """The row of an object that `object_of` made. Raises `ValueError`; unknown fields are ignored."""
     if not isinstance(fields, dict):
-        raise ValueError(f"a {kind} is an object")
+        raise ValueError(f"a {kind} must be an object")
     row_type = OBJECTS[kind]
     return row_type(*(_value(kind, column, fields) for column in _COLUMNS[row_type]))
 
@@ -117,7 +117,7 @@ def _json_text(kind: str, column: _Column, value: Any) -> str:
     """The value as stored text. Raises `ValueError` if it is nested too deeply to be written and read again."""
     text = dumps(value)
     if text.count("[") + text.count("{") > _DEEPEST and is_deeper(value, _DEEPEST):
-        raise ValueError(f"{column.name} of a {kind} is nested more than {_DEEPEST} deep")
+        raise ValueError(f"{column.name} of a {kind} is nested more than {_DEEPEST} levels deep")
     return text
 
 
@@ -138,36 +138,36 @@ def is_deeper(value: Any, depth: int) -> bool:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is a text")
+        raise ValueError(f"{name} must be text")
     return value
 
 
 def integer(name: str, value: Any) -> int:
     """The value, if it is an integer of at most 64 bits. Raises `ValueError`."""
     if type(value) is not int:
-        raise ValueError(f"{name} is an integer")
+        raise ValueError(f"{name} must be an integer")
     if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} is an integer of 64 bits")
+        raise ValueError(f"{name} must be an integer of 64 bits")
     return value
 
 
 def count(name: str, value: Any, most: int = MOST) -> int:
     """The value, if it can be a count or the number of a token or frame. Raises `ValueError`."""
     if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{name} is an integer from 0 to {most}")
+        raise ValueError(f"{name} must be an integer from 0 to {most}")
     return value
 
 
 def offset(name: str, value: Any) -> int:
     """The value, if it is an offset in a run, in microseconds. Raises `ValueError`."""
     if type(value) is not int or abs(value) >= MAX_OFFSET:
-        raise ValueError(f"{name} is an integer of microseconds, less than {MAX_OFFSET}")
+        raise ValueError(f"{name} must be an integer of microseconds, less than {MAX_OFFSET}")
     return value
 
 
 def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float):
-        raise ValueError(f"{name} is a number")
+        raise ValueError(f"{name} must be a number")
     return float(value)
 
 
@@ -179,7 +179,7 @@ def moment(name: str, value: Any) -> datetime:
             raise ValueError("it has no time zone")
         return found.astimezone(UTC)
     except (ValueError, OverflowError) as error:  # in UTC the time may be before the year 1
-        raise ValueError(f"{name} is no time: {error}") from error
+        raise ValueError(f"{name} is not a time: {error}") from error
 
 
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {

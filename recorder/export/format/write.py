@@ -83,7 +83,7 @@ class _LineWriter:
         run = self._run
         if run is None or row.run_id != run.id:
             before = "no run" if run is None else f"run {run.id}"
-            raise StoreError(f"A row of run {row.run_id} comes behind {before}; rows are written run by run")
+            raise StoreError(f"A row of run {row.run_id} comes after {before}; rows are written run by run")
         if isinstance(row, SegmentRow):
             self._checksums.add_segment(row)
             yield from _segment(row)

@@ -45,7 +45,9 @@ class Verbatim:
 
     def gap(self, gap: GapStep) -> Sequence[bytes]:
         """Raises `StoreError`: no provider has an event for missing tokens."""
-        raise StoreError(f"This run cannot be served on from {gap.seq}: {gap.reason}; record it again")
+        raise StoreError(
+            f"This run has a gap at {gap.seq} ({gap.reason}) and cannot be served; record it again"
+        )
 
     def end(self, end: EndStep) -> Sequence[bytes]:
         """No frames."""

@@ -70,11 +70,11 @@ def _why_not(found: Sequence[RecordedRun]) -> str:
     if played:
         reasons.append(
             f"This request was recorded {_times(played)} and is made once more; pass allow_playback_repeats=True "
-            "to be given the last answer again."
+            "to get the last answer again."
         )
     for runs, why in ((open_ones, "still streams"), (cut_off, "was cut off when its process ended")):
         if runs:
-            reasons.append(f"Run {runs[-1].id} of this request {why}, and does not count.")
+            reasons.append(f"Run {runs[-1].id} of this request {why}, so it cannot answer.")
     return " ".join(reasons)
 
 
@@ -87,10 +87,7 @@ def _beside(requested: Form, run: RecordedRun, recorded: Form) -> str:
     names = "recorded", "asked"
     lines = list(unified_diff(_pretty(recorded), _pretty(requested), *names, n=2, lineterm=""))
     if not lines:
-        return (
-            f"{text}. Both say the same in other words, spaces for example; match_on= or ignore= compare by what is "
-            "said."
-        )
+        return f"{text}. The two differ only in form, for example in spaces; match_on= or ignore= compare by content."
     shown = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}..." for line in lines[:_LINES]]
     if len(lines) > _LINES:
         shown.append(f"... and {len(lines) - _LINES} lines more")

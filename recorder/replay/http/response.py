@@ -63,7 +63,7 @@ class IncomingRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReplayedResponse:
-    """One HTTP response. Without a `playback`, `broken` or `error` is raised instead of it."""
+    """One HTTP response. If `broken` or `error` is set and there is no `playback`, it is raised instead."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -129,7 +129,10 @@ def _stream(
         unwanted = _asks_usage(run.request or {}) and not request.wants_usage
         playback, listener = played(run, frames), WithoutUsage() if unwanted else Verbatim()
     else:
-        playback, listener = played(run, tokens), Encoded(encode.encoder_of(request.wire, recorded(run, request)))
+        playback, listener = (
+            played(run, tokens),
+            Encoded(encode.encoder_of(request.wire, recorded(run, request))),
+        )
     return ReplayedResponse(headers=headers, playback=playback, listener=listener, broken=broken, error=error)
 
 

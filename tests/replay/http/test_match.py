@@ -124,7 +124,9 @@ def test_runs_without_an_end_do_not_count(recording: Recording) -> None:
     """One that still streams, and one whose process went; the error says that they are there."""
     run_id = begin(recording.history, input_hash=input_hash(ask()), wire=CHAT)
     say(recording.history, run_id, ["Hel"])
-    with pytest.raises(NotRecorded, match=rf"Run {run_id} of this request still streams, and does not count"):
+    with pytest.raises(
+        NotRecorded, match=rf"Run {run_id} of this request still streams, so it cannot answer"
+    ):
         recording.find(Matcher(Rules()), ask())
     recording.history.close().wait()
     with pytest.raises(
@@ -304,7 +306,7 @@ def test_a_long_difference_is_short(recording: Recording) -> None:
 def test_a_miss_that_differs_in_nothing_a_reader_sees(recording: Recording) -> None:
     """Says so, and how to compare by meaning."""
     recording.chat.invoke("Hi")
-    with pytest.raises(NotRecorded, match="Both say the same in other words"):
+    with pytest.raises(NotRecorded, match="The two differ only in form"):
         recording.find(Matcher(Rules()), ask("Hi "))
     assert recording.reply(loosely(ignore=()), ask("Hi ")) == "answer 1"
 
