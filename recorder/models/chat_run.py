@@ -17,8 +17,8 @@ from recorder.messages import (
 from recorder.models.run import ErrorOf, Request, WireRun
 from recorder.wire.chunks import fill
 from recorder.wire.deltas import TEXT, Delta
+from recorder.wire.reasoning import ORIGIN, origin_of
 from recorder.wire.reply import EARLIER, Translator
-from recorder.wire.thoughts import ORIGIN, origin_of
 
 __all__ = ["ChatRun", "Request", "generation_chunk", "generation_info"]
 

@@ -31,7 +31,7 @@ from recorder.storage.rows import (
     RunRows,
     RunStart,
 )
-from recorder.wire.thoughts import ORIGIN
+from recorder.wire.reasoning import ORIGIN
 
 #: Fields of a reply that the run's row holds; an application that sends the reply back sends them along.
 _STORED_WITH_THE_RUN = frozenset(("id", "response_metadata", "usage_metadata"))

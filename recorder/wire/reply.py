@@ -64,12 +64,12 @@ class Reply:
         self.logprobs: dict[int, dict[str, list[Any]]] = {}
         #: `choice` -> other fields that describe it: `content_filter_results`.
         self.choice_metadata: dict[int, dict[str, dict[str, Any]]] = {}
-        #: `choice` -> the fields that its reasoning was sent in, see `recorder.wire.thoughts`.
+        #: `choice` -> the fields that its reasoning was sent in, see `recorder.wire.reasoning`.
         self.reasoning_fields: dict[int, list[str]] = {}
         #: The usage in LangChain's shape, and as the provider sent it; None if there is none.
         self.usage: UsageMetadata | None = None
         self.raw_usage: dict[str, Any] | None = None
-        #: The `error` of an error event, in any shape; None if there is none.
+        #: The error that the provider sent, in any shape; None if there is none.
         self.error: Any = None
         #: Whether the provider's terminator (`[DONE]`) was received, or the answer was one complete body.
         self.terminated = False
@@ -77,7 +77,7 @@ class Reply:
         self.truncated = False
 
     def add(self, delta: Delta) -> None:
-        """Add one delta."""
+        """Adds one delta."""
         text, kind, idx = delta
         part = self._parts.get((idx, kind))
         if part is None:
@@ -233,6 +233,7 @@ class Reply:
         return self.text(choice)
 
     def additional(self, choice: int) -> dict[str, Any]:
+        """`additional_kwargs` of the choice's message."""
         more: dict[str, Any] = {}
         if reasoning := self.text(choice, REASONING):
             more["reasoning_content"] = reasoning

@@ -20,9 +20,9 @@ from typing import Any
 from recorder.core.json import dumps, loads
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai.events import FILTER_RESULTS, PLAIN_KEYS, OpenAIEvents, get_or_none
+from recorder.wire.reasoning import DETAILS, FIELDS, IN_CONTENT, texts_of
 from recorder.wire.repeats import rest_of
 from recorder.wire.reply import MAX_CHOICES
-from recorder.wire.thoughts import DETAILS, FIELDS, IN_CONTENT, texts_of
 from recorder.wire.tool_calls import StreamedCall, StreamedCalls
 from recorder.wire.usage import PLACES
 

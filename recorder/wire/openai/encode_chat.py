@@ -15,6 +15,7 @@ from recorder.errors import StoreError
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai.encode import EventWriter, body_of
 from recorder.wire.openai.request import with_extras
+from recorder.wire.reasoning import DETAILS, FIELDS
 from recorder.wire.recorded import (
     ANTHROPIC,
     CHAT,
@@ -27,7 +28,6 @@ from recorder.wire.recorded import (
     value_of,
 )
 from recorder.wire.reply import MAX_REPLY_BYTES, Reply
-from recorder.wire.thoughts import DETAILS, FIELDS
 
 #: kind -> the key of a delta whose value is the text.
 _TEXTS = {TEXT: "content", REASONING: "reasoning_content", REFUSAL: "refusal"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.messages import AIMessage, BaseMessage, ToolMessage, from_any
-from recorder.wire.thoughts import IN_CONTENT, fields_of, host_of
+from recorder.wire.reasoning import IN_CONTENT, fields_of, host_of
 
 #: The key of `additional_kwargs` that overrides the role; langchain-openai uses the same key.
 _ROLE = "__openai_role__"

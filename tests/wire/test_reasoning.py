@@ -12,7 +12,7 @@ from recorder.messages import AIMessage, HumanMessage, ToolMessage, from_any, fr
 from recorder.models import AzureChatOpenAI
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.thoughts import origin_of
+from recorder.wire.reasoning import origin_of
 from tests.chatting import ROADS, Road, chat, history_at, name_of
 from tests.wires import DONE, calls, delta
 
