@@ -18,6 +18,7 @@ from recorder.core.json import dumps, loads
 from recorder.wire import usage
 from recorder.wire.anthropic.blocks import Block, Blocks, idx_of
 from recorder.wire.anthropic.reply import AnthropicReply
+from recorder.wire.decoder import MAX_OTHER, Decoder
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of, error_of_data, event_of
 from recorder.wire.repeats import rest_of
@@ -27,7 +28,6 @@ from recorder.wire.tool_calls import text_of
 
 WIRE = "anthropic.messages"
 
-_NO_DELTAS: tuple[Delta, ...] = ()
 _new_delta = tuple.__new__  # takes half the time of the named tuple's own constructor
 #: The beginning of a content delta's frame, up to its data.
 _HEAD = b"event: content_block_delta\ndata: {"
@@ -38,15 +38,13 @@ _KNOWN = {
     "thinking": frozenset(("type", "thinking", "signature")),
     "tool_use": frozenset(("type", "id", "name", "input", "partial_json")),
 }
-#: The delta of an undecodable frame holds at most this many bytes of it; the recorded frame holds all of them.
-_MAX_OTHER = 64 * 1024
 #: At most this many different counts of a message are kept.
 _MAX_COUNTS = 100
 #: Keys that describe the response, besides ids and usage.
 _METADATA_KEYS = ("stop_sequence", "stop_details", "container", "context_management", "diagnostics")
 
 
-class AnthropicMessages:
+class AnthropicMessages(Decoder):
     """Translates the frames of one response; `reply` holds the answer received so far.
 
     `decode` never raises: unknown content becomes a delta of kind `other`.
@@ -104,24 +102,6 @@ class AnthropicMessages:
         except (KeyError, TypeError):
             pass
         return None
-
-    def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
-        if self.reply.terminated:
-            return _NO_DELTAS
-        deltas: list[Delta] = []
-        try:
-            if event is None:
-                self._decode_other(frame, deltas)
-            else:
-                self._decode_event(event, deltas)
-        except Exception:
-            # The recording goes on whatever a provider sends; the delta holds what could not be decoded.
-            data = parse(frame).data or frame
-            text = data[:_MAX_OTHER].decode("utf-8", "replace")
-            deltas.append(Delta(dumps({"undecodable": text}), OTHER))
-        for delta in deltas:
-            self.reply.add(delta)
-        return deltas
 
     def _decode_other(self, frame: bytes, deltas: list[Delta]) -> None:
         """Decodes each frame that is not a content delta on one line of JSON."""
@@ -306,7 +286,7 @@ def _tool_use_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     deltas = [Delta(dumps(fields), TOOL_CALL, opened.idx)]
     if block.get("input"):
         opened.pending = Delta(dumps(block["input"]), TOOL_ARGS, opened.idx)
-        if len(opened.pending.text) > _MAX_OTHER:  # too large to hold for every open block
+        if len(opened.pending.text) > MAX_OTHER:  # too large to hold for every open block
             deltas.append(opened.pending)
             opened.pending = None
     return deltas

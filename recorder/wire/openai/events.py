@@ -5,7 +5,7 @@ Chat completions and the legacy completions differ only in the content of a choi
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +13,7 @@ import orjson
 
 from recorder.core.json import dumps, loads
 from recorder.wire import usage
+from recorder.wire.decoder import Decoder
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_choice, error_of_data, event_of
 from recorder.wire.openai.choices import Choices
@@ -20,7 +21,6 @@ from recorder.wire.repeats import UNCHANGED, Items, difference, repeats_all, res
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 
-_NO_DELTAS: tuple[Delta, ...] = ()
 _new_delta = tuple.__new__  # takes half the time of the named tuple's own constructor
 #: Keys that describe the response; Azure sends the last one, about the prompt.
 _METADATA_KEYS = ("system_fingerprint", "service_tier", "provider", "prompt_filter_results")
@@ -47,13 +47,11 @@ _CHOICE_KEYS = frozenset(("index", "delta", "text", "finish_reason", "native_fin
 #: The key under which Azure sends the results of its content filter, in each choice.
 FILTER_RESULTS = "content_filter_results"
 _TEXTS = (TEXT, REASONING, REFUSAL)
-#: The delta of an undecodable frame holds at most this many bytes of it; the recorded frame holds all of them.
-_MAX_OTHER = 64 * 1024
 #: The last value of at most this many unknown keys is remembered; a stream may go on inventing new keys.
 MAX_REMEMBERED_VALUES = 10_000
 
 
-class OpenAIEvents(ABC):
+class OpenAIEvents(Decoder):
     """Translates the frames of one response; `reply` holds the answer received so far.
 
     `decode` never raises: unknown content becomes a delta of kind `other`.
@@ -113,24 +111,6 @@ class OpenAIEvents(ABC):
                     self.reply.add_text(text)
                     return (_new_delta(Delta, (text, TEXT, "0")),)
         return self._decode(frame, event)
-
-    def _decode(self, frame: bytes, event: Any) -> Sequence[Delta]:
-        if self.reply.terminated:
-            return _NO_DELTAS
-        deltas: list[Delta] = []
-        try:
-            if event is None:
-                self._decode_other(frame, deltas)
-            else:
-                self._decode_event(event, deltas)
-        except Exception:
-            # The recording goes on whatever a provider sends; the delta holds what could not be decoded.
-            data = parse(frame).data or frame
-            text = data[:_MAX_OTHER].decode("utf-8", "replace")
-            deltas.append(Delta(dumps({"undecodable": text}), OTHER))
-        for delta in deltas:
-            self.reply.add(delta)
-        return deltas
 
     def _decode_other(self, frame: bytes, deltas: list[Delta]) -> None:
         """Decodes the first frame, and every frame that is not one line of JSON."""
