@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _section(name: str, settings: Settings) -> bool:
-    """Measure and print one; a failure is told and does not take the other sections' figures away."""
+    """Measure and print one; a failure is printed, and the other sections are still measured."""
     section = importlib.import_module(f"benchmarks.{name}")
     tell(f"{section.TITLE} ...")
     neighbours = Neighbours()

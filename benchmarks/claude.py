@@ -25,7 +25,7 @@ _LABELS = {
 
 
 def rows(settings: Settings) -> list[Row]:
-    """One stream at a time, as many tokens in an HTTP chunk as fit, and one in each."""
+    """One stream at a time: with as many tokens in an HTTP chunk as fit, and with one token in each."""
     few = settings.size(15, 3)
     found = _rows("1 stream at a time, 1,000 tokens each", few, settings, ["--chunk-bytes", COALESCED])
     if not settings.quick:

@@ -12,7 +12,7 @@ EXAMPLE = "example callback of LangChain's documents, a COMMIT a token, sqlite3'
 
 
 def rows(settings: Settings) -> list[Row]:
-    """Recorder beside the two."""
+    """Recorder, and the two sides that it is compared with."""
     seed = {"seed": settings.seed}
     few = {**seed, "runs": 200, "tokens": settings.size(400_000, 100_000)}
     many = {**seed, "runs": 10_000, "tokens": settings.size(600_000, 200_000)}

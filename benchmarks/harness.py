@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Longest that one side may take (seconds); longer means that something hangs.
+#: The time limit of one side (seconds); a side that takes longer hangs.
 _LIMIT = 180
 
 #: What one side measured: names and numbers, as its function returned them.
@@ -29,13 +29,13 @@ class Settings:
 
     #: Runs of each side; the best one counts.
     rounds: int
-    #: Fewer tokens and shorter streams, for a first look.
+    #: Fewer tokens and shorter streams, for a quick check.
     quick: bool
-    #: Of the words that are streamed.
+    #: The seed of the words that are streamed.
     seed: int
 
     def size(self, full: int, quick: int) -> int:
-        """How much of something."""
+        """`full`, or `quick` for a quick check."""
         return quick if self.quick else full
 
 
@@ -81,14 +81,14 @@ def _run(function: str, arguments: dict[str, Any]) -> Measured:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child: this package first on the path, no tracing to anywhere."""
+    """The environment of a child: this package comes first on the path, and LangSmith's tracing is off."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, "LANGSMITH_TRACING": "false", "PYTHONHASHSEED": "0"}
 
 
 @contextmanager
 def provider(*options: str) -> Iterator[str]:
-    """The loopback provider in a process of its own; its base URL."""
+    """Runs the loopback provider in a process of its own; yields its base URL."""
     command = [sys.executable, "-m", "recorder.testing", "--until-eof", *options]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -101,7 +101,7 @@ def provider(*options: str) -> Iterator[str]:
 
 
 def values(runs: Sequence[Measured], key: str) -> list[float]:
-    """What each run measured."""
+    """The figure `key` of each run."""
     return [run[key] for run in runs]
 
 
@@ -111,12 +111,12 @@ def best(runs: Sequence[Measured], key: str, pick: Callable[[Sequence[float]], f
 
 
 def tell(line: str) -> None:
-    """Progress, beside the table that goes to standard output."""
+    """Print progress to stderr; the tables go to stdout."""
     print(line, file=sys.stderr, flush=True)
 
 
 def machine() -> str:
-    """What this was measured on, in one line."""
+    """The computer and the versions of the packages, in one line."""
     packages = [
         "openai",
         "langchain-openai",
@@ -154,7 +154,7 @@ def _version(package: str) -> str:
 
 
 def _file_system(folder: str) -> str:
-    """The kind of file system, for one in memory would make every commit free."""
+    """The type of the file system; on one in memory every commit would be free."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

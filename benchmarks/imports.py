@@ -1,4 +1,4 @@
-"""How long an import takes: processor time of a new process, bare Python's own taken off."""
+"""How long an import takes: processor time of a new process, less that of bare Python."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def measured(rounds: int) -> dict[str, list[Measured]]:
-    """Each import by turns, after one run that nobody counts and that writes the .pyc files."""
+    """Each import by turns, after a first run that writes the .pyc files and is not counted."""
     for code in CASES.values():
         _start(code)
     found: dict[str, list[Measured]] = {name: [] for name in CASES}
@@ -51,7 +51,7 @@ def measured(rounds: int) -> dict[str, list[Measured]]:
         tell(f"  round {number + 1} of {rounds}")
         bare = _start("pass")
         for name, code in CASES.items():
-            found[name].append({key: taken - bare[key] for key, taken in _start(code).items()})
+            found[name].append({key: value - bare[key] for key, value in _start(code).items()})
     return found
 
 

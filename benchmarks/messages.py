@@ -1,8 +1,8 @@
-"""Whole messages: chat memories of others, which store each when it is added, beside ours.
+"""Complete messages: recorder compared with other libraries' chat memories, which store each message when it is added.
 
-Storing alone: one message a call, nothing read, on all sides. Turns of requests: the others make a memory for the
-request, read the history for the model and store both messages; ours is handed the whole history, as a model is,
-compares it with what is stored, and stores what is new and the run.
+Storing alone: every side stores one message per call and reads nothing. Turns of requests: the others create a memory
+for each request, read the history for the model and store both messages. Recorder gets the complete history, as a model
+does, compares it with the stored messages, and stores the new messages and the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAMES = {
     "recorder": "recorder: add_messages, storing alone",
     "recorder turns": "recorder: a run a turn, the whole history sent along each time",
 }
-#: What each of ours is compared with, and after that what it is shown beside although it does more.
+#: For each of recorder's sides: the sides with the same work, which the target is for, and sides with less work.
 _BESIDE = {
     "recorder": (("langchain", "agents"), ()),
     "recorder turns": (("langchain turns", "agents turns"), ("langchain", "agents")),
@@ -54,9 +54,9 @@ def rows(settings: Settings) -> list[Row]:
         sides = {}
         for name, count in (("langchain", few), ("agents", few), ("recorder", many)):
             for turns in (False, True):
-                asked = {"kind": kind, "conversations": count, "turns": turns}
+                arguments = {"kind": kind, "conversations": count, "turns": turns}
                 key = f"{name} turns" if turns else name
-                sides[key] = Side(f"benchmarks.messages:{name}", asked, folder=True)
+                sides[key] = Side(f"benchmarks.messages:{name}", arguments, folder=True)
         found = compare(sides, settings.rounds)
         lines += [_row(name, kind, found) for name in sides]
     return lines
@@ -75,7 +75,7 @@ def _row(name: str, kind: str, found: dict[str, list[Measured]]) -> Row:
 
 
 def langchain(folder: str, kind: str, conversations: int, *, turns: bool = False) -> Measured:
-    """One history a conversation, or one a turn that reads it, over one engine."""
+    """One history per conversation, or with `turns` one per turn, which reads it; all use one engine."""
     from langchain_community.chat_message_histories import SQLChatMessageHistory
     from langchain_core.messages import AIMessage, HumanMessage
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -96,7 +96,7 @@ def langchain(folder: str, kind: str, conversations: int, *, turns: bool = False
 
 
 def agents(folder: str, kind: str, conversations: int, *, turns: bool = False) -> Measured:
-    """One session a conversation, or one a turn that reads it, over one engine."""
+    """One session per conversation, or with `turns` one per turn, which reads it; all use one engine."""
     from agents.extensions.memory import SQLAlchemySession
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -116,7 +116,7 @@ def agents(folder: str, kind: str, conversations: int, *, turns: bool = False) -
 
 
 def recorder(folder: str, kind: str, conversations: int, *, turns: bool = False) -> Measured:
-    """Each message as it is, or one run a turn; `close` is part of it, the imports are not, as with the others."""
+    """Single messages, or with `turns` one run per turn. `close` is measured; imports are not, as for the others."""
     import recorder.history
     import recorder.recording.writer  # noqa: F401
 
@@ -162,9 +162,9 @@ def _measured(
         url = plain.replace("sqlite://", "sqlite+aiosqlite://")
     began = time.perf_counter()
     story(url)
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     [(stored,)] = sql(plain, f"SELECT count(*) FROM {table}")
     if kind == "postgres":
         postgres.drop(plain)
     expect(stored, conversations * TURNS * 2)
-    return {"messages_per_second": stored / took}
+    return {"messages_per_second": stored / seconds}

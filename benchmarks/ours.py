@@ -78,25 +78,25 @@ def into_sqlite(folder: str, seed: int, runs: int, tokens: int) -> Measured:
 
 
 def callback_to_commit(url: str, seed: int, runs: int, tokens: int) -> Measured:
-    """Tokens of many runs by turns, until `close` has returned; begins and ends of the runs included."""
+    """The tokens of many runs in turn, until `close` has returned, with the starts and ends of the runs."""
     history = open_history(url)
     ids = [UUID(new_id()) for _ in range(runs)]  # as our models and LangChain's make them
-    said = words(seed, tokens // runs)
+    texts = words(seed, tokens // runs)
     began = time.perf_counter()
     for run_id in ids:
         start(history, run_id)
     first = time.perf_counter()
     token = history.on_llm_new_token
-    for word in said:
+    for word in texts:
         for run_id in ids:
             token(word, run_id=run_id)
     called = time.perf_counter()
-    text = "".join(said)
+    text = "".join(texts)
     for run_id in ids:
         end(history, run_id, text)
     history.close().wait()
     done = time.perf_counter()
-    sent = len(said) * runs
+    sent = len(texts) * runs
     expect(stored_tokens(url), sent)
     return {
         "tokens_per_second": sent / (done - began),
@@ -107,7 +107,7 @@ def callback_to_commit(url: str, seed: int, runs: int, tokens: int) -> Measured:
 
 
 def stored_tokens(url: str) -> int:
-    """How many tokens are in the database."""
+    """The number of tokens in the database."""
     from tests.oracle import sql
 
     [(count,)] = sql(url, "SELECT coalesce(sum(count), 0) FROM segments")
@@ -115,7 +115,7 @@ def stored_tokens(url: str) -> int:
 
 
 def one_call(folder: str, seed: int, tokens: int) -> Measured:
-    """`on_llm_new_token` alone: processor time of the calling thread, the loop around it taken off."""
+    """`on_llm_new_token` alone: processor time of the calling thread, without the loop around it."""
     history = open_history(new_file(folder))
     ids = [UUID(new_id()) for _ in range(200)]
     for run_id in ids:
@@ -129,12 +129,12 @@ def one_call(folder: str, seed: int, tokens: int) -> Measured:
     for word, run_id in turns:
         _nothing(word, run_id=run_id)
     empty = time.thread_time_ns()
-    took = _each_call(token, turns)
+    times = _each_call(token, turns)
     history.close().wait()
     return {
         "us": (2 * called - began - empty) / tokens / 1e3,
-        "p50_us": percentile(took, 0.5) / 1e3,
-        "p99_us": percentile(took, 0.99) / 1e3,
+        "p50_us": percentile(times, 0.5) / 1e3,
+        "p99_us": percentile(times, 0.99) / 1e3,
     }
 
 
@@ -143,14 +143,14 @@ def _cycled(ids: list[UUID], count: int) -> list[UUID]:
 
 
 def _nothing(word: str, *, run_id: UUID) -> None:
-    """What a call costs that does nothing."""
+    """The cost of a call that does nothing."""
 
 
 def _each_call(token: Any, turns: list[tuple[str, UUID]]) -> list[int]:
-    """Nanoseconds on the clock of each call, while the writer works beside it."""
-    clock, took = time.perf_counter_ns, []
+    """The wall-clock time of each call in nanoseconds, while the writer works in its thread."""
+    clock, times = time.perf_counter_ns, []
     for word, run_id in turns:
         began = clock()
         token(word, run_id=run_id)
-        took.append(clock() - began)
-    return took
+        times.append(clock() - began)
+    return times

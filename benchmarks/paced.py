@@ -16,10 +16,10 @@ from benchmarks.workload import cpu_seconds, percentile, size_of_table, size_on_
 
 TITLE = "200 streams x 50 tokens/s, paced"
 STREAMS, PACE = 200, 50
-#: Streams begin evenly over so many seconds, as users do; the event loop is watched from SETTLED seconds on,
-#: while all of them stream, until the first one ends.
+#: The streams start evenly over this many seconds. The event loop is measured from SETTLED seconds on, when all of them
+#: stream, until the first one ends.
 RAMP, SETTLED = 1.0, 1.3
-#: How often the probe of the event loop wants to run (seconds).
+#: The interval of the probe of the event loop (seconds).
 PROBE = 0.005
 
 
@@ -227,7 +227,7 @@ async def drive(
 
 
 async def _begin_one(texts: AsyncIterator[str]) -> None:
-    """Read until something is said, and leave."""
+    """Read until the first text, then stop reading."""
     async for text in texts:
         if text:
             break
@@ -235,7 +235,7 @@ async def _begin_one(texts: AsyncIterator[str]) -> None:
 
 
 async def _probe(late: list[tuple[float, float]]) -> None:
-    """When it ran, and by how many seconds too late."""
+    """Add to `late` the times at which the probe ran, with its delay in seconds."""
     clock = time.perf_counter
     while True:
         began = clock()
@@ -245,7 +245,7 @@ async def _probe(late: list[tuple[float, float]]) -> None:
 
 
 def work(microseconds: float) -> None:
-    """Keep the thread busy with Python code, by its own clock: what other processes take is not work."""
+    """Keep the thread busy with Python code, measured by the thread's own processor time."""
     until = time.thread_time() + microseconds / 1e6
     while time.thread_time() < until:
         pass

@@ -1,4 +1,4 @@
-"""The other sides: what one would write, or use, without recorder."""
+"""The sides that recorder is compared with: the code or the library that one would use without it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def executemany(folder: str, seed: int, runs: int, tokens: int, keyed: bool = Tr
     """
     path = str(Path(folder) / "raw.db")
     ids = [new_id() for _ in range(runs)]
-    said = words(seed, 1000)
-    rows = [(ids[n % runs], n // runs, n * 10, said[n % 1000]) for n in range(tokens)]
+    texts = words(seed, 1000)
+    rows = [(ids[n % runs], n // runs, n * 10, texts[n % 1000]) for n in range(tokens)]
     database = sqlite3.connect(path)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
@@ -36,16 +36,16 @@ def executemany(folder: str, seed: int, runs: int, tokens: int, keyed: bool = Tr
     for start in range(0, tokens, 1000):
         database.executemany("INSERT INTO tokens VALUES (?, ?, ?, ?)", rows[start : start + 1000])
         database.commit()
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     [(stored,)] = database.execute("SELECT count(*) FROM tokens")
     database.close()
     expect(stored, tokens)
-    return {"tokens_per_second": tokens / took, "bytes_per_token": size_on_disk(path) / tokens}
+    return {"tokens_per_second": tokens / seconds, "bytes_per_token": size_on_disk(path) / tokens}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the example stores."""
+    """The table of the example."""
 
     role: str
     content: str
@@ -71,11 +71,11 @@ def example_callback(folder: str, seed: int, tokens: int) -> Measured:
     began = time.perf_counter()
     for message in messages:
         callback.on_chat_new_message(message)
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     [(stored,)] = callback.conn.execute("SELECT count(*) FROM chathistory")
     callback.conn.close()
     expect(stored, tokens)
-    return {"tokens_per_second": tokens / took}
+    return {"tokens_per_second": tokens / seconds}
 
 
 def openai_client(url: str) -> Any:
@@ -94,7 +94,7 @@ async def openai_stream(client: Any) -> AsyncIterator[str]:
 
 
 async def http_stream(client: Any) -> AsyncIterator[str]:
-    """The newlines of one stream's bytes, which nobody decodes."""
+    """The number of newlines in one stream's bytes, without decoding them."""
     messages = [{"role": "user", "content": "Write me a song about sparkling water."}]
     create = client.chat.completions.with_streaming_response.create
     async with create(model="gpt-4o-mini", messages=messages, stream=True) as response:
@@ -103,7 +103,7 @@ async def http_stream(client: Any) -> AsyncIterator[str]:
 
 
 def events(tokens: int) -> int:
-    """How many events a stream of so many tokens has: role, tokens, finish reason, [DONE]."""
+    """The number of events of a stream with this many tokens: role, tokens, finish reason, [DONE]."""
     return tokens + 3
 
 
@@ -147,6 +147,6 @@ def langchain_anthropic_model(url: str) -> Any:
 
 
 def expect(stored: float, sent: float) -> None:
-    """A side that lost something has no figure."""
+    """Raise an error if a side did not store everything; then it has no figure."""
     if stored != sent:
         raise AssertionError(f"{sent:,} were sent and {stored:,} stored")

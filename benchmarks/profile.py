@@ -1,4 +1,4 @@
-"""Where a token's time goes: one stage after another over the same bytes, each with what comes before it."""
+"""The processor time of a token by stage: each stage does the work of the stages before it, on the same bytes."""
 
 from __future__ import annotations
 
@@ -105,16 +105,16 @@ def _call(pieces: Sequence[bytes], handlers: list[Any]) -> None:
 
 
 def _recorded(folder: str, capture: str, pieces: Sequence[bytes]) -> Measured:
-    """The calling thread and the writer's, apart."""
+    """The processor times of the calling thread and of the writer's thread."""
     history = ours.open_history(ours.new_file(folder), capture=capture)
     _call(pieces, [history])
     history.flush().wait()
-    whole, began = cpu_seconds(), time.thread_time()
+    process_before, began = cpu_seconds(), time.thread_time()
     _call(pieces, [history])
     called = time.thread_time() - began
     history.close().wait()
     mine = time.thread_time() - began
-    return {capture: called, f"writer {capture}": cpu_seconds() - whole - mine}
+    return {capture: called, f"writer {capture}": cpu_seconds() - process_before - mine}
 
 
 async def _http(url: str) -> float:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Commits:
-    """Notes the time at which each batch was committed; made before the recorder is."""
+    """Records the time at which each batch is committed. It must be created before the recorder."""
 
     def __init__(self) -> None:
         from recorder.storage.store import SqlStore

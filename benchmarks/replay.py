@@ -140,12 +140,12 @@ def _record(url: str, tokens: list[str]) -> UUID:
 
 def _frame(word: str) -> bytes:
     choice = {"index": 0, "delta": {"content": word}, "logprobs": None, "finish_reason": None}
-    said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
-    return b"data: " + json.dumps({**said, "choices": [choice]}).encode() + b"\n\n"
+    fields = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
+    return b"data: " + json.dumps({**fields, "choices": [choice]}).encode() + b"\n\n"
 
 
 def fast(folder: str, kind: str, seed: int, tokens: int) -> Measured:
-    """As fast as it goes, in a process that did not record it, so that memory is the replay's alone."""
+    """As fast as possible, in a process that did not record, so that the memory is that of the replay alone."""
     url = _database(kind, folder)
     run_id = _in_child(url, seed, tokens)
     try:
@@ -202,15 +202,15 @@ def _replayed(url: str, run_id: str, tokens: int) -> Measured:
 
 
 def select(folder: str, seed: int, tokens: int) -> Measured:
-    """What reading costs where each token is a row."""
-    said = words(seed, 1_000)
+    """The cost of reading a table that has a row for each token."""
+    texts = words(seed, 1_000)
     database = sqlite3.connect(str(Path(folder) / "raw.db"))
     database.execute(
         "CREATE TABLE tokens (run_id TEXT, seq INTEGER, at_us INTEGER, text TEXT, PRIMARY KEY (run_id, seq))"
         " WITHOUT ROWID"
     )
     database.executemany(
-        "INSERT INTO tokens VALUES ('run', ?, ?, ?)", ((n, n * 20, said[n % 1_000]) for n in range(tokens))
+        "INSERT INTO tokens VALUES ('run', ?, ?, ?)", ((n, n * 20, texts[n % 1_000]) for n in range(tokens))
     )
     database.commit()
     began, count = time.perf_counter(), 0
@@ -218,13 +218,13 @@ def select(folder: str, seed: int, tokens: int) -> Measured:
     while found := cursor.fetchmany(1_000):
         for _ in found:
             count += 1
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     expect(count, tokens)
-    return {"rows": tokens / took}
+    return {"rows": tokens / seconds}
 
 
 def cadence(folder: str, seconds: int) -> Measured:
-    """How late each token is that the recording has every 20 ms."""
+    """The delay of each token; in the recording there is one every 20 ms."""
     from recorder.replay import Replay
 
     url = ours.new_file(folder)
@@ -251,25 +251,25 @@ def cadence(folder: str, seconds: int) -> Measured:
 
 
 def first_token(folder: str, seed: int, tokens: int) -> Measured:
-    """From the call to the first chunk, of runs of 1,000 tokens that nobody looked at before."""
+    """The time from the call to the first chunk, for runs of 1,000 tokens that were not read before."""
     from recorder.replay import Replay
 
     url = ours.new_file(folder)
     ours.callback_to_commit(url, seed, tokens // 1_000, tokens)
     ids = [row[0] for row in sqlite3.connect(ours.path_of(url)).execute("SELECT id FROM runs")]
     random.Random(seed).shuffle(ids)
-    took = []
+    latencies = []
     with Replay(url) as replay:
         next(iter(replay.stream(ids[0], speed=None)))
         for run_id in ids[1:51]:
             began = time.perf_counter()
             next(iter(replay.stream(run_id, speed=None)))
-            took.append((time.perf_counter() - began) * 1e3)
-    return {"p50_ms": percentile(took, 0.5), "p99_ms": percentile(took, 0.99)}
+            latencies.append((time.perf_counter() - began) * 1e3)
+    return {"p50_ms": percentile(latencies, 0.5), "p99_ms": percentile(latencies, 0.99)}
 
 
 def follow(folder: str, kind: str, tokens: int) -> Measured:
-    """One token a commit; when the follower has it, and what a thousand followers ask."""
+    """One token per commit: the time until a follower has it, and the number of queries of a thousand followers."""
     url = _database(kind, folder)
     try:
         late, one = _followed(url, tokens, 1)
@@ -286,7 +286,7 @@ def follow(folder: str, kind: str, tokens: int) -> Measured:
 
 
 def _followed(url: str, tokens: int, followers: int) -> tuple[list[float], float]:
-    """Milliseconds from each token's COMMIT to the first follower; and queries for tokens a look."""
+    """The milliseconds from each token's COMMIT to the first follower, and the queries for tokens per commit."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -299,11 +299,11 @@ def _followed(url: str, tokens: int, followers: int) -> tuple[list[float], float
     history.flush().wait()
     committed: list[float] = []
     came: list[float] = []
-    asked = 0
+    queries = 0
 
     def seen(*given: Any) -> None:
-        nonlocal asked
-        asked += "segments.deltas" in given[2]
+        nonlocal queries
+        queries += "segments.deltas" in given[2]
 
     def record() -> None:
         for _ in range(tokens):
@@ -336,4 +336,4 @@ def _followed(url: str, tokens: int, followers: int) -> tuple[list[float], float
     reader.close()
     expect(len(came), tokens)
     late = [max(0.0, at - done) * 1e3 for at, done in zip(came, committed, strict=True)]
-    return late, asked / max(1, looks)
+    return late, queries / max(1, looks)

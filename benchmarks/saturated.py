@@ -7,13 +7,13 @@ from benchmarks.table import Row, each
 
 TITLE = "Application at 100 % of its thread, 800 streams"
 STREAMS, PACE = 800, 10
-#: What the application does with each token, in Python: with reading it, more than there is time for.
+#: The work of the application for each token, in Python; together with reading it is more than the thread can do.
 WORK_US = 110.0
 TARGET_MS = 1500
 
 
 def rows(settings: Settings) -> list[Row]:
-    """How long a token waits for its COMMIT."""
+    """The time from each token to its COMMIT."""
     tokens = settings.size(PACE * 8, PACE * 3)
     with provider("--tokens", str(tokens), "--tokens-per-second", str(PACE)) as url:
         load = {"url": url, "tokens": tokens, "streams": STREAMS, "work_us": WORK_US, "capture": "wire"}

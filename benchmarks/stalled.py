@@ -1,4 +1,4 @@
-"""The database stands still and the producers do not: how much memory does it take?"""
+"""The memory of the process while the database is locked and the producers continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.workload import resident_bytes, words
 
 TITLE = "Database stalled, producers unlimited, max_queue_bytes = 64 MiB"
 BOUND = 64 * 2**20
-#: Growth that is allowed beyond the bound.
+#: The growth that is allowed above the bound.
 MARGIN = 1.25
 PRODUCERS = 16
 #: A frame of an ordinary size, as a provider sends for a token.
@@ -59,19 +59,19 @@ def _row(what: str, runs: list[Measured]) -> Row:
 def awaiting(folder: str, seconds: float, seed: int, frames: bool) -> Measured:
     """Tasks on one loop that await what the call returns."""
 
-    def produce(history: Any, ids: list[UUID], said: list[str], until: float) -> None:
-        asyncio.run(_tasks(history, ids, said, until, frames))
+    def produce(history: Any, ids: list[UUID], texts: list[str], until: float) -> None:
+        asyncio.run(_tasks(history, ids, texts, until, frames))
 
     return _stalled(folder, seconds, seed, produce)
 
 
-async def _tasks(history: Any, ids: list[UUID], said: list[str], until: float, frames: bool) -> None:
+async def _tasks(history: Any, ids: list[UUID], texts: list[str], until: float, frames: bool) -> None:
     from recorder.wire.deltas import Delta
 
     async def task(run_id: UUID) -> None:
         number = 0
         while time.monotonic() < until:
-            word = said[number % len(said)]
+            word = texts[number % len(texts)]
             number += 1
             if frames:
                 wait = history.on_stream_frame(bytes(bytearray(FRAME)), number, (Delta(word),), run_id=run_id)
@@ -86,7 +86,7 @@ async def _tasks(history: Any, ids: list[UUID], said: list[str], until: float, f
 
 
 async def _until(wait: Any, until: float) -> None:
-    """Wait for room, at most to the end of the measurement."""
+    """Wait until the queue has room, at most until the end of the measurement."""
 
     async def over() -> None:
         await wait
@@ -98,14 +98,14 @@ async def _until(wait: Any, until: float) -> None:
 
 
 def threads(folder: str, seconds: float, seed: int) -> Measured:
-    """Threads without a loop, which never look at what the call returns."""
+    """Threads without an event loop, which ignore the result of the call."""
 
-    def produce(history: Any, ids: list[UUID], said: list[str], until: float) -> None:
+    def produce(history: Any, ids: list[UUID], texts: list[str], until: float) -> None:
         def thread(run_id: UUID) -> None:
             number = 0
             while time.monotonic() < until:
                 number += 1
-                history.on_llm_new_token(said[number % len(said)] + str(number), run_id=run_id)
+                history.on_llm_new_token(texts[number % len(texts)] + str(number), run_id=run_id)
 
         running = [threading.Thread(target=thread, args=(run_id,)) for run_id in ids]
         for each_one in running:
@@ -123,7 +123,7 @@ def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
     """
     url = ours.new_file(folder)
     history = ours.open_history(url, max_queue_bytes=BOUND, block_timeout=seconds / 2)
-    said, ids = words(seed, 1000), [uuid4() for _ in range(PRODUCERS)]
+    texts, ids = words(seed, 1000), [uuid4() for _ in range(PRODUCERS)]
     for run_id in ids:
         ours.start(history, run_id)
     _warm(history)
@@ -131,7 +131,7 @@ def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
     lock.execute("BEGIN EXCLUSIVE")
     gc.collect()
     before, watch = resident_bytes(), _Watch()
-    produce(history, ids, said, time.monotonic() + seconds)
+    produce(history, ids, texts, time.monotonic() + seconds)
     grown = watch.stop() - before
     lock.execute("ROLLBACK")
     lock.close()
@@ -142,7 +142,7 @@ def _stalled(folder: str, seconds: float, seed: int, produce: Any) -> Measured:
 
 
 def _warm(history: Any) -> None:
-    """Write a little first, for what a first batch loads is not the queue's."""
+    """Write a few tokens first, so that the memory of what the first batch imports is not counted."""
     run_id = uuid4()
     ours.start(history, run_id)
     for _ in range(1000):
@@ -152,7 +152,7 @@ def _warm(history: Any) -> None:
 
 
 class _Watch:
-    """The highest resident memory, looked at every 10 ms."""
+    """The highest resident memory, checked every 10 ms."""
 
     def __init__(self) -> None:
         self._highest = 0

@@ -27,7 +27,7 @@ from recorder.testing import song_pieces
 
 TITLE = "Streams, unpaced: processor time of the whole process a token (microseconds)"
 TO_SDK, TO_LANGCHAIN, CALL = 0.12, 0.08, 0.02
-#: How much a server writes at once, and what a proxy or TLS makes of it.
+#: The size of an HTTP chunk (bytes) that holds many tokens, as a proxy or TLS produces.
 COALESCED = "16384"
 
 
@@ -50,7 +50,7 @@ class Load:
     #: Content tokens of a stream.
     tokens: int
     streams: int
-    #: Streams at a time.
+    #: The number of concurrent streams.
     concurrency: int
     #: Whether each token comes in an HTTP chunk of its own, or as many as fit into 16 KiB.
     chunked: bool = False
@@ -124,7 +124,7 @@ def _rows(load: Load, found: dict[str, list[Measured]]) -> list[Row]:
 
 
 def _call(settings: Settings, event: float) -> Row:
-    """One call of the handler, beside what the SDK needs for one event."""
+    """One call of the handler, compared with the SDK's time for one event."""
     side = Side("benchmarks.ours:one_call", {"seed": settings.seed, "tokens": 100_000}, folder=True)
     runs = compare({"on_llm_new_token": side}, settings.rounds)["on_llm_new_token"]
     cost = best(runs, "us")
@@ -187,7 +187,7 @@ async def drive(
     expected: int | None = None,
     close: Callable[[], object] = bool,
 ) -> Measured:
-    """Read all streams; one beforehand pays for connections, caches and imports."""
+    """Read all streams. One stream before them, which is not measured, opens connections and fills caches."""
     model, share = make(url), streams // concurrency
     length = expected or len("".join(song_pieces(tokens)))
 
@@ -204,7 +204,7 @@ async def drive(
 
 
 async def _read(texts: AsyncIterator[str], length: int) -> None:
-    """All of one stream, which must say everything."""
+    """Read one stream, and check that it is complete."""
     characters = 0
     async for text in texts:
         characters += len(text)

@@ -1,4 +1,4 @@
-"""The printed table: plain Markdown, aligned, so that it can go into a README as it is."""
+"""The printed table: plain Markdown, aligned, that can be copied into a page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Row:
     best: str
     #: Each run in order.
     runs: str = ""
-    #: Compared with what.
+    #: The ratio to another side, and the name of that side.
     ratio: str = ""
     target: str = ""
-    #: None where there is no target.
+    #: Whether the target is met; None if there is no target.
     met: bool | None = None
 
     def cells(self) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ class Row:
 
 
 def missing(what: str, why: str) -> Row:
-    """A line for what could not be measured."""
+    """A line for a side that could not be measured."""
     return Row(what, "not measured", why)
 
 

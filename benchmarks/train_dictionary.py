@@ -239,7 +239,7 @@ def message_start(chance: random.Random) -> bytes:
 
 
 def input_counts(chance: random.Random) -> dict[str, Any]:
-    """What the prompt took."""
+    """The usage of the prompt."""
     cached = chance.choice((0, 0, chance.randint(1000, 50_000)))
     return {
         "input_tokens": chance.randint(5, 5_000), "cache_creation_input_tokens": 0, "cache_read_input_tokens": cached

@@ -1,4 +1,4 @@
-"""What is streamed, and how a process measures itself."""
+"""The tokens that are streamed, and the measurements that a process takes of itself."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from recorder.testing import song_pieces
 
 
 def words(seed: int, count: int) -> list[str]:
-    """Tokens as a model writes them, in a random order of that seed."""
+    """Tokens like those of a model, in an order that depends on `seed`."""
     return random.Random(seed).choices(song_pieces(), k=count)
 
 
 def cpu_seconds() -> float:
-    """What this process has used of the processor, all its threads, the kernel's work for it included."""
+    """The processor time of this process in seconds: all threads, user and system time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 class Neighbours:
-    """How much of the machine processes that are not ours take from its making on."""
+    """The share of the machine that other processes use, since this object was created."""
 
     def __init__(self) -> None:
         self._busy, self._ours, self._at = _busy_seconds(), _our_seconds(), time.monotonic()
 
     def share(self) -> float:
-        """Of all cores' time; our children count as ours once they have ended."""
+        """A fraction of all cores' time. A child process of ours is counted as ours when it has ended."""
         theirs = (_busy_seconds() - self._busy) - (_our_seconds() - self._ours)
         return max(0.0, theirs / (time.monotonic() - self._at) / (os.cpu_count() or 1))
 
 
 def _busy_seconds() -> float:
-    """What all processes together have used, from the first line of /proc/stat."""
+    """The processor time of all processes, from the first line of /proc/stat."""
     user, nice, system, _, _, irq, softirq, *_ = Path("/proc/stat").read_text().split()[1:]
     return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
 
@@ -49,12 +49,12 @@ def _our_seconds() -> float:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
+    """The resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def percentile(figures: Sequence[float], share: float) -> float:
-    """The figure that this share of all does not exceed (nearest rank)."""
+    """The value that this share of all values does not exceed (nearest rank)."""
     ordered = sorted(figures)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 

@@ -5,4 +5,4 @@ from recorder.models import OpenAI
 
 llm = OpenAI(streaming=True, callbacks=[StreamingStdOutCallbackHandler()], temperature=0)
 resp = llm("Write me a song about sparkling water.")
-assert isinstance(resp, str)  # the whole text again, once it is there
+assert isinstance(resp, str)  # the complete text, after the stream has ended

@@ -1,6 +1,6 @@
-"""The command line `recorder`: see a demonstration, and read what was recorded.
+"""The command line `recorder`: it reads, replays and moves what was recorded, and has a demonstration.
 
-Errors are one message on stderr and exit code 1, never a traceback; a wrong usage is exit code 2.
+An error is one message on stderr and exit code 1, without a traceback. A usage error is exit code 2.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from recorder.config import DEFAULT_URL
 from recorder.core.printable import printable
 from recorder.errors import RecorderError
 
-#: Set in the environment, it shows where an error comes from that nobody has foreseen.
+#: The environment variable that makes an unexpected error print its traceback.
 TRACEBACK = "RECORDER_TRACEBACK"
 _LONGEST_ERROR = 500
 
-# Each command imports what it needs when it runs: `recorder --help` waits for no SDK and no database.
+# Each command imports its modules when it runs, so that `recorder --help` loads no SDK and no database driver.
 
 
 class _Commands(TyperGroup):
-    """The commands, with errors told instead of shown as a traceback, in text that a terminal does not obey."""
+    """The commands. Errors are printed as messages without terminal controls, not as tracebacks."""
 
     def make_context(self, *given: Any, **options: Any) -> Any:
         with _usage_errors_are_printable():
@@ -41,19 +41,19 @@ class _Commands(TyperGroup):
             with _usage_errors_are_printable():
                 return super().invoke(ctx)
         except RecorderError as error:
-            _tell(str(error))
+            _print_error(str(error))
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             if _is_usage_error(error) or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            _tell(_unforeseen(error))
+            _print_error(_unexpected(error))
         raise typer.Exit(1)
 
 
 @contextmanager
 def _usage_errors_are_printable() -> Iterator[None]:
-    """They repeat what was typed, which may be an id out of a recording."""
+    """Escape controls in usage errors: they repeat an argument, which may be an id copied from a recording."""
     try:
         yield
     except Exception as error:
@@ -63,19 +63,19 @@ def _usage_errors_are_printable() -> Iterator[None]:
 
 
 def _is_usage_error(error: Exception) -> bool:
-    """Whether typer shows it by itself; older versions have another class for it."""
+    """Whether typer prints this error itself; its class differs between versions of typer."""
     return hasattr(error, "format_message")
 
 
-def _unforeseen(error: Exception) -> str:
-    """An error that nobody has words for, on one line, and how to see where it comes from."""
+def _unexpected(error: Exception) -> str:
+    """An error without a message of our own, on one line; its traceback if the environment asks for it."""
     if os.environ.get(TRACEBACK):
         return "".join(traceback.format_exception(error)).rstrip()
     text = " ".join(str(error).split())[:_LONGEST_ERROR]
-    return f"{type(error).__name__}: {text}; {TRACEBACK}=1 shows where, please report it"
+    return f"{type(error).__name__}: {text}; this is unexpected, please report it; {TRACEBACK}=1 shows the traceback"
 
 
-def _tell(message: str) -> None:
+def _print_error(message: str) -> None:
     typer.echo(f"recorder: {printable(message)}", err=True)
 
 
@@ -84,13 +84,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Every streamed token of your language-model application, in your own SQL database.",
+    help="Records every streamed token of a language-model application in your own SQL database.",
 )
 
 Url = Annotated[
     str,
     typer.Option(
-        "--url", envvar="RECORDER_URL", show_default=False, help=f"Database; {DEFAULT_URL} if not given."
+        "--url",
+        envvar="RECORDER_URL",
+        show_default=False,
+        help=f"Database URL. Default: {DEFAULT_URL}.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -100,7 +103,7 @@ def main() -> None:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What a terminal's encoding has no letter for is shown as its escape, not as a traceback.
+            # Characters that the terminal's encoding lacks are printed as escapes; otherwise printing would fail.
             stream.reconfigure(errors="backslashreplace")
     app()
 
@@ -117,15 +120,18 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Every streamed token of your language-model application, in your own SQL database."""
+    """Records every streamed token of a language-model application in your own SQL database."""
 
 
 @app.command()
 def demo(
     url: Url = DEFAULT_URL,
-    pace: Annotated[float, typer.Option(min=1, help="Tokens a second.")] = 30.0,
+    pace: Annotated[float, typer.Option(min=1, help="Tokens per second.")] = 30.0,
 ) -> None:
-    """Stream a song through the OpenAI SDK, record it, and show its rows; needs no key and no network."""
+    """Record a song that streams through the OpenAI SDK, and show its rows.
+
+    It needs no API key and no network: the provider runs on this machine.
+    """
     from recorder.cli.demo import run
 
     raise typer.Exit(run(url, pace))
@@ -133,30 +139,38 @@ def demo(
 
 @app.command()
 def chat(
-    prompt: Annotated[str | None, typer.Argument(help="What to say first.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The first message.", show_default=False)] = None,
     url: Url = DEFAULT_URL,
     conversation: Annotated[
-        str | None, typer.Option("--conversation", "-c", metavar="ID", help="Go on with this one.")
+        str | None, typer.Option("--conversation", "-c", metavar="ID", help="Continue this conversation.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     provider: Annotated[
-        str | None, typer.Option(help="openai, anthropic or loopback; the one whose key is set if not given.")
+        str | None,
+        typer.Option(
+            help="openai, anthropic, or loopback (on this machine). Default: the one whose API key is set."
+        ),
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="How the model should behave.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System message for a new conversation.")
+    ] = None,
 ) -> None:
-    """Talk to a model and record it; Ctrl-C stops an answer and keeps what came."""
+    """Chat with a model, and record every token.
+
+    Ctrl-C stops an answer; the tokens that have arrived stay recorded.
+    """
     from recorder.cli import chat
 
-    raise typer.Exit(chat.run(chat.Wish(url, prompt, conversation, provider, model, system)))
+    raise typer.Exit(chat.run(chat.ChatOptions(url, prompt, conversation, provider, model, system)))
 
 
 @app.command()
 def ls(
     url: Url = DEFAULT_URL,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="List at most this many.")] = 20,
     json: Json = False,
 ) -> None:
-    """List conversations, the newest first."""
+    """List the conversations, newest first."""
     from recorder.cli import console, listing, queries, render
 
     rows = queries.read(url, lambda store: listing.conversations(store, limit))
@@ -165,15 +179,18 @@ def ls(
 
 @app.command()
 def show(
-    id: Annotated[str, typer.Argument(help="Id of a conversation or run; its beginning is enough.")],
+    id: Annotated[str, typer.Argument(help="Id of a conversation or run, or its first characters.")],
     url: Url = DEFAULT_URL,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Every token of a run.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="List every token of a run.")] = False,
     branch: Annotated[
-        str | None, typer.Option("--branch", metavar="NAME", help="Only the path through this branch.")
+        str | None,
+        typer.Option(
+            "--branch", metavar="NAME", help="Show only this branch of a conversation, for example 2.1."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show one conversation or run."""
+    """Show one conversation or one run."""
     from recorder.cli import console, queries, render
 
     kind, found = queries.read(url, lambda store: queries.one(store, id, tokens))
@@ -191,27 +208,37 @@ def show(
 def replay(
     id: Annotated[
         str | None,
-        typer.Argument(help="A run or a conversation; the beginning is enough. The newest run if not given."),
+        typer.Argument(help="Id of a run or conversation, or its first characters. Default: the newest run."),
     ] = None,
     url: Url = DEFAULT_URL,
     speed: Annotated[
         float | None,
-        typer.Option(metavar="FACTOR", help="2 is twice as fast; 0.1 to 1000.", show_default=False),
+        typer.Option(metavar="FACTOR", help="2 is twice as fast; from 0.1 to 1000.", show_default=False),
     ] = None,
-    instant: Annotated[bool, typer.Option("--instant", help="As fast as possible.")] = False,
+    instant: Annotated[bool, typer.Option("--instant", help="Replay as fast as possible.")] = False,
     idle_time_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="The longest silence.", show_default=False)
+        float | None,
+        typer.Option(metavar="SECONDS", help="Shorten longer pauses to this.", show_default=False),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="PLACE", help="A token's number (120) or seconds (2.5s) to begin at."),
+        typer.Option("--from", metavar="PLACE", help="Start at this token (120) or time in seconds (2.5s)."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="PLACE", help="Where to stop.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on into a run that still streams.")] = False,
-    frames: Annotated[bool, typer.Option("--frames", help="The provider's events, byte for byte.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="A line of JSON a token.")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Stop there; written like --from.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="If the run still streams, continue until it ends.")
+    ] = False,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Print the provider's events, byte for byte.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per token.")] = False,
 ) -> None:
-    """Play a recorded stream again, at its own pace. In a terminal space pauses, . steps, q quits."""
+    """Replay a recorded stream at its original speed.
+
+    Keys in a terminal: space pauses and continues, . shows the next token while paused, q quits.
+    """
     from recorder.cli import replay
 
     options = replay.options(speed, instant, idle_time_limit, start, until, follow)
@@ -221,12 +248,13 @@ def replay(
 @app.command()
 def tail(
     id: Annotated[
-        str | None, typer.Argument(help="Only this run or conversation; the beginning is enough.")
+        str | None,
+        typer.Argument(help="Id of a run or conversation, or its first characters. Default: all runs."),
     ] = None,
     url: Url = DEFAULT_URL,
-    json: Annotated[bool, typer.Option("--json", help="A line of JSON a token.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per token.")] = False,
 ) -> None:
-    """Follow what is being recorded now; Ctrl-C ends."""
+    """Show tokens as they are recorded, until Ctrl-C."""
     from recorder.cli import tail
 
     raise typer.Exit(tail.run(url, id, json))
@@ -236,37 +264,46 @@ def tail(
 def export(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Conversations or runs; everything if not given."),
+        typer.Argument(metavar="ID", help="Ids of conversations or runs. Default: everything."),
     ] = None,
     url: Url = DEFAULT_URL,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="stdout if not given; .gz packs it.")
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write; .gz compresses it. Default: stdout."
+        ),
     ] = None,
 ) -> None:
-    """Write recordings as JSON lines, to be imported into any database."""
+    """Write recordings to a file, as lines of JSON."""
     from recorder.cli import transfer
 
-    raise typer.Exit(transfer.out(url, ids or [], output))
+    raise typer.Exit(transfer.write_export(url, ids or [], output))
 
 
 @app.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(help="An export, packed with gzip or not; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="File that `recorder export` wrote; - is stdin.")],
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Read an export into a database, which is created if need be; the same again changes nothing."""
+    """Read an export into a database.
+
+    A database that does not exist is created. A second import of the same file changes nothing.
+    """
     from recorder.cli import transfer
 
-    raise typer.Exit(transfer.back(url, file))
+    raise typer.Exit(transfer.read_export(url, file))
 
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help='A SELECT, e.g. "SELECT * FROM transcripts".')],
+    query: Annotated[str, typer.Argument(help='A SELECT, for example "SELECT * FROM transcripts".')],
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Ask with SQL; only reads. The views are transcripts, tokens, chathistory and run_stats."""
+    """Run a SELECT, and print its rows.
+
+    The views are transcripts, tokens, chathistory and run_stats. Statements that write are refused.
+    """
     from recorder.cli import console, queries
 
     rows = queries.read(url, lambda store: queries.query(store, query))
@@ -280,7 +317,7 @@ def sql(
 
 @app.command()
 def stats(url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Count what is stored, and its bytes on disk."""
+    """Count what is stored, and show its size on disk."""
     from recorder.cli import console, queries, render
 
     found = queries.read(url, lambda store: queries.totals(store, url))
@@ -289,7 +326,10 @@ def stats(url: Url = DEFAULT_URL, json: Json = False) -> None:
 
 @app.command()
 def migrate(url: Url = DEFAULT_URL) -> None:
-    """Bring a database to the newest schema; an empty one is created."""
+    """Upgrade a database to the newest schema.
+
+    A database that does not exist is created.
+    """
     from recorder.cli import console, queries
 
-    console.echo(queries.upgraded(url))
+    console.echo(queries.upgrade_schema(url))

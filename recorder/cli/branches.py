@@ -1,9 +1,9 @@
-"""A conversation as a tree: which of its branches is the newest, what each is called, and how it is laid out.
+"""A conversation as a tree: the names of its branches, the newest of them, and the order in which they are drawn.
 
-The newest branch (`recorder/storage/newest_branch.py`) is the trunk and is drawn without indent, however often it
-forks; the others hang off it. A row is a message, or a run without one, which then has `started_at` and `said_at`.
-A branch is named by the choices that lead to it from the first message on: "2.1" is, after the second of the
-answers at the first fork, the first at the next.
+The newest branch (`recorder/storage/newest_branch.py`) is drawn without indent; the other branches are indented below
+their fork. A row is a message, or a run without a message, which has `started_at` and `said_at`. The name of a branch
+lists the choice at each fork, from the first message on: "2.1" takes the second answer at the first fork, and then the
+first answer at the next fork.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from recorder.storage.newest_branch import Place, place_of_message, place_of_run
 
 Row = Mapping[str, Any]
 
-#: What stands before the lines of a branch that is not the newest one.
+#: The indent of a branch that is not the newest one; one for each level.
 BESIDE = "│  "
-#: The deepest indent, and the longest name, that is drawn (characters): a stranger's tree may hang by ten thousands of
-#: forks, and each line of it would be as long as it is deep.
+#: The deepest indent and the longest name that are drawn (characters). A file from somebody else may have ten thousands
+#: of forks below each other, and each line would be as long as it is deep.
 _DEEPEST, _LONGEST = 60, 600
-#: How many names an error names.
+#: How many branches an error message lists.
 _NAMED = 30
 
 
 @dataclass(slots=True, eq=False)
 class _Node:
     row: Row
-    #: Where the newest of what is here or below stands.
+    #: The place of the newest row in this subtree.
     newest: Place
     below: list[_Node] = field(default_factory=list)
 
 
 class Fork(NamedTuple):
-    """Where a branch begins."""
+    """The start of a branch."""
 
     indent: str
     #: "2.1"
@@ -43,47 +43,47 @@ class Fork(NamedTuple):
     newest: bool
 
 
-class Said(NamedTuple):
-    """A message where it stands."""
+class IndentedMessage(NamedTuple):
+    """A message, or a run without one, with the indent of its branch."""
 
     indent: str
     row: Row
 
 
 def is_linear(messages: Sequence[Row]) -> bool:
-    """Whether each message has at most one answer."""
+    """Whether the conversation has no forks."""
     return not any(isinstance(step, Fork) for step in laid_out(messages))
 
 
 def newest_path(messages: Sequence[Row]) -> list[Row]:
     """The messages from the first to the newest one, each the answer to the one before."""
-    return [step.row for step in laid_out(messages) if isinstance(step, Said) and not step.indent]
+    return [step.row for step in laid_out(messages) if isinstance(step, IndentedMessage) and not step.indent]
 
 
 def path_of(messages: Sequence[Row], name: str) -> list[Row]:
-    """The path through the branch of this name, below it the newest. Raises `NotFound` with the names there are."""
-    wanted = name.split(".")
+    """The messages of the branch `name`; below it, the newest branch. Raises `NotFound`, which lists the branches."""
+    choices = name.split(".")
     path: list[Row] = []
     here = _roots(messages)
     while here:
         if len(here) == 1:
             node = here[0]
-        elif wanted:
+        elif choices:
             by_number = {str(number): node for number, node in enumerate(here, 1)}
-            node = by_number.get(wanted.pop(0)) or _unknown(name, messages)
+            node = by_number.get(choices.pop(0)) or _unknown(name, messages)
         else:
             node = _newest(here)
         path.append(node.row)
         here = node.below
-    return _unknown(name, messages) if wanted else path
+    return _unknown(name, messages) if choices else path
 
 
-def laid_out(messages: Sequence[Row]) -> Iterator[Fork | Said]:
-    """The tree in the order in which it is drawn: at each fork the newest branch comes last and goes on.
+def laid_out(messages: Sequence[Row]) -> Iterator[Fork | IndentedMessage]:
+    """The tree in the order in which it is drawn: at each fork the newest branch comes last.
 
-    `messages` are in reading order: each after its parent.
+    In `messages` each row comes after its parent.
     """
-    # A loop, for a conversation may be longer than Python calls.
+    # A loop and not a recursion: a conversation may be deeper than Python's recursion limit.
     todo = _steps(_roots(messages), "", "")
     while todo:
         step, name = todo.pop()
@@ -91,17 +91,17 @@ def laid_out(messages: Sequence[Row]) -> Iterator[Fork | Said]:
             yield step
             continue
         indent, node = step
-        yield Said(indent, node.row)
+        yield IndentedMessage(indent, node.row)
         todo += _steps(node.below, indent, name)
 
 
 def _steps(siblings: list[_Node], indent: str, name: str) -> list[tuple[Any, str]]:
-    """What to draw of siblings, the first at the end."""
+    """The steps that draw the siblings, in reverse order, as a stack; each with the name of its branch."""
     if len(siblings) < 2:
         return [((indent, node), name) for node in siblings]
     newest = _newest(siblings)
     found: list[tuple[Any, str]] = []
-    # Numbered from 1 in the order in which they were made, as in SQL.
+    # Branches are numbered from 1 in the order in which they were stored, like the column `branch` of the views.
     for number, node in sorted(enumerate(siblings, 1), key=lambda pair: pair[1] is newest):
         below = f"{name}.{number}".removeprefix(".") if len(name) < _LONGEST else name
         found.append((Fork(indent, below, node is newest), below))
@@ -111,14 +111,14 @@ def _steps(siblings: list[_Node], indent: str, name: str) -> list[tuple[Any, str
 
 
 def _roots(messages: Sequence[Row]) -> list[_Node]:
-    """The messages without a parent that is stored, each with all below it."""
+    """The messages whose parent is not stored, each as a tree."""
     nodes = [_Node(row, _place(row)) for row in messages]
     by_id = {node.row["message_id"]: node for node in nodes if node.row["message_id"]}
     roots: list[_Node] = []
     for node in nodes:
         parent = by_id.get(node.row["parent_id"])
         (roots if parent is None else parent.below).append(node)
-    for node in reversed(nodes):  # each after all below it
+    for node in reversed(nodes):  # children before their parents
         node.newest = max([node.newest, *(each.newest for each in node.below)])
     return roots
 
@@ -136,5 +136,10 @@ def _newest(siblings: list[_Node]) -> _Node:
 def _unknown(name: str, messages: Sequence[Row]) -> Any:
     names = [step.name for step in laid_out(messages) if isinstance(step, Fork)]
     more = ["..."] if len(names) > _NAMED else []
-    there = f"there are {', '.join(names[:_NAMED] + more)}" if names else "the conversation has none"
-    raise NotFound(f"There is no branch {name!r}: {there}")
+    if not names:
+        raise NotFound(
+            f"The conversation has no branch {name!r}, because it has no branches; leave --branch out"
+        )
+    raise NotFound(
+        f"The conversation has no branch {name!r}; choose one of {', '.join(names[:_NAMED] + more)}"
+    )

@@ -1,6 +1,6 @@
-"""`recorder chat`: a conversation in the terminal, every token of it recorded while it comes.
+"""`recorder chat`: a conversation with a model in the terminal; every token is recorded as it arrives.
 
-Answers go to stdout and all else to stderr, so that into a pipe only the answers are written.
+Answers go to stdout, everything else to stderr, so that a pipe gets the answers only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.text import Text
 from recorder.cli import console, queries
 from recorder.cli.branches import Row, newest_path
 from recorder.cli.console import notice
-from recorder.cli.providers import LOOPBACK, Choice, answering, choose
+from recorder.cli.providers import LOOPBACK, Choice, choose, open_model
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.printable import printable, printable_line
@@ -32,20 +32,20 @@ from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessa
 from recorder.storage.dialects import masked
 from recorder.storage.reader import message_from
 
-#: What a shell reports for a program that Ctrl-C ended.
+#: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
 EXIT = "/exit"
-#: How many of the messages so far are shown when a conversation goes on.
+#: How many earlier messages are shown when a conversation is continued.
 _SHOWN = 6
-#: Finish reasons, in the providers' words, of an answer that is whole.
-_WHOLE = frozenset(("stop", "end_turn", "stop_sequence", None))
-#: Longest message of an error (characters).
+#: The providers' finish reasons of an answer that is complete.
+_COMPLETE = frozenset(("stop", "end_turn", "stop_sequence", None))
+#: The longest error message that is shown (characters).
 _LONGEST_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line asks for; None where it says nothing."""
+class ChatOptions:
+    """The arguments of `recorder chat`; None for those that were not given."""
 
     url: str
     prompt: str | None = None
@@ -55,39 +55,42 @@ class Wish:
     system: str | None = None
 
 
-def run(wish: Wish) -> int:
-    """Talk until there is nothing more to say; the exit code. Raises `RecorderError` for what cannot be."""
-    choice = choose(wish.provider, wish.model)
-    past = _begun(wish) if wish.conversation is None else _so_far(wish)
+def run(options: ChatOptions) -> int:
+    """Chat until the input ends; returns the exit code.
+
+    Raises `RecorderError` for options that cannot be used, or a database that cannot be opened.
+    """
+    choice = choose(options.provider, options.model)
+    earlier = _new_conversation(options) if options.conversation is None else _stored_conversation(options)
     with (
-        ChatHistoryCallback(wish.url, conversation_id=past.conversation, strict=True) as history,
-        answering(choice, [history]) as model,
+        ChatHistoryCallback(options.url, conversation_id=earlier.id, strict=True) as history,
+        open_model(choice, [history]) as model,
         asyncio.Runner() as runner,
     ):
-        talk = Talk(model, runner, past.said)
-        _introduce(choice, wish.url)
-        if wish.conversation is not None:
-            _recall(past)
-        code = talk.go_on(wish.prompt)
-    if talk.turns:
-        notice(console.styled("Continue with:"), console.styled(f"  {_command(wish, past.conversation)}"))
+        session = ChatSession(model, runner, earlier.messages)
+        _introduce(choice, options.url)
+        if options.conversation is not None:
+            _show_earlier(earlier)
+        code = session.run(options.prompt)
+    if session.turns:
+        notice(console.styled("Continue with:"), console.styled(f"  {_command(options, earlier.id)}"))
     return code
 
 
-class Talk:
-    """What was said, and how it goes on."""
+class ChatSession:
+    """The messages so far, and the loop that adds a question and an answer to them."""
 
-    def __init__(self, model: Any, runner: asyncio.Runner, said: Sequence[BaseMessage]) -> None:
+    def __init__(self, model: Any, runner: asyncio.Runner, messages: Sequence[BaseMessage]) -> None:
         self._model = model
         self._runner = runner
-        self._said = list(said)
+        self._messages = list(messages)
         self._typed = sys.stdin.isatty()
         self._failed = False
-        #: Questions that were asked.
+        #: Questions that were sent.
         self.turns = 0
 
-    def go_on(self, prompt: str | None) -> int:
-        """One turn after the other until the end of the input; the exit code."""
+    def run(self, prompt: str | None) -> int:
+        """Send `prompt`, then each line of the input, until the input ends; returns the exit code."""
         try:
             if prompt is not None:
                 self._echo(prompt)
@@ -102,7 +105,7 @@ class Talk:
         return 1 if self._failed and not self._typed else 0
 
     def _typed_lines(self) -> Iterator[str]:
-        _edit_with(self._said)
+        _load_line_history(self._messages)
         while True:
             try:
                 yield input("> ")
@@ -111,7 +114,7 @@ class Talk:
                 return
             except KeyboardInterrupt:
                 print()
-                notice(console.styled(f"Ctrl-D or {EXIT} ends.", "dim"))
+                notice(console.styled(f"Ctrl-D or {EXIT} ends the chat.", "dim"))
 
     def _piped_lines(self) -> Iterator[str]:
         for line in sys.stdin:
@@ -119,19 +122,19 @@ class Talk:
             yield line.rstrip("\r\n")
 
     def _echo(self, line: str) -> None:
-        """Show what nobody typed here."""
+        """Show a question that was not typed in this terminal."""
         if sys.stdout.isatty() and line.strip():
             console.echo(f"> {line}")
 
     def _turn(self, line: str) -> None:
-        """Ask, show the answer as it comes, and remember both; an answer of nothing takes its question back."""
+        """Send a question, show its answer as it streams, and add both to the messages unless the answer is empty."""
         self.turns += 1
-        question, answer = HumanMessage(line), Answer()
+        question, answer = HumanMessage(line), StreamedAnswer()
         try:
-            # Ctrl-C cancels the answer where it waits; while nothing runs, it is the terminal's.
-            self._runner.run(self._answered([*self._said, question], answer))
+            # `Runner.run` turns Ctrl-C into the cancellation of the stream.
+            self._runner.run(self._receive([*self._messages, question], answer))
         except KeyboardInterrupt:
-            answer.end("Stopped; what came is kept." if answer.chunks else "Stopped.")
+            answer.end("Stopped; the tokens that arrived are recorded." if answer.chunks else "Stopped.")
             if not self._typed:
                 raise
         except BrokenPipeError:
@@ -142,28 +145,28 @@ class Talk:
         else:
             answer.end(None)
         if (reply := answer.message()) is not None:
-            self._said += [question, reply]
+            self._messages += [question, reply]
 
-    async def _answered(self, messages: list[BaseMessage], answer: Answer) -> None:
+    async def _receive(self, messages: list[BaseMessage], answer: StreamedAnswer) -> None:
         async with aclosing(self._model.astream(messages)) as chunks:
             async for chunk in chunks:
                 answer.add(chunk)
-        answer.whole = True
+        answer.is_complete = True
 
 
 @dataclass(slots=True)
-class Answer:
-    """An answer while it comes, on the screen and as a message."""
+class StreamedAnswer:
+    """An answer while it streams: shows its chunks, and makes a message of them."""
 
     chunks: list[AIMessageChunk] = field(default_factory=list)
-    whole: bool = False
+    is_complete: bool = False
     _screen: Console = field(default_factory=console.console)
-    #: What the cursor stands behind: nothing, a thought, or text; and whether a line is begun.
+    #: What was printed last ("", "thought" or "text"), and whether its line is not ended yet.
     _last: str = ""
     _open: bool = False
 
     def add(self, chunk: AIMessageChunk) -> None:
-        """Show what a chunk says."""
+        """Show the text of a chunk."""
         self.chunks.append(chunk)
         if thought := _thought_of(chunk):
             self._show("thought", thought)
@@ -171,30 +174,30 @@ class Answer:
             self._show("text", text)
 
     def end(self, note: str | None, style: str = "dim") -> None:
-        """Close the line, and say what there is to say of the answer."""
+        """End the line, and show `note`, or the finish reason of an answer that is not complete."""
         if self._open:
             print()
         if note is None and self.chunks:
-            said = self._sum().response_metadata
-            reason = said.get("finish_reason") or said.get("stop_reason")
-            note = None if reason in _WHOLE else f"The answer ended because of: {reason}"
+            metadata = self._sum().response_metadata
+            reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+            note = None if reason in _COMPLETE else f"The answer is not complete; finish reason: {reason}"
         if note is not None:
             notice(console.styled(note, style))
         if self._typed():
             print()
 
     def message(self) -> BaseMessage | None:
-        """What is sent back with the next question; None for an answer of nothing."""
+        """The message that is sent back with the next question; None for an empty answer."""
         if not self.chunks:
             return None
         found = self._sum().to_message()
-        says = found.text.strip() or (
-            self.whole and (found.additional_kwargs.get("refusal") or found.tool_calls)
+        content = found.text.strip() or (
+            self.is_complete and (found.additional_kwargs.get("refusal") or found.tool_calls)
         )
-        if not says:
+        if not content:
             return None
-        # Of one that was cut off only the text: providers refuse thoughts without their signature.
-        return found if self.whole else AIMessage(found.text)
+        # Of an answer that was cut off only the text is sent: providers reject reasoning without its signature.
+        return found if self.is_complete else AIMessage(found.text)
 
     def _sum(self) -> AIMessageChunk:
         return self.chunks[0] + self.chunks[1:]
@@ -213,7 +216,7 @@ class Answer:
 
 
 def _thought_of(chunk: AIMessageChunk) -> str:
-    """The reasoning in a chunk, as OpenAI's dialects have it, and Anthropic."""
+    """The reasoning in a chunk, from the fields of OpenAI-compatible providers and of Anthropic."""
     thought = chunk.additional_kwargs.get("reasoning_content") or ""
     if isinstance(chunk.content, list):
         thought += "".join(block.get("thinking") or "" for block in chunk.content if isinstance(block, dict))
@@ -221,23 +224,23 @@ def _thought_of(chunk: AIMessageChunk) -> str:
 
 
 def why(error: Exception) -> str:
-    """An error as one line: the status and what the provider says, or what kept the request from it."""
+    """An error on one line: the HTTP status and the provider's message, or why the provider was not reached."""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else None
-    said = inner.get("message") if isinstance(inner, dict) else None
+    message = inner.get("message") if isinstance(inner, dict) else None
     status = getattr(error, "status_code", None)
-    if said:
-        line = f"{status}: {said}" if status else str(said)
-    elif status is None and (refusal := _refusal(error)):
-        line = refusal
+    if message:
+        line = f"{status}: {message}" if status else str(message)
+    elif status is None and (unreachable := _unreachable(error)):
+        line = unreachable
     else:
         line = f"{type(error).__name__}: {error}"
     line = " ".join(line.split())
     return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 3] + "..."
 
 
-def _refusal(error: Exception) -> str | None:
-    """The operating system's reason, which is the first in the chain of errors, and where it was asked."""
+def _unreachable(error: Exception) -> str | None:
+    """The operating system's reason, from the first error of the chain, and the host; None if there is no reason."""
     reason: str | None = None
     cause: BaseException | None = error
     while cause is not None:
@@ -249,41 +252,41 @@ def _refusal(error: Exception) -> str | None:
     return reason and f"{where} cannot be reached: {reason}"
 
 
-# -- what was said before ----------------------------------------------------------------------------------------
+# -- the messages before this session ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Past:
-    """A conversation as far as it goes."""
+class _EarlierMessages:
+    """A conversation before this session."""
 
-    conversation: str
-    #: Along the newest branch, up to the last message that is no question without an answer.
-    said: list[BaseMessage]
-    #: Whether such a question came after it.
+    #: The id of the conversation.
+    id: str
+    #: The messages of the newest branch, without questions at its end that have no answer.
+    messages: list[BaseMessage]
+    #: Whether such questions were left out.
     unanswered: bool = False
 
 
-def _begun(wish: Wish) -> _Past:
-    """A new conversation."""
-    system: list[BaseMessage] = [] if wish.system is None else [SystemMessage(wish.system)]
-    return _Past(f"chat-{now():%Y%m%d-%H%M%S}-{token_hex(2)}", system)
+def _new_conversation(options: ChatOptions) -> _EarlierMessages:
+    system: list[BaseMessage] = [] if options.system is None else [SystemMessage(options.system)]
+    return _EarlierMessages(f"chat-{now():%Y%m%d-%H%M%S}-{token_hex(2)}", system)
 
 
-def _so_far(wish: Wish) -> _Past:
-    """A conversation that is stored."""
-    found = queries.read(wish.url, lambda store: queries.conversation_of(store, str(wish.conversation)))
-    # A run that said nothing is no message to go on with.
+def _stored_conversation(options: ChatOptions) -> _EarlierMessages:
+    """The conversation to continue. Raises `ConfigError` if `--system` is not its system message."""
+    found = queries.read(options.url, lambda store: queries.conversation_of(store, str(options.conversation)))
+    # A run without any text is not a message that could be sent.
     path = [row for row in newest_path(found["messages"]) if row["message_id"] or row["content"]]
     messages = [_message_of(row) for row in path]
     answered = len(messages)
     while answered and messages[answered - 1].role == "user":
         answered -= 1
-    if wish.system is not None and [m.text for m in messages if m.role == "system"] != [wish.system]:
+    if options.system is not None and [m.text for m in messages if m.role == "system"] != [options.system]:
         raise ConfigError(
-            f"Conversation {found['id']} began with another system message, or with none, and goes on with it; "
-            "leave --system out, or begin a new conversation"
+            f"Conversation {found['id']} has another system message, or none, and it cannot be changed; "
+            "leave --system out, or start a new conversation"
         )
-    return _Past(found["id"], messages[:answered], unanswered=answered < len(messages))
+    return _EarlierMessages(found["id"], messages[:answered], unanswered=answered < len(messages))
 
 
 def _message_of(row: Row) -> BaseMessage:
@@ -291,52 +294,52 @@ def _message_of(row: Row) -> BaseMessage:
     return message_from(stored)
 
 
-def _edit_with(said: Sequence[BaseMessage]) -> None:
-    """Editing of lines, with the questions so far within reach of the arrow keys."""
+def _load_line_history(messages: Sequence[BaseMessage]) -> None:
+    """Let the arrow keys recall the earlier questions."""
     try:
         import readline
-    except ImportError:  # a Python that was built without it
+    except ImportError:  # Python may be built without readline
         return
-    for message in said:
+    for message in messages:
         if message.role == "user" and printable_line(message.text) == message.text:
             readline.add_history(message.text)
 
 
-# -- around it ---------------------------------------------------------------------------------------------------
+# -- notices -----------------------------------------------------------------------------------------------------
 
 
 def _introduce(choice: Choice, url: str) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are no reason to end
-    if choice.for_want_of_a_key:
+        sys.stdin.reconfigure(errors="replace")  # bytes that are not UTF-8 do not end the chat
+    if choice.no_key_is_set:
         notice(console.styled("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set."))
     if choice.provider == LOOPBACK:
-        notice(console.styled("A provider on this machine answers: it sings, and reads nothing."))
+        notice(console.styled("A provider on this machine answers with the verses of a song."))
     else:
-        notice(console.styled(f"{choice.model} of {choice.provider} answers."))
+        notice(console.styled(f"Model: {choice.model} of {choice.provider}"))
     notice(console.styled(f"Recorded in {masked(url)}"))
     if sys.stdin.isatty():
-        notice(console.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends."))
+        notice(console.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends the chat."))
     notice(Text())
 
 
-def _recall(past: _Past) -> None:
-    """The last messages, a line each."""
-    said, lines = past.said[-_SHOWN:], []
-    if earlier := len(past.said) - len(said):
-        lines.append(f"... {console.plural(earlier, 'message')} before")
-    lines += [f"{each.role}: {' '.join(printable(each.text).split()) or '(no text)'}" for each in said]
-    if past.unanswered:
-        lines.append("(a last question that has no answer is left out)")
+def _show_earlier(earlier: _EarlierMessages) -> None:
+    """Show the last messages, one line each."""
+    shown, lines = earlier.messages[-_SHOWN:], []
+    if count := len(earlier.messages) - len(shown):
+        lines.append(f"... {console.plural(count, 'earlier message')}")
+    lines += [f"{each.role}: {' '.join(printable(each.text).split()) or '(no text)'}" for each in shown]
+    if earlier.unanswered:
+        lines.append("(the last question has no answer and is left out)")
     notice(*(console.styled(line, "dim", overflow="ellipsis") for line in lines), Text())
 
 
-def _command(wish: Wish, conversation: str) -> str:
-    """The command that goes on where this one ended."""
-    options = {"--conversation": conversation, "--provider": wish.provider, "--model": wish.model}
-    if wish.url != default_url():
-        options["--url"] = masked(wish.url).replace(":***@", "@")
-    # A password is for whoever goes on to fill in, where the driver looks for it.
-    before = ["PGPASSWORD=..."] if ":***@" in masked(wish.url) else []
-    words = [word for name, value in options.items() if value is not None for word in (name, value)]
-    return shlex.join([*before, "recorder", "chat", *words])
+def _command(options: ChatOptions, conversation: str) -> str:
+    """The command that continues this conversation."""
+    given = {"--conversation": conversation, "--provider": options.provider, "--model": options.model}
+    if options.url != default_url():
+        given["--url"] = masked(options.url).replace(":***@", "@")
+    # The password is not printed; the user puts it into PGPASSWORD, which the driver reads.
+    variables = ["PGPASSWORD=..."] if ":***@" in masked(options.url) else []
+    words = [word for name, value in given.items() if value is not None for word in (name, value)]
+    return shlex.join([*variables, "recorder", "chat", *words])

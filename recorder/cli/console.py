@@ -1,4 +1,4 @@
-"""What the command line prints: tables that fit, JSON for programs, text that cannot move the cursor."""
+"""Printing: tables that fit the terminal, JSON, and text in which terminal controls are escaped."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from recorder.core.printable import printable, printable_json
 
 Row = Mapping[str, Any]
 
-#: A pipe or a file has no width: nothing that somebody searches for is cut or folded there.
+#: The width of a pipe or a file (characters): so large that no text is cut or folded, and `grep` finds all of it.
 _NO_WIDTH = 100_000
-#: A column of text that is narrower than its text, and than this, is a strip (characters).
+#: A column needs the width of its text, or at least this (characters), to be readable.
 _STRIP = 24
-#: The deepest JSON that is shown; Python's own writer, and ours, go little deeper.
+#: The deepest JSON that is printed; Python's JSON encoder fails a little deeper.
 _DEEPEST = 200
 
 
 class Screen(Console):
-    """A console on which no text moves the cursor, whoever wrote it and whoever forgot that."""
+    """A console that escapes the terminal controls in every text, also where a caller forgot to."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is shown; only what this program itself wants of the terminal stays a control."""
+        """The segments to print; only rich's own control segments may move the cursor."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, `COLUMNS` if set, or without end into a pipe."""
+    """A console of the terminal's width, or of `COLUMNS` if that is set; a pipe is unlimited."""
     return Screen(width=_width(), stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def notice(*lines: Text) -> None:
-    """Something on stderr that is not said by a model, below what stdout shows so far."""
+    """Print lines to stderr, after everything that was written to stdout."""
     sys.stdout.flush()
     shown = console(stderr=True)
     for line in lines:
-        # A printed text forgets how it wanted to be cut.
+        # `Console.print` ignores the overflow of a text, so it is passed again.
         if line.overflow == "ellipsis":
             shown.print(line, no_wrap=True, overflow="ellipsis")
         else:
@@ -65,17 +65,17 @@ def _width() -> int:
 def styled(
     text: str, style: str = "", *, overflow: OverflowMethod | None = None, no_wrap: bool | None = None
 ) -> Text:
-    """A text for a console, its controls written out before it is measured."""
+    """A text for a console. Controls are escaped here, before rich measures the width."""
     return Text(printable(text), style=style, overflow=overflow, no_wrap=no_wrap)
 
 
 def echo(*lines: str, stderr: bool = False) -> None:
-    """Lines as they are, never wrapped, that cannot move the cursor."""
+    """Print lines without wrapping, with controls escaped."""
     print(*map(printable, lines), sep="\n", file=sys.stderr if stderr else sys.stdout)
 
 
 def cell(value: Any) -> str:
-    """A value on one line: nothing for NULL, bytes by their number, newlines as an arrow."""
+    """A value on one line: NULL as "", bytes as their count, newlines as an arrow."""
     if value is None:
         return ""
     if isinstance(value, bytes | memoryview):
@@ -86,7 +86,7 @@ def cell(value: Any) -> str:
 
 
 def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | None = None) -> Table:
-    """Rows under their names; `fold` names the columns that may break, all of them when None."""
+    """A table with these columns. `fold` lists the columns that may be folded; None is all of them."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     listed = list(rows)
     for name in names:
@@ -101,7 +101,7 @@ def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | No
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Rows side by side where there is room for every column, else one below the other."""
+    """Print rows as a table if all columns fit the width, else as one block of names and values for each row."""
     screen = console()
     names = list(rows[0])
     if _narrowest(names, rows) <= screen.width:
@@ -113,7 +113,7 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def _narrowest(names: Sequence[str], rows: Sequence[Row]) -> int:
-    """The width below which columns of text are folded into unreadable strips."""
+    """The smallest width at which the table is readable."""
     widths = [min(max(len(cell(row[name])) for row in rows), _STRIP) for name in names]
     return sum(max(width, len(name)) + 3 for width, name in zip(widths, names, strict=True))
 
@@ -123,7 +123,7 @@ def _is_number(value: Any) -> bool:
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
-    """Names and values in two columns; what is None is left out."""
+    """Names and values in two columns; values that are None are left out."""
     shown = Table.grid(padding=(0, 2))
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
@@ -134,7 +134,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes to stdout as they are, or on a terminal as text that cannot move the cursor."""
+    """Write bytes to stdout unchanged; to a terminal, as text with controls escaped."""
     if sys.stdout.isatty():
         sys.stdout.write(printable(data.decode("utf-8", "backslashreplace")))
     else:
@@ -142,12 +142,12 @@ def write_bytes(data: bytes) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One value as JSON."""
+    """Print one value as JSON."""
     print(json_text(value))
 
 
 def print_json_rows(rows: Iterable[Row]) -> None:
-    """A JSON array with one row a line, printed as the rows come."""
+    """Print a JSON array with one row per line; each row is printed as soon as it is read."""
     opening = "["
     for row in rows:
         print(opening + json_text(row), end="")
@@ -156,12 +156,12 @@ def print_json_rows(rows: Iterable[Row]) -> None:
 
 
 def json_text(value: Any) -> str:
-    """JSON on one line, that a terminal shows as it is."""
+    """JSON on one line, with controls as JSON escapes."""
     return printable_json(dumps(_plain(value)))
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """What JSON has no form for: bytes as base64, moments as ISO 8601, ids as text; what is too deep as a word."""
+    """A value of JSON's types: bytes become base64, times ISO 8601, ids text. Too deep nesting becomes a note."""
     if value is None or isinstance(value, str | int | float):
         return value
     if depth > _DEEPEST:
@@ -176,7 +176,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def size(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes for people, such as `1.5 MB`."""
     amount, units = float(count), ["bytes", "KB", "MB", "GB"]
     while amount >= 1000 and len(units) > 1:
         amount /= 1000
@@ -185,7 +185,7 @@ def size(count: int) -> str:
 
 
 def moment(value: datetime | str | None) -> str | None:
-    """A moment for people, in UTC, to the second."""
+    """A time for people, in UTC, to the second."""
     if value is None:
         return None
     text = iso(value) if isinstance(value, datetime) else value

@@ -1,4 +1,4 @@
-"""`recorder demo`: a song streams through the real SDK over a real socket, comes out of SQL, and plays again."""
+"""`recorder demo`: records a song that streams through the OpenAI SDK, shows its rows, and replays its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recorder.testing import LoopbackProvider, pieces_of, song_pieces
 from recorder.testing.song import VERSES
 
 PROMPT = "Write me a song about sparkling water."
-#: What a shell reports for a program that Ctrl-C ended.
+#: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
 
 _TRANSCRIPT = """SELECT role, status, length(content) AS letters,
@@ -40,64 +40,65 @@ WHERE run_id = '{run}'"""
 
 
 @dataclass(slots=True)
-class _Sung:
-    """What is known when the song is over."""
+class _DemoRun:
+    """The recorded song."""
 
     conversation: str
     run: str
-    #: Tokens printed, and how many of them were committed when the last one was.
+    #: Tokens that were printed, and tokens that were committed when the last one was printed.
     printed: int = 0
     committed: int = 0
     stopped: bool = False
 
 
 def run(url: str, pace: float) -> int:
-    """Sing, record, show what is stored, and play it again; the exit code. Raises `RecorderError` for a bad `url`."""
-    sung = _Sung(conversation=f"demo-{now():%Y%m%d-%H%M%S}", run=new_id())
+    """Record the song, show its rows, and replay its end; returns the exit code. Raises `RecorderError`."""
+    recorded = _DemoRun(conversation=f"demo-{now():%Y%m%d-%H%M%S}", run=new_id())
     with (
-        ChatHistoryCallback(url, conversation_id=sung.conversation, strict=True) as history,
+        ChatHistoryCallback(url, conversation_id=recorded.conversation, strict=True) as history,
         LoopbackProvider.song(tokens_per_second=pace) as provider,
-        reachable(),
+        no_proxy(),
     ):
         _introduce(url, pace)
-        _sing(sung, provider, history)
-    _show(sung, url)
-    code = INTERRUPTED if sung.stopped else _again(sung, url)
-    _suggest(sung, url)
+        _stream(recorded, provider, history)
+    _show(recorded, url)
+    code = INTERRUPTED if recorded.stopped else _replay_end(recorded, url)
+    _suggest(recorded, url)
     return code
 
 
 def _introduce(url: str, pace: float) -> None:
-    _say(
-        f"A provider on this machine sings {pace:.0f} tokens a second.",
-        "The OpenAI SDK reads them from a real socket, and each is",
+    console.echo(
+        f"A provider on this machine streams {pace:.0f} tokens per second.",
+        "The OpenAI SDK reads them from a socket, and each token is",
         f"recorded in {masked(url)}",
-        "while it streams. Ctrl-C stops; what came is kept.",
+        "while it streams. Ctrl-C stops it; the tokens that arrived",
+        "stay recorded.",
         "",
         f"> {PROMPT}",
         "",
     )
 
 
-def _sing(sung: _Sung, provider: LoopbackProvider, history: ChatHistoryCallback) -> None:
-    """Print the song as it comes; Ctrl-C ends the stream as a user's break would."""
+def _stream(recorded: _DemoRun, provider: LoopbackProvider, history: ChatHistoryCallback) -> None:
+    """Print the song as it streams; Ctrl-C ends the stream like a `break` in the loop."""
     chat = ChatOpenAI(
         model="gpt-4o-mini", base_url=provider.base_url, api_key="demo", streaming=True, callbacks=[history]
     )
     try:
-        for chunk in chat.stream([HumanMessage(PROMPT)], config={"run_id": sung.run}):
+        for chunk in chat.stream([HumanMessage(PROMPT)], config={"run_id": recorded.run}):
             if chunk.content:
                 print(chunk.content, end="", flush=True)
-                sung.printed += 1
-                sung.committed = history.stats().committed
+                recorded.printed += 1
+                recorded.committed = history.stats().committed
     except KeyboardInterrupt:
-        sung.stopped = True
+        recorded.stopped = True
     print("\n")
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
-    """No proxy of the environment stands between this process and itself."""
+def no_proxy() -> Iterator[None]:
+    """Exempts 127.0.0.1 from the environment's HTTP proxy, so that the SDK can reach a provider in this process."""
     before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
     for name, value in before.items():
         os.environ[name] = f"{value},127.0.0.1" if value else "127.0.0.1"
@@ -108,57 +109,52 @@ def reachable() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _show(sung: _Sung, url: str) -> None:
-    if sung.stopped:
-        _say(f"Stopped. The {sung.printed} tokens that came are kept:", "")
+def _show(recorded: _DemoRun, url: str) -> None:
+    if recorded.stopped:
+        console.echo(f"Stopped. The {recorded.printed} tokens that arrived are recorded:", "")
     else:
-        _say(
-            f"{sung.printed} tokens came, and {sung.committed} were in the database when the",
-            "last one did. Now all are:",
+        console.echo(
+            f"{recorded.printed} tokens arrived; {recorded.committed} of them were in the database when",
+            "the last one arrived. Now all are:",
             "",
         )
-    _ask(url, _TRANSCRIPT.format(conversation=sung.conversation))
-    _say("The last tokens; at_us is microseconds since the request:", "")
-    _ask(url, _TOKENS.format(run=sung.run))
-    _say("How fast it was, in milliseconds and tokens a second:", "")
-    _ask(url, _STATS.format(run=sung.run))
+    _print_query(url, _TRANSCRIPT.format(conversation=recorded.conversation))
+    console.echo("The last tokens; at_us is microseconds since the request:", "")
+    _print_query(url, _TOKENS.format(run=recorded.run))
+    console.echo("The speed, in milliseconds and tokens per second:", "")
+    _print_query(url, _STATS.format(run=recorded.run))
 
 
-def _again(sung: _Sung, url: str) -> int:
-    """Play the end of the song from the database; the exit code."""
+def _replay_end(recorded: _DemoRun, url: str) -> int:
+    """Replay the end of the song from the database; the exit code."""
     start = len(song_pieces()) - len(pieces_of(VERSES[-1].rstrip()))
-    _say("And its last lines again, twice as fast as they came:", "")
-    _say(f"  recorder replay --from {start} --speed 2{_named(url)}", "")
+    console.echo("A replay of the last lines, at twice the speed:", "")
+    console.echo(f"  recorder replay --from {start} --speed 2{_url_option(url)}", "")
     options = replay.options(2, False, None, str(start), None, False)
-    code = replay.run(replay.ReplayOptions(url, sung.run, options, quiet=True))
-    _say("")
+    code = replay.run(replay.ReplayOptions(url, recorded.run, options, quiet=True))
+    console.echo("")
     return code
 
 
-def _suggest(sung: _Sung, url: str) -> None:
-    named = _named(url)
-    _say(
+def _suggest(recorded: _DemoRun, url: str) -> None:
+    option = _url_option(url)
+    console.echo(
         "Next:",
-        f"  recorder show {sung.conversation}{named}",
-        f"  recorder ls{named}",
-        f"  recorder stats{named}",
+        f"  recorder show {recorded.conversation}{option}",
+        f"  recorder ls{option}",
+        f"  recorder stats{option}",
     )
 
 
-def _named(url: str) -> str:
-    """How a command names this database."""
+def _url_option(url: str) -> str:
+    """The option that names this database; "" for the default one."""
     return "" if url == default_url() else f" --url {masked(url)}"
 
 
-def _ask(url: str, sql: str) -> None:
-    """Print a statement and what it finds."""
-    _say(*(f"  {line}" for line in sql.splitlines()), "")
+def _print_query(url: str, sql: str) -> None:
+    """Print a statement and its rows."""
+    console.echo(*(f"  {line}" for line in sql.splitlines()), "")
     rows = queries.read(url, lambda store: queries.query(store, sql))
     if rows:
         console.print_rows(rows)
-    _say("")
-
-
-def _say(*lines: str) -> None:
-    """Lines as they are: short enough for a narrow terminal, never wrapped in the middle of an id."""
-    console.echo(*lines)
+    console.echo("")

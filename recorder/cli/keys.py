@@ -1,4 +1,4 @@
-"""Single keys of a terminal, and the clock that they stop."""
+"""Single key presses in a terminal, and a clock that they pause."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 
 PAUSE, STEP, QUIT = " ", ".", "q"
-#: A due time this near (seconds) is not waited for: sleeping takes longer.
+#: A shorter wait (seconds) is skipped: the system call takes longer.
 _NOW = 0.00005
-#: The longest single wait (seconds); a stranger's recording may want one that no clock can count.
+#: The longest single wait (seconds); a time in a file from somebody else may be too large for `select`.
 _LONGEST = 3600.0
-#: What a shell reports for a program that SIGTERM ended.
+#: The exit code of a program that SIGTERM ended, as shells report it.
 _TERMINATED = 143
 
 
 class Quit(Exception):
-    """Somebody has pressed the key that ends it."""
+    """The user pressed the key that quits."""
 
 
 class Keys:
-    """Keys as they are pressed, inside `with`, where somebody sits at a terminal; else none ever.
+    """Reads key presses inside a with-block. Without a terminal there are none.
 
-    The terminal is given back as it was, whatever ends it: Ctrl-C, an error, SIGTERM.
+    The terminal's mode is restored at the end, also after Ctrl-C, an error or SIGTERM.
     """
 
     def __init__(self) -> None:
-        self.there = sys.stdin.isatty() and sys.stdout.isatty()
-        self._fd = sys.stdin.fileno() if self.there else -1
-        #: What ends a wait; read, write.
+        self.has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        self._fd = sys.stdin.fileno() if self.has_terminal else -1
+        #: A pipe (read end, write end) that ends a wait in `pressed`.
         self._wake: tuple[int, int] | None = None
         self._undo = ExitStack()
 
@@ -48,10 +48,10 @@ class Keys:
             os.set_blocking(end, False)
             self._undo.callback(os.close, end)
         if threading.current_thread() is threading.main_thread():
-            # A Ctrl-C that comes just before a wait would be heard after it.
+            # Python handles a signal after `select` returns; the wakeup fd makes it return if Ctrl-C came just before.
             self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(self._wake[1]))
-        if self.there:
-            self._take_the_terminal()
+        if self.has_terminal:
+            self._set_terminal_mode()
         return self
 
     def __exit__(
@@ -60,7 +60,7 @@ class Keys:
         self._wake = None
         self._undo.close()
 
-    def _take_the_terminal(self) -> None:
+    def _set_terminal_mode(self) -> None:
         import termios
         import tty
 
@@ -71,78 +71,78 @@ class Keys:
         tty.setcbreak(self._fd)
 
     def pressed(self, timeout: float | None) -> str:
-        """The next key, or nothing: after `timeout` seconds, or when `wake` was called."""
+        """The next key; "" after `timeout` seconds or a call of `wake`. Raises `Quit` when the terminal is closed."""
         if self._wake is None:
-            raise RuntimeError("keys are heard inside `with`")
-        heard = [self._wake[0], *([self._fd] if self.there else [])]
-        ready, _, _ = select.select(heard, [], [], timeout)
+            raise RuntimeError("Keys is not open; use it in a with-block.")
+        sources = [self._wake[0], *([self._fd] if self.has_terminal else [])]
+        ready, _, _ = select.select(sources, [], [], timeout)
         if self._wake[0] in ready:
             os.read(self._wake[0], 4096)
         if self._fd not in ready:
             return ""
         found = os.read(self._fd, 1).decode("ascii", "replace")
-        if not found:  # the terminal is gone
+        if not found:  # the terminal was closed
             raise Quit
         return found
 
     def wake(self, *_of_a_future: object) -> None:
-        """End a `pressed` that waits; callable from any thread."""
+        """End a wait in `pressed`. Any thread may call this."""
         wake = self._wake
         if wake is not None:
             try:
                 os.write(wake[1], b".")
-            except OSError:  # closed in this moment, or full: then it wakes all the same
+            except OSError:  # the pipe is closed, or full and then `select` returns anyway
                 pass
 
 
 class Clock:
-    """Time that stands still while it is paused, in seconds; who waits on it hears the keys."""
+    """A clock in seconds that stands still while it is paused. Its waits handle the keys."""
 
     def __init__(self, keys: Keys, time: Callable[[], float] = time.perf_counter) -> None:
         self._keys = keys
         self._time = time
-        #: How long it stood still until now, and since when it does: its own time there.
+        #: The sum of all pauses so far; and this clock's time at which it is paused, None while it runs.
         self._behind = 0.0
-        self._stopped: float | None = None
+        self._paused_at: float | None = None
 
     def now(self) -> float:
-        """What time it is."""
-        return self._time() - self._behind if self._stopped is None else self._stopped
+        """The time of this clock, without the pauses."""
+        return self._time() - self._behind if self._paused_at is None else self._paused_at
 
     def until(self, due: float) -> None:
-        """Wait until then, or for the key that steps. Raises `Quit`."""
+        """Wait until `due`, or while paused for the key that steps. Raises `Quit`."""
         while True:
             left = due - self.now()
-            if self._stopped is None and left <= _NOW:
+            if self._paused_at is None and left <= _NOW:
                 return
             sys.stdout.flush()
-            key = self._keys.pressed(min(left, _LONGEST) if self._stopped is None else None)
-            if self._stopped is not None and key == STEP:
-                self._stopped = max(self._stopped, due)
+            key = self._keys.pressed(min(left, _LONGEST) if self._paused_at is None else None)
+            if self._paused_at is not None and key == STEP:
+                self._paused_at = max(self._paused_at, due)
                 return
-            self._obey(key)
+            self._handle(key)
 
-    def listen(self) -> None:
-        """Hear the keys where nothing is waited for. Raises `Quit`."""
-        if self._keys.there:
-            self._obey(self._keys.pressed(0))
-            if self._stopped is not None:
-                self.until(self._stopped)
+    def poll(self) -> None:
+        """Handle a key that was pressed, without waiting for one; if it pauses, wait for its end. Raises `Quit`."""
+        if self._keys.has_terminal:
+            self._handle(self._keys.pressed(0))
+            if self._paused_at is not None:
+                self.until(self._paused_at)
 
     def result(self, future: Future[T]) -> T:
-        """What a future has in the end, the keys heard meanwhile. Raises `Quit`."""
+        """Wait for the result of a future, and handle the keys meanwhile. Raises `Quit`."""
         future.add_done_callback(self._keys.wake)
         while not future.done():
             sys.stdout.flush()
-            self._obey(self._keys.pressed(None))
+            self._handle(self._keys.pressed(None))
         return future.result()
 
-    def _obey(self, key: str) -> None:
+    def _handle(self, key: str) -> None:
         if key in (QUIT, QUIT.upper()):
             raise Quit
         if key != PAUSE:
             return
-        if self._stopped is None:
-            self._stopped = self.now()
-        else:  # nothing is skipped: it goes on where it stood, or where the steps have led
-            self._behind, self._stopped = self._time() - self._stopped, None
+        if self._paused_at is None:
+            self._paused_at = self.now()
+        else:  # continue from the time of the pause, or of the last step, so that no token is skipped
+            self._behind, self._paused_at = self._time() - self._paused_at, None

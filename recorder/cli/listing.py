@@ -1,7 +1,8 @@
-"""The conversations in which something happened last: what `recorder ls` lists.
+"""The list of `recorder ls`: the conversations with the newest runs or messages.
 
-Dated by a run that began or by a message, for some runs have no message and some messages no run. The newest rows of
-both are read by their times until they name enough conversations; how many others there are makes no difference.
+A conversation is dated by its newest run or message, since a run may have no message, and a message no run. The newest
+rows of both tables are read by time until they name enough conversations. The time it takes does not depend on how many
+other conversations there are.
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ FROM {keys} AS a
 
 
 class _Seen(NamedTuple):
-    """What the newest rows of a table name."""
+    """The conversations that the newest rows of a table name."""
 
-    #: When something happened last in each conversation, as text that sorts as time does.
+    #: The time of the newest row of each conversation, as text in an order that is the order of time.
     times: dict[str, str]
-    #: What happened before this was not read; "" where all was.
+    #: Rows that are older than this were not read; "" if all were.
     since: str
 
 
 async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
-    """The conversations in which something happened last, the newest first."""
+    """At most `limit` conversations, the one with the newest run or message first."""
     times = await _newest(store, limit)
     about = await store.rows(
         _ABOUT.format(keys=store.dialect.key_rows), {"keys": dumps([[id] for id in times])}
@@ -73,12 +74,12 @@ async def _newest(store: SqlStore, limit: int) -> dict[str, str | None]:
         for each in seen:
             for id, at in each.times.items():
                 times[id] = max(at, times.get(id, ""))
-        # Of what is as old as the oldest row that was read, there may be more.
+        # More rows may have the time of the oldest row that was read, so only newer ones are certain.
         certain = sorted(((at, id) for id, at in times.items() if at > since), reverse=True)
         if len(certain) >= limit:
             return {id: at for at, id in certain[:limit]}
         if not since:
-            return {id: at for at, id in certain} | await _silent(store, times, limit - len(certain))
+            return {id: at for at, id in certain} | await _empty(store, times, limit - len(certain))
         read *= 8
 
 
@@ -89,10 +90,10 @@ async def _seen(store: SqlStore, query: str, read: int) -> _Seen:
     return _Seen(times, "" if is_all else min(row["first_at"] for row in rows))
 
 
-async def _silent(store: SqlStore, times: Mapping[str, str], wanted: int) -> dict[str, str | None]:
-    """Conversations in which nothing happened at all."""
-    rows = await store.rows(_IDS, {"read": wanted + len(times)})
-    return dict.fromkeys([row["id"] for row in rows if row["id"] not in times][:wanted])
+async def _empty(store: SqlStore, times: Mapping[str, str], limit: int) -> dict[str, str | None]:
+    """At most `limit` conversations without runs and messages."""
+    rows = await store.rows(_IDS, {"read": limit + len(times)})
+    return dict.fromkeys([row["id"] for row in rows if row["id"] not in times][:limit])
 
 
 def _listed(row: Row, last_at: str | None, dead: set[str]) -> dict[str, Any]:

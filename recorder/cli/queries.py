@@ -31,9 +31,9 @@ _JSON = {"metadata", "parts", "request", "tags", "usage"}
 #: Column of our tables -> type of its values in a query's result; ids and times are text.
 _COLUMNS = [column for table in metadata.sorted_tables for column in table.columns if column.name != "data"]
 _KINDS = {column.name: int if isinstance(column.type, Integer) else str for column in _COLUMNS}
-_CALLED = {int: "an integer", str: "text"}
+_TYPE_NAMES = {int: "an integer", str: "text"}
 #: Columns that are NULL in no table.
-_NEEDED = {
+_NOT_NULL = {
     "role",
     "status",
     "created_at",
@@ -91,7 +91,7 @@ def read(url: str, query: Callable[[SqlStore], Coroutine[Any, Any, T]]) -> T:
         return database.run(query(database.store))
 
 
-def upgraded(url: str) -> str:
+def upgrade_schema(url: str) -> str:
     """Bring a database to the newest schema; a sentence for the user. Raises `RecorderError`."""
     SqlStore(url)  # raises for an invalid URL or path
     try:
@@ -99,7 +99,7 @@ def upgraded(url: str) -> str:
     except DBAPIError as error:
         raise StoreError(f"{masked(url)} cannot be migrated: {error_text(error)}") from error
     done = f"applied {', '.join(applied)}" if applied else "nothing to do"
-    return f"{masked(url)} is at schema {HEAD}, the newest: {done}."
+    return f"{masked(url)} has schema {HEAD}, the newest: {done}."
 
 
 async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
@@ -183,7 +183,7 @@ async def query(store: SqlStore, sql: str) -> Sequence[Row]:
         return await store.rows(sql.replace(":", r"\:"))
     except ResourceClosedError as error:
         raise StoreError(
-            "That statement returns no rows; `recorder sql` reads, so give it a SELECT"
+            "The statement returns no rows, and `recorder sql` only reads; give a SELECT"
         ) from error
     except DBAPIError as error:
         raise StoreError(_refusal(error_text(error))) from error
@@ -191,8 +191,8 @@ async def query(store: SqlStore, sql: str) -> Sequence[Row]:
 
 def _refusal(error_text: str) -> str:
     if "readonly" in error_text or "read-only" in error_text:
-        return "`recorder sql` only reads, and this statement writes; use the database's own shell for that"
-    return f"The database says: {error_text}. The views to ask are {_VIEWS}"
+        return "The statement writes, and `recorder sql` only reads; use the database's own shell for that"
+    return f"The database refuses the statement: {error_text}. The views are {_VIEWS}"
 
 
 def _original(row: Row) -> dict[str, Any]:
@@ -205,14 +205,15 @@ def _original(row: Row) -> dict[str, Any]:
 
 def _value(name: str, value: Any) -> Any:
     kind = _KINDS.get(name)
-    if value is None and name not in _NEEDED:
+    if value is None and name not in _NOT_NULL:
         return None
     if name in _JSON:
         found = json_of(value, name)
         return check_stored(found) if name == "parts" else found
     if kind is not None and not isinstance(value, kind):
         raise StoreError(
-            f"{name} is {value!r:.60} and not {_CALLED[kind]}; the row is damaged, or not recorder's"
+            f"The column {name} holds {value!r:.60}, which is not {_TYPE_NAMES[kind]}; the row is damaged, "
+            "or another program wrote it"
         )
     return _text(value)
 

@@ -1,4 +1,4 @@
-"""How conversations, runs and totals look on a terminal."""
+"""Prints conversations, runs and totals for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recorder.cli.branches import BESIDE, Fork, Said, is_linear, laid_out, path_of
+from recorder.cli.branches import BESIDE, Fork, IndentedMessage, is_linear, laid_out, path_of
 from recorder.cli.console import cell, console, facts, moment, plural, size, styled, table
 from recorder.cli.transcript import error_text
 from recorder.core.json import dumps
@@ -18,12 +18,12 @@ from recorder.errors import NotFound
 
 Row = Mapping[str, Any]
 
-#: However deep a branch hangs, its lines have so much room (characters).
+#: The least width of the text of a branch, however deep its indent (characters).
 _NARROWEST = 20
-#: Tokens from which on bytes a token mean something.
+#: The least number of tokens for which bytes per token are shown; below it empty pages dominate.
 _ENOUGH = 10_000
 
-#: Columns of `ls` beside id and opening words: name, title, and the width from which there is room for it.
+#: The optional columns of `ls`: key, title, and the least width of the terminal (characters) at which it is shown.
 _LISTED = (
     ("last_at", "last", 78),
     ("status", "status", 96),
@@ -33,7 +33,7 @@ _LISTED = (
 
 
 def conversations(rows: Sequence[Row]) -> None:
-    """One line a conversation, with as many columns as there is room for."""
+    """One line for each conversation, with as many columns as fit."""
     screen = console()
     if not rows:
         screen.print("No conversation is recorded yet.")
@@ -41,11 +41,11 @@ def conversations(rows: Sequence[Row]) -> None:
     columns = [(name, title) for name, title, width in _LISTED if screen.width >= width]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     longest = max(len(cell(row["id"])) for row in rows)
-    # An id is there to be copied: it breaks only where the terminal leaves no choice.
+    # Ids are copied from here, so they are folded only if the terminal is too narrow.
     shown.add_column("conversation", overflow="fold", no_wrap=longest + 20 <= screen.width)
     for _, title in columns:
         shown.add_column(title, no_wrap=True)
-    shown.add_column("begins")  # the one that gives way
+    shown.add_column("begins")  # shortened when the table is too wide
     for row in rows:
         values = {**row, "last_at": moment(row["last_at"])}
         begins = styled(cell(row["title"] or row["opening"]), no_wrap=True, overflow="ellipsis")
@@ -56,12 +56,12 @@ def conversations(rows: Sequence[Row]) -> None:
 
 
 def conversation(found: Row) -> None:
-    """A conversation as it is read: who said what, and how each answer ended."""
+    """A conversation: its messages with their roles, and the status of each answer."""
     screen = console()
     messages, runs = found["messages"], found["runs"]
     screen.print(styled(f"conversation {found['id']}", "bold"))
     about = [
-        plural(sum(not _is_silent(message) for message in messages), "message"),
+        plural(sum(not _has_no_text(message) for message in messages), "message"),
         plural(len(runs), "run"),
         f"begun {moment(found['created_at'])}",
     ]
@@ -77,19 +77,20 @@ def conversation(found: Row) -> None:
 
 
 def branch(kind: str, found: Row, name: str) -> dict[str, Any]:
-    """The conversation with the messages of one path, and the runs that made them. Raises `NotFound`."""
+    """The conversation with the messages of one branch only, and their runs. Raises `NotFound`."""
     if kind != "conversation":
         raise NotFound(
-            f"{kind} {found['id']} has no branches; show its conversation, {found['conversation_id']}"
+            f"{kind.capitalize()} {found['id']} has no branches, only conversations have; "
+            f"show conversation {found['conversation_id']} with --branch"
         )
     path = path_of(found["messages"], name)
-    wanted = {str(message["run_id"]) for message in path}
-    return {**found, "messages": path, "runs": [run for run in found["runs"] if str(run["id"]) in wanted]}
+    on_path = {str(message["run_id"]) for message in path}
+    return {**found, "messages": path, "runs": [run for run in found["runs"] if str(run["id"]) in on_path]}
 
 
 def _tree(screen: Console, messages: Sequence[Row]) -> None:
-    """The newest path as it is read, and beside it, at each fork, the branches that came before."""
-    before: Fork | Said | None = None
+    """The newest branch without indent; at each fork the other branches come first and are indented."""
+    before: Fork | IndentedMessage | None = None
     for step in laid_out(messages):
         joined = isinstance(step, Fork) and before is not None and len(before.indent) > len(step.indent)
         if not isinstance(before, Fork):
@@ -104,7 +105,7 @@ def _tree(screen: Console, messages: Sequence[Row]) -> None:
 
 
 def _line(screen: Console, text: Text, indent: str) -> None:
-    """Text behind an indent, which stands before each of its lines; without one the terminal may break it."""
+    """Text with an indent before each of its lines. Text without an indent is not wrapped here."""
     if not indent:
         screen.print(text, soft_wrap=True)
         return
@@ -116,7 +117,7 @@ def _line(screen: Console, text: Text, indent: str) -> None:
 
 
 def _drawable(screen: Console, drawn: str) -> str:
-    """The lines of a tree in letters that the terminal's encoding has."""
+    """The lines of a tree, in ASCII if the terminal's encoding is not Unicode."""
     if not screen.options.ascii_only:
         return drawn
     return drawn.replace("│", "|").replace("├─", "|-").replace("└─", "`-")
@@ -124,7 +125,7 @@ def _drawable(screen: Console, drawn: str) -> str:
 
 def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool = False) -> None:
     made = [message["status"], message["model"], f"run {message['run_id']}"] if message["run_id"] else []
-    made += ["said nothing"] if _is_silent(message) else []
+    made += ["no text"] if _has_no_text(message) else []
     branch = [f"branch {message['branch']}"] if message["branch"] > 1 and not in_tree else []
     heading = _heading(message["role"], *branch, *made)
     if indent:
@@ -139,12 +140,12 @@ def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool =
 def _body(screen: Console, message: Row, indent: str = "") -> None:
     if message["content"]:
         _line(screen, styled(message["content"]), indent)
-    for line in _beside(message["parts"] or {}):
+    for line in _other_parts(message["parts"] or {}):
         _line(screen, styled(line, "cyan"), indent)
 
 
-def _is_silent(message: Row) -> bool:
-    """Whether it stands for a run without a text."""
+def _has_no_text(message: Row) -> bool:
+    """Whether the row is a run without a message and without text."""
     return message["message_id"] is None and not message["content"]
 
 
@@ -153,8 +154,8 @@ def _heading(role: str, *rest: str | None) -> Text:
     return heading + styled("".join(f"  {part}" for part in rest if part), "not bold dim")
 
 
-def _beside(parts: Row) -> Iterator[str]:
-    """What a message holds beside its text: attachments by their kind, calls with their arguments."""
+def _other_parts(parts: Row) -> Iterator[str]:
+    """A line for each part that is not text: the type of an attachment, a tool call with its arguments."""
     content = parts.get("content")
     for block in content if isinstance(content, list) else []:
         if isinstance(block, dict) and block.get("type") not in ("text", "tool_use", None):
@@ -168,7 +169,7 @@ def _beside(parts: Row) -> Iterator[str]:
 
 
 def run(found: Row) -> None:
-    """A run: how it went, what it was asked, what it said, and, when asked for, every token."""
+    """A run: its status and figures, its prompt, its messages, and its tokens if `found` has them."""
     screen = console()
     screen.print(styled(f"run {found['id']}", "bold"))
     screen.print(facts(_about(found)), soft_wrap=True)
@@ -211,17 +212,16 @@ def _figure(value: float | None, unit: str) -> str | None:
 
 
 def _missing(gaps: Sequence[Row]) -> str | None:
-    """The holes in a run; None when there are none."""
-    holes = [f"{plural(gap['count'], 'token')} from {gap['seq']} on: {gap['reason']}" for gap in gaps]
-    return "; ".join(holes) or None
+    """The gaps of a run in words; None if there are none."""
+    lines = [f"{plural(gap['count'], 'token')} from number {gap['seq']} on: {gap['reason']}" for gap in gaps]
+    return "; ".join(lines) or None
 
 
 def totals(found: Row) -> None:
-    """How much is stored."""
+    """The counts and the size of a database."""
     statuses = [f"{count:,} {status}" for status, count in found["runs_by_status"].items()]
     stored, tokens = found["bytes"], found["tokens"]
-    # Below that it is the empty tables that count.
-    each = f", {stored / tokens:,.0f} a token" if stored and tokens >= _ENOUGH else ""
+    each = f", {stored / tokens:,.0f} bytes per token" if stored and tokens >= _ENOUGH else ""
     pairs = [
         ("database", found["url"]),
         ("conversations", f"{found['conversations']:,}"),

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from recorder.cli import console
 from recorder.cli.keys import Clock, Keys, Quit
-from recorder.cli.stream_view import Bytes, Lines, Page
+from recorder.cli.stream_view import FrameBytes, JsonLines, Page
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, NotFound
 from recorder.replay.pace import FASTEST, SLOWEST, Options, Pace, Place
@@ -37,7 +37,7 @@ from recorder.storage.reader import Library
 
 #: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
-#: Without a pace, keys are read after each so many tokens.
+#: With `--instant` the keys are polled once in this many tokens.
 _KEYS_EVERY = 256
 _SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
 
@@ -61,11 +61,11 @@ def options(
 ) -> Options:  # fmt: skip
     """The options of the replay. Raises `ConfigError`, with the names of the command line."""
     if instant and speed is not None:
-        raise ConfigError("--instant has no --speed; leave one of them out")
+        raise ConfigError("--instant and --speed exclude each other; leave one of them out")
     if speed is not None and not SLOWEST <= speed <= FASTEST:
         raise ConfigError(f"--speed is {speed:g}; choose {SLOWEST} to {FASTEST:g}, or --instant")
     if max_gap is not None and not max_gap >= 0:
-        raise ConfigError(f"--idle-time-limit is {max_gap:g}; it must be seconds, zero or more")
+        raise ConfigError(f"--idle-time-limit is {max_gap:g}; give seconds, 0 or more")
     pace = None if instant else speed or 1.0
     return Options(pace, max_gap, _place("--from", start), _place("--until", until), follow)
 
@@ -77,23 +77,21 @@ def _place(name: str, given: str | None) -> Place | None:
         return int(given)
     if (found := _SECONDS.fullmatch(given)) is not None:
         return float(found[1])
-    raise ConfigError(f"{name} is {given!r}; write the number of a token, like 120, or seconds, like 2.5s")
+    raise ConfigError(f"{name} is {given!r}; give the number of a token (120), or seconds (2.5s)")
 
 
 def run(arguments: ReplayOptions) -> int:
     """Play the run or conversation; the exit code. Raises `RecorderError`."""
     if arguments.frames and arguments.json:
-        raise ConfigError("--json and --frames are two ways to see it; leave one of them out")
+        raise ConfigError("--json and --frames exclude each other; leave one of them out")
     quiet_log()
     with open_reader(arguments.url) as reader:
         found = _found(reader, arguments.id)
-        shown: Page | Lines | Bytes = (
-            Bytes() if arguments.frames else Lines() if arguments.json else Page(asked=not arguments.quiet)
-        )
+        shown = _view(arguments)
         play_run = frames if arguments.frames else tokens
         playback = play(found.id, arguments.options, play_run, messages=isinstance(shown, Page))
         with Keys() as keys:
-            if keys.there and isinstance(shown, Page) and not arguments.quiet:
+            if keys.has_terminal and isinstance(shown, Page) and not arguments.quiet:
                 console.notice(console.styled("space pauses, . steps, q quits", "dim"), Text())
             try:
                 Player(reader, Clock(keys), arguments.options, shown).run(playback)
@@ -102,9 +100,15 @@ def run(arguments: ReplayOptions) -> int:
             finally:
                 playback.close()
                 shown.close()
-        if isinstance(shown, Bytes) and not shown.any:
+        if isinstance(shown, FrameBytes) and not shown.any:
             raise NotFound(f"The provider's events of {found} were not recorded; leave --frames out")
         return 0
+
+
+def _view(arguments: ReplayOptions) -> Page | JsonLines | FrameBytes:
+    if arguments.frames:
+        return FrameBytes()
+    return JsonLines() if arguments.json else Page(show_prompt=not arguments.quiet)
 
 
 def quiet_log() -> None:
@@ -136,7 +140,7 @@ def _found(reader: Reader, id: str | None) -> Found:
         if branch.has_others:
             console.notice(
                 console.styled(f"Conversation {found.id} has other branches. This is the newest, up to run"),
-                console.styled(f"{branch.runs[-1].id}; `recorder show` draws them all."),
+                console.styled(f"{branch.runs[-1].id}; `recorder show {found.id}` shows all branches."),
                 Text(),
             )
     return found
@@ -145,7 +149,9 @@ def _found(reader: Reader, id: str | None) -> Found:
 class Player:
     """Shows the steps of a playback when they are due."""
 
-    def __init__(self, reader: Reader, clock: Clock, options: Options, shown: Page | Lines | Bytes) -> None:
+    def __init__(
+        self, reader: Reader, clock: Clock, options: Options, shown: Page | JsonLines | FrameBytes
+    ) -> None:
         self._reader = reader
         self._clock = clock
         self._options = options
@@ -195,7 +201,7 @@ class Player:
             if self._options.speed is not None:
                 self._await(item[0])
             elif seq % _KEYS_EVERY == 0:
-                self._clock.listen()
+                self._clock.poll()
             self._shown.item(seq, item)
 
     def _await(self, at_us: int) -> None:

@@ -1,4 +1,4 @@
-"""How what a model streams looks on a terminal, token by token."""
+"""Prints the tokens of a stream: as text, as lines of JSON, or as the provider's bytes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
 
-#: Lines of a prompt that are shown, and letters of an error.
+#: How many lines of a prompt, and how many characters of an error, are shown.
 _PROMPT_LINES = 4
 _LONGEST_ERROR = 500
 
 
-class Speech:
-    """What one run says: text as it is, thoughts dimmed, calls of tools on lines of their own."""
+class RunText:
+    """Prints the tokens of one run: reasoning is dimmed, and each tool call is on a line of its own."""
 
     def __init__(self) -> None:
         shown = console.console()
         self._dims = shown.is_terminal and not shown.no_color
-        #: What the cursor stands behind: nothing, text, a thought, or the call at an index.
+        #: What was printed last: "", "text", "thought", or "call" and its index.
         self._last = ""
-        #: Whether a line is begun.
+        #: Whether the last line is not ended yet.
         self._open = False
-        #: Name of the call at each index.
+        #: The name of the tool call at each index.
         self._calls: dict[str, str] = {}
-        #: Choices beside the first.
+        #: The indexes of choices that are not shown.
         self.others: set[str] = set()
         self.tokens = 0
 
     def token(self, text: str, kind: str = TEXT, idx: str = "0") -> None:
-        """One token; of several choices the first is shown."""
+        """Print one token. Of several choices only the first is shown."""
         self.tokens += 1
         if not idx.startswith("0."):
             choice = idx.partition(".")[0]
@@ -57,11 +57,11 @@ class Speech:
             self._write(text)
 
     def gap(self, gap: GapStep, noun: str = "token") -> None:
-        """What is missing, where it is missing."""
+        """Print that tokens are missing here."""
         self._write(f"[{console.plural(gap.count, noun)} missing: {gap.reason}]", "\x1b[33m", "\x1b[39m")
 
     def line(self) -> None:
-        """Close what is open."""
+        """End a tool call and the line."""
         if self._last.startswith("call"):
             self._write(")")
         if self._open:
@@ -70,10 +70,10 @@ class Speech:
 
     def _call(self, idx: str, text: str) -> None:
         try:
-            said = loads(text)
+            call = loads(text)
         except ValueError:
-            said = {}
-        name = said.get("name") if isinstance(said, dict) else None
+            call = {}
+        name = call.get("name") if isinstance(call, dict) else None
         self._calls[idx] = str(name or "")
         self._turn_to(f"call {idx}", f"calls {self._calls[idx]}(")
 
@@ -100,52 +100,52 @@ class Speech:
 
 
 class Page:
-    """Runs on the screen, one after the other: the question, the answer as it comes, and how it ended."""
+    """Prints runs one after the other: the prompt, the tokens, and the end if it is not a normal one."""
 
-    def __init__(self, *, asked: bool = True) -> None:
-        self._asked = asked
-        self._speech = Speech()
+    def __init__(self, *, show_prompt: bool = True) -> None:
+        self._show_prompt = show_prompt
+        self._text = RunText()
         self._damaged: list[GapStep] = []
         self._first = True
 
     def begin(self, begin: BeginStep) -> None:
-        self._speech, self._damaged = Speech(), []
+        self._text, self._damaged = RunText(), []
         if not self._first:
             console.notice(Text())
         self._first = False
-        if self._asked and (lines := list(_asked(begin.messages))):
+        if self._show_prompt and (lines := list(_prompt_lines(begin.messages))):
             console.notice(*lines, Text())
 
     def item(self, _seq: int, item: Any) -> None:
-        self._speech.token(*item[1:])
+        self._text.token(*item[1:])
 
     def gap(self, gap: GapStep) -> None:
-        self._speech.gap(gap)
+        self._text.gap(gap)
         if gap.reason.startswith("the stored row is damaged"):
             self._damaged.append(gap)
 
     def close(self) -> None:
-        """Nothing more is shown."""
-        self._speech.line()
+        """End the last line."""
+        self._text.line()
         sys.stdout.flush()
 
     def end(self, end: EndStep) -> None:
-        speech = self._speech
-        speech.line()
+        text = self._text
+        text.line()
         for gap in self._damaged:
             last = gap.seq + gap.count - 1
             console.notice(
                 console.styled(f"[run {end.run.id}: tokens {gap.seq} to {last} cannot be read]", "yellow")
             )
-        if speech.others:
-            others = console.plural(len(speech.others), "more choice")
+        if text.others:
+            others = console.plural(len(text.others), "more choice")
             console.notice(console.styled(f"[{others}: --json shows all]", "dim"))
-        if (ended := how_it_ended(end.run, speech.tokens)) is not None:
+        if (ended := how_it_ended(end.run, text.tokens)) is not None:
             console.notice(console.styled(ended, "red" if end.run.status == ERROR else "dim"))
 
 
-class Lines:
-    """One line of JSON a token, a gap, and the end of a run."""
+class JsonLines:
+    """Prints one line of JSON for each token, each gap, and the end of each run."""
 
     def __init__(self) -> None:
         self._run = ""
@@ -164,21 +164,21 @@ class Lines:
     def end(self, end: EndStep) -> None:
         run = end.run
         about = {"finish_reason": run.finish_reason, "error_type": run.error_type, "error": run.error_message}
-        said = {name: value for name, value in about.items() if value is not None}
-        self._print(at_us=end.at_us, status=run.status, **said)
+        known = {name: value for name, value in about.items() if value is not None}
+        self._print(at_us=end.at_us, status=run.status, **known)
 
     def close(self) -> None:
         sys.stdout.flush()
 
-    def _print(self, **said: Any) -> None:
-        print(console.json_text({"run_id": self._run, **said}))
+    def _print(self, **fields: Any) -> None:
+        print(console.json_text({"run_id": self._run, **fields}))
 
 
-class Bytes:
-    """The provider's events as they were sent, their controls written out where somebody looks at them."""
+class FrameBytes:
+    """Prints the provider's events byte for byte; to a terminal, with controls escaped."""
 
     def __init__(self) -> None:
-        #: Whether there were any.
+        #: Whether any frame or gap was printed.
         self.any = False
         self.runs: list[str] = []
 
@@ -191,18 +191,19 @@ class Bytes:
 
     def gap(self, gap: GapStep) -> None:
         self.any = True
-        what = f"[run {self.runs[-1]}: {console.plural(gap.count, 'frame')} from {gap.seq} on missing: {gap.reason}]"
-        console.notice(console.styled(what, "yellow"))
+        frames = console.plural(gap.count, "frame")
+        line = f"[run {self.runs[-1]}: {frames} missing, from number {gap.seq} on: {gap.reason}]"
+        console.notice(console.styled(line, "yellow"))
 
     def end(self, end: EndStep) -> None:
-        pass  # the provider has said it, or nobody has
+        pass  # the provider's own events show the end
 
     def close(self) -> None:
         sys.stdout.flush()
 
 
-def _asked(messages: Any) -> Iterator[Text]:
-    """What was new in a request, a few quiet lines each."""
+def _prompt_lines(messages: Any) -> Iterator[Text]:
+    """The first lines of each message after the last reply, dimmed."""
     for message in after_last_reply(messages):
         if message.role != "system":
             yield from _quoted(message)
@@ -218,15 +219,15 @@ def _quoted(message: BaseMessage) -> Iterator[Text]:
 
 
 def how_it_ended(run: RecordedRun, tokens: int) -> str | None:
-    """The end of a run in one line; None where it is plain."""
+    """The end of a run in one line; None if it is complete and has tokens."""
     if run.status == ERROR:
         parts = [part for part in (run.error_type, run.error_message) if part]
-        line = " ".join(": ".join(parts).split()) or "no more is known"
+        line = " ".join(": ".join(parts).split()) or "no details are recorded"
         return f"[error: {line if len(line) <= _LONGEST_ERROR else line[:_LONGEST_ERROR] + '...'}]"
     ends = {
-        CANCELLED: "[cancelled: whoever listened left here]",
+        CANCELLED: "[cancelled: the application stopped reading here]",
         INTERRUPTED: "[interrupted: the recording process died, or the stream had no end]",
-        INCOMPLETE: f"[incomplete: {run.finish_reason or 'it was cut short'}]",
-        STREAMING: "[still streaming: --follow goes on with it]",
+        INCOMPLETE: f"[incomplete: {run.finish_reason or 'the answer was cut off'}]",
+        STREAMING: "[still streaming: --follow continues until it ends]",
     }
-    return ends.get(run.status) or (None if tokens else f"[run {run.id} said nothing]")
+    return ends.get(run.status) or (None if tokens else f"[run {run.id} has no tokens]")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from recorder.cli import console
 from recorder.cli.replay import INTERRUPTED, open_reader, quiet_log
-from recorder.cli.stream_view import Lines, Speech, how_it_ended
+from recorder.cli.stream_view import JsonLines, RunText, how_it_ended
 from recorder.core.clock import now
 from recorder.core.trampoline import Trampoline
 from recorder.replay.pace import Options
@@ -40,11 +40,11 @@ def run(url: str, id: str | None, json: bool) -> int:
     """Follow until Ctrl-C, or until the given run has ended; the exit code."""
     quiet_log()
     with open_reader(url) as reader:
-        wanted = None if id is None else reader.ask(Library.find, id).result()
+        target = None if id is None else reader.ask(Library.find, id).result()
         if sys.stderr.isatty() and not json:
-            what = "what is recorded" if wanted is None else str(wanted)
-            console.notice(console.styled(f"Following {what} in {masked(url)}; Ctrl-C ends.", "dim"), Text())
-        tail = Tail(reader, wanted, json)
+            name = "all runs" if target is None else str(target)
+            console.notice(console.styled(f"Following {name} in {masked(url)}; Ctrl-C ends.", "dim"), Text())
+        tail = Tail(reader, target, json)
         try:
             reader.follow(tail).result()
             tail.run()
@@ -60,39 +60,39 @@ def run(url: str, id: str | None, json: bool) -> int:
 class Tail:
     """Follows runs: one playback for each, resumed after each commit."""
 
-    def __init__(self, reader: Reader, wanted: Found | None, json: bool) -> None:
+    def __init__(self, reader: Reader, target: Found | None, json: bool) -> None:
         self._reader = reader
-        self._wanted = wanted
+        self._target = target
         self._plays: dict[str, Trampoline[Step, None]] = {}
         self._views = RunViews(lambda: len(self._plays))
-        self._lines: dict[str, Lines] | None = {} if json else None
+        self._lines: dict[str, JsonLines] | None = {} if json else None
         #: Recent runs that were seen before, followed or not.
         self._known: set[str] = set()
 
     def run(self) -> None:
         """Show what is committed; returns only after the given run has ended."""
         version = 0
-        if self._wanted is not None and self._wanted.kind == "run":
-            self._follow(self._wanted.id)
+        if self._target is not None and self._target.kind == "run":
+            self._follow(self._target.id)
         else:
             # Runs that have ended before are not shown.
             self._known = set(self._begun()) - set(self._ask(Library.open_runs))
         while True:
             version = self._reader.after(version).result()
-            self._look()
+            self._find_new_runs()
             for id in list(self._plays):
-                self._go_on(id)
+                self._show_new(id)
             sys.stdout.flush()
-            if self._wanted is not None and self._wanted.kind == "run" and not self._plays:
+            if self._target is not None and self._target.kind == "run" and not self._plays:
                 return
 
-    def _look(self) -> None:
+    def _find_new_runs(self) -> None:
         """Follow the runs that have begun."""
-        if self._wanted is not None and self._wanted.kind == "run":
+        if self._target is not None and self._target.kind == "run":
             return
         seen = [*self._ask(Library.open_runs), *self._begun()]
         for id in seen:
-            if id not in self._known and self._is_wanted(id):
+            if id not in self._known and self._is_of_target(id):
                 self._follow(id)
         self._known = {*seen, *self._plays}
 
@@ -100,17 +100,17 @@ class Tail:
         found: list[str] = self._ask(Library.begun, now() - _WINDOW)
         return found
 
-    def _is_wanted(self, id: str) -> bool:
-        if self._wanted is None:
+    def _is_of_target(self, id: str) -> bool:
+        if self._target is None:
             return True
         run: RecordedRun = self._ask(Library.run, id)
-        return run.conversation_id == self._wanted.id
+        return run.conversation_id == self._target.id
 
     def _follow(self, id: str) -> None:
         self._known.add(id)
         self._plays[id] = Trampoline(play(id, _AT_ONCE, tokens))
 
-    def _go_on(self, id: str) -> None:
+    def _show_new(self, id: str) -> None:
         """Show what was committed of a run since the last call."""
         answer: Any = None
         while (step := self._plays[id].step(answer)) is not None:
@@ -120,7 +120,7 @@ class Tail:
             elif isinstance(step, WaitStep):
                 return
             elif self._lines is not None:
-                _as_json(self._lines.setdefault(id, Lines()), step)
+                _print_json(self._lines.setdefault(id, JsonLines()), step)
             else:
                 self._views.show(id, step)
         del self._plays[id]
@@ -129,7 +129,7 @@ class Tail:
         return self._reader.ask(method, *given).result()
 
 
-def _as_json(lines: Lines, step: Any) -> None:
+def _print_json(lines: JsonLines, step: Any) -> None:
     if isinstance(step, BeginStep):
         lines.begin(step)
     elif isinstance(step, TokensStep):
@@ -146,43 +146,43 @@ class RunViews:
 
     def __init__(self, count: Callable[[], int]) -> None:
         self._count = count
-        self._speeches: dict[str, tuple[RecordedRun, Speech]] = {}
+        self._texts: dict[str, tuple[RecordedRun, RunText]] = {}
         self._current: str | None = None
 
     def show(self, id: str, step: Any) -> None:
         """Show a step of a run."""
         if isinstance(step, BeginStep):
-            self._speeches[id] = step.run, Speech()
+            self._texts[id] = step.run, RunText()
         elif isinstance(step, TokensStep) and step.items:
-            speech = self._switch_to(id)
+            text = self._switch_to(id)
             for item in step.items:
-                speech.token(*item[1:])
+                text.token(*item[1:])
         elif isinstance(step, GapStep):
             self._switch_to(id).gap(step)
         elif isinstance(step, EndStep):
             self._end(id, step.run)
 
     def _end(self, id: str, run: RecordedRun) -> None:
-        ended = how_it_ended(run, self._speeches[id][1].tokens)
+        ended = how_it_ended(run, self._texts[id][1].tokens)
         if ended is not None:
             self._switch_to(id).line()
             console.echo(ended)
         if self._current == id:
-            self._speeches[id][1].line()
-        del self._speeches[id]
+            self._texts[id][1].line()
+        del self._texts[id]
 
-    def _switch_to(self, id: str) -> Speech:
-        run, speech = self._speeches[id]
+    def _switch_to(self, id: str) -> RunText:
+        run, text = self._texts[id]
         if self._current == id:
-            return speech
-        if self._current in self._speeches:
-            self._speeches[self._current][1].line()
+            return text
+        if self._current in self._texts:
+            self._texts[self._current][1].line()
         if self._current is not None or self._count() > 1:
             if self._current is not None:
                 print()
             console.console().print(_heading(run), soft_wrap=True)
         self._current = id
-        return speech
+        return text
 
 
 def _heading(run: RecordedRun) -> Text:

@@ -1,6 +1,6 @@
-"""The messages of a conversation and its runs without one, as the view `transcripts` has them, and in reading order.
+"""The rows of the view `transcripts` for one conversation: its messages, and its runs without a message.
 
-Each row is looked at once, however long the conversation is.
+Each row is read once, so that the time grows with the length of the conversation, and not with its square.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ Row = Mapping[str, Any]
 def transcript_of(
     messages: Sequence[Row], runs: Sequence[Row], texts: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """A row for each message, then for each run without one, by place and branch; `texts` are by run.
+    """A row for each message and each run without a message, ordered by position and branch.
 
-    The runs are in the order in which they began. One without a message comes behind the answers to the same question.
+    `runs` are in the order in which they began. `texts` are the text tokens of each run, by its id. A run without a
+    message gets the branch after those of the answers to the same question.
     """
     by_id = {str(run["id"]): run for run in runs}
-    rows = [_said(message, by_id.get(str(message["run_id"]))) for message in messages]
+    rows = [_message_row(message, by_id.get(str(message["run_id"]))) for message in messages]
     rows += _unanswered(messages, runs, texts)
     return sorted(rows, key=lambda row: (row["position"], row["branch"]))
 
 
 def in_order(messages: Sequence[Row]) -> list[Row]:
-    """The rows as they are read: each below its parent, one branch after the other."""
+    """The rows in reading order: each row after its parent, one branch after the other."""
     children: dict[Any, list[Row]] = {}
     known = {row["message_id"] for row in messages if row["message_id"]}
     for row in messages:
         children.setdefault(row["parent_id"] if row["parent_id"] in known else None, []).append(row)
     ordered: list[Row] = []
-    waiting = children.pop(None, [])[::-1]
-    while waiting:
-        row = waiting.pop()
+    pending = children.pop(None, [])[::-1]
+    while pending:
+        row = pending.pop()
         ordered.append(row)
         if row["message_id"]:
-            # Once, for a stranger's database may have two messages of one id.
-            waiting += children.pop(row["message_id"], [])[::-1]
+            # `pop`, because a database from somebody else may have two messages with the same id.
+            pending += children.pop(row["message_id"], [])[::-1]
     return ordered
 
 
-def _said(message: Row, run: Row | None) -> dict[str, Any]:
+def _message_row(message: Row, run: Row | None) -> dict[str, Any]:
     about = {"status": COMPLETE, "model": None, "error": None} if run is None else _about(run)
     return {**message, **about}
 
@@ -77,5 +78,5 @@ def _about(run: Row) -> dict[str, Any]:
 
 
 def error_text(kind: str | None, message: str | None) -> str | None:
-    """The class and the message, as an exception is printed; None where neither is known."""
+    """The error's class and message, as in a traceback's last line; None if neither is known."""
     return ": ".join(part for part in (kind, message) if part) or None

@@ -14,25 +14,26 @@ from recorder.export import Counts, export, import_
 from recorder.export.files import File
 from recorder.storage.dialects import masked
 
-#: What a shell reports for a program that Ctrl-C ended.
+#: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
-#: Ids of runs that are named when they are left out.
+#: How many runs that were left out are listed.
 _NAMED = 5
-#: What is shown of where an export says that it is from (characters).
+#: How much of an export's `source` is shown (characters).
 _LONGEST_SOURCE = 200
 
-#: What is told of, one and many.
+#: The rows that are counted, in the order in which they are shown.
 _NOUNS = ("conversation", "message", "run", "token", "frame", "gap", "annotation")
 
-Tell = Callable[[int, int | None], None]
+#: Called with the amount that is done, and the total if it is known.
+OnProgress = Callable[[int, int | None], None]
 
 
-def out(url: str, ids: Sequence[str], output: str | None) -> int:
+def write_export(url: str, ids: Sequence[str], output: str | None) -> int:
     """Write an export; the exit code."""
     target: File = _stdout() if output in (None, "-") else str(output)
     try:
-        with _progress("Exporting", "tokens") as tell:
-            done = export(url, target, ids or None, progress=tell)
+        with _progress("Exporting", "tokens") as on_progress:
+            done = export(url, target, ids or None, progress=on_progress)
             sys.stdout.flush()
     except KeyboardInterrupt:
         console.echo("Stopped; no file was written.", stderr=True)
@@ -42,17 +43,18 @@ def out(url: str, ids: Sequence[str], output: str | None) -> int:
     if left := done.left_out:
         names = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
         what = "run that still streams" if len(left) == 1 else "runs that still stream"
-        console.echo(f"Left out: {len(left):,} {what} ({names}); export again when over.", stderr=True)
+        later = "when it has ended" if len(left) == 1 else "when they have ended"
+        console.echo(f"Left out: {len(left):,} {what} ({names}); export again {later}.", stderr=True)
     return 0
 
 
 class _OnScreen:
-    """A terminal as a file of text: the lines are JSON of the same values, and cannot move the cursor."""
+    """A terminal as a text file. In the lines of JSON controls become JSON escapes of the same values."""
 
     encoding = "utf-8"
 
     def write(self, text: str) -> None:
-        """A line."""
+        """Write one line."""
         sys.stdout.write(printable_json(text))
 
 
@@ -60,36 +62,37 @@ def _stdout() -> IO[Any]:
     return cast(IO[Any], _OnScreen()) if sys.stdout.isatty() else sys.stdout.buffer
 
 
-def back(url: str, file: str) -> int:
-    """Read an export; the exit code."""
+def read_export(url: str, file: str) -> int:
+    """Import a file into a database; the exit code."""
     source: File = sys.stdin.buffer if file == "-" else file
     try:
-        with _progress("Importing", "bytes") as tell:
-            done = import_(url, source, progress=tell)
+        with _progress("Importing", "bytes") as on_progress:
+            done = import_(url, source, progress=on_progress)
     except KeyboardInterrupt:
         console.echo(
-            "Stopped; the runs that came are stored, and the same import again goes on.", stderr=True
+            "Stopped. The runs that were read are stored; import the file again to read the rest.",
+            stderr=True,
         )
         return INTERRUPTED
     header = done.header
     source = printable_line(header.source[:_LONGEST_SOURCE])
-    of = f"exported {console.moment(iso(header.exported_at))} from {source or 'elsewhere'}"
-    console.echo(f"Read {'stdin' if file == '-' else file}, {of},")
+    origin = f"exported {console.moment(iso(header.exported_at))} from {source or 'an unknown database'}"
+    console.echo(f"Read {'stdin' if file == '-' else file}, {origin},")
     console.echo(f"into {masked(url)}")
     console.echo(f"New: {_counted(done.new)}.")
-    console.echo(f"Already there: {_counted(done.there)}.")
+    console.echo(f"Already stored: {_counted(done.there)}.")
     return 0
 
 
 def _counted(counts: Counts) -> str:
-    """What there is, in words."""
+    """The counts in words, such as "1 run, 12 tokens"; "nothing" if all are 0."""
     numbers = [(getattr(counts, noun + "s"), noun) for noun in _NOUNS]
     return ", ".join(console.plural(number, noun) for number, noun in numbers if number) or "nothing"
 
 
 @contextmanager
-def _progress(title: str, unit: str) -> Iterator[Tell | None]:
-    """A bar on stderr where somebody looks at it; it goes when all is done."""
+def _progress(title: str, unit: str) -> Iterator[OnProgress | None]:
+    """A progress bar on stderr, removed at the end; None if stderr is not a terminal."""
     shown = console.console(stderr=True)
     if not sys.stderr.isatty():
         yield None

@@ -72,9 +72,9 @@ def test_a_path_goes_through_the_branch_of_a_name(name: str, path: str) -> None:
 @pytest.mark.parametrize("name", ["3", "1.3", "1.1.1", "", "x", "1.", "2.2.2"])
 def test_an_unknown_branch_is_told_with_those_there_are(name: str) -> None:
     """Names are to be read off, not guessed."""
-    with pytest.raises(NotFound, match=r"there are 2, 2\.1, 2\.2, 1, 1\.1, 1\.2"):
+    with pytest.raises(NotFound, match=r"choose one of 2, 2\.1, 2\.2, 1, 1\.1, 1\.2"):
         path_of(FORKED, name)
-    with pytest.raises(NotFound, match="has none"):
+    with pytest.raises(NotFound, match="because it has no branches"):
         path_of(LINE, "1")
 
 
@@ -239,8 +239,8 @@ def test_a_branch_that_is_not_there_is_told(url: str) -> None:
     """One message, exit code 1; a run has none at all."""
     done = show(url, "trip", "--branch", "3")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "There is no branch '3': there are 1, 2" in done.stderr
+    assert "The conversation has no branch '3'; choose one of 1, 2" in done.stderr
     run = json.loads(show(url, "trip", "--json").stdout)["runs"][0]["id"]
     done = show(url, run, "--branch", "1")
     assert done.exit_code == 1
-    assert "has no branches; show its conversation, trip" in done.stderr
+    assert "show conversation trip with --branch" in done.stderr

@@ -15,8 +15,7 @@ import openai
 import pytest
 
 from recorder import ChatHistoryCallback
-from recorder.cli.chat import Answer as Heard
-from recorder.cli.chat import why
+from recorder.cli.chat import StreamedAnswer, why
 from recorder.cli.providers import Choice, choose
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
@@ -123,7 +122,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_came(tmp_path: Path) -> None:
         terminal.type("Count\r")
         terminal.wait_for("One two")
         terminal.type(CTRL_C)
-        terminal.wait_for("Stopped; what came is kept.")
+        terminal.wait_for("Stopped; the tokens that arrived are recorded.")
         terminal.wait_for(PROMPT)
         terminal.type("Go on\r")
         terminal.wait_for("Four.")
@@ -175,7 +174,7 @@ def test_ctrl_c_at_the_prompt_empties_the_line(tmp_path: Path) -> None:
         terminal.wait_for(PROMPT)
         terminal.type("never mind")
         terminal.wait_for("never mind")
-        terminal.press_until(CTRL_C, "Ctrl-D or /exit ends.\n> ")
+        terminal.press_until(CTRL_C, "Ctrl-D or /exit ends the chat.\n> ")
         terminal.type(CTRL_D)
         assert terminal.end() == 0
     assert "Continue with" not in terminal.text
@@ -250,7 +249,7 @@ def test_what_was_said_before_is_a_line_each(columns: int, tmp_path: Path) -> No
             "chat", "-c", "long", folder=tmp_path, columns=columns, environment=real(provider)
         ) as terminal,
     ):
-        shown = terminal.wait_for(PROMPT).split("... 4 messages before\n")[1].split("\n")
+        shown = terminal.wait_for(PROMPT).split("... 4 earlier messages\n")[1].split("\n")
         terminal.type("Go on\r")
         terminal.wait_for("11: Go on!")
         terminal.wait_for(PROMPT)
@@ -262,7 +261,7 @@ def test_what_was_said_before_is_a_line_each(columns: int, tmp_path: Path) -> No
         for word in (f"user: Question {number}", f"assistant: Answer {number} in two lines")
     ]
     assert max(len(line) for line in shown[:6]) == columns
-    assert shown[6] == "(a last question that has no answer is left out)"[:columns] or shown[6].endswith("…")
+    assert shown[6] == "(the last question has no answer and is left out)"[:columns] or shown[6].endswith("…")
 
 
 # -- in a pipe -----------------------------------------------------------------------------------------------
@@ -419,8 +418,8 @@ BOTH = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
 @pytest.mark.parametrize(
     ("provider", "model", "environment", "expected"),
     [
-        (None, None, {}, Choice("loopback", "loopback", for_want_of_a_key=True)),
-        (None, None, {"OPENAI_API_KEY": ""}, Choice("loopback", "loopback", for_want_of_a_key=True)),
+        (None, None, {}, Choice("loopback", "loopback", no_key_is_set=True)),
+        (None, None, {"OPENAI_API_KEY": ""}, Choice("loopback", "loopback", no_key_is_set=True)),
         (None, None, BOTH, Choice("openai", "gpt-4o-mini")),
         (None, None, {"ANTHROPIC_API_KEY": "b"}, Choice("anthropic", "claude-haiku-4-5")),
         (None, "claude-x", BOTH, Choice("anthropic", "claude-x")),
@@ -442,12 +441,12 @@ def test_a_provider_without_its_key_is_refused() -> None:
         choose("anthropic", None, {"OPENAI_API_KEY": "a"})
 
 
-def heard(chunks: Sequence[AIMessageChunk]) -> Heard:
+def heard(chunks: Sequence[AIMessageChunk]) -> StreamedAnswer:
     """An answer of these chunks, whole."""
-    answer = Heard()
+    answer = StreamedAnswer()
     for chunk in chunks:
         answer.add(chunk)
-    answer.whole = True
+    answer.is_complete = True
     return answer
 
 
@@ -473,8 +472,8 @@ def test_an_answer_that_a_limit_cut_says_so(capsys: pytest.CaptureFixture[str]) 
     ):
         heard([AIMessageChunk("x", response_metadata={name: reason})]).end(None)
     assert capsys.readouterr().err.splitlines() == [
-        "The answer ended because of: length",
-        "The answer ended because of: max_tokens",
+        "The answer is not complete; finish reason: length",
+        "The answer is not complete; finish reason: max_tokens",
     ]
 
 

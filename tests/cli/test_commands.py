@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import json
 import os
 import signal
@@ -21,10 +21,11 @@ from recorder.cli.app import app
 from recorder.cli.console import plural, size
 from recorder.core.clock import now
 from recorder.core.printable import printable
+from recorder.export import import_
+from recorder.export.format import write
 from recorder.messages import AIMessage, BaseMessage, ChatGeneration, HumanMessage, LLMResult, tool_call
-from recorder.storage.rows import Added, Addition, Batch, Producer
+from recorder.storage.rows import ConversationRow
 from recorder.storage.schema import REVISIONS
-from recorder.storage.store import SqlStore
 from recorder.testing import song
 from tests import postgres
 from tests.oracle import new_url, sql
@@ -137,12 +138,6 @@ def test_ls_is_json_when_asked(url: str) -> None:
 def test_ls_dates_a_conversation_by_what_came_last(database: str) -> None:
     """A run or a message; some conversations have no run, some no message, and some have nothing at all."""
 
-    async def opened() -> None:
-        store = SqlStore(database)
-        producer = Producer(str(LEFT), "here", 1, now(), now())
-        await store.append(Batch(producer, [], [Addition("empty", [Added(1, now(), HumanMessage(""))])]))
-        await store.close()
-
     with ChatHistoryCallback(database) as history:
         for name in ("added", "asked"):
             history.add_messages(f"Hello {name}", conversation_id=name)
@@ -150,7 +145,8 @@ def test_ls_dates_a_conversation_by_what_came_last(database: str) -> None:
             history.on_llm_start({}, [], run_id=LEFT)
         for name in ("asked", "added"):
             history.add_messages("And then?", conversation_id=name)
-    asyncio.run(opened())
+    empty = ConversationRow("empty", user_id=None, title=None, metadata=None, created_at=now())
+    import_(database, io.StringIO("".join(write([empty]))))
     rows = json.loads(cli("ls", "--json", url=database).stdout)
     assert [(row["id"], row["runs"], row["messages"], row["status"], row["opening"]) for row in rows] == [
         ("added", 0, 2, None, "Hello added"),
@@ -189,7 +185,7 @@ def test_a_run_that_said_nothing_is_shown_too(url: str) -> None:
     """A conversation shows that somebody asked and left."""
     shown = cli("show", "trap", url=url).stdout
     assert "1 message, 1 run" in shown
-    assert f"assistant  cancelled  gpt-4o-mini  run {LEFT}  said nothing" in shown
+    assert f"assistant  cancelled  gpt-4o-mini  run {LEFT}  no text" in shown
 
 
 def test_show_knows_a_run_by_its_beginning(url: str) -> None:
@@ -526,10 +522,13 @@ def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatc
     def fail(_url: str) -> str:
         raise ZeroDivisionError("a\x1b[31m\nb")
 
-    monkeypatch.setattr("recorder.cli.queries.upgraded", fail)
+    monkeypatch.setattr("recorder.cli.queries.upgrade_schema", fail)
     done = cli("migrate")
-    told = r"recorder: ZeroDivisionError: a\x1b[31m b; RECORDER_TRACEBACK=1 shows where, please report it"
-    assert (done.exit_code, done.stderr) == (1, told + "\n")
+    line = (
+        r"recorder: ZeroDivisionError: a\x1b[31m b; "
+        "this is unexpected, please report it; RECORDER_TRACEBACK=1 shows the traceback"
+    )
+    assert (done.exit_code, done.stderr) == (1, line + "\n")
     monkeypatch.setenv("RECORDER_TRACEBACK", "1")
     done = cli("migrate")
     assert "in fail" in done.stderr

@@ -64,7 +64,7 @@ def test_a_run_without_an_answer_has_its_row(
     ]
     shown = cli(database, "show", "c").stdout
     assert "user\nSing!\n\nassistant  " in shown
-    assert f"{status}  run {run_id}  said nothing" in shown
+    assert f"{status}  run {run_id}  no text" in shown
     assert (words or "") in shown
     shown = cli(database, "show", str(run_id)).stdout
     assert "user\nSing!\n" in shown

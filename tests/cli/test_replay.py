@@ -101,10 +101,10 @@ def test_what_a_stream_says_cannot_move_the_cursor(tmp_path: Path) -> None:
     [
         ({"status": "error", "error_type": "openai.RateLimitError", "error_message": "Error code: 429\n- no"},
          "[error: openai.RateLimitError: Error code: 429 - no]"),
-        ({"status": "cancelled"}, "[cancelled: whoever listened left here]"),
+        ({"status": "cancelled"}, "[cancelled: the application stopped reading here]"),
         ({"status": "interrupted"}, "[interrupted: the recording process died, or the stream had no end]"),
         ({"status": "incomplete", "finish_reason": "length"}, "[incomplete: length]"),
-        ({"status": "streaming"}, "[still streaming: --follow goes on with it]"),
+        ({"status": "streaming"}, "[still streaming: --follow continues until it ends]"),
     ],
     ids=lambda given: given.get("status") if isinstance(given, dict) else "",
 )  # fmt: skip
@@ -116,7 +116,7 @@ def test_the_recorded_end_is_one_clear_line(about: dict[str, Any], line: str, tm
 
 def test_an_empty_run_says_so(tmp_path: Path) -> None:
     """It is no error of the replay."""
-    assert played(database(tmp_path)) == ("", ["> Hello", f"[run {RUN_ID} said nothing]"])
+    assert played(database(tmp_path)) == ("", ["> Hello", f"[run {RUN_ID} has no tokens]"])
 
 
 def test_of_several_choices_the_first_is_shown(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_conversation_is_played_along_its_newest_branch(tmp_path: Path) -> Non
     assert text == "Rome.\nPasta.\n"
     assert beside == [
         "Conversation trip has other branches. This is the newest, up to run",
-        f"{last}; `recorder show` draws them all.",
+        f"{last}; `recorder show trip` shows all branches.",
         "> Where?",
         "> Why?",
     ]
@@ -222,10 +222,10 @@ def test_silence_is_cut_short(tmp_path: Path) -> None:
         (["--speed", "0"], "--speed is 0; choose 0.1 to 1000, or --instant"),
         (["--speed", "-1"], "--speed is -1; choose"),
         (["--speed", "nan"], "--speed is nan; choose"),
-        (["--speed", "2", "--instant"], "--instant has no --speed"),
-        (["--json", "--frames"], "--json and --frames are two ways to see it; leave one of them out"),
-        (["--idle-time-limit", "-1"], "--idle-time-limit is -1; it must be seconds"),
-        (["--from", "-3"], "--from is '-3'; write the number of a token, like 120, or seconds, like 2.5s"),
+        (["--speed", "2", "--instant"], "--instant and --speed exclude each other"),
+        (["--json", "--frames"], "--json and --frames exclude each other; leave one of them out"),
+        (["--idle-time-limit", "-1"], "--idle-time-limit is -1; give seconds"),
+        (["--from", "-3"], "--from is '-3'; give the number of a token (120), or seconds (2.5s)"),
         (["--until", "soon"], "--until is 'soon'"),
         (["--from", "99"], f"start is 99, and run {RUN_ID} has 1 tokens; choose an earlier place"),
         (["--from", "1", "c"], "'c' is a conversation, and start and until are places in one run"),
@@ -274,7 +274,9 @@ def test_a_damaged_row_of_frames_is_named_and_the_rest_plays(tmp_path: Path) -> 
     change(url, "UPDATE frames SET data = x'00' WHERE seq = 1")
     text, beside = played(url, "--frames", "--instant")
     assert text == "0;2;"
-    assert beside[0].startswith(f"[run {RUN_ID}: 1 frame from 1 on missing: the stored row is damaged")
+    assert beside[0].startswith(
+        f"[run {RUN_ID}: 1 frame missing, from number 1 on: the stored row is damaged"
+    )
 
 
 def change(url: str, statement: str) -> None:

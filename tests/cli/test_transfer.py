@@ -46,13 +46,13 @@ def test_into_a_file_and_back(url: str, tmp_path: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
     assert re.fullmatch(
         rf"Read {file}, exported \d{{4}}-.*Z from {url},\ninto {other}\nNew: {COUNTED}\.\n"
-        r"Already there: nothing\.\n",
+        r"Already stored: nothing\.\n",
         done.stdout,
     )
     assert written(other) == written(url)
     again = cli("import", str(file), url=other)
     assert again.exit_code == 0
-    assert again.stdout.endswith(f"New: nothing.\nAlready there: {COUNTED}.\n")
+    assert again.stdout.endswith(f"New: nothing.\nAlready stored: {COUNTED}.\n")
 
 
 def test_from_one_command_to_the_other(url: str, tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_packed_file(url: str, tmp_path: Path) -> None:
     file = tmp_path / "all.jsonl.gz"
     assert cli("export", "--output", str(file), url=url).exit_code == 0
     assert gzip.decompress(file.read_bytes()).startswith(b'{"format":"recorder"')
-    assert "Already there: 2 conversations" in cli("import", str(file), url=url).stdout
+    assert "Already stored: 2 conversations" in cli("import", str(file), url=url).stdout
     done = CliRunner().invoke(app, ["import", "-", "--url", url], input=file.read_bytes())
-    assert "Already there: 2 conversations" in done.stdout
+    assert "Already stored: 2 conversations" in done.stdout
 
 
 def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
@@ -95,7 +95,9 @@ def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
         history.flush().wait()
         done = cli("export", "-o", str(tmp_path / "a.jsonl"), url=url)
         finish(history, run_id, "La")
-    assert done.stderr.endswith(f"Left out: 1 run that still streams ({run_id}); export again when over.\n")
+    assert done.stderr.endswith(
+        f"Left out: 1 run that still streams ({run_id}); export again when it has ended.\n"
+    )
 
 
 @pytest.mark.parametrize(
