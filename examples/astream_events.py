@@ -1,4 +1,4 @@
-"""`astream_events` tells of a run as LangChain does; the first four events."""
+"""`astream_events` yields the events of a run in LangChain's form; the first four are printed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`AsyncIteratorCallbackHandler` beside a task: what a web handler does that answers while the model still streams."""
+"""`AsyncIteratorCallbackHandler` with a task: how a web handler sends an answer while the model still streams."""
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable

@@ -1,4 +1,4 @@
-"""The same with Anthropic's models."""
+"""A chat model of Anthropic prints its tokens as they arrive."""
 
 from recorder.callbacks import StreamingStdOutCallbackHandler
 from recorder.messages import HumanMessage

@@ -1,4 +1,4 @@
-"""Persisting streaming results: every message and token goes into chat_history.db while it streams."""
+"""Every message and token is stored in chat_history.db while it streams."""
 
 import sqlite3
 

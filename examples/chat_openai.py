@@ -1,4 +1,4 @@
-"""A chat model prints its tokens as they come."""
+"""A chat model of OpenAI prints its tokens as they arrive."""
 
 from recorder.callbacks import StreamingStdOutCallbackHandler
 from recorder.messages import HumanMessage

@@ -1,4 +1,4 @@
-"""A conversation that goes on by its id; each message is stored once although the history is sent with every call."""
+"""A conversation is continued by its id. Each message is stored once, although every call sends the history."""
 
 from recorder import ChatHistoryCallback
 from recorder.messages import HumanMessage

@@ -1,4 +1,4 @@
-"""`generate` streams to the handlers and gives the whole result, with the usage that LangChain's does not have here."""
+"""`generate` streams to the handlers and returns the complete result, with the usage, which LangChain's model lacks."""
 
 from recorder.callbacks import StreamingStdOutCallbackHandler
 from recorder.models import OpenAI

@@ -1,4 +1,4 @@
-"""A completion model prints its tokens as they come."""
+"""A completion model prints its tokens as they arrive."""
 
 from recorder.callbacks import StreamingStdOutCallbackHandler
 from recorder.models import OpenAI

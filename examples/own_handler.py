@@ -1,4 +1,4 @@
-"""A handler of one's own: `on_chat_new_message` gets each message once, the question and the reply."""
+"""A handler of your own: `on_chat_new_message` is called once for each message, the question and the reply."""
 
 import sqlite3
 

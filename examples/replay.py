@@ -1,4 +1,4 @@
-"""Recorded once, played again: at fifty times the pace, then into a handler that was not there."""
+"""A recorded stream is played again: at fifty times the speed, then into a new handler."""
 
 from recorder import ChatHistoryCallback
 from recorder.callbacks import BaseCallbackHandler

@@ -1,4 +1,4 @@
-"""The store's seam in memory, for tests: `ChatHistoryCallback(store=MemoryStore())`."""
+"""A store that keeps everything in memory, for tests: `ChatHistoryCallback(store=MemoryStore())`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recorder.storage.store import Conflict, RunIdTaken
 
 
 class MemoryStore:
-    """Keeps what is appended in dictionaries by key. `failures` are raised first, one an `append`."""
+    """Keeps the appended rows in dictionaries by key. Each call of `append` first raises one of `failures`."""
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
         self.failures = list(failures)
@@ -39,19 +39,22 @@ class MemoryStore:
         self.gaps: dict[tuple[str, int], GapRow] = {}
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Does nothing."""
 
     async def append(self, batch: Batch) -> None:
-        """Keep the rows whose key is new; raise `Conflict` for another content under an old one."""
+        """Store the rows whose key is new.
+
+        Raises `Conflict` for other tokens under a stored key, `RunIdTaken` for an id that another run has.
+        """
         if batch.trial:
             return
         self._thread([part for part in batch.parts if not part.threaded])
         if self.failures:
             raise self.failures.pop(0)
-        if taken := [
-            id for rows in batch.runs if rows.opens and self._is_taken(id := rows.start.run_id, rows.start)
+        if used_ids := [
+            rows.start.run_id for rows in batch.runs if rows.opens and self._is_other(rows.start)
         ]:
-            raise RunIdTaken(taken)
+            raise RunIdTaken(used_ids)
         for rows in batch.runs:
             for row in rows.segments:
                 if self.segments.setdefault((row.run_id, row.seq), row) != row:
@@ -65,39 +68,40 @@ class MemoryStore:
             self.gaps |= {(row.run_id, row.seq): row for row in rows.gaps}
             if rows.seal is not None:
                 self.seals[rows.start.run_id] = rows.seal
-                self._note(rows.start.run_id, rows.seal)
-                if rows.seal.end.status == STREAMING:  # it was idle, and goes on
+                self._replace_metadata(rows.start.run_id, rows.seal)
+                if rows.seal.end.status == STREAMING:  # the run was idle, and continues
                     del self.seals[rows.start.run_id]
         self.batches.append(batch)
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
-        """Nobody else records here."""
+        """Returns 0: no other process records here."""
         return 0
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing."""
 
     def failure(self, error: BaseException) -> Failure:
-        """`ConnectionError` is transient, `TimeoutError` slow, all else poison."""
+        """`TimeoutError` is "slow", `ConnectionError` "transient", every other error "poison"."""
         if isinstance(error, TimeoutError):
             return "slow"
         return "transient" if isinstance(error, ConnectionError) else "poison"
 
     def _thread(self, parts: Sequence[Part]) -> None:
-        """Give the parts the rows of their messages."""
+        """Add the rows of their messages to the parts."""
         known = {
             conversation_id: self._known(conversation_id, paths)
             for conversation_id, paths in paths_to_look_up(parts).items()
         }
         settle(parts, thread(parts, known))
 
-    def _note(self, run_id: str, seal: RunSeal) -> None:
-        """What the seal says of the run's metadata takes the place of what its start said."""
+    def _replace_metadata(self, run_id: str, seal: RunSeal) -> None:
+        """The metadata of the seal, if it has any, replaces that of the start."""
         if seal.metadata is not None:
             self.starts[run_id] = replace(self.starts[run_id], metadata=seal.metadata)
 
-    def _is_taken(self, run_id: str, start: RunStart) -> bool:
-        found = self.starts.get(run_id, start)
+    def _is_other(self, start: RunStart) -> bool:
+        """Whether another run with this id is stored."""
+        found = self.starts.get(start.run_id, start)
         return found is not start and found.started_at != start.started_at
 
     def _known(self, conversation_id: str, paths: Sequence[Sequence[str]]) -> Known:
