@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from recorder.messages import BaseMessage
 from recorder.redaction.masking import Mask
+from recorder.storage.columns import EscapedText, JsonText, Uuid
+
+#: The types of JSON objects and arrays in `RunColumns`.
+Object = TypeVar("Object")
+Array = TypeVar("Array")
 
 STREAMING = "streaming"
 COMPLETE = "complete"
@@ -59,12 +64,11 @@ class RunStart:
     request_model: str | None = None
     #: The wire format of the frames, "openai.chat"; None when none are expected.
     wire: str | None = None
-    #: The request's body as JSON text, without messages, input, prompt and system.
-    request: str | None = None
+    #: The request's body without messages, input, prompt and system.
+    request: JsonText | None = None
     input_hash: str | None = None
-    #: JSON texts.
-    tags: str | None = None
-    metadata: str | None = None
+    tags: JsonText | None = None
+    metadata: JsonText | None = None
     user_id: str | None = None
     #: Masks credentials. The start and the end are masked by the callback, frames when they are serialized.
     mask: Mask | None = None
@@ -93,8 +97,8 @@ class RunEnd:
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
-    #: JSON text as the provider sent it.
-    usage: str | None = None
+    #: As the provider sent it.
+    usage: JsonText | None = None
     #: provider, estimated or none.
     usage_source: str = "none"
     #: The replies, one for each choice; partial ones if the run did not complete.
@@ -107,81 +111,87 @@ class ConversationRow(NamedTuple):
     id: str
     user_id: str | None
     title: str | None
-    #: JSON text.
-    metadata: str | None
+    metadata: JsonText | None
     created_at: datetime
 
 
-class RunRow(NamedTuple):
-    """One run, every column: `RunStart` and `RunSeal` as they are stored. JSON columns are text."""
+class RunColumns(NamedTuple, Generic[Object, Array]):
+    """One run, every column: the only list of them. A subclass says whether JSON is text or decoded."""
 
-    id: str
+    id: Uuid
     conversation_id: str
-    parent_run_id: str | None
+    parent_run_id: Uuid | None
     attempt: int
     operation: str
     provider_name: str | None
-    request_model: str | None
-    response_model: str | None
-    response_id: str | None
+    request_model: EscapedText | None
+    response_model: EscapedText | None
+    response_id: EscapedText | None
     wire: str | None
     status: str
     started_at: datetime
     first_token_at: datetime | None
     ended_at: datetime | None
-    finish_reason: str | None
-    error_type: str | None
-    error_message: str | None
+    finish_reason: EscapedText | None
+    error_type: EscapedText | None
+    error_message: EscapedText | None
     input_tokens: int | None
     output_tokens: int | None
     total_tokens: int | None
-    usage: str | None
+    usage: Object | None
     usage_source: str
     token_count: int
     sha256: str | None
     frames_sha256: str | None
-    request: str | None
+    request: Object | None
     input_hash: str | None
-    tags: str | None
-    metadata: str | None
-    prompt_message_id: str | None
-    response_message_id: str | None
-    producer_id: str | None
+    tags: Array | None
+    metadata: Object | None
+    prompt_message_id: Uuid | None
+    response_message_id: Uuid | None
+    producer_id: Uuid | None
     pruned_at: datetime | None
+    #: The time of the newest message of the conversation when the run started. The run sorts after this message.
     said_at: datetime | None
+
+
+class RunRow(RunColumns[JsonText, JsonText]):
+    """One run as it is stored: `RunStart` and `RunSeal`."""
+
+    __slots__ = ()
 
 
 class MessageRow(NamedTuple):
     """One message, every column."""
 
     conversation_id: str
-    id: str
-    parent_id: str | None
+    id: Uuid
+    parent_id: Uuid | None
     position: int
     role: str
     #: The text of the message.
     content: str
-    #: The complete message as JSON text; None if role and content are everything.
-    parts: str | None
-    run_id: str | None
+    #: The complete message; None if role and content are everything.
+    parts: JsonText | None
+    run_id: Uuid | None
     created_at: datetime
 
 
 class SegmentRow(NamedTuple):
     """Consecutive deltas of one run, every column."""
 
-    run_id: str
+    run_id: Uuid
     #: Number of its first token, from 0.
     seq: int
     count: int  # type: ignore[assignment]  # hides the method of tuples, which is not used
-    #: JSON text `[[at_us, text], [at_us, text, kind, idx], ...]`.
-    deltas: str
+    #: `[[at_us, text], [at_us, text, kind, idx], ...]`.
+    deltas: JsonText
 
 
 class FrameRow(NamedTuple):
     """Consecutive frames of one run, every column."""
 
-    run_id: str
+    run_id: Uuid
     #: Number of its first frame, from 0.
     seq: int
     #: Number of the first token in or after the first frame.
@@ -198,7 +208,7 @@ class FrameRow(NamedTuple):
 class GapRow(NamedTuple):
     """Missing tokens of one run and the reason, every column."""
 
-    run_id: str
+    run_id: Uuid
     seq: int
     count: int  # type: ignore[assignment]  # hides the method of tuples, which is not used
     reason: str
@@ -207,14 +217,13 @@ class GapRow(NamedTuple):
 class AnnotationRow(NamedTuple):
     """One evaluation of a run or of one of its messages, every column."""
 
-    run_id: str
-    id: str
-    message_id: str | None
+    run_id: Uuid
+    id: Uuid
+    message_id: Uuid | None
     name: str
     label: str | None
     score: float | None
-    #: JSON text.
-    data: str | None
+    data: JsonText | None
     created_at: datetime
 
 
@@ -297,7 +306,7 @@ Part = RunRows | Addition
 class Producer:
     """One process that records."""
 
-    id: str
+    id: Uuid
     host: str
     pid: int
     started_at: datetime

@@ -5,12 +5,13 @@ Ids are dashed lower-case text on SQLite and `uuid` on Postgres. Times are ISO 8
 table has a serial id, a foreign key or a constraint across runs. The key of every table that grows with the tokens
 begins with the run or the conversation, so the table can be hash-distributed by it.
 
-The views over these tables are in `recorder/storage/views.py`, the steps between revisions in `migrations/`.
+The columns of a table are those of its row type in `recorder/storage/rows.py`. Keys, defaults and indexes are here. The
+views over these tables are in `recorder/storage/views.py`, the steps between revisions in `migrations/`.
 """
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,17 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from recorder.core.clock import iso, parse_iso
+from recorder.storage.columns import Format, columns_of
+from recorder.storage.rows import (
+    AnnotationRow,
+    ConversationRow,
+    FrameRow,
+    GapRow,
+    MessageRow,
+    Producer,
+    RunRow,
+    SegmentRow,
+)
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
 REVISIONS = ("0001", "0002")
@@ -120,18 +132,36 @@ PAGE_SIZE = 8192
 #: 64 bits on both databases: SQLite's INTEGER has up to 8 bytes.
 Int = BigInteger().with_variant(Integer(), "sqlite")
 
+#: The type of a column, by its type in a row and by its format.
+_TYPES: Mapping[tuple[type[Any], Format | None], Any] = {
+    (str, None): Text,
+    (str, "escaped"): Text,
+    (str, "uuid"): Id,
+    (str, "json"): Json,
+    (datetime, None): Time,
+    (int, None): Int,
+    (float, None): Double,
+    (bytes, None): LargeBinary,
+}
+
+
+def _columns(row_type: Any, *keys: str, **server_defaults: str) -> Iterator[Column[Any]]:
+    """The columns of a row type; `keys` are the primary key."""
+    for column in columns_of(row_type):
+        yield Column(
+            column.name,
+            _TYPES[column.type, column.format],
+            primary_key=column.name in keys,
+            autoincrement=False,
+            nullable=column.is_nullable,
+            server_default=text(server_defaults[column.name]) if column.name in server_defaults else None,
+        )
+
+
 metadata = MetaData()
 
 #: A thread of messages. The id is text from the application, or a UUIDv7.
-conversations = Table(
-    "conversations",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("user_id", Text),
-    Column("title", Text),
-    Column("metadata", Json),
-    Column("created_at", Time, nullable=False),
-)
+conversations = Table("conversations", metadata, *_columns(ConversationRow, "id"))
 
 # For queries by the beginning of an id. SQLite's primary key compares bytes and serves them, too; the primary key on
 # Postgres follows the collation and does not.
@@ -143,41 +173,7 @@ Index("conversations_by_prefix", conversations.c.id, postgresql_ops={"id": "text
 runs = Table(
     "runs",
     metadata,
-    Column("id", Id, primary_key=True),
-    Column("conversation_id", Text, nullable=False),
-    Column("parent_run_id", Id),
-    Column("attempt", Int, nullable=False, server_default=text("1")),
-    Column("operation", Text, nullable=False),
-    Column("provider_name", Text),
-    Column("request_model", Text),
-    Column("response_model", Text),
-    Column("response_id", Text),
-    Column("wire", Text),
-    Column("status", Text, nullable=False),
-    Column("started_at", Time, nullable=False),
-    Column("first_token_at", Time),
-    Column("ended_at", Time),
-    Column("finish_reason", Text),
-    Column("error_type", Text),
-    Column("error_message", Text),
-    Column("input_tokens", Int),
-    Column("output_tokens", Int),
-    Column("total_tokens", Int),
-    Column("usage", Json),
-    Column("usage_source", Text, nullable=False, server_default=text("'none'")),
-    Column("token_count", Int, nullable=False, server_default=text("0")),
-    Column("sha256", Text),
-    Column("frames_sha256", Text),
-    Column("request", Json),
-    Column("input_hash", Text),
-    Column("tags", Json),
-    Column("metadata", Json),
-    Column("prompt_message_id", Id),
-    Column("response_message_id", Id),
-    Column("producer_id", Id),
-    Column("pruned_at", Time),
-    # The time of the newest message of the conversation when the run started. The run sorts after this message.
-    Column("said_at", Time),
+    *_columns(RunRow, "id", attempt="1", usage_source="'none'", token_count="0"),
     Index("runs_by_conversation", "conversation_id", "started_at"),
     Index("runs_by_started_at", "started_at"),
     Index("runs_by_input_hash", "input_hash"),
@@ -193,16 +189,7 @@ Index("runs_unanswered", runs.c.conversation_id, sqlite_where=_UNANSWERED, postg
 
 #: A process that records, with one heartbeat for all its runs. `process` distinguishes it from another process with the
 #: same host and pid: boot id, pid namespace and start time.
-producers = Table(
-    "producers",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("pid", Int, nullable=False),
-    Column("started_at", Time, nullable=False),
-    Column("heartbeat_at", Time, nullable=False),
-    Column("process", Text),
-)
+producers = Table("producers", metadata, *_columns(Producer, "id"))
 
 #: Each message of a conversation, stored once. `position` is the number of its ancestors. `run_id` is the run that
 #: produced it, NULL for input.
@@ -210,15 +197,7 @@ producers = Table(
 messages = Table(
     "messages",
     metadata,
-    Column("conversation_id", Text, primary_key=True),
-    Column("id", Id, primary_key=True),
-    Column("parent_id", Id),
-    Column("position", Int, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("content", Text, nullable=False),
-    Column("parts", Json),
-    Column("run_id", Id),
-    Column("created_at", Time, nullable=False),
+    *_columns(MessageRow, "conversation_id", "id"),
     Index("messages_by_parent", "conversation_id", "parent_id"),
     # Finds the newest message of a conversation with one seek.
     Index("messages_by_time", "conversation_id", "created_at", "position"),
@@ -229,53 +208,15 @@ messages = Table(
 #: Consecutive tokens of one run: `[[at_us, text], [at_us, text, kind], [at_us, text, kind, idx], ...]`.
 # WITHOUT ROWID: the run's id is stored once in a row, and not a second time in an index. 32 bytes a token on disk
 # instead of 38, for 200 interleaved runs with 5 tokens a row.
-segments = Table(
-    "segments",
-    metadata,
-    Column("run_id", Id, primary_key=True),
-    Column("seq", Int, primary_key=True, autoincrement=False),  # of its first token
-    Column("count", Int, nullable=False),
-    Column("deltas", Json, nullable=False),
-    sqlite_with_rowid=False,
-)
+segments = Table("segments", metadata, *_columns(SegmentRow, "run_id", "seq"), sqlite_with_rowid=False)
 
-#: Consecutive frames of one run, compressed together. `seq` counts frames. `first_delta` is the number of the first
-#: token in or after the first frame.
+#: Consecutive frames of one run, compressed together. `dictionary` is the name and version of the zstd dictionary.
 # With rowid, because its rows are long. Bytes a frame on disk without and with rowid, on pages of 8192: 65 and 66 at 5
 # frames a row, 43 and 40 at 20, 94 and 39 at 100.
-frames = Table(
-    "frames",
-    metadata,
-    Column("run_id", Id, primary_key=True),
-    Column("seq", Int, primary_key=True, autoincrement=False),
-    Column("first_delta", Int, nullable=False),
-    Column("count", Int, nullable=False),
-    Column("at_us", Int, nullable=False),  # of its first frame
-    Column("data", LargeBinary, nullable=False),
-    Column("dictionary", Text),  # name and version of the zstd dictionary
-)
+frames = Table("frames", metadata, *_columns(FrameRow, "run_id", "seq"))
 
 #: Missing tokens of a run, and the reason.
-gaps = Table(
-    "gaps",
-    metadata,
-    Column("run_id", Id, primary_key=True),
-    Column("seq", Int, primary_key=True, autoincrement=False),
-    Column("count", Int, nullable=False),
-    Column("reason", Text, nullable=False),
-    sqlite_with_rowid=False,
-)
+gaps = Table("gaps", metadata, *_columns(GapRow, "run_id", "seq"), sqlite_with_rowid=False)
 
 #: Evaluations of a run or of one of its messages. The names follow OpenTelemetry's `gen_ai.evaluation.*`.
-annotations = Table(
-    "annotations",
-    metadata,
-    Column("run_id", Id, primary_key=True),
-    Column("id", Id, primary_key=True),
-    Column("message_id", Id),
-    Column("name", Text, nullable=False),
-    Column("label", Text),
-    Column("score", Double),
-    Column("data", Json),
-    Column("created_at", Time, nullable=False),
-)
+annotations = Table("annotations", metadata, *_columns(AnnotationRow, "run_id", "id"))
