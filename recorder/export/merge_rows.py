@@ -16,6 +16,7 @@ from recorder.storage import schema
 from recorder.storage.compression import decompress
 from recorder.storage.dialects import Dialect, Insert
 from recorder.storage.frame_block import split
+from recorder.storage.inserts import SEAL_COLUMNS
 from recorder.storage.rows import (
     INTERRUPTED,
     STREAMING,
@@ -47,11 +48,7 @@ _COMPARED = 500
 #: How many characters of a value are shown.
 _SHOWN = 60
 #: Columns that the end of a run sets. Until the real end is known they may be provisional.
-_END = frozenset((
-    "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
-    "response_id", "input_tokens", "output_tokens", "total_tokens", "usage", "usage_source", "token_count",
-    "sha256", "frames_sha256", "response_message_id", "metadata",
-))  # fmt: skip
+_END = frozenset((*SEAL_COLUMNS, "metadata"))
 
 
 class RowMerger:

@@ -1,4 +1,4 @@
-"""The columns of a row type, read from its annotations. The tables, the checks of rows and the export derive from them."""
+"""The columns of a row type, from its annotations. Tables, checks and the export derive their columns from these."""
 
 from __future__ import annotations
 

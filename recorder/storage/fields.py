@@ -15,14 +15,18 @@ from typing import Any
 
 from recorder.core.escaping import escape
 from recorder.redaction.masking import Mask
+from recorder.storage.columns import columns_of
 from recorder.storage.rows import RunEnd
 
 log = logging.getLogger("recorder")
 
 #: The largest integer that both databases can store.
 MAX_INT = 2**63 - 1
-_COUNTS = ("input_tokens", "output_tokens", "total_tokens")
-_TEXTS = ("finish_reason", "response_id", "response_model", "error_type", "error_message", "usage")
+#: The provider's fields of an end: counts, and texts with JSON among them.
+_COUNTS, _TEXTS = (
+    [column.name for column in columns_of(RunEnd) if column.is_nullable and column.type is type_]
+    for type_ in (int, str)
+)
 _counts_of, _texts_of = attrgetter(*_COUNTS), attrgetter(*_TEXTS)
 _NO_COUNTS = (None, None, None)
 _COUNT_TYPES, _TEXT_TYPES = frozenset((int, NoneType)), frozenset((str, NoneType))

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from recorder.core.json import dumps
+from recorder.storage.columns import names_of
 from recorder.storage.dialects import Insert
 from recorder.storage.rows import (
     STREAMING,
@@ -15,6 +16,10 @@ from recorder.storage.rows import (
     FrameRow,
     GapRow,
     MessageRow,
+    Placement,
+    Producer,
+    RunEnd,
+    RunRow,
     RunRows,
     RunSeal,
     RunStart,
@@ -22,19 +27,24 @@ from recorder.storage.rows import (
 )
 from recorder.storage.schema import conversations, frames, gaps, messages, producers, runs, segments
 
-_RUN_COLUMNS = (
-    "id", "conversation_id", "parent_run_id", "attempt", "operation", "provider_name", "request_model", "wire",
-    "status", "started_at", "request", "input_hash", "tags", "metadata", "prompt_message_id", "producer_id",
-    "said_at",
-)  # fmt: skip
-_SEAL_COLUMNS = (
-    "status", "first_token_at", "ended_at", "finish_reason", "error_type", "error_message", "response_model",
-    "response_id", "input_tokens", "output_tokens", "total_tokens", "usage", "usage_source", "token_count",
-    "sha256", "frames_sha256", "response_message_id",
-)  # fmt: skip
-_SEALED_COLUMNS = (*(name for name in _RUN_COLUMNS if name != "status"), *_SEAL_COLUMNS)
+
+def _columns_in(fields: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a run among these fields. Not `metadata`, which both the start and the seal may have."""
+    return tuple(name for name in RunRow._fields if name in fields and name != "metadata")
+
+
+_START, _PLACEMENT, _END, _SEAL = (
+    _columns_in(names_of(type_)) for type_ in (RunStart, Placement, RunEnd, RunSeal)
+)
+_of_start = attrgetter("run_id", *_START, *(f"placement.{name}" for name in _PLACEMENT))
+_of_end, _of_seal = attrgetter(*_END), attrgetter(*_SEAL)
+_RUN_COLUMNS = ("id", *_START, *_PLACEMENT, "producer_id", "metadata")
+#: The columns that the end of a run sets.
+SEAL_COLUMNS = (*_END, *_SEAL)
+_OPEN_COLUMNS, _SEALED_COLUMNS = (*_RUN_COLUMNS, "status"), (*_RUN_COLUMNS, *SEAL_COLUMNS)
+_PRODUCER_COLUMNS = names_of(Producer)
+_of_producer = attrgetter(*_PRODUCER_COLUMNS)
 _CONVERSATION_COLUMNS = ("id", "user_id", "created_at")
-_PRODUCER_COLUMNS = ("id", "host", "pid", "started_at", "heartbeat_at", "process")
 #: The key in the metadata of a further attempt that names the first attempt.
 FIRST = "first_run_id"
 #: The columns that are equal only if a stored run with the same id is the same run.
@@ -44,17 +54,17 @@ OWN = ("producer_id", "started_at")
 def inserts_of(batch: Batch) -> list[Insert]:
     """The inserts of a batch; the tokens come last."""
     opening = [rows for rows in batch.runs if rows.opens]
-    running = [_run(rows, batch) for rows in opening if rows.seal is None]
+    running = [_open(rows.start, batch) for rows in opening if rows.seal is None]
     ending = [(rows, rows.seal) for rows in batch.runs if rows.seal is not None]
-    sealed = [_sealed(rows, seal, batch) for rows, seal in ending if seal.metadata is None]
-    noted = [_sealed(rows, seal, batch) for rows, seal in ending if seal.metadata is not None]
+    sealed = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is None]
+    masked = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
         Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)),
         Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
         Insert(messages, MessageRow._fields, _messages(batch)),
-        Insert(runs, _RUN_COLUMNS, running),
-        Insert(runs, _SEALED_COLUMNS, sealed, update=_SEAL_COLUMNS, same=OWN),
-        Insert(runs, _SEALED_COLUMNS, noted, update=(*_SEAL_COLUMNS, "metadata"), same=OWN),
+        Insert(runs, _OPEN_COLUMNS, running),
+        Insert(runs, _SEALED_COLUMNS, sealed, update=SEAL_COLUMNS, same=OWN),
+        Insert(runs, _SEALED_COLUMNS, masked, update=(*SEAL_COLUMNS, "metadata"), same=OWN),
         Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
         Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
         Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
@@ -62,7 +72,7 @@ def inserts_of(batch: Batch) -> list[Insert]:
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:
-    return tuple(getattr(batch.producer, name) for name in _PRODUCER_COLUMNS)
+    return _of_producer(batch.producer)
 
 
 def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
@@ -81,26 +91,13 @@ def _messages(batch: Batch) -> list[MessageRow]:
     return sorted(found, key=attrgetter("conversation_id", "position", "id"))
 
 
-def _run(
-    rows: RunRows, batch: Batch, status: tuple[str, ...] = (STREAMING,), metadata: str | None = None
-) -> tuple[Any, ...]:
-    start = rows.start
-    return (
-        start.run_id, start.conversation_id, start.parent_run_id, start.attempt, start.operation,
-        start.provider_name, start.request_model, start.wire, *status, start.started_at, start.request,
-        start.input_hash, start.tags, _metadata(start, metadata), start.placement.prompt_message_id, batch.producer.id,
-        start.placement.said_at,
-    )  # fmt: skip
+def _open(start: RunStart, batch: Batch) -> tuple[Any, ...]:
+    return (*_of_start(start), batch.producer.id, _metadata(start, None), STREAMING)
 
 
-def _sealed(rows: RunRows, seal: RunSeal, batch: Batch) -> tuple[Any, ...]:
-    end = seal.end
-    return (
-        *_run(rows, batch, status=(), metadata=seal.metadata),
-        end.status, end.first_token_at, end.ended_at, end.finish_reason, end.error_type, end.error_message,
-        end.response_model, end.response_id, end.input_tokens, end.output_tokens, end.total_tokens, end.usage,
-        end.usage_source, seal.token_count, seal.sha256, seal.frames_sha256, seal.response_message_id,
-    )  # fmt: skip
+def _sealed(start: RunStart, seal: RunSeal, batch: Batch) -> tuple[Any, ...]:
+    metadata = _metadata(start, seal.metadata)
+    return (*_of_start(start), batch.producer.id, metadata, *_of_end(seal.end), *_of_seal(seal))
 
 
 def _metadata(start: RunStart, metadata: str | None) -> str | None:

@@ -19,6 +19,7 @@ from recorder.core.ids import check_conversation_id
 from recorder.errors import NotFound, StoreError
 from recorder.messages import BaseMessage, check_stored, from_dict
 from recorder.storage import id_lookup
+from recorder.storage.columns import columns_of
 from recorder.storage.dialects import Watch
 from recorder.storage.dialects.common import ROW_ERRORS
 from recorder.storage.id_lookup import Found
@@ -32,7 +33,7 @@ from recorder.storage.newest_branch import (
     unanswered_runs,
 )
 from recorder.storage.row_checks import json_of, row_of
-from recorder.storage.rows import STREAMING, FrameRow, GapRow, SegmentRow
+from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunColumns, RunRow, SegmentRow
 from recorder.storage.schema import frames, gaps, messages, runs, segments
 from recorder.storage.statuses import IS_OPEN, select_runs, status_of
 from recorder.storage.store import SqlStore
@@ -41,41 +42,10 @@ from recorder.storage.store import SqlStore
 _IDS_A_QUERY = 500
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedRun:
+class RecordedRun(RunColumns[dict[str, Any], list[str]]):
     """One stored run. JSON columns are decoded, and text is as it was recorded."""
 
-    id: str
-    conversation_id: str
-    parent_run_id: str | None
-    attempt: int
-    operation: str
-    provider_name: str | None
-    request_model: str | None
-    response_model: str | None
-    response_id: str | None
-    wire: str | None
-    status: str
-    started_at: datetime
-    first_token_at: datetime | None
-    ended_at: datetime | None
-    finish_reason: str | None
-    error_type: str | None
-    error_message: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    total_tokens: int | None
-    usage: dict[str, Any] | None
-    token_count: int
-    sha256: str | None
-    frames_sha256: str | None
-    request: dict[str, Any] | None
-    input_hash: str | None
-    tags: list[str] | None
-    metadata: dict[str, Any] | None
-    prompt_message_id: str | None
-    response_message_id: str | None
-    producer_id: str | None
+    __slots__ = ()
 
     def __hash__(self) -> int:
         return hash(self.id)  # `request` is a dict, which cannot be hashed
@@ -104,17 +74,11 @@ class Branch:
     has_others: bool
 
 
-_RUN_FIELDS = tuple(RecordedRun.__dataclass_fields__)
-_RUNS = select_runs(*(runs.c[name] for name in _RUN_FIELDS))
-_JSON_FIELDS = ("usage", "request", "tags", "metadata")
-_ID_FIELDS = ("id", "parent_run_id", "prompt_message_id", "response_message_id")
-_TEXT_FIELDS = (
-    "finish_reason",
-    "error_type",
-    "error_message",
-    "request_model",
-    "response_model",
-    "response_id",
+_RUNS = select_runs(*runs.c)
+#: The columns of a run that are decoded, unescaped or checked.
+_JSON, _ESCAPED, _IDS = (
+    [column.name for column in columns_of(RunRow) if column.format == format]
+    for format in ("json", "escaped", "uuid")
 )
 
 
@@ -328,13 +292,13 @@ def _in_parts(wanted: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _run(row: Any, moment: datetime) -> RecordedRun:
-    fields = {name: getattr(row, name) for name in _RUN_FIELDS}
+    fields = {name: getattr(row, name) for name in RunRow._fields}
     fields["status"] = status_of(row, moment)
-    for name in _JSON_FIELDS:
+    for name in _JSON:
         fields[name] = None if fields[name] is None else json_of(fields[name], f"run {row.id}: {name}")
-    for name in _TEXT_FIELDS:
+    for name in _ESCAPED:
         fields[name] = None if fields[name] is None else unescape(fields[name])
-    for name in _ID_FIELDS:
+    for name in _IDS:
         if fields[name] is not None and id_lookup.uuid_of(str(fields[name])) is None:
             raise StoreError(
                 f"run {row.id}: {name} is {fields[name]!r:.60} and not a UUID; the row is damaged"

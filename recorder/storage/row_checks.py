@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from datetime import datetime
 from functools import cache
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import StatementError
 
 from recorder.core.escaping import unescape_json
 from recorder.core.json import loads
 from recorder.errors import RecorderError, StoreError
+from recorder.storage.columns import Column, columns_of
 from recorder.storage.dialects import error_text
 from recorder.storage.dialects.common import ROW_ERRORS
 from recorder.storage.frame_block import MAX_OFFSET
@@ -43,7 +43,7 @@ _NUMBERS = ("seq", "count", "position", "first_delta")
 
 def row_of(row_type: Callable[..., T], values: Sequence[Any]) -> T:
     """A row with these values. Raises `StoreError` for a value that its column cannot have."""
-    for (name, kinds), value in zip(_columns_of(row_type), values, strict=True):
+    for (name, kinds), value in zip(_kinds_of(row_type), values, strict=True):
         if type(value) not in kinds and not _is_time(value, kinds):
             raise StoreError(_wrong_type(row_type, name, kinds, value))
         if name in _NUMBERS and not 0 <= value < _MOST:
@@ -84,19 +84,14 @@ def readable(errors: tuple[type[Exception], ...]) -> Iterator[None]:
 
 
 @cache
-def _columns_of(row_type: Any) -> tuple[tuple[str, frozenset[type[Any]]], ...]:
-    hints = get_type_hints(row_type)
-    names = row_type.__dataclass_fields__ if is_dataclass(row_type) else row_type._fields
-    return tuple((name, _kinds(hints[name])) for name in names)
+def _kinds_of(row_type: Any) -> tuple[tuple[str, frozenset[type[Any]]], ...]:
+    """The types of values that each column may have."""
+    return tuple((column.name, _kinds(column)) for column in columns_of(row_type))
 
 
-def _kinds(hint: Any) -> frozenset[type[Any]]:
-    kinds = {get_origin(kind) or kind for kind in _alternatives(hint)}
-    return frozenset(kinds | ({int} if float in kinds else set()))
-
-
-def _alternatives(hint: Any) -> Sequence[Any]:
-    return get_args(hint) if NoneType in get_args(hint) else (hint,)
+def _kinds(column: Column) -> frozenset[type[Any]]:
+    kinds = {column.type, NoneType} if column.is_nullable else {column.type}
+    return frozenset(kinds | ({int} if column.type is float else set()))
 
 
 def _wrong_type(row_type: Any, name: str, kinds: frozenset[type[Any]], value: Any) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, literal_column, select
 
 from recorder.config import INTERRUPTED_AFTER
+from recorder.storage.columns import names_of
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer
 from recorder.storage.schema import producers, runs
 
-_FIELDS = tuple(Producer.__dataclass_fields__)
+_FIELDS = names_of(Producer)
 _PRODUCER = [producers.c[name].label(f"by_{name}") for name in _FIELDS]
 #: A literal and not a parameter, because SQLite uses the partial index of open runs only for a literal.
 IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from recorder.core.clock import iso, parse_iso
 from recorder.core.json import dumps, loads
+from recorder.storage.columns import Column, columns_of
 from recorder.storage.frame_block import MAX_OFFSET
 from recorder.storage.rows import (
     AnnotationRow,
@@ -43,42 +42,20 @@ OBJECTS: Mapping[str, type[Any]] = {
 }
 KINDS: Mapping[type[Any], str] = {row_type: kind for kind, row_type in OBJECTS.items()}
 
-#: Columns that hold JSON as text.
-_JSON = frozenset(("metadata", "parts", "usage", "request", "tags", "data"))
 #: Suffix of a column's name if its JSON is exported as text, because encoding it again would change the text.
 _AS_TEXT = ":text"
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    name: str
-    #: str, int, float, datetime or json.
-    holds: str
-    required: bool
-
-
-def _columns_of(row_type: type[Any]) -> tuple[_Column, ...]:
-    found = []
-    for name, type_ in get_type_hints(row_type).items():
-        kinds = [kind for kind in get_args(type_) or (type_,) if kind is not NoneType]
-        holds = "json" if name in _JSON else str(kinds[0].__name__)
-        found.append(_Column(name, holds, required=not get_args(type_)))
-    return tuple(found)
-
-
-_COLUMNS = {row_type: _columns_of(row_type) for row_type in KINDS}
 
 
 def object_of(row: Any) -> dict[str, Any]:
     """The columns of a row that are not NULL, by name."""
     found: dict[str, Any] = {}
-    for column in _COLUMNS[type(row)]:
+    for column in columns_of(row.__class__):
         value = getattr(row, column.name)
         if value is None:
             continue
-        if column.holds == "datetime":
+        if column.type is datetime:
             found[column.name] = iso(value)
-        elif column.holds == "json":
+        elif column.format == "json":
             found |= _json(column.name, value)
         else:
             found[column.name] = value
@@ -98,22 +75,22 @@ def row_of(kind: str, fields: Any) -> Any:
     """The row of an object that `object_of` made. Raises `ValueError`; unknown fields are ignored."""
     if not isinstance(fields, dict):
         raise ValueError(f"a {kind} must be an object")
-    row_type = OBJECTS[kind]
-    return row_type(*(_value(kind, column, fields) for column in _COLUMNS[row_type]))
+    row_type: Any = OBJECTS[kind]
+    return row_type(*(_value(kind, column, fields) for column in columns_of(row_type)))
 
 
-def _value(kind: str, column: _Column, fields: dict[str, Any]) -> Any:
+def _value(kind: str, column: Column, fields: dict[str, Any]) -> Any:
     value = fields.get(column.name)
-    if column.holds == "json":
+    if column.format == "json":
         value = fields.get(column.name + _AS_TEXT) if value is None else _json_text(kind, column, value)
     if value is None:
-        if column.required:
+        if not column.is_nullable:
             raise ValueError(f"a {kind} needs {column.name}")
         return None
-    return _READERS[column.holds](f"{column.name} of a {kind}", value)
+    return _READERS[column.type](f"{column.name} of a {kind}", value)
 
 
-def _json_text(kind: str, column: _Column, value: Any) -> str:
+def _json_text(kind: str, column: Column, value: Any) -> str:
     """The value as stored text. Raises `ValueError` if it is nested too deeply to be written and read again."""
     text = dumps(value)
     if text.count("[") + text.count("{") > _DEEPEST and is_deeper(value, _DEEPEST):
@@ -182,12 +159,11 @@ def moment(name: str, value: Any) -> datetime:
         raise ValueError(f"{name} is not a time: {error}") from error
 
 
-_READERS: Mapping[str, Callable[[str, Any], Any]] = {
-    "str": _text,
-    "json": _text,
-    "int": integer,
-    "float": _number,
-    "datetime": moment,
+_READERS: Mapping[type[Any], Callable[[str, Any], Any]] = {
+    str: _text,
+    int: integer,
+    float: _number,
+    datetime: moment,
 }
 
 

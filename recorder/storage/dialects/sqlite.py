@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import aiosqlite
-from sqlalchemy import URL, ColumnElement, and_, event
+from sqlalchemy import URL, ColumnElement, Table, and_, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -207,17 +207,10 @@ class SQLite:
 
     async def _insert(self, cursor: Any, insert: Insert) -> int:
         table, columns, rows, update, same = insert
+        kind = table, tuple(columns), tuple(update), tuple(same)
         changed = 0
-        times = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, Time)]
         for part in _parts(rows):
-            sql = _statement(
-                table.name,
-                tuple(columns),
-                tuple(key.name for key in table.primary_key),
-                len(part),
-                tuple(update),
-                tuple(same),
-            )
+            sql, times = _statement(*kind, len(part))
             flat = [value for row in part for value in row]
             for start in range(0, len(flat), len(columns)) if times else ():
                 for place in times:
@@ -383,15 +376,20 @@ def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
 
 @lru_cache(maxsize=256)
 def _statement(
-    table: str, columns: tuple[str, ...], key: tuple[str, ...], count: int, update: tuple[str, ...],
-    same: tuple[str, ...],
-) -> str:  # fmt: skip
+    table: Table, columns: tuple[str, ...], update: tuple[str, ...], same: tuple[str, ...], count: int
+) -> tuple[str, list[int]]:
+    """The statement for `count` rows, and the places of the times in a row."""
     row = "(" + ",".join("?" * len(columns)) + ")"
     names = ",".join(f'"{name}"' for name in columns)
-    sql = f'INSERT INTO "{table}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '
+    sql = f'INSERT INTO "{table.name}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '
+    times = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, Time)]
+    return sql + _on_conflict(table, update, same), times
+
+
+def _on_conflict(table: Table, update: tuple[str, ...], same: tuple[str, ...]) -> str:
     if not update:
-        return sql + "DO NOTHING"
+        return "DO NOTHING"
     sets = ",".join(f'"{name}"=excluded."{name}"' for name in update)
-    sql += f"({','.join(key)}) DO UPDATE SET {sets}"
-    equal = " AND ".join(f'"{table}"."{name}" IS excluded."{name}"' for name in same)
-    return f"{sql} WHERE {equal}" if equal else sql
+    equal = " AND ".join(f'"{table.name}"."{name}" IS excluded."{name}"' for name in same)
+    key = ",".join(column.name for column in table.primary_key)
+    return f"({key}) DO UPDATE SET {sets}" + (f" WHERE {equal}" if equal else "")
