@@ -107,11 +107,11 @@ def test_a_new_file_has_the_chosen_page_size(path: Path) -> None:
 def test_the_migrations_make_what_the_tables_say(path: Path, tmp_path: Path) -> None:
     """WITHOUT ROWID, partial indexes and views too, which `alembic check` does not compare."""
     migrate.upgrade(url_of(path))
-    said = tmp_path / "said.db"
-    with create_engine(url_of(said), poolclass=NullPool).begin() as connection:
+    created = tmp_path / "created.db"
+    with create_engine(url_of(created), poolclass=NullPool).begin() as connection:
         schema.metadata.create_all(connection)
         views.create(connection)
-    assert schema_of(path) == schema_of(said)
+    assert schema_of(path) == schema_of(created)
 
 
 def schema_of(path: Path) -> dict[str, Any]:
@@ -288,8 +288,8 @@ def test_processes_that_open_a_new_file_at_once_all_succeed(path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=30)[0] for process in processes]
-    assert sorted(said) == [f"{APPLIED}\n", *["[]\n"] * 7]
+    outputs = [process.communicate(timeout=30)[0] for process in processes]
+    assert sorted(outputs) == [f"{APPLIED}\n", *["[]\n"] * 7]
     assert state(path) == "current"
 
 

@@ -43,13 +43,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Questions(BaseCallbackHandler):
-    """What each run was asked, as handlers hear it."""
+    """The prompt of each run, as handlers hear it."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
+        self.prompts: list[list[str]] = []
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
-        self.asked.append([message.text for message in messages[0]])
+        self.prompts.append([message.text for message in messages[0]])
 
 
 def newest(url: str) -> tuple[list[str], list[str]]:
@@ -63,12 +63,12 @@ def newest(url: str) -> tuple[list[str], list[str]]:
     drawn = newest_path(found["messages"])
     assert [row["content"] for row in drawn if row["message_id"]] == texts
     assert list(dict.fromkeys(row["run_id"] for row in drawn if row["run_id"])) == runs
-    assert all(asked == texts[: len(asked)] for asked in questions.asked)
-    assert len(questions.asked) == len(runs)
+    assert all(prompt == texts[: len(prompt)] for prompt in questions.prompts)
+    assert len(questions.prompts) == len(runs)
     return texts, runs
 
 
-def said(*texts: str) -> list[BaseMessage]:
+def alternating(*texts: str) -> list[BaseMessage]:
     """Question, answer, question, ..."""
     return [(AIMessage if place % 2 else HumanMessage)(text) for place, text in enumerate(texts)]
 
@@ -79,21 +79,23 @@ def said(*texts: str) -> list[BaseMessage]:
 def test_a_clock_that_is_set_back_between_two_turns(database: str, clock: Clock) -> None:
     """Both are on it, and played one after the other."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
-        runs = [record(history, *said("q1"), reply="a1")]
+        runs = [record(history, *alternating("q1"), reply="a1")]
         history.flush().wait(10)
         clock.at -= timedelta(hours=1)
-        runs.append(record(history, *said("q1", "a1", "q2"), reply="a2"))
+        runs.append(record(history, *alternating("q1", "a1", "q2"), reply="a2"))
     assert newest(database) == (["q1", "a1", "q2", "a2"], [str(run) for run in runs])
 
 
-@pytest.mark.parametrize("edited", [said("q1"), said("q1", "a1", "Q2")], ids=["again", "edited"])
+@pytest.mark.parametrize(
+    "edited", [alternating("q1"), alternating("q1", "a1", "Q2")], ids=["again", "edited"]
+)
 def test_an_older_branch_that_goes_on_with_a_clock_behind_is_the_newest(
     database: str, clock: Clock, edited: list[BaseMessage]
 ) -> None:
     """The same question again, and another one in its place: what is stored last is read last."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
-        record(history, *said("q1"), reply="a1")
-        record(history, *said("q1", "a1", "q2"), reply="a2")
+        record(history, *alternating("q1"), reply="a1")
+        record(history, *alternating("q1", "a1", "q2"), reply="a2")
         history.flush().wait(10)
         clock.at -= timedelta(days=1)
         record(history, *edited, reply="new")
@@ -123,10 +125,10 @@ def test_a_reply_that_is_stored_after_anothers_branch_is_the_newest(database: st
         ChatHistoryCallback(database, conversation_id="c") as slow,
         ChatHistoryCallback(database, conversation_id="c") as quick,
     ):
-        run_id = begin(slow, *said("q1"))
+        run_id = begin(slow, *alternating("q1"))
         slow.flush().wait(10)
         clock.at += timedelta(hours=1)
-        record(quick, *said("Q1"), reply="A1")
+        record(quick, *alternating("Q1"), reply="A1")
         quick.flush().wait(10)
         clock.at -= timedelta(hours=1)
         finish(slow, run_id, "a1")
@@ -158,22 +160,22 @@ def failed(history: ChatHistoryCallback, *messages: BaseMessage) -> uuid.UUID:
 def test_a_question_that_failed_is_the_end_of_its_branch(database: str, clock: Clock) -> None:
     """The last attempt of several, as long as nothing else is stored."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
-        first = record(history, *said("q1"), reply="a1")
+        first = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
         clock.at -= timedelta(hours=1)
         for _ in range(2):
             clock.at += timedelta(seconds=1)
-            last = failed(history, *said("q1", "a1", "q2"))
+            last = failed(history, *alternating("q1", "a1", "q2"))
     assert newest(database) == (["q1", "a1", "q2"], [str(first), str(last)])
 
 
 def test_a_question_that_is_asked_again_in_vain_keeps_its_answer(database: str, clock: Clock) -> None:
     """The failed run is another branch; what is sent on with the next question has the answer."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
-        answered = record(history, *said("q1"), reply="a1")
+        answered = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
         clock.at += timedelta(hours=1)
-        failed(history, *said("q1"))
+        failed(history, *alternating("q1"))
     assert newest(database) == (["q1", "a1"], [str(answered)])
 
 
@@ -181,10 +183,10 @@ def test_a_question_that_is_asked_again_in_vain_keeps_its_answer(database: str, 
 def test_a_run_that_streams_is_the_newest(database: str, clock: Clock, hours: int) -> None:
     """An answer that is asked for again, while it comes and when it has come; whatever the clock says."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
-        answered = record(history, *said("q1"), reply="a1")
+        answered = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
         clock.at += timedelta(hours=hours)
-        again = begin(history, *said("q1"))
+        again = begin(history, *alternating("q1"))
         say(history, again, ["b"])
         history.flush().wait(10)
         assert newest(database) == (["q1"], [str(again)])
@@ -202,14 +204,14 @@ def test_a_run_that_streams_beside_newer_messages_is_not(database: str, clock: C
         long = begin(history, HumanMessage("Write the title."))
         history.flush().wait(10)
         clock.at -= timedelta(hours=hours)
-        answered = record(history, *said("q1"), reply="a1")
+        answered = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
         assert newest(database) == (["Write the title.", "q1", "a1"], [str(answered)])
         finish(history, long)
 
 
 def test_nothing_is_there(database: str) -> None:
-    """No messages; a run that was asked nothing is played."""
+    """No messages; a run without a prompt is played."""
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         assert replay.messages("c") == []
         run_id = uuid.uuid4()
@@ -253,22 +255,22 @@ class Story:
     def answer(self, history: ChatHistoryCallback, kind: str) -> None:
         """A run with a reply: on with the branch, or from somewhere on it."""
         kept = self.texts if kind == "turn" else self.texts[: self.chance.randrange(len(self.texts) + 1)]
-        asked = kept if kind == "again" and kept else [*kept, f"q{self.count}"]
+        prompt = kept if kind == "again" and kept else [*kept, f"q{self.count}"]
         if not kept and self.texts:
-            asked = [f"q{self.count}"]  # nothing of it is known, so it goes on below the newest message
-            self.texts = [*self.texts, *asked, f"a{self.count}"]
+            prompt = [f"q{self.count}"]  # nothing of it is known, so it goes on below the newest message
+            self.texts = [*self.texts, *prompt, f"a{self.count}"]
         else:
-            self.texts = [*asked, f"a{self.count}"]
-        record(history, *map(as_stored, asked), reply=f"a{self.count}")
+            self.texts = [*prompt, f"a{self.count}"]
+        record(history, *map(as_stored, prompt), reply=f"a{self.count}")
 
     def fail(self, history: ChatHistoryCallback) -> None:
         """A run without one: a new question stays, an old one moves nothing."""
         place = self.chance.randrange(len(self.texts) + 1)
         old = self.chance.random() < 0.5 and place > 0
-        asked = self.texts[:place] if old else [*self.texts, f"q{self.count}"]
-        failed(history, *map(as_stored, asked))
+        prompt = self.texts[:place] if old else [*self.texts, f"q{self.count}"]
+        failed(history, *map(as_stored, prompt))
         if not old:
-            self.texts = asked
+            self.texts = prompt
 
 
 def as_stored(text: str) -> BaseMessage:
@@ -302,7 +304,7 @@ def statements(url: str, turns: int) -> Iterator[int]:
         texts: list[str] = []
         for turn in range(turns):
             texts.append(f"q{turn}")
-            record(history, *said(*texts), reply=f"a{turn}")
+            record(history, *alternating(*texts), reply=f"a{turn}")
             texts.append(f"a{turn}")
     seen: list[str] = []
 
@@ -314,7 +316,7 @@ def statements(url: str, turns: int) -> Iterator[int]:
         with Replay(url) as replay:
             questions = Questions()
             replay.into(questions, f"{turns} turns")
-            assert [len(asked) for asked in questions.asked] == list(range(1, 2 * turns, 2))
+            assert [len(prompt) for prompt in questions.prompts] == list(range(1, 2 * turns, 2))
             yield len([query for query in seen if "WITH RECURSIVE" in query])
             seen.clear()
             assert len(replay.messages(f"{turns} turns")) == 2 * turns
@@ -334,7 +336,7 @@ def test_a_conversation_is_read_once_for_all_its_runs(database: str) -> None:
 def test_a_path_ends_where_a_stranger_s_database_goes_round(database: str) -> None:
     """A message among its own parents, and one whose parent is not there."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
-        record(history, *said("q1"), reply="a1")
+        record(history, *alternating("q1"), reply="a1")
     ids = dict(sql(database, "SELECT content, id FROM messages"))
     change = "UPDATE messages SET parent_id = ? WHERE content = ?"
     if database.startswith("sqlite"):
@@ -381,13 +383,15 @@ def test_two_processes_that_store_at_the_same_moment_have_one_order(database: st
         ChatHistoryCallback(database, conversation_id="c", flush_interval=0) as one,
         ChatHistoryCallback(database, conversation_id="c", flush_interval=0) as other,
     ):
-        record(one, *said("q"), reply="a")
+        record(one, *alternating("q"), reply="a")
         one.flush().wait(10)
 
         async def story() -> None:
             for number in range(10):
                 for name, history in (("x", one), ("y", other)):
-                    record(history, *said("q", "a", f"{name}{number}"), reply=f"{name.upper()}{number}")
+                    record(
+                        history, *alternating("q", "a", f"{name}{number}"), reply=f"{name.upper()}{number}"
+                    )
                 await asyncio.gather(one.flush(), other.flush())
 
         asyncio.run(story())

@@ -23,14 +23,14 @@ from tests.oracle import new_url, record
 def test_a_row_is_made_of_what_its_columns_hold() -> None:
     """And of nothing else."""
     assert row_of(SegmentRow, ("r", 0, 1, "[]")) == SegmentRow("r", 0, 1, "[]")
-    for values, told in [
+    for values, message in [
         (("r", "x", 1, "[]"), "segment: seq is 'x' and not an integer"),
         (("r", 0, 1, b"\x1b"), r"segment: deltas is b'\\x1b' and not text"),
         (("r", 0, -1, "[]"), "segment: count cannot be -1"),
         (("r", 2**63 - 1, 1, "[]"), "segment: seq cannot be"),
         ((None, 0, 1, "[]"), "segment: run_id is None and not text"),
     ]:
-        with pytest.raises(StoreError, match=told):
+        with pytest.raises(StoreError, match=message):
             row_of(SegmentRow, values)
 
 
@@ -59,16 +59,16 @@ def test_json_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "message"),
     [
         (sqlite3.OperationalError("no such column: x"), "The database says: no such column: x"),
         (TypeError("no"), r"cannot read \(TypeError: no\)"),
         (StatementError("no", None, None, ValueError("no id")), r"cannot read \(ValueError: no id\)"),
     ],
 )
-def test_what_comes_of_odd_rows_is_told(raised: Exception, told: str) -> None:
+def test_what_comes_of_odd_rows_is_told(raised: Exception, message: str) -> None:
     """Of the driver, of SQLAlchemy or of Python."""
-    with pytest.raises(StoreError, match=told), readable((sqlite3.Error,)):
+    with pytest.raises(StoreError, match=message), readable((sqlite3.Error,)):
         raise raised
 
 

@@ -213,8 +213,8 @@ def test_the_newest_branch_and_what_was_asked(shop: str) -> None:
     newest = answer(shop, "Its newest branch only")
     assert [position for position, _, _ in newest] == list(range(8))
     assert newest[-1][2] == "Done, the money is on its way."
-    asked = answer(shop, "The messages of a request")
-    assert [role for _, role, _ in asked] == ["system", "user", "assistant", "tool", "tool"]
+    messages = answer(shop, "The messages of a request")
+    assert [role for _, role, _ in messages] == ["system", "user", "assistant", "tool", "tool"]
 
 
 # -- what a recipe reads --------------------------------------------------------------------------------------
@@ -237,10 +237,10 @@ def read_from_end_to_end(connection: sqlite3.Connection, statement: str) -> set[
 def test_the_cost_of_a_recipe_is_told(title: str, tmp_path: Path) -> None:
     """One conversation, one run or a stretch of time is read alone; what reads all of a table says which."""
     mine = [each for each in RECIPES if each.title == title and each.only != "postgres"]
-    told = set(re.findall(r"Reads all\sof `(\w+)`", told_of(title)))
+    documented = set(re.findall(r"Reads all\sof `(\w+)`", told_of(title)))
     with closing(sqlite3.connect(new_url(tmp_path).removeprefix("sqlite:///"))) as connection:
-        assert set().union(*(read_from_end_to_end(connection, each.statement) for each in mine)) <= told
-    assert not (told and mine[0].is_of_one)
+        assert set().union(*(read_from_end_to_end(connection, each.statement) for each in mine)) <= documented
+    assert not (documented and mine[0].is_of_one)
 
 
 def told_of(title: str) -> str:

@@ -83,9 +83,9 @@ def test_another_run_with_the_same_id_is_told(database: str) -> None:
     append(database, [*whole_run(1), RunRows(run_start(2), opens=True)])
     before = dump(database)
     for other in (whole_run(1), [RunRows(run_start(1), opens=True)], [RunRows(run_start(2), opens=True)]):
-        with pytest.raises(RunIdTaken) as told:
+        with pytest.raises(RunIdTaken) as conflict:
             append(database, [*other, *whole_run(3)])
-        assert told.value.run_ids == {other[0].start.run_id}
+        assert conflict.value.run_ids == {other[0].start.run_id}
         assert dump(database) == before
 
 
@@ -227,7 +227,7 @@ def test_somebody_elses_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("mysql://host/db", "scheme 'mysql'"),
         ("chat.db", r"write 'sqlite:///chat\.db'"),
@@ -236,10 +236,10 @@ def test_somebody_elses_tables(tmp_path: Path) -> None:
         ("sqlite:///{}", "is a directory"),
     ],
 )
-def test_a_url_that_can_never_work_is_refused_at_construction(tmp_path: Path, url: str, said: str) -> None:
+def test_a_url_that_can_never_work_is_refused_at_construction(tmp_path: Path, url: str, message: str) -> None:
     """Before anything is opened, and whatever the options."""
     for strict in (False, True):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             ChatHistoryCallback(url.format(tmp_path), strict=strict)
 
 

@@ -217,8 +217,8 @@ def test_which_files_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     upgrade(f"sqlite:///{path}")
     assert not is_cut(path)
-    whole = path.stat().st_size
-    for size in (whole - 100, whole - 8192, 8192, 100, 0):
+    complete = path.stat().st_size
+    for size in (complete - 100, complete - 8192, 8192, 100, 0):
         os.truncate(path, size)
         assert is_cut(path), size
 

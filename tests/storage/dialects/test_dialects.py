@@ -32,7 +32,7 @@ from tests.oracle import new_url, sql
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("chat.db", r"'chat\.db' is no database URL; write 'sqlite:///chat\.db'"),
         ("", r"write 'sqlite:///chat_history\.db'"),
@@ -46,9 +46,9 @@ from tests.oracle import new_url, sql
         ("sqlite:///file:x?mode=memory&cache=shared&uri=true", r"in-memory"),
     ],
 )
-def test_a_url_that_can_never_work(url: str, said: str) -> None:
+def test_a_url_that_can_never_work(url: str, message: str) -> None:
     """The error names the URL and what to write instead, and never a password."""
-    with pytest.raises(ConfigError, match=said) as refused:
+    with pytest.raises(ConfigError, match=message) as refused:
         parse_url(url)
     assert "secret" not in str(refused.value)
 

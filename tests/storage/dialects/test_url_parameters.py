@@ -1,4 +1,4 @@
-"""The words after the `?` of a Postgres URL: what is taken, what is left out, and what is refused with a remedy."""
+"""The parameters of a Postgres URL: which are kept, which are left out, and which are refused with a remedy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def query_of(words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("given", "kept"),
     [
         ("ssl=require", {"sslmode": "require"}),
         ("ssl=prefer", {"sslmode": "prefer"}),
@@ -51,9 +51,9 @@ def query_of(words: str) -> dict[str, Any]:
         ("channel_binding=prefer&gssencmode=disable&sslcertmode=allow", {}),
     ],
 )
-def test_what_is_taken(given: str, taken: dict[str, str]) -> None:
+def test_what_is_taken(given: str, kept: dict[str, str]) -> None:
     """Words of libpq, asyncpg, SQLAlchemy, JDBC, Prisma and poolers mean what they mean there, or nothing."""
-    assert query_of(given) == taken
+    assert query_of(given) == kept
 
 
 def test_times() -> None:
@@ -78,7 +78,7 @@ def test_names_of_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("ssl=maybe", r"ssl='maybe' .* write one of disable, allow, prefer, require, verify-ca, verify-full"),
         ("sslmode=no-verify", r"sslmode='no-verify' .* write one of disable"),
@@ -97,9 +97,9 @@ def test_names_of_the_connection() -> None:
         ("sslrootcert=system&sslmode=require", "requires sslmode=verify-full"),
     ],
 )
-def test_what_cannot_be_is_named_with_what_to_write(given: str, said: str) -> None:
+def test_what_cannot_be_is_named_with_what_to_write(given: str, message: str) -> None:
     """At construction, before anything is connected to."""
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         ChatHistoryCallback(f"postgresql://me:secret@host.invalid/db?{given}")
 
 
