@@ -15,7 +15,7 @@ from contextvars import copy_context
 from typing import Any, NamedTuple
 
 from recorder.core.blocking_loop import is_loop_running
-from recorder.core.inherited import keep_for_ever
+from recorder.core.inherited import never_finalize
 from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")
@@ -177,7 +177,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def _close(runner: asyncio.Runner, pid: int) -> None:
     if os.getpid() != pid:  # its selector is the parent's too, and would wake the parent no more
-        keep_for_ever(runner)
+        never_finalize(runner)
     elif not runner.get_loop().is_running():
         runner.close()
 

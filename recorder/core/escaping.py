@@ -1,7 +1,8 @@
-"""Text as every database stores it, and back.
+"""Escapes text so that every database can store it, and restores it.
 
-NUL, lone surrogates and the escape itself are written as U+FDD0 and four hex digits: Postgres refuses them,
-SQLite's functions stop at a NUL, its driver refuses surrogates. SQL shows that form, the Python API the original.
+NUL, lone surrogates and the escape character U+FDD0 itself are written as U+FDD0 and four hex digits. Postgres refuses
+NUL and surrogates, SQLite's functions stop at a NUL, and SQLite's driver refuses surrogates. SQL shows the escaped
+text, and the Python API shows the original.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ ESCAPE = "\ufdd0"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff\ufdd0]")
 _ESCAPED = re.compile("\ufdd0([0-9a-f]{4})")
-#: What JSON text has in it when some string of the value cannot be stored as it is.
+#: Matches JSON text in which some string needs escaping.
 _SUSPECT = re.compile(r"\\u0000|\\ud[89a-f]|\\ufdd0|" + ESCAPE, re.IGNORECASE)
 
 
 def escape(text: str) -> str:
-    """The text in the form that every database stores."""
+    """The text in the form that every database can store."""
     if text.isascii() and "\0" not in text:
-        return text  # seen at once, where the pattern would look at every letter
+        return text  # a fast check; the pattern would scan every character
     return _UNSTORABLE.sub(lambda found: f"{ESCAPE}{ord(found[0]):04x}", text)
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` was given."""
+    """The original of a text that `escape` returned."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if ESCAPE in text else text
 
 
 def escape_json(value: Any, text: str | None = None) -> str:
-    """The value as JSON text with every string in it, keys too, escaped where it must be; `text` is its `dumps`."""
+    """The value as JSON text; strings and keys are escaped. `text` is `dumps(value)`, if the caller has it."""
     text = dumps(value) if text is None else text
     return dumps(_mapped(value, escape)) if _SUSPECT.search(text) else text
 
 
 def unescape_json(value: Any) -> Any:
-    """A value read from stored JSON, with its strings as they were."""
+    """A value that was read from stored JSON, with its original strings and keys."""
     return _mapped(value, unescape)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy with each string changed, keys too; a loop, for JSON may be nested deeper than Python calls."""
+    """A copy with every string and key changed. A loop: JSON may be nested deeper than Python can recurse."""
     copy = [value]
     unread: list[Any] = [copy]
     while unread:
@@ -57,7 +58,7 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _changed(entry: Any, change: Callable[[str], str]) -> Any:
-    """One entry: a text or a dict's keys changed, the rest as it is; other objects as their JSON is."""
+    """One entry with its text or its keys changed. An object that is not plain JSON is converted first."""
     if isinstance(entry, str):
         return change(entry)
     if isinstance(entry, dict):

@@ -1,7 +1,7 @@
-"""One thread at a time, and no thread ever waits for itself.
+"""A lock for short actions that finalizers and signal handlers may call without a deadlock.
 
-Python runs finalizers (the garbage collector's too) and signal handlers between two steps of whatever a thread does,
-also while that thread holds the lock. What they ask for then is put into a queue, and runs when the thread leaves.
+Python runs finalizers and signal handlers between two steps of a thread, even while that thread holds the lock. An
+action that they start in that moment is put into a queue and runs when the thread leaves the lock.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ Action = Callable[[], object]
 
 
 class Exclusive:
-    """Runs short actions, one at a time. The base of what several threads share.
+    """Runs short actions, one at a time. Base class of objects that several threads share.
 
-    An action is written so that an exception which a signal handler raises in it (Ctrl-C) leaves nothing half done:
-    first it calls what it needs, then it assigns. Python handles signals at calls and loops, not at assignments.
+    A signal handler may raise an exception (Ctrl-C) inside an action. An action therefore makes its calls first and its
+    assignments last, so that it changes all or nothing: Python runs signal handlers at calls and in loops, not between
+    assignments.
     """
 
     def __init__(self) -> None:
-        # Reentrant, so that a thread which is inside already gets as far as seeing that.
+        # Reentrant: a thread that holds the lock may enter again, and then sees `_inside`.
         self._lock = threading.RLock()
         self._inside = False
         self._later: deque[Action] = deque()
         self._failed: Action | None = None
-        #: Errors of actions that ran later, for which nobody waited.
+        #: Errors of actions that `soon` queued; no caller waits for these actions.
         self.errors: deque[Exception] = deque(maxlen=10)
 
     def now(self, action: Callable[[], T], nested: Callable[[], T] | None = None) -> T:
-        """Wait until no other thread is inside, run the action and return its result.
+        """Wait until no other thread runs an action, run this one and return its result.
 
-        On a thread that is inside already `nested` runs instead: it changes nothing but what `soon` queues.
+        If this thread is inside an action already, `nested` runs instead; it must change nothing, and may call `soon`.
         """
         with self._lock:
             if self._inside:
                 return (nested or action)()
-            # No call between here and `try`, and none in `finally`: there a signal handler could come between.
+            # No call between this line and `try`, and none in `finally`: a signal handler could run there.
             self._inside = True
             try:
                 result = action()
@@ -50,14 +51,14 @@ class Exclusive:
         return result
 
     def soon(self, action: Action) -> None:
-        """Run the action when some thread is inside next, in the order of these calls. Takes no lock.
+        """Queue the action. The next thread that uses the lock runs it; the order of the calls is kept. Takes no lock.
 
-        An action that fails, or is interrupted by an exception of a signal handler, runs a second time.
+        An action that raises, or that a signal handler interrupts with an exception, runs a second time.
         """
         self._later.append(action)
 
     def catch_up(self) -> None:
-        """Run what was queued, unless this thread is inside."""
+        """Run the queued actions, unless this thread is inside an action."""
         while self._later:
             with self._lock:
                 if self._inside or not self._later:
@@ -65,9 +66,7 @@ class Exclusive:
                 self._inside = True
                 try:
                     self._later[0]()
-                except (
-                    Exception
-                ) as error:  # no memory, or a bug; not to be raised where somebody puts a token
+                except Exception as error:  # out of memory, or a bug; the caller did not start this action
                     if self._fails_first(error):
                         return
                 finally:
@@ -75,7 +74,7 @@ class Exclusive:
                 self._later.popleft()
 
     def _fails_first(self, error: Exception) -> bool:
-        """Whether what is first in the queue did not fail before."""
+        """Note the error of the first queued action. True if it is the first error of that action."""
         self.errors.append(error)
         again, self._failed = self._failed is self._later[0], self._later[0]
         return not again

@@ -1,7 +1,7 @@
-"""What is done when a process ends, whether it calls `atexit` or not.
+"""Calls a function when a process ends, also in worker processes that skip `atexit`.
 
-Workers of `multiprocessing`, and of the libraries made from it, end by `os._exit`, which skips `atexit`. Each of these
-libraries has a list of its own of what to call before, which it empties when a worker begins.
+Workers of `multiprocessing`, and of libraries derived from it, end with `os._exit`, which skips `atexit`. Each of these
+libraries has its own list of functions to call before that, and clears the list when a worker starts.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-#: The libraries, by the names of their packages.
+#: Package names of these libraries.
 LIBRARIES = ("multiprocessing", "billiard", "multiprocess")
-#: After pools and queues have stopped feeding (15 and 10), before a worker waits for its own children (-1).
+#: After pools (15) and queues (10) have stopped, and before a worker waits for its own children (-1).
 _PRIORITY = 0
 
 _known: set[str] = set()
 
 
 def at_exit(function: Callable[[], None]) -> None:
-    """Call a function of a module when the process ends. Workers need `in_worker` as well."""
+    """Call the function when the process ends. Workers need `in_worker` as well."""
     atexit.register(function)
 
 
 def in_worker(function: Callable[[], None]) -> None:
-    """Call the function when this process ends, and when its workers do, if it knows such a library by now.
+    """Call the function when this process ends, if it is a worker, and when workers that it starts end.
 
-    To be called again whenever there is something new to end; a function may be called more than once.
+    Only libraries that are imported already are served, so callers call this again later. The function may be called
+    more than once.
     """
     for name in LIBRARIES:
         util: Any = sys.modules.get(f"{name}.util")
         process: Any = sys.modules.get(f"{name}.process")
         if not hasattr(util, "Finalize") or not hasattr(process, "current_process"):
-            continue  # not loaded, or not yet
+            continue  # the library is not imported
         if name not in _known:
             _known.add(name)
-            util.register_after_fork(function, partial(_finalize, util))  # in any worker, spawned ones too
+            util.register_after_fork(
+                function, partial(_finalize, util)
+            )  # for every worker, also spawned ones
         if type(process.current_process()).__name__ != "_MainProcess":
             _finalize(util, function)
 

@@ -1,7 +1,7 @@
-"""What a forked child has of its parent's connections and streams, and must not touch.
+"""Protects the parent's connections and streams from a forked child.
 
-A child has copies of the parent's objects and of its file descriptors. Whatever it said over one of these sockets, or
-told the parent's event loop to forget, would happen to the parent.
+A child has copies of the parent's objects and file descriptors. If it used one of these sockets, or removed one from
+the parent's event loop (epoll), the parent would see the effect.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import Any
 
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
-_kept: list[object] = []
+_never_finalized: list[object] = []
 
 
-def keep_for_ever(*objects: object) -> None:
-    """Let no garbage collector finalize these, nor the interpreter's end: their finalizers would use the connection."""
-    _kept.extend(objects)
+def never_finalize(*objects: object) -> None:
+    """Prevent finalization of these objects, also at interpreter exit: their finalizers use the connection."""
+    _never_finalized.extend(objects)
     with suppress(ImportError):
         import ctypes
 
@@ -25,27 +25,28 @@ def keep_for_ever(*objects: object) -> None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
-def closed_in_children(transport: Any) -> None:
-    """From here on a forked child has no part in the socket of this asyncio transport."""
+def detach_in_children(transport: Any) -> None:
+    """Detach the socket of this asyncio transport in every child that is forked from now on."""
     _sockets.add(transport)
 
 
 def _close_sockets() -> None:
-    """In a child: the numbers of the parent's sockets lead to nothing.
+    """In a child: point the descriptors of the parent's sockets to /dev/null.
 
-    Not closed, for a number that is free again would be another file's, which the parent's objects here would write to.
+    They are not closed. A closed descriptor would be reused for another file, and the copies of the parent's objects
+    would write to that file.
     """
     for transport in list(_sockets):
-        number = _number_of(transport)
-        if number >= 0:
-            keep_for_ever(transport)
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, number, inheritable=False)
-            os.close(nothing)
+        descriptor = _descriptor_of(transport)
+        if descriptor >= 0:
+            never_finalize(transport)
+            devnull = os.open(os.devnull, os.O_RDWR)
+            os.dup2(devnull, descriptor, inheritable=False)
+            os.close(devnull)
     _sockets.clear()
 
 
-def _number_of(transport: Any) -> int:
+def _descriptor_of(transport: Any) -> int:
     socket = transport.get_extra_info("socket")
     return -1 if socket is None else int(socket.fileno())
 

@@ -1,14 +1,14 @@
-"""Text that a terminal shows and does not obey: what was recorded may say anything.
+"""Escapes control characters, so that a terminal shows recorded text and does not execute it.
 
-A control, an escape sequence or a direction mark in a recorded text moves the cursor, sets the window's title, or shows
-words in another order than they are stored in.
+A control character, an escape sequence or a direction mark in recorded text can move the cursor, set the window's title
+or show words in another order than the stored one.
 """
 
 from __future__ import annotations
 
 import re
 
-#: C0 and C1 controls but tab and newline, DEL, separators of lines that no file has, marks that reorder or hide text,
+#: C0 and C1 control characters except tab and newline, DEL, Unicode's line separators, marks that reorder or hide text,
 #: and halves of surrogate pairs.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -18,17 +18,17 @@ _UNSAFE_OR_BREAK = re.compile(f"[\t\n]|{_UNSAFE.pattern}")
 
 
 def printable(text: str) -> str:
-    r"""The text with its controls written out (`\x1b`); tabs and newlines stay."""
+    r"""The text with control characters escaped (`\x1b`). Tabs and newlines stay."""
     return _UNSAFE.sub(_written_out, text)
 
 
 def printable_line(text: str) -> str:
-    r"""The text on one line, tabs and newlines written out too."""
+    r"""The text on one line: tabs and newlines are escaped as well."""
     return _UNSAFE_OR_BREAK.sub(_written_out, text)
 
 
 def printable_json(text: str) -> str:
-    r"""JSON text of the same value, with controls as JSON's own escapes (`\u001b`)."""
+    r"""JSON text of the same value, with control characters as JSON escapes (`\u001b`)."""
     return _UNSAFE.sub(lambda found: "".join(map("\\u{:04x}".format, _units(found[0]))), text)
 
 
@@ -37,6 +37,6 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 def _units(letter: str) -> list[int]:
-    """The letter in UTF-16, whose units are what JSON's escapes name."""
+    """The UTF-16 code units of a character, which JSON escapes are made of."""
     data = letter.encode("utf-16-be", "surrogatepass")
     return [int.from_bytes(data[place : place + 2]) for place in range(0, len(data), 2)]

@@ -1,4 +1,4 @@
-"""Waiting is a value: one object that synchronous code waits on and asynchronous code awaits."""
+"""`Wait`: one object that synchronous code waits on and asynchronous code awaits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Wait(Generic[T]):
-    """Something that will be over: room in the queue, a flush, a close.
+    """The end of an operation: room in the queue, a flush, a close.
 
-    Synchronous code calls `wait(timeout)`, asynchronous code awaits the object itself, on any event
-    loop; many may wait for the same one. It carries a result, or the error to raise.
+    Synchronous code calls `wait(timeout)`; asynchronous code awaits the object, on any event loop. Several waiters may
+    share one `Wait`. It ends with a result, or with an error that every waiter raises.
     """
 
     __slots__ = ("_future",)
@@ -31,25 +31,25 @@ class Wait(Generic[T]):
         return self._future.done()
 
     def set(self, result: T) -> None:
-        """End the wait with a result; a second end is ignored, whichever thread it comes from."""
+        """End the wait with a result, from any thread. Ignored if it has ended already."""
         try:
             self._future.set_result(result)
         except InvalidStateError:
             pass  # another thread ended it first
 
     def fail(self, error: BaseException) -> None:
-        """End the wait with an error that each waiter gets raised; a second end is ignored."""
+        """End the wait with an error, which every waiter raises. Ignored if it has ended already."""
         try:
             self._future.set_exception(error)
         except InvalidStateError:
             pass  # another thread ended it first
 
     def renew(self) -> None:
-        """In a forked child: begin anew, for whoever would have ended it, and may hold its lock, is not here."""
+        """Start again in a forked child. The thread that would end the wait, and may hold its lock, is not there."""
         self._future = Future()
 
     def wait(self, timeout: float | None = None) -> T:
-        """Block this thread until it is over, at most `timeout` seconds (then `TimeoutError`)."""
+        """Block this thread until the end and return the result. Raises `TimeoutError` after `timeout` seconds."""
         return self._future.result(timeout)
 
     def __await__(self) -> Generator[None, None, T]:
@@ -57,9 +57,9 @@ class Wait(Generic[T]):
 
 
 class Limited(Wait[T]):
-    """The same wait with a limit: `seconds` from now it is over for its waiter, with what `late` returns or raises.
+    """A wait that ends at most `seconds` from now; at the limit it returns or raises what `late()` does.
 
-    The limit is the waiter's own: it holds even if the thread that should end the wait is stuck.
+    The waiter itself measures the limit, so it holds even if the thread that should end the wait hangs.
     """
 
     __slots__ = ("_late", "_limit_us")
@@ -70,7 +70,7 @@ class Limited(Wait[T]):
         self._limit_us = monotonic_us() + seconds * 1e6
 
     def wait(self, timeout: float | None = None) -> T:
-        """As `Wait.wait`, and never beyond the limit."""
+        """As `Wait.wait`, but not beyond the limit."""
         left = self._left()
         if timeout is not None and timeout < left:
             return super().wait(timeout)
@@ -95,10 +95,10 @@ class Limited(Wait[T]):
 
 
 def _on_this_loop(source: Future[T]) -> asyncio.Future[T]:
-    """A future of the running loop that ends as the source does.
+    """A future of the running loop that ends with the result or error of the source.
 
-    Cancelling it leaves the source alone, for others wait for the same one. (`asyncio.shield` does that too, but an
-    error that comes after the cancel is then logged as "exception was never retrieved".)
+    Cancelling it does not cancel the source, which other waiters share. (`asyncio.shield` does the same, but then an
+    error after the cancellation is logged as "exception was never retrieved".)
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[T] = loop.create_future()
@@ -111,22 +111,22 @@ def _on_this_loop(source: Future[T]) -> asyncio.Future[T]:
         else:
             found.set_result(source.result())
 
-    def tell(_source: Future[T]) -> None:
+    def end_soon(_source: Future[T]) -> None:
         with suppress(RuntimeError):  # the waiter's loop is closed
             loop.call_soon_threadsafe(end)
 
     if source.done():
         end()
     else:
-        source.add_done_callback(tell)
+        source.add_done_callback(end_soon)
     return found
 
 
 async def end_tasks(seconds: float) -> None:
-    """Cancel the other tasks of the running loop and wait for them, at most `seconds`; for before the loop is closed.
+    """Cancel the other tasks of the running loop and wait for them, at most `seconds`. For use before closing the loop.
 
-    In some rounds: a driver whose call is cancelled begins a task that tells the server so. If the loop is closed
-    before such a task has run at all, Python warns that its coroutine was never awaited.
+    This may take several rounds: a driver whose call is cancelled starts a task that sends the cancellation to the
+    server. If the loop were closed before that task has run, Python would warn that its coroutine was never awaited.
     """
     over_us = monotonic_us() + seconds * 1e6
     while others := asyncio.all_tasks() - {asyncio.current_task()}:

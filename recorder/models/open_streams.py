@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from recorder.core.inherited import keep_for_ever
+from recorder.core.inherited import never_finalize
 from recorder.models.collector import collector
 
 log = logging.getLogger("recorder")
@@ -56,7 +56,7 @@ def _close(stream: Generator[Any, Any, Any]) -> None:
 
 def _leave_to_parent() -> None:
     """In a forked child: never close the parent's streams, which the parent goes on reading."""
-    keep_for_ever(*(stream for reference in _streams.valuerefs() if (stream := reference()) is not None))
+    never_finalize(*(stream for reference in _streams.valuerefs() if (stream := reference()) is not None))
     _streams.clear()
 
 

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from recorder.core.inherited import keep_for_ever
+from recorder.core.inherited import never_finalize
 from recorder.core.waitable import end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.replay.playback import QueryStep
@@ -101,7 +101,7 @@ class Reader:
 
     def leave_to_parent(self) -> None:
         """Begin anew in a forked child: the thread, its loop and its tasks belong to the parent."""
-        keep_for_ever(
+        never_finalize(
             self._loop, self._answers, self._watches, self._watch_started, self._changed, self._ending
         )
         self._reset()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from recorder.core.inherited import keep_for_ever
+from recorder.core.inherited import never_finalize
 from recorder.storage.dialects import Dialect
 
 
@@ -78,7 +78,7 @@ class Transactions:
 
     def leave_to_parent(self) -> None:
         """In a forked child: never use or finalize the parent's connection. The next transaction connects again."""
-        keep_for_ever(self._shared, self._connection, self._engine)
+        never_finalize(self._shared, self._connection, self._engine)
         self._shared = self._connection = self._engine = None
 
     def _has_open_transaction(self, connection: AsyncConnection) -> bool:

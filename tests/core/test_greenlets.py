@@ -87,7 +87,7 @@ def test_what_recorder_stands_on_must_not_be_patched(database: str, words: str, 
     done = run_python(REFUSED.format(words=words), database)
     assert done.stderr == ""
     said = (
-        f"gevent has patched {patched}, and recorder needs Python's own, for it runs event loops on threads. "
+        f"gevent has patched {patched}, but recorder runs event loops on threads and needs Python's own modules. "
         "Write: gevent.monkey.patch_all(thread=False, queue=False, select=False)"
     )
     assert done.stdout.splitlines() == [said] * 4

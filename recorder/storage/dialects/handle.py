@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from recorder.core.inherited import keep_for_ever
+from recorder.core.inherited import never_finalize
 
 T = TypeVar("T")
 
@@ -266,7 +266,7 @@ class _Forks:
         for handle in self._open():
             if (found := identity(handle.path)) is not None:
                 self._unsafe.add(found)
-            keep_for_ever(handle, *handle.cursors)
+            never_finalize(handle, *handle.cursors)
         self._handles.clear()
         self._forking.clear()
 

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from recorder.core.clock import iso
-from recorder.core.inherited import closed_in_children
+from recorder.core.inherited import detach_in_children
 from recorder.errors import ConfigError, MissingExtra
 from recorder.storage.dialects.common import (
     ROW_ERRORS,
@@ -273,7 +273,7 @@ class Postgres:
         ) as error:  # another class than a statement's timeout, which means "try fewer rows"
             raise ConnectionError(f"the server did not answer within {given['timeout']:g} s") from error
         transport = connection._transport  # asyncpg has no public name for it
-        closed_in_children(transport)
+        detach_in_children(transport)
         notice_silence(transport.get_extra_info("socket"), user_timeout(self.url))
         return connection
 
