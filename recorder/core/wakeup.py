@@ -1,62 +1,62 @@
-"""Wakes one event loop from any thread, once for however many rings."""
+"""Wakes one event loop from any thread. Several calls during one wait wake it once."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Sleep:
-    """One sleep of the loop. Each has an object of its own, so that a late ring ends no later sleep."""
+class LoopWait:
+    """One wait of the loop. Each wait has its own object, so that a late `wake` does not end the next wait."""
 
-    __slots__ = ("ended", "event", "for_all")
+    __slots__ = ("event", "on_any_change", "woken")
 
-    def __init__(self, *, for_all: bool) -> None:
+    def __init__(self, *, on_any_change: bool) -> None:
         self.event = asyncio.Event()
-        #: Whether it is to end for anything at all, not only for what is urgent; and whether it was ended.
-        self.for_all = for_all
-        self.ended = False
+        #: True: any change ends the wait. False: only an urgent one does, or the wait has ended.
+        self.on_any_change = on_any_change
+        self.woken = False
 
 
-class Bell:
-    """`ring` takes no lock, so that finalizers and signal handlers may call it.
+class LoopWaker:
+    """Ends the wait of one event loop.
 
-    Whoever sleeps calls `listen` first, then looks whether there is something to do, and only then awaits `rung`:
-    what comes after the look rings.
+    The loop calls `prepare` first, then checks whether there is work, and only then awaits `wait`. A `wake` after
+    `prepare` is never lost. `wake` takes no lock, so finalizers and signal handlers may call it.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: The one that is going on, or the last.
-        self.sleep = Sleep(for_all=False)
+        #: The current wait, or the last one.
+        self.current = LoopWait(on_any_change=False)
 
-    def hang(self) -> None:
-        """Called on the loop that is to be woken."""
+    def attach(self) -> None:
+        """Wake the running loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def take_down(self) -> None:
-        """Nobody is to be woken any more."""
+    def detach(self) -> None:
+        """Wake no loop any more."""
         self._loop = None
 
-    def listen(self, *, for_all: bool = True) -> None:
-        """From here on a ring counts; before `rung` is awaited."""
-        self.sleep = Sleep(for_all=for_all)
+    def prepare(self, *, on_any_change: bool = True) -> None:
+        """Begin a wait: every `wake` from now on ends it."""
+        self.current = LoopWait(on_any_change=on_any_change)
 
-    def ring(self) -> None:
-        """Wake the loop, from any thread."""
-        sleep, loop = self.sleep, self._loop
-        if sleep.ended:
+    def wake(self) -> None:
+        """End the current wait, from any thread."""
+        current, loop = self.current, self._loop
+        if current.woken:
             return
         if loop is not None:
             try:
-                loop.call_soon_threadsafe(sleep.event.set)
+                loop.call_soon_threadsafe(current.event.set)
             except RuntimeError:
-                return  # the loop was closed
-        # Only now: an exception that a signal handler raises before must not silence the rings that follow.
-        sleep.ended, sleep.for_all = True, False
+                return  # the loop is closed
+        # Last: if a signal handler raises before this line, the next call must still wake the loop.
+        current.woken, current.on_any_change = True, False
 
-    async def rung(self, timeout: float | None) -> None:
-        """Return after a ring, or after `timeout` seconds."""
+    async def wait(self, timeout: float | None) -> None:
+        """Return after a `wake`, or after `timeout` seconds."""
         try:
-            await asyncio.wait_for(self.sleep.event.wait(), timeout)
+            await asyncio.wait_for(self.current.event.wait(), timeout)
         except TimeoutError:
             return

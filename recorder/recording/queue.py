@@ -180,8 +180,8 @@ class RecordingQueue(ReadyQueue):
         end.order = next(self._order)
         self._later.append(seal)  # as `soon` does, in one step: Ctrl-C comes before or after it
         run.ended = run.slow_path = True
-        if self._bell.sleep.for_all:
-            self._bell.ring()
+        if self._waker.current.on_any_change:
+            self._waker.wake()
 
     def end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
         """End a run that was not active since `before_us` (monotonic); its next token reopens it. False if it was."""

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 
 from recorder.core.clock import monotonic_us
-from recorder.core.wakeup import Bell
+from recorder.core.wakeup import LoopWaker
 from recorder.recording.buffer import DrainedBatch, DrainedRun, OpenRun
 from recorder.recording.capacity import Capacity, Overflow
 from recorder.recording.delayed_frames import DelayedFrames
@@ -25,7 +25,7 @@ class ReadyQueue(Capacity):
         # The added messages of each conversation that are not drained yet.
         self._additions: dict[str, Addition] = {}
         self._delayed = DelayedFrames(int(frames_interval * 1e6))
-        self._bell = Bell()
+        self._waker = LoopWaker()
         # A flush or `close` needs the writer: set until the writer has looked for it.
         self._wake_requested = False
         # Everything must be drained, delayed frames too: set until the queue was empty.
@@ -47,7 +47,7 @@ class ReadyQueue(Capacity):
     def wake_writer(self) -> None:
         """Wake the writer now. Takes no lock: signal handlers call it."""
         self._wake_requested = True
-        self._bell.ring()
+        self._waker.wake()
 
     def is_empty_since(self, queue_offset: int) -> bool:
         """Whether nothing was queued after this offset, and no frames are delayed. Takes no lock."""
@@ -57,13 +57,13 @@ class ReadyQueue(Capacity):
 
     def bind_loop(self, wake_bytes: int) -> None:
         """Wake the running event loop from now on: early if `wake_bytes` are queued. Called once."""
-        self._bell.hang()
+        self._waker.attach()
         self._wake_bytes = wake_bytes
 
     def unbind_loop(self) -> int:
         """Close the queue and let waiting producers continue. Called once; returns the last offset."""
         self.close()
-        self._bell.take_down()
+        self._waker.detach()
         if (wait := self.now(self._pop_capacity_wait)) is not None:
             wait.set(None)
         return self.last_offset
@@ -71,10 +71,10 @@ class ReadyQueue(Capacity):
     async def wait_for_work(self) -> None:
         """Return when there is something to drain, or when the writer was woken."""
         while True:
-            self._bell.listen()
+            self._waker.prepare()
             if self._ready or self._later or self.closed or self._wake_requested or self._full_drain:
                 return
-            await self._bell.rung(None)
+            await self._waker.wait(None)
 
     @property
     def is_urgent(self) -> bool:
@@ -83,9 +83,9 @@ class ReadyQueue(Capacity):
 
     async def wait_until_urgent(self, timeout: float) -> None:
         """Return after `timeout` seconds, or as soon as `is_urgent`."""
-        self._bell.listen(for_all=False)
+        self._waker.prepare(on_any_change=False)
         if not self.is_urgent:
-            await self._bell.rung(timeout)
+            await self._waker.wait(timeout)
 
     def clear_wake(self) -> None:
         """Forget earlier wake requests, before looking for their reason; later requests wake the writer again."""
@@ -123,7 +123,7 @@ class ReadyQueue(Capacity):
         item.bytes += size
         self.bytes += size
         if self.bytes >= self._wake_bytes:
-            self._bell.ring()
+            self._waker.wake()
 
     def _enqueue(self, item: OpenRun | Addition) -> None:
         """Queue the item unless it is queued already."""
@@ -135,12 +135,12 @@ class ReadyQueue(Capacity):
         self._ready.append(item)
         if self.oldest_us is None:
             self.oldest_us = monotonic_us()
-        if self._bell.sleep.for_all or self.bytes >= self._wake_bytes:
-            self._bell.ring()
+        if self._waker.current.on_any_change or self.bytes >= self._wake_bytes:
+            self._waker.wake()
 
     def _on_full(self) -> None:
         self._request_full_drain()  # delayed frames may be all that fills the queue
-        self._bell.ring()
+        self._waker.wake()
 
     def _request_full_drain(self) -> int:
         self._full_drain = True

@@ -1,4 +1,4 @@
-"""The bell wakes one loop, from any thread, once for however many rings."""
+"""`LoopWaker` wakes one event loop from any thread, once for several calls."""
 
 from __future__ import annotations
 
@@ -8,84 +8,89 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from recorder.core.wakeup import Bell
+from recorder.core.wakeup import LoopWaker
 
 
-def after(bell: Bell, *steps: Callable[[], object], timeout: float | None = 10) -> float:
-    """Hang the bell on a new loop, take these steps there, and say how long it was until it rang (seconds)."""
+def after(waker: LoopWaker, *steps: Callable[[], object], timeout: float | None = 10) -> float:
+    """Attach the waker to a new loop, run these steps there, and return how long the wait took (seconds)."""
 
     async def story() -> float:
-        bell.hang()
+        waker.attach()
         for step in steps:
             step()
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await bell.rung(timeout)
+        await waker.wait(timeout)
         return loop.time() - began
 
     return asyncio.run(story())
 
 
-def test_a_ring_from_another_thread_wakes_the_loop() -> None:
-    """It waits for as long as it takes."""
-    bell = Bell()
-    after(bell, bell.listen, threading.Thread(target=bell.ring).start, timeout=None)
+def test_a_call_from_another_thread_wakes_the_loop() -> None:
+    """Without a timeout, the wait lasts until the call."""
+    waker = LoopWaker()
+    after(waker, waker.prepare, threading.Thread(target=waker.wake).start, timeout=None)
 
 
-def test_without_a_ring_the_time_runs_out() -> None:
-    """Waiting ends all the same."""
-    bell = Bell()
-    assert after(bell, bell.listen, timeout=0.01) >= 0.01
+def test_without_a_call_the_wait_times_out() -> None:
+    """After `timeout` seconds the wait ends."""
+    waker = LoopWaker()
+    assert after(waker, waker.prepare, timeout=0.01) >= 0.01
 
 
-def test_what_rang_before_counts_no_more() -> None:
-    """Each time it listens anew."""
-    bell = Bell()
+def test_an_earlier_call_does_not_end_the_next_wait() -> None:
+    """`prepare` begins a new wait."""
+    waker = LoopWaker()
 
     async def story() -> float:
-        bell.hang()
-        bell.listen()
-        bell.ring()
-        await bell.rung(10)
-        bell.listen()
+        waker.attach()
+        waker.prepare()
+        waker.wake()
+        await waker.wait(10)
+        waker.prepare()
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await bell.rung(0.01)
+        await waker.wait(0.01)
         return loop.time() - began
 
     assert asyncio.run(story()) >= 0.01
 
 
-def test_a_thousand_rings_wake_it_once() -> None:
-    """Only the first one goes through the loop, which would have to work through them all."""
-    bell, woken = Bell(), []
+def test_a_thousand_calls_wake_it_once() -> None:
+    """Only the first call schedules something on the loop."""
+    waker, woken = LoopWaker(), []
 
     def count() -> None:
         loop: Any = asyncio.get_running_loop()
         wake = loop.call_soon_threadsafe
         loop.call_soon_threadsafe = lambda *args: woken.append(wake(*args))
 
-    def ring() -> None:
+    def wake_often() -> None:
         for _ in range(1_000):
-            bell.ring()
+            waker.wake()
 
-    after(bell, bell.listen, count, ring)
+    after(waker, waker.prepare, count, wake_often)
     assert len(woken) == 1
 
 
 def test_it_says_what_the_loop_wants_to_be_woken_for() -> None:
-    """For anything, until it rang; or only for what does not bear waiting."""
-    bell, seen = Bell(), []
-    for step in (Bell.ring, Bell.listen, Bell.ring, partial(Bell.listen, for_all=False)):
-        step(bell)
-        seen.append(bell.sleep.for_all)
+    """Any change, until the first call; or only an urgent one."""
+    waker, seen = LoopWaker(), []
+    for step in (
+        LoopWaker.wake,
+        LoopWaker.prepare,
+        LoopWaker.wake,
+        partial(LoopWaker.prepare, on_any_change=False),
+    ):
+        step(waker)
+        seen.append(waker.current.on_any_change)
     assert seen == [False, True, False, False]
 
 
-def test_a_bell_that_was_taken_down_is_silent() -> None:
-    """Its loop may be closed by now."""
-    bell = Bell()
-    after(bell, bell.listen, bell.ring)
-    bell.take_down()
-    bell.listen()
-    bell.ring()
+def test_a_detached_waker_wakes_nothing() -> None:
+    """Its loop may be closed already."""
+    waker = LoopWaker()
+    after(waker, waker.prepare, waker.wake)
+    waker.detach()
+    waker.prepare()
+    waker.wake()

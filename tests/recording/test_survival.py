@@ -262,7 +262,7 @@ def test_what_is_given_up_is_counted_and_its_flush_raises() -> None:
 
 def torn_down(history: ChatHistoryCallback, tear: Callable[[asyncio.AbstractEventLoop], object]) -> None:
     """Somebody reaches for the writer's loop, and ends it."""
-    loop = history.recorder.queue._bell._loop
+    loop = history.recorder.queue._waker._loop
     assert loop is not None
     loop.call_soon_threadsafe(tear, loop)
 
