@@ -1,4 +1,4 @@
-"""Every option and its default, in sight."""
+"""The options of a recorder, with their defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recorder.errors import ConfigError
 
 DEFAULT_URL = "sqlite:///chat_history.db"
 
-#: A process that has been silent for so long (seconds) is taken for dead, and its open runs for interrupted.
+#: Seconds. A process without a heartbeat for so long counts as dead, and its open runs as `interrupted`.
 INTERRUPTED_AFTER = 60.0
 
 Capture = Literal["wire", "tokens"]
@@ -20,45 +20,45 @@ Overflow = Literal["block", "drop_newest"]
 
 
 def default_url() -> str:
-    """`RECORDER_URL`, else `sqlite:///chat_history.db` in the current directory."""
+    """The URL in `RECORDER_URL`, else `sqlite:///chat_history.db` in the current directory."""
     return os.environ.get("RECORDER_URL") or DEFAULT_URL
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How a recorder records. Sizes are bytes, times seconds."""
+    """How a recorder records. Sizes are bytes, times are seconds. Raises `ConfigError` for an invalid value."""
 
-    #: "wire" keeps the provider's bytes beside the tokens, "tokens" does not.
+    #: "wire" stores the provider's bytes and the tokens; "tokens" stores the tokens only.
     capture: Capture = "wire"
-    #: When the callback returns, a token is in the queue, and committed with the next batch.
+    #: "batch": when the callback returns, a token is in the queue; the next batch commits it.
     durability: Durability = "batch"
-    #: What happens when the queue is full: producers wait ("block"), or the newest tokens become a gap.
+    #: When the queue is full: "block" makes producers wait, "drop_newest" replaces their tokens by a gap.
     overflow: Overflow = "block"
-    #: Bound of the queue: text + frame + 200 a token, what the writer holds included.
+    #: Limit of the queue and the batch that is being written. A token counts as its text, its frame and 200 bytes.
     max_queue_bytes: int = 64 * 2**20
-    #: The longest that a full queue makes a producer wait before its tokens become a gap.
+    #: A producer waits at most this long for a full queue; then its tokens are replaced by a gap.
     block_timeout: float = 5.0
-    #: Most runs that are open at once. Of one more a row and a gap are stored, and no token.
+    #: Limit of open runs. Of a run beyond it only its row and a gap are stored, no token.
     max_open_runs: int = 10_000
-    #: A run without a token for so long is closed as `interrupted`, and opened again by its next token. None: never.
+    #: A run without a token for so long is closed as `interrupted`; its next token opens it again. None: never.
     run_idle_timeout: float | None = None
-    #: After a batch, the next one starts no sooner, so that a batch has more than one token a run.
+    #: Time from one batch to the next, so that a batch holds several tokens of a run.
     flush_interval: float = 0.1
-    #: Frames wait so long for company before they are stored, or until their run ends: rows of twenty take less
-    #: than two thirds of the space of rows of five. Tokens do not wait for it.
+    #: Delays writing frames by up to this time, or until their run ends, so that one row holds many frames: rows of
+    #: twenty frames need less than two thirds of the space of rows of five. Tokens are not delayed.
     frames_interval: float = 0.5
-    #: Rate limit for a database that many share; None for none. `flush` and `close` do not wait for it.
+    #: Rate limit, for a database that many processes share. None: no limit. `flush` and `close` ignore it.
     max_commits_per_second: float | None = None
-    #: Most that one transaction stores (bytes as counted in the queue).
+    #: Limit of one transaction, counted as in the queue.
     max_batch_bytes: int = 16 * 2**20
-    #: "full": a commit survives power loss. "process": it survives the death of the process only.
+    #: "full": a commit survives a power loss. "process": it survives only the end of the process.
     sync: Literal["full", "process"] = "full"
-    #: Whether a database that cannot be reached raises at construction instead of being buffered for.
+    #: Whether the constructor raises if the database cannot be reached. If not, tokens are queued until it can be.
     strict: bool = False
-    #: How long construction waits for the database, and `close` for the queue to drain.
+    #: The constructor waits so long for the database, and `close` so long until the queue is stored.
     open_timeout: float = 10.0
     close_timeout: float = 30.0
-    #: How often the process says that it is alive, and after how much silence its open runs are `interrupted`.
+    #: Time between heartbeats of this process. Without one for `interrupted_after`, its open runs are `interrupted`.
     heartbeat_interval: float = 15.0
     interrupted_after: float = INTERRUPTED_AFTER
 

@@ -1,34 +1,34 @@
-"""What can go wrong, as one small tree.
+"""The errors of recorder, as one tree.
 
     RecorderError
-    ├── ConfigError     (also ValueError)   a value that can never work: scheme, path, id, option
+    ├── ConfigError     (also ValueError)   an invalid value: scheme, path, id, option
     ├── MissingExtra    (also ImportError)  an optional dependency is not installed
-    ├── Closed                              the recorder was closed before
-    ├── NotFound        (also LookupError)  nothing stored under that id
-    └── StoreError                          the database said no
-        └── SchemaError                     its tables are newer, older or not ours
+    ├── Closed                              the recorder is closed
+    ├── NotFound        (also LookupError)  nothing is stored under that id
+    └── StoreError                          the database could not be opened, read or written
+        └── SchemaError                     its tables are newer, older or another tool's
 
-Each message names the thing, its state and the next step. Recording never raises these into the
-application after construction; reading, the command line and the server do.
+Each message names the object, its state and the next step. After the constructor, recording never raises them into the
+application; reading and the command line do.
 """
 
 from __future__ import annotations
 
 
 class RecorderError(Exception):
-    """Base of every error that recorder raises by itself."""
+    """Base class of the errors that recorder raises."""
 
 
 class ConfigError(RecorderError, ValueError):
-    """A value that can never work, found before anything was opened."""
+    """A value is invalid. Raised before a database or connection is opened."""
 
 
 class MissingExtra(RecorderError, ImportError):
-    """An optional dependency is not installed; the message has the `pip install` line."""
+    """An optional dependency is not installed. The message has the `pip install` command."""
 
 
 class Closed(RecorderError):
-    """The recorder was closed; open a new one or keep the with-block open."""
+    """The recorder is closed. Open a new one, or use it inside its `with` block."""
 
 
 class NotFound(RecorderError, LookupError):
@@ -40,4 +40,4 @@ class StoreError(RecorderError):
 
 
 class SchemaError(StoreError):
-    """The database's tables are newer, older or another tool's; the message has the command to run."""
+    """The database's tables are newer, older or another tool's. The message has the command to run."""

@@ -1,4 +1,4 @@
-"""One run and its handlers: what is bound once, so that a token costs little."""
+"""Calls the handlers of one run. Their methods are looked up once a run, so that a token costs little."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from recorder.callbacks.handlers import BaseCallbackHandler
-from recorder.callbacks.pending import Call, Pending
+from recorder.callbacks.pending import HandlerMethod, Pending
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, ChatGenerationChunk, GenerationChunk, LLMResult
 from recorder.wire.deltas import Delta
@@ -23,15 +23,15 @@ EVENTS = (
     "on_llm_end",
     "on_llm_error",
 )
-#: The events that LangChain's `ignore_llm` means.
+#: The events that LangChain's `ignore_llm` switches off.
 _LLM_EVENTS = frozenset({"on_llm_start", "on_llm_new_token", "on_llm_end", "on_llm_error"})
-#: Where LangChain's own no-ops live.
+#: The module of LangChain's empty methods.
 _LANGCHAIN_BASE = "langchain_core.callbacks.base"
-_SPEAKERS = {"user": "Human", "assistant": "AI", "system": "System", "tool": "Tool"}
+_PREFIXES = {"user": "Human", "assistant": "AI", "system": "System", "tool": "Tool"}
 
 
 class Dispatch:
-    """The callbacks of one run. Each method returns None, or what to `settle` before going on."""
+    """Calls the handlers of one run. Each method returns None, or what to `settle` before the run continues."""
 
     __slots__ = (
         "_calls", "_chat_start", "_frame", "_mask", "_metadata", "_parent_run_id", "_run_id", "_tags", "_takers",
@@ -48,19 +48,19 @@ class Dispatch:
         metadata: dict[str, Any] | None = None,
         mask: Any = None,
     ) -> None:
-        """`mask` knows the credentials of the run; handlers that store things take it, and no others."""
+        """`mask` has the credentials of the run. Only handlers with `takes_mask` get it, which store data."""
         self._mask = mask
-        #: Whether any handler takes it.
+        #: Whether any handler takes the mask.
         self.wants_mask = False
         self._run_id = _uuid(run_id)
         self._parent_run_id = _uuid(parent_run_id) if parent_run_id else None
         self._tags = list(tags)
         self._metadata = metadata or {}
-        self._calls: dict[str, list[Call]] = {name: [] for name in EVENTS}
-        self._chat_start: list[Call] = []
+        self._calls: dict[str, list[HandlerMethod]] = {name: [] for name in EVENTS}
+        self._chat_start: list[HandlerMethod] = []
         for handler in handlers:
             self._bind(handler)
-        # The two that come with each token.
+        # The two that are called for each token.
         self._token = [(call.method, call) for call in self._calls["on_llm_new_token"]]
         self._frame = [(call.method, call) for call in self._calls["on_stream_frame"]]
         self._takers = [call for call in self._calls["on_stream_frame"] if _takes_tokens(call.handler)]
@@ -88,7 +88,7 @@ class Dispatch:
         return _fire(self._calls["on_chat_new_message"], message)
 
     def stream_frame(self, frame: bytes, at_us: int, deltas: Sequence[Delta]) -> list[Pending] | None:
-        """A wire event came."""
+        """A stream event arrived."""
         pending: list[Pending] | None = None
         for method, call in self._frame:
             try:
@@ -97,21 +97,21 @@ class Dispatch:
                 call.failed(error, pending)
             else:
                 if result is not None:
-                    pending = call.keep(result, pending)
+                    pending = call.add_result(result, pending)
         return pending
 
     def deltas(self, at_us: int, deltas: Sequence[Delta]) -> list[Pending] | None:
-        """A model without frames said this: for the handlers that take their tokens from frames."""
+        """Deltas of a model without frames, for the handlers that take their tokens from frames."""
         return _fire(self._takers, b"", at_us, deltas, run_id=self._run_id)
 
     def new_token(
         self, token: str, chunk: ChatGenerationChunk | GenerationChunk | None = None
     ) -> list[Pending] | None:
-        """A streamed piece came."""
+        """A token arrived."""
         pending: list[Pending] | None = None
         for method, call in self._token:
             try:
-                # Written out: a prepared partial or a dict of keywords takes twice as long.
+                # Written out: a partial or a dict of keywords takes twice as long.
                 result = method(
                     token,
                     chunk=chunk,
@@ -123,15 +123,15 @@ class Dispatch:
                 call.failed(error, pending)
             else:
                 if result is not None:
-                    pending = call.keep(result, pending)
+                    pending = call.add_result(result, pending)
         return pending
 
     def llm_end(self, result: LLMResult) -> list[Pending] | None:
-        """The run is over."""
+        """The run ended."""
         return _fire(self._calls["on_llm_end"], result, **self._fields())
 
     def llm_error(self, error: BaseException, response: LLMResult | None = None) -> list[Pending] | None:
-        """The run failed or was left, with what had come until then."""
+        """The run failed or was cancelled. `response` has what had arrived before."""
         return _fire(self._calls["on_llm_error"], error, response=response, **self._fields())
 
     def _fields(self) -> dict[str, Any]:
@@ -144,8 +144,8 @@ class Dispatch:
         names = events_of(handler)
         for name in names:
             if name == "on_llm_new_token" and _takes_tokens(handler):
-                continue  # it has them already
-            self._calls[name].append(Call(handler, name, getattr(handler, name)))
+                continue  # it gets them with the frames
+            self._calls[name].append(HandlerMethod(handler, name, getattr(handler, name)))
         if (start := _chat_start(handler, names)) is not None:
             self._chat_start.append(start)
         if getattr(handler, "takes_mask", False) is True and self._mask is not None:
@@ -155,7 +155,7 @@ class Dispatch:
                     start.method = partial(start.method, mask=self._mask)
 
 
-def _fire(calls: list[Call], *args: Any, **kwargs: Any) -> list[Pending] | None:
+def _fire(calls: list[HandlerMethod], *args: Any, **kwargs: Any) -> list[Pending] | None:
     pending: list[Pending] | None = None
     for call in calls:
         try:
@@ -164,7 +164,7 @@ def _fire(calls: list[Call], *args: Any, **kwargs: Any) -> list[Pending] | None:
             call.failed(error, pending)
         else:
             if result is not None:
-                pending = call.keep(result, pending)
+                pending = call.add_result(result, pending)
     return pending
 
 
@@ -176,21 +176,21 @@ def _uuid(id: UUID | str) -> UUID:
     return id if isinstance(id, UUID) else UUID(str(id))
 
 
-def _chat_start(handler: Any, names: Sequence[str]) -> Call | None:
-    """How this handler hears of a chat model: by its own method, else by `on_llm_start` with text."""
+def _chat_start(handler: Any, names: Sequence[str]) -> HandlerMethod | None:
+    """What to call when a chat model starts: `on_chat_model_start`, else `on_llm_start` with the messages as text."""
     if getattr(handler, "ignore_chat_model", False) is True:
         return None
     as_text = partial(_start_as_text, handler.on_llm_start) if "on_llm_start" in names else None
     if "on_chat_model_start" in names:
         method = partial(_start_chat, handler.on_chat_model_start, as_text)
-        return Call(handler, "on_chat_model_start", method)
-    return Call(handler, "on_llm_start", as_text) if as_text else None
+        return HandlerMethod(handler, "on_chat_model_start", method)
+    return HandlerMethod(handler, "on_llm_start", as_text) if as_text else None
 
 
 def _start_chat(
     method: Callable[..., Any], as_text: Callable[..., Any] | None, *args: Any, **kwargs: Any
 ) -> Any:
-    """LangChain's rule: a handler that raises NotImplementedError here is told by `on_llm_start`."""
+    """LangChain's rule: if the handler raises NotImplementedError, `on_llm_start` is called instead."""
     try:
         result = method(*args, **kwargs)
     except NotImplementedError:
@@ -219,17 +219,17 @@ def _start_as_text(
 
 
 def buffer_string(messages: Iterable[BaseMessage]) -> str:
-    """The messages as one text, "Human: ..." a line, as LangChain's `get_buffer_string`."""
+    """The messages as one text with a line such as "Human: ..." for each, as LangChain's `get_buffer_string`."""
     return "\n".join(_line(message) for message in messages)
 
 
 def _line(message: BaseMessage) -> str:
     calls = getattr(message, "tool_calls", None)
-    return f"{_SPEAKERS.get(message.role, message.role)}: {message.text}{calls or ''}"
+    return f"{_PREFIXES.get(message.role, message.role)}: {message.text}{calls or ''}"
 
 
 def events_of(handler: Any) -> list[str]:
-    """The events this handler does something at: methods that are not a base class's no-op."""
+    """The events that this handler handles: its methods, without the empty ones of a base class."""
     cls: type = type(handler)
     names = list(_events_of_class(cls))
     own = getattr(handler, "__dict__", None) or {}
@@ -258,7 +258,10 @@ def _is_real(name: str, function: Any) -> bool:
 
 
 def handlers_from(callbacks: Any) -> list[Any]:
-    """The handlers of `callbacks=`: None, one handler, a list of them, or a LangChain manager; each once."""
+    """The handlers of `callbacks=`, each once. Raises `ConfigError` for what is not a handler.
+
+    `callbacks` is None, one handler, a list of handlers, or a LangChain manager.
+    """
     if callbacks is None:
         return []
     found = getattr(callbacks, "handlers", callbacks)
@@ -272,11 +275,11 @@ def handlers_from(callbacks: Any) -> list[Any]:
 def _checked(handler: Any) -> Any:
     if isinstance(handler, type):
         raise ConfigError(
-            f"callbacks got the class {handler.__name__} where a handler goes; pass {handler.__name__}(...)"
+            f"callbacks got the class {handler.__name__}, not a handler; pass {handler.__name__}(...)"
         )
     if not any(callable(getattr(handler, name, None)) for name in EVENTS):
         raise ConfigError(
-            f"callbacks got {type(handler).__name__} {handler!r:.80}, which is no handler: it has none of "
+            f"callbacks got {type(handler).__name__} {handler!r:.80}, which is not a handler: it has none of "
             f"{', '.join(EVENTS)}; subclass recorder.callbacks.BaseCallbackHandler"
         )
     return handler

@@ -1,4 +1,4 @@
-"""The base of all handlers, and the one that writes to the terminal."""
+"""The base class of all handlers, and a handler that writes to standard output."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ log = logging.getLogger("recorder")
 
 
 class BaseCallbackHandler:
-    """Override what you need, plain or `async`; a method that you leave alone costs nothing.
+    """Override the methods that you need, plain or `async`. A method that is not overridden is never called.
 
-    A method may return something to wait for (a `recorder.core.waitable.Wait`, a coroutine): the model waits for
-    it before it goes on. An exception is logged once for each handler and method, and the stream goes on.
+    A method may return an awaitable (a `recorder.core.waitable.Wait`, a coroutine); the model waits for it before it
+    continues. An exception does not end the stream: the first one of each handler and method is logged.
     """
 
     #: Whether an exception of this handler ends the application's call instead of being logged.
     raise_error: bool = False
-    #: Whether `on_stream_frame` takes the tokens too, so that `on_llm_new_token` is not called as well. A model
-    #: without frames calls it with an empty one then.
+    #: Whether the handler takes tokens from `on_stream_frame`; `on_llm_new_token` is then not called. A model without
+    #: frames calls it with an empty frame.
     tokens_from_frames: bool = False
 
     def on_chat_model_start(
@@ -38,7 +38,7 @@ class BaseCallbackHandler:
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """A chat model starts. Where it is not overridden, `on_llm_start` gets the messages as one text."""
+        """A chat model starts. If this is not overridden, `on_llm_start` gets the messages as one text."""
 
     def on_llm_start(
         self,
@@ -63,13 +63,13 @@ class BaseCallbackHandler:
         tags: list[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """A streamed piece came; `token` is empty where the chunk holds something else than text."""
+        """A token arrived. `token` is empty if the chunk holds something other than text."""
 
     def on_stream_frame(self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID) -> Any:
-        """A wire event came, as bytes as received, microseconds after the request; before its tokens."""
+        """A stream event arrived, `at_us` microseconds after the request. `frame` is its bytes. Called before its tokens."""
 
     def on_chat_new_message(self, message: BaseMessage) -> Any:
-        """A message is new to the conversation: each new one of the request, then the reply."""
+        """A message is new in the conversation: called for each new message of the request, then for the reply."""
 
     def on_llm_end(
         self,
@@ -80,7 +80,7 @@ class BaseCallbackHandler:
         tags: list[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The run is over and this is all of it."""
+        """The run ended, with this result."""
 
     def on_llm_error(
         self,
@@ -92,20 +92,20 @@ class BaseCallbackHandler:
         response: LLMResult | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The run failed or was left; `response` holds what had come until then."""
+        """The run failed or was cancelled. `response` has what had arrived before."""
 
 
 CallbackHandler = BaseCallbackHandler
 
 
 class StreamingStdOutCallbackHandler(BaseCallbackHandler):
-    """Writes each token to standard output as it comes."""
+    """Writes each token to standard output when it arrives."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._warned = False
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-        """Write and flush; a standard output that is gone is logged once and does not end the stream."""
+        """Write the token and flush. A failure is logged once and does not end the stream."""
         if not token:
             return
         # Looked up each time: notebooks, tests and redirect_stdout change it.
@@ -113,12 +113,14 @@ class StreamingStdOutCallbackHandler(BaseCallbackHandler):
         try:
             _write(out, str(token))
         except (OSError, ValueError, AttributeError):
-            self._tell()
+            self._warn_once()
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            log.warning("Cannot write tokens to standard output; the stream goes on unseen", exc_info=True)
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "Cannot write tokens to standard output; the stream continues without output", exc_info=True
+            )
 
 
 def _write(out: Any, token: str) -> None:

@@ -17,12 +17,12 @@ from recorder.errors import RecorderError
 log = logging.getLogger("recorder")
 
 
-class _Done(asyncio.Event):
-    """An `asyncio.Event` that any thread may set, on any loop."""
+class _DoneEvent(asyncio.Event):
+    """An `asyncio.Event` that any thread may set and any event loop may await."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, on_set: Callable[[], None]) -> None:
         super().__init__()
-        self._changed = changed
+        self._on_set = on_set
         self._over: Wait[Literal[True]] = Wait()
 
     def is_set(self) -> bool:
@@ -30,7 +30,7 @@ class _Done(asyncio.Event):
 
     def set(self) -> None:
         self._over.set(True)
-        self._changed()
+        self._on_set()
 
     def clear(self) -> None:
         if self._over.done:
@@ -40,8 +40,8 @@ class _Done(asyncio.Event):
         return await self._over
 
 
-class _Room(Wait[None]):
-    """Room for more tokens. Whoever would keep the reader from running by waiting does not wait."""
+class _BufferSpace(Wait[None]):
+    """Space for more tokens. The reader's own task or thread does not wait, because then nobody would read."""
 
     __slots__ = ("_reader",)
 
@@ -66,75 +66,74 @@ def _loop_here() -> asyncio.AbstractEventLoop | None:
 
 
 class AsyncIteratorCallbackHandler(BaseCallbackHandler):
-    """`async for token in handler.aiter()`, while a model streams in another task or thread.
+    """`async for token in handler.aiter()` reads the tokens of a model that streams in another task or thread.
 
-    While someone iterates, a producer that is `limit` tokens ahead waits for room. Before that nothing can
-    wait (the iterating may come after the call, in the same task): `limit` tokens are held, further ones
-    dropped, and the iteration says so. The handler may be used for one run after another.
+    While somebody iterates, a producer that is `limit` tokens ahead waits. Before that it does not wait, because the
+    iteration may start after the call, in the same task: the handler then holds `limit` tokens and drops further ones,
+    and the iteration raises `RecorderError` where tokens are missing. A handler may serve several runs in turn.
     """
 
-    #: Set when the run is over; the application may set it too, to end the iteration.
+    #: Set when the run ends. The application may set it too, to end the iteration.
     done: asyncio.Event
 
     def __init__(self, *, limit: int = 10_000) -> None:
-        #: Tokens.
+        #: How many tokens the handler holds.
         self.limit = limit
-        self.done = _Done(self._ended)
-        # Reentrant: signal handlers may come in between. `done.set`, which finalizers call, does without.
+        self.done = _DoneEvent(self._ended)
+        # Reentrant, because signal handlers may call the handler. `done.set`, which finalizers call, takes no lock.
         self._lock = threading.RLock()
         self._tokens: deque[str] = deque()
         self._readers = 0
-        #: Tokens that found no room since the last start; what is held is from before them.
+        #: Tokens dropped since the last start. The tokens that are held are older.
         self._dropped = 0
-        #: What the reader sleeps on, and what producers sleep on.
-        self._news: Wait[None] | None = None
-        self._room: _Room | None = None
+        #: What the reader waits for, and what producers wait for.
+        self._changed: Wait[None] | None = None
+        self._space: _BufferSpace | None = None
         self._reader: asyncio.Task[Any] | None = None
-        #: How often `done` was set, and whether a reader has seen the last run to its end or left it.
+        #: How often `done` was set, and whether the reader has read the last run to its end or stopped before.
         self._ends = 0
         self._end_numbers = count(1)
         self._seen = False
         self._left = False
 
     def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
-        """Begin a run: `done` is cleared, and what a reader who left did not take is gone."""
+        """Begin a run: clear `done`, and drop the tokens that a reader who stopped early did not read."""
         self._begin()
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
-        """Begin a run: `done` is cleared, and what a reader who left did not take is gone."""
+        """Begin a run: clear `done`, and drop the tokens that a reader who stopped early did not read."""
         self._begin()
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> Wait[None] | None:
-        """Hand the token to the reader; what it returns is over when there is room again."""
+        """Pass the token to the reader. Returns a `Wait` for space if the buffer is full."""
         if not token:
             return None
         with self._lock:
-            room = self._put(token if isinstance(token, str) else str(token))
+            space = self._put(token if isinstance(token, str) else str(token))
             self._wake()
-        return room
+        return space
 
     def on_llm_end(self, response: Any, **kwargs: Any) -> None:
         """End the iteration after the last token."""
         self.done.set()
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        """End the iteration as well; the error itself is raised where the model was called."""
+        """End the iteration. The error itself is raised where the model was called."""
         self.done.set()
 
     async def aiter(self) -> AsyncIterator[str]:
-        """The tokens of one run, until it is over.
+        """Yield the tokens of one run until it ends.
 
-        After a run that was read to its end, it waits for the next one. Raises `RecorderError` at the place
-        where tokens are missing.
+        If the last run was read to its end, wait for the next one. Raises `RecorderError` where tokens are missing.
         """
         ends = self._enter()
         try:
             while True:
-                token, news = self._take(ends)
+                token, changed = self._next(ends)
                 if token is not None:
                     yield token
-                elif news is not None:
-                    await news
+                elif changed is not None:
+                    await changed
                 else:
                     return
         finally:
@@ -150,20 +149,20 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
 
     def _put(self, token: str) -> Wait[None] | None:
         held = len(self._tokens)
-        # Past twice the limit someone does not wait for the room that it was told to wait for.
+        # Beyond twice the limit, a producer ignores the wait for space.
         if self._dropped or held >= (2 * self.limit if self._readers else self.limit):
             self._drop()
             return None
         self._tokens.append(token)
         if held < self.limit or not self._readers:
             return None
-        if self._room is None:
-            self._room = _Room(self._reader)
-        return self._room
+        if self._space is None:
+            self._space = _BufferSpace(self._reader)
+        return self._space
 
     def _drop(self) -> None:
         self._dropped += 1
-        # After a reader who left, nobody misses them.
+        # If the reader has stopped, nobody needs them.
         if self._dropped == 1 and not self._left:
             log.warning("%s", self._overflow())
 
@@ -174,56 +173,55 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         )
 
     def _enter(self) -> int | None:
-        """How often `done` was set so far, when it stands for a run that was read already."""
+        """How often `done` was set so far, if the last run was read to its end; else None."""
         with self._lock:
             self._readers += 1
             self._reader = asyncio.current_task()
             self._left = False
             return self._ends if self._seen else None
 
-    def _take(self, ends: int | None) -> tuple[str | None, Wait[None] | None]:
-        """The next token, or what to sleep on until there may be one, or neither at the end."""
+    def _next(self, ends: int | None) -> tuple[str | None, Wait[None] | None]:
+        """The next token, or what to wait for until there may be one, or neither at the end."""
         with self._lock:
             if self._tokens:
                 token = self._tokens.popleft()
-                self._make_room()
+                self._free_space()
                 return token, None
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 raise RecorderError(f"{dropped:,} tokens are missing here. {self._overflow()}")
-            news = (
-                self._listen()
-            )  # before looking whether the run is over: an end that comes after that wakes
+            # Before the check of `done`: an end after the check then ends this wait.
+            changed = self._wait_for_change()
             if self.done.is_set() and ends != self._ends:
                 self._seen = True
                 return None, None
-            return None, news
+            return None, changed
 
-    def _listen(self) -> Wait[None]:
-        news = self._news
-        if news is None or news.done:
-            news = self._news = Wait()
-        return news
+    def _wait_for_change(self) -> Wait[None]:
+        changed = self._changed
+        if changed is None or changed.done:
+            changed = self._changed = Wait()
+        return changed
 
-    def _make_room(self) -> None:
-        if self._room is not None and len(self._tokens) <= self.limit // 2:
-            self._room.set(None)
-            self._room = None
+    def _free_space(self) -> None:
+        if self._space is not None and len(self._tokens) <= self.limit // 2:
+            self._space.set(None)
+            self._space = None
 
     def _leave(self) -> None:
         with self._lock:
             self._readers -= 1
             self._reader = None
             self._left = not self._seen
-            if self._room is not None and not self._readers:
-                self._room.set(None)
-                self._room = None
+            if self._space is not None and not self._readers:
+                self._space.set(None)
+                self._space = None
 
     def _ended(self) -> None:
-        """Called by `done.set`, also from finalizers: takes no lock."""
+        """Called by `done.set`. Takes no lock, because finalizers call it too."""
         self._ends = next(self._end_numbers)
         self._wake()
 
     def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set(None)
+        if self._changed is not None:
+            self._changed.set(None)

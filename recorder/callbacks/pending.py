@@ -1,4 +1,4 @@
-"""What handlers give back to be waited for, and what becomes of their exceptions."""
+"""Waits for the awaitables that handlers return, and logs or raises the exceptions of handlers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")
 
-#: id of a handler -> method -> how often it raised. Without a lock: finalizers count here, too.
+#: id of a handler -> method -> number of its exceptions. No lock is used, because finalizers count here too.
 _failures: dict[int, dict[str, int]] = {}
 
 
 def failures(handler: Any) -> dict[str, int]:
-    """How often each method of the handler raised; only the first of each was logged."""
+    """How often each method of the handler raised. Only the first exception of a method is logged."""
     return dict(_failures.get(_key(handler), {}))
 
 
 def _key(handler: Any) -> int:
-    # A handler with __slots__ and no __weakref__ cannot be told from a later one at its address.
+    # Without weak references, a later handler at the same address would look like this one; so its class is the key.
     return id(handler) if getattr(type(handler), "__weakrefoffset__", 0) else id(type(handler))
 
 
@@ -40,12 +40,12 @@ def _count(handler: Any, name: str) -> int:
     if counts is fresh and key == id(handler):
         weakref.finalize(handler, _failures.pop, key, None).atexit = False
     counts.setdefault(name, 0)
-    # In one step, for no other thread comes in between without a call.
+    # No call in this line, so no other thread runs in between.
     found = counts[name] = counts[name] + 1
     return found
 
 
-class Call:
+class HandlerMethod:
     """One method of one handler."""
 
     __slots__ = ("handler", "method", "name")
@@ -56,44 +56,44 @@ class Call:
         self.method = method
 
     def failed(self, error: Exception, pending: list[Pending] | None = None) -> None:
-        """Log the first error of this method, count the others; raise where the handler wants that."""
+        """Log the first error of this method and count the others. Raise it if the handler has `raise_error`."""
         # `is True`: a mock's attributes are all truthy.
         if getattr(self.handler, "raise_error", False) is True:
             discard(pending or ())
             raise error
         if _count(self.handler, self.name) == 1:
             log.warning(
-                "%s.%s raised %r; the stream goes on, and further errors of it are only counted",
+                "%s.%s raised %r; the stream continues, and further errors of this method are only counted",
                 type(self.handler).__name__,
                 self.name,
                 error,
                 exc_info=error,
             )
 
-    def keep(self, result: Any, pending: list[Pending] | None) -> list[Pending] | None:
-        """The list with the result, when that can be waited for; anything else means nothing."""
+    def add_result(self, result: Any, pending: list[Pending] | None) -> list[Pending] | None:
+        """The list with the result appended, if it is awaitable. Other results are ignored."""
         if not inspect.isawaitable(result):
             return pending
         return [*(pending or ()), Pending(result, self)]
 
 
 class Pending(NamedTuple):
-    """Something to wait for, and the method that gave it."""
+    """An awaitable, and the method that returned it."""
 
     #: A `Wait`, a coroutine or another awaitable.
     thing: Awaitable[Any]
-    call: Call
+    call: HandlerMethod
 
 
 def discard(pending: Iterable[Pending]) -> None:
-    """Close coroutines that nobody will await, so that Python does not warn of them."""
+    """Close coroutines that will not be awaited; otherwise Python warns about them."""
     for thing, _ in pending:
         if inspect.iscoroutine(thing):
             thing.close()
 
 
 async def settle(pending: list[Pending]) -> None:
-    """Wait for all, in order. Cancelling the caller ends it; a handler's own cancellation is its failure."""
+    """Await all, in order. If the caller is cancelled, stop; if a handler cancels itself, count it as its error."""
     left = list(pending)
     try:
         while left:
@@ -103,7 +103,7 @@ async def settle(pending: list[Pending]) -> None:
             except asyncio.CancelledError as error:
                 if _cancelled_from_outside():
                     raise
-                call.failed(RuntimeError(f"cancelled by itself: {error!r}"))
+                call.failed(RuntimeError(f"the handler cancelled itself: {error!r}"))
             except Exception as error:
                 call.failed(error)
     finally:
@@ -116,10 +116,10 @@ def _cancelled_from_outside() -> bool:
 
 
 def settle_now(pending: list[Pending], timeout: float | None = None) -> None:
-    """The same for synchronous code: at most `timeout` seconds in all.
+    """Wait for all in synchronous code, at most `timeout` seconds in total.
 
-    Coroutines run on this thread's private event loop, which is kept: what a handler opens in one call it
-    can use in the next. Where a loop runs in this thread already, a thread beside it does that.
+    Coroutines run on an event loop of this thread that stays open, so that a handler can use in a later call what it
+    opened in an earlier one. If an event loop runs on this thread already, they run on a helper thread.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     left = list(pending)
@@ -138,7 +138,7 @@ def _wait_for(thing: Awaitable[Any], timeout: float | None) -> None:
     if isinstance(thing, Wait):
         thing.wait(timeout)
     elif not isinstance(thing, asyncio.Future):
-        # A task or future belongs to the loop that made it, and goes on there.
+        # A task or future belongs to the loop that made it, and continues there.
         _run(_await(thing, timeout))
 
 
@@ -146,44 +146,44 @@ async def _await(thing: Awaitable[Any], timeout: float | None) -> None:
     await asyncio.wait_for(thing, timeout)
 
 
-class _Private:
-    """One thread's own event loop, and the thread beside it.
+class _ThreadLoop:
+    """The event loop that belongs to one thread, and its helper thread.
 
-    Not a `BlockingLoop`: it stays for as long as its thread, and calls nest (a handler's coroutine may call a model).
+    Not a `BlockingLoop`: it stays open as long as its thread, and calls nest (a handler's coroutine may call a model).
     """
 
     def __init__(self) -> None:
-        # A factory of its own, because the runner would else become the thread's current event loop.
+        # Without a factory, the runner would replace the thread's current event loop.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self.beside: ThreadPoolExecutor | None = None
+        self.helper: ThreadPoolExecutor | None = None
         weakref.finalize(self, _close, self.runner, os.getpid())
 
 
-class _Here(threading.local):
-    private: _Private | None = None
+class _Local(threading.local):
+    loop: _ThreadLoop | None = None
 
 
-_here = _Here()
+_local = _Local()
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    private = _here.private = _here.private or _Private()
+    loop = _local.loop = _local.loop or _ThreadLoop()
     if not is_loop_running():
-        private.runner.run(work, context=copy_context())
+        loop.runner.run(work, context=copy_context())
         return
-    private.beside = private.beside or ThreadPoolExecutor(1, thread_name_prefix="recorder-callbacks")
-    private.beside.submit(copy_context().run, _run, work).result()
+    loop.helper = loop.helper or ThreadPoolExecutor(1, thread_name_prefix="recorder-callbacks")
+    loop.helper.submit(copy_context().run, _run, work).result()
 
 
 def _close(runner: asyncio.Runner, pid: int) -> None:
-    if os.getpid() != pid:  # its selector is the parent's too, and would wake the parent no more
+    if os.getpid() != pid:  # a forked child: closing the shared selector would stop the parent's loop
         never_finalize(runner)
     elif not runner.get_loop().is_running():
         runner.close()
 
 
 def _forget_after_fork() -> None:
-    _here.private = None
+    _local.loop = None
 
 
 if hasattr(os, "register_at_fork"):

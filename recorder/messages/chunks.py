@@ -1,4 +1,4 @@
-"""The chunk that any piece of an answer stands for, however a model's own code writes it."""
+"""Converts what the code of a `SimpleChatModel` returns or yields into chunks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _FIELDS = ("name", "id", "usage_metadata")
 
 
 def chunk_from(piece: Any) -> AIMessageChunk:
-    """A new chunk of a str, a message, a chunk, a generation, or the first generation of a result.
+    """A new chunk from a str, a message, a chunk, a generation, or the first generation of a result.
 
-    Ours and LangChain's. Raises `ConfigError` for anything else.
+    Objects of recorder and of LangChain are accepted. Raises `ConfigError` for anything else.
     """
     if isinstance(piece, str):
         return AIMessageChunk(piece)
@@ -33,20 +33,20 @@ def chunk_from(piece: Any) -> AIMessageChunk:
             **chunk.response_metadata,
         }
         return chunk
-    return _of_chunk(piece) if hasattr(piece, "tool_call_chunks") else _of_message(piece)
+    return _chunk_of_chunk(piece) if hasattr(piece, "tool_call_chunks") else _chunk_of_message(piece)
 
 
-def is_whole(piece: Any) -> bool:
-    """Whether a piece is no text and no chunk, but a message, or what holds one."""
+def is_complete_message(piece: Any) -> bool:
+    """Whether a piece is a complete message, or a generation or result with one; not a text and not a chunk."""
     if generations := getattr(piece, "generations", None):
         first = generations[0]
-        return is_whole(first[0] if isinstance(first, list) and first else first)
+        return is_complete_message(first[0] if isinstance(first, list) and first else first)
     message = getattr(piece, "message", piece)
     return not isinstance(message, str) and not hasattr(message, "tool_call_chunks")
 
 
-def _of_chunk(piece: Any) -> AIMessageChunk:
-    """LangChain's."""
+def _chunk_of_chunk(piece: Any) -> AIMessageChunk:
+    """Our chunk for a chunk of LangChain."""
     return AIMessageChunk(
         piece.content,
         additional_kwargs=dict(piece.additional_kwargs),
@@ -57,7 +57,7 @@ def _of_chunk(piece: Any) -> AIMessageChunk:
     )
 
 
-def _of_message(piece: Any) -> AIMessageChunk:
+def _chunk_of_message(piece: Any) -> AIMessageChunk:
     message = _message(piece)
     calls: list[tuple[Any, Any, Any, Any]] = [
         (call["name"], json.dumps(call["args"]), call["id"], call.get("extras"))

@@ -1,4 +1,4 @@
-"""Messages from whatever an application has, and their stored form."""
+"""Converts what applications pass into messages, and messages into their stored form and back."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ _CLASSES: dict[str, type[BaseMessage]] = {
     "system": SystemMessage,
     "tool": ToolMessage,
 }
-#: What all of our messages take, and what some do beside it.
+#: Arguments of all message classes, and further arguments by role.
 _SHARED = ("content", "id", "name", "additional_kwargs", "response_metadata")
 _OWN: dict[str, tuple[str, ...]] = {
     "assistant": ("tool_calls", "invalid_tool_calls", "usage_metadata"),
     "tool": ("tool_call_id", "status"),
 }
-#: LangChain's bookkeeping, which says nothing that a message needs.
+#: Fields of LangChain's messages that are not stored.
 _IGNORED = frozenset(
     {"role", "type", "data", "example", "lc", "artifact", "tool_call_chunks", "chunk_position"}
 )
-#: What a provider's message object says of the response, not of the message.
-_SAID = frozenset({"model", "stop_reason", "stop_sequence", "stop_details", "usage", "container", "parsed"})
+#: Fields of a provider's message object that describe the response; they go into `response_metadata`.
+_RESPONSE_FIELDS = frozenset(
+    {"model", "stop_reason", "stop_sequence", "stop_details", "usage", "container", "parsed"}
+)
 _STORED = (*_SHARED[1:], "tool_calls", "invalid_tool_calls", "tool_call_id", "usage_metadata")
 _ACCEPTED = (
     "a str, a message of recorder.messages or LangChain, a dict with 'role' and 'content', "
@@ -53,7 +55,10 @@ _ACCEPTED = (
 
 
 def messages_from(input: Any) -> list[BaseMessage]:
-    """The messages of any input of a model: a text, a message, a list of those, or a prompt value."""
+    """The messages of the input of a model. Raises `ConfigError` for what is not a message.
+
+    `input` is a text, a message in any form that `from_any` accepts, a list of these, or a prompt value.
+    """
     if hasattr(input, "to_messages"):
         input = input.to_messages()
     given = (
@@ -63,13 +68,13 @@ def messages_from(input: Any) -> list[BaseMessage]:
 
 
 def _each(message: BaseMessage) -> list[BaseMessage]:
-    """The message, or several: Anthropic's users send the results of tools inside of theirs."""
+    """The message, or several: Anthropic's user messages may contain tool results, which become `ToolMessage`s."""
     blocks = message.content
     if type(message) is not HumanMessage or type(blocks) is str or not any(map(_is_result, blocks)):
         return [message]
     rest = [block for block in blocks if not _is_result(block)]
     results: list[BaseMessage] = [_result(block) for block in blocks if _is_result(block)]
-    # The API wants the results first, and so do others.
+    # Anthropic's API requires the results first, and so do other providers.
     return [*results, HumanMessage(rest, id=message.id, name=message.name)] if rest else results
 
 
@@ -87,10 +92,10 @@ def _is_pair(value: Any) -> bool:
 
 
 def from_any(value: Any) -> BaseMessage:
-    """The message that the value stands for; our own are returned as they are.
+    """The value as a message. A message of recorder is returned as it is.
 
-    Accepted: a str (from the human), `(role, content)`, dicts as OpenAI, Anthropic or LangChain write
-    them, LangChain's messages and the SDKs' message objects. Raises `ConfigError` for anything else.
+    Accepted are a str (a human message), `(role, content)`, dicts in the form of OpenAI, Anthropic or LangChain,
+    LangChain's messages and the SDKs' message objects. Raises `ConfigError` for anything else.
     """
     if isinstance(value, BaseMessage):
         return value
@@ -104,8 +109,8 @@ def from_any(value: Any) -> BaseMessage:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-    """The fields of a message object: LangChain's has `type`, the SDKs' have `role`."""
-    # LangChain's are read attribute by attribute: `model_dump` of a chunk would add derived fields.
+    """The fields of a message object. LangChain's objects have `type`, the SDKs' objects have `role`."""
+    # Attribute by attribute: `model_dump` of LangChain's chunks would add derived fields.
     if isinstance(getattr(value, "type", None), str) and hasattr(value, "additional_kwargs"):
         names = (*_SHARED, *_OWN["assistant"], *_OWN["tool"], "type", "role")
         return {name: getattr(value, name) for name in names if getattr(value, name, None) is not None}
@@ -119,14 +124,14 @@ def _fields_of(value: Any) -> dict[str, Any]:
 
 def _from_mapping(fields: dict[str, Any], value: Any) -> BaseMessage:
     fields = _unwrapped(fields)
-    # LangChain's ChatMessage has both, and its role is the one that counts.
+    # LangChain's ChatMessage has both; `role` is the real one.
     word = fields.get("role") or fields.get("type")
     role = _ROLES.get(word, word) if isinstance(word, str) else ""
-    # A reply may be calls, a refusal or sound alone.
+    # A reply may have no content: only calls, a refusal or audio.
     if not role or ("content" not in fields and role != "assistant"):
         raise _unknown(value)
     if fields.get("type") == "chat":
-        return ChatMessage(role=str(word), **_taken(fields, ()))
+        return ChatMessage(role=str(word), **_arguments(fields, ()))
     if role == "developer":
         fields["additional_kwargs"] = {
             **(fields.get("additional_kwargs") or {}),
@@ -136,12 +141,12 @@ def _from_mapping(fields: dict[str, Any], value: Any) -> BaseMessage:
     if role == "assistant":
         _read_calls(fields)
     if role not in _CLASSES:
-        return ChatMessage(role=role, **_taken(fields, ()))
-    return _CLASSES[role](**_taken(fields, _OWN.get(role, ())))
+        return ChatMessage(role=role, **_arguments(fields, ()))
+    return _CLASSES[role](**_arguments(fields, _OWN.get(role, ())))
 
 
 def _unwrapped(fields: dict[str, Any]) -> dict[str, Any]:
-    """LangChain's dicts put the message inside `data`, or inside `kwargs` with the class in `id`."""
+    """The fields of LangChain's dicts, which are inside `data`, or inside `kwargs` with the class in `id`."""
     if isinstance(fields.get("data"), Mapping) and "content" not in fields:
         return {**fields["data"], "type": fields.get("type")}
     if fields.get("type") == "constructor" and isinstance(fields.get("kwargs"), Mapping):
@@ -151,15 +156,15 @@ def _unwrapped(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _taken(fields: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
-    """Arguments for the class; what it has no field for is kept in `additional_kwargs`."""
+def _arguments(fields: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments for the class. Fields that it does not have go into `additional_kwargs`."""
     known = {name: fields[name] for name in (*_SHARED, *own) if fields.get(name) is not None}
     known["content"] = _content(known.get("content"))
     skipped = _IGNORED.union(_SHARED, own)
     rest = {name: value for name, value in fields.items() if name not in skipped and value not in (None, [])}
-    said = {name: rest.pop(name) for name in _SAID & rest.keys()}
+    of_response = {name: rest.pop(name) for name in _RESPONSE_FIELDS & rest.keys()}
     known["additional_kwargs"] = {**(known.get("additional_kwargs") or {}), **rest}
-    known["response_metadata"] = {**(known.get("response_metadata") or {}), **said}
+    known["response_metadata"] = {**(known.get("response_metadata") or {}), **of_response}
     return known
 
 
@@ -188,7 +193,7 @@ def _block(block: Any) -> Any:
 
 
 def _read_calls(fields: dict[str, Any]) -> None:
-    """Calls in our form: OpenAI nests them in `function`, Anthropic puts them into the content."""
+    """Set the calls in our form. OpenAI nests them in `function`; Anthropic puts them into the content."""
     fields["content"] = _content(fields.get("content"))
     raw = [*(fields.get("tool_calls") or ()), *(fields.get("invalid_tool_calls") or ())]
     if not raw and isinstance(fields["content"], list):
@@ -223,7 +228,7 @@ def _call(raw: dict[str, Any]) -> ToolCall | InvalidToolCall:
 
 
 def _extras(raw: dict[str, Any]) -> dict[str, Any]:
-    """What is beside the call: in LangChain's form under `extras`, in OpenAI's as keys of its own."""
+    """Other fields of the call: under `extras` in LangChain's form, further keys in OpenAI's form."""
     if not isinstance(raw.get("function"), Mapping):
         return dict(raw["extras"]) if isinstance(raw.get("extras"), Mapping) else {}
     inner = {key: raw["function"][key] for key in raw["function"] if key not in ("name", "arguments")}
@@ -235,9 +240,9 @@ def _name_and_args(raw: dict[str, Any]) -> tuple[Any, Any]:
     if isinstance(raw.get("function"), Mapping):
         return raw["function"].get("name"), raw["function"].get("arguments")
     if isinstance(raw.get("custom"), Mapping):
-        # A custom tool takes plain text; `__arg1` is LangChain's name for it.
+        # A custom tool takes plain text as its input; `__arg1` is LangChain's name for it.
         return raw["custom"].get("name"), {"__arg1": raw["custom"].get("input")}
-    # LangChain's sums of Anthropic's chunks keep the input as the JSON that came.
+    # If LangChain joined Anthropic's chunks, the input is the JSON text.
     return raw.get("name"), raw["args"] if "args" in raw else raw.get("input") or raw.get("partial_json")
 
 
@@ -248,7 +253,7 @@ def _unknown(value: Any) -> ConfigError:
 
 
 def to_dict(message: BaseMessage) -> dict[str, Any]:
-    """The stored form: role, content and whatever else is set, all JSON. A chunk is stored as its message."""
+    """The stored form: a JSON dict of role, content and the other fields that are set. A chunk becomes its message."""
     if isinstance(message, AIMessageChunk):
         message = message.to_message()
     stored: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -260,7 +265,7 @@ def to_dict(message: BaseMessage) -> dict[str, Any]:
 
 
 _SCALAR = (str, int, float, NoneType)
-#: What the fields of a stored message hold.
+#: The types that the fields of a stored message may have.
 _SHAPES: Mapping[str, tuple[type[Any], ...]] = {
     "role": (str,), "type": (str,), "content": (str, list, NoneType), "id": _SCALAR, "name": _SCALAR,
     "additional_kwargs": (dict,), "response_metadata": (dict,), "tool_calls": (list,), "invalid_tool_calls": (list,),
@@ -269,22 +274,24 @@ _SHAPES: Mapping[str, tuple[type[Any], ...]] = {
 
 
 def check_stored(stored: Any) -> dict[str, Any]:
-    """The stored form of a message. Raises `StoreError` for what `to_dict` cannot have written."""
+    """Return the stored form of a message. Raises `StoreError` if `to_dict` cannot have written it."""
     if not isinstance(stored, dict) or "role" not in stored:
-        raise StoreError("A stored message is no object with a role; the row is damaged, or not recorder's")
+        raise StoreError(
+            "A stored message is not an object with a role; the row is damaged or was not written by recorder"
+        )
     wrong = [name for name, value in stored.items() if not isinstance(value, _SHAPES.get(name, ()))]
     for name in ("tool_calls", "invalid_tool_calls"):
         if name not in wrong and not all(isinstance(call, dict) for call in stored.get(name, ())):
             wrong.append(name)
     if wrong:
         raise StoreError(
-            f"A stored message has another {wrong[0]!r:.60} than messages have; the row is damaged"
+            f"The field {wrong[0]!r:.60} of a stored message has a wrong type; the row is damaged"
         )
     return stored
 
 
 def from_dict(stored: Mapping[str, Any]) -> BaseMessage:
-    """The message that `to_dict` wrote, equal to what it was."""
+    """The message of a stored form. It equals the message that `to_dict` was called with."""
     fields = dict(stored)
     role = fields.pop("role")
     if fields.pop("type", None) == "chat" or role not in _CLASSES:
@@ -293,7 +300,7 @@ def from_dict(stored: Mapping[str, Any]) -> BaseMessage:
 
 
 def after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """A handler that stores what it gets stores each message once: the others came with earlier calls."""
+    """The messages after the last reply. Handlers have received the ones before it with earlier calls."""
     for place in range(len(messages) - 1, -1, -1):
         if messages[place].role == "assistant":
             return messages[place + 1 :]

@@ -1,8 +1,7 @@
-"""Ids, and what makes two messages the same.
+"""Message ids, which are the same for messages with the same meaning.
 
-Clients resend the whole history with each call, and never quite as they got it: arguments re-spaced,
-trailing space stripped, empty content as None, reasoning left out. What is the same to a reader has
-the same id here.
+Clients send the full history with each call, and change its form: other spaces in arguments, no trailing spaces, None
+in place of empty content, no reasoning. Messages that differ only in such details get the same id.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from typing import Any, NamedTuple
 
 import orjson
 
-#: Blocks of text, in the words of Chat Completions, Anthropic and Responses.
+#: Types of text blocks in Chat Completions, Anthropic and Responses.
 _TEXT = frozenset({"text", "input_text", "output_text"})
-#: Blocks that clients do not send back, or not as they got them: thoughts, and what a provider's own tools did.
+#: Types of blocks that clients omit or change: reasoning, and calls of the provider's own tools.
 _UNSENT = frozenset(
     {"reasoning", "reasoning_content", "thinking", "redacted_thinking", "signature", "citations"}
     | {"server_tool_use", "mcp_tool_use", "compaction", "input_json_delta"}
 )
-#: Call blocks: where each format keeps id, name and arguments.
+#: Types of call blocks -> the keys of id, name and arguments.
 _CALLS = {
     "tool_use": ("id", "name", "input"),
     "tool_call": ("id", "name", "args"),
     "invalid_tool_call": ("id", "name", "args"),
     "function_call": ("call_id", "name", "arguments"),
 }
-#: Keys of a block that say how it was sent, not what it is.
+#: Keys of a block that tell how it was sent. They are not part of its meaning.
 _INCIDENTAL = frozenset({"cache_control", "index"})
 _ROLES = {
     "human": "user",
@@ -39,17 +38,17 @@ _ROLES = {
 
 
 class Key(NamedTuple):
-    """What two messages must share to be the same one."""
+    """The meaning of a message. Messages with equal keys, at the same place, have the same id."""
 
-    #: user, assistant, system or tool; another where the user made one up.
+    #: user, assistant, system, tool, or a role that the user made up.
     role: str
-    #: All text parts joined, right-stripped.
+    #: All text parts joined, without trailing whitespace.
     text: str
     #: (id, name, arguments as sorted compact JSON) of each call, in order.
     calls: tuple[tuple[str, str, str], ...]
-    #: The call that a tool message answers, or "".
+    #: The id of the call that a tool message answers, or "".
     tool_call_id: str
-    #: sha256 of each image, file, tool result or other block, in order.
+    #: SHA-256 (hex) of each image, file, tool result or other block, in order.
     attachments: tuple[str, ...]
 
 
@@ -63,13 +62,13 @@ def message_id(
     tool_call_id: str | None = None,
     attachments: Sequence[str] = (),
 ) -> str:
-    """The id of a message at its place: a UUID (version 8) made of a SHA-256 of all that it is."""
+    """The id of a message below its parent: a UUID (version 8) from the SHA-256 of all arguments."""
     parts = [conversation_id, parent_id, role, text, calls, tool_call_id or "", attachments]
     return _uuid8(hashlib.sha256(_canonical(parts)).hexdigest())
 
 
 def content_key(message: Any) -> Key:
-    """What the message is, whoever formatted it: any object with `role` or `type`, and `content`."""
+    """The key of a message: any object with `role` or `type`, and `content`, in any provider's format."""
     if type(message.content) is str and message.content and not getattr(message, "tool_calls", None):
         calls = _calls(message, []) if getattr(message, "invalid_tool_calls", None) else ()
         tool_call_id = getattr(message, "tool_call_id", None) or ""
@@ -86,7 +85,7 @@ def content_key(message: Any) -> Key:
 
 
 def path_ids(conversation_id: str, messages: Iterable[Any], parent_id: str | None = None) -> list[str]:
-    """The id of each message of a path, each made of the one before it."""
+    """The ids of the messages of a path. Each id depends on the one before it; the first on `parent_id`."""
     ids = []
     for message in messages:
         parent_id = id_below(conversation_id, parent_id, message)
@@ -109,16 +108,16 @@ def id_below(conversation_id: str, parent_id: str | None, message: Any) -> str:
 
 
 def _uuid8(digits: str) -> str:
-    """The first 32 with version, variant and dashes: RFC 9562, section 5.8; `uuid.UUID` takes six times as long."""
+    """A UUID of the first 32 hex digits (RFC 9562, section 5.8). `uuid.UUID` takes six times as long."""
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def _canonical(value: Any) -> bytes:
-    """Sorted, compact JSON; lone surrogates, which strict UTF-8 refuses, pass as they are."""
+    """Compact JSON with sorted keys. Lone surrogates, which strict UTF-8 refuses, are encoded as they are."""
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # a lone surrogate, a key that is no text, a number beyond 64 bits
+    except TypeError:  # a lone surrogate, a key that is not a str, an integer over 64 bits
         return _canonical_slowly(value).encode("utf-8", "surrogatepass")
 
 
@@ -126,7 +125,7 @@ def _canonical_slowly(value: Any) -> str:
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     except (TypeError, ValueError):
-        # Keys of several types, or a circle: no JSON, and still the same each time.
+        # Keys of several types, or a value that contains itself: not JSON, but repr is the same each time.
         return repr(value)
 
 
@@ -156,23 +155,23 @@ def _is_text(block: dict[str, Any]) -> bool:
 
 
 def _refusal(message: Any, blocks: list[Any]) -> str:
-    """A refusal is what the model said, where it said nothing else."""
-    said = "".join(str(block.get("refusal") or "") for block in blocks if _kind(block) == "refusal")
-    return said or str((getattr(message, "additional_kwargs", None) or {}).get("refusal") or "")
+    """The refusal of the model, which counts as its text if there is no other."""
+    refusal = "".join(str(block.get("refusal") or "") for block in blocks if _kind(block) == "refusal")
+    return refusal or str((getattr(message, "additional_kwargs", None) or {}).get("refusal") or "")
 
 
 def _is_attachment(block: Any) -> bool:
     if not isinstance(block, dict) or _is_text(block):
         return False
     kind = _kind(block)
-    # What a provider's own tool found is its reply's, and `tool_result` the user's.
+    # `tool_result` is from the user; other types that end so are results of the provider's own tools.
     if kind.endswith("_tool_result"):
         return False
     return kind not in _UNSENT and kind not in _CALLS and kind != "refusal"
 
 
 def _calls(message: Any, blocks: list[Any]) -> tuple[tuple[str, str, str], ...]:
-    """Each call once: LangChain keeps Anthropic's in `tool_calls` and in the content as well."""
+    """Each call once: LangChain has Anthropic's calls in `tool_calls` and in the content."""
     listed = [
         *(getattr(message, "tool_calls", None) or ()),
         *(getattr(message, "invalid_tool_calls", None) or ()),
@@ -194,7 +193,7 @@ def _call(call: dict[str, Any], names: tuple[str, str, str]) -> tuple[str, str, 
 
 
 def _arguments(value: Any) -> str:
-    """Arguments by meaning where they parse, else by their letters."""
+    """Arguments as sorted compact JSON, or as their text if that is not JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value, strict=False)
@@ -208,7 +207,7 @@ def _fingerprint(block: Any) -> str:
 
 
 def _essence(value: Any, top: bool = True) -> Any:
-    """The block without its incidental keys; a cache mark may sit at any depth."""
+    """The block without its incidental keys. `cache_control` may be at any depth."""
     if isinstance(value, list):
         return [_essence(item, False) for item in value]
     if not isinstance(value, dict):

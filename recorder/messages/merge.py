@@ -1,4 +1,4 @@
-"""How streamed pieces add up: usage, metadata, content and tool calls, by LangChain's rules."""
+"""Joins streamed pieces by LangChain's rules: usage, metadata, content and tool calls."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
-#: Content of a message: text, or a list of text and blocks.
+#: Content of a message: text, or a list of texts and blocks.
 Content = str | list[Any]
 
-#: Strings that say which one it is: an equal one is kept, not joined to itself.
+#: Strings that identify something: equal strings are not joined.
 _IDENTIFYING = frozenset(
     {"id", "type", "role", "name", "object", "model", "model_name", "model_provider", "output_version"}
     | {"service_tier", "system_fingerprint", "response_id"}
 )
-#: Values that are never told in pieces: the later wins.
+#: Values that are never split into pieces: the later one replaces the earlier one.
 _LATEST = frozenset({"finish_reason", "stop_reason", "signature", "thought_signature", "format"})
-#: What is nested deeper is not merged: there the later value wins.
+#: Values nested deeper than this are not merged: the later one replaces the earlier one.
 _MAX_DEPTH = 100
-#: Numbers that say which one or when: the later wins, they are not summed.
+#: Numbers that are positions or times: the later one replaces the earlier one, they are not added.
 _ORDINAL = frozenset({"index", "created", "timestamp"})
 
 
 class InputTokenDetails(TypedDict, total=False):
-    """Where the input tokens went; they need not sum to all of them."""
+    """Kinds of input tokens, in tokens. The sum may differ from `input_tokens`."""
 
     audio: int
     #: Read from the provider's cache.
     cache_read: int
     #: Written to the provider's cache.
     cache_creation: int
-    #: The same by time to live, where the provider tells it so; then `cache_creation` is 0.
+    #: `cache_creation` by time to live, if the provider sends it; `cache_creation` is then 0.
     ephemeral_5m_input_tokens: int
     ephemeral_1h_input_tokens: int
 
 
 class OutputTokenDetails(TypedDict, total=False):
-    """Where the output tokens went; they need not sum to all of them."""
+    """Kinds of output tokens, in tokens. The sum may differ from `output_tokens`."""
 
     audio: int
-    #: Thought, and not shown.
+    #: Reasoning that is not part of the text.
     reasoning: int
 
 
 class UsageMetadata(TypedDict):
-    """Token counts of a message, the same for every provider."""
+    """Token counts of a message, in the same form for every provider."""
 
     input_tokens: int
     output_tokens: int
@@ -55,18 +55,18 @@ class UsageMetadata(TypedDict):
 
 
 class ToolCall(TypedDict):
-    """A call of a tool that the model asks for, arguments parsed."""
+    """A tool call of the model, with parsed arguments."""
 
     name: str
     args: dict[str, Any]
     id: str | None
     type: NotRequired[str]
-    #: What else the provider said of the call, and wants back with it; LangChain's word.
+    #: Other fields of the call, which the provider wants back with it. LangChain's name.
     extras: NotRequired[dict[str, Any]]
 
 
 class InvalidToolCall(TypedDict):
-    """A call whose arguments are no JSON object: their text as it came."""
+    """A call whose arguments are not a JSON object. `args` is their text as received."""
 
     name: str | None
     args: str | None
@@ -77,7 +77,7 @@ class InvalidToolCall(TypedDict):
 
 
 class ToolCallChunk(TypedDict):
-    """A streamed piece of a call; pieces with the same index belong together."""
+    """A streamed piece of a call. Pieces with the same index belong to one call."""
 
     name: str | None
     args: str | None
@@ -90,7 +90,7 @@ class ToolCallChunk(TypedDict):
 def tool_call(
     name: str | None, args: dict[str, Any], id: str | None, extras: dict[str, Any] | None = None
 ) -> ToolCall:
-    """A `ToolCall` of its parts."""
+    """Make a `ToolCall`."""
     call: ToolCall = {"name": name or "", "args": args, "id": id, "type": "tool_call"}
     return {**call, "extras": extras} if extras else call
 
@@ -102,7 +102,7 @@ def invalid_tool_call(
     error: str | None = None,
     extras: dict[str, Any] | None = None,
 ) -> InvalidToolCall:
-    """An `InvalidToolCall` of its parts."""
+    """Make an `InvalidToolCall`."""
     call: InvalidToolCall = {
         "name": name,
         "args": args,
@@ -120,13 +120,13 @@ def tool_call_chunk(
     index: int | None,
     extras: dict[str, Any] | None = None,
 ) -> ToolCallChunk:
-    """A `ToolCallChunk` of its parts."""
+    """Make a `ToolCallChunk`."""
     chunk: ToolCallChunk = {"name": name, "args": args, "id": id, "index": index, "type": "tool_call_chunk"}
     return {**chunk, "extras": extras} if extras else chunk
 
 
 def add_usage(left: UsageMetadata | None, right: UsageMetadata | None) -> UsageMetadata:
-    """The sum of both, details included; a missing one counts as nothing."""
+    """The sum of both, including their details. None counts as zero."""
     total = _add_counts(cast(dict[str, Any], left or {}), cast(dict[str, Any], right or {}))
     for key in ("input_tokens", "output_tokens", "total_tokens"):
         total.setdefault(key, 0)
@@ -144,18 +144,18 @@ def _add_counts(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge_dicts(left: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
-    """The pieces of a dict joined: text appended, lists and dicts merged, counts added.
+    """Join the pieces of a dict: texts are joined, lists and dicts merged, counts added.
 
-    Where LangChain raises because types differ, the later value wins: a provider's odd chunk must not end the user's
-    stream. Each piece is looked at once, however many there are.
+    If the types of two values differ, the later one replaces the earlier one. (LangChain raises, but an odd chunk of a
+    provider must not end the user's stream.) The time is linear in the number of pieces.
     """
     return _merge_dicts((left, *others), 0)
 
 
 def merge_latest(pieces: Sequence[dict[str, Any]], labels: Container[str] | None = None) -> dict[str, Any]:
-    """`merge_dicts`, where texts and numbers under these keys are labels: the later one replaces what was before.
+    """As `merge_dicts`, but under the keys in `labels` a later text or number replaces the earlier one.
 
-    Without `labels` all keys are.
+    If `labels` is None, this holds for all keys.
     """
     last = {
         key: value
@@ -167,7 +167,7 @@ def merge_latest(pieces: Sequence[dict[str, Any]], labels: Container[str] | None
 
 
 def is_label(value: Any) -> bool:
-    """Whether a value is neither a structure nor nothing."""
+    """Whether a value is a text, a number or a bool: neither None nor a dict nor a list."""
     return value is not None and not isinstance(value, (dict, list))
 
 
@@ -186,7 +186,7 @@ def _merge_values(key: str, values: list[Any], depth: int) -> Any:
     if len(values) == 1 or depth > _MAX_DEPTH or key in _LATEST:
         return value
     kind = type(value)
-    # What was there before a value of another type is replaced by it.
+    # A value replaces all values of another type before it.
     start = next((at + 1 for at in range(len(values) - 2, -1, -1) if type(values[at]) is not kind), 0)
     same = values[start:] if start else values
     if kind is str:
@@ -194,7 +194,7 @@ def _merge_values(key: str, values: list[Any], depth: int) -> Any:
     if kind is dict:
         return _merge_dicts(same, depth + 1)
     if kind is list:
-        merged = _Merged(depth + 1)
+        merged = _MergedList(depth + 1)
         for items in same:
             merged.add_all(items)
         return merged.result()
@@ -220,45 +220,45 @@ def _merge_counts(counts: list[int]) -> int:
 
 
 def merge_lists(left: list[Any], *others: list[Any]) -> list[Any]:
-    """One list; items with the same `index`, and no two ids, are pieces of one item."""
-    merged = _Merged(0)
+    """Join lists. Items with the same `index`, and without different ids, are pieces of one item."""
+    merged = _MergedList(0)
     for items in (left, *others):
         merged.add_all(items)
     return merged.result()
 
 
-class _Merged:
-    """A list that grows: for each item its pieces."""
+class _MergedList:
+    """The list that results from merging lists, with the pieces of each item."""
 
     __slots__ = ("_depth", "_ids", "_pieces", "_places")
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
         self._pieces: list[list[Any]] = []
-        #: Index -> the places of the items that have it; place -> id, where there is one.
+        #: Index -> the places of the items with that index; place -> id of the item, if it has one.
         self._places: dict[Any, list[int]] = {}
         self._ids: dict[int, Any] = {}
 
     def add_all(self, items: list[Any]) -> None:
-        """More items, or pieces of those that there are."""
+        """Add items, or join them to the items that they are pieces of."""
         for item in items:
             indexed = isinstance(item, dict) and _is_index(item.get("index"))
             if not indexed or not self._joined(item):
                 self._pieces.append([item])
 
     def add_text(self, text: str) -> None:
-        """Text behind the last item; behind text it is more of that."""
+        """Add text as an item, or join it to the last item if that is text."""
         if text and self._pieces and isinstance(self._pieces[-1][0], str):
             self._pieces[-1].append(text)
         elif text:
             self._pieces.append([text])
 
     def result(self) -> list[Any]:
-        """The items."""
+        """The list of joined items."""
         return [pieces[0] if len(pieces) == 1 else self._item(pieces) for pieces in self._pieces]
 
     def _joined(self, item: dict[str, Any]) -> bool:
-        """Whether the item is a piece of one that there is; else it will be the last."""
+        """Join the item to the one that it is a piece of. False if there is none; the caller then appends it."""
         places, id = self._places.setdefault(item["index"], []), item.get("id")
         for at in places:
             known = self._ids.get(at)
@@ -285,28 +285,28 @@ def _is_index(index: Any) -> bool:
 
 
 def merge_content(first: Content, others: Iterable[Content]) -> Content:
-    """Text after text; as soon as one is a list, a list."""
+    """Join contents: a text if all are texts, else a list."""
     contents = [first, *others]
     if all(isinstance(content, str) for content in contents):
         return "".join(contents)  # type: ignore[arg-type]
-    merged = _Merged(0)
+    merged = _MergedList(0)
     for content in contents:
         if isinstance(content, list):
             merged.add_all(content)
         else:
-            # LangChain keeps an empty text as the first item; it says nothing and providers refuse it.
+            # An empty text is left out, because providers refuse it. (LangChain keeps it as the first item.)
             merged.add_text(content)
     return merged.result()
 
 
 def parse_calls(
-    chunks: Iterable[ToolCallChunk], *, whole: bool
+    chunks: Iterable[ToolCallChunk], *, complete: bool
 ) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """The calls and the invalid ones of merged pieces; without `whole`, as far as their JSON goes."""
+    """The valid and the invalid calls of joined pieces. If not `complete`, cut JSON is parsed up to its end."""
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for chunk in chunks:
-        args = parse_args(chunk["args"], whole=whole)
+        args = parse_args(chunk["args"], complete=complete)
         if args is None:
             extras = chunk.get("extras")
             invalid.append(invalid_tool_call(chunk["name"], chunk["args"], chunk["id"], extras=extras))
@@ -315,18 +315,18 @@ def parse_calls(
     return calls, invalid
 
 
-def parse_args(text: str | None, *, whole: bool = True) -> dict[str, Any] | None:
-    """Arguments as a dict, none for no text, or None where the text is no JSON object."""
+def parse_args(text: str | None, *, complete: bool = True) -> dict[str, Any] | None:
+    """Arguments as a dict; {} for no text; None if the text is not a JSON object. `complete`: it may not be cut."""
     if not text:
         return {}
     value = _loads(text)
-    if value is None and not whole:
+    if value is None and not complete:
         value = _loads_cut(text)
     return value if isinstance(value, dict) else None
 
 
 def _loads(text: str) -> Any:
-    # strict=False as LangChain: models do put raw newlines into strings.
+    # strict=False as in LangChain: models write raw newlines into strings.
     try:
         return json.loads(text, strict=False)
     except (ValueError, RecursionError):
@@ -338,8 +338,8 @@ _CUT_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{0,3})?")
 
 
 def _loads_cut(text: str) -> Any:
-    """The value of a JSON text that stops in the middle, without its last unfinished piece."""
-    # Of each open bracket: what closes it, and the length up to its last finished item.
+    """The value of a JSON text that is cut somewhere, without its last incomplete item."""
+    # For each open bracket: its closing bracket, and the length of the text up to its last complete item.
     opened: list[tuple[str, int]] = []
     quoted = False
     escape = len(text)

@@ -1,4 +1,4 @@
-"""What a model call gives back: generations and their result."""
+"""The results of a model call: generations, and `LLMResult`, which holds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recorder.messages.merge import Content, merge_dicts
 
 
 class Generation:
-    """One text that a completion model wrote."""
+    """One text of a completion model."""
 
     __slots__ = ("generation_info", "text")
     __hash__ = None  # type: ignore[assignment]  # mutable, and equal by value
@@ -19,7 +19,7 @@ class Generation:
     type: str = "Generation"
     _shown: tuple[str, ...] = ("text", "generation_info")
 
-    #: Whatever the provider says beside the text: finish_reason, logprobs.
+    #: What the provider sent besides the text: finish_reason, logprobs.
     generation_info: dict[str, Any] | None
 
     def __init__(self, text: str = "", generation_info: dict[str, Any] | None = None) -> None:
@@ -38,7 +38,7 @@ class Generation:
 
 
 class GenerationChunk(Generation):
-    """A streamed piece of a `Generation`; pieces add up with `+`."""
+    """A streamed piece of a `Generation`. `+` joins two pieces."""
 
     __slots__ = ()
     type = "GenerationChunk"
@@ -50,12 +50,12 @@ class GenerationChunk(Generation):
 
     @property
     def content(self) -> str:
-        """The text, under the name that a message has for it."""
+        """The text; a message has the same attribute."""
         return self.text
 
 
 class ChatGeneration(Generation):
-    """One message that a chat model wrote. `text` is the message's."""
+    """One message of a chat model. `text` is the text of the message."""
 
     __slots__ = ("message",)
     type = "ChatGeneration"
@@ -68,27 +68,27 @@ class ChatGeneration(Generation):
         self.generation_info = generation_info
 
     @property
-    def text(self) -> str:  # type: ignore[override]  # computed here: most chunks are never asked
+    def text(self) -> str:  # type: ignore[override]  # computed when it is read: most chunks' is never read
         """The text parts of the message, joined."""
         return self.message.text
 
 
 class ChatGenerationChunk(ChatGeneration):
-    """A streamed piece of a `ChatGeneration`; pieces add up with `+`."""
+    """A streamed piece of a `ChatGeneration`. `+` joins it with one piece or a list of pieces."""
 
     __slots__ = ()
     type = "ChatGenerationChunk"
 
     message: AIMessageChunk
 
-    # Written out: one is made for each token.
+    # Without super(): one object is made for each token.
     def __init__(self, message: AIMessageChunk, generation_info: dict[str, Any] | None = None) -> None:
         self.message = message
         self.generation_info = generation_info
 
     @property
     def content(self) -> Content:
-        """The message's content."""
+        """The content of the message."""
         return self.message.content
 
     def __add__(self, other: ChatGenerationChunk | Sequence[ChatGenerationChunk]) -> ChatGenerationChunk:
@@ -104,7 +104,7 @@ def _merge_info(chunks: Sequence[Generation]) -> dict[str, Any] | None:
 
 
 class LLMResult:
-    """All generations of a call: a list for each prompt, of one generation for each choice."""
+    """All generations of a call: one list for each prompt, with one generation for each choice."""
 
     __slots__ = ("generations", "llm_output", "run")
     __hash__ = None  # type: ignore[assignment]  # mutable, and equal by value
@@ -124,7 +124,7 @@ class LLMResult:
         self.run = run
 
     def flatten(self) -> list[LLMResult]:
-        """A result for each prompt; the usage stays with the first, so that nobody counts it twice."""
+        """One result for each prompt. Only the first has the usage, so that it is not counted twice."""
         return [LLMResult([choices], self._output_of(at)) for at, choices in enumerate(self.generations)]
 
     def _output_of(self, at: int) -> dict[str, Any] | None:
@@ -139,7 +139,7 @@ class LLMResult:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LLMResult):
             return NotImplemented
-        # As in LangChain, which run it was makes no difference.
+        # As in LangChain, `run` is not compared.
         return self.generations == other.generations and self.llm_output == other.llm_output
 
 

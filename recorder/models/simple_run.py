@@ -15,7 +15,7 @@ from recorder.messages import (
     LLMResult,
     add_usage,
 )
-from recorder.messages.chunks import chunk_from, is_whole
+from recorder.messages.chunks import chunk_from, is_complete_message
 from recorder.models.chat_run import generation_chunk, generation_info, since
 from recorder.models.run import Request, Run
 from recorder.wire.from_chunks import calls_of, deltas_of
@@ -41,7 +41,7 @@ class SimpleRun(Run[AIMessageChunk]):
         """Make the chunk of a piece and report it. Raises `ConfigError` if the piece has no supported type."""
         chunk = chunk_from(piece)
         chunk.id = chunk.id or self._chunk_id
-        if is_whole(piece):
+        if is_complete_message(piece):
             if self._chunks:
                 self._drop_repeats(chunk)
             self._in_messages = True

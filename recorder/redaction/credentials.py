@@ -1,7 +1,7 @@
-"""Credentials: found by the name under which a value stands, and by the value itself; masked or dropped.
+"""Finds credentials by the name of their field or URL parameter, and masks or removes them.
 
-Names are compared without case and separators in between (`x-api-key`, `apiKey` and `API_KEY` are the same). Words of
-language models that only look like credentials (`max_tokens`, `stop_token`, `prompt_cache_key`) are none.
+Case and separators of a name do not matter: `x-api-key`, `apiKey` and `API_KEY` are the same. Names of language models
+that only look like credentials (`max_tokens`, `stop_token`, `prompt_cache_key`) are not treated as credentials.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from urllib.parse import unquote, unquote_plus
 
 from recorder.core.json import dumps, loads
 
-#: What stands in the place of a credential.
+#: Replaces a credential.
 MASK = "***"
 
-#: The last word of a name whose value is a credential, alone or at the end of a longer word ("clientsecret").
+#: A name whose last word is or ends with one of these names a credential ("secret", "clientsecret").
 _ENDS = (
     "password", "passwd", "passphrase", "pwd", "secret", "credential", "authorization", "bearer", "cookie", "jwt",
     "apikey", "accesskey", "secretkey", "privatekey", "authtoken", "accesstoken", "refreshtoken", "bearertoken",
     "sessiontoken", "apitoken", "idtoken", "adtoken",
 )  # fmt: skip
-#: Names whose value holds credentials under names of its own: HTTP headers, whose names are anybody's.
+#: Names of HTTP headers as a whole: any header may carry a credential, under any name.
 _HEADERS = frozenset(("header", "headers"))
-#: Words before `key` that make it a credential; `cache_key`, `sort_key` and `public_key` are none.
+#: With one of these before it, `key` is a credential. `cache_key`, `sort_key` and `public_key` are not.
 _KEYS = frozenset((
     "api", "access", "account", "admin", "anthropic", "auth", "authentication", "azure", "client", "encryption",
     "function", "functions", "gemini", "google", "hmac", "license", "llm", "master", "openai", "private", "provider",
     "secret", "server", "service", "session", "shared", "signing", "ssh", "subscription", "x",
 ))  # fmt: skip
-#: Words before `token` that make it a word of the model or the mark of a page; with any other it is a credential.
+#: With one of these before it, `token` is a word of the model or a page marker. All others are credentials.
 _NO_TOKENS = frozenset((
     "bos", "budget", "cls", "continuation", "end", "eos", "first", "image", "last", "mask", "max", "min", "new", "next",
     "pad", "page", "per", "prompt", "sep", "special", "start", "stop", "text", "thinking", "unk",
 ))  # fmt: skip
-#: Words before `tokens` that make them credentials; all other tokens are counted or are text.
+#: With one of these before it, `tokens` are credentials. All others are counts or text.
 _TOKENS = frozenset(("access", "api", "auth", "bearer", "id", "refresh", "session"))
-#: Words at the end that do not change what it is; numbers neither.
+#: Words at the end of a name that are ignored, as numbers are.
 _SUFFIXES = frozenset(("base", "plain", "raw", "str", "string", "value"))
-#: In the query of a URL these are credentials too: Google's, Azure's and Amazon's.
+#: More names of credentials in the query of a URL: those of Google, Azure and Amazon.
 _OF_QUERIES = frozenset(("code", "key", "sig", "signature"))
 
-#: Longer ones are no names (characters).
+#: Characters. A longer key is not a name.
 _LONGEST_NAME = 100
-#: Names that were looked at before; keys of applications are always the same ones.
+#: Cache: name -> whether it names a credential. An application uses the same keys again and again.
 _names: dict[str, bool] = {}
 _MOST_NAMES = 4096
-#: Keys of JSON schemas whose keys are names of arguments: what stands under them are descriptions.
+#: Keys of a JSON schema whose own keys are argument names. The values below them are descriptions, not credentials.
 _SCHEMAS = frozenset(("properties", "patternProperties", "$defs", "definitions"))
 
-#: One of these is in every name of a credential.
+#: Every name of a credential contains one of these.
 _HINTS = (
     "key", "token", "secret", "pass", "pwd", "auth", "cookie", "credential", "header", "jwt", "bearer",
 )  # fmt: skip
@@ -63,15 +63,15 @@ _PARAMETER = re.compile(r"(?<=[?&])([^\s?&=\"'<>#]+)=([^\s&\"'<>#]+)")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what stands under this name is a credential."""
+    """Whether a value with this name is a credential."""
     if (known := _names.get(name)) is None:
-        known = len(name) <= _LONGEST_NAME and _says_secret(name)
+        known = len(name) <= _LONGEST_NAME and _names_secret(name)
         if len(_names) < _MOST_NAMES:
             _names[name] = known
     return known
 
 
-def _says_secret(name: str) -> bool:
+def _names_secret(name: str) -> bool:
     words = [word.lower() for word in _WORDS.findall(name)]
     while words and (words[-1].isdigit() or words[-1] in _SUFFIXES):
         words.pop()
@@ -92,7 +92,7 @@ def _ends(word: str) -> bool:
 
 
 def mask_urls(text: str) -> str:
-    """The text with the passwords, keys and tokens of the URLs in it masked."""
+    """The text with passwords, keys and tokens masked in the URLs that it contains."""
     if "://" in text:
         text = _USER_INFO.sub(rf"\1:{MASK}@", text)
     return _PARAMETER.sub(_masked_parameter, text) if "=" in text else text
@@ -103,31 +103,31 @@ def _masked_parameter(found: re.Match[str]) -> str:
 
 
 def is_secret(name: object, value: object) -> bool:
-    """Whether a value is a credential by its name; a switch is none, and neither is a number of tokens."""
+    """Whether a value is a credential, judged by its name. A bool is not, and a number of tokens is not."""
     if not isinstance(name, str) or value is None or isinstance(value, bool) or value in ("", b"", MASK):
         return False
     return is_secret_name(name) and not (isinstance(value, (int, float)) and "token" in name.lower())
 
 
-class Found(NamedTuple):
-    """Something that was dropped or masked."""
+class MaskedValue(NamedTuple):
+    """A value that was removed or masked."""
 
-    #: Where it stood: "request.mcp_servers.0.authorization_token".
+    #: Its path: "request.mcp_servers.0.authorization_token".
     place: str
-    #: What must not stand elsewhere either.
+    #: The credentials in it, which must be masked in all other places too.
     texts: list[str]
 
 
-def without_secrets(value: Any, place: str, found: list[Found]) -> Any:
-    """The value without what stands under the name of a credential, and with the URLs in it masked.
+def without_secrets(value: Any, place: str, masked: list[MaskedValue]) -> Any:
+    """The value without the fields that are credentials by their name, and with the URLs in it masked.
 
-    It is the same object where there is nothing of the kind, else a copy in plain JSON. What was taken out is appended
-    to `found`.
+    A value without credentials is returned as it is, any other as a copy in plain JSON. Each removed or masked value is
+    appended to `masked`. `place` is the path of the value itself.
     """
     text = dumps(value)
     if not may_hold_secrets(text):
         return value
-    before = len(found)
+    before = len(masked)
     copy = [loads(text)]
     unread: list[tuple[Any, str, bool]] = [(copy, place, False)]
     while unread:
@@ -135,33 +135,33 @@ def without_secrets(value: Any, place: str, found: list[Found]) -> Any:
         for key, entry in list(container.items() if isinstance(container, dict) else enumerate(container)):
             at = here if container is copy else f"{here}.{key}"
             if not is_schema and is_secret(key, entry):
-                found.append(Found(at, list(secrets_in(key, entry))))
+                masked.append(MaskedValue(at, list(secrets_in(key, entry))))
                 del container[key]
             elif isinstance(entry, (dict, list)):
                 unread.append((entry, at, key in _SCHEMAS))
             elif isinstance(entry, str) and (shown := mask_urls(entry)) != entry:
-                found.append(Found(at, secrets_of_urls(entry)))
+                masked.append(MaskedValue(at, secrets_of_urls(entry)))
                 container[key] = shown
-    return copy[0] if len(found) > before else value
+    return copy[0] if len(masked) > before else value
 
 
 def may_hold_secrets(json: str) -> bool:
-    """Whether JSON text is worth looking at: every request and all metadata come through here."""
+    """A fast check whether JSON text may hold credentials. It runs for every request and all metadata."""
     if ("@" in json and "://" in json) or ("=" in json and ("?" in json or "&" in json)):
         return True
     lower = json.lower()
     if "token" in lower:
         lower = _LIMITS.sub("", lower)
-    for hint in _HINTS:  # noqa: SIM110  # a generator takes three times as long
+    for hint in _HINTS:  # noqa: SIM110  # a generator is three times as slow
         if hint in lower:
             return True
     return False
 
 
 def secrets_in(name: str, value: Any) -> Iterator[str]:
-    """The texts in what stood under the name of a credential, as they may be repeated elsewhere.
+    """The texts in a value with the name of a credential; other places may repeat them.
 
-    All of them, but of HTTP headers only the credentials: `application/json` must not be masked.
+    Of a dict of HTTP headers only the credentials: `application/json` must not be masked.
     """
     is_headers = name.lower().endswith(("header", "headers")) and isinstance(value, dict)
     unread = [entry for key, entry in value.items() if is_secret(key, entry)] if is_headers else [value]
@@ -186,24 +186,24 @@ def _password_of(basic: str) -> Iterator[str]:
     try:
         yield base64.b64decode(basic, validate=True).decode().partition(":")[2]
     except ValueError:
-        return  # no user and password
+        return  # not a user and a password
 
 
 def secrets_of_request(request: Any) -> list[str]:
-    """The credentials that an HTTP request carried, in its headers and its URL; none of what is no request."""
+    """The credentials in the headers and the URL of an HTTP request. Raises `AttributeError` for other objects."""
     headers = [(name, value) for name, value in request.headers.items() if is_secret(name, value)]
     found = [text for name, value in headers for text in secrets_in(name, value)]
     return [*found, *secrets_of_urls(str(request.url))]
 
 
 def secrets_of_urls(text: str) -> list[str]:
-    """The passwords of the URLs in a text, and the credentials in their queries."""
+    """The passwords and the query credentials of the URLs in a text, as written and URL-decoded."""
     found = [each[2] for each in _USER_INFO.finditer(text)] if "://" in text else []
     found += [each[2] for each in _PARAMETER.finditer(text) if is_secret_of_query(unquote(each[1]))]
     return [*found, *map(unquote, found), *map(unquote_plus, found)]
 
 
 def is_secret_of_query(name: str) -> bool:
-    """Whether a word of a URL's query is a credential."""
+    """Whether a parameter of a URL's query is a credential, judged by its name."""
     plain = name.lower()
     return plain in _OF_QUERIES or plain.startswith("x-amz-") or is_secret_name(name)

@@ -546,7 +546,7 @@ def test_callbacks_are_none_one_or_several_each_once() -> None:
     [
         (Everything, r"the class Everything .* pass Everything\(\.\.\.\)"),
         ([BaseCallbackHandler], "the class BaseCallbackHandler"),
-        ("stdout", "got str 'stdout', which is no handler: it has none of on_chat_model_start"),
+        ("stdout", "got str 'stdout', which is not a handler: it has none of on_chat_model_start"),
         ([None], "got NoneType None"),
     ],
 )
@@ -604,7 +604,7 @@ def test_a_standard_output_that_is_gone_does_not_end_the_stream(
     for _ in range(3):
         assert dispatch(handler).new_token("a") is None
     assert [record.getMessage() for record in caplog.records] == [
-        "Cannot write tokens to standard output; the stream goes on unseen"
+        "Cannot write tokens to standard output; the stream continues without output"
     ]
 
 

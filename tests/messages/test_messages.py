@@ -229,16 +229,20 @@ def test_arguments_are_read_as_far_as_they_have_come() -> None:
     )
     for cut in range(1, len(text) + 1):
         if text[:cut].endswith(("\\u", "\\u0", "\\u00", "\\u00e")):
-            assert parse_args(text[:cut], whole=False) == parse_args(text[: text.index("\\u")], whole=False)
+            assert parse_args(text[:cut], complete=False) == parse_args(
+                text[: text.index("\\u")], complete=False
+            )
         else:
-            assert parse_args(text[:cut], whole=False) == langchain.parse_partial_json(text[:cut]), text[:cut]
+            assert parse_args(text[:cut], complete=False) == langchain.parse_partial_json(text[:cut]), text[
+                :cut
+            ]
 
 
 @pytest.mark.parametrize("text", ['{"a" 1}', '{"a": ]', "}", '{"a": 1}}', "[1]", "nul", "[" * 100_000])
 def test_arguments_that_are_no_object_are_invalid(text: str) -> None:
     """Broken JSON, JSON of another type, or nested beyond reading."""
     assert parse_args(text) is None
-    assert parse_args(text, whole=False) is None
+    assert parse_args(text, complete=False) is None
     assert AIMessageChunk(tool_call_chunks=[tool_call_chunk("f", text, "1", 0)]).tool_calls == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from recorder.redaction.credentials import (
-    Found,
+    MaskedValue,
     is_secret,
     is_secret_name,
     mask_urls,
@@ -112,7 +112,7 @@ def test_what_stands_under_such_a_name_is_dropped() -> None:
         "headers": {"Authorization": "Bearer t-7", "Accept": "application/json"},
         "url": "https://me:t-8@host/?page=2",
     }
-    found: list[Found] = []
+    found: list[MaskedValue] = []
     assert without_secrets(value, "request", found) == {
         "model": "m",
         "max_tokens": 5,
@@ -135,7 +135,7 @@ def test_what_has_none_is_the_same_object() -> None:
     """Nothing is copied for nothing."""
     values: tuple[Any, ...] = ({"max_tokens": 5, "tools": [{"name": "x"}]}, {}, [], "text", None, 3)
     for value in values:
-        found: list[Found] = []
+        found: list[MaskedValue] = []
         assert without_secrets(value, "request", found) is value
         assert found == []
 
