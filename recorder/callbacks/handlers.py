@@ -66,7 +66,7 @@ class BaseCallbackHandler:
         """A token arrived. `token` is empty if the chunk holds something other than text."""
 
     def on_stream_frame(self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID) -> Any:
-        """A stream event arrived, `at_us` microseconds after the request. `frame` is its bytes. Called before its tokens."""
+        """A stream event arrived `at_us` microseconds after the request: its bytes. Called before its tokens."""
 
     def on_chat_new_message(self, message: BaseMessage) -> Any:
         """A message is new in the conversation: called for each new message of the request, then for the reply."""

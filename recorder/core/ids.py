@@ -18,7 +18,9 @@ def new_id() -> str:
 def check_conversation_id(id: str) -> str:
     """Return the id. Raises `ConfigError` if it is no str, is empty or is too long."""
     if not isinstance(id, str):
-        raise ConfigError(f"conversation_id must be a str, not {type(id).__name__}; convert it with str(...)")
+        raise ConfigError(
+            f"conversation_id must be a str, not {type(id).__name__}; pass str(conversation_id)"
+        )
     if not id:
         raise ConfigError("conversation_id is empty; pass a name, or leave it out to get a new id")
     if len(id) > MAX_CONVERSATION_ID:
