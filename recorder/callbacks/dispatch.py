@@ -275,7 +275,7 @@ def handlers_from(callbacks: Any) -> list[Any]:
 def _checked(handler: Any) -> Any:
     if isinstance(handler, type):
         raise ConfigError(
-            f"callbacks got the class {handler.__name__}, which is not a handler; pass {handler.__name__}(...)"
+            f"callbacks got the class {handler.__name__} where an instance is needed; pass {handler.__name__}(...)"
         )
     if not any(callable(getattr(handler, name, None)) for name in EVENTS):
         raise ConfigError(
