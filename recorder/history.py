@@ -1,4 +1,4 @@
-"""`ChatHistoryCallback`: what a model says to its callbacks, said to the recorder."""
+"""`ChatHistoryCallback`: the callback handler that passes the events of a model to the recorder."""
 
 from __future__ import annotations
 
@@ -36,32 +36,33 @@ from recorder.wire.usage import found_in, is_counted, read
 
 log = logging.getLogger("recorder")
 
-#: Metadata keys that name the conversation: ours, LangChain's sessions, LangGraph's threads.
+#: Metadata keys for the conversation id: recorder's, LangChain's sessions, LangGraph's threads.
 CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
-#: What a finish reason means -> the status of the run.
+#: Meaning of a finish reason -> status of the run.
 _STATUSES = {"good": COMPLETE, "limit": INCOMPLETE, "failure": INTERRUPTED, "unknown": INTERRUPTED}
-#: Where a choice's metadata have its finish reason.
+#: Keys of the finish reason in the metadata of a choice; Ollama's and Bedrock's models of LangChain use their own.
 _REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _CANCELS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
-#: How many parents' conversations are remembered, so that child runs share one.
+#: The conversations of this many parent runs are remembered, so that their child runs share them.
 _MAX_FAMILIES = 10_000
 
 
 class ChatHistoryCallback(BaseCallbackHandler):
     """Stores every message and token of the models it is attached to, while they stream.
 
-    `url` is `sqlite:///file.db`; `RECORDER_URL`, else `sqlite:///chat_history.db`, unless given. Without a
-    `conversation_id`, each run opens a conversation of its own. `options` are the fields of
-    `recorder.config.Config`. Raises `ConfigError` for a value that can never work and `SchemaError` for tables
-    that are not ours; once made it never raises into the application. On a running event loop it waits for
-    nothing, and `async with` and `opened()` raise what the database says.
+    `url` is the database, for example `sqlite:///file.db`; the default is `RECORDER_URL`, else
+    `sqlite:///chat_history.db`. Without a `conversation_id`, each run opens a new conversation. `options` are the
+    fields of `recorder.Config`. Raises `ConfigError` for an invalid value. The constructor waits for the database and
+    raises `SchemaError` for tables that are not recorder's, and with `strict` the `StoreError` of a database that
+    cannot be opened. On a running event loop it does not wait, and `async with` and `opened()` raise these errors.
+    After that, recording never raises into the model's call.
     """
 
-    #: For LangChain: call the hooks where the model runs, not through an executor. It must never vary.
+    #: For LangChain: call the hooks on the thread of the model, not through an executor. Always true.
     run_inline = True
-    #: Our models hand over frames with their deltas: the token hook, for models that do not, is not called as well.
+    #: recorder's models pass frames with their deltas; `on_llm_new_token` is called only by models that do not.
     tokens_from_frames = True
-    #: Our models hand over the credentials of a run, so that none of them is stored.
+    #: recorder's models pass the credentials of a run, so that they can be masked.
     takes_mask = True
 
     def __init__(
@@ -83,7 +84,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self._capture_frames = config.capture == "wire"
         self._current: ContextVar[str | None] = ContextVar("conversation_id", default=None)
         self._families: OrderedDict[str, str] = OrderedDict()
-        # Looked up once: they are called for every token.
+        # Attributes, because they are read for every token.
         self._runs = self.recorder.runs
         self._put = self.recorder.queue.put
         self._put_frame = self.recorder.queue.put_frame
@@ -92,7 +93,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     @contextmanager
     def conversation(self, conversation_id: str) -> Iterator[str]:
-        """Runs that begin inside belong to this conversation. Raises `ConfigError` for an id that cannot be."""
+        """Runs that begin in the `with` block belong to this conversation. Raises `ConfigError` for an invalid id."""
         token = self._current.set(check_conversation_id(conversation_id))
         try:
             yield conversation_id
@@ -100,13 +101,13 @@ class ChatHistoryCallback(BaseCallbackHandler):
             self._current.reset(token)
 
     def add_messages(self, messages: Any, *, conversation_id: str | None = None) -> None:
-        """Store messages that no model was called for, each below the newest one of its conversation.
+        """Store messages without a run, each as the child of the newest message of the conversation.
 
-        Each is whatever a model takes: a message, a text, a dict. The conversation is the one that is given, else
-        that of `with history.conversation(...)`, else the recorder's own. They are in the queue when this returns;
-        `flush()` waits until they are committed. Raises `ConfigError` for what is no message and without a
-        conversation, `Closed` after `close`, and `StoreError` where the queue is full: on an event loop and with
-        `overflow="drop_newest"` at once, else after `block_timeout`.
+        `messages` is what a model accepts: a text, a message, a dict, or a list of these. The conversation is
+        `conversation_id`, else that of `with history.conversation(...)`, else that of the constructor. The messages are
+        in the queue when this returns; `flush()` waits until they are committed. Raises `ConfigError` for what is not a
+        message or if there is no conversation, `Closed` after `close`, and `StoreError` if the queue is full: at once
+        on an event loop or with `overflow="drop_newest"`, else after `block_timeout` seconds.
         """
         self.recorder.require_open()
         found = conversation_id
@@ -114,28 +115,31 @@ class ChatHistoryCallback(BaseCallbackHandler):
             found = self._current.get() or self._conversation_id
         if found is None:
             raise ConfigError("Messages without a run need a conversation; pass conversation_id='...'")
-        if said := [_as_it_is_now(message) for message in messages_from(messages)]:
-            self.recorder.add(escape(check_conversation_id(found)), said)
+        if copies := [_copy_blocks(message) for message in messages_from(messages)]:
+            self.recorder.add(escape(check_conversation_id(found)), copies)
 
     def opened(self) -> Wait[None]:
-        """Over when the database is open: `.wait()` for it, or await it; at the latest after `open_timeout`.
+        """A `Wait` that ends when the database is open, or after `open_timeout` seconds: `.wait()` or await it.
 
-        Off an event loop the constructor has waited for it. On one it waits for nothing: a `SchemaError`, and with
-        `strict` what the database said, is raised here and by `async with`; it is in the log and in `stats()` too.
+        Without an event loop the constructor has waited already. On one, this and `async with` raise `SchemaError`, and
+        with `strict` the `StoreError` of a database that cannot be opened. `stats()` and the log have the error too.
         """
         return self.recorder.opened()
 
     def flush(self) -> Wait[None]:
-        """Over when everything handed over until now is committed: `.wait()` for it, or await it."""
+        """A `Wait` that ends when everything recorded before is committed: `.wait()` or await it. Raises `Closed`."""
         self.recorder.require_open()
         return self.recorder.flush()
 
     def close(self, timeout: float | None = None) -> Wait[Stats]:
-        """Take nothing more and drain; over, with the last `stats()`, when all is stored."""
+        """Stop recording; open runs become `interrupted`. Returns a `Wait` for the last `stats()`.
+
+        It ends when the queue is stored, or shortly after `timeout` seconds; the default is `close_timeout`.
+        """
         return self.recorder.close(timeout)
 
     def stats(self) -> Stats:
-        """Where the tokens are right now."""
+        """Counts of tokens and runs by their state (queued, stored, dropped), and the state of the database."""
         return self.recorder.stats()
 
     def __enter__(self) -> ChatHistoryCallback:
@@ -162,8 +166,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        """A run begins, with the whole history that was sent."""
-        history = [_as_said(message) for message in (messages[0] if messages else ())]
+        """A run of a chat model begins. `messages` is all that was sent, as a list in a list."""
+        history = [_message_from(message) for message in (messages[0] if messages else ())]
         self._start("chat", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
 
     def on_llm_start(
@@ -178,21 +182,20 @@ class ChatHistoryCallback(BaseCallbackHandler):
     def on_stream_frame(
         self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
     ) -> Wait[None] | None:
-        """A wire event came: it is kept with its deltas. Returns what to wait for when the queue is full."""
+        """Record a stream event and its deltas. Returns a `Wait` for space if the queue is full."""
         run = self._runs.get(run_id.int) or self.recorder.reopen(run_id.int)
         if run is None:
             self._late(len(deltas))
             return None
         run.has_frames = True
-        kept = (
-            frame if self._capture_frames and frame else None
-        )  # a model of one's own has deltas without frames
-        return self._put_frame(run, kept, deltas, at_us)
+        # A model without frames passes an empty one.
+        stored = frame if self._capture_frames and frame else None
+        return self._put_frame(run, stored, deltas, at_us)
 
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> Wait[None] | None:
-        """A token came; one of a run whose frames are recorded is recorded already."""
+        """Record a token, unless the run's tokens come with its frames. Returns a `Wait` if the queue is full."""
         run = self._runs.get(run_id.int) or self.recorder.reopen(run_id.int)
         if run is None:
             self._late(1)
@@ -205,7 +208,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         return self._put_frame(run, None, deltas_of(token, chunk, run), at_us)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """A run ended well, or as well as the provider let it."""
+        """Record the end of a run. Its status depends on the finish reason."""
         end = _end_of_any(response)
         if mapping_of(getattr(response, "llm_output", None)).get("interrupted"):
             end.status = INTERRUPTED
@@ -214,12 +217,12 @@ class ChatHistoryCallback(BaseCallbackHandler):
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
-        """A run failed or was left; what had come is kept."""
+        """Record that a run failed or was cancelled. What had arrived before stays stored."""
         end = _end_of_any(response) if response is not None else RunEnd(ERROR, now())
         end.status, end.error_message = CANCELLED if isinstance(error, _CANCELS) else ERROR, None
         if end.status == ERROR:
             end.error_type, end.error_message = _name_of(type(error)), text_of(error)
-            self._learn_from(error, run_id)
+            self._mask_request_of(error, run_id)
         self._end(run_id, end)
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -257,8 +260,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         )
         return self.recorder.start(run_id.int, start, started_us)
 
-    def _learn_from(self, error: BaseException, run_id: UUID) -> None:
-        """The request that an error speaks of carried credentials, which the provider may have repeated in it."""
+    def _mask_request_of(self, error: BaseException, run_id: UUID) -> None:
+        """Mask the credentials of the error's request, which the provider may have repeated in the error."""
         run = self._runs.get(run_id.int)
         request = getattr(getattr(error, "response", None), "request", None) or getattr(
             error, "request", None
@@ -273,7 +276,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self.recorder.end(run_id.int, masked(end, mask) if mask is not None else end)
 
     def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
-        """The conversation of a run, and whether it is new with it. What is said closest to the call wins."""
+        """The conversation id of a run, and whether the conversation is new. The most specific setting wins."""
         found = _first_of(metadata, CONVERSATION_KEYS) if metadata else None
         if found is not None and len(str(found)) > MAX_CONVERSATION_ID:
             self.recorder.replaced_ids += 1
@@ -285,9 +288,9 @@ class ChatHistoryCallback(BaseCallbackHandler):
         return self._family_of(parent_run_id) if parent_run_id is not None else (new_id(), True)
 
     def _family_of(self, parent_run_id: UUID) -> tuple[str, bool]:
-        """Runs with the same parent share a conversation."""
+        """The conversation that all runs with this parent share, and whether it is new."""
         opened = new_id()
-        # In one step: two children may begin at once, on two threads.
+        # One atomic call: two children may begin at the same time on two threads.
         shared = self._families.setdefault(str(parent_run_id), opened)
         if shared is not opened:
             return shared, False
@@ -296,26 +299,26 @@ class ChatHistoryCallback(BaseCallbackHandler):
         return opened, True
 
     def _late(self, tokens: int) -> None:
-        """Tokens of a run that is not open: after its end, or after `close`."""
+        """Count tokens that arrived after the end of their run or after `close`; they are not stored."""
         self.recorder.queue.count_dropped(tokens)
 
 
 def _end_of_any(response: Any) -> RunEnd:
-    """The end as the result tells it; of one that cannot be read, that there was an end."""
+    """The end of a run from its result. If the result cannot be read, an end with the status only."""
     try:
         return _end_of(response)
     except Exception as error:
-        log.warning("A run's result cannot be read, and nothing of it is stored but the end: %r", error)
+        log.warning("Cannot read the result of a run; only its end is stored: %r", error)
         return RunEnd(COMPLETE, now())
 
 
 def _end_of(response: LLMResult) -> RunEnd:
-    """The end as the result tells it, its status by the finish reasons."""
+    """The end of a run from its result. The worst finish reason of its choices decides the status."""
     choices = _choices_of(response)
     replies = [getattr(choice, "message", None) or _as_message(choice) for choice in choices]
     infos = [{**mapping_of(getattr(reply, "response_metadata", None)), **mapping_of(choice.generation_info)}
              for choice, reply in zip(choices, replies, strict=True)]  # fmt: skip
-    said = infos[0] if infos else {}
+    first = infos[0] if infos else {}
     output = mapping_of(response.llm_output)
     usage: Any = next(
         (found for reply in replies if (found := mapping_of(getattr(reply, "usage_metadata", None)))), None
@@ -324,9 +327,9 @@ def _end_of(response: LLMResult) -> RunEnd:
         (mapping_of(output.get("token_usage")) if output else None)
         or usage
         or found_in(output)
-        or found_in(said)
+        or found_in(first)
     )
-    if usage is None and raw and is_counted(raw):  # a completion is no message, which would say it
+    if usage is None and raw and is_counted(raw):  # a completion, which has no message with usage_metadata
         usage = read(raw)
     reasons = [text_of(reason) for info in infos if (reason := _reason_of(info)) is not None]
     meaning, reason = worst_of(filter(is_reason, reasons))
@@ -335,32 +338,31 @@ def _end_of(response: LLMResult) -> RunEnd:
         status=status,
         ended_at=now(),
         error_message=text_of(f"the answer ended with {reason!r}") if status == INTERRUPTED else None,
-        finish_reason=text_of(_reason_of(said)),
-        response_id=text_of(said.get("id") or output.get("id")),
-        response_model=text_of(said.get("model_name") or said.get("model") or output.get("model_name")),
+        finish_reason=text_of(_reason_of(first)),
+        response_id=text_of(first.get("id") or output.get("id")),
+        response_model=text_of(first.get("model_name") or first.get("model") or output.get("model_name")),
         input_tokens=usage and usage.get("input_tokens"),
         output_tokens=usage and usage.get("output_tokens"),
         total_tokens=usage and usage.get("total_tokens"),
         usage=escape_json(raw) if raw else None,
         usage_source="provider" if raw else "none",
-        replies=[_as_said(reply) for reply in replies if _says_something(reply)],
+        replies=[_message_from(reply) for reply in replies if _has_content(reply)],
     )
 
 
 def _choices_of(response: Any) -> list[Any]:
-    """The choices of the first prompt; none of what is no result."""
+    """The choices of the first prompt. Empty if the response is not an `LLMResult`."""
     generations = getattr(response, "generations", None)
     first = generations[0] if isinstance(generations, (list, tuple)) and generations else ()
     return list(first) if isinstance(first, (list, tuple)) else []
 
 
 def _reason_of(info: Mapping[str, Any]) -> Any:
-    """The finish reason of a choice; Ollama's and Bedrock's models of LangChain have names of their own for it."""
     return _first_of(info, _REASONS) if info else None
 
 
 def _first_of(given: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """What stands under the first of these keys that has something; None without any."""
+    """The first true value under these keys, or None."""
     for key in keys:
         if found := given.get(key):
             return found
@@ -371,27 +373,27 @@ def _name_of(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _as_said(message: Any) -> BaseMessage:
+def _message_from(value: Any) -> BaseMessage:
     try:
-        said = from_any(message)
+        message = from_any(value)
     except Exception as error:
-        log.warning("A message is stored as text, for it is none that is known: %s", error)
-        return ChatMessage(str(message), role="unknown")
-    return _as_it_is_now(said)
+        log.warning("A message of an unknown type is stored as text: %s", error)
+        return ChatMessage(str(value), role="unknown")
+    return _copy_blocks(message)
 
 
-def _as_it_is_now(said: BaseMessage) -> BaseMessage:
-    """The application may go on to change its blocks before they are stored."""
-    if isinstance(said.content, list):
-        said = copy(said)
-        said.content = [dict(block) if isinstance(block, dict) else block for block in said.content]
-    return said
+def _copy_blocks(message: BaseMessage) -> BaseMessage:
+    """A copy with copied content blocks, because the application may change them before they are stored."""
+    if isinstance(message.content, list):
+        message = copy(message)
+        message.content = [dict(block) if isinstance(block, dict) else block for block in message.content]
+    return message
 
 
 def _as_message(choice: Any) -> BaseMessage:
     return from_any(("assistant", choice.text))
 
 
-def _says_something(reply: Any) -> bool:
+def _has_content(reply: Any) -> bool:
     calls = getattr(reply, "tool_calls", None) or getattr(reply, "invalid_tool_calls", None)
     return bool(reply.content or calls or reply.additional_kwargs)
