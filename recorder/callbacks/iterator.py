@@ -1,4 +1,4 @@
-"""Tokens as an asynchronous iterator, beside the call that makes them."""
+"""An asynchronous iterator over the tokens of a model that streams in another task or thread."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def failures(handler: Any) -> dict[str, int]:
 
 
 def _key(handler: Any) -> int:
-    # Without weak references, a later handler at the same address would look like this one; so its class is the key.
+    # Without weak references, a later handler may get the id of this one unnoticed. Its class is counted instead.
     return id(handler) if getattr(type(handler), "__weakrefoffset__", 0) else id(type(handler))
 
 

@@ -162,9 +162,9 @@ def _arguments(fields: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
     known["content"] = _content(known.get("content"))
     skipped = _IGNORED.union(_SHARED, own)
     rest = {name: value for name, value in fields.items() if name not in skipped and value not in (None, [])}
-    of_response = {name: rest.pop(name) for name in _RESPONSE_FIELDS & rest.keys()}
+    response_fields = {name: rest.pop(name) for name in _RESPONSE_FIELDS & rest.keys()}
     known["additional_kwargs"] = {**(known.get("additional_kwargs") or {}), **rest}
-    known["response_metadata"] = {**(known.get("response_metadata") or {}), **of_response}
+    known["response_metadata"] = {**(known.get("response_metadata") or {}), **response_fields}
     return known
 
 

@@ -41,7 +41,7 @@ _TOKENS = frozenset(("access", "api", "auth", "bearer", "id", "refresh", "sessio
 #: Words at the end of a name that are ignored, as numbers are.
 _SUFFIXES = frozenset(("base", "plain", "raw", "str", "string", "value"))
 #: More names of credentials in the query of a URL: those of Google, Azure and Amazon.
-_OF_QUERIES = frozenset(("code", "key", "sig", "signature"))
+_QUERY_NAMES = frozenset(("code", "key", "sig", "signature"))
 
 #: Characters. A longer key is not a name.
 _LONGEST_NAME = 100
@@ -206,4 +206,4 @@ def secrets_of_urls(text: str) -> list[str]:
 def is_secret_of_query(name: str) -> bool:
     """Whether a parameter of a URL's query is a credential, judged by its name."""
     plain = name.lower()
-    return plain in _OF_QUERIES or plain.startswith("x-amz-") or is_secret_name(name)
+    return plain in _QUERY_NAMES or plain.startswith("x-amz-") or is_secret_name(name)
