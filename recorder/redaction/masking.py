@@ -45,7 +45,9 @@ class Mask:
     def __init__(self, values: Iterable[str] = (), sent: list[str] | None = None) -> None:
         #: Credentials that the same client sent last. A key that a function returns is known only after it was sent.
         self._sent = sent
-        self._values, self._forms = _looked_for((*values, *(sent or ())[:], *_of_the_environment()))
+        self._values, self._forms = _values_and_forms(
+            (*values, *(sent or ())[:], *_environment_credentials())
+        )
         #: The metadata that the application passed, and how many places the stored metadata list.
         self._metadata: Mapping[str, Any] | None = None
         self._noted = 0
@@ -58,7 +60,7 @@ class Mask:
     def learn(self, values: Iterable[str]) -> None:
         """Mask these values from now on."""
         if new := tuple(value for value in values if value not in self._values):
-            self._values, self._forms = _looked_for((*self._values, *new))
+            self._values, self._forms = _values_and_forms((*self._values, *new))
 
     def learn_request(self, request: Any) -> None:
         """Mask the credentials that an HTTP request carried."""
@@ -120,16 +122,16 @@ class Mask:
     def frames(self, frames: Sequence[bytes]) -> list[bytes]:
         """The frames with the credentials masked."""
         self.note("frames")
-        return [_without(frame, self._forms[1], MASK.encode()) for frame in frames]
+        return [_mask_forms(frame, self._forms[1], MASK.encode()) for frame in frames]
 
     def _replaced(self, text: str, before: str, place: str) -> str:
-        text = _without(text, self._forms[0], MASK)
+        text = _mask_forms(text, self._forms[0], MASK)
         if text != before:
             self.note(place)
         return text
 
 
-def _without(text: Any, forms: Sequence[Any], mask: Any) -> Any:
+def _mask_forms(text: Any, forms: Sequence[Any], mask: Any) -> Any:
     for form in forms:
         if form in text:
             text = text.replace(form, mask)
@@ -142,7 +144,7 @@ _environment: tuple[float, tuple[str, ...]] = (0.0, ())
 _VALID_FOR = 1.0
 
 
-def _of_the_environment() -> tuple[str, ...]:
+def _environment_credentials() -> tuple[str, ...]:
     global _environment
     until, found = _environment
     if (now := monotonic()) >= until:
@@ -152,7 +154,7 @@ def _of_the_environment() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _looked_for(values: tuple[object, ...]) -> tuple[frozenset[str], _Forms]:
+def _values_and_forms(values: tuple[object, ...]) -> tuple[frozenset[str], _Forms]:
     """The values that are long enough to be masked, and their spellings in texts, JSON and URLs.
 
     The longest spelling comes first, because one may be a part of another.
