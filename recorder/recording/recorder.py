@@ -237,7 +237,10 @@ class Recorder:
             with asyncio.Runner() as runner:  # the coroutine is created after the loop, which may fail
                 runner.run(self._run_writer())
         except BaseException as error:  # no event loop could be created, or it was stopped from outside
-            self._writer_failed(error)
+            try:
+                self._writer_failed(error)
+            except Exception:  # memory had run out for the report, too
+                self._writer_failed(error)
         finally:
             self._finish()
 

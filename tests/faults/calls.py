@@ -50,9 +50,9 @@ def traced(pid: int, call: str, what: str) -> Iterator[None]:
         yield
     finally:
         tracer.kill()  # the process goes on without it
-        _, said = tracer.communicate(timeout=30)
-    if "Operation not permitted" in said:
-        raise LeftOut(f"strace may not attach here: {said.strip()}")
+        _, stderr = tracer.communicate(timeout=30)
+    if "Operation not permitted" in stderr:
+        raise LeftOut(f"strace may not attach here: {stderr.strip()}")
 
 
 def kill_inside(at: Round) -> Verdict:

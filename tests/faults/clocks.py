@@ -47,11 +47,11 @@ def jump(at: Round) -> Verdict:
         Jumping.shift = timedelta()
     verdict = judge(at.url, {number: Acknowledged(_TOKENS, "complete") for number in numbers}, text=plain)
     answers = ["".join(plain(number, seq) for seq in range(_TOKENS)) for number in numbers]
-    said = [text for pair in zip(map(question, numbers), answers, strict=True) for text in pair]
+    expected = [text for pair in zip(map(question, numbers), answers, strict=True) for text in pair]
     with Replay(at.url) as replay:
         read = [message.content for message in replay.messages("c")]
         played = "".join(str(chunk.content) for chunk in replay.stream("c", speed=None))
-    for name, found, wanted in (("messages", read, said), ("stream", played, "".join(answers))):
+    for name, found, wanted in (("messages", read, expected), ("stream", played, "".join(answers))):
         if found != wanted:
             verdict.breaches.append(f"Replay.{name} gives {found!r} and not {wanted!r}")
     if negative := sql(

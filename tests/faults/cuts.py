@@ -127,8 +127,8 @@ def _close_within(history: ChatHistoryCallback, verdict: Verdict, *, on_loop: bo
         asyncio.run(close()) if on_loop else history.close(1).wait(20)
     except TimeoutError:
         verdict.breaches.append("close(1) had not ended after 20 s")
-    if (took := time.monotonic() - began) > 6:
-        verdict.breaches.append(f"close(1) took {took:.1f} s")
+    if (elapsed := time.monotonic() - began) > 6:
+        verdict.breaches.append(f"close(1) took {elapsed:.1f} s")
 
 
 @contextmanager

@@ -215,12 +215,12 @@ class Child:
             self.kill()
             return f"no end after {seconds:g} s"
         self._end()
-        said = b""
+        stderr = b""
         while data := os.read(self.errors.fileno(), 65_536):
-            said += data
+            stderr += data
         if self.process.exitcode == 0:
             return ""
-        return f"exit code {self.process.exitcode}: {_ours(said.decode(errors='replace'))}"
+        return f"exit code {self.process.exitcode}: {_ours(stderr.decode(errors='replace'))}"
 
     def _end(self) -> None:
         while data := os.read(self.reports.fileno(), 65_536):
@@ -228,9 +228,9 @@ class Child:
         self.process.join()
 
 
-def _ours(said: str) -> str:
+def _ours(stderr: str) -> str:
     """What a process printed at its end, of stacks only the frames of this repository."""
-    lines = said.splitlines()
+    lines = stderr.splitlines()
     theirs = [
         line.startswith('  File "') and "/recorder/" not in line and "/tests/" not in line for line in lines
     ]

@@ -67,7 +67,7 @@ class Injector:
 def _is_outermost(frame: FrameType) -> bool:
     """Whether the thread begins, or the coroutine around the writer goes on: there is no error of the writer's."""
     begun = frame.f_lasti > _BEGUN
-    return frame.f_code.co_name == ("_write" if begun else "_record")
+    return frame.f_code.co_name == ("_run_writer" if begun else "_run_thread")
 
 
 @contextmanager

@@ -88,11 +88,11 @@ def test_the_same_words_again_are_a_message_again(database: str) -> None:
 
 def test_a_model_goes_on_where_they_end(database: str) -> None:
     """Sent along as its history they are recognised, and what is added after its reply stands below it."""
-    said = [HumanMessage("Is my order there?"), AIMessage("It left on Monday.")]
+    earlier = [HumanMessage("Is my order there?"), AIMessage("It left on Monday.")]
     with ChatHistoryCallback(database, conversation_id="c") as history, LoopbackProvider() as provider:
         chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
-        history.add_messages(said)
-        song = chat.invoke([*said, HumanMessage("Sing.")]).text
+        history.add_messages(earlier)
+        song = chat.invoke([*earlier, HumanMessage("Sing.")]).text
         history.add_messages([AIMessage("Anything else?")])
     assert line(database) == [
         ("user", "Is my order there?"),
@@ -130,10 +130,10 @@ def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
     for module in ("recorder.history", "recorder.recording.recorder"):
         monkeypatch.setattr(f"{module}.now", lambda: now() - timedelta(minutes=1))
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
-        asked = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
-        finish(history, begin(history, *asked), "four")
+        sent = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
+        finish(history, begin(history, *sent), "four")
         history.flush().wait(10)
-        assert replay.messages("c") == [*asked, AIMessage("four")]
+        assert replay.messages("c") == [*sent, AIMessage("four")]
         history.add_messages("three")  # the same words as a message further up
     assert [content for _, content in line(database)] == ["one", "two", "three", "four", "three"]
     assert sql(database, "SELECT position FROM messages ORDER BY created_at DESC LIMIT 1") == [(4,)]
@@ -150,8 +150,10 @@ def test_asking_again_moves_nothing(database: str) -> None:
     assert [content for _, content in line(database)] == ["one", "two", "two"]
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["only what is new", "the whole history"])
-def test_a_clock_that_was_set_back(database: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("all_messages", [False, True], ids=["only what is new", "the whole history"])
+def test_a_clock_that_was_set_back(
+    database: str, all_messages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody's turn is forgotten: what a run says after an addition is read after it all the same."""
     times = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (11, 10)]
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
@@ -160,8 +162,8 @@ def test_a_clock_that_was_set_back(database: str, whole: bool, monkeypatch: pyte
         for turn in range(2):
             history.add_messages(f"added {turn}")
             history.flush().wait(10)
-            said = replay.messages("c") if whole else []
-            run_id = begin(history, *said, HumanMessage(f"question {turn}"))
+            earlier = replay.messages("c") if all_messages else []
+            run_id = begin(history, *earlier, HumanMessage(f"question {turn}"))
             history.flush().wait(10)
             finish(history, run_id, f"answer {turn}")
             history.flush().wait(10)
@@ -320,12 +322,12 @@ def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHisto
     with ChatHistoryCallback(
         store=store, conversation_id="c", max_queue_bytes=100_000, block_timeout=0.01
     ) as history:
-        taken = way(history)
+        accepted = way(history)
         assert 100_000 < history.recorder.queue.bytes <= 100_000 * 9 / 8
-        assert taken > 50
+        assert accepted > 50
         store.gate.set(None)
         history.flush().wait(10)
-        assert history.stats().messages_stored == taken
+        assert history.stats().messages_stored == accepted
         history.add_messages("there is room again")
 
 
@@ -465,8 +467,8 @@ history.add_messages(["one", "two"])
     assert run_python(code, url).stderr == ""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        said = run_python(code, url).stderr
-    assert said.startswith("recorder: 0 tokens and 2 added messages were not stored")
+        stderr = run_python(code, url).stderr
+    assert stderr.startswith("recorder: 0 tokens and 2 added messages were not stored")
     assert line(url) == [("user", "one"), ("user", "two")]
 
 
@@ -501,14 +503,14 @@ chance, following = random.Random(int(seed)), dict(zip("abc", map(int, numbers))
 history = ChatHistoryCallback(url, flush_interval=chance.choice([0, 0.005, 0.02]))
 while True:
     name, count = chance.choice("abc"), chance.randint(1, 4)
-    said = [str(following[name] + place) for place in range(count)]
+    texts = [str(following[name] + place) for place in range(count)]
     if count == 2:
         with history.conversation(name):
-            run_id = begin(history, said[0])
-        say(history, run_id, said[1])
-        finish(history, run_id, said[1])
+            run_id = begin(history, texts[0])
+        say(history, run_id, texts[1])
+        finish(history, run_id, texts[1])
     else:
-        history.add_messages(said, conversation_id=name)
+        history.add_messages(texts, conversation_id=name)
     following[name] += count
     if chance.random() < 0.1:
         history.flush().wait(10)
@@ -520,12 +522,12 @@ def killed(url: str, seed: int, numbers: list[int]) -> list[int]:
     """A process adds the next numbers to three conversations, in runs and without, and is killed; what it was told."""
     victim = start_python(ENDLESS, url, seed, *numbers)
     assert victim.stdout is not None
-    told = [victim.stdout.readline() for _ in range(random.Random(seed).randint(1, 40))]
+    lines = [victim.stdout.readline() for _ in range(random.Random(seed).randint(1, 40))]
     victim.kill()
     out, errors = victim.communicate(timeout=10)
     assert errors == ""
-    whole = [text for text in [*told, *out.splitlines(keepends=True)] if text.endswith("\n")]
-    return [int(number) for number in whole[-1].split()]
+    complete = [text for text in [*lines, *out.splitlines(keepends=True)] if text.endswith("\n")]
+    return [int(number) for number in complete[-1].split()]
 
 
 def test_killed_again_and_again(database: str) -> None:
@@ -627,8 +629,8 @@ def test_each_turn_reads_what_the_last_one_added(database: str) -> None:
     """A memory: read, answer, add; the replay sees what was committed after it was opened."""
     with Replay(database) as replay, ChatHistoryCallback(database) as history:
         for turn in range(3):
-            said = replay.messages("c")
-            assert len(said) == 2 * turn
+            messages = replay.messages("c")
+            assert len(messages) == 2 * turn
             history.add_messages([f"question {turn}", ("assistant", f"answer {turn}")], conversation_id="c")
             history.flush().wait(10)
     assert [content for _, content in line(database)][-2:] == ["question 2", "answer 2"]
@@ -646,10 +648,10 @@ def test_who_watches_is_told_of_them(database: str) -> None:
                 pass
             history.add_messages("one")
             await history.flush()
-            told = await watch.wait_for_commit(5)
+            committed = await watch.wait_for_commit(5)
         await watch.close()
         await store.close()
-        return told
+        return committed
 
     assert asyncio.run(story())
 

@@ -87,14 +87,14 @@ def test_waiting_begins_anew_when_there_was_room(database: str) -> None:
     async def story() -> None:
         run_id = begin(history)
         for text in texts[:1_000]:
-            if (room := history.on_llm_new_token(text, run_id=run_id)) is not None:
-                await room
+            if (wait := history.on_llm_new_token(text, run_id=run_id)) is not None:
+                await wait
         missing.append(history.stats().dropped)
         store.gate.set(None)
         await history.flush()
         for text in texts[1_000:]:
-            if (room := history.on_llm_new_token(text, run_id=run_id)) is not None:
-                await room
+            if (wait := history.on_llm_new_token(text, run_id=run_id)) is not None:
+                await wait
         missing.append(history.stats().dropped)
         finish(history, run_id, "done")
         ids.append(run_id)

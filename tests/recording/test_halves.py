@@ -71,10 +71,12 @@ def test_the_parts_hold_what_the_run_held(counts: tuple[int, int, int]) -> None:
 
 def test_an_addition_in_parts() -> None:
     """Its messages are counted once, also where some of them were there already."""
-    said = [Added(number, now(), HumanMessage(str(number))) for number in range(6)]
-    whole = Addition("c", said, [message(number) for number in range(5)], threaded=True, bytes=77)
-    parts = leaves(whole)
-    assert [row for part in parts for row in part.messages] == whole.messages
-    assert [each for part in parts for each in part.added] == said
+    added_messages = [Added(number, now(), HumanMessage(str(number))) for number in range(6)]
+    addition = Addition(
+        "c", added_messages, [message(number) for number in range(5)], threaded=True, bytes=77
+    )
+    parts = leaves(addition)
+    assert [row for part in parts for row in part.messages] == addition.messages
+    assert [each for part in parts for each in part.added] == added_messages
     assert sum(part.bytes for part in parts) == 77
     assert len(parts) == 5

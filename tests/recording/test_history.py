@@ -363,13 +363,13 @@ def test_any_text_comes_back_equal(url: str, name: str) -> None:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ANY_TEXT.filter(bool)), ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT))
 def test_any_strings_come_back_equal(
-    shared: tuple[str, ChatHistoryCallback], texts: list[str], asked: str, metadata: dict[str, str]
+    shared: tuple[str, ChatHistoryCallback], texts: list[str], sent: str, metadata: dict[str, str]
 ) -> None:
     """Tokens, question with parts, reply and metadata."""
     url, history = shared
     names = ("user_id", "thread_id", "session_id")
     metadata = {key: value for key, value in metadata.items() if key not in names and not is_secret_name(key)}
-    question = HumanMessage([{"type": "text", "text": asked}, {"type": "image", "data": asked}])
+    question = HumanMessage([{"type": "text", "text": sent}, {"type": "image", "data": sent}])
     run_id = begin(history, question, metadata=metadata)
     say(history, run_id, texts)
     finish(history, run_id, "".join(texts))
@@ -556,17 +556,17 @@ def test_the_whole_history_each_turn_is_stored_once(url: str) -> None:
     """Three turns through the callback, messages as an application keeps them: dicts, our own, re-spaced."""
     call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
     with ChatHistoryCallback(url, conversation_id="c") as history:
-        asked: list[Any] = [{"role": "user", "content": "weather?"}]
+        sent: list[Any] = [{"role": "user", "content": "weather?"}]
         reply = AIMessage("", tool_calls=[{"name": "look", "args": {"x": 1}, "id": "call_1"}])
-        run_id = begin(history, *asked)
+        run_id = begin(history, *sent)
         ended = result("")
         ended.generations[0][0].message = reply  # type: ignore[attr-defined]
         history.on_llm_end(ended, run_id=run_id)
-        asked += [{"role": "assistant", "content": None, "tool_calls": [call]}]
-        asked += [{"role": "tool", "tool_call_id": "call_1", "content": "sunny"}]
-        record(history, *asked, reply="It is sunny. ")
-        asked += [AIMessage("It is sunny."), HumanMessage("Thanks")]
-        record(history, *asked, reply="Welcome")
+        sent += [{"role": "assistant", "content": None, "tool_calls": [call]}]
+        sent += [{"role": "tool", "tool_call_id": "call_1", "content": "sunny"}]
+        record(history, *sent, reply="It is sunny. ")
+        sent += [AIMessage("It is sunny."), HumanMessage("Thanks")]
+        record(history, *sent, reply="Welcome")
     assert [content for _, content in transcript(url)] == [
         "weather?", "", "sunny", "It is sunny. ", "Thanks", "Welcome"
     ]  # fmt: skip
@@ -621,19 +621,19 @@ def test_a_whole_conversation_with_a_model(url: str) -> None:
         ChatHistoryCallback(url, conversation_id="c") as history,
     ):
         model = chat(provider, history)
-        asked: list[Any] = [HumanMessage("Sing.")]
+        sent: list[Any] = [HumanMessage("Sing.")]
         for _ in range(3):
             answer = AIMessageChunk("")
-            for piece in model.stream(asked):
+            for piece in model.stream(sent):
                 answer += piece
-            asked += [answer.to_message(), HumanMessage("Again!")]
-    assert [content for _, content in transcript(url)] == [message.text for message in asked[:-1]]
+            sent += [answer.to_message(), HumanMessage("Again!")]
+    assert [content for _, content in transcript(url)] == [message.text for message in sent[:-1]]
     assert sql(url, "SELECT DISTINCT status, usage_source, provider_name, wire FROM runs") == [
         (COMPLETE, "provider", "openai", "openai.chat")
     ]  # fmt: skip
     for (run_id,) in sql(url, "SELECT id FROM runs"):
         found = stored(url, run_id)
-        assert "".join(found.texts.values()) == asked[1].text
+        assert "".join(found.texts.values()) == sent[1].text
         body = b"".join(
             frame
             for row in sql(url, "SELECT data, dictionary FROM frames WHERE run_id = ? ORDER BY seq", run_id)

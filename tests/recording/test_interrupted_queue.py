@@ -32,7 +32,7 @@ class Story:
         self.other = started(self.queue, run_start(0), 0)
         self.queue.put(self.other, "other 0", 0)
         self.runs = [self.other]
-        self.taken: list[DrainedRun] = []
+        self.drained: list[DrainedRun] = []
         #: Of each run how many tokens were handed over, the last one perhaps not whole.
         self.offered = {0: 1, 1: 0, 2: 0}
 
@@ -44,29 +44,29 @@ class Story:
             self.runs.append(run)
             queue.start(run)
             self._put(run, number, 3)
-            self.take()
+            self.drain()
             self._put(run, number, 12)
             on_loop(partial(self._put, run, number, 8))
             queue.add("c", [HumanMessage("added")], now())
             queue.counts()
             queue.wake_writer()
             queue.request_full_drain()
-            self.take()
+            self.drain()
             self._put(run, number, 2)
             queue.end(run, run_end(replies=[AIMessage("Hello")]))
-            self.take()
+            self.drain()
 
-    def take(self) -> None:
+    def drain(self) -> None:
         """What the writer does, on a thread of its own if there is one: no signal handler runs there."""
         if self.writer is not None:
-            self.writer.submit(self._take).result(20)
+            self.writer.submit(self._drain).result(20)
         else:
-            self._take()
+            self._drain()
 
-    def _take(self) -> None:
-        took = self.queue.drain(ALL)
-        self.taken += took.runs
-        self.queue.release(took.bytes)
+    def _drain(self) -> None:
+        batch = self.queue.drain(ALL)
+        self.drained += batch.runs
+        self.queue.release(batch.bytes)
 
     def finish(self) -> None:
         """All runs end, and all is taken, on another thread: the lock is free."""
@@ -76,7 +76,7 @@ class Story:
     def _finish(self) -> None:
         for run in self.runs:
             self.queue.end(run, run_end())
-        self._take()
+        self._drain()
 
     def _put(self, run: OpenRun, number: int, tokens: int) -> None:
         for _ in range(tokens):
@@ -89,9 +89,9 @@ class Story:
 
 def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
     """Each number is there once or in a gap, and the room is given back; each run has begun and ended once."""
-    stored = tokens_of(story.taken)
+    stored = tokens_of(story.drained)
     gaps: dict[str, list[int]] = {}
-    for part in story.taken:
+    for part in story.drained:
         for first, size, _ in part.gaps:
             gaps.setdefault(part.run.start.run_id, []).extend(range(first, first + size))
     for number, offered in story.offered.items():
@@ -101,7 +101,7 @@ def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
         found = sorted(numbers + gaps.get(run_id, []))
         assert found == list(range(len(found))), f"place {place}"
         assert offered - may_lack <= len(found) <= offered, f"place {place}"
-    ends = [part.run.start.run_id for part in story.taken if part.end is not None]
+    ends = [part.run.start.run_id for part in story.drained if part.end is not None]
     assert sorted(ends) == sorted(run.start.run_id for run in story.runs), f"place {place}"
     assert story.queue.bytes == 0, f"place {place}"
 
@@ -145,7 +145,7 @@ def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
 
         reached = interrupted(story.play, place, handler)
         story.finish()
-        begun = {part.run for part in story.taken}
+        begun = {part.run for part in story.drained}
         assert {run for run in story.runs if not run.lost} <= begun, f"place {place}"
         assert story.queue.bytes == 0
         if not reached:

@@ -232,8 +232,8 @@ def test_threads_and_loops_meet_idle_runs(database: str) -> None:
     async def one(history: ChatHistoryCallback) -> uuid.UUID:
         run_id = begin(history)
         for number, text in enumerate(texts):
-            if (room := history.on_llm_new_token(text, run_id=run_id)) is not None:
-                await room
+            if (wait := history.on_llm_new_token(text, run_id=run_id)) is not None:
+                await wait
             await asyncio.sleep(0.001 if number % 7 == 0 else 0)
         finish(history, run_id, "done")
         return run_id

@@ -32,10 +32,10 @@ class Silent(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.gate: Wait[None] = Wait()
-        self.asked: Wait[None] = Wait()
+        self.opening: Wait[None] = Wait()
 
     async def open(self) -> None:
-        self.asked.set(None)
+        self.opening.set(None)
         await self.gate
 
 
@@ -65,7 +65,7 @@ def test_on_a_loop_the_constructor_waits_for_nothing() -> None:
         run_id = begin(history)
         say(history, run_id, ["a"])
         opened = asyncio.ensure_future(awaited(history.opened()))
-        await store.asked
+        await store.opening
         assert not opened.done()
         store.gate.set(None)
         await opened

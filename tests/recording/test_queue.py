@@ -33,24 +33,24 @@ def opened(queue: RecordingQueue, number: int = 0) -> OpenRun:
     return started(queue, run_start(number), monotonic_us())
 
 
-def tokens_of(taken: Sequence[DrainedRun]) -> dict[str, list[tuple[int, str]]]:
+def tokens_of(drained: Sequence[DrainedRun]) -> dict[str, list[tuple[int, str]]]:
     """The number and the text of each token that was taken, by run."""
     found: dict[str, list[tuple[int, str]]] = {}
-    for part in taken:
+    for part in drained:
         here = found.setdefault(part.run.start.run_id, [])
         for piece in part.tokens:
             here += [(piece.seq + place, item[1]) for place, item in enumerate(piece.items())]
     return found
 
 
-def only(taken: Sequence[DrainedRun]) -> list[tuple[int, str]]:
+def only(drained: Sequence[DrainedRun]) -> list[tuple[int, str]]:
     """The same, of the one run that there is."""
-    return [pair for pairs in tokens_of(taken).values() for pair in pairs]
+    return [pair for pairs in tokens_of(drained).values() for pair in pairs]
 
 
-def release(queue: RecordingQueue, taken: Sequence[DrainedRun]) -> None:
+def release(queue: RecordingQueue, drained: Sequence[DrainedRun]) -> None:
     """All of this is settled."""
-    queue.release(sum(part.bytes for part in taken))
+    queue.release(sum(part.bytes for part in drained))
 
 
 def on_loop(call: Callable[[], Any]) -> Any:
@@ -83,11 +83,13 @@ def test_a_frame_brings_its_deltas() -> None:
     queue.put_frame(run, b"one", [Delta("a"), Delta("b", REASONING, "0.1")], 1)
     queue.put_frame(run, b"two", [], 2)
     queue.put_frame(run, None, [Delta("c", "text", "1")], 3)
-    [taken] = queue.drain(ALL).runs
-    assert [piece.items() for piece in taken.tokens] == [
+    [drained] = queue.drain(ALL).runs
+    assert [piece.items() for piece in drained.tokens] == [
         [(1, "a"), (1, "b", REASONING, "0.1"), (3, "c", "text", "1")]
     ]
-    assert [(piece.seq, piece.data, piece.at_us) for piece in taken.frames] == [(0, [b"one", b"two"], [1, 2])]
+    assert [(piece.seq, piece.data, piece.at_us) for piece in drained.frames] == [
+        (0, [b"one", b"two"], [1, 2])
+    ]
 
 
 def test_a_text_may_be_of_a_kind_of_str() -> None:
@@ -100,8 +102,8 @@ def test_a_text_may_be_of_a_kind_of_str() -> None:
     run = opened(queue)
     queue.put(run, Text("put"), 1)
     queue.put_frame(run, None, [Delta(Text("has_frames"))], 2)
-    [taken] = queue.drain(ALL).runs
-    assert [item for piece in taken.tokens for item in piece.items()] == [(1, "put"), (2, "has_frames")]
+    [drained] = queue.drain(ALL).runs
+    assert [item for piece in drained.tokens for item in piece.items()] == [(1, "put"), (2, "has_frames")]
 
 
 def test_runs_are_taken_in_the_order_they_queued() -> None:
@@ -135,8 +137,8 @@ def test_no_run_is_taken_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [opened(queue, number) for number in range(300)]
     freeze = queue._drain_one
 
-    def frozen(queued: Any, took: Any, moment_us: int) -> None:
-        freeze(queued, took, moment_us)
+    def frozen(queued: Any, batch: Any, moment_us: int) -> None:
+        freeze(queued, batch, moment_us)
         queue.soon(lambda: queue._enqueue(runs[0]))
 
     monkeypatch.setattr(queue, "_drain_one", frozen)
@@ -155,8 +157,8 @@ def test_the_end_is_taken_once() -> None:
     queue.end(run, second)
     assert queue.put(run, "late", 0) is None
     assert queue.put_frame(run, b"late", [Delta("a"), Delta("b")], 0) is None
-    [taken] = queue.drain(ALL).runs
-    assert (taken.end, taken.tokens, queue.dropped) == (first, (), 3)
+    [drained] = queue.drain(ALL).runs
+    assert (drained.end, drained.tokens, queue.dropped) == (first, (), 3)
     queue.end(run, second)
     assert queue.drain(ALL).runs == []
 
@@ -170,8 +172,8 @@ def test_bytes_come_back_to_zero() -> None:
         queue.put_frame(run, b"frame", [Delta("é" * number)], number)
     queue.end(run, run_end(replies=[AIMessage("Hello"), AIMessage([{"type": "text", "text": "Hi"}])]))
     assert queue.bytes > 20 * COST
-    while taken := queue.drain(1).runs:
-        release(queue, taken)
+    while drained := queue.drain(1).runs:
+        release(queue, drained)
     assert (queue.bytes, run.bytes) == (0, 0)
 
 
@@ -198,7 +200,7 @@ def test_eight_threads_put_and_one_takes(shared: bool) -> None:
     """All is taken, each run's numbers are 0 to n - 1, and a thread's own tokens keep their order."""
     queue, each, threads = RecordingQueue(ALL), 2_000, 8
     runs = [opened(queue, 0 if shared else number) for number in range(1 if shared else threads)]
-    taken: list[DrainedRun] = []
+    drained: list[DrainedRun] = []
 
     def produce(number: int) -> None:
         run = runs[0 if shared else number]
@@ -208,11 +210,11 @@ def test_eight_threads_put_and_one_takes(shared: bool) -> None:
     with ThreadPoolExecutor(threads) as pool:
         producers = [pool.submit(produce, number) for number in range(threads)]
         while not all(producer.done() for producer in producers):
-            taken += queue.drain(ALL).runs
+            drained += queue.drain(ALL).runs
         for producer in producers:
             producer.result()
-    taken += queue.drain(ALL).runs
-    for pairs in tokens_of(taken).values():
+    drained += queue.drain(ALL).runs
+    for pairs in tokens_of(drained).values():
         assert [number for number, _ in pairs] == list(range(len(pairs)))
         for thread in range(threads):
             own = [text for _, text in pairs if text.startswith(f"{thread}:")]
@@ -237,14 +239,14 @@ def test_off_a_loop_the_call_waits_for_room() -> None:
     queue, run = full()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.put, run, "more", 10)
-        taken: list[DrainedRun] = []
+        drained: list[DrainedRun] = []
         while not waiting.done():
             part = queue.drain(ALL).runs
             release(queue, part)
-            taken += part
+            drained += part
         assert waiting.result() is None
-    taken += queue.drain(ALL).runs
-    assert only(taken) == [*((number, TEXT) for number in range(10)), (10, "more")]
+    drained += queue.drain(ALL).runs
+    assert only(drained) == [*((number, TEXT) for number in range(10)), (10, "more")]
     assert queue.dropped == 0
 
 
@@ -257,14 +259,14 @@ def test_a_large_token_waits_for_as_much_room() -> None:
     large = "x" * (80 * COST)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.put, run, large, 50)
-        taken: list[DrainedRun] = []
+        drained: list[DrainedRun] = []
         while not waiting.done():
             part = queue.drain(ALL).runs
             release(queue, part)
-            taken += part
+            drained += part
         waiting.result()
-    taken += queue.drain(ALL).runs
-    assert (only(taken)[-1], queue.dropped) == ((150, large), 0)
+    drained += queue.drain(ALL).runs
+    assert (only(drained)[-1], queue.dropped) == ((150, large), 0)
 
 
 @pytest.mark.parametrize("overflow", ["block", "drop_newest"])
@@ -283,14 +285,14 @@ def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
     queue, run = full(100)
 
     async def story() -> None:
-        room = queue.put(run, "more", 0)
-        assert room is not None
-        assert not room.done
-        taken = queue.drain(ALL).runs
-        assert only(taken)[-1] == (100, "more")
-        assert not room.done
-        release(queue, taken)
-        await room
+        wait = queue.put(run, "more", 0)
+        assert wait is not None
+        assert not wait.done
+        drained = queue.drain(ALL).runs
+        assert only(drained)[-1] == (100, "more")
+        assert not wait.done
+        release(queue, drained)
+        await wait
         assert queue.put(run, "and more", 0) is None
 
     asyncio.run(story())
@@ -310,11 +312,11 @@ def test_who_ignores_the_wait_gets_a_gap() -> None:
     """The reserve ends somewhere: then tokens are dropped, counted, and their numbers are missing."""
     queue, run = full(100)
     on_loop(lambda: [queue.put(run, TEXT, 0) for _ in range(100)])
-    taken = queue.drain(ALL).runs
-    accepted = len(only(taken))
+    drained = queue.drain(ALL).runs
+    accepted = len(only(drained))
     assert 100 < accepted < 200
     assert queue.dropped == 200 - accepted
-    release(queue, taken)
+    release(queue, drained)
     queue.put(run, "after", 0)
     [part] = queue.drain(ALL).runs
     assert only([part]) == [(200, "after")]
@@ -326,9 +328,9 @@ def test_the_newest_are_dropped_when_asked_for() -> None:
     queue, run = full(10, overflow="drop_newest", block_timeout=3600)
     assert queue.put(run, TEXT, 0) is None
     assert on_loop(lambda: queue.put(run, TEXT, 0)) is None
-    taken = queue.drain(ALL).runs
-    assert len(only(taken)) == 10
-    release(queue, taken)
+    drained = queue.drain(ALL).runs
+    assert len(only(drained)) == 10
+    release(queue, drained)
     queue.put_frame(run, None, [Delta("a"), Delta("b")], 0)
     [part] = queue.drain(ALL).runs
     assert (only([part]), list(part.gaps)) == ([(12, "a"), (13, "b")], [(10, 2, "the queue was full")])
@@ -382,17 +384,17 @@ def test_a_run_that_begins_in_a_full_queue_has_its_row_and_a_gap(where: str) -> 
         return run
 
     run = on_loop(story) if where == "on a loop" else story()
-    first, second = taken = queue.drain(ALL).runs
+    first, second = drained = queue.drain(ALL).runs
     assert (second.run, second.tokens, second.gaps) == (run, (), ())
     assert (run.start.messages, run.start.request) == ((), None)
     release(queue, [first, second])
     queue.put(run, "b", 0)
     queue.end(run, run_end(replies=[AIMessage("aaab")]))
-    [part] = taken = queue.drain(ALL).runs
-    assert (only(taken), part.gaps) == ([(3, "b")], ((0, 3, FULL_AT_START),))
+    [part] = drained = queue.drain(ALL).runs
+    assert (only(drained), part.gaps) == ([(3, "b")], ((0, 3, FULL_AT_START),))
     assert part.end is not None
     assert part.end.replies == ()  # it would stand below a question that is not stored
-    release(queue, taken)
+    release(queue, drained)
     assert (queue.dropped, queue.refused_runs, queue.lost_runs, queue.lost_messages) == (3, 1, 0, 2)
     assert queue.bytes == 0
 
@@ -438,9 +440,9 @@ def aging(tokens: int = 100) -> RecordingQueue:
     return RecordingQueue(RUN_COST + tokens * COST, frames_interval=3600, block_timeout=3600)
 
 
-def frames_of(taken: Sequence[DrainedRun]) -> list[bytes]:
+def frames_of(drained: Sequence[DrainedRun]) -> list[bytes]:
     """All frames that were taken."""
-    return [frame for part in taken for piece in part.frames for frame in piece.data]
+    return [frame for part in drained for piece in part.frames for frame in piece.data]
 
 
 def test_young_frames_stay_when_tokens_are_taken() -> None:
@@ -449,19 +451,19 @@ def test_young_frames_stay_when_tokens_are_taken() -> None:
     run = opened(queue)
     for name in (b"one", b"two"):
         queue.put_frame(run, name, [Delta("x")], 0)
-        taken = queue.drain(ALL).runs
-        assert (len(only(taken)), frames_of(taken)) == (1, [])
-        release(queue, taken)
+        drained = queue.drain(ALL).runs
+        assert (len(only(drained)), frames_of(drained)) == (1, [])
+        release(queue, drained)
     queue.request_full_drain()
-    taken = queue.drain(ALL).runs
-    assert (only(taken), frames_of(taken)) == ([], [b"one", b"two"])
-    release(queue, taken)
+    drained = queue.drain(ALL).runs
+    assert (only(drained), frames_of(drained)) == ([], [b"one", b"two"])
+    release(queue, drained)
     queue.put_frame(run, b"three", [Delta("x")], 0)
     release(queue, queue.drain(ALL).runs)
     queue.end(run, run_end())
-    taken = queue.drain(ALL).runs
-    assert frames_of(taken) == [b"three"]
-    release(queue, taken)
+    drained = queue.drain(ALL).runs
+    assert frames_of(drained) == [b"three"]
+    release(queue, drained)
     assert queue.bytes == 0
 
 
@@ -482,12 +484,12 @@ def test_young_frames_give_way_when_room_is_wanted() -> None:
         run = opened(queue, number)
         queue.put_frame(run, body * 10, [], 0)
         release(queue, queue.drain(ALL).runs)
-    room = on_loop(lambda: queue.put(run, "x" * (80 * COST), 0))
-    assert room is not None
-    taken = queue.drain(ALL).runs
-    assert sorted(frames_of(taken)) == [body * 10 for body in bodies]
-    release(queue, taken)
-    assert room.done
+    wait = on_loop(lambda: queue.put(run, "x" * (80 * COST), 0))
+    assert wait is not None
+    drained = queue.drain(ALL).runs
+    assert sorted(frames_of(drained)) == [body * 10 for body in bodies]
+    release(queue, drained)
+    assert wait.done
 
 
 # -- the end of it -------------------------------------------------------------------------------------------
@@ -515,12 +517,12 @@ def test_tokens_of_no_run_are_counted() -> None:
 def test_who_waits_for_room_goes_on_when_the_writer_ends() -> None:
     """Its token is counted as dropped."""
     queue, run = full(10, block_timeout=3600)
-    room = on_loop(lambda: queue.put(run, "in the reserve", 0))
+    wait = on_loop(lambda: queue.put(run, "in the reserve", 0))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.put, run, "x" * 10**4, 0)
         queue.unbind_loop()
         assert waiting.result(10) is None
-    assert room.done
+    assert wait.done
     assert queue.dropped == 1
 
 
@@ -533,12 +535,12 @@ def writer(
     """Run a story on a loop of another thread, bound to the queue; returns when it is bound."""
     bound: Wait[None] = Wait()
 
-    async def whole() -> None:
+    async def expected() -> None:
         queue.bind_loop(wake_bytes)
         bound.set(None)
         await story()
 
-    thread = threading.Thread(target=asyncio.run, args=(whole(),))
+    thread = threading.Thread(target=asyncio.run, args=(expected(),))
     thread.start()
     bound.wait(10)
     return thread
@@ -548,25 +550,25 @@ def test_work_returns_when_something_comes() -> None:
     """From another thread, a thousand times, and no wake-up is lost."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
-    taken: list[DrainedRun] = []
+    drained: list[DrainedRun] = []
 
     async def story() -> None:
-        while len(only(taken)) < 1_000:
+        while len(only(drained)) < 1_000:
             await queue.wait_for_work()
-            taken.extend(queue.drain(ALL).runs)
+            drained.extend(queue.drain(ALL).runs)
 
     thread = writer(queue, story)
     for number in range(1_000):
         queue.put(run, str(number), 0)
     thread.join(10)
-    assert [text for _, text in only(taken)] == [str(number) for number in range(1_000)]
+    assert [text for _, text in only(drained)] == [str(number) for number in range(1_000)]
 
 
 @pytest.mark.parametrize("want", ["flush", "close", "room", "much"])
 def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
     """`urgency` would return after an hour; a flush, the end, a full queue or a large batch end it at once."""
     queue, run = full(100)
-    taken = queue.drain(ALL).runs
+    drained = queue.drain(ALL).runs
 
     async def story() -> None:
         await queue.wait_until_urgent(3600)
@@ -581,7 +583,7 @@ def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
     calls[want]()
     thread.join(10)
     assert not thread.is_alive()
-    release(queue, taken)
+    release(queue, drained)
 
 
 def test_a_forked_child_begins_anew() -> None:
@@ -602,7 +604,7 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     chance = random.Random(seed)
     queue = RecordingQueue(RUN_COST * 2 + COST * 20, overflow=overflow)
     offered: dict[str, int] = {}
-    taken: list[DrainedRun] = []
+    drained: list[DrainedRun] = []
     unsettled: list[DrainedRun] = []
     runs: list[OpenRun] = []
 
@@ -620,9 +622,9 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
             else:
                 queue.put_frame(run, b"frame", [Delta(text) for text in texts], 0)
         elif what == "take":
-            took = queue.drain(chance.choice((1, 3_000, ALL)))
-            taken.extend(took.runs)
-            unsettled.extend(took.runs)
+            batch = queue.drain(chance.choice((1, 3_000, ALL)))
+            drained.extend(batch.runs)
+            unsettled.extend(batch.runs)
         elif what == "settle":
             release(queue, unsettled)
             unsettled.clear()
@@ -637,11 +639,11 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     for run in runs:
         queue.end(run, run_end())
     unsettled += (rest := queue.drain(ALL).runs)
-    taken += rest
+    drained += rest
     release(queue, unsettled)
-    stored = tokens_of(taken)
+    stored = tokens_of(drained)
     gaps: dict[str, list[int]] = {}
-    for part in taken:
+    for part in drained:
         for first, count, _ in part.gaps:
             gaps.setdefault(part.run.start.run_id, []).extend(range(first, first + count))
     for run_id, count in offered.items():

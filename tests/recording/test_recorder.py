@@ -368,10 +368,10 @@ def test_on_a_loop_awaiting_is_enough(tmp_path: Path) -> None:
         nonlocal waits
         run_id = begin(history)
         for number in range(1_000):
-            room = history.on_llm_new_token(token(5, number), run_id=run_id)
-            if room is not None:
+            wait = history.on_llm_new_token(token(5, number), run_id=run_id)
+            if wait is not None:
                 waits += 1
-                await room
+                await wait
         finish(history, run_id, "done")
         return run_id
 
@@ -533,9 +533,9 @@ while history.stats().healthy:
     assert script.stdout.readline() == "ready\n"
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        _, said = script.communicate("go\n", timeout=20)
+        _, stderr = script.communicate("go\n", timeout=20)
     assert script.returncode == 0
-    assert said == "recorder: 3 tokens were not stored: storing: database is locked\n"
+    assert stderr == "recorder: 3 tokens were not stored: storing: database is locked\n"
 
 
 ENDLESS = """

@@ -58,10 +58,10 @@ def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]
     return segments + last.segments, last
 
 
-def cut(whole: Sequence[str], seed: int) -> list[Sequence[str]]:
+def cut(texts_in: Sequence[str], seed: int) -> list[Sequence[str]]:
     """The tokens in parts of any size."""
-    places = sorted(random.Random(seed).choices(range(len(whole) + 1), k=5))
-    return [whole[start:end] for start, end in zip([0, *places], [*places, len(whole)], strict=True)]
+    places = sorted(random.Random(seed).choices(range(len(texts_in) + 1), k=5))
+    return [texts_in[start:end] for start, end in zip([0, *places], [*places, len(texts_in)], strict=True)]
 
 
 # -- tokens --------------------------------------------------------------------------------------------------
@@ -83,11 +83,11 @@ def test_rows_say_what_was_taken() -> None:
 
 def test_a_long_run_is_cut_into_short_rows() -> None:
     """100,000 tokens in one take: rows that follow each other, none longer than a reader pages by."""
-    whole = [str(number) for number in range(100_000)]
-    segments, last = recorded([whole])
+    texts_in = [str(number) for number in range(100_000)]
+    segments, last = recorded([texts_in])
     assert max(row.count for row in segments) <= MAX_ROW_TOKENS
     assert [row.seq for row in segments] == list(range(0, 100_000, MAX_ROW_TOKENS))
-    assert texts(segments) == whole
+    assert texts(segments) == texts_in
     assert last.seal is not None
     assert last.seal.token_count == 100_000
 
@@ -95,9 +95,9 @@ def test_a_long_run_is_cut_into_short_rows() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_hash_does_not_know_how_a_run_was_cut(seed: int) -> None:
     """100,000 tokens, taken all at once and in parts of any size, have one hash: that of the rows joined."""
-    whole = [token(1, number) for number in range(5_000)] * 20
-    at_once, first = recorded([whole])
-    in_parts, second = recorded(cut(whole, seed))
+    texts_in = [token(1, number) for number in range(5_000)] * 20
+    at_once, first = recorded([texts_in])
+    in_parts, second = recorded(cut(texts_in, seed))
     assert joined(at_once) == joined(in_parts)
     assert first.seal is not None
     assert second.seal is not None
@@ -113,10 +113,10 @@ def test_a_run_without_tokens_has_a_hash_too() -> None:
 
 
 @given(st.lists(ANY_TEXT))
-def test_every_text_comes_back_equal(whole: list[str]) -> None:
+def test_every_text_comes_back_equal(texts_in: list[str]) -> None:
     """NUL, half surrogate pairs, the escape itself: stored as UTF-8 that every database takes."""
-    [segments] = [recorded([whole])[0]]
-    assert texts(segments) == whole
+    [segments] = [recorded([texts_in])[0]]
+    assert texts(segments) == texts_in
     for row in segments:
         row.deltas.encode()
         assert "\\u0000" not in row.deltas.replace("\\\\", "")

@@ -94,7 +94,7 @@ def test_a_writer_that_cannot_begin(monkeypatch: pytest.MonkeyPatch, fails: str,
     async def flushing(history: ChatHistoryCallback) -> None:
         flush = history.flush()
         may_fail.set()
-        await asyncio.wait_for(_of(flush), 20)
+        await asyncio.wait_for(_awaited(flush), 20)
 
     async def story() -> Stats:
         with monkeypatch.context() as patch:
@@ -115,6 +115,28 @@ def test_a_writer_that_cannot_begin(monkeypatch: pytest.MonkeyPatch, fails: str,
     monkeypatch.setattr(fails, refuses)
     with pytest.raises((OSError, RuntimeError), match=r"Too many open files|new thread"):
         ChatHistoryCallback(store=MemoryStore())
+
+
+def test_a_writer_that_cannot_begin_nor_report_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of the first error fails once: the constructor raises the first error all the same."""
+    writer_died = Progress.writer_died
+    failures = [MemoryError("none left")]
+
+    def died(progress: Progress, error: BaseException) -> None:
+        if failures:
+            raise failures.pop()
+        writer_died(progress, error)
+
+    monkeypatch.setattr(Progress, "writer_died", died)
+    monkeypatch.setattr("asyncio.Runner", no_loop)
+    with pytest.raises(OSError, match="Too many open files"):
+        ChatHistoryCallback(store=MemoryStore())
+    assert not failures
+
+
+def no_loop() -> Any:
+    """What happens where no event loop can be created."""
+    raise OSError(24, "Too many open files")
 
 
 @pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError, BaseException])
@@ -141,7 +163,7 @@ def test_a_driver_that_was_cut_off_inside(database: str, error: type[BaseExcepti
     assert sql(database, "SELECT content FROM transcripts ORDER BY position") == [("question",), ("kept",)]
 
 
-async def _of(wait: Any) -> Any:
+async def _awaited(wait: Any) -> Any:
     return await wait
 
 
@@ -206,10 +228,10 @@ def test_an_error_while_an_error_is_told_of_is_survived(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory that has run out has often run out for the log, too: recording goes on all the same."""
-    told: list[BaseException] = []
+    reported: list[BaseException] = []
 
     def batch_failed(_progress: Progress, error: BaseException) -> None:
-        told.append(error)
+        reported.append(error)
         raise MemoryError("none for the log")
 
     with ChatHistoryCallback(database, flush_interval=3600) as history:
@@ -219,7 +241,7 @@ def test_an_error_while_an_error_is_told_of_is_survived(
             patch.setattr("recorder.recording.writer.serialize", no_memory)
             patch.setattr(Progress, "batch_failed", batch_failed)
             run_id = begin(history)
-            while not told:
+            while not reported:
                 flushed(history)
         say(history, run_id, ["a"])
         finish(history, run_id, "a")

@@ -236,22 +236,22 @@ def test_each_append_may_fail_before_or_after(tmp_path: Path, place: int) -> Non
         faults = [None] * (place - 1) + [away]
         store = FaultyStore(SqlStore(url), **{when: faults})
         with ChatHistoryCallback(url, store=store, conversation_id="c", flush_interval=0) as history:
-            asked: list[Any] = []
+            conversation: list[Any] = []
             runs = []
             for turn in range(3):
-                asked.append(HumanMessage(f"question {turn}"))
-                run_id = begin(history, *asked)
+                conversation.append(HumanMessage(f"question {turn}"))
+                run_id = begin(history, *conversation)
                 history.flush().wait(20)
                 say(history, run_id, [f"answer {turn}"])
                 finish(history, run_id, f"answer {turn}")
                 history.flush().wait(20)
-                asked.append(AIMessage(f"answer {turn}"))
+                conversation.append(AIMessage(f"answer {turn}"))
                 runs.append(run_id)
         assert len(store.tried) > place, "the fault happened"
         for turn, run_id in enumerate(runs):
             assert_whole(url, run_id, [f"answer {turn}"])
         found = sql(url, "SELECT content FROM transcripts ORDER BY position")
-        assert [content for (content,) in found] == [message.text for message in asked]
+        assert [content for (content,) in found] == [message.text for message in conversation]
 
 
 @pytest.mark.usefixtures("impatient")
