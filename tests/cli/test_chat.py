@@ -90,9 +90,9 @@ def test_a_conversation_is_held_recorded_and_gone_on_with(tmp_path: Path) -> Non
             terminal.type(CTRL_D)
             assert terminal.end() == 0
         conversation = conversation_of(terminal.text)
-        said = [("user", "Hello"), ("assistant", "1: Hello!"), ("user", "And then?")]
-        assert sent(provider) == said
-        assert [row[:2] for row in stored(url)] == [*said, ("assistant", "3: And then?!")]
+        earlier = [("user", "Hello"), ("assistant", "1: Hello!"), ("user", "And then?")]
+        assert sent(provider) == earlier
+        assert [row[:2] for row in stored(url)] == [*earlier, ("assistant", "3: And then?!")]
 
         with Terminal("chat", "-c", conversation, folder=tmp_path, environment=real(provider)) as terminal:
             terminal.wait_for("assistant: 3: And then?!")
@@ -103,7 +103,7 @@ def test_a_conversation_is_held_recorded_and_gone_on_with(tmp_path: Path) -> Non
             terminal.type("/exit\r")
             assert terminal.end() == 0
         assert conversation_of(terminal.text) == conversation
-    assert sent(provider) == [*said, ("assistant", "3: And then?!"), ("user", "Once more")]
+    assert sent(provider) == [*earlier, ("assistant", "3: And then?!"), ("user", "Once more")]
     # Nothing is stored twice, nothing branched off.
     assert sql(url, "SELECT count(*), max(branch), count(DISTINCT conversation_id) FROM transcripts") == [
         (6, 1, 1)
@@ -141,19 +141,19 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_came(tmp_path: Path) -> None:
 def test_ctrl_c_before_the_first_token_takes_the_question_back(tmp_path: Path) -> None:
     """The run is stored, and the next question does not drag the other along."""
     url = new_url(tmp_path, "chat_history.db")
-    asked = threading.Event()
+    requested = threading.Event()
 
     def script(request: dict[str, Any], path: str) -> Answer | str:
-        if asked.is_set():
+        if requested.is_set():
             return "Yes."
-        asked.set()
+        requested.set()
         return Answer(frames=[], hang_after=0)
 
     with LoopbackProvider(script) as provider:
         with Terminal("chat", folder=tmp_path, environment=real(provider)) as terminal:
             terminal.wait_for(PROMPT)
             terminal.type("Wait\r")
-            assert asked.wait(20)
+            assert requested.wait(20)
             terminal.type(CTRL_C)
             terminal.wait_for("Stopped.")
             terminal.wait_for(PROMPT)
@@ -355,9 +355,9 @@ def test_the_command_to_go_on_leaves_a_password_to_be_filled_in(postgres_url: st
     plain = postgres_url.replace("postgres:@", "postgres@")
     with LoopbackProvider(echo) as provider:
         url = plain.replace("postgres@", "postgres:secret@")
-        said = piped(b"Hello\n", "--url", url, folder=tmp_path, **real(provider)).stderr.decode()
-    assert "secret" not in said
-    command = shlex.split(said.splitlines()[-1])
+        stderr = piped(b"Hello\n", "--url", url, folder=tmp_path, **real(provider)).stderr.decode()
+    assert "secret" not in stderr
+    command = shlex.split(stderr.splitlines()[-1])
     assert (command[:3], command[-2:]) == (["PGPASSWORD=...", "recorder", "chat"], ["--url", plain])
 
 

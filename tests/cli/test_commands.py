@@ -56,10 +56,10 @@ def process(*arguments: str, folder: Path, **environment: str) -> subprocess.Com
     )
 
 
-def ask(history: ChatHistoryCallback, run: UUID, said: str, tokens: list[str]) -> None:
+def ask(history: ChatHistoryCallback, run: UUID, message_text: str, tokens: list[str]) -> None:
     """A run begins and some of it streams."""
     about = {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"}
-    history.on_chat_model_start({}, [[HumanMessage(said)]], run_id=run, metadata=about)
+    history.on_chat_model_start({}, [[HumanMessage(message_text)]], run_id=run, metadata=about)
     for token in tokens:
         history.on_llm_new_token(token, run_id=run)
 
@@ -230,8 +230,8 @@ def test_an_unknown_id_names_the_nearest(url: str) -> None:
     """A slip of the finger is found again."""
     done = cli("show", "tripp", url=url)
     assert (done.exit_code, done.stdout) == (1, "")
-    said = "recorder: Nothing is stored under 'tripp'; the nearest are:\n  conversation trip\n"
-    assert done.stderr.startswith(said)
+    message_text = "recorder: Nothing is stored under 'tripp'; the nearest are:\n  conversation trip\n"
+    assert done.stderr.startswith(message_text)
 
 
 def test_sql_prints_rows(url: str) -> None:

@@ -175,12 +175,12 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "SimpleChatModel": lambda history: Parrot(callbacks=[history]),
 }
 ASKED: dict[str, Callable[[Any, Any], Any]] = {
-    "invoke": lambda model, asked: model.invoke(asked),
-    "stream": lambda model, asked: list(model.stream(asked)),
-    "ainvoke": lambda model, asked: asyncio.run(model.ainvoke(asked)),
-    "astream": lambda model, asked: asyncio.run(_all(model.astream(asked))),
-    "generate": lambda model, asked: model.generate([asked]),
-    "astream_events": lambda model, asked: asyncio.run(_all(model.astream_events(asked))),
+    "invoke": lambda model, prompt: model.invoke(prompt),
+    "stream": lambda model, prompt: list(model.stream(prompt)),
+    "ainvoke": lambda model, prompt: asyncio.run(model.ainvoke(prompt)),
+    "astream": lambda model, prompt: asyncio.run(_all(model.astream(prompt))),
+    "generate": lambda model, prompt: model.generate([prompt]),
+    "astream_events": lambda model, prompt: asyncio.run(_all(model.astream_events(prompt))),
 }
 
 

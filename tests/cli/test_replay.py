@@ -217,7 +217,7 @@ def test_silence_is_cut_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["--speed", "0"], "--speed is 0; choose 0.1 to 1000, or --instant"),
         (["--speed", "-1"], "--speed is -1; choose"),
@@ -235,13 +235,13 @@ def test_silence_is_cut_short(tmp_path: Path) -> None:
     ],
     ids=lambda given: " ".join(given)[:20] if isinstance(given, list) else "",
 )
-def test_what_cannot_be_is_told(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_told(arguments: list[str], expected: str, tmp_path: Path) -> None:
     """The thing, and the next step; exit code 1."""
     url = database(tmp_path, segment(0, (1, "a")))
     others = [run_row(id=id, conversation_id="c") for id in (str(UUID(int=2)), OTHER)]
     import_(url, io.StringIO("".join(write([CONVERSATION, *others]))))
     arguments = [RUN_ID, *arguments] if arguments[0].startswith("--") and arguments[-1] != "c" else arguments
-    assert said in refused(url, *arguments)
+    assert expected in refused(url, *arguments)
 
 
 def test_a_database_without_runs_is_told(tmp_path: Path) -> None:

@@ -33,17 +33,17 @@ def conversation(url: str) -> dict[str, Any]:
 
 def test_its_rows_are_those_of_the_view(database: str) -> None:
     """Answers, other answers, failed runs with and without text, and one that streams; on both databases."""
-    asked = [HumanMessage("Hi")]
+    prompt = [HumanMessage("Hi")]
     with ChatHistoryCallback(database, conversation_id="c") as history:
         for reply in ("a", "b"):
-            record(history, *asked, reply=reply)
+            record(history, *prompt, reply=reply)
             history.flush().wait(10)
         for texts in (["half ", "of it"], []):
-            run_id = begin(history, *asked, AIMessage("a"), HumanMessage("And?"))
+            run_id = begin(history, *prompt, AIMessage("a"), HumanMessage("And?"))
             say(history, run_id, texts)
             history.on_llm_error(ValueError("out of breath"), run_id=run_id)
             history.flush().wait(10)
-        open_run = begin(history, *asked)
+        open_run = begin(history, *prompt)
         say(history, open_run, ["la"])
         history.flush().wait(10)
         found = conversation(database)["messages"]
@@ -137,18 +137,18 @@ def test_a_conversation_is_read_in_few_questions(tmp_path: Path) -> None:
     counts = []
     for number in (2, 200):
         url = filled(tmp_path, number, "line")
-        asked: list[str] = []
+        statements: list[str] = []
 
-        async def read(store: Any, asked: list[str] = asked) -> Any:
+        async def read(store: Any, statements: list[str] = statements) -> Any:
             rows = store.rows
 
             async def counted(query: str, *given: Any) -> Any:
-                asked.append(query)
+                statements.append(query)
                 return await rows(query, *given)
 
             store.rows = counted
             return await queries.conversation(store, "c")
 
         queries.read(url, read)
-        counts.append(len(asked))
+        counts.append(len(statements))
     assert counts == [4, 4]

@@ -101,7 +101,7 @@ def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "file.jsonl: The file is empty, so it is not an export of recorder"),
         (
@@ -115,12 +115,12 @@ def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
         (b"\x1f\x8b\x08 no gzip", "file.jsonl: The file is gzip and damaged, or was cut off"),
     ],
 )
-def test_what_is_no_export_is_told(content: bytes, said: str, tmp_path: Path) -> None:
+def test_what_is_no_export_is_told(content: bytes, expected: str, tmp_path: Path) -> None:
     """By its name, and no database is made for it."""
     (tmp_path / "file.jsonl").write_bytes(content)
     done = cli("import", str(tmp_path / "file.jsonl"), url=f"sqlite:///{tmp_path / 'new.db'}")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert said in done.stderr
+    assert expected in done.stderr
     assert not (tmp_path / "new.db").exists()
 
 
@@ -139,7 +139,7 @@ def test_another_content_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["export", "tripp"], "the nearest are:\n  conversation trip"),
         (["export", "-o", "none/a.jsonl"], "The folder "),
@@ -148,11 +148,11 @@ def test_another_content_is_told(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_is_told(arguments: list[str], said: str, url: str) -> None:
+def test_what_cannot_be_is_told(arguments: list[str], expected: str, url: str) -> None:
     """The thing and the next step."""
     done = cli(*arguments, url=url)
     assert done.exit_code == 1
-    assert said in done.stderr
+    assert expected in done.stderr
 
 
 def test_progress_is_shown_in_a_terminal(tmp_path: Path) -> None:

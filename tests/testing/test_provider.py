@@ -64,10 +64,10 @@ def raw(client: openai.OpenAI) -> list[bytes]:
         return list(response.iter_bytes())
 
 
-def read(client: openai.OpenAI, said: list[str]) -> None:
+def read(client: openai.OpenAI, received: list[str]) -> None:
     """Append what a stream says, piece by piece, as far as it comes."""
     for chunk in client.chat.completions.create(**ASK, stream=True):
-        said.append(chunk.choices[0].delta.content or "")
+        received.append(chunk.choices[0].delta.content or "")
 
 
 def test_without_a_script_it_sings(client: Any) -> None:
@@ -94,10 +94,10 @@ def test_usage_comes_only_when_asked_for(client: Any) -> None:
     with LoopbackProvider() as provider:
         create = client(provider).chat.completions.create
         plain = list(create(**ASK, stream=True))
-        asked = list(create(**ASK, stream=True, stream_options={"include_usage": True}))
+        with_usage = list(create(**ASK, stream=True, stream_options={"include_usage": True}))
     assert [chunk.usage for chunk in plain if chunk.usage] == []
-    assert asked[-1].choices == []
-    assert asked[-1].usage.completion_tokens == len(song_pieces())
+    assert with_usage[-1].choices == []
+    assert with_usage[-1].usage.completion_tokens == len(song_pieces())
 
 
 def test_a_whole_answer_says_the_same_as_a_streamed_one(client: Any) -> None:
@@ -113,11 +113,11 @@ def test_each_choice_sings_from_another_verse(client: Any, stream: bool) -> None
     """Choices that differ show whoever mixes them up."""
     with LoopbackProvider() as provider:
         answer = client(provider).chat.completions.create(**ASK, n=2, stream=stream)
-        said = ["", ""]
+        received = ["", ""]
         for chunk in answer if stream else [answer]:
             for choice in chunk.choices:
-                said[choice.index] += (choice.delta if stream else choice.message).content or ""
-    assert said == [song(0), song(1)]
+                received[choice.index] += (choice.delta if stream else choice.message).content or ""
+    assert received == [song(0), song(1)]
 
 
 @pytest.mark.parametrize(
@@ -151,25 +151,25 @@ def test_an_error_of_ones_own_words(client: Any) -> None:
 def test_an_error_inside_a_stream(client: Any) -> None:
     """What came before it is read, then the client raises."""
     frames = [*openai_chat_frames(["Hi"])[:2], openai_error_frame("The model fell over.")]
-    said: list[str] = []
+    received: list[str] = []
     with (
         LoopbackProvider(Answer(frames=frames)) as provider,
         pytest.raises(openai.APIError, match=r"The model fell over\."),
     ):
-        read(client(provider), said)
-    assert said == ["", "Hi"]
+        read(client(provider), received)
+    assert received == ["", "Hi"]
 
 
 def test_a_cut_stream_arrives_up_to_the_cut(client: Any) -> None:
     """Every frame before the cut is there, and the end is not taken for a whole answer."""
     frames = openai_chat_frames(["one", "two", "three"])
-    said: list[str] = []
+    received: list[str] = []
     with (
         LoopbackProvider(Answer(frames=frames, cut_after=3)) as provider,
         pytest.raises(openai.APIConnectionError),
     ):
-        read(client(provider), said)
-    assert said == ["", "one", "two"]
+        read(client(provider), received)
+    assert received == ["", "one", "two"]
 
 
 def test_a_whole_answer_can_be_cut_too(client: Any) -> None:
@@ -184,10 +184,10 @@ def test_a_whole_answer_can_be_cut_too(client: Any) -> None:
 def test_a_hanging_stream_times_out(client: Any) -> None:
     """Nothing comes after the given frames, and the connection stays open."""
     answer = Answer(frames=openai_chat_frames(["one", "two"]), hang_after=2)
-    said: list[str] = []
+    received: list[str] = []
     with LoopbackProvider(answer) as provider, pytest.raises(openai.APITimeoutError):
-        read(client(provider, timeout=0.2), said)
-    assert said == ["", "one"]
+        read(client(provider, timeout=0.2), received)
+    assert received == ["", "one"]
 
 
 @pytest.mark.parametrize(("chunks", "longest"), [(1, 1), (7, 7), ([1, 2, 300], 300)])
@@ -213,9 +213,9 @@ def test_an_endless_stream_waits_for_its_reader(client: Any) -> None:
     frame = openai_chat_frames(["la"])[1]
     with LoopbackProvider(Answer(frames=cycle([frame]))) as provider:
         stream = client(provider).chat.completions.create(**ASK, stream=True)
-        said = [chunk.choices[0].delta.content for chunk in islice(stream, 3)]
+        received = [chunk.choices[0].delta.content for chunk in islice(stream, 3)]
         stream.close()
-    assert said == ["la"] * 3
+    assert received == ["la"] * 3
     assert provider.requests[0]["frames_sent"] * len(frame) < 64 * 2**20
 
 
@@ -233,10 +233,10 @@ def test_a_paced_song_takes_its_time(client: Any) -> None:
     with LoopbackProvider.song(tokens_per_second=100, tokens=11) as provider:
         clock = asyncio.new_event_loop()
         began = clock.time()
-        said = text(client(provider).chat.completions.create(**ASK, stream=True))
+        received = text(client(provider).chat.completions.create(**ASK, stream=True))
         took = clock.time() - began
         clock.close()
-    assert said == "".join(song_pieces(11))
+    assert received == "".join(song_pieces(11))
     assert took >= 0.1
 
 

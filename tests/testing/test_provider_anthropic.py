@@ -32,7 +32,7 @@ MANY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def said(provider: LoopbackProvider, **more: Any) -> Any:
+def streamed_message(provider: LoopbackProvider, **more: Any) -> Any:
     """The SDK's final message of a stream."""
     with sdk(provider).messages.stream(**{**ASK, **more}) as stream:
         return stream.get_final_message()
@@ -41,7 +41,7 @@ def said(provider: LoopbackProvider, **more: Any) -> Any:
 def test_without_a_script_it_sings_in_both_formats() -> None:
     """The same provider answers whichever SDK asks."""
     with LoopbackProvider.song() as provider:
-        message = said(provider)
+        message = streamed_message(provider)
         client = openai.OpenAI(base_url=provider.base_url, api_key="any")
         ask: dict[str, Any] = {"model": "gpt-4o", "messages": ASK["messages"]}
         assert client.chat.completions.create(**ask).choices[0].message.content == song()
@@ -70,14 +70,16 @@ def test_both_base_urls_will_do() -> None:
     with LoopbackProvider("Hello") as provider:
         assert provider.url + "/v1" == provider.base_url
         for url in (provider.base_url, provider.url):
-            assert blocks_of(said(provider)) == blocks_of(sdk(provider, base_url=url).messages.create(**ASK))
+            assert blocks_of(streamed_message(provider)) == blocks_of(
+                sdk(provider, base_url=url).messages.create(**ASK)
+            )
 
 
 def test_a_whole_answer_says_the_same_as_a_streamed_one() -> None:
     """Blocks of every kind, stop reason and usage."""
     body, frames = anthropic_messages_body(**MANY, id="msg_1"), anthropic_messages_frames(**MANY, id="msg_1")
     with LoopbackProvider(scripted(Answer(body=body), Answer(frames=frames))) as provider:
-        answer, streamed = sdk(provider).messages.create(**ASK), said(provider)
+        answer, streamed = sdk(provider).messages.create(**ASK), streamed_message(provider)
     assert blocks_of(answer) == blocks_of(streamed)
     assert [block.type for block in answer.content] == [
         "thinking", "redacted_thinking", "text", "tool_use", "web_search_tool_result"
