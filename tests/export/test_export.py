@@ -58,10 +58,10 @@ from tests.wires import unhurried
 
 def written(url: str, *ids: str) -> list[str]:
     """The lines of an export, without the header, which says when."""
-    return whole(url, *ids).splitlines(keepends=True)[1:]
+    return export_text(url, *ids).splitlines(keepends=True)[1:]
 
 
-def whole(url: str, *ids: str) -> str:
+def export_text(url: str, *ids: str) -> str:
     """An export."""
     file = io.StringIO()
     export(url, file, ids or None)
@@ -94,7 +94,7 @@ def test_from_one_database_to_another_and_back(tmp_path: Path, postgres_url: str
         finish(history, run_id, "".join(texts), finish_reason="stop")
     back = new_url(tmp_path, "back.db")
     for before, after in ((url, postgres_url), (postgres_url, back)):
-        assert import_(after, io.StringIO(whole(before))).there == Counts()
+        assert import_(after, io.StringIO(export_text(before))).there == Counts()
         assert stored_rows(after) == stored_rows(url)
         assert written(after) == written(url)
         assert_whole(after, run_id, texts)
@@ -105,7 +105,7 @@ def test_what_providers_sent_survives_the_journey(tmp_path: Path, postgres_url: 
     url, back = record_genuine(tmp_path), new_url(tmp_path, "back.db")
     rows = stored_rows(url)
     for before, after in ((url, postgres_url), (postgres_url, back)):
-        import_(after, io.StringIO(whole(before)))
+        import_(after, io.StringIO(export_text(before)))
         assert stored_rows(after) == rows
     assert written(back) == written(url)
     for run in (row for row in rows if isinstance(row, RunRow)):
@@ -140,11 +140,11 @@ def test_whatever_rows_can_hold_comes_back(rows: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         url, copy = new_url(Path(folder)), new_url(Path(folder), "copy.db")
         first = import_(url, of_rows(*rows))
-        import_(copy, io.StringIO(whole(url)))
+        import_(copy, io.StringIO(export_text(url)))
         assert stored_rows(copy) == stored_rows(url)
         assert sorted(stored_rows(copy), key=as_line) == sorted(rows, key=as_line)
         assert written(copy) == written(url)
-        again = import_(copy, io.StringIO(whole(url)))
+        again = import_(copy, io.StringIO(export_text(url)))
         assert (again.new, again.there) == (Counts(), first.new)
 
 
@@ -176,8 +176,8 @@ def test_both_databases_name_conversations_in_the_same_order(tmp_path: Path, pos
     rows = [ConversationRow(name, None, None, None, START) for name in names]
     for url in (new_url(tmp_path), postgres_url):
         import_(url, of_rows(*rows))
-        said = [json.loads(line)[2]["id"] for line in written(url)[:-1]]
-        assert said == sorted(names)
+        ids = [json.loads(line)[2]["id"] for line in written(url)[:-1]]
+        assert ids == sorted(names)
 
 
 def test_a_long_run_is_never_in_memory(database: str, tmp_path: Path) -> None:
@@ -221,24 +221,24 @@ def test_a_conversation_is_chosen_by_the_beginning_of_its_id(database: str) -> N
         "trip",
     ]
     with pytest.raises(NotFound, match="More than one"):
-        whole(database, "so")
+        export_text(database, "so")
     with pytest.raises(NotFound, match="nearest are:\n  conversation trip"):
-        whole(database, "tripp")
+        export_text(database, "tripp")
 
 
 def test_of_a_run_what_it_was_asked_and_what_it_said(database: str) -> None:
     """The path to its answer, not what came after it or beside it."""
-    said: list[Any] = [HumanMessage("1")]
+    prompt: list[Any] = [HumanMessage("1")]
     with ChatHistoryCallback(database, conversation_id="c") as history:
         runs = []
         for number in range(3):
-            runs.append(record(history, *said, reply=f"reply {number}"))
-            said += [AIMessage(f"reply {number}"), HumanMessage(f"question {number}")]
+            runs.append(record(history, *prompt, reply=f"reply {number}"))
+            prompt += [AIMessage(f"reply {number}"), HumanMessage(f"question {number}")]
     lines = written(database, str(runs[1]))
     texts = [json.loads(line)[2]["content"] for line in lines if json.loads(line)[1] == "message"]
     assert texts == ["1", "reply 0", "question 0", "reply 1"]
     assert [json.loads(line)[2]["id"] for line in lines if json.loads(line)[1] == "run"] == [str(runs[1])]
-    copied = import_(database, io.StringIO(whole(database, str(runs[1]))))
+    copied = import_(database, io.StringIO(export_text(database, str(runs[1]))))
     assert (copied.new.runs, copied.there.runs, copied.there.messages) == (0, 1, 4)
 
 
@@ -266,13 +266,13 @@ def test_a_run_whose_process_is_dead_is_interrupted(tmp_path: Path) -> None:
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE producers SET heartbeat_at = '2026-01-01T00:00:00.000000Z'")
     connection.close()
-    early = whole(url)
+    early = export_text(url)
     assert import_(copy, io.StringIO(early)).new.tokens == 1
     assert sql(copy, "SELECT status, ended_at FROM runs") == [(INTERRUPTED, "2026-01-01T00:00:00.000000Z")]
     say(history, run_id, [" la"])
     finish(history, run_id, "La la")
     history.close().wait()
-    late = import_(copy, io.StringIO(whole(url)))
+    late = import_(copy, io.StringIO(export_text(url)))
     assert (late.new.runs, late.new.tokens) == (1, 1)
     assert_whole(copy, run_id, ["La", " la"])
     assert import_(copy, io.StringIO(early)).new == Counts()
@@ -371,14 +371,14 @@ def test_progress_is_told_in_tokens_and_bytes(tmp_path: Path) -> None:
     url, file = new_url(tmp_path), tmp_path / "a.jsonl"
     rows = [segment(100 * number, *((number, "é") for _ in range(100))) for number in range(300)]
     import_(url, of_rows(*EVERYTHING[:3], run_row(token_count=30_000), *rows))
-    told: list[tuple[int, int | None]] = []
-    export(url, file, progress=lambda *given: told.append(given))
-    assert told == sorted(told)
-    assert len(told) > 50
-    assert told[-1] == (30_000, 30_000)
-    told.clear()
-    import_(url, file, progress=lambda *given: told.append(given))
-    assert told[-1] == (file.stat().st_size, file.stat().st_size)
+    reports: list[tuple[int, int | None]] = []
+    export(url, file, progress=lambda *given: reports.append(given))
+    assert reports == sorted(reports)
+    assert len(reports) > 50
+    assert reports[-1] == (30_000, 30_000)
+    reports.clear()
+    import_(url, file, progress=lambda *given: reports.append(given))
+    assert reports[-1] == (file.stat().st_size, file.stat().st_size)
 
 
 def test_it_works_where_a_loop_runs(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ async def store_frames(url: str, row: FrameRow) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "said"),
+    ("text", "error", "message"),
     [
         ("", ConfigError, "is empty"),
         ("Dear diary\n", ConfigError, "not an export of recorder: it begins with b?'Dear diary'"),
@@ -483,12 +483,12 @@ async def store_frames(url: str, row: FrameRow) -> None:
     ],
 )
 def test_what_is_no_export_makes_no_database(
-    text: str, error: type[Exception], said: str, tmp_path: Path
+    text: str, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     """It is told before one is created."""
     file = tmp_path / "file"
     file.write_text(text)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         import_(f"sqlite:///{tmp_path / 'new.db'}", file)
     assert not (tmp_path / "new.db").exists()
 

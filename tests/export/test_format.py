@@ -554,17 +554,17 @@ def test_any_damage_is_told_and_never_a_crash() -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
-    whole = "".join(lines_of(EVERYTHING)).encode()
-    told = 0
+    data = "".join(lines_of(EVERYTHING)).encode()
+    damaged_files = 0
     for _ in range(500):
-        damaged = bytearray(whole)
+        damaged = bytearray(data)
         for _ in range(chance.randrange(1, 4)):
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         try:
             list(read(bytes(damaged).splitlines(keepends=True))[1])
         except (StoreError, ConfigError):
-            told += 1
-    assert told > 250
+            damaged_files += 1
+    assert damaged_files > 250
 
 
 def test_rows_that_are_not_run_by_run_are_refused() -> None:
@@ -591,5 +591,5 @@ def test_json_that_others_wrote_keeps_its_letters() -> None:
     run = RUN._replace(request='{ "b": 1, "a": 1e5 }', usage="null", tags=dumps(["a"]))
     lines = lines_of([run])
     assert rows_of(lines) == [run]
-    said = json.loads(lines[1])[2]
-    assert (said["request:text"], said["usage:text"], said["tags"]) == (run.request, "null", ["a"])
+    fields = json.loads(lines[1])[2]
+    assert (fields["request:text"], fields["usage:text"], fields["tags"]) == (run.request, "null", ["a"])

@@ -313,7 +313,7 @@ def test_nobody_is_notified_while_nobody_listens(postgres_url: str) -> None:
         import asyncpg
 
         connection = await asyncpg.connect(postgres_url)
-        await connection.add_listener("recorder", lambda *told: heard.append("told"))
+        await connection.add_listener("recorder", lambda *arguments: heard.append("told"))
         history = ChatHistoryCallback(postgres_url, flush_interval=0)
         run_id = begin(history)
         say(history, run_id, "a")

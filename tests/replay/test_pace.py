@@ -68,7 +68,7 @@ def test_places_are_numbers_or_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"speed": 0}, r"speed is 0; choose 0\.1 to 1000, or None for as fast as possible"),
         ({"speed": -1}, "speed is -1"),
@@ -83,7 +83,7 @@ def test_places_are_numbers_or_times() -> None:
         ({"start": True}, "start is True"),
     ],
 )
-def test_what_cannot_be(options: dict[str, Any], said: str) -> None:
+def test_what_cannot_be(options: dict[str, Any], message: str) -> None:
     """Named, with what to pass instead."""
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         Options(**options)

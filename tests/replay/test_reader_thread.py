@@ -26,7 +26,7 @@ from tests.oracle import begin, finish, new_url, record, run_python, say
 DEADLINE = 20
 
 
-def said(chunks: Any) -> str:
+def text_of(chunks: Any) -> str:
     """The text of a stream."""
     return "".join(chunk.text for chunk in chunks)
 
@@ -54,17 +54,17 @@ def url(database: str) -> str:
 
 def test_a_stream_holds_the_replay_that_nobody_else_holds(url: str) -> None:
     """It plays to its end, in one expression or half-way."""
-    assert said(Replay(url).stream(speed=None)) == "abc"
+    assert text_of(Replay(url).stream(speed=None)) == "abc"
     chunks = Replay(url).stream(speed=None)
     first = next(chunks)
     gc.collect()
-    assert first.text + said(chunks) == "abc"
+    assert first.text + text_of(chunks) == "abc"
 
 
 def test_a_replay_that_is_collected_lets_go_of_the_database(url: str) -> None:
     """By itself: nobody has to ask for anything afterwards."""
     replay = Replay(url)
-    assert said(replay.stream(speed=None)) == "abc"
+    assert text_of(replay.stream(speed=None)) == "abc"
     thread, gone = replay.reader._thread, weakref.ref(replay)
     del replay
     gc.collect()
@@ -87,9 +87,9 @@ def test_one_that_asked_nothing_is_let_go_of_by_the_next(tmp_path: Path) -> None
 def test_others_go_on_with_what_a_collected_one_shared(url: str) -> None:
     """And the last one ends the thread."""
     with Replay(url) as other:
-        assert said(Replay(url).stream(speed=None)) == "abc"
+        assert text_of(Replay(url).stream(speed=None)) == "abc"
         gc.collect()
-        assert said(other.stream(speed=None)) == "abc"
+        assert text_of(other.stream(speed=None)) == "abc"
         thread = other.reader._thread
     assert thread is not None
     assert not thread.is_alive()
@@ -103,7 +103,7 @@ def test_a_closed_replay_says_so(url: str) -> None:
         replay.close()
         with pytest.raises(Closed, match="make another one"):
             list(replay.stream())
-        assert said(other.stream(speed=None)) == "abc"
+        assert text_of(other.stream(speed=None)) == "abc"
     replay = Replay(url)
     chunks = replay.stream(speed=None)
     next(chunks)
@@ -164,7 +164,7 @@ def test_the_collector_may_run_where_the_locks_are_held(url: str) -> None:
             assert in_time(collect)
         finally:
             gc.enable()
-        assert said(kept.stream(speed=None)) == "abc"
+        assert text_of(kept.stream(speed=None)) == "abc"
 
 
 def test_the_collector_may_run_on_the_reader_s_own_thread(url: str) -> None:
@@ -178,7 +178,7 @@ def test_the_collector_may_run_on_the_reader_s_own_thread(url: str) -> None:
         with Replay(url) as kept:
             dropped(url)
             assert kept.reader.ask(collect).result(DEADLINE) > 0
-            assert said(kept.stream(speed=None)) == "abc"
+            assert text_of(kept.stream(speed=None)) == "abc"
     finally:
         gc.enable()
 
@@ -209,7 +209,7 @@ def test_many_replays_are_dropped_and_made_at_once(tmp_path: Path) -> None:
         for number in range(20):
             ring: list[Any] = [Replay(url)]
             ring.append(ring)
-            wrong.extend(text for text in [said(ring[0].stream(speed=None))] if text not in ("", "abc"))
+            wrong.extend(text for text in [text_of(ring[0].stream(speed=None))] if text not in ("", "abc"))
             if number % 5 == 0:
                 gc.collect(
                     1
@@ -271,7 +271,7 @@ def test_following_is_tried_again_after_it_failed(tmp_path: Path) -> None:
             run_id = begin(history)
             say(history, run_id, "abc")
             finish(history, run_id, "abc")
-        assert said(replay.stream(speed=None, follow=True)) == "abc"
+        assert text_of(replay.stream(speed=None, follow=True)) == "abc"
 
 
 def test_an_answer_that_failed_is_asked_for_again(url: str) -> None:

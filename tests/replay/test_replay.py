@@ -148,18 +148,18 @@ def test_a_part_of_it(database: str, replay: Replay, monkeypatch: pytest.MonkeyP
     """By token numbers or by times, from one row's middle to another's."""
     run_id = timed_run(database, [number * 100_000 for number in range(10)])
 
-    def said(**options: Any) -> str:
+    def text_between(**options: Any) -> str:
         return text_of(at_once(replay, run_id, **options))
 
-    assert said(start=3, until=6) == "345"
-    assert said(start=0.25, until=0.6) == "345"
-    assert said(start=9) == "9"
-    assert said(until=0) == ""
-    assert said(start=0.9) == "9"
+    assert text_between(start=3, until=6) == "345"
+    assert text_between(start=0.25, until=0.6) == "345"
+    assert text_between(start=9) == "9"
+    assert text_between(until=0) == ""
+    assert text_between(start=0.9) == "9"
     assert list(replay.frames(str(run_id), speed=None, start=0.75)) == [b"data: 8\n\n", b"data: 9\n\n"]
     for place in (10, 99, 5.0):
         with pytest.raises(ConfigError, match=r"has 10 tokens; choose an earlier place"):
-            said(start=place)
+            text_between(start=place)
 
 
 def test_a_place_in_a_run_of_many_rows(database: str, replay: Replay) -> None:
@@ -239,7 +239,7 @@ class Odd(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "message"),
     [
         (ValueError("no"), ValueError, "no"),
         (Odd(7, "home"), Odd, "7 at home"),
@@ -273,7 +273,7 @@ class Odd(Exception):
     ids=lambda given: type(given).__name__ if isinstance(given, BaseException) else "",
 )
 def test_any_exception_comes_back(
-    database: str, replay: Replay, error: Exception, kind: type[Exception], said: str
+    database: str, replay: Replay, error: Exception, kind: type[Exception], message: str
 ) -> None:
     """Without its constructor where that wants something else; under its name where its class is not here."""
     with ChatHistoryCallback(database) as history:
@@ -284,7 +284,7 @@ def test_any_exception_comes_back(
     assert [next(chunks).content, next(chunks).content] == ["a", "b"]
     with pytest.raises(kind) as raised:
         next(chunks)
-    assert str(raised.value) == said
+    assert str(raised.value) == message
 
 
 def test_an_error_that_cannot_be_made_again_says_what_it_was(database: str, replay: Replay) -> None:
@@ -312,7 +312,7 @@ def test_an_error_that_cannot_be_made_again_says_what_it_was(database: str, repl
         asyncio.run(on_a_loop())
     notes = Notes()
     replay.into(notes, str(run_id))
-    assert notes.told[-1][:2] == ("error", ReplayedError)
+    assert notes.calls[-1][:2] == ("error", ReplayedError)
 
 
 @pytest.mark.parametrize(
@@ -362,28 +362,28 @@ class Notes(BaseCallbackHandler):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **more: Any) -> None:
-        self.told.append(("start", [message.text for message in messages[0]]))
+        self.calls.append(("start", [message.text for message in messages[0]]))
 
     def on_llm_start(self, serialized: Any, prompts: Any, **more: Any) -> None:
-        self.told.append(("llm start", prompts))
+        self.calls.append(("llm start", prompts))
 
     def on_chat_new_message(self, message: Any) -> None:
-        self.told.append(("message", message.role, message.text))
+        self.calls.append(("message", message.role, message.text))
 
     def on_llm_new_token(self, token: str, **more: Any) -> None:
         if token:
-            self.told.append(token)
+            self.calls.append(token)
 
     def on_llm_end(self, response: Any, **more: Any) -> None:
         [[generation]] = response.generations
         usage = response.llm_output["token_usage"]
-        self.told.append(("end", generation.text, generation.generation_info["finish_reason"], usage))
+        self.calls.append(("end", generation.text, generation.generation_info["finish_reason"], usage))
 
     def on_llm_error(self, error: BaseException, **more: Any) -> None:
-        self.told.append(("error", type(error), str(error)))
+        self.calls.append(("error", type(error), str(error)))
 
 
 def test_a_run_that_was_left(database: str, replay: Replay) -> None:
@@ -398,7 +398,7 @@ def test_a_run_that_was_left(database: str, replay: Replay) -> None:
     assert text_of(chunks).startswith("one two")
     assert chunks[-1].response_metadata == {"status": "cancelled"}
     replay.into([notes := Notes()], run_id)
-    assert notes.told[-1][:2] == ("error", asyncio.CancelledError)
+    assert notes.calls[-1][:2] == ("error", asyncio.CancelledError)
 
 
 def test_a_gap_is_shown(database: str, replay: Replay) -> None:
@@ -436,7 +436,7 @@ def test_handlers_hear_what_they_heard_live(database: str, replay: Replay) -> No
         again, later = Notes(), Notes()
         replay.into([again], run_id)
         asyncio.run(replay.ainto([later], run_id))
-        assert again.told == later.told == live.told, path
+        assert again.calls == later.calls == live.calls, path
 
 
 def test_an_asynchronous_handler_is_waited_for(database: str, replay: Replay) -> None:
@@ -606,13 +606,13 @@ print([name for name in ("openai", "anthropic", "langchain_core") if name in sys
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("mysql://me@host/db", "ConfigError Database URLs of scheme 'mysql' are not supported"),
         ("postgresql://me@host/db", "MissingExtra Postgres needs asyncpg; run: pip install"),
     ],
 )
-def test_what_cannot_be_opened_is_said_once(url: str, said: str) -> None:
+def test_what_cannot_be_opened_is_said_once(url: str, message: str) -> None:
     """The error, and nothing besides when what was half made is let go of."""
     code = """
 import sys
@@ -624,7 +624,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = run_python(code, url)
-    assert (done.stdout[: len(said)], done.stderr) == (said, "")
+    assert (done.stdout[: len(message)], done.stderr) == (message, "")
 
 
 def test_replays_of_one_database_share_a_reader(database: str) -> None:
@@ -661,4 +661,4 @@ def test_an_interrupted_run_says_so(database: str, replay: Replay) -> None:
     history.close().wait(10)
     assert at_once(replay, run_id)[-1].response_metadata == {"status": "interrupted"}
     replay.into([notes := Notes()], str(run_id))
-    assert notes.told[-1] == ("error", Interrupted, f"Run {run_id} was interrupted after 2 tokens")
+    assert notes.calls[-1] == ("error", Interrupted, f"Run {run_id} was interrupted after 2 tokens")

@@ -289,7 +289,7 @@ def test_a_whole_answer_of_a_stream_and_a_stream_of_a_whole_answer(tmp_path: Pat
     with recording("Hello there!", url) as (provider, history):
         model = chat(provider, callbacks=[history])
         list(model.stream("Hi"))
-        whole = model.invoke("Hi", temperature=0)
+        reply = model.invoke("Hi", temperature=0)
     with Replay(url) as replay:
         completion = client(replay).chat.completions.create(**ASK)
         assert completion.choices[0].message.content == "Hello there!"
@@ -297,7 +297,7 @@ def test_a_whole_answer_of_a_stream_and_a_stream_of_a_whole_answer(tmp_path: Pat
         assert completion.usage is not None
         same = client(replay).chat.completions.with_raw_response.create(**ASK, temperature=0)
         assert same.headers["content-type"] == "application/json"
-        assert same.parse().id == whole.response_metadata["id"]
+        assert same.parse().id == reply.response_metadata["id"]
         with client(replay).chat.completions.create(**ASK, temperature=0, stream=True) as stream:
             text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
         assert text == "Hello there!"
@@ -598,8 +598,8 @@ def test_what_is_no_question_to_a_model_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NotRecorded, match="GET /v1/models is not answered from a recording"):
             client(replay).models.list()
         bare = replay.http_client()
-        for content, said in ((b"{", "is no JSON"), (b"[]", "is no JSON object")):
-            with pytest.raises(NotRecorded, match=said):
+        for content, message in ((b"{", "is not JSON"), (b"[]", "is not a JSON object")):
+            with pytest.raises(NotRecorded, match=message):
                 bare.post("https://any.invalid/v1/chat/completions", content=content)
         with pytest.raises(ValueError, match="library is 'requests'"):
             replay.http_client(library="requests")

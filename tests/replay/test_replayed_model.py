@@ -60,7 +60,7 @@ KINDS = ["ChatOpenAI", "ChatAnthropic", "OpenAI", "AzureChatOpenAI", "Parrot"]
 each = pytest.mark.parametrize("kind", KINDS)
 
 
-def said(answer: Any) -> Any:
+def facts_of(answer: Any) -> Any:
     """An answer without what differs from run to run."""
     if isinstance(answer, str):
         return answer
@@ -76,27 +76,27 @@ def test_it_behaves_as_the_model(kind: str, road: Road, provider: LoopbackProvid
     """All ways to ask it give what the real one gave, and its callbacks hear the same; without any request."""
     live, replayed = Log(), Log()
 
-    def asked(model: Any) -> list[Any]:
+    def replies_of(model: Any) -> list[Any]:
         streamed: list[Any] = road.stream(model, "one")
         return [
-            said(road.invoke(model, "one two")),
-            [said(each) for each in road.batch(model, ["three", "four"], {"max_concurrency": 1})],
+            facts_of(road.invoke(model, "one two")),
+            [facts_of(each) for each in road.batch(model, ["three", "four"], {"max_concurrency": 1})],
             [[each.text for each in some] for some in road.generate(model, [["five"], ["six"]]).generations]
             if kind != "OpenAI" else None,
             [each if isinstance(each, str) else (each.content, each.usage_metadata) for each in streamed],
-            said(model.bind(stop=["END"]).invoke("seven")),
-            said(model("eight")),
+            facts_of(model.bind(stop=["END"]).invoke("seven")),
+            facts_of(model("eight")),
         ]  # fmt: skip
 
     with history_at(tmp_path) as history:
         real = model_of(kind, provider, callbacks=[history, live])
-        expected = asked(real)
+        expected = replies_of(real)
         url = history.recorder.url
     real.callbacks = [replayed]
     requests, spoken = len(provider.requests), Parrot.spoken
     with Replay(url) as replay:
         model = replay.model(like=real)
-        assert asked(model) == expected
+        assert replies_of(model) == expected
         assert isinstance(model, type(real))
     assert (len(provider.requests), Parrot.spoken) == (requests, spoken)
     assert sorted(replayed.names) == sorted(live.names)
@@ -145,12 +145,12 @@ def test_without_a_model_to_be_like(
         monkeypatch.delenv(name, raising=False)
     with history_at(tmp_path) as history:
         real = model_of(kind, provider, callbacks=[history], temperature=0.2)
-        expected = said(real.invoke("Hi"))
+        expected = facts_of(real.invoke("Hi"))
     with Replay(history.recorder.url) as replay:
         model = replay.model()
         assert type(model).__name__ == kind
         assert model.model_name == real.model_name
-        assert said(model.invoke("Hi")) == expected
+        assert facts_of(model.invoke("Hi")) == expected
         with pytest.raises(NotRecorded):
             model.invoke("Ho")
 
@@ -242,12 +242,12 @@ def test_once(kind: str, road: Road, provider: LoopbackProvider, tmp_path: Path)
             return [each if isinstance(each, str) else each.text for each in (*found, *streamed)]
 
     first = session()
-    asked, spoken = len(provider.requests), Parrot.spoken
-    assert asked or spoken
+    requests, spoken = len(provider.requests), Parrot.spoken
+    assert requests or spoken
     assert len(runs(url)) == 4
     assert session() == first
     assert session() == first
-    assert (len(provider.requests), Parrot.spoken, len(runs(url))) == (asked, spoken, 4)
+    assert (len(provider.requests), Parrot.spoken, len(runs(url))) == (requests, spoken, 4)
     with Replay(url) as replay, pytest.raises(NotRecorded, match='mode "once" records no new ones'):
         road.invoke(replay.model(like=real, mode="once"), "something else")
 

@@ -74,9 +74,9 @@ def _parsed(method: str, path: str, body: bytes) -> IncomingRequest:
     try:
         fields = loads(body)
     except ValueError as error:
-        raise NotRecorded(f"The body of this request to {path} is no JSON ({error})") from error
+        raise NotRecorded(f"The body of this request to {path} is not JSON ({error})") from error
     if not isinstance(fields, dict):
-        raise NotRecorded(f"The body of this request to {path} is no JSON object")
+        raise NotRecorded(f"The body of this request to {path} is not a JSON object")
     return IncomingRequest(wire, fields)
 
 

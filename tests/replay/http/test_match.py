@@ -212,10 +212,10 @@ def test_a_rule_of_ones_own(recording: Recording) -> None:
     """A function of both requests in one form."""
     recording.chat.invoke("My number is 17.", temperature=0)
 
-    def digits_apart(asked: dict[str, Any], recorded: dict[str, Any]) -> bool:
+    def digits_apart(requested: dict[str, Any], recorded: dict[str, Any]) -> bool:
         strip = str.maketrans("", "", "0123456789")
-        texts = [form["messages"][-1]["text"].translate(strip) for form in (asked, recorded)]
-        return bool(texts[0] == texts[1] and asked["model"] == recorded["model"])
+        texts = [form["messages"][-1]["text"].translate(strip) for form in (requested, recorded)]
+        return bool(texts[0] == texts[1] and requested["model"] == recorded["model"])
 
     assert recording.reply(loosely(match_on=digits_apart), ask("My number is 23.")) == "answer 1"
     with pytest.raises(NotRecorded):
@@ -259,16 +259,16 @@ def test_a_prompt_is_a_message(recording: Recording) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "said"),
+    ("rules", "message"),
     [
         ({"match_on": "messages"}, r"match_on is 'messages'; pass a tuple of names, \('messages',\) for one"),
         ({"ignore": 3}, "ignore is 3"),
         ({"match_on": ("model",), "ignore": ("seed",)}, "pass one of them"),
     ],
 )
-def test_rules_that_cannot_be(rules: dict[str, Any], said: str) -> None:
+def test_rules_that_cannot_be(rules: dict[str, Any], message: str) -> None:
     """The usual slip is a text in place of a tuple."""
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         Rules(**rules)
 
 
@@ -282,12 +282,12 @@ def test_a_miss_shows_the_nearest_and_the_difference(recording: Recording) -> No
     matcher = Matcher(Rules(), how_to_record="Do this to record it.")
     with pytest.raises(NotFound) as found:
         recording.find(matcher, ask("What is the capital of Spain?", temperature=0.5))
-    said = str(found.value)
-    assert '-      "text": "What is the capital of France?"' in said
-    assert '+      "text": "What is the capital of Spain?"' in said
-    assert '-  "temperature": 0\n+  "temperature": 0.5' in said
-    assert "song" not in said
-    assert said.endswith("\nDo this to record it.")
+    message = str(found.value)
+    assert '-      "text": "What is the capital of France?"' in message
+    assert '+      "text": "What is the capital of Spain?"' in message
+    assert '-  "temperature": 0\n+  "temperature": 0.5' in message
+    assert "song" not in message
+    assert message.endswith("\nDo this to record it.")
 
 
 def test_a_long_difference_is_short(recording: Recording) -> None:
