@@ -59,7 +59,7 @@ def read(lines: Iterable[str | bytes]) -> tuple[Header, Iterator[Row]]:
     _, first = next(numbered, (0, None))
     if first is None:
         raise ConfigError("The file is empty, so it is not an export of recorder")
-    return _header(first), _rows(_Lines(numbered))
+    return _header(first), _rows(_LineReader(numbered))
 
 
 def _shown(line: str | bytes) -> str:
@@ -94,8 +94,8 @@ def _header(line: str | bytes) -> Header:
         raise ConfigError(f"The header of the export is damaged ({error}); export again") from error
 
 
-class _Lines:
-    """The lines after the header, each a list."""
+class _LineReader:
+    """Reads the lines after the header, each as a list."""
 
     def __init__(self, numbered: Iterator[tuple[int, str | bytes]]) -> None:
         self._numbered = numbered
@@ -134,7 +134,7 @@ class _Lines:
         return StoreError(f"Line {self.number} of the export is damaged ({text}); copy or export it again")
 
 
-def _rows(lines: _Lines) -> Iterator[Row]:
+def _rows(lines: _LineReader) -> Iterator[Row]:
     parser = _RowParser(lines)
     while True:
         line = lines.next()
@@ -155,7 +155,7 @@ def _rows(lines: _Lines) -> Iterator[Row]:
 class _RowParser:
     """Parses one line after another. A segment or a row of frames reads the lines of its items too."""
 
-    def __init__(self, lines: _Lines) -> None:
+    def __init__(self, lines: _LineReader) -> None:
         self._lines = lines
         self._run: RunRow | None = None
         self._checksums = Checksums()
