@@ -1,4 +1,4 @@
-"""What the translators of all formats share: whatever cannot be decoded becomes a delta, and never an error."""
+"""Decodes frames for the translators of all formats; content that cannot be decoded becomes a delta, never an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_DELTAS: tuple[Delta, ...] = ()
 
 
 class Decoder(ABC):
-    """Decodes the frames of one response that the fast path of a format leaves."""
+    """Decodes the frames of one response that the fast path of the format does not decode."""
 
     #: The answer received so far.
     reply: Reply

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from recorder.core.json import dumps
 
 TEXT = "text"
 REASONING = "reasoning"
@@ -23,3 +25,8 @@ class Delta(NamedTuple):
     kind: str = TEXT
     #: The place of the piece, `choice` or `choice.part`: "0", "1", "0.2".
     idx: str = "0"
+
+
+def as_text(value: Any) -> str:
+    """A value as the text of a delta: a string unchanged, any other value as JSON."""
+    return value if isinstance(value, str) else dumps(value)

@@ -128,10 +128,8 @@ def parse(frame: bytes) -> Event:
             name = value.decode("utf-8", "replace")
         elif field == b"id":
             event_id = value.decode("utf-8", "replace")
-        elif (
-            value and field.lower() == b"error"
-        ):  # not in the standard, but some servers send errors in this field
-            error = value
+        elif value and field.lower() == b"error":
+            error = value  # not in the standard, but some servers send errors in this field
     return Event(b"\n".join(data) if data else None, name, event_id, error)
 
 

@@ -114,21 +114,28 @@ def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
         answer += counts.get("thoughts_token_count", 0)
     total = _first(counts, _TOTAL)
     usage = UsageMetadata(input_tokens=prompt, output_tokens=answer, total_tokens=total or prompt + answer)
-    input_counts, output_counts = _details(raw, _INPUT_DETAILS), _details(raw, _OUTPUT_DETAILS)
-    input_details = _named(
-        audio=_first(input_counts, _AUDIO),
-        cache_read=_first(input_counts, _CACHE_READ, _first(counts, _CACHE_READ_BESIDE)),
-        cache_creation=_first(input_counts, _CACHE_WRITTEN, _first(counts, _CACHE_WRITTEN_BESIDE)),
-    )
-    output_details = _named(
-        audio=_first(output_counts, _AUDIO),
-        reasoning=_first(output_counts, _REASONING, _first(counts, _REASONING_BESIDE)),
-    )
-    if input_details:
+    if input_details := _input_details(raw, counts):
         usage["input_token_details"] = cast(InputTokenDetails, input_details)
-    if output_details:
+    if output_details := _output_details(raw, counts):
         usage["output_token_details"] = cast(OutputTokenDetails, output_details)
     return usage
+
+
+def _input_details(raw: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, int]:
+    inside = _details(raw, _INPUT_DETAILS)
+    return _named(
+        audio=_first(inside, _AUDIO),
+        cache_read=_first(inside, _CACHE_READ, _first(counts, _CACHE_READ_BESIDE)),
+        cache_creation=_first(inside, _CACHE_WRITTEN, _first(counts, _CACHE_WRITTEN_BESIDE)),
+    )
+
+
+def _output_details(raw: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, int]:
+    inside = _details(raw, _OUTPUT_DETAILS)
+    return _named(
+        audio=_first(inside, _AUDIO),
+        reasoning=_first(inside, _REASONING, _first(counts, _REASONING_BESIDE)),
+    )
 
 
 def with_anthropic_names(raw: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,7 +19,17 @@ from recorder.wire import usage
 from recorder.wire.anthropic.blocks import Block, Blocks, idx_of
 from recorder.wire.anthropic.reply import AnthropicReply
 from recorder.wire.decoder import MAX_OTHER, Decoder
-from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.deltas import (
+    CITATION,
+    OTHER,
+    REASONING,
+    SIGNATURE,
+    TEXT,
+    TOOL_ARGS,
+    TOOL_CALL,
+    Delta,
+    as_text,
+)
 from recorder.wire.errors import error_of, error_of_data, event_of
 from recorder.wire.repeats import rest_of
 from recorder.wire.reply import Reply
@@ -264,7 +274,7 @@ class AnthropicMessages(Decoder):
 def _text_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     deltas = _unknown_keys(opened, block)
     if text := block.get("text"):
-        deltas.append(Delta(_as_text(text), TEXT, opened.idx))
+        deltas.append(Delta(as_text(text), TEXT, opened.idx))
     return deltas + [
         Delta(dumps(citation), CITATION, opened.idx) for citation in block.get("citations") or ()
     ]
@@ -273,9 +283,9 @@ def _text_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
 def _thinking_block(opened: Block, block: dict[str, Any]) -> list[Delta]:
     deltas = _unknown_keys(opened, block)
     if thinking := block.get("thinking"):
-        deltas.append(Delta(_as_text(thinking), REASONING, opened.idx))
+        deltas.append(Delta(as_text(thinking), REASONING, opened.idx))
     if signature := block.get("signature"):
-        deltas.append(Delta(_as_text(signature), SIGNATURE, opened.idx))
+        deltas.append(Delta(as_text(signature), SIGNATURE, opened.idx))
     return deltas
 
 
@@ -322,16 +332,12 @@ def _other_delta(delta: dict[str, Any]) -> tuple[str, str]:
 
 
 def _other_json(delta: dict[str, Any]) -> tuple[str, str]:
-    piece = _as_text(delta["partial_json"])
+    piece = as_text(delta["partial_json"])
     return dumps({"partial_json": piece}) if piece else "", OTHER
 
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else dumps(value)
 
 
 _EVENTS: dict[str, Callable[[AnthropicMessages, dict[str, Any], list[Delta]], None]] = {
@@ -352,10 +358,10 @@ _BLOCKS: dict[str, Callable[[Block, dict[str, Any]], list[Delta]]] = {
 }
 #: Type of a delta -> its text and kind.
 _DELTAS: dict[str, Callable[[dict[str, Any]], tuple[str, str]]] = {
-    "text_delta": lambda delta: (_as_text(delta["text"]), TEXT),
-    "thinking_delta": lambda delta: (_as_text(delta["thinking"]), REASONING),
-    "signature_delta": lambda delta: (_as_text(delta["signature"]), SIGNATURE),
-    "input_json_delta": lambda delta: (_as_text(delta["partial_json"]), TOOL_ARGS),
+    "text_delta": lambda delta: (as_text(delta["text"]), TEXT),
+    "thinking_delta": lambda delta: (as_text(delta["thinking"]), REASONING),
+    "signature_delta": lambda delta: (as_text(delta["signature"]), SIGNATURE),
+    "input_json_delta": lambda delta: (as_text(delta["partial_json"]), TOOL_ARGS),
     "other_json_delta": _other_json,
     "citations_delta": lambda delta: (dumps(delta["citation"]), CITATION),
 }

@@ -18,7 +18,17 @@ from collections.abc import Callable
 from typing import Any
 
 from recorder.core.json import dumps, loads
-from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.deltas import (
+    CITATION,
+    OTHER,
+    REASONING,
+    REFUSAL,
+    TEXT,
+    TOOL_ARGS,
+    TOOL_CALL,
+    Delta,
+    as_text,
+)
 from recorder.wire.openai.events import FILTER_RESULTS, PLAIN_KEYS, OpenAIEvents, get_or_none
 from recorder.wire.reasoning import DETAILS, FIELDS, IN_CONTENT, texts_of
 from recorder.wire.repeats import rest_of
@@ -257,7 +267,7 @@ def _function_of(call: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments_of(function: dict[str, Any]) -> str:
     arguments = function.get("arguments") or function.get("input")
-    return _as_text(arguments) if arguments else ""
+    return as_text(arguments) if arguments else ""
 
 
 def _extras(call: dict[str, Any], function: dict[str, Any]) -> dict[str, Any]:
@@ -265,10 +275,6 @@ def _extras(call: dict[str, Any], function: dict[str, Any]) -> dict[str, Any]:
     extras = {key: call[key] for key in call.keys() - _CALL_KEYS if call[key] is not None}
     inner = {key: function[key] for key in function.keys() - _FUNCTION_KEYS if function[key] is not None}
     return {**extras, "function": inner} if inner else extras
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else dumps(value)
 
 
 _PARTS: dict[str, Callable[[OpenAIChat, str, str, dict[str, Any], list[Delta]], None]] = {

@@ -101,9 +101,8 @@ def _assistant(message: AIMessage, sent: dict[str, Any], host: str | None) -> No
         sent["content"] = sent["content"] or None
     if more.get("refusal"):
         sent["refusal"] = more["refusal"]
-    if "id" in (
-        more.get("audio") or ()
-    ):  # the API has stored the audio under this id, and accepts nothing else
+    if "id" in (more.get("audio") or ()):
+        # The API has stored the audio under this id, and accepts nothing else.
         sent["audio"] = {"id": more["audio"]["id"]}
     if calls and host is not None and origin == host:
         _add_reasoning(message, sent)
