@@ -1,4 +1,4 @@
-"""Frames that are young and few wait for company; how that looks from outside is in recording/test_queue.py."""
+"""Few recent frames of a run are delayed; what the queue does with them is tested in test_queue.py."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def run_with(*frames: bytes, at_us: int = 0) -> OpenRun:
     return run
 
 
-def test_few_young_frames_are_kept_and_counted() -> None:
-    """What stays in the queue goes on taking its room."""
+def test_few_recent_frames_are_delayed_and_counted() -> None:
+    """Their bytes stay counted in the queue."""
     delayed = DelayedFrames(HOUR_US)
     assert delayed.delay(run_with(b"one", b"three")) == 8 + 2 * FRAME_COST
     assert 3_590 < delayed.seconds_until_due() <= 3_600
@@ -34,29 +34,29 @@ def test_few_young_frames_are_kept_and_counted() -> None:
     [run_with(), run_with(b"old", at_us=-2 * HOUR_US), run_with(b"x" * 70_000)],
     ids=["none", "old", "many"],
 )
-def test_others_are_not(run: OpenRun) -> None:
-    """There are none, they came long ago, or they are a row's worth."""
+def test_no_old_and_many_frames_are_not_delayed(run: OpenRun) -> None:
+    """There are none, they came long ago, or they fill a row."""
     delayed = DelayedFrames(HOUR_US)
     assert (delayed.delay(run), delayed.seconds_until_due()) == (0, inf)
 
 
-def test_the_frames_of_a_run_that_is_over_are_not() -> None:
-    """Nobody will join them."""
+def test_the_frames_of_an_ended_run_are_not_delayed() -> None:
+    """No more frames will come."""
     delayed, run = DelayedFrames(HOUR_US), run_with(b"last")
     run.ended, run.end = True, run_end()
     assert delayed.delay(run) == 0
 
 
-def test_frames_beside_a_hole_are_not() -> None:
-    """What was cut off before it is taken now, and they go with it."""
+def test_frames_after_a_dropped_frame_are_not_delayed() -> None:
+    """The frozen frames before it are drained now, and these together with them."""
     delayed, run = DelayedFrames(HOUR_US), run_with(b"before")
     run.drop(0, 1)
     run.append((), b"after", 0)
     assert delayed.delay(run) == 0
 
 
-def test_they_come_of_age_once_in_the_order_in_which_they_came() -> None:
-    """A run is remembered once, however often it was looked at; one whose frames were taken meanwhile is forgotten."""
+def test_runs_are_due_once_in_the_order_of_their_frames() -> None:
+    """A run is held once, however often it is delayed. A run whose frames were drained meanwhile is not due."""
     delayed = DelayedFrames(HOUR_US)
     runs = [run_with(b"a"), run_with(b"b"), run_with(b"c")]
     for run in [*runs, *runs]:

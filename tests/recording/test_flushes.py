@@ -16,7 +16,7 @@ LOSS = StoreError("2 tokens were not stored")
 
 @pytest.fixture
 def queue() -> RecordingQueue:
-    """A queue that holds the beginning of a run, with ticket 1."""
+    """A queue that holds the start of a run, at offset 1."""
     queue = RecordingQueue(2**20)
     started(queue, run_start(0), monotonic_us())
     return queue

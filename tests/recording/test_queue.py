@@ -1,4 +1,4 @@
-"""The bounded queue: what is accepted has a number and is taken once; what is not is counted and leaves a gap."""
+"""The bounded queue: an accepted token has a number and is drained once; a dropped one is counted and leaves a gap."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def on_loop(call: Callable[[], Any]) -> Any:
 
 
 def test_tokens_are_numbered_as_they_come() -> None:
-    """A number is given when a token is accepted, and goes on after a take."""
+    """A token gets its number when it is accepted. Numbers continue after a drain."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
     assert [queue.put(run, text, 1) for text in "abc"] == [None, None, None]
@@ -101,12 +101,12 @@ def test_a_text_may_be_of_a_kind_of_str() -> None:
     queue = RecordingQueue(ALL)
     run = opened(queue)
     queue.put(run, Text("put"), 1)
-    queue.put_frame(run, None, [Delta(Text("has_frames"))], 2)
+    queue.put_frame(run, None, [Delta(Text("with frame"))], 2)
     [drained] = queue.drain(ALL).runs
-    assert [item for piece in drained.tokens for item in piece.items()] == [(1, "put"), (2, "has_frames")]
+    assert [item for piece in drained.tokens for item in piece.items()] == [(1, "put"), (2, "with frame")]
 
 
-def test_runs_are_taken_in_the_order_they_queued() -> None:
+def test_runs_are_drained_in_queue_order() -> None:
     """Up to the size asked for, but at least one; the rest stays."""
     queue = RecordingQueue(ALL)
     runs = [opened(queue, number) for number in range(3)]
@@ -118,8 +118,8 @@ def test_runs_are_taken_in_the_order_they_queued() -> None:
     assert [part.run for part in queue.drain(1).runs] == runs[2:]
 
 
-def test_tickets_grow_with_the_queue() -> None:
-    """What is queued later has a larger ticket, so that a flush knows what it waits for."""
+def test_queue_offsets_grow() -> None:
+    """What is queued later has a larger offset, so that a flush knows what it waits for."""
     queue = RecordingQueue(ALL)
     run, other = opened(queue, 1), opened(queue, 2)
     wanted = queue.request_full_drain()
@@ -131,8 +131,8 @@ def test_tickets_grow_with_the_queue() -> None:
     assert not queue.drain(ALL).queue_offset
 
 
-def test_no_run_is_taken_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A take of many runs lets producers in between; what they put is of the next one."""
+def test_no_run_is_in_a_batch_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Producers may put during a drain of many runs; what they put belongs to the next batch."""
     queue = RecordingQueue(ALL)
     runs = [opened(queue, number) for number in range(300)]
     freeze = queue._drain_one
@@ -144,11 +144,11 @@ def test_no_run_is_taken_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "_drain_one", frozen)
     queue.request_full_drain()
     assert [part.run for part in queue.drain(ALL).runs] == runs
-    assert not queue.is_urgent  # what it was hurried for is taken
+    assert not queue.is_urgent  # the full drain is done
     assert [part.run for part in queue.drain(ALL).runs] == runs[:1]
 
 
-def test_the_end_is_taken_once() -> None:
+def test_the_end_is_drained_once() -> None:
     """A second end is ignored, a token after it counted."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
@@ -164,7 +164,7 @@ def test_the_end_is_taken_once() -> None:
 
 
 def test_bytes_come_back_to_zero() -> None:
-    """All that was counted is released with what was taken: runs, tokens, frames, replies, gaps."""
+    """Everything that is counted is released after a drain: runs, tokens, frames, replies, gaps."""
     queue = RecordingQueue(20 * COST + RUN_COST, overflow="drop_newest")
     run = opened(queue)
     for number in range(30):
@@ -196,8 +196,8 @@ def test_a_long_text_counts_what_it_takes_in_memory() -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["a run each", "one run"])
-def test_eight_threads_put_and_one_takes(shared: bool) -> None:
-    """All is taken, each run's numbers are 0 to n - 1, and a thread's own tokens keep their order."""
+def test_eight_threads_put_and_one_drains(shared: bool) -> None:
+    """All is drained, each run's numbers are 0 to n - 1, and the tokens of a thread stay in order."""
     queue, each, threads = RecordingQueue(ALL), 2_000, 8
     runs = [opened(queue, 0 if shared else number) for number in range(1 if shared else threads)]
     drained: list[DrainedRun] = []
@@ -337,7 +337,7 @@ def test_the_newest_are_dropped_when_asked_for() -> None:
     assert queue.dropped == 2
 
 
-def test_patience_runs_out() -> None:
+def test_waiting_ends_after_block_timeout() -> None:
     """After `block_timeout` the token becomes a gap, and those behind it do not wait again until there is room."""
     queue, run = full(10, block_timeout=0.01)
     assert [queue.put(run, TEXT, 0) for _ in range(1_000)] == [None] * 1_000
@@ -432,11 +432,11 @@ def test_the_replies_of_an_end_find_room_or_are_left_out() -> None:
     assert (part.end.replies, queue.lost_messages) == ((), 1)
 
 
-# -- frames wait for company ---------------------------------------------------------------------------------
+# -- delayed frames ------------------------------------------------------------------------------------------
 
 
-def aging(tokens: int = 100) -> RecordingQueue:
-    """A queue that keeps frames for an hour."""
+def delaying(tokens: int = 100) -> RecordingQueue:
+    """A queue that delays frames by an hour."""
     return RecordingQueue(RUN_COST + tokens * COST, frames_interval=3600, block_timeout=3600)
 
 
@@ -447,7 +447,7 @@ def frames_of(drained: Sequence[DrainedRun]) -> list[bytes]:
 
 def test_young_frames_stay_when_tokens_are_taken() -> None:
     """Tokens are taken at once; the frames come together, with the end or a flush."""
-    queue = aging()
+    queue = delaying()
     run = opened(queue)
     for name in (b"one", b"two"):
         queue.put_frame(run, name, [Delta("x")], 0)
@@ -478,7 +478,7 @@ def test_frames_come_of_age() -> None:
 
 def test_young_frames_give_way_when_room_is_wanted() -> None:
     """They fill the queue, and nothing else could be taken: they are, and nobody waits for them to age."""
-    queue = aging(100)
+    queue = delaying(100)
     bodies = [b"%d" % number * 100 for number in range(9)]
     for number, body in enumerate(bodies):
         run = opened(queue, number)
@@ -564,9 +564,9 @@ def test_work_returns_when_something_comes() -> None:
     assert [text for _, text in only(drained)] == [str(number) for number in range(1_000)]
 
 
-@pytest.mark.parametrize("want", ["flush", "close", "room", "much"])
-def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
-    """`urgency` would return after an hour; a flush, the end, a full queue or a large batch end it at once."""
+@pytest.mark.parametrize("reason", ["flush", "close", "full", "much"])
+def test_the_writer_can_be_woken_before_its_time(reason: str) -> None:
+    """A flush, `close`, a full queue and a large batch end a wait of an hour at once."""
     queue, run = full(100)
     drained = queue.drain(ALL).runs
 
@@ -577,10 +577,10 @@ def test_the_writer_can_be_wanted_before_its_time(want: str) -> None:
     calls: dict[str, Callable[[], object]] = {
         "flush": queue.wake_writer,
         "close": queue.close,
-        "room": lambda: on_loop(lambda: queue.put(run, "", 0)),
+        "full": lambda: on_loop(lambda: queue.put(run, "", 0)),
         "much": lambda: opened(queue, 1),
     }
-    calls[want]()
+    calls[reason]()
     thread.join(10)
     assert not thread.is_alive()
     release(queue, drained)
