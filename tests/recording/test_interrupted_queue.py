@@ -69,7 +69,7 @@ class Story:
         self.queue.release(batch.bytes)
 
     def finish(self) -> None:
-        """All runs end, and all is taken, on another thread: the lock is free."""
+        """All runs end, and all is drained, on another thread: the lock is free."""
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self._finish).result(20)
 
@@ -134,7 +134,7 @@ def test_a_finalizer_may_end_a_run_at_any_place() -> None:
 
 
 def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
-    """What it began has its row, and after it nothing more is taken."""
+    """What it began has its row, and after it nothing more is accepted."""
     for place in places():
         story = Story()
 

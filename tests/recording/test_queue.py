@@ -34,7 +34,7 @@ def opened(queue: RecordingQueue, number: int = 0) -> OpenRun:
 
 
 def tokens_of(drained: Sequence[DrainedRun]) -> dict[str, list[tuple[int, str]]]:
-    """The number and the text of each token that was taken, by run."""
+    """The number and the text of each drained token, by run."""
     found: dict[str, list[tuple[int, str]]] = {}
     for part in drained:
         here = found.setdefault(part.run.start.run_id, [])
@@ -424,7 +424,7 @@ def test_the_reserve_for_rows_ends_somewhere() -> None:
 
 
 def test_the_replies_of_an_end_find_room_or_are_left_out() -> None:
-    """The end itself is always taken."""
+    """The end itself is always accepted."""
     queue, run = full(10, overflow="drop_newest")
     queue.end(run, run_end(replies=[AIMessage("x" * 10**7)]))
     [part] = queue.drain(ALL).runs
@@ -441,12 +441,12 @@ def delaying(tokens: int = 100) -> RecordingQueue:
 
 
 def frames_of(drained: Sequence[DrainedRun]) -> list[bytes]:
-    """All frames that were taken."""
+    """All frames that were drained."""
     return [frame for part in drained for piece in part.frames for frame in piece.data]
 
 
-def test_young_frames_stay_when_tokens_are_taken() -> None:
-    """Tokens are taken at once; the frames come together, with the end or a flush."""
+def test_delayed_frames_stay_when_tokens_are_drained() -> None:
+    """Tokens are drained at once, frames together with the end or a flush."""
     queue = delaying()
     run = opened(queue)
     for name in (b"one", b"two"):
@@ -476,8 +476,8 @@ def test_frames_come_of_age() -> None:
     assert queue.seconds_until_due() == float("inf")
 
 
-def test_young_frames_give_way_when_room_is_wanted() -> None:
-    """They fill the queue, and nothing else could be taken: they are, and nobody waits for them to age."""
+def test_delayed_frames_are_drained_when_the_queue_is_full() -> None:
+    """They fill the queue: no producer waits until they are due."""
     queue = delaying(100)
     bodies = [b"%d" % number * 100 for number in range(9)]
     for number, body in enumerate(bodies):
@@ -609,7 +609,7 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
     runs: list[OpenRun] = []
 
     def step() -> None:
-        what = chance.choice(("start", "put", "put", "put", "put", "frame", "take", "settle", "end"))
+        what = chance.choice(("start", "put", "put", "put", "put", "frame", "drain", "settle", "end"))
         if what == "start" and len(runs) < 4:
             runs.append(opened(queue, len(runs)))
         elif what in ("put", "frame") and runs:
@@ -621,7 +621,7 @@ def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
                 queue.put(run, TEXT, 0)
             else:
                 queue.put_frame(run, b"frame", [Delta(text) for text in texts], 0)
-        elif what == "take":
+        elif what == "drain":
             batch = queue.drain(chance.choice((1, 3_000, ALL)))
             drained.extend(batch.runs)
             unsettled.extend(batch.runs)
