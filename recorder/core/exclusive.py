@@ -27,15 +27,15 @@ class Exclusive:
         # Reentrant: a thread that holds the lock may enter again, and then sees `_inside`.
         self._lock = threading.RLock()
         self._inside = False
-        self._later: deque[Action] = deque()
+        self._pending: deque[Action] = deque()
         self._failed: Action | None = None
-        #: Errors of actions that `soon` queued; no caller waits for these actions.
+        #: Errors of actions that `call_soon` queued; no caller waits for these actions.
         self.errors: deque[Exception] = deque(maxlen=10)
 
-    def now(self, action: Callable[[], T], nested: Callable[[], T] | None = None) -> T:
+    def call(self, action: Callable[[], T], nested: Callable[[], T] | None = None) -> T:
         """Wait until no other thread runs an action, run this one and return its result.
 
-        If this thread is inside an action already, `nested` runs instead; it must change nothing, and may call `soon`.
+        On a thread that runs an action already, `nested` runs instead; it changes nothing, but may use `call_soon`.
         """
         with self._lock:
             if self._inside:
@@ -46,35 +46,35 @@ class Exclusive:
                 result = action()
             finally:
                 self._inside = False
-        if self._later:
-            self.catch_up()
+        if self._pending:
+            self.run_pending()
         return result
 
-    def soon(self, action: Action) -> None:
+    def call_soon(self, action: Action) -> None:
         """Queue the action. The next thread that uses the lock runs it; the order of the calls is kept. Takes no lock.
 
         An action that raises, or that a signal handler interrupts with an exception, runs a second time.
         """
-        self._later.append(action)
+        self._pending.append(action)
 
-    def catch_up(self) -> None:
+    def run_pending(self) -> None:
         """Run the queued actions, unless this thread is inside an action."""
-        while self._later:
+        while self._pending:
             with self._lock:
-                if self._inside or not self._later:
+                if self._inside or not self._pending:
                     return
                 self._inside = True
                 try:
-                    self._later[0]()
+                    self._pending[0]()
                 except Exception as error:  # out of memory, or a bug; the caller did not start this action
                     if self._fails_first(error):
                         return
                 finally:
                     self._inside = False
-                self._later.popleft()
+                self._pending.popleft()
 
     def _fails_first(self, error: Exception) -> bool:
         """Note the error of the first queued action. True if it is the first error of that action."""
         self.errors.append(error)
-        again, self._failed = self._failed is self._later[0], self._later[0]
+        again, self._failed = self._failed is self._pending[0], self._pending[0]
         return not again

@@ -48,7 +48,7 @@ class Capacity(Exclusive):
 
     def release(self, size: int, batch: DrainedBatch | None = None) -> None:
         """Free the bytes of what is stored or lost, and let waiting producers continue. The batch counts them, too."""
-        if (wait := self.now(partial(self._release, size, batch or DrainedBatch()))) is not None:
+        if (wait := self.call(partial(self._release, size, batch or DrainedBatch()))) is not None:
             wait.set(None)
 
     # -- called with the lock held unless a docstring says otherwise -----------------------------------------------
@@ -60,7 +60,7 @@ class Capacity(Exclusive):
         """Call `accept` as soon as there is capacity for `size` bytes; False if there was none in time. The reserve for
         event loops may be used. The lock must not be held."""
         admit = partial(self._admit_now, size, accept)
-        result = self.now(admit, partial(self._admit_soon, size, accept))
+        result = self.call(admit, partial(self._admit_soon, size, accept))
         if result is True:  # nearly always
             return True
         deadline_us = 0.0
@@ -70,7 +70,7 @@ class Capacity(Exclusive):
             if left <= 0 or _get_running_loop() is not None:
                 return False
             Limited(result, left, return_none).wait()
-            result = self.now(admit)
+            result = self.call(admit)
         return result
 
     def _admit_now(self, size: int, accept: Callable[[], None]) -> bool | Wait[None]:
@@ -84,7 +84,7 @@ class Capacity(Exclusive):
     def _admit_soon(self, size: int, accept: Callable[[], None]) -> bool:
         if self.closed or not self._fits(size, self._limit_on_loops):
             return False
-        self.soon(accept)
+        self.call_soon(accept)
         return True
 
     def _fits(self, size: int, limit: int) -> bool:

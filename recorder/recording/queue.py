@@ -133,8 +133,8 @@ class RecordingQueue(ReadyQueue):
                     self._inside = False
         if flat:
             return self._put_slowly(run, flat, None, at_us, size)
-        if self._later:
-            self.catch_up()
+        if self._pending:
+            self.run_pending()
         return None
 
     def put_frame(
@@ -168,8 +168,8 @@ class RecordingQueue(ReadyQueue):
                     self._inside = False
         if not fits:
             return self._put_slowly(run, flat, frame, at_us, size)
-        if self._later:
-            self.catch_up()
+        if self._pending:
+            self.run_pending()
         return None
 
     def end(self, run: OpenRun, end: RunEnd) -> None:
@@ -178,7 +178,7 @@ class RecordingQueue(ReadyQueue):
             return
         seal = partial(self._end, run, end, sum(map(size_of_message, end.replies)))
         end.order = next(self._order)
-        self._later.append(seal)  # as `soon` does, in one step: Ctrl-C comes before or after it
+        self._pending.append(seal)  # as `call_soon` does, in one step: Ctrl-C comes before or after it
         run.ended = run.slow_path = True
         if self._waker.current.on_any_change:
             self._waker.wake()
@@ -186,17 +186,17 @@ class RecordingQueue(ReadyQueue):
     def end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
         """End a run that was not active since `before_us` (monotonic); its next token reopens it. False if it was."""
         end.order = next(self._order)
-        return self.now(partial(self._end_idle, run, end, before_us))
+        return self.call(partial(self._end_idle, run, end, before_us))
 
     def count_dropped(self, tokens: int) -> None:
         """Count tokens that belong to no open run."""
         count_them = partial(self._count_dropped, tokens)
-        self.now(count_them, nested=partial(self.soon, count_them))
+        self.call(count_them, nested=partial(self.call_soon, count_them))
 
     def counts(self) -> tuple[int, int, int, int | None]:
         """Tokens that are queued, drained and dropped; and `oldest_us`. All at one moment."""
-        self.catch_up()
-        return self.now(self._counts, nested=self._counts)
+        self.run_pending()
+        return self.call(self._counts, nested=self._counts)
 
     # -- called with the lock held unless a docstring says otherwise -----------------------------------------------
 
@@ -211,7 +211,7 @@ class RecordingQueue(ReadyQueue):
     def _start_without_messages(self, run: OpenRun, reason: str, end: RunEnd | None = None) -> None:
         """The lock must not be held."""
         queue_row = partial(self._queue_row, run, reason, end, run.remove_messages())
-        self.now(queue_row, nested=partial(self.soon, queue_row))
+        self.call(queue_row, nested=partial(self.call_soon, queue_row))
 
     def _queue_row(self, run: OpenRun, reason: str, end: RunEnd | None, lost: int) -> None:
         size = RUN_COST + size_of_start(run.start)
@@ -243,10 +243,10 @@ class RecordingQueue(ReadyQueue):
     ) -> Wait[None] | None:
         """The lock must not be held. Off an event loop the call waits; on one it returns what to wait for."""
         put = PendingPut(run, flat, frame, at_us, size, _get_running_loop() is not None)
-        wait = self.now(partial(self._try_put_first, put), nested=partial(self._put_soon, put))
+        wait = self.call(partial(self._try_put_first, put), nested=partial(self._put_soon, put))
         while wait is not None and not put.on_loop:
             wait.wait()
-            wait = self.now(partial(self._try_put, put))
+            wait = self.call(partial(self._try_put, put))
         return wait
 
     def _try_put_first(self, put: PendingPut) -> Wait[None] | None:
@@ -256,11 +256,11 @@ class RecordingQueue(ReadyQueue):
 
     def _put_soon(self, put: PendingPut) -> None:
         if put.run.ended or self.closed:
-            self.soon(partial(self._count_dropped, put.tokens))
+            self.call_soon(partial(self._count_dropped, put.tokens))
             return
         put.run.slow_path = True  # so that later tokens stay behind this one
         once = [put._replace(on_loop=True)]  # an action may run twice
-        self.soon(lambda: once and self._accept_or_drop(once.pop()))
+        self.call_soon(lambda: once and self._accept_or_drop(once.pop()))
 
     def _try_put(self, put: PendingPut) -> Wait[None] | None:
         """Accept or drop the tokens; off an event loop with a full queue, neither. Returns the wait for capacity."""

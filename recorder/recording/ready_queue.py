@@ -51,7 +51,7 @@ class ReadyQueue(Capacity):
 
     def is_empty_since(self, queue_offset: int) -> bool:
         """Whether nothing was queued after this offset, and no frames are delayed. Takes no lock."""
-        return self.last_offset <= queue_offset and not (self._later or self._ready or self._delayed)
+        return self.last_offset <= queue_offset and not (self._pending or self._ready or self._delayed)
 
     # -- called by the writer ---------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class ReadyQueue(Capacity):
         """Close the queue and let waiting producers continue. Called once; returns the last offset."""
         self.close()
         self._waker.detach()
-        if (wait := self.now(self._pop_capacity_wait)) is not None:
+        if (wait := self.call(self._pop_capacity_wait)) is not None:
             wait.set(None)
         return self.last_offset
 
@@ -72,7 +72,7 @@ class ReadyQueue(Capacity):
         """Return when there is something to drain, or when the writer was woken."""
         while True:
             self._waker.prepare()
-            if self._ready or self._later or self.closed or self._wake_requested or self._full_drain:
+            if self._ready or self._pending or self.closed or self._wake_requested or self._full_drain:
                 return
             await self._waker.wait(None)
 
@@ -93,12 +93,12 @@ class ReadyQueue(Capacity):
 
     def request_full_drain(self) -> int:
         """Drain everything as soon as possible, delayed frames too. Returns the offset of the last item."""
-        self.catch_up()
-        return self.now(self._request_full_drain)
+        self.run_pending()
+        return self.call(self._request_full_drain)
 
     def seconds_until_due(self) -> float:
         """Seconds until the oldest delayed frames are due; infinite if there are none."""
-        return self.now(self._delayed.seconds_until_due)
+        return self.call(self._delayed.seconds_until_due)
 
     def drain(self, max_bytes: int, batch: DrainedBatch | None = None) -> DrainedBatch:
         """Freeze and return what runs and conversations have, in queue order, until it is `max_bytes` or more.
@@ -107,11 +107,11 @@ class ReadyQueue(Capacity):
         out in between, `batch` holds what was drained until then.
         """
         batch, moment_us = batch or DrainedBatch(), monotonic_us()
-        self.catch_up()
-        self.now(partial(self._enqueue_due, moment_us))
+        self.run_pending()
+        self.call(partial(self._enqueue_due, moment_us))
         # What is queued from here on belongs to the next batch, so that no run is in a batch twice.
         drain_some = partial(self._drain_some, batch, max_bytes, moment_us, self.last_offset)
-        while batch.bytes < max_bytes and self.now(drain_some):
+        while batch.bytes < max_bytes and self.call(drain_some):
             pass
         return batch
 

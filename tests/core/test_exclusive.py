@@ -23,23 +23,23 @@ def test_actions_of_many_threads_run_one_at_a_time() -> None:
         total[0] = before + 1
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: exclusive.now(step), range(1_000)))
+        list(pool.map(lambda _: exclusive.call(step), range(1_000)))
     assert total == [1_000]
 
 
 def test_an_action_asked_for_inside_runs_when_the_thread_leaves() -> None:
-    """In the order in which they were asked for, and `now` says what it was told to say there."""
+    """Queued actions run in the order of their calls, and `call` returns the result of `nested`."""
     exclusive, seen = Exclusive(), list[str]()
 
     def outer() -> str:
-        inner = exclusive.now(lambda: "never", nested=lambda: "nested")
-        exclusive.soon(partial(seen.append, "one"))
-        exclusive.soon(partial(seen.append, "two"))
+        inner = exclusive.call(lambda: "never", nested=lambda: "nested")
+        exclusive.call_soon(partial(seen.append, "one"))
+        exclusive.call_soon(partial(seen.append, "two"))
         seen.append(inner)
-        exclusive.catch_up()  # does nothing here
+        exclusive.run_pending()  # does nothing here
         return "outer"
 
-    assert exclusive.now(outer) == "outer"
+    assert exclusive.call(outer) == "outer"
     assert seen == ["nested", "one", "two"]
 
 
@@ -53,9 +53,9 @@ def test_what_is_asked_for_outside_runs_with_the_next_thread_inside() -> None:
         leave.wait(10)
 
     with ThreadPoolExecutor(1) as pool:
-        staying = pool.submit(exclusive.now, stay)
+        staying = pool.submit(exclusive.call, stay)
         entered.wait(10)
-        exclusive.soon(partial(seen.append, "asked for"))
+        exclusive.call_soon(partial(seen.append, "asked for"))
         assert seen == []
         leave.set()
         staying.result(10)
@@ -70,11 +70,11 @@ def test_an_action_that_fails_later_is_tried_twice() -> None:
         seen.append("fails")
         raise LookupError
 
-    exclusive.soon(fail)
-    exclusive.soon(partial(seen.append, "next"))
-    assert exclusive.now(lambda: 7) == 7
+    exclusive.call_soon(fail)
+    exclusive.call_soon(partial(seen.append, "next"))
+    assert exclusive.call(lambda: 7) == 7
     assert seen == ["fails"]
-    exclusive.catch_up()
+    exclusive.run_pending()
     assert seen == ["fails", "fails", "next"]
     assert [type(error) for error in exclusive.errors] == [LookupError, LookupError]
 
@@ -85,15 +85,15 @@ def test_ctrl_c_at_any_place_leaves_it_open() -> None:
         exclusive, seen = Exclusive(), list[str]()
 
         def story(exclusive: Exclusive = exclusive, seen: list[str] = seen) -> None:
-            exclusive.soon(partial(seen.append, "soon"))
-            exclusive.now(partial(seen.append, "now"))
+            exclusive.call_soon(partial(seen.append, "soon"))
+            exclusive.call(partial(seen.append, "now"))
 
         try:
             reached = interrupted(story, place, ctrl_c, SIGNALS)
         except KeyboardInterrupt:
             reached = True
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(exclusive.now, lambda: "free").result(10) == "free"
+            assert pool.submit(exclusive.call, lambda: "free").result(10) == "free"
         assert seen.count("soon") <= 2
         if not reached:
             break
@@ -106,5 +106,5 @@ def test_an_error_inside_is_raised_to_whoever_asked() -> None:
     """And the next one finds it open."""
     exclusive = Exclusive()
     with pytest.raises(ZeroDivisionError):
-        exclusive.now(lambda: 1 / 0)
-    assert exclusive.now(lambda: 1) == 1
+        exclusive.call(lambda: 1 / 0)
+    assert exclusive.call(lambda: 1) == 1

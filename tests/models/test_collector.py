@@ -90,7 +90,7 @@ def test_the_collector_may_run_inside_the_queue(database: str) -> None:
     """On the thread that is inside the queue. The run is stored as cancelled, with its tokens so far."""
     with ChatHistoryCallback(database) as history:
         left(Counting(callbacks=[history]))
-        history.recorder.queue.now(gc.collect)
+        history.recorder.queue.call(gc.collect)
         collector.drain(20)
         history.flush().wait(20)
         [(run_id,)] = sql(database, "SELECT id FROM runs")
@@ -116,7 +116,7 @@ def test_other_finalizers_may_call_the_handler_inside_the_queue(database: str) -
         run_id = begin(history)
         say(history, run_id, ["first"])
         Held(history, run_id)
-        history.recorder.queue.now(gc.collect)
+        history.recorder.queue.call(gc.collect)
         history.flush().wait(20)
         assert_whole(database, run_id, ["first", "last"], CANCELLED)
 
@@ -132,7 +132,7 @@ def test_a_finalizer_does_not_wait_for_another_thread_in_the_queue() -> None:
         leave.wait(20)
 
     with ThreadPoolExecutor(1) as pool:
-        staying = pool.submit(history.recorder.queue.now, stay)
+        staying = pool.submit(history.recorder.queue.call, stay)
         entered.wait(20)
         finish(history, run_id, "done")  # would never return
         closing = history.close()

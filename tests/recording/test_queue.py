@@ -139,7 +139,7 @@ def test_no_run_is_in_a_batch_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def frozen(queued: Any, batch: Any, moment_us: int) -> None:
         freeze(queued, batch, moment_us)
-        queue.soon(lambda: queue._enqueue(runs[0]))
+        queue.call_soon(lambda: queue._enqueue(runs[0]))
 
     monkeypatch.setattr(queue, "_drain_one", frozen)
     queue.request_full_drain()
