@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
+from recorder.core.after_fork import never_finalize
 from recorder.core.blocking_loop import is_loop_running
-from recorder.core.inherited import never_finalize
 from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")

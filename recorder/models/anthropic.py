@@ -18,9 +18,9 @@ from recorder.models.base import BaseChatModel
 from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients, secret_text
 from recorder.models.run import ErrorOf, Request
-from recorder.wire.anthropic.chunks import fill_blocks, fill_text, wants_blocks
 from recorder.wire.anthropic.request import request_messages
 from recorder.wire.anthropic.stream import AnthropicMessages
+from recorder.wire.anthropic.to_chunks import fill_blocks, fill_text, wants_blocks
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 

@@ -15,10 +15,10 @@ from recorder.messages import (
     text_chunk,
 )
 from recorder.models.run import ErrorOf, Request, WireRun
-from recorder.wire.chunks import fill
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.reasoning import ORIGIN, origin_of
 from recorder.wire.reply import EARLIER, Translator
+from recorder.wire.to_chunks import fill
 
 __all__ = ["ChatRun", "Request", "generation_chunk", "generation_info"]
 

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from recorder.core.inherited import never_finalize
+from recorder.core.after_fork import never_finalize
 from recorder.models.collector import collector
 
 log = logging.getLogger("recorder")

@@ -15,7 +15,7 @@ from recorder.recording.attempts import Attempts
 from recorder.recording.batch_size import BatchSize
 from recorder.recording.buffer import DrainedBatch, OpenRun
 from recorder.recording.in_flight import InFlightBatch, bytes_in
-from recorder.recording.moves import begun_elsewhere
+from recorder.recording.moved_file import begun_elsewhere
 from recorder.recording.progress import Progress
 from recorder.storage.dialects import Failure
 from recorder.storage.fields import bare_end

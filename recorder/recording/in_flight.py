@@ -10,10 +10,10 @@ from recorder.core.escaping import escape
 from recorder.errors import StoreError
 from recorder.recording.buffer import DrainedBatch
 from recorder.recording.flushes import Flushes
-from recorder.recording.halves import halved
 from recorder.recording.progress import Progress, describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import without_tokens
+from recorder.recording.split_batch import halved
 from recorder.storage.fields import bare_end
 from recorder.storage.rows import Addition, GapRow, Part, RunRows
 

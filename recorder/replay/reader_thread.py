@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from recorder.core.inherited import never_finalize
+from recorder.core.after_fork import never_finalize
 from recorder.core.waitable import end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.replay.playback import QueryStep

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from recorder.core.inherited import never_finalize
+from recorder.core.after_fork import never_finalize
 from recorder.storage.dialects import Dialect
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recorder.messages import AIMessageChunk
-from recorder.wire.anthropic import chunks as anthropic_chunks
 from recorder.wire.anthropic import stream as anthropic_stream
-from recorder.wire.chunks import fill
+from recorder.wire.anthropic import to_chunks as anthropic_chunks
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import fill_own
 from recorder.wire.openai import chat as openai_chat
@@ -16,6 +15,7 @@ from recorder.wire.openai import completions as openai_completions
 from recorder.wire.openai import events as openai_events
 from recorder.wire.openai.choices import requested_choices
 from recorder.wire.reply import Translator
+from recorder.wire.to_chunks import fill
 
 
 class Filler(NamedTuple):

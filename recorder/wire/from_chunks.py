@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from recorder.core.json import dumps
 from recorder.messages import AIMessageChunk
 from recorder.messages.merge import merge_content, merge_dicts
-from recorder.wire.chunks import add_call, add_more
 from recorder.wire.deltas import (
     CITATION,
     OTHER,
@@ -26,6 +25,7 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.recorded import object_of
+from recorder.wire.to_chunks import add_call, add_more
 from recorder.wire.tool_calls import StreamedCalls
 
 _KINDS = {"reasoning_content": REASONING, "refusal": REFUSAL}

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from recorder.core.inherited import never_finalize
+from recorder.core.after_fork import never_finalize
 
 T = TypeVar("T")
 

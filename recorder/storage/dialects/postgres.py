@@ -25,8 +25,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from recorder.core.after_fork import detach_in_children
 from recorder.core.clock import iso
-from recorder.core.inherited import detach_in_children
 from recorder.errors import ConfigError, MissingExtra
 from recorder.storage.dialects.common import (
     ROW_ERRORS,

@@ -31,7 +31,7 @@ from recorder.wire.deltas import (
     as_text,
 )
 from recorder.wire.errors import error_of, error_of_data, event_of
-from recorder.wire.repeats import rest_of
+from recorder.wire.repeated_answer import rest_of
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 from recorder.wire.tool_calls import text_of

@@ -31,7 +31,7 @@ from recorder.wire.deltas import (
 )
 from recorder.wire.openai.events import FILTER_RESULTS, PLAIN_KEYS, OpenAIEvents, get_or_none
 from recorder.wire.reasoning import DETAILS, FIELDS, IN_CONTENT, texts_of
-from recorder.wire.repeats import rest_of
+from recorder.wire.repeated_answer import rest_of
 from recorder.wire.reply import MAX_CHOICES
 from recorder.wire.tool_calls import StreamedCall, StreamedCalls
 from recorder.wire.usage import PLACES

@@ -17,7 +17,7 @@ from recorder.wire.decoder import Decoder
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_choice, error_of_data, event_of
 from recorder.wire.openai.choices import Choices
-from recorder.wire.repeats import UNCHANGED, Items, difference, repeats_all, rest_of
+from recorder.wire.repeated_answer import UNCHANGED, Items, difference, repeats_all, rest_of
 from recorder.wire.reply import Reply
 from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
 

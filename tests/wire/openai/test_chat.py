@@ -17,7 +17,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from recorder.core.json import loads
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
-from recorder.wire import repeats, reply, sse
+from recorder.wire import repeated_answer, reply, sse
 from recorder.wire import tool_calls as wire_calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai import events as openai_events
@@ -934,7 +934,7 @@ def test_a_stream_without_end_takes_a_bounded_memory(
     monkeypatch.setattr(reply, "MAX_REPLY_BYTES", 100_000)
     monkeypatch.setattr(reply, "MAX_CHOICES", 50)
     monkeypatch.setattr(wire_calls, "MAX_CALLS", 100)
-    monkeypatch.setattr(repeats, "_MAX_ITEMS", 100)
+    monkeypatch.setattr(repeated_answer, "_MAX_ITEMS", 100)
     monkeypatch.setattr(openai_events, "MAX_REMEMBERED_VALUES", 100)
     frames = [frame(number) for number in range(9_000)]
     translator = OpenAIChat()

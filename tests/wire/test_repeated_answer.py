@@ -11,7 +11,7 @@ from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import OpenAI, SimpleChatModel
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.openai.completions import OpenAICompletions
-from recorder.wire.repeats import UNCHANGED, difference, repeats_all
+from recorder.wire.repeated_answer import UNCHANGED, difference, repeats_all
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat
 from tests.chatting import PLAIN, ROADS, Road, history_at, name_of, recorded

@@ -9,8 +9,8 @@ from recorder.core.json import loads
 from recorder.messages import AIMessageChunk, tool_call_chunk
 from recorder.messages.merge import merge_content, merge_lists
 from recorder.wire.anthropic.reply import block_of, is_block_json
-from recorder.wire.chunks import add_other
 from recorder.wire.deltas import CITATION, OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
+from recorder.wire.to_chunks import add_other
 
 
 def wants_blocks(body: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from recorder.core.clock import now
 from recorder.messages import HumanMessage
-from recorder.recording.halves import halved
+from recorder.recording.split_batch import halved
 from recorder.storage.rows import (
     Added,
     Addition,
