@@ -39,8 +39,15 @@ def test_a_close_that_nobody_waits_for(database: str) -> None:
         assert_whole(database, uuid.UUID(int=number), [token(number, seq) for seq in range(50)])
 
 
-def test_a_close_that_nobody_waits_for_and_that_fails(tmp_path: Path) -> None:
-    """The file is locked for good: the exit waits no longer than it may, and one line says what was lost."""
+ENDS = {
+    "closed, and nobody waits": "history.close(timeout=3600)",
+    "not closed": "while history.stats().healthy: pass",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_exit_while_the_file_is_locked_for_good(tmp_path: Path, end: str) -> None:
+    """The exit waits no longer than it may, and one line says what was lost."""
     code = """
 import logging, sys
 import recorder.storage.dialects.sqlite, recorder.recording.recorder
@@ -56,10 +63,9 @@ history.flush().wait(10)
 print("ready", flush=True)
 sys.stdin.readline()
 say(history, begin(history), ["a", "b", "c"])
-history.close(timeout=3600)
 """
     url = new_url(tmp_path)
-    script = start_python(code, url)
+    script = start_python(code + ENDS[end], url)
     assert script.stdout is not None
     assert script.stdout.readline() == "ready\n"
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:

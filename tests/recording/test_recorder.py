@@ -507,37 +507,6 @@ asyncio.run(main())
         assert_whole(url, uuid.UUID(int=1), ["a"])
 
 
-def test_exit_with_the_database_away_prints_one_line(tmp_path: Path) -> None:
-    """The file is locked by somebody else for good: the script ends, and says how many tokens were not stored."""
-    code = """
-import sys, logging
-import recorder.storage.dialects, recorder.recording.recorder
-from recorder import ChatHistoryCallback
-from tests.oracle import begin, say
-
-logging.disable()
-recorder.storage.dialects.sqlite.BUSY_TIMEOUT = 0.001
-recorder.recording.recorder.EXIT_TIMEOUT = 0.1
-history = ChatHistoryCallback(sys.argv[1])
-begin(history)
-history.flush().wait(10)
-print("ready", flush=True)
-sys.stdin.readline()
-say(history, begin(history), ["a", "b", "c"])
-while history.stats().healthy:
-    pass
-"""
-    url = new_url(tmp_path)
-    script = start_python(code, url)
-    assert script.stdout is not None
-    assert script.stdout.readline() == "ready\n"
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        _, stderr = script.communicate("go\n", timeout=20)
-    assert script.returncode == 0
-    assert stderr == "recorder: 3 tokens were not stored: storing: database is locked\n"
-
-
 ENDLESS = """
 import sys, uuid
 from recorder import ChatHistoryCallback

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from recorder.core.json import loads
-from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
+from recorder.testing import openai_chat_body, openai_chat_frames
 from recorder.wire import repeated_answer, reply, sse
 from recorder.wire import tool_calls as wire_calls
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.openai import events as openai_events
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Reply
+from tests.by_the_sdk import BySdk, reading
 from tests.genuine import Stream, chat_streams
 from tests.wires import (
     DONE,
@@ -42,7 +43,6 @@ from tests.wires import (
 )
 
 #: A body, and what the SDK makes of it.
-BySdk = Callable[..., dict[str, Any]]
 
 
 # -- as the SDK does -----------------------------------------------------------------------------------------
@@ -51,19 +51,13 @@ BySdk = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def by_the_sdk() -> Iterator[BySdk]:
     """The official client on a real socket, for any body."""
-    bodies: list[Answer] = []
-    with (
-        LoopbackProvider(lambda request, path: bodies[-1]) as provider,
-        openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as client,
-    ):
 
-        def read(body: bytes, *, stream: bool = True) -> dict[str, Any]:
-            kind = "text/event-stream" if stream else "application/json"
-            bodies.append(Answer(body=body, headers={"content-type": kind}))
-            ask: dict[str, Any] = {"model": "m", "messages": [], "stream": stream}
-            answer = client.chat.completions.create(**ask)
-            return _accumulated(answer) if stream else _reply(answer, answer.usage)
+    def request(client: openai.OpenAI, stream: bool) -> Any:
+        return client.chat.completions.create(model="m", messages=[], stream=stream)
 
+    with reading(
+        request, lambda answer, stream: _accumulated(answer) if stream else _reply(answer, answer.usage)
+    ) as read:
         yield read
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import openai
@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.testing import Answer, LoopbackProvider, openai_completion_body, openai_completion_frames
+from recorder.testing import openai_completion_body, openai_completion_frames
 from recorder.wire.deltas import OTHER, REASONING, TEXT, Delta
 from recorder.wire.openai import events as openai_events
 from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.reply import Reply
+from tests.by_the_sdk import BySdk, reading
 from tests.wires import DONE, at_random, by_one, crlf, event, frames_of, unhurried
 
 #: A body, and what the SDK makes of it.
-BySdk = Callable[..., dict[str, Any]]
 
 
 def piece(text: Any, *, index: int = 0, finish_reason: str | None = None, **fields: Any) -> bytes:
@@ -49,19 +49,11 @@ def deltas_of(*frames: bytes) -> list[Delta]:
 @pytest.fixture(scope="module")
 def by_the_sdk() -> Iterator[BySdk]:
     """The official client on a real socket, for any body."""
-    bodies: list[Answer] = []
-    with (
-        LoopbackProvider(lambda request, path: bodies[-1]) as provider,
-        openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as client,
-    ):
 
-        def read(body: bytes, *, stream: bool = True) -> dict[str, Any]:
-            kind = "text/event-stream" if stream else "application/json"
-            bodies.append(Answer(body=body, headers={"content-type": kind}))
-            ask: dict[str, Any] = {"model": "m", "prompt": "Hi", "stream": stream}
-            answer = client.completions.create(**ask)
-            return _added(answer if stream else [answer])
+    def request(client: openai.OpenAI, stream: bool) -> Any:
+        return client.completions.create(model="m", prompt="Hi", stream=stream)
 
+    with reading(request, lambda answer, stream: _added(answer if stream else [answer])) as read:
         yield read
 
 

@@ -1,0 +1,33 @@
+"""What the official OpenAI client makes of a body, over a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+
+from recorder.testing import Answer, LoopbackProvider
+
+#: Reads a body, streamed or not, and gives what the client made of it.
+BySdk = Callable[..., dict[str, Any]]
+
+
+@contextmanager
+def reading(
+    request: Callable[[openai.OpenAI, bool], Any], summary: Callable[[Any, bool], dict[str, Any]]
+) -> Iterator[BySdk]:
+    """A reader of bodies: `request` asks for one, and `summary` says what the answer or its events add up to."""
+    bodies: list[Answer] = []
+    with (
+        LoopbackProvider(lambda received, path: bodies[-1]) as provider,
+        openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as client,
+    ):
+
+        def read(body: bytes, *, stream: bool = True) -> dict[str, Any]:
+            kind = "text/event-stream" if stream else "application/json"
+            bodies.append(Answer(body=body, headers={"content-type": kind}))
+            return summary(request(client, stream), stream)
+
+        yield read
