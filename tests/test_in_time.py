@@ -29,7 +29,7 @@ from recorder.messages import HumanMessage
 from recorder.models import SimpleChatModel
 from recorder.replay import NotRecorded, Replay
 from recorder.storage import migrate
-from recorder.storage.reader import Library
+from recorder.storage.reader import DatabaseReader
 from tests import postgres
 from tests.faults.proxy import proxy
 from tests.oracle import begin, new_url, record, say
@@ -386,7 +386,7 @@ def test_questions_that_wait_for_one_connection_wait_for_one_silence(tmp_path: P
     url = postgres.new_database()
     with proxy(url) as between, Replay(hurried(between.url)) as replay:
         between.stalled = True
-        asked = [replay.reader.ask(Library.messages, "c") for _ in range(8)]
+        asked = [replay.reader.ask(DatabaseReader.messages, "c") for _ in range(8)]
         errors = [str(question.exception(DEADLINE)) for question in asked]
         assert between.clients == 1
         between.stalled = False

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from recorder.core.escaping import unescape
 from recorder.core.json import dumps
-from recorder.storage.reader import Library
+from recorder.storage.reader import DatabaseReader
 from recorder.storage.rows import INTERRUPTED, STREAMING
 from recorder.storage.store import SqlStore
 
@@ -61,7 +61,7 @@ async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
         _ABOUT.format(keys=store.dialect.key_rows), {"keys": dumps([[id] for id in times])}
     )
     by_id = {row["id"]: row for row in about}
-    dead = await Library(store).dead([row["run_id"] for row in about if row["status"] == STREAMING])
+    dead = await DatabaseReader(store).dead([row["run_id"] for row in about if row["status"] == STREAMING])
     return [_listed(by_id[id], last_at, dead) for id, last_at in times.items()]
 
 

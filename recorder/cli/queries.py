@@ -17,7 +17,7 @@ from recorder.messages import after_last_reply, check_stored, to_dict
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.dialects import error_text, masked
 from recorder.storage.migrate import upgrade
-from recorder.storage.reader import Library
+from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import json_of, readable
 from recorder.storage.rows import INTERRUPTED, STREAMING
 from recorder.storage.schema import HEAD, metadata
@@ -117,7 +117,7 @@ async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
 
 async def _mark_dead(store: SqlStore, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
     """Set the status of runs whose process is dead to interrupted, in the runs and in the rows that name a run."""
-    dead = await Library(store).dead([str(run["id"]) for run in runs if run["status"] == STREAMING])
+    dead = await DatabaseReader(store).dead([str(run["id"]) for run in runs if run["status"] == STREAMING])
     for row, key in [*((run, "id") for run in runs), *((row, "run_id") for row in rows)]:
         if str(row[key]) in dead:
             row["status"] = INTERRUPTED
@@ -138,7 +138,7 @@ async def run(store: SqlStore, id: str) -> dict[str, Any]:
 
 async def _prompt(store: SqlStore, conversation_id: str, message_id: Any) -> list[dict[str, Any]]:
     """The prompt of a run without its history: the messages after the last reply before it."""
-    path = await Library(store).path(conversation_id, message_id and str(message_id))
+    path = await DatabaseReader(store).path(conversation_id, message_id and str(message_id))
     prompt = after_last_reply(path)
     return [{"role": each.role, "content": each.text, "parts": to_dict(each)} for each in prompt]
 
@@ -151,7 +151,7 @@ async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
 
 async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[str, Any]]:
     """The conversation or run with this id or beginning of an id, and which of the two it is."""
-    found = await Library(store).find(id)
+    found = await DatabaseReader(store).find(id)
     if found.kind == "conversation":
         return found.kind, await conversation(store, found.id)
     about = await run(store, found.id)
@@ -162,7 +162,7 @@ async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[st
 
 async def conversation_of(store: SqlStore, id: str) -> dict[str, Any]:
     """The conversation with this id, or of the run with this id; a beginning of the id is enough."""
-    found = await Library(store).find(id)
+    found = await DatabaseReader(store).find(id)
     if found.kind == "conversation":
         return await conversation(store, found.id)
     about = await store.rows("SELECT conversation_id FROM runs WHERE id = :id", {"id": UUID(found.id)})

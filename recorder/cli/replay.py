@@ -31,9 +31,9 @@ from recorder.replay.playback import (
     play,
     tokens,
 )
-from recorder.replay.reader_thread import Reader, shared
+from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.storage.id_lookup import Found
-from recorder.storage.reader import Library
+from recorder.storage.reader import DatabaseReader
 
 #: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
@@ -117,7 +117,7 @@ def quiet_log() -> None:
 
 
 @contextmanager
-def open_reader(url: str) -> Iterator[Reader]:
+def open_reader(url: str) -> Iterator[ReaderThread]:
     """The reader of a database; closed at the end."""
     reader = shared(url)
     try:
@@ -126,13 +126,13 @@ def open_reader(url: str) -> Iterator[Reader]:
         reader.close()
 
 
-def _found(reader: Reader, id: str | None) -> Found:
+def _found(reader: ReaderThread, id: str | None) -> Found:
     """The run or conversation to play; tells the user if it has other branches. Raises `NotFound`."""
     if id is None:
-        return reader.ask(Library.newest).result()
-    found = reader.ask(Library.find, id).result()
+        return reader.ask(DatabaseReader.newest).result()
+    found = reader.ask(DatabaseReader.find, id).result()
     if found.kind == "conversation":
-        branch = reader.ask(Library.newest_branch, found.id).result()
+        branch = reader.ask(DatabaseReader.newest_branch, found.id).result()
         if not branch.runs:
             raise NotFound(
                 f"Conversation {found.id} has no runs yet; `recorder show {found.id}` shows its messages"
@@ -150,7 +150,7 @@ class Player:
     """Shows the steps of a playback when they are due."""
 
     def __init__(
-        self, reader: Reader, clock: Clock, options: Options, shown: Page | JsonLines | FrameBytes
+        self, reader: ReaderThread, clock: Clock, options: Options, shown: Page | JsonLines | FrameBytes
     ) -> None:
         self._reader = reader
         self._clock = clock

@@ -26,10 +26,10 @@ from recorder.replay.playback import (
     play,
     tokens,
 )
-from recorder.replay.reader_thread import Reader
+from recorder.replay.reader_thread import ReaderThread
 from recorder.storage.dialects import masked
 from recorder.storage.id_lookup import Found
-from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.reader import DatabaseReader, RecordedRun
 
 #: A run that begins and ends between two commits is found if it began within this time.
 _WINDOW = timedelta(seconds=30)
@@ -40,7 +40,7 @@ def run(url: str, id: str | None, json: bool) -> int:
     """Follow until Ctrl-C, or until the given run has ended; the exit code."""
     quiet_log()
     with open_reader(url) as reader:
-        target = None if id is None else reader.ask(Library.find, id).result()
+        target = None if id is None else reader.ask(DatabaseReader.find, id).result()
         if sys.stderr.isatty() and not json:
             name = "all runs" if target is None else str(target)
             console.notice(console.styled(f"Following {name} in {masked(url)}; Ctrl-C ends.", "dim"), Text())
@@ -60,7 +60,7 @@ def run(url: str, id: str | None, json: bool) -> int:
 class Tail:
     """Follows runs: one playback for each, resumed after each commit."""
 
-    def __init__(self, reader: Reader, target: Found | None, json: bool) -> None:
+    def __init__(self, reader: ReaderThread, target: Found | None, json: bool) -> None:
         self._reader = reader
         self._target = target
         self._plays: dict[str, Trampoline[Step, None]] = {}
@@ -76,7 +76,7 @@ class Tail:
             self._follow(self._target.id)
         else:
             # Runs that have ended before are not shown.
-            self._known = set(self._begun()) - set(self._ask(Library.open_runs))
+            self._known = set(self._begun()) - set(self._ask(DatabaseReader.open_runs))
         while True:
             version = self._reader.after(version).result()
             self._find_new_runs()
@@ -90,20 +90,20 @@ class Tail:
         """Follow the runs that have begun."""
         if self._target is not None and self._target.kind == "run":
             return
-        seen = [*self._ask(Library.open_runs), *self._begun()]
+        seen = [*self._ask(DatabaseReader.open_runs), *self._begun()]
         for id in seen:
             if id not in self._known and self._is_of_target(id):
                 self._follow(id)
         self._known = {*seen, *self._plays}
 
     def _begun(self) -> list[str]:
-        found: list[str] = self._ask(Library.begun, now() - _WINDOW)
+        found: list[str] = self._ask(DatabaseReader.begun, now() - _WINDOW)
         return found
 
     def _is_of_target(self, id: str) -> bool:
         if self._target is None:
             return True
-        run: RecordedRun = self._ask(Library.run, id)
+        run: RecordedRun = self._ask(DatabaseReader.run, id)
         return run.conversation_id == self._target.id
 
     def _follow(self, id: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, 
 from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
-from recorder.storage.reader import Library
+from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
 from recorder.storage.rows import (
     AnnotationRow,
@@ -80,7 +80,7 @@ class RowReader:
 
     def find(self, id: str) -> Found:
         """The conversation or run with this id, or beginning of an id. Raises `NotFound`."""
-        return self._database.run(Library(self._store).find(id))
+        return self._database.run(DatabaseReader(self._store).find(id))
 
     def conversation_of(self, run_id: str) -> str:
         """The conversation that a run belongs to."""

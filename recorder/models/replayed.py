@@ -31,7 +31,7 @@ from recorder.replay.pace import Options
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.storage.dialects import masked
-from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.store import Empty
 from recorder.wire.recorded import ANTHROPIC, COMPLETIONS
 
@@ -179,11 +179,11 @@ class Session:
 
     def _was_recorded(self) -> Queries[bool]:
         """Whether there was a recorded run when the session started."""
-        page: list[RecordedRun] = yield QueryStep(Library.latest, PAGE)
+        page: list[RecordedRun] = yield QueryStep(DatabaseReader.latest, PAGE)
         while page:
             if page[-1].started_at < self._started_at:
                 return True
-            page = yield QueryStep(Library.latest, PAGE, page[-1])
+            page = yield QueryStep(DatabaseReader.latest, PAGE, page[-1])
         return False
 
 
@@ -319,7 +319,7 @@ def _relaxed(rules: Rules) -> Rules:
 
 def _model_of_newest_run(replay: Any) -> Any:
     """A model of the class and the name that the newest run has."""
-    runs = replay.reader.ask(Library.latest, 1).result()
+    runs = replay.reader.ask(DatabaseReader.latest, 1).result()
     if not runs:
         raise NotFound("Nothing is recorded yet, so the model is unknown; pass a model as like=")
     (recorded,) = runs

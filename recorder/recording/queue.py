@@ -126,7 +126,7 @@ class RecordingQueue(ReadyQueue):
                 if run.queued:
                     return None
                 flat = ()
-                self._inside = True  # calls are allowed from here on, as in `Exclusive.now`
+                self._inside = True  # calls are allowed from here on, as in `Exclusive.call`
                 try:
                     self._enqueue(run)
                 finally:
@@ -160,7 +160,7 @@ class RecordingQueue(ReadyQueue):
                     frames.flat += framed
                     run.flat += flat
                     return None
-                self._inside = True  # calls are allowed from here on, as in `Exclusive.now`
+                self._inside = True  # calls are allowed from here on, as in `Exclusive.call`
                 try:
                     run.append(flat, frame, at_us)
                     self._enqueue(run)

@@ -24,7 +24,7 @@ from recorder.replay.playback import (
     TokensStep,
     WaitStep,
 )
-from recorder.replay.reader_thread import Reader
+from recorder.replay.reader_thread import ReaderThread
 
 #: An item that is due within this time (seconds) is given at once: a sleep takes longer.
 _NOW = 0.00005
@@ -55,7 +55,7 @@ class Driver:
     """
 
     def __init__(
-        self, reader: Reader, playback: Playback, listener: Listener, options: Options, *, owner: object,
+        self, reader: ReaderThread, playback: Playback, listener: Listener, options: Options, *, owner: object,
         raises: bool = True,
     ) -> None:  # fmt: skip
         self._owner = owner

@@ -21,7 +21,7 @@ from recorder.replay.items import checked
 from recorder.replay.pace import Options
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
-from recorder.storage.reader import Branch, Library, RecordedRun
+from recorder.storage.reader import Branch, DatabaseReader, RecordedRun
 from recorder.storage.rows import FrameRow, GapRow, SegmentRow
 
 log = getLogger("recorder")
@@ -80,7 +80,7 @@ PieceT = TypeVar("PieceT", TokensStep, FramesStep, TokensStep | GapStep, FramesS
 
 
 class QueryStep:
-    """A query: a method of `Library` and its arguments. The driver sends the result into the generator.
+    """A query: a method of `DatabaseReader` and its arguments. The driver sends the result into the generator.
 
     Followers of one run share results by `key`, so the arguments must be hashable. `seen_status` is the status that
     this follower has read of the run. It is part of the key, because a follower that knows the end of the run must not
@@ -116,13 +116,13 @@ def play(id: str | None, options: Options, play_run: PlayRun, *, messages: bool 
     `id` is the id of either, or its beginning; None is the newest run. With `messages` each `BeginStep` carries the
     prompt, and each `EndStep` the replies.
     """
-    found = yield QueryStep(Library.newest) if id is None else QueryStep(Library.find, id)
+    found = yield QueryStep(DatabaseReader.newest) if id is None else QueryStep(DatabaseReader.find, id)
     if found.kind == "run":
-        run = yield QueryStep(Library.run, found.id)
+        run = yield QueryStep(DatabaseReader.run, found.id)
         branch = Branch(run.conversation_id, (), (run,), False)
     else:
         _refuse_places(found.id, options)
-        branch = yield QueryStep(Library.newest_branch, found.id)
+        branch = yield QueryStep(DatabaseReader.newest_branch, found.id)
         if branch.has_others:
             log.info("Conversation %s has other branches; the newest one is played", found.id)
     if not messages:
@@ -134,7 +134,7 @@ def play(id: str | None, options: Options, play_run: PlayRun, *, messages: bool 
     for run in branch.runs:
         length = history.lengths.get(run.prompt_message_id)
         if length is None:
-            prompt = yield QueryStep(Library.path, run.conversation_id, run.prompt_message_id)
+            prompt = yield QueryStep(DatabaseReader.path, run.conversation_id, run.prompt_message_id)
         else:
             prompt = history.messages[:length]
         yield BeginStep(run, prompt)
@@ -152,7 +152,7 @@ class _History(NamedTuple):
 def _history(branch: Branch) -> Generator[Step, Any, _History]:
     if not branch.message_ids:
         return _History((), {})
-    messages = yield QueryStep(Library.path, branch.conversation_id, branch.message_ids[-1])
+    messages = yield QueryStep(DatabaseReader.path, branch.conversation_id, branch.message_ids[-1])
     if len(messages) != len(branch.message_ids):
         return _History((), {})  # some messages were deleted between the two queries
     return _History(messages, {id: length for length, id in enumerate(branch.message_ids, 1)})
@@ -164,7 +164,9 @@ def _with_replies(playback: Playback) -> Playback:
     while (step := steps.step(answer)) is not None:
         if isinstance(step, EndStep):
             run = step.run
-            step = step._replace(replies=(yield QueryStep(Library.replies, run.conversation_id, run.id)))
+            step = step._replace(
+                replies=(yield QueryStep(DatabaseReader.replies, run.conversation_id, run.id))
+            )
         answer = yield step
 
 
@@ -177,12 +179,12 @@ def _refuse_places(conversation_id: str, options: Options) -> None:
 
 def tokens(run: RecordedRun, options: Options) -> Playback:
     """Play the tokens of a run, with each gap before the token that follows it, then the end."""
-    gaps: Sequence[GapRow] = yield QueryStep(Library.gaps, run.id)
+    gaps: Sequence[GapRow] = yield QueryStep(DatabaseReader.gaps, run.id)
     seq = yield from _first_token(run, options, gaps)
     gaps_left = _Gaps(gaps, seq)
     at_us, limit = 0, FIRST_ROWS
     while True:
-        rows = yield QueryStep(Library.segments, run.id, seq, limit, seen_status=run.status)
+        rows = yield QueryStep(DatabaseReader.segments, run.id, seq, limit, seen_status=run.status)
         for row in rows:
             yield from gaps_left.before(row.seq, at_us)
             piece = _tokens_of(row, seq, at_us)
@@ -198,16 +200,16 @@ def tokens(run: RecordedRun, options: Options) -> Playback:
             yield EndStep(at_us, run)
             return
         run = yield from _next_read(run)
-        gaps_left.update((yield QueryStep(Library.gaps, run.id, seen_status=run.status)))
+        gaps_left.update((yield QueryStep(DatabaseReader.gaps, run.id, seen_status=run.status)))
 
 
 def frames(run: RecordedRun, options: Options) -> Playback:
     """Play the frames of a run, then the end. An integer `start` or `until` counts tokens; frames are not split."""
     seq, at_us, limit = 0, 0, FIRST_ROWS
     if options.first_token:
-        seq = yield QueryStep(Library.frame_at, run.id, options.first_token)
+        seq = yield QueryStep(DatabaseReader.frame_at, run.id, options.first_token)
     while True:
-        rows = yield QueryStep(Library.frames, run.id, seq, limit, seen_status=run.status)
+        rows = yield QueryStep(DatabaseReader.frames, run.id, seq, limit, seen_status=run.status)
         for row in rows:
             piece = _frames_of(row, seq)
             seq, at_us = row.seq + row.count, _last_us(piece, at_us)
@@ -229,7 +231,7 @@ def _next_read(run: RecordedRun) -> Generator[Step, Any, RecordedRun]:
     The caller reads the rows after this. If the run has ended by now, all of its rows are stored already.
     """
     yield WaitStep(run.id)
-    found: RecordedRun = yield QueryStep(Library.run, run.id)
+    found: RecordedRun = yield QueryStep(DatabaseReader.run, run.id)
     return found
 
 
@@ -237,7 +239,7 @@ def _first_token(run: RecordedRun, options: Options, gaps: Sequence[GapRow]) -> 
     """The number of the first token to play. Raises `ConfigError` for a start behind the last token."""
     if options.start is None:
         return 0
-    end = yield QueryStep(Library.tokens_end, run.id)
+    end = yield QueryStep(DatabaseReader.tokens_end, run.id)
     end = max([end, *(gap.seq + gap.count for gap in gaps)])
     start_us = options.start_us
     found = options.first_token if start_us is None else (yield from _at_time(run, start_us, end))
@@ -253,7 +255,7 @@ def _at_time(run: RecordedRun, start_us: int, end: int) -> Generator[Step, Any, 
     low, high = 0, end
     while low < high:
         middle = (low + high) // 2
-        rows = yield QueryStep(Library.segments, run.id, middle, 1)
+        rows = yield QueryStep(DatabaseReader.segments, run.id, middle, 1)
         piece = _tokens_of(rows[0], rows[0].seq, 0) if rows else None
         times = [item[0] for item in piece.items] if isinstance(piece, TokensStep) else []
         if not times or times[0] >= start_us:

@@ -26,7 +26,7 @@ from recorder.core.waitable import end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.replay.playback import QueryStep
 from recorder.storage.dialects import Watch, masked
-from recorder.storage.reader import Library
+from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable
 
 log = logging.getLogger("recorder")
@@ -41,12 +41,12 @@ CLOSE_TIMEOUT = 5.0
 _CLOSED = "This replay is closed; make another one with Replay(url)"
 
 _lock = threading.Lock()
-_readers: dict[str, Reader] = {}
+_readers: dict[str, ReaderThread] = {}
 #: Readers of collected replays, once for each; their count of users is still to be lowered.
-_left: deque[Reader] = deque()
+_left: deque[ReaderThread] = deque()
 
 
-def shared(url: str) -> Reader:
+def shared(url: str) -> ReaderThread:
     """The shared reader of a database, with one user more. Each user calls `close` or `leave` once.
 
     Raises `ConfigError` for an invalid URL.
@@ -55,7 +55,7 @@ def shared(url: str) -> Reader:
     with _lock:
         reader = _readers.get(url)
         if reader is None:
-            reader = _readers[url] = Reader(url)
+            reader = _readers[url] = ReaderThread(url)
         reader.users += 1
         return reader
 
@@ -67,15 +67,15 @@ def _release_collected() -> None:
             _left.popleft().release()
 
 
-class Reader:
-    """Runs queries of `Library` on its thread; the first query connects."""
+class ReaderThread:
+    """Runs queries of `DatabaseReader` on its thread; the first query connects."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.users = 0
         #: Grows whenever something may have been committed. Any thread may read it.
         self.version = 0
-        self._library = Library(url)
+        self._database = DatabaseReader(url)
         self._closed = False
         self._reset()
 
@@ -107,7 +107,7 @@ class Reader:
         self._reset()
 
     def ask(self, method: Method[T], *arguments: Any) -> Future[T]:
-        """Run a method of `Library`. Wait for the future with `.result()`, or with `await asyncio.wrap_future(...)`."""
+        """Run a method of `DatabaseReader`. Wait with `.result()`, or with `await asyncio.wrap_future(...)`."""
         return self._submit(self._answer(method, arguments))
 
     def answer_to(self, step: QueryStep, *, follow: bool) -> Future[Any]:
@@ -170,16 +170,16 @@ class Reader:
             try:
                 return await self._answer_alone(method, arguments)
             except StoreError as error:
-                if self._library.is_away(error):
+                if self._database.is_away(error):
                     self._failures, self._failure = self._failures + 1, error
                 raise
 
     async def _answer_alone(self, method: Method[T], arguments: tuple[Any, ...]) -> T:
-        with readable(self._library.errors):
+        with readable(self._database.errors):
             if not self._opened:
-                await self._library.open()
+                await self._database.open()
                 self._opened = True
-            return await method(self._library, *arguments)
+            return await method(self._database, *arguments)
 
     async def _answer_once(self, step: QueryStep) -> Any:
         found = self._answers.get(step.key)
@@ -223,11 +223,11 @@ class Reader:
         """Advance at each commit, and after POLL_INTERVAL seconds without one. Connect again after an error."""
         watch: Watch | None = None
         try:
-            watch = await self._answer(Library.watch, ())
+            watch = await self._answer(DatabaseReader.watch, ())
             started.set_result(None)
             while self._watching is asyncio.current_task():
                 try:
-                    watch = watch or await self._library.watch()
+                    watch = watch or await self._database.watch()
                     await watch.wait_for_commit(POLL_INTERVAL)
                 except Exception:  # followers get the error from their own queries
                     await _closed(watch)
@@ -269,7 +269,7 @@ class Reader:
             # Queries that nobody waits for any more, and tasks of the database driver that close cancelled calls.
             await _wait_for_end(_other_tasks())
             await end_tasks(POLL_INTERVAL)
-            await _wait_for_end([asyncio.ensure_future(self._library.close())])
+            await _wait_for_end([asyncio.ensure_future(self._database.close())])
             await _wait_for_end(_other_tasks())
             await end_tasks(POLL_INTERVAL)
         finally:

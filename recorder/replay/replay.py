@@ -19,9 +19,9 @@ from recorder.replay.http.match import Matcher, Rules, Same
 from recorder.replay.into_handlers import HandlerListener
 from recorder.replay.pace import Options, Place
 from recorder.replay.playback import PlayRun, frames, play, tokens
-from recorder.replay.reader_thread import Reader, shared
+from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.storage.dialects import is_new_file
-from recorder.storage.reader import Branch, Library, RecordedRun
+from recorder.storage.reader import Branch, DatabaseReader, RecordedRun
 
 #: The last line of the error for a request that was not recorded.
 HOW_TO_RECORD = (
@@ -166,12 +166,12 @@ class Replay:
         ended; a run whose process died has only tokens and no message. Raises `ConfigError` for a string that cannot
         be the id of a conversation.
         """
-        found: list[BaseMessage] = self._ask(Library.messages, conversation_id)
+        found: list[BaseMessage] = self._ask(DatabaseReader.messages, conversation_id)
         return found
 
     async def amessages(self, conversation_id: str) -> list[BaseMessage]:
         """`messages` on an event loop."""
-        return await asyncio.wrap_future(self.reader.ask(Library.messages, conversation_id))
+        return await asyncio.wrap_future(self.reader.ask(DatabaseReader.messages, conversation_id))
 
     @property
     def is_new_file(self) -> bool:
@@ -179,7 +179,7 @@ class Replay:
         return is_new_file(self.url)
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> ReaderThread:
         """The shared reader of the database. Raises `Closed`."""
         if self._closed:
             raise Closed("This replay is closed; make another one with Replay(url)")
@@ -189,10 +189,10 @@ class Replay:
 
     def runs(self, id: str | None = None) -> list[RecordedRun]:
         """The runs that `id` names: one run, or those on the newest branch of a conversation. Raises `NotFound`."""
-        found = self._ask(Library.newest) if id is None else self._ask(Library.find, id)
+        found = self._ask(DatabaseReader.newest) if id is None else self._ask(DatabaseReader.find, id)
         if found.kind == "run":
-            return [self._ask(Library.run, found.id)]
-        branch: Branch = self._ask(Library.newest_branch, found.id)
+            return [self._ask(DatabaseReader.run, found.id)]
+        branch: Branch = self._ask(DatabaseReader.newest_branch, found.id)
         if not branch.runs:
             raise NotFound(f"Conversation {found.id} has no runs yet; its messages are in `transcripts`.")
         return list(branch.runs)

@@ -82,7 +82,7 @@ _JSON, _ESCAPED, _IDS = (
 )
 
 
-class Library:
+class DatabaseReader:
     """Reads one database. Raises `StoreError`, `SchemaError` and `NotFound`. Writes nothing."""
 
     def __init__(self, database: str | SqlStore) -> None:

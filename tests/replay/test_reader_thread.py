@@ -18,8 +18,8 @@ from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage
 from recorder.replay import Replay, reader_thread
 from recorder.replay.playback import QueryStep
-from recorder.replay.reader_thread import Reader, shared
-from recorder.storage.reader import Library
+from recorder.replay.reader_thread import ReaderThread, shared
+from recorder.storage.reader import DatabaseReader
 from tests.oracle import begin, finish, new_url, record, run_python, say
 
 #: Whoever has not come this far by then never will (seconds).
@@ -170,7 +170,7 @@ def test_the_collector_may_run_where_the_locks_are_held(url: str) -> None:
 def test_the_collector_may_run_on_the_reader_s_own_thread(url: str) -> None:
     """In the middle of a question: it can wait for no answer of its own."""
 
-    async def collect(_library: Library) -> int:
+    async def collect(_library: DatabaseReader) -> int:
         return gc.collect()
 
     gc.disable()
@@ -188,7 +188,7 @@ def test_the_last_replay_may_be_collected_on_the_reader_s_own_thread(url: str) -
     found = shared(url)
     thread = found._thread
 
-    async def close(_library: Library) -> None:
+    async def close(_library: DatabaseReader) -> None:
         found.close()
 
     found.ask(close).result(DEADLINE)
@@ -279,7 +279,7 @@ def test_an_answer_that_failed_is_asked_for_again(url: str) -> None:
     with Replay(url) as replay:
         errors = [ValueError("once")]
 
-        async def fails_once(_library: Library) -> str:
+        async def fails_once(_library: DatabaseReader) -> str:
             if errors:
                 raise errors.pop()
             return "well"
@@ -287,7 +287,7 @@ def test_an_answer_that_failed_is_asked_for_again(url: str) -> None:
         def ask() -> Any:
             return found.answer_to(QueryStep(fails_once), follow=True).result(DEADLINE)
 
-        found: Reader = replay.reader
+        found: ReaderThread = replay.reader
         with pytest.raises(StoreError, match="once"):
             ask()
         assert ask() == "well"

@@ -23,7 +23,7 @@ from recorder.replay.playback import (
 from recorder.replay.queries import Queries
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
-from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.wire import encode
 from recorder.wire.deltas import Delta
 from recorder.wire.recorded import Recorded
@@ -101,7 +101,7 @@ def single_body(run: RecordedRun, body: bytes, at_us: int) -> Playback:
 
 def first_frame(run: RecordedRun) -> Queries[bytes | None]:
     """The first frame; the complete body if the response was not streamed; None for a run without frames."""
-    rows = yield QueryStep(Library.frames, run.id, 0, 1)
+    rows = yield QueryStep(DatabaseReader.frames, run.id, 0, 1)
     return split(decompress(rows[0].data, rows[0].dictionary))[0][1] if rows else None
 
 

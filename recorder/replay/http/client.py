@@ -21,8 +21,8 @@ from recorder.replay.http.response import RUN_HEADER, IncomingRequest, ReplayedR
 from recorder.replay.pace import Options
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
-from recorder.replay.reader_thread import Reader
-from recorder.storage.reader import Library
+from recorder.replay.reader_thread import ReaderThread
+from recorder.storage.reader import DatabaseReader
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
 
 #: The end of a request's path -> wire format; the same for the providers, Azure, and compatible servers.
@@ -40,9 +40,9 @@ class ResponseSource:
         self.matcher = matcher
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> ReaderThread:
         """The reader of the database. Raises `Closed`."""
-        reader: Reader = self._owner.reader
+        reader: ReaderThread = self._owner.reader
         return reader
 
     def response_to(
@@ -51,7 +51,7 @@ class ResponseSource:
         """The response to a request. Raises `NotRecorded`."""
         parsed = _parsed(method, path, body)
         if run_id := headers.get(RUN_HEADER):
-            run = yield QueryStep(Library.run, run_id)
+            run = yield QueryStep(DatabaseReader.run, run_id)
         else:
             is_retry = headers.get("x-stainless-retry-count", "0") != "0"
             run = yield from self.matcher.find(parsed.body, parsed.wire, is_retry=is_retry)

@@ -18,7 +18,7 @@ from recorder.replay.http.not_recorded import NotRecorded, is_playable, nearest,
 from recorder.replay.http.request_form import Form, form_of_body, form_of_run
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries
-from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.wire.request_hash import input_hash
 
 #: Takes the form of a request and the form of a recorded one; returns whether the run may answer the request.
@@ -102,7 +102,7 @@ class Matcher:
         if is_retry and (last := self._last.get(key)) is not None:
             return last
         if self._rules.is_exact:
-            found = yield QueryStep(Library.runs_of_request, key)
+            found = yield QueryStep(DatabaseReader.runs_of_request, key)
         else:
             found = yield from self._loosely(form_of_body(body), wire)
         found = [run for run in found if self._is_before(run)]
@@ -141,12 +141,12 @@ class Matcher:
 
     def _all_keyed(self, wire: str) -> Queries[list[tuple[RecordedRun, Any]]]:
         keyed: list[tuple[RecordedRun, Any]] = []
-        page: list[RecordedRun] = yield QueryStep(Library.latest, PAGE)
+        page: list[RecordedRun] = yield QueryStep(DatabaseReader.latest, PAGE)
         while page:
             for run in page:
                 form = yield from _form_of(run, wire)
                 keyed.append((run, self._rules.key_of(form)))
-            page = yield QueryStep(Library.latest, PAGE, page[-1])
+            page = yield QueryStep(DatabaseReader.latest, PAGE, page[-1])
         return keyed[::-1]
 
     # -- no run -----------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Matcher:
         requested = compared(form_of_body(body))
         if found:
             return not_recorded(requested, found=found, how=self._how)
-        page: list[RecordedRun] = yield QueryStep(Library.latest, PAGE)
+        page: list[RecordedRun] = yield QueryStep(DatabaseReader.latest, PAGE)
         forms = []
         for run in page:
             if is_playable(run) and self._is_before(run):
@@ -169,5 +169,5 @@ class Matcher:
 
 def _form_of(run: RecordedRun, wire: str) -> Generator[QueryStep, Any, Form]:
     """The form of a recorded run's request, its messages as this wire format writes them."""
-    path = yield QueryStep(Library.path, run.conversation_id, run.prompt_message_id)
+    path = yield QueryStep(DatabaseReader.path, run.conversation_id, run.prompt_message_id)
     return form_of_run(run, path, wire)

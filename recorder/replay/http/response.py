@@ -29,7 +29,7 @@ from recorder.replay.http.failure import (
 from recorder.replay.http.not_recorded import has_no_end
 from recorder.replay.playback import Playback, QueryStep, frames, tokens
 from recorder.replay.queries import Queries
-from recorder.storage.reader import Library, RecordedRun
+from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE
 from recorder.wire import encode
 from recorder.wire.recorded import ANTHROPIC, Recorded
@@ -79,7 +79,7 @@ class ReplayedResponse:
 
 def response_to(request: IncomingRequest, run: RecordedRun) -> Queries[ReplayedResponse]:
     """The response of a run to a request. Raises `StoreError` if tokens of the run are missing."""
-    if gaps := (yield QueryStep(Library.gaps, run.id)):
+    if gaps := (yield QueryStep(DatabaseReader.gaps, run.id)):
         lost = sum(gap.count for gap in gaps)
         raise StoreError(f"Run {run.id} has lost {lost} tokens ({gaps[0].reason}); record it again")
     first = yield from first_frame(run)

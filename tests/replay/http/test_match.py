@@ -18,8 +18,8 @@ from recorder.models import ChatAnthropic, ChatOpenAI
 from recorder.replay import NotRecorded
 from recorder.replay.http.match import Matcher, Rules
 from recorder.replay.queries import run_queries
-from recorder.replay.reader_thread import Reader, shared
-from recorder.storage.reader import Library, RecordedRun
+from recorder.replay.reader_thread import ReaderThread, shared
+from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.testing import LoopbackProvider
 from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
 from recorder.wire.request_hash import input_hash
@@ -35,7 +35,7 @@ class Recording:
             "gpt-4o", base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[history]
         )
         self.claude = ChatAnthropic(base_url=provider.url, api_key="any", max_retries=0, callbacks=[history])
-        self.reader: Reader = shared(url)
+        self.reader: ReaderThread = shared(url)
 
     def find(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> RecordedRun:
         """The run for a request, when all that was recorded is stored."""
@@ -45,7 +45,7 @@ class Recording:
     def reply(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> str:
         """What that run replied."""
         run = self.find(matcher, body, wire, **more)
-        (reply,) = self.reader.ask(Library.replies, run.conversation_id, run.id).result()
+        (reply,) = self.reader.ask(DatabaseReader.replies, run.conversation_id, run.id).result()
         return reply.text
 
 
