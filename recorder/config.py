@@ -55,11 +55,13 @@ class Config:
     sync: Literal["full", "process"] = "full"
     #: Whether the constructor raises if the database cannot be reached. If not, tokens are queued until it can be.
     strict: bool = False
-    #: The constructor waits so long for the database, and `close` so long until the queue is stored.
+    #: The constructor waits at most this long for the database.
     open_timeout: float = 10.0
+    #: `close` waits at most this long until the queue is stored.
     close_timeout: float = 30.0
-    #: Time between heartbeats of this process. Without one for `interrupted_after`, its open runs are `interrupted`.
+    #: Time between heartbeats of this process.
     heartbeat_interval: float = 15.0
+    #: The open runs of a process without a heartbeat for this long are `interrupted`.
     interrupted_after: float = INTERRUPTED_AFTER
 
     def __post_init__(self) -> None:

@@ -28,13 +28,19 @@ _COUNTED = {
 class Counts:
     """Numbers of rows, tokens and frames."""
 
+    #: Rows in the table `conversations`.
     conversations: int = 0
+    #: Rows in the table `messages`.
     messages: int = 0
+    #: Rows in the table `runs`.
     runs: int = 0
+    #: Tokens in the rows of the table `segments`.
     tokens: int = 0
+    #: Frames in the rows of the table `frames`.
     frames: int = 0
     #: Rows in the table `gaps`.
     gaps: int = 0
+    #: Rows in the table `annotations`.
     annotations: int = 0
     #: Processes that recorded.
     producers: int = 0

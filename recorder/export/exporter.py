@@ -37,6 +37,7 @@ _TELL_EVERY = 256
 class Exported:
     """The result of an export."""
 
+    #: What the file holds.
     written: Counts = field(default_factory=Counts)
     #: Ids of the runs that still stream; they are not in the file.
     left_out: list[str] = field(default_factory=list)

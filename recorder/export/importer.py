@@ -31,8 +31,9 @@ class Imported:
     """The result of an import."""
 
     header: Header
-    #: What was stored, and what the database had already.
+    #: What was stored.
     new: Counts = field(default_factory=Counts)
+    #: What the database had already.
     there: Counts = field(default_factory=Counts)
 
 

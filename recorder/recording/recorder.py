@@ -43,8 +43,9 @@ class Stats:
 
     #: Tokens that callbacks put.
     accepted: int
-    #: Tokens in the queue or in the batch in flight, and the bytes that are counted for both.
+    #: Tokens in the queue or in the batch in flight.
     queued: int
+    #: Bytes that are counted for both; `Config.max_queue_bytes` limits them.
     queued_bytes: int
     #: Tokens that are stored.
     committed: int
@@ -54,15 +55,18 @@ class Stats:
     quarantined: int
     #: Transactions that stored something.
     commits: int
-    #: Messages that were added without a run, and those of them that are stored.
+    #: Messages that were added without a run.
     messages_added: int
+    #: Those of them that are stored.
     messages_stored: int
-    #: Runs that have started and not ended, and runs that were ended for being idle and can be reopened.
+    #: Runs that have started and not ended.
     open_runs: int
+    #: Runs that were ended for being idle and can be reopened.
     idle_runs: int
     #: Runs that started while the queue was full or `max_open_runs` were open: a row and a gap are stored, messages are
-    #: not. And those of them of which nothing is stored, because the queue had no space for the row.
+    #: not.
     refused_runs: int
+    #: Those of them of which nothing is stored, because the queue had no space for the row.
     lost_runs: int
     #: Messages of requests and replies that are not stored because the queue was full.
     lost_messages: int
