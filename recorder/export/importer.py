@@ -15,11 +15,9 @@ from recorder.export.format import Header, Row, read
 from recorder.export.merge_rows import RowMerger
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.dialects import error_text
-from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
+from recorder.storage.rows import ROWS_OF_A_RUN, FrameRow, RunRow, SegmentRow
 from recorder.storage.store import Conflict
 
-#: Rows that follow the row of their run.
-_OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
 #: The most that is in memory (bytes of text and frames, and rows). A longer run is stored in several parts of one
 #: transaction.
 _BATCH_BYTES = 2 * 2**20
@@ -112,7 +110,7 @@ class _Importer:
     def _store_rows(self, rows: Iterable[Row]) -> None:
         for row in rows:
             if self._is_full():
-                if isinstance(row, _OF_A_RUN):
+                if isinstance(row, ROWS_OF_A_RUN):
                     self._flush()  # a long run: its transaction goes on
                 else:
                     self._commit()

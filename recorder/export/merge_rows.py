@@ -20,29 +20,13 @@ from recorder.storage.inserts import SEAL_COLUMNS
 from recorder.storage.rows import (
     INTERRUPTED,
     STREAMING,
-    AnnotationRow,
-    ConversationRow,
     FrameRow,
-    GapRow,
-    MessageRow,
     Producer,
     RunRow,
-    SegmentRow,
 )
 from recorder.storage.schema import Id, dashed
 from recorder.storage.store import Conflict
 
-#: In the order in which the writer stores them, so that an import and a writer cannot deadlock.
-_TABLES: Mapping[type[Any], Table] = {
-    Producer: schema.producers,
-    ConversationRow: schema.conversations,
-    MessageRow: schema.messages,
-    RunRow: schema.runs,
-    SegmentRow: schema.segments,
-    FrameRow: schema.frames,
-    GapRow: schema.gaps,
-    AnnotationRow: schema.annotations,
-}
 #: Rows that one query looks up.
 _COMPARED = 500
 #: How many characters of a value are shown.
@@ -62,7 +46,8 @@ class RowMerger:
 
     async def add(self, rows: Sequence[Row]) -> None:
         """Insert the rows with new keys. Raises `Conflict` for a row that is stored with other values."""
-        for row_type, table in _TABLES.items():
+        # In the order in which the writer stores them, so that an import and a writer cannot deadlock.
+        for row_type, table in schema.TABLES.items():
             if found := [row for row in rows if type(row) is row_type]:
                 await self._add(table, found)
 
@@ -203,9 +188,9 @@ def _shown(value: object) -> str:
 _UPDATED: Mapping[type[Any], Sequence[str]] = {Producer: ("heartbeat_at",), RunRow: sorted(_END)}
 _KEYS = {
     table.name: tuple(table.columns.keys().index(key.name) for key in table.primary_key)
-    for table in _TABLES.values()
+    for table in schema.TABLES.values()
 }
 _IDS = {
     row_type: tuple(place for place, column in enumerate(table.columns) if isinstance(column.type, Id))
-    for row_type, table in _TABLES.items()
+    for row_type, table in schema.TABLES.items()
 }

@@ -16,26 +16,9 @@ from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
-from recorder.storage.rows import (
-    AnnotationRow,
-    ConversationRow,
-    FrameRow,
-    GapRow,
-    MessageRow,
-    Producer,
-    RunRow,
-    SegmentRow,
-)
+from recorder.storage.rows import ROWS_OF_A_RUN, ConversationRow, MessageRow, Producer, RunRow
 
 T = TypeVar("T")
-
-#: The tables with the rows of a run, in the order of an export.
-OF_A_RUN: tuple[tuple[Table, type[Any]], ...] = (
-    (schema.segments, SegmentRow),
-    (schema.frames, FrameRow),
-    (schema.gaps, GapRow),
-    (schema.annotations, AnnotationRow),
-)
 
 _IDS = 5_000
 CONVERSATIONS = 100
@@ -143,7 +126,7 @@ class RowReader:
 
     def of_runs(self, ids: Sequence[str]) -> list[TableRows]:
         """For each table of a run, its rows of these runs."""
-        return [TableRows(self, table, row_type, ids) for table, row_type in OF_A_RUN]
+        return [TableRows(self, schema.TABLES[row_type], row_type, ids) for row_type in ROWS_OF_A_RUN]
 
     def fetch_few(self, table: Table, row_type: type[T], ids: Sequence[str]) -> dict[str, list[T]] | None:
         """The rows of some runs, by run; None if there are more than `_FEW_ROWS`."""

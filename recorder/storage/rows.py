@@ -227,6 +227,10 @@ class AnnotationRow(NamedTuple):
     created_at: datetime
 
 
+#: The types of the rows whose key begins with the id of their run, in the order of an export.
+ROWS_OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
+
+
 @dataclass(slots=True)
 class RunSeal:
     """The end of a run, with the count and digests that prove it complete."""

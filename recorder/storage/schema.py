@@ -220,3 +220,15 @@ gaps = Table("gaps", metadata, *_columns(GapRow, "run_id", "seq"), sqlite_with_r
 
 #: Evaluations of a run or of one of its messages. The names follow OpenTelemetry's `gen_ai.evaluation.*`.
 annotations = Table("annotations", metadata, *_columns(AnnotationRow, "run_id", "id"))
+
+#: Row type -> its table, in the order in which the writer stores them.
+TABLES: Mapping[type[Any], Table] = {
+    Producer: producers,
+    ConversationRow: conversations,
+    MessageRow: messages,
+    RunRow: runs,
+    SegmentRow: segments,
+    FrameRow: frames,
+    GapRow: gaps,
+    AnnotationRow: annotations,
+}

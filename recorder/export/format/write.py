@@ -16,10 +16,7 @@ from recorder.errors import StoreError
 from recorder.export.format.shapes import FORMAT, KINDS, VERSION, Checksums, Row, object_of
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
-from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
-
-#: Rows that follow the row of their run.
-_OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
+from recorder.storage.rows import ROWS_OF_A_RUN, AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 
 
 def write(rows: Iterable[Row], *, source: str = "", at: datetime | None = None) -> Iterator[str]:
@@ -56,7 +53,7 @@ class _LineWriter:
 
     def lines(self, row: Row) -> Iterator[Any]:
         """The lines of one row. If it does not belong to the current run, the end of that run comes first."""
-        if isinstance(row, _OF_A_RUN):
+        if isinstance(row, ROWS_OF_A_RUN):
             yield from self._of_the_run(row)
             return
         yield from self._end_of_run()

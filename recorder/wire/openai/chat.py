@@ -86,14 +86,9 @@ class OpenAIChat(OpenAIEvents):
         return None
 
     def _decode_content(
-        self,
-        choice: dict[str, Any],
-        number: int,
-        idx: str,
-        deltas: list[Delta],
-        is_last: bool,
+        self, choice: dict[str, Any], number: int, idx: str, deltas: list[Delta], is_last: bool,
         is_unstreamed: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         delta, before = choice.get("delta"), len(deltas)
         if delta and not is_unstreamed:
             self._read(delta, idx, deltas, is_last)

@@ -56,14 +56,9 @@ class OpenAICompletions(OpenAIEvents):
         return None
 
     def _decode_content(
-        self,
-        choice: dict[str, Any],
-        number: int,
-        idx: str,
-        deltas: list[Delta],
-        is_last: bool,
+        self, choice: dict[str, Any], number: int, idx: str, deltas: list[Delta], is_last: bool,
         is_unstreamed: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         text = choice.get("text")
         if isinstance(text, str):
             if text:

@@ -82,14 +82,9 @@ class OpenAIEvents(Decoder):
 
     @abstractmethod
     def _decode_content(
-        self,
-        choice: dict[str, Any],
-        number: int,
-        idx: str,
-        deltas: list[Delta],
-        is_last: bool,
+        self, choice: dict[str, Any], number: int, idx: str, deltas: list[Delta], is_last: bool,
         is_unstreamed: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Adds the deltas of a choice's content; `idx` is the idx of its text.
 
         `is_last`: the choice ends with this event, or ended before. `is_unstreamed`: it holds the complete answer.
