@@ -32,11 +32,12 @@ def test_one_round(name: str, pytestconfig: pytest.Config) -> None:
     # On each database with --all, else on one of them, the next fault on the other one.
     chosen = fault.on if pytestconfig.option.all else [fault.on[(seed + SAMPLED.index(name)) % len(fault.on)]]
     for database in chosen:
+        again = f"make faults ARGS='--only {fault.name} --on {database} --seed {seed} --rounds 1'"
+        print(again)
         try:
             verdict = play(fault, database, seed)
         except LeftOut as reason:
             pytest.skip(str(reason))
-        again = f"make faults ARGS='--only {fault.name} --on {database} --seed {seed} --rounds 1'"
         assert verdict.breaches == [], again
         assert verdict.exact, again
 
