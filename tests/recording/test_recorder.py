@@ -559,8 +559,11 @@ def test_what_is_on_disk_is_a_prefix_at_any_moment(tmp_path: Path) -> None:
 
 FORKING = """
 import os, sys, uuid
+import recorder.recording.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import begin, finish, say, token
+
+recorder.recording.recorder.EXIT_TIMEOUT = 50  # a busy machine may take long to open the file
 
 def record(number):
     run_id = begin(history, run_id=uuid.UUID(int=number))
