@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import copy
 from datetime import timedelta
 from time import perf_counter_ns
 from types import TracebackType
@@ -18,31 +16,26 @@ from uuid import UUID
 from recorder.callbacks import BaseCallbackHandler
 from recorder.config import Config
 from recorder.core.clock import monotonic_us, now
-from recorder.core.escaping import escape, escape_json
+from recorder.core.escaping import escape
 from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError
-from recorder.messages import BaseMessage, ChatMessage, HumanMessage, LLMResult, from_any, messages_from
+from recorder.messages import BaseMessage, HumanMessage, LLMResult, messages_from
 from recorder.recording.buffer import OpenRun
+from recorder.recording.message_copies import message_from, with_own_blocks
 from recorder.recording.recorder import Recorder, Stats
+from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.redaction.masking import Mask
 from recorder.storage.fields import mapping_of, masked, storable, text_of
-from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd, RunStart
+from recorder.storage.rows import RunEnd, RunStart
 from recorder.storage.store import Store
 from recorder.wire.deltas import Delta
-from recorder.wire.finish_reasons import is_reason, worst_of
 from recorder.wire.from_chunks import deltas_of
-from recorder.wire.usage import found_in, is_counted, read
 
 log = logging.getLogger("recorder")
 
 #: Metadata keys for the conversation id: recorder's, LangChain's sessions, LangGraph's threads.
 CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
-#: Meaning of a finish reason -> status of the run.
-_STATUSES = {"good": COMPLETE, "limit": INCOMPLETE, "failure": INTERRUPTED, "unknown": INTERRUPTED}
-#: Keys of the finish reason in the metadata of a choice; Ollama's and Bedrock's models of LangChain use their own.
-_REASONS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
-_CANCELS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 #: The conversations of this many parent runs are remembered, so that their child runs share them.
 _MAX_FAMILIES = 10_000
 
@@ -115,7 +108,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
             found = self._current.get() or self._conversation_id
         if found is None:
             raise ConfigError("Messages without a run need a conversation; pass conversation_id='...'")
-        if copies := [_copy_blocks(message) for message in messages_from(messages)]:
+        if copies := [with_own_blocks(message) for message in messages_from(messages)]:
             self.recorder.add(escape(check_conversation_id(found)), copies)
 
     def opened(self) -> Wait[None]:
@@ -167,7 +160,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a chat model begins. `messages` is all that was sent, as a list in a list."""
-        history = [_message_from(message) for message in (messages[0] if messages else ())]
+        history = [message_from(message) for message in (messages[0] if messages else ())]
         self._start("chat", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
 
     def on_llm_start(
@@ -209,21 +202,13 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the end of a run. Its status depends on the finish reason."""
-        end = _end_of_any(response)
-        if mapping_of(getattr(response, "llm_output", None)).get("interrupted"):
-            end.status = INTERRUPTED
-        self._end(run_id, end)
+        self._end(run_id, end_of_result(response))
 
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
         """Record that a run failed or was cancelled. What had arrived before stays stored."""
-        end = _end_of_any(response) if response is not None else RunEnd(ERROR, now())
-        end.status, end.error_message = CANCELLED if isinstance(error, _CANCELS) else ERROR, None
-        if end.status == ERROR:
-            end.error_type, end.error_message = _name_of(type(error)), text_of(error)
-            self._mask_request_of(error, run_id)
-        self._end(run_id, end)
+        self._end(run_id, end_of_error(error, response), error)
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -260,20 +245,16 @@ class ChatHistoryCallback(BaseCallbackHandler):
         )
         return self.recorder.start(run_id.int, start, started_us)
 
-    def _mask_request_of(self, error: BaseException, run_id: UUID) -> None:
-        """Mask the credentials of the error's request, which the provider may have repeated in the error."""
-        run = self._runs.get(run_id.int)
-        request = getattr(getattr(error, "response", None), "request", None) or getattr(
-            error, "request", None
-        )
-        if run is not None and run.start.mask is not None and request is not None:
-            run.start.mask.learn_request(request)
-
-    def _end(self, run_id: UUID, end: RunEnd) -> None:
-        run = self._runs.get(run_id.int)
-        mask = run.start.mask if run is not None else None
+    def _end(self, run_id: UUID, end: RunEnd, error: BaseException | None = None) -> None:
+        run = self._runs.get(run_id.int) or self.recorder.find(run_id.int)
+        if run is None:
+            return
         end = storable(end, run_id)
-        self.recorder.end(run_id.int, masked(end, mask) if mask is not None else end)
+        if (mask := run.start.mask) is not None:
+            if error is not None and (request := _request_of(error)) is not None:
+                mask.learn_request(request)
+            end = masked(end, mask)
+        self.recorder.end(run_id.int, run, end)
 
     def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
         """The conversation id of a run, and whether the conversation is new. The most specific setting wins."""
@@ -303,64 +284,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self.recorder.queue.count_dropped(tokens)
 
 
-def _end_of_any(response: Any) -> RunEnd:
-    """The end of a run from its result. If the result cannot be read, an end with the status only."""
-    try:
-        return _end_of(response)
-    except Exception as error:
-        log.warning("Cannot read the result of a run; only its end is stored: %r", error)
-        return RunEnd(COMPLETE, now())
-
-
-def _end_of(response: LLMResult) -> RunEnd:
-    """The end of a run from its result. The worst finish reason of its choices decides the status."""
-    choices = _choices_of(response)
-    replies = [getattr(choice, "message", None) or _as_message(choice) for choice in choices]
-    infos = [{**mapping_of(getattr(reply, "response_metadata", None)), **mapping_of(choice.generation_info)}
-             for choice, reply in zip(choices, replies, strict=True)]  # fmt: skip
-    first = infos[0] if infos else {}
-    output = mapping_of(response.llm_output)
-    usage: Any = next(
-        (found for reply in replies if (found := mapping_of(getattr(reply, "usage_metadata", None)))), None
-    )
-    raw = (
-        (mapping_of(output.get("token_usage")) if output else None)
-        or usage
-        or found_in(output)
-        or found_in(first)
-    )
-    if usage is None and raw and is_counted(raw):  # a completion, which has no message with usage_metadata
-        usage = read(raw)
-    reasons = [text_of(reason) for info in infos if (reason := _reason_of(info)) is not None]
-    meaning, reason = worst_of(filter(is_reason, reasons))
-    status = _STATUSES[meaning]
-    return RunEnd(
-        status=status,
-        ended_at=now(),
-        error_message=text_of(f"the answer ended with {reason!r}") if status == INTERRUPTED else None,
-        finish_reason=text_of(_reason_of(first)),
-        response_id=text_of(first.get("id") or output.get("id")),
-        response_model=text_of(first.get("model_name") or first.get("model") or output.get("model_name")),
-        input_tokens=usage and usage.get("input_tokens"),
-        output_tokens=usage and usage.get("output_tokens"),
-        total_tokens=usage and usage.get("total_tokens"),
-        usage=escape_json(raw) if raw else None,
-        usage_source="provider" if raw else "none",
-        replies=[_message_from(reply) for reply in replies if _has_content(reply)],
-    )
-
-
-def _choices_of(response: Any) -> list[Any]:
-    """The choices of the first prompt. Empty if the response is not an `LLMResult`."""
-    generations = getattr(response, "generations", None)
-    first = generations[0] if isinstance(generations, (list, tuple)) and generations else ()
-    return list(first) if isinstance(first, (list, tuple)) else []
-
-
-def _reason_of(info: Mapping[str, Any]) -> Any:
-    return _first_of(info, _REASONS) if info else None
-
-
 def _first_of(given: Mapping[str, Any], keys: Sequence[str]) -> Any:
     """The first true value under these keys, or None."""
     for key in keys:
@@ -369,31 +292,7 @@ def _first_of(given: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return None
 
 
-def _name_of(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _message_from(value: Any) -> BaseMessage:
-    try:
-        message = from_any(value)
-    except Exception as error:
-        log.warning("A message of an unknown type is stored as text: %s", error)
-        return ChatMessage(str(value), role="unknown")
-    return _copy_blocks(message)
-
-
-def _copy_blocks(message: BaseMessage) -> BaseMessage:
-    """A copy with copied content blocks, because the application may change them before they are stored."""
-    if isinstance(message.content, list):
-        message = copy(message)
-        message.content = [dict(block) if isinstance(block, dict) else block for block in message.content]
-    return message
-
-
-def _as_message(choice: Any) -> BaseMessage:
-    return from_any(("assistant", choice.text))
-
-
-def _has_content(reply: Any) -> bool:
-    calls = getattr(reply, "tool_calls", None) or getattr(reply, "invalid_tool_calls", None)
-    return bool(reply.content or calls or reply.additional_kwargs)
+def _request_of(error: BaseException) -> Any:
+    """The HTTP request of an SDK's error, or None. The provider may repeat the request's credentials in the error."""
+    request = getattr(getattr(error, "response", None), "request", None)
+    return request if request is not None else getattr(error, "request", None)

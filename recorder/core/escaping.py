@@ -36,7 +36,12 @@ def unescape(text: str) -> str:
 def escape_json(value: Any, text: str | None = None) -> str:
     """The value as JSON text; strings and keys are escaped. `text` is `dumps(value)`, if the caller has it."""
     text = dumps(value) if text is None else text
-    return dumps(_mapped(value, escape)) if _SUSPECT.search(text) else text
+    return dumps(_mapped(value, escape)) if may_need_escape(text) else text
+
+
+def may_need_escape(json: str) -> bool:
+    """Whether some string in this JSON text may need to be escaped."""
+    return _SUSPECT.search(json) is not None
 
 
 def unescape_json(value: Any) -> Any:

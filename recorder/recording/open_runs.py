@@ -38,8 +38,8 @@ class OpenRuns:
 
     def remove(self, key: int) -> None:
         """Remove a run that has ended."""
-        self.open.pop(key, None)
-        self._idle.pop(key, None)
+        if self.open.pop(key, None) is None:
+            self._idle.pop(key, None)
 
     def reopen(self, key: int) -> OpenRun | None:
         """Reopen an idle run for a token; None if no idle run has this key."""
@@ -56,7 +56,9 @@ class OpenRuns:
     def close_idle(self, queue: RecordingQueue, seconds: float) -> None:
         """End the runs that were not active for so many seconds. Called by the writer."""
         before_us = monotonic_us() - seconds * 1e6
-        for key, run in list(self.open.items()):
+        # A copy of the dictionary, not a list of its items: making their tuples may start the garbage collector, and a
+        # finalizer that it calls may end a run.
+        for key, run in self.open.copy().items():
             if run.active_us > before_us:
                 continue
             if queue.end_idle(run, RunEnd(INTERRUPTED, run.moment()), before_us):

@@ -91,9 +91,18 @@ class RecordingQueue(ReadyQueue):
         If there is none, the run's row is queued without its messages, and with a gap.
         """
         size = RUN_COST + size_of_start(run.start)
-        run.full_since_us = monotonic_us()
-        if not self._admit(size, partial(self._start, run, size)):
-            self._start_without_messages(run, FULL_AT_START)
+        with self._lock:
+            fits = self.bytes + size <= self._limit and not self._inside
+            if fits:
+                self._inside = True  # calls are allowed from here on, as in `Exclusive.call`
+                try:
+                    self._start(run, size)
+                finally:
+                    self._inside = False
+        if not fits:
+            self._start_slowly(run, size)
+        elif self._pending:
+            self.run_pending()
 
     def reject(self, run: OpenRun, end: RunEnd, reason: str) -> None:
         """Queue the row of a run that is not recorded, with a gap that has the reason."""
@@ -199,6 +208,12 @@ class RecordingQueue(ReadyQueue):
         return self.call(self._counts, nested=self._counts)
 
     # -- called with the lock held unless a docstring says otherwise -----------------------------------------------
+
+    def _start_slowly(self, run: OpenRun, size: int) -> None:
+        """The lock must not be held."""
+        run.full_since_us = monotonic_us()
+        if not self._admit(size, partial(self._start, run, size)):
+            self._start_without_messages(run, FULL_AT_START)
 
     def _start(self, run: OpenRun, size: int) -> None:
         if run.ended:

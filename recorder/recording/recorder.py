@@ -118,8 +118,10 @@ class Recorder:
         """Start a run. Its offsets count from `started_us` (monotonic microseconds), by default from now."""
         if self._forked:
             self._start_writer_after_fork()
-        if key in self.runs:  # two runs with one id: what comes later belongs to the new one
-            self.end(key, RunEnd(INTERRUPTED, now()))
+        if (
+            earlier := self.runs.get(key)
+        ) is not None:  # two runs with one id: what comes later belongs to the new one
+            self.end(key, earlier, RunEnd(INTERRUPTED, None))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
         # Registered before it starts, so that it gets an end even if Ctrl-C comes in between.
         if self._open_runs.add(key, run):
@@ -133,13 +135,15 @@ class Recorder:
         """Reopen the run of a token if it was ended for being idle; else None."""
         return self._open_runs.reopen(key)
 
-    def end(self, key: int, end: RunEnd) -> None:
-        """End a run; does nothing if it is not open. Takes no lock, because finalizers call it."""
-        run = self._open_runs.find(key)
-        if run is not None:
-            end.ended_at = run.moment()
-            self.queue.end(run, end)
-            self._open_runs.remove(key)
+    def find(self, key: int) -> OpenRun | None:
+        """The run with this id if it is open, or was ended for being idle; else None."""
+        return self._open_runs.find(key)
+
+    def end(self, key: int, run: OpenRun, end: RunEnd) -> None:
+        """End a run, now. A second end is ignored. Takes no lock, because finalizers call it."""
+        end.ended_at = run.moment()
+        self.queue.end(run, end)
+        self._open_runs.remove(key)
 
     def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
         """Store messages without a run. Raises `Closed`, and `StoreError` if the queue is full."""
@@ -170,8 +174,8 @@ class Recorder:
         if self._closing is None:
             self._closing = Limited(self._ended, seconds + CLOSE_GRACE, self.stats)
         # Every call does each step, because an earlier call may have been interrupted.
-        for key in list(self.runs):
-            self.end(key, RunEnd(INTERRUPTED, now()))
+        for key, run in self.runs.copy().items():
+            self.end(key, run, RunEnd(INTERRUPTED, None))
         if not self._writer.closing:
             self._writer.close(seconds)
         if self._forked:  # nothing was recorded in this process, and it has no writer thread

@@ -28,12 +28,13 @@ _COUNTS, _TEXTS = (
     for type_ in (int, str)
 )
 _counts_of, _texts_of = attrgetter(*_COUNTS), attrgetter(*_TEXTS)
-_NO_COUNTS = (None, None, None)
 _COUNT_TYPES, _TEXT_TYPES = frozenset((int, NoneType)), frozenset((str, NoneType))
 
 
 def text_of(value: Any) -> str | None:
     """The value as text that every database accepts; None for None. If `str()` raises, the text says so."""
+    if type(value) is str and value.isascii() and "\0" not in value:
+        return value  # nearly always
     if value is None:
         return None
     try:
@@ -102,7 +103,10 @@ def _is_storable(end: RunEnd) -> bool:
     counts = _counts_of(end)
     if not (_TEXT_TYPES.issuperset(map(type, _texts_of(end))) and _COUNT_TYPES.issuperset(map(type, counts))):
         return False
-    return counts == _NO_COUNTS or all(0 <= (count or 0) <= MAX_INT for count in counts)
+    for count in counts:  # noqa: SIM110  # a generator is three times as slow
+        if count is not None and not 0 <= count <= MAX_INT:
+            return False
+    return True
 
 
 def masked(end: RunEnd, mask: Mask) -> RunEnd:

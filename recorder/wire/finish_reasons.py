@@ -9,6 +9,8 @@ from typing import Literal
 
 Meaning = Literal["good", "limit", "failure", "unknown"]
 
+#: From the best to the worst.
+_ORDER: tuple[Meaning, ...] = ("good", "limit", "unknown", "failure")
 #: The model ended the answer by itself.
 _GOOD = frozenset(
     ("stop", "end_turn", "stop_sequence", "stop_str", "tool_use", "tool_call", "tool_calls", "function_call",
@@ -48,11 +50,13 @@ def meaning_of(reason: str) -> Meaning:
 
 def worst_of(reasons: Iterable[object]) -> tuple[Meaning, str | None]:
     """The worst meaning among the reasons of several choices, and the reason that has it; good if there are none."""
-    order: tuple[Meaning, ...] = ("good", "limit", "unknown", "failure")
-    found = [(meaning_of(str(reason)), str(reason)) for reason in reasons]
-    if not found:
-        return "good", None
-    return max(found, key=lambda each: order.index(each[0]))
+    worst: Meaning = "good"
+    its_reason: str | None = None
+    for reason in map(str, reasons):
+        meaning = meaning_of(reason)
+        if its_reason is None or _ORDER.index(meaning) > _ORDER.index(worst):
+            worst, its_reason = meaning, reason
+    return worst, its_reason
 
 
 @lru_cache(maxsize=256)  # called at each end of a run, with few different reasons

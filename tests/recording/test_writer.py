@@ -403,7 +403,7 @@ def test_what_was_said_is_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
     run = recorder.start(0, run_start(0))
     recorder.flush().wait(10)
     recorder.queue.put(run, "my secret", 1)
-    recorder.end(0, run_end(response_id=["no text"]))
+    recorder.end(0, run, run_end(response_id=["no text"]))
     stats = recorder.close().wait(10)
     assert (stats.committed, stats.quarantined) == (1, 0)  # of the run only what its end says is left out
     assert "type 'list' is not supported" in (stats.last_error or "")
@@ -424,7 +424,7 @@ def test_what_cannot_be_packed_ends_nothing(caplog: pytest.LogCaptureFixture) ->
     recorder.flush().wait(10)
     other = recorder.start(1, run_start(1))
     recorder.queue.put(other, "y", 1)
-    recorder.end(1, run_end())
+    recorder.end(1, other, run_end())
     recorder.flush().wait(10)
     stats = recorder.close().wait(10)
     assert [run_id for run_id, _ in store.segments] == [other.start.run_id]
