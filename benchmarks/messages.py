@@ -117,7 +117,7 @@ def agents(folder: str, kind: str, conversations: int, *, turns: bool = False) -
 
 def recorder(folder: str, kind: str, conversations: int, *, turns: bool = False) -> Measured:
     """Single messages, or with `turns` one run per turn. `close` is measured; imports are not, as for the others."""
-    import recorder.history
+    import recorder.chat_history_callback
     import recorder.recording.writer  # noqa: F401
 
     def story(url: str) -> None:

@@ -1,5 +1,6 @@
-"""The public names of `recorder`, each with its module. `recorder.core.lazy` reads them."""
+"""The public names of `recorder`, each with its module. `recorder.core.lazy_imports` reads them."""
 
+from recorder.chat_history_callback import ChatHistoryCallback as ChatHistoryCallback
 from recorder.config import Config as Config
 from recorder.errors import Closed as Closed
 from recorder.errors import ConfigError as ConfigError
@@ -8,5 +9,4 @@ from recorder.errors import NotFound as NotFound
 from recorder.errors import RecorderError as RecorderError
 from recorder.errors import SchemaError as SchemaError
 from recorder.errors import StoreError as StoreError
-from recorder.history import ChatHistoryCallback as ChatHistoryCallback
 from recorder.recording.recorder import Stats as Stats

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.json import dumps
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.messages.merge import parse_args
 from recorder.replay import Replay

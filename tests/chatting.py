@@ -14,7 +14,7 @@ from typing import Any
 import openai
 
 from recorder.callbacks import BaseCallbackHandler
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.models import ChatOpenAI
 from recorder.storage import schema

@@ -28,7 +28,7 @@ from recorder.wire.deltas import (
 from recorder.wire.encode import encode
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.openai.completions import OpenAICompletions
-from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
 from tests.genuine import Stream, all_streams
 from tests.wires import at_random, frames_of
 

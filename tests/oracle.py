@@ -29,9 +29,9 @@ import aiosqlite
 import pytest
 from sqlalchemy import Engine, event, make_url
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.core.escaping import unescape
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.recording.buffer import OpenRun
 from recorder.recording.queue import RecordingQueue

@@ -18,10 +18,10 @@ FAST_SHARE, FAST_LEAST = 0.05, 2
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
 cli: chat commands replay transfer
-core: exits greenlets
+core: at_exit greenlets
 export: export format
-models: clients collector like_langchain like_langchain_anthropic open_streams
-recording: additions forks recorder retry survival writer
+models: clients collected_streams like_langchain like_langchain_anthropic open_streams
+recording: additions forks recorder survival writer
 replay: follow replayed_model
 storage: migrate poolers postgres revisions store
 testing: provider pytest_plugin

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.config import DEFAULT_URL, Config, default_url
 from recorder.errors import ConfigError
-from recorder.history import ChatHistoryCallback
 from recorder.testing import MemoryStore
 
 NUMBERS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.oracle import ROOT
+from tests.selection import SLOW_FILES
 
 pytest_plugins = ["pytester"]
 
@@ -111,3 +112,8 @@ def test_a_skipped_test_fails_continuous_integration(suite: Suite, monkeypatch: 
     assert suite.run("--numprocesses", "2").ret == 1
     monkeypatch.setenv("RECORDER_TEST_MAY_SKIP", "the moon")
     assert suite.run().ret == 0
+
+
+def test_every_slow_file_exists() -> None:
+    """A file that was renamed would be run by `--fast`, without a word."""
+    assert [path.name for path in SLOW_FILES if not path.exists()] == []

@@ -13,7 +13,7 @@ from hypothesis import settings
 from recorder.wire.deltas import Delta
 from recorder.wire.encode import encode
 from recorder.wire.openai.chat import OpenAIChat
-from recorder.wire.recorded import ANTHROPIC, Recorded
+from recorder.wire.recorded_run import ANTHROPIC, Recorded
 from recorder.wire.reply import Reply, Translator
 from recorder.wire.sse import FrameSplitter
 from tests.genuine import MISSING, Stream, anthropic_streams, chat_streams, name_of

@@ -8,8 +8,8 @@ from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
+from recorder.callbacks.handler_results import HandlerMethod, Pending
 from recorder.callbacks.handlers import BaseCallbackHandler
-from recorder.callbacks.pending import HandlerMethod, Pending
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, ChatGenerationChunk, GenerationChunk, LLMResult
 from recorder.wire.deltas import Delta

@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console, queries
 from recorder.cli.branches import Row, newest_path
 from recorder.cli.console import notice
@@ -27,7 +28,6 @@ from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.printable import printable, printable_line
 from recorder.errors import ConfigError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from recorder.storage.dialects import masked
 from recorder.storage.reader import message_from

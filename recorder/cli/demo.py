@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console, queries, replay
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.ids import new_id
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.models import ChatOpenAI
 from recorder.storage.dialects import masked

@@ -13,7 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from recorder.cli import console
-from recorder.cli.keys import Clock, Keys, Quit
+from recorder.cli.key_presses import Clock, Keys, Quit
 from recorder.cli.stream_view import FrameBytes, JsonLines, Page
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, NotFound

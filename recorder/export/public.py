@@ -1,4 +1,4 @@
-"""The public names of `recorder.export`, each with its module. `recorder.core.lazy` reads them."""
+"""The public names of `recorder.export`, each with its module. `recorder.core.lazy_imports` reads them."""
 
 from recorder.export.counts import Counts as Counts
 from recorder.export.exporter import Exported as Exported

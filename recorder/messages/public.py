@@ -1,4 +1,4 @@
-"""The public names of `recorder.messages`, each with its module. `recorder.core.lazy` reads them."""
+"""The public names of `recorder.messages`, each with its module. `recorder.core.lazy_imports` reads them."""
 
 from recorder.messages.base import AIMessage as AIMessage
 from recorder.messages.base import AIMessageChunk as AIMessageChunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recorder.core.lazy import public_names
+from recorder.core.lazy_imports import public_names
 
 if TYPE_CHECKING:
     from recorder.models.public import *

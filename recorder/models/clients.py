@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from recorder.models.connections import tolerant
+from recorder.models.aiohttp_client import tolerant
 from recorder.redaction.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
 
 

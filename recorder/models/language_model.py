@@ -29,9 +29,9 @@ from recorder.models.call_config import (
     run_id_of,
     secrets_of,
 )
-from recorder.models.events import Filter, end_event, start_event, stream_event
 from recorder.models.open_streams import closed_at_exit
 from recorder.models.run import CHAT, ChunkT, Request, Run
+from recorder.models.stream_events import Filter, end_event, start_event, stream_event
 from recorder.redaction.credentials import secrets_in
 from recorder.redaction.masking import Mask
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS, input_hash

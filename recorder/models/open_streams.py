@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 from recorder.core.after_fork import never_finalize
-from recorder.models.collector import collector
+from recorder.models.collected_streams import collector
 
 log = logging.getLogger("recorder")
 

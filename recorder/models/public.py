@@ -1,4 +1,4 @@
-"""The public names of `recorder.models`, each with its module. `recorder.core.lazy` reads them."""
+"""The public names of `recorder.models`, each with its module. `recorder.core.lazy_imports` reads them."""
 
 from recorder.models.anthropic import ChatAnthropic as ChatAnthropic
 from recorder.models.azure import AzureChatOpenAI as AzureChatOpenAI

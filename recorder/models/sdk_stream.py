@@ -15,7 +15,7 @@ from ssl import SSLError
 from typing import Any
 
 from recorder.callbacks import settle, settle_now
-from recorder.models.collector import collector
+from recorder.models.collected_streams import collector
 from recorder.models.run import Run, WireRun
 from recorder.wire.reply import Reply
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 from recorder.core.clock import now
 from recorder.core.deadline import Deadline, seconds
 from recorder.core.ids import new_id
-from recorder.recording.attempts import Attempts
+from recorder.recording.batch_in_flight import InFlightBatch, bytes_in
 from recorder.recording.batch_size import BatchSize
 from recorder.recording.buffer import DrainedBatch, OpenRun
-from recorder.recording.in_flight import InFlightBatch, bytes_in
 from recorder.recording.moved_file import begun_elsewhere
 from recorder.recording.progress import Progress
+from recorder.recording.repeated_run_ids import Attempts
 from recorder.storage.dialects import Failure
-from recorder.storage.fields import bare_end
 from recorder.storage.liveness import this_process
 from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
+from recorder.storage.storable_values import bare_end
 from recorder.storage.store import Moved, RunIdTaken, Store
 
 log = logging.getLogger("recorder")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recorder.config import Config, default_url
+from recorder.core.at_exit import at_exit, in_worker
 from recorder.core.clock import monotonic_us, now
-from recorder.core.exits import at_exit, in_worker
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError

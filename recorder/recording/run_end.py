@@ -11,8 +11,8 @@ from recorder.core.clock import now
 from recorder.core.escaping import escape_json
 from recorder.messages import LLMResult, from_any
 from recorder.recording.message_copies import message_from
-from recorder.storage.fields import mapping_of, text_of
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd
+from recorder.storage.storable_values import mapping_of, text_of
 from recorder.wire.finish_reasons import is_reason, worst_of
 from recorder.wire.usage import found_in, is_counted, read
 

@@ -16,12 +16,12 @@ from recorder.core.clock import now
 from recorder.core.deadline import MIN_RETRY, Deadline, seconds
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
+from recorder.recording.batch_in_flight import InFlightBatch
 from recorder.recording.buffer import DrainedBatch
 from recorder.recording.committer import Committer
+from recorder.recording.database_opening import Opening
 from recorder.recording.flushes import Flushes
-from recorder.recording.in_flight import InFlightBatch
 from recorder.recording.open_runs import OpenRuns
-from recorder.recording.opening import Opening
 from recorder.recording.progress import Progress
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.replacement_rows import ReplacementRows

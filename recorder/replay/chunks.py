@@ -12,7 +12,7 @@ from recorder.storage.rows import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.wire import usage
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import filler_of
-from recorder.wire.recorded import ANTHROPIC, CHAT
+from recorder.wire.recorded_run import ANTHROPIC, CHAT
 
 
 class ChunkListener:

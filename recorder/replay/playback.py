@@ -17,8 +17,8 @@ from recorder.core.escaping import ESCAPE, unescape
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, StoreError
 from recorder.messages import BaseMessage
-from recorder.replay.items import checked
 from recorder.replay.pace import Options
+from recorder.replay.token_checks import checked
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
 from recorder.storage.reader import Branch, DatabaseReader, RecordedRun

@@ -1,4 +1,4 @@
-"""The public names of `recorder.replay`, each with its module. `recorder.core.lazy` reads them."""
+"""The public names of `recorder.replay`, each with its module. `recorder.core.lazy_imports` reads them."""
 
 from recorder.replay.errors import Interrupted as Interrupted
 from recorder.replay.errors import ReplayedError as ReplayedError

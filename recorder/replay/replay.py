@@ -153,7 +153,7 @@ class Replay:
         `settings` are options of the model; the other arguments are those of `http_client`. `close` waits until all
         that was recorded is stored.
         """
-        from recorder.models.replayed import replayed
+        from recorder.models.replayed_model import replayed
 
         rules = Rules(match_on, ignore, allow_playback_repeats)
         options = Options(speed, max_gap)

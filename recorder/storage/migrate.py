@@ -33,7 +33,7 @@ from recorder.storage.dialects import (
     private_file,
     set_up_new_file,
 )
-from recorder.storage.dialects.handle import Handle
+from recorder.storage.dialects.fork_safe import Handle
 
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]

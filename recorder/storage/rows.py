@@ -3,7 +3,8 @@
 The callback gives a `RunStart`, deltas and frames, gaps and a `RunEnd`. The writer serializes what one batch holds of a
 run into `RunRows`. A failed batch is stored again with the same rows. Only these change them: `message_tree.settle`
 writes the rows of their messages into them once, a run whose id is stored already gets another one
-(`recording/attempts.py`), and tokens that cannot be stored are replaced by gaps (`recording/in_flight.py`).
+(`recording/repeated_run_ids.py`), and tokens that cannot be stored are replaced by gaps
+(`recording/batch_in_flight.py`).
 """
 
 from __future__ import annotations

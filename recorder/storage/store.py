@@ -25,11 +25,11 @@ from recorder.storage.inserts import inserts_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.message_tree import paths_to_look_up, settle, thread
 from recorder.storage.migrate import old_message, state, upgrade_connection
-from recorder.storage.probe import rows_to_try
 from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Producer, SegmentRow
 from recorder.storage.schema import Id, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.transactions import Transactions
+from recorder.storage.trial_rows import rows_to_try
 
 log = logging.getLogger("recorder")
 

@@ -24,7 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from recorder.replay import Replay
 
-#: The names are vcrpy's; `recorder.models.replayed` implements them.
+#: The names are vcrpy's; `recorder.models.replayed_model` implements them.
 MODES = ("none", "once", "new_episodes", "all")
 _MARKER = (
     "recorded(mode=None, path=None, **options): how the test's model calls are recorded and replayed: a mode of "

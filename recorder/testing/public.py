@@ -1,4 +1,4 @@
-"""The public names of `recorder.testing`, each with its module. `recorder.core.lazy` reads them."""
+"""The public names of `recorder.testing`, each with its module. `recorder.core.lazy_imports` reads them."""
 
 from recorder.testing.answers import Answer as Answer
 from recorder.testing.answers import Script as Script

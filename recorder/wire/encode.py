@@ -15,7 +15,7 @@ from recorder.wire.anthropic import encode as anthropic_encode
 from recorder.wire.deltas import Delta
 from recorder.wire.openai import encode_chat as openai_encode_chat
 from recorder.wire.openai import encode_completions as openai_encode_completions
-from recorder.wire.recorded import (
+from recorder.wire.recorded_run import (
     ANTHROPIC,
     CHAT,
     COMPLETIONS,

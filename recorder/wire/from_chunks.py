@@ -24,7 +24,7 @@ from recorder.wire.deltas import (
     TOOL_CALL,
     Delta,
 )
-from recorder.wire.recorded import object_of
+from recorder.wire.recorded_run import object_of
 from recorder.wire.to_chunks import add_call, add_more
 from recorder.wire.tool_calls import StreamedCalls
 

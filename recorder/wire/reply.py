@@ -12,7 +12,7 @@ from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
 from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
-from recorder.wire.recorded import value_of
+from recorder.wire.recorded_run import value_of
 
 #: The size limit of one reply (bytes, roughly). When it is reached, the stream goes on and `truncated` is set.
 MAX_REPLY_BYTES = 64 * 2**20

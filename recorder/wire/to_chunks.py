@@ -8,7 +8,7 @@ from typing import Any
 from recorder.messages import AIMessageChunk
 from recorder.messages.merge import is_label, merge_dicts, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
-from recorder.wire.recorded import object_of, value_of
+from recorder.wire.recorded_run import object_of, value_of
 from recorder.wire.reply import merge_other
 
 

@@ -477,7 +477,7 @@ import os, sys, uuid, warnings
 from pathlib import Path
 warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
 from recorder.callbacks import BaseCallbackHandler, Dispatch
-from recorder.callbacks.pending import settle_now
+from recorder.callbacks.handler_results import settle_now
 
 def watched():
     lists = [entry.read_text() for entry in Path("/proc/self/fdinfo").iterdir() if entry.exists()]

@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from recorder import ChatHistoryCallback
-from recorder.cli.keys import PAUSE, STEP, Clock, Quit
+from recorder.cli.key_presses import PAUSE, STEP, Clock, Quit
 from recorder.export import import_
 from recorder.export.format import Row, write
 from recorder.messages import AIMessage, HumanMessage

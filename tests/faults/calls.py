@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from tests.faults.campaign import SQLITE, Fault, LeftOut, Round
 from tests.faults.kills import recover
 from tests.faults.producer import Speaker, child, note, turns

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import ExitStack
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.models import ChatOpenAI
 from recorder.storage.rows import CANCELLED, COMPLETE
 from recorder.testing import LoopbackProvider

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, tzinfo
 import pytest
 
 import recorder.core.clock
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay import Replay
 from tests.faults.campaign import Fault, Round
 from tests.faults.models import Numbered, config_of, question

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from tests import postgres
 from tests.faults.campaign import POSTGRES, Fault, LeftOut, Round
 from tests.faults.producer import isolated, speaking, turns, warm_up

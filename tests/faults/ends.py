@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from tests.faults.campaign import Fault, Round
 from tests.faults.producer import Speaker, note, turns
 from tests.faults.proxy import proxy

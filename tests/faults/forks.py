@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay import Replay
 from recorder.storage.rows import INTERRUPTED
 from tests.faults.campaign import Fault, Round

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.recording.recorder import Stats
 from tests.faults.campaign import Fault, Round
 from tests.faults.ends import away_at_will

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay import Replay
 from tests.faults.campaign import Fault, Round
 from tests.faults.models import Numbered, config_of, question, spoken

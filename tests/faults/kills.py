@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from tests.faults.campaign import POSTGRES, SQLITE, Fault, Round, place
 from tests.faults.producer import Speaker, child, note, turns
 from tests.oracle import Verdict, judge

@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.storage.rows import COMPLETE
 from recorder.wire.deltas import Delta

@@ -11,8 +11,8 @@ from types import FrameType
 from typing import Any
 
 import recorder
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import StoreError
-from recorder.history import ChatHistoryCallback
 from tests.faults.campaign import Fault, Round
 from tests.faults.producer import Speaker, isolated, note, turns
 from tests.oracle import Verdict, hasty, judge

@@ -680,7 +680,7 @@ def test_events_of_a_model_of_one_s_own() -> None:
 
 def both_kinds(body: dict[str, Any]) -> tuple[Any, Any]:
     """The same class body on LangChain's base class and on ours."""
-    chat_models = pytest.importorskip("langchain_core.language_models.chat_models")
+    chat_models = pytest.importorskip("langchain_core.language_models.bases")
     theirs = type(
         "ChatParrot", (chat_models.SimpleChatModel,), {"_llm_type": property(lambda self: "p"), **body}
     )

@@ -17,11 +17,11 @@ import pytest
 from langchain_core import messages as langchain
 from sqlalchemy import make_url
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.core.waitable import Wait
 from recorder.errors import Closed, ConfigError, StoreError
 from recorder.export import export, import_
-from recorder.history import ChatHistoryCallback
 from recorder.messages import (
     AIMessage,
     ChatGeneration,
@@ -127,7 +127,7 @@ def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
     """What it asked and was told is the end of the conversation, for readers and for what is added next."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two")])
-    for module in ("recorder.history", "recorder.recording.recorder"):
+    for module in ("recorder.chat_history_callback", "recorder.recording.recorder"):
         monkeypatch.setattr(f"{module}.now", lambda: now() - timedelta(minutes=1))
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         sent = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
@@ -158,7 +158,7 @@ def test_a_clock_that_was_set_back(
     times = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (11, 10)]
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         monkeypatch.setattr("recorder.recording.recorder.now", lambda: times[0])
-        monkeypatch.setattr("recorder.history.now", lambda: times[1])
+        monkeypatch.setattr("recorder.chat_history_callback.now", lambda: times[1])
         for turn in range(2):
             history.add_messages(f"added {turn}")
             history.flush().wait(10)

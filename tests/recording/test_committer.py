@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.storage.rows import COMPLETE, Batch
 from recorder.storage.store import SqlStore

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.waitable import Wait
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.models import SimpleChatModel
 from recorder.recording.capacity import RUN_COST

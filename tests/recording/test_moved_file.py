@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.recording.serialize import MOVED
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch

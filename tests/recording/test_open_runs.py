@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.config import Config
 from recorder.core.clock import monotonic_us
 from recorder.errors import ConfigError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.recording.buffer import OpenRun
 from recorder.recording.open_runs import OpenRuns

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.waitable import Wait
 from recorder.errors import Closed, RecorderError
-from recorder.history import ChatHistoryCallback
 from recorder.recording.recorder import Stats
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
 from recorder.storage.store import SqlStore

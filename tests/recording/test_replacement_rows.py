@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.recording import replacement_rows
 from recorder.storage.rows import COMPLETE, STREAMING

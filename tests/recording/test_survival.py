@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import Closed, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.recording import serialize
 from recorder.recording.progress import Progress

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.config import Config
 from recorder.core.clock import now
 from recorder.core.waitable import Wait
 from recorder.errors import StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording import serialize
 from recorder.recording.buffer import DrainedBatch

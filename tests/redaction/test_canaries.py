@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.export import export
-from recorder.history import ChatHistoryCallback
 from recorder.models import AzureChatOpenAI, ChatAnthropic, ChatOpenAI, OpenAI
 from recorder.redaction.masking import NOTE
 from recorder.replay import Replay

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.redaction.masking import NOTE, Mask
 from recorder.replay import Replay

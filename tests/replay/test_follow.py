@@ -17,8 +17,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.replay import Replay
 from recorder.replay.reader_thread import shared
@@ -171,7 +171,7 @@ ENDLESS = """
 import sys, uuid
 from recorder.callbacks import BaseCallbackHandler
 from recorder.errors import StoreError
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from tests.oracle import begin, say, token
 history = ChatHistoryCallback(sys.argv[1], flush_interval=0.005)
 run_id = begin(history, run_id=uuid.UUID(sys.argv[2]))

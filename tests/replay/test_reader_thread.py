@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import Closed, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage
 from recorder.replay import Replay, reader_thread
 from recorder.replay.playback import QueryStep

@@ -16,9 +16,9 @@ import openai
 import pytest
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.escaping import escape
 from recorder.errors import Closed, ConfigError, NotFound
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage
 from recorder.models import ChatOpenAI, OpenAI
 from recorder.replay import Interrupted, Replay, ReplayedError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage
 from recorder.replay import Replay
 from recorder.storage import migrate

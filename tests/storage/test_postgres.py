@@ -16,8 +16,8 @@ import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import make_url
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError, MissingExtra, SchemaError, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.storage import migrate, schema
 from recorder.storage.dialects import Postgres, masked, parse_url

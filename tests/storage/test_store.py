@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
 from recorder.storage.store import Conflict, RunIdTaken, SqlStore

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from recorder.callbacks import BaseCallbackHandler
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.escaping import unescape
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI
 from recorder.replay import Replay

@@ -25,7 +25,7 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.encode import WIRES, body, encode
-from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded, choice_of
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded, choice_of
 from recorder.wire.sse import parse
 from tests.encoded import anthropic_deltas, body_of, chat_deltas, completions_deltas, read, timed
 from tests.wires import unhurried

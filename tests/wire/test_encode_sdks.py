@@ -13,7 +13,7 @@ import pytest
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.deltas import CITATION, REASONING, REFUSAL, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.encode import body
-from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
 from tests.encoded import (
     ASK_ANTHROPIC,
     ASK_OPENAI,

@@ -26,7 +26,7 @@ from recorder.storage.frame_block import split
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.wire import encode
 from recorder.wire.deltas import Delta
-from recorder.wire.recorded import Recorded
+from recorder.wire.recorded_run import Recorded
 from recorder.wire.sse import parse
 
 _ALL = Options(speed=None)

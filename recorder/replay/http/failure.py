@@ -10,7 +10,7 @@ from typing import Any
 from recorder.core.json import dumps, loads
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import ERROR
-from recorder.wire.recorded import Failure
+from recorder.wire.recorded_run import Failure
 
 #: How the SDKs begin the message of an HTTP status: "Error code: 429 - {...}".
 STATUS = re.compile(r"Error code: (\d{3})(?: - (.*))?", re.DOTALL)

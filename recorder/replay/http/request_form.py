@@ -12,7 +12,7 @@ from recorder.messages.identity import content_key
 from recorder.storage.reader import RecordedRun
 from recorder.wire.anthropic import request as anthropic_request
 from recorder.wire.openai import request as openai_request
-from recorder.wire.recorded import ANTHROPIC, CHAT
+from recorder.wire.recorded_run import ANTHROPIC, CHAT
 from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 
 #: `system` (text), `messages` (a dict for each, without the details of a format), and the options by name.

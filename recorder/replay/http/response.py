@@ -32,7 +32,7 @@ from recorder.replay.queries import Queries
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE
 from recorder.wire import encode
-from recorder.wire.recorded import ANTHROPIC, Recorded
+from recorder.wire.recorded_run import ANTHROPIC, Recorded
 
 EVENTS, JSON = "text/event-stream; charset=utf-8", "application/json"
 TEXT = "text/plain; charset=utf-8"

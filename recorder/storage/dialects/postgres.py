@@ -36,8 +36,8 @@ from recorder.storage.dialects.common import (
     driver_error,
     failure_of_python_error,
 )
-from recorder.storage.dialects.sockets import notice_silence
 from recorder.storage.dialects.sqlstates import failure_of, is_lost
+from recorder.storage.dialects.tcp_options import notice_silence
 from recorder.storage.dialects.url_parameters import advice, connect_arguments, user_timeout
 from recorder.storage.schema import metadata
 

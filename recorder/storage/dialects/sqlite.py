@@ -34,8 +34,8 @@ from recorder.storage.dialects.common import (
 )
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.file_watch import FileWatch
-from recorder.storage.dialects.handle import ClosedByFork, Handle, UnsafeAfterFork, identity
-from recorder.storage.dialects.reading import read_only, this_file_only
+from recorder.storage.dialects.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity
+from recorder.storage.dialects.read_only import read_only, this_file_only
 from recorder.storage.dialects.url import file_of
 from recorder.storage.schema import PAGE_SIZE, Time
 

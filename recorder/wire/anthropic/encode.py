@@ -25,7 +25,7 @@ from recorder.wire.deltas import (
     TOOL_CALL,
     Delta,
 )
-from recorder.wire.recorded import (
+from recorder.wire.recorded_run import (
     ANTHROPIC,
     Failure,
     Recorded,

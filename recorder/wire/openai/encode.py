@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from recorder.wire.recorded import Failure, Recorded, error_type, json_bytes, json_string, openai_usage
+from recorder.wire.recorded_run import Failure, Recorded, error_type, json_bytes, json_string, openai_usage
 
 DONE = b"data: [DONE]\n\n"
 

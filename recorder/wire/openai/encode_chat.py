@@ -16,7 +16,7 @@ from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL
 from recorder.wire.openai.encode import EventWriter, body_of
 from recorder.wire.openai.request import with_extras
 from recorder.wire.reasoning import DETAILS, FIELDS
-from recorder.wire.recorded import (
+from recorder.wire.recorded_run import (
     ANTHROPIC,
     CHAT,
     Recorded,

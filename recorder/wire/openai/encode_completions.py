@@ -13,7 +13,7 @@ from typing import Any
 from recorder.errors import StoreError
 from recorder.wire.deltas import OTHER, REASONING, REFUSAL, TEXT, Delta
 from recorder.wire.openai.encode import EventWriter, body_of
-from recorder.wire.recorded import (
+from recorder.wire.recorded_run import (
     COMPLETIONS,
     Recorded,
     TextTemplate,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.errors import ConfigError, NotFound
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatAnthropic, ChatOpenAI
 from recorder.replay import NotRecorded
@@ -21,7 +21,7 @@ from recorder.replay.queries import run_queries
 from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.testing import LoopbackProvider
-from recorder.wire.recorded import ANTHROPIC, CHAT, COMPLETIONS
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS
 from recorder.wire.request_hash import input_hash
 from tests.oracle import begin, new_url, say
 

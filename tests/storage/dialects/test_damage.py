@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.recording.serialize import MOVED
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.migrate import upgrade

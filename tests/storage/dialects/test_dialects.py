@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now, parse_iso
 from recorder.errors import ConfigError, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.replay import Replay
 from recorder.storage.dialects import Insert, SQLite, masked, parse_url
 from recorder.storage.dialects.sqlite import MAX_ROWS_A_STATEMENT

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.storage.dialects import Postgres, open_error, parse_url, url_parameters
 from recorder.storage.dialects.url_parameters import connect_arguments
 from tests.oracle import assert_whole, record

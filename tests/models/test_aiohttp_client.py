@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from recorder.models import ChatAnthropic, ChatOpenAI
-from recorder.models.connections import MAX_HEAD, fix_length
+from recorder.models.aiohttp_client import MAX_HEAD, fix_length
 from recorder.testing import LoopbackProvider, anthropic_messages_frames, openai_chat_frames
 
 OPENAI = b"".join(openai_chat_frames(["Hel", "lo"]))

@@ -26,8 +26,8 @@ from recorder.recording.message_copies import message_from, with_own_blocks
 from recorder.recording.recorder import Recorder, Stats
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.redaction.masking import Mask
-from recorder.storage.fields import mapping_of, masked, storable, text_of
 from recorder.storage.rows import RunEnd, RunStart
+from recorder.storage.storable_values import mapping_of, masked, storable, text_of
 from recorder.storage.store import Store
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import deltas_of

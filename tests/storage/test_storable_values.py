@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, UsageMetadata
 from recorder.replay.playback import TokensStep, _tokens_of
-from recorder.storage.fields import MAX_INT, count_of, mapping_of, storable, text_of
 from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, SegmentRow
+from recorder.storage.storable_values import MAX_INT, count_of, mapping_of, storable, text_of
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests.oracle import assert_whole, begin, finish, run_end, say, sql, stored

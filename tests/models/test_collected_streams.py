@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from recorder.callbacks import AsyncIteratorCallbackHandler, BaseCallbackHandler
-from recorder.history import ChatHistoryCallback
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.models import SimpleChatModel
-from recorder.models.collector import Collector, collector
+from recorder.models.collected_streams import Collector, collector
 from recorder.storage.rows import CANCELLED
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, run_python, say, sql
@@ -182,7 +182,7 @@ def test_streams_that_were_collected_last_are_stored_at_exit(database: str) -> N
     code = """
 import gc, sys
 from recorder import ChatHistoryCallback
-from tests.models.test_collector import Counting, left
+from tests.models.test_collected_streams import Counting, left
 
 gc.disable()
 history = ChatHistoryCallback(sys.argv[1])
@@ -200,7 +200,7 @@ def test_many_threads_with_a_collector_that_runs_often(database: str) -> None:
     code = """
 import faulthandler, gc, sys, threading
 from recorder import ChatHistoryCallback
-from tests.models.test_collector import Counting, left
+from tests.models.test_collected_streams import Counting, left
 
 faulthandler.dump_traceback_later(50, exit=True)
 gc.set_threshold(7, 2, 2)
@@ -212,7 +212,7 @@ with ChatHistoryCallback(sys.argv[1], flush_interval=0.001) as history:
     threads = [threading.Thread(target=leave) for _ in range(3)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
-    from recorder.models.collector import collector
+    from recorder.models.collected_streams import collector
     while history.stats().open_runs:  # another thread may be collecting, and then this one collects nothing
         gc.collect()
         collector.drain(20)

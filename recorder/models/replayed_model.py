@@ -14,9 +14,9 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.errors import ConfigError, NotFound
-from recorder.history import ChatHistoryCallback
 from recorder.messages import AIMessageChunk
 from recorder.models.azure import AzureChatOpenAI
 from recorder.models.clients import Clients
@@ -33,7 +33,7 @@ from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.storage.dialects import masked
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.store import Empty
-from recorder.wire.recorded import ANTHROPIC, COMPLETIONS
+from recorder.wire.recorded_run import ANTHROPIC, COMPLETIONS
 
 NONE, ONCE, NEW_EPISODES, ALL = MODES = ("none", "once", "new_episodes", "all")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.waitable import Wait
 from recorder.errors import RecorderError, SchemaError, StoreError
-from recorder.history import ChatHistoryCallback
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, hasty, new_url, record, say, sql
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from recorder.storage.dialects import Postgres, parse_url
-from recorder.storage.dialects.sockets import notice_silence
+from recorder.storage.dialects.tcp_options import notice_silence
 from tests.faults.proxy import proxy
 
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.escaping import unescape, unescape_json
 from recorder.errors import ConfigError
-from recorder.history import ChatHistoryCallback
 from recorder.messages import (
     AIMessage,
     AIMessageChunk,
@@ -547,7 +547,7 @@ def test_children_that_begin_at_once_share_a_conversation(url: str, monkeypatch:
         return str(uuid.uuid4())
 
     with ChatHistoryCallback(url) as history:
-        monkeypatch.setattr("recorder.history.new_id", meanwhile)
+        monkeypatch.setattr("recorder.chat_history_callback.new_id", meanwhile)
         record(history, HumanMessage("one"), parent_run_id=chain)
     assert len(set(conversations(url))) == 1
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recorder.core import exits
+from recorder.core import at_exit
 from tests.oracle import assert_whole, new_url, run_python, start_python, token
 
 CLOSED = """
@@ -194,14 +194,14 @@ def test_other_libraries_of_workers(monkeypatch: pytest.MonkeyPatch, kind: str, 
     util = Util()
     monkeypatch.setitem(sys.modules, "billiard.util", util)
     monkeypatch.setitem(sys.modules, "billiard.process", Process(kind))
-    monkeypatch.setattr(exits, "_known", {"multiprocessing"})
+    monkeypatch.setattr(at_exit, "_known", {"multiprocessing"})
 
     def function() -> None:
         """Nothing."""
 
-    exits.in_worker(function)
+    at_exit.in_worker(function)
     assert util.at_end == [(function, 0)] * times
-    exits.in_worker(function)
+    at_exit.in_worker(function)
     [(owner, begin)] = util.after_fork
     assert owner is function
     util.at_end.clear()

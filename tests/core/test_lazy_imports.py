@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 INIT = """
-from recorder.core.lazy import public_names
+from recorder.core.lazy_imports import public_names
 __getattr__, __dir__, __all__ = public_names(__name__)
 """
 PUBLIC = """

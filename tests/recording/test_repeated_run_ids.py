@@ -8,8 +8,8 @@ from itertools import cycle
 
 import pytest
 
-from recorder.history import ChatHistoryCallback
-from recorder.recording.attempts import Attempts
+from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.recording.repeated_run_ids import Attempts
 from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, RunRows, SegmentRow
 from recorder.storage.store import SqlStore
 from tests.oracle import (
@@ -123,7 +123,7 @@ def test_a_commit_whose_answer_was_lost_is_no_attempt(database: str) -> None:
 
 def test_what_is_remembered_of_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest id is forgotten; its next attempt begins to count anew, and its own number is not taken again."""
-    monkeypatch.setattr("recorder.recording.attempts._REMEMBERED", 1)
+    monkeypatch.setattr("recorder.recording.repeated_run_ids._REMEMBERED", 1)
     numbering = Attempts()
 
     def again(id: int, count: int = 1) -> RunRows:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recorder.wire.recorded import (
+from recorder.wire.recorded_run import (
     ANTHROPIC,
     CHAT,
     COMPLETIONS,

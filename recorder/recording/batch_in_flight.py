@@ -14,8 +14,8 @@ from recorder.recording.progress import Progress, describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import without_tokens
 from recorder.recording.split_batch import halved
-from recorder.storage.fields import bare_end
 from recorder.storage.rows import Addition, GapRow, Part, RunRows
+from recorder.storage.storable_values import bare_end
 
 log = logging.getLogger("recorder")
 
