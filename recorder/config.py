@@ -11,8 +11,11 @@ from recorder.errors import ConfigError
 
 DEFAULT_URL = "sqlite:///chat_history.db"
 
-#: Seconds. A process without a heartbeat for so long counts as dead, and its open runs as `interrupted`.
+#: Seconds. For readers, a process without a heartbeat for so long is dead, and its open runs are `interrupted`. They do
+#: not know the options of the process.
 INTERRUPTED_AFTER = 60.0
+#: The longest `heartbeat_interval`: one heartbeat may be late, or be lost, before readers take the process for dead.
+_MAX_HEARTBEAT_INTERVAL = INTERRUPTED_AFTER / 2
 
 Capture = Literal["wire", "tokens"]
 Durability = Literal["batch"]
@@ -59,12 +62,20 @@ class Config:
     open_timeout: float = 10.0
     #: `close` waits at most this long until the queue is stored.
     close_timeout: float = 30.0
-    #: Time between heartbeats of this process.
+    #: Time between heartbeats of this process; 30 at most, because readers take a process for dead after 60 seconds.
     heartbeat_interval: float = 15.0
-    #: The open runs of a process without a heartbeat for this long are `interrupted`.
+    #: This process marks the open runs of processes without a heartbeat for this long `interrupted`.
     interrupted_after: float = INTERRUPTED_AFTER
 
     def __post_init__(self) -> None:
+        self._check_values()
+        if self.heartbeat_interval > _MAX_HEARTBEAT_INTERVAL:
+            raise ConfigError(
+                f"heartbeat_interval is {self.heartbeat_interval!r}; it can be {_MAX_HEARTBEAT_INTERVAL:g} at most, "
+                f"because readers take a process without a heartbeat for {INTERRUPTED_AFTER:g} s for dead"
+            )
+
+    def _check_values(self) -> None:
         _one_of("capture", self.capture, ("wire", "tokens"))
         _one_of("durability", self.durability, ("batch",))
         _one_of("overflow", self.overflow, ("block", "drop_newest"))

@@ -54,6 +54,10 @@ def test_a_config_does_not_change() -> None:
         ({"open_timeout": 0}, r"open_timeout is 0; it must be above zero"),
         ({"close_timeout": 0.0}, r"close_timeout is 0.0; it must be above zero"),
         ({"heartbeat_interval": 0}, r"heartbeat_interval is 0; it must be above zero"),
+        (
+            {"heartbeat_interval": 300},
+            r"heartbeat_interval is 300; it can be 30 at most, because readers take",
+        ),
         ({"flush_interval": -0.1}, r"flush_interval is -0.1; it cannot be negative"),
         ({"block_timeout": -1}, r"block_timeout is -1; it cannot be negative"),
         ({"interrupted_after": -1}, r"interrupted_after is -1; it cannot be negative"),

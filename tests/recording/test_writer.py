@@ -563,7 +563,7 @@ def test_a_seal_that_comes_all_the_same_wins(tmp_path: Path) -> None:
 
 def test_who_was_taken_for_dead_wrongly_streams_again(database: str) -> None:
     """With the next batch, whichever run it is of; what had ended stays as it is."""
-    with ChatHistoryCallback(database, flush_interval=0, heartbeat_interval=3600) as history:
+    with ChatHistoryCallback(database, flush_interval=0, heartbeat_interval=30) as history:
         ended = record(history, reply="ended")
         silent, talking = begin(history), begin(history)
         history.flush().wait(10)
