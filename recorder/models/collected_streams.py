@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Any
 
@@ -33,6 +34,8 @@ class Collector:
         # Only SimpleQueue allows a `put` inside a `put` of the same thread.
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        # Reentrant, because a finalizer may use a model, also while this thread starts the collector's.
+        self._starting = threading.RLock()
 
     @property
     def runs_here(self) -> bool:
@@ -40,33 +43,50 @@ class Collector:
         return self._collecting == get_ident()
 
     def begin(self) -> None:
-        """Start the thread, unless it runs. Each stream calls this at its start: the collector must start no thread."""
+        """Start the thread, unless it runs. Each stream calls this at its start: the collector must start no thread.
+
+        If no thread can be started, the jobs wait: the next stream tries again, and `drain` runs what is left.
+        """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="recorder-collector", daemon=True)
-            self._thread.start()
+            with self._starting, suppress(RuntimeError, MemoryError):
+                self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._serve, name="recorder-collector", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def put(self, job: Callable[[], None]) -> None:
         """Run this job on the thread, after the earlier ones."""
         self._jobs.put(job)
 
     def drain(self, timeout: float) -> None:
-        """Wait until all jobs are done, at most `timeout` seconds."""
-        if self._thread is not None and self._thread.is_alive():
-            done: Wait[None] = Wait()
-            self.put(lambda: done.set(None))
-            done.wait(timeout)
+        """Wait until all jobs are done, at most `timeout` seconds. Without a thread they run here."""
+        if self._thread is None:
+            self._run_jobs()
+            return
+        done: Wait[None] = Wait()
+        self.put(lambda: done.set(None))
+        done.wait(timeout)
 
     def _on_gc(self, phase: str, _info: dict[str, Any]) -> None:
         self._collecting = get_ident() if phase == "start" else None
 
     def _serve(self) -> None:
         while True:
-            job = self._jobs.get()
-            try:
-                job()
-            except Exception:
-                log.exception("A stream that the garbage collector closed could not be ended")
-            del job
+            self._run(self._jobs.get())
+
+    def _run_jobs(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._run(self._jobs.get_nowait())
+
+    def _run(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException:  # also one that ends threads: the later jobs still have to be done
+            log.exception("A stream that the garbage collector closed could not be ended")
 
 
 collector = Collector()

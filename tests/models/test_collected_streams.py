@@ -177,6 +177,65 @@ def test_a_collection_on_another_thread_does_not_count_here() -> None:
     assert seen == [False, True, False]
 
 
+class FullOnce:
+    """`Thread.start` of a process that has as many threads as it may have; later it has one less."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused = 0
+        start = threading.Thread.start
+
+        def refuse_once(thread: threading.Thread) -> None:
+            if not self.refused:
+                self.refused += 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse_once)
+
+
+def test_a_thread_that_cannot_start_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call starts it, and it also ends the run of the stream that was collected before."""
+    collector.reset()
+    full = FullOnce(monkeypatch)
+    ends = Ends()
+    left(Counting(callbacks=[ends]))
+    gc.collect()
+    assert (full.refused, ends.threads) == (1, [])
+    left(Counting(callbacks=[ends]))
+    collector.drain(20)
+    assert ends.threads == ["recorder-collector"]
+    gc.collect()
+    collector.drain(20)
+    assert ends.threads == ["recorder-collector"] * 2
+
+
+def test_without_a_thread_the_exit_ends_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its own thread, because the collector's never started."""
+    collector.reset()
+    FullOnce(monkeypatch)
+    ends = Ends()
+    left(Counting(callbacks=[ends]))
+    gc.collect()
+    collector.drain(20)
+    assert ends.threads == [threading.current_thread().name]
+
+
+def test_a_handler_that_ends_its_thread_does_not_end_the_collectors() -> None:
+    """The run of the next stream is reported as well."""
+
+    class Leaving(Ends):
+        def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+            super().on_llm_error(error)
+            raise SystemExit
+
+    ends = Leaving()
+    for _ in range(2):
+        left(Counting(callbacks=[ends]))
+        gc.collect()
+        collector.drain(20)
+    assert ends.threads == ["recorder-collector"] * 2
+
+
 def test_streams_that_were_collected_last_are_stored_at_exit(database: str) -> None:
     """The script ends before their callbacks were called."""
     code = """
