@@ -197,6 +197,10 @@ class RecordingQueue(ReadyQueue):
         end.order = next(self._order)
         return self.call(partial(self._end_idle, run, end, before_us))
 
+    def forget_idle(self, run: OpenRun) -> bool:
+        """Let an idle run stay ended: later tokens are dropped. False if a token has reopened it."""
+        return self.call(partial(self._forget_idle, run))
+
     def count_dropped(self, tokens: int) -> None:
         """Count tokens that belong to no open run."""
         count_them = partial(self._count_dropped, tokens)
@@ -340,6 +344,11 @@ class RecordingQueue(ReadyQueue):
         run.end = end
         self._enqueue(run)
         return True
+
+    def _forget_idle(self, run: OpenRun) -> bool:
+        if run.idle:
+            run.ended = run.sealed = True
+        return run.ended
 
     def _reopen(self, run: OpenRun) -> None:
         if run.end is None:  # it was drained, so the stored row says that the run is over

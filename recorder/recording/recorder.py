@@ -124,7 +124,7 @@ class Recorder:
             self.end(key, earlier, RunEnd(INTERRUPTED, None))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
         # Registered before it starts, so that it gets an end even if Ctrl-C comes in between.
-        if self._open_runs.add(key, run):
+        if self._open_runs.add(key, run, self.queue):
             self.queue.start(run)
         else:
             reason = f"more than {self.config.max_open_runs:,} runs were open (max_open_runs)"
@@ -132,7 +132,7 @@ class Recorder:
         return run
 
     def reopen(self, key: int) -> OpenRun | None:
-        """Reopen the run of a token if it was ended for being idle; else None."""
+        """The run of a token, which is open again if it was ended for being idle; None if there is no such run."""
         return self._open_runs.reopen(key)
 
     def find(self, key: int) -> OpenRun | None:
@@ -174,7 +174,7 @@ class Recorder:
         if self._closing is None:
             self._closing = Limited(self._ended, seconds + CLOSE_GRACE, self.stats)
         # Every call does each step, because an earlier call may have been interrupted.
-        for key, run in self.runs.copy().items():
+        for key, run in self._open_runs.unended().items():
             self.end(key, run, RunEnd(INTERRUPTED, None))
         if not self._writer.closing:
             self._writer.close(seconds)

@@ -19,7 +19,8 @@ from recorder.messages import HumanMessage
 from recorder.recording.buffer import OpenRun
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.queue import RecordingQueue
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
+from recorder.redaction.masking import Mask
+from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, STREAMING, RunEnd
 from recorder.testing import MemoryStore
 from tests.oracle import assert_whole, begin, finish, record, run_end, run_start, say, sql, started, stored
 
@@ -51,11 +52,11 @@ def runs_in_memory() -> int:
 
 def test_there_is_room_for_so_many() -> None:
     """One more is not kept; when one is over, there is room again."""
-    open_runs = OpenRuns(2)
-    assert [open_runs.add(key, run_at(LONG_AGO)) for key in range(3)] == [True, True, False]
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(2)
+    assert [open_runs.add(key, run_at(LONG_AGO), queue) for key in range(3)] == [True, True, False]
     assert open_runs.find(2) is None
     open_runs.remove(0)
-    assert open_runs.add(2, run_at(LONG_AGO))
+    assert open_runs.add(2, run_at(LONG_AGO), queue)
     assert list(open_runs.open) == [1, 2]
 
 
@@ -64,13 +65,13 @@ def test_idle_runs_leave_and_come_back() -> None:
     queue, open_runs = RecordingQueue(10**6), OpenRuns(10)
     quiet, busy = run_at(LONG_AGO), run_at(monotonic_us() + 10**9, 1)
     for key, run in enumerate((quiet, busy)):
-        open_runs.add(key, run)
+        open_runs.add(key, run, queue)
     open_runs.close_idle(queue, 3600)
     assert (list(open_runs.open), open_runs.idle_count) == ([1], 1)
     assert open_runs.find(0) is quiet
     assert (quiet.idle, busy.idle) == (True, False)
     assert open_runs.reopen(0) is quiet
-    assert open_runs.reopen(0) is None
+    assert open_runs.reopen(2) is None
     assert (list(open_runs.open), open_runs.idle_count) == ([1, 0], 0)
 
 
@@ -78,12 +79,57 @@ def test_idle_runs_make_room_for_new_ones() -> None:
     """The one that has been idle for longest is forgotten; it is stored as it was closed."""
     queue, open_runs = RecordingQueue(10**6), OpenRuns(2)
     for key in range(2):
-        open_runs.add(key, run_at(LONG_AGO, key))
+        open_runs.add(key, run_at(LONG_AGO, key), queue)
     open_runs.close_idle(queue, 3600)
-    assert open_runs.add(2, run_at(LONG_AGO, 2))
+    assert open_runs.add(2, run_at(LONG_AGO, 2), queue)
     assert (open_runs.find(0), open_runs.idle_count) == (None, 1)
     open_runs.clear()
     assert (open_runs.find(1), open_runs.find(2)) == (None, None)
+
+
+class Interleaved(RecordingQueue):
+    """A queue in which a token of a run comes at the moment when the run was ended for being idle."""
+
+    def end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
+        is_ended = super().end_idle(run, end, before_us)
+        self.put(run, "late", 0)
+        return is_ended
+
+
+def test_a_token_comes_while_its_run_is_closed_as_idle() -> None:
+    """The run is open again, and no new run takes its place."""
+    queue, open_runs, run = Interleaved(10**6), OpenRuns(1), run_at(LONG_AGO)
+    open_runs.add(0, run, queue)
+    open_runs.close_idle(queue, 3600)
+    assert (run.idle, list(open_runs.open), open_runs.idle_count) == (False, [0], 0)
+    assert not open_runs.add(1, run_at(LONG_AGO, 1), queue)
+    assert open_runs.find(0) is run
+
+
+def closed_as_idle(queue: RecordingQueue, open_runs: OpenRuns) -> OpenRun:
+    """A run that was ended for being idle, with the key 0."""
+    run = run_at(LONG_AGO)
+    open_runs.add(0, run, queue)
+    open_runs.close_idle(queue, 3600)
+    return run
+
+
+def test_a_token_whose_thread_found_the_run_before() -> None:
+    """It reopens the run where that lies, so a new run does not take its place."""
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(1)
+    run = closed_as_idle(queue, open_runs)
+    queue.put(run, "late", 0)
+    assert not open_runs.add(1, run_at(LONG_AGO, 1), queue)
+    assert (list(open_runs.open.values()), open_runs.idle_count) == ([run], 0)
+
+
+def test_a_token_of_a_run_that_made_room() -> None:
+    """It is counted as dropped, as any token after an end: nothing is half recorded."""
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(1)
+    run = closed_as_idle(queue, open_runs)
+    assert open_runs.add(1, run_at(LONG_AGO, 1), queue)
+    queue.put(run, "late", 0)
+    assert (queue.dropped, run.queued_tokens, run.ended) == (1, 0, True)
 
 
 # -- runs that never end -----------------------------------------------------------------------------------------
@@ -196,6 +242,32 @@ def test_an_idle_run_may_end_and_close(database: str) -> None:
     assert_whole(database, ended, ["a"], COMPLETE)
     assert_whole(database, left, ["a"], INTERRUPTED)
     assert history.stats().idle_runs == 1
+
+
+def test_a_recorder_closes_while_a_run_goes_on(database: str) -> None:
+    """The thread of its last token found it before it was closed as idle: the run has the token and an end."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history)
+        run = history.recorder.runs[run_id.int]
+        close_idle(history, run_id)
+        history.flush().wait(20)
+        history.recorder.queue.put(run, "a", 0)
+    assert_whole(database, run_id, ["a"], INTERRUPTED)
+
+
+KEY = "sk-" + "canary7" * 5
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_the_error_of_an_idle_run_has_no_key(database: str, idle: bool) -> None:
+    """A provider may repeat the key in its error, whenever that comes."""
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history, mask=Mask([KEY]))
+        if idle:
+            close_idle(history, run_id)
+        history.on_llm_error(RuntimeError(f"no such key: {KEY}"), run_id=run_id)
+    assert stored(database, run_id).status == ERROR
+    assert sql(database, "SELECT error_message FROM runs") == [("no such key: ***",)]
 
 
 def test_a_run_whose_tokens_find_no_room_is_not_idle() -> None:
