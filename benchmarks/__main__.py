@@ -24,6 +24,7 @@ SECTIONS = (
     "saturated",
     "stalled",
     "replay",
+    "listing",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)
