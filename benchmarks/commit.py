@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.harness import Settings, Side, best, compare, values
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from benchmarks.harness import Measured, Settings, Side, best, compare, values
 from benchmarks.table import Row, each
 
 TITLE = "Callback to COMMIT, unpaced, SQLite (tokens/s)"
@@ -25,20 +28,8 @@ def rows(settings: Settings) -> list[Row]:
         "many": Side("benchmarks.ours:into_sqlite", many, folder=True),
     }
     found = compare(sides, settings.rounds)
-    rate = {name: best(runs, "tokens_per_second", max) for name, runs in found.items()}
     alone = best(found["many"], "tokens_alone_per_second", max)
-
-    def row(name: str, what: str, over: str = "", target: float | None = None) -> Row:
-        ratio = rate[name] / rate[over] if over else 0.0
-        return Row(
-            what,
-            f"{rate[name]:,.0f}/s",
-            each(values(found[name], "tokens_per_second"), ",.0f"),
-            f"{ratio:.2f} x {over}" if over else "",
-            f"at least {target:g} x" if target else "",
-            ratio >= target if target else None,
-        )
-
+    row = partial(rate_row, found)
     return [
         row("example", EXAMPLE, "raw"),
         row("raw", f"raw: {EXECUTEMANY}, 200 runs"),
@@ -50,3 +41,19 @@ def rows(settings: Settings) -> list[Row]:
             "raw", 2),
         row("many", "the same, beside raw many", "raw many"),
     ]  # fmt: skip
+
+
+def rate_row(
+    found: Mapping[str, Sequence[Measured]], name: str, what: str, over: str = "", target: float | None = None
+) -> Row:
+    """The tokens per second of one side, and their ratio to those of the side `over`."""
+    rate = {side: best(runs, "tokens_per_second", max) for side, runs in found.items()}
+    ratio = rate[name] / rate[over] if over else 0.0
+    return Row(
+        what,
+        f"{rate[name]:,.0f}/s",
+        each(values(found[name], "tokens_per_second"), ",.0f"),
+        f"{ratio:.2f} x {over}" if over else "",
+        f"at least {target:g} x" if target else "",
+        ratio >= target if target else None,
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from benchmarks import ours, paced
+from benchmarks.commit import rate_row
 from benchmarks.harness import Measured, Settings, Side, best, compare, provider, values
 from benchmarks.peers import expect
 from benchmarks.table import Row, each
@@ -37,19 +39,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def _rates(found: dict[str, list[Measured]]) -> list[Row]:
-    rate = {name: best(runs, "tokens_per_second", max) for name, runs in found.items()}
-
-    def row(name: str, what: str, over: str = "", target: float | None = None) -> Row:
-        ratio = rate[name] / rate[over] if over else 0.0
-        return Row(
-            what,
-            f"{rate[name]:,.0f}/s",
-            each(values(found[name], "tokens_per_second"), ",.0f"),
-            f"{ratio:.2f} x {over}" if over else "",
-            f"at least {target:g} x" if target else "",
-            ratio >= target if target else None,
-        )
-
+    row = partial(rate_row, found)
     copied = best(found["copy"], "bytes_per_token")
     return [
         row("copy", f"copy: {COPY}, 200 runs ({copied:.0f} B a token)"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,20 +19,6 @@ from tests.pgbouncer import PROGRAM, PgBouncer, pgbouncer
 from tests.pooler import road
 
 real = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path: a socket's has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="road") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer does not wait for its next attempt."""
-    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 @pytest.fixture

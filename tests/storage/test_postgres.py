@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,20 +30,6 @@ from tests.stores import PRODUCER, whole_run
 
 #: The other connections to the same database.
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path: a socket's has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="road") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer does not wait for its next attempt."""
-    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
-    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 @contextmanager

@@ -1,0 +1,23 @@
+"""Fixtures for the tests of the databases."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path: a socket's has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="road") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer does not wait for its next attempt."""
+    monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
+    monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
