@@ -22,16 +22,21 @@ class Flushes:
         self.settled = 0
         #: What every flush raises from now on: set when the writer died, or lost something while closing.
         self.loss: StoreError | None = None
-        # What was lost while no flush waited; the next flush raises it.
-        self._unreported: StoreError | None = None
+        # The last loss while no flush waited, if there was one; the next flush raises it. A deque, because taking it
+        # out is one step: two flushes on two threads do not both raise it, and none removes a newer one.
+        self._unreported: deque[StoreError] = deque(maxlen=1)
 
     def add(self) -> Wait[None]:
         """A wait that ends when everything that is queued now is stored or lost."""
         wait: Wait[None] = Wait()
+        self._new.append(wait)  # before looking at the queue, so that it raises what is lost from here on
         if self._queue.is_empty_since(self.settled):
+            try:
+                self._new.remove(wait)
+            except ValueError:
+                return wait  # the writer has seen it already, and ends it
             self._end(wait)
             return wait
-        self._new.append(wait)
         self._queue.wake_writer()
         if self._ended:  # the writer may have ended before it saw this flush
             self.end_all()
@@ -53,13 +58,17 @@ class Flushes:
             self._seen.popleft()
 
     def fail(self, queue_offset: int, loss: StoreError) -> None:
-        """Report that something up to this offset is lost: the flushes that wait for it raise the error, or else the
-        next flush does."""
-        awaited = bool(self._seen) and self._seen[0][0] <= queue_offset
-        before, self.loss = self.loss, loss
-        self.settle(queue_offset)
-        self.loss = before
-        self._unreported = None if awaited else loss
+        """Report that something up to this offset is lost: all flushes that wait raise the error now, or else the next
+        flush does. A flush that waits for a later offset raises it too, because it covers everything before."""
+        self.settled = max(self.settled, queue_offset)
+        waits = [wait for _, wait in self._seen]
+        waits += [self._new.popleft() for _ in range(len(self._new))]
+        for wait in waits:
+            wait.fail(self.loss or loss)
+        self._seen.clear()
+        self._unreported.clear()
+        if not waits:
+            self._unreported.append(loss)
 
     def end_all(self) -> None:
         """End every flush: nothing will be stored any more."""
@@ -75,8 +84,9 @@ class Flushes:
             wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
 
     def _end(self, wait: Wait[None]) -> None:
-        loss, self._unreported = self.loss or self._unreported, None
-        if loss is None:
+        try:
+            loss = self.loss or self._unreported.pop()
+        except IndexError:
             wait.set(None)
         else:
             wait.fail(loss)

@@ -47,12 +47,38 @@ def test_a_loss_that_nobody_waited_for(queue: RecordingQueue) -> None:
     flushes.add().wait(0)
 
 
-def test_a_loss_while_the_writer_has_not_seen_the_flush(queue: RecordingQueue) -> None:
-    """The flush came before the loss, and raises it once it is seen."""
+def test_a_flush_that_the_writer_has_not_seen_raises_the_loss(queue: RecordingQueue) -> None:
+    """The flush came before the loss, also where another one waits already."""
     flushes = Flushes(queue)
-    wait = flushes.add()
-    flushes.fail(queue.drain(2**20).queue_offset, LOSS)
-    assert not wait.done
+    seen = flushes.add()
     flushes.accept_new()
-    flushes.settle(flushes.settled)
-    assert_told(wait)
+    unseen = flushes.add()
+    flushes.fail(queue.drain(2**20).queue_offset, LOSS)
+    assert_told(seen)
+    assert_told(unseen)
+    flushes.add().wait(0)
+
+
+def test_a_flush_that_waits_for_more_than_was_lost_raises_the_loss(queue: RecordingQueue) -> None:
+    """Its end would say that everything before it is stored."""
+    flushes = Flushes(queue)
+    earlier = flushes.add()
+    flushes.accept_new()
+    lost = queue.drain(2**20).queue_offset
+    started(queue, run_start(1), monotonic_us())
+    later = flushes.add()
+    flushes.accept_new()
+    flushes.fail(lost, LOSS)
+    assert_told(earlier)
+    assert_told(later)
+    flushes.settle(queue.drain(2**20).queue_offset)
+    flushes.add().wait(0)
+
+
+def test_of_several_losses_the_next_flush_raises_the_last(queue: RecordingQueue) -> None:
+    """Nobody waited for any of them; the flush after that one ends well."""
+    flushes = Flushes(queue)
+    flushes.fail(1, StoreError("1 token was not stored"))
+    flushes.fail(queue.drain(2**20).queue_offset, LOSS)
+    assert_told(flushes.add())
+    flushes.add().wait(0)
