@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
@@ -20,14 +20,23 @@ from recorder.core.escaping import escape
 from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError
-from recorder.messages import BaseMessage, HumanMessage, LLMResult, messages_from
+from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.recording.buffer import OpenRun
-from recorder.recording.message_copies import message_from, with_own_blocks
+from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
 from recorder.recording.recorder import Recorder, Stats
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.redaction.masking import Mask
 from recorder.storage.rows import RunEnd, RunStart
-from recorder.storage.storable_values import mapping_of, masked, storable, text_of
+from recorder.storage.storable_values import (
+    first_text,
+    id_of,
+    list_of,
+    mapping_of,
+    masked,
+    storable,
+    text_of,
+    uuid_in,
+)
 from recorder.storage.store import Store
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import deltas_of
@@ -77,6 +86,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self._capture_frames = config.capture == "wire"
         self._current: ContextVar[str | None] = ContextVar("conversation_id", default=None)
         self._families: OrderedDict[str, str] = OrderedDict()
+        # The ids for which a warning was logged.
+        self._replaced: set[str] = set()
         # Attributes, because they are read for every token.
         self._runs = self.recorder.runs
         self._put = self.recorder.queue.put
@@ -160,8 +171,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a chat model begins. `messages` is all that was sent, as a list in a list."""
-        history = [message_from(message) for message in (messages[0] if messages else ())]
-        self._start("chat", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
+        self._start("chat", request_from(messages), run_id, parent_run_id, tags, metadata, kwargs)
 
     def on_llm_start(
         self, serialized: dict[str, Any] | None, prompts: Sequence[str], *, run_id: UUID,
@@ -169,14 +179,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a completion model begins."""
-        history: list[BaseMessage] = [HumanMessage(prompt) for prompt in prompts]
-        self._start("text_completion", history, run_id, parent_run_id, tags, metadata or {}, kwargs)
+        self._start("text_completion", prompts_from(prompts), run_id, parent_run_id, tags, metadata, kwargs)
 
     def on_stream_frame(
         self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
     ) -> Wait[None] | None:
         """Record a stream event and its deltas. Returns a `Wait` for space if the queue is full."""
-        run = self._runs.get(run_id.int) or self.recorder.reopen(run_id.int)
+        key = run_id.int if type(run_id) is UUID else id_of(run_id).int
+        run = self._runs.get(key) or self.recorder.reopen(key)
         if run is None:
             self._late(len(deltas))
             return None
@@ -189,7 +199,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> Wait[None] | None:
         """Record a token, unless the run's tokens come with its frames. Returns a `Wait` if the queue is full."""
-        run = self._runs.get(run_id.int) or self.recorder.reopen(run_id.int)
+        key = run_id.int if type(run_id) is UUID else id_of(run_id).int
+        run = self._runs.get(key) or self.recorder.reopen(key)
         if run is None:
             self._late(1)
             return None
@@ -213,18 +224,19 @@ class ChatHistoryCallback(BaseCallbackHandler):
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _start(
-        self, operation: str, history: list[BaseMessage], run_id: UUID, parent_run_id: UUID | None,
-        tags: Sequence[str] | None, metadata: Mapping[str, Any], given: Mapping[str, Any],
+        self, operation: str, history: list[BaseMessage], given_id: Any, given_parent: Any, tags: Any, metadata: Any,
+        given: Mapping[str, Any],
     ) -> OpenRun | None:  # fmt: skip
+        """Start a run. Other frameworks call the hooks, too, so no value is taken to be of its declared type."""
         if self.recorder.closed:
             return None
-        metadata = mapping_of(metadata)
+        run_id = self._id("run_id", given_id)
+        no_parent = given_parent is None or (isinstance(given_parent, str) and not given_parent)
+        parent_run_id = None if no_parent else self._id("parent_run_id", given_parent)
+        metadata, parameters = mapping_of(metadata), mapping_of(given.get("invocation_params"))
         conversation_id, fresh = self._conversation_of(metadata, parent_run_id)
-        started_at, started_us = now(), monotonic_us()
-        if begun_us := given.get("started_us"):
-            started_at, started_us = started_at - timedelta(microseconds=started_us - begun_us), begun_us
-        parameters = mapping_of(given.get("invocation_params"))
-        mask: Mask = given.get("mask") or Mask()
+        started_at, started_us = _begun(given.get("started_us"))
+        mask = found if isinstance(found := given.get("mask"), Mask) else Mask()
         start = RunStart(
             run_id=str(run_id),
             conversation_id=conversation_id,
@@ -233,11 +245,11 @@ class ChatHistoryCallback(BaseCallbackHandler):
             operation=operation,
             parent_run_id=str(parent_run_id) if parent_run_id else None,
             provider_name=text_of(metadata.get("ls_provider")),
-            request_model=text_of(metadata.get("ls_model_name") or parameters.get("model")),
+            request_model=first_text(metadata, ("ls_model_name",)) or first_text(parameters, ("model",)),
             wire=text_of(given.get("wire")),
             request=mask.json(parameters, "request") if parameters else None,
             input_hash=text_of(given.get("input_hash")),
-            tags=mask.json([tags] if isinstance(tags, str) else list(tags), "tags") if tags else None,
+            tags=mask.json(labels, "tags") if (labels := list_of(tags)) else None,
             metadata=mask.metadata(metadata),
             user_id=text_of(metadata.get("user_id")),
             mask=mask,
@@ -245,27 +257,45 @@ class ChatHistoryCallback(BaseCallbackHandler):
         )
         return self.recorder.start(run_id.int, start, started_us)
 
-    def _end(self, run_id: UUID, end: RunEnd, error: BaseException | None = None) -> None:
-        run = self._runs.get(run_id.int) or self.recorder.find(run_id.int)
+    def _id(self, name: str, given: Any) -> UUID:
+        """An id of a hook as a UUID; another id becomes a UUID that is computed from it, which is logged once."""
+        found = uuid_in(given)
+        if found is not None:
+            return found
+        found = id_of(given)
+        if name not in self._replaced:
+            self._replaced.add(name)
+            log.warning(
+                "%s=%.60s is no UUID; it is stored as %s, and others in the same way",
+                name,
+                text_of(given),
+                found,
+            )
+        return found
+
+    def _end(self, given_id: Any, end: RunEnd, error: BaseException | None = None) -> None:
+        key = id_of(given_id).int
+        run = self._runs.get(key) or self.recorder.find(key)
         if run is None:
             return
-        end = storable(end, run_id)
+        end = storable(end, run.start.run_id)
         if (mask := run.start.mask) is not None:
             if error is not None and (request := _request_of(error)) is not None:
                 mask.learn_request(request)
             end = masked(end, mask)
-        self.recorder.end(run_id.int, run, end)
+        self.recorder.end(key, run, end)
 
     def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
         """The conversation id of a run, and whether the conversation is new. The most specific setting wins."""
-        found = _first_of(metadata, CONVERSATION_KEYS) if metadata else None
-        if found is not None and len(str(found)) > MAX_CONVERSATION_ID:
+        found = first_text(metadata, CONVERSATION_KEYS) if metadata else None
+        if found is not None and len(found) > MAX_CONVERSATION_ID:
             self.recorder.replaced_ids += 1
-            log.warning("A conversation id of %d characters was replaced by a new one", len(str(found)))
+            log.warning("A conversation id of %d characters was replaced by a new one", len(found))
             return new_id(), True
-        found = found or self._current.get() or self._conversation_id
-        if found is not None:
-            return escape(str(found)), False
+        if found:
+            return found, False
+        if (found := self._current.get() or self._conversation_id) is not None:
+            return escape(found), False
         return self._family_of(parent_run_id) if parent_run_id is not None else (new_id(), True)
 
     def _family_of(self, parent_run_id: UUID) -> tuple[str, bool]:
@@ -284,12 +314,12 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self.recorder.queue.count_dropped(tokens)
 
 
-def _first_of(given: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """The first true value under these keys, or None."""
-    for key in keys:
-        if found := given.get(key):
-            return found
-    return None
+def _begun(started_us: Any) -> tuple[datetime, int]:
+    """The time of a run's start, and its monotonic microseconds: those that recorder's models pass, else now."""
+    moment, moment_us = now(), monotonic_us()
+    if type(started_us) is not int or not 0 < started_us <= moment_us:
+        return moment, moment_us
+    return moment - timedelta(microseconds=moment_us - started_us), started_us
 
 
 def _request_of(error: BaseException) -> Any:

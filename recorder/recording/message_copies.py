@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
-from recorder.messages import BaseMessage, ChatMessage, from_any
+from recorder.messages import BaseMessage, ChatMessage, HumanMessage, from_any
+from recorder.storage.storable_values import list_of, text_of
 
 log = logging.getLogger("recorder")
+
+
+def request_from(batch: Any) -> list[BaseMessage]:
+    """The messages of a request as LangChain passes them: a list in a list. A flat list will do, too."""
+    given = list_of(batch)
+    if given and not isinstance(given[0], (str, bytes, Mapping, BaseMessage)):
+        given = list_of(given[0])
+    return [message_from(value) for value in given]
+
+
+def prompts_from(prompts: Any) -> list[BaseMessage]:
+    """The prompts of a completion as messages."""
+    return [
+        HumanMessage(value if isinstance(value, str) else text_of(value) or "") for value in list_of(prompts)
+    ]
 
 
 def message_from(value: Any) -> BaseMessage:
@@ -17,7 +34,7 @@ def message_from(value: Any) -> BaseMessage:
         message = from_any(value)
     except Exception as error:
         log.warning("A message of an unknown type is stored as text: %s", error)
-        return ChatMessage(str(value), role="unknown")
+        return ChatMessage(text_of(value) or "", role="unknown")
     return with_own_blocks(message)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from recorder.core.escaping import escape_json, may_need_escape
-from recorder.core.json import dumps
+from recorder.core.json import dumps, loads
 from recorder.redaction.credentials import (
     MASK,
     MaskedValue,
@@ -88,8 +88,11 @@ class Mask:
         return self._replaced(mask_urls(text), text, place)
 
     def json(self, value: Any, place: str) -> str:
-        """The value as JSON text, without credentials."""
+        """The list or mapping as JSON text, without credentials. Of an entry without a JSON form, a text says so."""
         text = dumps(value)
+        if text.startswith('"'):
+            value = _with_plain_entries(value)
+            text = dumps(value)
         if _is_plain(text) if len(text) <= _SHORT else _is_plain.__wrapped__(text):
             return self._replaced(text, text, place)
         if may_hold_secrets(text):
@@ -145,6 +148,12 @@ class Mask:
         if text != before:
             self.note(place)
         return text
+
+
+def _with_plain_entries(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: loads(dumps(entry)) for key, entry in value.items()}
+    return [loads(dumps(entry)) for entry in value]
 
 
 _Forms = tuple[tuple[str, ...], tuple[bytes, ...]]

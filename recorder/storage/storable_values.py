@@ -7,11 +7,12 @@ A value that cannot be stored is left out, and the run is stored without it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from types import NoneType
 from typing import Any
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from recorder.core.escaping import escape
 from recorder.redaction.masking import Mask
@@ -58,17 +59,60 @@ def count_of(value: Any) -> int | None:
         return None
 
 
+def id_of(value: Any) -> UUID:
+    """The value as a UUID: itself or what its text spells, else one that is computed from its text."""
+    return uuid_in(value) or uuid5(NAMESPACE_OID, text_of(value) or "")
+
+
+def uuid_in(value: Any) -> UUID | None:
+    """The UUID that the value is or that its text spells, else None."""
+    if type(value) is UUID:
+        return value
+    try:
+        return UUID(text_of(value))
+    except (TypeError, ValueError):
+        return None
+
+
+def list_of(value: Any) -> list[Any]:
+    """The items of the value; a list of the value alone if it is a text or has no items; an empty one for None."""
+    if value is None:
+        return []
+    try:
+        return [value] if isinstance(value, (str, bytes)) else list(value)
+    except Exception:  # it has no items, or its own methods raise
+        return [value]
+
+
 def mapping_of(value: Any) -> Mapping[str, Any]:
     """The value, or its `model_dump()`, as a mapping; an empty one for any other value."""
     if type(value) is dict:  # the usual case; `isinstance(value, Mapping)` takes ten times as long
         return value
     if value is None:
         return {}
-    if isinstance(value, Mapping):
-        return value
-    dump = getattr(value, "model_dump", None)
-    found = dump() if callable(dump) and not isinstance(value, type) else {}
+    try:
+        if isinstance(value, Mapping):
+            return dict(value)
+        dump = getattr(value, "model_dump", None)
+        found = dump() if callable(dump) and not isinstance(value, type) else {}
+    except Exception:  # raised by the value's own methods
+        return {}
     return found if isinstance(found, Mapping) else {}
+
+
+def first_text(given: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """The text of the first value under these keys that is neither None nor empty nor zero; else None."""
+    for key in keys:
+        if (found := given.get(key)) is not None and not _is_false(found):
+            return text_of(found)
+    return None
+
+
+def _is_false(value: Any) -> bool:
+    try:
+        return not value
+    except Exception:  # an array of numpy is neither true nor false
+        return False
 
 
 def bare_end(end: RunEnd) -> RunEnd:

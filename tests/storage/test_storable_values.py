@@ -11,9 +11,10 @@ import pytest
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatGeneration, LLMResult, UsageMetadata
+from recorder.replay import Replay
 from recorder.replay.playback import TokensStep, _tokens_of
 from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, SegmentRow
-from recorder.storage.storable_values import MAX_INT, count_of, mapping_of, storable, text_of
+from recorder.storage.storable_values import MAX_INT, count_of, id_of, mapping_of, storable, text_of
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests.oracle import assert_whole, begin, finish, run_end, say, sql, stored
@@ -186,3 +187,88 @@ def test_what_is_refused_takes_no_tokens_with_it(
     assert_whole(database, run_id, "ab")
     reasons = sql(database, "SELECT finish_reason FROM runs")
     assert reasons == [("stop",)] if cannot_be == "messages" else reasons == [(None,)]
+
+
+class Untrue:
+    """Something that is neither true nor false, as an array of numpy."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+ODD_VALUES = [
+    None, "", 0, 7, 10**30, -1, 1.5, float("nan"), True, b"\xff", "chain-1", "a\0\ud800\U0001f600", "x" * 300, ["a", 1],
+    ("b",), {"c": object}, {1, 2}, Speechless(), Untrue(), object, uuid.UUID(int=5), f"{{{uuid.UUID(int=5)}}}",
+]  # fmt: skip
+#: Of what a run begins with: the argument of the hook, or where in an argument the value stands.
+ODD_PLACES: dict[str, Any] = {
+    "run_id": lambda odd: {"run_id": odd},
+    "parent_run_id": lambda odd: {"parent_run_id": odd},
+    "tags": lambda odd: {"tags": odd},
+    "a tag": lambda odd: {"tags": [odd]},
+    "metadata": lambda odd: {"metadata": odd},
+    **{
+        f"metadata {key}": lambda odd, key=key: {"metadata": {key: odd}}
+        for key in ("any", "conversation_id", "user_id", "ls_provider", "ls_model_name")
+    },
+    "a key of metadata": lambda odd: {"metadata": {odd if odd.__hash__ else "key": 1}},
+    "invocation_params": lambda odd: {"invocation_params": odd},
+    "a parameter": lambda odd: {"invocation_params": {"model": odd, "other": odd}},
+    **{
+        name: lambda odd, name=name: {name: odd}
+        for name in ("wire", "input_hash", "mask", "started_us", "serialized", "messages", "name")
+    },
+    "a message": lambda odd: {"messages": [[odd]]},
+}
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("place", ODD_PLACES)
+def test_the_start_is_stored_whatever_it_says(database: str, place: str) -> None:
+    """Every run has its row, its token and its end, and readers read it back."""
+    with ChatHistoryCallback(database) as history:
+        for number, odd in enumerate(ODD_VALUES * 2):
+            given: dict[str, Any] = {
+                "run_id": uuid.UUID(int=number + 100),
+                "messages": [["Hi"]],
+                "serialized": {},
+            }
+            given |= ODD_PLACES[place](odd)
+            start = history.on_llm_start if number < len(ODD_VALUES) else history.on_chat_model_start
+            start(given.pop("serialized"), given.pop("messages"), **given)
+            history.on_llm_new_token("a", run_id=given["run_id"])
+            finish(history, given["run_id"], "a")
+        history.flush().wait(20)
+        stats = history.stats()
+    runs = sql(database, "SELECT id FROM runs WHERE sha256 IS NOT NULL AND token_count = 1")
+    assert len(runs) == stats.committed == 2 * len(ODD_VALUES)
+    assert (stats.dropped, stats.quarantined, stats.lost_messages) == (0, 0, 0)
+    with Replay(database) as replay:
+        for (run_id,) in runs:
+            [run] = replay.runs(str(run_id))
+            assert (run.status, type(run.metadata)) in {(COMPLETE, dict), (COMPLETE, type(None))}
+
+
+def test_ids_that_are_none_agree(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A run and its parent are stored under ids that are computed from theirs, and one line of the log says so."""
+    with ChatHistoryCallback(database) as history:
+        ids: list[Any] = ["chain-1", "chain-2", "chain-3"]
+        for run_id, parent in zip(ids, (None, *ids[:1] * 2), strict=True):
+            begin(history, run_id=run_id, parent_run_id=parent)
+            history.on_llm_new_token("a", run_id=run_id)
+            finish(history, run_id, "a")
+    parent_of = {
+        str(id): parent and str(parent) for id, parent in sql(database, "SELECT id, parent_run_id FROM runs")
+    }
+    first, second, third = (str(id_of(f"chain-{number}")) for number in (1, 2, 3))
+    assert parent_of == {first: None, second: first, third: first}
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith(f"run_id=chain-1 is no UUID; it is stored as {first}")
+
+
+def test_an_id_is_a_uuid() -> None:
+    """In any spelling; the same one for the same text."""
+    plain = uuid.uuid4()
+    assert [id_of(value) for value in (plain, str(plain), plain.hex, plain.urn)] == [plain] * 4
+    assert id_of("a") == id_of("a") != id_of("b")
+    assert id_of(None).version == id_of(7).version == id_of(Speechless()).version == 5
