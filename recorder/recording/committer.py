@@ -14,20 +14,16 @@ from recorder.core.ids import new_id
 from recorder.recording.batch_in_flight import InFlightBatch, bytes_in
 from recorder.recording.batch_size import BatchSize
 from recorder.recording.buffer import DrainedBatch, OpenRun
+from recorder.recording.failure_cause import FailureCause
 from recorder.recording.moved_file import begun_elsewhere
 from recorder.recording.progress import Progress
 from recorder.recording.repeated_run_ids import Attempts
-from recorder.storage.dialects import Failure
 from recorder.storage.liveness import this_process
 from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
 from recorder.storage.storable_values import bare_end
 from recorder.storage.store import Moved, RunIdTaken, Store
 
 log = logging.getLogger("recorder")
-
-#: Failures that the rows or the database may cause. After so many in a row a trial shows which of them it is.
-_MAYBE_POISON = frozenset(("refused", "fatal"))
-_REFUSALS = 2
 
 
 class Committer:
@@ -44,6 +40,8 @@ class Committer:
         self.producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now(), this_process())
         #: The runs that are stored and have no end yet, by id.
         self.streaming: dict[str, OpenRun] = {}
+        # Names of errors that look like an outage and were caused by rows.
+        self._blamed: set[str] = set()
         #: Number of the database file, counted over the files that this recorder has written.
         self.file = 0
 
@@ -57,7 +55,7 @@ class Committer:
         size = self.batch_size
         if size.is_reduced and bytes_in(batch) > size.now and await self._commit_halves(in_flight, batch):
             return None
-        attempt = refusals = 0
+        attempt, cause = 0, FailureCause(batch, self._stores_other_rows, self._blamed)
         while not self._deadline.is_over:
             began = seconds()
             try:
@@ -71,8 +69,7 @@ class Committer:
                 if self._deadline.blocked:
                     break
                 failure = self._store.failure(error)
-                refusals = refusals + 1 if failure in _MAYBE_POISON else 0
-                if await self._is_caused_by_rows(failure, refusals, batch):
+                if await cause.is_rows(failure, error, had_longest=size.is_patient):
                     return await self._isolate(in_flight, batch, error)
                 self._progress.database_failed(error, "storing")
                 if not await self._deadline.pause(attempt):
@@ -107,7 +104,8 @@ class Committer:
 
     async def _append(self, batch: Sequence[Part]) -> None:
         self.producer = replace(self.producer, heartbeat_at=now())
-        await self._store.append(Batch(self.producer, *_by_kind(batch), self.streaming))
+        patience = self.batch_size.patience
+        await self._store.append(Batch(self.producer, *_by_kind(batch), self.streaming, patience=patience))
 
     async def _commit_halves(self, in_flight: InFlightBatch, batch: list[Part]) -> bool:
         """Commit one half after the other; False for a single row, which cannot be split."""
@@ -117,22 +115,26 @@ class Committer:
         return len(halves) > 1
 
     async def _commit_less(self, in_flight: InFlightBatch, batch: list[Part], began: float) -> bool:
-        """The batch took too long: commit less at once."""
+        """The batch took too long: commit less at once, or give one row more time."""
         self.batch_size.halve(bytes_in(batch), began)
-        return await self._commit_halves(in_flight, batch)
+        is_split = await self._commit_halves(in_flight, batch)
+        if not is_split:
+            self.batch_size.wait_longer()
+        return is_split
 
-    async def _is_caused_by_rows(self, failure: Failure, refusals: int, batch: Sequence[Part]) -> bool:
-        """Whether the content of these rows causes the error, and not the state of the database. A database that is
-        unreachable, full or locked reports another kind of failure; in any other state it refuses other rows too."""
-        if failure == "poison":
-            return len(batch) > 1 or await self._stores_other_rows()
-        return refusals >= _REFUSALS and await self._stores_other_rows()
-
-    async def _stores_other_rows(self) -> bool:
-        """Whether the database accepts other rows now. A constraint or trigger of the user may refuse those as well; it
-        is then a rule about rows, too."""
+    async def _stores_other_rows(self, size: int) -> bool:
+        """Whether the database accepts other rows of so many bytes now. A constraint or trigger of the user may refuse
+        those as well; it is then a rule about rows, too."""
         try:
-            trial = Batch(self.producer, [], (), self.streaming, trial=True)
+            trial = Batch(
+                self.producer,
+                [],
+                (),
+                self.streaming,
+                trial=True,
+                trial_bytes=size,
+                patience=self.batch_size.patience,
+            )
             await self._deadline.in_time(self._store.append(trial))
         except Exception as error:
             return self._store.failure(error) == "poison"

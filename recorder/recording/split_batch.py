@@ -15,29 +15,37 @@ def halved(part: Part) -> tuple[Part, Part] | None:
     """Two parts with half of the rows each, in the order to store them; None if there are not two rows."""
     if isinstance(part, Addition):
         return _addition_halved(part)
-    count = len(part.messages) + len(part.segments) + len(part.frames)
-    if count < 2:
+    if rows_in(part) < 2:
         return None
-    left = count // 2
+    left = rows_in(part) // 2
     messages, left = _cut(part.messages, left)
     segments, left = _cut(part.segments, left)
     frames, left = _cut(part.frames, left)
+    gaps, left = _cut(part.gaps, left)
     # The run's own row is stored after the messages of its request, and its end after everything else.
     opens = part.opens and not messages[1]
     size, tokens = part.bytes // 2, sum(row.count for row in segments[0]) if part.tokens else 0
     first = replace(
-        part, opens=opens, messages=messages[0], segments=segments[0], frames=frames[0], gaps=(), seal=None,
-        unserialized=0, tokens=tokens, bytes=size,
+        part, opens=opens, messages=messages[0], segments=segments[0], frames=frames[0], gaps=gaps[0],
+        seal=None, unserialized=0, tokens=tokens, bytes=size,
     )  # fmt: skip
     second = replace(
         part, opens=part.opens and not opens, messages=messages[1], segments=segments[1], frames=frames[1],
-        tokens=part.tokens - tokens, bytes=part.bytes - size,
+        gaps=gaps[1], tokens=part.tokens - tokens, bytes=part.bytes - size,
     )  # fmt: skip
     return first, second
 
 
+def rows_in(part: Part) -> int:
+    """How many rows a part has that can be stored one after the other. Its own row comes with the first, its end with
+    the last."""
+    if isinstance(part, Addition):
+        return len(part.messages)
+    return len(part.messages) + len(part.segments) + len(part.frames) + len(part.gaps)
+
+
 def _addition_halved(part: Addition) -> tuple[Part, Part] | None:
-    if len(part.messages) < 2:
+    if rows_in(part) < 2:
         return None
     middle, size = len(part.messages) // 2, part.bytes // 2
     first_half = max(0, len(part.added) - (len(part.messages) - middle))

@@ -20,7 +20,7 @@ from recorder.errors import NotFound, StoreError
 from recorder.messages import BaseMessage, check_stored, from_dict
 from recorder.storage import id_lookup
 from recorder.storage.columns import columns_of
-from recorder.storage.dialects import Watch
+from recorder.storage.dialects import AWAY, Watch
 from recorder.storage.dialects.common import ROW_ERRORS
 from recorder.storage.id_lookup import Found
 from recorder.storage.newest_branch import (
@@ -96,7 +96,7 @@ class DatabaseReader:
 
     def is_away(self, error: StoreError) -> bool:
         """Whether the database did not answer, or another program has locked it."""
-        return error.__cause__ is not None and self._store.failure(error) in ("transient", "slow")
+        return error.__cause__ is not None and self._store.failure(error) in AWAY
 
     async def open(self) -> None:
         """Connect, and check the schema. Raises `SchemaError`, and `StoreError` for a database without tables."""

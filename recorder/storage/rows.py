@@ -332,6 +332,10 @@ class Batch:
     #: Whether to store nothing, but insert invented rows into every table and roll them back, to see whether the
     #: database accepts rows.
     trial: bool = False
+    #: How many bytes these rows have.
+    trial_bytes: int = 0
+    #: The factor by which its statements may take longer than usual.
+    patience: int = 1
 
     @property
     def parts(self) -> Sequence[Part]:

@@ -127,8 +127,9 @@ class SqlStore:
 
     async def append(self, batch: Batch) -> None:
         """Store a batch in one transaction, or make a trial. Raises `Conflict`, `RunIdTaken` and `Moved`."""
+        self.dialect.patience = batch.patience
         if batch.trial:
-            await self._try(batch.producer)
+            await self._try(rows_to_try(batch.producer, batch.trial_bytes))
             return
         added = [each.conversation_id for each in batch.additions if not each.threaded]
         if not added:
@@ -236,11 +237,11 @@ class SqlStore:
         if segments in existing:
             await self._check_segments(connection, [row for rows in batch.runs for row in rows.segments])
 
-    async def _try(self, producer: Producer) -> None:
-        """Insert a row into each table, and roll them back."""
+    async def _try(self, invented: Batch) -> None:
+        """Insert these rows, and roll them back."""
         async with self.transaction() as connection:
             savepoint = await connection.begin_nested()
-            await self.dialect.insert(connection, inserts_of(rows_to_try(producer)))
+            await self.dialect.insert(connection, inserts_of(invented))
             await savepoint.rollback()
 
     async def _reopen_if_moved(self) -> None:

@@ -19,6 +19,7 @@ from recorder.errors import StoreError
 from recorder.messages import HumanMessage
 from recorder.storage.rows import COMPLETE, Batch
 from recorder.storage.store import SqlStore
+from recorder.storage.trial_rows import size_of_rows
 from recorder.wire.deltas import Delta
 from tests import postgres
 from tests.faults.proxy import proxy
@@ -151,6 +152,37 @@ def test_a_slow_network_to_postgres(postgres_database: str, monkeypatch: pytest.
     assert sql(postgres_database, "SELECT sum(count) FROM segments") == [(3000,)]
 
 
+def test_a_row_that_never_gets_through(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even with the longest time for a statement: it is left out, which the log says, and all others are stored."""
+    monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.2)
+    with (
+        proxy(postgres_database) as server,
+        ChatHistoryCallback(server.url, flush_interval=HOUR) as history,
+    ):
+        begin(history)
+        history.flush().wait(20)
+        server.rate = 200_000
+        asked, said = begin(history, HumanMessage("x" * 1_000_000)), begin(history)
+        say(history, asked, ["small"])
+        say(history, said, ["y" * 1_000_000])
+        for run_id in (asked, said):
+            finish(history, run_id, "end")
+        other = record(history, reply="other")
+        history.flush().wait(55)
+        stats = history.stats()
+        server.rate = None
+    assert (stats.quarantined, stats.committed, stats.queued_bytes) == (1, 2, 0)
+    assert_whole(postgres_database, asked, ["small"])
+    assert_whole(postgres_database, other, ["other"])
+    found = stored(postgres_database, said)
+    assert (found.status, [gap[:2] for gap in found.gaps]) == (COMPLETE, [(0, 1)])
+    assert any("its messages cannot be stored" in line for line in caplog.messages)
+    assert any("1 tokens cannot be stored" in line for line in caplog.messages)
+
+
 @pytest.fixture
 def postgres_database() -> Iterator[str]:
     """A database on the server of the tests."""
@@ -215,14 +247,23 @@ def test_poison_in_one_half_of_a_run(database: str) -> None:
     assert [*found.texts.values()] == texts[2000:]
 
 
+#: The codes of outages, which a trigger may raise as well.
+OUTAGE_CODES = [
+    "08006", "25006", "25P03", "25P04", "26000", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01",
+    "57P03", "58030", "72000",
+]  # fmt: skip
 CODES = [
+    *OUTAGE_CODES,
     "21000", "22023", "23514", "P0001", "42501", "42P01", "0A000", "3F000", "XX000", "XX002", "24000", "F0000", "99999",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_trigger_refuses_some_tokens(postgres_database: str, code: str) -> None:
+def test_a_trigger_refuses_some_tokens(
+    postgres_database: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the class of its error: the recording of others goes on, and a gap says what is missing."""
+    monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
     raising = f"RAISE EXCEPTION 'not these' USING ERRCODE = '{code}'"
     postgres.fetch(
         postgres_database,
@@ -353,6 +394,48 @@ def test_an_outage_of_a_server_costs_nothing(postgres_database: str, code: str) 
         assert history.stats().quarantined == 0
     for run_id in runs:
         assert_whole(postgres_database, run_id, ["whole"])
+
+
+@pytest.mark.parametrize("code", SERVER)
+def test_a_long_outage_of_a_server_costs_nothing(
+    postgres_database: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it lasts, because the server stores no other rows either."""
+    monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
+    store = Away(postgres_database, SERVER[code]("not now"), 50, rows_only=False)
+    with ChatHistoryCallback(postgres_database, store=store, flush_interval=HOUR) as history:
+        begin(history)
+        history.flush().wait(20)
+        store.left = 50
+        runs = [record(history, reply="whole") for _ in range(4)]
+        history.flush().wait(50)
+        assert history.stats().quarantined == 0
+    for run_id in runs:
+        assert_whole(postgres_database, run_id, ["whole"])
+
+
+def test_a_disk_with_space_for_small_rows_only(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large row waits until there is space again, because other rows of its size would not be stored either."""
+    monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
+
+    class Full(Away):
+        """Has no space for 10,000 bytes, so many times."""
+
+        async def append(self, batch: Batch) -> None:
+            self.rows_only = max(batch.trial_bytes, size_of_rows(batch.parts)) < 10_000
+            await super().append(batch)
+
+    store = Full(postgres_database, asyncpg.DiskFullError("no space"), 30, rows_only=True)
+    with ChatHistoryCallback(postgres_database, store=store, flush_interval=HOUR) as history:
+        begin(history)
+        history.flush().wait(20)
+        store.left = 30
+        run_id = record(history, reply="x" * 20_000)
+        history.flush().wait(50)
+        assert (store.left, history.stats().quarantined) == (0, 0)
+    assert_whole(postgres_database, run_id, ["x" * 20_000])
 
 
 @pytest.mark.parametrize("table", ["messages", "segments", "runs"])

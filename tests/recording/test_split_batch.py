@@ -39,7 +39,7 @@ def run_of(messages: int, segments: int, frames: int) -> RunRows:
         messages=[message(number) for number in range(messages)],
         segments=[SegmentRow(ID, 10 * number, 10, "[]") for number in range(segments)],
         frames=[FrameRow(ID, number, 0, 1, 0, b"", None) for number in range(frames)],
-        gaps=[GapRow(ID, 900, 1, "why")],
+        gaps=[GapRow(ID, 900, 1, "why"), GapRow(ID, 901, 1, "why")],
         seal=RunSeal(run_end(), 10 * segments, None, None),
         threaded=True,
         tokens=10 * segments,
@@ -58,7 +58,7 @@ def test_the_parts_hold_what_the_run_held(counts: tuple[int, int, int]) -> None:
     """One row each; the run's own row with the last of its request, its gaps and its end with the last of all."""
     rows = run_of(*counts)
     parts = leaves(rows)
-    assert len(parts) == max(1, sum(counts))
+    assert len(parts) == sum(counts) + 2
     for name in ("messages", "segments", "frames", "gaps"):
         assert [row for part in parts for row in getattr(part, name)] == getattr(rows, name)
     for name in ("tokens", "bytes"):

@@ -8,6 +8,7 @@ from sqlalchemy import URL
 
 from recorder.errors import StoreError
 from recorder.storage.dialects.common import (
+    AWAY,
     RETRIABLE,
     Damage,
     Dialect,
@@ -22,6 +23,7 @@ from recorder.storage.dialects.sqlite import SQLite, into_one_file, private_file
 from recorder.storage.dialects.url import file_of, is_new_file, masked, parse_url
 
 __all__ = [
+    "AWAY",
     "RETRIABLE",
     "Damage",
     "Dialect",

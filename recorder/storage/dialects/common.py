@@ -9,11 +9,15 @@ from sqlalchemy import URL, ColumnElement, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-#: transient: a retry may succeed. slow: a retry may succeed, best with fewer rows. refused: the database answered with
-#: an error, and it is not known whether the rows caused it. poison: these rows can never be stored. fatal: nothing can.
-Failure = Literal["transient", "slow", "refused", "poison", "fatal"]
+#: transient: a retry may succeed, and the rows are never the cause. doubtful: the same, but a trigger of the user may
+#: have raised the code; the rows are the cause if other rows are stored meanwhile. slow: a retry may succeed, best with
+#: fewer rows. refused: the database answered with an error, and it is not known whether the rows caused it. poison:
+#: these rows can never be stored. fatal: nothing can.
+Failure = Literal["transient", "doubtful", "slow", "refused", "poison", "fatal"]
+#: Failures of a database that does not answer, or that another program has locked.
+AWAY = frozenset(("transient", "doubtful", "slow"))
 #: Failures after which opening a database is retried.
-RETRIABLE = frozenset(("transient", "slow", "refused"))
+RETRIABLE = AWAY | {"refused"}
 
 #: Python's errors that are caused by the values in the rows. A retry raises them again.
 ROW_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -91,6 +95,8 @@ class Dialect(Protocol):
 
     url: URL
     name: str
+    #: The factor by which statements may take longer than usual, over connections that are made from now on.
+    patience: int
     #: A FROM item: the rows of the JSON list `:keys`, whose items are `[conversation_id]` or `[conversation_id, id]`.
     key_rows: str
 

@@ -62,8 +62,6 @@ _LOCK_CONVERSATIONS = (
     f"SELECT pg_advisory_xact_lock({int.from_bytes(b'adds')}, k)"
     " FROM (SELECT set_config('lock_timeout', $1, true), {}) AS s, unnest(CAST($2 AS int[])) AS k"
 )
-#: The largest factor by which the statement timeout grows after timeouts.
-MAX_PATIENCE = 8
 _LOCK_TIMEOUT = "55P03"
 
 #: How a server or a pooler refuses a parameter of the URL that was sent as a setting.
@@ -96,10 +94,9 @@ class Postgres:
         self._with_timeout = with_timeout
         self._read_only = read_only
         self._sync = sync
-        #: The factor of the statement timeout.
-        self._patience = 1
-        timeout = connect_arguments(url).command_timeout
-        self._idle_timeout = _SET_IDLE_TIMEOUT.format(_IDLE_SHARE * 1000 * timeout)
+        #: The factor of the statement timeout, over connections that are made from now on.
+        self.patience = 1
+        self._timeout = connect_arguments(url).command_timeout
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -153,13 +150,7 @@ class Postgres:
             (each.table, tuple(each.columns), tuple(each.update), tuple(each.same)) for each in given
         )
         statement = _statement(kinds, announce, self._idle_timeout)
-        try:
-            counts = iter((await connection.exec_driver_sql(statement, arrays)).one())
-        except TimeoutError:
-            if _is_one_row(given):  # fewer rows are not possible, so the next connection waits twice as long
-                self._patience = min(2 * self._patience, MAX_PATIENCE)
-            raise
-        self._patience = max(1, self._patience // 2)
+        counts = iter((await connection.exec_driver_sql(statement, arrays)).one())
         return [int(next(counts)) if each.rows else 0 for each in inserts]
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
@@ -262,10 +253,14 @@ class Postgres:
         found = await connection.execute(query, {"names": list(metadata.tables)})
         return int(found.scalar_one() or 0)
 
+    @property
+    def _idle_timeout(self) -> str:
+        return _SET_IDLE_TIMEOUT.format(_IDLE_SHARE * 1000 * self._timeout * self.patience)
+
     async def _connect(self, **_sqlalchemy_arguments: object) -> Any:
         """Connect. asyncpg reads the URL itself, and handles sockets, TLS, environment and password file as libpq."""
         given = connect_arguments(self.url)._asdict()
-        given["command_timeout"] = given["command_timeout"] * self._patience if self._with_timeout else None
+        given["command_timeout"] = given["command_timeout"] * self.patience if self._with_timeout else None
         try:
             connection = await _driver().connect(**given, statement_cache_size=0)
         except (
@@ -317,10 +312,6 @@ def _driver() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
     return asyncpg
-
-
-def _is_one_row(inserts: Sequence[Insert]) -> bool:
-    return all(len(each.rows) == 1 for each in inserts)
 
 
 #: An `Insert` without its rows: table, columns, columns to update, columns that must be equal.

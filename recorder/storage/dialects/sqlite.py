@@ -104,6 +104,7 @@ class SQLite:
     """One SQLite file."""
 
     name = "sqlite"
+    patience = 1  # without effect: a statement has no limit of time
     key_rows = (
         "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
         " FROM json_each(:keys))"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from recorder.storage.dialects.common import Failure
 
-#: Servers and poolers that are down or busy, locks, deadlocks, resources. The rows never cause these.
-_TRANSIENT = (
+#: Servers and poolers that are down or busy, locks, deadlocks, resources. Rows cause these only where a trigger of the
+#: user raises such a code.
+_DOUBTFUL = (
     "08",  # the connection
-    "25",  # the state of the transaction: read-only after a failover, ended because it was idle
+    "25",  # the state of the transaction: read-only after a failover, ended by an error
     "26",  # a prepared statement that a pooler does not know
     "40",  # a rollback: deadlocks, serialization
     "53",  # disk, connections
@@ -19,14 +20,15 @@ _TRANSIENT = (
     "58",  # the disk of the server
     "72",  # a snapshot that is too old
 )
-#: The statement took too long or too much memory. A smaller one may succeed.
-_SLOW = ("57014", "53200", "25P04")
+#: The statement took too long or too much memory, or the transaction too long, or the server ended it as idle while a
+#: statement was still on its way. A smaller one may succeed.
+_SLOW = ("57014", "53200", "25P03", "25P04")
 #: Data, constraints, checks of views, limits, and errors that a user's own triggers raise.
 _POISON = ("09", "20", "21", "22", "23", "27", "2F", "38", "39", "40002", "44", "54", "P0")
 #: Authentication, an unknown database or schema, names, permissions, and settings.
 _FATAL = ("0A", "28", "3D", "3F", "42", "55P02")
 _KINDS: dict[str, Failure] = {
-    **dict.fromkeys(_TRANSIENT, "transient"),
+    **dict.fromkeys(_DOUBTFUL, "doubtful"),
     **dict.fromkeys(_SLOW, "slow"),
     **dict.fromkeys(_POISON, "poison"),
     **dict.fromkeys(_FATAL, "fatal"),
