@@ -40,7 +40,7 @@ def rows_to_try(producer: Producer, size: int = 0) -> Batch:
 
 
 def size_of_rows(parts: Iterable[Part]) -> int:
-    """How many bytes or characters the rows of these parts have, without ids and times."""
+    """How many bytes or characters the rows of these parts have, without numbers and times."""
     rows = chain.from_iterable(map(_rows_of, parts))
     return sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
 

@@ -1,0 +1,76 @@
+"""Whether rows or the database are the cause, by what kind of failure came how often, and by trials with other rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from recorder.recording import failure_cause
+from recorder.recording.failure_cause import FailureCause
+from recorder.storage.dialects import Failure
+from recorder.storage.rows import Part, RunRows, SegmentRow
+from tests.oracle import run_start
+
+ERROR = RuntimeError("cannot do it")
+ROW = RunRows(run_start(), opens=False, segments=[SegmentRow("r", 0, 1, "x" * 70)])
+TWO_ROWS = RunRows(run_start(), opens=False, segments=[SegmentRow("r", seq, 1, "x") for seq in range(2)])
+
+
+def answers(
+    failures: Sequence[Failure], trials: Sequence[bool], batch: Sequence[Part] = (ROW,), *, had_longest: bool = True,
+    blamed: set[str] | None = None,
+) -> tuple[list[bool], list[int]]:  # fmt: skip
+    """Whether the rows are the cause after each failure, and the size of each trial."""
+    results, sizes = list(trials), list[int]()
+
+    async def stores_other_rows(size: int) -> bool:
+        sizes.append(size)
+        return results.pop(0)
+
+    async def story() -> list[bool]:
+        cause = FailureCause(batch, stores_other_rows, set() if blamed is None else blamed)
+        return [await cause.is_rows(failure, ERROR, had_longest=had_longest) for failure in failures]
+
+    return asyncio.run(story()), sizes
+
+
+def test_rows_that_are_refused() -> None:
+    """At once for an error that blames rows, the second time for another one; and only if others are stored."""
+    assert answers(["poison"] * 2, [False, True]) == ([False, True], [0, 0])
+    assert answers(["refused", "fatal", "refused"], [False, True]) == ([False, False, True], [0, 0])
+    assert answers(["poison"], [], [ROW, TWO_ROWS]) == ([True], [])
+
+
+def test_a_connection_that_is_lost() -> None:
+    """However often, no trial is made."""
+    assert answers(["transient"] * 9, []) == ([False] * 9, [])
+
+
+def test_an_outage_is_taken_for_one_for_minutes() -> None:
+    """Though other rows of the same size are stored: the lock may be on these rows only."""
+    assert answers(["doubtful"] * 9, [True] * 8) == ([False] * 9, [71] * 8)
+
+
+def test_what_looks_like_an_outage_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three trials in a row that went well. The next part with that error needs nothing but the trials."""
+    monkeypatch.setattr(failure_cause, "SUSPECT_AFTER", 0)
+    blamed: set[str] = set()
+    found, _ = answers(["doubtful"] * 7, [True, True, False, True, True, True], blamed=blamed)
+    assert found == [False] * 6 + [True]
+    monkeypatch.undo()
+    assert answers(["doubtful"] * 4, [True] * 3, blamed=blamed)[0] == [False] * 3 + [True]
+
+
+def test_several_parts_are_separated_early() -> None:
+    """Which costs nothing, so it waits for one trial only."""
+    assert answers(["doubtful"] * 2, [True], [ROW, TWO_ROWS]) == ([False, True], [75])
+
+
+def test_a_row_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it had the longest time, and small rows get through; two rows are split instead."""
+    monkeypatch.setattr(failure_cause, "SUSPECT_AFTER", 0)
+    assert answers(["slow"] * 4, [True] * 3) == ([False] * 3 + [True], [0] * 3)
+    assert answers(["slow"] * 4, [True] * 3, had_longest=False)[0] == [False] * 4
+    assert answers(["slow"] * 4, [], [TWO_ROWS]) == ([False] * 4, [])
