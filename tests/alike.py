@@ -1,4 +1,4 @@
-"""One stream in all its forms: heard live, in SQL, as a message, played from its tokens, and from its frames."""
+"""Collects all forms of one answer and compares them: live chunks, SQL rows, the stored message, replays."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from recorder.replay import Replay
 from recorder.storage.reader import message_of
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics, chatting
-from tests.chatting import Road, runs
+from tests.chatting import CallStyle, runs
 from tests.oracle import new_url, sql
 
-#: Makes a model that asks a provider.
+#: Makes a model that sends its requests to a provider.
 Make = Callable[..., Any]
 
 openai, claude = chatting.chat, anthropics.chat
@@ -27,79 +27,81 @@ openai, claude = chatting.chat, anthropics.chat
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """What one run was, wherever one may look."""
+    """One run as the application, the database and each kind of replay show it."""
 
-    #: The chunks as the application got them, and the error that ended them.
+    #: The chunks that the application received, and the error that ended them.
     chunks: list[Any]
     error: Exception | None
-    #: The row of the run, (kind, idx, text) of its tokens, and the reply as it is stored; None without one.
+    #: The row of the run, (kind, idx, text) of its tokens, and its stored reply or None.
     run: dict[str, Any]
     tokens: list[tuple[str, str, str]]
     message: AIMessage | None
-    #: The recording again: chunk by chunk of its tokens, and by a model from its frames.
+    #: The chunks of a replay of the stored tokens, and those of a replayed model, which reads the stored frames.
     replayed: list[Any]
     replayed_error: Exception | None
-    modelled: list[Any]
-    modelled_error: Exception | None
+    from_model: list[Any]
+    from_model_error: Exception | None
 
     @property
-    def heard(self) -> AIMessageChunk:
-        """The chunks added up."""
+    def live(self) -> AIMessageChunk:
+        """Return the sum of the chunks that the application received."""
         return total(self.chunks)
 
     @property
     def end(self) -> tuple[Any, ...]:
-        """Status, finish reason, input and output tokens in SQL."""
+        """Return status, finish reason, input tokens and output tokens as SQL returns them."""
         return tuple(self.run[key] for key in ("status", "finish_reason", "input_tokens", "output_tokens"))
 
     def tokens_of(self, *kinds: str) -> list[tuple[str, str]]:
-        """(idx, text) of the tokens of these kinds."""
+        """Return (idx, text) of the stored tokens of these kinds."""
         return [(idx, text) for kind, idx, text in self.tokens if kind in kinds]
 
 
 def total(chunks: list[Any]) -> AIMessageChunk:
-    """All chunks in one."""
+    """Return the sum of all chunks."""
     found: AIMessageChunk = chunks[0] + chunks[1:]
     return found
 
 
-def forms_of(make: Make, body: bytes, road: Road, folder: Path, **options: Any) -> Forms:
-    """Have a model answer once with these bytes, and look at everything that is left of it."""
+def forms_of(make: Make, body: bytes, style: CallStyle, folder: Path, **options: Any) -> Forms:
+    """Let a model answer once with this body while it is recorded, and collect all forms of the answer."""
     url = new_url(folder, f"{len(list(folder.iterdir()))}.db")
     with LoopbackProvider(Answer(frames=[body])) as provider:
         with ChatHistoryCallback(url, conversation_id="c") as history:
             model = make(provider, callbacks=[history], **options)
-            chunks, error = _heard(road, model)
+            chunks, error = _received(style, model)
         again = make(provider, **options)
         with Replay(url) as replay:
             replayed = _until_error(replay.stream(speed=None))
-            modelled = _heard(road, replay.model(like=again))
+            from_model = _received(style, replay.model(like=again))
     (run,) = runs(url)
     tokens = sql(url, "SELECT kind, idx, text FROM tokens ORDER BY seq")
     replies = sql(url, "SELECT role, content, parts FROM messages WHERE role = 'assistant'")
     message: Any = message_of(*replies[0]) if replies else None
-    return Forms(chunks, error, run, tokens, message, *replayed, *modelled)
+    return Forms(chunks, error, run, tokens, message, *replayed, *from_model)
 
 
 def assert_alike(found: Forms) -> None:
-    """All forms say the same; live, a replay of the tokens and one of the frames end the same way."""
-    assert [repr(error) for error in (found.replayed_error, found.modelled_error)] == [repr(found.error)] * 2
+    """Assert that all forms have the same content, and that both kinds of replay end as the live stream did."""
+    assert [repr(error) for error in (found.replayed_error, found.from_model_error)] == [
+        repr(found.error)
+    ] * 2
     texts = "".join(text for _, text in found.tokens_of("text"))
     assert (
         message_fields(total(found.replayed))
-        == message_fields(total(found.modelled))
-        == message_fields(found.heard)
+        == message_fields(total(found.from_model))
+        == message_fields(found.live)
     )
-    assert texts == found.heard.text
+    assert texts == found.live.text
     if found.message is not None:
         assert message_fields(found.message) == {
-            **message_fields(found.heard),
+            **message_fields(found.live),
             "usage": found.message.usage_metadata,
         }
 
 
 def message_fields(message: AIMessage) -> dict[str, Any]:
-    """What a message, or a sum of chunks, says."""
+    """Return the fields of a message, or of a sum of chunks, that the forms have in common."""
     return {
         "text": message.text,
         "blocks": sorted(dumps(block, sort_keys=True) for block in blocks_of(message.content)),
@@ -111,7 +113,7 @@ def message_fields(message: AIMessage) -> dict[str, Any]:
 
 
 def blocks_of(content: Any) -> list[dict[str, Any]]:
-    """Content in one form: neighbouring texts as one, input as it is read, no numbers, nothing that is empty."""
+    """Return content as blocks in one form: adjacent texts joined, tool input parsed, no indexes, no empty blocks."""
     found: list[dict[str, Any]] = []
     for each in content if isinstance(content, list) else [content]:
         block = {"type": "text", "text": each} if isinstance(each, str) else dict(each)
@@ -131,9 +133,9 @@ def blocks_of(content: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _heard(road: Road, model: Any) -> tuple[list[Any], Exception | None]:
-    """The chunks up to an error, and the error."""
-    if road is not chatting.ON_LOOP:
+def _received(style: CallStyle, model: Any) -> tuple[list[Any], Exception | None]:
+    """Return the chunks that a model yields before an error, and the error or None."""
+    if style is not chatting.ON_LOOP:
         return _until_error(model.stream("Hi"))
     found: list[Any] = []
 
@@ -152,7 +154,7 @@ def _until_error(chunks: Iterable[Any]) -> tuple[list[Any], Exception | None]:
     found: list[Any] = []
     try:
         for chunk in chunks:
-            found.append(chunk)  # those before an error count
+            found.append(chunk)  # keeps the chunks before an error
     except Exception as error:
         return found, error
     return found, None

@@ -1,4 +1,4 @@
-"""What the tests of Anthropic's model share: a model and the bare SDK, both of the loopback provider."""
+"""Helpers for the tests of `ChatAnthropic`: a model and a bare SDK client, both of a loopback provider."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anthropic
 from recorder.models import ChatAnthropic
 from recorder.testing import LoopbackProvider
 
-#: What the SDK is asked where it is compared with.
+#: The request that is sent through the bare SDK for a comparison.
 ASK: dict[str, Any] = {
     "model": "claude-haiku-4-5",
     "max_tokens": 1000,
@@ -19,19 +19,19 @@ ASK: dict[str, Any] = {
 
 
 def chat(provider: LoopbackProvider, **options: Any) -> ChatAnthropic:
-    """A model of the provider that tries each request once."""
+    """Return a model of this provider that sends each request once, without retries."""
     settings = {"base_url": provider.url, "api_key": "any", "max_retries": 0}
     return ChatAnthropic(**{**settings, **options})
 
 
 @cache
 def _shared_http() -> anthropic.DefaultHttpxClient:
-    """Making one takes longer than most of the stories."""
+    """Return one HTTP client for all tests, because making one takes longer than most tests."""
     return anthropic.DefaultHttpxClient(verify=False)
 
 
 def sdk(provider: LoopbackProvider, **options: Any) -> anthropic.Anthropic:
-    """The bare SDK's client of the provider."""
+    """Return a client of the bare SDK for this provider."""
     settings: dict[str, Any] = {
         "base_url": provider.url, "api_key": "any", "max_retries": 0, **options
     }  # fmt: skip
@@ -39,12 +39,12 @@ def sdk(provider: LoopbackProvider, **options: Any) -> anthropic.Anthropic:
 
 
 def blocks_of(message: Any) -> list[dict[str, Any]]:
-    """The content of the SDK's message, without what is empty."""
+    """Return the content blocks of an SDK message without empty values."""
     return [stripped(block.model_dump(mode="json", warnings=False)) for block in message.content]
 
 
 def stripped(value: Any) -> Any:
-    """A value without its keys that hold nothing: SDKs name them all."""
+    """Remove keys without a value at all depths; SDK models list every key that could be there."""
     if isinstance(value, list):
         return [stripped(each) for each in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What the official OpenAI client makes of a body, over a real socket."""
+"""Reads a body with the official OpenAI client, over a real socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import openai
 
 from recorder.testing import Answer, LoopbackProvider
 
-#: Reads a body, streamed or not, and gives what the client made of it.
+#: Reads a body, streamed or not, and returns a summary of what the client returned.
 BySdk = Callable[..., dict[str, Any]]
 
 
@@ -18,7 +18,7 @@ BySdk = Callable[..., dict[str, Any]]
 def reading(
     request: Callable[[openai.OpenAI, bool], Any], summary: Callable[[Any, bool], dict[str, Any]]
 ) -> Iterator[BySdk]:
-    """A reader of bodies: `request` asks for one, and `summary` says what the answer or its events add up to."""
+    """Yield a reader of bodies: `request` calls the client, and `summary` makes a dict of the response."""
     bodies: list[Answer] = []
     with (
         LoopbackProvider(lambda received, path: bodies[-1]) as provider,

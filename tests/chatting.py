@@ -1,4 +1,4 @@
-"""How the tests of models speak to one: on both roads, with handlers that note what they are told."""
+"""Helpers for the tests of models: calls in both styles, a log of callbacks, and what was stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.oracle import Stored, new_url, sql, stored
 
 
 def chat(provider: LoopbackProvider, **options: Any) -> ChatOpenAI:
-    """A model of the provider that tries each request once."""
+    """Return a model of this provider that sends each request once, without retries."""
     return ChatOpenAI(
         **{"model": "gpt-4o", "base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
     )
@@ -33,22 +33,22 @@ def chat(provider: LoopbackProvider, **options: Any) -> ChatOpenAI:
 
 @cache
 def _shared_http() -> openai.DefaultHttpxClient:
-    """Making one takes longer than most of the stories."""
+    """Return one HTTP client for all tests, because making one takes longer than most tests."""
     return openai.DefaultHttpxClient(verify=False)
 
 
 def sdk(provider: LoopbackProvider, **options: Any) -> openai.OpenAI:
-    """The bare SDK's client of the provider, to compare with."""
+    """Return a client of the bare SDK for this provider, to compare with."""
     settings: dict[str, Any] = {"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
     return openai.OpenAI(**settings, http_client=_shared_http())
 
 
-#: What the SDK is asked where it is compared with.
+#: The request that is sent through the bare SDK for a comparison.
 ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 
 
 class CountingProvider(LoopbackProvider):
-    """One that counts its connections."""
+    """A loopback provider that counts its connections."""
 
     connections = 0
 
@@ -57,12 +57,12 @@ class CountingProvider(LoopbackProvider):
         super()._connect(reader, writer)
 
 
-# -- both roads: what is said of one must hold for the other --------------------------------------------------
+# -- both call styles: what holds for one must hold for the other ---------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
-    """One of the two ways to use a model."""
+class CallStyle:
+    """One of the two ways to call a model: synchronously, or asynchronously on an event loop."""
 
     name: str
     invoke: Callable[..., Any]
@@ -88,27 +88,29 @@ def _stream_on_loop(model: Any, *args: Any, **kwargs: Any) -> list[AIMessageChun
     return asyncio.run(main())
 
 
-PLAIN = Road(
+PLAIN = CallStyle(
     "plain",
     lambda model, *args, **kwargs: model.invoke(*args, **kwargs),
     lambda model, *args, **kwargs: list(model.stream(*args, **kwargs)),
     lambda model, *args, **kwargs: model.batch(*args, **kwargs),
     lambda model, *args, **kwargs: model.generate(*args, **kwargs),
 )
-ON_LOOP = Road("on a loop", _on_loop("ainvoke"), _stream_on_loop, _on_loop("abatch"), _on_loop("agenerate"))
-ROADS = [PLAIN, ON_LOOP]
+ON_LOOP = CallStyle(
+    "on a loop", _on_loop("ainvoke"), _stream_on_loop, _on_loop("abatch"), _on_loop("agenerate")
+)
+CALL_STYLES = [PLAIN, ON_LOOP]
 
 
-def name_of(road: Road) -> str:
-    """The id of a test parametrized by roads."""
-    return road.name
+def name_of(style: CallStyle) -> str:
+    """Return the id of a test that is parametrized by call styles."""
+    return style.name
 
 
-# -- what handlers are told -----------------------------------------------------------------------------------
+# -- what handlers receive ------------------------------------------------------------------------------------
 
 
 class Log(BaseCallbackHandler):
-    """Notes every event in order: its name, its arguments, its keywords."""
+    """A callback handler that stores the name and arguments of every call in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -131,7 +133,7 @@ class Log(BaseCallbackHandler):
 
     @property
     def names(self) -> list[str]:
-        """The events' names, without `on_`; several tokens in a row once."""
+        """Return the events' names without `on_`; consecutive tokens count once."""
         names: list[str] = []
         for name, _, _ in self.events:
             short = name.removeprefix("on_")
@@ -140,12 +142,12 @@ class Log(BaseCallbackHandler):
         return names
 
     def calls_of(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Arguments and keywords of each event of that name."""
+        """Return arguments and keywords of each event of this name."""
         return [(args, kwargs) for event, args, kwargs in self.events if event == name]
 
     @property
     def tokens(self) -> list[str]:
-        """What `on_llm_new_token` was given."""
+        """Return the tokens that `on_llm_new_token` received."""
         return [args[0] for args, _ in self.calls_of("on_llm_new_token")]
 
 
@@ -154,59 +156,59 @@ class Log(BaseCallbackHandler):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One run as the database has it."""
+    """One run as it is stored in the database."""
 
     run: dict[str, Any]
     tokens: Stored
-    #: The frames joined; empty without any.
+    #: All stored frames joined, in bytes.
     body: bytes
     #: (role, content) of each message of its conversation.
     transcript: list[tuple[str, str]]
 
     @property
     def text(self) -> str:
-        """The tokens joined, whatever their kind."""
+        """Return the joined text of all tokens of every kind."""
         return "".join(self.tokens.texts.values())
 
 
 def runs(url: str) -> list[dict[str, Any]]:
-    """The runs in the order in which they began."""
+    """Return the rows of all runs in the order in which they began."""
     names = schema.runs.c.keys()
     rows = sql(url, f"SELECT {', '.join(names)} FROM runs ORDER BY started_at, id")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def recorded(url: str, run_id: Any = None) -> Recorded:
-    """One run, the only one unless named."""
+    """Return the run with this id; without an id, the only run."""
     found = [run for run in runs(url) if run_id in (None, run["id"])]
     assert len(found) == 1
     (run,) = found
     rows = sql(url, "SELECT data, dictionary FROM frames WHERE run_id = ? ORDER BY seq", run["id"])
-    said = sql(
+    transcript = sql(
         url,
         "SELECT role, content FROM transcripts WHERE conversation_id = ? ORDER BY position",
         run["conversation_id"],
     )
     body = b"".join(frame for row in rows for _, frame in split(decompress(*row)))
-    return Recorded(run, stored(url, run["id"]), body, said)
+    return Recorded(run, stored(url, run["id"]), body, transcript)
 
 
 @contextmanager
 def history_at(where: Path | str, **options: Any) -> Iterator[ChatHistoryCallback]:
-    """A recorder on a database, or on a new file in a folder; afterwards everything is stored."""
+    """Yield a recorder on this URL, or on a new file in this folder; at the end everything is stored."""
     with ChatHistoryCallback(new_url(where) if isinstance(where, Path) else where, **options) as history:
         yield history
 
 
 def event(content: str | None = None, **fields: Any) -> bytes:
-    """One event of a chat stream, with just the given content."""
+    """Return one event of a chat stream with this content."""
     choice: dict[str, Any] = {"index": 0, "delta": {"content": content}, "finish_reason": None}
-    said = {"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06", "choices": [choice], **fields}
-    return b"data: " + json.dumps(said).encode() + b"\n\n"
+    data = {"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06", "choices": [choice], **fields}
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
 async def cancelled_at(nth: int, work: Awaitable[Any]) -> bool:
-    """Run the work and cancel its task where it waits for the nth time; whether it got that far."""
+    """Run the work in a task and cancel it at its nth wait; return whether it waited that often."""
     waits = 0
 
     class Counted:

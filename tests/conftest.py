@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Options, fixtures and hooks of pytest that all tests share."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tests import pgbouncer, postgres, selection
 from tests.genuine import FOLDER, MISSING, Stream, all_streams, chat_streams
 from tests.oracle import new_url
 
-# Continuous integration tries the same examples each time; new ones are found on people's machines, where the
-# failing one is printed.
+# Under continuous integration Hypothesis tries the same examples in each run. Elsewhere it tries new ones, and prints
+# an example that fails.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Which tests take part."""
+    """Add the options that choose which tests are run."""
     group = parser.getgroup("recorder's own tests")
     group.addoption("--fast", action="store_true", help="the quick tests only, for between two edits")
     group.addoption("--all", action="store_true", help="every cell of every matrix, and --network")
     group.addoption("--network", action="store_true", help="also the tests that install packages")
-    group.addoption("--seed", type=int, help="what a sample of a matrix is drawn by; chance unless given")
+    group.addoption("--seed", type=int, help="draws the sample of each matrix; random unless given")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed, once: a worker of pytest-xdist gets that of the process which started it."""
+    """Choose the seed once; a worker process of pytest-xdist uses the seed of the process that started it."""
     config.addinivalue_line(
         "markers", "matrix: a test of many cells, of which a sample is run unless --all is given"
     )
@@ -43,12 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Hand the seed to a worker."""
+    """Pass the seed to a worker process of pytest-xdist."""
     node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say at the top what takes part: matrices, the genuine streams, pgbouncer."""
+    """Print in the first lines which tests are run, and whether genuine streams and pgbouncer are there."""
     options = config.option
     matrices = "whole" if options.all else f"sampled with --seed {options.seed}"
     there = f"{len(all_streams())} in {FOLDER}, {len(chat_streams())} of them chat"
@@ -60,24 +60,24 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this run is not about."""
+    """Deselect the tests that the options leave out."""
     options = config.option
     left_out = set()
     if not (options.all or options.network):
         left_out |= {item for item in items if item.get_closest_marker("network")}
     if options.fast:
         left_out |= {item for item in items if selection.is_slow(item)}
-        left_out |= selection.sampled(items, options.seed, selection.FAST_SHARE, selection.FAST_LEAST)
+        left_out |= selection.left_out_cells(items, options.seed, selection.FAST_SHARE, selection.FAST_LEAST)
     elif not options.all:
-        left_out |= selection.sampled(items, options.seed, selection.SHARE, selection.LEAST)
+        left_out |= selection.left_out_cells(items, options.seed, selection.SHARE, selection.LEAST)
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what failed where it cannot be overlooked: a test that continuous integration left out."""
-    if left_out := _left_out(terminalreporter):
+    """List the tests that were skipped under continuous integration, because they fail the run."""
+    if left_out := _forbidden_skips(terminalreporter):
         terminalreporter.section("left out under continuous integration, where that is a failure", red=True)
         for name in left_out:
             terminalreporter.line(name)
@@ -85,14 +85,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything should be there, a test that is skipped fails the run."""
+    """Fail the run when a test was skipped under continuous integration."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.exitstatus == pytest.ExitCode.OK and _left_out(reporter):
+    if session.exitstatus == pytest.ExitCode.OK and _forbidden_skips(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _left_out(reporter: Any) -> list[str]:
-    """The tests that were skipped although `CI` is set, but for those whose reason `RECORDER_TEST_MAY_SKIP` is in."""
+def _forbidden_skips(reporter: Any) -> list[str]:
+    """Return the tests that were skipped although `CI` is set, except those that `RECORDER_TEST_MAY_SKIP` allows."""
     if not os.environ.get("CI") or reporter is None:
         return []
     tolerated = os.environ.get("RECORDER_TEST_MAY_SKIP")
@@ -102,7 +102,7 @@ def _left_out(reporter: Any) -> list[str]:
 
 @pytest.fixture(scope="session")
 def streams() -> list[Stream]:
-    """The genuine chat streams; the test is skipped where they are not there."""
+    """Return the genuine chat streams; a test that uses them is skipped when their folder is missing."""
     found = chat_streams()
     if not found:
         pytest.skip(MISSING)
@@ -111,13 +111,13 @@ def streams() -> list[Stream]:
 
 @pytest.fixture
 def warning_flags(pytestconfig: pytest.Config) -> list[str]:
-    """What makes another Python as strict about warnings as these tests are: the filters of pyproject.toml."""
+    """Return options with which another Python treats warnings as these tests do (see pyproject.toml)."""
     return [part for line in pytestconfig.getini("filterwarnings") for part in ("-W", line)]
 
 
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
-    """A new Postgres database that has its tables."""
+    """Yield the URL of a new Postgres database that has its tables; it is dropped afterwards."""
     url = postgres.new_database()
     yield url
     postgres.drop(url)
@@ -125,7 +125,7 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new database that has its tables: the test runs on each kind."""
+    """Return the URL of a new database that has its tables; the test runs once on SQLite and once on Postgres."""
     if request.param == "postgres":
         return str(request.getfixturevalue("postgres_url"))
     return new_url(tmp_path)

@@ -1,4 +1,4 @@
-"""How the tests of encoders make runs, and read back what was encoded: by our translators and by the SDKs."""
+"""Helpers for the tests of encoders: they make runs, and read encoded streams with translators and SDKs."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ _ENDS = {CHAT: "/chat/completions", ANTHROPIC: "/v1/messages"}
 
 
 def genuine(wire: str) -> list[Stream]:
-    """The genuine streams of a format that were answers."""
+    """Return the genuine streams of this wire format whose HTTP status is 200."""
     return [each for each in all_streams() if each.path.endswith(_ENDS[wire]) and each.status == 200]
 
 
 def timed(deltas: Iterable[Delta]) -> list[tuple[int, Delta]]:
-    """The deltas, each a millisecond after the one before."""
+    """Give each delta a time in microseconds, one millisecond after the delta before."""
     return [(1000 * number, delta) for number, delta in enumerate(deltas, 1)]
 
 
 def body_of(wire: str, run: Recorded, deltas: Iterable[Delta]) -> bytes:
-    """The whole stream as it goes over the wire."""
+    """Encode the deltas of a run and return the body of the response."""
     return b"".join(frame for _, frame in encode(wire, run, timed(deltas)))
 
 
 def read(wire: str, body: bytes) -> tuple[list[Delta], Any]:
-    """The deltas and the reply of a body, in random pieces."""
+    """Translate a body that arrives in random pieces; return its deltas and its reply."""
     translate = _TRANSLATORS[wire]()
     frames = frames_of(at_random(body, random.Random(len(body))))
     deltas = [delta for frame in frames for delta in translate.decode(frame)]
@@ -64,7 +64,7 @@ def read(wire: str, body: bytes) -> tuple[list[Delta], Any]:
 
 
 def run_of(wire: str, reply: Any, **more: Any) -> Recorded:
-    """What is known of a run whose frames gave this reply."""
+    """Return the recorded run whose frames gave this reply."""
     error = reply.error
     if isinstance(error, dict) and isinstance(error.get("error"), dict):
         error = error["error"]
@@ -86,8 +86,8 @@ def run_of(wire: str, reply: Any, **more: Any) -> Recorded:
     )
 
 
-def stopped(run: Recorded, reason: str) -> Recorded:
-    """The run with another end."""
+def with_finish_reason(run: Recorded, reason: str) -> Recorded:
+    """Return the run with another finish reason."""
     return replace(run, finish_reasons={0: reason})
 
 
@@ -95,17 +95,17 @@ def stopped(run: Recorded, reason: str) -> Recorded:
 
 
 def serving(body: bytes) -> LoopbackProvider:
-    """A provider that streams this body, in pieces that cut wherever they like."""
+    """Return a provider that streams this body in pieces that end anywhere."""
     return LoopbackProvider(Answer(frames=[body], chunks=(7, 1, 300, 2000)))
 
 
 def openai_client(provider: LoopbackProvider) -> openai.OpenAI:
-    """The SDK as it comes."""
+    """Return the OpenAI SDK's client without changes."""
     return openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0)
 
 
 def anthropic_client(provider: LoopbackProvider) -> anthropic.Anthropic:
-    """The SDK as it comes."""
+    """Return the Anthropic SDK's client without changes."""
     root = provider.base_url.removesuffix("/v1")
     return anthropic.Anthropic(base_url=root, api_key="any", max_retries=0)
 
@@ -114,8 +114,8 @@ ASK_OPENAI: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "conte
 ASK_ANTHROPIC: dict[str, Any] = {**ASK_OPENAI, "max_tokens": 10}
 
 
-def heard_by_openai(body: bytes) -> Any:
-    """The completion that the SDK's own accumulator makes of a stream."""
+def accumulated_by_openai(body: bytes) -> Any:
+    """Return the completion that the SDK's own accumulator makes of a stream."""
     with (
         serving(body) as provider,
         openai_client(provider) as client,
@@ -124,8 +124,8 @@ def heard_by_openai(body: bytes) -> Any:
         return stream.get_final_completion()
 
 
-def heard_by_anthropic(body: bytes) -> Any:
-    """The message that the SDK's own accumulator makes of a stream."""
+def accumulated_by_anthropic(body: bytes) -> Any:
+    """Return the message that the SDK's own accumulator makes of a stream."""
     with (
         serving(body) as provider,
         anthropic_client(provider) as client,
@@ -137,12 +137,12 @@ def heard_by_anthropic(body: bytes) -> Any:
 # -- deltas as translators make them -------------------------------------------------------------------------------
 
 
-def _comes_back(text: str) -> bool:
-    # Two halves of a surrogate pair are one letter for JSON.
+def _survives_json(text: str) -> bool:
+    """Return whether JSON keeps the text; it joins two halves of a surrogate pair to one character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") == text
 
 
-TEXTS = st.text(st.characters(), min_size=1).filter(_comes_back)
+TEXTS = st.text(st.characters(), min_size=1).filter(_survives_json)
 NAMES = st.text("abc_", min_size=1, max_size=5)
 JSON_OBJECTS = st.dictionaries(
     NAMES, st.one_of(st.integers(-9, 9), st.text(max_size=5), st.none()), max_size=3
@@ -152,7 +152,7 @@ _OTHERS = st.builds(lambda key, value: dumps({f"x_{key}": value}), NAMES, JSON_O
 
 @st.composite
 def chat_deltas(draw: st.DrawFn) -> list[Delta]:
-    """Deltas of a chat: up to three choices by turns, with calls that are opened before they are filled."""
+    """Deltas of a chat with up to three interleaved choices; a tool call is opened before its arguments."""
     found: list[Delta] = []
     calls: dict[int, list[str]] = {}
     for number in range(draw(st.integers(0, 12))):
@@ -185,7 +185,7 @@ def completions_deltas(draw: st.DrawFn) -> list[Delta]:
 
 @st.composite
 def anthropic_deltas(draw: st.DrawFn) -> list[Delta]:
-    """Deltas of a message: its blocks one after another."""
+    """Deltas of an Anthropic message, one block after another."""
     found: list[Delta] = []
     for number in range(draw(st.integers(0, 5))):
         kind = draw(st.sampled_from((TEXT, REASONING, TOOL_CALL, OTHER)))

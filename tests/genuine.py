@@ -1,4 +1,4 @@
-"""Responses that real providers streamed, from a folder beside the repository where there is one."""
+"""Reads responses that real providers streamed, from a folder beside the repository if it exists."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MISSING = f"no genuine provider streams: {FOLDER} is not there"
 class Stream:
     """One recorded response."""
 
-    #: Name of the file without its ending, for test ids.
+    #: Name of the file without its extension, used in test ids.
     name: str
     #: openai, groq, openrouter, ...
     provider: str
     #: Path of the request's URL.
     path: str
-    #: The JSON body of the request, where it is known.
+    #: The JSON body of the request, if it is known.
     request: dict[str, Any] | None
     #: HTTP status.
     status: int
@@ -32,7 +32,7 @@ class Stream:
 
 
 def _read(file: Path) -> Stream:
-    """One stream out of its JSON file."""
+    """Read one stream from its JSON file."""
     fields = json.loads(file.read_text(encoding="utf-8"))
     fields["body"] = fields["body"].encode()
     return Stream(**fields)
@@ -40,20 +40,20 @@ def _read(file: Path) -> Stream:
 
 @cache
 def all_streams() -> tuple[Stream, ...]:
-    """Every genuine stream in order of name; none when the folder is missing."""
+    """Return every genuine stream, sorted by name; none if the folder is missing."""
     return tuple(_read(file) for file in sorted(FOLDER.glob("*.json")))
 
 
 def chat_streams() -> list[Stream]:
-    """Those of the OpenAI chat completions format, whichever provider sent them."""
+    """Return the streams in OpenAI's chat format, of every provider."""
     return [stream for stream in all_streams() if stream.path.endswith("/chat/completions")]
 
 
 def anthropic_streams() -> list[Stream]:
-    """Those of Anthropic's messages format."""
+    """Return the streams in Anthropic's messages format."""
     return [stream for stream in all_streams() if stream.path.endswith("/v1/messages")]
 
 
 def name_of(stream: Stream) -> str:
-    """The id of a test parametrized by streams."""
+    """Return the id of a test that is parametrized by streams."""
     return stream.name

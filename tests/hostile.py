@@ -1,10 +1,10 @@
-"""What a stranger's file can hold: a database and exports with every trick, and all that reads them.
+"""Makes a malicious database, and reads malicious files with every command and every Python function.
 
     python -m tests.hostile PART SEED SHARE FILE...
 
-reads databases by every command (`commands`, `ids`, `databases`) or from Python (`python`), or imports files
-(`import`), and prints a line of JSON for each: what was done, the exit code, and what it said. In a process of its own,
-for its memory and its time are limited.
+reads databases with the command line (`commands`, `ids`, `databases`) or from Python (`python`), or imports files
+(`import`). For each call it prints one line of JSON: the call, the exit code, stdout and stderr. It runs in a process
+of its own, because it limits the memory and the time of its process.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from uuid import UUID
 
 import zstandard
 
-#: What a terminal obeys, or reads wrongly.
+#: Control characters that a terminal obeys, and text that it would display wrongly.
 TRICK = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2028[bold][link=file:///etc/passwd]x[/link]\r\x7f"
-#: Bytes, and seconds of the processor, that reading everything may take.
+#: Limits for reading everything: bytes of memory, and seconds of processor time.
 MEMORY, SECONDS = 3 * 2**30, 120
-#: Seconds after which one command has hung; what follows is ended much earlier.
+#: Seconds after which a command counts as hung; a command that follows a run is stopped after `FOLLOWING` seconds.
 PATIENCE, FOLLOWING = 20, 1.0
 
-#: Statements that would write, reach another file, or load code.
+#: Statements that would write, access another file, or load code.
 FORBIDDEN = (
     "DELETE FROM runs", "ATTACH 'x.db' AS x", "VACUUM INTO 'x.db'", "SELECT load_extension('x')", "CREATE TABLE x (i)",
 )  # fmt: skip
 
-_WHOLE = "01a00000-0000-7000-8000-{:012d}"
+_RUN_ID = "01a00000-0000-7000-8000-{:012d}"
 
 
 def run_id(number: int) -> str:
-    """The id of a run."""
-    return _WHOLE.format(number)
+    """Return the id of the run with this number."""
+    return _RUN_ID.format(number)
 
 
 # -- a database ----------------------------------------------------------------------------------------------------
 
-#: What a column of a run holds that is none of it, each in a run of its own.
-_OF_RUNS: list[tuple[str, Any]] = [
+#: Invalid values for columns of a run; each is stored in a run of its own.
+_RUN_VALUES: list[tuple[str, Any]] = [
     ("started_at", "yesterday"), ("started_at", 7), ("started_at", "0001-01-01T00:00:00+14:00"),
     ("started_at", "2026-01-01T00:00:00"), ("ended_at", b"\xff"), ("first_token_at", "9999-12-31T23:59:59-14:00"),
     ("status", TRICK), ("status", b"\x1b[31m"), ("status", 5), ("status", None), ("request_model", b"\x00\xff"),
@@ -77,7 +77,7 @@ _SEGMENTS: list[tuple[Any, Any, Any]] = [
 
 
 def _frames() -> list[tuple[Any, Any, Any, Any, Any, Any]]:
-    """Rows of frames: seq, first_delta, count, at_us, data, dictionary."""
+    """Return rows of frames with invalid values: seq, first_delta, count, at_us, data, dictionary."""
     pack = zstandard.ZstdCompressor(level=1, write_content_size=False).compress
     sized = zstandard.compress
     window = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=1)
@@ -99,8 +99,8 @@ def _frames() -> list[tuple[Any, Any, Any, Any, Any, Any]]:
     return rows
 
 
-#: What a column of a message holds that is none of it, each in a conversation of its own.
-_OF_MESSAGES: list[tuple[str, Any]] = [
+#: Invalid values for columns of a message; each is stored in a conversation of its own.
+_MESSAGE_VALUES: list[tuple[str, Any]] = [
     ("content", b"\xff"), ("content", 7), ("content", None), ("content", TRICK), ("role", TRICK), ("role", b"x"),
     ("role", None), ("position", "x"), ("position", -(2**63)), ("position", 2.5), ("created_at", "x"),
     ("created_at", None), ("created_at", b"\x1b[2J"), ("parts", "{"), ("parts", "[]"), ("parts", "{}"),
@@ -121,7 +121,7 @@ _OF_MESSAGES: list[tuple[str, Any]] = [
 
 
 def spoil(path: Path, seed: int) -> None:
-    """Put every trick into a database that recorder has made, one conversation or run each, in an order of chance."""
+    """Insert every invalid value into a database that recorder made, in random order, one run or conversation each."""
     chance = random.Random(seed)
     with closing(sqlite3.connect(path)) as connection, connection:
         tricks = [*_runs(connection), *_messages(connection), *_others(connection)]
@@ -132,7 +132,7 @@ def spoil(path: Path, seed: int) -> None:
 
 def _runs(connection: sqlite3.Connection) -> Iterator[Callable[[], None]]:
     number = 100
-    for column, value in _OF_RUNS:
+    for column, value in _RUN_VALUES:
         yield _run(connection, number, {column: value})
         number += 1
     for segment in _SEGMENTS:
@@ -177,7 +177,7 @@ def _run(
 
 
 def _messages(connection: sqlite3.Connection) -> Iterator[Callable[[], None]]:
-    for number, (column, value) in enumerate(_OF_MESSAGES):
+    for number, (column, value) in enumerate(_MESSAGE_VALUES):
         id = str(UUID(int=number + 1))
         known = {
             "conversation_id": f"message {number}", "id": id, "position": 0, "role": "user", "content": "Hi",
@@ -220,7 +220,7 @@ def _others(connection: sqlite3.Connection) -> Iterator[Callable[[], None]]:
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
-    """A row, unless a column of it is one of a key, or is needed: then the trick is not there to be played."""
+    """Insert a row; do nothing if the schema itself refuses the invalid value."""
     names, marks = ",".join(f'"{name}"' for name in row), ",".join("?" * len(row))
     try:
         connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
@@ -228,11 +228,11 @@ def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> 
         pass
 
 
-# -- all that reads it ---------------------------------------------------------------------------------------------
+# -- everything that reads the database ----------------------------------------------------------------------------
 
 
 def ids_in(path: Path) -> list[str]:
-    """What can be asked for by name: conversations and runs."""
+    """Return the ids of the conversations and runs that a command can name."""
     with closing(sqlite3.connect(path)) as connection:
         found = [
             row[0]
@@ -242,15 +242,15 @@ def ids_in(path: Path) -> list[str]:
     return [id for id in found if isinstance(id, str) and len(id) < 1_000]
 
 
-#: What can be asked of one id.
-_OF_AN_ID = (
+#: Commands that take one id as their last argument.
+_COMMANDS_OF_AN_ID = (
     ["show"], ["show", "--json"], ["show", "--tokens"], ["show", "--branch", TRICK], ["replay", "--instant"],
     ["replay", "--instant", "--json"], ["replay", "--frames", "--instant"], ["export"],
 )  # fmt: skip
 
 
 def commands(path: Path, seed: int, share: float) -> Iterator[list[str]]:
-    """Every command that reads a database as a whole, or follows a run."""
+    """Yield every command that reads a whole database or follows a run."""
     chance = random.Random(seed)
     yield from (["ls"], ["ls", "--json"], ["ls", "-n", "2"], ["stats"], ["stats", "--json"], ["migrate"])
     yield from (["replay", "--instant"], ["replay", "--instant", "--json"], ["tail"], ["export"])
@@ -275,7 +275,7 @@ def commands(path: Path, seed: int, share: float) -> Iterator[list[str]]:
 
 
 def read_from_python(url: str, path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The same from Python."""
+    """Yield calls of Python functions that read the database, each with its name."""
     from recorder.export import export
     from recorder.messages import HumanMessage
     from recorder.replay import Replay
@@ -291,14 +291,14 @@ def read_from_python(url: str, path: Path) -> Iterator[tuple[str, Callable[[], o
 
 
 def commands_of_ids(path: Path, seed: int, share: float) -> Iterator[list[str]]:
-    """What can be asked of an id, of this share of all ids and commands."""
+    """Yield a random share of all combinations of a command and an id."""
     chance = random.Random(seed)
     for id in ids_in(path):
-        yield from ([*command, id] for command in _OF_AN_ID if chance.random() < share)
+        yield from ([*command, id] for command in _COMMANDS_OF_AN_ID if chance.random() < share)
 
 
 def databases_read(path: Path) -> Iterator[list[str]]:
-    """The commands, one of each kind, for a file that is perhaps no database."""
+    """Yield one command of each kind, for a file that may not be a database."""
     yield from (
         ["ls"],
         ["stats"],
@@ -318,22 +318,22 @@ def databases_read(path: Path) -> Iterator[list[str]]:
 
 
 def main() -> None:
-    """See above."""
+    """Read the files as the module's docstring describes."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     part, seed, share, *files = sys.argv[1:]
     for path in map(Path, files):
         if part == "import":
             new = f"sqlite:///{tempfile.mkdtemp()}/new.db"
-            _told(["import", str(path)], _by_command(["import", str(path), "--url", new]))
+            _print_outcome(["import", str(path)], _by_command(["import", str(path), "--url", new]))
         elif part == "python":
             for name, work in read_from_python(f"sqlite:///{path}", path):
-                _told([name], _by_hand(work))
+                _print_outcome([name], _by_call(work))
         else:
             every = _READ[part](path, int(seed), float(share))
             for arguments in every:
                 url = [] if arguments == [TRICK] else ["--url", f"sqlite:///{path}"]
-                _told(arguments, _by_command([*arguments, *url]))
+                _print_outcome(arguments, _by_command([*arguments, *url]))
 
 
 _READ: dict[str, Callable[[Path, int, float], Iterator[list[str]]]] = {
@@ -343,7 +343,7 @@ _READ: dict[str, Callable[[Path, int, float], Iterator[list[str]]]] = {
 }
 
 
-def _told(done: list[str], outcome: tuple[Any, ...]) -> None:
+def _print_outcome(done: list[str], outcome: tuple[Any, ...]) -> None:
     print(json.dumps([done, *outcome]))
 
 
@@ -365,7 +365,7 @@ def _by_command(arguments: list[str]) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr if error is None else f"TRACEBACK {error!r}"
 
 
-def _by_hand(work: Callable[[], object]) -> tuple[int, str, str]:
+def _by_call(work: Callable[[], object]) -> tuple[int, str, str]:
     from recorder.errors import RecorderError
 
     _limit(PATIENCE)

@@ -1,4 +1,4 @@
-"""Files from a stranger: exports that are none, bombs, and databases whose tables are not ours."""
+"""Makes malicious files: broken exports, archives that unpack to very much, and invalid databases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RUN = (
 
 
 def exports(folder: Path) -> list[Path]:
-    """Exports with every trick, each a file of its own."""
+    """Write broken and malicious exports, each into a file of its own, and return their paths."""
     folder.mkdir()
     for number, content in enumerate(_contents()):
         (folder / f"{number:03}.jsonl").write_bytes(content)
@@ -67,7 +67,7 @@ def _contents() -> list[bytes]:
 
 
 def databases(folder: Path, honest: Path) -> list[Path]:
-    """Files that are no databases of ours, each spoilt in another way."""
+    """Make files that are not valid databases of recorder, each damaged in another way."""
     folder.mkdir()
     content = honest.read_bytes()
     for name, data in (("empty", b""), ("text", TRICK.encode()), ("cut", content[: len(content) // 2]),

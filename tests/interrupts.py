@@ -1,4 +1,4 @@
-"""Interrupts our code at each place where Python may run a finalizer or a signal handler."""
+"""Interrupts recorder's code at each place where Python may run a finalizer or a signal handler."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from typing import Any
 import recorder
 
 _PACKAGE = str(Path(recorder.__file__).parent)
-#: After these instructions Python looks for signals; from 3.12 on the collector runs there too. Before, it runs where
-#: an object is made.
+#: After these instructions Python checks for signals. From 3.12 on the garbage collector runs there too; in older
+#: versions it runs where an object is created.
 SIGNALS = ("CALL", "RESUME", "JUMP_BACKWARD")
 FINALIZERS = (*SIGNALS, "BUILD_")
 
 
 @cache
 def _places(code: CodeType, kinds: tuple[str, ...]) -> frozenset[int]:
-    """Offsets of the instructions that come after one of these kinds."""
+    """Return the offsets of the instructions that follow an instruction of one of these kinds."""
     instructions = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
     pairs = pairwise(instructions)
     return frozenset(after.offset for before, after in pairs if before.opname.startswith(kinds))
 
 
 def ctrl_c() -> None:
-    """What Python's handler of SIGINT does."""
+    """Raise what Python's default handler of SIGINT raises."""
     raise KeyboardInterrupt
 
 
@@ -39,9 +39,9 @@ def interrupted(
     action: Callable[[], object], place: int, interrupt: Callable[[], object],
     kinds: tuple[str, ...] = FINALIZERS,
 ) -> bool:  # fmt: skip
-    """Run an action and interrupt recorder's code in it at the place with this number; whether there was one.
+    """Run an action and interrupt recorder's code at the place with this number; return whether it was reached.
 
-    What the interrupt raises is raised there.
+    An exception that the interrupt raises is raised at that place.
     """
     places = count()
     reached = False
@@ -50,7 +50,7 @@ def interrupted(
         nonlocal reached
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return None
-        # Lines are traced as well: without them 3.13.0 leaves out the opcodes of the first frame.
+        # Lines are traced as well: without them 3.13.0 does not report the opcodes of the first frame.
         frame.f_trace_opcodes = True
         if event == "opcode" and frame.f_lasti in _places(frame.f_code, kinds) and next(places) == place:
             reached = True
@@ -59,7 +59,7 @@ def interrupted(
         return trace
 
     before = sys.gettrace()
-    # From 3.12 on `settrace` looks whether a frame wants opcodes; a frame that says so later is too late, once.
+    # From 3.12 on `settrace` checks once whether a frame wants opcodes. A frame that sets it later is too late.
     sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
@@ -69,27 +69,27 @@ def interrupted(
     return reached
 
 
-#: Beyond this offset a frame has begun before.
+#: A call event beyond this offset resumes a frame that was suspended before.
 _BEGUN = 4
 
 
 class Failing:
-    """An error that is raised by one of the calls of our code, on the threads that begin inside of `failing`."""
+    """Raises an error in one call of recorder's code, on threads that start inside `failing`."""
 
     def __init__(self, number: int, error: Exception) -> None:
         self._number = number
         self._error = error
         self._calls = count()
-        #: Whether calls are counted, and the function that raised.
+        #: Whether calls are counted; and the name of the function in which the error was raised.
         self.armed = False
         self.where: str | None = None
 
     def profile(self, frame: FrameType, event: str, _argument: Any) -> None:
-        """What `sys.setprofile` calls."""
+        """Count a call, and raise the error at the chosen one; `sys.setprofile` calls this."""
         if not self.armed or event != "call" or not frame.f_code.co_filename.startswith(_PACKAGE):
             return
         if frame.f_lasti > _BEGUN:
-            return  # a coroutine goes on
+            return  # a suspended coroutine is resumed
         if next(self._calls) == self._number:
             self.armed = False
             self.where = frame.f_code.co_qualname
@@ -98,7 +98,7 @@ class Failing:
 
 @contextmanager
 def failing(number: int, error: Exception) -> Iterator[Failing]:
-    """Inside, threads begin that fail once, at the call with this number after `armed` was set."""
+    """Inside, each new thread raises the error once: at the call with this number after `armed` was set."""
     fault = Failing(number, error)
     threading.setprofile(fault.profile)
     try:

@@ -1,7 +1,7 @@
-"""What every story about recording is judged by, and how the stories speak to a recorder.
+"""Checks what is stored against what was recorded, and offers short calls to a recorder for all tests.
 
-EXACT means: each accepted token is stored once, in order, unchanged, or an explicit gap says that it is not;
-and a sealed run's count and hash match what is stored.
+EXACT means: each accepted token is stored once, in order and unchanged, or a row in `gaps` names it as missing; and the
+count and hash of a sealed run match its stored tokens.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ALPHABET = 'abc de\n"\\\x00\ufdd0é中🎈\ud800'
 
 
 def token(seed: int, seq: int) -> str:
-    """The text of a token, the same whenever it is asked for."""
+    """Return the text of a token; equal arguments give equal texts."""
     chance = random.Random(seed * 1_000_003 + seq)
     return "".join(chance.choices(_ALPHABET, k=chance.randrange(12)))
 
@@ -57,7 +57,7 @@ def token(seed: int, seq: int) -> str:
 
 @cache
 def _template() -> bytes:
-    """A database with the newest tables and nothing in it; making one takes a tenth of a second."""
+    """Return a database file with the newest tables and no rows; making one takes a tenth of a second."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "template.db"
         migrate.upgrade(f"sqlite:///{path}")
@@ -65,13 +65,13 @@ def _template() -> bytes:
 
 
 def new_url(folder: Path, name: str = "history.db") -> str:
-    """The URL of a new database file that has its tables already."""
+    """Return the URL of a new database file that has its tables already."""
     (folder / name).write_bytes(_template())
     return f"sqlite:///{folder / name}"
 
 
 def sql(url: str, query: str, *parameters: object) -> list[Any]:
-    """What a query finds, as another program would see it: on both databases ids and times as text."""
+    """Run a query on a connection of its own and return the rows; both databases return ids and times as text."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             return connection.execute(query, parameters).fetchall()
@@ -82,7 +82,7 @@ def sql(url: str, query: str, *parameters: object) -> list[Any]:
 
 
 def copy_of(url: str, folder: Path) -> str:
-    """A copy of the database and its log as they are on disk right now."""
+    """Copy a database file and its log as they are on disk now, and return the copy's URL."""
     path = Path(url.removeprefix("sqlite:///"))
     for file in path.parent.glob(path.name + "*"):
         shutil.copy(file, folder / file.name)
@@ -97,26 +97,26 @@ class Stored:
     """What a database holds of one run."""
 
     status: str
-    #: The text of each stored token by its number.
+    #: The text of each stored token, by its number.
     texts: dict[int, str]
     #: (first number, count, reason) of each gap.
     gaps: list[tuple[int, int, str]]
-    #: Of the seal; a run that was never sealed has a count of 0 and no hash.
+    #: Count and hash of the seal; a run that is not sealed has a count of 0 and no hash.
     token_count: int
     sha256: str | None
-    #: The hash of what is stored.
+    #: The hash of the stored tokens.
     found_sha256: str
     #: Numbers of the tokens that are stored more than once.
     doubled: list[int]
 
     @property
     def missing(self) -> set[int]:
-        """Numbers of the tokens that gaps speak of."""
+        """Return the numbers of the tokens that gap rows name as missing."""
         return {number for first, count, _ in self.gaps for number in range(first, first + count)}
 
 
 def stored(url: str, run_id: object) -> Stored:
-    """Read one run from the tables, without any of recorder's own reading."""
+    """Read one run from the tables, without recorder's reading code."""
     [found] = _read_runs(url, str(run_id)).values()
     assert found.status != ABSENT
     assert found.doubled == []
@@ -128,7 +128,7 @@ ABSENT = "without a row"
 
 
 def _read_runs(url: str, run_id: str | None = None) -> dict[str, Stored]:
-    """One run by its id, or all of them."""
+    """Read one run by its id, or all runs."""
     given = (run_id,) if run_id else ()
     where, of_run = ("WHERE id = ?", "WHERE run_id = ?") if run_id else ("", "")
     found = sql(url, f"SELECT id, status, token_count, sha256 FROM runs {where}", *given)
@@ -154,7 +154,7 @@ def _read_runs(url: str, run_id: str | None = None) -> dict[str, Stored]:
 
 
 def assert_exact(url: str, run_id: object, texts: Sequence[str], status: str = COMPLETE) -> Stored:
-    """All these tokens were accepted, so all are stored, or named as missing; and the seal proves it."""
+    """Assert that each of these tokens is stored or named as missing by a gap, and that the seal matches."""
     found = stored(url, run_id)
     expected = {number: text for number, text in enumerate(texts) if number not in found.missing}
     assert found.texts == expected
@@ -165,7 +165,7 @@ def assert_exact(url: str, run_id: object, texts: Sequence[str], status: str = C
 
 
 def assert_whole(url: str, run_id: object, texts: Sequence[str], status: str = COMPLETE) -> None:
-    """EXACT, and not one token is missing."""
+    """Assert that all these tokens are stored without a gap, and that the seal matches."""
     assert assert_exact(url, run_id, texts, status).gaps == []
 
 
@@ -174,41 +174,41 @@ def assert_whole(url: str, run_id: object, texts: Sequence[str], status: str = C
 
 @dataclass(slots=True)
 class Acknowledged:
-    """What a producer was promised about one run: so many tokens, and this status, are committed."""
+    """What a producer knows to be committed of one run: the number of tokens, and the status."""
 
     tokens: int = 0
     status: str | None = None
 
 
-#: The text of a token, by the number of its run and its own.
+#: Returns the text of a token for the number of its run and its own number.
 Text = Callable[[int, int], str]
-#: By the number of the run, which is its id and the seed of its tokens.
+#: What was acknowledged of each run, by its number, which is also its id and the seed of its tokens.
 Ledger = dict[int, Acknowledged]
 
 
 @dataclass(slots=True)
 class Verdict:
-    """How the database compares with what was acknowledged; EXACT when nothing is wrong."""
+    """How a database differs from what was acknowledged; it is EXACT if nothing is wrong."""
 
     acknowledged: int = 0
     #: Tokens that were acknowledged and are not stored.
     missing: int = 0
     #: Tokens and messages that are stored more than once.
     doubled: int = 0
-    #: Tokens that are stored under another's number, and holes that no gap row explains.
+    #: Tokens that are stored under the number of another token, and missing numbers without a gap row.
     disordered: int = 0
-    #: Tokens that gap rows speak of.
+    #: Tokens that gap rows name as missing.
     gaps: int = 0
-    #: Everything else that is wrong, and details of the above.
+    #: Details of the above, and everything else that is wrong, one sentence each.
     breaches: list[str] = field(default_factory=list)
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is missing, doubled, out of order or otherwise wrong."""
+        """Return whether nothing is missing, doubled, out of order or otherwise wrong."""
         return not (self.missing or self.doubled or self.disordered or self.breaches)
 
     def add(self, other: Verdict) -> None:
-        """Count another verdict in."""
+        """Add the counts of another verdict to this one."""
         self.acknowledged += other.acknowledged
         self.missing += other.missing
         self.doubled += other.doubled
@@ -222,8 +222,8 @@ def judge(
 ) -> Verdict:
     """Compare all runs of a database with what was acknowledged, each token with `text(number of the run, seq)`.
 
-    Tokens in gap rows count as stored only with `gaps`. Runs without an acknowledged end must be sealed or have
-    the status `unended`, where it is not None. Each run has one question and one answer of its own.
+    Tokens in gap rows count as stored only with `gaps`. A run without an acknowledged end must be sealed, or have the
+    status `unended` if that is not None. Each run must have one question and one answer of its own.
     """
     verdict = Verdict(acknowledged=sum(known.tokens for known in ledger.values()))
     try:
@@ -270,44 +270,44 @@ def _judge_run(
 
 
 def _judge_messages(verdict: Verdict, url: str) -> None:
-    """No message is there twice."""
+    """Report messages that are stored more than once."""
     query = "SELECT conversation_id, content, count(*) FROM messages GROUP BY 1, 2 HAVING count(*) > 1"
     for conversation_id, content, times in sql(url, query):
         verdict.doubled += times - 1
         verdict.breaches.append(f"message {content!r} of {conversation_id!r} is stored {times} times")
 
 
-# -- speaking as a model does --------------------------------------------------------------------------------
+# -- calling the callback as a model does --------------------------------------------------------------------
 
 
 def begin(
     history: ChatHistoryCallback, *messages: Any, run_id: uuid.UUID | None = None, **more: Any
 ) -> uuid.UUID:
-    """A run begins with these messages, "Hi" unless given; `more` goes to the callback."""
+    """Start a run with these messages ("Hi" by default) and return its id; `more` goes to the callback."""
     run_id = run_id or uuid.uuid4()
     history.on_chat_model_start({}, [list(messages) or [HumanMessage("Hi")]], run_id=run_id, **more)
     return run_id
 
 
 def say(history: ChatHistoryCallback, run_id: uuid.UUID, texts: Iterable[str]) -> None:
-    """The run's tokens come."""
+    """Hand these tokens of the run to the callback."""
     for text in texts:
         history.on_llm_new_token(text, run_id=run_id)
 
 
 def result(*texts: str, output: Mapping[str, Any] | None = None, **info: Any) -> LLMResult:
-    """The end of a run that replies with each of the texts."""
+    """Return the result of a run with one reply for each text."""
     choices = [ChatGeneration(AIMessage(text), dict(info)) for text in texts]
     return LLMResult(generations=[choices], llm_output=dict(output or {}))
 
 
 def finish(history: ChatHistoryCallback, run_id: uuid.UUID, *texts: str, **info: Any) -> None:
-    """The run ends well."""
+    """End the run with these replies."""
     history.on_llm_end(result(*texts, **info), run_id=run_id)
 
 
 def record(history: ChatHistoryCallback, *messages: Any, reply: str = "Hello", **more: Any) -> uuid.UUID:
-    """A whole run of one token."""
+    """Record a whole run of one token and return its id."""
     run_id = begin(history, *messages, **more)
     say(history, run_id, [reply])
     finish(history, run_id, reply)
@@ -315,12 +315,12 @@ def record(history: ChatHistoryCallback, *messages: Any, reply: str = "Hello", *
 
 
 @contextmanager
-def told_statements(tell: Callable[[str], None], *, after: bool = False) -> Iterator[None]:
-    """Inside, `tell` hears each statement that a driver is given, before or after it did it; what it raises is
-    raised there. Without what a new connection is asked."""
+def observed_statements(tell: Callable[[str], None], *, after: bool = False) -> Iterator[None]:
+    """Inside, call `tell` with each SQL statement before or after its execution; its exceptions are raised there."""
     execute = aiosqlite.Cursor.execute
 
-    async def told(cursor: Any, sql: str, parameters: Any = None) -> Any:
+    # PRAGMA statements open a connection and are not observed.
+    async def observed(cursor: Any, sql: str, parameters: Any = None) -> Any:
         if sql.startswith("PRAGMA"):
             return await execute(cursor, sql, parameters)
         if not after:
@@ -338,39 +338,39 @@ def told_statements(tell: Callable[[str], None], *, after: bool = False) -> Iter
     event.listen(Engine, moment, on_postgres)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(aiosqlite.Cursor, "execute", told)
+            patch.setattr(aiosqlite.Cursor, "execute", observed)
             yield
     finally:
         event.remove(Engine, moment, on_postgres)
 
 
 def run_start(number: int = 0, *, conversation_id: str = "c", **fields: Any) -> RunStart:
-    """The start of a run below the callback, its id made of a number."""
+    """Return the start of a run as the queue takes it, with an id made of a number."""
     fields = {"fresh": True, "started_at": now(), **fields}
     return RunStart(run_id=str(uuid.UUID(int=number)), conversation_id=conversation_id, **fields)
 
 
 def started(queue: RecordingQueue, start: RunStart, started_us: int) -> OpenRun:
-    """A run whose start is in the queue."""
+    """Put the start of a run into the queue and return the open run."""
     run = OpenRun(start, started_us)
     queue.start(run)
     return run
 
 
 def run_end(status: str = COMPLETE, **fields: Any) -> RunEnd:
-    """The end of a run below the callback."""
+    """Return the end of a run as the queue takes it."""
     return RunEnd(status, now(), **fields)
 
 
 # -- faults --------------------------------------------------------------------------------------------------
 
-#: Called with the batch and what stores it: `await inner()` where the fault lets it be stored.
+#: Called with a batch before or after it is stored; it may raise.
 Fault = Callable[[Batch], None]
 
 
 class FaultyStore:
-    """A store whose appends of runs fail as told: each of `before` and `after` is called once with the batch,
-    before and after it is stored, and may raise. None lets one append pass.
+    """A store whose appends of runs can fail: each append calls the next function of `before` with the batch, stores
+    it, and calls the next function of `after`. A function may raise; None lets one append pass.
     """
 
     def __init__(
@@ -379,7 +379,7 @@ class FaultyStore:
         self.inner = inner
         self.before: Iterator[Fault | None] = iter(before)
         self.after: Iterator[Fault | None] = iter(after)
-        #: The appends of runs that were tried.
+        #: The batches with runs whose append was tried.
         self.tried: list[Batch] = []
 
     async def open(self) -> None:
@@ -405,13 +405,13 @@ class FaultyStore:
 
 
 def away(_batch: Batch) -> None:
-    """The fault of a database that cannot be reached."""
+    """Raise the error of a database that cannot be reached."""
     raise ConnectionError("the database is away")
 
 
 @contextmanager
 def hasty() -> Iterator[None]:
-    """Inside, SQLite does not wait for locks, and a writer not for its next attempt."""
+    """Inside, SQLite does not wait for locks, and a writer waits at most a millisecond before its next attempt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recorder.storage.dialects.sqlite.BUSY_TIMEOUT", 0.001)
         patch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
@@ -422,12 +422,12 @@ def hasty() -> Iterator[None]:
 # -- other processes -----------------------------------------------------------------------------------------
 
 
-#: Since 3.12 Python warns of a fork where other threads run. The writer is one, and programs here fork on purpose.
+#: From 3.12 on Python warns when a process with several threads forks. The writer is a thread, and tests fork.
 FORKS = "ignore:This process (pid=:DeprecationWarning"
 
 
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """A Python of its own that runs `code`, with recorder and these tests within reach."""
+    """Start a new Python process that runs `code` and can import recorder and these tests."""
     return subprocess.Popen(
         [sys.executable, "-W", FORKS, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -439,7 +439,7 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def run_python(code: str, *arguments: object, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-    """The same, to its end; more than `timeout` seconds fail the test."""
+    """Run `code` in a new Python process and wait for its end; after `timeout` seconds the test fails."""
     process = start_python(code, *arguments)
     try:
         out, err = process.communicate(timeout=timeout)

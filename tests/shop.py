@@ -1,7 +1,7 @@
-"""A recording whose every moment is known: what `docs/sql.md` is asked of, on both databases.
+"""Stores a recording with known times, on which the statements of `docs/sql.md` are run on both databases.
 
-Two users and three models over two days: tool calls, thoughts, a stall, a cancelled answer and the next one to the
-same message, errors, a gap, usage with caches in three providers' words, and one run that streams.
+Two users call three models on two days. There are tool calls, reasoning, a stall, a cancelled answer and the next
+answer to the same message, errors, a gap, usage with caches of three providers, and one run that still streams.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ GPT = ("openai", "gpt-4o-mini", "gpt-4o-mini-2024-07-18")
 DEEPSEEK = ("deepseek", "deepseek-reasoner", "deepseek-reasoner")
 CLAUDE = ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929")
 
-#: Milliseconds after the request, and what came then: text, kind and idx if they are not the usual ones.
-Said = tuple[int, str] | tuple[int, str, str] | tuple[int, str, str, str]
-#: Instead of a kind: text that found no room.
+#: Milliseconds after the request, and the token of that time: text, and kind and idx if they are not the usual ones.
+TimedToken = tuple[int, str] | tuple[int, str, str] | tuple[int, str, str, str]
+#: Stands in place of a kind: the queue was full, and the token was dropped.
 LOST = "lost"
 
-#: Bytes of the queue.
+#: Capacity of the queue in bytes.
 QUEUE = 1_000_000
 
 
 def run_id(number: int) -> str:
-    """The id of the run with this number."""
+    """Return the id of the run with this number."""
     return f"0193c0de-0000-7000-8000-{number:012}"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One run, as a story tells it."""
+class ShopRun:
+    """One run of the recording."""
 
     number: int
     conversation_id: str
     user_id: str
-    #: Provider, model that was asked for, model that answered.
+    #: Provider, requested model, model that answered.
     model: tuple[str, str, str]
     #: UTC, "2026-11-20 09:00:00".
     started_at: str
     history: Sequence[BaseMessage]
-    said: Sequence[Said]
-    #: Milliseconds after the request; None for one that streams.
+    tokens_sent: Sequence[TimedToken]
+    #: Milliseconds after the request; None for a run that still streams.
     ended_ms: int | None
     reply: BaseMessage | None = None
     status: str = COMPLETE
     attempt: int = 1
     input_hash: str | None = None
-    #: The provider's own words, and input and output tokens in ours.
+    #: Usage as the provider reports it; and input and output tokens as recorder counts them.
     usage: dict[str, Any] = field(default_factory=dict)
     tokens: tuple[int, int] | None = None
     error: tuple[str, str] | None = None
@@ -67,7 +67,7 @@ class Told:
 
 
 def openai_usage(prompt: int, answer: int, cached: int) -> dict[str, Any]:
-    """As OpenAI says it."""
+    """Return usage as OpenAI reports it."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": answer,
@@ -76,7 +76,7 @@ def openai_usage(prompt: int, answer: int, cached: int) -> dict[str, Any]:
 
 
 def anthropic_usage(fresh: int, answer: int, read: int, written: int) -> dict[str, Any]:
-    """As Anthropic says it: `input_tokens` are those that no cache had to do with."""
+    """Return usage as Anthropic reports it: `input_tokens` are those outside of any cache."""
     return {
         "input_tokens": fresh,
         "output_tokens": answer,
@@ -85,7 +85,7 @@ def anthropic_usage(fresh: int, answer: int, read: int, written: int) -> dict[st
     }
 
 
-ASKED = [SystemMessage("You are the support desk of a shop."), HumanMessage("Where is my order 4711?")]
+QUESTION = [SystemMessage("You are the support desk of a shop."), HumanMessage("Where is my order 4711?")]
 CALL = AIMessage(
     "",
     tool_calls=[
@@ -94,7 +94,7 @@ CALL = AIMessage(
     ],
 )
 FOUND = [
-    *ASKED,
+    *QUESTION,
     CALL,
     ToolMessage('{"status": "lost"}', tool_call_id="call_1"),
     ToolMessage('{"name": "Ada"}', tool_call_id="call_2"),
@@ -106,136 +106,140 @@ DUSK = [*SKY, AIMessage("Short waves scatter most."), HumanMessage("And red at d
 MEETING = [HumanMessage("Sum up the meeting.")]
 
 RUNS = (
-    Told(
-        1, "support-17", "ada", GPT, "2026-11-20 09:00:00", ASKED,
+    ShopRun(
+        1, "support-17", "ada", GPT, "2026-11-20 09:00:00", QUESTION,
         [(300, '{"id":"call_1","name":"find_order"}', TOOL_CALL, "0.0"), (320, '{"order":', TOOL_ARGS, "0.0"),
          (340, " 4711}", TOOL_ARGS, "0.0"), (350, '{"id":"call_2","name":"find_customer"}', TOOL_CALL, "0.1"),
          (355, "{}", TOOL_ARGS, "0.1")],
         360, CALL, input_hash="a1", usage=openai_usage(1200, 180, 0), tokens=(1200, 180), finish_reason="tool_calls",
     ),
-    Told(
+    ShopRun(
         2, "support-17", "ada", GPT, "2026-11-20 09:00:02", FOUND,
         [(250, "Your parcel "), (270, "is lost. "), (1470, "I can "), (1490, "refund you.")],
         1500, LOST_PARCEL, input_hash="a2", usage=openai_usage(1800, 120, 1280), tokens=(1800, 120),
     ),
-    Told(
+    ShopRun(
         3, "support-17", "ada", GPT, "2026-11-20 09:01:00", REFUND,
         [(200, "Done: "), (220, "the money "), (240, "will be ")],
         400, AIMessage("Done: the money will be "), "cancelled", input_hash="a3", finish_reason=None,
     ),
-    Told(
+    ShopRun(
         4, "support-17", "ada", GPT, "2026-11-20 09:01:10", REFUND,
         [(400, "Done, "), (420, "the money "), (440, "is on "), (460, "its way.")],
         480, AIMessage("Done, the money is on its way."), input_hash="a3",
         usage=openai_usage(2200, 140, 1920), tokens=(2200, 140),
     ),
-    Told(
+    ShopRun(
         5, "support-18", "ada", DEEPSEEK, "2026-11-21 10:00:00", SKY,
         [(500, "Think: ", REASONING), (800, "Rayleigh.", REASONING), (1500, "Short waves "), (1520, "scatter most.")],
         1530, AIMessage("Short waves scatter most."), input_hash="b1",
         usage={"prompt_tokens": 1000, "completion_tokens": 300, "prompt_cache_hit_tokens": 400}, tokens=(1000, 300),
     ),
-    Told(
+    ShopRun(
         6, "support-18", "ada", DEEPSEEK, "2026-11-21 10:05:00", DUSK, [], 90, None, "error", input_hash="b2",
         error=("openai.RateLimitError", "Error code: 429 - slow down"), finish_reason=None,
     ),
-    Told(
+    ShopRun(
         7, "support-18", "ada", DEEPSEEK, "2026-11-21 10:05:02", DUSK,
         [(300, "The path "), (320, "is longer, "), (340, "through ", LOST), (360, "more air, ", LOST),
          (380, "so blue "), (400, "is gone.")],
         410, AIMessage("The path is longer, through more air, so blue is gone."), attempt=2, input_hash="b2",
         usage={"prompt_tokens": 2000, "completion_tokens": 100, "prompt_cache_hit_tokens": 1000}, tokens=(2000, 100),
     ),
-    Told(
+    ShopRun(
         8, "notes-1", "ben", CLAUDE, "2026-11-21 11:00:00", MEETING, [(600, "Three "), (650, "points.")],
         700, AIMessage("Three points."), input_hash="c1", tokens=(12500, 80), finish_reason="end_turn",
         usage=anthropic_usage(500, 80, 10000, 2000),
     ),
-    Told(
+    ShopRun(
         9, "notes-2", "ben", CLAUDE, "2026-11-21 11:30:00", MEETING, [(500, "Two "), (550, "points.")],
         600, AIMessage("Two points."), input_hash="c1", tokens=(12500, 80), finish_reason="end_turn",
         usage=anthropic_usage(500, 80, 12000, 0),
     ),
-    Told(
+    ShopRun(
         10, "notes-2", "ben", CLAUDE, "2026-11-21 11:40:00",
         [*MEETING, AIMessage("Two points."), HumanMessage("Which?")],
         [(400, "The ")], 900, AIMessage("The "), "error", input_hash="c2",
         error=("anthropic.APIConnectionError", "Connection error."), finish_reason=None,
     ),
-    Told(
+    ShopRun(
         11, "notes-3", "ben", CLAUDE, "2026-11-21 12:00:00", [HumanMessage("Write to the team.")],
         [(400, "Dear "), (450, "team")], None, input_hash="c3",
     ),
 )  # fmt: skip
 
 
-def moment(told: str) -> datetime:
-    """A moment as the stories write it."""
-    return datetime.fromisoformat(told).replace(tzinfo=UTC)
+def moment(text: str) -> datetime:
+    """Parse a time of a run."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def record_shop(url: str) -> None:
-    """Store all of it, by the recorder's own steps under a clock of our own."""
+    """Store all runs with the recorder's own steps, at the times of the runs."""
     producer = Producer(
         run_id(99), "shop-1", 4242, moment("2026-11-20 08:00:00"), moment("2026-11-21 12:00:01")
     )
 
     async def main() -> None:
         store = SqlStore(url)
-        for told in RUNS:
-            for taken in _taken(told):
-                rows = serialize(taken)
+        for shop_run in RUNS:
+            for drained in _drained(shop_run):
+                rows = serialize(drained)
                 await store.append(Batch(producer, rows))
         await store.close()
 
     asyncio.run(main())
 
 
-def _taken(told: Told) -> Iterator[list[DrainedRun]]:
-    """The run as the writer takes it; what came before a loss in a batch of its own, for it filled the queue."""
+def _drained(shop_run: ShopRun) -> Iterator[list[DrainedRun]]:
+    """Yield the run as the writer drains it; tokens before a loss fill the queue and have a batch of their own."""
     queue = RecordingQueue(QUEUE, overflow="drop_newest")
-    run = started(queue, _start(told), 0)
-    for ms, text, *its in told.said:
+    run = started(queue, _start(shop_run), 0)
+    for ms, text, *its in shop_run.tokens_sent:
         lost = its == [LOST]
         if lost and queue.bytes < QUEUE:
             _fill(queue)
         if not lost and queue.bytes >= QUEUE:
             yield _take(queue, run)
         queue.put_frame(run, None, [Delta(text) if lost else Delta(text, *its)], 1_000 * ms)
-    if told.ended_ms is not None:
-        queue.end(run, _end(told, told.ended_ms))
+    if shop_run.ended_ms is not None:
+        queue.end(run, _end(shop_run, shop_run.ended_ms))
     yield _take(queue, run)
 
 
 def _fill(queue: RecordingQueue) -> None:
-    """Another run takes all the room there is, and no token finds any."""
+    """Start another run that fills the queue, so that tokens are dropped."""
     long = HumanMessage("x" * QUEUE)
     started(queue, RunStart(run_id(98), "other", True, moment("2026-11-21 10:05:00"), messages=[long]), 0)
 
 
 def _take(queue: RecordingQueue, run: OpenRun) -> list[DrainedRun]:
-    taken = queue.drain(2**40).runs
+    drained = queue.drain(2**40).runs
     queue.release(queue.bytes)
-    return [part for part in taken if part.run is run]
+    return [part for part in drained if part.run is run]
 
 
-def _start(told: Told) -> RunStart:
-    provider, asked_for, _ = told.model
+def _start(shop_run: ShopRun) -> RunStart:
+    provider, asked_for, _ = shop_run.model
     return RunStart(
-        run_id(told.number), told.conversation_id, False, moment(told.started_at), attempt=told.attempt,
-        provider_name=provider, request_model=asked_for, input_hash=told.input_hash, user_id=told.user_id,
-        request=json.dumps({"model": asked_for, "temperature": 0}), messages=list(told.history),
+        run_id(shop_run.number), shop_run.conversation_id, False, moment(shop_run.started_at), attempt=shop_run.attempt,
+        provider_name=provider, request_model=asked_for, input_hash=shop_run.input_hash, user_id=shop_run.user_id,
+        request=json.dumps({"model": asked_for, "temperature": 0}), messages=list(shop_run.history),
     )  # fmt: skip
 
 
-def _end(told: Told, ended_ms: int) -> RunEnd:
-    ended_at = moment(told.started_at) + timedelta(milliseconds=ended_ms)
-    end = RunEnd(told.status, ended_at, finish_reason=told.finish_reason)
-    end.response_model = told.model[2] if told.said else None
-    end.replies = [] if told.reply is None else [told.reply]
-    if told.error is not None:
-        end.error_type, end.error_message = told.error
-    if told.tokens is not None:
-        end.input_tokens, end.output_tokens = told.tokens
-        end.total_tokens, end.usage, end.usage_source = sum(told.tokens), json.dumps(told.usage), "provider"
+def _end(shop_run: ShopRun, ended_ms: int) -> RunEnd:
+    ended_at = moment(shop_run.started_at) + timedelta(milliseconds=ended_ms)
+    end = RunEnd(shop_run.status, ended_at, finish_reason=shop_run.finish_reason)
+    end.response_model = shop_run.model[2] if shop_run.tokens_sent else None
+    end.replies = [] if shop_run.reply is None else [shop_run.reply]
+    if shop_run.error is not None:
+        end.error_type, end.error_message = shop_run.error
+    if shop_run.tokens is not None:
+        end.input_tokens, end.output_tokens = shop_run.tokens
+        end.total_tokens, end.usage, end.usage_source = (
+            sum(shop_run.tokens),
+            json.dumps(shop_run.usage),
+            "provider",
+        )
     return end

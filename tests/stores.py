@@ -1,4 +1,4 @@
-"""Batches that the stories of stores append, and how they speak to a store."""
+"""Batches that the tests of stores append, and short calls to a store."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from recorder.storage.message_tree import settle, thread
 from recorder.storage.rows import Batch, Producer, RunRows
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
-from tests.oracle import run_end, run_start, started, told_statements
+from tests.oracle import observed_statements, run_end, run_start, started
 
 PRODUCER = Producer(str(uuid.UUID(int=99)), "here", 1, now(), now())
 HISTORY = [HumanMessage("question")]
 
 
 def using(url: str, story: Callable[[SqlStore], Coroutine[Any, Any, Any]], **options: Any) -> Any:
-    """What a story with a store of its own gives."""
+    """Run work with a new store, close the store, and return the result."""
 
-    async def whole() -> Any:
+    async def main() -> Any:
         store = SqlStore(url, **options)
         try:
             return await story(store)
         finally:
             await store.close()
 
-    return asyncio.run(whole())
+    return asyncio.run(main())
 
 
 def append(url: str, *batches: Sequence[RunRows]) -> None:
@@ -45,14 +45,14 @@ def append(url: str, *batches: Sequence[RunRows]) -> None:
 
 
 def whole_run(number: int, tokens: int = 3) -> list[RunRows]:
-    """A run of everything that a batch may hold: messages, tokens, frames, a gap and the end."""
+    """Return the rows of a run with everything that a batch may hold: messages, tokens, frames, a gap and the end."""
     rows = unthreaded_run(number, tokens)
     settle(rows, thread(rows, {}))
     return rows
 
 
 def unthreaded_run(number: int, tokens: int = 3) -> list[RunRows]:
-    """The same, before a store has worked out where its messages stand."""
+    """Return the rows of the same run before a store has set the positions of its messages."""
     queue = RecordingQueue(2_000 + 310 * tokens, overflow="drop_newest")
     run = started(
         queue, run_start(number, conversation_id=f"c{number}", messages=list(HISTORY), user_id="me"), 0
@@ -66,8 +66,8 @@ def unthreaded_run(number: int, tokens: int = 3) -> list[RunRows]:
 
 
 def statements_of(work: Callable[[], object]) -> list[str]:
-    """The statements that something takes, without what a new connection asks."""
+    """Return the SQL statements that some work executes, without those that open a connection."""
     found: list[str] = []
-    with told_statements(found.append):
+    with observed_statements(found.append):
         work()
     return found

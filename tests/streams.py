@@ -1,4 +1,4 @@
-"""Streams as any provider or proxy might send them, right and wrong: strategies for Hypothesis."""
+"""Strategies for Hypothesis: valid and invalid streams as any provider or proxy might send them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 Strategy = st.SearchStrategy[Any]
 
-#: Texts of pieces: few, so that the same one comes twice, and what is hard to carry.
+#: Texts of deltas: few, so that one occurs twice in a stream, and some that are hard to encode.
 TEXTS = (
     "",
     "a",
@@ -54,12 +54,12 @@ counts = st.sampled_from((0, 1, 5, 7, None, -1, "3"))
 
 
 def dicts(**values: Strategy) -> Strategy:
-    """A dict with any of these keys."""
+    """Return a strategy of dicts that have any of these keys."""
     return st.fixed_dictionaries({}, optional=values)
 
 
 def written(fields: Any, name: str | None = None, field: str = "data") -> bytes:
-    """One event."""
+    """Return one event as bytes."""
     head = f"event: {name}\n".encode() if name else b""
     return head + field.encode() + b": " + json.dumps(fields).encode() + b"\n\n"
 
@@ -233,7 +233,7 @@ ends = st.sampled_from((_DONE, _DONE, _STOP, b"", b"event: done\ndata: {}\n\n"))
 
 @st.composite
 def _bodies(draw: st.DrawFn, events: Strategy, complete: Strategy, starts: Strategy) -> list[bytes]:
-    """A body in pieces as they come over the network."""
+    """A body in pieces as they arrive over the network."""
     one = st.one_of(
         events, events, events, events, events, events, noise, draw(st.sampled_from((events, failures)))
     )
@@ -247,7 +247,7 @@ def _bodies(draw: st.DrawFn, events: Strategy, complete: Strategy, starts: Strat
 
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
-    """The body cut at these places."""
+    """Return the body cut at these places."""
     edges = [0, *sorted({place for place in places if place < len(body)} - {0}), len(body)]
     return [body[start:end] for start, end in pairwise(edges) if end > start]
 

@@ -1,4 +1,4 @@
-"""A program in a pseudo-terminal, as a person has it before them."""
+"""Runs `recorder` in a pseudo-terminal, as a user sees it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ CTRL_C = "\x03"
 CTRL_D = "\x04"
 UP = "\x1b[A"
 
-#: Seconds without what was waited for, after which a test has failed.
+#: Seconds after which a test fails that waits for output.
 _TOO_LONG = 20
-#: The new session's terminal becomes the one that Ctrl-C goes through.
+#: TIOCSCTTY makes the terminal the controlling one of the new session, so that Ctrl-C sends SIGINT.
 _CODE = (
     "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
 )
-#: What a terminal obeys and does not show.
+#: Control sequences, which a terminal does not show as text.
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
 
 class Terminal:
-    """`recorder` with these arguments in a terminal of this width; `with` ends it.
+    """A process of `recorder` with these arguments, in a terminal of this width; `with` starts and kills it.
 
-    `type` presses keys and `wait_for` reads until the screen has said something more.
+    `type` presses keys, and `wait_for` reads until the screen shows a given text.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Terminal:
         self._columns = columns
         self._environment = environment or {}
         self._raw = b""
-        #: How much of the text was waited for already.
+        #: Offset in the text up to which output was waited for.
         self._seen = 0
 
     def __enter__(self) -> Self:
@@ -60,11 +60,11 @@ class Terminal:
             "ANTHROPIC_API_KEY",
             "NO_COLOR",
         )
-        kept = {name: value for name, value in os.environ.items() if name not in hidden}
+        inherited = {name: value for name, value in os.environ.items() if name not in hidden}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE, *self._arguments],
             cwd=self._folder,
-            env={**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **self._environment},
+            env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **self._environment},
             stdin=inner,
             stdout=inner,
             stderr=inner,
@@ -84,17 +84,17 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All that was shown, without what moves the cursor and sets colours."""
+        """Return all output without control sequences."""
         return _CONTROLS.sub("", self._raw.decode("utf-8", "replace"))
 
     @property
     def raw(self) -> bytes:
-        """All that was shown, with what moves the cursor and sets colours."""
+        """Return all output with control sequences."""
         return self._raw
 
     @property
     def fd(self) -> int:
-        """The side of the terminal that a person sits at."""
+        """Return the file descriptor of the user's side of the terminal."""
         return self._fd
 
     def signal(self, number: int) -> None:
@@ -106,14 +106,15 @@ class Terminal:
         os.write(self._fd, keys.encode())
 
     def wait_for(self, expected: str) -> str:
-        """Read until the screen says this, after what was waited for before; all that was read on the way."""
+        """Read until this text follows what was waited for before; return all that was read since then."""
         while (at := self.text.find(expected, self._seen)) < 0:
             assert self._read(), f"ended without {expected!r}:\n{self.text}"
         start, self._seen = self._seen, at + len(expected)
         return self.text[start : self._seen]
 
     def press_until(self, keys: str, expected: str) -> str:
-        """Press keys, again when nothing came of them: Python loses a Ctrl-C in the moment before it waits."""
+        """Press keys until this text appears, again after each 0.5 s, since Python can lose a Ctrl-C just before it
+        waits."""
         self.type(keys)
         while (at := self.text.find(expected, self._seen)) < 0:
             if not self._ready(0.5):
@@ -124,7 +125,7 @@ class Terminal:
         return self.text[start : self._seen]
 
     def end(self) -> int:
-        """Read until it ends; the exit code."""
+        """Read until the program ends, and return its exit code."""
         while self._read():
             pass
         return self._process.wait(_TOO_LONG)
@@ -136,7 +137,7 @@ class Terminal:
         assert self._ready(_TOO_LONG), f"nothing more came:\n{self.text}"
         try:
             more = os.read(self._fd, 65536)
-        except OSError:  # Linux says the end of a terminal like this
+        except OSError:  # Linux reports the end of a terminal as this error
             return False
         self._raw += more
         return bool(more)

@@ -1,4 +1,4 @@
-"""Options: every default works, and what can never work is refused by name."""
+"""The options of a recorder: their defaults, and the errors for values that cannot work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBERS = [
 
 
 def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`RECORDER_URL`, and without it (or with an empty one) a file in the current directory."""
+    """`default_url` returns `RECORDER_URL`; if that is unset or empty, a file in the current directory."""
     monkeypatch.setenv("RECORDER_URL", "sqlite:///elsewhere.db")
     assert default_url() == "sqlite:///elsewhere.db"
     monkeypatch.setenv("RECORDER_URL", "")
@@ -29,22 +29,24 @@ def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert default_url() == "sqlite:///chat_history.db"
 
 
-def test_a_recorder_takes_the_url_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing but `ChatHistoryCallback()` is needed."""
+def test_a_recorder_without_a_url_uses_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`ChatHistoryCallback()` opens the database of `RECORDER_URL`."""
     monkeypatch.setenv("RECORDER_URL", f"sqlite:///{tmp_path / 'named.db'}")
     with ChatHistoryCallback():
         pass
     assert (tmp_path / "named.db").exists()
 
 
-def test_a_config_does_not_change() -> None:
-    """What a recorder was made with is what it goes by."""
+def test_a_config_is_frozen() -> None:
+    """Setting a field of a `Config` raises an error."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().flush_interval = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"capture": "everything"}, r"capture is 'everything'; choose one of 'wire', 'tokens'"),
         ({"overflow": "drop"}, r"overflow is 'drop'; choose one of 'block', 'drop_newest'"),
@@ -66,28 +68,28 @@ def test_a_config_does_not_change() -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_value_that_can_never_work_is_refused(options: dict[str, Any], said: str) -> None:
-    """The error names the option, its value and what goes."""
-    with pytest.raises(ConfigError, match=said):
+def test_an_invalid_value_is_refused(options: dict[str, Any], message: str) -> None:
+    """The error names the option, its value and the values that are allowed."""
+    with pytest.raises(ConfigError, match=message):
         Config(**options)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [inf, nan, "5"], ids=repr)
-def test_a_number_is_a_number(name: str, value: Any) -> None:
-    """Waiting for ever is no number of seconds, and text is none either: said at once, not at the first wait."""
+def test_infinity_nan_and_text_are_refused_as_numbers(name: str, value: Any) -> None:
+    """Each option that is a number refuses infinity, NaN and text when the `Config` is made."""
     with pytest.raises(ConfigError, match=name):
         Config(**{name: value})
 
 
 def test_an_unknown_option_is_named() -> None:
-    """A slip of the pen is found at construction."""
+    """The constructor refuses an unknown option and names it."""
     with pytest.raises(ConfigError, match=r"flush_intervall.*recorder\.config\.Config"):
         ChatHistoryCallback(store=MemoryStore(), flush_intervall=1)
 
 
-def test_a_bad_option_opens_nothing(tmp_path: Path) -> None:
-    """The value is refused before the database is touched."""
+def test_an_invalid_option_creates_no_file(tmp_path: Path) -> None:
+    """The constructor refuses an invalid value before it opens the database."""
     with pytest.raises(ConfigError):
         ChatHistoryCallback(f"sqlite:///{tmp_path / 'history.db'}", flush_interval=-1)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The examples run as they are, against a provider on loopback, and print what they promise."""
+"""Each script in examples/ runs against a loopback provider and prints what its page promises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[[str], str]
 
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
-    """Both SDKs look here for their provider."""
+    """Yield environment variables that point both SDKs to a loopback provider."""
     with LoopbackProvider() as provider:
         yield {
             **{key: value for key, value in os.environ.items() if key != "RECORDER_URL"},
@@ -36,7 +36,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def run(environment: dict[str, str], tmp_path: Path, warning_flags: list[str]) -> Run:
-    """Runs an example in an empty folder; what it printed."""
+    """Return a function that runs an example in an empty folder and returns what it printed."""
 
     def run(name: str) -> str:
         command = [sys.executable, *warning_flags, str(EXAMPLES / f"{name}.py")]
@@ -52,21 +52,21 @@ def run(environment: dict[str, str], tmp_path: Path, warning_flags: list[str]) -
 
 @pytest.mark.parametrize("name", ["llm", "async_iterator"])
 def test_the_song_is_printed(run: Run, name: str) -> None:
-    """Token by token, whole."""
+    """The example prints all tokens of the answer."""
     assert run(name) == SONG
 
 
 @pytest.mark.parametrize("name", ["chat_openai", "chat_anthropic"])
-def test_a_chat_model_prints_and_counts(run: Run, name: str) -> None:
-    """The song, then the usage of a stream."""
+def test_a_chat_example_prints_the_answer_and_its_usage(run: Run, name: str) -> None:
+    """The example prints the answer, then the usage of the stream, whose parts add up to the total."""
     printed, _, usage = run(name).partition("\n\nusage: ")
     assert printed == SONG
     counts = ast.literal_eval(usage)
     assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"] > 100
 
 
-def test_generate_has_the_usage(run: Run) -> None:
-    """Which the documents call unsupported when streaming."""
+def test_generate_prints_the_token_usage(run: Run) -> None:
+    """`generate` with streaming returns the token usage."""
     *_, reason, usage = run("generate").splitlines()
     assert reason == "finish reason: stop"
     assert ast.literal_eval(usage.removeprefix("token usage: "))["completion_tokens"] > 100
@@ -74,7 +74,7 @@ def test_generate_has_the_usage(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["chat_history", "own_handler"])
 def test_messages_are_stored_in_order(run: Run, name: str) -> None:
-    """The question, then the reply, each once: with ours and with a handler of one's own."""
+    """The question and the reply are stored once each, by `ChatHistoryCallback` and by a handler of the user's own."""
     assert [ast.literal_eval(line) for line in run(name).splitlines()] == [
         (1, "user", "Hello!"),
         (2, "assistant", SONG[:40]),
@@ -82,15 +82,15 @@ def test_messages_are_stored_in_order(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["stream", "astream"])
-def test_chunks_with_bars_between_them(run: Run, name: str) -> None:
-    """Many pieces, which are the song."""
+def test_a_stream_prints_many_chunks(run: Run, name: str) -> None:
+    """More than 100 chunks are printed with bars between them, and together they are the answer."""
     printed = run(name)
     assert printed.count("|") > 100
     assert printed.replace("|", "") == SONG
 
 
-def test_the_first_four_events(run: Run) -> None:
-    """Start, then chunks; one run, with what LangSmith reads."""
+def test_the_event_stream_prints_its_first_four_events(run: Run) -> None:
+    """The first event is the start, the next three are chunks; each has the run's name and LangSmith's metadata."""
     *events, end = run("astream_events").splitlines()
     assert end == "...Truncated"
     assert [line.partition(",")[0] for line in events] == [
@@ -105,7 +105,7 @@ def test_the_first_four_events(run: Run) -> None:
 
 
 def test_a_conversation_is_stored_once(run: Run, tmp_path: Path) -> None:
-    """Although its history was sent with each call."""
+    """Messages are stored once, although each call sends the whole history."""
     assert run("conversation") == "recorder show support-17\n"
     query = "SELECT conversation_id, role FROM transcripts ORDER BY position"
     assert sql(f"sqlite:///{tmp_path / 'chat_history.db'}", query) == [
@@ -113,15 +113,15 @@ def test_a_conversation_is_stored_once(run: Run, tmp_path: Path) -> None:
     ]
 
 
-def test_a_recorded_song_again(run: Run) -> None:
-    """The same, and a handler heard it that was not there."""
+def test_a_recorded_answer_is_replayed(run: Run) -> None:
+    """The replay prints the same answer, and calls a handler that was not there during the recording."""
     printed, _, longest = run("replay").partition("\n\nlongest word: ")
     assert printed == SONG
     assert longest.strip() == max(SONG.split(), key=len)
 
 
 def test_every_example_is_run_here() -> None:
-    """And is listed for who looks."""
+    """Each example is run by a test of this file and is listed in examples/README.md."""
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     here = Path(__file__).read_text()
     listed = (EXAMPLES / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""A few rounds of the campaign of faults, and whether its oracle sees what is wrong; `make faults` plays more."""
+"""Plays one round of each quick fault, and checks that the judge of recordings finds damage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.producer import speaking
 from tests.faults.table import printed
 from tests.oracle import Acknowledged, Verdict, judge, new_url
 
-#: Faults of which a round is played in each run of the tests, on one of their databases; the others take too long.
+#: Faults of which each run of the tests plays a round, on one of their databases; the others take too long.
 SAMPLED = (
     "kill", "many", "make", "calls", "disk", "commit", "cut", "fork", "workers", "end", "interrupt", "collector",
     "replays", "signals", "keyboard", "full", "lock", "cancel", "driver", "stop", "close", "swallow", "clock",
@@ -25,11 +25,11 @@ SAMPLED = (
 
 
 @pytest.mark.parametrize("name", SAMPLED)
-def test_one_round(name: str, pytestconfig: pytest.Config) -> None:
-    """EXACT: nothing that was acknowledged is missing, doubled or out of order."""
+def test_a_round_of_a_fault_is_exact(name: str, pytestconfig: pytest.Config) -> None:
+    """Nothing that was acknowledged before the fault is missing, doubled or out of order."""
     seed = pytestconfig.option.seed
     [fault] = [fault for fault in faults() if fault.name == name]
-    # On each database with --all, else on one of them, the next fault on the other one.
+    # With --all each fault is played on all its databases; otherwise on one of them, and the next fault on another.
     chosen = fault.on if pytestconfig.option.all else [fault.on[(seed + SAMPLED.index(name)) % len(fault.on)]]
     for database in chosen:
         again = f"make faults ARGS='--only {fault.name} --on {database} --seed {seed} --rounds 1'"
@@ -42,11 +42,11 @@ def test_one_round(name: str, pytestconfig: pytest.Config) -> None:
         assert verdict.exact, again
 
 
-# -- the oracle --------------------------------------------------------------------------------------------------
+# -- the judge ---------------------------------------------------------------------------------------------------
 
 
 def recorded(url: str) -> dict[int, Acknowledged]:
-    """Two runs of 50 tokens, and what was acknowledged of them."""
+    """Record two runs of 50 tokens, and return what was acknowledged of them."""
     at = Round(1, url, Path(), random.Random(1))
     with speaking(at, flush_interval=3600) as speaker:
         for number in (speaker.begin(), speaker.begin()):
@@ -59,8 +59,8 @@ def recorded(url: str) -> dict[int, Acknowledged]:
     return at.ledger
 
 
-def test_a_good_recording_is_exact(database: str) -> None:
-    """All that was acknowledged is there once."""
+def test_an_undamaged_recording_is_exact(database: str) -> None:
+    """The judge finds nothing wrong where each acknowledged token is stored once."""
     ledger = recorded(database)
     verdict = judge(database, ledger)
     assert verdict == Verdict(acknowledged=100)
@@ -79,8 +79,8 @@ def test_a_good_recording_is_exact(database: str) -> None:
          "FROM messages WHERE role = 'assistant'", {"doubled": 2}),
     ],
 )  # fmt: skip
-def test_the_oracle_sees_damage(tmp_path: Path, damage: str, seen: dict[str, int]) -> None:
-    """What is missing, stored twice, out of order or not as it was acknowledged is counted and told."""
+def test_the_judge_finds_damage(tmp_path: Path, damage: str, seen: dict[str, int]) -> None:
+    """It counts what is missing, doubled or out of order, and reports every other difference."""
     url = new_url(tmp_path)
     ledger = recorded(url)
     _change(url, damage)
@@ -89,8 +89,8 @@ def test_the_oracle_sees_damage(tmp_path: Path, damage: str, seen: dict[str, int
     assert {name: getattr(verdict, name) for name in seen} == seen
 
 
-def test_tokens_in_gap_rows_count_where_gaps_are_part_of_the_fault(tmp_path: Path) -> None:
-    """A full queue may leave a gap, a kill may not."""
+def test_tokens_in_gap_rows_count_as_stored_when_the_fault_allows_gaps(tmp_path: Path) -> None:
+    """A full queue may leave a gap, a killed process may not."""
     url = new_url(tmp_path)
     ledger = recorded(url)
     _change(
@@ -109,8 +109,8 @@ def _change(url: str, statement: str) -> None:
 # -- the command -------------------------------------------------------------------------------------------------
 
 
-def test_the_table_tells_of_breaches_and_how_to_repeat_them() -> None:
-    """A line a fault, then what was wrong."""
+def test_the_table_lists_breaches_and_the_command_that_repeats_them() -> None:
+    """Each fault has one line; below the table stand its breaches and the command."""
 
     def play(_round: Round) -> Verdict:
         return Verdict()
@@ -146,10 +146,10 @@ def test_the_table_tells_of_breaches_and_how_to_repeat_them() -> None:
     assert "  repeat it: make faults ARGS='--only kill --on sqlite --seed 7 --rounds 1'" in rest
 
 
-def test_the_command_plays_beside_a_file_and_leaves_it_alone(
+def test_the_command_does_not_touch_the_given_database(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It prints its seed and its table, and nothing is left in the folder."""
+    """It makes files of its own in the same folder, deletes them, and prints its seed and its table."""
     (tmp_path / "mine.db").write_bytes(b"mine")
     arguments = [
         "--only",
@@ -162,8 +162,8 @@ def test_the_command_plays_beside_a_file_and_leaves_it_alone(
         f"sqlite:///{tmp_path}/mine.db",
     ]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("Seed 7; ")
-    assert "EXACT" in said
+    output = capsys.readouterr().out
+    assert output.startswith("Seed 7; ")
+    assert "EXACT" in output
     assert [path.name for path in tmp_path.iterdir()] == ["mine.db"]
     assert (tmp_path / "mine.db").read_bytes() == b"mine"

@@ -1,4 +1,4 @@
-"""The house stands: imports only go down, modules and functions stay short, the front door is light."""
+"""Imports go only to lower floors, modules and functions stay short, and `import recorder` stays light."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "recorder"
 
-#: The floor of each module or subpackage, by its first name.
+#: The floor of each area, which is a module or subpackage at the top of the package.
 FLOORS = {
     name: floor
     for floor, names in enumerate(
@@ -35,9 +35,10 @@ FLOORS = {
     )
     for name in names.split()
 }
-ROOMS = {name for name, floor in FLOORS.items() if floor == 7}
+#: Areas of the floor of models, which must not import each other.
+FREE_AREAS = {name for name, floor in FLOORS.items() if floor == 7}
 
-#: Public conveniences that import upward, inside a function only: (module, what it imports).
+#: Allowed imports of a higher floor, inside of a function only: (module, imported module).
 UPWARD: set[tuple[str, str]] = {("replay.replay", "models.replayed_model")}
 
 #: Functions that are longer than LONGEST_FUNCTION, each with its reason.
@@ -54,14 +55,14 @@ HEAVY = ("aiosqlite", "alembic", "anthropic", "openai", "rich", "sqlalchemy", "t
 
 
 @dataclass(frozen=True, slots=True)
-class Arrow:
-    """One import of one module of the house by another."""
+class Import:
+    """One import of one module of the package by another."""
 
     #: Dotted name without the leading "recorder.", "" for the package itself.
     source: str
     target: str
     line: int
-    #: Whether it stands at module level, and so runs when the module is imported.
+    #: Whether it is at module level, so that it runs when the module is imported.
     top: bool
 
     def __str__(self) -> str:
@@ -69,7 +70,7 @@ class Arrow:
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name below it."""
+    """Return every module of the package by its dotted name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -80,14 +81,14 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def room(module: str) -> str:
-    """The first name of a module: what has a floor. `public` has the names of `__init__`."""
+def area(module: str) -> str:
+    """Return the first name of a module, which has a floor; `public` belongs to `__init__`."""
     first = module.split(".")[0]
     return "__init__" if first in ("", "public") else first
 
 
 def targets(node: ast.AST, package: str) -> Iterator[str]:
-    """The modules of the house that one import statement names."""
+    """Yield the modules of the package that one import statement names."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -100,7 +101,7 @@ def targets(node: ast.AST, package: str) -> Iterator[str]:
 
 
 def from_names(node: ast.ImportFrom, package: str) -> list[str]:
-    """`from a import b` names a.b when that is a module, else something inside a."""
+    """Return the modules of a `from` import: `from a import b` names a.b if that is a module, else a."""
     above = package.split(".")
     base = ".".join(above[: len(above) - node.level + 1]) if node.level else ""
     module = ".".join(part for part in (base, node.module) if part)
@@ -108,14 +109,14 @@ def from_names(node: ast.ImportFrom, package: str) -> list[str]:
 
 
 def module_of(name: str) -> str:
-    """The longest part of a dotted name that is a module."""
+    """Return the longest beginning of a dotted name that is a module."""
     while name and name not in MODULES:
         name = name.rpartition(".")[0]
     return name
 
 
-def arrows() -> list[Arrow]:
-    """Every import inside the house."""
+def imports() -> list[Import]:
+    """Return every import inside of the package."""
     found = []
     for source, path in MODULES.items():
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -126,35 +127,35 @@ def arrows() -> list[Arrow]:
         for node in ast.walk(tree):
             for target in targets(node, package):
                 line = getattr(node, "lineno", 0)
-                found.append(Arrow(source, target, line, id(node) not in inside))
-    return [arrow for arrow in found if arrow.source != arrow.target]
+                found.append(Import(source, target, line, id(node) not in inside))
+    return [found_import for found_import in found if found_import.source != found_import.target]
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method below a node."""
+    """Yield every function and method below a node."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
-def goes_up(arrow: Arrow) -> bool:
-    """Whether an import leads to a higher floor."""
-    return FLOORS[room(arrow.target)] > FLOORS[room(arrow.source)]
+def goes_up(found_import: Import) -> bool:
+    """Return whether an import leads to a higher floor."""
+    return FLOORS[area(found_import.target)] > FLOORS[area(found_import.source)]
 
 
-def goes_sideways(arrow: Arrow) -> bool:
-    """Whether an import leads from one room of the fifth floor to another."""
-    ends = {room(arrow.source), room(arrow.target)}
-    return len(ends) == 2 and ends <= ROOMS
+def goes_sideways(found_import: Import) -> bool:
+    """Return whether an import leads from one area of the floor of models to another."""
+    ends = {area(found_import.source), area(found_import.target)}
+    return len(ends) == 2 and ends <= FREE_AREAS
 
 
-def allowed(arrow: Arrow) -> bool:
-    """Whether an upward import is a listed convenience, inside a function."""
-    return not arrow.top and (arrow.source, arrow.target) in UPWARD
+def allowed(found_import: Import) -> bool:
+    """Return whether an import of a higher floor is listed and stands inside of a function."""
+    return not found_import.top and (found_import.source, found_import.target) in UPWARD
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function, its docstring not counted."""
+    """Return the number of lines of a function without its docstring."""
     total = (function.end_lineno or function.lineno) - function.lineno + 1
     if ast.get_docstring(function) is None:
         return total
@@ -163,7 +164,7 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def long_functions() -> dict[str, int]:
-    """Each function over the limit, with its lines."""
+    """Return each function over the limit with its number of lines."""
     found = {}
     for module, path in MODULES.items():
         for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
@@ -173,68 +174,72 @@ def long_functions() -> dict[str, int]:
 
 
 def test_every_module_has_a_floor() -> None:
-    """A new module says where it lives before anything imports it."""
-    homeless = [name for name in MODULES if room(name) not in FLOORS]
-    assert homeless == []
+    """Each module belongs to an area that is listed in `FLOORS`."""
+    missing = [name for name in MODULES if area(name) not in FLOORS]
+    assert missing == []
 
 
-def test_the_page_for_contributors_shows_the_house() -> None:
-    """Its table has the same rooms on the same floors, and no room that is not built."""
+def test_contributing_lists_the_floors() -> None:
+    """The table in CONTRIBUTING.md has each area on its floor, and no area that does not exist."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\| (\d) \w+ \| ([^|]*) \|", page, re.MULTILINE)
     shown = {name: int(floor) for floor, names in lines for name in re.findall(r"`(\w+)/?`", names)}
     assert shown == {name: floor for name, floor in FLOORS.items() if name != "__init__"}
-    assert FLOORS.keys() == {room(name) for name in MODULES}
+    assert FLOORS.keys() == {area(name) for name in MODULES}
 
 
 def longest_chain() -> list[str]:
-    """The names of the longest chain of imports from one room to the next."""
-    below: dict[str, set[str]] = {room(name): set() for name in MODULES}
-    for arrow in arrows():
-        if room(arrow.source) != room(arrow.target) and not goes_up(arrow):
-            below[room(arrow.source)].add(room(arrow.target))
+    """Return the areas of the longest chain of imports from one area to the next."""
+    below: dict[str, set[str]] = {area(name): set() for name in MODULES}
+    for found_import in imports():
+        if area(found_import.source) != area(found_import.target) and not goes_up(found_import):
+            below[area(found_import.source)].add(area(found_import.target))
     chains: dict[str, list[str]] = {}
     for name in TopologicalSorter(below).static_order():
         chains[name] = [name, *max((chains[each] for each in below[name]), key=len, default=[])]
     return max((chain for name, chain in chains.items() if name != "__init__"), key=len)
 
 
-def test_the_longest_chain_of_imports_is_nine() -> None:
-    """Whoever follows an import through the house passes nine rooms at most."""
+def test_the_longest_chain_of_imports_has_at_most_nine_areas() -> None:
+    """No chain of imports from area to area is longer than nine."""
     assert len(longest_chain()) <= 9, longest_chain()
 
 
 def test_imports_only_go_down() -> None:
-    """No module knows one above it, but for the listed conveniences."""
-    wrong = [str(arrow) for arrow in arrows() if goes_up(arrow) and not allowed(arrow)]
+    """No module imports one of a higher floor, except for the listed imports."""
+    wrong = [
+        str(found_import) for found_import in imports() if goes_up(found_import) and not allowed(found_import)
+    ]
     assert wrong == []
 
 
-def test_no_listed_convenience_is_out_of_date() -> None:
-    """The list of upward imports holds what exists and nothing else."""
-    used = {(arrow.source, arrow.target) for arrow in arrows() if goes_up(arrow)}
+def test_every_listed_upward_import_exists() -> None:
+    """The list of allowed imports holds only imports that the code has."""
+    used = {(found_import.source, found_import.target) for found_import in imports() if goes_up(found_import)}
     assert used >= UPWARD
 
 
-def test_rooms_do_not_know_each_other() -> None:
-    """A provider's model, an integration and an analysis can each be taken away alone."""
-    assert [str(arrow) for arrow in arrows() if goes_sideways(arrow)] == []
+def test_areas_of_the_floor_of_models_do_not_import_each_other() -> None:
+    """Each area of this floor can be removed without changing another."""
+    assert [str(found_import) for found_import in imports() if goes_sideways(found_import)] == []
 
 
-def test_no_import_goes_in_a_circle() -> None:
-    """Inside a floor, too, imports go one way."""
+def test_no_imports_form_a_circle() -> None:
+    """There is no circle of imports, inside of a floor either."""
     graph: dict[str, set[str]] = {name: set() for name in MODULES}
-    for arrow in arrows():
-        if (arrow.source, arrow.target) not in UPWARD and not arrow.target.startswith(f"{arrow.source}."):
-            graph[arrow.source].add(arrow.target)
+    for found_import in imports():
+        if (found_import.source, found_import.target) not in UPWARD and not found_import.target.startswith(
+            f"{found_import.source}."
+        ):
+            graph[found_import.source].add(found_import.target)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(name or "__init__" for name in error.args[1]))
 
 
-def test_the_reader_of_imports_sees_every_form() -> None:
-    """Absolute, of a name, of a module, and relative imports all end at their module."""
+def test_targets_finds_every_form_of_import() -> None:
+    """Absolute imports, imports of a name, of a module, and relative imports are found."""
     seen = []
     for text in (
         "import recorder.core.clock",
@@ -248,36 +253,36 @@ def test_the_reader_of_imports_sees_every_form() -> None:
     assert seen == ["core.clock"] * 5 + [""]
 
 
-def test_an_arrow_that_goes_up_or_sideways_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rules say no to what they are there for, between rooms that are built later, too."""
-    monkeypatch.setattr(f"{__name__}.ROOMS", {*ROOMS, "integrations"})
-    assert goes_up(Arrow("wire.sse", "storage.store", 1, True))
-    assert not goes_up(Arrow("storage.store", "wire.sse", 1, True))
-    assert goes_sideways(Arrow("models.openai", "integrations.tee", 1, True))
-    assert not goes_sideways(Arrow("models.openai", "models.base", 1, True))
-    assert not allowed(Arrow("replay", "models.replayed", 1, True))
+def test_imports_that_go_up_or_sideways_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules report an import of a higher floor and one between two areas of the floor of models."""
+    monkeypatch.setattr(f"{__name__}.FREE_AREAS", {*FREE_AREAS, "integrations"})
+    assert goes_up(Import("wire.sse", "storage.store", 1, True))
+    assert not goes_up(Import("storage.store", "wire.sse", 1, True))
+    assert goes_sideways(Import("models.openai", "integrations.tee", 1, True))
+    assert not goes_sideways(Import("models.openai", "models.base", 1, True))
+    assert not allowed(Import("replay", "models.replayed_model", 1, True))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda name: name or "__init__")
 def test_modules_stay_short(module: str) -> None:
-    """A module that grows past one reading is two nouns."""
+    """No module has more than 400 lines."""
     lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST_MODULE
 
 
 def test_functions_stay_short() -> None:
-    """The long functions are those listed with a reason, and no others."""
+    """No function has more than 40 lines, except for those that are listed with a reason."""
     assert sorted(long_functions()) == sorted(LONG_FUNCTIONS)
 
 
 def test_half_of_the_functions_have_six_lines_or_less() -> None:
-    """A function is read at one glance; the docstring is not counted."""
+    """The median length of a function, without its docstring, is at most six lines."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES.values()]
     assert median(length(function) for tree in trees for function in functions(tree)) <= 6
 
 
 def test_import_recorder_loads_nothing_heavy() -> None:
-    """An application that imports recorder pays for a database or an SDK when it uses one."""
+    """`import recorder` loads no SDK, no database library and no library of the command line."""
     code = f"import sys, recorder; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""A stranger's files, read by every command and from Python: in time, in bounded memory, with words and no controls."""
+"""Every command and every Python call reads malicious files in limited time and memory, without control characters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests import hostile
 from tests.hostile_files import databases, exports
 from tests.oracle import ROOT, new_url, record, sql
 
-#: Of all that can be asked of a stranger's ids, how much is asked.
+#: The share of all combinations of a command and an id that is run.
 SHARE = 0.08
 
 
-class Done(NamedTuple):
-    """What was done, and what it said."""
+class Outcome(NamedTuple):
+    """A call and its outcome: arguments, exit code, stdout and stderr."""
 
     what: list[str]
     code: int
@@ -34,46 +34,49 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as recorder makes one."""
+    """Return the path of a valid database."""
     url = new_url(tmp_path_factory.mktemp("honest"))
     with ChatHistoryCallback(url, conversation_id="good") as history:
         record(history, HumanMessage("Hi"), reply="Hello")
     return Path(url.removeprefix("sqlite:///"))
 
 
-def read_by_all(part: str, *files: Path, seed: int = 0) -> list[Done]:
-    """What a part of all that reads files says of these, in a process of its own with limits on memory and time."""
+def read_by_all(part: str, *files: Path, seed: int = 0) -> list[Outcome]:
+    """Read these files with one part of `tests.hostile`, in a process with limits on memory and time."""
     command = [sys.executable, "-m", "tests.hostile", part, str(seed), str(SHARE), *map(str, files)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=150)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")[-2_000:]
-    return judge(Done(*json.loads(line)) for line in done.stdout.splitlines())
+    return judge(Outcome(*json.loads(line)) for line in done.stdout.splitlines())
 
 
-def judge(found: Iterable[Done]) -> list[Done]:
-    """Each ended well or with words; what was wrong is shown with what was done."""
+def judge(found: Iterable[Outcome]) -> list[Outcome]:
+    """Assert that each call ended well or with a short message, print the other ones, and return all outcomes."""
     every = list(found)
     assert [done for done in every if (why := _wrong(done)) and print(why, done) is None] == []
     return every
 
 
-def _wrong(done: Done) -> str | None:
+def _wrong(done: Outcome) -> str | None:
+    """Return what is wrong with an outcome, or None."""
     command, *_ = done.what
-    raw = command == "export" or "--frames" in done.what  # into a pipe, byte for byte what was recorded
+    raw = command == "export" or "--frames" in done.what  # these write the recorded bytes without changes
     if printable(done.err) != done.err or (printable(done.out) != done.out and not raw):
         return "controls"
     if "Traceback" in done.err or "TRACEBACK" in done.err or "please report" in done.err:
-        return "an error that nobody has foreseen"
+        return "an unexpected error"
     if done.code == 130:
         return None if command == "tail" or "--follow" in done.what else "it never ended"
     if done.code and not done.err:
-        return "no words"
-    return None if len(done.err) < 20_000 else "too many words"
+        return "no message"
+    return None if len(done.err) < 20_000 else "a message that is too long"
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("part", ["commands", "ids", "python"])
-def test_a_database_with_every_trick(part: str, honest: Path, tmp_path: Path) -> None:
-    """Whatever is in its rows, all that reads it ends, with exit code 0 or one message."""
+def test_reading_a_malicious_database_ends_with_at_most_one_message(
+    part: str, honest: Path, tmp_path: Path
+) -> None:
+    """Every command and every Python call ends, with exit code 0 or one message."""
     seed = random.randrange(2**32)
     print("seed", seed)
     path = tmp_path / "stranger.db"
@@ -88,7 +91,7 @@ def test_a_database_with_every_trick(part: str, honest: Path, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(200)
-def test_files_that_are_no_exports(tmp_path: Path) -> None:
+def test_importing_a_malicious_file_ends_with_a_message_that_names_it(tmp_path: Path) -> None:
     """Each import ends, and an error names the file."""
     files = exports(tmp_path / "exports")
     found = read_by_all("import", *files)
@@ -98,13 +101,15 @@ def test_files_that_are_no_exports(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_databases_that_are_none_of_ours(honest: Path, tmp_path: Path) -> None:
-    """Other tables, other revisions, views that have no end, and what is no database at all."""
+def test_reading_an_invalid_database_ends_with_at_most_one_message(honest: Path, tmp_path: Path) -> None:
+    """The files have other tables, other revisions or endless views, or are no databases."""
     read_by_all("databases", *databases(tmp_path / "databases", honest))
 
 
-def test_an_import_into_a_database_with_triggers(honest: Path, tmp_path: Path) -> None:
-    """What a trigger cannot do ends the import with words, and nothing is stored."""
+def test_an_import_into_a_database_with_a_failing_trigger_stores_nothing(
+    honest: Path, tmp_path: Path
+) -> None:
+    """A trigger that fails ends the import with a message, and no row is stored."""
     path = next(path for path in databases(tmp_path / "databases", honest) if "trigger" in path.name)
     before = _rows(path)
     [file] = [path for path in exports(tmp_path / "exports") if path.name == "009.jsonl"]

@@ -1,7 +1,7 @@
-"""Every public call ends within its time, on an event loop and off it, whatever the database does.
+"""Every public call ends in time, on an event loop and without one, when the database does not respond.
 
-What counts is that a call ended, and with what; nothing is measured. `DEADLINE` is many times as long as the timeouts
-that are set here, and all calls of a story run at once, each on a thread of its own.
+The tests check that a call ends and how it ends; they measure no time. `DEADLINE` is many times as long as the
+timeouts that are set here. All calls of a test run at once, each on a thread of its own.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from tests import postgres
 from tests.faults.proxy import proxy
 from tests.oracle import begin, new_url, record, say
 
-#: After so many seconds a call counts as one that never ends.
+#: Seconds after which a call counts as one that never ends.
 DEADLINE = 40.0
-#: How a call ends that has nothing to raise.
+#: How a call ends that raises nothing.
 ENDS = "ends"
 NEVER = "never ends"
 
-#: How the recorders here are set (seconds, bytes).
-HURRY = {"open_timeout": 0.5, "close_timeout": 0.5, "block_timeout": 0.1, "max_queue_bytes": 4_000}
+#: Options of the recorders in this file, in seconds and bytes.
+SHORT_TIMEOUTS = {"open_timeout": 0.5, "close_timeout": 0.5, "block_timeout": 0.1, "max_queue_bytes": 4_000}
 
 
 class Echo(SimpleChatModel):
-    """Says more than the queue has room for."""
+    """Streams more text than the queue has room for."""
 
     def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Iterator[str]:
         yield "Y" * 3_000
@@ -53,7 +53,7 @@ class Echo(SimpleChatModel):
 
 
 class Call(NamedTuple):
-    """A call, and how it ends where the database does not answer; one on a loop gives a coroutine."""
+    """A call, and how it ends while the database does not respond; a call on a loop returns a coroutine."""
 
     name: str
     call: Callable[[], Any]
@@ -61,28 +61,28 @@ class Call(NamedTuple):
     on_loop: bool = False
 
 
-# -- databases that do not answer -------------------------------------------------------------------------------------
+# -- databases that do not respond ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Database:
-    """A database with one conversation in it, and how it stops to answer."""
+    """A database with one conversation, and a way to make it stop responding."""
 
     url: str
     silenced: Callable[[], AbstractContextManager[None]]
-    #: How reading ends meanwhile: a SQLite file can be read while another program writes.
+    #: How reading ends while `silenced`; a SQLite file can be read while another program writes.
     reading: str = StoreError.__name__
     recorders: list[ChatHistoryCallback] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
 
     def recorder(self, **options: Any) -> ChatHistoryCallback:
-        """A recorder on it, with little time and little room."""
-        found = ChatHistoryCallback(self.url, conversation_id="live", **{**HURRY, **options})
+        """Return a recorder on this database with short timeouts and a small queue."""
+        found = ChatHistoryCallback(self.url, conversation_id="live", **{**SHORT_TIMEOUTS, **options})
         self.recorders.append(found)
         return found
 
     def replay(self, *, warm: bool) -> Replay:
-        """A replay of it, with a connection of its own; a warm one has asked something already."""
+        """Return a replay of this database with a connection of its own; `warm` connects it now."""
         found = Replay(self._other_url())
         self.replays.append(found)
         if warm:
@@ -90,30 +90,30 @@ class Database:
         return found
 
     def _other_url(self) -> str:
-        """Replays of one URL share a connection."""
+        """Return a URL that no other replay has, because replays of one URL share a connection."""
         if self.url.startswith("sqlite"):
             return self.url
         name = {"application_name": f"replay{len(self.replays)}"}
         return make_url(self.url).update_query_dict(name).render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close all recorders and replays."""
         for closing_ in [recorder.close(0) for recorder in self.recorders]:
             closing_.wait(DEADLINE)
         for replay in self.replays:
             replay.close()
 
 
-def hurried(url: str) -> str:
-    """The URL with a second to connect, and a second for a statement."""
+def with_short_timeouts(url: str) -> str:
+    """Return the URL with one second to connect and one second for a statement."""
     times = {"connect_timeout": "1", "command_timeout": "1"}
     return make_url(url).update_query_dict(times).render_as_string(hide_password=False)
 
 
 @contextmanager
 def stopped_postgres(folder: Path) -> Iterator[Database]:
-    """All processes of a server are stopped by a signal."""
-    server = postgres.start(Path(tempfile.mkdtemp(prefix="pg")))  # its own: others use the shared one
+    """All processes of a Postgres server are stopped by a signal."""
+    server = postgres.start(Path(tempfile.mkdtemp(prefix="pg")))  # not the shared one, which other tests use
     url = server.get_uri()
     migrate.upgrade(url)
 
@@ -123,12 +123,12 @@ def stopped_postgres(folder: Path) -> Iterator[Database]:
         with postgres.stopped([server.get_pid(), *(pid for (pid,) in postgres.fetch(url, query))]):
             yield
 
-    yield Database(hurried(url), silenced)
+    yield Database(with_short_timeouts(url), silenced)
 
 
 @contextmanager
 def silent_network(folder: Path) -> Iterator[Database]:
-    """Between here and the server everything is swallowed."""
+    """The network between recorder and the Postgres server drops everything."""
     postgres.server()
     url = postgres.new_database()
     with proxy(url) as between:
@@ -141,13 +141,13 @@ def silent_network(folder: Path) -> Iterator[Database]:
             finally:
                 between.stalled = False
 
-        yield Database(hurried(between.url), silenced)
+        yield Database(with_short_timeouts(between.url), silenced)
     postgres.drop(url)
 
 
 @contextmanager
 def locked_file(folder: Path) -> Iterator[Database]:
-    """Another program is in the middle of a transaction that writes."""
+    """Another program holds the write lock of a SQLite file."""
     url = new_url(folder)
 
     @contextmanager
@@ -163,13 +163,13 @@ def locked_file(folder: Path) -> Iterator[Database]:
 
 
 def recording(database: Database) -> Iterator[Call]:
-    """Calls of recorders that were open before the database stopped to answer."""
+    """Yield calls of recorders that were opened before the database stopped responding."""
 
-    def told(name: str, call: Callable[[ChatHistoryCallback], Any], ends: str = ENDS) -> Call:
+    def on_thread(name: str, call: Callable[[ChatHistoryCallback], Any], ends: str = ENDS) -> Call:
         recorder = database.recorder()
 
         def off_loop() -> Any:
-            put(recorder)
+            store_something(recorder)
             return call(recorder)
 
         return Call(name, off_loop, ends)
@@ -178,24 +178,24 @@ def recording(database: Database) -> Iterator[Call]:
         recorder = database.recorder()
 
         async def on_loop() -> Any:
-            put(recorder)
+            store_something(recorder)
             return await call(recorder)
 
         return Call(name, on_loop, ends, on_loop=True)
 
-    yield told("flush().wait(...)", lambda recorder: recorder.flush().wait(0.5), "TimeoutError")
+    yield on_thread("flush().wait(...)", lambda recorder: recorder.flush().wait(0.5), "TimeoutError")
     yield awaited("await flush()", lambda recorder: asyncio.wait_for(recorder.flush(), 0.5), "TimeoutError")
-    yield told("close().wait()", lambda recorder: recorder.close().wait())
-    yield told("close(0).wait()", lambda recorder: recorder.close(0).wait())
+    yield on_thread("close().wait()", lambda recorder: recorder.close().wait())
+    yield on_thread("close(0).wait()", lambda recorder: recorder.close(0).wait())
     yield awaited("await close()", lambda recorder: recorder.close())
-    yield told("with", inside)
-    yield awaited("async with", inside_on_loop)
-    yield told("add_messages()", add_many, "StoreError")
+    yield on_thread("with", leave_a_with_block)
+    yield awaited("async with", leave_an_async_with_block)
+    yield on_thread("add_messages()", add_many, "StoreError")
     yield awaited("add_messages() on a loop", on_a_loop(add_many), "StoreError")
-    yield told("stats()", lambda recorder: recorder.stats())
+    yield on_thread("stats()", lambda recorder: recorder.stats())
     yield awaited("stats() on a loop", on_a_loop(lambda recorder: recorder.stats()))
-    yield told("model.invoke()", lambda recorder: Echo(callbacks=[recorder]).invoke("Hi"))
-    yield told("model.stream()", lambda recorder: list(Echo(callbacks=[recorder]).stream("Hi")))
+    yield on_thread("model.invoke()", lambda recorder: Echo(callbacks=[recorder]).invoke("Hi"))
+    yield on_thread("model.stream()", lambda recorder: list(Echo(callbacks=[recorder]).stream("Hi")))
     yield awaited(
         "model.stream() on a loop", on_a_loop(lambda recorder: list(Echo(callbacks=[recorder]).stream("Hi")))
     )
@@ -203,31 +203,31 @@ def recording(database: Database) -> Iterator[Call]:
     yield awaited("model.astream()", lambda recorder: all_of(Echo(callbacks=[recorder]).astream("Hi")))
 
 
-def put(recorder: ChatHistoryCallback) -> None:
-    """Something to store."""
+def store_something(recorder: ChatHistoryCallback) -> None:
+    """Begin a run with one token."""
     say(recorder, begin(recorder), ["a"])
 
 
-def inside(recorder: ChatHistoryCallback) -> None:
-    """A block that ends."""
+def leave_a_with_block(recorder: ChatHistoryCallback) -> None:
+    """Record something in a `with` block, which closes the recorder."""
     with recorder:
-        put(recorder)
+        store_something(recorder)
 
 
-async def inside_on_loop(recorder: ChatHistoryCallback) -> None:
-    """The same on a loop."""
+async def leave_an_async_with_block(recorder: ChatHistoryCallback) -> None:
+    """Record something in an `async with` block, which closes the recorder."""
     async with recorder:
-        put(recorder)
+        store_something(recorder)
 
 
 def add_many(recorder: ChatHistoryCallback) -> None:
-    """More messages than there is room for."""
+    """Add more messages than the queue has room for."""
     for _ in range(10):
         recorder.add_messages("Hi " * 500)
 
 
 def on_a_loop(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A call that waits for nothing on a loop, or blocks it."""
+    """Return a coroutine function that makes a synchronous call on an event loop."""
 
     async def called(subject: Any) -> Any:
         return call(subject)
@@ -236,12 +236,12 @@ def on_a_loop(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 async def all_of(chunks: Any) -> list[Any]:
-    """What a stream yields on a loop."""
+    """Return all chunks of an asynchronous stream."""
     return [chunk async for chunk in chunks]
 
 
 def opening(database: Database) -> Iterator[Call]:
-    """Recorders that begin while the database does not answer."""
+    """Yield calls that open recorders while the database does not respond."""
 
     def constructed(strict: bool) -> None:
         database.recorder(strict=strict).close().wait()
@@ -255,7 +255,7 @@ def opening(database: Database) -> Iterator[Call]:
 
     async def entered(strict: bool) -> None:
         async with database.recorder(strict=strict) as recorder:
-            put(recorder)
+            store_something(recorder)
 
     for strict, name, ends in ((False, "", ENDS), (True, "(strict=True)", "RecorderError")):
         yield Call(f"construction{name}", partial(constructed, strict), ends)
@@ -271,7 +271,7 @@ READ: dict[str, Callable[[Replay], Any]] = {
     "frames()": lambda replay: list(replay.frames("c", speed=None)),
     "into()": lambda replay: replay.into([], "c"),
     "model().invoke()": lambda replay: replay.model().invoke("Hi"),
-    "http_client().post()": lambda replay: ask(replay.http_client()),
+    "http_client().post()": lambda replay: post(replay.http_client()),
 }
 READ_ON_LOOP: dict[str, Callable[[Replay], Any]] = {
     "amessages()": lambda replay: replay.amessages("c"),
@@ -283,16 +283,16 @@ READ_ON_LOOP: dict[str, Callable[[Replay], Any]] = {
 }
 
 
-def ask(client: Any) -> None:
-    """A request that a recording has no answer to."""
+def post(client: Any) -> None:
+    """Send a request for which no response is recorded."""
     with client, suppress(NotRecorded):
         client.post("http://provider/v1/chat/completions", json={"model": "m", "messages": []})
 
 
 def reading(database: Database, *, warm: bool) -> Iterator[Call]:
-    """Calls of replays, of which `warm` ones have a connection from before."""
+    """Yield calls of replays; `warm` ones connected before the database stopped responding."""
 
-    def told(call: Callable[[Replay], Any], replay: Replay) -> Callable[[], Any]:
+    def on_thread(call: Callable[[Replay], Any], replay: Replay) -> Callable[[], Any]:
         def called() -> Any:
             with replay:
                 return call(replay)
@@ -308,7 +308,7 @@ def reading(database: Database, *, warm: bool) -> Iterator[Call]:
 
     when = ", connected" if warm else ""
     for name, call in READ.items():
-        yield Call(f"Replay.{name}{when}", told(call, database.replay(warm=warm)), database.reading)
+        yield Call(f"Replay.{name}{when}", on_thread(call, database.replay(warm=warm)), database.reading)
     for name, call in READ_ON_LOOP.items():
         yield Call(
             f"Replay.{name}{when}", awaited(call, database.replay(warm=warm)), database.reading, on_loop=True
@@ -316,8 +316,8 @@ def reading(database: Database, *, warm: bool) -> Iterator[Call]:
     yield Call("Replay.close()" + when, database.replay(warm=warm).close)
 
 
-def moving(database: Database, exported: str) -> Iterator[Call]:
-    """Export and import, whole."""
+def transferring(database: Database, exported: str) -> Iterator[Call]:
+    """Yield calls that export and import everything."""
 
     async def on_loop(call: Callable[[], Any]) -> Any:
         return call()
@@ -334,11 +334,11 @@ def moving(database: Database, exported: str) -> Iterator[Call]:
     yield Call("import_() on a loop", lambda: on_loop(back), "StoreError", on_loop=True)
 
 
-# -- the stories ------------------------------------------------------------------------------------------------------
+# -- the tests --------------------------------------------------------------------------------------------------------
 
 
-def begun(call: Call) -> Future[Any]:
-    """What comes of a call, on a thread of its own: one that never ends must not stop the others."""
+def started(call: Call) -> Future[Any]:
+    """Start a call on a thread of its own, so that a call that never ends does not stop the others."""
     found: Future[Any] = Future()
 
     def run() -> None:
@@ -352,7 +352,7 @@ def begun(call: Call) -> Future[Any]:
 
 
 def end_of(found: Future[Any]) -> str:
-    """How a call ended."""
+    """Return how a call ended."""
     try:
         error = found.exception(DEADLINE)
     except TimeoutError:
@@ -361,10 +361,10 @@ def end_of(found: Future[Any]) -> str:
 
 
 @pytest.mark.parametrize("kind", [stopped_postgres, silent_network, locked_file])
-def test_every_call_ends(
+def test_every_call_ends_when_the_database_does_not_respond(
     kind: Callable[[Path], AbstractContextManager[Database]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what its documentation says, while the database says nothing."""
+    """Each call ends as its documentation says."""
     monkeypatch.setattr("recorder.storage.dialects.sqlite.BUSY_TIMEOUT", 0.5)
     with kind(tmp_path) as database:
         with ChatHistoryCallback(database.url, conversation_id="c") as history:
@@ -372,19 +372,19 @@ def test_every_call_ends(
         exported = io.StringIO()
         export(database.url, exported)
         calls = [*recording(database), *reading(database, warm=True), *reading(database, warm=False)]
-        calls += [*opening(database), *moving(database, exported.getvalue())]
+        calls += [*opening(database), *transferring(database, exported.getvalue())]
         with database.silenced():
-            found = {call.name: begun(call) for call in calls}
+            found = {call.name: started(call) for call in calls}
             ends = {name: end_of(future) for name, future in found.items()}
         database.close()
     assert ends == {call.name: call.ends for call in calls}
     assert len(ends) == len(calls)
 
 
-def test_questions_that_wait_for_one_connection_wait_for_one_silence(tmp_path: Path) -> None:
-    """Replays of one URL share a connection: what the first question meets is told to those behind it."""
+def test_queries_on_one_silent_connection_fail_together(tmp_path: Path) -> None:
+    """Replays of one URL share a connection: when a query times out, the waiting queries get the same error."""
     url = postgres.new_database()
-    with proxy(url) as between, Replay(hurried(between.url)) as replay:
+    with proxy(url) as between, Replay(with_short_timeouts(between.url)) as replay:
         between.stalled = True
         asked = [replay.reader.ask(DatabaseReader.messages, "c") for _ in range(8)]
         errors = [str(question.exception(DEADLINE)) for question in asked]

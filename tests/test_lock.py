@@ -1,4 +1,4 @@
-"""The locked environments: every package with its version and hashes, nothing of the machine that wrote them."""
+"""The locked package lists in .ci/lock have a version and hashes for every package, and no paths or addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTS = sorted(path.name for path in LOCK.glob("*.txt"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 BASE = [*PROJECT["project"]["dependencies"], *EXTRAS["postgres"], *PROJECT["build-system"]["requires"]]
-#: What each list must hold, as pyproject.toml asks for it.
+#: The requirements of pyproject.toml that each list must contain.
 WANTED = {
     "base.txt": [*BASE, *PROJECT["dependency-groups"]["build"]],
     "dev.txt": [*BASE, *EXTRAS["dev"]],
@@ -29,14 +29,14 @@ WANTED = {
     "docs.txt": PROJECT["dependency-groups"]["docs"],
     "lock.txt": PROJECT["dependency-groups"]["lock"],
 }
-#: A line for each package; the hashes follow on lines of their own.
+#: The line of a package; its hashes follow on lines of their own.
 PINNED = re.compile(
     r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^ ;]+)(?: ; [^\\]+)? \\$", re.MULTILINE
 )
 
 
 def versions(name: str) -> dict[str, set[str]]:
-    """The versions of each package in a list; several where it depends on the Python."""
+    """Return the versions of each package in a list; there are several if they depend on the version of Python."""
     found: dict[str, set[str]] = {}
     for line in PINNED.finditer((LOCK / name).read_text()):
         found.setdefault(canonicalize_name(line["name"]), set()).add(line["version"])
@@ -45,7 +45,7 @@ def versions(name: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_every_package_has_its_version_and_hashes(name: str) -> None:
-    """And nothing else is there: no address, no option, no path."""
+    """A list contains packages, versions and hashes, and no address, option or path."""
     rest = PINNED.sub("", (LOCK / name).read_text())
     lines = [line.strip() for line in rest.splitlines() if line.strip()]
     assert [
@@ -56,43 +56,45 @@ def test_every_package_has_its_version_and_hashes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WANTED))
-def test_a_list_holds_what_pyproject_asks_for(name: str) -> None:
-    """After a change of pyproject.toml: `make lock`."""
+def test_a_list_satisfies_pyproject(name: str) -> None:
+    """Each requirement of pyproject.toml is in its list, in a version that it allows; `make lock` updates the lists."""
     found = versions(name)
     for text in WANTED[name]:
-        wanted = Requirement(text)
-        if wanted.name != "chat-recorder":
-            pinned = found.get(canonicalize_name(wanted.name), set())
-            assert [each for each in pinned if each in wanted.specifier], f"{name} needs {text}: make lock"
+        requirement = Requirement(text)
+        if requirement.name != "chat-recorder":
+            pinned = found.get(canonicalize_name(requirement.name), set())
+            assert [each for each in pinned if each in requirement.specifier], (
+                f"{name} needs {text}: make lock"
+            )
 
 
-def test_every_list_is_one_of_these() -> None:
-    """None is forgotten."""
+def test_every_list_is_checked_here() -> None:
+    """The files in .ci/lock are those of `WANTED`."""
     assert sorted(WANTED) == LISTS
 
 
 @pytest.mark.parametrize("name", ["base.txt", "dev.txt", "docs.txt"])
-def test_one_environment_serves_all(name: str) -> None:
-    """What two lists have, they have in the same version, so that installing both changes nothing."""
+def test_packages_have_the_same_version_in_all_lists(name: str) -> None:
+    """Packages of two lists have the same version in both, so that installing both lists changes nothing."""
     largest, listed = versions("bench.txt"), versions(name)
     both = listed.keys() & largest.keys()
     assert {package: listed[package] for package in both if listed[package] != largest[package]} == {}
     assert both == listed.keys() or name == "docs.txt"
 
 
-def test_the_lowest_versions_are_those_that_pyproject_names() -> None:
-    """What `make test-lowest` runs is the beginning of each range."""
+def test_the_lowest_list_has_the_lower_ends_of_the_ranges() -> None:
+    """`make test-lowest` runs with the lowest versions that pyproject.toml allows."""
     found = versions("lowest.txt")
     for text in [*PROJECT["project"]["dependencies"], *EXTRAS["postgres"]]:
-        wanted = Requirement(text)
-        [floor] = [each.version for each in wanted.specifier if each.operator == ">="]
-        assert {Version(each) for each in found[canonicalize_name(wanted.name)]} == {Version(floor)}
+        requirement = Requirement(text)
+        [floor] = [each.version for each in requirement.specifier if each.operator == ">="]
+        assert {Version(each) for each in found[canonicalize_name(requirement.name)]} == {Version(floor)}
 
 
 @pytest.mark.network
 @pytest.mark.timeout(600)
-def test_it_is_installed_beside_instructor(tmp_path: Path) -> None:
-    """Which holds rich below 15 and jiter below 0.15; both work in one environment."""
+def test_recorder_can_be_installed_beside_instructor(tmp_path: Path) -> None:
+    """instructor needs rich below 15 and jiter below 0.15; both packages work in one environment."""
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", str(ROOT), "instructor==1.17.0"], check=True)

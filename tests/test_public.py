@@ -1,4 +1,4 @@
-"""The public names: short lists, sorted, each of them there and explained."""
+"""The public names of each module exist, are listed in order, and have docstrings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 import recorder
 
-#: Modules whose names users import. A later one joins when it exists.
-DOORS = ["recorder"] + [
+#: Modules from which users import.
+PUBLIC_MODULES = ["recorder"] + [
     name
     for name in (
         "recorder.callbacks",
@@ -29,59 +29,61 @@ DOORS = ["recorder"] + [
 
 
 def public(module: ModuleType) -> list[str]:
-    """The names a module offers: its list, or what it defines itself without an underscore."""
+    """Return the names of a module's `__all__`; without one, the classes and functions that it defines."""
     listed = getattr(module, "__all__", None)
     if listed is not None:
         return list(listed)
-    return [name for name, thing in vars(module).items() if mine(module, name, thing)]
+    return [
+        name for name, public_object in vars(module).items() if is_defined_in(module, name, public_object)
+    ]
 
 
-def mine(module: ModuleType, name: str, thing: object) -> bool:
-    """Whether a module defines a thing itself, for others."""
-    named = inspect.isclass(thing) or inspect.isfunction(thing)
-    return named and not name.startswith("_") and thing.__module__ == module.__name__
+def is_defined_in(module: ModuleType, name: str, public_object: object) -> bool:
+    """Return whether a module defines a class or function itself, under a name without a leading underscore."""
+    named = inspect.isclass(public_object) or inspect.isfunction(public_object)
+    return named and not name.startswith("_") and public_object.__module__ == module.__name__
 
 
-def parts(name: str, thing: object) -> Iterator[tuple[str, object]]:
-    """A public thing, and the public methods that its class adds."""
-    if inspect.isclass(thing) or inspect.isroutine(thing):
-        yield name, thing
-    if inspect.isclass(thing):
-        for method, body in vars(thing).items():
+def parts(name: str, public_object: object) -> Iterator[tuple[str, object]]:
+    """Yield a public object, and the public methods that its class defines."""
+    if inspect.isclass(public_object) or inspect.isroutine(public_object):
+        yield name, public_object
+    if inspect.isclass(public_object):
+        for method, body in vars(public_object).items():
             if not method.startswith("_") and inspect.isfunction(body):
-                yield f"{name}.{method}", getattr(thing, method)
+                yield f"{name}.{method}", getattr(public_object, method)
 
 
 def test_the_public_list_is_sorted() -> None:
-    """A list in order shows at a glance what is there."""
+    """The names of `recorder.__all__` are in alphabetical order."""
     assert public(recorder) == sorted(public(recorder))
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_public_name_is_there(door: str) -> None:
-    """What a list promises can be imported, and dir() shows it."""
-    module = importlib.import_module(door)
+@pytest.mark.parametrize("module_name", PUBLIC_MODULES)
+def test_every_public_name_can_be_imported(module_name: str) -> None:
+    """Each name of a module's list is an attribute of the module, and `dir()` lists it."""
+    module = importlib.import_module(module_name)
     names = public(module)
     assert names != []
     assert [name for name in names if not hasattr(module, name)] == []
     assert sorted(set(names) - set(dir(module))) == []
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_public_thing_is_explained(door: str) -> None:
-    """Modules, classes, functions and methods that users meet have a docstring."""
-    module = importlib.import_module(door)
-    silent = [
+@pytest.mark.parametrize("module_name", PUBLIC_MODULES)
+def test_every_public_object_has_a_docstring(module_name: str) -> None:
+    """Public modules, classes, functions and methods have docstrings."""
+    module = importlib.import_module(module_name)
+    undocumented = [
         part
         for name in public(module)
-        for part, thing in parts(name, getattr(module, name))
-        if not inspect.getdoc(thing)
+        for part, public_object in parts(name, getattr(module, name))
+        if not inspect.getdoc(public_object)
     ]
-    assert silent == []
+    assert undocumented == []
     assert module.__doc__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Names that resolve on first use still fail as Python's do."""
+    """A module that imports names on first use raises Python's usual error for an unknown name."""
     with pytest.raises(AttributeError, match=r"^module 'recorder' has no attribute 'no_such_name'$"):
         _ = recorder.no_such_name  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What the README and the documents show is run, in order, on a loopback provider and a real file."""
+"""The code blocks of README.md and docs/ run in order, with a loopback provider and a real file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recorder.cli.app import app
 from recorder.testing import LoopbackProvider
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Its statements run on both databases in storage/test_sql_cookbook.py.
+#: Not run here: tests/storage/test_sql_cookbook.py runs its statements on both databases.
 COOKBOOK = ROOT / "docs" / "sql.md"
 DOCUMENTS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if path != COOKBOOK)]
 FENCE = re.compile(
@@ -26,7 +26,7 @@ FENCE = re.compile(
 )
 RUN = {"python", "sql", "console"}
 
-#: What differs from run to run: ids, times, numbers, the width of a table's rules and columns.
+#: Patterns of output that differs from run to run, and what replaces it: ids, times, numbers, widths of tables.
 CHANGING = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?"), "TIME"),
@@ -41,22 +41,22 @@ class Block:
     """One fenced block of a document."""
 
     document: Path
-    #: Of the fence, from 1.
+    #: The line of the fence, counted from 1.
     line: int
     #: python, sql, console, text, ...
     kind: str
     text: str
-    #: Why it is not run; None for those that are.
+    #: Why the block is not run; None if it is run.
     reason: str | None
 
     @property
     def place(self) -> str:
-        """Where it stands, as editors and tracebacks write it."""
+        """Return the file and line of the block, as editors and tracebacks write them."""
         return f"{self.document.relative_to(ROOT)}:{self.line}"
 
 
 def blocks(document: Path) -> Iterator[Block]:
-    """The blocks of a document that could be run."""
+    """Yield the blocks of a document that could be run."""
     text = document.read_text(encoding="utf-8")
     for found in FENCE.finditer(text):
         if found["kind"] in RUN:
@@ -65,13 +65,13 @@ def blocks(document: Path) -> Iterator[Block]:
 
 
 def run_python(block: Block) -> None:
-    """As a script; the line numbers of a traceback are the document's."""
+    """Run a block as a script; tracebacks show the line numbers of the document."""
     code = compile("\n" * block.line + block.text, str(block.document), "exec")
     exec(code, {"__name__": "__main__"})
 
 
 def run_sql(block: Block) -> None:
-    """Each statement gives at least one row of the recorded database."""
+    """Assert that each statement returns at least one row from the recorded database."""
     connection = sqlite3.connect("file:chat_history.db?mode=ro", uri=True)
     try:
         for statement in statements(block.text):
@@ -81,7 +81,7 @@ def run_sql(block: Block) -> None:
 
 
 def statements(script: str) -> Iterator[str]:
-    """The statements of a script; a semicolon in a comment or a string ends none."""
+    """Yield the statements of a script; a semicolon in a comment or a string does not end a statement."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -92,7 +92,7 @@ def statements(script: str) -> Iterator[str]:
 
 
 def run_console(block: Block) -> None:
-    """Each `$ recorder ...` prints what stands below it."""
+    """Assert that each `$ recorder ...` prints the text below it."""
     for shown in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, _, expected = shown.partition("\n")
         program, *arguments = shlex.split(command)
@@ -103,25 +103,25 @@ def run_console(block: Block) -> None:
 
 
 def run_cli(arguments: list[str]) -> Result:
-    """One command on a terminal of 110 columns without colour."""
+    """Run one command in a terminal of 110 columns without colour."""
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "110", "NO_COLOR": "1"})
 
 
 def steady(output: str) -> str:
-    """Output without what changes from run to run."""
+    """Return output without the parts that change from run to run."""
     for changing, name in CHANGING:
         output = changing.sub(name, output)
     return "\n".join(line.strip() for line in output.strip().splitlines())
 
 
 def pattern(shown: str) -> str:
-    """What the shown output matches: itself, and `...` anything."""
+    """Return a pattern for the output that a document shows; `...` matches anything."""
     return re.escape(steady(shown)).replace(r"\.\.\.", r"[\s\S]*")
 
 
 @pytest.fixture
 def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
-    """An empty folder, and an endpoint of our own where the SDKs look for one."""
+    """Yield a provider to which the SDKs' environment variables point, with an empty folder as current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RECORDER_URL", raising=False)
     with LoopbackProvider() as provider:
@@ -134,34 +134,34 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopba
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 @pytest.mark.usefixtures("provider")
-def test_what_a_document_shows_works(
+def test_the_code_blocks_of_a_document_run(
     document: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python runs, SQL finds rows in what the Python recorded, commands print what is shown."""
+    """Python runs, SQL finds rows that the Python recorded, and commands print what the document shows."""
     if "DATABASE_URL" in document.read_text(encoding="utf-8"):
         monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres_url"))
     run = {"python": run_python, "sql": run_sql, "console": run_console}
     for block in blocks(document):
         if block.reason is None:
             run[block.kind](block)
-    gc.collect()  # what a document leaves open is told here, and not in the test that runs at that moment
+    gc.collect()  # raises warnings about unclosed objects in this test, and not in a later one
 
 
-def test_a_block_that_is_not_run_says_why() -> None:
-    """The blocks left out, each with its reason; `-rP` lists them."""
+def test_a_block_that_is_not_run_has_a_reason() -> None:
+    """Each block that is left out names a reason; `-rP` prints all of them."""
     left_out = [block for path in DOCUMENTS for block in blocks(path) if block.reason is not None]
     for block in left_out:
         print(f"not run: {block.place}: {block.reason}")
     assert [block.place for block in left_out if not block.reason] == []
 
 
-def test_the_readme_has_all_three() -> None:
-    """The first page shows the code, the SQL and the command line."""
+def test_the_readme_shows_python_sql_and_the_command_line() -> None:
+    """README.md has at least one block of each kind that is run."""
     assert {block.kind for block in blocks(ROOT / "README.md") if block.reason is None} == RUN
 
 
-def test_shown_output_matches_whatever_its_ids_and_times() -> None:
-    """Another id, time or number is the same output; another word is not."""
+def test_output_matches_when_only_ids_times_and_numbers_differ() -> None:
+    """Output with another id, time or number matches; output with another word does not."""
     shown = "run 0193c0de-0000-7000-8000-000000000000 at 2026-01-01T00:00:00Z\n...\n12 tokens"
     printed = "run 0193c0de-1111-7000-8000-000000000000 at 2026-02-03T04:05:06.789Z\nx\ny\n7 tokens"
     assert re.fullmatch(pattern(shown), steady(printed))
@@ -169,7 +169,7 @@ def test_shown_output_matches_whatever_its_ids_and_times() -> None:
 
 
 def test_every_decision_is_in_the_index() -> None:
-    """With the title of its page, and in the order of the numbers."""
+    """The index lists each decision with the title of its page, in the order of the numbers."""
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(r"^- \[(\d+)\. (.+)\]\((.+)\)$", (folder / "README.md").read_text(), re.MULTILINE)
     pages = sorted(folder.glob("0*.md"))

@@ -1,4 +1,4 @@
-"""Which tests a run takes: samples of matrices, the fast ones, all; and that nothing is left out unseen."""
+"""`tests/selection.py` and `tests/conftest.py` choose the tests of a run, and a skipped test is always reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def postgres_url():
 
 
 class Suite:
-    """A small suite of its own, with the selection of these tests."""
+    """A small suite of tests in a folder of its own, which uses the selection of recorder's tests."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self._pytester = pytester
@@ -50,18 +50,18 @@ class Suite:
         pytester.makepyfile(test_suite=SUITE)
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run it."""
+        """Run pytest on the small suite with these options."""
         return self._pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
     def cells(self, *options: str) -> list[str]:
-        """The cells of the matrix that take part."""
+        """Return the cells of the matrix that pytest would run."""
         lines = self.run("--collect-only", "-q", *options).outlines
         return [line for line in lines if "test_cell[" in line]
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    """Not under continuous integration, unless a test says so."""
+    """Return the small suite, with the variables of continuous integration unset."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in ("CI", "RECORDER_TEST_MAY_SKIP", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
@@ -69,7 +69,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 
 def test_a_matrix_is_sampled_by_a_seed(suite: Suite) -> None:
-    """The same cells for the same seed, others for another one; --all takes all."""
+    """Equal seeds choose the same cells, another seed chooses others, and `--all` chooses every cell."""
     first = suite.cells("--seed", "1")
     assert len(first) == 25
     assert suite.cells("--seed", "1") == first
@@ -79,30 +79,30 @@ def test_a_matrix_is_sampled_by_a_seed(suite: Suite) -> None:
 
 
 def test_a_cell_that_is_named_is_run(suite: Suite) -> None:
-    """Whatever the seed is."""
+    """A cell that is named on the command line is run, whatever the seed is."""
     assert len(suite.cells("--seed", "1", "test_suite.py::test_cell[7]")) == 1
 
 
-def test_several_processes_draw_the_same_sample(suite: Suite) -> None:
-    """The seed is drawn once and printed."""
+def test_several_processes_use_the_same_sample(suite: Suite) -> None:
+    """Worker processes use one seed, which pytest prints in its first lines."""
     result = suite.run("--numprocesses", "2")
     result.assert_outcomes(passed=27)
     result.stdout.re_match_lines([r"tests: all; matrices: sampled with --seed \d+"])
 
 
 def test_the_fast_tests_need_no_server(suite: Suite) -> None:
-    """Neither a server nor the network."""
+    """`--fast` deselects the tests that need Postgres or the network."""
     suite.run("--fast").assert_outcomes(passed=6, deselected=97)
 
 
-def test_the_network_is_used_where_it_is_wanted(suite: Suite) -> None:
-    """With --network, and with --all."""
+def test_network_tests_are_run_with_network_or_all(suite: Suite) -> None:
+    """Tests with the mark `network` are run with `--network` and with `--all`."""
     suite.run("--network").assert_outcomes(passed=28, deselected=75)
     suite.run("--all").assert_outcomes(passed=103)
 
 
 def test_a_skipped_test_fails_continuous_integration(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There everything should be there; unless the script that runs the tests says what cannot be."""
+    """Where `CI` is set, a skipped test fails the run, unless `RECORDER_TEST_MAY_SKIP` is part of its reason."""
     monkeypatch.setenv("AWAY", "1")
     assert suite.run().ret == 0
     monkeypatch.setenv("CI", "true")

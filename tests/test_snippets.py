@@ -1,4 +1,4 @@
-"""The snippets of other people's documents about streaming, with our imports in place of theirs."""
+"""Snippets from other projects' documentation about streaming run with recorder's imports in place of theirs."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tests.chatting import Log
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
-    """A provider that sings, which the environment names."""
+    """Yield a provider to which the environment variables of the OpenAI SDK point."""
     with LoopbackProvider() as provider:
         monkeypatch.setenv("OPENAI_API_KEY", "any")
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         yield provider
 
 
-def test_the_lyrics_are_printed_as_they_come(
+def test_the_stdout_handler_prints_the_answer(
     provider: LoopbackProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`StreamingStdOutCallbackHandler`, and calling the model."""
+    """`StreamingStdOutCallbackHandler` prints the tokens of a model that is called as a function."""
     chat = ChatOpenAI(streaming=True, callbacks=[StreamingStdOutCallbackHandler()], temperature=0)
     resp = chat([HumanMessage(content="Write me a song about sparkling water.")])
     assert capsys.readouterr().out == resp.content == song()
     assert provider.requests[0]["body"]["temperature"] == 0
 
 
-def test_a_table_of_the_chat_history(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """A handler that inserts each new message into a table of three columns."""
+def test_a_handler_stores_each_new_message(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """A handler inserts the question and the answer into a table of its own."""
 
     class ChatHistoryCallback(CallbackHandler):
         def __init__(self) -> None:
@@ -60,8 +60,8 @@ def test_a_table_of_the_chat_history(provider: LoopbackProvider, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("provider")
-def test_chunk_by_chunk(capsys: pytest.CaptureFixture[str]) -> None:
-    """`for chunk in llm.stream(messages)`."""
+def test_chunks_are_iterated(capsys: pytest.CaptureFixture[str]) -> None:
+    """`for chunk in llm.stream(messages)` yields the answer."""
     llm = ChatOpenAI(streaming=True, temperature=0.7)
     messages = [HumanMessage("Write me a song about sparkling water.")]
     for chunk in llm.stream(messages):
@@ -70,8 +70,8 @@ def test_chunk_by_chunk(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("provider")
-def test_chunk_by_chunk_on_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    """`async for chunk in llm.astream(messages)`, with a plain string."""
+def test_chunks_are_iterated_on_an_event_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    """`async for chunk in llm.astream(text)` yields the answer."""
     llm = ChatOpenAI()
 
     async def main() -> None:
@@ -83,8 +83,8 @@ def test_chunk_by_chunk_on_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("provider")
-def test_events_that_are_left_in_the_middle() -> None:
-    """`astream_events`, truncated after a few events."""
+def test_an_event_stream_can_be_left_early() -> None:
+    """The loop over `astream_events` is left after four events: the start and three chunks."""
     chat = ChatOpenAI(model="gpt-4o-mini")
     seen: list[dict[str, Any]] = []
 
@@ -117,7 +117,7 @@ def test_events_that_are_left_in_the_middle() -> None:
 
 
 async def async_chat(message: str, log: Log | None = None) -> AsyncIterable[str]:
-    """The tokens of `agenerate` beside its task, as the snippet has it, with its parenthesis closed."""
+    """Yield the tokens of `agenerate`, which runs in a task, as the snippet does (with its missing parenthesis)."""
     callback = AsyncIteratorCallbackHandler()
     chat = ChatOpenAI(
         streaming=True, callbacks=[callback, *([log] if log else [])], temperature=0, max_retries=0
@@ -140,21 +140,21 @@ async def async_chat(message: str, log: Log | None = None) -> AsyncIterable[str]
 
 
 async def async_print() -> None:
-    """The snippet's main."""
+    """Print the tokens, as the snippet's `main` does."""
     async for token in async_chat("Write me a song about sparkling water."):
         print(token, end="")
 
 
 @pytest.mark.usefixtures("provider")
-def test_tokens_beside_a_task(capsys: pytest.CaptureFixture[str]) -> None:
-    """`AsyncIteratorCallbackHandler` with `aiter()` and `done`."""
+def test_tokens_are_iterated_while_a_task_calls_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """`AsyncIteratorCallbackHandler.aiter()` yields the tokens of a call in another task."""
     asyncio.run(async_print())
     assert capsys.readouterr().out == song()
 
 
 @pytest.mark.usefixtures("provider")
-def test_many_chats_at_once() -> None:
-    """Each reader gets the tokens of its own model."""
+def test_concurrent_chats_do_not_mix_their_tokens() -> None:
+    """Each of 20 concurrent readers receives the tokens of its own model."""
 
     async def read() -> str:
         return "".join([token async for token in async_chat("Write me a song.")])
@@ -168,7 +168,7 @@ def test_many_chats_at_once() -> None:
 def test_a_model_that_fails_ends_the_iteration(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tokens that came, then the end; the error is the task's."""
+    """The iteration yields the tokens before the failure and ends; the task raises the error."""
     frames = [*openai_chat_frames(["Hello", " there"])[:3], openai_error_frame("Overloaded")]
     monkeypatch.setenv("OPENAI_API_KEY", "any")
 
@@ -182,8 +182,8 @@ def test_a_model_that_fails_ends_the_iteration(
 
 
 @pytest.mark.usefixtures("provider")
-def test_generate_and_only_then_iterate() -> None:
-    """Where nobody reads beside it, a limit is not waited for: the tokens that it held come, then an error."""
+def test_iterating_after_generate_yields_the_tokens_below_the_limit() -> None:
+    """Without a reader the model does not wait: the handler yields as many tokens as its limit, then an error."""
 
     async def main() -> list[str]:
         handler = AsyncIteratorCallbackHandler(limit=10)
@@ -201,7 +201,7 @@ def test_generate_and_only_then_iterate() -> None:
 
 
 def test_a_slow_reader_slows_the_model_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handler is bounded: while someone iterates, the model waits instead of running ahead."""
+    """While a reader iterates, the model waits when it is 20 tokens ahead."""
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     pieces = [f" {number}" for number in range(500)]
     ahead: list[int] = []

@@ -1,4 +1,4 @@
-"""One word, one meaning: names that say nothing by themselves stay out, and a class name is used once."""
+"""Vague identifiers are forbidden in the package, and no two classes of the package have the same name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tests.test_floors import MODULES
 
-#: Names that meant something else in each module.
+#: Forbidden names: each of them meant something else in each module.
 OUT = frozenset(("said", "asked", "told", "whole", "of", "taken", "took", "news", "wish", "keep"))
 
 
 def names(path: Path) -> Iterator[str]:
-    """Every identifier that a module defines or uses."""
+    """Yield every identifier that a module defines or uses."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Name):
             yield node.id
@@ -26,8 +26,8 @@ def names(path: Path) -> Iterator[str]:
             yield node.name
 
 
-def words_that_are_out() -> set[tuple[str, str]]:
-    """The modules with such a name, and the name."""
+def forbidden_names() -> set[tuple[str, str]]:
+    """Return the forbidden names that the package uses, each with its module."""
     return {
         (module, name)
         for module, path in MODULES.items()
@@ -37,7 +37,7 @@ def words_that_are_out() -> set[tuple[str, str]]:
 
 
 def class_names() -> dict[str, list[str]]:
-    """The modules of each class name; an underscore does not make it another one."""
+    """Return the modules that define each class name; leading and trailing underscores do not count."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -46,18 +46,18 @@ def class_names() -> dict[str, list[str]]:
     return found
 
 
-def test_no_name_needs_the_code_to_be_understood() -> None:
-    """`said`, `asked`, `told`: write what it is."""
-    assert sorted(words_that_are_out()) == []
+def test_no_module_uses_a_forbidden_name() -> None:
+    """No module of the package has an identifier such as `said`, `asked` or `told`."""
+    assert sorted(forbidden_names()) == []
 
 
-def test_a_class_name_has_one_meaning() -> None:
-    """Two classes of one name are two things that a reader takes for one."""
+def test_every_class_name_is_defined_once() -> None:
+    """No two modules of the package define a class of the same name."""
     assert {name: modules for name, modules in class_names().items() if len(modules) > 1} == {}
 
 
-def test_the_reader_of_names_sees_every_kind(tmp_path: Path) -> None:
-    """Variables, attributes, parameters, functions and classes."""
+def test_names_finds_every_kind_of_identifier(tmp_path: Path) -> None:
+    """`names` finds variables, attributes, parameters, functions and classes."""
     module = tmp_path / "module.py"
     module.write_text("class Wish:\n    def of(self, _said): self.news = took\n")
     assert {name.lower().strip("_") for name in names(module)} & OUT == {"wish", "of", "said", "news", "took"}

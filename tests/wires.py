@@ -1,4 +1,4 @@
-"""How the tests of wire formats make bodies, cut them up and put the answer together."""
+"""Helpers for the tests of wire formats: they make bodies, cut them into pieces, and translate them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def _each(streams: list[Stream]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("stream", streams or _ABSENT, ids=name_of if streams else None)
 
 
-#: For each genuine chat stream, and for each of Anthropic's.
+#: Run a test for each genuine chat stream, or for each genuine Anthropic stream.
 genuine = _each(chat_streams())
 genuine_anthropic = _each(anthropic_streams())
 
-#: For each test of Hypothesis: a busy machine is no failure.
+#: Settings for each test of Hypothesis: without a deadline, so that a busy machine fails no test.
 unhurried = settings(deadline=None)
 
 DONE = b"data: [DONE]\n\n"
@@ -39,18 +39,18 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(fields: Any) -> bytes:
-    """Any JSON value as one event."""
+    """Return one event with this JSON value."""
     return b"data: " + orjson.dumps(fields) + b"\n\n"
 
 
 def delta(*, index: int = 0, finish_reason: str | None = None, **fields: Any) -> bytes:
-    """One event of one choice whose delta says just that."""
+    """Return one event of one choice, whose delta has these fields."""
     choice = {"index": index, "delta": fields, "finish_reason": finish_reason}
     return event({"id": "chatcmpl-1", "model": "gpt-4o", "choices": [choice]})
 
 
 def calls(*pieces: dict[str, Any], index: int = 0) -> bytes:
-    """One event of pieces of tool calls: `index`, `id`, `name`, `arguments`, each where it is given."""
+    """Return one event with pieces of tool calls: `index`, `id`, `name` and `arguments`, if given."""
     return delta(index=index, tool_calls=[_call(dict(piece)) for piece in pieces])
 
 
@@ -63,12 +63,12 @@ def _call(piece: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_one(body: bytes) -> Iterator[bytes]:
-    """Byte by byte, and so through the middle of each character."""
+    """Cut a body into single bytes, and so inside of each multi-byte character."""
     return (body[at : at + 1] for at in range(len(body)))
 
 
 def at_random(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """In pieces of any size, most of them small."""
+    """Cut a body into pieces of random sizes, most of them small."""
     start = 0
     while start < len(body):
         size = chance.choice((1, 2, 3, chance.randrange(1, 200), chance.randrange(1, 20_000)))
@@ -77,15 +77,15 @@ def at_random(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def crlf(body: bytes) -> bytes:
-    """The same body from a server that ends its lines with CRLF."""
+    """Return the body with CRLF line ends."""
     return body.replace(b"\n", b"\r\n")
 
 
-# -- put together --------------------------------------------------------------------------------------------
+# -- translate -----------------------------------------------------------------------------------------------
 
 
 def frames_of(pieces: Iterable[bytes]) -> list[bytes]:
-    """The frames of a body that comes in these pieces."""
+    """Return the frames of a body that arrives in these pieces."""
     splitter = FrameSplitter()
     frames = [frame for piece in pieces for frame in splitter.feed(piece)]
     rest = splitter.end()
@@ -95,19 +95,19 @@ def frames_of(pieces: Iterable[bytes]) -> list[bytes]:
 def translated(
     frames: Iterable[bytes], make: Callable[[], Translator] = OpenAIChat
 ) -> tuple[list[Delta], Reply]:
-    """The deltas and the reply of frames."""
+    """Return the deltas and the reply that a translator makes of frames."""
     translator = make()
     deltas = [delta for frame in frames for delta in translator.decode(frame)]
     return deltas, translator.reply
 
 
 def reply_of(*frames: bytes) -> Reply:
-    """The reply of frames."""
+    """Return the reply that the chat translator makes of frames."""
     return translated(frames)[1]
 
 
 def choice_fields(reply: Reply, choice: int = 0) -> dict[str, Any]:
-    """What a choice says, without what is empty."""
+    """Return the fields of a choice that are not empty."""
     found = {
         "text": reply.text(choice),
         "reasoning": reply.text(choice, "reasoning"),
@@ -119,14 +119,14 @@ def choice_fields(reply: Reply, choice: int = 0) -> dict[str, Any]:
 
 
 def reply_fields(reply: Reply) -> tuple[Any, ...]:
-    """All of a reply, to compare with another."""
+    """Return all fields of a reply, to compare it with another one."""
     choices = reply.choices
     about = (reply.response_id, reply.model, reply.metadata, reply.raw_usage, reply.usage, reply.error)
     return (*about, reply.terminated, choices, [choice_fields(reply, each) for each in choices])
 
 
 def encoded(deltas: Iterable[Delta], reply: Reply) -> list[bytes]:
-    """The frames of Anthropic's that stored deltas make, with what the run's row knows of its reply."""
+    """Encode deltas as Anthropic frames, with the fields of the run's row that belong to its reply."""
     run = Recorded(
         wire=ANTHROPIC, response_id=reply.response_id, model=reply.model, finish_reasons=reply.finish_reasons,
         usage=reply.raw_usage, metadata=reply.metadata,

@@ -1,4 +1,4 @@
-"""Callbacks: every kind of handler hears of a run, and none of them can break it."""
+"""Callback handlers of every kind receive the events of a run, and a failing handler does not break the run."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ RESULT = LLMResult([])
 
 
 def dispatch(*handlers: Any) -> Dispatch:
-    """The handlers of one run."""
+    """Return a `Dispatch` of one run to these handlers."""
     return Dispatch(handlers, run_id=RUN, parent_run_id=PARENT, tags=["t"], metadata={"m": 1})
 
 
-def whole_run(run: Dispatch) -> None:
-    """One of each event."""
+def all_events(run: Dispatch) -> None:
+    """Send one event of each kind."""
     run.chat_model_start({"name": "m"}, [HumanMessage("Hello")], options=None)
     run.new_message(HumanMessage("Hello"))
     run.stream_frame(b"data: 1\n\n", 5, [Delta("Hi")])
@@ -64,37 +64,37 @@ def whole_run(run: Dispatch) -> None:
     run.llm_error(ValueError("x"), RESULT)
 
 
-class Everything(BaseCallbackHandler):
-    """Keeps what it hears."""
+class Recording(BaseCallbackHandler):
+    """A handler that stores every event it receives."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
-        self.heard.append(("start", serialized, messages, kwargs))
+        self.received.append(("start", serialized, messages, kwargs))
 
     def on_chat_new_message(self, message: BaseMessage) -> None:
-        self.heard.append(("message", message))
+        self.received.append(("message", message))
 
     def on_stream_frame(self, frame: bytes, at_us: int, deltas: Any, *, run_id: uuid.UUID) -> None:
-        self.heard.append(("frame", frame, at_us, deltas, run_id))
+        self.received.append(("frame", frame, at_us, deltas, run_id))
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-        self.heard.append(("token", token, kwargs))
+        self.received.append(("token", token, kwargs))
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        self.heard.append(("end", response, kwargs))
+        self.received.append(("end", response, kwargs))
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        self.heard.append(("error", str(error), kwargs))
+        self.received.append(("error", str(error), kwargs))
 
 
-def test_a_handler_hears_of_everything_with_langchains_arguments() -> None:
-    """Run ids are UUIDs; messages come as a list of lists; metadata only at the start."""
-    handler = Everything()
-    whole_run(Dispatch([handler], run_id=str(RUN), parent_run_id=PARENT, tags=["t"], metadata={"m": 1}))
+def test_a_handler_receives_every_event_with_langchains_arguments() -> None:
+    """Run ids are UUIDs, messages are a list of lists, and metadata come only with the start."""
+    handler = Recording()
+    all_events(Dispatch([handler], run_id=str(RUN), parent_run_id=PARENT, tags=["t"], metadata={"m": 1}))
     common = {"run_id": RUN, "parent_run_id": PARENT, "tags": ["t"]}
-    assert handler.heard == [
+    assert handler.received == [
         (
             "start",
             {"name": "m"},
@@ -109,8 +109,8 @@ def test_a_handler_hears_of_everything_with_langchains_arguments() -> None:
     ]
 
 
-def test_methods_left_alone_are_never_called() -> None:
-    """A base no-op costs nothing, and the run knows that nobody wants its tokens and frames."""
+def test_methods_that_a_handler_does_not_override_are_not_called() -> None:
+    """A run knows whether any handler wants its tokens or its frames."""
     silent = dispatch(BaseCallbackHandler(), CallbackHandler())
     assert (silent.wants_frames, silent.wants_tokens) == (False, False)
     assert silent.new_token("x", CHUNK) is None
@@ -119,11 +119,11 @@ def test_methods_left_alone_are_never_called() -> None:
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None: ...
 
     assert (dispatch(Tokens()).wants_frames, dispatch(Tokens()).wants_tokens) == (False, True)
-    assert dispatch(Everything()).wants_frames
+    assert dispatch(Recording()).wants_frames
 
 
-def test_the_example_of_the_documents_stores_each_message() -> None:
-    """A handler without **kwargs that writes role and content, and never calls super().__init__()."""
+def test_a_handler_without_keyword_arguments_receives_messages() -> None:
+    """The handler of LangChain's documentation has no **kwargs and does not call super().__init__()."""
 
     class ChatHistoryCallback(CallbackHandler):
         def __init__(self) -> None:
@@ -146,31 +146,31 @@ def test_the_example_of_the_documents_stores_each_message() -> None:
 
 
 def test_any_object_with_the_methods_is_a_handler() -> None:
-    """Duck-typed: methods of the class or of the instance, and a mock."""
+    """An object with the methods on its class or on the instance is a handler, and so is a mock."""
 
     class Duck:
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-            heard.append(token)
+            received.append(token)
 
-    heard: list[str] = []
+    received: list[str] = []
     duck: Any = Duck()
-    duck.on_llm_end = lambda response, **kwargs: heard.append("end")
+    duck.on_llm_end = lambda response, **kwargs: received.append("end")
     mock = MagicMock(spec=BaseCallbackHandler)
-    whole_run(dispatch(*handlers_from([duck, mock])))
-    assert heard == ["Hi", "end"]
+    all_events(dispatch(*handlers_from([duck, mock])))
+    assert received == ["Hi", "end"]
     mock.on_llm_new_token.assert_called_once_with(
         "Hi", chunk=CHUNK, run_id=RUN, parent_run_id=PARENT, tags=["t"]
     )
 
 
 def test_langchains_handlers_work() -> None:
-    """Their no-ops are not called, and one without `on_chat_model_start` hears of the prompt as text."""
+    """Their empty methods are not called; without `on_chat_model_start` a handler receives the prompt as text."""
     base = pytest.importorskip("langchain_core.callbacks")
-    heard: list[Any] = []
+    received: list[Any] = []
 
     class Prompts(base.BaseCallbackHandler):  # type: ignore[misc, name-defined]
         def on_llm_start(self, serialized: Any, prompts: list[str], **kwargs: Any) -> None:
-            heard.append((prompts, kwargs["run_id"], kwargs["metadata"]))
+            received.append((prompts, kwargs["run_id"], kwargs["metadata"]))
 
     class Refuses(Prompts):
         def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
@@ -191,16 +191,16 @@ def test_langchains_handlers_work() -> None:
         assert not run.wants_tokens
         settle_now(run.chat_model_start({}, [SystemMessage("s"), HumanMessage("Hello")]) or [])
         assert failures(handler) == {}
-    assert heard == [(["System: s\nHuman: Hello"], RUN, {"m": 1})] * 3
+    assert received == [(["System: s\nHuman: Hello"], RUN, {"m": 1})] * 3
     stdout = base.StreamingStdOutCallbackHandler()
-    whole_run(dispatch(stdout))
+    all_events(dispatch(stdout))
     assert failures(stdout) == {}
     manager = base.CallbackManager(handlers=[stdout])
     assert handlers_from(manager) == [stdout]
 
 
-def test_messages_as_text_read_as_langchains() -> None:
-    """Its `get_buffer_string`, tool calls and blocks included."""
+def test_messages_become_the_same_text_as_in_langchain() -> None:
+    """`buffer_string` returns what `get_buffer_string` returns, also for tool calls and blocks."""
     langchain = pytest.importorskip("langchain_core.messages")
     call = {"name": "f", "args": {"a": 1}, "id": "1", "type": "tool_call"}
     ours = [
@@ -218,7 +218,7 @@ def test_messages_as_text_read_as_langchains() -> None:
 
 
 def test_completion_models_start_with_their_prompts() -> None:
-    """`on_llm_start` and nothing else."""
+    """A completion model calls `on_llm_start` and not `on_chat_model_start`."""
     handler = MagicMock(spec=BaseCallbackHandler)
     dispatch(handler).llm_start({"name": "m"}, ["Hello"])
     handler.on_llm_start.assert_called_once_with(
@@ -228,38 +228,38 @@ def test_completion_models_start_with_their_prompts() -> None:
 
 
 class Broken(BaseCallbackHandler):
-    """Fails at each token."""
+    """A handler that raises at each token."""
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
         raise LookupError(token)
 
 
-class BrokenLater(BaseCallbackHandler):
-    """Fails at each token, when awaited."""
+class BrokenWhenAwaited(BaseCallbackHandler):
+    """A handler whose coroutine raises at each token."""
 
     async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
         raise LookupError(token)
 
 
-@pytest.mark.parametrize("kind", [Broken, BrokenLater])
+@pytest.mark.parametrize("kind", [Broken, BrokenWhenAwaited])
 def test_a_failing_handler_is_logged_once_and_the_others_go_on(
     kind: type[BaseCallbackHandler], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In this run and the next: one line with a traceback, the rest is counted."""
-    broken, sound = kind(), Everything()
+    """The first failure is logged with a traceback, later ones are counted, and the other handlers get every event."""
+    broken, sound = kind(), Recording()
     for run in (dispatch(broken, sound), dispatch(broken, sound)):
         settle_now(run.new_token("a") or [])
         asyncio.run(settle(run.new_token("b") or []))
-    assert [each[1] for each in sound.heard] == ["a", "b", "a", "b"]
+    assert [each[1] for each in sound.received] == ["a", "b", "a", "b"]
     assert failures(broken) == {"on_llm_new_token": 4}
     assert [record.name for record in caplog.records] == ["recorder"]
     assert f"{kind.__name__}.on_llm_new_token raised LookupError('a')" in caplog.text
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Broken, BrokenLater])
-def test_a_handler_may_ask_to_end_the_call(kind: type[BaseCallbackHandler]) -> None:
-    """`raise_error = True`; coroutines that others gave are closed, not forgotten."""
+@pytest.mark.parametrize("kind", [Broken, BrokenWhenAwaited])
+def test_a_handler_with_raise_error_ends_the_call(kind: type[BaseCallbackHandler]) -> None:
+    """The exception of a handler with `raise_error = True` is raised, and other coroutines are closed."""
 
     class Slow(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None: ...
@@ -273,8 +273,8 @@ def test_a_handler_may_ask_to_end_the_call(kind: type[BaseCallbackHandler]) -> N
     assert failures(handler) == {}
 
 
-def test_failures_of_a_handler_are_forgotten_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    """A later handler at the same address starts at zero; without weak references the class is counted."""
+def test_failures_are_counted_for_each_handler(caplog: pytest.LogCaptureFixture) -> None:
+    """A new handler starts at zero; handlers without weak references are counted together by their class."""
 
     class Slotted:
         __slots__ = ()
@@ -282,7 +282,7 @@ def test_failures_of_a_handler_are_forgotten_with_it(caplog: pytest.LogCaptureFi
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
             raise LookupError
 
-    caplog.set_level(logging.CRITICAL, "recorder")  # a kept traceback would keep the handler alive
+    caplog.set_level(logging.CRITICAL, "recorder")  # a logged traceback would hold a reference to the handler
     for _ in range(3):
         broken = Broken()
         dispatch(broken).new_token("a")
@@ -292,8 +292,8 @@ def test_failures_of_a_handler_are_forgotten_with_it(caplog: pytest.LogCaptureFi
     assert failures(Slotted()) == {"on_llm_new_token": 2}
 
 
-def test_what_ends_the_program_is_not_swallowed() -> None:
-    """Ctrl-C in a handler is Ctrl-C."""
+def test_a_keyboard_interrupt_in_a_handler_is_raised() -> None:
+    """KeyboardInterrupt is not counted as a handler's failure."""
 
     class Interrupted(BaseCallbackHandler):
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
@@ -303,8 +303,8 @@ def test_what_ends_the_program_is_not_swallowed() -> None:
         dispatch(Interrupted()).new_token("a")
 
 
-def test_only_what_can_be_waited_for_is_returned() -> None:
-    """A handler may return anything; a Wait and a coroutine are kept, in order."""
+def test_only_awaitables_of_handlers_are_returned() -> None:
+    """A `Wait` and a coroutine are returned in the order of the handlers; other return values are dropped."""
     wait: Wait[None] = Wait()
 
     class Returns(BaseCallbackHandler):
@@ -322,8 +322,8 @@ def test_only_what_can_be_waited_for_is_returned() -> None:
     settle_now(pending or [])
 
 
-class Watched(Wait[None]):
-    """A wait that keeps how long it was waited for, in seconds."""
+class RecordingWait(Wait[None]):
+    """A `Wait` that stores the timeouts, in seconds, with which it was waited for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -335,20 +335,20 @@ class Watched(Wait[None]):
         super().wait(timeout)
 
 
-class Waits(BaseCallbackHandler):
-    """Asks to wait at each token."""
+class WaitingHandler(BaseCallbackHandler):
+    """A handler that returns a `Wait` at each token."""
 
     def __init__(self) -> None:
-        self.wait = Watched()
+        self.wait = RecordingWait()
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> Wait[None]:
         return self.wait
 
 
-def test_a_wait_holds_synchronous_and_asynchronous_code() -> None:
-    """Until another thread ends it."""
+def test_settling_waits_until_another_thread_ends_the_wait() -> None:
+    """Both the synchronous and the asynchronous form return only when the `Wait` is done."""
     for settle_it in (settle_now, lambda pending: asyncio.run(settle(pending))):
-        handler = Waits()
+        handler = WaitingHandler()
         pending = dispatch(handler).new_token("a")
         assert pending is not None
         other = threading.Thread(target=handler.wait.set, args=[None])
@@ -359,8 +359,8 @@ def test_a_wait_holds_synchronous_and_asynchronous_code() -> None:
 
 
 def test_a_wait_that_takes_too_long_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The application goes on; the limit holds for all together."""
-    handler = Waits()
+    """The application continues after the timeout, which holds for all waits of an event together."""
+    handler = WaitingHandler()
     run = dispatch(handler, handler)
     for _ in range(2):
         settle_now(run.new_token("a") or [], timeout=0.05)
@@ -370,7 +370,7 @@ def test_a_wait_that_takes_too_long_is_logged_once(caplog: pytest.LogCaptureFixt
 
 
 def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
-    """The same limit for an async handler."""
+    """The timeout holds for an asynchronous handler, too."""
 
     class Hangs(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
@@ -381,8 +381,8 @@ def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
     assert failures(handler) == {"on_llm_new_token": 1}
 
 
-class Where(BaseCallbackHandler):
-    """Remembers where its coroutine ran."""
+class LoopRecorder(BaseCallbackHandler):
+    """A handler that stores the loop, the thread and a context variable of each call."""
 
     def __init__(self) -> None:
         self.places: list[tuple[Any, int, str]] = []
@@ -395,9 +395,9 @@ class Where(BaseCallbackHandler):
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 
-def test_async_handlers_run_under_synchronous_code_on_one_loop_of_this_thread() -> None:
-    """What a handler opens at the first token is still usable at the next; context variables arrive."""
-    handler = Where()
+def test_synchronous_code_runs_async_handlers_on_one_loop_of_its_thread() -> None:
+    """All calls use the same loop, and the caller's context variables are visible."""
+    handler = LoopRecorder()
     run = dispatch(handler)
     token = VARIABLE.set("mine")
     for _ in range(2):
@@ -407,9 +407,9 @@ def test_async_handlers_run_under_synchronous_code_on_one_loop_of_this_thread() 
     assert handler.places[0][0] is handler.places[1][0]
 
 
-def test_async_handlers_run_beside_a_running_loop() -> None:
-    """Synchronous code inside a coroutine: another thread, the same loop each time, context variables too."""
-    handler = Where()
+def test_synchronous_code_on_a_running_loop_runs_async_handlers_on_another_thread() -> None:
+    """All calls use the same other loop, and the caller's context variables are visible."""
+    handler = LoopRecorder()
     run = dispatch(handler)
 
     async def main() -> None:
@@ -423,9 +423,9 @@ def test_async_handlers_run_beside_a_running_loop() -> None:
     assert threads[0] != threading.get_ident()
 
 
-def test_an_async_handler_may_use_a_synchronous_model_itself() -> None:
-    """Settling inside settling does not lock up."""
-    inner = Where()
+def test_an_async_handler_may_call_a_synchronous_model() -> None:
+    """`settle_now` inside of `settle_now` does not block."""
+    inner = LoopRecorder()
 
     class Outer(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
@@ -441,9 +441,9 @@ def test_an_async_handler_may_use_a_synchronous_model_itself() -> None:
     assert (len(inner.places), failures(outer)) == (2, {})
 
 
-def test_private_loops_end_with_their_threads() -> None:
-    """No loop stays open behind a thread that is gone (an unclosed one would be a warning, an error here)."""
-    handler = Where()
+def test_a_threads_private_loop_is_closed_when_the_thread_ends() -> None:
+    """An unclosed loop would raise a warning, which is an error here."""
+    handler = LoopRecorder()
     threads = [
         threading.Thread(target=lambda: settle_now(dispatch(handler).new_token("a") or [])) for _ in range(3)
     ]
@@ -456,8 +456,8 @@ def test_private_loops_end_with_their_threads() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_async_handlers_run_in_a_forked_child() -> None:
-    """The child makes a loop and a helper of its own, and leaves the parent's as they are."""
-    handler = Where()
+    """The child makes a new loop, and the parent continues to use its own."""
+    handler = LoopRecorder()
     run = dispatch(handler)
     settle_now(run.new_token("a") or [])
     child = os.fork()
@@ -470,12 +470,12 @@ def test_async_handlers_run_in_a_forked_child() -> None:
 
 
 def test_a_forked_child_ends_without_closing_the_parents_loop() -> None:
-    """The parent's loop goes on to watch what wakes it; of both, the system has only one list."""
+    """After the child's end the parent's epoll list, which both processes share, is unchanged."""
     done = run_python(
         """
 import os, sys, uuid, warnings
 from pathlib import Path
-warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # for Python 3.12: forks beside threads
 from recorder.callbacks import BaseCallbackHandler, Dispatch
 from recorder.callbacks.handler_results import settle_now
 
@@ -501,7 +501,7 @@ print(len(before), watched() == before)
 
 
 def test_cancelling_the_application_is_not_a_handlers_failure() -> None:
-    """The cancellation comes through, and what was still to be awaited is closed."""
+    """The cancellation is raised, the remaining coroutines are closed, and no failure is counted."""
 
     class Hangs(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
@@ -521,7 +521,7 @@ def test_cancelling_the_application_is_not_a_handlers_failure() -> None:
 
 
 def test_a_handler_that_cancels_itself_does_not_cancel_the_application() -> None:
-    """A CancelledError out of a handler's own futures ends nobody's stream."""
+    """A CancelledError that a handler raises is counted as its failure."""
 
     class Cancels(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
@@ -533,46 +533,46 @@ def test_a_handler_that_cancels_itself_does_not_cancel_the_application() -> None
     assert failures(handler) == {"on_llm_new_token": 2}
 
 
-def test_callbacks_are_none_one_or_several_each_once() -> None:
-    """The same handler given twice records once."""
-    one, two = Everything(), Broken()
+def test_callbacks_may_be_none_one_or_several_and_count_once_each() -> None:
+    """A handler that is given twice is called once."""
+    one, two = Recording(), Broken()
     assert handlers_from(None) == handlers_from([]) == []
     assert handlers_from(one) == [one]
     assert handlers_from((one, two, one)) == [one, two]
 
 
 @pytest.mark.parametrize(
-    ("callbacks", "says"),
+    ("callbacks", "message"),
     [
-        (Everything, r"the class Everything .* pass Everything\(\.\.\.\)"),
+        (Recording, r"the class Recording .* pass Recording\(\.\.\.\)"),
         ([BaseCallbackHandler], "the class BaseCallbackHandler"),
         ("stdout", "got str 'stdout', which is not a handler: it has none of on_chat_model_start"),
         ([None], "got NoneType None"),
     ],
 )
-def test_what_is_no_handler_is_refused_with_the_remedy(callbacks: Any, says: str) -> None:
-    """The commonest slip is a class in place of an instance."""
-    with pytest.raises(ConfigError, match=says):
+def test_an_invalid_handler_is_refused_with_the_remedy(callbacks: Any, message: str) -> None:
+    """The error names the object and what to pass; the most frequent mistake is a class instead of an instance."""
+    with pytest.raises(ConfigError, match=message):
         handlers_from(callbacks)
 
 
-def test_tokens_go_to_standard_output_as_it_is_at_that_moment(capsys: pytest.CaptureFixture[str]) -> None:
-    """A redirection in the middle of a stream takes the rest."""
+def test_the_stdout_handler_writes_to_the_current_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """It looks up `sys.stdout` at each token, so that a later redirection takes effect."""
     run = dispatch(StreamingStdOutCallbackHandler())
     for token in ("Verse ", "", "1\n"):
         run.new_token(token)
     assert capsys.readouterr().out == "Verse 1\n"
 
 
-def test_a_piece_without_text_does_not_touch_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pieces of a tool call have empty tokens."""
+def test_an_empty_token_is_not_written_to_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens of a tool call are empty."""
     monkeypatch.setattr(sys, "stdout", out := MagicMock())
     dispatch(StreamingStdOutCallbackHandler()).new_token("", CHUNK)
     assert out.mock_calls == []
 
 
-class Narrow(io.TextIOWrapper):
-    """A terminal that knows only ASCII."""
+class AsciiOutput(io.TextIOWrapper):
+    """A text output that can encode only ASCII."""
 
     def __init__(self) -> None:
         super().__init__(io.BytesIO(), encoding="ascii")
@@ -583,8 +583,8 @@ class Narrow(io.TextIOWrapper):
 
 
 def test_a_terminal_that_cannot_show_a_character_gets_its_escape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also half of a surrogate pair, which no terminal can show."""
-    monkeypatch.setattr(sys, "stdout", narrow := Narrow())
+    """Characters that the output cannot encode are written as escapes, also half of a surrogate pair."""
+    monkeypatch.setattr(sys, "stdout", narrow := AsciiOutput())
     run = dispatch(StreamingStdOutCallbackHandler())
     for token in ("a", "é", "\ud800"):
         run.new_token(token)
@@ -595,7 +595,7 @@ def test_a_terminal_that_cannot_show_a_character_gets_its_escape(monkeypatch: py
 def test_a_standard_output_that_is_gone_does_not_end_the_stream(
     gone: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even where handlers may raise; it is said once."""
+    """A closed or missing `sys.stdout` is logged once and raises nothing, even with `raise_error`."""
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed if gone == "closed" else None)
@@ -609,25 +609,25 @@ def test_a_standard_output_that_is_gone_does_not_end_the_stream(
 
 
 def start(handler: AsyncIteratorCallbackHandler) -> Dispatch:
-    """A run of that handler, begun."""
+    """Start a run of this handler."""
     run = dispatch(handler)
     run.chat_model_start({}, [])
     return run
 
 
 async def read(handler: AsyncIteratorCallbackHandler) -> list[str]:
-    """All tokens of one iteration."""
+    """Return all tokens of one iteration."""
     return [token async for token in handler.aiter()]
 
 
 async def read_into(tokens: list[str], handler: AsyncIteratorCallbackHandler) -> None:
-    """The same, for an iteration that fails on the way."""
+    """Append the tokens of one iteration to a list, so that those before an error can be checked."""
     async for token in handler.aiter():
         tokens.append(token)
 
 
 async def produce(run: Dispatch, tokens: list[str]) -> None:
-    """An asynchronous model."""
+    """Send tokens and the end to a run, as an asynchronous model does."""
     for token in tokens:
         await asyncio.sleep(0)
         await settle(run.new_token(token) or [])
@@ -635,7 +635,7 @@ async def produce(run: Dispatch, tokens: list[str]) -> None:
 
 
 def test_tokens_are_iterated_while_the_model_runs_in_a_task() -> None:
-    """The pattern of the documents: a task for the call, a loop for its tokens; empty ones are skipped."""
+    """A task calls the model, and a loop iterates its tokens; empty tokens are skipped."""
 
     async def main() -> list[str]:
         handler = AsyncIteratorCallbackHandler()
@@ -656,8 +656,8 @@ def test_tokens_are_iterated_while_the_model_runs_in_a_task() -> None:
     assert asyncio.run(main()) == ["a", "b", "c"]
 
 
-def test_a_handler_serves_one_run_after_another_and_one_loop_after_another() -> None:
-    """Made outside of any loop; the second iteration may begin before the second run does."""
+def test_one_handler_can_be_used_for_several_runs_and_loops() -> None:
+    """The handler is made outside of any loop, and an iteration may begin before its run does."""
     handler = AsyncIteratorCallbackHandler()
 
     async def main(tokens: list[str]) -> list[str]:
@@ -676,7 +676,7 @@ def test_a_handler_serves_one_run_after_another_and_one_loop_after_another() -> 
 
 
 def test_tokens_from_another_thread_wake_the_reader() -> None:
-    """A synchronous model in a worker thread; `done` can be awaited beside the loop."""
+    """A synchronous model runs in a worker thread, and `done` can be awaited at the same time."""
     handler = AsyncIteratorCallbackHandler()
 
     def call() -> None:
@@ -694,7 +694,7 @@ def test_tokens_from_another_thread_wake_the_reader() -> None:
 
 
 def test_a_producer_waits_for_a_slow_reader() -> None:
-    """No more than the limit is held, plus the token that had to wait."""
+    """The producer is never more than the limit ahead of the reader."""
     handler = AsyncIteratorCallbackHandler(limit=4)
 
     async def main() -> tuple[list[str], int]:
@@ -724,8 +724,8 @@ def test_a_producer_waits_for_a_slow_reader() -> None:
     assert 0 < ahead <= 4
 
 
-def test_calling_first_and_iterating_afterwards_does_not_lock_up() -> None:
-    """`await agenerate()` and only then `aiter()`: what fits is held and nobody waits."""
+def test_iterating_after_the_call_does_not_block() -> None:
+    """Tokens up to the limit are held for a later `aiter()`, and the call does not wait."""
     handler = AsyncIteratorCallbackHandler(limit=3)
 
     async def main() -> list[str]:
@@ -735,8 +735,8 @@ def test_calling_first_and_iterating_afterwards_does_not_lock_up() -> None:
     assert asyncio.run(main()) == ["a", "b", "c"]
 
 
-def test_tokens_that_nobody_read_in_time_are_missed_loudly(caplog: pytest.LogCaptureFixture) -> None:
-    """The application's call goes on; the reader gets what was held, then the error; one line is logged."""
+def test_a_reader_gets_an_error_where_tokens_were_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """The call ends normally; the reader gets the held tokens, then an error; one warning is logged."""
     handler = AsyncIteratorCallbackHandler(limit=3)
 
     async def main() -> list[str]:
@@ -750,8 +750,8 @@ def test_tokens_that_nobody_read_in_time_are_missed_loudly(caplog: pytest.LogCap
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_a_producer_that_does_not_wait_cannot_fill_the_memory() -> None:
-    """Twice the limit is the end, with a reader as well."""
+def test_tokens_beyond_twice_the_limit_are_dropped() -> None:
+    """A producer that ignores the returned `Wait` cannot fill the memory, even while a reader iterates."""
     handler = AsyncIteratorCallbackHandler(limit=3)
 
     async def main() -> list[str]:
@@ -768,8 +768,8 @@ def test_a_producer_that_does_not_wait_cannot_fill_the_memory() -> None:
     assert asyncio.run(main()) == [str(number) for number in range(6)]
 
 
-def test_nobody_waits_where_that_would_stop_the_reader_itself() -> None:
-    """A synchronous model on the reader's loop, and a call inside the reader's own loop body, go on."""
+def test_a_model_on_the_readers_own_task_does_not_wait() -> None:
+    """A synchronous model on the reader's loop, and a call inside of the reader's loop body, do not block."""
     handler = AsyncIteratorCallbackHandler(limit=2)
 
     async def main() -> list[str]:
@@ -790,7 +790,7 @@ def test_nobody_waits_where_that_would_stop_the_reader_itself() -> None:
 
 
 def test_a_failing_model_ends_the_iteration() -> None:
-    """What had come is read; the error itself is raised where the model was called."""
+    """The tokens before the failure are yielded; the error itself is raised where the model was called."""
     handler = AsyncIteratorCallbackHandler()
 
     async def main() -> list[str]:
@@ -802,8 +802,8 @@ def test_a_failing_model_ends_the_iteration() -> None:
     assert asyncio.run(main()) == ["a"]
 
 
-def test_an_application_may_end_the_iteration_by_itself() -> None:
-    """A call that fails before the run began: the pattern's `finally: done.set()`, first run or second."""
+def test_setting_done_ends_the_iteration() -> None:
+    """`done.set()` ends the iteration when a call fails before its run began, the first time and later."""
     handler = AsyncIteratorCallbackHandler()
 
     async def main() -> list[str]:
@@ -813,8 +813,8 @@ def test_an_application_may_end_the_iteration_by_itself() -> None:
     assert [asyncio.run(main()), asyncio.run(main())] == [[], []]
 
 
-def test_a_reader_that_leaves_frees_the_producer() -> None:
-    """It goes on at full speed, and the next run does not begin with the leftovers."""
+def test_closing_the_iteration_frees_the_producer() -> None:
+    """The producer no longer waits, and the next run does not yield old tokens."""
     handler = AsyncIteratorCallbackHandler(limit=2)
 
     async def main() -> list[str]:
@@ -835,8 +835,8 @@ def test_a_reader_that_leaves_frees_the_producer() -> None:
     assert asyncio.run(main()) == ["x"]
 
 
-def test_a_reader_may_leave_and_come_back() -> None:
-    """The first token alone, then the rest."""
+def test_a_second_iteration_continues_where_the_first_one_stopped() -> None:
+    """The first iteration yields one token, the second one yields the others."""
     handler = AsyncIteratorCallbackHandler()
 
     async def main() -> list[str]:

@@ -17,10 +17,10 @@ from tests.oracle import record
 
 
 def tree(text: str) -> list[dict[str, Any]]:
-    """Messages out of `id<parent@time ...`, in reading order."""
+    """Parse messages from `id<parent@time ...`, in reading order."""
     rows: list[dict[str, Any]] = []
-    for word in text.split():
-        name, _, rest = word.partition("<")
+    for spec in text.split():
+        name, _, rest = spec.partition("<")
         parent, _, time = rest.partition("@")
         position = next((row["position"] + 1 for row in rows if row["message_id"] == parent), 0)
         rows.append(
@@ -30,7 +30,7 @@ def tree(text: str) -> list[dict[str, Any]]:
 
 
 def drawn(messages: list[dict[str, Any]]) -> list[str]:
-    """Each step as its indent's depth and its name."""
+    """Return the depth and the name of each step of the drawing."""
     return [
         f"{len(step.indent) // 3}:{step.name if isinstance(step, Fork) else step.row['message_id']}"
         for step in laid_out(messages)
@@ -38,19 +38,19 @@ def drawn(messages: list[dict[str, Any]]) -> list[str]:
 
 
 LINE = tree("a<@1 b<a@2 c<b@3")
-#: b and e answer a, and d comes last of all: the newest path goes through the first answer.
+#: b and e answer a; d is the newest message, so that the newest path goes through b.
 FORKED = tree("a<@1 b<a@2 c<b@3 d<b@9 e<a@4 f<e@5 g<f@6 h<f@7")
 
 
-def test_a_line_is_drawn_without_indent() -> None:
-    """Each message once, in order."""
+def test_a_conversation_without_branches_is_drawn_without_indent() -> None:
+    """Each message is drawn once, in order."""
     assert drawn(LINE) == ["0:a", "0:b", "0:c"]
     assert is_linear(LINE)
     assert newest_path(LINE) == LINE
 
 
-def test_the_newest_path_is_the_trunk() -> None:
-    """At each fork the others come first, one step further in; names say which answer it was, not where it stands."""
+def test_the_newest_branch_is_drawn_last_and_without_indent() -> None:
+    """At each fork older branches are indented and come first; a branch is numbered by its first answer's age."""
     assert drawn(FORKED) == [
         "0:a",
         "0:2", "1:e", "1:f", "1:2.1", "2:g", "1:2.2", "1:h",
@@ -64,33 +64,33 @@ def test_the_newest_path_is_the_trunk() -> None:
     ("name", "path"),
     [("1", "a b d"), ("1.1", "a b c"), ("1.2", "a b d"), ("2", "a e f h"), ("2.1", "a e f g")],
 )
-def test_a_path_goes_through_the_branch_of_a_name(name: str, path: str) -> None:
-    """And below it along the newest."""
+def test_a_path_goes_through_the_named_branch(name: str, path: str) -> None:
+    """Below the named branch the path follows the newest branch."""
     assert [row["message_id"] for row in path_of(FORKED, name)] == path.split()
 
 
 @pytest.mark.parametrize("name", ["3", "1.3", "1.1.1", "", "x", "1.", "2.2.2"])
-def test_an_unknown_branch_is_told_with_those_there_are(name: str) -> None:
-    """Names are to be read off, not guessed."""
+def test_an_unknown_branch_is_refused_with_the_existing_names(name: str) -> None:
+    """The error lists the names of all branches, or says that there are none."""
     with pytest.raises(NotFound, match=r"choose one of 2, 2\.1, 2\.2, 1, 1\.1, 1\.2"):
         path_of(FORKED, name)
     with pytest.raises(NotFound, match="because it has no branches"):
         path_of(LINE, "1")
 
 
-def test_nothing_has_no_path() -> None:
-    """An empty conversation is a line of no messages."""
+def test_an_empty_conversation_has_an_empty_path() -> None:
+    """It counts as a conversation without branches."""
     assert newest_path([]) == []
     assert is_linear([])
 
 
-def test_a_message_whose_parent_is_not_stored_is_a_first_one() -> None:
-    """Two of them are two beginnings."""
+def test_a_message_without_a_stored_parent_begins_the_conversation() -> None:
+    """Two such messages are two branches."""
     assert drawn(tree("a<@1 b<gone@2")) == ["0:1", "1:a", "0:2", "0:b"]
 
 
-def waiting(parent: str | None, status: str, *, said_at: int, started_at: int) -> dict[str, Any]:
-    """A run without a message, asked by a message."""
+def run_without_message(parent: str | None, status: str, *, said_at: int, started_at: int) -> dict[str, Any]:
+    """Return a run that has no message, below the message with this id."""
     run = {
         "message_id": None,
         "parent_id": parent,
@@ -108,48 +108,48 @@ def waiting(parent: str | None, status: str, *, said_at: int, started_at: int) -
 def test_a_run_without_a_message_is_the_newest_while_it_streams(
     status: str, said_at: int, newest: str
 ) -> None:
-    """If the newest message was there when it began, whatever its clock said; one that has ended was asked in vain."""
-    messages = [*tree("a<@1 b<a@2"), waiting("a", status, said_at=said_at, started_at=5)]
+    """It is newest if no message was inserted after its start; a run that has ended is not."""
+    messages = [*tree("a<@1 b<a@2"), run_without_message("a", status, said_at=said_at, started_at=5)]
     [_, last] = newest_path(messages)
     assert (last["message_id"] or last["run_id"]) == newest
 
 
-def test_of_runs_without_a_message_below_the_newest_message_the_last_is_on_its_branch() -> None:
-    """The question was asked three times, and nobody answered."""
-    attempts = [waiting("a", "error", said_at=1, started_at=time) for time in (3, 9, 5)]
+def test_the_last_failed_run_below_the_newest_message_is_on_the_newest_branch() -> None:
+    """Three runs answered the same message, and all failed."""
+    attempts = [run_without_message("a", "error", said_at=1, started_at=time) for time in (3, 9, 5)]
     assert [row.get("run_id") for row in newest_path([*tree("a<@1"), *attempts])] == [None, "009"]
     assert [row["run_id"] for row in newest_path(attempts)] == ["009"]
 
 
-def test_a_tree_of_forks_inside_of_forks_takes_no_more_than_its_messages() -> None:
-    """Each branch hangs off the older answer of the one before: indents and names do not grow with that for ever."""
+def test_nested_forks_do_not_grow_indents_and_names_without_limit() -> None:
+    """Each of 5,000 forks is inside of the one before; indents and names have a maximal length."""
     count = 5_000
-    words = ["0<@1"]
+    specs = ["0<@1"]
     for number in range(1, count):
-        words += [f"{number}<{number - 1}@{number + 1}", f"x{number}<{number - 1}@{3 * count - number}"]
-    steps = list(laid_out(tree_of(words)))
+        specs += [f"{number}<{number - 1}@{number + 1}", f"x{number}<{number - 1}@{3 * count - number}"]
+    steps = list(laid_out(tree_of(specs)))
     assert sum(not isinstance(step, Fork) for step in steps) == 2 * count - 1
     assert max(len(step.indent) for step in steps) <= 63
     assert max(len(step.name) for step in steps if isinstance(step, Fork)) <= 610
 
 
-def tree_of(words: list[str]) -> list[dict[str, Any]]:
-    """As `tree`, of which a row looks for its parent among all."""
+def tree_of(specs: list[str]) -> list[dict[str, Any]]:
+    """Parse messages as `tree` does, but without positions, which takes less time."""
     rows: list[dict[str, Any]] = []
-    for word in words:
-        name, _, rest = word.partition("<")
+    for spec in specs:
+        name, _, rest = spec.partition("<")
         parent, _, time = rest.partition("@")
         rows.append({"message_id": name, "parent_id": parent or None, "position": 0, "created_at": int(time)})
     return rows
 
 
-def test_a_long_conversation_with_a_fork_at_each_turn_is_laid_out() -> None:
-    """Its depth is no limit."""
+def test_a_conversation_of_3000_forks_has_a_newest_path() -> None:
+    """The depth of a conversation has no limit."""
     assert len(newest_path(tree_of_pairs(3000))) == 3000
 
 
 def tree_of_pairs(length: int) -> list[dict[str, Any]]:
-    """A trunk of messages, each with a sibling that nobody answered."""
+    """Return a path of messages, each with a sibling that has no answer."""
     rows: list[dict[str, Any]] = []
     for number in range(length):
         parent = f"m{number - 1}" if number else None
@@ -158,24 +158,24 @@ def tree_of_pairs(length: int) -> list[dict[str, Any]]:
     return rows
 
 
-# -- as it is seen -------------------------------------------------------------------------------------------
+# -- as `recorder show` prints it ----------------------------------------------------------------------------
 
 
 def show(url: str, *arguments: str, columns: int = 80) -> Result:
-    """`recorder show`."""
+    """Run `recorder show`."""
     environment = {"COLUMNS": str(columns), "NO_COLOR": "1", "RECORDER_URL": url}
     return CliRunner().invoke(app, ["show", *arguments], env=environment)
 
 
 def say(history: ChatHistoryCallback, *messages: BaseMessage, reply: str) -> AIMessage:
-    """One turn of the conversation `trip`."""
+    """Record one turn of the conversation `trip`, and return its reply."""
     record(history, *messages, reply=reply, metadata={"conversation_id": "trip"})
     return AIMessage(reply)
 
 
 @pytest.fixture
 def url(database: str) -> str:
-    """A question that was asked twice; the first answer was talked about, and so was the second."""
+    """Return the URL of a database in which one question has two answers, and both have follow-up questions."""
     url = database
     where, why = HumanMessage("Where to?"), HumanMessage("Why there, of all the places that there are?")
     with ChatHistoryCallback(url) as history:
@@ -186,17 +186,17 @@ def url(database: str) -> str:
     return url
 
 
-def lines(shown: str) -> list[str]:
-    """What is said, without the headings, whose ids differ."""
-    kept = [
+def texts(shown: str) -> list[str]:
+    """Return the shown texts without the headings, whose ids differ."""
+    shown_lines = [
         line.rstrip() for line in shown.splitlines()[2:] if " run " not in f" {line} " and "-" not in line
     ]
-    return [line for line in kept if line]
+    return [line for line in shown_lines if line]
 
 
 def test_show_draws_the_branches(url: str) -> None:
-    """The newest path is read straight down, the other hangs beside it."""
-    assert lines(show(url, "trip").stdout) == [
+    """The newest branch has no indent; the other one is drawn beside it."""
+    assert texts(show(url, "trip").stdout) == [
         "user",
         "Where to?",
         "├─ branch 1",
@@ -217,15 +217,15 @@ def test_show_draws_the_branches(url: str) -> None:
 
 @pytest.mark.parametrize("columns", [40, 60])
 def test_a_branch_fits_the_terminal(url: str, columns: int) -> None:
-    """Every line of it has its mark and none is too long."""
+    """Every line of a branch has its mark, and no line is wider than the terminal."""
     shown = show(url, "trip", columns=columns).stdout.splitlines()
     assert max(map(len, shown)) <= columns
     start, end = shown.index("├─ branch 1"), shown.index("└─ branch 2, the newest")
     assert all(line.startswith("│") for line in shown[start + 1 : end])
 
 
-def test_show_reads_one_path(url: str) -> None:
-    """Without any drawing, with the runs of it alone."""
+def test_show_prints_one_branch_without_a_drawing(url: str) -> None:
+    """`--branch` prints the messages and runs of that branch only."""
     shown = show(url, "trip", "--branch", "1").stdout
     assert "Louvre" in shown
     assert "Rome" not in shown
@@ -235,8 +235,8 @@ def test_show_reads_one_path(url: str) -> None:
     assert len(found["runs"]) == 2
 
 
-def test_a_branch_that_is_not_there_is_told(url: str) -> None:
-    """One message, exit code 1; a run has none at all."""
+def test_an_unknown_branch_is_an_error(url: str) -> None:
+    """The message names the branches, and the exit code is 1; a run has no branches at all."""
     done = show(url, "trip", "--branch", "3")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "The conversation has no branch '3'; choose one of 1, 2" in done.stderr

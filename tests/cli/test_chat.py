@@ -1,4 +1,4 @@
-"""`recorder chat` in a real terminal and in a pipe, against a provider on loopback; and what is stored of it."""
+"""`recorder chat` in a real terminal and in a pipe, with a provider on loopback, and what is stored of the chat."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ PROMPT = "\n> "
 
 
 def real(provider: LoopbackProvider) -> dict[str, str]:
-    """The environment in which this provider is the real one."""
+    """Return an environment in which this provider is the one of the API key."""
     return {"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": provider.base_url, "NO_PROXY": "127.0.0.1"}
 
 
 def sent(provider: LoopbackProvider, number: int = -1) -> list[tuple[str, str]]:
-    """Roles and texts of one request."""
+    """Return the roles and texts of one request."""
     return [(each["role"], each["content"]) for each in provider.requests[number]["body"]["messages"]]
 
 
 def stored(url: str) -> list[tuple[str, str, str]]:
-    """Role, content and status of every message, oldest first."""
+    """Return role, content and status of every message, oldest first."""
     return sql(url, "SELECT role, content, status FROM transcripts ORDER BY created_at, position")
 
 
 def conversation_of(text: str) -> str:
-    """The id in the command that goes on."""
+    """Return the conversation's id from the command that continues it."""
     return text.split("recorder chat --conversation ")[1].split()[0]
 
 
 def echo(request: dict[str, Any], path: str) -> str:
-    """What was said last, and how many messages there were."""
+    """Answer with the number of messages and the last one."""
     return f"{len(request['messages'])}: {request['messages'][-1]['content']}!"
 
 
 def in_turn(*answers: Answer | str) -> Callable[[dict[str, Any], str], Answer | str]:
-    """One answer after the other, the last for ever."""
+    """Return a script that gives these answers one after another, and the last one from then on."""
     left = list(answers)
     return lambda request, path: left.pop(0) if len(left) > 1 else left[0]
 
@@ -60,14 +60,14 @@ def in_turn(*answers: Answer | str) -> Callable[[dict[str, Any], str], Answer | 
 def piped(
     text: bytes, *arguments: str, folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """`recorder chat` with these lines as its input."""
+    """Run `recorder chat` with these lines as its input."""
     hidden = ("RECORDER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
-    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "chat", *arguments],
         cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
         input=text,
         capture_output=True,
         timeout=50,
@@ -77,8 +77,8 @@ def piped(
 # -- in a terminal -------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_is_held_recorded_and_gone_on_with(tmp_path: Path) -> None:
-    """Each question goes out with all before it; Ctrl-D says how to go on, and that does."""
+def test_a_conversation_is_recorded_and_can_be_continued(tmp_path: Path) -> None:
+    """Each request contains all earlier messages, and the command that Ctrl-D prints continues the conversation."""
     url = new_url(tmp_path, "chat_history.db")
     with LoopbackProvider(echo) as provider:
         with Terminal("chat", "Hello", folder=tmp_path, environment=real(provider)) as terminal:
@@ -104,14 +104,14 @@ def test_a_conversation_is_held_recorded_and_gone_on_with(tmp_path: Path) -> Non
             assert terminal.end() == 0
         assert conversation_of(terminal.text) == conversation
     assert sent(provider) == [*earlier, ("assistant", "3: And then?!"), ("user", "Once more")]
-    # Nothing is stored twice, nothing branched off.
+    # No message is stored twice, and there is only one branch.
     assert sql(url, "SELECT count(*), max(branch), count(DISTINCT conversation_id) FROM transcripts") == [
         (6, 1, 1)
     ]
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_what_came(tmp_path: Path) -> None:
-    """It is stored as cancelled, sent along with the next question, and the conversation goes on."""
+def test_ctrl_c_stops_an_answer_and_stores_its_tokens(tmp_path: Path) -> None:
+    """The partial answer is stored as cancelled and is part of the next request."""
     url = new_url(tmp_path, "chat_history.db")
     endless = Answer(frames=openai_chat_frames(["One", " two", " three"]), hang_after=3)
     with (
@@ -139,7 +139,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_came(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_the_first_token_takes_the_question_back(tmp_path: Path) -> None:
-    """The run is stored, and the next question does not drag the other along."""
+    """The run is stored as cancelled, and the next request does not contain its question."""
     url = new_url(tmp_path, "chat_history.db")
     requested = threading.Event()
 
@@ -167,7 +167,7 @@ def test_ctrl_c_before_the_first_token_takes_the_question_back(tmp_path: Path) -
 
 
 def test_ctrl_c_at_the_prompt_empties_the_line(tmp_path: Path) -> None:
-    """And says how to end; nothing was asked, so that there is nothing to go on with."""
+    """It prints how to end the chat; without any question no command to continue is printed."""
     with Terminal("chat", folder=tmp_path) as terminal:
         terminal.wait_for("Neither OPENAI_API_KEY nor ANTHROPIC_API_KEY is set.")
         terminal.wait_for("A provider on this machine answers")
@@ -180,8 +180,8 @@ def test_ctrl_c_at_the_prompt_empties_the_line(tmp_path: Path) -> None:
     assert "Continue with" not in terminal.text
 
 
-def test_errors_are_a_line_and_the_conversation_goes_on(tmp_path: Path) -> None:
-    """A wrong key, then an answer; the question that failed is not sent along."""
+def test_an_error_is_one_line_and_the_chat_continues(tmp_path: Path) -> None:
+    """The question that failed is not part of the next request."""
     url = new_url(tmp_path, "chat_history.db")
     with LoopbackProvider(in_turn(Answer.error(401), "Welcome.")) as provider:
         with Terminal("chat", folder=tmp_path, environment=real(provider)) as terminal:
@@ -199,8 +199,8 @@ def test_errors_are_a_line_and_the_conversation_goes_on(tmp_path: Path) -> None:
     assert sql(url, "SELECT status FROM runs ORDER BY started_at") == [("error",), ("complete",)]
 
 
-def test_a_line_can_be_edited_and_an_earlier_one_had_again(tmp_path: Path) -> None:
-    """Also one of the conversation as it was stored."""
+def test_earlier_questions_can_be_recalled_and_edited(tmp_path: Path) -> None:
+    """The up key recalls the questions of a stored conversation, too."""
     url = new_url(tmp_path, "chat_history.db")
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("Helo"), reply="Hi", metadata={"conversation_id": "old"})
@@ -216,8 +216,8 @@ def test_a_line_can_be_edited_and_an_earlier_one_had_again(tmp_path: Path) -> No
         terminal.end()
 
 
-def test_what_a_model_says_cannot_move_the_cursor(tmp_path: Path) -> None:
-    """Controls are written out, in errors too."""
+def test_control_characters_of_a_model_are_escaped_in_the_chat(tmp_path: Path) -> None:
+    """Control characters in answers and in errors are printed as escapes."""
     says = in_turn("\x1b[2Jgone", Answer.error(400, "bad \x1b[2J"))
     with (
         LoopbackProvider(says) as provider,
@@ -233,8 +233,8 @@ def test_what_a_model_says_cannot_move_the_cursor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_what_was_said_before_is_a_line_each(columns: int, tmp_path: Path) -> None:
-    """However long it was; only the last few, and a question without an answer is not gone on with."""
+def test_earlier_messages_are_shown_as_one_line_each(columns: int, tmp_path: Path) -> None:
+    """Only the last messages are shown, cut to the width; a question without an answer is left out."""
     url = new_url(tmp_path, "chat_history.db")
     history: list[Any] = []
     with ChatHistoryCallback(url, conversation_id="long") as recorder:
@@ -268,7 +268,7 @@ def test_what_was_said_before_is_a_line_each(columns: int, tmp_path: Path) -> No
 
 
 def test_each_line_of_a_pipe_is_a_turn(tmp_path: Path) -> None:
-    """Only the answers come out; all else is on stderr."""
+    """Answers go to stdout, everything else to stderr."""
     with LoopbackProvider(echo) as provider:
         done = piped("Hällo\n\nThere\r\n".encode(), "Zero", folder=tmp_path, **real(provider))
     assert done.returncode == 0
@@ -276,8 +276,8 @@ def test_each_line_of_a_pipe_is_a_turn(tmp_path: Path) -> None:
     assert conversation_of(done.stderr.decode())
 
 
-def test_anthropic_answers_where_its_key_is_set(tmp_path: Path) -> None:
-    """The same conversation in its format, the system message where it wants it; a wrong key in its words."""
+def test_the_anthropic_key_chooses_anthropics_format(tmp_path: Path) -> None:
+    """The request has its own field for the system message; an error shows Anthropic's message."""
     with LoopbackProvider(echo) as provider:
         environment = {
             "ANTHROPIC_API_KEY": "key",
@@ -301,23 +301,23 @@ def test_anthropic_answers_where_its_key_is_set(tmp_path: Path) -> None:
     assert b"\n401: " in done.stderr
 
 
-def test_a_pipe_that_is_no_text_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
-    """Half a letter is no reason to end."""
+def test_invalid_utf8_in_a_pipe_is_replaced(tmp_path: Path) -> None:
+    """An incomplete character is sent as U+FFFD."""
     with LoopbackProvider(echo) as provider:
         done = piped(b"caf\xe9\n", folder=tmp_path, **real(provider))
     assert done.stdout.decode() == "1: caf\ufffd!\n"
 
 
-def test_an_error_in_a_pipe_is_in_the_exit_code(tmp_path: Path) -> None:
-    """The turns after it are taken all the same."""
+def test_an_error_in_a_pipe_sets_the_exit_code(tmp_path: Path) -> None:
+    """The exit code is 1, and the later lines are answered."""
     with LoopbackProvider(in_turn(Answer.error(400, "Too rude."), "Fine.")) as provider:
         done = piped(b"You!\nPlease\n", folder=tmp_path, **real(provider))
     assert (done.returncode, done.stdout) == (1, b"Fine.\n")
     assert b"400: Too rude.\n" in done.stderr
 
 
-def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """By its address."""
+def test_an_unreachable_provider_is_named(tmp_path: Path) -> None:
+    """The error shows the provider's address and the reason."""
     environment = {
         "OPENAI_API_KEY": "key",
         "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
@@ -329,8 +329,8 @@ def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_without_a_key_a_verse_is_sung_each_turn(tmp_path: Path) -> None:
-    """The provider on this machine sings on from where it was, also where a proxy is set."""
+def test_without_a_key_the_loopback_provider_answers(tmp_path: Path) -> None:
+    """Each turn is answered with the next verse of a song, also where a proxy is set."""
     done = piped(
         b"Sing\nMore\n", folder=tmp_path, http_proxy="http://127.0.0.1:9", all_proxy="http://127.0.0.1:9"
     )
@@ -341,8 +341,8 @@ def test_without_a_key_a_verse_is_sung_each_turn(tmp_path: Path) -> None:
     assert b"A provider on this machine answers" in done.stderr
 
 
-def test_the_command_to_go_on_names_what_was_named(tmp_path: Path) -> None:
-    """Another database, model and provider."""
+def test_the_command_to_continue_has_the_given_options(tmp_path: Path) -> None:
+    """It repeats provider, model and database."""
     with LoopbackProvider(echo) as provider:
         arguments = ("--model", "gpt 5", "--provider", "openai", "--url", "sqlite:///other.db")
         done = piped(b"Hello\n", *arguments, folder=tmp_path, **real(provider))
@@ -350,8 +350,8 @@ def test_the_command_to_go_on_names_what_was_named(tmp_path: Path) -> None:
     assert done.stderr.decode().endswith("--provider openai --model 'gpt 5' --url sqlite:///other.db\n")
 
 
-def test_the_command_to_go_on_leaves_a_password_to_be_filled_in(postgres_url: str, tmp_path: Path) -> None:
-    """Stars would be taken for the password; this server takes any."""
+def test_the_command_to_continue_does_not_contain_the_password(postgres_url: str, tmp_path: Path) -> None:
+    """It has `PGPASSWORD=...` in front; asterisks in the URL would be taken for the password."""
     plain = postgres_url.replace("postgres:@", "postgres@")
     with LoopbackProvider(echo) as provider:
         url = plain.replace("postgres@", "postgres:secret@")
@@ -361,8 +361,8 @@ def test_the_command_to_go_on_leaves_a_password_to_be_filled_in(postgres_url: st
     assert (command[:3], command[-2:]) == (["PGPASSWORD=...", "recorder", "chat"], ["--url", plain])
 
 
-def test_the_system_message_comes_first_and_stays(tmp_path: Path) -> None:
-    """Another one is refused when the conversation goes on: it could not be the same."""
+def test_the_system_message_cannot_change_when_a_conversation_continues(tmp_path: Path) -> None:
+    """`--system` is the first message; another one is refused in a stored conversation."""
     with LoopbackProvider(echo) as provider:
         done = piped(b"Hello\n", "--system", "Be brief.", folder=tmp_path, **real(provider))
         assert sent(provider) == [("system", "Be brief."), ("user", "Hello")]
@@ -387,10 +387,10 @@ def test_the_system_message_comes_first_and_stays(tmp_path: Path) -> None:
         (["--url", "mysql://u:secret@h/d"], "mysql"),
     ],
 )
-def test_what_cannot_be_is_said_before_the_first_question(
+def test_invalid_options_are_refused_before_the_first_question(
     arguments: list[str], expected: str, tmp_path: Path
 ) -> None:
-    """One message, exit code 1, no file made."""
+    """There is one message with exit code 1, and no file is created."""
     done = piped(b"Hello\n", *arguments, folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, b"")
     assert expected in done.stderr.decode()
@@ -398,8 +398,8 @@ def test_what_cannot_be_is_said_before_the_first_question(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_conversation_is_found_by_its_beginning_or_one_of_its_runs(database: str, tmp_path: Path) -> None:
-    """As everywhere on the command line, and in every database."""
+def test_a_conversation_is_found_by_the_start_of_its_id_or_by_a_run_id(database: str, tmp_path: Path) -> None:
+    """`--conversation` accepts both, on both databases."""
     with ChatHistoryCallback(database) as history:
         run = record(history, HumanMessage("Hi"), reply="Ho", metadata={"conversation_id": "träum \x00"})
     with LoopbackProvider(echo) as provider:
@@ -410,7 +410,7 @@ def test_a_conversation_is_found_by_its_beginning_or_one_of_its_runs(database: s
     assert sql(database, "SELECT count(*) FROM conversations") == [(1,)]
 
 
-# -- its parts -----------------------------------------------------------------------------------------------
+# -- parts of the command ------------------------------------------------------------------------------------
 
 BOTH = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
 
@@ -428,21 +428,21 @@ BOTH = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
         ("loopback", "m", BOTH, Choice("loopback", "m")),
     ],
 )
-def test_the_provider_is_the_one_whose_key_there_is(
+def test_the_provider_is_chosen_by_the_key_that_is_set(
     provider: str | None, model: str | None, environment: dict[str, str], expected: Choice
 ) -> None:
-    """Unless one is asked for."""
+    """`--provider` overrides the choice."""
     assert choose(provider, model, environment) == expected
 
 
 def test_a_provider_without_its_key_is_refused() -> None:
-    """The other's key is of no use."""
+    """The key of another provider does not count."""
     with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY is not set"):
         choose("anthropic", None, {"OPENAI_API_KEY": "a"})
 
 
-def heard(chunks: Sequence[AIMessageChunk]) -> StreamedAnswer:
-    """An answer of these chunks, whole."""
+def complete_answer(chunks: Sequence[AIMessageChunk]) -> StreamedAnswer:
+    """Return a complete answer of these chunks."""
     answer = StreamedAnswer()
     for chunk in chunks:
         answer.add(chunk)
@@ -450,9 +450,9 @@ def heard(chunks: Sequence[AIMessageChunk]) -> StreamedAnswer:
     return answer
 
 
-def test_thoughts_stand_apart_from_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """OpenAI's dialects and Anthropic's blocks, each line closed once."""
-    answer = heard(
+def test_reasoning_is_separated_from_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """This holds for OpenAI's fields and Anthropic's blocks, and each part ends with one line break."""
+    answer = complete_answer(
         [
             AIMessageChunk("", additional_kwargs={"reasoning_content": "Hm"}),
             AIMessageChunk([{"type": "thinking", "thinking": ", so", "index": 0}]),
@@ -463,27 +463,27 @@ def test_thoughts_stand_apart_from_what_is_said(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "Hm, so\n\nFour\n"
 
 
-def test_an_answer_that_a_limit_cut_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    """In the provider's word, for OpenAI and Anthropic."""
+def test_an_answer_that_a_limit_cut_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the finish reason of OpenAI or Anthropic."""
     for name, reason in (
         ("finish_reason", "length"),
         ("stop_reason", "max_tokens"),
         ("finish_reason", "stop"),
     ):
-        heard([AIMessageChunk("x", response_metadata={name: reason})]).end(None)
+        complete_answer([AIMessageChunk("x", response_metadata={name: reason})]).end(None)
     assert capsys.readouterr().err.splitlines() == [
         "The answer is not complete; finish reason: length",
         "The answer is not complete; finish reason: max_tokens",
     ]
 
 
-def test_a_refusal_is_shown_and_kept_and_blank_answers_are_not() -> None:
-    """Providers take no message of nothing."""
-    refusal = heard([AIMessageChunk("", additional_kwargs={"refusal": "No."})]).message()
+def test_a_refusal_becomes_a_message_and_a_blank_answer_does_not() -> None:
+    """Providers refuse empty messages in a request."""
+    refusal = complete_answer([AIMessageChunk("", additional_kwargs={"refusal": "No."})]).message()
     assert refusal is not None
     assert refusal.additional_kwargs == {"refusal": "No."}
-    assert heard([AIMessageChunk(" \n")]).message() is None
-    assert heard([]).message() is None
+    assert complete_answer([AIMessageChunk(" \n")]).message() is None
+    assert complete_answer([]).message() is None
 
 
 @pytest.mark.parametrize(
@@ -494,5 +494,5 @@ def test_a_refusal_is_shown_and_kept_and_blank_answers_are_not() -> None:
     ],
 )
 def test_an_error_is_one_line(error: Exception, line: str) -> None:
-    """However it is worded."""
+    """Line breaks become spaces, and a long text is cut."""
     assert why(error) == line

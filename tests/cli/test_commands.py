@@ -1,4 +1,4 @@
-"""The command line: what it prints of a real file, and what it says when something is wrong."""
+"""The commands of `recorder`: what they print about a real database, and their errors."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from tests import postgres
 from tests.oracle import new_url, sql
 
 ROOT = Path(__file__).parents[2]
-WHOLE = UUID("01a00000-0000-7000-8000-000000000001")
+ANSWERED = UUID("01a00000-0000-7000-8000-000000000001")
 FAILED = UUID("01a00000-0000-7000-8000-000000000002")
-LEFT = UUID("01b00000-0000-7000-8000-000000000003")
+CANCELLED_RUN = UUID("01b00000-0000-7000-8000-000000000003")
 
 
 def cli(*arguments: str, columns: int = 100, url: str = "") -> Result:
-    """One command in this process."""
+    """Run one command in this process."""
     environment = {"COLUMNS": str(columns), "NO_COLOR": "1", "RECORDER_URL": url}
     return CliRunner().invoke(app, list(arguments), env=environment)
 
 
 def process(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One command in a process of its own, its output into pipes."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "RECORDER_URL")}
+    """Run one command in a process of its own, with its output in pipes."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "RECORDER_URL")}
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=50,
@@ -57,7 +57,7 @@ def process(*arguments: str, folder: Path, **environment: str) -> subprocess.Com
 
 
 def ask(history: ChatHistoryCallback, run: UUID, message_text: str, tokens: list[str]) -> None:
-    """A run begins and some of it streams."""
+    """Start a run and stream some of its tokens."""
     about = {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"}
     history.on_chat_model_start({}, [[HumanMessage(message_text)]], run_id=run, metadata=about)
     for token in tokens:
@@ -65,13 +65,13 @@ def ask(history: ChatHistoryCallback, run: UUID, message_text: str, tokens: list
 
 
 def answered(message: BaseMessage) -> LLMResult:
-    """What a model hands over at the end of a run."""
+    """Return the result that a model passes at the end of a run."""
     return LLMResult([[ChatGeneration(message, {"finish_reason": "stop"})]])
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database with two conversations: one answered and then failed, one left by its user."""
+    """Yield a database with two conversations, whose three runs succeeded, failed and were cancelled."""
     if request.param == "sqlite":
         url = new_url(tmp_path_factory.mktemp("cli"), "chats.db")
         record(url)
@@ -84,26 +84,26 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def is_file(url: str) -> bool:
-    """Whether the database is SQLite's."""
+    """Return whether the database is SQLite."""
     return url.startswith("sqlite")
 
 
 def record(url: str) -> None:
-    """The two conversations."""
+    """Record the two conversations."""
     reply = AIMessage("Go to Paris.", tool_calls=[tool_call("book", {"city": "Paris"}, "call_1")])
     with ChatHistoryCallback(url) as history:
         with history.conversation("trip"):
-            ask(history, WHOLE, "Where to?\nTell \x1b[31mme", ["Go", " to", " Paris", "."])
-            history.on_llm_end(answered(reply), run_id=WHOLE)
+            ask(history, ANSWERED, "Where to?\nTell \x1b[31mme", ["Go", " to", " Paris", "."])
+            history.on_llm_end(answered(reply), run_id=ANSWERED)
             ask(history, FAILED, "Sing [bold]loud[/bold]", ["La"])
             history.on_llm_error(ValueError("out of breath"), run_id=FAILED)
         with history.conversation("trap"):
-            ask(history, LEFT, "Hello?", [])
-            history.on_llm_error(KeyboardInterrupt(), run_id=LEFT)
+            ask(history, CANCELLED_RUN, "Hello?", [])
+            history.on_llm_error(KeyboardInterrupt(), run_id=CANCELLED_RUN)
 
 
 def test_ls_lists_the_newest_conversation_first(url: str) -> None:
-    """Each line has the id and how the conversation begins."""
+    """Each line has the id and the beginning of the conversation."""
     lines = cli("ls", url=url).stdout.splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["trap", "trip"]
     assert "cancelled" in lines[0]
@@ -112,37 +112,37 @@ def test_ls_lists_the_newest_conversation_first(url: str) -> None:
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
 def test_ls_fits_the_terminal(url: str, columns: int) -> None:
-    """No line is longer than the terminal is wide, and the id is always there."""
+    """No line is wider than the terminal, and the id is always shown."""
     lines = cli("ls", url=url, columns=columns).stdout.splitlines()
     assert max(map(len, lines)) <= columns
     assert "trip" in "".join(lines)
 
 
 def test_ls_keeps_an_id_in_one_piece(tmp_path: Path) -> None:
-    """It is there to be copied, on a narrow terminal too."""
+    """An id is not wrapped in a narrow terminal, so that it can be copied."""
     url = f"sqlite:///{tmp_path / 'chats.db'}"
-    with ChatHistoryCallback(url) as history, history.conversation(str(WHOLE)):
-        ask(history, WHOLE, "A question that is longer than there is room for on one line.", [])
-        history.on_llm_end(answered(AIMessage("Yes.")), run_id=WHOLE)
-    assert f"\n{WHOLE} " in cli("ls", url=url, columns=60).stdout
+    with ChatHistoryCallback(url) as history, history.conversation(str(ANSWERED)):
+        ask(history, ANSWERED, "A question that is longer than there is room for on one line.", [])
+        history.on_llm_end(answered(AIMessage("Yes.")), run_id=ANSWERED)
+    assert f"\n{ANSWERED} " in cli("ls", url=url, columns=60).stdout
 
 
-def test_ls_is_json_when_asked(url: str) -> None:
-    """One object a conversation."""
+def test_ls_prints_json(url: str) -> None:
+    """`--json` prints one object for each conversation."""
     rows = json.loads(cli("ls", "--json", "-n", "1", url=url).stdout)
     assert [(row["id"], row["runs"], row["messages"], row["status"]) for row in rows] == [
         ("trap", 1, 1, "cancelled")
     ]
 
 
-def test_ls_dates_a_conversation_by_what_came_last(database: str) -> None:
-    """A run or a message; some conversations have no run, some no message, and some have nothing at all."""
+def test_ls_sorts_conversations_by_their_last_run_or_message(database: str) -> None:
+    """Conversations without runs, without messages, and without both are listed, too."""
 
     with ChatHistoryCallback(database) as history:
         for name in ("added", "asked"):
             history.add_messages(f"Hello {name}", conversation_id=name)
         with history.conversation("silent"):
-            history.on_llm_start({}, [], run_id=LEFT)
+            history.on_llm_start({}, [], run_id=CANCELLED_RUN)
         for name in ("asked", "added"):
             history.add_messages("And then?", conversation_id=name)
     empty = ConversationRow("empty", user_id=None, title=None, metadata=None, created_at=now())
@@ -159,8 +159,8 @@ def test_ls_dates_a_conversation_by_what_came_last(database: str) -> None:
     assert cli("ls", url=database).stdout.splitlines()[-1].split()[0] == "empty"
 
 
-def test_show_reads_a_conversation_with_its_calls_and_failures(url: str) -> None:
-    """Text, tool calls, the partial answer, and how each run ended."""
+def test_show_prints_messages_tool_calls_and_errors(url: str) -> None:
+    """A conversation is shown with text, tool calls, a partial answer and how each run ended."""
     shown = cli("show", "trip", url=url).stdout
     for expected in (
         "conversation trip\n",
@@ -173,25 +173,25 @@ def test_show_reads_a_conversation_with_its_calls_and_failures(url: str) -> None
         assert expected in shown
 
 
-def test_what_a_model_says_cannot_move_the_cursor(url: str) -> None:
-    """Controls are written out in every command that shows text."""
+def test_control_characters_of_a_model_are_escaped_by_commands(url: str) -> None:
+    """Every command that shows text prints control characters as escapes."""
     for command in (["show", "trip"], ["ls"], ["sql", "SELECT content FROM transcripts"]):
         shown = cli(*command, url=url).stdout
         assert r"\x1b[31m" in shown
         assert "\x1b" not in shown
 
 
-def test_a_run_that_said_nothing_is_shown_too(url: str) -> None:
-    """A conversation shows that somebody asked and left."""
+def test_show_lists_a_run_without_an_answer(url: str) -> None:
+    """A cancelled run is shown with its status and without text."""
     shown = cli("show", "trap", url=url).stdout
     assert "1 message, 1 run" in shown
-    assert f"assistant  cancelled  gpt-4o-mini  run {LEFT}  no text" in shown
+    assert f"assistant  cancelled  gpt-4o-mini  run {CANCELLED_RUN}  no text" in shown
 
 
-def test_show_knows_a_run_by_its_beginning(url: str) -> None:
-    """The status, the error and the figures of a run."""
+def test_show_finds_a_run_by_the_start_of_its_id(url: str) -> None:
+    """It prints the status, the error and the number of tokens."""
     shown = cli("show", "01b", url=url).stdout
-    assert f"run {LEFT}" in shown
+    assert f"run {CANCELLED_RUN}" in shown
     assert "cancelled" in shown
     shown = cli("show", str(FAILED), url=url).stdout
     assert "ValueError: out of breath" in shown
@@ -199,15 +199,15 @@ def test_show_knows_a_run_by_its_beginning(url: str) -> None:
 
 
 def test_show_lists_the_tokens_of_a_run(url: str) -> None:
-    """Every token in order with its time."""
-    found = json.loads(cli("show", str(WHOLE), "--tokens", "--json", url=url).stdout)
+    """`--tokens` prints every token in order, with its time."""
+    found = json.loads(cli("show", str(ANSWERED), "--tokens", "--json", url=url).stdout)
     assert [token["text"] for token in found["tokens"]] == ["Go", " to", " Paris", "."]
     assert [token["seq"] for token in found["tokens"]] == [0, 1, 2, 3]
     assert found["metadata"]["ls_provider"] == "openai"
 
 
-def test_an_ambiguous_beginning_names_the_candidates(url: str) -> None:
-    """One message on stderr, exit code 1."""
+def test_an_ambiguous_id_is_refused_with_the_candidates(url: str) -> None:
+    """The message is on stderr, and the exit code is 1."""
     done = cli("show", "tr", url=url)
     assert done.exit_code == 1
     assert "More than one id begins with 'tr'" in done.stderr
@@ -216,18 +216,18 @@ def test_an_ambiguous_beginning_names_the_candidates(url: str) -> None:
 
 
 def test_an_exact_id_wins_over_longer_ones(tmp_path: Path) -> None:
-    """A conversation "a" can be shown beside "ab"."""
+    """A conversation "a" can be shown although there is "ab"."""
     url = f"sqlite:///{tmp_path / 'chats.db'}"
     with ChatHistoryCallback(url) as history:
-        for name, run in (("a", WHOLE), ("ab", FAILED)):
+        for name, run in (("a", ANSWERED), ("ab", FAILED)):
             with history.conversation(name):
                 ask(history, run, f"I am {name}", [])
                 history.on_llm_end(answered(AIMessage("Yes.")), run_id=run)
     assert cli("show", "a", url=url).stdout.startswith("conversation a\n")
 
 
-def test_an_unknown_id_names_the_nearest(url: str) -> None:
-    """A slip of the finger is found again."""
+def test_an_unknown_id_is_refused_with_the_nearest_one(url: str) -> None:
+    """A mistyped id is answered with a similar stored id."""
     done = cli("show", "tripp", url=url)
     assert (done.exit_code, done.stdout) == (1, "")
     message_text = "recorder: Nothing is stored under 'tripp'; the nearest are:\n  conversation trip\n"
@@ -235,7 +235,7 @@ def test_an_unknown_id_names_the_nearest(url: str) -> None:
 
 
 def test_sql_prints_rows(url: str) -> None:
-    """Names, then values; colons in the statement are the user's own."""
+    """The output has column names, then values; a colon in a statement is not a parameter."""
     statement = "SELECT role, ':x' AS colon, CAST('1' AS int) AS one FROM messages WHERE role = 'assistant'"
     lines = cli("sql", statement, url=url).stdout.splitlines()
     assert lines[0].split() == ["role", "colon", "one"]
@@ -243,15 +243,15 @@ def test_sql_prints_rows(url: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80])
-def test_wide_rows_are_shown_one_below_the_other(url: str, columns: int) -> None:
-    """Eleven columns have no room side by side; nothing is cut off."""
+def test_wide_rows_are_printed_with_one_column_per_line(url: str, columns: int) -> None:
+    """Nothing is cut when the columns do not fit side by side."""
     shown = cli("sql", "SELECT * FROM transcripts", url=url, columns=columns).stdout
     assert max(map(len, shown.splitlines())) <= columns
     assert "conversation_id  trip" in shown
 
 
-def test_sql_is_json_when_asked(url: str) -> None:
-    """Numbers, text, NULL and bytes, none of them lost."""
+def test_sql_prints_json(url: str) -> None:
+    """Numbers, text, NULL and bytes are all represented."""
     data = "x'00ff'" if is_file(url) else r"'\x00ff'::bytea"
     statement = f"SELECT 1 AS one, 'a\nb' AS text, NULL AS missing, {data} AS bytes"
     assert json.loads(cli("sql", "--json", statement, url=url).stdout) == [
@@ -265,7 +265,7 @@ def test_sql_is_json_when_asked(url: str) -> None:
     [
         "DELETE FROM runs",
         "CREATE TABLE mine (a int)",
-        f"INSERT INTO gaps VALUES ('{WHOLE}', 1, 1, 'x')",
+        f"INSERT INTO gaps VALUES ('{ANSWERED}', 1, 1, 'x')",
         "DROP VIEW tokens",
     ],
 )
@@ -278,8 +278,8 @@ def test_sql_only_reads(url: str, statement: str) -> None:
     assert json.loads(cli("stats", "--json", url=url).stdout) == before
 
 
-def test_a_wrong_statement_says_what_is_there(url: str) -> None:
-    """The database's own words, and the views to ask."""
+def test_an_invalid_statement_shows_the_databases_error_and_the_views(url: str) -> None:
+    """The message names the four views that can be queried."""
     done = cli("sql", "SELECT wrong FROM transcripts", url=url)
     assert done.exit_code == 1
     assert ("no such column: wrong" if is_file(url) else 'column "wrong" does not exist') in done.stderr
@@ -287,7 +287,7 @@ def test_a_wrong_statement_says_what_is_there(url: str) -> None:
 
 
 def test_stats_count_what_is_stored(url: str) -> None:
-    """The same numbers that SQL gives, and the bytes of the files."""
+    """The numbers equal those of SQL, and the bytes those of the files."""
     found = json.loads(cli("stats", "--json", url=url).stdout)
     if is_file(url):
         files = [Path(url.removeprefix("sqlite:///") + end) for end in ("", "-wal")]
@@ -301,7 +301,7 @@ def test_stats_count_what_is_stored(url: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["ls"], ["show", "x"], ["sql", "SELECT 1"], ["stats"]])
-def test_reading_a_missing_file_does_not_make_it(command: list[str], tmp_path: Path) -> None:
+def test_reading_a_missing_file_does_not_create_it(command: list[str], tmp_path: Path) -> None:
     """The message names the file."""
     done = cli(*command, url=f"sqlite:///{tmp_path / 'none.db'}")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -309,8 +309,8 @@ def test_reading_a_missing_file_does_not_make_it(command: list[str], tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
-    """It is left as it was."""
+def test_a_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
+    """The file is not changed."""
     file = tmp_path / "notes.txt"
     file.write_text("Not a database, just some notes.\n" * 100)
     for command in (["ls"], ["migrate"]):
@@ -322,7 +322,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 
 def test_a_newer_schema_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
-    """An older program does not guess at tables it does not know."""
+    """An older recorder does not read tables of a newer revision."""
     url = f"sqlite:///{tmp_path / 'chats.db'}"
     assert cli("migrate", url=url).exit_code == 0
     connection = sqlite3.connect(tmp_path / "chats.db")
@@ -336,7 +336,7 @@ def test_a_newer_schema_is_refused_with_the_command_to_run(tmp_path: Path) -> No
 
 
 def test_a_password_is_never_printed() -> None:
-    """A URL of another kind is refused by its scheme alone."""
+    """A URL of an unknown kind is refused by its scheme, without its password."""
     for command in (["ls"], ["migrate"], ["stats"], ["demo"]):
         done = cli(*command, "--url", "mysql://user:s3cret@localhost/chats")
         assert done.exit_code == 1
@@ -344,30 +344,30 @@ def test_a_password_is_never_printed() -> None:
         assert "s3cret" not in done.output
 
 
-def test_migrate_makes_and_keeps_a_database(tmp_path: Path) -> None:
-    """The first time applies the revisions, the second has nothing to do."""
+def test_migrate_creates_a_database_once(tmp_path: Path) -> None:
+    """The first call applies all revisions, the second one has nothing to do."""
     url = f"sqlite:///{tmp_path / 'chats.db'}"
     assert f"applied {', '.join(REVISIONS)}" in cli("migrate", url=url).stdout
     assert "nothing to do" in cli("migrate", url=url).stdout
     assert cli("ls", url=url).stdout == "No conversation is recorded yet.\n"
 
 
-def test_the_usual_file_is_in_the_current_folder(tmp_path: Path) -> None:
+def test_the_default_database_is_in_the_current_folder(tmp_path: Path) -> None:
     """Without --url and RECORDER_URL it is chat_history.db."""
     done = process("migrate", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "chat_history.db").exists()
 
 
-def test_into_a_pipe_nothing_is_cut(url: str, tmp_path: Path) -> None:
-    """A program that reads the output finds whole values, without colour."""
+def test_output_in_a_pipe_is_not_cut(url: str, tmp_path: Path) -> None:
+    """A pipe gets complete values without colour."""
     done = process("sql", f"SELECT *, '{'0' * 600}' AS long FROM transcripts", "--url", url, folder=tmp_path)
     assert "0" * 600 in done.stdout
     assert "\x1b" not in done.stdout
 
 
-def test_an_encoding_without_the_letters_is_no_error(tmp_path: Path) -> None:
-    """A terminal in ASCII sees escapes."""
+def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
+    """A terminal with ASCII shows escapes, and the exit code is 0."""
     statement = "SELECT 'caf' || char(233) AS word"
     assert process("migrate", folder=tmp_path).returncode == 0
     done = process("sql", statement, folder=tmp_path, PYTHONIOENCODING="ascii")
@@ -376,15 +376,15 @@ def test_an_encoding_without_the_letters_is_no_error(tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_message_and_no_traceback(tmp_path: Path) -> None:
-    """In a process of its own, too."""
+    """The process prints one message to stderr and exits with code 1."""
     done = process("ls", folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("recorder: There is no file chat_history.db")
     assert "Traceback" not in done.stderr
 
 
-def test_the_demo_sings_and_shows_its_rows(tmp_path: Path) -> None:
-    """Into a pipe: the song, then SQL with what it finds, without colour, then commands that work."""
+def test_the_demo_prints_an_answer_and_its_rows(tmp_path: Path) -> None:
+    """In a pipe it prints the answer, SQL with its results, and commands that work, without colour."""
     done = process("demo", "--pace", "1000", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert song() in done.stdout
@@ -398,7 +398,7 @@ def test_the_demo_sings_and_shows_its_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_the_demo_fits_the_terminal(columns: int, tmp_path: Path) -> None:
-    """No line breaks in the middle of an id or a column."""
+    """No line is wider than 60 columns."""
     done = cli("demo", "--pace", "5000", columns=columns, url=f"sqlite:///{tmp_path / 'd.db'}")
     assert done.exit_code == 0
     assert max(len(line) for line in done.stdout.splitlines() if "d.db" not in line) <= 60
@@ -406,14 +406,14 @@ def test_the_demo_fits_the_terminal(columns: int, tmp_path: Path) -> None:
 
 
 def test_the_demo_works_where_a_proxy_is_set(tmp_path: Path) -> None:
-    """The provider is on this machine, and no proxy could reach it."""
+    """The loopback provider is called without the proxy."""
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
     done = process("demo", "--pace", "5000", folder=tmp_path, **proxies)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_stops_the_demo_and_keeps_what_came(tmp_path: Path) -> None:
-    """The run is cancelled, its tokens are there, and the exit code says what happened."""
+def test_ctrl_c_stops_the_demo_and_stores_its_tokens(tmp_path: Path) -> None:
+    """The run is stored as cancelled with its tokens, and the exit code is 130."""
     code = "from recorder.cli.app import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, "demo", "--pace", "20"],
@@ -439,7 +439,7 @@ def test_ctrl_c_stops_the_demo_and_keeps_what_came(tmp_path: Path) -> None:
 
 
 def test_help_loads_neither_an_sdk_nor_a_database() -> None:
-    """The first thing that people type is quick."""
+    """`recorder --help` starts fast because it imports neither."""
     code = (
         "import sys, recorder.cli.app; "
         "print([name for name in ('openai', 'sqlalchemy', 'alembic') if name in sys.modules])"
@@ -459,13 +459,13 @@ def test_help_loads_neither_an_sdk_nor_a_database() -> None:
         ("naïve 水", "naïve 水"),
     ],
 )
-def test_safe_text_keeps_letters_and_writes_controls_out(text: str, shown: str) -> None:
-    """What a terminal would obey is spelled."""
+def test_printable_escapes_control_characters(text: str, shown: str) -> None:
+    """Letters of every script are unchanged."""
     assert printable(text) == shown
 
 
-def test_numbers_for_people() -> None:
-    """Bytes and plurals."""
+def test_sizes_and_plurals_are_readable() -> None:
+    """`size` and `plural` return numbers as people write them."""
     assert [size(999), size(1500), size(2_500_000)] == ["999 bytes", "1.5 KB", "2.5 MB"]
     assert [plural(1, "run"), plural(0, "run"), plural(1000, "run")] == ["1 run", "0 runs", "1,000 runs"]
 
@@ -478,27 +478,27 @@ TRICK = "\x1b]0;owned\x07\x9b2J\u202e"
     [("show", "x" + TRICK), ("replay", "x" + TRICK), ("export", "x" + TRICK), (TRICK,), ("ls", "--" + TRICK)],
     ids=["show", "replay", "export", "no command", "no option"],
 )
-def test_an_error_moves_no_cursor(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """An id that is not there is repeated with the nearest that is, and both may be a stranger's."""
+def test_errors_contain_no_control_characters(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """Ids in an error message are escaped, both the given one and the nearest stored one."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history, history.conversation(f"x{TRICK}y"):
-        ask(history, WHOLE, "Hi", ["a"])
-        history.on_llm_end(answered(AIMessage("a")), run_id=WHOLE)
+        ask(history, ANSWERED, "Hi", ["a"])
+        history.on_llm_end(answered(AIMessage("a")), run_id=ANSWERED)
     with ChatHistoryCallback(url) as history, history.conversation(f"x{TRICK}z"):
-        ask(history, LEFT, "Hi", ["a"])
-        history.on_llm_end(answered(AIMessage("a")), run_id=LEFT)
+        ask(history, CANCELLED_RUN, "Hi", ["a"])
+        history.on_llm_end(answered(AIMessage("a")), run_id=CANCELLED_RUN)
     done = cli(*arguments, url=url)
     assert done.exit_code in (1, 2)
     assert done.stderr
     assert printable(done.output) == done.output
 
 
-def test_json_moves_no_cursor_and_says_the_same(tmp_path: Path) -> None:
-    """Its own escapes stand for what a terminal would obey."""
+def test_json_escapes_control_characters(tmp_path: Path) -> None:
+    """The JSON contains no control characters and decodes to the original text."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history, history.conversation("c" + TRICK):
-        ask(history, WHOLE, TRICK, [TRICK])
-        history.on_llm_end(answered(AIMessage(TRICK)), run_id=WHOLE)
+        ask(history, ANSWERED, TRICK, [TRICK])
+        history.on_llm_end(answered(AIMessage(TRICK)), run_id=ANSWERED)
     shown = [cli(command, "c", "--json", url=url).stdout for command in ("show", "replay")]
     shown.append(cli("sql", 'SELECT content, id AS "\x1b[31m" FROM messages', "--json", url=url).stdout)
     assert [printable(each) for each in shown] == shown
@@ -507,8 +507,8 @@ def test_json_moves_no_cursor_and_says_the_same(tmp_path: Path) -> None:
     assert json.loads(shown[2])[0]["content"] == TRICK
 
 
-def test_names_of_columns_and_tables_move_no_cursor(tmp_path: Path) -> None:
-    """A stranger's file has names of its own."""
+def test_control_characters_in_column_names_are_escaped(tmp_path: Path) -> None:
+    """The names in a file from somebody else may contain control characters."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         history.flush().wait()
@@ -516,8 +516,8 @@ def test_names_of_columns_and_tables_move_no_cursor(tmp_path: Path) -> None:
     assert (done.exit_code, printable(done.stdout)) == (0, done.stdout)
 
 
-def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a traceback, which is there for the asking."""
+def test_an_unexpected_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback is printed only with RECORDER_TRACEBACK=1."""
 
     def fail(_url: str) -> str:
         raise ZeroDivisionError("a\x1b[31m\nb")

@@ -1,4 +1,4 @@
-"""Runs without an answer are seen: in transcripts, by the commands that read, and by what plays them again."""
+"""Runs without an answer appear in `transcripts`, in the commands that read, and in replays."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ROW = "SELECT position, branch, role, status, content, error FROM transcripts OR
 
 
 def cli(url: str, *arguments: str) -> Any:
-    """A command of recorder."""
+    """Run a command of recorder."""
     environment = {"COLUMNS": "120", "NO_COLOR": "1", "RECORDER_URL": url}
     return CliRunner().invoke(app, list(arguments), env=environment)
 
 
 def failed(history: ChatHistoryCallback, *messages: Any, error: BaseException, text: str = "") -> uuid.UUID:
-    """A run that ended so, after this much of an answer."""
+    """Record a run that streams this text and ends with this error."""
     run_id = begin(history, *messages)
     say(history, run_id, text)
     history.on_llm_error(error, run_id=run_id)
@@ -43,7 +43,7 @@ def failed(history: ChatHistoryCallback, *messages: Any, error: BaseException, t
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "words"),
+    ("error", "status", "error_text"),
     [
         (ValueError("out of breath"), "error", "ValueError: out of breath"),
         (TimeoutError(), "error", "TimeoutError"),
@@ -52,28 +52,28 @@ def failed(history: ChatHistoryCallback, *messages: Any, error: BaseException, t
     ],
     ids=lambda given: type(given).__name__ if isinstance(given, BaseException) else "",
 )
-def test_a_run_without_an_answer_has_its_row(
-    database: str, error: BaseException, status: str, words: str | None
+def test_a_run_without_an_answer_has_a_row_in_transcripts(
+    database: str, error: BaseException, status: str, error_text: str | None
 ) -> None:
-    """With how it ended, below what it was asked; and its conversation shows both."""
+    """The row is below the question, with the run's status and error, and `recorder show` prints both."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         run_id = failed(history, HumanMessage("Sing!"), error=error)
     assert sql(database, ROW) == [
         (0, 1, "user", "complete", "Sing!", None),
-        (1, 1, "assistant", status, None, words),
+        (1, 1, "assistant", status, None, error_text),
     ]
     shown = cli(database, "show", "c").stdout
     assert "user\nSing!\n\nassistant  " in shown
     assert f"{status}  run {run_id}  no text" in shown
-    assert (words or "") in shown
+    assert (error_text or "") in shown
     shown = cli(database, "show", str(run_id)).stdout
     assert "user\nSing!\n" in shown
-    assert (words or "") in shown
+    assert (error_text or "") in shown
     assert "No rows" not in cli(database, "sql", ROW).stdout
 
 
 def test_an_error_is_drawn_on_its_own_branch(database: str) -> None:
-    """Not under the answer that came later; the newest branch is the one with the answer."""
+    """The failed run has a branch of its own, and the newest branch is that of the later answer."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         failed(history, HumanMessage("Sing!"), error=ValueError("out of breath"))
         history.flush().wait(10)
@@ -86,8 +86,8 @@ def test_an_error_is_drawn_on_its_own_branch(database: str) -> None:
             error=ValueError("tired"),
         )
     lines = [line.rstrip() for line in cli(database, "show", "c").stdout.splitlines()]
-    at = {words: next(place for place, line in enumerate(lines) if words in line)
-          for words in ("out of breath", "La la.", "More!", "tired", "branch 2", "branch 1, the newest")}  # fmt: skip
+    at = {text: next(place for place, line in enumerate(lines) if text in line)
+          for text in ("out of breath", "La la.", "More!", "tired", "branch 2", "branch 1, the newest")}  # fmt: skip
     assert sorted(at, key=at.__getitem__) == [
         "branch 2", "out of breath", "branch 1, the newest", "La la.", "More!", "tired"
     ]  # fmt: skip
@@ -95,8 +95,8 @@ def test_an_error_is_drawn_on_its_own_branch(database: str) -> None:
     assert lines[at["tired"]] == "ValueError: tired"
 
 
-def test_a_partial_answer_has_its_error_beside_it(database: str) -> None:
-    """What streamed before the failure is a message, and says how its run ended."""
+def test_a_partial_answer_is_shown_with_its_error(database: str) -> None:
+    """The text before the failure is a message with the run's status and error."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         run_id = begin(history, HumanMessage("Sing!"))
         say(history, run_id, ["La"])
@@ -111,13 +111,13 @@ def test_a_partial_answer_has_its_error_beside_it(database: str) -> None:
 
 
 class OnLoopsOnly(SimpleChatModel):
-    """It has no answer without an event loop."""
+    """A model that answers only on an event loop."""
 
     async def _agenerate(self, messages: list[Any], **options: Any) -> Any:
         return "Yes."
 
 
-WAYS: dict[str, Callable[[Any], Any]] = {
+CALLS_WITHOUT_KEY: dict[str, Callable[[Any], Any]] = {
     "invoke": lambda model: model.invoke("Hi"),
     "stream": lambda model: list(model.stream("Hi")),
     "ainvoke": lambda model: asyncio.run(model.ainvoke("Hi")),
@@ -129,7 +129,7 @@ async def _all(chunks: Any) -> list[Any]:
     return [chunk async for chunk in chunks]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", CALLS_WITHOUT_KEY)
 @pytest.mark.parametrize(
     ("make", "error"),
     [
@@ -142,15 +142,15 @@ async def _all(chunks: Any) -> list[Any]:
     ],
     ids=["ChatOpenAI", "OpenAI", "ChatAnthropic"],
 )
-def test_a_call_without_a_key_is_a_run_that_failed(
+def test_a_call_without_an_api_key_is_recorded_as_a_failed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Any], Any], error: Any, way: str
 ) -> None:
-    """With what was asked, and what the SDK said; the caller gets the SDK's error."""
+    """The row has the question and the SDK's error, which the caller and a replay raise, too."""
     for name in [name for name in os.environ if name.startswith(("OPENAI", "ANTHROPIC"))]:
         monkeypatch.delenv(name)
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="c") as history, pytest.raises(error) as raised:
-        WAYS[way](make(history))
+        CALLS_WITHOUT_KEY[way](make(history))
     question, answer = sql(url, ROW)
     assert question == (0, 1, "user", "complete", "Hi", None)
     assert answer[:5] == (1, 1, "assistant", "error", None)
@@ -160,8 +160,8 @@ def test_a_call_without_a_key_is_a_run_that_failed(
     assert str(raised.value) in str(again.value)
 
 
-def test_a_model_that_cannot_answer_here_is_a_run_that_failed(tmp_path: Path) -> None:
-    """Its own model was called in the wrong way."""
+def test_a_synchronous_call_of_an_asynchronous_model_is_recorded_as_a_failed_run(tmp_path: Path) -> None:
+    """The question is complete, and the run has the status `error`."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history, pytest.raises(ConfigError, match="only on an event loop"):
         OnLoopsOnly(callbacks=[history]).invoke("Hi")
@@ -174,7 +174,7 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "ChatAnthropic": lambda history: ChatAnthropic(model="m", api_key="k", max_tokens=9, callbacks=[history]),
     "SimpleChatModel": lambda history: Parrot(callbacks=[history]),
 }
-ASKED: dict[str, Callable[[Any, Any], Any]] = {
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "invoke": lambda model, prompt: model.invoke(prompt),
     "stream": lambda model, prompt: list(model.stream(prompt)),
     "ainvoke": lambda model, prompt: asyncio.run(model.ainvoke(prompt)),
@@ -185,19 +185,21 @@ ASKED: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class Parrot(SimpleChatModel):
-    """It says what it is told."""
+    """A model that repeats the last message."""
 
     def _stream(self, messages: list[Any], stop: list[str] | None = None, **options: Any) -> Any:
         yield messages[-1].text
 
 
-@pytest.mark.parametrize("way", ASKED)
+@pytest.mark.parametrize("way", CALLS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_call_that_makes_no_request_is_a_run_that_failed(tmp_path: Path, model: str, way: str) -> None:
-    """Something among the messages is none: the row has what can be read, and the caller gets the error."""
+def test_a_call_with_an_invalid_message_is_recorded_as_a_failed_run(
+    tmp_path: Path, model: str, way: str
+) -> None:
+    """The row has the readable messages and the error, which the caller gets, too."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="c") as history, pytest.raises(Exception) as raised:
-        ASKED[way](MODELS[model](history), ["Sing!", 42])
+        CALLS[way](MODELS[model](history), ["Sing!", 42])
     first, second, failed = sql(url, ROW)
     assert (first[4], second[4]) == ("Sing!", "42")
     kind = type(raised.value)
@@ -205,8 +207,8 @@ def test_a_call_that_makes_no_request_is_a_run_that_failed(tmp_path: Path, model
     assert failed == (2, 1, "assistant", "error", None, f"{name}: {raised.value}")
 
 
-def test_a_replayed_model_raises_what_makes_no_request(tmp_path: Path) -> None:
-    """It is not looked for among the recorded ones, nor recorded."""
+def test_a_replayed_model_refuses_an_invalid_message(tmp_path: Path) -> None:
+    """The call is neither looked up nor recorded."""
     url = new_url(tmp_path)
     with Replay(url) as replay, pytest.raises(ConfigError, match="42"):
         replay.model(like=Parrot(), mode="new_episodes").invoke(["Sing!", 42])
@@ -217,20 +219,20 @@ def test_a_replayed_model_raises_what_makes_no_request(tmp_path: Path) -> None:
 
 
 def dead_process() -> int:
-    """The id of a process that is over."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def test_whoever_reads_sees_that_the_process_is_dead(database: str) -> None:
-    """Before anybody has stored it: listed, shown, played, followed and watched as interrupted."""
+def test_readers_report_an_open_run_of_a_dead_process_as_interrupted(database: str) -> None:
+    """`ls`, `show`, `replay`, `tail` and `Replay` do so before the run's stored status has changed."""
     history = ChatHistoryCallback(database, conversation_id="c")
     run_id = begin(history, HumanMessage("Sing!"))
     say(history, run_id, ["La"])
     history.flush().wait(10)
     try:
-        die(database, dead_process())
+        set_pid(database, dead_process())
         assert sql(database, "SELECT status FROM runs") == [("streaming",)]
         [listed] = json.loads(cli(database, "ls", "--json").stdout)
         shown = json.loads(cli(database, "show", "c", "--json").stdout)
@@ -249,17 +251,17 @@ def test_whoever_reads_sees_that_the_process_is_dead(database: str) -> None:
             for follow in (False, True):
                 *_, last = replay.stream("c", speed=None, follow=follow)
                 assert last.response_metadata == {"status": "interrupted"}
-            ends = Ends()
+            ends = ErrorTypes()
             replay.into(ends, "c")
         assert ends.errors == [Interrupted]
     finally:
-        die(database, os.getpid())
+        set_pid(database, os.getpid())
         finish(history, run_id, "La")
         history.close().wait(10)
 
 
-class Ends:
-    """A handler that notes errors."""
+class ErrorTypes:
+    """A handler that stores the types of errors."""
 
     def __init__(self) -> None:
         self.errors: list[type] = []
@@ -268,8 +270,8 @@ class Ends:
         self.errors.append(type(error))
 
 
-def die(url: str, pid: int) -> None:
-    """Let all recorders have been processes of this id on this machine."""
+def set_pid(url: str, pid: int) -> None:
+    """Set the process id of all recorders in the database."""
     change = "UPDATE producers SET pid = ?"
     if url.startswith("sqlite"):
         import sqlite3

@@ -1,4 +1,4 @@
-"""The conversations in which something happened last, found without looking at the others."""
+"""Lists the conversations with the newest runs or messages without reading all conversations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def using(url: str, work: Callable[[SqlStore], Coroutine[Any, Any, Any]]) -> Any:
-    """What comes of some work on the database."""
+    """Run work with a store and return its result."""
 
     async def main() -> Any:
         store = SqlStore(url)
@@ -35,7 +35,7 @@ def using(url: str, work: Callable[[SqlStore], Coroutine[Any, Any, Any]]) -> Any
 
 
 def fill(url: str, rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Put rows into tables."""
+    """Insert rows into tables."""
 
     async def work(store: SqlStore) -> None:
         async with store.transaction() as connection:
@@ -47,7 +47,7 @@ def fill(url: str, rows: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def listed(url: str, limit: int) -> list[Any]:
-    """Id and time of each, as `recorder ls` has them."""
+    """Return the id and time of each conversation, as `recorder ls` reads them."""
     rows = using(url, lambda store: listing.conversations(store, limit))
     return [(row["id"], row["last_at"]) for row in rows]
 
@@ -68,7 +68,7 @@ def run(conversation_id: str, seconds: int) -> dict[str, Any]:
     return {**key, "operation": "chat", "status": "complete", "started_at": at}
 
 
-#: The same by looking at everything.
+#: Returns the same result by reading all rows.
 _ALL = """
 SELECT c.id, (SELECT max(s.at) FROM (
     SELECT max(r.started_at) AS at FROM runs AS r WHERE r.conversation_id = c.id
@@ -77,17 +77,17 @@ FROM conversations AS c
 """
 
 
-def test_it_is_what_looking_at_everything_finds(database: str) -> None:
-    """With many at one moment, long conversations, some without anything, and rows without a conversation."""
+def test_the_listing_equals_a_query_of_all_rows(database: str) -> None:
+    """There are equal times, long conversations, empty ones, and rows without a conversation."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     names = [f"c{number:02}" for number in range(40)]
-    spoken = names[:34]
+    used_names = names[:34]
     rows = {
         "conversations": [conversation(name) for name in names],
-        "messages": [message(chance.choice([*spoken, "gone"]), chance.randrange(60)) for _ in range(300)],
-        "runs": [run(chance.choice([*spoken, "gone"]), chance.randrange(60)) for _ in range(60)],
+        "messages": [message(chance.choice([*used_names, "gone"]), chance.randrange(60)) for _ in range(300)],
+        "runs": [run(chance.choice([*used_names, "gone"]), chance.randrange(60)) for _ in range(60)],
     }
     rows["messages"] += [message("c00", chance.randrange(60, 90)) for _ in range(200)]
     fill(database, rows)
@@ -96,14 +96,14 @@ def test_it_is_what_looking_at_everything_finds(database: str) -> None:
         assert listed(database, limit) == [(id, at or None) for at, id in every[:limit]]
 
 
-def test_nothing_is_recorded_yet(database: str) -> None:
-    """No conversation is listed."""
+def test_an_empty_database_lists_no_conversation(database: str) -> None:
+    """The result is an empty list."""
     assert listed(database, 20) == []
 
 
 @pytest.mark.parametrize("table", ["messages", "runs"])
-def test_the_newest_are_found_by_their_times_alone(database: str, table: str) -> None:
-    """A few rows of an index, though there are thousands of conversations that nobody spoke in lately."""
+def test_the_newest_conversations_are_found_by_an_index(database: str, table: str) -> None:
+    """With 3,000 conversations, fewer than 200 rows are read, through an index on the time."""
     names = [f"c{number}" for number in range(3_000)]
     make = message if table == "messages" else run
     fill(
@@ -129,8 +129,8 @@ def test_the_newest_are_found_by_their_times_alone(database: str, table: str) ->
         assert "SCAN messages USING COVERING INDEX messages_by_created_at" in [step for *_, step in plan]
 
 
-def test_a_conversation_begins_with_the_first_message_of_a_user(database: str) -> None:
-    """Whatever came before it."""
+def test_the_opening_of_a_conversation_is_its_first_user_message(database: str) -> None:
+    """Messages of other roles before it do not count."""
     rows = [message("c", 1, "system"), message("c", 3), message("c", 2)]
     fill(database, {"conversations": [conversation("c")], "messages": rows})
     [row] = using(database, lambda store: listing.conversations(store, 5))

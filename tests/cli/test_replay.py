@@ -1,4 +1,4 @@
-"""`recorder replay` and `recorder tail`: what they show, when, and what the keys of a terminal do."""
+"""`recorder replay` and `recorder tail`: what they print and when, and the keys in a terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OTHER = str(UUID(int=1 << 120))
 
 
 def database(folder: Path, *rows: Row, name: str = "history.db", **about: Any) -> str:
-    """A database with one run, which holds these rows; `about` goes into its own."""
+    """Return a database with one run that has these rows; `about` are columns of the run."""
     url = new_url(folder, name)
     about = {"prompt_message_id": MESSAGE.id, **about}
     lines = write([CONVERSATION, MESSAGE, run_row(**about), *rows])
@@ -42,14 +42,14 @@ def database(folder: Path, *rows: Row, name: str = "history.db", **about: Any) -
 
 
 def played(url: str, *arguments: str) -> tuple[str, list[str]]:
-    """What a replay says on stdout, and the lines on stderr."""
+    """Run `recorder replay`; return stdout and the lines of stderr."""
     done = cli("replay", *arguments, url=url)
     assert done.exit_code == 0, done.stderr
     return done.stdout, [line for line in done.stderr.splitlines() if line]
 
 
 def refused(url: str, *arguments: str) -> str:
-    """What it says on stderr when it cannot."""
+    """Run `recorder replay`, which must fail, and return stderr."""
     done = cli("replay", *arguments, url=url)
     assert done.exit_code == 1
     assert done.stdout == ""
@@ -59,15 +59,15 @@ def refused(url: str, *arguments: str) -> str:
 # -- what is shown -------------------------------------------------------------------------------------------------
 
 
-def test_text_goes_to_stdout_and_the_question_beside_it(tmp_path: Path) -> None:
-    """Into a pipe only the answer is written, and without an id that of the newest run."""
+def test_the_answer_goes_to_stdout_and_the_question_to_stderr(tmp_path: Path) -> None:
+    """Without an id the newest run is played."""
     url = database(tmp_path, segment(0, (10, "Hel"), (20, "lo.")))
     assert played(url) == ("Hello.\n", ["> Hello"])
     assert played(url, RUN_ID[:9]) == ("Hello.\n", ["> Hello"])
 
 
-def test_thoughts_calls_and_gaps_are_visible(tmp_path: Path) -> None:
-    """A thought stands apart, a call has its arguments, and what is missing is where it is missing."""
+def test_reasoning_tool_calls_and_gaps_are_shown(tmp_path: Path) -> None:
+    """Reasoning is separated, a call has its arguments, and a gap is shown in its place."""
     url = database(
         tmp_path,
         segment(0, (1, "Hm", "reasoning", "0"), (2, "m.", "reasoning", "0"), (3, "Let me see.")),
@@ -89,8 +89,8 @@ def test_thoughts_calls_and_gaps_are_visible(tmp_path: Path) -> None:
     assert beside == ["> Hello"]
 
 
-def test_what_a_stream_says_cannot_move_the_cursor(tmp_path: Path) -> None:
-    """Controls are written out, and text without colour when it goes to no terminal."""
+def test_control_characters_of_a_stream_are_escaped(tmp_path: Path) -> None:
+    """In a pipe the text has no colour either."""
     url = database(tmp_path, segment(0, (1, "a\x1b[2J", "reasoning", "0"), (2, "b\x9b"), (3, "\r\n")))
     text, _ = played(url, "--instant")
     assert text == "a\\x1b[2J\n\nb\\x9b\\r\n"
@@ -108,19 +108,19 @@ def test_what_a_stream_says_cannot_move_the_cursor(tmp_path: Path) -> None:
     ],
     ids=lambda given: given.get("status") if isinstance(given, dict) else "",
 )  # fmt: skip
-def test_the_recorded_end_is_one_clear_line(about: dict[str, Any], line: str, tmp_path: Path) -> None:
-    """And the replay itself went well."""
+def test_the_status_of_a_run_is_one_line_at_the_end(about: dict[str, Any], line: str, tmp_path: Path) -> None:
+    """The exit code of the replay is 0."""
     url = database(tmp_path, segment(0, (1, "La")), **about)
     assert played(url) == ("La\n", ["> Hello", line])
 
 
-def test_an_empty_run_says_so(tmp_path: Path) -> None:
-    """It is no error of the replay."""
+def test_a_run_without_tokens_is_reported(tmp_path: Path) -> None:
+    """The exit code of the replay is 0."""
     assert played(database(tmp_path)) == ("", ["> Hello", f"[run {RUN_ID} has no tokens]"])
 
 
-def test_of_several_choices_the_first_is_shown(tmp_path: Path) -> None:
-    """The others are told of, and all are in the JSON."""
+def test_only_the_first_choice_is_shown(tmp_path: Path) -> None:
+    """The number of other choices is printed, and `--json` prints them all."""
     url = database(tmp_path, segment(0, (1, "a", "text", "0"), (2, "b", "text", "1"), (3, "c")))
     text, beside = played(url, "--instant")
     assert (text, beside[-1]) == ("ac\n", "[1 more choice: --json shows all]")
@@ -133,16 +133,16 @@ def test_of_several_choices_the_first_is_shown(tmp_path: Path) -> None:
     assert lines[-1] == {"run_id": RUN_ID, "at_us": 3, "status": "complete"}
 
 
-def test_json_is_the_text_as_it_was(tmp_path: Path) -> None:
-    """NUL and halves of surrogate pairs too, and a gap in its place."""
+def test_json_has_the_original_text(tmp_path: Path) -> None:
+    """It contains NUL and halves of surrogate pairs unchanged, and a gap in its place."""
     url = database(tmp_path, segment(0, (1, "\ufdd00000\ufdd0d800")), GAP)
     lines = [json.loads(line) for line in played(url, "--instant", "--json")[0].splitlines()]
     assert lines[0]["text"] == "\x00\ud800"
     assert (lines[1]["seq"], lines[1]["count"], lines[1]["missing"]) == (3, 2, "the queue was full")
 
 
-def test_frames_are_the_body_byte_for_byte(tmp_path: Path) -> None:
-    """As the provider sent them."""
+def test_frames_are_printed_byte_for_byte(tmp_path: Path) -> None:
+    """`--frames` writes the provider's bytes, and is refused for a run without frames."""
     url = database(tmp_path, segment(0, (1, "a")), frame_row(0, (1, b"data: a\n\n"), (2, b"\xff\r\n\n")))
     raw = subprocess.run(
         [
@@ -164,7 +164,7 @@ def test_frames_are_the_body_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_a_conversation_is_played_along_its_newest_branch(tmp_path: Path) -> None:
-    """Each run under its question; that there are branches is said."""
+    """Each run is below its question, and a message says that there are other branches."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="trip") as history:
         record(history, HumanMessage("Where?"), reply="Paris.")
@@ -183,14 +183,14 @@ def test_a_conversation_is_played_along_its_newest_branch(tmp_path: Path) -> Non
 
 
 def test_a_long_question_is_cut(tmp_path: Path) -> None:
-    """A few quiet lines of it are enough."""
+    """Four lines of the question are shown, and the number of the others."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("\n".join(f"line {number}" for number in range(9))), reply="Yes.")
     assert played(url)[1] == [*(f"> line {number}" for number in range(4)), "> ... 5 lines more"]
 
 
-# -- from where, and how fast ---------------------------------------------------------------------------------------
+# -- start, end and speed --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -204,14 +204,14 @@ def test_a_long_question_is_cut(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_part_is_played(arguments: list[str], shown: str, tmp_path: Path) -> None:
-    """By the number of a token, or by seconds."""
+def test_a_part_of_a_run_is_played(arguments: list[str], shown: str, tmp_path: Path) -> None:
+    """`--from` and `--until` take the number of a token, or seconds."""
     url = database(tmp_path, segment(0, *((at * 1_000_000, text) for at, text in enumerate("abcd"))))
     assert played(url, "--instant", *arguments)[0] == shown + "\n"
 
 
-def test_silence_is_cut_short(tmp_path: Path) -> None:
-    """An hour takes a moment, and a thousandth of an hour at a thousand times the pace would not end."""
+def test_long_pauses_are_shortened(tmp_path: Path) -> None:
+    """With `--idle-time-limit` a recorded pause of an hour takes a moment."""
     url = database(tmp_path, segment(0, (HOUR, "a"), (2 * HOUR, "b")))
     assert played(url, "--idle-time-limit", "0.01", "--speed", "2")[0] == "ab\n"
 
@@ -235,8 +235,10 @@ def test_silence_is_cut_short(tmp_path: Path) -> None:
     ],
     ids=lambda given: " ".join(given)[:20] if isinstance(given, list) else "",
 )
-def test_what_cannot_be_is_told(arguments: list[str], expected: str, tmp_path: Path) -> None:
-    """The thing, and the next step; exit code 1."""
+def test_an_invalid_argument_of_a_replay_is_refused(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    """The error names the argument and the next step, and the exit code is 1."""
     url = database(tmp_path, segment(0, (1, "a")))
     others = [run_row(id=id, conversation_id="c") for id in (str(UUID(int=2)), OTHER)]
     import_(url, io.StringIO("".join(write([CONVERSATION, *others]))))
@@ -244,8 +246,8 @@ def test_what_cannot_be_is_told(arguments: list[str], expected: str, tmp_path: P
     assert expected in refused(url, *arguments)
 
 
-def test_a_database_without_runs_is_told(tmp_path: Path) -> None:
-    """And a conversation without any."""
+def test_a_replay_of_nothing_is_refused(tmp_path: Path) -> None:
+    """The error says that the database, or the conversation, has no runs."""
     url = new_url(tmp_path)
     assert "holds no run yet; record something" in refused(url)
     import_(url, io.StringIO("".join(write([CONVERSATION]))))
@@ -253,8 +255,8 @@ def test_a_database_without_runs_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--instant"], ["--instant", "--json"]], ids=str)
-def test_a_damaged_row_is_named_and_the_rest_plays(arguments: list[str], tmp_path: Path) -> None:
-    """Tokens in their place."""
+def test_a_damaged_row_of_tokens_is_shown_as_a_gap(arguments: list[str], tmp_path: Path) -> None:
+    """The tokens before and after it are played."""
     url = database(tmp_path, *(segment(seq, (seq, f"{seq} "), (seq, ". ")) for seq in (0, 2, 4)))
     change(url, "UPDATE segments SET deltas = '[[1,2' WHERE seq = 2")
     text, beside = played(url, *arguments)
@@ -268,8 +270,8 @@ def test_a_damaged_row_is_named_and_the_rest_plays(arguments: list[str], tmp_pat
         assert beside[-1] == f"[run {RUN_ID}: tokens 2 to 3 cannot be read]"
 
 
-def test_a_damaged_row_of_frames_is_named_and_the_rest_plays(tmp_path: Path) -> None:
-    """On stderr, for stdout is the provider's."""
+def test_a_damaged_row_of_frames_is_reported_on_stderr(tmp_path: Path) -> None:
+    """The other frames are written to stdout."""
     url = database(tmp_path, *(frame_row(seq, (seq, b"%d;" % seq)) for seq in range(3)))
     change(url, "UPDATE frames SET data = x'00' WHERE seq = 1")
     text, beside = played(url, "--frames", "--instant")
@@ -280,14 +282,14 @@ def test_a_damaged_row_of_frames_is_named_and_the_rest_plays(tmp_path: Path) -> 
 
 
 def change(url: str, statement: str) -> None:
-    """Change what is stored behind recorder's back."""
+    """Execute a statement that recorder would not execute."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         connection.execute(statement)
         connection.commit()
 
 
-def test_no_sdk_is_loaded(tmp_path: Path) -> None:
-    """Neither for a stream that ended with an SDK's error, nor for files."""
+def test_replay_export_and_import_load_no_sdk(tmp_path: Path) -> None:
+    """This holds for a run that ended with an SDK's error, too."""
     url = database(
         tmp_path, segment(0, (1, "a")), status="error", error_type="openai.RateLimitError", wire="openai.chat"
     )
@@ -315,46 +317,46 @@ def test_no_sdk_is_loaded(tmp_path: Path) -> None:
 
 @contextmanager
 def playing(folder: Path, *arguments: str, rows: tuple[Row, ...]) -> Iterator[Terminal]:
-    """A replay in a terminal."""
+    """Start a replay in a terminal."""
     url = database(folder, *rows)
     with Terminal("replay", "--url", url, *arguments, folder=folder) as terminal:
         yield terminal
 
 
-def is_plain(terminal: Terminal) -> bool:
-    """Whether the terminal echoes and gives whole lines, as a shell wants it."""
+def is_in_line_mode(terminal: Terminal) -> bool:
+    """Return whether the terminal echoes and delivers whole lines, as a shell needs it."""
     flags = termios.tcgetattr(terminal.fd)[3]
     return bool(flags & termios.ECHO and flags & termios.ICANON)
 
 
-def test_space_pauses_a_dot_steps_and_space_goes_on(tmp_path: Path) -> None:
-    """From where the steps have led: after an hour was stepped over, what came at once then comes at once now."""
+def test_space_pauses_and_dot_steps_to_the_next_token(tmp_path: Path) -> None:
+    """After a step over an hour, a second space plays the tokens that follow it at once."""
     rows = segment(0, (0, "one "), (HOUR, "two "), (HOUR + 1, "three "), (HOUR + 2, "four"))
     with playing(tmp_path, rows=(rows,)) as terminal:
         terminal.wait_for("space pauses, . steps, q quits")
         terminal.wait_for("one ")
-        assert not is_plain(terminal)
+        assert not is_in_line_mode(terminal)
         terminal.type(" .")
         terminal.wait_for("two ")
         terminal.type(" ")
         terminal.wait_for("three four")
         assert terminal.end() == 0
-        assert is_plain(terminal)
+        assert is_in_line_mode(terminal)
 
 
-def test_q_quits(tmp_path: Path) -> None:
-    """The rest is not played, nothing went wrong, and the terminal is as it was."""
+def test_q_quits_the_replay(tmp_path: Path) -> None:
+    """The rest is not played, the exit code is 0, and the terminal's mode is restored."""
     with playing(tmp_path, rows=(segment(0, (0, "one "), (HOUR, "two ")),)) as terminal:
         terminal.wait_for("one ")
         terminal.type("q")
         assert terminal.end() == 0
-        assert is_plain(terminal)
+        assert is_in_line_mode(terminal)
         assert "two" not in terminal.text
 
 
 @pytest.mark.parametrize("keys", ["", " ."], ids=["playing", "paused"])
-def test_ctrl_c_ends_it(keys: str, tmp_path: Path) -> None:
-    """As a shell knows it, with the terminal as it was."""
+def test_ctrl_c_ends_the_replay(keys: str, tmp_path: Path) -> None:
+    """The exit code is 130, and the terminal's mode is restored."""
     rows = segment(0, (0, "one "), (HOUR if keys else 1, "two "), (2 * HOUR, "three"))
     with playing(tmp_path, rows=(rows,)) as terminal:
         terminal.wait_for("one ")
@@ -362,38 +364,38 @@ def test_ctrl_c_ends_it(keys: str, tmp_path: Path) -> None:
         terminal.wait_for("two ")
         terminal.type(CTRL_C)
         assert terminal.end() == 130
-        assert is_plain(terminal)
+        assert is_in_line_mode(terminal)
         assert "three" not in terminal.text
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_the_terminal_as_it_was(sent: signal.Signals, tmp_path: Path) -> None:
-    """While it waits for keys, too."""
+def test_a_signal_restores_the_terminal(sent: signal.Signals, tmp_path: Path) -> None:
+    """The exit code is 128 plus the signal's number, and the terminal's mode is restored."""
     with playing(tmp_path, rows=(segment(0, (0, "one "), (HOUR, "two ")),)) as terminal:
         terminal.wait_for("one ")
         terminal.signal(sent)
         assert terminal.end() == 128 + sent
-        assert is_plain(terminal)
+        assert is_in_line_mode(terminal)
 
 
-def test_an_error_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
-    """Told when nothing is in the way of it any more."""
+def test_an_error_restores_the_terminal(tmp_path: Path) -> None:
+    """The error is printed after the terminal's mode is restored."""
     with playing(tmp_path, "--from", "7", rows=(segment(0, (0, "one ")),)) as terminal:
         terminal.wait_for("start is 7")
         assert terminal.end() == 1
-        assert is_plain(terminal)
+        assert is_in_line_mode(terminal)
 
 
-def test_thoughts_are_dimmed_in_a_terminal(tmp_path: Path) -> None:
-    """And the answer is not."""
+def test_reasoning_is_dimmed_in_a_terminal(tmp_path: Path) -> None:
+    """The answer after it is not dimmed."""
     rows = segment(0, (0, "Hm.", "reasoning", "0"), (1, "Yes."))
     with playing(tmp_path, rows=(rows,)) as terminal:
         assert terminal.end() == 0
         assert b"\x1b[2mHm.\x1b[22m\r\n\r\nYes.\r\n" in terminal.raw
 
 
-def test_keys_are_heard_while_nothing_comes(tmp_path: Path) -> None:
-    """Of a run that is followed."""
+def test_keys_work_while_a_followed_run_is_silent(tmp_path: Path) -> None:
+    """`q` quits while the replay waits for the next token."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
@@ -406,12 +408,12 @@ def test_keys_are_heard_while_nothing_comes(tmp_path: Path) -> None:
             terminal.wait_for("two ")
             terminal.type("q")
             assert terminal.end() == 0
-            assert is_plain(terminal)
+            assert is_in_line_mode(terminal)
         finish(history, run_id, "one two")
 
 
-class Pressed:
-    """Keys that are pressed so many seconds after they are waited for; None is nothing until the end of the wait."""
+class FakeKeys:
+    """Keys that are pressed so many seconds after the wait for them began; time passes only in these waits."""
 
     there = True
 
@@ -429,14 +431,14 @@ class Pressed:
         return ""
 
 
-def clock(*pressed: tuple[float, str]) -> tuple[Clock, Pressed]:
-    """A clock whose time passes only while keys are waited for."""
-    keys = Pressed(*pressed)
+def clock(*pressed: tuple[float, str]) -> tuple[Clock, FakeKeys]:
+    """Return a clock whose time passes only while it waits for keys."""
+    keys = FakeKeys(*pressed)
     return Clock(keys, lambda: keys.now), keys  # type: ignore[arg-type]
 
 
-def test_a_pause_shifts_all_that_follows() -> None:
-    """Nothing is skipped: each comes as long after the one before as it did."""
+def test_a_pause_delays_all_later_tokens() -> None:
+    """After a pause the recorded intervals between tokens are kept."""
     time, keys = clock((0.25, PAUSE), (100.0, PAUSE))
     due = []
     for at in (1.0, 2.0, 2.5):
@@ -445,8 +447,8 @@ def test_a_pause_shifts_all_that_follows() -> None:
     assert due == [101.0, 102.0, 102.5]
 
 
-def test_steps_move_the_clock() -> None:
-    """On going on the next comes as long after the last step as it did."""
+def test_steps_move_the_clock_forward() -> None:
+    """After a step the next token comes at its recorded interval after the last one."""
     time, keys = clock((0.5, PAUSE), (7.0, STEP), (1.0, STEP), (1.0, PAUSE))
     due = []
     for at in (1.0, 60.0, 61.0):
@@ -455,8 +457,8 @@ def test_steps_move_the_clock() -> None:
     assert due == [7.5, 8.5, 10.5]
 
 
-def test_a_dot_without_a_pause_and_other_keys_do_nothing() -> None:
-    """They are no reason to hurry."""
+def test_a_dot_without_a_pause_and_unknown_keys_do_nothing() -> None:
+    """They do not shorten a wait; `Q` quits."""
     time, keys = clock((0.1, STEP), (0.1, "x"), (0.1, "\x1b"))
     time.until(1.0)
     assert keys.now == pytest.approx(1.0)
@@ -469,7 +471,7 @@ def test_a_dot_without_a_pause_and_other_keys_do_nothing() -> None:
 
 @contextmanager
 def tailing(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`recorder tail` in a process of its own; ended by Ctrl-C where it has not ended."""
+    """Start `recorder tail` in a process of its own, which is killed at the end."""
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code, "tail", "--url", url, *arguments],
@@ -484,19 +486,19 @@ def tailing(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def until(process: subprocess.Popen[str], wanted: str) -> str:
-    """What it writes up to this."""
+def read_until(process: subprocess.Popen[str], expected: str) -> str:
+    """Read the output up to and including this text."""
     assert process.stdout is not None
     read = ""
-    while wanted not in read:
+    while expected not in read:
         letter = process.stdout.read(1)
         assert letter, f"ended with {read!r}, {process.stderr and process.stderr.read()}"
         read += letter
     return read
 
 
-def test_tail_shows_what_is_being_recorded(database: str) -> None:
-    """What streams already from its beginning, then what comes; a heading where another run speaks."""
+def test_tail_shows_open_runs_and_new_tokens(database: str) -> None:
+    """Open runs are shown from their beginning, and a heading marks a change to another run."""
     with ChatHistoryCallback(database) as history:
         record(history, reply="long ago")
         with history.conversation("first"):
@@ -504,21 +506,21 @@ def test_tail_shows_what_is_being_recorded(database: str) -> None:
         say(history, first, ["One"])
         history.flush().wait()
         with tailing(database) as process:
-            assert until(process, "One") == "One"
+            assert read_until(process, "One") == "One"
             say(history, first, [" and"])
-            assert until(process, "and") == " and"
+            assert read_until(process, "and") == " and"
             with history.conversation("second"):
                 second = begin(history)
             say(history, second, ["Two"])
-            assert until(process, "Two") == f"\n\nsecond  run {second}\nTwo"
+            assert read_until(process, "Two") == f"\n\nsecond  run {second}\nTwo"
             say(history, first, [" more"])
-            assert until(process, "more") == f"\n\nfirst  run {first}\n more"
+            assert read_until(process, "more") == f"\n\nfirst  run {first}\n more"
             history.on_llm_error(ValueError("out of breath"), run_id=second)
-            shown = until(process, "breath]\n")
+            shown = read_until(process, "breath]\n")
             assert shown == f"\n\nsecond  run {second}\n[error: ValueError: out of breath]\n"
             finish(history, first, "One and more")
             third = record(history, reply="Three")
-            assert until(process, "Three") == f"\nnone  run {third}\nThree".replace(
+            assert read_until(process, "Three") == f"\nnone  run {third}\nThree".replace(
                 "none", conversation_of(database, third)
             )
             process.send_signal(signal.SIGINT)
@@ -526,21 +528,21 @@ def test_tail_shows_what_is_being_recorded(database: str) -> None:
 
 
 def conversation_of(url: str, run_id: UUID) -> str:
-    """The conversation that a run opened."""
+    """Return the conversation of a run."""
     from tests.oracle import sql
 
     return str(sql(url, "SELECT conversation_id FROM runs WHERE id = ?", str(run_id))[0][0])
 
 
-def test_tail_of_one_run_ends_with_it(database: str) -> None:
-    """In JSON, a line a token."""
+def test_tail_of_one_run_ends_with_the_run(database: str) -> None:
+    """With `--json` it prints one line for each token of that run only."""
     with ChatHistoryCallback(database) as history:
         run_id, other = begin(history), begin(history)
         say(history, run_id, ["One", " two"])
         say(history, other, ["Nobody asked"])
         history.flush().wait()
         with tailing(database, str(run_id), "--json") as process:
-            first = json.loads(until(process, "\n"))
+            first = json.loads(read_until(process, "\n"))
             assert (first["run_id"], first["seq"], first["text"]) == (str(run_id), 0, "One")
             say(history, run_id, [" three"])
             finish(history, run_id, "One two three", finish_reason="stop")
@@ -553,23 +555,23 @@ def test_tail_of_one_run_ends_with_it(database: str) -> None:
 
 
 def test_tail_of_a_conversation_waits_for_its_next_run(tmp_path: Path) -> None:
-    """Others are not shown."""
+    """Runs of other conversations are not shown."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="mine") as history:
         open_run = begin(history)
         say(history, open_run, ["a"])
         history.flush().wait()
         with tailing(url, "mine") as process:
-            until(process, "a")
+            read_until(process, "a")
             finish(history, open_run, "a")
             with history.conversation("yours"):
                 record(history, reply="not shown")
             run_id = record(history, HumanMessage("Next?"), reply="shown")
-            assert until(process, "shown") == f"\n\nmine  run {run_id}\nshown"
+            assert read_until(process, "shown") == f"\n\nmine  run {run_id}\nshown"
 
 
-def test_tail_notices_that_a_process_has_died(tmp_path: Path) -> None:
-    """Its run ends as interrupted."""
+def test_tail_reports_a_dead_process(tmp_path: Path) -> None:
+    """Its open run ends as interrupted."""
     url = new_url(tmp_path)
     code = (
         "import os, sys; from recorder import ChatHistoryCallback; from tests.oracle import begin, say\n"
@@ -586,17 +588,17 @@ def test_tail_notices_that_a_process_has_died(tmp_path: Path) -> None:
         assert recording.stdout is not None
         run_id = recording.stdout.readline().strip()
         with tailing(url, run_id) as process:
-            assert until(process, "La") == "La"
+            assert read_until(process, "La") == "La"
             recording.communicate("", timeout=20)
             assert (
-                until(process, "]\n")
+                read_until(process, "]\n")
                 == "\n[interrupted: the recording process died, or the stream had no end]\n"
             )
             assert process.wait(20) == 0
 
 
-def test_tail_of_nothing_is_told(tmp_path: Path) -> None:
-    """A file that is not there, an id that nobody has."""
+def test_tail_of_a_missing_file_or_id_is_refused(tmp_path: Path) -> None:
+    """The error names the file or the id."""
     done = cli("tail", url=f"sqlite:///{tmp_path / 'none.db'}")
     assert (done.exit_code, "none.db" in done.stderr) == (1, True)
     done = cli("tail", "nobody", url=new_url(tmp_path))

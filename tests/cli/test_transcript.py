@@ -1,4 +1,4 @@
-"""A conversation as the command line reads it: the rows of the view `transcripts`, in a time that grows with them."""
+"""The command line reads the rows of the view `transcripts` with a cost that grows linearly with the conversation."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ COLUMNS = "message_id, parent_id, branch, position, role, content, status, model
 
 
 def conversation(url: str) -> dict[str, Any]:
-    """What `show c` reads."""
+    """Return what `recorder show c` reads."""
     return queries.read(url, lambda store: queries.conversation(store, "c"))
 
 
-def test_its_rows_are_those_of_the_view(database: str) -> None:
-    """Answers, other answers, failed runs with and without text, and one that streams; on both databases."""
+def test_a_read_conversation_equals_the_view_transcripts(database: str) -> None:
+    """It has two answers, failed runs with and without text, and an open run."""
     prompt = [HumanMessage("Hi")]
     with ChatHistoryCallback(database, conversation_id="c") as history:
         for reply in ("a", "b"):
@@ -58,19 +58,19 @@ def _sorted(rows: Any) -> list[Any]:
     return sorted(rows, key=lambda row: (row["position"], row["branch"], str(row["run_id"])))
 
 
-def test_two_messages_of_one_id_are_read_once() -> None:
-    """As only a stranger's database has them: each level twice would be as many as two to the number of levels."""
+def test_messages_with_equal_ids_are_ordered_once() -> None:
+    """Only a malicious database has them; without this rule each level would double the number of rows."""
     rows = [{"message_id": at, "parent_id": at - 1 if at else None} for at in range(40) for _ in range(2)]
     assert len(in_order(rows)) == len(rows)
 
 
 def id_of(number: int) -> str:
-    """An id that sorts by its number."""
+    """Return an id that sorts by its number."""
     return str(uuid.UUID(int=number))
 
 
 def filled(folder: Path, count: int, shape: str) -> str:
-    """A database with a conversation of so many messages: each the answer to the one before, or all to the first."""
+    """Return a database with a conversation of so many messages: one path ("line"), or all below the first ("star")."""
     url, file = new_url(folder, f"{shape}{count}.db"), folder / f"{shape}{count}.jsonl"
     rows: list[Any] = [ConversationRow("c", None, None, None, START)]
     for number in range(count):
@@ -85,14 +85,14 @@ def filled(folder: Path, count: int, shape: str) -> str:
 
 
 @pytest.mark.parametrize("shape", ["line", "star"])
-def test_reading_grows_with_the_conversation(shape: str, tmp_path: Path) -> None:
-    """Four times the messages take about four times SQLite's steps, and never sixteen times."""
+def test_reading_grows_linearly_with_the_conversation(shape: str, tmp_path: Path) -> None:
+    """Four times the messages take less than six times the steps of SQLite's virtual machine."""
     few, many = (_steps(filled(tmp_path, count, shape)) for count in (500, 2_000))
     assert many < 6 * few
 
 
 def _steps(url: str) -> int:
-    """Of SQLite's machine, in hundreds, for all that `show` asks of messages and runs."""
+    """Count the steps of SQLite's virtual machine, in hundreds, for the queries of `show`."""
     count = 0
 
     def step() -> int:
@@ -108,10 +108,10 @@ def _steps(url: str) -> int:
 
 
 @pytest.mark.parametrize("shape", ["line", "star"])
-def test_drawing_grows_with_the_conversation(
+def test_drawing_grows_linearly_with_the_conversation(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times the messages take about four times the calls of functions."""
+    """Four times the messages take less than six times the function calls."""
     few, many = (_calls(conversation(filled(tmp_path, count, shape)), monkeypatch) for count in (100, 400))
     assert many < 6 * few
 
@@ -132,8 +132,8 @@ def _calls(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
-def test_a_conversation_is_read_in_few_questions(tmp_path: Path) -> None:
-    """As many for two messages as for two hundred."""
+def test_a_conversation_is_read_with_four_queries(tmp_path: Path) -> None:
+    """The number of queries does not depend on the number of messages."""
     counts = []
     for number in (2, 200):
         url = filled(tmp_path, number, "line")

@@ -1,4 +1,4 @@
-"""`recorder export` and `recorder import`: what they say, and what they refuse."""
+"""`recorder export` and `recorder import`: their output and their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.terminal import Terminal
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """Two conversations."""
+    """Return a database with two conversations."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         for name in ("song", "trip"):
@@ -34,29 +34,29 @@ def url(tmp_path: Path) -> str:
     return url
 
 
-COUNTED = "2 conversations, 4 messages, 2 runs, 2 tokens"
+COUNTS = "2 conversations, 4 messages, 2 runs, 2 tokens"
 
 
-def test_into_a_file_and_back(url: str, tmp_path: Path) -> None:
-    """What was written, what is new, and what was there; a database is created for it."""
+def test_an_export_can_be_imported_into_a_new_database(url: str, tmp_path: Path) -> None:
+    """The commands print what was written, what is new and what was stored already."""
     file, other = tmp_path / "all.jsonl", f"sqlite:///{tmp_path / 'other.db'}"
     done = cli("export", "-o", str(file), url=url)
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"Wrote {COUNTED} to {file}.\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"Wrote {COUNTS} to {file}.\n")
     done = cli("import", str(file), url=other)
     assert (done.exit_code, done.stderr) == (0, "")
     assert re.fullmatch(
-        rf"Read {file}, exported \d{{4}}-.*Z from {url},\ninto {other}\nNew: {COUNTED}\.\n"
+        rf"Read {file}, exported \d{{4}}-.*Z from {url},\ninto {other}\nNew: {COUNTS}\.\n"
         r"Already stored: nothing\.\n",
         done.stdout,
     )
     assert written(other) == written(url)
     again = cli("import", str(file), url=other)
     assert again.exit_code == 0
-    assert again.stdout.endswith(f"New: nothing.\nAlready stored: {COUNTED}.\n")
+    assert again.stdout.endswith(f"New: nothing.\nAlready stored: {COUNTS}.\n")
 
 
-def test_from_one_command_to_the_other(url: str, tmp_path: Path) -> None:
-    """Through a pipe, only what was chosen, UTF-8 whatever the terminal's encoding is."""
+def test_an_export_can_be_piped_into_an_import(url: str, tmp_path: Path) -> None:
+    """Only the chosen conversations are exported, as UTF-8 whatever the encoding of the terminal is."""
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     with ChatHistoryCallback(url) as history, history.conversation("é"):
@@ -77,8 +77,8 @@ def test_from_one_command_to_the_other(url: str, tmp_path: Path) -> None:
     assert sql(other, "SELECT id FROM conversations ORDER BY id") == [("trip",), ("é",)]
 
 
-def test_a_packed_file(url: str, tmp_path: Path) -> None:
-    """By its name."""
+def test_a_name_that_ends_in_gz_is_compressed(url: str, tmp_path: Path) -> None:
+    """An import recognizes gzip in a file and on stdin."""
     file = tmp_path / "all.jsonl.gz"
     assert cli("export", "--output", str(file), url=url).exit_code == 0
     assert gzip.decompress(file.read_bytes()).startswith(b'{"format":"recorder"')
@@ -87,8 +87,8 @@ def test_a_packed_file(url: str, tmp_path: Path) -> None:
     assert "Already stored: 2 conversations" in done.stdout
 
 
-def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
-    """With its id."""
+def test_an_export_names_the_runs_that_still_stream(url: str, tmp_path: Path) -> None:
+    """The message has the number and the ids of the runs that were left out."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
         say(history, run_id, ["La"])
@@ -115,8 +115,8 @@ def test_what_still_streams_is_told(url: str, tmp_path: Path) -> None:
         (b"\x1f\x8b\x08 no gzip", "file.jsonl: The file is gzip and damaged, or was cut off"),
     ],
 )
-def test_what_is_no_export_is_told(content: bytes, expected: str, tmp_path: Path) -> None:
-    """By its name, and no database is made for it."""
+def test_an_invalid_export_is_refused_by_the_command(content: bytes, expected: str, tmp_path: Path) -> None:
+    """The error names the file, and no database is created."""
     (tmp_path / "file.jsonl").write_bytes(content)
     done = cli("import", str(tmp_path / "file.jsonl"), url=f"sqlite:///{tmp_path / 'new.db'}")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -124,8 +124,8 @@ def test_what_is_no_export_is_told(content: bytes, expected: str, tmp_path: Path
     assert not (tmp_path / "new.db").exists()
 
 
-def test_another_content_is_told(tmp_path: Path) -> None:
-    """With both, and what to do."""
+def test_a_conflicting_import_is_refused_with_both_values(tmp_path: Path) -> None:
+    """The error names the row, both values and the next step."""
     url, file = new_url(tmp_path), tmp_path / "a.jsonl"
     file.write_text("".join(write(EVERYTHING)))
     assert cli("import", str(file), url=url).exit_code == 0
@@ -148,15 +148,15 @@ def test_another_content_is_told(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_is_told(arguments: list[str], expected: str, url: str) -> None:
-    """The thing and the next step."""
+def test_an_invalid_argument_of_a_transfer_is_refused(arguments: list[str], expected: str, url: str) -> None:
+    """The error names the thing and the next step."""
     done = cli(*arguments, url=url)
     assert done.exit_code == 1
     assert expected in done.stderr
 
 
 def test_progress_is_shown_in_a_terminal(tmp_path: Path) -> None:
-    """On the way; when all is done one line says what was done."""
+    """A terminal shows the progress, and a last line with the counts."""
     file = tmp_path / "a.jsonl"
     file.write_text("".join(write(EVERYTHING)))
     url = f"sqlite:///{tmp_path / 'a.db'}"

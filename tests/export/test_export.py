@@ -1,4 +1,4 @@
-"""Recordings into files and back: the same rows on every database, nothing twice, and what is said of a bad file."""
+"""Exports and imports keep the rows of both databases, store nothing twice, and report invalid files."""
 
 from __future__ import annotations
 
@@ -57,32 +57,32 @@ from tests.wires import unhurried
 
 
 def written(url: str, *ids: str) -> list[str]:
-    """The lines of an export, without the header, which says when."""
+    """Return the lines of an export without its header, which contains a time."""
     return export_text(url, *ids).splitlines(keepends=True)[1:]
 
 
 def export_text(url: str, *ids: str) -> str:
-    """An export."""
+    """Return an export as text."""
     file = io.StringIO()
     export(url, file, ids or None)
     return file.getvalue()
 
 
 def of_rows(*rows: Row) -> io.StringIO:
-    """An export with these rows."""
+    """Return an export with these rows."""
     return io.StringIO("".join(write(rows)))
 
 
 def kinds(lines: list[str]) -> list[str]:
-    """The kinds of some lines."""
+    """Return the kinds of these lines."""
     return [json.loads(line)[1] for line in lines]
 
 
-# -- there and back ----------------------------------------------------------------------------------------------
+# -- export and import -------------------------------------------------------------------------------------------
 
 
-def test_from_one_database_to_another_and_back(tmp_path: Path, postgres_url: str) -> None:
-    """SQLite to a file to Postgres to a file to SQLite: the same rows, the same lines, and the seals hold."""
+def test_rows_are_equal_after_an_export_to_postgres_and_back(tmp_path: Path, postgres_url: str) -> None:
+    """SQLite to Postgres to SQLite: rows, lines and seals are the same."""
     url = new_url(tmp_path)
     texts = [f"token {number}\x00\ud800é" for number in range(2_000)]
     with ChatHistoryCallback(url) as history:
@@ -100,8 +100,10 @@ def test_from_one_database_to_another_and_back(tmp_path: Path, postgres_url: str
         assert_whole(after, run_id, texts)
 
 
-def test_what_providers_sent_survives_the_journey(tmp_path: Path, postgres_url: str) -> None:
-    """Every genuine stream, recorded over a socket: frames and tokens byte for byte, with their hashes."""
+def test_genuine_streams_are_equal_after_an_export_to_postgres_and_back(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Frames and tokens of every genuine stream are the same byte for byte, with their hashes."""
     url, back = record_genuine(tmp_path), new_url(tmp_path, "back.db")
     rows = stored_rows(url)
     for before, after in ((url, postgres_url), (postgres_url, back)):
@@ -109,12 +111,15 @@ def test_what_providers_sent_survives_the_journey(tmp_path: Path, postgres_url: 
         assert stored_rows(after) == rows
     assert written(back) == written(url)
     for run in (row for row in rows if isinstance(row, RunRow)):
-        kept = stored(back, run.id)
-        assert (kept.sha256, kept.token_count) == (kept.found_sha256, len(kept.texts))
+        run_in_copy = stored(back, run.id)
+        assert (run_in_copy.sha256, run_in_copy.token_count) == (
+            run_in_copy.found_sha256,
+            len(run_in_copy.texts),
+        )
 
 
 def record_genuine(folder: Path) -> str:
-    """A database with every stream that our models take."""
+    """Record every genuine stream that our models can read, and return the database."""
     streams = [stream for stream in (*chat_streams(), *anthropic_streams()) if stream.status == 200]
     if not streams:
         pytest.skip(MISSING)
@@ -128,14 +133,14 @@ def record_genuine(folder: Path) -> str:
             try:
                 list(model.stream("Hi"))
             except openai.APIError:
-                pass  # the stream told of an error, and is recorded up to it
+                pass  # the stream ends with an error event and is recorded up to it
     return url
 
 
 @settings(unhurried, max_examples=25)
 @given(exports())
-def test_whatever_rows_can_hold_comes_back(rows: list[Row]) -> None:
-    """NUL, halves of surrogate pairs, JSON that somebody else wrote; twice, and the second time nothing is new."""
+def test_any_rows_are_equal_after_an_import(rows: list[Row]) -> None:
+    """Rows with NUL, lone surrogates and foreign JSON come back; a second import finds nothing new."""
     rows = possible(rows)
     with tempfile.TemporaryDirectory() as folder:
         url, copy = new_url(Path(folder)), new_url(Path(folder), "copy.db")
@@ -149,12 +154,12 @@ def test_whatever_rows_can_hold_comes_back(rows: list[Row]) -> None:
 
 
 def as_line(row: Row) -> str:
-    """A text that is the same for the same row."""
+    """Return a text that is equal for equal rows."""
     return repr(row).replace(", fold=1", "")
 
 
 def possible(rows: list[Row]) -> list[Row]:
-    """The rows without those whose key came before, each run of a conversation that is there."""
+    """Remove rows with a duplicate key, and give each message and run a conversation that exists."""
     seen: set[Any] = set()
     found: list[Row] = []
     conversation = ""
@@ -170,8 +175,8 @@ def possible(rows: list[Row]) -> list[Row]:
     return found
 
 
-def test_both_databases_name_conversations_in_the_same_order(tmp_path: Path, postgres_url: str) -> None:
-    """Not in that of a language, and past the end of a page too."""
+def test_both_databases_export_conversations_in_the_same_order(tmp_path: Path, postgres_url: str) -> None:
+    """The order is that of code points, not of a language, also across pages."""
     names = ["b", "a", "B", "_", "é", "\ue000", "\U00010000", *(f"c{number}" for number in range(6_000))]
     rows = [ConversationRow(name, None, None, None, START) for name in names]
     for url in (new_url(tmp_path), postgres_url):
@@ -180,8 +185,8 @@ def test_both_databases_name_conversations_in_the_same_order(tmp_path: Path, pos
         assert ids == sorted(names)
 
 
-def test_a_long_run_is_never_in_memory(database: str, tmp_path: Path) -> None:
-    """Three hundred thousand tokens out and in again cost a few pages, in one transaction."""
+def test_a_long_run_is_exported_and_imported_in_bounded_memory(database: str, tmp_path: Path) -> None:
+    """300,000 tokens take less than 16 MiB."""
     file, url = tmp_path / "long.jsonl", new_url(tmp_path, "long.db")
 
     def rows() -> Iterator[Row]:
@@ -204,11 +209,11 @@ def test_a_long_run_is_never_in_memory(database: str, tmp_path: Path) -> None:
     assert import_(url, tmp_path / "again.jsonl").new.tokens == 300_000
 
 
-# -- what is chosen ------------------------------------------------------------------------------------------------
+# -- selection -----------------------------------------------------------------------------------------------------
 
 
 def test_a_conversation_is_chosen_by_the_beginning_of_its_id(database: str) -> None:
-    """All of it and nothing else."""
+    """The export contains the whole conversation and nothing else."""
     with ChatHistoryCallback(database) as history:
         for name in ("trip", "song", "soup"):
             with history.conversation(name):
@@ -226,8 +231,8 @@ def test_a_conversation_is_chosen_by_the_beginning_of_its_id(database: str) -> N
         export_text(database, "tripp")
 
 
-def test_of_a_run_what_it_was_asked_and_what_it_said(database: str) -> None:
-    """The path to its answer, not what came after it or beside it."""
+def test_an_export_of_a_run_has_the_path_to_its_answer(database: str) -> None:
+    """Later messages and other branches are left out."""
     prompt: list[Any] = [HumanMessage("1")]
     with ChatHistoryCallback(database, conversation_id="c") as history:
         runs = []
@@ -243,7 +248,7 @@ def test_of_a_run_what_it_was_asked_and_what_it_said(database: str) -> None:
 
 
 def test_a_run_that_still_streams_is_left_out(database: str) -> None:
-    """It is named; its question is there, and the rest comes with the next export."""
+    """The result names it, its question is exported, and a later export contains the run."""
     copy = io.StringIO()
     with ChatHistoryCallback(database, conversation_id="c") as history:
         run_id = begin(history)
@@ -256,8 +261,8 @@ def test_a_run_that_still_streams_is_left_out(database: str) -> None:
     assert export(database, io.StringIO()).written.runs == 1
 
 
-def test_a_run_whose_process_is_dead_is_interrupted(tmp_path: Path) -> None:
-    """As whoever opens the database next marks it; what it had said is there, and a seal that came late wins."""
+def test_an_open_run_of_a_dead_process_is_exported_as_interrupted(tmp_path: Path) -> None:
+    """If the run is sealed later, the next import replaces the status, and an older export does not change it back."""
     url, copy = new_url(tmp_path), new_url(tmp_path, "copy.db")
     history = ChatHistoryCallback(url, conversation_id="c")
     run_id = begin(history)
@@ -282,8 +287,8 @@ def test_a_run_whose_process_is_dead_is_interrupted(tmp_path: Path) -> None:
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_that_ends_in_gz_is_packed(tmp_path: Path) -> None:
-    """The same rows are the same bytes; read by its first bytes, whatever it is called."""
+def test_an_export_to_a_gz_file_is_compressed(tmp_path: Path) -> None:
+    """An import recognizes gzip by its first bytes, whatever the name is, and reports a cut file."""
     url = new_url(tmp_path)
     import_(url, of_rows(*EVERYTHING))
     packed, renamed = tmp_path / "all.jsonl.gz", tmp_path / "all.bin"
@@ -298,7 +303,7 @@ def test_a_name_that_ends_in_gz_is_packed(tmp_path: Path) -> None:
 
 
 def test_a_file_may_be_open_for_text_or_bytes(tmp_path: Path) -> None:
-    """Both hold the same."""
+    """Text and binary files get the same content."""
     url = new_url(tmp_path)
     import_(url, of_rows(*EVERYTHING))
     file = io.BytesIO()
@@ -311,8 +316,8 @@ def test_a_file_may_be_open_for_text_or_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["chat.jsonl", "chat.jsonl.gz"])
-def test_a_new_export_is_its_owners_only(name: str, tmp_path: Path) -> None:
-    """Others on the machine read nothing of it; a file that was there keeps the mode that somebody gave it."""
+def test_a_new_export_can_be_read_by_its_owner_only(name: str, tmp_path: Path) -> None:
+    """A new file has mode 0600; an existing file keeps its mode."""
     url, path = new_url(tmp_path), tmp_path / name
     before = os.umask(0)
     try:
@@ -326,8 +331,8 @@ def test_a_new_export_is_its_owners_only(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """And nothing beside it."""
+def test_a_failed_export_does_not_change_the_file(tmp_path: Path) -> None:
+    """No other file is left in the folder."""
     url, file = new_url(tmp_path), tmp_path / "kept.jsonl"
     import_(url, of_rows(*EVERYTHING))
     file.write_text("mine")
@@ -347,16 +352,16 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["history.db", "link.jsonl"])
-def test_the_database_is_not_written_over(name: str, tmp_path: Path) -> None:
-    """Under another name, too."""
+def test_an_export_does_not_overwrite_the_database(name: str, tmp_path: Path) -> None:
+    """It is refused under another name of the file, too."""
     url = new_url(tmp_path)
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "history.db")
     with pytest.raises(ConfigError, match="is the database itself"):
         export(url, tmp_path / name)
 
 
-def test_a_folder_or_a_missing_one_is_told(tmp_path: Path) -> None:
-    """With what to name instead."""
+def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """The error says what to name instead."""
     url = new_url(tmp_path)
     with pytest.raises(ConfigError, match=r"is a directory; name a file in it"):
         export(url, tmp_path)
@@ -366,8 +371,8 @@ def test_a_folder_or_a_missing_one_is_told(tmp_path: Path) -> None:
         import_(url, tmp_path / "none.jsonl")
 
 
-def test_progress_is_told_in_tokens_and_bytes(tmp_path: Path) -> None:
-    """It grows to the whole."""
+def test_progress_is_reported_in_tokens_and_bytes(tmp_path: Path) -> None:
+    """The numbers grow up to the total."""
     url, file = new_url(tmp_path), tmp_path / "a.jsonl"
     rows = [segment(100 * number, *((number, "é") for _ in range(100))) for number in range(300)]
     import_(url, of_rows(*EVERYTHING[:3], run_row(token_count=30_000), *rows))
@@ -381,8 +386,8 @@ def test_progress_is_told_in_tokens_and_bytes(tmp_path: Path) -> None:
     assert reports[-1] == (file.stat().st_size, file.stat().st_size)
 
 
-def test_it_works_where_a_loop_runs(tmp_path: Path) -> None:
-    """As in a notebook."""
+def test_export_and_import_work_on_a_running_loop(tmp_path: Path) -> None:
+    """They can be called in a notebook."""
 
     async def main() -> tuple[Exported, Imported]:
         url = new_url(tmp_path)
@@ -393,19 +398,19 @@ def test_it_works_where_a_loop_runs(tmp_path: Path) -> None:
     assert exported.written == imported.new
 
 
-# -- what is there already --------------------------------------------------------------------------------------
+# -- rows that are stored already -------------------------------------------------------------------------------
 
 
-def test_the_same_again_changes_nothing(database: str) -> None:
-    """What is there is counted."""
+def test_a_second_import_changes_nothing(database: str) -> None:
+    """Rows that are stored already are counted as such."""
     first, again = (import_(database, of_rows(*EVERYTHING)) for _ in range(2))
     everything = Counts(1, 1, 1, 3, 2, 1, 1, 1)
     assert (first.new, first.there) == (everything, Counts())
     assert (again.new, again.there) == (Counts(), everything)
 
 
-def test_an_export_of_an_older_version_says_less_of_the_same_run(database: str) -> None:
-    """Not when the newest message was said as it began: that is no other content, whichever comes first."""
+def test_a_run_without_said_at_equals_the_same_run_with_it(database: str) -> None:
+    """Exports of older versions lack the column; importing both in any order is no conflict."""
     newer = RUN._replace(said_at=RUN.started_at)
     for run in (RUN, newer, RUN):
         import_(database, of_rows(run))
@@ -414,8 +419,8 @@ def test_an_export_of_an_older_version_says_less_of_the_same_run(database: str) 
         import_(database, of_rows(newer._replace(status="error")))
 
 
-def test_a_process_that_recorded_on_is_heard_of_later(database: str) -> None:
-    """The later heartbeat stays, whichever comes first."""
+def test_the_later_heartbeat_of_a_producer_is_kept(database: str) -> None:
+    """The order of the imports does not matter."""
     later = replace(PRODUCER, heartbeat_at=PRODUCER.heartbeat_at + timedelta(seconds=9))
     for producer in (PRODUCER, later, PRODUCER):
         import_(database, of_rows(producer))
@@ -435,8 +440,8 @@ def test_a_process_that_recorded_on_is_heard_of_later(database: str) -> None:
     ],
     ids=lambda given: type(given).__name__,
 )  # fmt: skip
-def test_another_content_under_the_same_key_is_refused(row: Row, named: str, database: str) -> None:
-    """The row and both values are named, and nothing of it is stored."""
+def test_a_row_with_other_content_under_the_same_key_is_refused(row: Row, named: str, database: str) -> None:
+    """The error names the row and both values, and nothing of the transaction is stored."""
     import_(database, of_rows(*EVERYTHING))
     before = stored_rows(database)
     new = ConversationRow("new", None, None, None, START)
@@ -446,8 +451,8 @@ def test_another_content_under_the_same_key_is_refused(row: Row, named: str, dat
     assert stored_rows(database) == before
 
 
-def test_frames_that_were_packed_by_another_version_are_the_same(database: str) -> None:
-    """What counts is what is in them."""
+def test_frames_that_are_compressed_differently_are_equal(database: str) -> None:
+    """The uncompressed frames are compared."""
     import_(database, of_rows(*EVERYTHING))
     repacked = FRAMES._replace(data=zstandard.compress(block_of(FRAMES), 19), dictionary=None)
     assert repacked.data != FRAMES.data
@@ -456,12 +461,12 @@ def test_frames_that_were_packed_by_another_version_are_the_same(database: str) 
 
 
 def block_of(row: FrameRow) -> bytes:
-    """The frames of a row, unpacked."""
+    """Return the uncompressed frames of a row."""
     return decompress(row.data, row.dictionary)
 
 
 async def store_frames(url: str, row: FrameRow) -> None:
-    """Put other bytes in the place of a row's."""
+    """Replace the bytes of a stored row of frames."""
     store = SqlStore(url)
     await store.open()
     async with store.transaction() as connection:
@@ -470,7 +475,7 @@ async def store_frames(url: str, row: FrameRow) -> None:
     await store.close()
 
 
-# -- what cannot be read -------------------------------------------------------------------------------------------
+# -- invalid files -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -482,10 +487,10 @@ async def store_frames(url: str, row: FrameRow) -> None:
         ('{"version": 2, "width": 80}\n[0.1, "o", "hi"]', ConfigError, "not an export"),
     ],
 )
-def test_what_is_no_export_makes_no_database(
+def test_an_invalid_export_creates_no_database(
     text: str, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    """It is told before one is created."""
+    """The file is refused before a database is created."""
     file = tmp_path / "file"
     file.write_text(text)
     with pytest.raises(error, match=message):
@@ -494,14 +499,14 @@ def test_what_is_no_export_makes_no_database(
 
 
 def test_an_import_creates_the_database(tmp_path: Path) -> None:
-    """As recording does."""
+    """A missing database file is created, as recording does."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     assert import_(url, of_rows(*EVERYTHING)).new.runs == 1
     assert len(stored_rows(url)) == len(EVERYTHING)
 
 
 def test_the_runs_before_a_damaged_line_are_stored(database: str) -> None:
-    """And no part of the one behind it; the mended file goes on there."""
+    """The damaged run is not stored; an import of the repaired file adds it."""
     second = str(UUID(int=77))
     lines = list(write([*EVERYTHING, run_row(id=second), segment(0, (1, "a"), run_id=second)]))
     place = next(number for number, line in enumerate(lines) if line == '[1,"text","a"]\n')
@@ -515,8 +520,8 @@ def test_the_runs_before_a_damaged_line_are_stored(database: str) -> None:
     assert (mended.there.runs, mended.new.runs, mended.new.tokens) == (1, 1, 1)
 
 
-def test_a_long_run_that_is_damaged_leaves_nothing(tmp_path: Path) -> None:
-    """Though much of it was on its way when that showed."""
+def test_a_damaged_long_run_is_not_stored(tmp_path: Path) -> None:
+    """No segment is stored, although many were read before the damage."""
     url = new_url(tmp_path)
     rows: list[Row] = [run_row(), *(segment(number, (number, "x" * 1000)) for number in range(6_000))]
     lines = list(write([CONVERSATION, *rows]))
@@ -525,8 +530,8 @@ def test_a_long_run_that_is_damaged_leaves_nothing(tmp_path: Path) -> None:
     assert sql(url, "SELECT count(*) FROM segments") == [(0,)]
 
 
-def test_an_id_that_is_none_is_told(database: str) -> None:
-    """Upper case is the same id; other text is none."""
+def test_an_invalid_run_id_is_refused(database: str) -> None:
+    """An id in upper case equals the same id in lower case."""
     shouted: list[Any] = [
         row if isinstance(row, ConversationRow) else with_id(row, str.upper) for row in (CONVERSATION, RUN)
     ]
@@ -537,21 +542,21 @@ def test_an_id_that_is_none_is_told(database: str) -> None:
 
 
 def with_id(row: Any, change: Any) -> Any:
-    """The row under another form of its id."""
+    """Return the row with its id in another form."""
     return row._replace(id=change(row.id))
 
 
-def test_what_the_database_refuses_is_told(postgres_url: str) -> None:
-    """With what it said."""
+def test_an_error_of_the_database_is_shown(postgres_url: str) -> None:
+    """The error contains the database's own message."""
     with pytest.raises(StoreError, match="The database says: invalid input syntax for type json"):
         import_(postgres_url, of_rows(CONVERSATION._replace(metadata="{")))
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
-def test_a_line_without_end_does_not_take_all_memory(
+def test_a_line_that_is_too_long_is_refused_in_bounded_memory(
     packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read up to the limit, which the error names; packed it is a small file. No database is made for it."""
+    """The error names the limit in bytes, also for a compressed file, and no database is created."""
     monkeypatch.setattr(files, "MAX_LINE", 2**20)
     file, url = tmp_path / "a.jsonl", f"sqlite:///{tmp_path / 'new.db'}"
     content = b" " * (64 * 2**20)
@@ -566,8 +571,8 @@ def test_a_line_without_end_does_not_take_all_memory(
     assert not (tmp_path / "new.db").exists()
 
 
-def test_blank_lines_behind_the_last_one_come_to_an_end(tmp_path: Path) -> None:
-    """A packed file may have more of them than anybody waits for."""
+def test_too_many_blank_lines_at_the_end_are_refused(tmp_path: Path) -> None:
+    """A compressed file could contain an enormous number of them."""
     url, file = new_url(tmp_path), tmp_path / "a.jsonl"
     file.write_text("".join(write([])) + "\n" * 70_000)
     with pytest.raises(
@@ -576,16 +581,16 @@ def test_blank_lines_behind_the_last_one_come_to_an_end(tmp_path: Path) -> None:
         import_(url, file)
 
 
-def test_many_members_are_one_file(tmp_path: Path) -> None:
-    """gzip files that were joined, empty ones among them."""
+def test_joined_gzip_files_are_read_as_one_file(tmp_path: Path) -> None:
+    """Empty members among them are skipped."""
     url, file = new_url(tmp_path), tmp_path / "a.jsonl.gz"
     lines = [line.encode() for line in write([])]
     file.write_bytes(b"".join(gzip.compress(line) + gzip.compress(b"") * 100 for line in lines))
     assert not import_(url, file).new.any()
 
 
-def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
-    """And its number and its field; nothing of what came before in the same transaction is stored by halves."""
+def test_a_damaged_line_is_refused_with_its_file_and_number(tmp_path: Path) -> None:
+    """Nothing of the same transaction is stored."""
     url, file = new_url(tmp_path), tmp_path / "a.jsonl"
     lines = list(write([ConversationRow("c", None, None, None, now())]))
     file.write_text(

@@ -1,4 +1,4 @@
-"""Rows of any table to lines and back; and what is said of a file that is no export, a newer one, or a damaged one."""
+"""The export format: rows to lines and back, and the errors for invalid, newer and damaged files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RUN_ID = str(UUID(int=1))
 
 
 def run_row(**columns: Any) -> RunRow:
-    """A run with what every run has."""
+    """Return a run with the columns that every run has, and these."""
     known: dict[str, Any] = {
         "id": RUN_ID, "conversation_id": "c", "attempt": 1, "operation": "chat", "status": "complete",
         "started_at": START, "usage_source": "none", "token_count": 0,
@@ -62,14 +62,14 @@ def run_row(**columns: Any) -> RunRow:
 
 
 def segment(seq: int, *items: tuple[Any, ...], run_id: str = RUN_ID) -> SegmentRow:
-    """Tokens as they are stored."""
+    """Return tokens as they are stored."""
     return SegmentRow(run_id, seq, len(items), orjson.dumps(items).decode())
 
 
 def frame_row(
     seq: int, *frames: tuple[int, bytes], wire: str | None = "openai.chat", run_id: str = RUN_ID
 ) -> FrameRow:
-    """Frames as they are stored."""
+    """Return frames as they are stored."""
     [(data, dictionary)] = compress([join([data for _, data in frames], [at for at, _ in frames])], [wire])
     return FrameRow(run_id, seq, seq, len(frames), frames[0][0], data, dictionary)
 
@@ -91,20 +91,20 @@ EVERYTHING: list[Row] = [CONVERSATION, PRODUCER, MESSAGE, RUN, TOKENS, FRAMES, G
 
 
 def lines_of(rows: list[Row]) -> list[str]:
-    """An export that was made at a known time."""
+    """Return an export with a fixed time."""
     return list(write(rows, source="sqlite:///a.db", at=START))
 
 
 def rows_of(lines: list[str]) -> list[Row]:
-    """What is read back."""
+    """Return the rows that are read from these lines."""
     return list(read(lines)[1])
 
 
-# -- there and back --------------------------------------------------------------------------------------------
+# -- writing and reading ---------------------------------------------------------------------------------------
 
 
-def test_every_table_comes_back_as_it_was() -> None:
-    """Row for row, and the lines of the rows that were read are the same lines."""
+def test_rows_of_every_table_are_equal_after_reading() -> None:
+    """Writing the rows that were read gives the same lines."""
     lines = lines_of(EVERYTHING)
     assert rows_of(lines) == EVERYTHING
     assert lines_of(rows_of(lines)) == lines
@@ -112,7 +112,7 @@ def test_every_table_comes_back_as_it_was() -> None:
 
 
 def test_the_format_is_as_documented() -> None:
-    """A header, and `[offset, kind, ...]` a line. Other programs read it: it changes only with the version."""
+    """The lines are a header, then `[offset, kind, ...]`; they change only with the version."""
     assert [json.loads(line) for line in lines_of(EVERYTHING)] == [
         {
             "format": "recorder",
@@ -206,7 +206,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=6,
 )
-#: As recorder writes it, and as somebody else may have.
+#: JSON text as recorder writes it, and as other programs may write it.
 _JSON_TEXT = (
     _JSON.map(escape_json)
     | _JSON.map(lambda value: json.dumps(value, indent=1))
@@ -225,7 +225,7 @@ def _rows(made: type[Any], **columns: st.SearchStrategy[Any]) -> st.SearchStrate
 
 @st.composite
 def exports(draw: st.DrawFn) -> list[Row]:
-    """Rows in the order of an export; whatever the columns can hold."""
+    """Rows in the order of an export, with any values that the columns can hold."""
     rows: list[Row] = []
     for _ in range(draw(st.integers(0, 2))):
         rows.append(
@@ -273,8 +273,8 @@ def _runs(draw: st.DrawFn) -> list[Row]:
 
 @unhurried
 @given(exports())
-def test_whatever_is_in_the_rows_comes_back(rows: list[Row]) -> None:
-    """JSON that somebody else wrote, damaged rows of frames, and all that a text can hold."""
+def test_any_rows_are_equal_after_reading(rows: list[Row]) -> None:
+    """Foreign JSON, damaged rows of frames and every text are written and read without a change."""
     lines = lines_of(rows)
     assert rows_of(lines) == rows
     assert lines_of(rows_of(lines)) == lines
@@ -283,27 +283,27 @@ def test_whatever_is_in_the_rows_comes_back(rows: list[Row]) -> None:
 @unhurried
 @given(exports())
 def test_lines_may_come_as_bytes(rows: list[Row]) -> None:
-    """As a file that was opened for bytes gives them, with line ends of another system or blank lines behind."""
+    """Lines may be bytes, with CRLF line ends and blank lines at the end."""
     lines = [line.replace("\n", "\r\n").encode() for line in lines_of(rows)]
     assert list(read([*lines, b"\r\n"])[1]) == rows
 
 
-def test_the_header_says_from_when_and_where_it_is() -> None:
-    """Before a single row is read."""
+def test_the_header_is_read_before_any_row() -> None:
+    """It has the version, the time and the source."""
     header, _ = read(lines_of([])[:1])
     assert header == (VERSION, START, "sqlite:///a.db")
 
 
-def test_a_later_writer_may_say_more() -> None:
-    """Keys that are not known in a version that is are left alone."""
+def test_unknown_keys_are_ignored() -> None:
+    """A later recorder may add keys without a new version."""
     lines = lines_of([CONVERSATION])
     lines[0] = lines[0].replace('"version"', '"more":1,"version"')
     lines[1] = lines[1].replace('"id"', '"more":{"a":1},"id"')
     assert rows_of(lines) == [CONVERSATION]
 
 
-def test_a_long_run_is_written_and_read_as_it_comes() -> None:
-    """A row at a time is in memory, not the run."""
+def test_a_run_is_written_and_read_in_bounded_memory() -> None:
+    """Only one row is in memory at a time, not the whole run."""
 
     def rows() -> Iterator[Row]:
         yield RUN
@@ -325,8 +325,8 @@ def test_a_long_run_is_written_and_read_as_it_comes() -> None:
         tracemalloc.stop()
 
 
-def test_what_was_recorded_goes_from_one_database_into_another(tmp_path: Path, postgres_url: str) -> None:
-    """A chat with a call and one that was refused, from SQLite into Postgres and back: the same rows and lines."""
+def test_a_recording_is_equal_after_a_copy_to_postgres_and_back(tmp_path: Path, postgres_url: str) -> None:
+    """A chat with a tool call and a failed run has the same rows and lines afterwards."""
     url = new_url(tmp_path)
     calls = [{"id": "call_1", "name": "weather", "arguments": '{"city": "Rome"}'}]
     answers = [Answer(frames=openai_chat_frames(["Hél", "lo\x00"], tool_calls=calls)), Answer.error(401)]
@@ -370,7 +370,7 @@ FIRST_TABLES: list[tuple[Any, Any]] = [
 
 
 def stored_rows(url: str) -> list[Row]:
-    """Everything in a database, in the order of an export."""
+    """Return all rows of a database in the order of an export."""
 
     async def rows(connection: AsyncConnection, table: Any, made: Any, *where: Any) -> list[Any]:
         query = sqlalchemy.select(table).where(*where).order_by(*table.primary_key.columns)
@@ -391,7 +391,7 @@ def stored_rows(url: str) -> list[Row]:
 
 
 def store_rows(url: str, rows: list[Row]) -> None:
-    """Put rows into a database that has its tables."""
+    """Insert rows into a database that has its tables."""
     dialect = dialect_of(parse_url(url))
 
     async def store() -> None:
@@ -407,7 +407,7 @@ def store_rows(url: str, rows: list[Row]) -> None:
     asyncio.run(store())
 
 
-# -- what cannot be read -----------------------------------------------------------------------------------------
+# -- invalid files -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -422,26 +422,26 @@ def store_rows(url: str, rows: list[Row]) -> None:
         '{"format":"recorder","version":"1"}',
     ],
 )
-def test_a_file_that_is_no_export_is_told(first: str) -> None:
-    """With how it begins."""
+def test_a_file_that_is_not_an_export_is_refused(first: str) -> None:
+    """The error shows how the file begins."""
     with pytest.raises(ConfigError, match="not an export of recorder: it begins with"):
         read([first, "more"])
 
 
-def test_the_database_itself_is_no_export() -> None:
-    """Whoever mixes the two up is told which it is."""
+def test_a_database_file_is_not_an_export() -> None:
+    """The error says that it is a SQLite database, and how to make an export."""
     with pytest.raises(ConfigError, match="it is a SQLite database; `recorder export` writes one"):
         read([b"SQLite format 3\0\x10\0", b"more"])
 
 
-def test_an_empty_file_is_no_export() -> None:
-    """Nothing came."""
+def test_an_empty_file_is_not_an_export() -> None:
+    """The error says that the file is empty."""
     with pytest.raises(ConfigError, match="empty"):
         read([])
 
 
-def test_a_newer_version_is_told_with_the_remedy() -> None:
-    """Its lines may mean anything."""
+def test_a_newer_version_is_refused_with_the_remedy() -> None:
+    """The error names both versions and the command that upgrades recorder."""
     with pytest.raises(
         ConfigError, match=r"version 99 .* up to 1; run `pip install --upgrade chat-recorder`"
     ):
@@ -451,24 +451,24 @@ def test_a_newer_version_is_told_with_the_remedy() -> None:
 @pytest.mark.parametrize(
     "header", ['{"format":"recorder","version":1}', '{"format":"recorder","version":1,"exported_at":"x"}']
 )
-def test_a_damaged_header_is_told(header: str) -> None:
-    """It cannot be told from when it is."""
+def test_a_damaged_header_is_refused(header: str) -> None:
+    """A header without a valid time is damaged."""
     with pytest.raises(ConfigError, match="header of the export is damaged"):
         read([header])
 
 
-@pytest.mark.parametrize("kept", range(1, len(lines_of(EVERYTHING))))
-def test_a_file_that_was_cut_off_is_told_by_its_last_line(kept: int) -> None:
-    """Wherever it was cut; between two runs, too, or in the middle of a line."""
-    with pytest.raises(StoreError, match=rf"cut off after line {kept}: "):
-        rows_of(lines_of(EVERYTHING)[:kept])
-    half = lines_of(EVERYTHING)[kept]
-    with pytest.raises(StoreError, match=rf"Line {kept + 1} of the export is damaged \(not JSON"):
-        rows_of([*lines_of(EVERYTHING)[:kept], half[: len(half) // 2]])
+@pytest.mark.parametrize("last_line", range(1, len(lines_of(EVERYTHING))))
+def test_a_file_that_was_cut_off_is_refused_with_its_last_line(last_line: int) -> None:
+    """This holds for each line, and for a cut inside of a line."""
+    with pytest.raises(StoreError, match=rf"cut off after line {last_line}: "):
+        rows_of(lines_of(EVERYTHING)[:last_line])
+    half = lines_of(EVERYTHING)[last_line]
+    with pytest.raises(StoreError, match=rf"Line {last_line + 1} of the export is damaged \(not JSON"):
+        rows_of([*lines_of(EVERYTHING)[:last_line], half[: len(half) // 2]])
 
 
 def place(text: str) -> int:
-    """Where the line with this in it stands, from 0."""
+    """Return the number, from 0, of the line that contains this text."""
     return next(number for number, line in enumerate(lines_of(EVERYTHING)) if text in line)
 
 
@@ -517,16 +517,16 @@ def place(text: str) -> int:
         ('"eof"', '[null,"eof",{"runs":2}]', "1 runs came before it, and it says 2"),
     ],
 )  # fmt: skip
-def test_a_damaged_line_is_told_by_its_number(at: str, damaged: str, why: str) -> None:
-    """And by what is wrong with it."""
+def test_a_damaged_line_is_refused_with_its_number_and_the_reason(at: str, damaged: str, why: str) -> None:
+    """The error says what is wrong with the line."""
     lines, number = lines_of(EVERYTHING), place(at)
     lines[number] = damaged + "\n"
     with pytest.raises(StoreError, match=rf"^Line {number + 1} of the export is damaged \(.*({why}).*\)"):
         rows_of(lines)
 
 
-def test_a_letter_that_changed_is_found_at_the_end_of_its_run() -> None:
-    """Each line is valid; what they add up to is not what was written."""
+def test_a_changed_character_is_found_at_the_end_of_its_run() -> None:
+    """Each line is valid, but the hash in the run's last line differs."""
     for old, new in (("Hel", "Hal"), ("//4KCg==", "//8KCg=="), ("é", "e")):
         lines = [
             line.replace(old, new) if line[1:2].isdigit() and '"run"' not in line else line
@@ -537,8 +537,8 @@ def test_a_letter_that_changed_is_found_at_the_end_of_its_run() -> None:
             rows_of(lines)
 
 
-def test_a_line_more_or_less_is_found() -> None:
-    """A token that is missing, one that came twice, something behind the end."""
+def test_a_missing_or_additional_line_is_found() -> None:
+    """A missing token, a repeated token, and a line after the end are refused."""
     lines, at = lines_of(EVERYTHING), place('"Hel"')
     for changed in (
         lines[:at] + lines[at + 1 :],
@@ -549,8 +549,8 @@ def test_a_line_more_or_less_is_found() -> None:
             rows_of(changed)
 
 
-def test_any_damage_is_told_and_never_a_crash() -> None:
-    """Bytes that changed at random: the error names a line, or the rows are as they were, or one value is another."""
+def test_random_damage_never_raises_an_unexpected_error() -> None:
+    """Reading changed bytes returns rows or raises StoreError or ConfigError."""
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -567,8 +567,8 @@ def test_any_damage_is_told_and_never_a_crash() -> None:
     assert damaged_files > 250
 
 
-def test_rows_that_are_not_run_by_run_are_refused() -> None:
-    """A segment of another run, or of none."""
+def test_rows_that_are_not_grouped_by_run_are_refused() -> None:
+    """A segment of another run, or without a run, is refused when it is written."""
     other = segment(0, run_id=str(UUID(int=77)))
     wrong: list[list[Row]] = [[TOKENS], [RUN, other], [RUN, CONVERSATION, TOKENS]]
     for rows in wrong:
@@ -576,8 +576,8 @@ def test_rows_that_are_not_run_by_run_are_refused() -> None:
             lines_of(rows)
 
 
-def test_what_is_damaged_in_the_database_is_exported_as_it_is() -> None:
-    """A row of frames that cannot be read, tokens that are no tokens: lost where they were, and not a second time."""
+def test_damaged_rows_are_exported_unchanged() -> None:
+    """Invalid frames and invalid tokens are read back as they were stored."""
     frames = FRAMES._replace(data=FRAMES.data[:-3])
     tokens = TOKENS._replace(deltas="[[1,")
     lines = lines_of([RUN, tokens, frames])
@@ -586,8 +586,8 @@ def test_what_is_damaged_in_the_database_is_exported_as_it_is() -> None:
     assert base64.b64decode(stored[-1]) == frames.data
 
 
-def test_json_that_others_wrote_keeps_its_letters() -> None:
-    """Spaces, the order of keys, numbers that are written in another way."""
+def test_foreign_json_is_exported_unchanged() -> None:
+    """Spaces, the order of keys, and the form of numbers are kept."""
     run = RUN._replace(request='{ "b": 1, "a": 1e5 }', usage="null", tags=dumps(["a"]))
     lines = lines_of([run])
     assert rows_of(lines) == [run]

@@ -1,4 +1,4 @@
-"""Identity: what comes back from a client is recognised, and what differs is told apart."""
+"""Message ids: a message that a client sends back gets the stored id, and a changed message gets another."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ CALL = {"name": "weather", "args": ARGS, "id": "call_1"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
-def test_a_new_id_is_a_dashed_uuid_7_and_later_ones_sort_later() -> None:
-    """Both databases sort them by time."""
+def test_new_ids_are_uuids_of_version_7_that_sort_by_time() -> None:
+    """Both databases sort their text form by time."""
     ids = [new_id() for _ in range(1000)]
     assert ids == sorted(ids)
     assert len(set(ids)) == 1000
     assert {(str(uuid.UUID(id)), uuid.UUID(id).version) for id in ids} == {(id, 7) for id in ids}
 
 
-def test_a_conversation_id_is_any_text_that_fits() -> None:
-    """The user's own words, up to the limit."""
+def test_a_conversation_id_may_be_any_text_up_to_255_characters() -> None:
+    """The user chooses the text."""
     for id in ("chat-42", "ü" * MAX_CONVERSATION_ID, " "):
         assert check_conversation_id(id) == id
 
 
 @pytest.mark.parametrize(
-    ("id", "says"),
+    ("id", "message"),
     [
         ("", "is empty"),
         ("x" * 256, "has 256 characters and the limit is 255"),
@@ -54,16 +54,16 @@ def test_a_conversation_id_is_any_text_that_fits() -> None:
         (None, "must be a str, not NoneType"),
     ],
 )
-def test_a_conversation_id_that_cannot_be_is_refused(id: Any, says: str) -> None:
-    """The error names the limit and the next step, and shows no more than the start of a long id."""
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_an_invalid_conversation_id_is_refused(id: Any, message: str) -> None:
+    """The error names the limit and the next step, and shows only the start of a long id."""
+    with pytest.raises(ConfigError, match=message) as caught:
         check_conversation_id(id)
     assert "pass" in str(caught.value)
     assert len(str(caught.value)) < 200
 
 
-def test_a_message_id_is_a_version_8_uuid_of_all_that_the_message_is() -> None:
-    """Any part that differs makes another id; the same parts make the same one, today and in ten years."""
+def test_a_message_id_is_a_hash_of_all_parts_of_the_message() -> None:
+    """Each part changes the id, which is a UUID of version 8 and stays the same in later versions."""
     same: dict[str, Any] = {
         "conversation_id": "c",
         "parent_id": None,
@@ -91,15 +91,15 @@ def test_a_message_id_is_a_version_8_uuid_of_all_that_the_message_is() -> None:
     )
 
 
-def test_parts_cannot_flow_into_each_other() -> None:
-    """Text that looks like the end of a field stays text."""
+def test_the_parts_of_a_message_id_are_separated() -> None:
+    """Text that looks like the end of a field gives another id than two fields."""
     tricky = message_id("c", None, role="user", text='a"],"b')
     assert tricky != message_id("c", None, role="user", text="a", attachments=["b"])
     assert message_id("c", "a", role="b", text="") != message_id("c", "ab", role="", text="")
 
 
-def test_any_text_has_an_id() -> None:
-    """NUL, lone surrogates and half a pair beside its whole."""
+def test_every_text_has_an_id_of_its_own() -> None:
+    """NUL, lone surrogates, and a surrogate pair beside its character are different texts."""
     texts = ["\x00", "\ud83d", "\udc00", "\ud83d\ude00", "😀", "", "\ufdd00000"]
     assert len({message_id("c", None, role="user", text=text) for text in texts}) == len(texts)
 
@@ -115,7 +115,7 @@ REPLY = AIMessage(
 
 
 def openai_reply(arguments: str, content: Any = "It is sunny.") -> dict[str, Any]:
-    """The reply as an application keeps it in OpenAI's form."""
+    """Return the reply in OpenAI's form, as an application stores it."""
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
     return {"role": "assistant", "content": content, "tool_calls": [call]}
 
@@ -154,12 +154,12 @@ THINKING = {"type": "thinking", "thinking": "looking", "signature": "abc="}
     ],
 )
 def test_a_reply_is_recognised_when_a_client_sends_it_back(returned: Any) -> None:
-    """Re-spaced arguments, stripped space, split text, blocks; without reasoning and metadata."""
+    """Other spaces in arguments, trimmed or split text, and missing reasoning and metadata make no difference."""
     assert content_key(from_any(returned)) == content_key(REPLY)
 
 
 def test_a_reply_is_recognised_in_langchains_messages() -> None:
-    """As an agent sends it back: OpenAI's plain form and Anthropic's blocks with the calls beside them."""
+    """An agent sends it in OpenAI's plain form, or as Anthropic's blocks with the calls beside them."""
     langchain = pytest.importorskip("langchain_core.messages")
     plain = langchain.AIMessage("It is sunny.", tool_calls=[CALL], additional_kwargs={"refusal": None})
     blocks = langchain.AIMessage(
@@ -171,8 +171,8 @@ def test_a_reply_is_recognised_in_langchains_messages() -> None:
     assert content_key(from_any(tool)) == content_key(ToolMessage("21 degrees", "call_1"))
 
 
-def test_langchains_own_formatting_keeps_the_identity() -> None:
-    """Through langchain-openai's conversion to the wire and back through ours."""
+def test_ids_are_equal_after_langchains_conversion() -> None:
+    """langchain-openai converts messages to the API's form, and recorder reads them back."""
     base = pytest.importorskip("langchain_openai.chat_models.base")
     langchain = pytest.importorskip("langchain_core.messages")
     messages = [
@@ -200,39 +200,39 @@ def test_langchains_own_formatting_keeps_the_identity() -> None:
     ],
     ids=str,
 )
-def test_another_reply_is_another_message(changed: BaseMessage) -> None:
-    """An edit is a branch."""
+def test_a_changed_reply_is_another_message(changed: BaseMessage) -> None:
+    """An edited message begins a branch."""
     assert content_key(changed) != content_key(REPLY)
 
 
-def test_empty_content_is_empty_however_it_is_written() -> None:
-    """None, an empty text, no blocks, an empty block."""
+def test_all_forms_of_empty_content_are_equal() -> None:
+    """None, empty text, no blocks and an empty block are the same content."""
     empty: list[Any] = [None, "", [], [""], [{"type": "text", "text": ""}], " \n"]
     keys = {content_key(from_any({"role": "assistant", "content": content})) for content in empty}
     assert keys == {content_key(AIMessage(""))}
 
 
-def test_a_developer_speaks_as_the_system() -> None:
-    """OpenAI's newer word for the same role."""
-    said: list[Any] = [
+def test_the_role_developer_equals_system() -> None:
+    """`developer` is OpenAI's newer name of the role."""
+    messages: list[Any] = [
         {"role": "system", "content": "Be brief."},
         {"role": "developer", "content": "Be brief."},
         SystemMessage("Be brief."),
         ChatMessage("Be brief.", "developer"),
     ]
-    assert {content_key(from_any(each)) for each in said} == {content_key(SystemMessage("Be brief."))}
+    assert {content_key(from_any(each)) for each in messages} == {content_key(SystemMessage("Be brief."))}
 
 
-def test_arguments_that_do_not_parse_are_told_apart_by_their_letters() -> None:
-    """A call that was cut off; surrounding space is nobody's intention."""
+def test_invalid_arguments_are_compared_as_text() -> None:
+    """Spaces around them make no difference."""
     cut = content_key(from_any(openai_reply('{"city": "Par')))
     assert cut == content_key(from_any(openai_reply(' {"city": "Par\n')))
     assert cut != content_key(from_any(openai_reply('{"city": "Pari')))
     assert cut.calls == (("call_1", "weather", '{"city": "Par'),)
 
 
-def test_calls_are_counted_once_each() -> None:
-    """Content beside list: by id (LangChain's streamed blocks lack the input), or else by all of it."""
+def test_a_call_in_content_and_in_the_list_counts_once() -> None:
+    """Calls are matched by id, or by name and arguments without one; LangChain's streamed blocks lack the input."""
     bare = {"name": "f", "args": {"a": 1}, "id": None}
     block = {"type": "tool_use", "name": "f", "input": {"a": 1}}
     assert content_key(AIMessage([block], tool_calls=[bare])) == content_key(AIMessage(tool_calls=[bare]))
@@ -243,8 +243,8 @@ def test_calls_are_counted_once_each() -> None:
     assert len(content_key(AIMessage([block, other], tool_calls=[bare])).calls) == 2
 
 
-def test_attachments_count_by_content() -> None:
-    """Key order and cache marks make no difference, another picture does; a tool's result is one as well."""
+def test_attachments_are_compared_by_content() -> None:
+    """The order of keys and cache marks make no difference; a tool's result is an attachment, too."""
     result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "21"}]}
     marked = {
         "content": [{"text": "21", "type": "text", "cache_control": {}}],
@@ -261,16 +261,16 @@ def test_attachments_count_by_content() -> None:
     assert (key.text, [len(each) for each in key.attachments]) == ("Look:", [64, 64])
 
 
-def test_a_refusal_is_what_the_model_said() -> None:
-    """Two refusals are two messages; beside other text it adds nothing."""
+def test_a_refusal_is_the_text_of_a_message_without_text() -> None:
+    """Two refusals are two messages; beside other text a refusal makes no difference."""
     refused = from_any({"role": "assistant", "content": None, "refusal": "I cannot."})
     assert content_key(refused).text == "I cannot."
     assert content_key(refused) == content_key(AIMessage([{"type": "refusal", "refusal": "I cannot."}]))
     assert content_key(AIMessage("x", additional_kwargs={"refusal": "y"})) == content_key(AIMessage("x"))
 
 
-def test_content_that_is_no_json_still_has_an_identity() -> None:
-    """Recording takes what the application has: dates, sets, mixed keys, numbers as content."""
+def test_content_that_is_not_json_has_an_id() -> None:
+    """Applications may pass sets, mixed keys, bytes and numbers."""
     odd = AIMessage("x", tool_calls=[{"name": "f", "args": {"when": {1: "a", "b": {2}}}, "id": "1"}])
     assert content_key(odd) == content_key(odd)
     assert content_key(HumanMessage([42, {"type": "blob", "data": b"\x00"}])).text == "42"
@@ -284,8 +284,8 @@ HISTORY: list[Any] = [
 ]
 
 
-def test_ids_along_a_path_hold_while_it_grows() -> None:
-    """Clients resend the whole history: what was there keeps its ids, and a path may go on from a parent."""
+def test_ids_of_a_path_do_not_change_when_it_grows() -> None:
+    """Clients send the whole history again, and a path may begin below a stored parent."""
     ids = path_ids("c", HISTORY)
     assert path_ids("c", HISTORY[:2]) == ids[:2]
     assert path_ids("c", HISTORY[2:], parent_id=ids[1]) == ids[2:]
@@ -293,8 +293,8 @@ def test_ids_along_a_path_hold_while_it_grows() -> None:
     assert not set(path_ids("d", HISTORY)) & set(ids)
 
 
-def test_an_edit_moves_everything_after_it() -> None:
-    """The same words after an edited message belong to another branch; repeated words have their own ids."""
+def test_messages_after_an_edited_one_get_other_ids() -> None:
+    """Repeated texts in one path have ids of their own."""
     ids = path_ids("c", HISTORY)
     edited = path_ids("c", [*HISTORY[:1], HumanMessage("Hey"), *HISTORY[2:]])
     assert edited[:1] == ids[:1]
@@ -322,21 +322,21 @@ IN_BLOCKS = AIMessage([{"type": "text", "text": "See."}, USE], tool_calls=[CALL]
                                           {**USE, "input": {}, "partial_json": json.dumps(ARGS), "index": 1}]},
         {"role": "assistant", "content": "See.", "tool_calls": [CALL]},
     ],
-    ids=["blocks", "thoughts", "a server's tool", "as streamed", "text and calls"],
+    ids=["blocks", "thinking", "a server's tool", "as streamed", "text and calls"],
 )  # fmt: skip
-def test_a_reply_in_blocks_is_the_same_however_it_comes_back(sent_back: dict[str, Any]) -> None:
-    """With or without thoughts, citations and what the provider's own tools did."""
+def test_a_reply_in_blocks_is_recognised_when_it_is_sent_back(sent_back: dict[str, Any]) -> None:
+    """Thinking, citations and the provider's own tools may be missing."""
     assert content_key(from_any(sent_back)) == content_key(IN_BLOCKS)
 
 
-def test_a_result_inside_of_the_user_s_message_is_the_tool_s() -> None:
-    """Anthropic's users send it so, LangChain's in a message of its own."""
+def test_a_tool_result_in_the_users_message_equals_a_tool_message() -> None:
+    """Anthropic's users write it inside of the user's message, LangChain as a message of its own."""
     result = {"type": "tool_result", "tool_use_id": "call_1", "content": "20 °C", "is_error": False}
     (found,) = messages_from([{"role": "user", "content": [result]}])
     assert content_key(found) == content_key(ToolMessage("20 °C", tool_call_id="call_1"))
 
 
-def test_a_file_of_the_user_is_part_of_the_message() -> None:
-    """What the user uploads for the provider's tools tells two messages apart."""
+def test_an_uploaded_file_is_part_of_the_message() -> None:
+    """Messages with different files are different."""
     upload = {"type": "container_upload", "file_id": "file_1"}
     assert content_key(HumanMessage([upload])) != content_key(HumanMessage([{**upload, "file_id": "file_2"}]))

@@ -1,4 +1,4 @@
-"""Messages: LangChain's names and shapes, from whatever an application has, stored without loss."""
+"""Messages have LangChain's names and shapes, are made from every usual form, and are stored without loss."""
 
 from __future__ import annotations
 
@@ -76,27 +76,27 @@ IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"
         ),
     ],
 )
-def test_a_message_shows_itself_as_langchains_do(message: BaseMessage, shown: str) -> None:
-    """What is empty is left out, as in the user's documents."""
+def test_the_repr_of_a_message_equals_langchains(message: BaseMessage, shown: str) -> None:
+    """Empty fields are left out."""
     assert repr(message) == shown
 
 
-def test_type_and_role_say_who_speaks_in_both_vocabularies() -> None:
-    """LangChain's `type` beside the providers' `role`."""
-    spoken = [
+def test_a_message_has_langchains_type_and_the_providers_role() -> None:
+    """`type` is LangChain's name, `role` is that of the APIs."""
+    messages = [
         HumanMessage("a"),
         AIMessage("b"),
         SystemMessage("c"),
         ToolMessage("d", "1"),
         ChatMessage("e", "f"),
     ]
-    assert [m.type for m in spoken] == ["human", "ai", "system", "tool", "chat"]
-    assert [m.role for m in spoken] == ["user", "assistant", "system", "tool", "f"]
+    assert [m.type for m in messages] == ["human", "ai", "system", "tool", "chat"]
+    assert [m.role for m in messages] == ["user", "assistant", "system", "tool", "f"]
     assert (AIMessageChunk("x").type, AIMessageChunk("x").role) == ("AIMessageChunk", "assistant")
 
 
 def test_messages_are_equal_by_value_and_class() -> None:
-    """The same words of another speaker, or with another id, are another message."""
+    """Another class, id or status makes another message."""
     assert HumanMessage("hi") == HumanMessage("hi")
     assert HumanMessage("hi") != SystemMessage("hi")
     assert HumanMessage("hi", id="1") != HumanMessage("hi", id="2")
@@ -106,7 +106,7 @@ def test_messages_are_equal_by_value_and_class() -> None:
 
 
 def test_messages_share_no_state_and_can_be_copied() -> None:
-    """Metadata of one message never appears in another; copy and pickle work on slots."""
+    """Metadata of one message never appear in another one, and copy and pickle work."""
     first, second = AIMessageChunk("a"), AIMessageChunk("a")
     first.additional_kwargs["x"] = 1
     first.tool_call_chunks.append(tool_call_chunk("f", "{}", "1", 0))
@@ -116,7 +116,7 @@ def test_messages_share_no_state_and_can_be_copied() -> None:
         assert pickle.loads(pickle.dumps(message)) == message
 
 
-def test_text_is_the_text_parts_of_the_content() -> None:
+def test_text_is_the_joined_text_of_the_content() -> None:
     """Images, thinking and calls have no text."""
     parts = ["a", {"type": "text", "text": "b"}, IMAGE, {"text": "c"}, {"type": "thinking", "text": "no"}]
     assert HumanMessage(parts).text == "abc"
@@ -124,7 +124,7 @@ def test_text_is_the_text_parts_of_the_content() -> None:
 
 
 def chunks_of(rng: random.Random) -> list[dict[str, Any]]:
-    """Keyword arguments of the chunks of one made-up stream."""
+    """Return the keyword arguments of the chunks of a random stream."""
     chunks: list[dict[str, Any]] = [
         {"content": "", "id": "run-1", "response_metadata": {"model_provider": "openai"}}
     ]
@@ -145,8 +145,8 @@ def chunks_of(rng: random.Random) -> list[dict[str, Any]]:
     return chunks
 
 
-def test_chunks_add_up_as_langchains_do() -> None:
-    """On made-up streams: content, calls, ids, metadata, reasoning and usage, one by one and as a list."""
+def test_the_sum_of_random_chunks_equals_langchains() -> None:
+    """All fields are equal, for adding one by one and as a list, and adding does not change the chunks."""
     langchain = pytest.importorskip("langchain_core.messages")
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -172,8 +172,8 @@ def test_chunks_add_up_as_langchains_do() -> None:
         assert ours == [AIMessageChunk(**each) for each in made], "adding must not change the pieces"
 
 
-def test_content_of_blocks_adds_up_by_index() -> None:
-    """Anthropic's blocks come in pieces; plain text after blocks is a part of its own."""
+def test_blocks_are_added_by_their_index() -> None:
+    """Anthropic's blocks come in pieces; text after blocks is a part of its own."""
     first = AIMessageChunk([{"type": "text", "text": "Hel", "index": 0}])
     second = AIMessageChunk(
         [{"type": "text", "text": "lo", "index": 0}, {"type": "text", "text": "!", "index": 1}]
@@ -188,8 +188,8 @@ def test_content_of_blocks_adds_up_by_index() -> None:
     assert (AIMessageChunk("a") + first).text == "aHel"
 
 
-def test_names_of_things_are_kept_and_counts_are_summed() -> None:
-    """A model name that comes with every chunk is not repeated; odd types never raise."""
+def test_metadata_that_are_names_are_kept_and_counts_are_added() -> None:
+    """A model name in every chunk is not repeated, and different types raise no error."""
     first = AIMessageChunk(
         "", response_metadata={"model_name": "gpt", "n": 1, "created": 5, "odd": "x", "ok": True, "x": True}
     )
@@ -200,29 +200,29 @@ def test_names_of_things_are_kept_and_counts_are_summed() -> None:
     assert (first + second).response_metadata == merged
 
 
-def test_two_calls_at_one_index_stay_two() -> None:
-    """Some providers number every call 0; the ids tell them apart."""
+def test_two_calls_with_one_index_and_two_ids_are_two_calls() -> None:
+    """Some providers give every call the index 0."""
     first = AIMessageChunk(tool_call_chunks=[tool_call_chunk("f", "{}", "1", 0)])
     second = AIMessageChunk(tool_call_chunks=[tool_call_chunk("g", "{}", "2", 0)])
     assert [call["name"] for call in (first + second).tool_calls] == ["f", "g"]
 
 
 def test_a_providers_id_wins_over_a_run_id() -> None:
-    """As in LangChain: provider, then `lc_run-`, then anything else."""
+    """The order is LangChain's: the provider's id, then `lc_run-`, then others."""
     assert (AIMessageChunk("", id="lc_run-1") + AIMessageChunk("", id="msg_1")).id == "msg_1"
     assert (AIMessageChunk("", id="lc_2") + AIMessageChunk("", id="lc_run-1")).id == "lc_run-1"
     assert (AIMessageChunk("", id="msg_1") + AIMessageChunk("", id="msg_2")).id == "msg_1"
     assert (AIMessageChunk("") + AIMessageChunk("", id="lc_2")).id == "lc_2"
 
 
-def test_only_chunks_add_to_a_chunk() -> None:
-    """Anything else is Python's usual TypeError."""
+def test_adding_something_else_to_a_chunk_raises_a_type_error() -> None:
+    """It is Python's usual TypeError."""
     with pytest.raises(TypeError):
         AIMessageChunk("a") + "b"  # type: ignore[operator]
 
 
-def test_arguments_are_read_as_far_as_they_have_come() -> None:
-    """At every cut we read what LangChain reads, and inside an escape the text before it."""
+def test_incomplete_arguments_are_parsed_as_in_langchain() -> None:
+    """This holds for a cut at every place; inside of an escape the text before it is read."""
     langchain = pytest.importorskip("langchain_core.utils.json")
     text = json.dumps(
         {"a": 1, "b": [1, {"c": 'x"y\\z'}], "d": {"e": None, "f": True, "g": -1.5e3}, "h": "{]}é"}
@@ -239,15 +239,15 @@ def test_arguments_are_read_as_far_as_they_have_come() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a" 1}', '{"a": ]', "}", '{"a": 1}}', "[1]", "nul", "[" * 100_000])
-def test_arguments_that_are_no_object_are_invalid(text: str) -> None:
-    """Broken JSON, JSON of another type, or nested beyond reading."""
+def test_arguments_that_are_not_an_object_are_invalid(text: str) -> None:
+    """These are broken JSON, JSON of another type, and JSON that is nested too deeply."""
     assert parse_args(text) is None
     assert parse_args(text, complete=False) is None
     assert AIMessageChunk(tool_call_chunks=[tool_call_chunk("f", text, "1", 0)]).tool_calls == []
 
 
-def test_a_call_cut_off_is_no_call_once_the_message_is_over() -> None:
-    """While it streams the arguments are a preview; the finished message never passes it off as whole."""
+def test_an_incomplete_call_is_invalid_at_the_end_of_the_message() -> None:
+    """While the message streams, its arguments so far are a preview."""
     chunk = AIMessageChunk(tool_call_chunks=[tool_call_chunk("weather", '{"city": "Par', "call_2", 0)])
     assert chunk.tool_calls == [tool_call("weather", {"city": "Par"}, "call_2")]
     last = chunk + AIMessageChunk(chunk_position="last")
@@ -255,8 +255,8 @@ def test_a_call_cut_off_is_no_call_once_the_message_is_over() -> None:
     assert chunk.to_message() == AIMessage(invalid_tool_calls=[BROKEN])
 
 
-def test_to_message_keeps_everything_of_the_chunk() -> None:
-    """A chunk made of parsed calls gives them back, too."""
+def test_to_message_keeps_all_fields_of_a_chunk() -> None:
+    """Parsed tool calls are kept, too."""
     fields: dict[str, Any] = {
         "id": "msg_1",
         "name": "bob",
@@ -268,16 +268,16 @@ def test_to_message_keeps_everything_of_the_chunk() -> None:
     assert AIMessageChunk("x", **fields).to_message() == AIMessage("x", **fields)
 
 
-def test_usage_adds_up_with_its_details() -> None:
-    """As LangChain's add_usage; None counts as nothing."""
+def test_usage_is_added_as_in_langchain() -> None:
+    """Details are added, too, and None counts as zero."""
     langchain = pytest.importorskip("langchain_core.messages.ai")
     other = UsageMetadata(input_tokens=1, output_tokens=2, total_tokens=3, output_token_details={"audio": 5})
     for left, right in ((USAGE, other), (other, USAGE), (None, USAGE), (USAGE, None), (None, None)):
         assert add_usage(left, right) == langchain.add_usage(left, right)
 
 
-def test_generations_show_add_and_compare() -> None:
-    """The result of the user's documents, to the letter; chunks add up with their info."""
+def test_generations_have_a_repr_and_can_be_added_and_compared() -> None:
+    """The repr equals that in LangChain's documentation."""
     choice = Generation("Dam!", {"finish_reason": "stop", "logprobs": None})
     result = LLMResult([[choice]], {"token_usage": {}, "model_name": "text-davinci-003"})
     assert repr(result) == (
@@ -299,8 +299,8 @@ def test_generations_show_add_and_compare() -> None:
     )
 
 
-def test_a_result_flattens_without_counting_usage_twice() -> None:
-    """One result for each prompt, the usage with the first; which run it was makes no difference."""
+def test_flatten_keeps_the_usage_in_the_first_result_only() -> None:
+    """There is one result for each prompt; results that differ only in their run are equal."""
     one, two = [Generation("a")], [Generation("b")]
     result = LLMResult(
         [one, two], {"token_usage": {"total_tokens": 3}, "model_name": "m"}, run=[RunInfo("1")]
@@ -314,7 +314,7 @@ def test_a_result_flattens_without_counting_usage_twice() -> None:
 
 
 def openai_call(arguments: str, id: str = "call_1", name: str = "weather") -> dict[str, Any]:
-    """A tool call in OpenAI's form."""
+    """Return a tool call in OpenAI's form."""
     return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -375,21 +375,21 @@ RESULT = {"type": "tool_result", "tool_use_id": "call_1", "content": "21 degrees
     ],
     ids=lambda value: "" if isinstance(value, BaseMessage) else str(value)[:60],
 )
-def test_a_message_is_read_from_what_applications_have(value: Any, expected: BaseMessage) -> None:
-    """OpenAI's, Anthropic's and LangChain's dicts, tuples and plain text."""
+def test_a_message_is_made_from_every_usual_form(value: Any, expected: BaseMessage) -> None:
+    """OpenAI's, Anthropic's and LangChain's dicts, tuples and text are accepted and not changed."""
     before = copy.deepcopy(value)
     assert from_any(value) == expected
     assert value == before, "the application's own objects are left as they were"
 
 
-def test_our_own_messages_are_returned_as_they_are() -> None:
-    """No copy: what the application keeps is what the handlers see."""
+def test_from_any_returns_a_message_itself() -> None:
+    """No copy is made."""
     message = AIMessageChunk("x")
     assert from_any(message) is message
 
 
-def test_langchains_messages_are_read_by_their_fields() -> None:
-    """Each class, with everything on it; a chunk's bookkeeping does not become content."""
+def test_langchains_messages_are_converted_with_all_fields() -> None:
+    """Bookkeeping fields of a chunk do not become content."""
     langchain = pytest.importorskip("langchain_core.messages")
     fields: dict[str, Any] = {
         "id": "1",
@@ -414,8 +414,8 @@ def test_langchains_messages_are_read_by_their_fields() -> None:
     assert messages_from(prompt.ChatPromptValue(messages=[pairs[1][0]])) == [SystemMessage("s", name="n")]
 
 
-def test_message_objects_of_the_sdks_are_read() -> None:
-    """What a response holds can be put straight into the next request."""
+def test_message_objects_of_the_sdks_are_converted() -> None:
+    """The message of a response can be passed to the next request."""
     openai = ChatCompletionMessage.model_validate(
         {"role": "assistant", "content": None, "tool_calls": [OPENAI_CALL]}
     )
@@ -423,8 +423,8 @@ def test_message_objects_of_the_sdks_are_read() -> None:
     refused = ChatCompletionMessage.model_validate({"role": "assistant", "refusal": "no"})
     assert from_any(refused) == AIMessage(additional_kwargs={"refusal": "no"})
     usage = {"input_tokens": 1, "output_tokens": 2}
-    said = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "usage": usage}
-    anthropic = AnthropicMessage.model_validate({**said, "content": [TOOL_USE]})
+    fields = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "usage": usage}
+    anthropic = AnthropicMessage.model_validate({**fields, "content": [TOOL_USE]})
     read = from_any(anthropic)
     assert isinstance(read, AIMessage)
     assert (read.id, read.tool_calls, read.additional_kwargs) == (
@@ -438,7 +438,7 @@ def test_message_objects_of_the_sdks_are_read() -> None:
 
 @dataclass
 class PlainMessage:
-    """A message class of an application's own."""
+    """A message class of an application."""
 
     role: str
     content: str
@@ -446,13 +446,13 @@ class PlainMessage:
 
 
 def test_any_object_with_role_and_content_is_a_message() -> None:
-    """No base class is asked for."""
+    """It needs no base class."""
     assert from_any(PlainMessage("user", "hi")) == HumanMessage("hi")
     assert from_any(PlainMessage("assistant", "", [OPENAI_CALL])) == AIMessage(tool_calls=[CALL])
 
 
 def test_input_of_a_model_is_one_message_or_several() -> None:
-    """Text, a message, a pair, a list or tuple of any of them."""
+    """It may be text, a message, a pair, or a list or tuple of them."""
     assert messages_from("hi") == messages_from(HumanMessage("hi")) == messages_from(("user", "hi"))
     mixed = [SystemMessage("s"), ("user", "hi"), {"role": "assistant", "content": "x"}, "again"]
     expected = [SystemMessage("s"), HumanMessage("hi"), AIMessage("x"), HumanMessage("again")]
@@ -476,8 +476,8 @@ def test_input_of_a_model_is_one_message_or_several() -> None:
     ],
     ids=str,
 )
-def test_what_is_no_message_is_named_with_what_is_accepted(value: Any, names: str) -> None:
-    """The error shows the thing, shortened, and what to pass instead."""
+def test_an_invalid_message_is_refused_with_what_is_accepted(value: Any, names: str) -> None:
+    """The error shows the object, shortened, and what to pass instead."""
     with pytest.raises(ConfigError, match=names) as caught:
         from_any(value)
     assert "pass" in str(caught.value) or "must be" in str(caught.value)
@@ -501,14 +501,14 @@ def test_what_is_no_message_is_named_with_what_is_accepted(value: Any, names: st
     ],
     ids=repr,
 )
-def test_the_stored_form_gives_the_same_message_back(message: BaseMessage) -> None:
-    """Through JSON text and back, equal in every field."""
+def test_a_message_is_equal_after_storing_and_reading(message: BaseMessage) -> None:
+    """All fields are equal after a conversion to JSON text and back."""
     stored = json.loads(json.dumps(to_dict(message)))
     assert from_dict(stored) == message
 
 
-def test_the_stored_form_holds_only_what_is_set() -> None:
-    """Transcripts are read by people; a chunk is stored as its message."""
+def test_the_stored_form_has_only_fields_that_are_set() -> None:
+    """A chunk is stored as its message."""
     assert to_dict(HumanMessage("hi")) == {"role": "user", "content": "hi"}
     assert to_dict(AIMessageChunk("x", tool_calls=[CALL])) == {
         "role": "assistant",

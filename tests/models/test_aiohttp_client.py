@@ -1,4 +1,4 @@
-"""Unusual responses of gateways and proxies: the client of event loops accepts what the SDK's default one accepts."""
+"""The HTTP client for event loops accepts each unusual response that the SDK's default client accepts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CHUNKED = b"transfer-encoding: chunked\r\n"
 
 
 def chunks(body: bytes, trailers: bytes = b"") -> bytes:
-    """A body in two chunks."""
+    """Return a body in two chunks of HTTP."""
     parts = (body[:100], body[100:])
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n" + trailers + b"\r\n"
 
 
 @contextmanager
 def answering(response: bytes, *, pieces: int | None = None, times: int = 1) -> Iterator[str]:
-    """The URL of a server that answers with these bytes, in pieces of this size, several times a connection."""
+    """Yield the URL of a server that sends this response in pieces of this size, `times` times on each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     connections: list[socket.socket] = []
 
@@ -54,7 +54,7 @@ def answering(response: bytes, *, pieces: int | None = None, times: int = 1) -> 
                     connection.sendall(response[start : start + size])
             connection.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # whoever asked has left
+            pass  # the client has closed the connection
         connection.close()
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -70,11 +70,11 @@ def answering(response: bytes, *, pieces: int | None = None, times: int = 1) -> 
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """One request with its body."""
+    """Read one request with its body."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (more := connection.recv(65_536)):
-            raise OSError("nobody asks any more")
+            raise OSError("the client has closed the connection")
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
     length = next(
@@ -93,13 +93,13 @@ def claude(url: str, **options: Any) -> Any:
     return ChatAnthropic("claude-haiku-4-5", base_url=url, api_key="k", max_retries=0, **options)
 
 
-async def heard(model: Any) -> str:
-    """What a stream says."""
+async def answer_of(model: Any) -> str:
+    """Return the text of a stream."""
     return "".join([chunk.text async for chunk in model.astream("Hi")])
 
 
 def odd_heads(body: bytes) -> dict[str, bytes]:
-    """Responses that h11 takes."""
+    """Return unusual responses that h11 accepts."""
     length = b"content-length: %d\r\n" % len(body)
     return {
         "a length before chunks": STATUS + b"content-length: 5\r\n" + CHUNKED + b"\r\n" + chunks(body),
@@ -119,15 +119,17 @@ def odd_heads(body: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("pieces", [None, 7])
 @pytest.mark.parametrize(("make", "body"), [(chat, OPENAI), (claude, CLAUDE)], ids=["openai", "anthropic"])
-def test_a_head_that_httpx_takes(make: Callable[..., Any], body: bytes, pieces: int | None) -> None:
-    """Each unusual head, in pieces of each size."""
+def test_unusual_response_heads_are_accepted(
+    make: Callable[..., Any], body: bytes, pieces: int | None
+) -> None:
+    """Each head is accepted, also in small pieces."""
     for name, response in odd_heads(body).items():
         with answering(response, pieces=pieces if len(response) < 9_000 else None) as url:
-            assert (name, asyncio.run(heard(make(url)))) == (name, "Hello")
+            assert (name, asyncio.run(answer_of(make(url)))) == (name, "Hello")
 
 
-def test_the_sdks_own_client_takes_them_too() -> None:
-    """So ours must accept them, too."""
+def test_the_sdks_default_client_accepts_the_same_heads() -> None:
+    """Otherwise our client would not need to accept them."""
 
     async def bare(url: str) -> str:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
@@ -140,47 +142,47 @@ def test_the_sdks_own_client_takes_them_too() -> None:
             assert (name, asyncio.run(bare(url))) == (name, "Hello")
 
 
-def test_a_head_without_end_is_refused() -> None:
-    """The limit is httpx's, and the error is the SDK's."""
+def test_an_endless_response_head_is_refused() -> None:
+    """The limit is that of httpx, and the error is the SDK's."""
     response = STATUS + b"x-a: b\r\n" * (MAX_HEAD // 8) + b"x-b: c\r\n" * 20_000
     with answering(response) as url:
         with pytest.raises(openai.APIConnectionError):
-            asyncio.run(heard(chat(url)))
+            asyncio.run(answer_of(chat(url)))
         with pytest.raises(anthropic.APIConnectionError):
-            asyncio.run(heard(claude(url)))
+            asyncio.run(answer_of(claude(url)))
 
 
-def test_lengths_that_differ_are_refused() -> None:
-    """The end of the body is unknown. A client that guessed could read a second response inside the first."""
+def test_contradictory_content_lengths_are_refused() -> None:
+    """A client that guessed the length could read a second response inside of the first one."""
     lengths = b"content-length: %d\r\ncontent-length: 5\r\n" % len(OPENAI)
     with (
         answering(STATUS + lengths + b"\r\n" + OPENAI) as url,
         pytest.raises(openai.APIConnectionError),
     ):
-        asyncio.run(heard(chat(url)))
+        asyncio.run(answer_of(chat(url)))
 
 
-def test_a_connection_is_used_again() -> None:
-    """Also if each head was corrected. After a body that was too long it is closed."""
+def test_a_connection_with_unusual_heads_is_reused() -> None:
+    """After a body that was too long it is closed."""
     good = STATUS + b"content-length: 5\r\n" + CHUNKED + b"\r\n" + chunks(OPENAI)
     long = STATUS + b"content-length: %d\r\n\r\n" % len(OPENAI) + OPENAI + b"x"
 
     async def thrice(url: str) -> list[str]:
         model = chat(url)
-        return [await heard(model) for _ in range(3)]
+        return [await answer_of(model) for _ in range(3)]
 
     for response in (good, long):
         with answering(response, times=3 if response is good else 1) as url:
             assert asyncio.run(thrice(url)) == ["Hello"] * 3
 
 
-def test_a_user_in_the_url_goes_into_a_header() -> None:
-    """As with httpx: a gateway with a password of its own, and the provider's key beside it."""
+def test_credentials_in_the_url_are_sent_as_basic_authorization() -> None:
+    """A gateway may have a password of its own, as with httpx."""
     with LoopbackProvider("Hello") as provider:
         url = provider.url.replace("://", "://me:pass%40word@")
-        assert asyncio.run(heard(claude(url))) == "Hello"
+        assert asyncio.run(answer_of(claude(url))) == "Hello"
         assert chat(url).invoke("Hi").content == "Hello"
-        assert asyncio.run(heard(chat(url))) == "Hello"
+        assert asyncio.run(answer_of(chat(url))) == "Hello"
         headers = [request["headers"]["authorization"] for request in provider.requests]
     assert headers == ["Basic bWU6cGFzc0B3b3Jk"] * 3
 
@@ -209,6 +211,6 @@ def test_a_user_in_the_url_goes_into_a_header() -> None:
         ),
     ],
 )
-def test_a_head_is_corrected(head: bytes, right: bytes) -> None:
-    """Only if it has two statements of its length. All other heads stay unchanged."""
+def test_a_head_with_two_lengths_is_corrected(head: bytes, right: bytes) -> None:
+    """All other heads are unchanged."""
     assert fix_length(head) == right

@@ -1,4 +1,4 @@
-"""`AzureChatOpenAI` over the SDK's own clients for it, on a provider that answers as Azure does."""
+"""`AzureChatOpenAI` over the SDK's Azure clients, with a provider that answers as Azure does."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from recorder.errors import ConfigError
 from recorder.models import AzureChatOpenAI
 from recorder.testing import Answer, LoopbackProvider, azure_chat_frames, openai_chat_frames, song
 from recorder.testing.azure import SAFE
-from tests.chatting import PLAIN, ROADS, Log, Road, history_at, name_of, recorded
+from tests.chatting import CALL_STYLES, PLAIN, CallStyle, Log, history_at, name_of, recorded
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 VERSION = "2024-10-21"
 VARIABLES = (
     "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_KEY", "OPENAI_API_VERSION"
@@ -30,7 +30,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def azure(provider: LoopbackProvider, **options: Any) -> AzureChatOpenAI:
-    """A model of the provider that tries each request once."""
+    """Return a model of this provider that sends each request once, without retries."""
     settings = {"azure_deployment": "my-gpt", "azure_endpoint": provider.url, "api_version": VERSION}
     return AzureChatOpenAI(**{**settings, "api_key": "any", "max_retries": 0, **options})
 
@@ -39,10 +39,10 @@ def azure(provider: LoopbackProvider, **options: Any) -> AzureChatOpenAI:
 
 
 @both
-def test_a_stream_with_what_azure_adds_to_it(road: Road) -> None:
-    """An event without choices first, and filters in each choice: the application sees an ordinary stream."""
+def test_a_stream_has_azures_content_filters_in_its_metadata(style: CallStyle) -> None:
+    """The first event has no choices and makes no chunk; the filters are in `response_metadata`."""
     with LoopbackProvider("Hello there!") as provider:
-        chunks = road.stream(azure(provider), "Hi")
+        chunks = style.stream(azure(provider), "Hi")
     answer = chunks[0] + chunks[1:]
     assert [chunk.content for chunk in chunks if chunk.content] == ["Hello", " there", "!"]
     assert answer.additional_kwargs == {}
@@ -59,10 +59,10 @@ def test_a_stream_with_what_azure_adds_to_it(road: Road) -> None:
 
 
 @both
-def test_the_whole_answer_at_once(road: Road) -> None:
-    """It has the same content and metadata."""
+def test_invoke_has_azures_content_filters_in_its_metadata(style: CallStyle) -> None:
+    """The message has the same content and metadata as the sum of the chunks."""
     with LoopbackProvider() as provider:
-        answer = road.invoke(azure(provider), "Write me a song about sparkling water.")
+        answer = style.invoke(azure(provider), "Write me a song about sparkling water.")
     assert answer.content == song()
     assert answer.additional_kwargs == {}
     assert answer.response_metadata["content_filter_results"] == SAFE
@@ -70,7 +70,7 @@ def test_the_whole_answer_at_once(road: Road) -> None:
 
 
 def test_the_result_of_generate_has_the_filters_with_each_generation() -> None:
-    """As LangChain's `generation_info`."""
+    """`generation_info` has the content filters, as in LangChain."""
     with LoopbackProvider("Hello") as provider:
         result = azure(provider).generate([["Hi"]])
     info = result.generations[0][0].generation_info
@@ -80,11 +80,11 @@ def test_the_result_of_generate_has_the_filters_with_each_generation() -> None:
 
 
 @both
-def test_a_run_is_recorded(road: Road, tmp_path: Path) -> None:
-    """Tokens, Azure's unchanged bytes, and the provider's name."""
+def test_a_run_is_recorded(style: CallStyle, tmp_path: Path) -> None:
+    """Tokens, Azure's unchanged bytes and the provider's name are stored."""
     frames = azure_chat_frames(openai_chat_frames(["Hello", "!"], model="gpt-4o"))
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
-        road.stream(azure(provider, callbacks=[history]), "Hi")
+        style.stream(azure(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert list(found.tokens.texts.values()) == ["Hello", "!"]
     assert found.body == b"".join(frames)
@@ -95,7 +95,7 @@ def test_a_run_is_recorded(road: Road, tmp_path: Path) -> None:
 
 
 def test_an_answer_that_the_filter_ended_is_incomplete(tmp_path: Path) -> None:
-    """The text before it is stored. LangChain raises here, but only without a stream."""
+    """The text before the filter is stored. LangChain raises an error here, but only without a stream."""
     frames = azure_chat_frames(openai_chat_frames(["Hello"], finish_reason="content_filter"))
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         list(azure(provider, callbacks=[history]).stream("Hi"))
@@ -105,33 +105,35 @@ def test_an_answer_that_the_filter_ended_is_incomplete(tmp_path: Path) -> None:
 
 
 @both
-def test_a_prompt_that_the_filter_refuses(road: Road) -> None:
-    """The SDK's error with Azure's message."""
+def test_a_refused_prompt_raises_the_sdks_error(style: CallStyle) -> None:
+    """The error has Azure's code `content_filter`."""
     refused = Answer.error(400, "The response was filtered", code="content_filter")
     log = Log()
     with LoopbackProvider(refused) as provider, pytest.raises(openai.BadRequestError) as caught:
-        road.stream(azure(provider, callbacks=[log]), "Hi")
+        style.stream(azure(provider, callbacks=[log]), "Hi")
     assert caught.value.code == "content_filter"
     assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
-# -- how it is reached -----------------------------------------------------------------------------------------
+# -- endpoint and credentials ----------------------------------------------------------------------------------
 
 
 @both
-def test_endpoint_and_key_from_the_environment(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's own variables."""
+def test_endpoint_and_key_come_from_the_environment(
+    style: CallStyle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model reads the SDK's own environment variables."""
     with LoopbackProvider("Hello") as provider:
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", provider.url)
         monkeypatch.setenv("AZURE_OPENAI_API_KEY", "from the environment")
         monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
         monkeypatch.setenv("OPENAI_API_KEY", "of another house")
-        road.invoke(AzureChatOpenAI(azure_deployment="my-gpt"), "Hi")
+        style.invoke(AzureChatOpenAI(azure_deployment="my-gpt"), "Hi")
     assert provider.requests[0]["headers"]["api-key"] == "from the environment"
 
 
-def test_the_key_of_openai_s_own_variable_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with LangChain's."""
+def test_openai_api_key_is_used_when_azures_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangChain's model does the same."""
     monkeypatch.setenv("OPENAI_API_KEY", "the last choice")
     with LoopbackProvider("Hello") as provider:
         azure(provider, api_key=None).invoke("Hi")
@@ -139,32 +141,32 @@ def test_the_key_of_openai_s_own_variable_is_the_last_choice(monkeypatch: pytest
 
 
 @both
-def test_a_token_in_place_of_a_key(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`azure_ad_token`; the key of the environment is not sent beside it."""
+def test_an_azure_ad_token_replaces_the_key(style: CallStyle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `azure_ad_token` the key of the environment is not sent."""
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "a key")
     with LoopbackProvider("Hello") as provider:
-        road.invoke(azure(provider, api_key=None, azure_ad_token="a token"), "Hi")
+        style.invoke(azure(provider, api_key=None, azure_ad_token="a token"), "Hi")
     headers = provider.requests[0]["headers"]
     assert headers["authorization"] == "Bearer a token"
     assert "api-key" not in headers
 
 
 @both
-def test_a_token_for_each_request(road: Road) -> None:
-    """`azure_ad_token_provider` is called for each request."""
+def test_the_token_provider_is_called_for_each_request(style: CallStyle) -> None:
+    """Each request has the token that `azure_ad_token_provider` returned for it."""
     tokens = iter(["one", "two"])
     with LoopbackProvider("Hello") as provider:
         model = azure(provider, api_key=None, azure_ad_token_provider=lambda: next(tokens))
-        road.invoke(model, "Hi")
-        road.stream(model, "Hi")
+        style.invoke(model, "Hi")
+        style.stream(model, "Hi")
     assert [request["headers"]["authorization"] for request in provider.requests] == [
         "Bearer one",
         "Bearer two",
     ]
 
 
-def test_a_token_from_an_asynchronous_function() -> None:
-    """`azure_ad_async_token_provider`, on an event loop; without it synchronous code has no credential."""
+def test_the_asynchronous_token_provider_is_used_on_a_loop() -> None:
+    """Without a synchronous one, a synchronous call has no credentials."""
 
     async def token() -> str:
         await asyncio.sleep(0)
@@ -188,16 +190,16 @@ def test_a_token_from_an_asynchronous_function() -> None:
 
 
 @both
-def test_a_missing_credential_is_a_run_that_failed(road: Road) -> None:
-    """The SDK's error is raised, and reported as the error of a run."""
+def test_missing_credentials_are_an_error_of_the_run(style: CallStyle) -> None:
+    """The SDK's error is raised and passed to `on_llm_error`."""
     log = Log()
     with LoopbackProvider() as provider, pytest.raises(openai.OpenAIError, match="Missing credentials"):
-        road.stream(azure(provider, api_key=None, callbacks=[log]), "Hi")
+        style.stream(azure(provider, api_key=None, callbacks=[log]), "Hi")
     assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
 def test_without_a_deployment_the_model_s_name_is_used() -> None:
-    """Without both, the constructor raises."""
+    """Without a deployment and a model the constructor raises an error."""
     with LoopbackProvider("Hello") as provider:
         azure(provider, azure_deployment=None, model="gpt-4o").invoke("Hi")
     assert provider.requests[0]["path"].startswith("/openai/deployments/gpt-4o/chat/completions")
@@ -205,8 +207,8 @@ def test_without_a_deployment_the_model_s_name_is_used() -> None:
         AzureChatOpenAI(api_key="any")
 
 
-def test_names_that_langchain_has_for_the_same_thing() -> None:
-    """`deployment_name`, `openai_api_version`, `openai_api_key` as a secret, `openai_api_base`, `model_name`."""
+def test_langchains_argument_names_are_accepted_for_azure() -> None:
+    """Among them are `deployment_name`, `openai_api_version`, `openai_api_key` (a secret) and `openai_api_base`."""
 
     class Secret:
         def get_secret_value(self) -> str:
@@ -230,7 +232,7 @@ def test_names_that_langchain_has_for_the_same_thing() -> None:
 
 
 def test_a_request_without_an_api_version_is_refused() -> None:
-    """The test provider refuses it as Azure does."""
+    """The loopback provider refuses the request as Azure does."""
     with LoopbackProvider() as provider:
         client = openai.OpenAI(
             base_url=f"{provider.url}/openai/deployments/my-gpt", api_key="any", max_retries=0
@@ -239,8 +241,8 @@ def test_a_request_without_an_api_version_is_refused() -> None:
             client.chat.completions.create(model="m", messages=[])
 
 
-def test_a_model_is_shown_without_its_key() -> None:
-    """Neither the model's `repr` nor the arguments of handlers hold a credential."""
+def test_the_key_of_an_azure_model_is_not_shown() -> None:
+    """Neither the model's `repr` nor the arguments of handlers contain a credential."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = azure(provider, api_key="s3cret", callbacks=[log])
@@ -248,7 +250,7 @@ def test_a_model_is_shown_without_its_key() -> None:
     assert "s3cret" not in repr(model) + repr(log.events)
 
 
-# -- beside langchain-openai -----------------------------------------------------------------------------------
+# -- compared with langchain-openai ----------------------------------------------------------------------------
 
 langchain = pytest.importorskip("langchain_openai")
 Handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
@@ -259,12 +261,12 @@ STREAMS = {
     ),
     "length": azure_chat_frames(openai_chat_frames(["Hello"], finish_reason="length")),
 }
-#: Only ours has them in a stream; LangChain's has one more chunk, for the event without choices.
+#: Metadata that only our chunks have; LangChain has one more chunk, for the event without choices.
 FILTERS = ("content_filter_results", "prompt_filter_results")
 
 
 class LangChainLog(Handler):  # type: ignore[misc]
-    """LangChain's own kind of handler, which notes into a log of ours."""
+    """A handler of LangChain's class that writes into one of our logs."""
 
     def __init__(self) -> None:
         self.log = Log()
@@ -272,8 +274,10 @@ class LangChainLog(Handler):  # type: ignore[misc]
             setattr(self, name, getattr(self.log, name))
 
 
-def by_langchain(road: Road, provider: LoopbackProvider, config: dict[str, Any], **options: Any) -> list[Any]:
-    """What LangChain's model streams."""
+def by_langchain(
+    style: CallStyle, provider: LoopbackProvider, config: dict[str, Any], **options: Any
+) -> list[Any]:
+    """Return the chunks that LangChain's model streams."""
     settings = {
         "azure_endpoint": provider.url,
         "api_version": VERSION,
@@ -281,7 +285,7 @@ def by_langchain(road: Road, provider: LoopbackProvider, config: dict[str, Any],
         "max_retries": 0,
         **options,
     }
-    if road is PLAIN:
+    if style is PLAIN:
         return list(langchain.AzureChatOpenAI(**settings).stream("Hi", config))
 
     async def main() -> list[Any]:
@@ -293,7 +297,7 @@ def by_langchain(road: Road, provider: LoopbackProvider, config: dict[str, Any],
 
 
 def seen(chunk: Any) -> dict[str, Any]:
-    """What an application reads of a chunk."""
+    """Return the fields of a chunk that both libraries must have in common."""
     metadata = {key: value for key, value in chunk.response_metadata.items() if key not in FILTERS}
     for name in ("model_provider", "id"):
         metadata.pop(name, None)
@@ -308,12 +312,12 @@ def seen(chunk: Any) -> dict[str, Any]:
 
 @both
 @pytest.mark.parametrize("frames", STREAMS.values(), ids=STREAMS)
-def test_the_same_chunks(road: Road, frames: list[bytes]) -> None:
-    """As an application of langchain-openai's `AzureChatOpenAI` sees them."""
+def test_azure_chunks_equal_langchains(style: CallStyle, frames: list[bytes]) -> None:
+    """The chunks equal those of langchain-openai's `AzureChatOpenAI`."""
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        expected = by_langchain(road, provider, dict(config), azure_deployment="my-gpt")
-        found = road.stream(azure(provider), "Hi", dict(config))
+        expected = by_langchain(style, provider, dict(config), azure_deployment="my-gpt")
+        found = style.stream(azure(provider), "Hi", dict(config))
     assert [seen(chunk) for chunk in found] == [seen(chunk) for chunk in expected[1:]]
     assert seen(expected[0])["content"] == ""
 
@@ -329,8 +333,8 @@ def test_the_same_chunks(road: Road, frames: list[bytes]) -> None:
     ],
     ids=["deployment", "model", "version", "version in the name", "model alone"],
 )
-def test_metadata_name_the_model_alike(options: dict[str, Any]) -> None:
-    """`ls_provider` and friends."""
+def test_azure_metadata_equal_langchains(options: dict[str, Any]) -> None:
+    """`ls_provider` and the other metadata have the same values."""
     their, our = LangChainLog(), LangChainLog()
     with LoopbackProvider("Hello") as provider:
         by_langchain(PLAIN, provider, {"callbacks": [their]}, **options)

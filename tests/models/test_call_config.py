@@ -1,4 +1,4 @@
-"""How the `config` and the input of a call are read, and how the results of several runs are combined."""
+"""The `config` and the input of a call are parsed, and the results of several runs are combined."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from recorder.models.call_config import (
 from recorder.wire.request_hash import input_hash
 
 
-def test_a_config_for_each_input() -> None:
-    """One config for all, or a list. A shared run id is the first input's."""
+def test_each_input_gets_a_config() -> None:
+    """One config is used for all inputs, or each has its own; a shared run id belongs to the first input."""
     assert config_per_input(None, 2) == [{}, {}]
     assert config_per_input({"tags": ["t"], "run_id": 1}, 3) == [
         {"tags": ["t"], "run_id": 1},
@@ -36,20 +36,20 @@ def test_a_config_for_each_input() -> None:
 
 
 def test_configs_do_not_share_a_dict_with_the_caller() -> None:
-    """A change of the returned dict does not change the caller's."""
+    """Changing a returned config does not change the caller's."""
     mine: dict[str, Any] = {"tags": ["t"]}
     config_per_input(mine, 1)[0]["more"] = 1
     assert mine == {"tags": ["t"]}
 
 
 def test_too_few_configs_are_refused() -> None:
-    """With both numbers in the error."""
+    """The error names both numbers."""
     with pytest.raises(ConfigError, match="got 1 configs for 2 inputs"):
         config_per_input([{}], 2)
 
 
 def test_an_error_is_returned_instead_of_raised() -> None:
-    """But `KeyboardInterrupt` and the like are raised."""
+    """`returning_errors` returns exceptions, but raises `KeyboardInterrupt` and the like."""
 
     def work(error: BaseException | None) -> str:
         if error:
@@ -63,8 +63,8 @@ def test_an_error_is_returned_instead_of_raised() -> None:
         returning_errors(work)(KeyboardInterrupt())
 
 
-def test_run_ids() -> None:
-    """A UUID, text of one, or a new one that sorts by time."""
+def test_a_run_id_may_be_a_uuid_or_its_text() -> None:
+    """Without one, a new id that sorts by time is made; other text is refused."""
     given = uuid4()
     assert run_id_of(given) is given
     assert run_id_of(str(given)) == given
@@ -75,8 +75,8 @@ def test_run_ids() -> None:
         run_id_of("7")
 
 
-def test_the_hash_of_a_body() -> None:
-    """It does not depend on `stream` and on the order of keys. Half of a surrogate pair has a hash, too."""
+def test_the_input_hash_depends_on_the_request_only() -> None:
+    """`stream`, timeouts, headers and the order of keys do not change it, and lone surrogates are allowed."""
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "\ud83d é"}]}
     same = {
         "stream": True,
@@ -91,13 +91,13 @@ def test_the_hash_of_a_body() -> None:
 
 
 def result(text: str, **usage: Any) -> LLMResult:
-    """The result of one run."""
+    """Return the result of one run."""
     output = {"token_usage": usage, "model_name": "m", "id": text}
     return LLMResult([[ChatGeneration(AIMessage(text))]], output, run=[RunInfo(text)])
 
 
 def test_results_are_combined() -> None:
-    """Counts are added at any depth. Other keys stay only if there is one result."""
+    """Counts are added at any depth; other keys remain only if there is one result."""
     one = result("a", total_tokens=1, details={"cached": 1}, note="x", none=None)
     two = result("b", total_tokens=2, details={"cached": 2}, ok=True)
     both = combine_results([one, two])
@@ -111,13 +111,13 @@ def test_results_are_combined() -> None:
     assert combine_results([]).generations == []
 
 
-def test_tags_without_duplicates() -> None:
-    """In the order of the arguments."""
+def test_tags_are_merged_without_duplicates() -> None:
+    """The order of the arguments is kept."""
     assert merge_tags(["b", "a"], None, ["a", "c"]) == ["b", "a", "c"]
 
 
-def test_the_thread_is_found_where_langgraph_has_it() -> None:
-    """Scalar values of `configurable`. The metadata override them."""
+def test_scalars_of_configurable_become_metadata() -> None:
+    """LangGraph puts the thread id there; explicit metadata override it."""
     config = {
         "configurable": {"thread_id": "t", "session_id": 7, "__pregel": "x", "client": object(), "n": 1},
         "metadata": {"n": 2},
@@ -126,8 +126,8 @@ def test_the_thread_is_found_where_langgraph_has_it() -> None:
     assert metadata_of({"configurable": None, "metadata": None}) == {}
 
 
-def test_the_parent_of_a_run() -> None:
-    """From the config, or from LangChain's callback manager."""
+def test_the_parent_run_comes_from_the_config_or_the_callback_manager() -> None:
+    """`parent_run_id` in the config overrides that of LangChain's callback manager."""
 
     class Manager:
         parent_run_id = uuid4()
@@ -140,7 +140,7 @@ def test_the_parent_of_a_run() -> None:
 
 
 def test_coroutines_are_gathered_in_order() -> None:
-    """The results have the order of the coroutines. After an error all others are cancelled."""
+    """Results have the order of the coroutines; after an error the others are cancelled."""
     ended: list[str] = []
 
     async def work(name: str, *, waits: bool = False, fails: bool = False) -> str:

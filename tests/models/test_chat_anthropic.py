@@ -26,10 +26,10 @@ from recorder.testing import (
     scripted,
 )
 from tests.anthropics import ASK, chat, sdk
-from tests.chatting import ROADS, CountingProvider, Log, Road, history_at, name_of, recorded, runs
+from tests.chatting import CALL_STYLES, CallStyle, CountingProvider, Log, history_at, name_of, recorded, runs
 from tests.oracle import sql
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 ways = pytest.mark.parametrize("way", ["invoke", "stream"])
 TOOL = {"name": "weather", "description": "Of a city", "input_schema": {"type": "object", "properties": {}}}
 OPENAI_TOOL = {
@@ -51,12 +51,12 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
 def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
-    """The chunks added up."""
+    """Return the sum of the chunks."""
     return chunks[0] + chunks[1:]
 
 
 def answer_of(**fields: Any) -> Any:
-    """A script that answers with these fields, streamed or complete as the request asks."""
+    """Return a script that answers with these fields, streamed or not as the request asks."""
 
     def script(request: dict[str, Any], path: str) -> Answer:
         if request.get("stream"):
@@ -70,10 +70,10 @@ def answer_of(**fields: Any) -> Any:
 
 
 @both
-def test_the_chunks_of_a_stream_have_a_sum(road: Road) -> None:
-    """Content, id, usage, stop reason and model are in the sum."""
+def test_the_sum_of_chunks_has_all_fields(style: CallStyle) -> None:
+    """It has content, id, usage, stop reason and model."""
     with LoopbackProvider("Hello there!") as provider:
-        chunks = road.stream(chat(provider), "Hi")
+        chunks = style.stream(chat(provider), "Hi")
     assert [chunk.content for chunk in chunks if chunk.content] == ["Hello", " there", "!"]
     answer = sum_of(chunks)
     assert answer.content == "Hello there!"
@@ -87,12 +87,12 @@ def test_the_chunks_of_a_stream_have_a_sum(road: Road) -> None:
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_the_final_message(road: Road, streaming: bool) -> None:
-    """A list of blocks where there is more than text; `.text` is the text and the calls are parsed."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_invoke_returns_blocks_text_and_tool_calls(style: CallStyle, streaming: bool) -> None:
+    """Content with more than text is a list of blocks; `.text` has the text, and tool calls are parsed."""
     log = Log()
     with LoopbackProvider(answer_of(**MANY)) as provider:
-        answer = road.invoke(chat(provider, streaming=streaming, callbacks=[log]), "Hi")
+        answer = style.invoke(chat(provider, streaming=streaming, callbacks=[log]), "Hi")
     assert type(answer) is AIMessage
     assert answer.content == BLOCKS
     assert answer.text == "Let me see."
@@ -105,32 +105,32 @@ def test_the_final_message(road: Road, streaming: bool) -> None:
 
 
 @both
-def test_only_text_is_a_plain_string(road: Road) -> None:
-    """In the message; in chunks, too, unless the request asks for more than text, as with LangChain."""
+def test_an_answer_of_text_only_is_a_string(style: CallStyle) -> None:
+    """The chunks are strings, too, unless the request has tools or thinking, as in LangChain."""
     with LoopbackProvider("Hello!") as provider:
-        assert road.invoke(chat(provider), "Hi").content == "Hello!"
-        chunks = road.stream(chat(provider).bind_tools([TOOL]), "Hi")
+        assert style.invoke(chat(provider), "Hi").content == "Hello!"
+        chunks = style.stream(chat(provider).bind_tools([TOOL]), "Hi")
     assert sum_of(chunks).content == [{"type": "text", "text": "Hello!", "index": 0}]
     assert sum_of(chunks).text == "Hello!"
 
 
 @both
-def test_the_sum_of_chunks_with_thinking_and_calls(road: Road) -> None:
-    """The sum is sent back as the same blocks as the message."""
+def test_the_sum_of_chunks_is_sent_back_as_the_same_blocks(style: CallStyle) -> None:
+    """Thinking, text and tool calls of the sum are equal to those of the message."""
     with LoopbackProvider(answer_of(**MANY)) as provider:
         model = chat(provider, thinking=THINKING).bind_tools([TOOL])
-        answer = sum_of(road.stream(model, "Hi"))
-        road.invoke(model, ["Hi", answer, ToolMessage("20 °C", tool_call_id="toolu_1")])
+        answer = sum_of(style.stream(model, "Hi"))
+        style.invoke(model, ["Hi", answer, ToolMessage("20 °C", tool_call_id="toolu_1")])
     assert answer.text == "Let me see."
     assert [call["args"] for call in answer.tool_calls] == [{"city": "Zürich"}]
     assert provider.requests[1]["body"]["messages"][1] == {"role": "assistant", "content": BLOCKS}
 
 
 @both
-def test_thinking_that_the_request_did_not_ask_for(road: Road) -> None:
-    """Newer models think by default. Text chunks stay text, and the sum has both."""
+def test_thinking_without_a_request_for_it_leaves_text_chunks_strings(style: CallStyle) -> None:
+    """The sum has thinking and text."""
     with LoopbackProvider(answer_of(pieces=["Yes", "."], thinking=["Hm"], signature="Eq==")) as provider:
-        chunks = road.stream(chat(provider), "Hi")
+        chunks = style.stream(chat(provider), "Hi")
     assert [chunk.content for chunk in chunks if isinstance(chunk.content, str) and chunk.content] == [
         "Yes",
         ".",
@@ -145,32 +145,32 @@ def test_thinking_that_the_request_did_not_ask_for(road: Road) -> None:
 
 
 @both
-def test_a_call_that_was_cut_off_is_no_call(road: Road) -> None:
-    """A limit in the middle of the arguments must not become a call with half of them."""
+def test_a_tool_call_that_was_cut_off_is_invalid(style: CallStyle) -> None:
+    """It is in `invalid_tool_calls`, not a call with half of its arguments."""
     call = {**CALL, "input": ['{"city": "Zürich", "street": "Bahnhof']}
     frames = anthropic_messages_frames(tool_calls=[call], stop_reason="max_tokens")
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        answer = sum_of(road.stream(chat(provider).bind_tools([TOOL]), "Weather?"))
-        message = road.invoke(chat(provider, streaming=True), "Weather?")
+        answer = sum_of(style.stream(chat(provider).bind_tools([TOOL]), "Weather?"))
+        message = style.invoke(chat(provider, streaming=True), "Weather?")
     for each in (answer, message):
         assert each.tool_calls == []
         assert each.invalid_tool_calls[0]["args"] == call["input"][0]
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_generate(road: Road, streaming: bool) -> None:
-    """One run a list, in order, with the tokens of all."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_generate_returns_one_result_for_each_list(style: CallStyle, streaming: bool) -> None:
+    """Results have the order of the lists, and the token usage of all is added."""
     with LoopbackProvider(lambda body, path: "It is " + body["messages"][-1]["content"]) as provider:
-        result = road.generate(chat(provider, streaming=streaming), [["one"], [HumanMessage("two")]])
+        result = style.generate(chat(provider, streaming=streaming), [["one"], [HumanMessage("two")]])
     assert [choices[0].text for choices in result.generations] == ["It is one", "It is two"]
     assert result.llm_output["token_usage"]["output_tokens"] == 6
     assert result.llm_output["model_name"] == "claude-haiku-4-5-20251001"
     assert result.generations[0][0].generation_info["stop_reason"] == "end_turn"
 
 
-def test_as_the_documents_call_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """`ChatAnthropic(streaming=True, callbacks=[...], temperature=0)([HumanMessage(...)])`."""
+def test_a_model_can_be_called_as_in_langchains_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    """`ChatAnthropic(streaming=True, callbacks=[...])([HumanMessage(...)])` prints and returns the answer."""
     with LoopbackProvider.song(tokens=5) as provider:
         handler = StreamingStdOutCallbackHandler()
         model = ChatAnthropic(
@@ -182,8 +182,8 @@ def test_as_the_documents_call_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert (body["model"], body["temperature"], body["max_tokens"]) == (DEFAULT_MODEL, 0, 64_000)
 
 
-def test_events() -> None:
-    """Start, one for each chunk, end."""
+def test_events_have_a_start_chunks_and_an_end() -> None:
+    """`astream_events` yields the start, one event for each chunk, and the end with the whole answer."""
 
     async def main(model: ChatAnthropic) -> list[dict[str, Any]]:
         return [event async for event in model.astream_events("Hi", version="v2")]
@@ -201,11 +201,11 @@ def test_events() -> None:
 
 @both
 @ways
-def test_what_is_sent(road: Road, way: str) -> None:
-    """`system`, `max_tokens`, and in `extra_body` the parameters that the SDK has removed."""
+def test_the_request_has_the_models_options(style: CallStyle, way: str) -> None:
+    """Parameters that the SDK has removed go into `extra_body`."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, temperature=0.5, top_k=3, top_p=0.9, stop_sequences=["END"])
-        getattr(road, way)(model, [SystemMessage("Be brief."), HumanMessage("Hi")])
+        getattr(style, way)(model, [SystemMessage("Be brief."), HumanMessage("Hi")])
     (request,) = provider.requests
     expected = {
         "model": DEFAULT_MODEL, "max_tokens": 64_000, "system": "Be brief.", "temperature": 0.5, "top_k": 3,
@@ -227,20 +227,20 @@ OPTIONS: dict[str, Any] = {
 
 @both
 @pytest.mark.parametrize("where", ["model_kwargs", "call", "bind"])
-def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
-    """Wherever they are said, in a stream and in a whole answer."""
+def test_all_options_of_the_anthropic_sdk_pass_through(style: CallStyle, where: str) -> None:
+    """Options may be given to the constructor, to the call or to `bind`, with and without a stream."""
     more = OPTIONS if where == "call" else {}
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, **({"model_kwargs": OPTIONS} if where == "model_kwargs" else {}))
         model = model.bind(**OPTIONS) if where == "bind" else model
-        road.stream(model, "Hi", **more)
-        road.invoke(model, "Hi", **more)
+        style.stream(model, "Hi", **more)
+        style.invoke(model, "Hi", **more)
     for request in provider.requests:
         assert {key: request["body"][key] for key in OPTIONS} == OPTIONS
 
 
-def test_stop_of_a_call() -> None:
-    """LangChain's `stop`, and the metadata of the run."""
+def test_stop_of_a_call_replaces_the_models_stop_sequences() -> None:
+    """The metadata of the run contain it."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         chat(provider, callbacks=[log], stop_sequences=["A"]).invoke("Hi", stop=["B"])
@@ -257,8 +257,8 @@ def test_stop_of_a_call() -> None:
     }
 
 
-def test_names_that_langchain_has_for_the_same_thing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`model_name`, `anthropic_api_key`, `anthropic_api_url`, `max_tokens_to_sample`, `effort`, a secret string."""
+def test_langchains_argument_names_are_accepted_for_anthropic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among them are `model_name`, `anthropic_api_key` (a secret), `anthropic_api_url` and `max_tokens_to_sample`."""
 
     class Secret:
         def get_secret_value(self) -> str:
@@ -281,8 +281,8 @@ def test_names_that_langchain_has_for_the_same_thing(monkeypatch: pytest.MonkeyP
     assert second["body"]["max_tokens"] == 9
 
 
-def test_the_limit_is_langchain_s() -> None:
-    """For the models that LangChain knows, and for others."""
+def test_the_default_token_limit_equals_langchains() -> None:
+    """It depends on the model; unknown models have 4096."""
     profiles = pytest.importorskip("langchain_anthropic.data._profiles")._PROFILES
     assert {name: limit_of(name) for name in profiles} == {
         name: profile.get("max_output_tokens", 4096) for name, profile in profiles.items()
@@ -291,12 +291,12 @@ def test_the_limit_is_langchain_s() -> None:
 
 
 @both
-def test_betas_go_to_the_beta_part_of_the_api(road: Road) -> None:
-    """Those of the caller, and those that Anthropic's own tools need."""
+def test_betas_are_sent_in_the_beta_header(style: CallStyle) -> None:
+    """The header has the caller's betas and those that Anthropic's own tools need."""
     tool = {"type": "memory_20250818", "name": "memory"}
     with LoopbackProvider("Hello") as provider:
-        road.stream(chat(provider, betas=["context-1m-2025-08-07"]).bind_tools([tool]), "Hi")
-        road.invoke(chat(provider, betas=["context-1m-2025-08-07"], temperature=1), "Hi")
+        style.stream(chat(provider, betas=["context-1m-2025-08-07"]).bind_tools([tool]), "Hi")
+        style.invoke(chat(provider, betas=["context-1m-2025-08-07"], temperature=1), "Hi")
     first, second = provider.requests
     assert first["headers"]["anthropic-beta"] == "context-1m-2025-08-07,context-management-2025-06-27"
     assert second["headers"]["anthropic-beta"] == "context-1m-2025-08-07"
@@ -312,8 +312,8 @@ def test_betas_go_to_the_beta_part_of_the_api(road: Road) -> None:
      ({"type": "function", "function": {"name": "weather"}}, {"type": "tool", "name": "weather"})],
     ids=str,
 )  # fmt: skip
-def test_which_tool_is_called(choice: Any, sent: Any) -> None:
-    """LangChain's, OpenAI's and the API's values of `tool_choice`; tools in both forms."""
+def test_tool_choice_accepts_langchains_openais_and_anthropics_values(choice: Any, sent: Any) -> None:
+    """Tools may be in OpenAI's or Anthropic's form."""
     with LoopbackProvider("Hello") as provider:
         for tool in (TOOL, OPENAI_TOOL, OPENAI_TOOL["function"]):
             chat(provider).bind_tools([tool], tool_choice=choice).invoke("Weather?")
@@ -322,8 +322,8 @@ def test_which_tool_is_called(choice: Any, sent: Any) -> None:
         assert request["body"]["tools"] == [TOOL]
 
 
-def test_more_about_tools() -> None:
-    """One at a time, strict, and never forced while thinking is on."""
+def test_tools_may_be_strict_and_not_parallel() -> None:
+    """While thinking is on, a tool is not forced, and a warning says so."""
     with LoopbackProvider("Hello") as provider:
         chat(provider).bind_tools([TOOL], parallel_tool_calls=False, strict=True).invoke("Weather?")
         with pytest.warns(UserWarning, match="does not allow forcing a tool while thinking is on"):
@@ -335,14 +335,14 @@ def test_more_about_tools() -> None:
 
 
 @pytest.mark.parametrize("tool", [len, {"name": "weather"}, {"type": "function"}], ids=str)
-def test_what_is_no_tool_is_refused(tool: Any) -> None:
-    """`bind_tools` raises and says what to pass."""
+def test_an_invalid_tool_is_refused_for_anthropic(tool: Any) -> None:
+    """`bind_tools` raises an error that says what to pass."""
     with pytest.raises(ConfigError, match=r"bind_tools got .*'input_schema'"):
         ChatAnthropic(api_key="any").bind_tools([tool])
 
 
-def test_a_large_limit_without_a_stream() -> None:
-    """The SDK alone refuses so many tokens without a stream. LangChain's users do not know that rule."""
+def test_a_large_token_limit_works_without_a_stream() -> None:
+    """The bare SDK refuses such a limit without a stream."""
     with LoopbackProvider("Hello") as provider:
         with pytest.raises(ValueError, match="Streaming is required"):
             sdk(provider).messages.create(**{**ASK, "max_tokens": 64_000})
@@ -350,8 +350,8 @@ def test_a_large_limit_without_a_stream() -> None:
     assert provider.requests[0]["headers"]["x-stainless-timeout"] == "3600"
 
 
-def test_the_timeout_is_the_caller_s() -> None:
-    """A hanging provider ends in the SDK's error."""
+def test_the_timeout_option_ends_a_silent_stream() -> None:
+    """A provider that stops sending causes the SDK's timeout error."""
     answer = Answer(frames=anthropic_messages_frames(["Hi"]), hang_after=3)
     with LoopbackProvider(answer) as provider, pytest.raises(anthropic.APITimeoutError):
         list(chat(provider, timeout=0.2).stream("Hi"))
@@ -363,14 +363,14 @@ def test_the_timeout_is_the_caller_s() -> None:
 @both
 @ways
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 529])
-def test_errors_are_the_sdk_s(road: Road, way: str, status: int) -> None:
-    """The same class, type and message as the bare SDK raises, and callbacks are told."""
+def test_http_errors_equal_those_of_the_bare_anthropic_sdk(style: CallStyle, way: str, status: int) -> None:
+    """Class, type and message are the same, and handlers receive the error."""
     log = Log()
     with LoopbackProvider(Answer.anthropic_error(status)) as provider:
         with pytest.raises(anthropic.APIStatusError) as expected:
             sdk(provider).messages.create(**ASK)
         with pytest.raises(anthropic.APIStatusError) as caught:
-            getattr(road, way)(chat(provider, callbacks=[log]), "Hi")
+            getattr(style, way)(chat(provider, callbacks=[log]), "Hi")
     assert type(caught.value) is type(expected.value)
     assert str(caught.value) == str(expected.value)
     assert caught.value.type == expected.value.type is not None
@@ -379,8 +379,8 @@ def test_errors_are_the_sdk_s(road: Road, way: str, status: int) -> None:
 
 
 @both
-def test_an_error_inside_of_a_stream(road: Road) -> None:
-    """Raised as the SDK does, with what had come for the callbacks."""
+def test_an_error_event_raises_the_sdks_error(style: CallStyle) -> None:
+    """Handlers receive the partial answer with the error."""
     frames = [
         *anthropic_messages_frames(["Hello", " there"])[:4],
         anthropic_error_frame("Overloaded", "overloaded_error"),
@@ -390,7 +390,7 @@ def test_an_error_inside_of_a_stream(road: Road) -> None:
         with pytest.raises(anthropic.APIStatusError) as expected:
             list(sdk(provider).messages.create(**ASK, stream=True))
         with pytest.raises(anthropic.APIStatusError) as caught:
-            road.stream(chat(provider, callbacks=[log]), "Hi")
+            style.stream(chat(provider, callbacks=[log]), "Hi")
     assert type(caught.value) is type(expected.value)
     assert (str(caught.value), caught.value.body) == (str(expected.value), expected.value.body)
     assert (caught.value.status_code, caught.value.type) == (200, "overloaded_error")
@@ -399,68 +399,70 @@ def test_an_error_inside_of_a_stream(road: Road) -> None:
 
 
 @both
-def test_an_error_with_status_200_in_place_of_an_answer(road: Road) -> None:
-    """Gateways do that; and a page of a proxy is no answer either."""
+def test_an_error_or_a_page_with_status_200_raises_an_error(style: CallStyle) -> None:
+    """Some gateways send an error, or a login page, with status 200."""
     body = b'{"type":"error","error":{"type":"api_error","message":"Out of order"}}'
     with LoopbackProvider(scripted(Answer(body=body), Answer(body=b"<html>log in</html>"))) as provider:
         with pytest.raises(anthropic.APIStatusError, match="Out of order"):
-            road.invoke(chat(provider), "Hi")
+            style.invoke(chat(provider), "Hi")
         with pytest.raises(anthropic.APIResponseValidationError):
-            road.invoke(chat(provider), "Hi")
+            style.invoke(chat(provider), "Hi")
 
 
 @both
 @ways
-def test_a_refused_connection(road: Road, way: str) -> None:
-    """It is a connection error, not a timeout."""
+def test_a_refused_connection_raises_a_connection_error(style: CallStyle, way: str) -> None:
+    """The error is not a timeout."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(anthropic.APIConnectionError) as caught:
-            getattr(road, way)(ChatAnthropic(base_url=url, api_key="any", max_retries=0), "Hi")
+            getattr(style, way)(ChatAnthropic(base_url=url, api_key="any", max_retries=0), "Hi")
     assert type(caught.value) is anthropic.APIConnectionError
 
 
 @both
-def test_a_stream_that_breaks(road: Road) -> None:
-    """The SDK's error, and what had come is told."""
+def test_a_broken_anthropic_stream_raises_the_sdks_error(style: CallStyle) -> None:
+    """Handlers received the tokens before it."""
     log = Log()
     answer = Answer(frames=anthropic_messages_frames(["Hello", " there"]), cut_after=4)
     with LoopbackProvider(answer) as provider, pytest.raises(anthropic.APIConnectionError):
-        road.stream(chat(provider, callbacks=[log]), "Hi")
+        style.stream(chat(provider, callbacks=[log]), "Hi")
     assert "".join(log.tokens) == "Hello"
 
 
 @both
 @ways
-def test_a_missing_key_is_the_sdk_s_error(road: Road, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is sent."""
+def test_a_missing_anthropic_key_raises_the_sdks_error(
+    style: CallStyle, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request is sent."""
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
     with LoopbackProvider("Hello") as provider, pytest.raises(TypeError, match="authentication"):
-        getattr(road, way)(chat(provider, api_key=None), "Hi")
+        getattr(style, way)(chat(provider, api_key=None), "Hi")
     assert provider.requests == []
 
 
 @both
-def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road) -> None:
-    """The SDK's TypeError; nothing is sent."""
+def test_an_unknown_option_raises_the_anthropic_sdks_error(style: CallStyle) -> None:
+    """No request is sent."""
     with LoopbackProvider("Hello") as provider, pytest.raises(TypeError, match="temprature"):
-        road.invoke(chat(provider), "Hi", temprature=1)
+        style.invoke(chat(provider), "Hi", temprature=1)
     assert provider.requests == []
 
 
 @both
-def test_a_request_is_tried_again(road: Road) -> None:
-    """By the SDK, `max_retries` times."""
+def test_a_failed_request_is_retried_by_the_sdk(style: CallStyle) -> None:
+    """`max_retries` is the number of retries."""
     script = scripted(Answer.anthropic_error(529, headers={"retry-after-ms": "1"}), "Hello")
     with LoopbackProvider(script) as provider:
-        assert road.invoke(chat(provider, max_retries=1), "Hi").content == "Hello"
+        assert style.invoke(chat(provider, max_retries=1), "Hi").content == "Hello"
     assert len(provider.requests) == 2
 
 
-def test_a_model_is_shown_without_its_key() -> None:
-    """Neither the model's `repr` nor the arguments of handlers hold it."""
+def test_the_key_of_an_anthropic_model_is_not_shown() -> None:
+    """Neither the model's `repr` nor the arguments of handlers contain it."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, api_key="sk-ant-secret", callbacks=[log])
@@ -473,8 +475,8 @@ def test_a_model_is_shown_without_its_key() -> None:
 # -- connections -----------------------------------------------------------------------------------------------
 
 
-def test_connections_are_used_again() -> None:
-    """On threads and on a loop, streamed and whole, by all models of the SDK."""
+def test_models_reuse_one_connection_per_loop() -> None:
+    """Streams and complete answers of all models use one connection on threads, and one on a loop."""
 
     async def main(provider: LoopbackProvider) -> None:
         for _ in range(3):
@@ -490,8 +492,8 @@ def test_connections_are_used_again() -> None:
     assert provider.connections == 2
 
 
-def test_the_caller_s_http_client_is_used() -> None:
-    """Proxies and certificates are the caller's affair."""
+def test_the_callers_http_client_is_used_for_anthropic() -> None:
+    """It is not closed by the model."""
     seen: list[str] = []
     hooks = {"request": [lambda request: seen.append(request.url.path)]}
     with LoopbackProvider("Hello") as provider, anthropic.DefaultHttpxClient(event_hooks=hooks) as http:
@@ -501,23 +503,23 @@ def test_the_caller_s_http_client_is_used() -> None:
 
 
 @both
-def test_an_openai_answer_is_no_answer(road: Road) -> None:
-    """The wrong provider behind a URL: all bytes are stored, and the run is not complete."""
+def test_a_response_in_openais_format_is_undecodable(style: CallStyle) -> None:
+    """The answer is empty, and its bytes are stored as `undecodable`."""
     with LoopbackProvider(Answer(frames=openai_chat_frames(["Hi"]))) as provider:
-        answer = sum_of(road.stream(chat(provider), "Hi"))
+        answer = sum_of(style.stream(chat(provider), "Hi"))
     assert answer.text == ""
     assert "undecodable" in answer.additional_kwargs
 
 
-# -- recorded --------------------------------------------------------------------------------------------------
+# -- what is stored --------------------------------------------------------------------------------------------
 
 
 @both
-def test_a_stream_without_event_names_is_recorded(road: Road, tmp_path: Path) -> None:
-    """Some servers omit them. The SDK then yields nothing."""
+def test_a_stream_without_event_names_is_recorded(style: CallStyle, tmp_path: Path) -> None:
+    """Some servers omit the names; the bare SDK yields nothing then."""
     frames = [frame[frame.index(b"data:") :] for frame in anthropic_messages_frames(["Hello", " there!"])]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
-        road.stream(chat(provider, callbacks=[history]), "Hi")
+        style.stream(chat(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert found.transcript == [("user", "Hi"), ("assistant", "Hello there!")]
     assert found.run["status"] == "complete"
@@ -535,10 +537,12 @@ def test_a_stream_without_event_names_is_recorded(road: Road, tmp_path: Path) ->
     ],
     ids=["ends in the middle", "a limit", "a refusal", "a pause"],
 )
-def test_how_a_run_ended(road: Road, answer: Answer, status: str, tmp_path: Path) -> None:
-    """What streamed until then is kept, with the input tokens that are known from the start on."""
+def test_the_stop_reason_decides_the_status_of_the_run(
+    style: CallStyle, answer: Answer, status: str, tmp_path: Path
+) -> None:
+    """The partial answer is stored, with the input tokens that are known from the start."""
     with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
-        road.stream(chat(provider, callbacks=[history]), "Hi")
+        style.stream(chat(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert found.run["status"] == status
     assert found.transcript[-1] == ("assistant", "Hello")
@@ -546,18 +550,18 @@ def test_how_a_run_ended(road: Road, answer: Answer, status: str, tmp_path: Path
 
 
 def as_ours(answer: AIMessage) -> list[Any]:
-    """The reply and the result as our messages."""
+    """Return the reply and the tool's result as messages of recorder."""
     return [answer, ToolMessage("20 °C", tool_call_id="toolu_1")]
 
 
 def as_dicts(answer: AIMessage) -> list[Any]:
-    """As Anthropic's users keep them: blocks, and results inside the user's message."""
+    """Return them as Anthropic's users write them: blocks, and the result inside of the user's message."""
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "20 °C"}
     return [{"role": "assistant", "content": answer.content}, {"role": "user", "content": [result]}]
 
 
 def as_langchain(answer: AIMessage) -> list[Any]:
-    """As LangChain's messages, with the text stripped as it does."""
+    """Return them as LangChain's messages."""
     messages = pytest.importorskip("langchain_core.messages")
     content = [{**block, "index": at} for at, block in enumerate(answer.content)]
     reply = messages.AIMessage(content, tool_calls=answer.tool_calls, id="lc_run--1")
@@ -565,7 +569,7 @@ def as_langchain(answer: AIMessage) -> list[Any]:
 
 
 def as_its_sdk(answer: AIMessage) -> list[Any]:
-    """As the SDK's own message object."""
+    """Return the reply as the SDK's message object."""
     body = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": answer.content,
         "stop_reason": "tool_use", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
@@ -574,7 +578,7 @@ def as_its_sdk(answer: AIMessage) -> list[Any]:
 
 
 def without_thinking(answer: AIMessage) -> list[Any]:
-    """The messages as a client stores them that drops thinking and writes tool arguments as its own JSON."""
+    """Return them as a client that drops thinking and writes tool arguments as JSON of its own."""
     function = {"name": "weather", "arguments": '{ "city" : "Zürich" }'}
     call = {"id": "toolu_1", "type": "function", "function": function}
     return [
@@ -585,17 +589,17 @@ def without_thinking(answer: AIMessage) -> list[Any]:
 
 @both
 @pytest.mark.parametrize("form", [as_ours, as_dicts, as_langchain, as_its_sdk, without_thinking])
-def test_a_conversation_with_a_tool_is_stored_once(road: Road, form: Any, tmp_path: Path) -> None:
-    """Two turns, the history sent back in the client's own form, with what the provider's own tools did between."""
+def test_a_conversation_with_a_tool_is_stored_once(style: CallStyle, form: Any, tmp_path: Path) -> None:
+    """Each message is stored once, although the client sends the history back in a form of its own."""
     search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Z"}}
     frames = anthropic_messages_frames(**MANY, blocks=[search])
     script = scripted(Answer(frames=frames), Answer(frames=anthropic_messages_frames(["Sunny."])), "Bye")
     with LoopbackProvider(script) as provider, history_at(tmp_path, conversation_id="c") as history:
         model = chat(provider, streaming=True, thinking=THINKING, callbacks=[history]).bind_tools([TOOL])
-        first = road.invoke(model, [SystemMessage("Be brief."), HumanMessage("Weather?")])
+        first = style.invoke(model, [SystemMessage("Be brief."), HumanMessage("Weather?")])
         given: list[Any] = [("system", "Be brief."), ("user", "Weather?"), *form(first)]
-        second = road.invoke(model, given)
-        road.invoke(model, [*given, second, "Thanks"])
+        second = style.invoke(model, given)
+        style.invoke(model, [*given, second, "Thanks"])
     url = history.recorder.url
     rows = sql(url, "SELECT role, content, branch FROM transcripts ORDER BY position, branch")
     assert [row[:2] for row in rows] == [
@@ -608,8 +612,8 @@ def test_a_conversation_with_a_tool_is_stored_once(road: Road, form: Any, tmp_pa
     assert json.loads(parts)["content"] == [*BLOCKS, search]
 
 
-def test_a_sum_of_chunks_is_the_same_message(tmp_path: Path) -> None:
-    """Applications that stream send back what they added up."""
+def test_a_sum_of_chunks_is_recognized_as_the_stored_message(tmp_path: Path) -> None:
+    """An application that streams sends back the sum of its chunks."""
     script = scripted(Answer(frames=anthropic_messages_frames(**MANY)), "Sunny.")
     with LoopbackProvider(script) as provider, history_at(tmp_path, conversation_id="c") as history:
         model = chat(provider, thinking=THINKING, callbacks=[history]).bind_tools([TOOL])
@@ -619,8 +623,8 @@ def test_a_sum_of_chunks_is_the_same_message(tmp_path: Path) -> None:
     assert rows == [("user",), ("assistant",), ("tool",), ("assistant",)]
 
 
-def test_the_user_s_results_are_tool_messages() -> None:
-    """In the transcript each has its own; what the user adds comes behind them."""
+def test_tool_results_in_the_users_message_become_tool_messages() -> None:
+    """Each result is a message of its own, and the user's text follows them; the request is unchanged."""
     log = Log()
     results = [
         {"type": "text", "text": "Well?"},

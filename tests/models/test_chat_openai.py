@@ -16,9 +16,9 @@ from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatOpenAI
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames, scripted
-from tests.chatting import ASK, ROADS, Log, Road, chat, name_of, sdk
+from tests.chatting import ASK, CALL_STYLES, CallStyle, Log, chat, name_of, sdk
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 TOOL = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
@@ -28,7 +28,7 @@ USAGE = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
 
 
 def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
-    """The chunks added up."""
+    """Return the sum of the chunks."""
     return chunks[0] + chunks[1:]
 
 
@@ -36,10 +36,10 @@ def sum_of(chunks: list[AIMessageChunk]) -> AIMessageChunk:
 
 
 @both
-def test_the_chunks_of_a_stream_have_a_sum(road: Road) -> None:
-    """Content, id, usage, finish reason and model are in the sum."""
+def test_the_sum_of_openai_chunks_has_all_fields(style: CallStyle) -> None:
+    """It has content, id, usage, finish reason and model."""
     with LoopbackProvider("Hello there!") as provider:
-        chunks = road.stream(chat(provider), "Hi")
+        chunks = style.stream(chat(provider), "Hi")
     assert [chunk.content for chunk in chunks if chunk.content] == ["Hello", " there", "!"]
     answer = sum_of(chunks)
     assert answer.content == "Hello there!"
@@ -52,11 +52,11 @@ def test_the_chunks_of_a_stream_have_a_sum(road: Road) -> None:
 
 
 @both
-def test_the_whole_answer_at_once(road: Road) -> None:
-    """`invoke` sends a request without a stream and returns the final message."""
+def test_invoke_returns_the_final_message(style: CallStyle) -> None:
+    """The request has no stream."""
     run_id = uuid4()
     with LoopbackProvider("Hello there!") as provider:
-        answer = road.invoke(chat(provider), "Hi", {"run_id": run_id})
+        answer = style.invoke(chat(provider), "Hi", {"run_id": run_id})
     assert type(answer) is AIMessage
     assert (answer.content, answer.id) == ("Hello there!", f"run-{run_id}")
     assert answer.usage_metadata is not None
@@ -66,12 +66,12 @@ def test_the_whole_answer_at_once(road: Road) -> None:
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_with_streaming_the_callbacks_get_tokens(road: Road, streaming: bool) -> None:
-    """With `streaming=True` the callbacks get the tokens of `invoke` as they arrive. The answer is the same."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_callbacks_receive_tokens_of_invoke_with_streaming(style: CallStyle, streaming: bool) -> None:
+    """With `streaming=True` tokens are passed on as they arrive; the answer is the same."""
     log = Log()
     with LoopbackProvider("Hello there!") as provider:
-        answer = road.invoke(chat(provider, streaming=streaming, callbacks=[log]), "Hi")
+        answer = style.invoke(chat(provider, streaming=streaming, callbacks=[log]), "Hi")
     assert answer.content == "Hello there!"
     assert "".join(log.tokens) == ("Hello there!" if streaming else "")
     tokens = ["llm_new_token"] if streaming else []
@@ -79,15 +79,15 @@ def test_with_streaming_the_callbacks_get_tokens(road: Road, streaming: bool) ->
 
 
 @both
-def test_tool_calls_in_pieces_and_whole(road: Road) -> None:
-    """The pieces add up to the call that the whole answer has."""
+def test_streamed_and_complete_tool_calls_are_equal(style: CallStyle) -> None:
+    """The pieces add up to the call of the complete answer."""
     frames = openai_chat_frames([], tool_calls=[CALL])
     body = openai_chat_body([], tool_calls=[CALL])
     answers = scripted(Answer(frames=frames), Answer(body=body))
     with LoopbackProvider(answers) as provider:
         model = chat(provider).bind_tools([TOOL], tool_choice="weather")
-        streamed = sum_of(road.stream(model, "Weather?"))
-        answer = road.invoke(model, "Weather?")
+        streamed = sum_of(style.stream(model, "Weather?"))
+        answer = style.invoke(model, "Weather?")
     expected = [{"name": "weather", "args": {"city": "Zürich"}, "id": "call_1", "type": "tool_call"}]
     assert streamed.tool_calls == answer.tool_calls == expected
     assert streamed.response_metadata["finish_reason"] == "tool_calls"
@@ -103,36 +103,36 @@ def test_tool_calls_in_pieces_and_whole(road: Road) -> None:
     [(None, None), (False, None), ("auto", "auto"), ("any", "required"), (True, "required"), ("none", "none"),
      ("weather", {"type": "function", "function": {"name": "weather"}})],
 )  # fmt: skip
-def test_which_tool_is_called(choice: Any, sent: Any) -> None:
-    """LangChain's values of `tool_choice`, and the API's."""
+def test_tool_choice_accepts_langchains_and_openais_values(choice: Any, sent: Any) -> None:
+    """LangChain's values are translated to those of the API."""
     with LoopbackProvider("Hello") as provider:
         chat(provider).bind_tools([TOOL], tool_choice=choice).invoke("Weather?")
     assert provider.requests[0]["body"].get("tool_choice") == sent
 
 
-def test_tools_are_dicts() -> None:
-    """`bind_tools` refuses functions and classes, and says what to pass."""
+def test_a_function_is_refused_as_a_tool() -> None:
+    """The error says what to pass."""
     with pytest.raises(ConfigError, match=r"bind_tools got <function .*'type': 'function'"):
-        ChatOpenAI(api_key="any").bind_tools([test_tools_are_dicts])
+        ChatOpenAI(api_key="any").bind_tools([test_a_function_is_refused_as_a_tool])
 
 
 @both
-def test_a_call_that_was_cut_off_is_no_call(road: Road) -> None:
-    """A limit in the middle of the arguments must not become a call with half of them."""
+def test_an_openai_tool_call_that_was_cut_off_is_invalid(style: CallStyle) -> None:
+    """It is in `invalid_tool_calls`, not a call with half of its arguments."""
     call = {**CALL, "arguments": ['{"city": "Zürich", "street": "Bahnhof']}
     frames = openai_chat_frames([], tool_calls=[call], finish_reason="length")
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        answer = sum_of(road.stream(chat(provider), "Weather?"))
+        answer = sum_of(style.stream(chat(provider), "Weather?"))
     assert answer.tool_calls == []
     assert answer.invalid_tool_calls[0]["args"] == call["arguments"][0]
 
 
 @both
-def test_generate_gives_each_list_its_own_run(road: Road) -> None:
-    """One result in order, one run a list, and the tokens of all."""
+def test_generate_gives_each_list_its_own_run(style: CallStyle) -> None:
+    """Results have the order of the lists, each list is a run, and the token usage of all is added."""
     log = Log()
     with LoopbackProvider(lambda body, path: "It is " + body["messages"][-1]["content"]) as provider:
-        result = road.generate(
+        result = style.generate(
             chat(provider, callbacks=[log]), [[HumanMessage("one")], [("user", "two")], ["three"]]
         )
     assert [choices[0].text for choices in result.generations] == ["It is one", "It is two", "It is three"]
@@ -144,10 +144,10 @@ def test_generate_gives_each_list_its_own_run(road: Road) -> None:
 
 
 @both
-def test_generate_fills_the_usage_of_a_stream(road: Road) -> None:
-    """What LangChain's documents call unsupported: `token_usage` when streaming."""
+def test_generate_returns_the_usage_of_streams(style: CallStyle) -> None:
+    """LangChain's documentation says that `token_usage` is not supported with streaming."""
     with LoopbackProvider("Hello there!") as provider:
-        result = road.generate(chat(provider, streaming=True), [[HumanMessage("Hi")], [HumanMessage("Hi")]])
+        result = style.generate(chat(provider, streaming=True), [[HumanMessage("Hi")], [HumanMessage("Hi")]])
     usage = result.llm_output["token_usage"]
     assert usage["completion_tokens"] == 6
     assert usage["total_tokens"] == usage["prompt_tokens"] + 6
@@ -156,9 +156,9 @@ def test_generate_fills_the_usage_of_a_stream(road: Road) -> None:
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_several_choices_are_several_generations(road: Road, streaming: bool) -> None:
-    """`n=2`: both texts, each with an id of its own; `invoke` gives the first."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_several_choices_are_several_generations(style: CallStyle, streaming: bool) -> None:
+    """With `n=2` both texts are returned with ids of their own; `invoke` returns the first one."""
     frames = openai_chat_frames([["a", "b"], ["c", "d"]], n=2)
     body = openai_chat_body([["a", "b"], ["c", "d"]], n=2)
 
@@ -168,22 +168,22 @@ def test_several_choices_are_several_generations(road: Road, streaming: bool) ->
 
     with LoopbackProvider(script) as provider:
         model = chat(provider, streaming=streaming, n=2)
-        result = road.generate(model, [["Hi"]])
-        assert road.invoke(model, "Hi").content == "ab"
+        result = style.generate(model, [["Hi"]])
+        assert style.invoke(model, "Hi").content == "ab"
     (choices,) = result.generations
     assert [choice.text for choice in choices] == ["ab", "cd"]
     assert choices[0].message.id + "-1" == choices[1].message.id
 
 
-def test_the_stream_of_several_choices_is_the_first() -> None:
-    """Chunks of two answers are not mixed. The frames have both answers."""
+def test_a_stream_of_several_choices_yields_the_first() -> None:
+    """Chunks of two answers are not mixed; the frames contain both."""
     frames = openai_chat_frames([["a", "b"], ["c", "d"]], n=2)
     with LoopbackProvider(Answer(frames=frames)) as provider:
         assert sum_of(list(chat(provider, n=2).stream("Hi"))).content == "ab"
 
 
 def test_a_model_can_be_called() -> None:
-    """`chat([HumanMessage("Hello!")])`, with callbacks and stop as old programs pass them."""
+    """`chat(messages, stop, callbacks)` works as in old versions of LangChain."""
     log = Log()
     with LoopbackProvider("Hello there!") as provider:
         answer = chat(provider)([HumanMessage("Hi")], ["\n"], [log])
@@ -193,37 +193,39 @@ def test_a_model_can_be_called() -> None:
 
 
 @both
-def test_reasoning_and_unicode_come_through(road: Road) -> None:
-    """Reasoning is in `additional_kwargs`. All characters are unchanged, also half of a surrogate pair."""
+def test_reasoning_and_all_characters_are_returned(style: CallStyle) -> None:
+    """Reasoning is in `additional_kwargs`; all characters are unchanged, also half of a surrogate pair."""
     text = ["Zürich", " 🎈", "中文", "\u2028", "\ud83d", "\x00", '"\\']
     frames = openai_chat_frames(text, reasoning=["Hm", "m."])
     with LoopbackProvider(Answer(frames=frames, chunks=3)) as provider:
-        answer = sum_of(road.stream(chat(provider), "Ü 🎈?"))
+        answer = sum_of(style.stream(chat(provider), "Ü 🎈?"))
     assert answer.content == "".join(text)
     assert answer.additional_kwargs["reasoning_content"] == "Hmm."
 
 
 @both
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's advice to the SDK
-def test_a_big_prompt_goes_through(road: Road) -> None:
-    """Two megabytes of it."""
+@pytest.mark.filterwarnings(
+    "ignore:Sending a large body:ResourceWarning"
+)  # raised by aiohttp because of the SDK
+def test_a_prompt_of_two_megabytes_is_sent(style: CallStyle) -> None:
+    """The provider receives the whole prompt."""
     with LoopbackProvider(lambda body, path: str(len(body["messages"][0]["content"]))) as provider:
-        assert road.invoke(chat(provider), "x" * 2**21).content == str(2**21)
+        assert style.invoke(chat(provider), "x" * 2**21).content == str(2**21)
 
 
 def test_an_answer_after_blank_lines_is_read() -> None:
-    """Some providers send blank lines while they think."""
+    """Some providers send blank lines before a complete answer."""
     with LoopbackProvider(Answer(body=b"\n\n  \n" + openai_chat_body(["Hi"]))) as provider:
         assert chat(provider).invoke("Hi").content == "Hi"
 
 
 @both
-def test_a_page_in_place_of_an_answer_is_an_error(road: Road) -> None:
-    """A proxy's page with status 200: the SDK's own error, not an empty message."""
+def test_a_web_page_with_status_200_raises_the_sdks_error(style: CallStyle) -> None:
+    """A proxy's login page is not an empty message."""
     page = Answer(body=b"<html>Please log in</html>", headers={"content-type": "text/html"})
     log = Log()
     with LoopbackProvider(page) as provider, pytest.raises(openai.APIResponseValidationError) as caught:
-        road.invoke(chat(provider, callbacks=[log]), "Hi")
+        style.invoke(chat(provider, callbacks=[log]), "Hi")
     assert "log in" in str(caught.value.body)
     assert log.names[-1] == "llm_error"
 
@@ -232,13 +234,13 @@ def test_a_page_in_place_of_an_answer_is_an_error(road: Road) -> None:
 
 
 def langchain_messages() -> Any:
-    """LangChain's own message objects."""
+    """Return LangChain's message objects."""
     messages = pytest.importorskip("langchain_core.messages")
     return [messages.SystemMessage("Be brief."), messages.HumanMessage("Hi")]
 
 
 def langchain_prompt() -> Any:
-    """LangChain's prompt value."""
+    """Return LangChain's prompt value."""
     prompts = pytest.importorskip("langchain_core.prompt_values")
     return prompts.ChatPromptValue(messages=langchain_messages())
 
@@ -263,8 +265,8 @@ PAIR = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
     ],
     ids=["text", "message", "texts", "messages", "tuple", "pairs", "openai", "roles", "types", "langchain", "prompt"],
 )  # fmt: skip
-def test_all_kinds_of_input(given: Any, sent: list[dict[str, Any]]) -> None:
-    """Each kind of input makes the same request, and callbacks get messages of `recorder.messages`."""
+def test_all_kinds_of_input_make_the_same_request(given: Any, sent: list[dict[str, Any]]) -> None:
+    """Callbacks receive messages of `recorder.messages`."""
     log = Log()
     given = given() if callable(given) else given
     with LoopbackProvider("Hello") as provider:
@@ -274,19 +276,19 @@ def test_all_kinds_of_input(given: Any, sent: list[dict[str, Any]]) -> None:
     assert [{"role": message.role, "content": message.content} for message in messages] == sent
 
 
-@pytest.mark.parametrize("road", ROADS, ids=name_of)
-def test_what_is_no_input_is_refused(road: Road) -> None:
-    """The error names the input and the accepted kinds. No request is sent."""
+@pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
+def test_an_invalid_input_is_refused(style: CallStyle) -> None:
+    """The error names the input and the accepted kinds, and no request is sent."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider)
-        for way in (road.invoke, road.stream):
+        for way in (style.invoke, style.stream):
             with pytest.raises(ConfigError, match="cannot read a message from object"):
                 way(model, [object()])
     assert provider.requests == []
 
 
-def test_a_conversation_with_a_tool_is_sent_back() -> None:
-    """The reply with its call, and the tool's answer, in the API's form."""
+def test_a_reply_with_a_tool_call_can_be_sent_back() -> None:
+    """The request has the call and the tool's result in the API's form."""
     frames = openai_chat_frames([], tool_calls=[CALL])
     with LoopbackProvider(scripted(Answer(frames=frames), "Sunny.")) as provider:
         model = chat(provider)
@@ -316,8 +318,8 @@ OPTIONS: dict[str, Any] = {
 
 @both
 @pytest.mark.parametrize("where", ["constructor", "model_kwargs", "call", "bind"])
-def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
-    """Wherever they are said, in a stream and in a whole answer."""
+def test_all_options_of_the_openai_sdk_pass_through(style: CallStyle, where: str) -> None:
+    """Options may be given to the constructor, to the call or to `bind`, with and without a stream."""
     more = OPTIONS if where == "call" else {}
     with LoopbackProvider("Hello") as provider:
         if where == "constructor":
@@ -328,8 +330,8 @@ def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
             model = chat(provider).bind(**OPTIONS)
         else:
             model = chat(provider, temperature=1)
-        road.stream(model, "Hi", **more)
-        road.invoke(model, "Hi", **more)
+        style.stream(model, "Hi", **more)
+        style.invoke(model, "Hi", **more)
     for request in provider.requests:
         assert {key: request["body"][key] for key in OPTIONS} == OPTIONS
     streamed, plain = [request["body"] for request in provider.requests]
@@ -337,12 +339,12 @@ def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
 
 
 @both
-def test_extra_body_headers_and_query(road: Road) -> None:
-    """Each goes into its part of the request."""
+def test_extra_body_headers_and_query_are_sent(style: CallStyle) -> None:
+    """Handlers do not receive the headers."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, extra_body={"top_k": 3}, default_headers={"x-team": "blue"}, callbacks=[log])
-        road.invoke(model, "Hi", extra_headers={"x-secret": "s3cret"}, extra_query={"v": "2"})
+        style.invoke(model, "Hi", extra_headers={"x-secret": "s3cret"}, extra_query={"v": "2"})
     (request,) = provider.requests
     assert request["body"]["top_k"] == 3
     assert (request["headers"]["x-team"], request["headers"]["x-secret"]) == ("blue", "s3cret")
@@ -350,8 +352,8 @@ def test_extra_body_headers_and_query(road: Road) -> None:
     assert "s3cret" not in repr(log.events)
 
 
-def test_names_that_langchain_has_for_the_same_thing() -> None:
-    """`model_name`, `openai_api_key`, `openai_api_base`, `request_timeout`, a secret string."""
+def test_langchains_argument_names_are_accepted_for_openai() -> None:
+    """`model_name`, `openai_api_key`, `openai_api_base`, `request_timeout` and a secret string work."""
 
     class Secret:
         def get_secret_value(self) -> str:
@@ -369,8 +371,8 @@ def test_names_that_langchain_has_for_the_same_thing() -> None:
     assert request["body"].keys() == {"model", "messages", "stop"}
 
 
-def test_the_environment_names_key_and_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's `OPENAI_API_KEY`, and LangChain's `OPENAI_API_BASE`."""
+def test_key_and_url_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model reads the SDK's `OPENAI_API_KEY` and LangChain's `OPENAI_API_BASE`."""
     with LoopbackProvider("Hello") as provider:
         monkeypatch.setenv("OPENAI_API_KEY", "from the environment")
         monkeypatch.setenv("OPENAI_API_BASE", provider.base_url)
@@ -380,8 +382,8 @@ def test_the_environment_names_key_and_url(monkeypatch: pytest.MonkeyPatch) -> N
     assert request["body"]["model"] == "gpt-3.5-turbo"
 
 
-def test_stream_usage() -> None:
-    """On by default. `stream_usage=False` is for providers that refuse `stream_options`."""
+def test_a_stream_requests_usage_unless_stream_usage_is_false() -> None:
+    """`stream_usage=False` is for providers that refuse `stream_options`."""
     with LoopbackProvider("Hello") as provider:
         list(chat(provider).stream("Hi", stream_options={"include_obfuscation": False}))
         list(chat(provider, stream_usage=False).stream("Hi"))
@@ -390,8 +392,8 @@ def test_stream_usage() -> None:
     assert "stream_options" not in second
 
 
-def test_asking_for_a_stream_as_an_option() -> None:
-    """`invoke(..., stream=True)` streams to the callbacks."""
+def test_invoke_with_stream_true_streams_to_the_callbacks() -> None:
+    """`invoke(..., stream=True)` returns the whole answer."""
     log = Log()
     with LoopbackProvider("Hello there!") as provider:
         answer = chat(provider, callbacks=[log]).invoke("Hi", stream=True)
@@ -400,14 +402,14 @@ def test_asking_for_a_stream_as_an_option() -> None:
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road, way: str) -> None:
-    """The SDK's TypeError; nothing is sent, and the run ends in that error."""
+def test_an_unknown_option_raises_the_openai_sdks_error(style: CallStyle, way: str) -> None:
+    """No request is sent, and the run ends with this error."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         with pytest.raises(TypeError) as expected:
             sdk(provider).chat.completions.create(**{**ASK, "temprature": 1})
         with pytest.raises(TypeError) as caught:
-            getattr(road, way)(chat(provider, callbacks=[log]), "Hi", temprature=1)
+            getattr(style, way)(chat(provider, callbacks=[log]), "Hi", temprature=1)
     assert str(caught.value).removeprefix("Async") == str(expected.value)
     assert provider.requests == []
     assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
@@ -415,21 +417,23 @@ def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road, way: str) -> N
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_a_missing_key_is_a_run_that_failed(road: Road, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's error is raised, and reported as the error of a run."""
+def test_a_missing_openai_key_is_an_error_of_the_run(
+    style: CallStyle, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK's error is raised and passed to `on_llm_error`."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_ADMIN_KEY", raising=False)
     with pytest.raises(openai.OpenAIError) as expected:
         openai.OpenAI()
     log = Log()
     with pytest.raises(openai.OpenAIError) as caught:
-        getattr(road, way)(ChatOpenAI(callbacks=[log]), "Hi")
+        getattr(style, way)(ChatOpenAI(callbacks=[log]), "Hi")
     assert str(caught.value) == str(expected.value)
     assert log.names == ["chat_model_start", "chat_new_message", "llm_error"]
 
 
-def test_a_model_is_shown_without_its_key() -> None:
-    """Neither the model's `repr` nor `serialized` holds the key."""
+def test_the_key_of_an_openai_model_is_not_shown() -> None:
+    """Neither the model's `repr` nor the arguments of handlers contain it."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, api_key="sk-secret", callbacks=[log])
@@ -443,11 +447,11 @@ def test_a_model_is_shown_without_its_key() -> None:
 
 
 @both
-def test_callbacks_of_the_call_and_of_the_model(road: Road) -> None:
-    """Each is called once, also one that is in both lists."""
+def test_callbacks_of_the_call_and_of_the_model_are_called_once(style: CallStyle) -> None:
+    """A handler that is in both lists is called once, too."""
     mine, yours, ours = Log(), Log(), Log()
     with LoopbackProvider("Hello") as provider:
-        road.stream(chat(provider, callbacks=[mine, ours]), "Hi", {"callbacks": [yours, ours]})
+        style.stream(chat(provider, callbacks=[mine, ours]), "Hi", {"callbacks": [yours, ours]})
     for log in (mine, yours, ours):
         assert log.names == [
             "chat_model_start",
@@ -459,8 +463,8 @@ def test_callbacks_of_the_call_and_of_the_model(road: Road) -> None:
 
 
 @both
-def test_tags_metadata_run_id_and_name_of_a_run(road: Road) -> None:
-    """Those of the call are added to the model's and override them."""
+def test_tags_and_metadata_of_the_call_override_the_models(style: CallStyle) -> None:
+    """Tags are added; the run id and the run's name reach all handlers."""
     log, run_id = Log(), uuid4()
     config = {
         "tags": ["call"], "metadata": {"team": "red", "n": 1}, "run_id": run_id, "run_name": "greeting",
@@ -471,7 +475,7 @@ def test_tags_metadata_run_id_and_name_of_a_run(road: Road) -> None:
             provider, callbacks=[log], tags=["model", "call"], metadata={"team": "blue", "b": 2},
             temperature=0.5, max_tokens=9, stop=["END"],
         )  # fmt: skip
-        road.stream(model, "Hi", config)
+        style.stream(model, "Hi", config)
     ((_, kwargs),) = log.calls_of("on_chat_model_start")
     assert kwargs["run_id"] == run_id
     assert kwargs["tags"] == ["call", "model"]
@@ -490,22 +494,22 @@ def test_tags_metadata_run_id_and_name_of_a_run(road: Road) -> None:
 
 
 @both
-def test_the_same_request_has_the_same_hash(road: Road) -> None:
-    """With and without a stream. Another question or option has another hash."""
+def test_equal_requests_have_equal_hashes(style: CallStyle) -> None:
+    """A stream and a complete answer have the same hash; another question or option changes it."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, callbacks=[log])
-        road.stream(model, "Hi")
-        road.invoke(model, [("user", "Hi")], timeout=9, extra_headers={"x": "y"})
-        road.invoke(model, "Ho")
-        road.invoke(model, "Hi", seed=1)
+        style.stream(model, "Hi")
+        style.invoke(model, [("user", "Hi")], timeout=9, extra_headers={"x": "y"})
+        style.invoke(model, "Ho")
+        style.invoke(model, "Hi", seed=1)
     hashes = [kwargs["input_hash"] for _, kwargs in log.calls_of("on_chat_model_start")]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
 
 
-def test_the_run_id_may_be_text_and_must_be_one() -> None:
-    """A UUID or its text. Other text is refused, and no request is sent."""
+def test_a_run_id_must_be_a_uuid_and_belong_to_one_run() -> None:
+    """Its text is accepted; other text, or one id for two lists, is refused without a request."""
     log, run_id = Log(), uuid4()
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, callbacks=[log])
@@ -518,8 +522,8 @@ def test_the_run_id_may_be_text_and_must_be_one() -> None:
     assert log.calls_of("on_llm_end")[0][1]["run_id"] == run_id
 
 
-def test_generate_with_tags_metadata_name_and_id() -> None:
-    """They are keywords, as in LangChain."""
+def test_generate_accepts_tags_metadata_name_and_run_id() -> None:
+    """They are keywords, as in LangChain, and are not part of the request."""
     log, run_id = Log(), uuid4()
     with LoopbackProvider("Hello") as provider:
         chat(provider).generate(
@@ -538,8 +542,8 @@ def test_generate_with_tags_metadata_name_and_id() -> None:
     assert "metadata" not in provider.requests[0]["body"]
 
 
-def test_the_parent_is_the_one_that_langchain_names() -> None:
-    """Inside a chain or a graph, `callbacks` is a manager with the id of the parent run."""
+def test_the_parent_run_id_of_a_callback_manager_is_used() -> None:
+    """Inside of a chain, `callbacks` is a manager with the parent's id."""
     manager = pytest.importorskip("langchain_core.callbacks").CallbackManager
     log, parent = Log(), uuid4()
     with LoopbackProvider("Hello") as provider:
@@ -549,7 +553,7 @@ def test_the_parent_is_the_one_that_langchain_names() -> None:
 
 
 def test_each_message_of_a_conversation_is_reported_once() -> None:
-    """Clients send all messages again, but `on_chat_new_message` gets each one once."""
+    """Clients send all messages with each call, but `on_chat_new_message` receives each one once."""
     seen: list[tuple[str, Any]] = []
 
     class Store(BaseCallbackHandler):
@@ -571,7 +575,7 @@ def test_each_message_of_a_conversation_is_reported_once() -> None:
 
 
 def echo(body: dict[str, Any], path: str) -> Answer:
-    """Answers with the question after 0.1 s; refuses "fail"."""
+    """Answer with the question after 0.1 s; refuse "fail"."""
     content = body["messages"][-1]["content"]
     if content == "fail":
         return Answer.error(400, "no")
@@ -579,7 +583,7 @@ def echo(body: dict[str, Any], path: str) -> Answer:
 
 
 class Gauge(BaseCallbackHandler):
-    """Counts how many runs are open at once."""
+    """A handler that counts how many runs are open at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -596,36 +600,36 @@ class Gauge(BaseCallbackHandler):
 
 
 @both
-def test_a_batch_keeps_its_order_and_its_limit(road: Road) -> None:
-    """Six questions, two at a time."""
+def test_a_batch_keeps_its_order_and_its_limit(style: CallStyle) -> None:
+    """Of six questions at most two are sent at once, and the answers have their order."""
     gauge = Gauge()
     questions = [f"q{number}" for number in range(6)]
     with LoopbackProvider(echo) as provider:
-        answers = road.batch(chat(provider), questions, {"max_concurrency": 2, "callbacks": [gauge]})
-        assert road.batch(chat(provider), []) == []
+        answers = style.batch(chat(provider), questions, {"max_concurrency": 2, "callbacks": [gauge]})
+        assert style.batch(chat(provider), []) == []
     assert [answer.content for answer in answers] == questions
     assert gauge.most == 2
 
 
 @both
-def test_without_a_limit_a_batch_runs_together(road: Road) -> None:
-    """All at once on a loop; in threads as many as there are workers."""
+def test_a_batch_without_a_limit_runs_concurrently(style: CallStyle) -> None:
+    """All four runs are open at the same time."""
     gauge = Gauge()
     with LoopbackProvider(echo) as provider:
-        road.batch(chat(provider, callbacks=[gauge]), ["a", "b", "c", "d"])
+        style.batch(chat(provider, callbacks=[gauge]), ["a", "b", "c", "d"])
     assert gauge.most == 4
 
 
 @both
-def test_each_input_may_have_its_own_config(road: Road) -> None:
-    """A list of configs, one an input; another number of them is refused. A shared run id is the first's."""
+def test_each_input_may_have_its_own_config(style: CallStyle) -> None:
+    """There is one config for each input, and another number is refused; a shared run id belongs to the first input."""
     log, run_id = Log(), uuid4()
     with LoopbackProvider(echo) as provider:
         model = chat(provider, callbacks=[log])
-        road.batch(model, ["a", "b"], [{"tags": ["one"]}, {"tags": ["two"]}])
+        style.batch(model, ["a", "b"], [{"tags": ["one"]}, {"tags": ["two"]}])
         with pytest.raises(ConfigError, match="got 1 configs for 2 inputs"):
-            road.batch(model, ["a", "b"], [{}])
-        road.batch(model, ["c", "d"], {"run_id": run_id, "max_concurrency": 1})
+            style.batch(model, ["a", "b"], [{}])
+        style.batch(model, ["c", "d"], {"run_id": run_id, "max_concurrency": 1})
     tags = {args[1][0][0].content: kwargs["tags"] for args, kwargs in log.calls_of("on_chat_model_start")}
     assert (tags["a"], tags["b"]) == (["one"], ["two"])
     ids = {args[1][0][0].content: kwargs["run_id"] for args, kwargs in log.calls_of("on_chat_model_start")}
@@ -633,23 +637,23 @@ def test_each_input_may_have_its_own_config(road: Road) -> None:
 
 
 @both
-def test_errors_of_a_batch_as_results(road: Road) -> None:
-    """`return_exceptions=True`: each error has its place, and the other inputs are answered."""
+def test_a_batch_can_return_its_errors(style: CallStyle) -> None:
+    """With `return_exceptions=True` each error is at its place, and the other inputs are answered."""
     with LoopbackProvider(echo) as provider:
-        answers = road.batch(chat(provider), ["a", "fail", "b"], return_exceptions=True)
+        answers = style.batch(chat(provider), ["a", "fail", "b"], return_exceptions=True)
     assert [type(answer) for answer in answers] == [AIMessage, openai.BadRequestError, AIMessage]
 
 
 @both
-def test_after_an_error_a_batch_sends_no_more_requests(road: Road) -> None:
-    """Their answers would be lost, and they cost money."""
+def test_after_an_error_a_batch_sends_no_more_requests(style: CallStyle) -> None:
+    """At most three of eleven requests are sent, because the other answers would be lost."""
     with LoopbackProvider(echo) as provider, pytest.raises(openai.BadRequestError):
-        road.batch(chat(provider), ["fail", *"abcdefghij"], {"max_concurrency": 1})
+        style.batch(chat(provider), ["fail", *"abcdefghij"], {"max_concurrency": 1})
     assert len(provider.requests) <= 3
 
 
-def test_after_an_error_on_a_loop_no_task_runs() -> None:
-    """The other runs are cancelled and have ended when the error arrives."""
+def test_after_an_error_no_task_of_generate_runs() -> None:
+    """The other runs are cancelled and have ended when the error is raised."""
     log = Log()
 
     async def main(provider: LoopbackProvider) -> set[Any]:
@@ -664,8 +668,8 @@ def test_after_an_error_on_a_loop_no_task_runs() -> None:
 
 
 @both
-def test_the_caller_s_context_is_seen_in_a_batch(road: Road) -> None:
-    """Handlers read the context variables of the caller."""
+def test_handlers_of_a_batch_see_the_callers_context_variables(style: CallStyle) -> None:
+    """This holds on threads, too."""
     user: ContextVar[str] = ContextVar("user", default="nobody")
     seen: list[str] = []
 
@@ -675,12 +679,12 @@ def test_the_caller_s_context_is_seen_in_a_batch(road: Road) -> None:
 
     with LoopbackProvider(echo) as provider:
         user.set("ann")
-        road.batch(chat(provider, callbacks=[Reads()]), ["a", "b", "c"])
+        style.batch(chat(provider, callbacks=[Reads()]), ["a", "b", "c"])
     assert seen == ["ann"] * 3
 
 
 def test_bind_does_not_change_the_model() -> None:
-    """It adds options to a copy, which shares the connections."""
+    """`bind` returns a copy with more options."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, temperature=1)
         bound = model.bind(seed=7).bind(stop=["END"])
@@ -693,8 +697,8 @@ def test_bind_does_not_change_the_model() -> None:
     assert bound.model == "gpt-4o"
 
 
-def test_ids_of_runs_are_new_each_time() -> None:
-    """UUIDs, each run its own, and they sort by time."""
+def test_each_run_has_a_new_id() -> None:
+    """Ids are UUIDs that sort by time."""
     log = Log()
     with LoopbackProvider("Hello") as provider:
         for _ in range(3):

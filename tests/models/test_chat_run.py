@@ -1,4 +1,4 @@
-"""One run without I/O: bytes in, chunks out, and the calls of its handlers."""
+"""One run without I/O: it takes bytes, returns chunks and calls its handlers."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Frames(BaseCallbackHandler):
 
 
 class Refused(Exception):
-    """What an SDK would raise."""
+    """An error as an SDK would raise it."""
 
 
 def started_run(*handlers: Any, stream: bool = True, **fields: Any) -> ChatRun:
-    """A run that has begun."""
+    """Return a run that has begun."""
     request = Request(
         input="Hi",
         serialized={"name": "model"},
@@ -65,13 +65,13 @@ def started_run(*handlers: Any, stream: bool = True, **fields: Any) -> ChatRun:
 
 
 def chunks_of(*frames: bytes) -> list[AIMessageChunk]:
-    """What these frames make, without the last chunk."""
+    """Return the chunks of these frames, without the last one."""
     run = started_run()
     return [chunk for frame in frames for chunk in run.feed(frame)]
 
 
 def delta(**fields: Any) -> bytes:
-    """An event with this delta of the first choice."""
+    """Return an event whose first choice has this delta."""
     return event(choices=[{"index": 0, "delta": fields, "finish_reason": None}])
 
 
@@ -109,15 +109,15 @@ def delta(**fields: Any) -> bytes:
     ids=lambda value: value[60:110].decode() if isinstance(value, bytes) else "",
 )
 def test_an_event_becomes_a_chunk(frame: bytes, expected: dict[str, Any]) -> None:
-    """Content where LangChain has it; what it has no field for is in `additional_kwargs`."""
+    """Content is where LangChain has it; data without a field of its own is in `additional_kwargs`."""
     (chunk,) = chunks_of(frame)
     fields = {name: getattr(chunk, name) for name in ("content", "additional_kwargs", "tool_call_chunks")}
     assert fields == {"content": "", "additional_kwargs": {}, "tool_call_chunks": [], **expected}
     assert chunk.usage_metadata is None
 
 
-def test_the_end_comes_with_what_describes_the_response() -> None:
-    """Finish reason, model and id in one chunk, the usage in another; the last one says that it is."""
+def test_the_last_chunks_describe_the_response() -> None:
+    """One has finish reason, model and id, one has the usage, and the last one has the position `last`."""
     run = started_run()
     *_, finish, usage = [chunk for frame in FRAMES for chunk in run.feed(frame)]
     (last,) = run.rest()
@@ -132,8 +132,8 @@ def test_the_end_comes_with_what_describes_the_response() -> None:
     assert (last.chunk_position, last.content, last.usage_metadata) == ("last", "", None)
 
 
-def test_finish_and_usage_in_the_event_of_the_last_text() -> None:
-    """Some providers put everything into one event."""
+def test_text_finish_reason_and_usage_may_come_in_one_event() -> None:
+    """The chunk has all three."""
     choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     (chunk,) = chunks_of(event(choices=[choice], usage=usage))
@@ -142,8 +142,8 @@ def test_finish_and_usage_in_the_event_of_the_last_text() -> None:
     assert chunk.usage_metadata == {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
 
 
-def test_usage_that_grows_adds_up_to_the_last() -> None:
-    """Some providers count in every event: the sum of the chunks must not count twice."""
+def test_growing_usage_adds_up_to_the_last_one() -> None:
+    """Some providers send the usage so far in every event; the sum of the chunks counts it once."""
     details = {"completion_tokens_details": {"reasoning_tokens": 1}}
     usages = [
         {"prompt_tokens": 5, "completion_tokens": n, "total_tokens": 5 + n, **details} for n in (1, 2, 2, 4)
@@ -162,12 +162,12 @@ def test_usage_that_grows_adds_up_to_the_last() -> None:
     ids=["comment", "blank", "done", "ping", "empty"],
 )
 def test_an_event_without_content_makes_no_chunk(frame: bytes) -> None:
-    """Neither does a second event that only names the response."""
+    """A second event that only has the role makes none either."""
     assert chunks_of(frame) == []
     assert len(chunks_of(delta(role="assistant"), delta(role="assistant"))) == 1
 
 
-def test_other_choices_make_no_chunks() -> None:
+def test_choices_after_the_first_make_no_chunks() -> None:
     """They are in the frames and in the result."""
     frames = Frames()
     run = started_run(frames)
@@ -180,7 +180,7 @@ def test_other_choices_make_no_chunks() -> None:
 
 
 def test_an_error_event_is_raised_after_its_frame_was_reported() -> None:
-    """With what the SDK needs for its error: the error's body and the response."""
+    """The exception gets the error's body and the HTTP response."""
     frames, error = Frames(), openai_error_frame("Overloaded", "server_error", "busy")
     run = started_run(frames)
     run.http_response = "the response"
@@ -197,7 +197,7 @@ def test_an_error_event_is_raised_after_its_frame_was_reported() -> None:
 
 
 def test_a_handler_that_takes_tokens_from_frames_gets_no_tokens() -> None:
-    """It gets them with the frames, with their times."""
+    """It gets deltas with their frames and times, and other handlers get tokens."""
     frames, log = Frames(), Log()
     run = started_run(frames, log)
     for frame in FRAMES:
@@ -211,7 +211,7 @@ def test_a_handler_that_takes_tokens_from_frames_gets_no_tokens() -> None:
 
 
 def test_the_new_messages_are_those_after_the_last_reply() -> None:
-    """Clients resend the whole history."""
+    """Clients send the whole history, and only messages after the last reply are new."""
     log = Log()
     history = [SystemMessage("s"), HumanMessage("1"), AIMessage("2"), HumanMessage("3"), HumanMessage("4")]
     started_run(log, messages=history)
@@ -219,7 +219,7 @@ def test_the_new_messages_are_those_after_the_last_reply() -> None:
 
 
 def test_a_run_has_one_end() -> None:
-    """After `finish` or `fail`, a later `fail` reports nothing."""
+    """After `finish` or `fail`, a later `fail` calls no handler."""
     log = Log()
     run = started_run(log)
     run.finish()
@@ -232,8 +232,8 @@ def test_a_run_has_one_end() -> None:
     assert [str(args[0]) for args, _ in log.calls_of("on_llm_error")] == ["first"]
 
 
-def test_if_a_handler_raises_at_the_end_the_others_get_an_error() -> None:
-    """So no handler waits for an end for ever."""
+def test_the_other_handlers_get_an_error_when_one_raises_at_the_end() -> None:
+    """No handler misses the end of a run."""
 
     class Strict(BaseCallbackHandler):
         raise_error = True
@@ -249,8 +249,8 @@ def test_if_a_handler_raises_at_the_end_the_others_get_an_error() -> None:
     assert log.names[-1] == "llm_error"
 
 
-def test_an_error_comes_with_the_partial_answer() -> None:
-    """In LangChain's shape. A result without an end has `interrupted`."""
+def test_handlers_receive_an_error_with_the_partial_answer() -> None:
+    """It is an `LLMResult`, in which `interrupted` is set."""
     log = Log()
     run = started_run(log)
     list(run.feed(b"".join(FRAMES[:2])))
@@ -263,7 +263,7 @@ def test_an_error_comes_with_the_partial_answer() -> None:
 
 
 def test_an_incomplete_frame_is_reported_as_bytes() -> None:
-    """The joined frames are the bytes that arrived; but nothing is reported if complete frames were not read."""
+    """The joined frames are the received bytes; frames that the caller did not read are not reported."""
     frames = Frames()
     run = started_run(frames)
     list(run.feed(FRAMES[1] + FRAMES[2][:9]))
@@ -289,8 +289,8 @@ def test_bytes_after_the_terminator_are_a_frame_only() -> None:
     assert run.message().content == "Hello!"
 
 
-def test_what_handlers_return_is_collected_in_order() -> None:
-    """The driver waits for it before it goes on."""
+def test_awaitables_of_handlers_are_collected_in_order() -> None:
+    """The caller waits for them before it continues."""
     waits: list[Wait[None]] = [Wait() for _ in range(9)]
     given = iter(waits)
 
@@ -306,11 +306,11 @@ def test_what_handlers_return_is_collected_in_order() -> None:
     assert [pending.thing for pending in run.pending or ()] == waits[:5]
 
 
-# -- results ---------------------------------------------------------------------------------------------------
+# -- the result ------------------------------------------------------------------------------------------------
 
 
 def test_a_response_without_a_stream_is_one_frame() -> None:
-    """It is reported with its time. The usage is in the message, as in LangChain."""
+    """Its usage is in the message, as in LangChain."""
     frames, body = Frames(), b"\n \n" + openai_chat_body(["Hello", "!"])
     run = started_run(frames, stream=False)
     run.feed_complete(body, None)
@@ -321,14 +321,14 @@ def test_a_response_without_a_stream_is_one_frame() -> None:
 
 
 def test_each_choice_has_an_id_of_its_own() -> None:
-    """The first one's is that of its chunks."""
+    """The first choice has the id of the chunks."""
     run = started_run()
     assert run.message(0).id == f"run-{run.request.run_id}"
     assert run.message(1).id == f"run-{run.request.run_id}-1"
 
 
-def test_the_result_of_a_run() -> None:
-    """Generations with their info, usage and model in `llm_output`, the run's id."""
+def test_the_result_of_a_run_has_generations_usage_and_run_id() -> None:
+    """`llm_output` has the usage, the model and the response's id."""
     run = started_run()
     for frame in FRAMES:
         list(run.feed(frame))

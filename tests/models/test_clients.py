@@ -1,4 +1,4 @@
-"""The SDK's clients of models: connections are used again, each loop has its own, and none stays open."""
+"""The SDK clients of models: connections are reused, each event loop has its own, and all are closed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pytest
 
 from recorder.models import clients
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames
-from tests.chatting import ROADS, CountingProvider, Road, chat, name_of
+from tests.chatting import CALL_STYLES, CallStyle, CountingProvider, chat, name_of
 from tests.oracle import run_python
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 HELLO = openai_chat_frames(["Hello", "!"])
 
 
 async def ask(model: Any) -> str:
-    """The streamed answer to a question."""
+    """Return the streamed answer to a question."""
     return "".join([chunk.content async for chunk in model.astream("Hi")])
 
 
-def test_a_stream_gives_its_connection_back() -> None:
-    """Streams and whole answers one after another need one connection; the bare SDK needs one a stream."""
+def test_streams_and_answers_reuse_one_connection() -> None:
+    """The bare SDK needs one connection for each stream."""
     with CountingProvider("Hello") as provider:
         model = chat(provider)
         for _ in range(3):
@@ -35,8 +35,8 @@ def test_a_stream_gives_its_connection_back() -> None:
     assert provider.connections == 1
 
 
-def test_a_stream_on_a_loop_gives_its_connection_back() -> None:
-    """The same on an event loop."""
+def test_streams_and_answers_on_a_loop_reuse_one_connection() -> None:
+    """Three streams and three complete answers need one connection."""
 
     async def main(model: Any) -> None:
         for _ in range(3):
@@ -48,7 +48,7 @@ def test_a_stream_on_a_loop_gives_its_connection_back() -> None:
     assert provider.connections == 1
 
 
-def test_models_share_the_connections() -> None:
+def test_models_share_connections() -> None:
     """Many applications make a model for each request."""
 
     async def main(provider: LoopbackProvider) -> None:
@@ -64,7 +64,7 @@ def test_models_share_the_connections() -> None:
 
 
 def test_threads_share_a_client() -> None:
-    """Eight at once on a new model."""
+    """Eight threads that use a new model at once get one client."""
     with CountingProvider("Hello") as provider:
         model = chat(provider)
         model.batch(["Hi"] * 32, {"max_concurrency": 8})
@@ -72,8 +72,8 @@ def test_threads_share_a_client() -> None:
     assert provider.connections <= 8
 
 
-def test_one_model_on_one_loop_after_another() -> None:
-    """Each loop has its own connections, which are closed with it, and then the loop itself goes."""
+def test_connections_are_closed_with_their_loop() -> None:
+    """A model on three loops, one after another, uses three connections and keeps no reference to a loop."""
     loops: list[weakref.ref[Any]] = []
 
     async def main(model: Any) -> Any:
@@ -87,12 +87,12 @@ def test_one_model_on_one_loop_after_another() -> None:
     assert [http.is_closed for http in used] == [True] * 3
     assert provider.connections == 3
     del used
-    gc.collect()  # here an open connection would say so
+    gc.collect()  # an open connection would raise a warning here
     assert [loop() for loop in loops] == [None] * 3
 
 
-def test_a_loop_that_ends_in_the_middle_of_streams() -> None:
-    """Streams that nobody reads to their end do not disturb the end of the loop."""
+def test_a_loop_can_end_with_unread_streams() -> None:
+    """Streams that are not read to their end raise no error and no warning."""
     left: list[Any] = []
 
     async def main(model: Any) -> None:
@@ -107,8 +107,8 @@ def test_a_loop_that_ends_in_the_middle_of_streams() -> None:
     gc.collect()
 
 
-def test_a_loop_that_was_closed_without_shutdown_asyncgens_is_forgotten() -> None:
-    """The first call on the next loop drops its clients."""
+def test_clients_of_a_loop_that_was_closed_abruptly_are_dropped() -> None:
+    """The first call on the next loop drops them."""
     with LoopbackProvider("Hello") as provider:
         model = chat(provider)
         loop = asyncio.new_event_loop()
@@ -125,7 +125,7 @@ async def _http_of(loop: asyncio.AbstractEventLoop) -> Any:
     return clients._clients_of_loop(loop).http("openai")
 
 
-def test_the_caller_s_http_client_is_used_and_left_open() -> None:
+def test_the_callers_http_client_is_used_and_not_closed() -> None:
     """The caller chooses proxies and certificates, and closes the client."""
     seen: list[str] = []
     with LoopbackProvider("Hello") as provider:
@@ -136,8 +136,8 @@ def test_the_caller_s_http_client_is_used_and_left_open() -> None:
     assert seen == ["/v1/chat/completions"]
 
 
-def test_the_caller_s_asynchronous_http_client_is_used_and_left_open() -> None:
-    """The same on an event loop."""
+def test_the_callers_asynchronous_http_client_is_used_and_not_closed() -> None:
+    """The same holds on an event loop."""
     seen: list[str] = []
 
     async def note(request: Any) -> None:
@@ -154,8 +154,8 @@ def test_the_caller_s_asynchronous_http_client_is_used_and_left_open() -> None:
 
 
 @both
-def test_a_client_of_the_older_http_library_works(road: Road) -> None:
-    """The SDK takes httpx and httpx2, and so do we."""
+def test_an_httpx_client_works(style: CallStyle) -> None:
+    """The SDK accepts clients of httpx and httpx2."""
     httpx = pytest.importorskip("httpx")
 
     async def main(provider: LoopbackProvider) -> str:
@@ -163,7 +163,7 @@ def test_a_client_of_the_older_http_library_works(road: Road) -> None:
             return await ask(chat(provider, http_async_client=http))
 
     with LoopbackProvider("Hello") as provider:
-        if road.name == "plain":
+        if style.name == "plain":
             with httpx.Client() as http:
                 text = "".join(chunk.text for chunk in chat(provider, http_client=http).stream("Hi"))
         else:
@@ -171,8 +171,8 @@ def test_a_client_of_the_older_http_library_works(road: Road) -> None:
     assert text == "Hello"
 
 
-def test_exit_warns_of_nothing() -> None:
-    """A program that streams with and without a loop, and then ends. Every warning is an error."""
+def test_a_program_that_streams_exits_without_warnings() -> None:
+    """It leaves streams open, with and without a loop, and every warning is an error."""
     done = run_python(
         """
 import asyncio, gc, warnings
@@ -192,14 +192,14 @@ with LoopbackProvider("Hello") as provider:
     left = chat.stream("Hi")
     next(left)
 gc.collect()
-print("over")
+print("end")
 """
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("over\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("end\n", "", 0)
 
 
 def test_a_forked_child_has_its_own_connections() -> None:
-    """Parent and child on one connection would read each other's answers."""
+    """Two processes on one connection would read each other's answers."""
     done = run_python(
         """
 import asyncio, os, sys, warnings
@@ -224,11 +224,11 @@ with CountingProvider("Hello") as provider:
 
 
 @both
-def test_no_client_is_made_before_it_is_needed(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model can be made where there is no key yet."""
+def test_the_key_is_read_at_the_first_call(style: CallStyle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model can be made before the environment has a key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with LoopbackProvider("Hello") as provider:
         model = chat(provider, api_key=None)
         monkeypatch.setenv("OPENAI_API_KEY", "later")
-        assert road.invoke(model, "Hi").content == "Hello"
+        assert style.invoke(model, "Hi").content == "Hello"
     assert provider.requests[0]["headers"]["authorization"] == "Bearer later"

@@ -1,4 +1,4 @@
-"""Streams in a reference cycle are closed by the garbage collector, on any thread. Nothing waits for a lock there."""
+"""Streams that the garbage collector closes report their end without waiting for a lock, on any thread."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.oracle import assert_whole, begin, finish, run_python, say, sql
 
 
 class Counting(SimpleChatModel):
-    """Streams numbers."""
+    """A model that streams numbers."""
 
     def _stream(self, messages: Any, **options: Any) -> Iterator[str]:
         for number in range(1_000):
             yield f"{number} "
 
 
-class Ends(BaseCallbackHandler):
-    """Remembers on which thread a run failed; takes a lock for that."""
+class EndThreads(BaseCallbackHandler):
+    """A handler that stores the names of the threads on which runs failed, and takes a lock for that."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -42,14 +42,14 @@ class Ends(BaseCallbackHandler):
 
 
 class Session:
-    """An object of the application that holds a stream and is part of a reference cycle."""
+    """An object of an application that holds a stream and is part of a reference cycle."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.me = stream, self
 
 
 @pytest.fixture(autouse=True)
-def only_here() -> Iterator[None]:
+def manual_collection() -> Iterator[None]:
     """The garbage collector runs only where a test calls it."""
     gc.collect()
     gc.disable()
@@ -57,16 +57,16 @@ def only_here() -> Iterator[None]:
     gc.enable()
 
 
-def left(model: Counting) -> None:
+def leave_in_a_cycle(model: Counting) -> None:
     """Leave a stream in a reference cycle after two tokens."""
     session = Session(model.stream("Count."))
     assert [next(session.stream).content for _ in range(2)] == ["0 ", "1 "]
 
 
 def test_the_end_of_a_collected_stream_is_reported_on_another_thread() -> None:
-    """Its handler takes a lock that this thread holds while the collector runs. Nothing waits for ever."""
-    ends = Ends()
-    left(Counting(callbacks=[ends]))
+    """The handler takes a lock that this thread holds during the collection, and there is no deadlock."""
+    ends = EndThreads()
+    leave_in_a_cycle(Counting(callbacks=[ends]))
     with ends.lock:
         gc.collect()
         assert ends.threads == []
@@ -75,8 +75,8 @@ def test_the_end_of_a_collected_stream_is_reported_on_another_thread() -> None:
 
 
 def test_a_stream_that_is_closed_or_dropped_is_reported_at_once() -> None:
-    """On the same thread, before the next line."""
-    ends = Ends()
+    """The handler is called on the same thread, before the next statement."""
+    ends = EndThreads()
     model = Counting(callbacks=[ends])
     stream: Any = model.stream("Count.")
     next(stream)
@@ -87,9 +87,9 @@ def test_a_stream_that_is_closed_or_dropped_is_reported_at_once() -> None:
 
 
 def test_the_collector_may_run_inside_the_queue(database: str) -> None:
-    """On the thread that is inside the queue. The run is stored as cancelled, with its tokens so far."""
+    """The run is stored as cancelled with its tokens, although this thread was inside of the queue."""
     with ChatHistoryCallback(database) as history:
-        left(Counting(callbacks=[history]))
+        leave_in_a_cycle(Counting(callbacks=[history]))
         history.recorder.queue.call(gc.collect)
         collector.drain(20)
         history.flush().wait(20)
@@ -97,8 +97,8 @@ def test_the_collector_may_run_inside_the_queue(database: str) -> None:
         assert_whole(database, run_id, ["0 ", "1 "], CANCELLED)
 
 
-class Held:
-    """An object of another framework that ends its run when it is collected."""
+class EndedByFinalizer:
+    """An object whose finalizer ends its run."""
 
     def __init__(self, history: ChatHistoryCallback, run_id: uuid.UUID) -> None:
         self.history, self.run_id, self.me = history, run_id, self
@@ -111,18 +111,18 @@ class Held:
 
 
 def test_other_finalizers_may_call_the_handler_inside_the_queue(database: str) -> None:
-    """Token, end, stats and flush, in this order, while the thread is in the queue."""
+    """A finalizer may send a token and the end, and call stats and flush, while its thread is in the queue."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         say(history, run_id, ["first"])
-        Held(history, run_id)
+        EndedByFinalizer(history, run_id)
         history.recorder.queue.call(gc.collect)
         history.flush().wait(20)
         assert_whole(database, run_id, ["first", "last"], CANCELLED)
 
 
 def test_a_finalizer_does_not_wait_for_another_thread_in_the_queue() -> None:
-    """It ends its run while that thread stays inside, and so may hold a lock that the other waits for."""
+    """It ends its run while another thread stays in the queue, so that no deadlock is possible."""
     history = ChatHistoryCallback(store=MemoryStore())
     run_id = begin(history)
     entered, leave = threading.Event(), threading.Event()
@@ -134,15 +134,15 @@ def test_a_finalizer_does_not_wait_for_another_thread_in_the_queue() -> None:
     with ThreadPoolExecutor(1) as pool:
         staying = pool.submit(history.recorder.queue.call, stay)
         entered.wait(20)
-        finish(history, run_id, "done")  # would never return
+        finish(history, run_id, "done")  # must return while `stay` runs
         closing = history.close()
         leave.set()
         staying.result(20)
     assert closing.wait(20).open_runs == 0
 
 
-def test_an_iteration_ends_though_its_lock_is_held() -> None:
-    """The thread that collects a stream sets `done`, also in the middle of a call of the handler."""
+def test_an_iteration_ends_while_its_lock_is_held() -> None:
+    """A thread that collects a stream sets `done`, even in the middle of a call of the handler."""
 
     async def story() -> list[str]:
         handler = AsyncIteratorCallbackHandler()
@@ -159,12 +159,12 @@ def test_an_iteration_ends_though_its_lock_is_held() -> None:
 
 
 async def read(handler: AsyncIteratorCallbackHandler) -> list[str]:
-    """All tokens of one run."""
+    """Return all tokens of one run."""
     return [token async for token in handler.aiter()]
 
 
-def test_a_collection_on_another_thread_does_not_count_here() -> None:
-    """A stream that is closed here while the collector runs there is reported here."""
+def test_a_collection_on_one_thread_does_not_affect_other_threads() -> None:
+    """`runs_here` is true only on the thread that collects."""
     here = Collector()
     seen: list[bool] = []
     here._on_gc("start", {})
@@ -178,7 +178,7 @@ def test_a_collection_on_another_thread_does_not_count_here() -> None:
 
 
 class FullOnce:
-    """`Thread.start` of a process that has as many threads as it may have; later it has one less."""
+    """Makes the first `Thread.start` fail as in a process with too many threads; later ones work."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.refused = 0
@@ -194,14 +194,14 @@ class FullOnce:
 
 
 def test_a_thread_that_cannot_start_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next call starts it, and it also ends the run of the stream that was collected before."""
+    """The next collected stream starts the thread, which also ends the run of the first one."""
     collector.reset()
     full = FullOnce(monkeypatch)
-    ends = Ends()
-    left(Counting(callbacks=[ends]))
+    ends = EndThreads()
+    leave_in_a_cycle(Counting(callbacks=[ends]))
     gc.collect()
     assert (full.refused, ends.threads) == (1, [])
-    left(Counting(callbacks=[ends]))
+    leave_in_a_cycle(Counting(callbacks=[ends]))
     collector.drain(20)
     assert ends.threads == ["recorder-collector"]
     gc.collect()
@@ -209,44 +209,44 @@ def test_a_thread_that_cannot_start_breaks_no_call(monkeypatch: pytest.MonkeyPat
     assert ends.threads == ["recorder-collector"] * 2
 
 
-def test_without_a_thread_the_exit_ends_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On its own thread, because the collector's never started."""
+def test_the_exit_ends_collected_runs_when_no_thread_could_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers are called on the thread that exits."""
     collector.reset()
     FullOnce(monkeypatch)
-    ends = Ends()
-    left(Counting(callbacks=[ends]))
+    ends = EndThreads()
+    leave_in_a_cycle(Counting(callbacks=[ends]))
     gc.collect()
     collector.drain(20)
     assert ends.threads == [threading.current_thread().name]
 
 
-def test_a_handler_that_ends_its_thread_does_not_end_the_collectors() -> None:
-    """The run of the next stream is reported as well."""
+def test_a_system_exit_in_a_handler_does_not_end_the_collectors_thread() -> None:
+    """The run of the next stream is reported, too."""
 
-    class Leaving(Ends):
+    class Leaving(EndThreads):
         def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
             super().on_llm_error(error)
             raise SystemExit
 
     ends = Leaving()
     for _ in range(2):
-        left(Counting(callbacks=[ends]))
+        leave_in_a_cycle(Counting(callbacks=[ends]))
         gc.collect()
         collector.drain(20)
     assert ends.threads == ["recorder-collector"] * 2
 
 
-def test_streams_that_were_collected_last_are_stored_at_exit(database: str) -> None:
-    """The script ends before their callbacks were called."""
+def test_streams_that_are_collected_before_exit_are_stored(database: str) -> None:
+    """The script ends before their handlers were called."""
     code = """
 import gc, sys
 from recorder import ChatHistoryCallback
-from tests.models.test_collected_streams import Counting, left
+from tests.models.test_collected_streams import Counting, leave_in_a_cycle
 
 gc.disable()
 history = ChatHistoryCallback(sys.argv[1])
 for _ in range(20):
-    left(Counting(callbacks=[history]))
+    leave_in_a_cycle(Counting(callbacks=[history]))
 gc.collect()
 """
     done = run_python(code, database)
@@ -254,12 +254,12 @@ gc.collect()
     assert sql(database, "SELECT status, count(*) FROM runs GROUP BY status") == [(CANCELLED, 20)]
 
 
-def test_many_threads_with_a_collector_that_runs_often(database: str) -> None:
-    """It runs after every few new objects, also inside the queue. All threads go on, and all runs are stored."""
+def test_a_frequent_garbage_collector_causes_no_deadlock(database: str) -> None:
+    """It runs after every few new objects, also inside of the queue, and all runs of three threads are stored."""
     code = """
 import faulthandler, gc, sys, threading
 from recorder import ChatHistoryCallback
-from tests.models.test_collected_streams import Counting, left
+from tests.models.test_collected_streams import Counting, leave_in_a_cycle
 
 faulthandler.dump_traceback_later(50, exit=True)
 gc.set_threshold(7, 2, 2)
@@ -267,7 +267,7 @@ with ChatHistoryCallback(sys.argv[1], flush_interval=0.001) as history:
     model = Counting(callbacks=[history])
     def leave():
         for _ in range(60):
-            left(model)
+            leave_in_a_cycle(model)
     threads = [threading.Thread(target=leave) for _ in range(3)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()

@@ -1,4 +1,4 @@
-"""`OpenAI`: legacy completions over the genuine SDK and a real socket, and beside langchain-openai's."""
+"""`OpenAI`, the legacy completions, over the real SDK and a socket, also compared with langchain-openai."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from recorder.testing import (
     openai_error_frame,
     song,
 )
-from tests.chatting import ON_LOOP, PLAIN, ROADS, Log, Road, history_at, name_of, recorded, runs
+from tests.chatting import CALL_STYLES, ON_LOOP, PLAIN, CallStyle, Log, history_at, name_of, recorded, runs
 from tests.oracle import sql
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 FRAMES = openai_completion_frames(["Hello", " there", "!"])
 SNAPSHOT = "gpt-3.5-turbo-instruct:20230824-v2"
 
 
 def llm(provider: LoopbackProvider, **options: Any) -> OpenAI:
-    """A model of the provider that tries each request once."""
+    """Return a model of this provider that sends each request once, without retries."""
     return OpenAI(**{"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options})
 
 
 def echo(body: dict[str, Any], path: str) -> str:
-    """Answers the prompt itself."""
+    """Answer with the prompt."""
     return f"You said: {body['prompt']}"
 
 
 # -- answers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_model_can_be_called() -> None:
-    """`llm("a prompt")` gives text; without a script the provider sings here, too."""
+def test_a_completion_model_can_be_called() -> None:
+    """`llm("a prompt")` returns text, and the request has LangChain's default options."""
     with LoopbackProvider() as provider:
         assert llm(provider)("Write me a song about sparkling water.") == song()
     (request,) = provider.requests
@@ -62,12 +62,12 @@ def test_a_model_can_be_called() -> None:
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_invoke_gives_the_text(road: Road, streaming: bool) -> None:
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_invoke_returns_the_text(style: CallStyle, streaming: bool) -> None:
     """The answer is the same with and without streaming."""
     log = Log()
     with LoopbackProvider("Hello there!") as provider:
-        answer = road.invoke(llm(provider, streaming=streaming, callbacks=[log]), "Hi")
+        answer = style.invoke(llm(provider, streaming=streaming, callbacks=[log]), "Hi")
     assert answer == "Hello there!"
     assert "".join(log.tokens) == ("Hello there!" if streaming else "")
     tokens = ["llm_new_token"] if streaming else []
@@ -75,21 +75,21 @@ def test_invoke_gives_the_text(road: Road, streaming: bool) -> None:
 
 
 @both
-def test_a_stream_gives_pieces_of_text(road: Road) -> None:
-    """Each as it comes."""
+def test_a_stream_yields_pieces_of_text(style: CallStyle) -> None:
+    """The request asks for the usage."""
     with LoopbackProvider("Hello there!") as provider:
-        pieces: list[Any] = road.stream(llm(provider), "Hi")
+        pieces: list[Any] = style.stream(llm(provider), "Hi")
     assert [piece for piece in pieces if piece] == ["Hello", " there", "!"]
     assert provider.requests[0]["body"]["stream_options"] == {"include_usage": True}
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_several_prompts_are_several_runs(road: Road, streaming: bool) -> None:
-    """A list of generations for each, and the tokens of all, when streaming too."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_several_prompts_are_several_runs(style: CallStyle, streaming: bool) -> None:
+    """Each prompt has its generations, and the token usage of all is added, also with streaming."""
     log = Log()
     with LoopbackProvider(echo) as provider:
-        result = road.generate(llm(provider, streaming=streaming, callbacks=[log]), ["one", "two"])
+        result = style.generate(llm(provider, streaming=streaming, callbacks=[log]), ["one", "two"])
     assert [choices[0].text for choices in result.generations] == ["You said: one", "You said: two"]
     assert result.generations[0] == [Generation("You said: one", {"finish_reason": "stop", "logprobs": None})]
     assert result.llm_output["token_usage"] == {
@@ -112,25 +112,25 @@ def test_one_prompt_without_a_list_is_refused() -> None:
 
 
 @both
-def test_a_batch_answers_in_order(road: Road) -> None:
-    """Texts in, texts out."""
+def test_a_batch_answers_in_order(style: CallStyle) -> None:
+    """The answers are texts in the order of the prompts."""
     with LoopbackProvider(echo) as provider:
-        answers = road.batch(llm(provider), ["a", "b", "c"], {"max_concurrency": 2})
+        answers = style.batch(llm(provider), ["a", "b", "c"], {"max_concurrency": 2})
     assert answers == ["You said: a", "You said: b", "You said: c"]
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_several_choices_are_several_generations(road: Road, streaming: bool) -> None:
-    """`n=2`: both texts; `invoke` gives the first."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_several_completion_choices_are_several_generations(style: CallStyle, streaming: bool) -> None:
+    """With `n=2` both texts are returned; `invoke` returns the first one."""
     made = {"n": 2, "logprobs": 1}
     frames = openai_completion_frames([["a", "b"], ["c", "d"]], **made)  # type: ignore[arg-type]
     body = openai_completion_body([["a", "b"], ["c", "d"]], **made)  # type: ignore[arg-type]
     answer = Answer(frames=frames) if streaming else Answer(body=body)
     with LoopbackProvider(answer) as provider:
         model = llm(provider, streaming=streaming, n=2, logprobs=1)
-        result = road.generate(model, ["Hi"])
-        assert road.invoke(model, "Hi") == "ab"
+        result = style.generate(model, ["Hi"])
+        assert style.invoke(model, "Hi") == "ab"
     (choices,) = result.generations
     assert [choice.text for choice in choices] == ["ab", "cd"]
     tokens = ["".join(choice.generation_info["logprobs"]["tokens"]) for choice in choices]
@@ -138,12 +138,12 @@ def test_several_choices_are_several_generations(road: Road, streaming: bool) ->
 
 
 @both
-def test_log_probabilities_come_with_their_pieces(road: Road) -> None:
-    """Each piece with its own, and all of them in the end."""
+def test_log_probabilities_come_with_their_pieces(style: CallStyle) -> None:
+    """Each chunk has its own, and the result has all of them."""
     log = Log()
     frames = openai_completion_frames(["Hello", "!"], logprobs=2)
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        road.stream(llm(provider, logprobs=2, callbacks=[log]), "Hi")
+        style.stream(llm(provider, logprobs=2, callbacks=[log]), "Hi")
     chunks = [kwargs["chunk"] for _, kwargs in log.calls_of("on_llm_new_token") if kwargs["chunk"].text]
     logprobs = [chunk.generation_info["logprobs"] for chunk in chunks]
     assert [each["tokens"] for each in logprobs] == [["Hello"], ["!"]]
@@ -155,8 +155,8 @@ def test_log_probabilities_come_with_their_pieces(road: Road) -> None:
     assert provider.requests[0]["body"]["logprobs"] == 2
 
 
-def test_asynchronous_iteration_beside_the_call() -> None:
-    """`AsyncIteratorCallbackHandler`, as with chat models."""
+def test_tokens_of_completions_are_iterated_during_the_call() -> None:
+    """`AsyncIteratorCallbackHandler` works as with chat models."""
 
     async def main(model: OpenAI, handler: AsyncIteratorCallbackHandler) -> str:
         task = asyncio.create_task(model.agenerate(["Hi"]))
@@ -171,8 +171,8 @@ def test_asynchronous_iteration_beside_the_call() -> None:
         )
 
 
-def test_tokens_on_standard_output() -> None:
-    """`llm.generate(["Tell me a joke."])` with LangChain's best known handler."""
+def test_the_stdout_handler_prints_completions() -> None:
+    """`llm.generate(["Tell me a joke."])` prints the tokens."""
     out = io.StringIO()
     with LoopbackProvider("A joke.") as provider, redirect_stdout(out):
         llm(provider, streaming=True, callbacks=[StreamingStdOutCallbackHandler()]).generate(
@@ -195,7 +195,7 @@ def test_tokens_on_standard_output() -> None:
     ids=["text", "message", "messages", "pairs"],
 )
 def test_messages_become_one_text(given: Any, sent: str) -> None:
-    """As LangChain writes them."""
+    """Messages are written as one prompt, as LangChain writes them."""
     with LoopbackProvider("Hello") as provider:
         llm(provider).invoke(given)
     assert provider.requests[0]["body"]["prompt"] == sent
@@ -209,27 +209,27 @@ OPTIONS: dict[str, Any] = {
 
 @both
 @pytest.mark.parametrize("where", ["constructor", "model_kwargs", "call", "bind"])
-def test_all_options_of_the_sdk_pass_through(road: Road, where: str) -> None:
-    """Wherever they are said."""
+def test_all_options_of_completions_pass_through(style: CallStyle, where: str) -> None:
+    """Options may be given to the constructor, to the call or to `bind`."""
     with LoopbackProvider("Hello") as provider:
         makes = {"constructor": OPTIONS, "model_kwargs": {"model_kwargs": OPTIONS}}
         model = llm(provider, **makes.get(where, {}))
         if where == "bind":
             model = model.bind(**OPTIONS)
-        road.invoke(model, "Hi", **(OPTIONS if where == "call" else {}))
+        style.invoke(model, "Hi", **(OPTIONS if where == "call" else {}))
     (request,) = provider.requests
     assert request["body"] == {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", **OPTIONS}
 
 
-def test_none_leaves_a_default_out() -> None:
-    """So servers use their own defaults."""
+def test_none_removes_a_default_option() -> None:
+    """Then servers use their own defaults."""
     with LoopbackProvider("Hello") as provider:
         llm(provider, temperature=None, max_tokens=None, stream_usage=False).invoke("Hi", stream=True)
     assert provider.requests[0]["body"] == {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", "stream": True}
 
 
-def test_names_that_langchain_has_for_the_same_thing() -> None:
-    """`model_name`, `openai_api_key`, `openai_api_base`, `openai_organization`, `request_timeout`."""
+def test_langchains_argument_names_are_accepted_for_completions() -> None:
+    """`model_name`, `openai_api_key`, `openai_api_base`, `openai_organization` and `request_timeout` work."""
     with LoopbackProvider("Hello") as provider:
         OpenAI(
             model_name="davinci-002", openai_api_key="hidden", openai_api_base=provider.base_url, request_timeout=5,
@@ -242,10 +242,10 @@ def test_names_that_langchain_has_for_the_same_thing() -> None:
 
 
 @both
-def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road) -> None:
-    """Nothing is sent."""
+def test_an_unknown_option_of_completions_raises_the_sdks_error(style: CallStyle) -> None:
+    """No request is sent."""
     with LoopbackProvider("Hello") as provider, pytest.raises(TypeError, match="temprature"):
-        road.invoke(llm(provider), "Hi", temprature=1)
+        style.invoke(llm(provider), "Hi", temprature=1)
     assert provider.requests == []
 
 
@@ -254,17 +254,17 @@ def test_an_unknown_option_is_refused_as_the_sdk_does(road: Road) -> None:
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_errors_are_the_sdk_s(road: Road, way: str) -> None:
-    """An error status is reported to the handlers and raised."""
+def test_an_error_status_of_completions_raises_the_sdks_error(style: CallStyle, way: str) -> None:
+    """Handlers receive the error."""
     log = Log()
     with LoopbackProvider(Answer.error(429)) as provider, pytest.raises(openai.RateLimitError):
-        getattr(road, way)(llm(provider, callbacks=[log]), "Hi")
+        getattr(style, way)(llm(provider, callbacks=[log]), "Hi")
     assert log.names == ["llm_start", "chat_new_message", "llm_error"]
 
 
 @both
-def test_an_error_in_the_stream_keeps_what_came(road: Road, tmp_path: Path) -> None:
-    """Raised as the SDK raises it; the partial is recorded."""
+def test_an_error_event_keeps_the_partial_completion(style: CallStyle, tmp_path: Path) -> None:
+    """The SDK's error is raised, and the partial answer is stored."""
     frames = [*FRAMES[:2], openai_error_frame("Overloaded")]
     log = Log()
     with (
@@ -272,7 +272,7 @@ def test_an_error_in_the_stream_keeps_what_came(road: Road, tmp_path: Path) -> N
         history_at(tmp_path) as history,
         pytest.raises(openai.APIError, match="Overloaded"),
     ):
-        road.stream(llm(provider, callbacks=[history, log]), "Hi")
+        style.stream(llm(provider, callbacks=[history, log]), "Hi")
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.text) == ("error", "Hello there")
     assert found.transcript == [("user", "Hi"), ("assistant", "Hello there")]
@@ -280,20 +280,20 @@ def test_an_error_in_the_stream_keeps_what_came(road: Road, tmp_path: Path) -> N
 
 
 @both
-def test_a_connection_that_breaks_keeps_what_came(road: Road, tmp_path: Path) -> None:
-    """In the middle of the stream."""
+def test_a_broken_connection_keeps_the_partial_completion(style: CallStyle, tmp_path: Path) -> None:
+    """The text and the frames before the break are stored."""
     with (
         LoopbackProvider(Answer(frames=FRAMES, cut_after=2)) as provider,
         history_at(tmp_path) as history,
         pytest.raises(openai.APIConnectionError),
     ):
-        road.stream(llm(provider, callbacks=[history]), "Hi")
+        style.stream(llm(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.text, found.body) == ("error", "Hello there", b"".join(FRAMES[:2]))
 
 
-def test_leaving_the_loop_cancels_the_run(tmp_path: Path) -> None:
-    """What had come is kept."""
+def test_closing_a_completion_stream_cancels_the_run(tmp_path: Path) -> None:
+    """The text until then is stored."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
         stream: Any = llm(provider, callbacks=[history]).stream("Hi")
         assert next(stream) == "Hello"
@@ -302,17 +302,17 @@ def test_leaving_the_loop_cancels_the_run(tmp_path: Path) -> None:
     assert (found.run["status"], found.text) == ("cancelled", "Hello")
 
 
-# -- what is recorded ------------------------------------------------------------------------------------------
+# -- what is stored --------------------------------------------------------------------------------------------
 
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_a_run_is_recorded_with_all_of_it(road: Road, way: str, tmp_path: Path) -> None:
-    """Prompt and completion as messages, tokens, the bytes, usage, and what kind of run it was."""
+def test_a_completion_is_recorded_completely(style: CallStyle, way: str, tmp_path: Path) -> None:
+    """Prompt and completion are messages; tokens, bytes, usage and the run's columns are stored."""
     body = openai_completion_body(["Hello there!"])
     answer = Answer(frames=FRAMES) if way == "stream" else Answer(body=body)
     with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
-        getattr(road, way)(llm(provider, callbacks=[history]), "Say hello.")
+        getattr(style, way)(llm(provider, callbacks=[history]), "Say hello.")
     found = recorded(history.recorder.url)
     assert found.transcript == [("user", "Say hello."), ("assistant", "Hello there!")]
     assert found.text == "Hello there!"
@@ -330,30 +330,30 @@ def test_a_run_is_recorded_with_all_of_it(road: Road, way: str, tmp_path: Path) 
     assert "Say hello." not in run["request"]
 
 
-def test_its_frames_are_stored_with_a_dictionary(tmp_path: Path) -> None:
-    """Of their own wire format."""
+def test_frames_of_completions_are_compressed_with_their_dictionary(tmp_path: Path) -> None:
+    """The zstd dictionary is that of the wire format."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
         list(llm(provider, callbacks=[history]).stream("Hi"))
     assert set(sql(history.recorder.url, "SELECT dictionary FROM frames")) == {("openai.completions.1",)}
 
 
-def test_a_limit_makes_it_incomplete(tmp_path: Path) -> None:
-    """`max_tokens` was reached."""
+def test_a_completion_that_a_limit_cut_is_incomplete(tmp_path: Path) -> None:
+    """The finish reason is `length`."""
     frames = openai_completion_frames(["Hello"], finish_reason="length")
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         llm(provider, callbacks=[history], streaming=True)("Hi")
     assert recorded(history.recorder.url).run["status"] == "incomplete"
 
 
-def test_a_stream_without_an_end_is_interrupted(tmp_path: Path) -> None:
-    """Neither a finish reason nor the terminator came."""
+def test_a_completion_stream_without_an_end_is_interrupted(tmp_path: Path) -> None:
+    """Neither a finish reason nor the terminator arrived."""
     with LoopbackProvider(Answer(frames=FRAMES[:2])) as provider, history_at(tmp_path) as history:
         assert "".join(llm(provider, callbacks=[history]).stream("Hi")) == "Hello there"
     assert recorded(history.recorder.url).run["status"] == "interrupted"
 
 
 def test_several_choices_are_sibling_messages(tmp_path: Path) -> None:
-    """One run with two answers."""
+    """One run has two answers, which are two branches."""
     frames = openai_completion_frames([["a"], ["b"]], n=2)
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         llm(provider, n=2, streaming=True, callbacks=[history])("Hi")
@@ -363,8 +363,8 @@ def test_several_choices_are_sibling_messages(tmp_path: Path) -> None:
     assert rows == [(1, "user", "Hi"), (1, "assistant", "a"), (2, "assistant", "b")]
 
 
-def test_a_handler_of_one_s_own_gets_the_messages() -> None:
-    """One with `on_chat_new_message` alone."""
+def test_a_handler_receives_the_messages_of_completions() -> None:
+    """A handler needs `on_chat_new_message` only."""
     seen: list[tuple[str, Any]] = []
 
     class Store(BaseCallbackHandler):
@@ -378,7 +378,7 @@ def test_a_handler_of_one_s_own_gets_the_messages() -> None:
     ]  # fmt: skip
 
 
-# -- beside langchain-openai -----------------------------------------------------------------------------------
+# -- compared with langchain-openai ----------------------------------------------------------------------------
 
 langchain = pytest.importorskip("langchain_openai")
 Handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
@@ -392,7 +392,7 @@ compared = pytest.mark.parametrize("frames", COMPARED.values(), ids=COMPARED)
 
 
 class LangChainLog(Handler):  # type: ignore[misc]
-    """LangChain's own kind of handler, which notes into a log of ours."""
+    """A handler of LangChain's class that writes into one of our logs."""
 
     def __init__(self) -> None:
         self.log = Log()
@@ -400,13 +400,13 @@ class LangChainLog(Handler):  # type: ignore[misc]
             setattr(self, name, getattr(self.log, name))
 
 
-def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, **options: Any) -> Any:
-    """What LangChain's model answers."""
+def by_langchain(style: CallStyle, way: str, provider: LoopbackProvider, *args: Any, **options: Any) -> Any:
+    """Return the answer of LangChain's model."""
     settings = {"base_url": provider.base_url, "api_key": "any", "max_retries": 0, **options}
     if way in ("stream", "stream_events"):
         settings["model_kwargs"] = {"stream_options": {"include_usage": True}}
-    if road is PLAIN:
-        return getattr(road, way)(langchain.OpenAI(**settings), *args)
+    if style is PLAIN:
+        return getattr(style, way)(langchain.OpenAI(**settings), *args)
 
     async def main() -> Any:
         async with openai.DefaultAsyncHttpxClient(verify=False) as http:
@@ -417,7 +417,7 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
 
 
 def shown(log: Log) -> list[Any]:
-    """The events with what an application reads of their arguments."""
+    """Return the events with the arguments that applications read."""
     found: list[Any] = []
     for name, args, kwargs in log.events:
         known = {key: kwargs.get(key) for key in ("run_id", "parent_run_id", "tags")}
@@ -440,27 +440,27 @@ def shown(log: Log) -> list[Any]:
 
 @both
 @compared
-def test_the_same_pieces_and_the_same_callbacks(road: Road, frames: list[bytes]) -> None:
-    """As an application of langchain-openai's `OpenAI` sees them."""
+def test_pieces_and_callbacks_of_completions_equal_langchains(style: CallStyle, frames: list[bytes]) -> None:
+    """The pieces and the events equal those of langchain-openai's `OpenAI`."""
     their, our = LangChainLog(), LangChainLog()
     config = {"run_id": uuid4(), "tags": ["a"], "metadata": {"n": 1}, "run_name": "greeting"}
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        expected = by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
-        found = road.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
+        expected = by_langchain(style, "stream", provider, "Hi", {**config, "callbacks": [their]})
+        found = style.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
     assert found == expected
     assert shown(our.log) == shown(their.log)
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_the_same_result_of_generate(road: Road, streaming: bool) -> None:
-    """Generations and their info; LangChain leaves the usage of streams out, and the tail of their callbacks."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_generate_of_completions_equals_langchains(style: CallStyle, streaming: bool) -> None:
+    """Generations and their info are the same; LangChain leaves out the usage of streams."""
     made: dict[str, Any] = {"logprobs": 1}
     frames, body = openai_completion_frames(["Hi", "!"], **made), openai_completion_body(["Hi", "!"], **made)
     answer = Answer(frames=frames) if streaming else Answer(body=body)
     with LoopbackProvider(answer) as provider:
-        expected = by_langchain(road, "generate", provider, ["one"], streaming=streaming)
-        found = road.generate(llm(provider, streaming=streaming), ["one"])
+        expected = by_langchain(style, "generate", provider, ["one"], streaming=streaming)
+        found = style.generate(llm(provider, streaming=streaming), ["one"])
     assert [(choice.text, choice.generation_info) for choice in found.generations[0]] == [
         (choice.text, choice.generation_info) for choice in expected.generations[0]
     ]
@@ -470,25 +470,25 @@ def test_the_same_result_of_generate(road: Road, streaming: bool) -> None:
 
 
 @both
-def test_the_same_error(road: Road) -> None:
-    """The start, the tokens, the error with what had come."""
+def test_a_failed_completion_stream_equals_langchains(style: CallStyle) -> None:
+    """Handlers receive the start, the tokens, and the error with the partial answer."""
     their, our = LangChainLog(), LangChainLog()
     frames = [*FRAMES[:2], openai_error_frame("The server had an error")]
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=frames)) as provider:
         with pytest.raises(openai.APIError, match="The server had an error"):
-            by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
+            by_langchain(style, "stream", provider, "Hi", {**config, "callbacks": [their]})
         with pytest.raises(openai.APIError, match="The server had an error"):
-            road.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
+            style.stream(llm(provider), "Hi", {**config, "callbacks": [our]})
     assert shown(our.log) == shown(their.log)
 
 
 @both
-def test_the_same_request(road: Road) -> None:
-    """But for the values that are the API's own defaults, and nulls, which we leave to the API."""
+def test_the_request_of_completions_equals_langchains(style: CallStyle) -> None:
+    """Only nulls and values that are the API's own defaults are missing."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
-        by_langchain(road, "stream", provider, "Hi", seed=7, temperature=0.1)
-        road.stream(llm(provider, seed=7, temperature=0.1), "Hi")
+        by_langchain(style, "stream", provider, "Hi", seed=7, temperature=0.1)
+        style.stream(llm(provider, seed=7, temperature=0.1), "Hi")
     expected, found = [request["body"] for request in provider.requests]
     spared = {
         "frequency_penalty": 0,
@@ -501,8 +501,8 @@ def test_the_same_request(road: Road) -> None:
     assert found == {key: value for key, value in expected.items() if spared.get(key, ...) != value}
 
 
-def test_the_same_events() -> None:
-    """`astream_events`, key by key; ours have the usage in the last one."""
+def test_events_of_completions_equal_langchains() -> None:
+    """`astream_events` yields the same dictionaries; our last one has the usage, too."""
     config = {"run_id": uuid4(), "tags": ["a"], "run_name": "greeting"}
 
     async def main(model: OpenAI) -> list[dict[str, Any]]:
@@ -512,7 +512,7 @@ def test_the_same_events() -> None:
         expected = by_langchain(ON_LOOP, "stream_events", provider, "Hi", dict(config))
         found = asyncio.run(main(llm(provider)))
     for event in expected:
-        event["metadata"].pop("lc_versions", None)  # one dict for all
+        event["metadata"].pop("lc_versions", None)  # all events share one dict
     output = found[-1]["data"]["output"].pop("llm_output")
     assert expected[-1]["data"]["output"].pop("llm_output") is None
     assert output["token_usage"]["completion_tokens"] == 3
@@ -520,10 +520,10 @@ def test_the_same_events() -> None:
 
 
 def test_events_of_completions_have_their_own_type() -> None:
-    """`include_types=["llm"]`."""
+    """`include_types=["llm"]` selects them, and `["chat_model"]` does not."""
 
-    async def names(model: OpenAI, **wanted: Any) -> list[str]:
-        return [event["event"] async for event in model.astream_events("Hi", **wanted)]
+    async def names(model: OpenAI, **filters: Any) -> list[str]:
+        return [event["event"] async for event in model.astream_events("Hi", **filters)]
 
     with LoopbackProvider("Hello") as provider:
         assert set(asyncio.run(names(llm(provider), include_types=["llm"]))) == {
@@ -532,8 +532,8 @@ def test_events_of_completions_have_their_own_type() -> None:
         assert asyncio.run(names(llm(provider), include_types=["chat_model"])) == []
 
 
-def test_chunks_are_generation_chunks() -> None:
-    """What a handler gets beside the token, and what their sum is."""
+def test_chunks_of_completions_are_generation_chunks() -> None:
+    """Handlers receive them with the tokens, and they can be added."""
     log = Log()
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
         list(llm(provider, callbacks=[log]).stream("Hi"))

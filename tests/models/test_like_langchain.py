@@ -1,10 +1,10 @@
-"""Beside langchain-openai on the same provider: what an application sees when it changes its imports.
+"""`ChatOpenAI` returns what langchain-openai's `ChatOpenAI` returns with the same provider.
 
-Differences on purpose, which the comparisons leave out: `model_provider` and the response's id come with the
-finish, not with each chunk; reasoning, citations and unknown keys, which langchain-openai drops, are in
-`additional_kwargs`; an event that says nothing makes no chunk; ids begin with `run-`, as in LangChain's documents,
-in place of `lc_run--`; the metadata of a call win over the model's, and name no library's versions; a tool call
-whose arguments were cut off is an invalid one in the sum of chunks, not a call with half of them.
+The comparisons leave out these intended differences. `model_provider` and the response's id come with the finish
+reason, not with each chunk. Reasoning, citations and unknown keys, which langchain-openai drops, are in
+`additional_kwargs`. An event without content makes no chunk. Ids begin with `run-`, as in LangChain's
+documentation, not with `lc_run--`. The metadata of a call override the model's, and contain no versions of libraries.
+A tool call whose arguments were cut off is an invalid call in the sum of chunks, not a call with half of them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from recorder.testing import (
     openai_chat_frames,
     openai_error_frame,
 )
-from tests.chatting import ON_LOOP, PLAIN, ROADS, Log, Road, name_of
+from tests.chatting import CALL_STYLES, ON_LOOP, PLAIN, CallStyle, Log, name_of
 from tests.genuine import Stream
 
 langchain = pytest.importorskip("langchain_openai")
 Handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
-#: Metadata that speak of LangChain itself.
+#: Metadata about LangChain itself.
 VERSIONS = ("ls_integration", "lc_versions")
 CALLS = [
     {"id": "call_1", "name": "weather", "arguments": '{"city": "Zürich"}'},
@@ -52,7 +52,7 @@ streamed = pytest.mark.parametrize("frames", STREAMS.values(), ids=STREAMS)
 
 
 class LangChainLog(Handler):  # type: ignore[misc]
-    """LangChain's own kind of handler, which notes into a log of ours."""
+    """A handler of LangChain's class that writes into one of our logs."""
 
     def __init__(self) -> None:
         self.log = Log()
@@ -61,24 +61,24 @@ class LangChainLog(Handler):  # type: ignore[misc]
 
 
 def ours(provider: LoopbackProvider, **options: Any) -> ChatOpenAI:
-    """Our model of the provider."""
+    """Return our model of this provider."""
     return ChatOpenAI(model="gpt-4o", base_url=provider.base_url, api_key="any", max_retries=0, **options)
 
 
 def theirs(provider: LoopbackProvider, **options: Any) -> Any:
-    """LangChain's model of the provider."""
+    """Return LangChain's model of this provider."""
     settings = {"model": "gpt-4o", "base_url": provider.base_url, "api_key": "any", "max_retries": 0}
     return langchain.ChatOpenAI(**settings, stream_usage=True, **options)
 
 
-def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, **more: Any) -> Any:
-    """What LangChain's model answers; `more["options"]` are the model's."""
+def by_langchain(style: CallStyle, way: str, provider: LoopbackProvider, *args: Any, **more: Any) -> Any:
+    """Return the answer of LangChain's model; `more["options"]` are options of the model."""
     options = more.pop("options", {})
-    if road is PLAIN:
-        return getattr(road, way)(theirs(provider, **options), *args, **more)
+    if style is PLAIN:
+        return getattr(style, way)(theirs(provider, **options), *args, **more)
 
     async def main() -> Any:
-        # Its own clients are used in one loop after another, which they do not survive.
+        # LangChain's shared clients work in one event loop only, and each call here has a loop of its own.
         async with openai.DefaultAsyncHttpxClient(verify=False) as http:
             answer = getattr(theirs(provider, http_async_client=http, **options), f"a{way}")(*args, **more)
             return [each async for each in answer] if "stream" in way else await answer
@@ -87,7 +87,7 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
 
 
 def seen(message: Any) -> dict[str, Any]:
-    """What an application reads of a message or chunk, without the differences on purpose."""
+    """Return the fields of a message or chunk that both libraries must have in common."""
     metadata = dict(message.response_metadata)
     for name in ("model_provider", "id", "token_usage", "logprobs"):
         metadata.pop(name, None)
@@ -109,7 +109,7 @@ def seen(message: Any) -> dict[str, Any]:
 
 
 def sum_of(chunks: list[Any]) -> Any:
-    """The chunks added up one by one."""
+    """Add up the chunks one by one."""
     answer = chunks[0]
     for chunk in chunks[1:]:
         answer = answer + chunk
@@ -121,22 +121,24 @@ def sum_of(chunks: list[Any]) -> Any:
 
 @both
 @streamed
-def test_chunks_and_their_sum(road: Road, frames: list[bytes]) -> None:
-    """The same chunks in the same order, and the same sum."""
+def test_chunks_and_their_sum_equal_langchains(style: CallStyle, frames: list[bytes]) -> None:
+    """The chunks come in the same order, and their sums are equal."""
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=frames)) as provider:
-        expected = by_langchain(road, "stream", provider, "Hi", dict(config))
-        found = road.stream(ours(provider), "Hi", dict(config))
+        expected = by_langchain(style, "stream", provider, "Hi", dict(config))
+        found = style.stream(ours(provider), "Hi", dict(config))
     assert [seen(chunk) for chunk in found] == [seen(chunk) for chunk in expected]
     if frames is not STREAMS["broken call"]:
         assert seen(sum_of(found)) == seen(sum_of(expected))
 
 
 @both
-@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "whole"])
+@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "complete"])
 @pytest.mark.parametrize("calls", [[], CALLS], ids=["text", "calls"])
-def test_the_final_message(road: Road, streaming: bool, calls: list[dict[str, Any]]) -> None:
-    """What `invoke` gives, streaming or not."""
+def test_the_final_message_equals_langchains(
+    style: CallStyle, streaming: bool, calls: list[dict[str, Any]]
+) -> None:
+    """`invoke` returns the same message with and without streaming."""
     body, frames = (
         openai_chat_body(["Hi", "!"], tool_calls=calls),
         openai_chat_frames(["Hi", "!"], tool_calls=calls),
@@ -145,9 +147,9 @@ def test_the_final_message(road: Road, streaming: bool, calls: list[dict[str, An
     config = {"run_id": uuid4()}
     with LoopbackProvider(answer) as provider:
         expected = by_langchain(
-            road, "invoke", provider, "Hi", dict(config), options={"streaming": streaming}
+            style, "invoke", provider, "Hi", dict(config), options={"streaming": streaming}
         )
-        found = road.invoke(ours(provider, streaming=streaming), "Hi", dict(config))
+        found = style.invoke(ours(provider, streaming=streaming), "Hi", dict(config))
     if not streaming:
         expected.id = expected.id.removesuffix("-0")
         given, usage = expected.response_metadata["token_usage"], found.response_metadata["token_usage"]
@@ -158,16 +160,18 @@ def test_the_final_message(road: Road, streaming: bool, calls: list[dict[str, An
 
 
 @both
-def test_the_result_of_generate(road: Road) -> None:
-    """Generations, their info, `llm_output` and the runs; LangChain leaves the usage of streams out."""
+def test_the_result_of_generate_equals_langchains(style: CallStyle) -> None:
+    """Texts, counts and finish reasons are the same; LangChain leaves out the usage of streams."""
     body = openai_chat_body(["Hello", "!"])
     with LoopbackProvider(Answer(body=body)) as provider:
         from langchain_core.messages import HumanMessage
 
         lists = [[HumanMessage("one")], [HumanMessage("two")]]
-        with pytest.warns(UserWarning, match="token usage"):  # LangChain's own, of a field it does not know
-            expected = by_langchain(road, "generate", provider, lists)
-        found = road.generate(ours(provider), lists)
+        with pytest.warns(
+            UserWarning, match="token usage"
+        ):  # LangChain warns of a field that it does not know
+            expected = by_langchain(style, "generate", provider, lists)
+        found = style.generate(ours(provider), lists)
     assert [[choice.text for choice in choices] for choices in found.generations] == [
         [choice.text for choice in choices] for choices in expected.generations
     ]
@@ -178,8 +182,8 @@ def test_the_result_of_generate(road: Road) -> None:
     assert found.generations[0][0].generation_info["finish_reason"] == info["finish_reason"]
 
 
-def test_genuine_streams(streams: list[Stream]) -> None:
-    """The same answer from every stream that real providers sent; from OpenAI's, the same chunks."""
+def test_genuine_streams_give_langchains_answer(streams: list[Stream]) -> None:
+    """Every genuine stream gives the same answer, and OpenAI's streams give the same chunks."""
     answered = [stream for stream in streams if stream.status == 200 and b'"error":' not in stream.body]
     assert len(answered) > 30
     for stream in answered:
@@ -197,7 +201,7 @@ def test_genuine_streams(streams: list[Stream]) -> None:
             chunk["content"] for chunk in expected if chunk["content"]
         ]
         names = ["tool_calls", "invalid_tool_calls", "chunk_position"]
-        names += ["usage_metadata"] if answer.usage_metadata else []  # Groq's is in a place of its own
+        names += ["usage_metadata"] if answer.usage_metadata else []  # LangChain does not find Groq's usage
         for name in names:
             assert seen(sum_of(raw))[name] == seen(answer)[name], (stream.name, name)
 
@@ -206,7 +210,7 @@ def test_genuine_streams(streams: list[Stream]) -> None:
 
 
 def arguments_of(log: Log) -> list[Any]:
-    """The events with what an application reads of their arguments."""
+    """Return the events with the arguments that applications read."""
     found: list[Any] = []
     for name, args, kwargs in log.events:
         known = {key: kwargs.get(key) for key in ("run_id", "parent_run_id", "tags")}
@@ -215,7 +219,7 @@ def arguments_of(log: Log) -> list[Any]:
             found.append((name, texts, known))
         elif name == "on_llm_new_token":
             chunk = kwargs["chunk"]
-            token = args[0] if args else kwargs["token"]  # LangChain's two managers differ here
+            token = args[0] if args else kwargs["token"]  # differs in LangChain's two managers
             found.append((name, token, seen(chunk.message), chunk.text, chunk.generation_info or None, known))
         elif name == "on_llm_end":
             choices = args[0].generations[0]
@@ -228,41 +232,41 @@ def arguments_of(log: Log) -> list[Any]:
 
 @both
 @streamed
-def test_what_handlers_are_told_of_a_stream(road: Road, frames: list[bytes]) -> None:
-    """The same events in the same order with the same arguments."""
+def test_handlers_of_a_stream_receive_langchains_events(style: CallStyle, frames: list[bytes]) -> None:
+    """The events have the same order and the same arguments."""
     their, our = LangChainLog(), LangChainLog()
     config = {"run_id": uuid4(), "tags": ["a"], "run_name": "greeting"}
     with LoopbackProvider(Answer(frames=frames)) as provider:
         by_langchain(
-            road, "stream", provider, "Hi", {**config, "callbacks": [their]}, options={"tags": ["b"]}
+            style, "stream", provider, "Hi", {**config, "callbacks": [their]}, options={"tags": ["b"]}
         )
-        road.stream(ours(provider, tags=["b"]), "Hi", {**config, "callbacks": [our]})
+        style.stream(ours(provider, tags=["b"]), "Hi", {**config, "callbacks": [our]})
     assert arguments_of(our.log) == arguments_of(their.log)
 
 
 @both
-def test_what_handlers_are_told_of_an_error(road: Road) -> None:
-    """The start, the tokens, the error with what had come."""
+def test_handlers_of_a_failed_stream_receive_langchains_events(style: CallStyle) -> None:
+    """They receive the start, the tokens, and the error with the partial answer."""
     their, our = LangChainLog(), LangChainLog()
     frames = [*STREAMS["text"][:3], openai_error_frame("The server had an error"), *STREAMS["text"][3:]]
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=frames)) as provider:
         with pytest.raises(openai.APIError, match="The server had an error"):
-            by_langchain(road, "stream", provider, "Hi", {**config, "callbacks": [their]})
+            by_langchain(style, "stream", provider, "Hi", {**config, "callbacks": [their]})
         with pytest.raises(openai.APIError, match="The server had an error"):
-            road.stream(ours(provider), "Hi", {**config, "callbacks": [our]})
+            style.stream(ours(provider), "Hi", {**config, "callbacks": [our]})
     assert arguments_of(our.log) == arguments_of(their.log)
 
 
 @both
-def test_metadata_name_the_model_alike(road: Road) -> None:
-    """`ls_provider` and friends, and where they come from."""
+def test_metadata_equal_langchains(style: CallStyle) -> None:
+    """`ls_provider` and the other metadata have the same values."""
     their, our = LangChainLog(), LangChainLog()
     options = {"temperature": 0.5, "stop": ["END"], "max_tokens": 7, "metadata": {"team": "blue"}}
     with LoopbackProvider("Hello") as provider:
         config = {"callbacks": [their], "metadata": {"n": 1}}
-        by_langchain(road, "stream", provider, "Hi", config, options=options)
-        road.stream(ours(provider, **options), "Hi", {"callbacks": [our], "metadata": {"n": 1}})
+        by_langchain(style, "stream", provider, "Hi", config, options=options)
+        style.stream(ours(provider, **options), "Hi", {"callbacks": [our], "metadata": {"n": 1}})
     expected, found = (log.calls_of("on_chat_model_start")[0][1]["metadata"] for log in (their.log, our.log))
     assert found == {key: expected[key] for key in expected if key not in VERSIONS}
 
@@ -271,7 +275,7 @@ def test_metadata_name_the_model_alike(road: Road) -> None:
 
 
 def events_of(model: ChatOpenAI, **options: Any) -> list[dict[str, Any]]:
-    """All events of a run, version v2."""
+    """Return all events of a run in version v2."""
 
     async def main() -> list[dict[str, Any]]:
         return [event async for event in model.astream_events("Hi", version="v2", **options)]
@@ -280,7 +284,7 @@ def events_of(model: ChatOpenAI, **options: Any) -> list[dict[str, Any]]:
 
 
 def their_events(provider: LoopbackProvider, **options: Any) -> list[dict[str, Any]]:
-    """The same of LangChain's model."""
+    """Return all events of LangChain's model."""
     found = by_langchain(
         ON_LOOP, "stream_events", provider, "Hi", version="v2", options={"tags": ["b"]}, **options
     )
@@ -288,7 +292,7 @@ def their_events(provider: LoopbackProvider, **options: Any) -> list[dict[str, A
 
 
 def shown(event: dict[str, Any]) -> dict[str, Any]:
-    """An event with its message as an application reads it."""
+    """Return an event with the fields of its message that both libraries must have in common."""
     data = dict(event["data"])
     for name in ("chunk", "output"):
         if name in data:
@@ -298,8 +302,8 @@ def shown(event: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("frames", [STREAMS[name] for name in ("text", "nothing", "text and calls")], ids=len)
-def test_events_key_by_key(frames: list[bytes]) -> None:
-    """The same dictionaries in the same order."""
+def test_events_equal_langchains(frames: list[bytes]) -> None:
+    """The dictionaries have the same order, keys and values."""
     config = {"run_id": uuid4(), "tags": ["a"], "metadata": {"n": 1}, "run_name": "greeting"}
     with LoopbackProvider(Answer(frames=frames)) as provider:
         expected = their_events(provider, config=dict(config))
@@ -327,13 +331,13 @@ FILTERS: list[dict[str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("wanted", FILTERS, ids=str)
-def test_filters_of_events(wanted: dict[str, list[str]]) -> None:
-    """The same events are left out."""
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+def test_event_filters_work_as_in_langchain(filters: dict[str, list[str]]) -> None:
+    """Each filter leaves out the same events."""
     config = {"tags": ["a"], "run_name": "greeting"}
     with LoopbackProvider("Hello") as provider:
-        expected = their_events(provider, config=dict(config), **wanted)
-        found = events_of(ours(provider, tags=["b"]), config=dict(config), **wanted)
+        expected = their_events(provider, config=dict(config), **filters)
+        found = events_of(ours(provider, tags=["b"]), config=dict(config), **filters)
     assert [event["event"] for event in found] == [event["event"] for event in expected]
 
 
@@ -341,7 +345,7 @@ def test_filters_of_events(wanted: dict[str, list[str]]) -> None:
 
 
 def tool_round() -> list[Any]:
-    """A conversation with a tool, as LangChain's messages."""
+    """Return a conversation with tool calls as LangChain's messages."""
     from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
     call = {"name": "weather", "args": {"city": "Zürich"}, "id": "call_1", "type": "tool_call"}
@@ -372,8 +376,8 @@ def tool_round() -> list[Any]:
     ],
     ids=["langchain", "text", "pairs", "openai", "roles"],
 )  # fmt: skip
-def test_the_same_messages_are_sent(given: Callable[[], Any]) -> None:
-    """Whatever the input, the provider cannot tell which of the two asked."""
+def test_the_request_has_langchains_messages(given: Callable[[], Any]) -> None:
+    """Each kind of input gives the same messages in the request."""
     with LoopbackProvider("Hello") as provider:
         theirs(provider).invoke(given())
         ours(provider).invoke(given())
@@ -382,7 +386,7 @@ def test_the_same_messages_are_sent(given: Callable[[], Any]) -> None:
 
 
 def _parsed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With arguments by meaning: LangChain writes them with other spaces."""
+    """Parse the arguments of tool calls, because LangChain writes JSON with other spaces."""
     import json
 
     for message in messages:
@@ -390,7 +394,7 @@ def _parsed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             try:
                 call["function"]["arguments"] = json.loads(call["function"]["arguments"])
             except ValueError:
-                pass  # broken ones are sent as they are
+                pass  # invalid arguments are sent unchanged
         if message["role"] == "assistant" and not message.get("content"):
             message["content"] = None
     return messages

@@ -1,9 +1,9 @@
-"""Beside langchain-anthropic on the same provider: what an application sees when it changes its imports.
+"""`ChatAnthropic` returns what langchain-anthropic's `ChatAnthropic` returns with the same provider.
 
-Differences on purpose, which the comparisons leave out: model name, provider and the response's id come with the stop
-reason, not with the first chunk; a last empty chunk closes the sum, as with every model of ours; ids begin with `run-`;
-a token callback hears the text also where LangChain's chunks are lists and call none; the message of
-`invoke(streaming=True)` has the finished blocks, not the sum of the pieces with their `index`; errors are the SDK's.
+The comparisons leave out these intended differences. Model name, provider and the response's id come with the stop
+reason, not with the first chunk. The last chunk is empty, as with all our models. Ids begin with `run-`. Handlers
+receive tokens also where LangChain's chunks are lists and call no handler. The message of `invoke(streaming=True)` has
+complete blocks, not a sum of pieces with their `index`. Errors are the SDK's.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from recorder.testing import (
 )
 from recorder.wire import usage
 from tests.anthropics import chat, stripped
-from tests.chatting import PLAIN, ROADS, Log, Road, name_of
+from tests.chatting import CALL_STYLES, PLAIN, CallStyle, Log, name_of
 from tests.genuine import Stream
 from tests.wires import genuine_anthropic
 
 langchain = pytest.importorskip("langchain_anthropic")
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 TOOL = {"name": "weather", "description": "Of a city", "input_schema": {"type": "object", "properties": {}}}
 CALL = {"id": "toolu_1", "name": "weather", "input": {"city": "Zürich"}}
@@ -64,26 +64,26 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 def theirs(provider: LoopbackProvider, **options: Any) -> Any:
-    """LangChain's model of the provider."""
+    """Return LangChain's model of this provider."""
     settings = {
         "model": "claude-haiku-4-5", "base_url": provider.url, "api_key": "any", "max_retries": 0
     }  # fmt: skip
     return langchain.ChatAnthropic(**settings, **options)
 
 
-def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, **more: Any) -> Any:
-    """What LangChain's model answers; `more["options"]` are the model's, `more["tools"]` are bound."""
+def by_langchain(style: CallStyle, way: str, provider: LoopbackProvider, *args: Any, **more: Any) -> Any:
+    """Return the answer of LangChain's model; `more["options"]` are options of the model, `more["tools"]` are bound."""
     model = theirs(provider, **more.pop("options", {}))
     if tools := more.pop("tools", None):
         model = model.bind_tools(tools)
-    if road is PLAIN:
-        return getattr(road, way)(model, *args, **more)
+    if style is PLAIN:
+        return getattr(style, way)(model, *args, **more)
 
     async def main() -> Any:
         answer = getattr(model, f"a{way}")(*args, **more)
         found = [each async for each in answer] if way == "stream" else await answer
         bound = getattr(model, "bound", model)
-        await bound._async_client.close()  # it is cached for every loop, and of use in one
+        await bound._async_client.close()  # it is cached for all loops, but works in one only
         return found
 
     langchain.chat_models._get_default_async_httpx_client.cache_clear()
@@ -91,7 +91,7 @@ def by_langchain(road: Road, way: str, provider: LoopbackProvider, *args: Any, *
 
 
 def seen(message: Any) -> dict[str, Any]:
-    """What an application reads of a message or chunk, without the differences on purpose."""
+    """Return the fields of a message or chunk that both libraries must have in common."""
     metadata = dict(message.response_metadata)
     for name in ("model_provider", "id", "model_name", "model", "usage"):
         metadata.pop(name, None)
@@ -109,13 +109,13 @@ def seen(message: Any) -> dict[str, Any]:
 
 
 def content_chunks(chunks: list[Any]) -> list[dict[str, Any]]:
-    """All chunks but those that only say that the message begins or ends."""
+    """Return all chunks except those that only begin or end the message."""
     shown = [seen(chunk) for chunk in chunks]
     return [each for each in shown if each["content"] or each["usage_metadata"] or each["tool_call_chunks"]]
 
 
 def sum_of(chunks: list[Any]) -> Any:
-    """The chunks added up one by one."""
+    """Add up the chunks one by one."""
     answer = chunks[0]
     for chunk in chunks[1:]:
         answer = answer + chunk
@@ -123,19 +123,19 @@ def sum_of(chunks: list[Any]) -> Any:
 
 
 def models(provider: LoopbackProvider, options: dict[str, Any], tools: list[Any] | None) -> ChatAnthropic:
-    """Our model."""
+    """Return our model of this provider."""
     model = chat(provider, **options)
     return model.bind_tools(tools) if tools else model
 
 
 @both
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
-def test_chunks_of_text(road: Road, reply: dict[str, Any]) -> None:
-    """The same chunks in the same order, and the same sum."""
+def test_chunks_of_text_equal_langchains(style: CallStyle, reply: dict[str, Any]) -> None:
+    """The chunks come in the same order, and their sums are equal."""
     config = {"run_id": uuid4()}
     with LoopbackProvider(Answer(frames=anthropic_messages_frames(**reply))) as provider:
-        expected = by_langchain(road, "stream", provider, "Hi", dict(config))
-        found = road.stream(chat(provider), "Hi", dict(config))
+        expected = by_langchain(style, "stream", provider, "Hi", dict(config))
+        found = style.stream(chat(provider), "Hi", dict(config))
     assert content_chunks(found) == content_chunks(expected)
     assert seen(sum_of(found)) == seen(sum_of(expected))
     assert sum_of(found).response_metadata["model_name"] == sum_of(expected).response_metadata["model_name"]
@@ -143,14 +143,14 @@ def test_chunks_of_text(road: Road, reply: dict[str, Any]) -> None:
 
 @both
 @pytest.mark.parametrize("reply", MORE.values(), ids=MORE)
-def test_chunks_of_blocks(road: Road, reply: dict[str, Any]) -> None:
-    """With tools and thoughts the content is a list, in theirs and in ours."""
+def test_chunks_of_blocks_equal_langchains(style: CallStyle, reply: dict[str, Any]) -> None:
+    """With tools and thinking the content of each chunk is a list of blocks."""
     config = {"run_id": uuid4()}
     options, tools = {"thinking": THINKING}, [TOOL]
     with LoopbackProvider(Answer(frames=anthropic_messages_frames(**reply))) as provider:
-        expected = by_langchain(road, "stream", provider, "Hi", dict(config), options=options, tools=tools)
-        found = road.stream(models(provider, options, tools), "Hi", dict(config))
-    # An empty piece of arguments opens each call and says nothing.
+        expected = by_langchain(style, "stream", provider, "Hi", dict(config), options=options, tools=tools)
+        found = style.stream(models(provider, options, tools), "Hi", dict(config))
+    # LangChain has a chunk with empty arguments for the beginning of each call.
     pieces = [
         each
         for each in content_chunks(expected)
@@ -163,12 +163,12 @@ def test_chunks_of_blocks(road: Road, reply: dict[str, Any]) -> None:
 
 @both
 @pytest.mark.parametrize("reply", [*REPLIES.values(), *MORE.values()], ids=[*REPLIES, *MORE])
-def test_the_whole_answer(road: Road, reply: dict[str, Any]) -> None:
-    """What `invoke` gives."""
+def test_the_message_of_invoke_equals_langchains(style: CallStyle, reply: dict[str, Any]) -> None:
+    """Content, calls, metadata and usage are the same."""
     with LoopbackProvider(Answer(body=anthropic_messages_body(**reply))) as provider:
         config = {"run_id": uuid4()}
-        expected = by_langchain(road, "invoke", provider, "Hi", dict(config), tools=[TOOL])
-        found = road.invoke(models(provider, {}, [TOOL]), "Hi", dict(config))
+        expected = by_langchain(style, "invoke", provider, "Hi", dict(config), tools=[TOOL])
+        found = style.invoke(models(provider, {}, [TOOL]), "Hi", dict(config))
     given = seen(expected)
     given["id"] = given["id"].removesuffix("-0")
     given["content"] = given["content"] or ""
@@ -181,8 +181,8 @@ def test_the_whole_answer(road: Road, reply: dict[str, Any]) -> None:
 
 
 @genuine_anthropic
-def test_genuine_streams(stream: Stream) -> None:
-    """The same sum of what was really streamed."""
+def test_genuine_streams_give_langchains_message(stream: Stream) -> None:
+    """The chunks of every genuine stream have the same sum."""
     body = stream.request or {}
     options = {"thinking": THINKING, "context_management": body.get("context_management"), "betas": ["x"]}
     config = {"run_id": uuid4()}
@@ -199,7 +199,7 @@ def test_genuine_streams(stream: Stream) -> None:
 
 
 def known(block: dict[str, Any]) -> dict[str, Any]:
-    """A block without what LangChain leaves out or writes otherwise."""
+    """Return a block without the keys that LangChain leaves out or writes differently."""
     return {
         key: value for key, value in block.items() if key not in ("stop_reason", "caller", "partial_json")
     } | (
@@ -223,16 +223,16 @@ USAGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("raw", USAGES, ids=str)
-def test_usage(raw: dict[str, Any]) -> None:
-    """As LangChain's own function counts."""
+def test_usage_equals_langchains(raw: dict[str, Any]) -> None:
+    """Anthropic's usage is counted as LangChain's function counts it."""
     anthropic = pytest.importorskip("anthropic")
     expected = langchain.chat_models._create_usage_metadata(anthropic.types.Usage.model_validate(raw))
     assert usage.from_anthropic(raw) == expected
 
 
 @both
-def test_metadata_name_the_model_alike(road: Road) -> None:
-    """`ls_provider` and friends."""
+def test_metadata_equal_those_of_langchain_anthropic(style: CallStyle) -> None:
+    """`ls_provider` and the other metadata have the same values."""
     handler: Any = pytest.importorskip("langchain_core.callbacks").BaseCallbackHandler
     their, our = Log(), Log()
 
@@ -242,15 +242,15 @@ def test_metadata_name_the_model_alike(road: Road) -> None:
 
     options = {"temperature": 0.5, "max_tokens": 7, "metadata": {"team": "blue"}}
     with LoopbackProvider("Hello") as provider:
-        by_langchain(road, "invoke", provider, "Hi", {"callbacks": [LangChainLog()]}, options=options)
-        road.invoke(chat(provider, **options), "Hi", {"callbacks": [our]})
+        by_langchain(style, "invoke", provider, "Hi", {"callbacks": [LangChainLog()]}, options=options)
+        style.invoke(chat(provider, **options), "Hi", {"callbacks": [our]})
     expected, found = (log.calls_of("on_chat_model_start")[0][1]["metadata"] for log in (their, our))
     assert found == {key: expected[key] for key in expected if key not in ("ls_integration", "lc_versions")}
 
 
 @both
-def test_the_same_request_is_sent(road: Road) -> None:
-    """Options in the same places, tools and messages in the same words."""
+def test_the_request_equals_langchains(style: CallStyle) -> None:
+    """Options, tools and messages are the same in the request's body."""
     messages = pytest.importorskip("langchain_core.messages")
     given = [messages.SystemMessage("Be brief."), messages.HumanMessage("Hi")]
     options = {
@@ -261,7 +261,7 @@ def test_the_same_request_is_sent(road: Road) -> None:
         "max_tokens": 2048,
     }
     with LoopbackProvider("Hello") as provider:
-        by_langchain(road, "stream", provider, given, options=options, tools=[TOOL])
-        road.stream(models(provider, options, [TOOL]), given)
+        by_langchain(style, "stream", provider, given, options=options, tools=[TOOL])
+        style.stream(models(provider, options, [TOOL]), given)
     expected, found = [request["body"] for request in provider.requests]
     assert found == expected

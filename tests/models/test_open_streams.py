@@ -1,4 +1,4 @@
-"""A stream that is still open at exit is closed before the recorder and the connections are."""
+"""At exit, open streams are closed before the recorder and the connections are closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.oracle import new_url, run_python, sql
 BEFORE = "from recorder.models import ChatOpenAI, SimpleChatModel"
 AFTER = "from recorder import ChatHistoryCallback"
 
-#: Leaves a stream of each kind open after its first piece.
+#: A script that leaves a stream of each kind open after its first chunk.
 LEFT = """
 import sys
 from recorder.testing import LoopbackProvider
@@ -31,15 +31,15 @@ for stream in left:
 
 
 @pytest.mark.parametrize("imports", [(BEFORE, AFTER), (AFTER, BEFORE)], ids=["models first", "models last"])
-def test_the_tokens_are_stored_and_the_runs_are_cancelled(tmp_path: Path, imports: tuple[str, str]) -> None:
-    """The process ends well, as if each stream had been closed by the application."""
+def test_open_streams_are_stored_as_cancelled_at_exit(tmp_path: Path, imports: tuple[str, str]) -> None:
+    """The process exits as if the application had closed each stream."""
     url = new_url(tmp_path)
     done = run_python("\n".join([*imports, LEFT]), url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sql(url, "SELECT status, count(*) FROM runs GROUP BY status") == [("cancelled", 3)]
 
 
-def test_a_stream_that_a_thread_reads_is_left_alone() -> None:
+def test_a_stream_that_a_thread_reads_does_not_delay_the_exit() -> None:
     """The process does not wait for it and prints nothing."""
     done = run_python(
         """
@@ -61,8 +61,8 @@ entered.wait()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_stream_that_cannot_be_closed_is_logged_and_the_others_are_closed() -> None:
-    """Its error is logged; the streams after it are closed."""
+def test_an_error_at_closing_a_stream_is_logged_at_exit() -> None:
+    """The other streams are closed all the same."""
     done = run_python(
         """
 from recorder.models import SimpleChatModel
@@ -93,7 +93,7 @@ import os, sys
 from recorder.callbacks import BaseCallbackHandler
 from recorder.models import SimpleChatModel
 
-class Told(BaseCallbackHandler):
+class PrintedEnd(BaseCallbackHandler):
     def on_llm_end(self, response, **more):
         print("end", name, flush=True)
 
@@ -107,7 +107,7 @@ class Own(SimpleChatModel):
         finally:
             print("closed", name, flush=True)
 
-name, model = "parent", Own(callbacks=[Told()])
+name, model = "parent", Own(callbacks=[PrintedEnd()])
 stream = model.stream("Hi")
 print(next(stream).content, flush=True)
 if not (child := os.fork()):
@@ -126,10 +126,10 @@ print("".join(chunk.content for chunk in stream))
 @pytest.mark.parametrize(
     ("what", "of_child"),
     [("collected", []), ("another", ["closed child", "GeneratorExit child"])],
-    ids=["it lets go of it", "it leaves another"],
+    ids=["the child drops the parent's", "the child leaves its own open"],
 )
-def test_a_child_leaves_the_parents_streams_open(what: str, of_child: list[str]) -> None:
-    """It closes its own ones at its end, and the parent reads on."""
+def test_a_forked_child_does_not_close_the_parents_streams(what: str, of_child: list[str]) -> None:
+    """At its end it closes its own streams only, and the parent continues to read."""
     done = run_python(FORKED, what)
     assert (done.returncode, done.stderr) == (0, "")
     of_parent = ["closed parent", "end parent", "ello"]

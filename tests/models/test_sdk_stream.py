@@ -1,4 +1,4 @@
-"""How a response ends: at its terminator, with an error, in the middle, or because the caller stops reading."""
+"""The end of a response: a terminator, an error, a broken connection, or a caller that stops reading."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from recorder.testing import (
 from recorder.wire.reply import Reply
 from tests.chatting import (
     ASK,
-    ROADS,
+    CALL_STYLES,
+    CallStyle,
     CountingProvider,
     Log,
-    Road,
     cancelled_at,
     chat,
     event,
@@ -50,19 +50,19 @@ from tests.chatting import (
 )
 from tests.genuine import Stream
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 FRAMES = openai_chat_frames(["Hello", " there", "!"])
 DONE = FRAMES[-1]
 
 
 def text(chunks: list[Any]) -> str:
-    """The text of the chunks."""
+    """Return the text of the chunks."""
     return "".join(chunk.content for chunk in chunks)
 
 
 def by_the_sdk(provider: LoopbackProvider, **options: Any) -> Exception:
-    """What the bare SDK raises on the same stream."""
+    """Return the exception that the bare SDK raises on the same stream."""
     client = sdk(provider, **options)
     with pytest.raises((openai.OpenAIError, httpx2.TransportError)) as caught:
         list(client.chat.completions.create(**ASK, stream_options={"include_usage": True}))
@@ -70,11 +70,11 @@ def by_the_sdk(provider: LoopbackProvider, **options: Any) -> Exception:
 
 
 def assert_alike(ours: BaseException, theirs: BaseException) -> None:
-    """The same class, message, body and request."""
+    """Assert that both errors have the same class, message, body and request."""
     if isinstance(theirs, httpx2.TransportError):
-        return  # openai before 3.14 lets the HTTP client's errors through while a stream is read
+        return  # openai before 3.14 raises the HTTP client's errors unchanged while a stream is read
     assert type(ours) is type(theirs)
-    # What older openai SDKs say of an error that is no object; newer ones read it, as we do.
+    # Older SDKs have this message for an error that is not an object; newer ones read its text, as we do.
     assert str(theirs) in (str(ours), "An error occurred during streaming")
     for name in ("body", "code", "param", "type", "status_code"):
         assert getattr(ours, name, None) == getattr(theirs, name, None)
@@ -87,11 +87,11 @@ def assert_alike(ours: BaseException, theirs: BaseException) -> None:
 
 
 @both
-def test_bytes_after_the_terminator_are_stored(road: Road, tmp_path: Path) -> None:
-    """The frames joined are the body, byte for byte; nothing after `[DONE]` belongs to the answer."""
+def test_bytes_after_the_terminator_are_stored(style: CallStyle, tmp_path: Path) -> None:
+    """The joined frames equal the body, and nothing after `[DONE]` belongs to the answer."""
     trailing = [b": bye\n\n", event("late"), openai_error_frame("late"), b"half a li"]
     with LoopbackProvider(Answer(frames=[*FRAMES, *trailing])) as provider, history_at(tmp_path) as history:
-        chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
+        chunks = style.stream(chat(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert text(chunks) == found.text == "Hello there!"
     assert found.body == b"".join([*FRAMES, *trailing])
@@ -99,28 +99,30 @@ def test_bytes_after_the_terminator_are_stored(road: Road, tmp_path: Path) -> No
 
 
 @both
-def test_bytes_a_little_later_are_stored_too(road: Road, tmp_path: Path) -> None:
-    """The model waits for the end of the body, so that the connection can be used again."""
+def test_delayed_bytes_after_the_terminator_are_stored(style: CallStyle, tmp_path: Path) -> None:
+    """The model waits for the end of the body, so that the connection can be reused."""
     frames = [*FRAMES, b": bye\n\n"]
     answer = Answer(frames=frames, offsets_us=[0] * len(FRAMES) + [20_000])
     with CountingProvider(answer) as provider, history_at(tmp_path) as history:
         model = chat(provider, callbacks=[history])
-        assert text(road.stream(model, "Hi")) == "Hello there!"
-        if road.name == "plain":
-            assert text(road.stream(model, "Hi")) == "Hello there!"
+        assert text(style.stream(model, "Hi")) == "Hello there!"
+        if style.name == "plain":
+            assert text(style.stream(model, "Hi")) == "Hello there!"
     for run in runs(history.recorder.url):
         assert recorded(history.recorder.url, run["id"]).body == b"".join(frames)
     assert provider.connections == 1
 
 
 @both
-def test_a_provider_that_keeps_the_connection_open(road: Road, tmp_path: Path) -> None:
-    """After `[DONE]` the stream is over for the caller; the connection is not used again."""
+def test_a_stream_ends_at_the_terminator_when_the_connection_stays_open(
+    style: CallStyle, tmp_path: Path
+) -> None:
+    """Such a connection is not reused."""
     answer = Answer(frames=[*FRAMES, b": bye\n\n", b""], hang_after=len(FRAMES) + 1)
     with CountingProvider(answer) as provider, history_at(tmp_path) as history:
         model = chat(provider, callbacks=[history])
-        assert text(road.stream(model, "Hi")) == "Hello there!"
-        assert text(road.stream(model, "Hi")) == "Hello there!"
+        assert text(style.stream(model, "Hi")) == "Hello there!"
+        assert text(style.stream(model, "Hi")) == "Hello there!"
     for run in runs(history.recorder.url):
         assert run["status"] == "complete"
         assert recorded(history.recorder.url, run["id"]).body == b"".join([*FRAMES, b": bye\n\n"])
@@ -128,8 +130,8 @@ def test_a_provider_that_keeps_the_connection_open(road: Road, tmp_path: Path) -
 
 
 @both
-def test_a_provider_that_never_stops(road: Road) -> None:
-    """Endless bytes after `[DONE]` are read for `DRAIN` seconds only."""
+def test_endless_bytes_after_the_terminator_are_read_for_a_limited_time(style: CallStyle) -> None:
+    """The limit is `DRAIN` seconds."""
 
     def for_ever() -> Any:
         yield from FRAMES
@@ -137,20 +139,20 @@ def test_a_provider_that_never_stops(road: Road) -> None:
             yield b": still there\n\n"
 
     with LoopbackProvider(lambda body, path: Answer(frames=for_ever(), interval=0.0001)) as provider:
-        assert text(road.stream(chat(provider), "Hi")) == "Hello there!"
+        assert text(style.stream(chat(provider), "Hi")) == "Hello there!"
 
 
 @both
-def test_a_connection_that_breaks_after_the_terminator(road: Road, tmp_path: Path) -> None:
-    """The answer is complete, so no error is raised."""
+def test_a_broken_connection_after_the_terminator_raises_no_error(style: CallStyle, tmp_path: Path) -> None:
+    """The run is complete."""
     answer = Answer(frames=[*FRAMES, b": bye\n\n"], cut_after=len(FRAMES))
     with LoopbackProvider(answer) as provider, history_at(tmp_path) as history:
-        assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
+        assert text(style.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
     assert recorded(history.recorder.url).run["status"] == "complete"
 
 
-def test_without_a_socket_of_its_own_nothing_is_drained() -> None:
-    """An HTTP client in memory, or HTTP/2, where other streams share the connection."""
+def test_bytes_after_the_terminator_are_not_read_without_a_socket() -> None:
+    """In-memory clients and HTTP/2, whose streams share a connection, stop at the terminator."""
     read: list[bytes] = []
 
     def body() -> Any:
@@ -166,8 +168,8 @@ def test_without_a_socket_of_its_own_nothing_is_drained() -> None:
     assert read == FRAMES
 
 
-def test_a_stream_ends_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the interpreter shuts down there are no new threads; the connection is closed instead."""
+def test_a_stream_ends_when_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """During the shutdown of Python the connection is closed instead of read to its end."""
 
     def refuse(timer: Any) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
@@ -182,11 +184,13 @@ def test_a_stream_ends_where_no_thread_can_be_started(monkeypatch: pytest.Monkey
 
 @both
 @pytest.mark.parametrize("terminated", [False, True], ids=["cut", "done"])
-def test_a_stream_without_a_finish_reason(road: Road, terminated: bool, tmp_path: Path) -> None:
-    """No `[DONE]` and no finish reason: for the caller the stream ends, and the run is stored as `interrupted`."""
+def test_a_stream_without_a_finish_reason_and_terminator_is_interrupted(
+    style: CallStyle, terminated: bool, tmp_path: Path
+) -> None:
+    """For the caller the stream ends normally."""
     frames = [*FRAMES[:4], *([DONE] if terminated else [])]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
-        chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
+        chunks = style.stream(chat(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert text(chunks) == found.text == "Hello there!"
     assert found.run["status"] == ("complete" if terminated else "interrupted")
@@ -194,32 +198,32 @@ def test_a_stream_without_a_finish_reason(road: Road, terminated: bool, tmp_path
 
 
 @both
-def test_a_finish_without_a_terminator_is_complete(road: Road, tmp_path: Path) -> None:
-    """Some providers leave `[DONE]` out, and some the last blank line."""
+def test_a_finish_reason_without_a_terminator_is_complete(style: CallStyle, tmp_path: Path) -> None:
+    """Some providers leave out `[DONE]`, some the last blank line."""
     frames = [*FRAMES[:5], b"data: [DONE]"]
     for number, answer in enumerate((Answer(frames=frames), Answer(frames=frames[:-1]))):
         folder = tmp_path / str(number)
         folder.mkdir()
         with LoopbackProvider(answer) as provider, history_at(folder) as history:
-            road.stream(chat(provider, callbacks=[history]), "Hi")
+            style.stream(chat(provider, callbacks=[history]), "Hi")
         assert recorded(history.recorder.url).run["status"] == "complete"
 
 
 @both
-def test_an_empty_stream(road: Road, tmp_path: Path) -> None:
-    """The caller gets an empty answer, and it is stored so."""
+def test_an_empty_stream_gives_an_empty_answer(style: CallStyle, tmp_path: Path) -> None:
+    """The run is stored as interrupted."""
     with LoopbackProvider(Answer(frames=[])) as provider, history_at(tmp_path) as history:
-        assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == ""
+        assert text(style.stream(chat(provider, callbacks=[history]), "Hi")) == ""
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.body, found.text) == ("interrupted", b"", "")
 
 
 @both
-def test_an_event_that_is_no_json(road: Road, tmp_path: Path) -> None:
-    """The SDK would raise here. The event is stored as `other`, and the stream goes on."""
+def test_an_event_that_is_not_json_is_stored(style: CallStyle, tmp_path: Path) -> None:
+    """It is stored with the kind `other`, and the stream continues. The bare SDK raises an error."""
     frames = [*FRAMES[:2], b'data: {"choices": [\n\n', b"data: \xff\xfe\n\n", b": comment\n\n", *FRAMES[2:]]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
-        chunks = road.stream(chat(provider, callbacks=[history]), "Hi")
+        chunks = style.stream(chat(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert text(chunks) == "Hello there!"
     assert found.body == b"".join(frames)
@@ -228,21 +232,21 @@ def test_an_event_that_is_no_json(road: Road, tmp_path: Path) -> None:
 
 
 @both
-def test_a_response_without_a_stream_to_a_stream_request(road: Road, tmp_path: Path) -> None:
-    """Some proxies do not stream. The SDK yields nothing then, but the model yields the answer."""
+def test_a_complete_response_to_a_stream_request_is_read(style: CallStyle, tmp_path: Path) -> None:
+    """Some proxies do not stream. The bare SDK yields nothing then."""
     body = openai_chat_body(["Hello", " there!"])
     with LoopbackProvider(Answer(body=body)) as provider, history_at(tmp_path) as history:
-        assert text(road.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
+        assert text(style.stream(chat(provider, callbacks=[history]), "Hi")) == "Hello there!"
     found = recorded(history.recorder.url)
     assert (found.text, found.body, found.run["status"]) == ("Hello there!", body, "complete")
 
 
 @both
-def test_an_answer_that_was_not_streamed_is_one_frame(road: Road, tmp_path: Path) -> None:
-    """One frame, one token, and the run's row has the usage."""
+def test_an_answer_that_was_not_streamed_is_one_frame(style: CallStyle, tmp_path: Path) -> None:
+    """It is one frame and one token, and the run's row has the usage."""
     body = openai_chat_body(["Hello", " there!"])
     with LoopbackProvider(Answer(body=body)) as provider, history_at(tmp_path) as history:
-        road.invoke(chat(provider, callbacks=[history]), "Hi")
+        style.invoke(chat(provider, callbacks=[history]), "Hi")
     found = recorded(history.recorder.url)
     assert (found.body, found.tokens.texts) == (body, {0: "Hello there!"})
     assert found.tokens.sha256 == found.tokens.found_sha256
@@ -260,12 +264,14 @@ def test_an_answer_that_was_not_streamed_is_one_frame(road: Road, tmp_path: Path
     [(400, "BadRequestError"), (401, "AuthenticationError"), (404, "NotFoundError"), (429, "RateLimitError"),
      (500, "InternalServerError"), (503, "InternalServerError")],
 )  # fmt: skip
-def test_http_errors_are_the_sdk_s(road: Road, way: str, status: int, kind: str, tmp_path: Path) -> None:
-    """Class, message and body as the SDK raises them; the run is recorded with both."""
+def test_http_errors_equal_those_of_the_bare_sdk(
+    style: CallStyle, way: str, status: int, kind: str, tmp_path: Path
+) -> None:
+    """Class, message and body are the same, and the run's row has class and message."""
     with LoopbackProvider(Answer.error(status)) as provider, history_at(tmp_path) as history:
         expected = by_the_sdk(provider)
         with pytest.raises(openai.APIStatusError) as caught:
-            getattr(road, way)(chat(provider, callbacks=[history]), "Hi")
+            getattr(style, way)(chat(provider, callbacks=[history]), "Hi")
     if way == "stream":
         assert_alike(caught.value, expected)
     assert type(caught.value).__name__ == kind
@@ -276,24 +282,24 @@ def test_http_errors_are_the_sdk_s(road: Road, way: str, status: int, kind: str,
 
 @both
 @pytest.mark.parametrize("way", ["stream", "invoke"])
-def test_the_sdk_s_retries_are_one_run(road: Road, way: str, tmp_path: Path) -> None:
-    """Two refusals and an answer."""
+def test_retries_of_the_sdk_are_one_run(style: CallStyle, way: str, tmp_path: Path) -> None:
+    """Two failed requests and an answer are stored as one complete run."""
     later = {"retry-after-ms": "1"}
     answers = scripted(Answer.error(500, headers=later), Answer.error(429, headers=later), "Hello")
     with LoopbackProvider(answers) as provider, history_at(tmp_path) as history:
-        getattr(road, way)(chat(provider, callbacks=[history], max_retries=2), "Hi")
+        getattr(style, way)(chat(provider, callbacks=[history], max_retries=2), "Hi")
     assert len(provider.requests) == 3
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.text) == ("complete", "Hello")
 
 
 @both
-def test_a_response_without_a_stream_that_breaks_off_is_requested_again(road: Road) -> None:
-    """As the SDK does if nothing was streamed yet."""
+def test_a_broken_response_without_a_stream_is_retried(style: CallStyle) -> None:
+    """The SDK retries, too, if nothing was streamed."""
     body = openai_chat_body(["Hello"])
     broken = Answer(frames=[body[:50], body[50:]], cut_after=1, headers={"content-type": "application/json"})
     with LoopbackProvider(scripted(broken, Answer(body=body))) as provider:
-        assert road.invoke(chat(provider, max_retries=1), "Hi").content == "Hello"
+        assert style.invoke(chat(provider, max_retries=1), "Hi").content == "Hello"
         assert len(provider.requests) == 2
 
 
@@ -311,13 +317,15 @@ def test_a_response_without_a_stream_that_breaks_off_is_requested_again(road: Ro
     ],
     ids=["openai", "empty message", "no message", "text", "list", "named event", "beside choices"],
 )
-def test_an_error_in_the_stream_is_raised_as_the_sdk_does(road: Road, error: bytes, tmp_path: Path) -> None:
-    """Class, message, body and request; what had come before is kept."""
+def test_an_error_event_raises_the_same_error_as_the_bare_sdk(
+    style: CallStyle, error: bytes, tmp_path: Path
+) -> None:
+    """Class, message, body and request are the same, and the partial answer is stored."""
     log, frames = Log(), [*FRAMES[:3], error, *FRAMES[3:]]
     with LoopbackProvider(Answer(frames=frames)) as provider, history_at(tmp_path) as history:
         expected = by_the_sdk(provider)
         with pytest.raises(openai.APIError) as caught:
-            road.stream(chat(provider, callbacks=[history, log]), "Hi")
+            style.stream(chat(provider, callbacks=[history, log]), "Hi")
     assert_alike(caught.value, expected)
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.run["error_type"]) == ("error", "openai.APIError")
@@ -331,37 +339,39 @@ def test_an_error_in_the_stream_is_raised_as_the_sdk_does(road: Road, error: byt
 
 
 @both
-def test_genuine_errors_in_streams(road: Road, streams: list[Stream]) -> None:
-    """Those that real providers sent are raised as the SDK raises them."""
+def test_genuine_error_events_raise_the_same_error_as_the_bare_sdk(
+    style: CallStyle, streams: list[Stream]
+) -> None:
+    """The errors come from recorded streams of real providers."""
     failed = [stream for stream in streams if stream.status == 200 and b'"error":' in stream.body]
     assert failed
     for stream in failed:
         with LoopbackProvider(Answer(frames=[stream.body], chunks=100)) as provider:
             expected = by_the_sdk(provider)
             with pytest.raises(openai.APIError) as caught:
-                road.stream(chat(provider), "Hi")
+                style.stream(chat(provider), "Hi")
         assert_alike(caught.value, expected)
 
 
 @both
-def test_an_error_with_status_200(road: Road) -> None:
-    """A whole answer that is an error, as some providers send it."""
+def test_an_error_in_a_complete_response_with_status_200_is_raised(style: CallStyle) -> None:
+    """Some providers send errors with status 200."""
     body = b'{"error": {"message": "Upstream is down", "code": 502}}'
     with LoopbackProvider(Answer(body=body)) as provider:
-        for ask in (road.invoke, road.stream):
+        for ask in (style.invoke, style.stream):
             with pytest.raises(openai.APIError, match="Upstream is down") as caught:
                 ask(chat(provider), "Hi")
             assert caught.value.body == {"message": "Upstream is down", "code": 502}
 
 
 @both
-def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
-    """APIConnectionError as the SDK raises it, over the HTTP client's; what had come is kept to the byte."""
+def test_a_cut_connection_raises_a_connection_error(style: CallStyle, tmp_path: Path) -> None:
+    """Its cause is the HTTP client's error, and all received bytes are stored."""
     frames = [*FRAMES[:3], FRAMES[3][:20], FRAMES[3][20:]]
     with LoopbackProvider(Answer(frames=frames, cut_after=4)) as provider, history_at(tmp_path) as history:
         expected = by_the_sdk(provider)
         with pytest.raises(openai.APIConnectionError) as caught:
-            road.stream(chat(provider, callbacks=[history]), "Hi")
+            style.stream(chat(provider, callbacks=[history]), "Hi")
     assert_alike(caught.value, expected)
     assert isinstance(caught.value.__cause__, httpx2.TransportError)
     found = recorded(history.recorder.url)
@@ -372,7 +382,7 @@ def test_a_connection_that_is_cut(road: Road, tmp_path: Path) -> None:
 
 @contextmanager
 def answering(response: bytes) -> Iterator[str]:
-    """A server that sends this response to each client and closes. Yields its URL without the scheme."""
+    """Yield the address of a server that sends this response to each client and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -399,17 +409,17 @@ def answering(response: bytes) -> Iterator[str]:
     [("http", b""), ("http", b"Who are you?\r\n\r\n"), ("https", b"Who are you?\r\n\r\n")],
     ids=["closes", "no HTTP", "no TLS"],
 )
-def test_a_server_that_is_no_provider(
-    road: Road, way: str, scheme: str, response: bytes, tmp_path: Path
+def test_a_response_that_is_not_http_raises_a_connection_error(
+    style: CallStyle, way: str, scheme: str, response: bytes, tmp_path: Path
 ) -> None:
-    """APIConnectionError as the SDK raises it, not a timeout; the run is recorded."""
+    """The error equals that of the bare SDK, and the run is stored."""
     with answering(response) as address, history_at(tmp_path) as history:
         where: Any = {"base_url": f"{scheme}://{address}", "api_key": "any", "max_retries": 0}
         model = ChatOpenAI("gpt-4o", **where)
         with openai.OpenAI(**where) as client, pytest.raises(openai.APIConnectionError) as expected:
             client.chat.completions.create(**ASK)
         with pytest.raises(openai.APIConnectionError) as caught:
-            getattr(road, way)(model, "Hi", {"callbacks": [history]})
+            getattr(style, way)(model, "Hi", {"callbacks": [history]})
     assert type(caught.value) is type(expected.value) is openai.APIConnectionError
     assert str(caught.value) == str(expected.value)
     assert isinstance(caught.value.__cause__, httpx2.TransportError)
@@ -419,34 +429,36 @@ def test_a_server_that_is_no_provider(
 
 @both
 @pytest.mark.parametrize("way", ["stream", "invoke"])
-def test_a_refused_connection(road: Road, way: str, tmp_path: Path) -> None:
-    """The same; the HTTP client's error, which says where and why, is the cause."""
+def test_a_refused_connection_raises_a_connection_error_with_its_cause(
+    style: CallStyle, way: str, tmp_path: Path
+) -> None:
+    """The cause is the HTTP client's error, which has the address and the reason."""
     with LoopbackProvider() as provider:
         model = chat(provider)
     with history_at(tmp_path) as history, pytest.raises(openai.APIConnectionError) as caught:
-        getattr(road, way)(model, "Hi", {"callbacks": [history]})
+        getattr(style, way)(model, "Hi", {"callbacks": [history]})
     assert type(caught.value) is openai.APIConnectionError
     assert isinstance(caught.value.__cause__, httpx2.ConnectError)
     assert recorded(history.recorder.url).run["status"] == "error"
 
 
 @both
-def test_a_provider_that_falls_silent(road: Road, tmp_path: Path) -> None:
-    """APITimeoutError after the read timeout, as in the SDK. The tokens before it are stored."""
+def test_a_silent_stream_raises_a_timeout_error(style: CallStyle, tmp_path: Path) -> None:
+    """The error equals that of the bare SDK, and the tokens before it are stored."""
     with LoopbackProvider(Answer(frames=FRAMES, hang_after=3)) as provider, history_at(tmp_path) as history:
         expected = by_the_sdk(provider, timeout=0.3)
         with pytest.raises(openai.APITimeoutError) as caught:
-            road.stream(chat(provider, callbacks=[history], timeout=0.3), "Hi")
+            style.stream(chat(provider, callbacks=[history], timeout=0.3), "Hi")
     assert_alike(caught.value, expected)
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.text) == ("error", "Hello there")
 
 
 @both
-def test_a_provider_that_does_not_answer(road: Road) -> None:
-    """The same before the first byte, with the timeout of the call."""
+def test_a_missing_response_raises_a_timeout_error(style: CallStyle) -> None:
+    """The timeout of the call is used."""
     with LoopbackProvider(Answer(delay=60)) as provider, pytest.raises(openai.APITimeoutError):
-        road.invoke(chat(provider), "Hi", timeout=0.3)
+        style.invoke(chat(provider), "Hi", timeout=0.3)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +467,7 @@ def test_a_provider_that_does_not_answer(road: Road) -> None:
         (httpx2.ReadTimeout("slow"), openai.APITimeoutError),
         (httpx2.ReadError("cut"), openai.APIConnectionError),
         (httpx2.RemoteProtocolError("cut"), openai.APIConnectionError),
-        # What the SDK's aiohttp client makes of a connection that breaks.
+        # The SDK's aiohttp client raises these when a connection breaks.
         (httpx2.ConnectTimeout("Connection lost"), openai.APIConnectionError),
         (aiohttp.ClientPayloadError("cut"), openai.APIConnectionError),
         (ssl.SSLError("cut"), openai.APIConnectionError),
@@ -465,8 +477,8 @@ def test_a_provider_that_does_not_answer(road: Road) -> None:
     ],
     ids=lambda value: repr(value) if isinstance(value, Exception) else "",
 )  # fmt: skip
-def test_errors_of_the_http_client_as_the_sdk_raises_them(error: Exception, kind: type[Exception]) -> None:
-    """Whichever HTTP client it is; the original one is the cause."""
+def test_errors_of_the_http_client_become_the_sdks_errors(error: Exception, kind: type[Exception]) -> None:
+    """This holds for every HTTP client, and the original error is the cause."""
     request = httpx2.Request("POST", "http://127.0.0.1/v1")
 
     def fail() -> Iterator[bytes]:
@@ -484,8 +496,8 @@ def test_errors_of_the_http_client_as_the_sdk_raises_them(error: Exception, kind
 
 
 @both
-def test_an_error_has_no_cycle_of_causes(road: Road) -> None:
-    """A handler's own error is raised unchanged, also one of the HTTP client's classes."""
+def test_an_error_of_a_handler_is_raised_unchanged(style: CallStyle) -> None:
+    """It gets no cause, even if it has a class of the HTTP client."""
 
     class Refuses(BaseCallbackHandler):
         raise_error = True
@@ -494,27 +506,27 @@ def test_an_error_has_no_cycle_of_causes(road: Road) -> None:
             raise httpx2.ConnectError("the handler's own")
 
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, pytest.raises(httpx2.ConnectError) as caught:
-        road.stream(chat(provider, callbacks=[Refuses()]), "Hi")
+        style.stream(chat(provider, callbacks=[Refuses()]), "Hi")
     assert caught.value.__cause__ is None
 
 
-# -- left in the middle ----------------------------------------------------------------------------------------
+# -- streams that are not read to their end --------------------------------------------------------------------
 
 
 def one_connection() -> Any:
-    """An HTTP client with one connection. A stream that does not give it back blocks the next one."""
+    """Return an HTTP client with one connection, so that a stream that does not release it blocks the next one."""
     limits, timeout = httpx2.Limits(max_connections=1), httpx2.Timeout(5, pool=1)
     return httpx2.Client(limits=limits, timeout=timeout, verify=False)
 
 
 def one_connection_on_a_loop() -> Any:
-    """The same on an event loop."""
+    """Return the same kind of client for an event loop."""
     limits, timeout = httpx2.Limits(max_connections=1), httpx2.Timeout(5, pool=1)
     return httpx2.AsyncClient(limits=limits, timeout=timeout, verify=False)
 
 
 def assert_left(url: str, text: str, run_id: Any = None) -> None:
-    """The run is sealed as cancelled with this partial answer, and its seal proves it."""
+    """Assert that the run is sealed as cancelled with this partial answer."""
     found = recorded(url, run_id)
     assert (found.run["status"], found.run["error_type"]) == ("cancelled", None)
     assert found.text == text
@@ -524,7 +536,7 @@ def assert_left(url: str, text: str, run_id: Any = None) -> None:
 
 
 def begun(chunks: Any) -> Any:
-    """The stream after its first word."""
+    """Return the stream after its first text."""
     while not next(chunks).content:
         pass
     return chunks
@@ -532,7 +544,7 @@ def begun(chunks: Any) -> Any:
 
 @pytest.mark.parametrize("how", ["break", "close", "collected", "error"])
 def test_leaving_a_stream_cancels_the_run(how: str, tmp_path: Path) -> None:
-    """`break`, `close()`, garbage collection, an error in the loop: sealed, and the connection is free again."""
+    """The run is sealed and the connection released after `break`, `close()`, garbage collection and an error."""
     answer = Answer(frames=FRAMES, chunks=50)
     with LoopbackProvider(answer) as provider, history_at(tmp_path) as history, one_connection() as http:
         model = chat(provider, callbacks=[history], http_client=http)
@@ -556,7 +568,7 @@ def test_leaving_a_stream_cancels_the_run(how: str, tmp_path: Path) -> None:
 
 
 async def leave(chunks: Any, how: str) -> None:
-    """Leave an asynchronous stream after its first word."""
+    """Leave an asynchronous stream after its first text."""
     async for chunk in chunks:
         if chunk.content:
             break
@@ -572,7 +584,7 @@ async def leave(chunks: Any, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["break", "aclose", "error", "timeout"])
 def test_leaving_a_stream_on_a_loop_cancels_the_run(how: str, tmp_path: Path) -> None:
-    """The same on an event loop, where a stream that was left ends when it is collected."""
+    """A stream that was left with `break` ends when it is collected."""
 
     async def main(provider: LoopbackProvider, history: Any) -> None:
         async with one_connection_on_a_loop() as http:
@@ -592,7 +604,7 @@ def test_leaving_a_stream_on_a_loop_cancels_the_run(how: str, tmp_path: Path) ->
         assert_left(history.recorder.url, "Hello", first["id"])
 
 
-class Waits(BaseCallbackHandler):
+class AsyncHandler(BaseCallbackHandler):
     """A handler that returns an awaitable at every event except the end."""
 
     def __init__(self) -> None:
@@ -610,7 +622,7 @@ class Waits(BaseCallbackHandler):
 
 
 async def ask(model: Any, way: str) -> None:
-    """Use the model in one of the ways."""
+    """Call the model in one of the ways."""
     if way == "astream":
         async for _ in model.astream("Hi"):
             pass
@@ -622,16 +634,16 @@ async def ask(model: Any, way: str) -> None:
 
 
 @pytest.mark.parametrize("connections", ["one", "new", "default"])
-@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "whole"])
+@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "complete"])
 @pytest.mark.parametrize("way", ["astream", "astream_events", "ainvoke"])
-def test_a_task_that_is_cancelled_at_any_await(
+def test_a_task_can_be_cancelled_at_every_await(
     way: str, streaming: bool, connections: str, tmp_path: Path
 ) -> None:
-    """The run is sealed `cancelled` with its partial answer, the cancel goes on, the connection is free.
+    """The run is sealed as cancelled with its partial answer, CancelledError is raised, and the connection is released.
 
-    One connection is there for all, or a new one each time, or the SDK's client decides.
+    All calls share one connection, or each call has a new one, or the SDK's default client decides.
     """
-    waits = Waits()
+    waits = AsyncHandler()
 
     async def main(provider: LoopbackProvider, history: Any) -> int:
         nth = 1
@@ -668,19 +680,19 @@ def test_a_task_that_is_cancelled_at_any_await(
 
 
 @pytest.mark.parametrize("way", ["agenerate", "abatch"])
-def test_several_runs_are_cancelled_together(way: str, tmp_path: Path) -> None:
-    """A cancelled task cancels its runs. None goes on in the background."""
-    heard = asyncio.Event()
+def test_cancelling_a_task_cancels_all_its_runs(way: str, tmp_path: Path) -> None:
+    """No run continues in the background."""
+    token_received = asyncio.Event()
 
     class Hears(BaseCallbackHandler):
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
             if token:
-                heard.set()
+                token_received.set()
 
     async def main(provider: LoopbackProvider, history: Any) -> set[Any]:
         model = chat(provider, callbacks=[history, Hears()], streaming=True)
         task = asyncio.create_task(getattr(model, way)([["Hi"], ["Ho"]]))
-        await heard.wait()
+        await token_received.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -694,7 +706,7 @@ def test_several_runs_are_cancelled_together(way: str, tmp_path: Path) -> None:
 # -- handlers that misbehave -----------------------------------------------------------------------------------
 
 
-class Rubbish(BaseCallbackHandler):
+class Unawaitable(BaseCallbackHandler):
     """A handler that returns an object that is not awaitable."""
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
@@ -705,7 +717,7 @@ class Rubbish(BaseCallbackHandler):
 
 
 class Raises(BaseCallbackHandler):
-    """Raises in every method."""
+    """A handler that raises in every method."""
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         raise ValueError("start")
@@ -721,7 +733,7 @@ class Raises(BaseCallbackHandler):
 
 
 class Slow(BaseCallbackHandler):
-    """A handler with slow methods, plain and `async`."""
+    """A handler with slow methods, synchronous and asynchronous."""
 
     async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
         await asyncio.sleep(0.01)
@@ -731,15 +743,17 @@ class Slow(BaseCallbackHandler):
 
 
 @both
-@pytest.mark.parametrize("handler", [Rubbish(), Raises(), Slow()], ids=lambda handler: type(handler).__name__)
-def test_a_bad_handler_changes_nothing(
-    road: Road, handler: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "handler", [Unawaitable(), Raises(), Slow()], ids=lambda handler: type(handler).__name__
+)
+def test_a_misbehaving_handler_does_not_affect_the_run(
+    style: CallStyle, handler: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The application gets its answer, and the other handlers get all events in order."""
     log = Log()
     caplog.set_level(logging.CRITICAL, "recorder")
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
-        chunks = road.stream(chat(provider, callbacks=[handler, history, log]), "Hi")
+        chunks = style.stream(chat(provider, callbacks=[handler, history, log]), "Hi")
     assert text(chunks) == "".join(log.tokens) == "Hello there!"
     assert log.names[-1] == "llm_end"
     assert recorded(history.recorder.url).run["status"] == "complete"
@@ -749,8 +763,10 @@ def test_a_bad_handler_changes_nothing(
 @pytest.mark.parametrize(
     "event_name", ["on_chat_model_start", "on_llm_new_token", "on_chat_new_message", "on_llm_end"]
 )
-def test_a_handler_with_raise_error(road: Road, event_name: str, tmp_path: Path) -> None:
-    """Its exception ends the call, and the run is sealed as an error."""
+def test_an_exception_of_a_handler_with_raise_error_ends_the_run(
+    style: CallStyle, event_name: str, tmp_path: Path
+) -> None:
+    """The exception is raised from the call."""
 
     class Strict(BaseCallbackHandler):
         raise_error = True
@@ -762,16 +778,16 @@ def test_a_handler_with_raise_error(road: Road, event_name: str, tmp_path: Path)
     setattr(strict, event_name, refuse)
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
         with pytest.raises(ValueError, match="not today"):
-            road.stream(chat(provider, callbacks=[history, strict]), "Hi")
+            style.stream(chat(provider, callbacks=[history, strict]), "Hi")
         with pytest.raises(ValueError, match="not today"):
-            road.stream(chat(provider, callbacks=[strict, history]), "Hi")
+            style.stream(chat(provider, callbacks=[strict, history]), "Hi")
     for run in runs(history.recorder.url):
         assert run["status"] in ("error", "complete")
 
 
 @both
-def test_asynchronous_handlers_are_waited_for_on_both_roads(road: Road) -> None:
-    """In order, each before the chunk it belongs to."""
+def test_asynchronous_handlers_are_awaited_in_order(style: CallStyle) -> None:
+    """This holds for synchronous and asynchronous streams."""
     seen: list[str] = []
 
     class Notes(BaseCallbackHandler):
@@ -788,19 +804,19 @@ def test_asynchronous_handlers_are_waited_for_on_both_roads(road: Road) -> None:
             seen.append(response.generations[0][0].text)
 
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
-        road.stream(chat(provider, callbacks=[Notes()]), "Hi")
+        style.stream(chat(provider, callbacks=[Notes()]), "Hi")
     assert [word for word in seen if word] == ["start", "Hello", " there", "!", "Hello there!"]
 
 
 @both
-def test_a_chunk_comes_after_its_handlers_are_done(road: Road) -> None:
-    """Also if the handlers return awaitables."""
+def test_a_chunk_is_yielded_after_its_handlers_have_ended(style: CallStyle) -> None:
+    """This holds for handlers that return awaitables, too."""
     seen: list[str] = []
 
     class Notes(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
             await asyncio.sleep(0.001)
-            seen.append("told")
+            seen.append("handler")
 
     async def main(model: Any) -> None:
         async for _ in model.astream("Hi"):
@@ -808,16 +824,16 @@ def test_a_chunk_comes_after_its_handlers_are_done(road: Road) -> None:
 
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
         model = chat(provider, callbacks=[Notes()])
-        if road.name == "plain":
+        if style.name == "plain":
             for _ in model.stream("Hi"):
                 seen.append("chunk")
         else:
             asyncio.run(main(model))
-    assert seen == ["told", "chunk"] * (len(seen) // 2)
+    assert seen == ["handler", "chunk"] * (len(seen) // 2)
 
 
-def test_a_plain_stream_inside_a_running_loop() -> None:
-    """Synchronous code that an asynchronous application calls, with an asynchronous handler."""
+def test_a_synchronous_stream_works_on_a_running_loop() -> None:
+    """Its asynchronous handlers are awaited, too."""
     seen: list[str] = []
 
     class Notes(BaseCallbackHandler):

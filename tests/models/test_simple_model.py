@@ -1,4 +1,4 @@
-"""`SimpleChatModel`: a subclass with one method has all methods of a model."""
+"""`SimpleChatModel`: a subclass with one method gets all methods of a model."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from recorder.messages import (
     SystemMessage,
 )
 from recorder.models import SimpleChatModel
-from tests.chatting import ON_LOOP, PLAIN, ROADS, Log, Road, history_at, name_of, recorded, runs
+from tests.chatting import CALL_STYLES, ON_LOOP, PLAIN, CallStyle, Log, history_at, name_of, recorded, runs
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
-# -- one in thirty lines: a player of twenty questions, whole or in pieces ------------------------------------
+# -- a model in thirty lines, which streams and answers at once -----------------------------------------------
 
 
 class Oracle(SimpleChatModel):
-    """Answers yes or no by the length of the question, word by word."""
+    """A model that answers yes or no by the length of the question, word by word."""
 
     model_name = "oracle-1"
     provider_name = "delphi"
@@ -59,8 +59,8 @@ class Oracle(SimpleChatModel):
             yield word if word in ".,Yes,No,Ask" else f" {word}"
 
 
-def test_a_provider_of_one_s_own_takes_thirty_lines() -> None:
-    """The class above, and the first example of docs/providers.md, which tests/test_readme.py runs."""
+def test_a_model_of_the_users_own_takes_thirty_lines() -> None:
+    """This holds for the class above and for the first example of docs/providers.md."""
     page = Path(__file__).parents[2] / "docs" / "providers.md"
     _, shown, *_ = page.read_text(encoding="utf-8").split("```python\n")
     shown = shown[shown.index("class Program") : shown.index("\n\n\nwith ")]
@@ -70,12 +70,12 @@ def test_a_provider_of_one_s_own_takes_thirty_lines() -> None:
 
 
 @both
-def test_it_is_a_model_like_any_other(road: Road, tmp_path: Path) -> None:
-    """`invoke`, `stream`, `batch`, several at once. All runs are recorded."""
+def test_a_simple_model_has_all_methods_of_a_model(style: CallStyle, tmp_path: Path) -> None:
+    """`invoke`, `stream`, `batch` and `generate` work, and all runs are recorded."""
     with history_at(tmp_path) as history:
         model = Oracle(callbacks=[history])
-        assert road.invoke(model, "Is it alive?").content == "Yes, of course."
-        assert [chunk.content for chunk in road.stream(model, "Is it big?")] == [
+        assert style.invoke(model, "Is it alive?").content == "Yes, of course."
+        assert [chunk.content for chunk in style.stream(model, "Is it big?")] == [
             "Yes",
             ",",
             " of",
@@ -83,11 +83,11 @@ def test_it_is_a_model_like_any_other(road: Road, tmp_path: Path) -> None:
             ".",
             "",
         ]
-        assert [answer.content for answer in road.batch(model, ["ab", "abc"])] == [
+        assert [answer.content for answer in style.batch(model, ["ab", "abc"])] == [
             "Yes, of course.",
             "No, never.",
         ]
-        result = road.generate(model, [[HumanMessage("ab")], ["abc"]])
+        result = style.generate(model, [[HumanMessage("ab")], ["abc"]])
     assert [choices[0].text for choices in result.generations] == ["Yes, of course.", "No, never."]
     assert result.llm_output["model_name"] == "oracle-1"
     url = history.recorder.url
@@ -96,30 +96,30 @@ def test_it_is_a_model_like_any_other(road: Road, tmp_path: Path) -> None:
 
 
 @both
-def test_options_of_the_model_and_of_the_call(road: Road) -> None:
-    """They reach the method, and `stop` with them; those of a call win."""
+def test_options_of_the_call_override_those_of_the_model(style: CallStyle) -> None:
+    """The method receives them, and `stop`, too."""
     model = Oracle(seed=1)
-    assert road.invoke(model, "ab").content == "No, never."
-    assert road.invoke(model, "ab", seed=2).content == "Yes, of course."
-    assert road.invoke(model.bind(stop=["of"]), "ab", seed=2).content == "Yes,"
-    assert road.invoke(model, "ab", stop=["never"]).content == "No,"
+    assert style.invoke(model, "ab").content == "No, never."
+    assert style.invoke(model, "ab", seed=2).content == "Yes, of course."
+    assert style.invoke(model.bind(stop=["of"]), "ab", seed=2).content == "Yes,"
+    assert style.invoke(model, "ab", stop=["never"]).content == "No,"
 
 
-# -- only a whole answer ---------------------------------------------------------------------------------------
+# -- models that do not stream ---------------------------------------------------------------------------------
 
 
 class Echo(SimpleChatModel):
-    """A model with one method, without options. It cannot stream."""
+    """A model with one method that cannot stream."""
 
     def _call(self, messages: list[Any], **options: Any) -> str:
         return f"You said: {messages[-1].text}"
 
 
 @both
-def test_a_model_that_cannot_stream_streams_one_chunk(road: Road) -> None:
-    """And LangChain's empty last chunk, as all models. Handlers get the token."""
+def test_a_model_without_streaming_yields_one_chunk(style: CallStyle) -> None:
+    """LangChain's empty last chunk follows it, and handlers receive the token."""
     log = Log()
-    first, last = road.stream(Echo(callbacks=[log]), "Hi")
+    first, last = style.stream(Echo(callbacks=[log]), "Hi")
     assert (first.content, last.content, last.chunk_position) == ("You said: Hi", "", "last")
     assert type(first) is AIMessageChunk
     assert first.id == last.id
@@ -134,21 +134,21 @@ def test_a_model_that_cannot_stream_streams_one_chunk(road: Road) -> None:
 
 
 @both
-@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-def test_invoke_reports_tokens_with_streaming(road: Road, streaming: bool) -> None:
-    """As the other models."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["complete", "streaming"])
+def test_invoke_of_a_simple_model_reports_tokens_with_streaming(style: CallStyle, streaming: bool) -> None:
+    """Handlers receive tokens only with `streaming=True`."""
     log = Log()
-    answer = road.invoke(Echo(callbacks=[log], streaming=streaming), "Hi")
+    answer = style.invoke(Echo(callbacks=[log], streaming=streaming), "Hi")
     assert type(answer) is AIMessage
     assert "".join(log.tokens) == ("You said: Hi" if streaming else "")
 
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_everything_is_recorded_but_frames(road: Road, way: str, tmp_path: Path) -> None:
-    """Messages, the token with its time, the names. There is no wire format."""
+def test_a_simple_model_is_recorded_without_frames(style: CallStyle, way: str, tmp_path: Path) -> None:
+    """Messages, the token and the names are stored; there is no wire format."""
     with history_at(tmp_path) as history:
-        getattr(road, way)(
+        getattr(style, way)(
             Echo(callbacks=[history], name="parrot"), [SystemMessage("Be brief."), ("user", "Hi")]
         )
     found = recorded(history.recorder.url)
@@ -160,32 +160,32 @@ def test_everything_is_recorded_but_frames(road: Road, way: str, tmp_path: Path)
     assert (run["provider_name"], run["request_model"], run["frames_sha256"]) == ("echo", "Echo", None)
 
 
-def test_an_event_loop_goes_on_while_the_model_answers() -> None:
-    """A method that is not `async` runs on a thread. Here it even waits for the loop."""
-    heard = threading.Event()
+def test_a_synchronous_method_does_not_block_the_loop() -> None:
+    """It runs on a thread; in this test it even waits for the loop."""
+    loop_is_free = threading.Event()
 
     class Slow(SimpleChatModel):
         def _call(self, messages: list[Any], **options: Any) -> str:
-            assert heard.wait(10)
+            assert loop_is_free.wait(10)
             return "done"
 
     async def main() -> str:
         task = asyncio.create_task(Slow().ainvoke("Hi"))
         await asyncio.sleep(0)
-        heard.set()
+        loop_is_free.set()
         return str((await task).content)
 
     assert asyncio.run(main()) == "done"
 
 
-# -- what an answer may be -------------------------------------------------------------------------------------
+# -- types of answers ------------------------------------------------------------------------------------------
 
 CALL = {"name": "weather", "args": {"city": "Zürich"}, "id": "call_1", "type": "tool_call"}
 USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
 
 
 def message() -> AIMessage:
-    """A message with all fields."""
+    """Return a message with all fields."""
     return AIMessage(
         "Hi", tool_calls=[CALL], usage_metadata=USAGE, additional_kwargs={"reasoning_content": "Hm"},  # type: ignore[arg-type]
         response_metadata={"finish_reason": "stop", "model_name": "echo-2"},
@@ -193,7 +193,7 @@ def message() -> AIMessage:
 
 
 def langchain_result() -> Any:
-    """LangChain's own objects."""
+    """Return an answer as LangChain's objects."""
     messages = pytest.importorskip("langchain_core.messages")
     outputs = pytest.importorskip("langchain_core.outputs")
     answer = messages.AIMessage("Hi", tool_calls=[CALL], usage_metadata=USAGE)
@@ -211,7 +211,7 @@ COMPLETE: dict[str, Callable[[], Any]] = {
 
 
 def answering(*answers: Any, **settings: Any) -> SimpleChatModel:
-    """A model whose `_generate` returns this answer, or whose `_stream` yields these."""
+    """Return a model whose `_generate` returns this answer, or whose `_stream` yields these."""
 
     class Answers(SimpleChatModel):
         if len(answers) == 1:
@@ -229,12 +229,12 @@ def answering(*answers: Any, **settings: Any) -> SimpleChatModel:
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 @pytest.mark.parametrize("made", COMPLETE.values(), ids=COMPLETE)
-def test_the_types_of_a_complete_answer(
-    road: Road, way: str, made: Callable[[], Any], tmp_path: Path
+def test_a_complete_answer_may_be_a_message_a_generation_or_a_result(
+    style: CallStyle, way: str, made: Callable[[], Any], tmp_path: Path
 ) -> None:
-    """A message, a generation, a result: text, reasoning, calls, usage and finish come through and are recorded."""
+    """Text, reasoning, calls, usage and finish reason are returned and recorded."""
     with history_at(tmp_path) as history:
-        result = getattr(road, way)(answering(made(), callbacks=[history]), "Hi")
+        result = getattr(style, way)(answering(made(), callbacks=[history]), "Hi")
     answer = result if way == "invoke" else result[0] + result[1:]
     assert (answer.content, answer.tool_calls, answer.usage_metadata) == ("Hi", [CALL], USAGE)
     assert answer.additional_kwargs["reasoning_content"] == "Hm"
@@ -251,7 +251,7 @@ def test_the_types_of_a_complete_answer(
 
 
 def langchain_chunk(text: str) -> Any:
-    """LangChain's own chunk."""
+    """Return a chunk of LangChain's class."""
     return pytest.importorskip("langchain_core.messages").AIMessageChunk(text)
 
 
@@ -266,24 +266,26 @@ PIECES: dict[str, Callable[[str], Any]] = {
 
 @both
 @pytest.mark.parametrize("made", PIECES.values(), ids=PIECES)
-def test_the_types_of_a_piece(road: Road, made: Callable[[str], Any]) -> None:
+def test_a_piece_may_be_text_a_chunk_a_message_or_a_generation(
+    style: CallStyle, made: Callable[[str], Any]
+) -> None:
     """Each becomes a chunk with the run's id, and the answer is their sum."""
-    chunks = road.stream(answering(made("Hel"), made("lo")), "Hi")
+    chunks = style.stream(answering(made("Hel"), made("lo")), "Hi")
     assert [chunk.content for chunk in chunks] == ["Hel", "lo", ""]
     assert {type(chunk) for chunk in chunks} == {AIMessageChunk}
     assert len({chunk.id for chunk in chunks}) == 1
-    assert road.invoke(answering(made("Hel"), made("lo")), "Hi").content == "Hello"
+    assert style.invoke(answering(made("Hel"), made("lo")), "Hi").content == "Hello"
 
 
 @both
-def test_calls_in_pieces(road: Road, tmp_path: Path) -> None:
-    """As chunks have them. The deltas have the kinds of tool calls."""
+def test_tool_calls_may_come_in_pieces(style: CallStyle, tmp_path: Path) -> None:
+    """Their tokens have the kinds of tool calls."""
     opened = {"name": "weather", "args": "", "id": "call_1", "index": 0, "type": "tool_call_chunk"}
     rest = {"name": None, "args": '{"city": "Bern"}', "id": None, "index": 0, "type": "tool_call_chunk"}
     pieces = [AIMessageChunk("", tool_call_chunks=[call]) for call in (opened, rest)]  # type: ignore[list-item]
     pieces.append(AIMessageChunk("", additional_kwargs={"refusal": "No."}, usage_metadata=USAGE))  # type: ignore[arg-type]
     with history_at(tmp_path) as history:
-        answer = road.invoke(answering(*pieces, callbacks=[history]), "Weather?")
+        answer = style.invoke(answering(*pieces, callbacks=[history]), "Weather?")
     assert answer.tool_calls[0]["args"] == {"city": "Bern"}
     found = recorded(history.recorder.url)
     assert list(found.tokens.texts.values()) == [
@@ -299,23 +301,23 @@ def test_calls_in_pieces(road: Road, tmp_path: Path) -> None:
     "odd", [None, 7, b"bytes", HumanMessage("Hi"), object()], ids=lambda odd: type(odd).__name__
 )
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_what_is_no_answer_is_refused(road: Road, way: str, odd: Any, tmp_path: Path) -> None:
-    """For example a forgotten `return`. The error says what to return; the pieces before it are stored."""
+def test_an_invalid_answer_is_refused(style: CallStyle, way: str, odd: Any, tmp_path: Path) -> None:
+    """The error says what to return, and the pieces before it are stored."""
     with history_at(tmp_path) as history:
         for model in (answering(odd, callbacks=[history]), answering("Hel", odd, callbacks=[history])):
             with pytest.raises(ConfigError, match="return or yield a str"):
-                getattr(road, way)(model, "Hi")
+                getattr(style, way)(model, "Hi")
     first, second = runs(history.recorder.url)
     assert (first["status"], second["status"]) == ("error", "error")
     assert recorded(history.recorder.url, second["id"]).text == "Hel"
 
 
 @both
-def test_no_piece_at_all(road: Road) -> None:
-    """The answer is empty."""
+def test_empty_pieces_give_an_empty_answer(style: CallStyle) -> None:
+    """`invoke` returns a message without content."""
     model = answering("", "")
-    assert road.invoke(model, "Hi").content == ""
-    assert [chunk.content for chunk in road.stream(model, "Hi")] == ["", "", ""]
+    assert style.invoke(model, "Hi").content == ""
+    assert [chunk.content for chunk in style.stream(model, "Hi")] == ["", "", ""]
 
 
 def test_a_chunk_with_the_last_position_is_the_last() -> None:
@@ -325,7 +327,7 @@ def test_a_chunk_with_the_last_position_is_the_last() -> None:
 
 
 def test_the_pieces_of_a_model_are_not_changed() -> None:
-    """A piece that is yielded again has nothing of the run before."""
+    """A piece that is yielded again has no data of the run before."""
     piece = AIMessageChunk("Hi")
     model = answering(piece, piece)
     first, second = list(model.stream("Hi")), list(model.stream("Hi"))
@@ -337,7 +339,7 @@ def test_the_pieces_of_a_model_are_not_changed() -> None:
 
 
 class Async(SimpleChatModel):
-    """Answers only on an event loop."""
+    """A model that streams only on an event loop."""
 
     async def _astream(self, messages: list[Any], **options: Any) -> AsyncIterator[str]:
         for word in ("a", "b"):
@@ -345,17 +347,17 @@ class Async(SimpleChatModel):
             yield word
 
 
-class AsyncWhole(SimpleChatModel):
-    """The same without streaming."""
+class AsyncComplete(SimpleChatModel):
+    """A model that answers only on an event loop, and does not stream."""
 
     async def _agenerate(self, messages: list[Any], **options: Any) -> str:
         await asyncio.sleep(0)
         return "ab"
 
 
-@pytest.mark.parametrize("kind", [Async, AsyncWhole])
+@pytest.mark.parametrize("kind", [Async, AsyncComplete])
 def test_asynchronous_methods_run_on_the_loop(kind: type[SimpleChatModel], tmp_path: Path) -> None:
-    """And are recorded like the others."""
+    """Their runs are recorded like others."""
     with history_at(tmp_path) as history:
         chunks = ON_LOOP.stream(kind(callbacks=[history]), "Hi")
         assert ON_LOOP.invoke(kind(), "Hi").content == "ab"
@@ -363,10 +365,10 @@ def test_asynchronous_methods_run_on_the_loop(kind: type[SimpleChatModel], tmp_p
     assert recorded(history.recorder.url).text == "ab"
 
 
-@pytest.mark.parametrize("kind", [Async, AsyncWhole])
+@pytest.mark.parametrize("kind", [Async, AsyncComplete])
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_without_a_loop_the_error_says_what_to_call(kind: type[SimpleChatModel], way: str) -> None:
-    """Handlers get a run that failed."""
+def test_a_synchronous_call_of_asynchronous_methods_is_refused(kind: type[SimpleChatModel], way: str) -> None:
+    """The error names `ainvoke`, and handlers receive a failed run."""
     log = Log()
     with pytest.raises(ConfigError, match="ainvoke"):
         getattr(PLAIN, way)(kind(callbacks=[log]), "Hi")
@@ -374,7 +376,7 @@ def test_without_a_loop_the_error_says_what_to_call(kind: type[SimpleChatModel],
 
 
 class All(SimpleChatModel):
-    """Says which of its methods was called."""
+    """A model whose answer is the name of the called method."""
 
     def _call(self, messages: list[Any], **options: Any) -> str:
         return "_call"
@@ -403,16 +405,16 @@ class All(SimpleChatModel):
     ],
     ids=lambda names: " ".join(dict.fromkeys(names)),
 )
-def test_which_method_is_called(has: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    """For `invoke`, `stream`, `ainvoke` and `astream`: the matching method, else the nearest one."""
+def test_the_best_available_method_is_called(has: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    """`invoke`, `stream`, `ainvoke` and `astream` call the matching method if there is one, else the nearest one."""
     kind = type("Some", (SimpleChatModel,), {name: vars(All)[name] for name in has})
-    found = [str(road.invoke(kind(), "Hi").content) for road in ROADS]
-    streamed = [str(road.stream(kind(), "Hi")[0].content) for road in ROADS]
+    found = [str(style.invoke(kind(), "Hi").content) for style in CALL_STYLES]
+    streamed = [str(style.stream(kind(), "Hi")[0].content) for style in CALL_STYLES]
     assert (found[0], streamed[0], found[1], streamed[1]) == expected
 
 
 def test_a_model_without_a_method_is_refused() -> None:
-    """The constructor raises and says which methods to write."""
+    """The constructor raises an error that says which methods to write."""
 
     class Empty(SimpleChatModel):
         pass
@@ -421,8 +423,8 @@ def test_a_model_without_a_method_is_refused() -> None:
         Empty()
 
 
-def test_pieces_are_made_on_one_thread_in_the_caller_s_context() -> None:
-    """Connections and cursors need the one thread, tracing needs the context."""
+def test_a_synchronous_stream_runs_on_one_thread_in_the_callers_context() -> None:
+    """Connections and cursors need one thread, and tracing needs the context variables."""
     user: ContextVar[str] = ContextVar("user", default="nobody")
     seen: list[tuple[int, str]] = []
 
@@ -446,11 +448,11 @@ def test_pieces_are_made_on_one_thread_in_the_caller_s_context() -> None:
     assert thread != threading.get_ident()
 
 
-# -- how it ends -----------------------------------------------------------------------------------------------
+# -- the end of a run ------------------------------------------------------------------------------------------
 
 
-class Ends(SimpleChatModel):
-    """Notes its end, and can fail before the last piece."""
+class RecordsItsEnd(SimpleChatModel):
+    """A model that stores how its generator ended, and can fail before the last piece."""
 
     def __init__(self, error: BaseException | None = None, **settings: Any) -> None:
         super().__init__(**settings)
@@ -472,13 +474,13 @@ class Ends(SimpleChatModel):
 
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_its_errors_are_raised_as_they_are(road: Road, way: str, tmp_path: Path) -> None:
+def test_errors_of_a_simple_model_are_raised_unchanged(style: CallStyle, way: str, tmp_path: Path) -> None:
     """The pieces before the error are stored."""
     log = Log()
     with history_at(tmp_path) as history:
-        model = Ends(LookupError("no such verse"), callbacks=[history, log])
+        model = RecordsItsEnd(LookupError("no such verse"), callbacks=[history, log])
         with pytest.raises(LookupError, match="no such verse"):
-            getattr(road, way)(model, "Hi")
+            getattr(style, way)(model, "Hi")
     found = recorded(history.recorder.url)
     assert (found.run["status"], found.run["error_type"], found.text) == ("error", "LookupError", "Hel")
     assert found.transcript == [("user", "Hi"), ("assistant", "Hel")]
@@ -487,8 +489,8 @@ def test_its_errors_are_raised_as_they_are(road: Road, way: str, tmp_path: Path)
 
 
 @both
-def test_errors_of_generate(road: Road) -> None:
-    """Without any piece."""
+def test_a_stop_iteration_of_a_simple_model_is_a_runtime_error(style: CallStyle) -> None:
+    """Handlers receive the error."""
 
     class Fails(SimpleChatModel):
         def _call(self, messages: list[Any], **options: Any) -> str:
@@ -496,14 +498,14 @@ def test_errors_of_generate(road: Road) -> None:
 
     log = Log()
     with pytest.raises(RuntimeError, match="StopIteration"):
-        road.stream(Fails(callbacks=[log]), "Hi")
+        style.stream(Fails(callbacks=[log]), "Hi")
     assert log.names[-1] == "llm_error"
 
 
-def test_leaving_the_loop_closes_its_generator(tmp_path: Path) -> None:
-    """Its `finally` has run when the caller goes on; the run is cancelled, and what came is kept."""
+def test_closing_a_stream_closes_the_models_generator(tmp_path: Path) -> None:
+    """Its `finally` has run when `close` returns, and the run is stored as cancelled."""
     with history_at(tmp_path) as history:
-        plain, on_loop = Ends(callbacks=[history]), Ends(callbacks=[history])
+        plain, on_loop = RecordsItsEnd(callbacks=[history]), RecordsItsEnd(callbacks=[history])
         stream: Any = plain.stream("Hi")
         assert next(stream).content == "Hel"
         stream.close()
@@ -521,7 +523,7 @@ def test_leaving_the_loop_closes_its_generator(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> None:
-    """The thread is in the middle of it, and closes the generator after it."""
+    """The thread is inside of the generator, and closes it after the next piece."""
     blocked, given, ended = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(SimpleChatModel):
@@ -550,8 +552,8 @@ def test_a_cancelled_task_does_not_wait_for_the_next_piece(tmp_path: Path) -> No
     assert (found.run["status"], found.text) == ("cancelled", "Hel")
 
 
-def test_an_error_of_a_late_close_is_logged() -> None:
-    """The task that would raise it was cancelled before."""
+def test_an_error_at_closing_the_generator_of_a_cancelled_task_is_logged() -> None:
+    """The task that could raise it has ended already."""
     blocked, given, logged = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(SimpleChatModel):
@@ -590,7 +592,7 @@ def test_an_error_of_a_late_close_is_logged() -> None:
 
 
 def test_an_answer_that_never_comes_does_not_block_the_exit() -> None:
-    """The caller gives up, and Python ends."""
+    """The caller's timeout ends the wait, and Python exits."""
     program = """
 import asyncio, threading
 from recorder.models import SimpleChatModel
@@ -613,14 +615,14 @@ asyncio.run(main())
     assert done.stdout == "gave up\n"
 
 
-def test_handlers_are_waited_for(tmp_path: Path) -> None:
-    """The next piece waits for the awaitable of a handler, with and without a loop."""
+def test_the_next_piece_waits_for_the_handlers(tmp_path: Path) -> None:
+    """This holds with and without an event loop."""
     order: list[str] = []
 
     class Waits(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
             await asyncio.sleep(0)
-            order.append(f"told {token}")
+            order.append(f"handled {token}")
 
     class Says(SimpleChatModel):
         def _stream(self, messages: list[Any], **options: Any) -> Iterator[str]:
@@ -628,17 +630,17 @@ def test_handlers_are_waited_for(tmp_path: Path) -> None:
                 order.append(f"made {word}")
                 yield word
 
-    for road in ROADS:
+    for style in CALL_STYLES:
         order.clear()
-        road.stream(Says(callbacks=[Waits()]), "Hi")
-        assert order == ["made a", "told a", "made b", "told b", "told "]
+        style.stream(Says(callbacks=[Waits()]), "Hi")
+        assert order == ["made a", "handled a", "made b", "handled b", "handled "]
 
 
-# -- what is said of it ----------------------------------------------------------------------------------------
+# -- names and metadata ----------------------------------------------------------------------------------------
 
 
-def test_the_model_s_name_and_metadata_for_handlers() -> None:
-    """LangChain's metadata; the model's name is `model_name`, else `_llm_type`, else the class's."""
+def test_handlers_receive_the_models_name_and_metadata() -> None:
+    """The name is `model_name`, else `_llm_type`, else that of the class."""
 
     class ChatParrot(SimpleChatModel):
         def _call(self, messages: list[Any], **options: Any) -> str:
@@ -663,8 +665,8 @@ def test_the_model_s_name_and_metadata_for_handlers() -> None:
     assert first["input_hash"] != second["input_hash"]
 
 
-def test_events_of_a_model_of_one_s_own() -> None:
-    """`astream_events`, as with the others."""
+def test_a_simple_model_has_events() -> None:
+    """`astream_events` works as with other models."""
 
     async def main() -> list[dict[str, Any]]:
         return [event async for event in Oracle().astream_events("ab")]
@@ -675,12 +677,12 @@ def test_events_of_a_model_of_one_s_own() -> None:
     assert events[-1]["data"]["output"].content == "Yes, of course."
 
 
-# -- beside LangChain's base class -----------------------------------------------------------------------------
+# -- compared with LangChain's base class ----------------------------------------------------------------------
 
 
 def both_kinds(body: dict[str, Any]) -> tuple[Any, Any]:
-    """The same class body on LangChain's base class and on ours."""
-    chat_models = pytest.importorskip("langchain_core.language_models.bases")
+    """Return the same class body on LangChain's base class and on ours."""
+    chat_models = pytest.importorskip("langchain_core.language_models.chat_models")
     theirs = type(
         "ChatParrot", (chat_models.SimpleChatModel,), {"_llm_type": property(lambda self: "p"), **body}
     )
@@ -703,14 +705,16 @@ def _stream(self: Any, messages: list[Any], stop: Any = None, run_manager: Any =
 @both
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 @pytest.mark.parametrize(
-    "body", [{"_call": _call}, {"_call": _call, "_stream": _stream}], ids=["whole", "stream"]
+    "body", [{"_call": _call}, {"_call": _call, "_stream": _stream}], ids=["complete", "stream"]
 )
-def test_a_class_written_for_langchain_answers_alike(road: Road, way: str, body: dict[str, Any]) -> None:
-    """With the other base class: the same texts, and each token is reported once."""
+def test_a_class_written_for_langchain_works_on_our_base_class(
+    style: CallStyle, way: str, body: dict[str, Any]
+) -> None:
+    """The texts are the same, and each token is reported once."""
     theirs, ours = both_kinds(body)
     log = Log()
-    expected = getattr(road, way)(theirs, "Hi")
-    found = getattr(road, way)(ours, "Hi", {"callbacks": [log]})
+    expected = getattr(style, way)(theirs, "Hi")
+    found = getattr(style, way)(ours, "Hi", {"callbacks": [log]})
     if way == "invoke":
         assert (found.content, found.type) == (expected.content, expected.type)
         assert log.tokens == []

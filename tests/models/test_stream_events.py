@@ -1,4 +1,4 @@
-"""`astream_events`: LangChain's dictionaries, the filters, and the end of the events."""
+"""`astream_events` yields LangChain's dictionaries, filters them, and ends with its run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRAMES = openai_chat_frames(["Hello", " there", "!"])
 
 
 async def collect(model: Any, *args: Any, limit: int | None = None, **options: Any) -> list[dict[str, Any]]:
-    """The events of a run, or the first of them."""
+    """Return the events of a run, or the first `limit` of them."""
     found: list[dict[str, Any]] = []
     async for event in model.astream_events(*args, **options):
         found.append(event)
@@ -27,8 +27,8 @@ async def collect(model: Any, *args: Any, limit: int | None = None, **options: A
     return found
 
 
-def test_start_chunks_and_end() -> None:
-    """The input as it was passed, each chunk, and all of them added up."""
+def test_events_are_the_start_the_chunks_and_the_end() -> None:
+    """The start has the input as it was passed, and the end has the sum of the chunks."""
     run_id, parent = uuid4(), uuid4()
     config = {"run_id": run_id, "parent_run_id": parent, "run_name": "greeting", "tags": ["t"]}
     messages = [("user", "Hi")]
@@ -50,23 +50,23 @@ def test_start_chunks_and_end() -> None:
     assert provider.requests[0]["body"]["seed"] == 7
 
 
-def test_filtered_events_do_not_stop_the_run(tmp_path: Path) -> None:
-    """A filter leaves events out; the answer is recorded all the same."""
+def test_a_filter_does_not_stop_the_run(tmp_path: Path) -> None:
+    """The answer is recorded although no event is yielded."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider, history_at(tmp_path) as history:
         model = chat(provider, callbacks=[history])
         assert asyncio.run(collect(model, "Hi", version="v2", include_types=["tool"])) == []
     assert recorded(history.recorder.url).text == "Hello there!"
 
 
-def test_another_version_is_refused() -> None:
-    """With what to pass instead, and nothing is sent."""
+def test_another_version_of_events_is_refused() -> None:
+    """The error says what to pass instead, and no request is sent."""
     with LoopbackProvider() as provider, pytest.raises(ConfigError, match="version='v2'"):
         asyncio.run(collect(chat(provider), "Hi", version="v1"))
     assert provider.requests == []
 
 
 def test_an_error_ends_the_events() -> None:
-    """The events until then, and the error."""
+    """The events before the error are yielded, then the error is raised."""
     frames = [*FRAMES[:2], openai_error_frame("Overloaded")]
     seen: list[str] = []
 
@@ -83,7 +83,7 @@ def test_an_error_ends_the_events() -> None:
 
 
 def test_leaving_the_events_cancels_the_run(tmp_path: Path) -> None:
-    """As leaving the stream does."""
+    """The tokens until then are stored."""
 
     async def main(model: Any) -> None:
         events = model.astream_events("Hi")
@@ -98,7 +98,7 @@ def test_leaving_the_events_cancels_the_run(tmp_path: Path) -> None:
     assert (found.run["status"], found.text) == ("cancelled", "Hello")
 
 
-def test_nothing_is_sent_after_the_start_event_alone() -> None:
+def test_no_request_is_sent_before_the_second_event() -> None:
     """A caller that stops after the start event sends no request."""
     with LoopbackProvider(Answer(frames=FRAMES)) as provider:
         (start,) = asyncio.run(collect(chat(provider), "Hi", limit=1))

@@ -1,4 +1,4 @@
-"""Following a run that is still recorded, here or in another process: nothing lost, nothing twice, its end noticed."""
+"""A replay follows a run that is still being recorded, and loses and repeats no token."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from recorder.replay.reader_thread import shared
 from recorder.wire.deltas import Delta
 from tests import postgres
 from tests.oracle import begin, finish, record, say, sql, start_python, stored, token
-from tests.pooler import road
+from tests.pooler import open_pooler
 
 
 @pytest.fixture
 def replay(database: str) -> Iterator[Replay]:
-    """A replay of the test's database."""
+    """Yield a replay of the test's database."""
     with Replay(database) as found:
         yield found
 
 
 def test_a_run_is_followed_to_its_end(database: str, replay: Replay) -> None:
-    """What is there already, what comes while we look, and how it ends."""
+    """The follower gets stored tokens, new tokens and the end."""
     texts = [token(1, seq) or "." for seq in range(200)]
     history = ChatHistoryCallback(database, flush_interval=0.01)
     run_id = begin(history)
     say(history, run_id, texts[:20])
     history.flush().wait(10)
     chunks = replay.stream(str(run_id), speed=None, follow=True)
-    came = [next(chunks).content for _ in range(20)]
+    followed = [next(chunks).content for _ in range(20)]
     for text in texts[20:]:
         say(history, run_id, [text])
-        came.append(next(chunks).content)
+        followed.append(next(chunks).content)
     finish(history, run_id, "done")
     rest = list(chunks)
     history.close().wait(10)
-    assert came == texts
+    assert followed == texts
     assert [chunk.content for chunk in rest] == ["", ""]
     assert rest[-1].chunk_position == "last"
 
 
 @pytest.mark.parametrize("how", ["stream", "frames", "into"])
 def test_a_run_with_a_request_is_followed(database: str, replay: Replay, how: str) -> None:
-    """As each run of a real model has one; in every form."""
+    """Runs of real models have a request; chunks, frames and handlers can follow them."""
 
     class Texts(BaseCallbackHandler):
-        """What handlers hear."""
+        """A handler that stores its tokens."""
 
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-            heard.append(token)
+            received.append(token)
 
-    heard: list[Any] = []
+    received: list[Any] = []
     with ChatHistoryCallback(database, flush_interval=0.01, frames_interval=0) as history:
         parameters = {"model": "m", "tools": [{"name": "t"}]}
         run_id = begin(history, invocation_params=parameters, tags=["a"], metadata={"ls_provider": "p"})
@@ -84,15 +84,15 @@ def test_a_run_with_a_request_is_followed(database: str, replay: Replay, how: st
         if how == "into":
             replay.into(Texts(), follow=True)
         elif how == "frames":
-            heard = [frame.decode()[-3] for frame in replay.frames(speed=None, follow=True)]
+            received = [frame.decode()[-3] for frame in replay.frames(speed=None, follow=True)]
         else:
-            heard = [chunk.text for chunk in replay.stream(speed=None, follow=True)]
+            received = [chunk.text for chunk in replay.stream(speed=None, follow=True)]
         recording.join()
-    assert "".join(heard) == "123"
+    assert "".join(received) == "123"
 
 
-def test_it_may_begin_anywhere(database: str, replay: Replay) -> None:
-    """From any token on, one that is still to come included; frames are followed as well."""
+def test_following_may_start_at_a_later_token(database: str, replay: Replay) -> None:
+    """It may start at a token that does not exist yet, and frames can be followed, too."""
     with ChatHistoryCallback(database, flush_interval=0, frames_interval=0) as history:
         run_id = begin(history)
 
@@ -114,8 +114,8 @@ def test_it_may_begin_anywhere(database: str, replay: Replay) -> None:
     assert list(frames)[-1] == b"data: 9\n\n"
 
 
-def test_what_ended_before_is_just_played(database: str, replay: Replay) -> None:
-    """Following it waits for nothing."""
+def test_following_a_run_that_has_ended_plays_it(database: str, replay: Replay) -> None:
+    """It does not wait for anything."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         say(history, run_id, "abc")
@@ -123,8 +123,8 @@ def test_what_ended_before_is_just_played(database: str, replay: Replay) -> None
     assert "".join(chunk.text for chunk in replay.stream(str(run_id), speed=None, follow=True)) == "abc"
 
 
-def test_a_thousand_followers_ask_as_one(database: str, replay: Replay) -> None:
-    """Between two commits each question is put to the database once, whoever asks it."""
+def test_a_thousand_followers_share_their_queries(database: str, replay: Replay) -> None:
+    """Between two commits each query is executed once for all followers."""
     history = ChatHistoryCallback(database, flush_interval=0.02)
     run_id = begin(history)
     history.flush().wait(10)
@@ -163,7 +163,7 @@ def test_a_thousand_followers_ask_as_one(database: str, replay: Replay) -> None:
     reader.close()
     history.close().wait(10)
     assert set(found) == {"".join(f"{number} " for number in range(50))}
-    # Each look may find followers at two places: those who were quick, and those who were not.
+    # At each version of the data, followers may be at two places: faster and slower ones.
     assert len(queries) <= 3 * looks + 10, f"{looks} looks"
 
 
@@ -197,9 +197,8 @@ with Replay(sys.argv[1]) as replay:
 """
 
 
-def test_followed_from_another_process_with_kills(database: str) -> None:
-    """The follower is killed now and then and goes on where it was; at last the recording process is killed, and the
-    follower notices: what it has is what is stored, in order, each once."""
+def test_a_follower_that_is_killed_can_continue_where_it_stopped(database: str) -> None:
+    """When the recording process is killed, too, the follower reports it and has all stored tokens once."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -207,16 +206,16 @@ def test_followed_from_another_process_with_kills(database: str) -> None:
     recording = start_python(ENDLESS, database, run_id)
     assert recording.stdout is not None
     assert recording.stdout.readline() == "begun\n"
-    came: list[str] = []
+    followed: list[str] = []
     for turn in range(4):
-        following = start_python(FOLLOWER, database, run_id, len(came))
+        following = start_python(FOLLOWER, database, run_id, len(followed))
         assert following.stdout is not None
-        enough = len(came) + chance.randrange(100, 400)
+        enough = len(followed) + chance.randrange(100, 400)
         for line in following.stdout:
             if line.startswith("end "):
                 break
-            came.append(line)
-            if len(came) == enough:
+            followed.append(line)
+            if len(followed) == enough:
                 (recording if turn == 3 else following).kill()
         following.kill()
         following.communicate()
@@ -224,15 +223,15 @@ def test_followed_from_another_process_with_kills(database: str) -> None:
     assert line == "end interrupted\n"
     found = stored(database, run_id)
     texts = [text for _, text in sorted(found.texts.items())]
-    assert [eval(each) for each in came] == texts[: len(came)]
-    # SQLite: a process that dies after it wrote a COMMIT and before it told the others leaves that for the next one
-    # that opens the file, as `stored` did after the follower had left. One batch at most.
-    assert len(texts) - len(came) in ((0, 50) if database.startswith("sqlite") else (0,))
-    assert len(came) >= 100
+    assert [eval(each) for each in followed] == texts[: len(followed)]
+    # SQLite: a process can die after it wrote a COMMIT to the log and before other processes can see it. Then the next
+    # process that opens the file makes it visible, here `stored` after the follower's end. This is at most one batch.
+    assert len(texts) - len(followed) in ((0, 50) if database.startswith("sqlite") else (0,))
+    assert len(followed) >= 100
 
 
-def test_a_connection_that_listens_and_is_cut(postgres_url: str) -> None:
-    """It is made again, and meanwhile nothing is lost: now and then the follower looks by itself."""
+def test_a_cut_notification_connection_is_opened_again(postgres_url: str) -> None:
+    """Meanwhile the follower polls the database, so that no token is missed."""
     with ChatHistoryCallback(postgres_url, flush_interval=0) as history, Replay(postgres_url) as replay:
         run_id = begin(history)
         say(history, run_id, "a")
@@ -252,8 +251,8 @@ def test_a_connection_that_listens_and_is_cut(postgres_url: str) -> None:
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("turns", range(0, 100, 10))
-def test_who_leaves_while_the_watch_begins(database: str, turns: int) -> None:
-    """So many turns of the reader's loop after the first follower came: connections are closed all the same."""
+def test_a_follower_may_leave_while_the_watch_starts(database: str, turns: int) -> None:
+    """It leaves after so many turns of the reader's loop; an unclosed connection would raise a warning."""
     with ChatHistoryCallback(database):
         pass
     reader = shared(database)
@@ -267,13 +266,13 @@ def test_who_leaves_while_the_watch_begins(database: str, turns: int) -> None:
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["cut", "away"])
-def test_a_server_that_leaves_a_replay(postgres_url: str, away: bool) -> None:
-    """A cut connection is an error that says what the server said; the next question connects again."""
+def test_a_lost_server_is_an_error_and_the_next_query_reconnects(postgres_url: str, away: bool) -> None:
+    """The error contains the database's message."""
     with ChatHistoryCallback(postgres_url) as history:
         run_id = record(history, reply="Hello")
     with (
-        tempfile.TemporaryDirectory(prefix="road") as folder,
-        road(postgres_url, Path(folder)) as server,
+        tempfile.TemporaryDirectory(prefix="pooler") as folder,
+        open_pooler(postgres_url, Path(folder)) as server,
         Replay(server.url) as replay,
     ):
         assert replay.runs(str(run_id))
@@ -287,13 +286,13 @@ def test_a_server_that_leaves_a_replay(postgres_url: str, away: bool) -> None:
         assert "".join(chunk.text for chunk in replay.stream(str(run_id), speed=None)) == "Hello"
 
 
-def test_following_is_tried_again_when_the_server_is_back(postgres_url: str) -> None:
-    """The first follower came while it was away."""
+def test_following_works_again_after_the_server_was_away(postgres_url: str) -> None:
+    """The first attempts to follow failed while the server was away."""
     with ChatHistoryCallback(postgres_url) as history:
         run_id = record(history, reply="Hello")
     with (
-        tempfile.TemporaryDirectory(prefix="road") as folder,
-        road(postgres_url, Path(folder)) as server,
+        tempfile.TemporaryDirectory(prefix="pooler") as folder,
+        open_pooler(postgres_url, Path(folder)) as server,
         Replay(server.url) as replay,
     ):
         server.close()
@@ -305,26 +304,26 @@ def test_following_is_tried_again_when_the_server_is_back(postgres_url: str) -> 
         assert "".join(chunk.text for chunk in chunks) == "Hello"
 
 
-def test_nobody_is_notified_while_nobody_listens(postgres_url: str) -> None:
+def test_no_notification_is_sent_without_a_follower(postgres_url: str) -> None:
     """A NOTIFY makes all commits of a database wait for each other."""
-    heard: list[str] = []
+    received: list[str] = []
 
     async def story() -> None:
         import asyncpg
 
         connection = await asyncpg.connect(postgres_url)
-        await connection.add_listener("recorder", lambda *arguments: heard.append("told"))
+        await connection.add_listener("recorder", lambda *arguments: received.append("notified"))
         history = ChatHistoryCallback(postgres_url, flush_interval=0)
         run_id = begin(history)
         say(history, run_id, "a")
         await history.flush()
         await connection.execute("SELECT 1")
-        assert heard == []
+        assert received == []
         await connection.execute(f"SELECT pg_advisory_lock_shared({int.from_bytes(b'watching')})")
         say(history, run_id, "b")
         await history.flush()
         await connection.execute("SELECT 1")
-        assert heard == ["told"]
+        assert received == ["notified"]
         finish(history, run_id, "ab")
         await history.close()
         await connection.close()
@@ -332,8 +331,8 @@ def test_nobody_is_notified_while_nobody_listens(postgres_url: str) -> None:
     postgres.run(story())
 
 
-def test_a_follower_who_leaves_ends_the_watch(database: str, replay: Replay) -> None:
-    """The last one lets go of the connection that watches."""
+def test_the_watch_ends_when_the_last_follower_leaves(database: str, replay: Replay) -> None:
+    """The connection that watches for commits is closed."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         say(history, run_id, "ab")
@@ -349,4 +348,4 @@ def test_a_follower_who_leaves_ends_the_watch(database: str, replay: Replay) -> 
 
 
 async def _nothing(_library: Any) -> None:
-    """A question whose answer comes after all that was asked before."""
+    """A query whose result comes after those of all earlier queries."""

@@ -1,4 +1,4 @@
-"""The reader's thread: replays share it, finalizers let go of it without waiting, and an error does not last."""
+"""The reader's thread is shared by replays, ends with the last one, and recovers from errors."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.storage.reader import DatabaseReader
 from tests.oracle import begin, finish, new_url, record, run_python, say
 
-#: Whoever has not come this far by then never will (seconds).
+#: Seconds after which work counts as blocked for ever.
 DEADLINE = 20
 
 
 def text_of(chunks: Any) -> str:
-    """The text of a stream."""
+    """Return the text of a stream."""
     return "".join(chunk.text for chunk in chunks)
 
 
 def in_time(work: Callable[[], object]) -> bool:
-    """Whether it comes to its end, on a thread of its own, which is left behind where it does not."""
+    """Run work on a thread of its own and return whether it ended; if not, the thread is abandoned."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(DEADLINE)
@@ -41,7 +41,7 @@ def in_time(work: Callable[[], object]) -> bool:
 
 @pytest.fixture
 def url(database: str) -> str:
-    """A database with one run."""
+    """Return the URL of a database with one run."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         say(history, run_id, "abc")
@@ -49,11 +49,11 @@ def url(database: str) -> str:
     return database
 
 
-# -- who holds it ---------------------------------------------------------------------------------------------------
+# -- references -----------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_holds_the_replay_that_nobody_else_holds(url: str) -> None:
-    """It plays to its end, in one expression or half-way."""
+def test_a_stream_keeps_its_replay_alive(url: str) -> None:
+    """The stream can be read to its end although there is no other reference to the replay."""
     assert text_of(Replay(url).stream(speed=None)) == "abc"
     chunks = Replay(url).stream(speed=None)
     first = next(chunks)
@@ -61,8 +61,8 @@ def test_a_stream_holds_the_replay_that_nobody_else_holds(url: str) -> None:
     assert first.text + text_of(chunks) == "abc"
 
 
-def test_a_replay_that_is_collected_lets_go_of_the_database(url: str) -> None:
-    """By itself: nobody has to ask for anything afterwards."""
+def test_a_collected_replay_closes_its_database(url: str) -> None:
+    """The reader's thread ends without any further call."""
     replay = Replay(url)
     assert text_of(replay.stream(speed=None)) == "abc"
     thread, gone = replay.reader._thread, weakref.ref(replay)
@@ -75,8 +75,8 @@ def test_a_replay_that_is_collected_lets_go_of_the_database(url: str) -> None:
     assert url not in reader_thread._readers
 
 
-def test_one_that_asked_nothing_is_let_go_of_by_the_next(tmp_path: Path) -> None:
-    """There is no thread yet that could do it."""
+def test_a_collected_replay_without_a_thread_is_removed_by_the_next(tmp_path: Path) -> None:
+    """It sent no query, so that it has no thread which could remove it."""
     url, other = new_url(tmp_path), new_url(tmp_path, "other.db")
     Replay(url)
     gc.collect()
@@ -84,8 +84,8 @@ def test_one_that_asked_nothing_is_let_go_of_by_the_next(tmp_path: Path) -> None
     assert url not in reader_thread._readers
 
 
-def test_others_go_on_with_what_a_collected_one_shared(url: str) -> None:
-    """And the last one ends the thread."""
+def test_a_collected_replay_does_not_close_a_shared_reader(url: str) -> None:
+    """The reader's thread ends with the last replay."""
     with Replay(url) as other:
         assert text_of(Replay(url).stream(speed=None)) == "abc"
         gc.collect()
@@ -95,8 +95,8 @@ def test_others_go_on_with_what_a_collected_one_shared(url: str) -> None:
     assert not thread.is_alive()
 
 
-def test_a_closed_replay_says_so(url: str) -> None:
-    """Whoever shares its reader; a stream that was going on ends with the same words where nobody does."""
+def test_a_closed_replay_refuses_queries(url: str) -> None:
+    """Other replays of the same reader continue, and an open stream of the closed replay raises Closed."""
     with Replay(url) as other:
         replay = Replay(url)
         replay.close()
@@ -112,9 +112,9 @@ def test_a_closed_replay_says_so(url: str) -> None:
         list(chunks)
 
 
-def test_who_waits_for_more_hears_that_it_was_closed(url: str) -> None:
-    """From another thread, in the middle of following."""
-    heard: list[BaseException] = []
+def test_closing_a_replay_ends_a_follower_that_waits(url: str) -> None:
+    """The follower waits on another thread and gets Closed."""
+    received: list[BaseException] = []
     with ChatHistoryCallback(url, flush_interval=0) as history:
         run_id = begin(history)
         say(history, run_id, "a")
@@ -127,36 +127,36 @@ def test_who_waits_for_more_hears_that_it_was_closed(url: str) -> None:
             try:
                 next(chunks)
             except Closed as error:
-                heard.append(error)
+                received.append(error)
 
         waiting = threading.Thread(target=wait, daemon=True)
         waiting.start()
         replay.close()
         waiting.join(DEADLINE)
         finish(history, run_id)
-    assert [type(error) for error in heard] == [Closed]
+    assert [type(error) for error in received] == [Closed]
 
 
 # -- finalizers -----------------------------------------------------------------------------------------------------
 
 
-def dropped(url: str) -> None:
-    """A replay and a stream that follows, left in a ring that only the collector finds."""
+def leave_in_a_cycle(url: str) -> None:
+    """Leave a replay and a stream that follows in a reference cycle."""
     replay = Replay(url)
     chunks = replay.stream(speed=None, follow=True)
     next(chunks)
-    ring: list[Any] = [replay, chunks]
-    ring.append(ring)
+    cycle: list[Any] = [replay, chunks]
+    cycle.append(cycle)
 
 
-def test_the_collector_may_run_where_the_locks_are_held(url: str) -> None:
-    """On the thread that holds them, which would wait for itself."""
-    with Replay(url) as kept:
-        held = kept.reader
+def test_the_collector_may_run_while_the_locks_are_held(url: str) -> None:
+    """It runs on the thread that holds them, and there is no deadlock."""
+    with Replay(url) as other:
+        reader = other.reader
 
         def collect() -> None:
-            dropped(url)
-            with reader_thread._lock, held._starting:
+            leave_in_a_cycle(url)
+            with reader_thread._lock, reader._starting:
                 gc.collect()
 
         gc.disable()
@@ -164,27 +164,27 @@ def test_the_collector_may_run_where_the_locks_are_held(url: str) -> None:
             assert in_time(collect)
         finally:
             gc.enable()
-        assert text_of(kept.stream(speed=None)) == "abc"
+        assert text_of(other.stream(speed=None)) == "abc"
 
 
-def test_the_collector_may_run_on_the_reader_s_own_thread(url: str) -> None:
-    """In the middle of a question: it can wait for no answer of its own."""
+def test_the_collector_may_run_on_the_readers_thread(url: str) -> None:
+    """It runs inside of a query, whose thread cannot wait for another query."""
 
     async def collect(_library: DatabaseReader) -> int:
         return gc.collect()
 
     gc.disable()
     try:
-        with Replay(url) as kept:
-            dropped(url)
-            assert kept.reader.ask(collect).result(DEADLINE) > 0
-            assert text_of(kept.stream(speed=None)) == "abc"
+        with Replay(url) as other:
+            leave_in_a_cycle(url)
+            assert other.reader.ask(collect).result(DEADLINE) > 0
+            assert text_of(other.stream(speed=None)) == "abc"
     finally:
         gc.enable()
 
 
-def test_the_last_replay_may_be_collected_on_the_reader_s_own_thread(url: str) -> None:
-    """Whoever closes it there does not wait for the thread either."""
+def test_the_reader_may_be_closed_on_its_own_thread(url: str) -> None:
+    """The close does not wait for the thread, which then ends."""
     found = shared(url)
     thread = found._thread
 
@@ -198,8 +198,8 @@ def test_the_last_replay_may_be_collected_on_the_reader_s_own_thread(url: str) -
     assert not thread.is_alive()
 
 
-def test_many_replays_are_dropped_and_made_at_once(tmp_path: Path) -> None:
-    """From several threads, with the collector at work: every one plays, and none is left."""
+def test_replays_may_be_made_and_dropped_on_several_threads(tmp_path: Path) -> None:
+    """All of them play, and no reader is left."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         record(history, reply="abc")
@@ -207,13 +207,11 @@ def test_many_replays_are_dropped_and_made_at_once(tmp_path: Path) -> None:
 
     def story() -> None:
         for number in range(20):
-            ring: list[Any] = [Replay(url)]
-            ring.append(ring)
-            wrong.extend(text for text in [text_of(ring[0].stream(speed=None))] if text not in ("", "abc"))
+            cycle: list[Any] = [Replay(url)]
+            cycle.append(cycle)
+            wrong.extend(text for text in [text_of(cycle[0].stream(speed=None))] if text not in ("", "abc"))
             if number % 5 == 0:
-                gc.collect(
-                    1
-                )  # the ring is young; all that the process holds would take most of the story's time
+                gc.collect(1)  # the cycle is young, and a full collection would take most of the test's time
 
     threads = [threading.Thread(target=story, daemon=True) for _ in range(4)]
     for thread in threads:
@@ -245,8 +243,8 @@ replay.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_fork_has_a_reader_of_its_own(tmp_path: Path) -> None:
-    """Its parent's thread is not there; both go on."""
+def test_a_forked_child_has_a_reader_of_its_own(tmp_path: Path) -> None:
+    """The parent's thread does not exist in the child; both can read."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="c") as history:
         history.add_messages(["one", AIMessage("two")])
@@ -256,8 +254,8 @@ def test_a_fork_has_a_reader_of_its_own(tmp_path: Path) -> None:
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 
-def test_following_is_tried_again_after_it_failed(tmp_path: Path) -> None:
-    """The first one came before there were tables; nobody has to end the process."""
+def test_following_works_after_it_failed(tmp_path: Path) -> None:
+    """The first attempts failed because the database had no tables yet."""
     path = tmp_path / "late.db"
     path.touch()
     url = f"sqlite:///{path}"
@@ -265,7 +263,9 @@ def test_following_is_tried_again_after_it_failed(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(StoreError, match="holds no recording yet"):
                 list(replay.stream(speed=None, follow=True))
-        replay.reader._submit(asyncio.sleep(0)).result(DEADLINE)  # what finalizers ask for comes before
+        replay.reader._submit(asyncio.sleep(0)).result(
+            DEADLINE
+        )  # runs after the work that finalizers submitted
         assert replay.reader._followers == set()
         with ChatHistoryCallback(url) as history:
             run_id = begin(history)
@@ -274,8 +274,8 @@ def test_following_is_tried_again_after_it_failed(tmp_path: Path) -> None:
         assert text_of(replay.stream(speed=None, follow=True)) == "abc"
 
 
-def test_an_answer_that_failed_is_asked_for_again(url: str) -> None:
-    """Those who follow share answers, not errors."""
+def test_a_failed_query_of_followers_is_repeated(url: str) -> None:
+    """Followers share results, but not errors."""
     with Replay(url) as replay:
         errors = [ValueError("once")]
 

@@ -1,4 +1,4 @@
-"""Replay: what was recorded comes back as it was, on either database."""
+"""`Replay` returns what was recorded, on both databases."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from tests.oracle import begin, finish, record, run_python, say, sql, stored, to
 
 @pytest.fixture
 def replay(database: str) -> Iterator[Replay]:
-    """A replay of the test's database."""
+    """Yield a replay of the test's database."""
     with Replay(database) as found:
         yield found
 
 
 def run_ids(url: str) -> list[str]:
-    """The runs in the order in which they began."""
+    """Return the ids of the runs in the order in which they began."""
     return [row[0] for row in sql(url, "SELECT id FROM runs ORDER BY started_at")]
 
 
 def added(chunks: list[AIMessageChunk]) -> AIMessageChunk:
-    """The chunks in one."""
+    """Return the sum of the chunks."""
     return chunks[0] + chunks[1:]
 
 
 def at_once(replay: Replay, id: Any, **options: Any) -> list[AIMessageChunk]:
-    """All chunks, without waiting."""
+    """Return all chunks of a replay without waiting."""
     return list(replay.stream(str(id), speed=None, **options))
 
 
 def text_of(chunks: list[AIMessageChunk]) -> str:
-    """What the chunks say."""
+    """Return the text of the chunks."""
     return "".join(chunk.text for chunk in chunks)
 
 
@@ -72,10 +72,10 @@ ANSWERS = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("capture", ["wire", "tokens"])
-def test_the_chunks_add_up_to_the_same_message(
+def test_replayed_chunks_add_up_to_the_live_message(
     database: str, replay: Replay, name: str, capture: Any
 ) -> None:
-    """Text, reasoning, calls, finish reason and usage, on both roads."""
+    """Text, reasoning, calls, finish reason and usage are the same, for `stream` and `astream`."""
     with (
         LoopbackProvider(ANSWERS[name]) as provider,
         ChatHistoryCallback(database, capture=capture) as history,
@@ -96,8 +96,8 @@ def test_the_chunks_add_up_to_the_same_message(
         assert again.response_metadata["finish_reason"] == live.response_metadata["finish_reason"]
 
 
-def test_one_chunk_a_token_with_its_text_as_it_was(database: str, replay: Replay) -> None:
-    """NUL, half pairs and the escape itself too."""
+def test_each_token_is_replayed_as_one_chunk(database: str, replay: Replay) -> None:
+    """Its text is unchanged, also with NUL, lone surrogates and the escape character itself."""
     texts = [token(3, seq) for seq in range(500)]
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
@@ -107,7 +107,7 @@ def test_one_chunk_a_token_with_its_text_as_it_was(database: str, replay: Replay
 
 
 class Clock:
-    """Stands in for `time`: sleeping moves it on."""
+    """Replaces the module `time`: `sleep` moves the clock forward."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -120,7 +120,7 @@ class Clock:
 
 
 def timed_run(url: str, at_us: list[int]) -> uuid.UUID:
-    """A run whose tokens came at these offsets, its frames too."""
+    """Record a run whose tokens and frames have these offsets."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
         for number, at in enumerate(at_us):
@@ -130,22 +130,22 @@ def timed_run(url: str, at_us: list[int]) -> uuid.UUID:
 
 
 @pytest.mark.parametrize("speed", [1.0, 4.0])
-def test_each_piece_comes_when_it_is_due(
+def test_tokens_and_frames_come_at_their_times(
     database: str, replay: Replay, monkeypatch: pytest.MonkeyPatch, speed: float
 ) -> None:
-    """Tokens and frames; a listener who is slow is not waited for twice."""
+    """A slow caller does not delay later pieces."""
     run_id = timed_run(database, [500_000, 520_000, 1_500_000])
     for play in (replay.stream, replay.frames):
         monkeypatch.setattr("recorder.replay.driver.time", clock := Clock())
-        came = []
+        times = []
         for _ in play(str(run_id), speed=speed):
-            came.append(round((clock.now - 100) * speed, 3))
+            times.append(round((clock.now - 100) * speed, 3))
             clock.now += 0.01 / speed
-        assert came[:3] == [0.5, 0.52, 1.5]
+        assert times[:3] == [0.5, 0.52, 1.5]
 
 
-def test_a_part_of_it(database: str, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By token numbers or by times, from one row's middle to another's."""
+def test_a_part_of_a_run_can_be_replayed(database: str, replay: Replay) -> None:
+    """`start` and `until` are token numbers or times, also inside of a row."""
     run_id = timed_run(database, [number * 100_000 for number in range(10)])
 
     def text_between(**options: Any) -> str:
@@ -162,8 +162,8 @@ def test_a_part_of_it(database: str, replay: Replay, monkeypatch: pytest.MonkeyP
             text_between(start=place)
 
 
-def test_a_place_in_a_run_of_many_rows(database: str, replay: Replay) -> None:
-    """Found by bisecting: some questions, however long the run."""
+def test_a_start_is_found_in_a_run_of_many_rows(database: str, replay: Replay) -> None:
+    """The row is found by bisection, by number and by time."""
     with ChatHistoryCallback(database, flush_interval=0) as history:
         run_id = begin(history)
         for number in range(60):
@@ -179,8 +179,8 @@ def test_a_place_in_a_run_of_many_rows(database: str, replay: Replay) -> None:
         assert text_of(at_once(replay, run_id, start=times[number] / 1e6)) == expected
 
 
-def test_frames_are_the_body(database: str, replay: Replay) -> None:
-    """Byte for byte; none where none were kept."""
+def test_replayed_frames_are_the_body(database: str, replay: Replay) -> None:
+    """They are the same bytes; a run without frames has none."""
     with LoopbackProvider("Hello there!") as provider:
         for capture in ("wire", "tokens"):
             with ChatHistoryCallback(database, capture=capture) as history:
@@ -198,7 +198,7 @@ def test_frames_are_the_body(database: str, replay: Replay) -> None:
 
 
 def failed_run(url: str, answer: Answer | None) -> Exception:
-    """What a model raised, which was recorded."""
+    """Record a failed run and return the exception of its model."""
     with LoopbackProvider(answer) as provider, ChatHistoryCallback(url) as history:
         base_url = provider.base_url if answer else "http://127.0.0.1:9/v1"
         chat = ChatOpenAI(base_url=base_url, api_key="any", max_retries=0, callbacks=[history])
@@ -218,8 +218,8 @@ def failed_run(url: str, answer: Answer | None) -> Exception:
     ],
     ids=["429", "401", "500", "in the stream", "nobody there"],
 )
-def test_an_error_is_raised_as_it_was(database: str, replay: Replay, answer: Answer | None) -> None:
-    """After what had come: the same class, message and status."""
+def test_a_replay_raises_the_recorded_error(database: str, replay: Replay, answer: Answer | None) -> None:
+    """It comes after the tokens, with the same class, message and status."""
     live = failed_run(database, answer)
     [run_id] = run_ids(database)
     with pytest.raises(type(live)) as raised:
@@ -231,8 +231,8 @@ def test_an_error_is_raised_as_it_was(database: str, replay: Replay, answer: Ans
         assert getattr(again, name, None) == getattr(live, name, None)
 
 
-class Odd(Exception):
-    """One whose constructor wants something else."""
+class OddConstructor(Exception):
+    """An exception whose constructor needs other arguments than a message."""
 
     def __init__(self, code: int, where: str) -> None:
         super().__init__(f"{code} at {where}")
@@ -242,7 +242,7 @@ class Odd(Exception):
     ("error", "kind", "message"),
     [
         (ValueError("no"), ValueError, "no"),
-        (Odd(7, "home"), Odd, "7 at home"),
+        (OddConstructor(7, "home"), OddConstructor, "7 at home"),
         (
             type("Gone", (Exception,), {"__module__": "nowhere.to.be.found"})("lost"),
             ReplayedError,
@@ -272,10 +272,10 @@ class Odd(Exception):
     ],
     ids=lambda given: type(given).__name__ if isinstance(given, BaseException) else "",
 )
-def test_any_exception_comes_back(
+def test_any_recorded_exception_is_raised_again(
     database: str, replay: Replay, error: Exception, kind: type[Exception], message: str
 ) -> None:
-    """Without its constructor where that wants something else; under its name where its class is not here."""
+    """Its constructor is not called if it needs other arguments; an unknown class becomes ReplayedError."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         say(history, run_id, "ab")
@@ -287,11 +287,11 @@ def test_any_exception_comes_back(
     assert str(raised.value) == message
 
 
-def test_an_error_that_cannot_be_made_again_says_what_it_was(database: str, replay: Replay) -> None:
-    """Class, message and HTTP status, each by itself; the same on an event loop and for handlers."""
+def test_a_replayed_error_has_class_message_and_status(database: str, replay: Replay) -> None:
+    """The same holds on an event loop and for handlers."""
 
     class RateLimitError(Exception):
-        """Of an SDK that is not here."""
+        """An error of an SDK that is not installed."""
 
         __module__ = "their_sdk"
 
@@ -329,8 +329,8 @@ def test_an_error_that_cannot_be_made_again_says_what_it_was(database: str, repl
         *("openai.APIStatusError", "openai.LengthFinishReasonError", "Exception.__class__", "__main__"),
     ],
 )
-def test_no_name_in_a_row_does_more_than_fail(database: str, replay: Replay, name: str) -> None:
-    """A database may be a stranger's: a row can end neither the process nor a task, nor have a module imported."""
+def test_an_error_type_in_a_row_can_do_no_harm(database: str, replay: Replay, name: str) -> None:
+    """A malicious row can neither end the process or a task, nor import a module."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         history.on_llm_error(ValueError("no"), run_id=run_id)
@@ -341,10 +341,10 @@ def test_no_name_in_a_row_does_more_than_fail(database: str, replay: Replay, nam
     assert {new for new in sys.modules.keys() - before if new.endswith(("__main__", "tool"))} == set()
 
 
-def test_a_recording_imports_no_module(
+def test_a_replay_imports_no_module_of_an_error(
     database: str, replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be somebody else's, and names whatever it likes; where the application has loaded it, it is used."""
+    """The class is used only if the application has already imported its module."""
     (tmp_path / "theirs.py").write_text("class Gone(Exception): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     with ChatHistoryCallback(database) as history:
@@ -359,7 +359,7 @@ def test_a_recording_imports_no_module(
 
 
 class Notes(BaseCallbackHandler):
-    """Writes down what it is told."""
+    """A handler that stores the events it receives."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -386,8 +386,8 @@ class Notes(BaseCallbackHandler):
         self.calls.append(("error", type(error), str(error)))
 
 
-def test_a_run_that_was_left(database: str, replay: Replay) -> None:
-    """By `break`: it ends there, says so, and its handlers hear of a cancel."""
+def test_a_cancelled_run_ends_with_its_status(database: str, replay: Replay) -> None:
+    """Its last chunk has the status, and handlers receive CancelledError."""
     with LoopbackProvider("one two three four") as provider, ChatHistoryCallback(database) as history:
         chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
         for chunk in chat.stream("Hi"):
@@ -401,8 +401,8 @@ def test_a_run_that_was_left(database: str, replay: Replay) -> None:
     assert notes.calls[-1][:2] == ("error", asyncio.CancelledError)
 
 
-def test_a_gap_is_shown(database: str, replay: Replay) -> None:
-    """Where it is, how much, and why; what is there plays."""
+def test_a_gap_is_replayed_in_its_place(database: str, replay: Replay) -> None:
+    """Its chunk has number, count and reason, and the stored tokens are played."""
     history = ChatHistoryCallback(
         database, max_queue_bytes=3_000, overflow="drop_newest", flush_interval=3600
     )
@@ -421,11 +421,11 @@ def test_a_gap_is_shown(database: str, replay: Replay) -> None:
     assert text_of(chunks).endswith("after")
 
 
-# -- into --------------------------------------------------------------------------------------------------------
+# -- into handlers -----------------------------------------------------------------------------------------------
 
 
-def test_handlers_hear_what_they_heard_live(database: str, replay: Replay) -> None:
-    """Chat and completions; start, messages, tokens, end; synchronously and on a loop."""
+def test_handlers_of_a_replay_receive_the_live_events(database: str, replay: Replay) -> None:
+    """Start, messages, tokens and end are the same for chats and completions, with and without a loop."""
     for make, path in ((ChatOpenAI, "chat"), (OpenAI, "text")):
         with LoopbackProvider("La la la") as provider, ChatHistoryCallback(database) as history:
             live = Notes()
@@ -439,25 +439,25 @@ def test_handlers_hear_what_they_heard_live(database: str, replay: Replay) -> No
         assert again.calls == later.calls == live.calls, path
 
 
-def test_an_asynchronous_handler_is_waited_for(database: str, replay: Replay) -> None:
-    """As under a model."""
-    heard = []
+def test_asynchronous_handlers_of_a_replay_are_awaited(database: str, replay: Replay) -> None:
+    """They receive all tokens in order, as under a model."""
+    received = []
 
     class Slow(BaseCallbackHandler):
         async def on_llm_new_token(self, token: str, **more: Any) -> None:
             await asyncio.sleep(0)
-            heard.append(token)
+            received.append(token)
 
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         say(history, run_id, "abc")
         finish(history, run_id, "abc")
     replay.into([Slow()], str(run_id))
-    assert heard == ["a", "b", "c"]
+    assert received == ["a", "b", "c"]
 
 
-def test_recorded_again_it_is_the_same(database: str, replay: Replay, tmp_path: Any) -> None:
-    """Into a recorder on another database: tokens, frames, offsets, hashes."""
+def test_a_replay_into_a_recorder_makes_an_equal_run(database: str, replay: Replay, tmp_path: Any) -> None:
+    """Tokens, frames, hashes and messages are the same in the other database."""
     with LoopbackProvider(ANSWERS["tool call"]) as provider, ChatHistoryCallback(database) as history:
         ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history], streaming=True).invoke(
             "Hi"
@@ -475,10 +475,10 @@ def test_recorded_again_it_is_the_same(database: str, replay: Replay, tmp_path: 
 # -- conversations -------------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_is_played_along_its_newest_branch(
+def test_a_conversation_is_replayed_along_its_newest_branch(
     database: str, replay: Replay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its runs one after the other; that there are others is said."""
+    """Its runs are played one after another, and a log message says that there are other branches."""
     with ChatHistoryCallback(database, conversation_id="song") as history:
         first = [HumanMessage("Sing!")]
         record(history, *first, reply="La")
@@ -495,8 +495,8 @@ def test_a_conversation_is_played_along_its_newest_branch(
 # -- ids -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_id_that_nobody_has(database: str, replay: Replay) -> None:
-    """The nearest are offered."""
+def test_an_unknown_id_is_refused_by_a_replay(database: str, replay: Replay) -> None:
+    """The error lists the nearest stored ids."""
     with ChatHistoryCallback(database, conversation_id="support-17") as history:
         record(history)
     with pytest.raises(
@@ -505,8 +505,8 @@ def test_an_id_that_nobody_has(database: str, replay: Replay) -> None:
         at_once(replay, "suport-17")
 
 
-def test_the_beginning_of_an_id_is_enough(database: str, replay: Replay) -> None:
-    """While it is of one only; a whole id is itself, whatever else begins so."""
+def test_the_start_of_an_id_is_enough_if_it_is_unique(database: str, replay: Replay) -> None:
+    """A complete id is found although it is the start of another one."""
     with ChatHistoryCallback(database) as history:
         for number in (0x0A, 0x0B):
             record(history, run_id=uuid.UUID(int=number << 120), conversation_id=None, reply=hex(number))
@@ -524,8 +524,8 @@ def test_the_beginning_of_an_id_is_enough(database: str, replay: Replay) -> None
     assert text_of(at_once(replay, "talk")) == "talk"
 
 
-def test_without_an_id_it_is_the_newest_run(database: str, replay: Replay) -> None:
-    """The one that began last; said where there is none."""
+def test_without_an_id_the_newest_run_is_replayed(database: str, replay: Replay) -> None:
+    """It is the run that began last; without any run an error says so."""
     with pytest.raises(NotFound, match="holds no run yet; record something"):
         list(replay.stream())
     with ChatHistoryCallback(database) as history:
@@ -535,8 +535,8 @@ def test_without_an_id_it_is_the_newest_run(database: str, replay: Replay) -> No
     assert len(replay.runs()) == 1
 
 
-def test_a_run_of_nothing(database: str, replay: Replay) -> None:
-    """Plays nothing, and ends as it did."""
+def test_a_run_without_tokens_is_replayed_without_tokens(database: str, replay: Replay) -> None:
+    """The replay has no text and no frames."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         finish(history, run_id)
@@ -544,13 +544,13 @@ def test_a_run_of_nothing(database: str, replay: Replay) -> None:
     assert list(replay.frames(str(run_id))) == []
 
 
-# -- damage --------------------------------------------------------------------------------------------------------
+# -- damaged rows --------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_row_is_named_and_the_rest_plays(
+def test_a_damaged_row_is_logged_and_the_others_are_replayed(
     database: str, replay: Replay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of tokens as a gap; of frames it is left out."""
+    """A damaged row of tokens becomes a gap, and a damaged row of frames is left out."""
     with ChatHistoryCallback(database, flush_interval=0, frames_interval=0) as history:
         run_id = begin(history)
         for number in range(3):
@@ -568,7 +568,7 @@ def test_a_damaged_row_is_named_and_the_rest_plays(
 
 
 def damage(url: str, run_id: uuid.UUID) -> None:
-    """The second row of tokens holds too few, the second of frames other bytes."""
+    """Give the second row of tokens too few items, and the second row of frames other bytes."""
     tokens = "UPDATE segments SET deltas = '[]' WHERE run_id = ? AND seq = 1"
     frames = "UPDATE frames SET data = ? WHERE run_id = ? AND seq = 1"
     change(url, tokens, str(run_id))
@@ -576,7 +576,7 @@ def damage(url: str, run_id: uuid.UUID) -> None:
 
 
 def change(url: str, statement: str, *given: object) -> None:
-    """Let another program change something."""
+    """Execute a statement as another program would."""
     if url.startswith("sqlite"):
         import sqlite3
         from contextlib import closing
@@ -587,11 +587,11 @@ def change(url: str, statement: str, *given: object) -> None:
         sql(url, statement, *given)
 
 
-# -- the house -----------------------------------------------------------------------------------------------------
+# -- imports and resources -----------------------------------------------------------------------------------------
 
 
-def test_no_sdk_is_imported(database: str) -> None:
-    """Neither to play a run nor to look at it."""
+def test_a_replay_imports_no_sdk(database: str) -> None:
+    """Neither an SDK nor LangChain is imported."""
     with ChatHistoryCallback(database) as history:
         run_id = record(history, reply="Hello")
     code = """
@@ -612,8 +612,8 @@ print([name for name in ("openai", "anthropic", "langchain_core") if name in sys
         ("postgresql://me@host/db", "MissingExtra Postgres needs asyncpg; run: pip install"),
     ],
 )
-def test_what_cannot_be_opened_is_said_once(url: str, message: str) -> None:
-    """The error, and nothing besides when what was half made is let go of."""
+def test_an_unusable_url_raises_one_error(url: str, message: str) -> None:
+    """No further message is printed when the partly made replay is collected."""
     code = """
 import sys
 sys.modules["asyncpg"] = None
@@ -628,7 +628,7 @@ except Exception as error:
 
 
 def test_replays_of_one_database_share_a_reader(database: str) -> None:
-    """And the last one that is closed ends its thread."""
+    """The reader's thread ends with the last replay that is closed."""
     one, other = Replay(database), Replay(database)
     with ChatHistoryCallback(database) as history:
         run_id = record(history, reply="Hello")
@@ -640,8 +640,8 @@ def test_replays_of_one_database_share_a_reader(database: str) -> None:
     assert "recorder-reader" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_replay_that_is_closed(database: str) -> None:
-    """Says so, in the middle of a stream too."""
+def test_a_closed_replay_raises_closed(database: str) -> None:
+    """This holds in the middle of a stream, too."""
     with ChatHistoryCallback(database) as history:
         run_id = record(history, reply="Hello")
     with Replay(database) as replay:
@@ -653,8 +653,8 @@ def test_a_replay_that_is_closed(database: str) -> None:
         list(replay.stream(str(run_id)))
 
 
-def test_an_interrupted_run_says_so(database: str, replay: Replay) -> None:
-    """The process died; handlers hear that the recording ends there."""
+def test_an_interrupted_run_ends_with_its_status(database: str, replay: Replay) -> None:
+    """Handlers receive Interrupted with the number of tokens."""
     history = ChatHistoryCallback(database)
     run_id = begin(history)
     say(history, run_id, "ab")

@@ -1,4 +1,4 @@
-"""The SDKs' own clients over a recording: genuine code receives genuine events, and makes no request."""
+"""SDK clients over a recording receive the recorded events and send no request."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from recorder.models import ChatOpenAI, OpenAI
 from recorder.replay import NotRecorded, Replay
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics
-from tests.chatting import ROADS, Road, chat, history_at, name_of, recorded
+from tests.chatting import CALL_STYLES, CallStyle, chat, history_at, name_of, recorded
 from tests.genuine import Stream, anthropic_streams, chat_streams
 from tests.oracle import new_url
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 CHATS = [stream for stream in chat_streams() if stream.status == 200]
 genuine = pytest.mark.parametrize("stream", CHATS, ids=lambda stream: stream.name)
 genuine_anthropic = pytest.mark.parametrize("stream", anthropic_streams(), ids=lambda stream: stream.name)
 
-#: What our models send for "Hi", as an SDK's user writes it.
+#: The arguments of an SDK call that equal the request of our models for "Hi".
 ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 ASK_ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 1_000, "messages": ASK["messages"]}
 
 
 def client(replay: Replay, **options: Any) -> openai.OpenAI:
-    """OpenAI's SDK over a recording."""
+    """Return OpenAI's SDK over a recording."""
     return openai.OpenAI(api_key="any", max_retries=0, http_client=replay.http_client(**options))
 
 
 def live_client(provider: LoopbackProvider) -> openai.OpenAI:
-    """The same over the provider itself."""
+    """Return OpenAI's SDK over the provider itself."""
     return openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0)
 
 
 def aclient(replay: Replay, **options: Any) -> openai.AsyncOpenAI:
-    """The same on an event loop."""
+    """Return OpenAI's asynchronous SDK over a recording."""
     return openai.AsyncOpenAI(api_key="any", max_retries=0, http_client=replay.http_async_client(**options))
 
 
 def claude(replay: Replay, **options: Any) -> anthropic.Anthropic:
-    """Anthropic's SDK over a recording."""
+    """Return Anthropic's SDK over a recording."""
     return anthropic.Anthropic(api_key="any", max_retries=0, http_client=replay.http_client(**options))
 
 
 def aclaude(replay: Replay, **options: Any) -> anthropic.AsyncAnthropic:
-    """The same on an event loop."""
+    """Return Anthropic's asynchronous SDK over a recording."""
     return anthropic.AsyncAnthropic(
         api_key="any", max_retries=0, http_client=replay.http_async_client(**options)
     )
@@ -68,33 +68,33 @@ def aclaude(replay: Replay, **options: Any) -> anthropic.AsyncAnthropic:
 
 @contextmanager
 def recording(answer: Any, url: str | Path, **options: Any) -> Iterator[Any]:
-    """A model of a provider that answers so, with everything recorded afterwards."""
+    """Yield a provider with this answer and a recorder; at the end everything is stored."""
     with LoopbackProvider(answer) as provider, history_at(url, **options) as history:
         yield provider, history
 
 
-def record(answer: Any, url: str | Path, road: Road = ROADS[0], **options: Any) -> str:
-    """One stream of "Hi" through our model into a database; its URL."""
+def record(answer: Any, url: str | Path, style: CallStyle = CALL_STYLES[0], **options: Any) -> str:
+    """Record one stream of "Hi" through our OpenAI model, and return the URL of the database."""
     with recording(answer, url, **options) as (provider, history):
         try:
-            road.stream(chat(provider, callbacks=[history]), "Hi")
+            style.stream(chat(provider, callbacks=[history]), "Hi")
         except openai.APIError:
-            pass  # recorded, too
+            pass  # the failed run is recorded, too
         return str(history.recorder.url)
 
 
-def record_claude(answer: Any, url: str | Path, road: Road = ROADS[0], **options: Any) -> str:
-    """The same with Anthropic's."""
+def record_claude(answer: Any, url: str | Path, style: CallStyle = CALL_STYLES[0], **options: Any) -> str:
+    """Record one stream of "Hi" through our Anthropic model, and return the URL of the database."""
     with recording(answer, url, **options) as (provider, history):
         try:
-            road.stream(anthropics.chat(provider, callbacks=[history], max_tokens=1_000), "Hi")
+            style.stream(anthropics.chat(provider, callbacks=[history], max_tokens=1_000), "Hi")
         except anthropic.APIError:
-            pass  # recorded, too
+            pass  # the failed run is recorded, too
         return str(history.recorder.url)
 
 
 def outcome(work: Any) -> Any:
-    """What comes of it, or the error's class and message."""
+    """Return the result of some work, or the class and message of its error."""
     try:
         return work()
     except (openai.APIError, anthropic.APIError) as error:
@@ -102,7 +102,7 @@ def outcome(work: Any) -> Any:
 
 
 def chunks_of(sdk: openai.OpenAI) -> list[Any]:
-    """The chunks that the SDK gives, and its error as the last."""
+    """Return the chunks that the SDK yields, and its error as the last one."""
     found: list[Any] = []
     try:
         with sdk.chat.completions.create(**ASK, **USAGE, stream=True) as stream:
@@ -113,7 +113,7 @@ def chunks_of(sdk: openai.OpenAI) -> list[Any]:
 
 
 def moved(url: str, folder: Path) -> str:
-    """Another database, into which the whole of this one was exported and imported."""
+    """Export a database, import it into a new one, and return that one's URL."""
     file, other = io.StringIO(), f"sqlite:///{folder / 'imported.db'}"
     export(url, file)
     file.seek(0)
@@ -126,8 +126,8 @@ def moved(url: str, folder: Path) -> str:
 
 @pytest.mark.matrix
 @genuine
-def test_every_chat_stream_comes_back(stream: Stream, database: str) -> None:
-    """Recorded over a socket, replayed through the SDK: the bytes, and what the SDK makes of them, are the same."""
+def test_a_replayed_chat_stream_equals_the_live_one(stream: Stream, database: str) -> None:
+    """The bytes and the SDK's chunks of every genuine stream are the same."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -148,8 +148,10 @@ def test_every_chat_stream_comes_back(stream: Stream, database: str) -> None:
 
 @pytest.mark.matrix
 @genuine
-def test_the_sdks_accumulator_hears_the_same(stream: Stream, database: str, tmp_path: Path) -> None:
-    """Through its `.stream()` helper, as the live provider's; also out of what was exported and imported."""
+def test_the_sdks_final_completion_of_a_replay_equals_the_live_one(
+    stream: Stream, database: str, tmp_path: Path
+) -> None:
+    """This holds for an exported and imported recording, too."""
 
     def final(sdk: openai.OpenAI) -> Any:
         with sdk.chat.completions.stream(**ASK, **USAGE) as found:
@@ -165,7 +167,7 @@ def test_the_sdks_accumulator_hears_the_same(stream: Stream, database: str, tmp_
 
 
 def _final_or_error(work: Any) -> Any:
-    """The helper itself cannot read all that providers send."""
+    """Return a result, or the error of the SDK's accumulator, which cannot read every stream of providers."""
     try:
         return work()
     except Exception as error:
@@ -174,8 +176,10 @@ def _final_or_error(work: Any) -> Any:
 
 @pytest.mark.matrix
 @genuine_anthropic
-def test_every_anthropic_stream_comes_back(stream: Stream, database: str, tmp_path: Path) -> None:
-    """The same for Anthropic's, and its accumulated message; also out of what was exported and imported."""
+def test_a_replayed_anthropic_stream_equals_the_live_one(
+    stream: Stream, database: str, tmp_path: Path
+) -> None:
+    """Bytes and final message are the same, also of an exported and imported recording."""
     answer = Answer(frames=[stream.body], chunks=[7, 100, 1, 33])
     with recording(answer, database) as (provider, history):
         list(anthropics.chat(provider, callbacks=[history], max_tokens=1_000).stream("Hi"))
@@ -191,8 +195,8 @@ def test_every_anthropic_stream_comes_back(stream: Stream, database: str, tmp_pa
 
 @pytest.mark.matrix
 @genuine
-def test_a_chat_stream_without_frames(stream: Stream, tmp_path: Path) -> None:
-    """Recorded as tokens only: text, thoughts, calls, end and usage are what they were."""
+def test_a_chat_stream_is_replayed_from_its_tokens(stream: Stream, tmp_path: Path) -> None:
+    """Without frames, text, reasoning, calls, finish reason and usage are the same."""
     answer = Answer(frames=[stream.body])
     with LoopbackProvider(answer) as provider:
         expected = _final(chat(provider))
@@ -204,7 +208,7 @@ def test_a_chat_stream_without_frames(stream: Stream, tmp_path: Path) -> None:
 
 
 def chat_over(replay: Replay) -> Any:
-    """Our model over the SDK over the recording."""
+    """Return our model over the SDK over the recording."""
     return ChatOpenAI(model="gpt-4o", api_key="any", max_retries=0, http_client=replay.http_client())
 
 
@@ -224,8 +228,8 @@ def _final(model: Any) -> Any:
 
 
 @genuine_anthropic
-def test_an_anthropic_stream_without_frames(stream: Stream, tmp_path: Path) -> None:
-    """The SDK reads the same blocks, end and usage out of what is encoded."""
+def test_an_anthropic_stream_is_replayed_from_its_tokens(stream: Stream, tmp_path: Path) -> None:
+    """Without frames, the SDK reads the same blocks, stop reason and usage."""
     answer = Answer(frames=[stream.body])
     with (
         LoopbackProvider(answer) as provider,
@@ -240,11 +244,11 @@ def test_an_anthropic_stream_without_frames(stream: Stream, tmp_path: Path) -> N
     assert found.usage.output_tokens == expected.usage.output_tokens
 
 
-# -- roads, requests, answers -------------------------------------------------------------------------------------
+# -- requests and answers -----------------------------------------------------------------------------------------
 
 
-def test_on_an_event_loop(tmp_path: Path) -> None:
-    """Both asynchronous SDKs: streamed, and the helper."""
+def test_asynchronous_sdks_read_a_recording(tmp_path: Path) -> None:
+    """Streams and the SDK's stream helper work."""
     url = record("The water sparkles.", tmp_path)
     record_claude("The water is still.", url)
 
@@ -258,8 +262,8 @@ def test_on_an_event_loop(tmp_path: Path) -> None:
     assert asyncio.run(main()) == ("The water sparkles.", "The water is still.")
 
 
-def test_a_loop_goes_on_while_the_recording_is_read(tmp_path: Path) -> None:
-    """The loop comes round many times while two streams wait for what is due a little later."""
+def test_a_replay_does_not_block_the_event_loop(tmp_path: Path) -> None:
+    """The loop runs many turns while two streams wait for events that are due in 0.3 s."""
     url = new_url(tmp_path)
     answer = Answer(frames=[b"data: [DONE]\n\n"], delay=0.3)
     record(answer, url)
@@ -283,8 +287,8 @@ def test_a_loop_goes_on_while_the_recording_is_read(tmp_path: Path) -> None:
     assert asyncio.run(main()) > 10
 
 
-def test_a_whole_answer_of_a_stream_and_a_stream_of_a_whole_answer(tmp_path: Path) -> None:
-    """Whichever was recorded, the client gets what it asks for."""
+def test_a_recorded_stream_also_answers_a_request_without_a_stream(tmp_path: Path) -> None:
+    """A recorded complete answer is streamed, too, if the request asks for it."""
     url = new_url(tmp_path)
     with recording("Hello there!", url) as (provider, history):
         model = chat(provider, callbacks=[history])
@@ -303,8 +307,8 @@ def test_a_whole_answer_of_a_stream_and_a_stream_of_a_whole_answer(tmp_path: Pat
         assert text == "Hello there!"
 
 
-def test_usage_comes_to_who_asks_for_it(tmp_path: Path) -> None:
-    """Our models ask for it; a client that does not gets no event without choices, which would break it."""
+def test_the_usage_event_is_sent_only_if_requested(tmp_path: Path) -> None:
+    """An event without choices would break clients that do not expect it."""
     url = record("Hello there!", tmp_path)
     with Replay(url) as replay:
         with client(replay).chat.completions.create(**ASK, stream=True) as stream:
@@ -315,8 +319,8 @@ def test_usage_comes_to_who_asks_for_it(tmp_path: Path) -> None:
         assert last.usage.total_tokens > 0
 
 
-def test_structured_output(tmp_path: Path) -> None:
-    """`parse` of the SDK, out of a recorded answer."""
+def test_structured_output_is_parsed_from_a_recording(tmp_path: Path) -> None:
+    """The SDK's `parse` works over a recorded answer."""
     import pydantic
 
     class City(pydantic.BaseModel):
@@ -332,8 +336,8 @@ def test_structured_output(tmp_path: Path) -> None:
     assert parsed.choices[0].message.parsed == City(name="Rome")
 
 
-def test_legacy_completions(tmp_path: Path) -> None:
-    """The third format, streamed and whole."""
+def test_legacy_completions_are_replayed(tmp_path: Path) -> None:
+    """Streams and complete answers work."""
     with recording("once upon a time", tmp_path) as (provider, history):
         llm = OpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
         "".join(llm.stream("Tell"))
@@ -350,8 +354,8 @@ def test_legacy_completions(tmp_path: Path) -> None:
             assert "".join(chunk.choices[0].text for chunk in stream) == "once upon a time"
 
 
-def test_azures_paths(tmp_path: Path) -> None:
-    """Each deployment has a path of its own."""
+def test_azures_paths_are_answered(tmp_path: Path) -> None:
+    """Azure has a path for each deployment."""
     url = record("Hello there!", tmp_path)
     with Replay(url) as replay:
         azure = openai.AzureOpenAI(
@@ -361,8 +365,8 @@ def test_azures_paths(tmp_path: Path) -> None:
         assert azure.chat.completions.create(**ASK).choices[0].message.content == "Hello there!"
 
 
-def test_the_older_http_library(tmp_path: Path) -> None:
-    """OpenAI's SDK takes clients of it too; so does a bare request of another tool."""
+def test_a_replay_makes_httpx_clients_too(tmp_path: Path) -> None:
+    """OpenAI's SDK and a bare request both work with them."""
     url = record("Hello there!", tmp_path)
     with Replay(url) as replay:
         older = replay.http_client(library="httpx", allow_playback_repeats=True)
@@ -375,8 +379,8 @@ def test_the_older_http_library(tmp_path: Path) -> None:
         assert isinstance(replay.http_client(), httpx2.Client)
 
 
-def test_another_providers_run(tmp_path: Path) -> None:
-    """Matched on what is said: OpenAI's client hears what Claude said, and the other way round."""
+def test_a_run_of_another_provider_is_translated(tmp_path: Path) -> None:
+    """With `match_on=("messages",)` OpenAI's client gets an answer of Claude, and the reverse."""
     url = record_claude("The water is still.", tmp_path)
     with Replay(url) as replay:
         sdk = client(replay, match_on=("messages",))
@@ -390,8 +394,8 @@ def test_another_providers_run(tmp_path: Path) -> None:
         assert stream.get_final_text() == "The water sparkles."
 
 
-def test_a_run_by_its_id(tmp_path: Path) -> None:
-    """Whatever is asked, a header can name the run that is to answer."""
+def test_a_header_can_name_the_run_that_answers(tmp_path: Path) -> None:
+    """The request itself is not compared."""
     url = record("Hello there!", tmp_path)
     run_id = recorded(url).run["id"]
     with Replay(url) as replay:
@@ -405,8 +409,8 @@ def test_a_run_by_its_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["abc", "0193c0de-0000-7000-8000-000000000001", "' OR 1=1", "\\x00"])
-def test_a_header_that_names_no_run_is_told(tmp_path: Path, named: str) -> None:
-    """In recorder's words, whatever is written there; both SDKs let it through."""
+def test_a_header_with_an_unknown_run_is_refused(tmp_path: Path, named: str) -> None:
+    """Both SDKs raise recorder's error, whatever the header contains."""
     url = record("Hello there!", tmp_path)
     more: Any = {"extra_headers": {"x-recorder-run": named}}
     with Replay(url) as replay:
@@ -416,8 +420,8 @@ def test_a_header_that_names_no_run_is_told(tmp_path: Path, named: str) -> None:
             claude(replay).messages.create(**ASK_ANTHROPIC, **more)
 
 
-def test_leaving_early_and_asking_again(tmp_path: Path) -> None:
-    """A stream that is left lets go; the next request goes on with the next run."""
+def test_a_request_after_an_unread_stream_gets_the_next_run(tmp_path: Path) -> None:
+    """A stream that was not read to its end counts as answered."""
     url = record("one two three", tmp_path)
     record("four five six", url)
     with Replay(url) as replay:
@@ -427,8 +431,8 @@ def test_leaving_early_and_asking_again(tmp_path: Path) -> None:
         assert sdk.chat.completions.create(**ASK).choices[0].message.content == "four five six"
 
 
-def test_a_client_keeps_its_replay(tmp_path: Path) -> None:
-    """Nobody has to hold the `Replay` itself; one that was closed says so."""
+def test_a_client_keeps_its_replay_alive(tmp_path: Path) -> None:
+    """After the replay was closed, the client's requests raise an error."""
     url = record("Hello there!", tmp_path)
     sdk = openai.OpenAI(api_key="any", http_client=Replay(url).http_client())
     assert sdk.chat.completions.create(**ASK).choices[0].message.content == "Hello there!"
@@ -439,15 +443,17 @@ def test_a_client_keeps_its_replay(tmp_path: Path) -> None:
         closed.chat.completions.create(**ASK)
 
 
-# -- ends -----------------------------------------------------------------------------------------------------------
+# -- ends and errors ------------------------------------------------------------------------------------------------
 
 
 @both
 @pytest.mark.parametrize("capture", ["wire", "tokens"])
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-def test_an_http_error_comes_back(status: int, capture: str, road: Road, tmp_path: Path) -> None:
-    """As the same class, message, status and body, streamed or not, at once."""
-    url = record(Answer.error(status), tmp_path, road, capture=capture)
+def test_a_recorded_http_error_is_raised_by_the_sdk(
+    status: int, capture: str, style: CallStyle, tmp_path: Path
+) -> None:
+    """Class, message, status and body are the same, with and without a stream."""
+    url = record(Answer.error(status), tmp_path, style, capture=capture)
     with (
         LoopbackProvider(Answer.error(status)) as provider,
         live_client(provider) as live,
@@ -463,12 +469,12 @@ def test_an_http_error_comes_back(status: int, capture: str, road: Road, tmp_pat
             assert type(found.value) is type(expected.value)
             assert str(found.value) == str(expected.value)
             assert found.value.status_code == status
-            if capture == "wire":  # the message does not say all of it
+            if capture == "wire":  # without frames only the message is stored
                 assert found.value.body == expected.value.body
 
 
-def test_anthropics_errors_come_back(tmp_path: Path) -> None:
-    """The same in its words; and OpenAI's client hears it in OpenAI's."""
+def test_a_recorded_anthropic_error_is_raised_by_both_sdks(tmp_path: Path) -> None:
+    """OpenAI's client gets it in OpenAI's format."""
     url = record_claude(Answer.anthropic_error(529), tmp_path)
     with Replay(url) as replay:
         with pytest.raises(anthropic.APIStatusError, match="Overloaded") as found:
@@ -481,8 +487,8 @@ def test_anthropics_errors_come_back(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
-def test_a_refusal_that_is_no_json_comes_back(tmp_path: Path) -> None:
-    """A proxy's page for people."""
+def test_a_recorded_error_page_is_raised_by_the_sdk(tmp_path: Path) -> None:
+    """The body of the error is the page."""
     page = Answer(status=502, body=b"<html>Bad gateway</html>", headers={"content-type": "text/html"})
     url = record(page, tmp_path)
     with Replay(url) as replay, pytest.raises(openai.InternalServerError, match="Error code: 502") as found:
@@ -490,8 +496,8 @@ def test_a_refusal_that_is_no_json_comes_back(tmp_path: Path) -> None:
     assert found.value.body == "<html>Bad gateway</html>"
 
 
-def test_no_connection(tmp_path: Path) -> None:
-    """A connection error is one again, and a retry of the SDK gets the same."""
+def test_a_recorded_connection_error_is_raised_by_the_sdk(tmp_path: Path) -> None:
+    """A retry of the SDK gets the same error."""
     with history_at(tmp_path) as history:
         nowhere = ChatOpenAI(
             model="gpt-4o",
@@ -511,22 +517,22 @@ def test_no_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("capture", ["wire", "tokens"])
-def test_a_stream_that_broke_breaks_there(capture: str, tmp_path: Path) -> None:
-    """With what had come, also where that is encoded."""
+def test_a_recorded_broken_stream_breaks_at_the_same_place(capture: str, tmp_path: Path) -> None:
+    """The text before it is the same, with and without stored frames."""
     url = new_url(tmp_path)
     frames = [b'data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}\n\n'] * 3
     record(Answer(frames=frames, cut_after=2), url, capture=capture)
-    heard: list[str] = []
+    received: list[str] = []
     with Replay(url) as replay, client(replay).chat.completions.create(**ASK, stream=True) as stream:
         texts = (chunk.choices[0].delta.content or "" for chunk in stream)
         with pytest.raises(openai.APIConnectionError):
-            heard.extend(texts)
-    assert "".join(heard) == "HelHel"
+            received.extend(texts)
+    assert "".join(received) == "HelHel"
 
 
 @pytest.mark.parametrize("capture", ["wire", "tokens"])
-def test_an_error_in_the_stream_comes_back(capture: str, tmp_path: Path) -> None:
-    """Where it was, as the SDK raises it."""
+def test_a_recorded_error_event_is_raised_by_the_sdk(capture: str, tmp_path: Path) -> None:
+    """This holds for a stream, a complete answer, and without stored frames."""
     frames = [
         b'data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}\n\n',
         b'data: {"error":{"message":"The server is tired","type":"server_error"}}\n\n',
@@ -541,8 +547,8 @@ def test_an_error_in_the_stream_comes_back(capture: str, tmp_path: Path) -> None
             sdk.chat.completions.create(**ASK)
 
 
-def test_a_stream_that_was_left_ends_there(tmp_path: Path) -> None:
-    """Who leaves at the same place notices nothing; who goes on is told that there is no more."""
+def test_a_cancelled_run_ends_with_a_connection_error(tmp_path: Path) -> None:
+    """The SDK raises it at the place where the recorded caller stopped reading."""
     with recording("one two three four five", tmp_path) as (provider, history):
         for chunk in chat(provider, callbacks=[history]).stream("Hi"):
             if chunk.content:
@@ -555,7 +561,7 @@ def test_a_stream_that_was_left_ends_there(tmp_path: Path) -> None:
 
 
 def test_a_run_with_a_gap_is_refused(tmp_path: Path) -> None:
-    """No client can be shown that tokens are missing."""
+    """A client could not see that tokens are missing."""
     import sqlite3
 
     url = record("one two three", tmp_path)
@@ -570,8 +576,8 @@ def test_a_run_with_a_gap_is_refused(tmp_path: Path) -> None:
 # -- misses ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_miss_is_loud(tmp_path: Path) -> None:
-    """As `NotRecorded` through both SDKs, on both roads, without a retry."""
+def test_a_miss_raises_not_recorded_through_the_sdks(tmp_path: Path) -> None:
+    """Both SDKs raise it, synchronously and asynchronously, without a retry."""
     url = record("Hello there!", tmp_path)
     other: Any = {**ASK, "messages": [{"role": "user", "content": "Ho"}]}
     with Replay(url) as replay:
@@ -591,8 +597,8 @@ def test_a_miss_is_loud(tmp_path: Path) -> None:
         asyncio.run(main())
 
 
-def test_what_is_no_question_to_a_model_is_refused(tmp_path: Path) -> None:
-    """Other paths, other methods, other bodies."""
+def test_a_request_that_calls_no_model_is_refused(tmp_path: Path) -> None:
+    """These are other paths, other methods and invalid bodies."""
     url = record("Hello there!", tmp_path)
     with Replay(url) as replay:
         with pytest.raises(NotRecorded, match="GET /v1/models is not answered from a recording"):

@@ -1,9 +1,8 @@
-"""A drop-in model over a recording: it behaves as the model that it stands for, and records what is not there yet."""
+"""A replayed model behaves like the model that it replaces, and can record requests that are not recorded yet."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,23 @@ from recorder.models import AzureChatOpenAI, ChatOpenAI, OpenAI, SimpleChatModel
 from recorder.replay import NotRecorded, Replay
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics
-from tests.chatting import ROADS, Log, Road, chat, history_at, name_of, recorded, runs
+from tests.chatting import CALL_STYLES, CallStyle, Log, chat, history_at, name_of, recorded, runs
 from tests.oracle import new_url, run_python
+from tests.replay.test_replay import Clock
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
 @pytest.fixture
 def provider() -> Iterator[LoopbackProvider]:
-    """Answers "answer 1", "answer 2", ..."""
+    """Yield a provider that answers "answer 1", "answer 2", ..."""
     count = iter(range(1, 1000))
     with LoopbackProvider(lambda body, path: f"answer {next(count)}") as provider:
         yield provider
 
 
 def model_of(kind: str, provider: LoopbackProvider, **options: Any) -> Any:
-    """A real model, by the name of its class."""
+    """Return a real model by the name of its class."""
     if kind == "ChatAnthropic":
         return anthropics.chat(provider, **options)
     if kind == "OpenAI":
@@ -47,12 +47,12 @@ def model_of(kind: str, provider: LoopbackProvider, **options: Any) -> Any:
 
 
 class Parrot(SimpleChatModel):
-    """A model of one's own, which says the last message again."""
+    """A model of the user's own, which repeats the last message."""
 
-    spoken = 0
+    call_count = 0
 
     def _stream(self, messages: list[Any], **options: Any) -> Iterator[str]:
-        Parrot.spoken += 1
+        Parrot.call_count += 1
         yield from messages[-1].text.split(" ")
 
 
@@ -60,8 +60,8 @@ KINDS = ["ChatOpenAI", "ChatAnthropic", "OpenAI", "AzureChatOpenAI", "Parrot"]
 each = pytest.mark.parametrize("kind", KINDS)
 
 
-def facts_of(answer: Any) -> Any:
-    """An answer without what differs from run to run."""
+def comparable(answer: Any) -> Any:
+    """Return an answer without the fields that differ from run to run."""
     if isinstance(answer, str):
         return answer
     return answer.content, answer.tool_calls, answer.response_metadata, answer.usage_metadata
@@ -72,20 +72,22 @@ def facts_of(answer: Any) -> Any:
 
 @each
 @both
-def test_it_behaves_as_the_model(kind: str, road: Road, provider: LoopbackProvider, tmp_path: Path) -> None:
-    """All ways to ask it give what the real one gave, and its callbacks hear the same; without any request."""
+def test_a_replayed_model_gives_the_answers_and_events_of_the_real_one(
+    kind: str, style: CallStyle, provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """This holds for all its methods, and no request is sent."""
     live, replayed = Log(), Log()
 
     def replies_of(model: Any) -> list[Any]:
-        streamed: list[Any] = road.stream(model, "one")
+        streamed: list[Any] = style.stream(model, "one")
         return [
-            facts_of(road.invoke(model, "one two")),
-            [facts_of(each) for each in road.batch(model, ["three", "four"], {"max_concurrency": 1})],
-            [[each.text for each in some] for some in road.generate(model, [["five"], ["six"]]).generations]
+            comparable(style.invoke(model, "one two")),
+            [comparable(each) for each in style.batch(model, ["three", "four"], {"max_concurrency": 1})],
+            [[each.text for each in some] for some in style.generate(model, [["five"], ["six"]]).generations]
             if kind != "OpenAI" else None,
             [each if isinstance(each, str) else (each.content, each.usage_metadata) for each in streamed],
-            facts_of(model.bind(stop=["END"]).invoke("seven")),
-            facts_of(model("eight")),
+            comparable(model.bind(stop=["END"]).invoke("seven")),
+            comparable(model("eight")),
         ]  # fmt: skip
 
     with history_at(tmp_path) as history:
@@ -93,27 +95,29 @@ def test_it_behaves_as_the_model(kind: str, road: Road, provider: LoopbackProvid
         expected = replies_of(real)
         url = history.recorder.url
     real.callbacks = [replayed]
-    requests, spoken = len(provider.requests), Parrot.spoken
+    requests, call_count = len(provider.requests), Parrot.call_count
     with Replay(url) as replay:
         model = replay.model(like=real)
         assert replies_of(model) == expected
         assert isinstance(model, type(real))
-    assert (len(provider.requests), Parrot.spoken) == (requests, spoken)
+    assert (len(provider.requests), Parrot.call_count) == (requests, call_count)
     assert sorted(replayed.names) == sorted(live.names)
-    if kind != "Parrot":  # whose chunks are told of once streamed, as they are stored
+    if kind != "Parrot":  # its replayed chunks are those of the stored tokens
         assert replayed.tokens == live.tokens
 
 
 @both
-def test_streaming_and_events(road: Road, provider: LoopbackProvider, tmp_path: Path) -> None:
-    """`streaming=True` tells the tokens of `invoke`, `astream_events` gives its events."""
+def test_a_replayed_model_streams_and_has_events(
+    style: CallStyle, provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """`invoke` with `streaming=True` reports tokens, and `astream_events` yields its events."""
     log = Log()
     with history_at(tmp_path) as history:
-        road.invoke(chat(provider, streaming=True, callbacks=[history]), "Hi")
-        road.invoke(chat(provider, streaming=True, callbacks=[history]), "Ho")
+        style.invoke(chat(provider, streaming=True, callbacks=[history]), "Hi")
+        style.invoke(chat(provider, streaming=True, callbacks=[history]), "Ho")
     with Replay(history.recorder.url) as replay:
         model = replay.model(like=ChatOpenAI, model="gpt-4o", streaming=True, callbacks=[log])
-        assert road.invoke(model, "Hi").content == "answer 1"
+        assert style.invoke(model, "Hi").content == "answer 1"
         assert "".join(log.tokens) == "answer 1"
 
         async def main() -> list[str]:
@@ -124,8 +128,8 @@ def test_streaming_and_events(road: Road, provider: LoopbackProvider, tmp_path: 
     assert names.count("on_chat_model_stream") > 1
 
 
-def test_tools(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """Tools are part of the request: bound as they were, they match, and others do not."""
+def test_tools_are_part_of_the_compared_request(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """A request matches with the recorded tools only."""
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     with history_at(tmp_path) as history:
         chat(provider, callbacks=[history]).bind_tools([tool]).invoke("Hi")
@@ -137,26 +141,26 @@ def test_tools(provider: LoopbackProvider, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])
-def test_without_a_model_to_be_like(
+def test_without_like_the_model_of_the_newest_run_is_replayed(
     kind: str, provider: LoopbackProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newest run's, without any key; what is said decides, and no option that nobody chose."""
+    """It needs no API key, and options that nobody set are not compared."""
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
     with history_at(tmp_path) as history:
         real = model_of(kind, provider, callbacks=[history], temperature=0.2)
-        expected = facts_of(real.invoke("Hi"))
+        expected = comparable(real.invoke("Hi"))
     with Replay(history.recorder.url) as replay:
         model = replay.model()
         assert type(model).__name__ == kind
         assert model.model_name == real.model_name
-        assert facts_of(model.invoke("Hi")) == expected
+        assert comparable(model.invoke("Hi")) == expected
         with pytest.raises(NotRecorded):
             model.invoke("Ho")
 
 
-def test_a_conversation_goes_on(provider: LoopbackProvider, database: str) -> None:
-    """What was said before is part of the request; on both databases."""
+def test_a_conversation_is_replayed_turn_by_turn(provider: LoopbackProvider, database: str) -> None:
+    """Earlier messages are part of each request."""
     first = [SystemMessage("Be brief."), HumanMessage("Hi")]
     with history_at(database, conversation_id="c") as history:
         model = chat(provider, callbacks=[history])
@@ -170,41 +174,44 @@ def test_a_conversation_goes_on(provider: LoopbackProvider, database: str) -> No
 
 
 @both
-def test_an_error_is_raised_as_it_was(road: Road, tmp_path: Path) -> None:
-    """At once, whatever the model's retries, and its callbacks hear it."""
+def test_a_replayed_model_raises_the_recorded_error(style: CallStyle, tmp_path: Path) -> None:
+    """It is raised at once, without retries, and handlers receive it."""
     log = Log()
     with LoopbackProvider(Answer.error(429)) as provider, history_at(tmp_path) as history:
         with pytest.raises(openai.RateLimitError) as expected:
-            road.invoke(chat(provider, callbacks=[history]), "Hi")
+            style.invoke(chat(provider, callbacks=[history]), "Hi")
         real = chat(provider, max_retries=5, callbacks=[log])
     with Replay(history.recorder.url) as replay, pytest.raises(openai.RateLimitError) as found:
-        road.invoke(replay.model(like=real), "Hi")
+        style.invoke(replay.model(like=real), "Hi")
     assert str(found.value) == str(expected.value)
     assert found.value.body == expected.value.body
     assert log.names[-1] == "llm_error"
 
 
-def test_at_its_pace(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """As fast as it was, where that is wanted; at once unless it is."""
+def test_speed_decides_the_pace_of_a_replayed_model(
+    provider: LoopbackProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a speed it waits as recorded; without one it does not wait."""
     answer = Answer(
         frames=[b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'] * 4, interval=0.05
     )
     with LoopbackProvider(answer) as slow, history_at(tmp_path) as history:
         list(chat(slow, callbacks=[history]).stream("Hi"))
+    monkeypatch.setattr("recorder.replay.driver.time", clock := Clock())
     with Replay(history.recorder.url) as replay:
 
-        def seconds(speed: float | None) -> float:
-            began = time.perf_counter()
+        def waited(speed: float | None) -> float:
+            began = clock.now
             model = replay.model(like=chat(provider), speed=speed)
             assert "".join(chunk.text for chunk in model.stream("Hi")) == "xxxx"
-            return time.perf_counter() - began
+            return clock.now - began
 
-        assert seconds(1.0) > 0.14
-        assert min(seconds(None) for _ in range(20)) < 0.14
+        assert waited(1.0) > 0.14
+        assert waited(None) == 0
 
 
-def test_leaving_early(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """A loop that is left ends the run, on both roads."""
+def test_leaving_a_replayed_stream_ends_the_run(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """Handlers receive an error, with and without an event loop."""
     with history_at(tmp_path) as history:
         for _ in range(2):
             chat(provider, callbacks=[history]).invoke("Hi")
@@ -229,37 +236,41 @@ def test_leaving_early(provider: LoopbackProvider, tmp_path: Path) -> None:
 
 @each
 @both
-def test_once(kind: str, road: Road, provider: LoopbackProvider, tmp_path: Path) -> None:
-    """The first session records into a new file, whatever is asked how often; the next ones replay it, in order."""
+def test_mode_once_records_a_new_file_and_replays_it_later(
+    kind: str, style: CallStyle, provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """Later sessions get the same answers in order without a request, and refuse new requests."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     real = model_of(kind, provider)
 
     def session() -> list[str]:
         with Replay(url) as replay:
             model = replay.model(like=real, mode="once")
-            found = [road.invoke(model, text) for text in ("Hi", "Ho", "Hi")]
-            streamed: list[Any] = road.stream(model, "He")
+            found = [style.invoke(model, text) for text in ("Hi", "Ho", "Hi")]
+            streamed: list[Any] = style.stream(model, "He")
             return [each if isinstance(each, str) else each.text for each in (*found, *streamed)]
 
     first = session()
-    requests, spoken = len(provider.requests), Parrot.spoken
-    assert requests or spoken
+    requests, call_count = len(provider.requests), Parrot.call_count
+    assert requests or call_count
     assert len(runs(url)) == 4
     assert session() == first
     assert session() == first
-    assert (len(provider.requests), Parrot.spoken, len(runs(url))) == (requests, spoken, 4)
+    assert (len(provider.requests), Parrot.call_count, len(runs(url))) == (requests, call_count, 4)
     with Replay(url) as replay, pytest.raises(NotRecorded, match='mode "once" records no new ones'):
-        road.invoke(replay.model(like=real, mode="once"), "something else")
+        style.invoke(replay.model(like=real, mode="once"), "something else")
 
 
 @both
-def test_new_episodes(road: Road, provider: LoopbackProvider, database: str) -> None:
-    """What is there is replayed, what is not is recorded; on both databases, into one that is empty, too."""
+def test_mode_new_episodes_records_only_what_is_missing(
+    style: CallStyle, provider: LoopbackProvider, database: str
+) -> None:
+    """It works on an empty database, too."""
 
     def session(*texts: str, mode: str = "new_episodes") -> list[str]:
         with Replay(database) as replay:
             model = replay.model(like=chat(provider), mode=mode)
-            return [road.invoke(model, text).text for text in texts]
+            return [style.invoke(model, text).text for text in texts]
 
     assert session("Hi") == ["answer 1"]
     assert session("Hi", "Ho", "Hi") == ["answer 1", "answer 2", "answer 3"]
@@ -268,8 +279,8 @@ def test_new_episodes(road: Road, provider: LoopbackProvider, database: str) -> 
     assert len(provider.requests) == len(runs(database)) == 3
 
 
-def test_all(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """Records always; the last of a request is there beside the first."""
+def test_mode_all_always_records(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """Earlier runs of the same request are kept."""
     url = new_url(tmp_path)
     for expected in ("answer 1", "answer 2"):
         with Replay(url) as replay:
@@ -277,8 +288,8 @@ def test_all(provider: LoopbackProvider, tmp_path: Path) -> None:
     assert [run["status"] for run in runs(url)] == ["complete", "complete"]
 
 
-def test_an_error_is_recorded_too(tmp_path: Path) -> None:
-    """And replayed, in its place among the answers."""
+def test_an_error_is_recorded_and_replayed_in_its_place(tmp_path: Path) -> None:
+    """It keeps its place among the answers."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     answers: Iterator[Any] = iter([Answer.error(500), "fine"])
 
@@ -295,8 +306,10 @@ def test_an_error_is_recorded_too(tmp_path: Path) -> None:
         assert len(provider.requests) == 2
 
 
-def test_what_the_applications_own_recorder_hears(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """It records replayed calls as any others; the recording itself is left alone."""
+def test_the_applications_own_recorder_stores_replayed_calls(
+    provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """The recording that is replayed does not change."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     own = new_url(tmp_path, "own.db")
     for _ in range(2):
@@ -307,8 +320,8 @@ def test_what_the_applications_own_recorder_hears(provider: LoopbackProvider, tm
     assert len(provider.requests) == 1
 
 
-def test_copies_share_what_was_given(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """`bind` makes no new session."""
+def test_copies_of_a_replayed_model_share_its_position(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """`bind` does not begin with the first run again."""
     with history_at(tmp_path) as history:
         for _ in range(2):
             chat(provider, callbacks=[history]).invoke("Hi")
@@ -321,11 +334,13 @@ def test_copies_share_what_was_given(provider: LoopbackProvider, tmp_path: Path)
         assert replay.model(like=chat(provider), allow_playback_repeats=True).invoke("Hi").text == "answer 1"
 
 
-# -- what cannot be ------------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """Says what, and what to do."""
+def test_invalid_arguments_of_a_replayed_model_are_refused(
+    provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """Each error says what to do."""
     with Replay(new_url(tmp_path)) as replay:
         with pytest.raises(ConfigError, match="mode is 'sometimes'; choose one of 'none', 'once'"):
             replay.model(like=chat(provider), mode="sometimes")
@@ -341,8 +356,10 @@ def test_what_cannot_be(provider: LoopbackProvider, tmp_path: Path) -> None:
             replay.model(like=chat(provider), speed=0)
 
 
-def test_a_file_that_is_not_there(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """Is no recording, unless it is to become one; and a folder that is not there never."""
+def test_a_missing_file_is_an_error_unless_it_is_to_be_recorded(
+    provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """An empty file is handled like a missing one."""
     with (
         Replay(f"sqlite:///{tmp_path / 'none.db'}") as replay,
         pytest.raises(NotRecorded, match=r"none\.db yet"),
@@ -366,8 +383,10 @@ print(chat.invoke("Hi").text)
 """
 
 
-def test_a_program_that_closes_nothing(provider: LoopbackProvider, tmp_path: Path) -> None:
-    """Ends, with everything stored: the second time it is replayed."""
+def test_everything_is_stored_when_a_program_closes_nothing(
+    provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    """Its second run is answered from the recording."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     for _ in range(2):
         done = run_python(_LEFT_OPEN, url, provider.base_url)

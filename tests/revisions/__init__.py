@@ -1,7 +1,7 @@
-"""Databases as older versions of recorder left them, and the statements that those versions write with.
+"""Databases that older versions of recorder made, and the SQL statements with which those versions write.
 
-`0001.db.gz` is a recording that revision 0001's recorder made: the shop of `tests/shop.py`, and a song with the
-provider's bytes and two messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are what it sends.
+`0001.db.gz` was recorded by the recorder of revision 0001: the runs of `tests/shop.py`, and a run with frames and two
+messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are the statements that it sends.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def older_file(folder: Path) -> str:
-    """The URL of a copy of the stored file of revision 0001."""
+    """Copy the stored file of revision 0001 into a folder and return the copy's URL."""
     path = folder / "older.db"
     path.write_bytes(gzip.decompress((FOLDER / "0001.db.gz").read_bytes()))
     return f"sqlite:///{path}"
 
 
 def older_postgres(folder: Path) -> str:
-    """The URL of a new Postgres database of revision 0001 with the rows of that file."""
+    """Create a Postgres database of revision 0001 with the rows of that file, and return its URL."""
     url = postgres.new_database(empty=True)
     rows = _rows_of(older_file(folder))
 
@@ -47,7 +47,7 @@ def older_postgres(folder: Path) -> str:
 
 
 def older_statements(name: str) -> list[str]:
-    """What a batch of revision 0001's writer sends: one statement a line."""
+    """Return the statements with which revision 0001's writer stores a batch, one a line."""
     return (FOLDER / f"0001.{name}.sql").read_text().splitlines()
 
 
@@ -61,7 +61,7 @@ def _rows_of(url: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _insert(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
-    """Through text: Postgres reads the ids, times and JSON as SQLite holds them."""
+    """Insert rows as text, because Postgres parses ids, times and JSON in the form that SQLite stores."""
     for row in rows:
         columns = schema.metadata.tables[name].c
         kinds = {key: columns[key].type.compile(dialect=connection.dialect) for key in row}
@@ -77,5 +77,5 @@ def _insert(connection: Connection, name: str, rows: list[dict[str, Any]]) -> No
 
 
 def _quoted(name: str) -> str:
-    """A name as SQL quotes it."""
+    """Return a name as SQL quotes it."""
     return f'"{name}"'

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder with a short path: a socket's has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="road") as path:
+    with tempfile.TemporaryDirectory(prefix="pooler") as path:
         yield Path(path)
 
 

@@ -16,7 +16,7 @@ from recorder.storage import migrate
 from tests import postgres
 from tests.oracle import assert_whole, begin, finish, record, say, token
 from tests.pgbouncer import PROGRAM, PgBouncer, pgbouncer
-from tests.pooler import road
+from tests.pooler import open_pooler
 
 real = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
 
@@ -28,7 +28,9 @@ def bouncer(postgres_url: str, folder: Path) -> Iterator[PgBouncer]:
         yield found
 
 
-@pytest.mark.parametrize("pooler", [road, pytest.param(pgbouncer, marks=real)], ids=["small", "pgbouncer"])
+@pytest.mark.parametrize(
+    "pooler", [open_pooler, pytest.param(pgbouncer, marks=real)], ids=["small", "pgbouncer"]
+)
 def test_many_recorders_share_two_connections(
     postgres_url: str, folder: Path, pooler: Callable[..., AbstractContextManager[Any]]
 ) -> None:
@@ -49,7 +51,7 @@ def test_many_recorders_share_two_connections(
 
 def test_no_statement_is_prepared_by_name(postgres_url: str, folder: Path) -> None:
     """A name belongs to a connection, and the next transaction may be on another one."""
-    with road(postgres_url, folder, shared=2) as pooler, ChatHistoryCallback(pooler.url) as history:
+    with open_pooler(postgres_url, folder, shared=2) as pooler, ChatHistoryCallback(pooler.url) as history:
         record(history)
         history.flush().wait(20)
         assert pooler.clients >= 1

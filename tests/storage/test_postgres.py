@@ -25,7 +25,7 @@ from recorder.storage.store import SqlStore
 from tests import postgres
 from tests.faults.proxy import proxy
 from tests.oracle import assert_whole, begin, finish, record, say, sql, start_python, token
-from tests.pooler import road
+from tests.pooler import open_pooler
 from tests.stores import PRODUCER, whole_run
 
 #: The other connections to the same database.
@@ -116,7 +116,7 @@ def locked_role(postgres_url: str) -> Iterator[str]:
     """A role with the password "right"; its name."""
     name = f"locked_{make_url(postgres_url).database}"
     postgres.fetch(postgres_url, f"CREATE ROLE {name} LOGIN PASSWORD 'right' SUPERUSER")
-    with postgres.passwords_wanted(name):
+    with postgres.password_required(name):
         yield name
     postgres.fetch(postgres_url, f"REASSIGN OWNED BY {name} TO CURRENT_USER")
     postgres.fetch(postgres_url, f"DROP ROLE {name}")
@@ -200,7 +200,7 @@ def test_without_the_right_to_create(postgres_url: str) -> None:
 @pytest.mark.usefixtures("hasty")
 def test_a_server_that_is_away_is_buffered_for(postgres_url: str, folder: Path) -> None:
     """Loudly; strict raises; and once it is there everything is."""
-    with road(postgres_url, folder) as server:
+    with open_pooler(postgres_url, folder) as server:
         server.close()
         with pytest.raises(StoreError, match=r"cannot be opened.*; check that the server runs"):
             construct(server.url, strict=True)
@@ -216,7 +216,7 @@ def test_a_server_that_is_away_is_buffered_for(postgres_url: str, folder: Path) 
 @pytest.mark.usefixtures("hasty")
 def test_an_answer_to_commit_that_is_lost(postgres_url: str, folder: Path) -> None:
     """The server has committed, and nobody knows: stored again it is the same. Twenty times."""
-    with road(postgres_url, folder) as server:
+    with open_pooler(postgres_url, folder) as server:
         history = ChatHistoryCallback(server.url, flush_interval=0)
         run_id = begin(history, HumanMessage("question"))
         texts = [token(5, seq) for seq in range(200)]
@@ -234,7 +234,10 @@ def test_an_answer_to_commit_that_is_lost(postgres_url: str, folder: Path) -> No
 @pytest.mark.usefixtures("hasty")
 def test_a_server_that_restarts(postgres_url: str, folder: Path) -> None:
     """Connections are cut in the middle, and for a while there is nobody."""
-    with road(postgres_url, folder) as server, ChatHistoryCallback(server.url, flush_interval=0) as history:
+    with (
+        open_pooler(postgres_url, folder) as server,
+        ChatHistoryCallback(server.url, flush_interval=0) as history,
+    ):
         run_id = begin(history)
         texts = [token(6, seq) for seq in range(300)]
         for turn in range(3):
@@ -253,7 +256,7 @@ def test_a_backend_that_says_nothing(
 ) -> None:
     """Stopped, with its connection open: the statement is given up in time, and stored over another one."""
     monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.2)
-    with road(postgres_url, folder) as server, ChatHistoryCallback(server.url) as history:
+    with open_pooler(postgres_url, folder) as server, ChatHistoryCallback(server.url) as history:
         run_id = begin(history)
         history.flush().wait(20)
         server.stalled = True

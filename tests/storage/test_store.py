@@ -25,13 +25,13 @@ from tests.oracle import (
     begin,
     finish,
     new_url,
+    observed_statements,
     record,
     run_start,
     say,
     sql,
     stored,
     token,
-    told_statements,
 )
 from tests.stores import PRODUCER, append, statements_of, using, whole_run
 
@@ -307,7 +307,7 @@ def nth_call_fails(number: int, error: Callable[[], Exception], after: bool) -> 
 
     event.listen(Engine, "commit", commit)
     try:
-        with told_statements(lambda sql: called(sql.split("(")[0][:40]), after=after):
+        with observed_statements(lambda sql: called(sql.split("(")[0][:40]), after=after):
             yield calls
     finally:
         event.remove(Engine, "commit", commit)

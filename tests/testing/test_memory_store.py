@@ -1,4 +1,4 @@
-"""The store in memory keeps what it was given as it was given."""
+"""`MemoryStore` keeps the batches that it was given without changing them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from recorder.testing import MemoryStore
 from tests.oracle import begin, finish, say
 
 
-def test_a_store_in_memory_has_what_was_asked_after_it_was_committed() -> None:
-    """Nothing changes in a store's hands; an open run lets go of its request all the same."""
+def test_a_memory_store_keeps_requests_after_their_commit() -> None:
+    """Its rows do not change, although the open run drops its request and messages."""
     store = MemoryStore()
     with ChatHistoryCallback(store=store, conversation_id="c") as history:
         run_id = begin(history, HumanMessage("Hi"), invocation_params={"model": "m"}, metadata={"a": 1})
         history.flush().wait(10)
-        kept = store.starts[str(run_id)]
-        before = replace(kept)
+        stored_start = store.starts[str(run_id)]
+        before = replace(stored_start)
         held = history.recorder.runs[run_id.int].start
         assert (held.messages, held.path, held.request, held.metadata) == ((), (), None, None)
         say(history, run_id, "a")
         finish(history, run_id, "a")
-    assert kept == before
-    assert (kept.request, kept.metadata) == ('{"model":"m"}', '{"a":1}')
-    assert [message.text for message in kept.messages] == ["Hi"]
+    assert stored_start == before
+    assert (stored_start.request, stored_start.metadata) == ('{"model":"m"}', '{"a":1}')
+    assert [message.text for message in stored_start.messages] == ["Hi"]
     [prompt, reply] = store.messages.values()
-    assert (reply.parent_id, kept.placement.prompt_message_id) == (prompt.id, prompt.id)
-    assert next(batch for batch in store.batches if batch.runs).runs[0].start is kept
+    assert (reply.parent_id, stored_start.placement.prompt_message_id) == (prompt.id, prompt.id)
+    assert next(batch for batch in store.batches if batch.runs).runs[0].start is stored_start
 
 
-def test_what_is_noted_at_the_end_is_shown() -> None:
-    """A password that an error repeats is found when the run ends, and the metadata says where it was masked."""
+def test_metadata_of_the_end_of_a_run_are_visible() -> None:
+    """A password in an error is found when the run ends, and the metadata say where it was masked."""
     store = MemoryStore()
     with ChatHistoryCallback(store=store, conversation_id="c") as history:
         run_id = begin(history, HumanMessage("Hi"), metadata={"a": 1})

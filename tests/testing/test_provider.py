@@ -1,4 +1,4 @@
-"""The loopback provider and its scripts, seen by genuine clients over real sockets."""
+"""The loopback provider and its scripts, with real clients over real sockets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "co
 
 @pytest.fixture
 def client() -> Iterator[Any]:
-    """Makes clients of a provider, and closes them."""
+    """Yield a function that makes clients of a provider; all are closed at the end."""
     made: list[openai.OpenAI] = []
 
     def make(provider: LoopbackProvider, **options: Any) -> openai.OpenAI:
@@ -54,43 +54,43 @@ def client() -> Iterator[Any]:
 
 
 def text(stream: Any) -> str:
-    """What a stream says."""
+    """Return the text of a stream."""
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
 
 def raw(client: openai.OpenAI) -> list[bytes]:
-    """The body of a streamed answer in the pieces that came."""
+    """Return the body of a streamed answer in the pieces in which it arrived."""
     with client.chat.completions.with_streaming_response.create(**ASK, stream=True) as response:
         return list(response.iter_bytes())
 
 
 def read(client: openai.OpenAI, received: list[str]) -> None:
-    """Append what a stream says, piece by piece, as far as it comes."""
+    """Append the text of a stream to a list, chunk by chunk."""
     for chunk in client.chat.completions.create(**ASK, stream=True):
         received.append(chunk.choices[0].delta.content or "")
 
 
-def test_without_a_script_it_sings(client: Any) -> None:
-    """The official client reads the song, about 150 tokens of it."""
+def test_without_a_script_the_provider_streams_a_song(client: Any) -> None:
+    """The song has about 150 tokens."""
     with LoopbackProvider() as provider:
         assert text(client(provider).chat.completions.create(**ASK, stream=True)) == song()
     assert 140 <= len(song_pieces()) <= 160
 
 
-def test_an_asynchronous_client_reads_the_same() -> None:
-    """The provider lives on its own loop, so the caller's loop is free for the client."""
+def test_an_asynchronous_client_reads_the_same_text() -> None:
+    """The provider has an event loop of its own, so that it does not block the client's."""
 
-    async def sung(provider: LoopbackProvider) -> str:
+    async def answer_of(provider: LoopbackProvider) -> str:
         async with openai.AsyncOpenAI(base_url=provider.base_url, api_key="any") as client:
             stream = await client.chat.completions.create(**ASK, stream=True)
             return "".join([c.choices[0].delta.content or "" async for c in stream])
 
     with LoopbackProvider("Bubbles, bubbles!") as provider:
-        assert asyncio.run(sung(provider)) == "Bubbles, bubbles!"
+        assert asyncio.run(answer_of(provider)) == "Bubbles, bubbles!"
 
 
-def test_usage_comes_only_when_asked_for(client: Any) -> None:
-    """The usage chunk breaks naive loops, so the API sends it on request only."""
+def test_usage_is_sent_only_if_requested(client: Any) -> None:
+    """The last chunk then has no choices, which breaks clients that do not expect it."""
     with LoopbackProvider() as provider:
         create = client(provider).chat.completions.create
         plain = list(create(**ASK, stream=True))
@@ -100,8 +100,8 @@ def test_usage_comes_only_when_asked_for(client: Any) -> None:
     assert with_usage[-1].usage.completion_tokens == len(song_pieces())
 
 
-def test_a_whole_answer_says_the_same_as_a_streamed_one(client: Any) -> None:
-    """stream=False gets one chat.completion."""
+def test_a_request_without_a_stream_gets_a_complete_answer(client: Any) -> None:
+    """The answer is one `chat.completion`."""
     with LoopbackProvider("Hello there!") as provider:
         answer = client(provider).chat.completions.create(**ASK)
     assert answer.choices[0].message.content == "Hello there!"
@@ -109,8 +109,8 @@ def test_a_whole_answer_says_the_same_as_a_streamed_one(client: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_each_choice_sings_from_another_verse(client: Any, stream: bool) -> None:
-    """Choices that differ show whoever mixes them up."""
+def test_each_choice_has_another_text(client: Any, stream: bool) -> None:
+    """A client that mixes choices would show it."""
     with LoopbackProvider() as provider:
         answer = client(provider).chat.completions.create(**ASK, n=2, stream=stream)
         received = ["", ""]
@@ -128,15 +128,15 @@ def test_each_choice_sings_from_another_verse(client: Any, stream: bool) -> None
         (500, openai.InternalServerError, None),
     ],
 )
-def test_errors_are_worded_as_the_api_does(client: Any, status: int, error: Any, code: str) -> None:
-    """The client raises its own error class, with the code the API gives."""
+def test_errors_have_the_form_of_openais_api(client: Any, status: int, error: Any, code: str) -> None:
+    """The SDK raises its own error class, with the API's code."""
     with LoopbackProvider(Answer.error(status)) as provider, pytest.raises(error) as raised:
         client(provider).chat.completions.create(**ASK)
     assert raised.value.code == code
 
 
-def test_an_error_of_ones_own_words(client: Any) -> None:
-    """Message, type and code are what the script says."""
+def test_an_error_may_have_its_own_message(client: Any) -> None:
+    """Message, type and code come from the script."""
     answer = Answer.error(429, "No money left.", "insufficient_quota", "insufficient_quota")
     with LoopbackProvider(answer) as provider, pytest.raises(openai.RateLimitError) as raised:
         client(provider).chat.completions.create(**ASK)
@@ -148,8 +148,8 @@ def test_an_error_of_ones_own_words(client: Any) -> None:
     }
 
 
-def test_an_error_inside_a_stream(client: Any) -> None:
-    """What came before it is read, then the client raises."""
+def test_an_error_event_is_raised_by_the_sdk(client: Any) -> None:
+    """The text before it is received."""
     frames = [*openai_chat_frames(["Hi"])[:2], openai_error_frame("The model fell over.")]
     received: list[str] = []
     with (
@@ -161,7 +161,7 @@ def test_an_error_inside_a_stream(client: Any) -> None:
 
 
 def test_a_cut_stream_arrives_up_to_the_cut(client: Any) -> None:
-    """Every frame before the cut is there, and the end is not taken for a whole answer."""
+    """The client gets every frame before the cut, then a connection error."""
     frames = openai_chat_frames(["one", "two", "three"])
     received: list[str] = []
     with (
@@ -172,7 +172,7 @@ def test_a_cut_stream_arrives_up_to_the_cut(client: Any) -> None:
     assert received == ["", "one", "two"]
 
 
-def test_a_whole_answer_can_be_cut_too(client: Any) -> None:
+def test_a_complete_answer_can_be_cut(client: Any) -> None:
     """The head arrives and the body does not."""
     with (
         LoopbackProvider(Answer(body=b"{}", cut_after=0)) as provider,
@@ -182,7 +182,7 @@ def test_a_whole_answer_can_be_cut_too(client: Any) -> None:
 
 
 def test_a_hanging_stream_times_out(client: Any) -> None:
-    """Nothing comes after the given frames, and the connection stays open."""
+    """No frame follows the given ones, and the connection stays open."""
     answer = Answer(frames=openai_chat_frames(["one", "two"]), hang_after=2)
     received: list[str] = []
     with LoopbackProvider(answer) as provider, pytest.raises(openai.APITimeoutError):
@@ -191,8 +191,8 @@ def test_a_hanging_stream_times_out(client: Any) -> None:
 
 
 @pytest.mark.parametrize(("chunks", "longest"), [(1, 1), (7, 7), ([1, 2, 300], 300)])
-def test_bytes_are_cut_anywhere(client: Any, chunks: Any, longest: int) -> None:
-    """Pieces end in the middle of events and characters; joined they are the body."""
+def test_a_body_can_be_sent_in_pieces_of_any_size(client: Any, chunks: Any, longest: int) -> None:
+    """Pieces end inside of events and characters; joined they are the body."""
     frames = openai_chat_frames(["Größe ", "✨", "水"])
     with LoopbackProvider(Answer(frames=frames, chunks=chunks)) as provider:
         pieces = raw(client(provider))
@@ -200,8 +200,8 @@ def test_bytes_are_cut_anywhere(client: Any, chunks: Any, longest: int) -> None:
     assert max(map(len, pieces)) == longest
 
 
-def test_a_recorded_body_is_sent_as_it_is(client: Any) -> None:
-    """A body and its content type are enough to play any provider's stream."""
+def test_a_given_body_is_sent_unchanged(client: Any) -> None:
+    """With a body and its content type the stream of any provider can be played."""
     body = b": OPENROUTER PROCESSING\r\n\r\n" + b"".join(openai_chat_frames(["Hi"]))
     headers = {"Content-Type": "text/event-stream"}
     with LoopbackProvider(Answer(body=body, headers=headers, chunks=5)) as provider:
@@ -209,7 +209,7 @@ def test_a_recorded_body_is_sent_as_it_is(client: Any) -> None:
 
 
 def test_an_endless_stream_waits_for_its_reader(client: Any) -> None:
-    """The provider sends no more than the socket takes, and ends when the client leaves."""
+    """The provider sends no more than the socket takes, and stops when the client leaves."""
     frame = openai_chat_frames(["la"])[1]
     with LoopbackProvider(Answer(frames=cycle([frame]))) as provider:
         stream = client(provider).chat.completions.create(**ASK, stream=True)
@@ -219,8 +219,8 @@ def test_an_endless_stream_waits_for_its_reader(client: Any) -> None:
     assert provider.requests[0]["frames_sent"] * len(frame) < 64 * 2**20
 
 
-def test_frames_are_due_when_the_answer_says() -> None:
-    """Delay and interval, or an offset for each; what has none left follows at once."""
+def test_frames_are_due_at_the_times_of_the_answer() -> None:
+    """An answer has a delay and an interval, or an offset for each frame; a frame without an offset follows at once."""
     frames = [b"a", b"b", b"c"]
     paced = Answer(frames=frames, delay=1.0, interval=0.5)
     recorded = Answer(frames=frames, offsets_us=[250_000, 750_000])
@@ -228,8 +228,8 @@ def test_frames_are_due_when_the_answer_says() -> None:
     assert list(recorded.timed_frames()) == [(0.25, b"a"), (0.75, b"b"), (0.75, b"c")]
 
 
-def test_a_paced_song_takes_its_time(client: Any) -> None:
-    """Tokens a second are kept on a real socket: never faster."""
+def test_tokens_per_second_are_not_exceeded(client: Any) -> None:
+    """Eleven tokens at 100 a second take at least 0.1 s."""
     with LoopbackProvider.song(tokens_per_second=100, tokens=11) as provider:
         clock = asyncio.new_event_loop()
         began = clock.time()
@@ -240,8 +240,8 @@ def test_a_paced_song_takes_its_time(client: Any) -> None:
     assert took >= 0.1
 
 
-def test_requests_are_kept(client: Any) -> None:
-    """Path, headers in lower case, the body's JSON, and how much of the answer was sent."""
+def test_requests_are_stored(client: Any) -> None:
+    """The provider stores path, lower-case headers, the body, and the number of frames it sent."""
     with LoopbackProvider() as provider:
         text(client(provider).chat.completions.create(**ASK, stream=True))
     [seen] = provider.requests
@@ -251,15 +251,15 @@ def test_requests_are_kept(client: Any) -> None:
     assert seen["frames_sent"] == len(openai_chat_frames(song_pieces(), usage=False))
 
 
-def test_a_script_answers_by_the_request(client: Any) -> None:
-    """A function gets the body and the path."""
+def test_a_script_may_be_a_function_of_the_request(client: Any) -> None:
+    """It gets the body and the path."""
     with LoopbackProvider(lambda request, path: f"{path}: {request['messages'][0]['content']}") as provider:
         answer = client(provider).chat.completions.create(**ASK)
     assert answer.choices[0].message.content == "/v1/chat/completions: Sing."
 
 
-def test_an_error_first_and_then_an_answer(client: Any) -> None:
-    """A script of several answers shows a client's retries."""
+def test_a_script_may_have_several_answers(client: Any) -> None:
+    """They are given in order, which shows a client's retries."""
     busy = Answer.error(429, headers={"retry-after-ms": "1"})
     with LoopbackProvider(scripted(busy, busy, "At last.")) as provider:
         answer = client(provider, max_retries=2).chat.completions.create(**ASK)
@@ -267,8 +267,8 @@ def test_an_error_first_and_then_an_answer(client: Any) -> None:
     assert [seen["headers"]["x-stainless-retry-count"] for seen in provider.requests] == ["0", "1", "2"]
 
 
-def test_a_failing_script_is_not_swallowed(client: Any) -> None:
-    """The client sees a 500, and the with-block raises what the script raised."""
+def test_an_exception_in_a_script_is_raised(client: Any) -> None:
+    """The client gets status 500, and the `with` block raises the script's exception."""
 
     def script(request: dict[str, Any], path: str) -> str:
         raise LookupError("no verse")
@@ -281,8 +281,8 @@ def test_a_failing_script_is_not_swallowed(client: Any) -> None:
         client(provider).chat.completions.create(**ASK)
 
 
-def test_it_stops_completely(client: Any) -> None:
-    """After the with-block no thread is left, even with a client in the middle of a stream."""
+def test_a_stopped_provider_leaves_no_thread(client: Any) -> None:
+    """This holds even while a client reads a stream."""
     with LoopbackProvider(Answer(frames=openai_chat_frames(["one"]), hang_after=1)) as provider:
         address = provider.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         next(iter(client(provider).chat.completions.create(**ASK, stream=True)))
@@ -291,8 +291,8 @@ def test_it_stops_completely(client: Any) -> None:
         socket.create_connection((address[0], int(address[1])))
 
 
-def test_it_starts_again(client: Any) -> None:
-    """A provider that comes back listens anew and remembers what it was asked."""
+def test_a_provider_can_be_started_again(client: Any) -> None:
+    """It keeps the requests of before."""
     provider = LoopbackProvider("Back.")
     for _ in range(2):
         with provider:
@@ -302,8 +302,8 @@ def test_it_starts_again(client: Any) -> None:
         _ = provider.base_url
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
-    """Two providers cannot share a port."""
+def test_a_port_in_use_is_an_error() -> None:
+    """The error names the port."""
     with LoopbackProvider() as provider:
         port = int(provider.base_url.removesuffix("/v1").rpartition(":")[2])
         with pytest.raises(OSError, match=str(port)):
@@ -311,7 +311,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 
 
 def exchange(provider: LoopbackProvider, *requests: bytes) -> list[tuple[int, Any]]:
-    """Raw requests over one connection; the status and JSON of each answer."""
+    """Send raw requests over one connection; return the status and JSON of each answer."""
     host, _, port = provider.base_url.removeprefix("http://").removesuffix("/v1").partition(":")
     found = []
     with socket.create_connection((host, int(port)), timeout=5) as link:
@@ -327,7 +327,7 @@ def exchange(provider: LoopbackProvider, *requests: bytes) -> list[tuple[int, An
 
 
 def answer_on(http: h11.Connection, link: socket.socket) -> tuple[int, Any]:
-    """One response."""
+    """Read one response."""
     status, body = 0, b""
     while not isinstance(event := http.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:
@@ -339,8 +339,8 @@ def answer_on(http: h11.Connection, link: socket.socket) -> tuple[int, Any]:
     return status, json.loads(body)
 
 
-def test_one_connection_takes_many_requests_of_every_kind() -> None:
-    """Models are listed; what the API has not is refused in its words; the connection lives on."""
+def test_one_connection_serves_many_requests() -> None:
+    """Unknown paths and methods get the API's errors, and the connection stays open."""
     with LoopbackProvider() as provider:
         answers = exchange(
             provider,
@@ -355,28 +355,28 @@ def test_one_connection_takes_many_requests_of_every_kind() -> None:
     assert answers[2][1]["error"]["message"] == "Invalid URL (POST /v1/songs)"
 
 
-def test_what_is_no_http_is_refused() -> None:
-    """A client that speaks something else gets a 400 and no traceback."""
+def test_bytes_that_are_not_http_get_status_400() -> None:
+    """No traceback is printed."""
     with LoopbackProvider() as provider:
         [(status, _)] = exchange(provider, b"\x16\x03\x01 TLS here\r\n\r\n")
     assert status == 400
 
 
-def test_frames_are_byte_for_byte_those_of_the_api(streams: list[Stream]) -> None:
-    """Every genuine OpenAI stream of text or of calls comes out again, but for the random padding."""
+def test_made_frames_equal_genuine_ones(streams: list[Stream]) -> None:
+    """Every genuine OpenAI stream of text or calls is made again, except for random padding."""
     seen = 0
     for stream in streams:
         if stream.provider != "openai" or b'"moderation"' in stream.body:
             continue
-        genuine, spoken = spoken_again(stream)
-        assert lengths(spoken) == lengths(genuine), stream.name
-        assert [plain(frame) for frame in spoken] == [plain(frame) for frame in genuine], stream.name
+        genuine, made = made_again(stream)
+        assert lengths(made) == lengths(genuine), stream.name
+        assert [plain(frame) for frame in made] == [plain(frame) for frame in genuine], stream.name
         seen += 1
     assert seen > 10
 
 
-def spoken_again(stream: Stream) -> tuple[list[bytes], list[bytes]]:
-    """A genuine stream's frames, and those of our encoder told what it says."""
+def made_again(stream: Stream) -> tuple[list[bytes], list[bytes]]:
+    """Return a genuine stream's frames, and the frames that we make of its content."""
     genuine = [frame + b"\n\n" for frame in stream.body.split(b"\n\n")[:-1]]
     chunks = [json.loads(frame[6:]) for frame in genuine[:-1]]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
@@ -398,14 +398,14 @@ def spoken_again(stream: Stream) -> tuple[list[bytes], list[bytes]]:
 
 
 def lengths(frames: list[bytes]) -> list[int]:
-    """How long each frame is, but the one with the token counts."""
+    """Return the length of each frame, except of the one with the token counts."""
     return [len(frame) for frame in frames if b'"usage":{' not in frame]
 
 
 def plain(frame: bytes) -> bytes:
-    """A frame without what is random or only known to the API, its keys in one order.
+    """Return a frame without random values and values that only the API knows, with its keys in one order.
 
-    OpenAI's servers put `usage` before or after `choices`, some in one and the same stream.
+    OpenAI's servers put `usage` before or after `choices`, sometimes both in one stream.
     """
     frame = frame.replace(b'"usage":null,"choices"', b'"choices"').replace(b',"usage":null', b"")
     frame = re.sub(rb'"usage":\{"prompt.*\}\}', b'"usage":{}', frame)
@@ -413,22 +413,22 @@ def plain(frame: bytes) -> bytes:
     return re.sub(rb'"obfuscation":"\w*"', b'"obfuscation":""', frame)
 
 
-def test_the_same_id_gives_the_same_bytes() -> None:
-    """A failing test can be run again with the very same stream."""
+def test_frames_with_the_same_id_have_the_same_bytes() -> None:
+    """A failing test can be repeated with the same stream."""
     frames = [openai_chat_frames(["Hi", "!"], id="chatcmpl-1", created=7) for _ in range(2)]
     assert frames[0] == frames[1]
 
 
-def test_reasoning_comes_first_and_in_its_own_field() -> None:
-    """Thoughts speak DeepSeek's dialect."""
+def test_reasoning_comes_before_the_text_in_its_own_field() -> None:
+    """The field is DeepSeek's `reasoning_content`."""
     frames = openai_chat_frames(["42"], reasoning=["Let", " me"], usage=False)
     deltas = [json.loads(frame[6:])["choices"][0]["delta"] for frame in frames[:-1]]
     assert [delta.get("reasoning_content") for delta in deltas] == ["", "Let", " me", None, None]
     assert deltas[3]["content"] == "42"
 
 
-def test_tool_calls_of_both_kinds_of_answer(client: Any) -> None:
-    """Calls given as strings are cut into pieces; streamed and whole agree."""
+def test_tool_calls_given_as_text_are_streamed_in_pieces(client: Any) -> None:
+    """The joined pieces are the arguments."""
     call = {"id": "call_1", "name": "get_weather", "arguments": '{"city":"Paris"}'}
     frames = openai_chat_frames([], tool_calls=[call], usage=False)
     with LoopbackProvider(Answer(frames=frames)) as provider:
@@ -439,29 +439,29 @@ def test_tool_calls_of_both_kinds_of_answer(client: Any) -> None:
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
-def test_half_a_character_is_escaped() -> None:
-    """A lone surrogate, which UTF-8 cannot say, still goes over the wire as JSON can say it."""
+def test_a_lone_surrogate_is_sent_as_a_json_escape() -> None:
+    """UTF-8 cannot encode it."""
     frames = openai_chat_frames(["\ud83d", "\x00"])
     deltas = [json.loads(frame[6:])["choices"][0]["delta"] for frame in frames[1:3]]
     assert deltas == [{"content": "\ud83d"}, {"content": "\x00"}]
 
 
-def test_lists_of_pieces_must_match_the_choices() -> None:
-    """One list too few is an error that says how many there are."""
+def test_too_few_lists_of_pieces_are_refused() -> None:
+    """The error names the number of lists and of choices."""
     with pytest.raises(ValueError, match="1 lists for n=2"):
         openai_chat_frames([["a"]], n=2)
 
 
 @given(st.text())
-def test_pieces_join_to_the_text(written: str) -> None:
-    """Cutting into word pieces loses nothing, whatever the script."""
+def test_the_pieces_of_a_text_join_to_the_text(written: str) -> None:
+    """No piece is empty, whatever the text is."""
     pieces = pieces_of(written)
     assert "".join(pieces) == written
     assert "" not in pieces
 
 
-def test_the_clock_moves_only_when_told() -> None:
-    """Microseconds out, seconds in, never back."""
+def test_a_fake_clock_moves_only_by_advance() -> None:
+    """It returns microseconds, is advanced in seconds, and never goes back."""
     clock = FakeClock(5)
     clock.advance(1.5)
     assert (clock(), clock()) == (1_500_005, 1_500_005)
@@ -469,8 +469,8 @@ def test_the_clock_moves_only_when_told() -> None:
         clock.advance(-1)
 
 
-def test_the_command_serves_until_input_ends() -> None:
-    """python -m recorder.testing prints its URL, sings at the given length, and ends in order."""
+def test_the_command_serves_until_the_end_of_its_input() -> None:
+    """`python -m recorder.testing` prints its URL and exits with code 0."""
     command = [sys.executable, "-m", "recorder.testing", "--tokens", "5", "--until-eof"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -481,8 +481,8 @@ def test_the_command_serves_until_input_ends() -> None:
     assert process.returncode == 0
 
 
-def test_the_command_ends_at_a_signal() -> None:
-    """Ctrl-C and SIGTERM are an orderly end."""
+def test_the_command_ends_with_exit_code_0_at_sigterm() -> None:
+    """It stops its server in order."""
     command = [sys.executable, "-m", "recorder.testing"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -494,26 +494,26 @@ def test_the_command_ends_at_a_signal() -> None:
 # -- legacy completions and Azure ------------------------------------------------------------------------------
 
 
-def test_completions_are_answered_as_well(client: Any) -> None:
-    """The song again, streamed and whole, and the usage as it is asked for."""
+def test_legacy_completions_are_answered(client: Any) -> None:
+    """Streams and complete answers have the same text, and usage is sent only if requested."""
     with LoopbackProvider.song() as provider:
         completions = client(provider).completions
         ask: dict[str, Any] = {"model": "gpt-3.5-turbo-instruct", "prompt": "Sing."}
         streamed = list(completions.create(**ask, stream=True, stream_options={"include_usage": True}))
-        whole = completions.create(**ask)
+        complete = completions.create(**ask)
         bare = list(completions.create(**ask, stream=True))
     assert (
         "".join(chunk.choices[0].text for chunk in streamed if chunk.choices)
-        == whole.choices[0].text
+        == complete.choices[0].text
         == song()
     )
-    assert streamed[-1].usage == whole.usage
-    assert streamed[-2].choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
+    assert streamed[-1].usage == complete.usage
+    assert streamed[-2].choices[0].finish_reason == complete.choices[0].finish_reason == "stop"
     assert all(chunk.choices and chunk.usage is None for chunk in bare)
 
 
-def test_each_prompt_has_its_choices(client: Any) -> None:
-    """Two of each, numbered through; a list of numbers is one prompt, of tokens."""
+def test_each_prompt_has_its_own_choices(client: Any) -> None:
+    """Choices are numbered across prompts; a list of numbers is one prompt of tokens."""
     with LoopbackProvider() as provider:
         create = client(provider).completions.create
         several = create(model="m", prompt=["Sing.", "Sing again."], n=2)
@@ -523,27 +523,27 @@ def test_each_prompt_has_its_choices(client: Any) -> None:
     assert (len(tokens.choices), tokens.usage.prompt_tokens) == (1, 3)
 
 
-def test_log_probabilities_are_made_up_and_in_place(client: Any) -> None:
-    """A token each, and where it stands in the text."""
+def test_log_probabilities_are_sent_with_their_offsets(client: Any) -> None:
+    """Each token has one, and its offset in the text; the values are invented."""
     with LoopbackProvider("Hello there!") as provider:
         create = client(provider).completions.create
-        whole = create(model="m", prompt="Hi", logprobs=2).choices[0].logprobs
+        complete = create(model="m", prompt="Hi", logprobs=2).choices[0].logprobs
         streamed = list(create(model="m", prompt="Hi", logprobs=2, stream=True))
-    assert (whole.tokens, whole.text_offset) == (["Hello", " there", "!"], [0, 5, 11])
+    assert (complete.tokens, complete.text_offset) == (["Hello", " there", "!"], [0, 5, 11])
     pieces = [chunk.choices[0].logprobs for chunk in streamed if chunk.choices[0].logprobs]
     assert [piece.text_offset for piece in pieces] == [[0], [5], [11]]
-    assert [piece.token_logprobs[0] for piece in pieces] == whole.token_logprobs
+    assert [piece.token_logprobs[0] for piece in pieces] == complete.token_logprobs
 
 
 def test_the_same_arguments_give_the_same_completion() -> None:
-    """With the same id and time."""
+    """Frames and bodies with the same id and time are the same."""
     made: dict[str, Any] = {"id": "cmpl-1", "created": 1, "logprobs": 1}
     assert openai_completion_frames(["a", "b"], **made) == openai_completion_frames(["a", "b"], **made)
     assert openai_completion_body(["a"], **made) == openai_completion_body(["a"], **made)
 
 
-def test_azure_s_clients_are_answered_as_by_azure() -> None:
-    """At the path of a deployment, with what the filters say first."""
+def test_azures_clients_are_answered_as_by_azure() -> None:
+    """The paths are those of a deployment, and the first chunk has the content filters of the prompt."""
     with (
         LoopbackProvider() as provider,
         openai.AzureOpenAI(

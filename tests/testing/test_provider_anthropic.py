@@ -1,4 +1,4 @@
-"""The loopback provider's Anthropic side, seen by the genuine SDK over real sockets, beside genuine streams."""
+"""The loopback provider answers Anthropic's SDK as the real API does."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ MANY: dict[str, Any] = {
 
 
 def streamed_message(provider: LoopbackProvider, **more: Any) -> Any:
-    """The SDK's final message of a stream."""
+    """Return the SDK's final message of a stream."""
     with sdk(provider).messages.stream(**{**ASK, **more}) as stream:
         return stream.get_final_message()
 
 
-def test_without_a_script_it_sings_in_both_formats() -> None:
-    """The same provider answers whichever SDK asks."""
+def test_without_a_script_the_provider_streams_a_song_in_both_formats() -> None:
+    """OpenAI's and Anthropic's SDK can use one provider."""
     with LoopbackProvider.song() as provider:
         message = streamed_message(provider)
         client = openai.OpenAI(base_url=provider.base_url, api_key="any")
@@ -51,8 +51,8 @@ def test_without_a_script_it_sings_in_both_formats() -> None:
     assert message.usage.output_tokens > 100
 
 
-def test_an_asynchronous_client_reads_the_same() -> None:
-    """On an event loop."""
+def test_an_asynchronous_anthropic_client_reads_the_same_text() -> None:
+    """It runs on an event loop."""
 
     async def main(provider: LoopbackProvider) -> str:
         async with (
@@ -65,8 +65,8 @@ def test_an_asynchronous_client_reads_the_same() -> None:
         assert asyncio.run(main(provider)) == "Hello there!"
 
 
-def test_both_base_urls_will_do() -> None:
-    """The SDK puts the version behind whatever it is given."""
+def test_the_base_url_may_end_with_the_version() -> None:
+    """The SDK appends the version to either URL."""
     with LoopbackProvider("Hello") as provider:
         assert provider.url + "/v1" == provider.base_url
         for url in (provider.base_url, provider.url):
@@ -75,8 +75,8 @@ def test_both_base_urls_will_do() -> None:
             )
 
 
-def test_a_whole_answer_says_the_same_as_a_streamed_one() -> None:
-    """Blocks of every kind, stop reason and usage."""
+def test_a_complete_anthropic_answer_equals_a_streamed_one() -> None:
+    """Blocks of every kind, stop reason and usage are the same."""
     body, frames = anthropic_messages_body(**MANY, id="msg_1"), anthropic_messages_frames(**MANY, id="msg_1")
     with LoopbackProvider(scripted(Answer(body=body), Answer(frames=frames))) as provider:
         answer, streamed = sdk(provider).messages.create(**ASK), streamed_message(provider)
@@ -100,8 +100,8 @@ def test_a_whole_answer_says_the_same_as_a_streamed_one() -> None:
         (529, anthropic.OverloadedError, "overloaded_error"),
     ],
 )
-def test_errors_are_worded_as_the_api_does(status: int, error: Any, type: str) -> None:
-    """The SDK finds type, message and request id in their places."""
+def test_errors_have_the_form_of_anthropics_api(status: int, error: Any, type: str) -> None:
+    """The SDK finds type, message and request id."""
     with LoopbackProvider(Answer.anthropic_error(status)) as provider, pytest.raises(error) as caught:
         sdk(provider).messages.create(**ASK)
     assert caught.value.type == type
@@ -110,8 +110,8 @@ def test_errors_are_worded_as_the_api_does(status: int, error: Any, type: str) -
     assert caught.value.body["request_id"] == caught.value.request_id
 
 
-def test_what_is_no_request_is_refused_in_the_api_s_words() -> None:
-    """A body that is no JSON, another method, and a script that fails."""
+def test_invalid_requests_get_errors_in_anthropics_form() -> None:
+    """A failing script and another method get an error; the script's error is raised when the provider stops."""
 
     def fails(request: dict[str, Any], path: str) -> Answer:
         raise RuntimeError("no more songs")
@@ -127,8 +127,8 @@ def test_what_is_no_request_is_refused_in_the_api_s_words() -> None:
         provider.__exit__(None, None, None)
 
 
-def test_an_error_inside_of_a_stream() -> None:
-    """The SDK raises it after what had come."""
+def test_an_anthropic_error_event_is_raised_by_the_sdk() -> None:
+    """The events before it are received."""
     frames = [
         *anthropic_messages_frames(["Hello"])[:4],
         anthropic_error_frame("Overloaded", "overloaded_error"),
@@ -141,20 +141,20 @@ def test_an_error_inside_of_a_stream() -> None:
     assert caught.value.type == "overloaded_error"
 
 
-def test_the_list_of_models() -> None:
-    """In the words of whoever asks."""
+def test_the_models_are_listed_in_anthropics_form() -> None:
+    """The SDK's `models.list()` works."""
     with LoopbackProvider() as provider:
         assert "claude-haiku-4-5-20251001" in [model.id for model in sdk(provider).models.list()]
 
 
-def test_the_same_id_gives_the_same_bytes() -> None:
-    """Padding included."""
+def test_anthropic_frames_with_the_same_id_have_the_same_bytes() -> None:
+    """Their random padding is the same, too."""
     assert anthropic_messages_frames(**MANY, id="msg_1") == anthropic_messages_frames(**MANY, id="msg_1")
     assert anthropic_messages_frames(**MANY, id="msg_1") != anthropic_messages_frames(**MANY, id="msg_2")
 
 
-def test_prompts_count_about_their_words() -> None:
-    """System and messages, text and blocks."""
+def test_prompt_tokens_grow_with_the_prompt() -> None:
+    """The system message, text and blocks are counted."""
     few = anthropic_prompt_tokens({"messages": [{"role": "user", "content": "Hi"}]})
     more = anthropic_prompt_tokens(
         {"system": "Be brief.", "messages": [{"content": [{"type": "text", "text": "Hi"}]}]}
@@ -163,8 +163,8 @@ def test_prompts_count_about_their_words() -> None:
 
 
 @genuine_anthropic
-def test_frames_look_as_the_api_s(stream: Stream) -> None:
-    """Event for event the same keys in the same order, blanks before the last brace, the name in front."""
+def test_anthropic_frames_have_the_form_of_genuine_ones(stream: Stream) -> None:
+    """Event names, keys, their order and the blanks before the last brace are the same."""
     genuine = {shape(frame) for frame in frames_of([stream.body])}
     made = {shape(frame) for frame in anthropic_messages_frames(**MANY)}
     for name in ("content_block_start text", "content_block_delta text_delta", "content_block_stop", "message_stop",
@@ -175,7 +175,7 @@ def test_frames_look_as_the_api_s(stream: Stream) -> None:
 
 
 def shape(frame: bytes) -> tuple[str, str]:
-    """Name of an event, and its bytes without values and blanks."""
+    """Return the name of an event, and its bytes without values and blanks."""
     head, _, data = frame.decode().partition("\ndata: ")
     event = json.loads(data)
     inner = event.get("delta") or event.get("content_block") or {}

@@ -1,4 +1,4 @@
-"""The pytest plugin: a suite of its own records its model calls once, and then never makes a request again."""
+"""The pytest plugin: a test suite records its model calls once and later sends no request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestClass:
 
 @pytest.fixture
 def provider() -> Iterator[LoopbackProvider]:
-    """Answers "answer 1", "answer 2", ..."""
+    """Yield a provider that answers "answer 1", "answer 2", ..."""
     count = iter(range(1, 1000))
     with LoopbackProvider(lambda body, path: f"answer {next(count)}") as provider:
         yield provider
@@ -57,7 +57,7 @@ def provider() -> Iterator[LoopbackProvider]:
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    """An empty suite beside a provider."""
+    """Return an empty test suite with a provider."""
     monkeypatch.setenv("PROVIDER", provider.base_url)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -65,14 +65,14 @@ def suite(pytester: pytest.Pytester, provider: LoopbackProvider, monkeypatch: py
 
 
 class Suite:
-    """Tests in a folder of their own, run by a pytest of their own."""
+    """Tests in a folder of their own, which another pytest runs."""
 
     def __init__(self, pytester: pytest.Pytester, provider: LoopbackProvider) -> None:
         self.pytester = pytester
         self.provider = provider
 
     def run(self, *options: str) -> tuple[pytest.RunResult, int]:
-        """Run them; what came of it, and how many requests were made."""
+        """Run the tests; return pytest's result and the number of requests that were sent."""
         before = len(self.provider.requests)
         result = self.pytester.runpytest_subprocess(
             "-p",
@@ -88,7 +88,7 @@ class Suite:
 
     @property
     def files(self) -> dict[str, str]:
-        """The recordings and their hashes, with all that lies beside them."""
+        """Return the hashes of all files in the folders of recordings."""
         root = self.pytester.path
         return {
             str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -98,7 +98,7 @@ class Suite:
 
 
 def test_a_suite_records_once(suite: Suite) -> None:
-    """The second run makes no request, changes no file, and needs no provider."""
+    """The second run sends no request, changes no file, and needs no provider."""
     suite.pytester.makepyfile(test_suite=SUITE)
     result, requests = suite.run()
     result.assert_outcomes(passed=5)
@@ -118,8 +118,8 @@ def test_a_suite_records_once(suite: Suite) -> None:
     suite.run()[0].assert_outcomes(passed=5)
 
 
-def test_what_is_missing(suite: Suite) -> None:
-    """Is an error that shows the difference, until `new_episodes` adds it."""
+def test_a_request_that_is_not_recorded_fails_the_test(suite: Suite) -> None:
+    """The error shows the difference; `new_episodes` records the request."""
     suite.pytester.makepyfile(test_suite=SUITE)
     suite.run()
     suite.pytester.makepyfile(test_suite=SUITE.replace('invoke("Hi").content', 'invoke("Hi there").content'))
@@ -137,8 +137,8 @@ def test_what_is_missing(suite: Suite) -> None:
     assert requests == 0
 
 
-def test_nothing_is_recorded_in_mode_none(suite: Suite) -> None:
-    """As on a build server: no request, no file, and an error that names the file."""
+def test_mode_none_records_nothing(suite: Suite) -> None:
+    """No request is sent, no file is written, and the error names the file."""
     suite.pytester.makepyfile(test_suite=SUITE)
     result, requests = suite.run("--record-mode=none")
     result.assert_outcomes(passed=1, failed=4)
@@ -148,8 +148,8 @@ def test_nothing_is_recorded_in_mode_none(suite: Suite) -> None:
     )
 
 
-def test_all_records_anew(suite: Suite) -> None:
-    """And what is replayed then is new."""
+def test_mode_all_records_again(suite: Suite) -> None:
+    """Later runs replay the new answers."""
     body = SUITE.partition("@pytest.mark")[0].replace(
         '.startswith("answer")', ' in os.environ["EXPECTED"].split(",")'
     )
@@ -163,8 +163,8 @@ def test_all_records_anew(suite: Suite) -> None:
     del os.environ["EXPECTED"]
 
 
-def test_the_marker(suite: Suite) -> None:
-    """A file that tests share, what may differ, and a mode for one test; the command line has the last word."""
+def test_the_marker_sets_path_rules_and_mode(suite: Suite) -> None:
+    """Tests may share a file and ignore options; the command line overrides a test's mode."""
     suite.pytester.makepyfile(
         test_marked="""
         import os
@@ -201,8 +201,8 @@ def test_the_marker(suite: Suite) -> None:
     assert requests == 1
 
 
-def test_a_mode_that_is_none_is_refused(suite: Suite) -> None:
-    """By the command line and by the marker."""
+def test_an_unknown_mode_is_refused(suite: Suite) -> None:
+    """This holds for the command line and for the marker."""
     suite.pytester.makepyfile(
         test_marked="""
         import pytest
@@ -217,8 +217,8 @@ def test_a_mode_that_is_none_is_refused(suite: Suite) -> None:
     result.stderr.fnmatch_lines(["*--record-mode: invalid choice: 'sometimes'*"])
 
 
-def test_an_sdk_over_the_recording(suite: Suite) -> None:
-    """The `recording` fixture plays into a genuine client what the model recorded."""
+def test_the_recording_fixture_answers_an_sdk(suite: Suite) -> None:
+    """Its HTTP client replays what the model recorded."""
     suite.pytester.makepyfile(
         test_sdk="""
         import os
@@ -243,8 +243,8 @@ def test_an_sdk_over_the_recording(suite: Suite) -> None:
     assert requests == 1
 
 
-def test_a_pytest_that_does_not_use_it_loads_nothing_heavy() -> None:
-    """The plugin is imported with every pytest where recorder is installed."""
+def test_an_unused_plugin_imports_nothing_heavy() -> None:
+    """Every pytest imports the plugin where recorder is installed."""
     heavy = (
         "aiosqlite",
         "anthropic",

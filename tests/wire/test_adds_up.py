@@ -1,7 +1,7 @@
-"""Whatever a provider sends: the chunks add up to the message of the end, the stored one, and that of a replay.
+"""Random streams: the sum of the chunks equals the final message, the stored one and the replayed one.
 
-A few dozen generated streams of each format; `--all` tries many, and `RECORDER_TEST_EXAMPLES` as many as it says. The
-one that fails is printed, and with `--all` the seed is the run's.
+A test tries a few dozen streams of its format, with `--all` a thousand, or as many as `RECORDER_TEST_EXAMPLES` says. A
+stream that fails is printed. With `--all` the streams are made from the seed of the test run.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from tests import streams
 from tests.alike import message_fields, total
 from tests.wires import frames_of
 
-#: How many streams of each kind are tried, and with `--all`.
+#: Number of streams that each test tries, and the number with `--all`.
 FEW, MANY = 60, 1_000
 
-#: With `--all` a test takes minutes.
+#: With `--all` a test takes several minutes.
 pytestmark = pytest.mark.timeout(900)
 LAST = AIMessageChunk("", chunk_position="last")
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
 
 
 class Pipe(httpx2.BaseTransport):
-    """Answers every request with the same pieces of a body, as they come over a network."""
+    """An HTTP transport that answers every request with the same pieces of a body."""
 
     pieces: list[bytes]
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """One response."""
+        """Return one response."""
         headers = {"content-type": "text/event-stream"}
         return httpx2.Response(200, headers=headers, stream=_Pieces(self.pieces))
 
@@ -60,8 +60,8 @@ class _Pieces(httpx2.SyncByteStream):
         return iter(self._pieces)
 
 
-class Ends(BaseCallbackHandler):
-    """Keeps the result of the last run."""
+class LastResult(BaseCallbackHandler):
+    """A handler that stores the result of the last run."""
 
     run_inline = True
 
@@ -70,30 +70,30 @@ class Ends(BaseCallbackHandler):
 
     @property
     def messages(self) -> list[AIMessage]:
-        """Those of all choices."""
+        """Return the messages of all choices."""
         return [choice.message for choice in self.result.generations[0]]
 
     def on_llm_end(self, response: Any, **more: Any) -> None:
-        """Its end."""
+        """Store the result."""
         self.result = response
 
     def on_llm_error(self, error: BaseException, **more: Any) -> None:
-        """What had come before it failed."""
+        """Store the partial result."""
         self.result = more.get("response")
 
 
 @dataclass
 class Lab:
-    """A recorder, a replay of what it records, and models that answer with any bytes."""
+    """A recorder, a replay of its database, and models that receive any bytes."""
 
     pipe: Pipe
-    ends: Ends
+    ends: LastResult
     history: ChatHistoryCallback
     replay: Replay
     database: sqlite3.Connection
 
     def model(self, make: Callable[..., Any], **options: Any) -> Any:
-        """One of these models."""
+        """Return a model of this class."""
         client = httpx2.Client(transport=self.pipe)
         return make(
             model="m",
@@ -105,26 +105,26 @@ class Lab:
         )
 
     def ask(self, model: Any, pieces: list[bytes]) -> tuple[str, list[Any], Exception | None]:
-        """The id of the run, its chunks, and the error that ended them."""
+        """Return the run's id, its chunks, and the error that ended them."""
         self.pipe.pieces, self.ends.result = pieces, None
         run_id, found = uuid.uuid4(), []
         error = None
         try:
             for chunk in model.stream("Hi", {"run_id": run_id}):
-                found.append(chunk)  # those before an error count
+                found.append(chunk)  # keeps the chunks before an error
         except Exception as raised:
             error = raised
         self.history.flush().wait()
         return str(run_id), found, error
 
     def rows(self, query: str, run_id: str) -> list[dict[str, Any]]:
-        """Rows of the database."""
+        """Return rows of the database."""
         return [dict(row) for row in self.database.execute(query, (run_id,))]
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One for all streams."""
+    """Yield one database for all streams."""
     path = tmp_path_factory.mktemp("adds_up") / "history.db"
     url = f"sqlite:///{path}"
     with ChatHistoryCallback(url) as history:
@@ -132,13 +132,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         database = sqlite3.connect(path)
         database.row_factory = sqlite3.Row
         with Replay(url) as replay:
-            yield Lab(Pipe(), Ends(), history, replay, database)
+            yield Lab(Pipe(), LastResult(), history, replay, database)
         database.close()
 
 
 @pytest.fixture
 def examples(pytestconfig: pytest.Config) -> Callable[..., None]:
-    """Tries a check with many examples of strategies."""
+    """Return a function that runs a check with many examples of strategies."""
     count = int(os.environ.get("RECORDER_TEST_EXAMPLES", MANY if pytestconfig.option.all else FEW))
     how: Any = settings(
         max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck),
@@ -153,8 +153,8 @@ def examples(pytestconfig: pytest.Config) -> Callable[..., None]:
     return run
 
 
-def again(make: Callable[[], Translator], pieces: list[bytes]) -> AIMessage:
-    """The message of a body in one piece."""
+def message_of_body(make: Callable[[], Translator], pieces: list[bytes]) -> AIMessage:
+    """Return the message of a body that comes in one piece."""
     translator = make()
     for frame in frames_of([b"".join(pieces)]):
         translator.decode(frame)
@@ -166,7 +166,7 @@ def again(make: Callable[[], Translator], pieces: list[bytes]) -> AIMessage:
 
 
 def is_ended(make: Callable[[], Translator], body: bytes) -> bool:
-    """Whether the body says that nothing comes after it."""
+    """Return whether the body contains a terminator."""
     translator = make()
     for frame in frames_of([body]):
         translator.decode(frame)
@@ -174,12 +174,12 @@ def is_ended(make: Callable[[], Translator], body: bytes) -> bool:
 
 
 def plain(message: Any, *without: str) -> dict[str, Any]:
-    """What a message says."""
+    """Return the fields of a message, without some of them."""
     return {key: value for key, value in message_fields(message).items() if key not in without}
 
 
 def adds_up(lab: Lab, model: Any, pieces: list[bytes], make: Callable[[], Translator], *without: str) -> None:
-    """All that must be so of a run of a chat model; `without` what its chunks tell in another form."""
+    """Assert everything that must hold for a run of a chat model, except for the fields in `without`."""
     run_id, chunks, error = lab.ask(model, pieces)
     (run,) = lab.rows("SELECT * FROM runs WHERE id = ?", run_id)
     assert run["status"] != "streaming"
@@ -187,31 +187,31 @@ def adds_up(lab: Lab, model: Any, pieces: list[bytes], make: Callable[[], Transl
     assert repr(replayed_error) == repr(error)
     sent, frames = b"".join(pieces), b"".join(lab.replay.frames(run_id, speed=None))
     assert sent.startswith(frames)
-    # Without a socket to hang up, nothing is read behind the end.
+    # This transport has no socket, so that nothing is read after the terminator.
     assert error is not None or frames == sent or is_ended(make, frames)
-    heard = total([*chunks, LAST])
+    live = total([*chunks, LAST])
     compared_without = (
         (*without, "usage") if error is not None else without
-    )  # what an end tells, an error may not
-    assert plain(total([*replayed, LAST]), *compared_without) == plain(heard, *compared_without)
+    )  # a run that fails may lack the usage
+    assert plain(total([*replayed, LAST]), *compared_without) == plain(live, *compared_without)
     tokens = lab.rows("SELECT kind, idx, text FROM tokens WHERE run_id = ? ORDER BY seq", run_id)
     if make is AnthropicMessages and not _in_order([token["idx"] for token in tokens]):
-        return  # the message has its blocks in order, and no longer its text as it came
+        return  # the message has its blocks sorted, so that its text is in another order than the tokens
     end = next((each for each in lab.ends.messages if each.id == f"run-{run_id}"), None)
     if end is not None:
-        # What was counted before an error, nobody could be told any more.
-        counts = ("usage",) if error is not None and heard.usage_metadata is None else ()
-        assert plain(heard, *without, *counts) == plain(end, *without, *counts)
-        assert plain(again(make, pieces), *counts) == plain(end, *counts)
-        _is_stored(lab, run_id, end)
+        # Usage that came before an error has reached no chunk.
+        counts = ("usage",) if error is not None and live.usage_metadata is None else ()
+        assert plain(live, *without, *counts) == plain(end, *without, *counts)
+        assert plain(message_of_body(make, pieces), *counts) == plain(end, *counts)
+        _assert_stored(lab, run_id, end)
     first = [token for token in tokens if token["idx"].partition(".")[0] == "0"]
-    assert unescape("".join(token["text"] for token in first if token["kind"] == "text")) == heard.text
+    assert unescape("".join(token["text"] for token in first if token["kind"] == "text")) == live.text
     if error is None:
-        _counts_alike(run, heard)
+        _assert_equal_usage(run, live)
 
 
 def _in_order(places: list[str]) -> bool:
-    """Whether each block came at once, and after the blocks before it."""
+    """Return whether each block is complete before the next one begins."""
     blocks = [int(place.partition(".")[2] or 0) for place in places if place.partition(".")[0] == "0"]
     return blocks == sorted(blocks)
 
@@ -220,32 +220,32 @@ def _replayed(lab: Lab, run_id: str) -> tuple[list[Any], Exception | None]:
     found: list[Any] = []
     try:
         for chunk in lab.replay.stream(run_id, speed=None):
-            found.append(chunk)  # those before an error count
+            found.append(chunk)  # keeps the chunks before an error
     except Exception as error:
         return found, error
     return found, None
 
 
-def _counts_alike(run: dict[str, Any], heard: AIMessage) -> None:
-    """Usage live and in SQL."""
-    usage: Any = heard.usage_metadata or {}
+def _assert_equal_usage(run: dict[str, Any], live: AIMessage) -> None:
+    """Assert that the usage is the same live and in SQL."""
+    usage: Any = live.usage_metadata or {}
     names = ("input_tokens", "output_tokens", "total_tokens")
     assert [run[name] for name in names] == [usage.get(name) for name in names]
 
 
-def _is_stored(lab: Lab, run_id: str, end: AIMessage) -> None:
-    """A reply that says anything is stored as it was."""
+def _assert_stored(lab: Lab, run_id: str, end: AIMessage) -> None:
+    """Assert that the final message is stored if it has any content."""
     rows = lab.rows("SELECT role, content, parts FROM messages WHERE run_id = ? ORDER BY id", run_id)
     replies = [
         message_of(row["role"], row["content"], row["parts"]) for row in rows if row["role"] == "assistant"
     ]
-    wanted = plain(end, "usage")
-    if any(wanted.values()):
-        assert wanted in [plain(reply, "usage") for reply in replies]
+    expected = plain(end, "usage")
+    if any(expected.values()):
+        assert expected in [plain(reply, "usage") for reply in replies]
 
 
-def test_chat(lab: Lab, examples: Callable[..., None]) -> None:
-    """OpenAI's format, asked for one answer, for three, and by somebody who has tools."""
+def test_random_chat_streams_add_up(lab: Lab, examples: Callable[..., None]) -> None:
+    """The requests ask for one answer, for three answers, or have tools."""
     models = [
         lab.model(ChatOpenAI, base_url="http://x/v1", **options)
         for options in ({}, {"n": 3}, {"tools": [TOOL]})
@@ -263,12 +263,12 @@ def _translator_of(model: ChatOpenAI) -> OpenAIChat:
     return translator
 
 
-def test_anthropic(lab: Lab, examples: Callable[..., None]) -> None:
-    """Anthropic's format, in chunks of text and of blocks."""
+def test_random_anthropic_streams_add_up(lab: Lab, examples: Callable[..., None]) -> None:
+    """The chunks have text or blocks as content."""
     tool = {"name": "find", "input_schema": {"type": "object"}}
     models = [lab.model(ChatAnthropic, base_url="http://x", **options) for options in ({}, {"tools": [tool]})]
     examples(
-        # In chunks of text the text is no block.
+        # Chunks with text as content have no blocks.
         lambda pieces, model: adds_up(
             lab, model, pieces, AnthropicMessages, *(() if "tools" in model.options else ("blocks",))
         ),
@@ -277,8 +277,8 @@ def test_anthropic(lab: Lab, examples: Callable[..., None]) -> None:
     )
 
 
-def test_completions(lab: Lab, examples: Callable[..., None]) -> None:
-    """The legacy format: texts joined are the text of the end, in SQL, and of a replay."""
+def test_random_completion_streams_add_up(lab: Lab, examples: Callable[..., None]) -> None:
+    """The joined chunks equal the final text, the stored tokens and the replay."""
     model = lab.model(OpenAI, base_url="http://x/v1")
 
     def check(pieces: list[bytes]) -> None:

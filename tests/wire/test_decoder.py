@@ -1,4 +1,4 @@
-"""A frame that no format can decode is a delta of kind `other`, and the recording goes on."""
+"""A frame that a translator cannot decode becomes a delta of kind `other`, and later frames are decoded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from recorder.wire.deltas import OTHER, TEXT, Delta
 from recorder.wire.reply import Reply
 
 
-class Broken(Decoder):
-    """Fails after the first delta of an event."""
+class FailingDecoder(Decoder):
+    """A decoder that fails after the first delta of an event."""
 
     def __init__(self) -> None:
         self.reply = Reply()
@@ -24,23 +24,23 @@ class Broken(Decoder):
         raise KeyError("missing")
 
 
-def test_what_was_decoded_before_an_error_is_kept() -> None:
-    """The delta behind it holds the data of the event."""
-    decoder = Broken()
+def test_deltas_before_a_decoding_error_are_kept() -> None:
+    """A delta with the data of the event follows them."""
+    decoder = FailingDecoder()
     first, second = decoder._decode(b"event: x\ndata: some data\n\n", {})
     assert (first.text, first.kind) == ("kept", TEXT)
     assert (loads(second.text), second.kind) == ({"undecodable": "some data"}, OTHER)
     assert decoder.reply.text() == "kept"
 
 
-def test_a_long_frame_is_cut() -> None:
-    """The recorded frame holds all of it."""
-    [delta] = Broken()._decode(b"\xff" * (MAX_OTHER + 10), None)
+def test_a_long_undecodable_frame_is_cut() -> None:
+    """The recorded frame has all of it."""
+    [delta] = FailingDecoder()._decode(b"\xff" * (MAX_OTHER + 10), None)
     assert len(loads(delta.text)["undecodable"]) == MAX_OTHER
 
 
 def test_nothing_is_decoded_after_the_terminator() -> None:
-    """Whatever a server sends behind its end is only a frame."""
-    decoder = Broken()
+    """Bytes after it are only frames."""
+    decoder = FailingDecoder()
     decoder.reply.terminated = True
     assert decoder._decode(b"data: more\n\n", None) == ()

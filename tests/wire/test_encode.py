@@ -1,4 +1,4 @@
-"""Deltas to a provider's events and back: in its own format nothing is lost, in another what it has a place for."""
+"""Encoders: deltas become events and are read back without loss, or in another format with what it can express."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ THOUGHT = [Delta("Hm", REASONING), Delta("Sig", SIGNATURE), Delta("Hello", TEXT,
 
 
 def run(wire: str, **fields: Any) -> Recorded:
-    """A run that ended well."""
+    """Return a run that ended normally."""
     known = {"response_id": "r-1", "model": "m", "created": 7, "finish_reasons": {0: "stop"}}
     if wire == ANTHROPIC:
         known |= {"finish_reasons": {0: "end_turn"}, "usage": ANTHROPIC_USAGE}
@@ -52,18 +52,18 @@ def run(wire: str, **fields: Any) -> Recorded:
 
 
 def events(wire: str, run: Recorded, deltas: list[Delta]) -> list[Any]:
-    """The data of each event; `[DONE]` as it is."""
+    """Return the data of each event; `[DONE]` as text."""
     found = [parse(frame).data or b"" for _, frame in encode(wire, run, timed(deltas))]
     return [orjson.loads(data) if data.startswith(b"{") else data.decode() for data in found]
 
 
-# -- there and back ----------------------------------------------------------------------------------------------
+# -- encoding and reading ----------------------------------------------------------------------------------------
 
 
 @unhurried
 @given(chat_deltas())
-def test_chat_comes_back_as_it_was(deltas: list[Delta]) -> None:
-    """Every delta, and what is known of the response."""
+def test_encoded_chats_are_read_back_without_loss(deltas: list[Delta]) -> None:
+    """All deltas, id, model, usage and finish reasons are the same."""
     reasons = {number: f"reason {number}" for number in {0, *(choice_of(idx) for _, _, idx in deltas)}}
     found, reply = read(CHAT, body_of(CHAT, run(CHAT, finish_reasons=reasons), deltas))
     assert found == deltas
@@ -73,8 +73,8 @@ def test_chat_comes_back_as_it_was(deltas: list[Delta]) -> None:
 
 @unhurried
 @given(completions_deltas())
-def test_completions_come_back_as_they_were(deltas: list[Delta]) -> None:
-    """The same for the legacy format."""
+def test_encoded_completions_are_read_back_without_loss(deltas: list[Delta]) -> None:
+    """All deltas, id, model, usage and finish reasons are the same."""
     reasons = dict.fromkeys({0, *(choice_of(idx) for _, _, idx in deltas)}, "stop")
     found, reply = read(COMPLETIONS, body_of(COMPLETIONS, run(COMPLETIONS, finish_reasons=reasons), deltas))
     assert found == deltas
@@ -84,8 +84,8 @@ def test_completions_come_back_as_they_were(deltas: list[Delta]) -> None:
 
 @unhurried
 @given(anthropic_deltas())
-def test_messages_come_back_as_they_were(deltas: list[Delta]) -> None:
-    """The same for Anthropic's, blocks of every type."""
+def test_encoded_anthropic_messages_are_read_back_without_loss(deltas: list[Delta]) -> None:
+    """This holds for blocks of every type."""
     found, reply = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
     assert found == deltas
     assert (reply.response_id, reply.model, reply.raw_usage) == ("r-1", "m", ANTHROPIC_USAGE)
@@ -94,8 +94,8 @@ def test_messages_come_back_as_they_were(deltas: list[Delta]) -> None:
 
 @unhurried
 @given(chat_deltas())
-def test_a_whole_chat_says_what_its_stream_says(deltas: list[Delta]) -> None:
-    """Text, reasoning, refusal and calls of each choice."""
+def test_a_complete_chat_equals_its_stream(deltas: list[Delta]) -> None:
+    """Text, reasoning, refusal and calls of each choice are the same."""
     body_bytes = body(CHAT, run(CHAT), timed(deltas))
     _, streamed = read(CHAT, body_of(CHAT, run(CHAT), deltas))
     _, reply = read(CHAT, body_bytes)
@@ -112,8 +112,8 @@ def test_a_whole_chat_says_what_its_stream_says(deltas: list[Delta]) -> None:
 
 @unhurried
 @given(completions_deltas())
-def test_a_whole_completion_says_what_its_stream_says(deltas: list[Delta]) -> None:
-    """The same for the legacy format."""
+def test_a_complete_completion_equals_its_stream(deltas: list[Delta]) -> None:
+    """Text, reasoning, usage and finish reasons are the same."""
     _, reply = read(COMPLETIONS, body(COMPLETIONS, run(COMPLETIONS), timed(deltas)))
     _, streamed = read(COMPLETIONS, body_of(COMPLETIONS, run(COMPLETIONS), deltas))
     assert reply.choices == streamed.choices
@@ -125,8 +125,8 @@ def test_a_whole_completion_says_what_its_stream_says(deltas: list[Delta]) -> No
 
 @unhurried
 @given(anthropic_deltas())
-def test_a_whole_message_has_the_blocks_of_its_stream(deltas: list[Delta]) -> None:
-    """Joined, in order; arguments that are no JSON object cannot stand in it."""
+def test_a_complete_anthropic_message_has_the_blocks_of_its_stream(deltas: list[Delta]) -> None:
+    """Arguments that are not a JSON object cannot be in a complete message."""
     _, reply = read(ANTHROPIC, body(ANTHROPIC, run(ANTHROPIC), timed(deltas)))
     _, streamed = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
     blocks = [{key: block[key] for key in block.keys() - {"partial_json"}} for block in streamed.blocks()]
@@ -136,8 +136,8 @@ def test_a_whole_message_has_the_blocks_of_its_stream(deltas: list[Delta]) -> No
 
 @unhurried
 @given(anthropic_deltas())
-def test_any_message_is_a_chat(deltas: list[Delta]) -> None:
-    """Text, reasoning and calls, counted from 0 on; of calls the id and the name."""
+def test_an_anthropic_message_can_be_encoded_as_a_chat(deltas: list[Delta]) -> None:
+    """Text, reasoning and calls are the same; calls are numbered from 0."""
     _, ours = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
     found, reply = read(CHAT, body_of(CHAT, run(ANTHROPIC), deltas))
     assert reply.text() == ours.text()
@@ -149,8 +149,8 @@ def test_any_message_is_a_chat(deltas: list[Delta]) -> None:
 
 @unhurried
 @given(chat_deltas())
-def test_any_chat_is_a_message(deltas: list[Delta]) -> None:
-    """The first choice: its text and refusal, its reasoning and its calls, each in blocks that are closed once."""
+def test_a_chat_can_be_encoded_as_an_anthropic_message(deltas: list[Delta]) -> None:
+    """The first choice becomes blocks, each of which is closed once."""
     body_bytes = body_of(ANTHROPIC, run(CHAT), deltas)
     _, ours = read(CHAT, body_of(CHAT, run(CHAT), deltas))
     _, reply = read(ANTHROPIC, body_bytes)
@@ -168,19 +168,19 @@ def test_any_chat_is_a_message(deltas: list[Delta]) -> None:
 
 @unhurried
 @given(chat_deltas())
-def test_any_chat_is_a_completion(deltas: list[Delta]) -> None:
-    """Its texts and refusals."""
+def test_a_chat_can_be_encoded_as_a_completion(deltas: list[Delta]) -> None:
+    """Texts and refusals are the text."""
     _, reply = read(COMPLETIONS, body_of(COMPLETIONS, run(CHAT), deltas))
     for number in "012":
         text = "".join(text for text, kind, idx in deltas if kind in (TEXT, REFUSAL) and idx == number)
         assert reply.text(int(number)) == text
 
 
-# -- what the formats ask for --------------------------------------------------------------------------------------
+# -- what the formats require --------------------------------------------------------------------------------------
 
 
 def test_a_chat_begins_with_the_role_and_ends_with_done() -> None:
-    """As the API's own."""
+    """The events equal those of the API."""
     found = events(CHAT, run(CHAT), HELLO)
     assert [choice for event in found[:-1] for choice in event["choices"]] == [
         {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None},
@@ -195,8 +195,8 @@ def test_a_chat_begins_with_the_role_and_ends_with_done() -> None:
     assert all(head.items() <= event.items() for event in found[:-1])
 
 
-def test_usage_is_told_only_where_it_was_asked_for() -> None:
-    """A client that did not ask breaks on an event without choices. Anthropic tells it always."""
+def test_usage_is_encoded_only_if_requested() -> None:
+    """An event without choices breaks other clients. Anthropic's format always has the usage."""
     for wire in (CHAT, COMPLETIONS):
         found = events(wire, run(wire, include_usage=False), HELLO)
         assert all("usage" not in event and event["choices"] for event in found[:-1])
@@ -207,7 +207,7 @@ def test_usage_is_told_only_where_it_was_asked_for() -> None:
 
 
 def test_each_event_has_the_time_of_its_delta() -> None:
-    """What opens the answer comes with the first delta, what closes it at the run's end."""
+    """Opening events have the time of the first delta, closing events that of the run's end."""
     for wire in WIRES:
         found = [at for at, _ in encode(wire, run(wire, ended_us=9_000), timed(HELLO))]
         assert sorted(found) == found
@@ -216,7 +216,7 @@ def test_each_event_has_the_time_of_its_delta() -> None:
         assert {at for at, _ in encode(wire, run(wire, ended_us=5), [])} == {5}
 
 
-def test_a_message_names_its_events_and_closes_its_blocks() -> None:
+def test_an_encoded_anthropic_message_has_event_names_and_closed_blocks() -> None:
     """Without the names the SDK yields nothing."""
     frames = [frame for _, frame in encode(ANTHROPIC, run(ANTHROPIC), timed(THOUGHT))]
     found = [(parse(frame).name, orjson.loads(parse(frame).data or b"")) for frame in frames]
@@ -237,8 +237,8 @@ def test_a_message_names_its_events_and_closes_its_blocks() -> None:
     assert found[-2][1]["usage"] == {"input_tokens": 3, "cache_read_input_tokens": 2, "output_tokens": 4}
 
 
-def test_a_chat_of_several_kinds_is_a_message_of_several_blocks() -> None:
-    """A block where the kind changes; calls that come by turns each keep their own."""
+def test_each_change_of_kind_begins_an_anthropic_block() -> None:
+    """Interleaved calls have one block each."""
     deltas = [
         Delta("Hm", REASONING),
         Delta("Well", TEXT),
@@ -265,15 +265,15 @@ def test_a_chat_of_several_kinds_is_a_message_of_several_blocks() -> None:
     assert [call["arguments"] for call in reply.tool_calls()] == ["{}", "{}"]
 
 
-def test_a_call_without_an_id_gets_one_where_results_need_it() -> None:
-    """Arguments that nobody opened are a call as well."""
+def test_a_tool_call_without_an_id_gets_one_in_anthropics_format() -> None:
+    """Arguments without an opening delta are a call, too."""
     deltas = [Delta('{"name":"f"}', TOOL_CALL, "0.0"), Delta("{}", TOOL_ARGS, "0.3")]
     first, second = orjson.loads(body(ANTHROPIC, run(CHAT), timed(deltas)))["content"]
     assert (first["id"], first["name"], second["type"]) == ("toolu_0", "f", "tool_use")
 
 
-def test_citations_of_the_web_are_told_in_either_format() -> None:
-    """Those that only one format knows are left out of the other."""
+def test_web_citations_are_translated_between_formats() -> None:
+    """Citations that only one format has are left out of the other."""
     theirs = {"type": "url_citation", "url_citation": {"url": "https://a", "title": "A", "start_index": 1}}
     deltas = [Delta("x"), Delta(orjson.dumps(theirs).decode(), CITATION), Delta('{"file":1}', CITATION)]
     block = orjson.loads(body(ANTHROPIC, run(CHAT), timed(deltas)))["content"][0]
@@ -291,8 +291,8 @@ def test_citations_of_the_web_are_told_in_either_format() -> None:
     ]
 
 
-def test_what_only_one_provider_says_stays_there() -> None:
-    """Server tools are nothing that a client of another format could read."""
+def test_server_tools_are_left_out_of_other_formats() -> None:
+    """Clients of other formats could not read them."""
     block = '{"content_block":{"type":"server_tool_use","id":"s","name":"n","input":{}}}'
     deltas = [Delta(block, OTHER), Delta("Hello", TEXT, "0.1")]
     for wire in (CHAT, COMPLETIONS):
@@ -302,8 +302,8 @@ def test_what_only_one_provider_says_stays_there() -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_an_error_ends_the_stream_in_the_providers_words(wire: str) -> None:
-    """After what had come, without the terminator."""
+def test_an_error_is_encoded_in_the_form_of_the_format(wire: str) -> None:
+    """It follows the deltas, and there is no terminator."""
     failed = run(wire, finish_reasons={}, failure=Failure("Too much", "overloaded_error"))
     found, reply = read(wire, body_of(wire, failed, HELLO))
     assert found == HELLO
@@ -314,8 +314,8 @@ def test_an_error_ends_the_stream_in_the_providers_words(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_run_that_was_left_breaks_off(wire: str) -> None:
-    """Where it did, without an end; one that only lost its terminator keeps its reason."""
+def test_a_run_without_a_terminator_is_encoded_without_one(wire: str) -> None:
+    """A finish reason is kept if the run has one."""
     left = run(wire, finish_reasons={}, terminated=False, usage=None)
     found, reply = read(wire, body_of(wire, left, HELLO))
     assert (found, reply.finish_reasons, reply.terminated) == (HELLO, {}, False)
@@ -324,8 +324,8 @@ def test_a_run_that_was_left_breaks_off(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_run_without_any_delta_is_a_valid_answer(wire: str) -> None:
-    """An empty one."""
+def test_a_run_without_deltas_is_encoded_as_an_empty_answer(wire: str) -> None:
+    """The answer has a terminator."""
     found, reply = read(wire, body_of(wire, run(wire), []))
     assert (found, reply.terminated, reply.text()) == ([], True, "")
     _, reply = read(wire, body(wire, run(wire), []))
@@ -333,8 +333,8 @@ def test_a_run_without_any_delta_is_a_valid_answer(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_an_answer_that_was_recorded_without_an_end_gets_the_usual_one(wire: str) -> None:
-    """Helpers of the SDKs wait for it; calls have their own."""
+def test_a_run_without_a_finish_reason_gets_the_usual_one(wire: str) -> None:
+    """The SDKs' helpers need one; an answer with calls gets that of calls."""
     bare = Recorded()
     usual, called = ("end_turn", "tool_use") if wire == ANTHROPIC else ("stop", "tool_calls")
     _, reply = read(wire, body_of(wire, bare, HELLO))
@@ -344,16 +344,16 @@ def test_an_answer_that_was_recorded_without_an_end_gets_the_usual_one(wire: str
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_nothing_in_a_text_makes_an_event(wire: str) -> None:
-    """Blank lines, lines that look like fields, and halves of letters stay inside."""
+def test_text_cannot_break_out_of_its_event(wire: str) -> None:
+    """Blank lines, lines like fields, and lone surrogates remain text."""
     texts = ["a\n\ndata: [DONE]\n\n", "\r\r", "event: error\n", "\u2028", "\x00", "\ud800", '"}]}']
     found, _ = read(wire, body_of(wire, run(wire), [Delta(text) for text in texts]))
     assert [delta.text for delta in found] == texts
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_stream_without_end_is_encoded_as_it_comes(wire: str) -> None:
-    """An event for each delta, and nothing is kept."""
+def test_an_endless_stream_is_encoded_in_bounded_memory(wire: str) -> None:
+    """Each delta gives one event at once."""
 
     def endless() -> Iterator[tuple[int, Delta]]:
         for number in itertools.count():
@@ -371,8 +371,8 @@ def test_a_stream_without_end_is_encoded_as_it_comes(wire: str) -> None:
         tracemalloc.stop()
 
 
-def test_another_format_is_refused_at_once() -> None:
-    """With those there are."""
+def test_an_unknown_format_is_refused() -> None:
+    """The error lists the known formats."""
     with pytest.raises(ConfigError, match=r"choose one of openai\.chat, openai\.completions, anthropic"):
         encode("openai.responses", Recorded(), [])
     with pytest.raises(ConfigError, match="no encoder"):
@@ -380,8 +380,8 @@ def test_another_format_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("beside", [{"reasoning": "Hm"}, {}], ids=["with a field", "alone"])
-def test_thoughts_in_parts_count_once_when_they_are_read_again(beside: dict[str, str]) -> None:
-    """The parts and the text that they stand for are two events of the encoded stream, and one thought."""
+def test_reasoning_details_count_once_after_encoding(beside: dict[str, str]) -> None:
+    """The details and their text are two events of the encoded stream, but one reasoning."""
     fields = {**beside, "reasoning_details": [{"type": "reasoning.text", "text": "Hm", "index": 0}]}
     event = orjson.dumps({"choices": [{"index": 0, "delta": fields}]})
     deltas, _ = read(CHAT, b"data: " + event + b"\n\ndata: [DONE]\n\n")

@@ -1,4 +1,4 @@
-"""The genuine SDKs take what is encoded, over a socket, and make of it what they make of the provider's own bytes."""
+"""The real SDKs read encoded streams over a socket as they read the provider's own bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, Failure, Re
 from tests.encoded import (
     ASK_ANTHROPIC,
     ASK_OPENAI,
+    accumulated_by_anthropic,
+    accumulated_by_openai,
     anthropic_client,
     body_of,
     genuine,
-    heard_by_anthropic,
-    heard_by_openai,
     openai_client,
     read,
     run_of,
@@ -30,7 +30,7 @@ from tests.encoded import (
 )
 from tests.genuine import MISSING, Stream, name_of
 
-#: A run of OpenAI's that says a bit of everything, and one of Anthropic's.
+#: A run of OpenAI with every kind of delta, and one of Anthropic.
 CHAT_RUN = Recorded(
     wire=CHAT,
     response_id="chatcmpl-1",
@@ -75,14 +75,14 @@ MESSAGE_DELTAS = [
     Delta('"Rome"}', TOOL_ARGS, "0.2"),
     Delta('{"id":"toolu_2","name":"time"}', TOOL_CALL, "0.3"),
 ]
-#: Both, to be told in any format.
+#: Both runs, which are encoded in every format.
 RUNS = pytest.mark.parametrize(
     ("run", "deltas"), [(CHAT_RUN, CHAT_DELTAS), (MESSAGE_RUN, MESSAGE_DELTAS)], ids=["chat", "message"]
 )
 
 
 def called(message: Any) -> list[tuple[str, str]]:
-    """Names and arguments of a chat message's calls."""
+    """Return names and arguments of a chat message's calls."""
     return [(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
 
 
@@ -90,11 +90,11 @@ def called(message: Any) -> list[tuple[str, str]]:
 
 
 @RUNS
-def test_openais_helper_hears_any_run(run: Recorded, deltas: list[Delta]) -> None:
-    """Text, reasoning, calls, the finish reason, usage; all of it, whoever said it first."""
-    heard = heard_by_openai(body_of(CHAT, run, deltas))
-    choice = heard.choices[0]
-    assert (heard.id, heard.model) == (run.response_id, run.model)
+def test_openais_helper_reads_every_run(run: Recorded, deltas: list[Delta]) -> None:
+    """It reads text, reasoning, calls, finish reason and usage of both runs."""
+    received = accumulated_by_openai(body_of(CHAT, run, deltas))
+    choice = received.choices[0]
+    assert (received.id, received.model) == (run.response_id, run.model)
     assert choice.message.content == "It is warm."
     assert choice.message.reasoning_content == "Let me see."
     assert called(choice.message) == [("weather", '{"city":"Rome"}'), ("time", "")]
@@ -102,13 +102,17 @@ def test_openais_helper_hears_any_run(run: Recorded, deltas: list[Delta]) -> Non
         delta.text.split('"')[3] for delta in deltas if delta.kind == TOOL_CALL
     ]
     assert choice.finish_reason == "tool_calls"
-    assert (heard.usage.prompt_tokens, heard.usage.completion_tokens, heard.usage.total_tokens) == (9, 5, 14)
-    assert heard.usage.prompt_tokens_details.cached_tokens == 4
+    assert (received.usage.prompt_tokens, received.usage.completion_tokens, received.usage.total_tokens) == (
+        9,
+        5,
+        14,
+    )
+    assert received.usage.prompt_tokens_details.cached_tokens == 4
 
 
-def test_openais_helper_hears_every_choice() -> None:
-    """The second has a text of its own, a refusal and another end."""
-    second = heard_by_openai(body_of(CHAT, CHAT_RUN, CHAT_DELTAS)).choices[1]
+def test_openais_helper_reads_every_choice() -> None:
+    """The second choice has its own text, refusal and finish reason."""
+    second = accumulated_by_openai(body_of(CHAT, CHAT_RUN, CHAT_DELTAS)).choices[1]
     assert (second.message.content, second.message.refusal, second.finish_reason) == (
         "here.",
         "I can't",
@@ -117,11 +121,11 @@ def test_openais_helper_hears_every_choice() -> None:
 
 
 @RUNS
-def test_anthropics_helper_hears_any_run(run: Recorded, deltas: list[Delta]) -> None:
-    """The same as blocks, with the stop reason and the counts in its words."""
-    heard = heard_by_anthropic(body_of(ANTHROPIC, run, deltas))
-    thinking, text, weather, time = heard.content
-    assert (heard.id, heard.model, heard.role, heard.type) == (
+def test_anthropics_helper_reads_every_run(run: Recorded, deltas: list[Delta]) -> None:
+    """It reads blocks, stop reason and usage of both runs."""
+    received = accumulated_by_anthropic(body_of(ANTHROPIC, run, deltas))
+    thinking, text, weather, time = received.content
+    assert (received.id, received.model, received.role, received.type) == (
         run.response_id,
         run.model,
         "assistant",
@@ -131,14 +135,14 @@ def test_anthropics_helper_hears_any_run(run: Recorded, deltas: list[Delta]) -> 
     assert (text.type, text.text) == ("text", "It is warm.")
     assert (weather.type, weather.name, weather.input) == ("tool_use", "weather", {"city": "Rome"})
     assert (time.type, time.name, time.input) == ("tool_use", "time", {})
-    assert heard.stop_reason == "tool_use"
-    spent = heard.usage
+    assert received.stop_reason == "tool_use"
+    spent = received.usage
     assert (spent.input_tokens, spent.cache_read_input_tokens, spent.output_tokens) == (5, 4, 5)
 
 
 @RUNS
-def test_a_legacy_client_hears_the_text_of_any_run(run: Recorded, deltas: list[Delta]) -> None:
-    """Streamed and whole."""
+def test_a_client_of_legacy_completions_reads_every_run(run: Recorded, deltas: list[Delta]) -> None:
+    """It reads text, finish reason and usage, with and without a stream."""
     with (
         serving(body_of(COMPLETIONS, run, deltas)) as provider,
         openai_client(provider) as client,
@@ -152,15 +156,15 @@ def test_a_legacy_client_hears_the_text_of_any_run(run: Recorded, deltas: list[D
     assert chunks[-1].usage.total_tokens == 14
     body_bytes = body(COMPLETIONS, run, timed(deltas))
     with LoopbackProvider(Answer(body=body_bytes)) as provider, openai_client(provider) as client:
-        heard = client.completions.create(model="m", prompt="Hi")
-    assert heard.choices[0].text == "It is warm."
-    assert heard.usage is not None
-    assert heard.usage.total_tokens == 14
+        received = client.completions.create(model="m", prompt="Hi")
+    assert received.choices[0].text == "It is warm."
+    assert received.usage is not None
+    assert received.usage.total_tokens == 14
 
 
 @RUNS
-def test_whole_answers_say_the_same(run: Recorded, deltas: list[Delta]) -> None:
-    """A client that does not stream gets one body."""
+def test_sdks_read_complete_encoded_responses(run: Recorded, deltas: list[Delta]) -> None:
+    """A client that does not stream gets one body with the same content."""
     with (
         LoopbackProvider(Answer(body=body(CHAT, run, timed(deltas)))) as provider,
         openai_client(provider) as client,
@@ -175,8 +179,8 @@ def test_whole_answers_say_the_same(run: Recorded, deltas: list[Delta]) -> None:
     body_bytes = body(ANTHROPIC, run, timed(deltas))
     with LoopbackProvider(Answer(body=body_bytes)) as provider, anthropic_client(provider) as client_:
         message = client_.messages.create(**ASK_ANTHROPIC)
-    streamed = heard_by_anthropic(body_of(ANTHROPIC, run, deltas))
-    # The helper's blocks have a key more.
+    streamed = accumulated_by_anthropic(body_of(ANTHROPIC, run, deltas))
+    # The helper's blocks have one more key.
     assert [block.to_dict() for block in message.content] == [
         {key: value for key, value in block.to_dict().items() if key != "parsed_output"}
         for block in streamed.content
@@ -185,8 +189,8 @@ def test_whole_answers_say_the_same(run: Recorded, deltas: list[Delta]) -> None:
 
 
 @RUNS
-def test_asynchronous_clients_hear_the_same(run: Recorded, deltas: list[Delta]) -> None:
-    """On an event loop, with the helpers of both."""
+def test_asynchronous_sdks_read_the_same_from_encoded_streams(run: Recorded, deltas: list[Delta]) -> None:
+    """The results equal those of the synchronous SDKs."""
 
     async def openais() -> Any:
         with serving(body_of(CHAT, run, deltas)) as provider:
@@ -205,12 +209,12 @@ def test_asynchronous_clients_hear_the_same(run: Recorded, deltas: list[Delta]) 
             ):
                 return await stream.get_final_message()
 
-    assert asyncio.run(openais()) == heard_by_openai(body_of(CHAT, run, deltas))
-    assert asyncio.run(anthropics()) == heard_by_anthropic(body_of(ANTHROPIC, run, deltas))
+    assert asyncio.run(openais()) == accumulated_by_openai(body_of(CHAT, run, deltas))
+    assert asyncio.run(anthropics()) == accumulated_by_anthropic(body_of(ANTHROPIC, run, deltas))
 
 
-def test_a_client_that_did_not_ask_for_usage_gets_choices_in_every_event() -> None:
-    """A naive loop takes the first of each."""
+def test_without_requested_usage_every_event_has_choices() -> None:
+    """Simple clients read the first choice of each event."""
     run = Recorded(wire=CHAT, usage={"prompt_tokens": 1}, include_usage=False)
     with (
         serving(body_of(CHAT, run, [Delta("Hi")])) as provider,
@@ -224,21 +228,21 @@ def test_a_client_that_did_not_ask_for_usage_gets_choices_in_every_event() -> No
 
 
 @RUNS
-def test_an_error_in_the_stream_is_raised_by_the_sdks(run: Recorded, deltas: list[Delta]) -> None:
-    """With what had come before, in the words of each."""
+def test_sdks_raise_an_encoded_error(run: Recorded, deltas: list[Delta]) -> None:
+    """Text before it is received, and each SDK raises its own class."""
     failure = Failure("Overloaded", "anthropic.OverloadedError")
     failed = Recorded(wire=run.wire, response_id="r", model="m", failure=failure)
-    heard = chat_heard(body_of(CHAT, failed, deltas))
-    assert (heard["choices"][0]["text"], heard["error"]) == ("It is warm.", "Overloaded")
+    received = chat_read_by_sdk(body_of(CHAT, failed, deltas))
+    assert (received["choices"][0]["text"], received["error"]) == ("It is warm.", "Overloaded")
     with pytest.raises(anthropic.APIStatusError, match="Overloaded") as refused:
-        heard_by_anthropic(body_of(ANTHROPIC, failed, deltas))
+        accumulated_by_anthropic(body_of(ANTHROPIC, failed, deltas))
     assert refused.value.body == {
         "type": "error",
         "error": {"type": "overloaded_error", "message": "Overloaded"},
     }
 
 
-# -- what real providers sent ------------------------------------------------------------------------------------
+# -- genuine streams ---------------------------------------------------------------------------------------------
 
 _ABSENT = [pytest.param(None, marks=pytest.mark.skip(reason=MISSING), id="none")]
 each_chat = pytest.mark.parametrize(
@@ -249,8 +253,8 @@ each_message = pytest.mark.parametrize(
 )
 
 
-def chat_heard(stream: bytes) -> dict[str, Any]:
-    """What the SDK says of each choice of a stream, and of its usage; an error, and all before."""
+def chat_read_by_sdk(stream: bytes) -> dict[str, Any]:
+    """Return the sum of the SDK's chunks of a stream, or what came before an error, and the error."""
     found: dict[str, Any] = {"choices": {}, "usage": None, "error": None, "id": None, "model": None}
     with serving(stream) as provider, openai_client(provider) as client:
         try:
@@ -275,24 +279,24 @@ def _add(found: dict[str, Any], chunk: Any) -> None:
         known["refusal"] += choice.delta.refusal or ""
         known["finish_reason"] = choice.finish_reason or known.get("finish_reason")
         for call in choice.delta.tool_calls or ():
-            kept = known["calls"].setdefault(call.index, ["", "", ""])
+            known_call = known["calls"].setdefault(call.index, ["", "", ""])
             function = call.function
-            kept[0] = kept[0] or call.id or ""
-            kept[1] = kept[1] or (function and function.name) or ""
-            kept[2] += (function and function.arguments) or ""
+            known_call[0] = known_call[0] or call.id or ""
+            known_call[1] = known_call[1] or (function and function.name) or ""
+            known_call[2] += (function and function.arguments) or ""
 
 
 @pytest.mark.matrix
 @each_chat
-def test_a_genuine_chat_is_heard_as_it_was(stream: Stream) -> None:
-    """Decoded, encoded, and heard by the SDK: text, reasoning, refusal, calls, ends, usage, error."""
+def test_a_genuine_chat_stream_is_read_equally_after_encoding(stream: Stream) -> None:
+    """Text, reasoning, refusal, calls, finish reasons, usage and errors are the same."""
     deltas, reply = read(CHAT, stream.body)
     encoded = body_of(CHAT, run_of(CHAT, reply), deltas)
     again, _ = read(CHAT, encoded)
     assert again == deltas
-    theirs, ours = chat_heard(stream.body), chat_heard(encoded)
+    theirs, ours = chat_read_by_sdk(stream.body), chat_read_by_sdk(encoded)
     if theirs["error"] is not None:
-        theirs["usage"] = ours["usage"]  # the event of the error may tell it, which the SDK does not pass on
+        theirs["usage"] = ours["usage"]  # the SDK does not return the usage of an error event
         theirs["id"], theirs["model"] = theirs["id"] or ours["id"], theirs["model"] or ours["model"]
         ours["choices"] = {number: ours["choices"][number] for number in theirs["choices"]}
         for number, choice in theirs["choices"].items():
@@ -302,43 +306,45 @@ def test_a_genuine_chat_is_heard_as_it_was(stream: Stream) -> None:
 
 @pytest.mark.matrix
 @each_chat
-def test_a_genuine_chat_is_heard_by_anthropics_sdk(stream: Stream) -> None:
-    """The same text, reasoning and calls, in blocks."""
+def test_a_genuine_chat_stream_is_read_by_anthropics_sdk(stream: Stream) -> None:
+    """Text, reasoning and calls are the same, as blocks."""
     deltas, reply = read(CHAT, stream.body)
     encoded = body_of(ANTHROPIC, run_of(CHAT, reply), deltas)
     if reply.error is not None:
         with pytest.raises(anthropic.APIStatusError):
-            heard_by_anthropic(encoded)
+            accumulated_by_anthropic(encoded)
         return
-    heard = heard_by_anthropic(encoded)
+    received = accumulated_by_anthropic(encoded)
     message = {
-        kind: "".join(getattr(block, kind, "") for block in heard.content) for kind in ("text", "thinking")
+        kind: "".join(getattr(block, kind, "") for block in received.content) for kind in ("text", "thinking")
     }
     assert message == {"text": reply.text(), "thinking": reply.text(0, REASONING)}
     calls = [(call["id"], call["name"], call["arguments"]) for call in reply.tool_calls()]
-    heard_calls = [(block.id, block.name, block.input) for block in heard.content if block.type == "tool_use"]
-    assert heard_calls == [(id, name, orjson.loads(arguments or "{}")) for id, name, arguments in calls]
+    received_calls = [
+        (block.id, block.name, block.input) for block in received.content if block.type == "tool_use"
+    ]
+    assert received_calls == [(id, name, orjson.loads(arguments or "{}")) for id, name, arguments in calls]
 
 
 @each_message
-def test_a_genuine_message_is_heard_as_it_was(stream: Stream) -> None:
-    """Decoded, encoded, and heard by the SDK's helper: the same message."""
+def test_a_genuine_anthropic_stream_is_read_equally_after_encoding(stream: Stream) -> None:
+    """The SDK's helper returns the same message."""
     deltas, reply = read(ANTHROPIC, stream.body)
     encoded = body_of(ANTHROPIC, run_of(ANTHROPIC, reply), deltas)
     again, its_reply = read(ANTHROPIC, encoded)
     assert again == deltas
     assert (its_reply.raw_usage, its_reply.metadata) == (reply.raw_usage, reply.metadata)
-    theirs, ours = heard_by_anthropic(stream.body), heard_by_anthropic(encoded)
-    # Blocks of a beta are none that the helper has a class for.
+    theirs, ours = accumulated_by_anthropic(stream.body), accumulated_by_anthropic(encoded)
+    # The helper has no class for blocks of a beta, so that pydantic would warn.
     assert ours.model_dump(warnings=False) == theirs.model_dump(warnings=False)
 
 
 @each_message
-def test_a_genuine_message_is_heard_by_openais_sdk(stream: Stream) -> None:
-    """Text, reasoning, calls, and the counts in its words."""
+def test_a_genuine_anthropic_stream_is_read_by_openais_sdk(stream: Stream) -> None:
+    """Calls and counts are the same, and text and reasoning are present."""
     deltas, reply = read(ANTHROPIC, stream.body)
-    heard = heard_by_openai(body_of(CHAT, run_of(ANTHROPIC, reply), deltas))
-    message = heard.choices[0].message
+    received = accumulated_by_openai(body_of(CHAT, run_of(ANTHROPIC, reply), deltas))
+    message = received.choices[0].message
     assert message.content or reply.text() == ""
     assert getattr(message, "reasoning_content", None) or reply.text(0, REASONING) == ""
     expected = [(call["name"], call["arguments"]) for call in reply.tool_calls()]
@@ -347,7 +353,7 @@ def test_a_genuine_message_is_heard_by_openais_sdk(stream: Stream) -> None:
     input_tokens = sum(
         spent.get(f"{kind}input_tokens") or 0 for kind in ("", "cache_read_", "cache_creation_")
     )
-    assert (heard.usage.prompt_tokens, heard.usage.completion_tokens) == (
+    assert (received.usage.prompt_tokens, received.usage.completion_tokens) == (
         input_tokens,
         spent["output_tokens"],
     )

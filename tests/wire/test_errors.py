@@ -1,4 +1,4 @@
-"""An error inside of a stream is one, wherever and in whatever words it is told."""
+"""An error inside of a stream is recognized in every place and form in which providers send it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from recorder.wire.errors import error_of, error_text
 from recorder.wire.openai.completions import OpenAICompletions
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
-from tests.chatting import ON_LOOP, PLAIN, ROADS, Road, history_at, name_of, recorded
+from tests.chatting import CALL_STYLES, ON_LOOP, PLAIN, CallStyle, history_at, name_of, recorded
 from tests.wires import DONE, delta, event, translated
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 WHY = "the context is full"
 HELLO = delta(role="assistant", content="Hel")
 _AS_A_CHOICE = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
 
-#: Events, or what stands in their place, that say that the provider failed.
+#: Events, or other bytes, with which providers report an error.
 STATED: dict[str, bytes] = {
     "beside the choices": event({"choices": [_AS_A_CHOICE], "error": {"code": 502, "message": WHY}}),
     "in a choice": event({"choices": [{**_AS_A_CHOICE, "error": {"code": 502, "message": WHY}}]}),
@@ -60,11 +60,13 @@ STATED: dict[str, bytes] = {
 @pytest.mark.parametrize("error", STATED.values(), ids=STATED)
 @pytest.mark.parametrize("begun", [b"", HELLO], ids=["at once", "in the middle"])
 @pytest.mark.parametrize("tail", [b"", DONE], ids=["cut", "with an end"])
-def test_each_way_to_state_an_error_is_one(error: bytes, begun: bytes, tail: bytes, tmp_path: Path) -> None:
-    """The application gets the SDK's error with the provider's words, and what had come is kept."""
-    road = ON_LOOP if tail else PLAIN
+def test_an_error_is_recognized_in_every_form(
+    error: bytes, begun: bytes, tail: bytes, tmp_path: Path
+) -> None:
+    """The SDK's error has the provider's message, and the partial answer is stored."""
+    style = ON_LOOP if tail else PLAIN
     end = b"\n\n" if error.startswith(b"{") and tail else b""
-    found = forms_of(chat, begun + error + end + tail, road, tmp_path)
+    found = forms_of(chat, begun + error + end + tail, style, tmp_path)
     assert isinstance(found.error, openai.APIError)
     assert (found.run["status"], found.run["error_message"], str(found.error)) == ("error", WHY, WHY)
     assert (found.message and found.message.text) == ("Hel" if begun else None)
@@ -75,7 +77,7 @@ def test_each_way_to_state_an_error_is_one(error: bytes, begun: bytes, tail: byt
 
 _MESSAGE = anthropic_messages_frames(["Hello"])
 _BEGUN = b"".join(_MESSAGE[:4])
-#: The same for a provider that speaks Anthropic's format.
+#: The forms that a provider with Anthropic's format can send.
 _FOR_ANTHROPIC = {
     name: error
     for name, error in STATED.items()
@@ -85,8 +87,8 @@ _FOR_ANTHROPIC = {
 
 
 @pytest.mark.parametrize("error", _FOR_ANTHROPIC.values(), ids=_FOR_ANTHROPIC)
-def test_errors_in_the_other_provider_s_words(error: bytes, tmp_path: Path) -> None:
-    """A proxy that answers in Anthropic's format may word its errors as any other does."""
+def test_an_error_in_an_anthropic_stream_is_recognized_in_every_form(error: bytes, tmp_path: Path) -> None:
+    """A proxy with Anthropic's format may send errors in another form."""
     found = forms_of(claude, _BEGUN + error, PLAIN, tmp_path)
     assert isinstance(found.error, anthropic.APIStatusError)
     assert (found.run["status"], WHY in found.run["error_message"]) == ("error", True)
@@ -97,19 +99,19 @@ def test_errors_in_the_other_provider_s_words(error: bytes, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("make", [OpenAICompletions, AnthropicMessages])
 @pytest.mark.parametrize("error", [STATED["in a field of its own"], STATED["as an object error"]])
-def test_all_formats_know_them(make: Any, error: bytes) -> None:
-    """The legacy completions, too."""
+def test_errors_are_recognized_in_completions_and_anthropic_streams(make: Any, error: bytes) -> None:
+    """The reply has the error, and there is no delta."""
     deltas, reply = translated([error], make)
     assert (deltas, error_text(reply.error)) == ([], WHY)
 
 
-def test_what_came_with_the_error_is_heard_before_it(tmp_path: Path) -> None:
-    """A last piece of text in the event of the error counts live as it counts in SQL."""
+def test_text_in_the_event_of_an_error_is_kept(tmp_path: Path) -> None:
+    """It is yielded before the error is raised, and stored."""
     last = {"index": 0, "delta": {"content": "lo"}, "finish_reason": "error"}
     body = HELLO + event({"choices": [last], "error": {"message": WHY}})
-    for road in ROADS:
-        found = forms_of(chat, body, road, tmp_path)
-        assert (found.heard.text, found.run["finish_reason"]) == ("Hello", "error")
+    for style in CALL_STYLES:
+        found = forms_of(chat, body, style, tmp_path)
+        assert (found.live.text, found.run["finish_reason"]) == ("Hello", "error")
         assert_alike(found)
 
 
@@ -125,13 +127,13 @@ def test_what_came_with_the_error_is_heard_before_it(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_error(fine: dict[str, Any]) -> None:
-    """Servers tell how it goes, and that nothing is wrong."""
+def test_progress_and_empty_errors_are_no_errors(fine: dict[str, Any]) -> None:
+    """Servers send codes, messages and empty error fields in normal events."""
     assert error_of(fine) is None
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "expected"),
     [
         (WHY, WHY),
         ({"message": WHY}, WHY),
@@ -143,14 +145,14 @@ def test_what_is_no_error(fine: dict[str, Any]) -> None:
         ({"message": "x" * 9_000}, "x" * 2_000),
     ],
 )
-def test_the_error_text_an_error(error: Any, words: str) -> None:
-    """Whatever shape it has; empty where it says nothing for people."""
-    assert error_text(error) == words
+def test_the_text_of_an_error_is_found_in_every_form(error: Any, expected: str) -> None:
+    """It is empty if the error has no readable text."""
+    assert error_text(error) == expected
 
 
 @both
-def test_an_error_in_place_of_a_whole_answer(road: Road, tmp_path: Path) -> None:
-    """Not streamed, with HTTP 200."""
+def test_an_error_in_a_complete_response_is_recognized(style: CallStyle, tmp_path: Path) -> None:
+    """The response has HTTP status 200."""
     for body in (
         {"choices": None, "error_type": "x", "error_message": WHY},
         {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": WHY}}]},
@@ -163,14 +165,14 @@ def test_an_error_in_place_of_a_whole_answer(road: Road, tmp_path: Path) -> None
             history_at(folder) as history,
             pytest.raises(openai.APIError, match=WHY),
         ):
-            road.invoke(chat(provider, callbacks=[history]), "Hi")
+            style.invoke(chat(provider, callbacks=[history]), "Hi")
         run = recorded(f"sqlite:///{folder / 'history.db'}").run
         assert (run["status"], run["error_message"]) == ("error", WHY)
 
 
 @both
-def test_completions_raise_them_too(road: Road) -> None:
-    """The model of the legacy format."""
+def test_an_error_in_a_completion_stream_is_raised(style: CallStyle) -> None:
+    """Handlers of the legacy model receive it, too."""
 
     class ErrorHandler(BaseCallbackHandler):
         errors: list[str] = []  # noqa: RUF012
@@ -183,5 +185,5 @@ def test_completions_raise_them_too(road: Road) -> None:
     with LoopbackProvider(Answer(frames=[body])) as provider:
         model = OpenAI("m", base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[handler])
         with pytest.raises(openai.APIError, match=WHY):
-            road.stream(model, "Hi")
+            style.stream(model, "Hi")
     assert handler.errors[-1:] == [WHY]

@@ -1,4 +1,4 @@
-"""Deltas of what a model of one's own tells by chunks, and the chunks that a replay makes of them."""
+"""Chunks of a user's model become deltas, and a replay makes the same chunks of them."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from recorder.models import SimpleChatModel
 from recorder.wire.deltas import OTHER, REASONING, SIGNATURE, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.from_chunks import Places, deltas_of, fill_own
 from tests.alike import Forms, assert_alike, forms_of, total
-from tests.chatting import ROADS, Road, name_of
+from tests.chatting import CALL_STYLES, CallStyle, name_of
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
-class Own(SimpleChatModel):
-    """Yields what it is told to."""
+class ScriptedModel(SimpleChatModel):
+    """A model that yields the given pieces."""
 
     def _stream(self, messages: Any, **options: Any) -> Any:
         yield from options["pieces"]
 
 
-def forms(pieces: list[Any], road: Road, folder: Path) -> Forms:
-    """One answer of such a model, in all its forms."""
-    found = forms_of(lambda provider, **options: Own(pieces=pieces, **options), b"", road, folder)
+def forms(pieces: list[Any], style: CallStyle, folder: Path) -> Forms:
+    """Return all forms of one answer of such a model."""
+    found = forms_of(lambda provider, **options: ScriptedModel(pieces=pieces, **options), b"", style, folder)
     assert_alike(found)
     return found
 
 
 def thinking(text: str, **more: Any) -> dict[str, Any]:
-    """A piece of a block with thoughts."""
+    """Return a piece of a thinking block."""
     return {"type": "thinking", "thinking": text, "index": 0, **more}
 
 
 def text(text: str, **more: Any) -> dict[str, Any]:
-    """A piece of a block with text."""
+    """Return a piece of a text block."""
     return {"type": "text", "text": text, "index": 1, **more}
 
 
 CITED = {"type": "text", "text": "!", "index": 1, "annotations": [{"type": "citation", "url": "x"}]}
-#: Pieces of content, and the tokens that they are.
+#: Pieces of content, and their tokens.
 BLOCKS: dict[str, tuple[list[Any], list[tuple[str, str, str]]]] = {
     "thoughts and text": (
         [[thinking("Hm")], [thinking("m")], [text("Hello")]],
@@ -83,22 +83,24 @@ BLOCKS: dict[str, tuple[list[Any], list[tuple[str, str, str]]]] = {
 
 @both
 @pytest.mark.parametrize(("pieces", "tokens"), BLOCKS.values(), ids=BLOCKS)
-def test_blocks_are_kept_whole(pieces: list[Any], tokens: list[Any], road: Road, tmp_path: Path) -> None:
-    """Among the tokens, and in a replay as in the chunks that the application got."""
-    found = forms([ChatGenerationChunk(AIMessageChunk(piece)) for piece in pieces], road, tmp_path)
+def test_blocks_of_chunks_are_stored_and_replayed(
+    pieces: list[Any], tokens: list[Any], style: CallStyle, tmp_path: Path
+) -> None:
+    """The tokens have all blocks, and the replayed content equals the live one."""
+    found = forms([ChatGenerationChunk(AIMessageChunk(piece)) for piece in pieces], style, tmp_path)
     assert found.tokens == tokens
-    assert without_index(total(found.replayed).content) == without_index(found.heard.content)
+    assert without_index(total(found.replayed).content) == without_index(found.live.content)
 
 
 def without_index(content: Any) -> Any:
-    """The blocks, however they are numbered."""
+    """Return the blocks without different indexes."""
     return [{**block, "index": 0} if isinstance(block, dict) else block for block in content]
 
 
 def call(
     name: str | None, args: str, id: str | None = None, index: int | None = None, **more: Any
 ) -> AIMessageChunk:
-    """A chunk with a piece of a call."""
+    """Return a chunk with a piece of a tool call."""
     piece: Any = {"name": name, "args": args, "id": id, "index": index, "type": "tool_call_chunk", **more}
     return AIMessageChunk("", tool_call_chunks=[piece])
 
@@ -125,32 +127,34 @@ CALLS: dict[str, tuple[list[Any], list[tuple[str, Any]]]] = {
 
 @both
 @pytest.mark.parametrize(("pieces", "expected"), CALLS.values(), ids=CALLS)
-def test_calls_have_their_places(pieces: list[Any], expected: list[Any], road: Road, tmp_path: Path) -> None:
-    """Two calls are two, whatever index they have or have not."""
-    found = forms(pieces, road, tmp_path)
+def test_tool_calls_of_chunks_are_told_apart(
+    pieces: list[Any], expected: list[Any], style: CallStyle, tmp_path: Path
+) -> None:
+    """Two calls are two, with any indexes or none."""
+    found = forms(pieces, style, tmp_path)
     assert found.message is not None
-    for message in (found.heard, found.message):
+    for message in (found.live, found.message):
         assert [(each["name"], each["args"]) for each in message.tool_calls] == expected
     assert len({idx for idx, _ in found.tokens_of(TOOL_CALL)}) == len(expected)
 
 
 @both
-def test_what_else_a_message_has_is_kept(road: Road, tmp_path: Path) -> None:
-    """Keys of its own beside the text, and of a call; they add up in a replay as they did live."""
+def test_additional_fields_of_chunks_are_kept(style: CallStyle, tmp_path: Path) -> None:
+    """Fields of the message and of a call add up in a replay as they do live."""
     pieces = [
         AIMessageChunk("a", additional_kwargs={"mood": "hap", "seen": [1], "reasoning_content": "Hm"}),
         AIMessageChunk("b", additional_kwargs={"mood": "py", "seen": [2]}),
         call("f", "{}", "a", 0, extras={"signature": "S"}),
     ]
-    found = forms(pieces, road, tmp_path)
+    found = forms(pieces, style, tmp_path)
     expected = {"mood": "happy", "seen": [1, 2], "reasoning_content": "Hm"}
-    assert found.heard.additional_kwargs == expected
-    assert found.heard.tool_calls[0]["extras"] == {"signature": "S"}
+    assert found.live.additional_kwargs == expected
+    assert found.live.tool_calls[0]["extras"] == {"signature": "S"}
     assert ("other", "0", '{"mood":"hap","seen":[1]}') in found.tokens
 
 
-def test_calls_are_told_once() -> None:
-    """LangChain's models have them in the content as well."""
+def test_a_call_in_content_and_in_tool_call_chunks_counts_once() -> None:
+    """LangChain's models send both."""
     blocks = [
         {"type": "tool_use", "id": "a", "name": "f", "input": {}, "index": 1},
         {"type": "input_json_delta", "partial_json": "{}", "index": 1},
@@ -162,15 +166,15 @@ def test_calls_are_told_once() -> None:
     assert [(delta.kind, delta.idx) for delta in alone] == [(OTHER, "0.1")]
 
 
-def test_plain_text_needs_no_places() -> None:
-    """Most of a stream is nothing else."""
+def test_a_chunk_of_plain_text_makes_no_places() -> None:
+    """Most chunks of a stream are plain text."""
     run = SimpleNamespace(places=None)
     assert deltas_of("Hi", SimpleNamespace(message=AIMessageChunk("Hi")), run) == [Delta("Hi")]
     assert run.places is None
 
 
-def test_numbers_of_blocks_are_never_two_blocks() -> None:
-    """One without an index takes none that another has, or will have."""
+def test_each_block_has_a_number_of_its_own() -> None:
+    """A block without an index gets a number that no other block has."""
     places = Places()
     assert [places.block(index) for index in (None, 0, 2, None, 1, 0, "lc_x", True, None)] == [
         0,
@@ -188,8 +192,8 @@ def test_numbers_of_blocks_are_never_two_blocks() -> None:
 @pytest.mark.parametrize("kind", [TEXT, REASONING, SIGNATURE, OTHER, TOOL_CALL, TOOL_ARGS])
 @pytest.mark.parametrize("idx", ["0", "0.", "0.x", "0.1.", "0.1.reasoning", "1.1", "", "0.²"])
 @pytest.mark.parametrize("text", ["", "a", "[]", '{"content_block":7}', '{"id":{},"name":[]}'])
-def test_no_delta_is_an_error(text: str, idx: str, kind: str) -> None:
-    """They may come from any database."""
+def test_any_delta_fills_a_chunk(text: str, idx: str, kind: str) -> None:
+    """Deltas may come from any database, and none raises an error."""
     chunk = AIMessageChunk("")
     assert fill_own(chunk, [Delta(text, kind, idx)]) == idx.startswith("0")
     assert isinstance((chunk + chunk).text, str)

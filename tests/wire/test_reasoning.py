@@ -1,4 +1,4 @@
-"""Thoughts beside calls go back to the host that they came from, in the fields in which they came, and nowhere else."""
+"""Reasoning beside tool calls is sent back to the host that it came from, in its original fields, and to no other."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from recorder.models import AzureChatOpenAI
 from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.reasoning import origin_of
-from tests.chatting import ROADS, Road, chat, history_at, name_of
+from tests.chatting import CALL_STYLES, CallStyle, chat, history_at, name_of
 from tests.wires import DONE, calls, delta
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 CALL = {"index": 0, "id": "a", "name": "find", "arguments": "{}"}
 CALLED = calls(CALL) + delta(finish_reason="tool_calls") + DONE
@@ -26,7 +26,7 @@ DETAILS = [
 ]
 BLOCK = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
 
-#: Deltas of thoughts, and what goes back of them.
+#: Deltas of reasoning, and the fields that are sent back.
 THOUGHTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "DeepSeek, Kimi": ([{"reasoning_content": "H"}, {"reasoning_content": "m"}], {"reasoning_content": "Hm"}),
     "Groq, Cerebras": ([{"reasoning": "Hm"}], {"reasoning": "Hm"}),
@@ -45,11 +45,11 @@ THOUGHTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "Mistral": ([{"content": [BLOCK]}, {"content": "So"}], {"content": [BLOCK, {"type": "text", "text": "So"}]}),
     "Mistral without a text": ([{"content": [BLOCK]}], {"content": [BLOCK]}),
 }  # fmt: skip
-kinds = pytest.mark.parametrize(("deltas", "wanted"), THOUGHTS.values(), ids=THOUGHTS)
+kinds = pytest.mark.parametrize(("deltas", "expected"), THOUGHTS.values(), ids=THOUGHTS)
 
 
-def ask_again(provider: LoopbackProvider, answer: Any, model: Any = None) -> dict[str, Any]:
-    """The reply as it is in the next request, without what every reply has."""
+def resent_fields(provider: LoopbackProvider, answer: Any, model: Any = None) -> dict[str, Any]:
+    """Send the reply in another request, and return its fields there without those that every reply has."""
     results = [ToolMessage("1", tool_call_id="a")] if answer.tool_calls else []
     (model or chat(provider)).invoke([HumanMessage("Hi"), answer, *results], stream=True)
     (sent,) = [each for each in provider.requests[-1]["body"]["messages"] if each["role"] == "assistant"]
@@ -57,35 +57,35 @@ def ask_again(provider: LoopbackProvider, answer: Any, model: Any = None) -> dic
 
 
 def body_of(deltas: list[dict[str, Any]]) -> bytes:
-    """A stream of these thoughts and a call."""
+    """Return a stream of this reasoning and a tool call."""
     return b"".join(delta(**each) for each in deltas) + CALLED
 
 
 @both
 @kinds
-def test_they_go_back_as_they_came(
-    deltas: list[dict[str, Any]], wanted: dict[str, Any], road: Road, tmp_path: Path
+def test_reasoning_is_sent_back_in_its_original_fields(
+    deltas: list[dict[str, Any]], expected: dict[str, Any], style: CallStyle, tmp_path: Path
 ) -> None:
-    """Of the answer, the sum of its chunks, and the reply that is stored; and they are tokens of kind reasoning."""
+    """This holds for the answer, the sum of its chunks, and the stored reply; its tokens have the kind `reasoning`."""
     with LoopbackProvider(Answer(frames=[body_of(deltas)])) as provider:
         with history_at(tmp_path, conversation_id="c") as history:
             model = chat(provider, callbacks=[history])
-            chunks = road.stream(model, "Hi")
+            chunks = style.stream(model, "Hi")
         total = chunks[0] + chunks[1:]
         with Replay(f"sqlite:///{tmp_path / 'history.db'}") as replay:
             stored = replay.messages("c")[1]
             tokens = "".join(
                 chunk.additional_kwargs.get("reasoning_content", "") for chunk in replay.stream()
             )
-        answer = road.invoke(chat(provider, streaming=True), "Hi")
+        answer = style.invoke(chat(provider, streaming=True), "Hi")
         for each in (total, stored, answer, from_dict(to_dict(answer)), from_any(total)):
-            assert ask_again(provider, each) == wanted
+            assert resent_fields(provider, each) == expected
     assert tokens == total.additional_kwargs["reasoning_content"] == "Hm"
 
 
 @both
-def test_an_answer_that_was_not_streamed(road: Road) -> None:
-    """The same."""
+def test_reasoning_of_a_complete_response_is_sent_back(style: CallStyle) -> None:
+    """The answer was not streamed."""
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "reasoning_content": "Hm", "tool_calls": [call]}
     body = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
@@ -93,58 +93,60 @@ def test_an_answer_that_was_not_streamed(road: Road) -> None:
     with LoopbackProvider(
         lambda payload, path: Answer(frames=[CALLED]) if payload.get("stream") else unstreamed
     ) as provider:
-        assert ask_again(provider, road.invoke(chat(provider), "Hi")) == {"reasoning_content": "Hm"}
+        assert resent_fields(provider, style.invoke(chat(provider), "Hi")) == {"reasoning_content": "Hm"}
 
 
 @kinds
-def test_another_host_is_sent_none(deltas: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
-    """OpenAI, Groq and Mistral refuse a request with fields that they do not know: text and calls go there alone."""
+def test_reasoning_is_not_sent_to_another_host(
+    deltas: list[dict[str, Any]], expected: dict[str, Any]
+) -> None:
+    """OpenAI, Groq and Mistral refuse unknown fields, so that only text and calls are sent."""
     extra = calls({**CALL, "extra_content": {"google": {"thought_signature": "U0lH"}}})
     with LoopbackProvider(Answer(frames=[body_of(deltas)[: -len(CALLED)] + extra + CALLED])) as one:
         answer = chat(one).invoke("Hi", stream=True)
     text = {"content": answer.text} if answer.text else {}
     with LoopbackProvider(Answer(frames=[CALLED])) as another:
-        assert ask_again(another, answer) == text
+        assert resent_fields(another, answer) == text
         azure = AzureChatOpenAI(
             azure_endpoint=another.url, api_version="1", api_key="k", azure_deployment="d", max_retries=0
         )
-        assert ask_again(another, answer, azure) == text
+        assert resent_fields(another, answer, azure) == text
         (sent,) = another.requests[-1]["body"]["messages"][1]["tool_calls"]
         assert sent == {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
 
 
-def test_without_calls_they_stay() -> None:
-    """DeepSeek ignores them then, and refused them once."""
+def test_reasoning_without_tool_calls_is_not_sent_back() -> None:
+    """DeepSeek ignores it then, and refused it in the past."""
     body = delta(reasoning_content="Hm") + delta(content="So") + delta(finish_reason="stop") + DONE
     with LoopbackProvider(Answer(frames=[body])) as provider:
         answer = chat(provider).invoke("Hi", stream=True)
         assert "origin" not in answer.response_metadata
-        assert ask_again(provider, answer) == {"content": "So"}
+        assert resent_fields(provider, answer) == {"content": "So"}
 
 
-def test_those_of_nobody_stay() -> None:
-    """Of a reply that does not say where it came from; what else was said of its calls goes with them."""
+def test_reasoning_of_an_unknown_origin_is_not_sent() -> None:
+    """Additional fields of its calls are sent."""
     call = {"name": "find", "args": {}, "id": "a", "extras": {"extra_content": {"k": 1}}}
     answer = AIMessage("", additional_kwargs={"reasoning_content": "Hm"}, tool_calls=[call])
     with LoopbackProvider(Answer(frames=[CALLED])) as provider:
-        assert ask_again(provider, answer) == {}
+        assert resent_fields(provider, answer) == {}
         assert provider.requests[-1]["body"]["messages"][1]["tool_calls"][0]["extra_content"] == {"k": 1}
 
 
-def test_a_message_in_the_api_s_form_is_sent_as_it_is() -> None:
-    """Whoever writes the fields decides."""
+def test_reasoning_in_a_dict_of_the_apis_form_is_sent() -> None:
+    """The application has written the field itself."""
     sent = {"role": "assistant", "content": "", "reasoning_content": "Hm"}
     with LoopbackProvider(Answer(frames=[CALLED])) as provider:
         chat(provider).invoke([{"role": "user", "content": "Hi"}, sent], stream=True)
         assert provider.requests[-1]["body"]["messages"][1] == sent
 
 
-def test_each_choice_has_its_own() -> None:
-    """What one of several replies thought belongs to it alone."""
+def test_each_choice_sends_back_its_own_reasoning() -> None:
+    """One of two replies has reasoning."""
     body = delta(index=1, reasoning="Hm") + calls(CALL) + calls(CALL, index=1) + DONE
     with LoopbackProvider(Answer(frames=[body])) as provider:
         (result,) = chat(provider, streaming=True).generate(["Hi"], n=2).generations
-        sent = [ask_again(provider, each.message) for each in result]  # type: ignore[attr-defined]
+        sent = [resent_fields(provider, each.message) for each in result]  # type: ignore[attr-defined]
     assert sent == [{}, {"reasoning": "Hm"}]
 
 
@@ -152,8 +154,8 @@ def test_each_choice_has_its_own() -> None:
     "origin", [None, "x", {}, {"host": 7}, {"host": None, "reasoning_fields": ["reasoning"]},
                {"host": "HOST", "reasoning_fields": 7}, {"host": "HOST", "reasoning_fields": [["role"], "role"]}],
 )  # fmt: skip
-def test_an_origin_that_nobody_wrote_like_this(origin: Any) -> None:
-    """A stored message may have been changed: no field goes out that is no field of thoughts."""
+def test_an_invalid_origin_sends_no_field(origin: Any) -> None:
+    """A stored message may have been changed; only fields of reasoning are sent."""
     with LoopbackProvider(Answer(frames=[CALLED])) as provider:
         if isinstance(origin, dict) and origin.get("host") == "HOST":
             origin = {**origin, "host": provider.url.removeprefix("http://")}
@@ -161,11 +163,11 @@ def test_an_origin_that_nobody_wrote_like_this(origin: Any) -> None:
             "", tool_calls=[{"name": "f", "args": {}, "id": "a"}],
             additional_kwargs={"reasoning_content": "Hm"}, response_metadata={"origin": origin},
         )  # fmt: skip
-        assert ask_again(provider, answer) == {}
+        assert resent_fields(provider, answer) == {}
 
 
-def test_what_a_reply_says_of_its_origin() -> None:
-    """Only where something has to go back."""
+def test_a_reply_has_an_origin_only_if_something_must_be_sent_back() -> None:
+    """That is reasoning beside calls, or additional fields of a call."""
     call = [{"id": "a"}]
     assert origin_of("h", ["reasoning"], call) == {"origin": {"host": "h", "reasoning_fields": ["reasoning"]}}
     assert origin_of("h", [], [{"id": "a", "extras": {"k": 1}}]) == {"origin": {"host": "h"}}

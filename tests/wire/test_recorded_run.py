@@ -1,4 +1,4 @@
-"""What the formats say in different words: why an answer ended, what it cost, what went wrong."""
+"""Finish reasons, usage and errors are translated between the words of the formats."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ from recorder.wire.recorded_run import (
         ("novelty", "novelty", "novelty"),
     ],
 )
-def test_a_reason_is_said_in_each_formats_word(reason: str, openai: str, anthropic: str) -> None:
-    """One that nobody told us about stays as it is."""
+def test_a_finish_reason_is_translated(reason: str, openai: str, anthropic: str) -> None:
+    """Unknown reasons are not changed."""
     run = Recorded(finish_reasons={0: reason})
     assert finish_reason(run, 0, CHAT) == openai
     assert finish_reason(run, 0, ANTHROPIC) == anthropic
 
 
-def test_in_its_own_format_a_reason_is_never_touched() -> None:
-    """Dialects use each other's words."""
+def test_a_finish_reason_is_not_changed_in_its_own_format() -> None:
+    """Dialects use each other's reasons."""
     assert finish_reason(Recorded(wire=CHAT, finish_reasons={0: "end_turn"}), 0, CHAT) == "end_turn"
     assert finish_reason(Recorded(wire=ANTHROPIC, finish_reasons={0: "stop"}), 0, ANTHROPIC) == "stop"
 
 
-def test_a_choice_that_nobody_said_anything_of_ended_like_the_first() -> None:
-    """The table of runs has one reason."""
+def test_a_choice_without_a_finish_reason_gets_that_of_the_first() -> None:
+    """The table of runs has one finish reason only."""
     run = Recorded(wire=CHAT, finish_reasons={0: "length", 2: "stop"})
     assert [finish_reason(run, number, CHAT) for number in (0, 1, 2)] == ["length", "length", "stop"]
 
 
-def test_there_are_no_calls_in_the_legacy_format() -> None:
-    """They end like any other answer."""
+def test_the_reason_of_tool_calls_becomes_stop_in_completions() -> None:
+    """The legacy format has no tool calls."""
     assert finish_reason(Recorded(finish_reasons={0: "tool_use"}), 0, COMPLETIONS) == "stop"
 
 
 @pytest.mark.parametrize("run", [Recorded(terminated=False), Recorded(failure=Failure("Oh"))])
-def test_what_never_ended_has_no_reason(run: Recorded) -> None:
-    """Left, or failed."""
+def test_a_run_without_an_end_has_no_finish_reason(run: Recorded) -> None:
+    """It was cancelled, or it failed."""
     assert finish_reason(run, 0, CHAT) is None
     assert finish_reason(run, 0, ANTHROPIC) is None
 
@@ -94,8 +94,8 @@ LANGCHAINS = {
 
 
 @pytest.mark.parametrize("usage", [ANTHROPICS, LANGCHAINS], ids=["anthropic", "langchain"])
-def test_usage_is_said_in_openais_words(usage: dict[str, Any]) -> None:
-    """There the prompt is all of it, what came from the cache too."""
+def test_usage_is_translated_to_openais_form(usage: dict[str, Any]) -> None:
+    """There the prompt includes cached tokens."""
     assert openai_usage(Recorded(usage=usage)) == {
         "prompt_tokens": 10,
         "completion_tokens": 5,
@@ -106,8 +106,8 @@ def test_usage_is_said_in_openais_words(usage: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("usage", [OPENAI, LANGCHAINS], ids=["openai", "langchain"])
-def test_usage_is_said_in_anthropics_words(usage: dict[str, Any]) -> None:
-    """There the input is what no cache had to do with."""
+def test_usage_is_translated_to_anthropics_form(usage: dict[str, Any]) -> None:
+    """There the input excludes cached tokens."""
     assert anthropic_usage(Recorded(usage=usage)) == {
         "input_tokens": 4,
         "cache_creation_input_tokens": 2,
@@ -116,8 +116,8 @@ def test_usage_is_said_in_anthropics_words(usage: dict[str, Any]) -> None:
     }
 
 
-def test_usage_stays_as_it_was_in_its_own_words() -> None:
-    """With whatever else the provider says there."""
+def test_usage_in_its_own_form_is_not_changed() -> None:
+    """Additional fields are kept."""
     odd = {"prompt_tokens": 1, "completion_tokens": None, "queue_time": 0.5}
     assert openai_usage(Recorded(usage=odd)) == odd
     assert anthropic_usage(Recorded(usage=ANTHROPICS)) == ANTHROPICS
@@ -128,8 +128,8 @@ def test_usage_stays_as_it_was_in_its_own_words() -> None:
     }
 
 
-def test_rubbish_counts_as_nothing() -> None:
-    """Providers send null and fractions beside the counts."""
+def test_invalid_counts_are_zero() -> None:
+    """Some providers send null and fractions."""
     assert anthropic_usage(Recorded(usage={"prompt_tokens": "3", "completion_tokens": None})) == {
         "input_tokens": 0,
         "output_tokens": 0,
@@ -141,8 +141,8 @@ def test_rubbish_counts_as_nothing() -> None:
     }
 
 
-def test_no_usage_is_none_where_it_may_be() -> None:
-    """Anthropic's SDK cannot do without."""
+def test_missing_usage_is_none_or_zero() -> None:
+    """Anthropic's SDK requires usage."""
     assert openai_usage(Recorded()) is None
     assert anthropic_usage(Recorded()) == {"input_tokens": 0, "output_tokens": 0}
 
@@ -159,17 +159,17 @@ def test_no_usage_is_none_where_it_may_be() -> None:
         (None, "api_error"),
     ],
 )
-def test_an_errors_type_is_a_providers_word(name: str | None, type: str) -> None:
-    """Also where the name of an exception is all that was recorded."""
+def test_the_type_of_an_error_is_translated(name: str | None, type: str) -> None:
+    """It may be the name of an exception class."""
     assert error_type(Failure("Oh", name), "api_error") == type
 
 
 @pytest.mark.parametrize(("idx", "choice"), [("0", 0), ("2", 2), ("1.5", 1), ("", 0), ("x.1", 0), ("²", 0)])
-def test_an_idx_begins_with_its_choice(idx: str, choice: int) -> None:
-    """What cannot be read belongs to the first."""
+def test_the_choice_is_the_first_part_of_an_idx(idx: str, choice: int) -> None:
+    """An invalid idx belongs to the first choice."""
     assert choice_of(idx) == choice
 
 
-def test_what_is_no_object_is_an_empty_one() -> None:
-    """Damaged JSON of a delta is no reason to end."""
+def test_invalid_json_of_a_delta_is_an_empty_object() -> None:
+    """It raises no error."""
     assert [object_of(text) for text in ("{", "[1]", '{"a":1}', "null")] == [{}, {}, {"a": 1}, {}]

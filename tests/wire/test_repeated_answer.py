@@ -1,4 +1,4 @@
-"""What a stream says again counts once: the whole answer at its end, lists and items that come once more."""
+"""Content that a stream repeats counts once: a whole answer at its end, and repeated lists and items."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.repeated_answer import UNCHANGED, difference, repeats_all
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat
-from tests.chatting import PLAIN, ROADS, Road, history_at, name_of, recorded
+from tests.chatting import CALL_STYLES, PLAIN, CallStyle, history_at, name_of, recorded
 from tests.wires import DONE, calls, delta, event, reply_of, translated
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
@@ -39,13 +39,13 @@ ALL: dict[str, Any] = {
 def last(
     key: str = "message", kind: str = "chat.completion", reason: str | None = "stop", **fields: Any
 ) -> bytes:
-    """The last event of a stream, with usage; it says this."""
+    """Return the last event of a stream, with usage and these fields."""
     choice = {"index": 0, "finish_reason": reason, key: fields}
     return event({"id": "1", "object": kind, "model": "m", "usage": USAGE, "choices": [choice]})
 
 
 CHUNK = "chat.completion.chunk"
-#: Ends of the same stream, which say all of it again.
+#: Different ends of one stream, which repeat the whole answer.
 ENDS = {
     "a message": last(**ALL),
     "a message of a chunk": last(kind=CHUNK, **ALL),
@@ -66,47 +66,47 @@ ENDS = {
 
 @both
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_the_whole_answer_again_at_the_end(end: bytes, road: Road, tmp_path: Path) -> None:
-    """Text, thoughts and calls count once, live and everywhere."""
-    found = forms_of(chat, STREAMED + end + DONE, road, tmp_path)
-    assert (found.heard.text, "".join(text for _, text in found.tokens_of("text"))) == (
+def test_a_repeated_chat_answer_counts_once(end: bytes, style: CallStyle, tmp_path: Path) -> None:
+    """Text, reasoning and calls are the same live, stored and replayed."""
+    found = forms_of(chat, STREAMED + end + DONE, style, tmp_path)
+    assert (found.live.text, "".join(text for _, text in found.tokens_of("text"))) == (
         "Hello there",
         "Hello there",
     )
-    assert found.heard.additional_kwargs == {"reasoning_content": "Hm"}
-    assert [(call["id"], call["args"]) for call in found.heard.tool_calls] == [("a", {"x": 1})]
+    assert found.live.additional_kwargs == {"reasoning_content": "Hm"}
+    assert [(call["id"], call["args"]) for call in found.live.tool_calls] == [("a", {"x": 1})]
     assert found.end[:2] == ("complete", "stop")
     assert_alike(found)
 
 
 @both
 @pytest.mark.parametrize("kind", ["chat.completion", CHUNK])
-def test_alone_it_counts(kind: str, road: Road, tmp_path: Path) -> None:
-    """Servers that do not stream answer a request for a stream so."""
-    found = forms_of(chat, last(kind=kind, **ALL) + DONE, road, tmp_path)
-    assert (found.heard.text, found.end) == ("Hello there", ("complete", "stop", 9, 2))
-    assert [call["args"] for call in found.heard.tool_calls] == [{"x": 1}]
+def test_a_complete_chat_answer_without_deltas_counts(kind: str, style: CallStyle, tmp_path: Path) -> None:
+    """Servers that do not stream answer so."""
+    found = forms_of(chat, last(kind=kind, **ALL) + DONE, style, tmp_path)
+    assert (found.live.text, found.end) == ("Hello there", ("complete", "stop", 9, 2))
+    assert [call["args"] for call in found.live.tool_calls] == [{"x": 1}]
     assert_alike(found)
 
 
-def test_what_it_has_beyond_the_pieces_counts(tmp_path: Path) -> None:
-    """An end that was lost, a call and a citation that did not come before."""
+def test_a_repeated_chat_answer_adds_what_is_missing(tmp_path: Path) -> None:
+    """The end of the text, a call and a citation were not streamed before."""
     more = {**ALL, "content": "Hello there!", "tool_calls": [CALL, {**CALL, "id": "b"}], "seen": [1, 2],
             "annotations": [{"n": 1}, {"n": 2}], "mood": {"a": 1, "b": 2}}  # fmt: skip
     before = delta(annotations=[{"n": 1}], mood={"a": 1}, seen=[1])
     found = forms_of(chat, STREAMED + before + last(**more) + DONE, PLAIN, tmp_path)
-    assert found.heard.text == "Hello there!"
-    assert [call["id"] for call in found.heard.tool_calls] == ["a", "b"]
+    assert found.live.text == "Hello there!"
+    assert [call["id"] for call in found.live.tool_calls] == ["a", "b"]
     expected = {"annotations": [{"n": 1}, {"n": 2}], "mood": {"a": 1, "b": 2}, "seen": [1, 2]}
-    assert found.heard.additional_kwargs == {"reasoning_content": "Hm", **expected}
+    assert found.live.additional_kwargs == {"reasoning_content": "Hm", **expected}
     assert_alike(found)
 
 
-def test_what_differs_from_the_pieces_does_not(tmp_path: Path) -> None:
-    """What streamed was heard, and stays."""
+def test_a_different_answer_at_the_end_is_ignored(tmp_path: Path) -> None:
+    """The application has received the streamed text already."""
     other = {**ALL, "content": "Something else", "mood": {"a": 2}}
     found = forms_of(chat, STREAMED + delta(mood={"a": 1}) + last(**other) + DONE, PLAIN, tmp_path)
-    assert (found.heard.text, found.heard.additional_kwargs["mood"]) == ("Hello there", {"a": 1})
+    assert (found.live.text, found.live.additional_kwargs["mood"]) == ("Hello there", {"a": 1})
     assert_alike(found)
 
 
@@ -119,8 +119,8 @@ def test_what_differs_from_the_pieces_does_not(tmp_path: Path) -> None:
         (["Hello", " there", " Hello there"], "Hello there Hello there"),
     ],
 )
-def test_text_that_says_itself_again_is_text(pieces: list[str], text: str) -> None:
-    """Short words, and whatever does not end the stream."""
+def test_repeated_words_are_text(pieces: list[str], text: str) -> None:
+    """Short repetitions, and repetitions that do not end the stream, are part of the answer."""
     frames = [delta(content=piece) for piece in pieces[:-1]]
     if len(pieces[-1]) > 3:
         frames += [delta(content=pieces[-1]), delta(finish_reason="stop")]
@@ -129,20 +129,20 @@ def test_text_that_says_itself_again_is_text(pieces: list[str], text: str) -> No
     assert reply_of(*frames).text() == text
 
 
-def test_messages_may_be_pieces(tmp_path: Path) -> None:
-    """Of servers that stream `message` where others have `delta`, or in each event all that came so far."""
+def test_events_with_message_in_place_of_delta_are_read(tmp_path: Path) -> None:
+    """Each has a piece, or all of the text so far."""
     for texts in (["Hel", "lo", "!"], ["Hel", "Hello", "Hello!"]):
         events = [
             event({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": reason}]})
             for text, reason in zip(texts, (None, None, "stop"), strict=True)
         ]
         found = forms_of(chat, b"".join(events) + DONE, PLAIN, tmp_path)
-        assert found.heard.text == "Hello!"
+        assert found.live.text == "Hello!"
         assert_alike(found)
 
 
-def test_each_choice_says_its_own_again() -> None:
-    """Two answers that were asked for."""
+def test_repeated_answers_of_two_choices_count_once() -> None:
+    """Two answers were requested."""
     frames = [
         delta(content=text, index=number) for number, text in enumerate(("Hello there", "Good morning"))
     ]
@@ -155,33 +155,33 @@ def test_each_choice_says_its_own_again() -> None:
 
 
 def completion(text: str, reason: str | None = None) -> bytes:
-    """An event of the legacy format."""
+    """Return an event of the legacy format."""
     choice = {"index": 0, "text": text, "finish_reason": reason}
     return event({"object": "text_completion", "choices": [choice]})
 
 
 @both
-def test_legacy_completions(road: Road, tmp_path: Path) -> None:
-    """Their last event has the shape of the others."""
+def test_a_repeated_completion_counts_once(style: CallStyle, tmp_path: Path) -> None:
+    """The last event has the same form as the others."""
     body = completion("Hello") + completion(" there") + completion("Hello there", "stop") + DONE
     with LoopbackProvider(Answer(frames=[body])) as provider, history_at(tmp_path) as history:
         model = OpenAI("m", base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[history])
-        assert "".join(road.stream(model, "Hi")) == "Hello there"  # type: ignore[arg-type]
+        assert "".join(style.stream(model, "Hi")) == "Hello there"  # type: ignore[arg-type]
     assert recorded(f"sqlite:///{tmp_path / 'history.db'}").text == "Hello there"
     _, reply = translated([completion("Hello there", "stop")], OpenAICompletions)
     assert reply.text() == "Hello there"
 
 
-class Own(SimpleChatModel):
-    """Yields what it is told to."""
+class ScriptedModel(SimpleChatModel):
+    """A model that yields the given pieces."""
 
     def _stream(self, messages: Any, **options: Any) -> Any:
         yield from options["pieces"]
 
 
 @both
-def test_a_model_of_one_s_own_may_end_with_the_message(road: Road, tmp_path: Path) -> None:
-    """Its pieces, and then all of them; alone it counts."""
+def test_a_repeated_message_of_a_users_model_counts_once(style: CallStyle, tmp_path: Path) -> None:
+    """The message alone counts, too."""
     call = {"name": "f", "args": {"x": 1}, "id": "a"}
     message = AIMessage("Hello there", tool_calls=[call], additional_kwargs={"reasoning_content": "Hm"},
                         response_metadata={"finish_reason": "stop"})  # fmt: skip
@@ -191,11 +191,11 @@ def test_a_model_of_one_s_own_may_end_with_the_message(road: Road, tmp_path: Pat
         message,
     ]
     for given in (pieces, [message]):
-        make = lambda provider, given=given, **options: Own(pieces=given, **options)  # noqa: E731
-        found = forms_of(make, b"", road, tmp_path)
-        assert (found.heard.text, found.run["finish_reason"]) == ("Hello there", "stop")
-        assert found.heard.additional_kwargs == {"reasoning_content": "Hm"}
-        assert [call["args"] for call in found.heard.tool_calls] == [{"x": 1}]
+        make = lambda provider, given=given, **options: ScriptedModel(pieces=given, **options)  # noqa: E731
+        found = forms_of(make, b"", style, tmp_path)
+        assert (found.live.text, found.run["finish_reason"]) == ("Hello there", "stop")
+        assert found.live.additional_kwargs == {"reasoning_content": "Hm"}
+        assert [call["args"] for call in found.live.tool_calls] == [{"x": 1}]
         assert_alike(found)
 
 
@@ -203,7 +203,7 @@ def test_a_model_of_one_s_own_may_end_with_the_message(road: Road, tmp_path: Pat
 
 
 def tool(**more: Any) -> dict[str, Any]:
-    """One of Groq's executed tools."""
+    """Return one of Groq's executed tools."""
     return {"index": 0, "type": "search", "arguments": '{"q":1}', **more}
 
 
@@ -211,18 +211,18 @@ FOUND = {"results": [{"title": "A", "score": 0.5}]}
 
 
 @both
-def test_an_item_that_comes_again_with_more_is_one(road: Road, tmp_path: Path) -> None:
-    """It names the tool, then says what that found with all keys again, and once more the same."""
+def test_a_repeated_item_with_more_keys_is_one_item(style: CallStyle, tmp_path: Path) -> None:
+    """The first item names the tool, the later ones repeat it with its results."""
     first, second = tool(search_results={"results": []}), tool(output="found", search_results=FOUND)
     body = b"".join(delta(executed_tools=[item]) for item in (first, second, second))
-    found = forms_of(chat, body + delta(content="Hello", finish_reason="stop") + DONE, road, tmp_path)
-    assert found.heard.additional_kwargs == {"executed_tools": [second]}
+    found = forms_of(chat, body + delta(content="Hello", finish_reason="stop") + DONE, style, tmp_path)
+    assert found.live.additional_kwargs == {"executed_tools": [second]}
     assert len(found.tokens_of("other")) == 2
     assert_alike(found)
 
 
-def test_pieces_of_an_item_are_joined(tmp_path: Path) -> None:
-    """Also where two of them are alike, and an item with another index or id is another."""
+def test_pieces_of_an_item_with_one_index_are_joined(tmp_path: Path) -> None:
+    """Equal pieces are joined, too, and an item with another index is another item."""
     pieces = [
         {"index": 0, "type": "t", "text": "ha"},
         {"index": 0, "type": "t", "text": "ha"},
@@ -237,16 +237,16 @@ def test_pieces_of_an_item_are_joined(tmp_path: Path) -> None:
         {"index": 1, "id": "z", "type": "t", "text": "bc"},
     ]
     more = {"reasoning_details": expected, "parts": expected, "reasoning_content": "haha!bc"}
-    assert found.heard.additional_kwargs == more
+    assert found.live.additional_kwargs == more
     assert_alike(found)
 
 
-def test_a_list_beside_the_choices_that_grows_is_one(tmp_path: Path) -> None:
-    """Perplexity's citations come with each event, and there are more of them."""
+def test_a_growing_list_beside_the_choices_is_one_list(tmp_path: Path) -> None:
+    """Perplexity sends the citations so far with each event."""
     events = [event({"choices": [{"index": 0, "delta": {"content": "a"}}], "citations": list(range(count))})
               for count in (1, 1, 2, 3)]  # fmt: skip
     found = forms_of(chat, b"".join(events) + DONE, PLAIN, tmp_path)
-    assert found.heard.additional_kwargs == {"citations": [0, 1, 2]}
+    assert found.live.additional_kwargs == {"citations": [0, 1, 2]}
     assert found.tokens_of("other") == [
         ("0", '{"citations":[0]}'),
         ("0", '{"citations":[1]}'),
@@ -255,8 +255,8 @@ def test_a_list_beside_the_choices_that_grows_is_one(tmp_path: Path) -> None:
     assert_alike(found)
 
 
-def test_large_lists_that_come_again_are_told_once() -> None:
-    """Too large to be kept: their hash is."""
+def test_a_repeated_large_list_makes_one_delta() -> None:
+    """Only its hash is remembered."""
     large = event({"choices": [], "results": ["x" * 5_000_000]})
     deltas, _ = translated([large, large])
     assert len(deltas) == 1
@@ -278,13 +278,13 @@ def test_large_lists_that_come_again_are_told_once() -> None:
         ("a", "ab", None),
     ],
 )
-def test_what_a_value_has_beyond_another(known: Any, value: Any, expected: Any) -> None:
-    """Nothing where it is the same, None where the known one is not inside of it."""
+def test_difference_returns_what_a_value_adds(known: Any, value: Any, expected: Any) -> None:
+    """It returns UNCHANGED for equal values, and None if the known value is not contained in the other."""
     assert difference(known, value) == expected
 
 
-def test_a_short_text_may_be_said_twice() -> None:
-    """Four letters of several pieces, or eight of one, are no chance."""
+def test_a_text_counts_as_repeated_from_a_minimal_length_on() -> None:
+    """That is four characters in several pieces, or eight in one."""
     assert not repeats_all("ha", ["h", "a"])
     assert repeats_all("haha", ["ha", "ha"])
     assert not repeats_all("haha", ["haha"])

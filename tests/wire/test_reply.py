@@ -1,4 +1,4 @@
-"""Deltas added up to messages: the same whoever brings them, and without an error whatever they say."""
+"""`Reply` adds up deltas to messages, without an error for any delta."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = sorted(value for name, value in vars(deltas).items() if name.isupper())
 
 
 def added(*pieces: Delta) -> Reply:
-    """A reply of these deltas."""
+    """Return a reply of these deltas."""
     found = Reply()
     for piece in pieces:
         found.add(piece)
@@ -27,22 +27,22 @@ def added(*pieces: Delta) -> Reply:
 
 
 def call(idx: str, *arguments: str, **opened: Any) -> list[Delta]:
-    """A tool call and the pieces of its arguments."""
+    """Return the deltas of a tool call and of the pieces of its arguments."""
     return [Delta(dumps(opened), TOOL_CALL, idx), *(Delta(piece, TOOL_ARGS, idx) for piece in arguments)]
 
 
 # -- the message ---------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_an_empty_message() -> None:
-    """Of the first choice, for there is always one."""
+def test_a_reply_without_deltas_is_an_empty_message() -> None:
+    """There is always a first choice."""
     empty = Reply()
     assert empty.choices == [0]
     assert empty.message() == empty.message(7) == AIMessage("")
 
 
 def test_text_is_joined() -> None:
-    """By either way of adding it."""
+    """Text may be added by `add` and by `add_text`."""
     both = added(Delta("a"))
     both.add_text("b")
     both.add(Delta("c"))
@@ -54,8 +54,8 @@ def test_text_is_joined() -> None:
     assert first.text() == "ab"
 
 
-def test_each_kind_has_its_place() -> None:
-    """Those that LangChain has no field for are in `additional_kwargs`."""
+def test_each_kind_of_delta_has_its_field() -> None:
+    """Kinds without a field in LangChain are in `additional_kwargs`."""
     found = added(
         Delta("Hm", REASONING),
         Delta("Yes"),
@@ -83,8 +83,8 @@ def test_each_kind_has_its_place() -> None:
     )
 
 
-def test_choices_are_messages_of_their_own() -> None:
-    """In order of their numbers; one that only ended is one, too."""
+def test_each_choice_is_a_message() -> None:
+    """They are sorted by number; a choice that only has a finish reason is one, too."""
     found = added(Delta("b", TEXT, "2"), Delta("a"), *call("2.0", "{}", id="x", name="f"))
     found.finish(1, "content_filter")
     found.finish(2, "tool_calls")
@@ -95,7 +95,7 @@ def test_choices_are_messages_of_their_own() -> None:
 
 
 def test_log_probabilities_are_joined() -> None:
-    """Each choice's lists; what is no list says nothing."""
+    """The lists of each choice are joined, and other values are ignored."""
     found = Reply()
     for tokens in ([1], [2, 3], None):
         found.add_logprobs(1, {"content": tokens, "refusal": None})
@@ -108,8 +108,8 @@ def test_log_probabilities_are_joined() -> None:
 # -- tool calls ----------------------------------------------------------------------------------------------
 
 
-def test_tool_calls_in_the_order_in_which_they_began() -> None:
-    """Their pieces may come by turns."""
+def test_tool_calls_have_the_order_in_which_they_began() -> None:
+    """Their pieces may be interleaved."""
     first, second = call("0.1", '{"x":', " 1}", id="b", name="g"), call("0.0", id="a", name="f")
     found = added(first[0], second[0], *first[1:])
     assert found.tool_calls() == [
@@ -123,8 +123,8 @@ def test_tool_calls_in_the_order_in_which_they_began() -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"x": 1', "[1]", "nonsense", '"text"', "null", "[" * 100_000])
-def test_arguments_that_are_no_object_make_an_invalid_call(arguments: str) -> None:
-    """Their text is kept as it came."""
+def test_arguments_that_are_not_an_object_make_an_invalid_call(arguments: str) -> None:
+    """Their text is kept unchanged."""
     message = added(*call("0.0", arguments, id="a", name="f")).message()
     assert message.tool_calls == []
     assert message.invalid_tool_calls == [
@@ -132,14 +132,14 @@ def test_arguments_that_are_no_object_make_an_invalid_call(arguments: str) -> No
     ]
 
 
-def test_arguments_with_line_breaks_in_their_strings_are_read() -> None:
-    """Models write them raw, and LangChain takes them."""
+def test_arguments_with_raw_line_breaks_are_parsed() -> None:
+    """Models write them, and LangChain accepts them."""
     message = added(*call("0.0", '{"x": "a\nb"}', id="a", name="f")).message()
     assert message.tool_calls[0]["args"] == {"x": "a\nb"}
 
 
-def test_a_call_is_put_together_from_what_is_known() -> None:
-    """Names in pieces, ids said twice, arguments without an opening, an opening that says nothing."""
+def test_a_tool_call_is_built_from_incomplete_deltas() -> None:
+    """A name may come in pieces, an id twice, and an opening may be missing or empty."""
     found = added(
         Delta('{"id":"a","name":"get_"}', TOOL_CALL, "0.0"),
         Delta('{"id":"b","name":"weather"}', TOOL_CALL, "0.0"),
@@ -154,7 +154,7 @@ def test_a_call_is_put_together_from_what_is_known() -> None:
     assert [each["name"] for each in found.message().tool_calls] == ["get_weather", "", ""]
 
 
-# -- what nobody told us about -------------------------------------------------------------------------------
+# -- unknown fields ------------------------------------------------------------------------------------------
 
 _OTHERS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "lists grow": ([{"x": [1]}, {"x": [2, 3]}, {"x": []}], {"x": [1, 2, 3]}),
@@ -178,7 +178,7 @@ _OTHERS: dict[str, tuple[list[Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("pieces", "expected"), _OTHERS.values(), ids=_OTHERS)
 def test_other_deltas_are_merged(pieces: list[Any], expected: dict[str, Any]) -> None:
-    """All at once in a message, and one after another into chunks."""
+    """Merging all at once gives the same as merging one after another."""
     texts = [dumps(piece) for piece in pieces]
     assert added(*(Delta(text, OTHER) for text in texts)).message().additional_kwargs == expected
     into: dict[str, Any] = {}
@@ -187,20 +187,20 @@ def test_other_deltas_are_merged(pieces: list[Any], expected: dict[str, Any]) ->
     assert into == expected
 
 
-def test_merging_into_a_dict_keeps_what_else_it_has() -> None:
-    """A piece that is no JSON adds nothing."""
+def test_merging_keeps_the_other_keys_of_a_dict() -> None:
+    """A piece that is not JSON adds nothing."""
     into = {"reasoning_content": "a", "x": [1]}
     assert merge_other(into, '{"x": [2], "y": 3}') == {"reasoning_content": "a", "x": [1, 2], "y": 3}
     assert merge_other(into, "nonsense") == {"reasoning_content": "a", "x": [1, 2], "y": 3}
 
 
-def test_text_is_not_lost_to_an_unknown_key_of_its_name() -> None:
-    """What our own kinds say goes before."""
+def test_a_known_kind_overrides_an_unknown_key_of_its_name() -> None:
+    """A refusal is not replaced by an `other` delta with the key `refusal`."""
     found = added(Delta('{"refusal":{"why":"x"}}', OTHER), Delta("No", REFUSAL))
     assert found.message().additional_kwargs == {"refusal": "No"}
 
 
-# -- whatever comes ------------------------------------------------------------------------------------------
+# -- random deltas -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.matrix
@@ -209,8 +209,8 @@ def test_text_is_not_lost_to_an_unknown_key_of_its_name() -> None:
 @pytest.mark.parametrize(
     "text", ["", "text", "null", "[1]", '{"id":{"a":1},"name":[2]}', "{", "\ud83c", "\x00"]
 )
-def test_no_delta_is_an_error(text: str, kind: str, idx: str) -> None:
-    """They may be read back from a database, or brought by a handler of somebody else's."""
+def test_any_delta_can_be_added(text: str, kind: str, idx: str) -> None:
+    """Deltas may come from a database, or from somebody else's handler."""
     found = added(*[Delta(text, kind, idx)] * 3)
     for number in found.choices:
         assert isinstance(found.message(number), AIMessage)
@@ -229,8 +229,8 @@ def test_no_delta_is_an_error(text: str, kind: str, idx: str) -> None:
         max_size=12,
     )
 )
-def test_any_deltas_make_messages(pieces: list[Delta]) -> None:
-    """Each choice's text is all that was said of it, part after part."""
+def test_random_deltas_make_messages(pieces: list[Delta]) -> None:
+    """The text of each choice is the joined text of its parts."""
     found = added(*pieces)
     for number in (0, 1):
         message = found.message(number)
@@ -244,18 +244,18 @@ def test_any_deltas_make_messages(pieces: list[Delta]) -> None:
         assert len(message.tool_calls) + len(message.invalid_tool_calls) == len(called)
 
 
-def test_deeply_nested_pieces_are_merged_as_far_as_python_follows() -> None:
-    """Beyond that the later one wins."""
+def test_deeply_nested_pieces_are_merged_up_to_a_limit() -> None:
+    """Beyond it the later piece replaces the earlier one."""
     deep = '{"x":' * 900 + '"a"' + "}" * 900
     found = added(Delta(deep, OTHER), Delta(deep, OTHER)).message()
     assert list(found.additional_kwargs) == ["x"]
 
 
-# -- how much ------------------------------------------------------------------------------------------------
+# -- limits --------------------------------------------------------------------------------------------------
 
 
-def test_a_reply_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is beyond the limit is missing at its end, never in its middle."""
+def test_a_reply_is_truncated_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text beyond the limit is missing at the end, never in the middle."""
     monkeypatch.setattr(reply, "MAX_REPLY_BYTES", 10_000)
     found = Reply()
     for _ in range(30):
@@ -271,8 +271,8 @@ def test_a_reply_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.message().response_metadata == {"truncated": True}
 
 
-def test_a_reply_has_so_many_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those beyond are not kept; those that are known go on."""
+def test_a_reply_has_a_limited_number_of_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further choices are not kept, and known ones are continued."""
     monkeypatch.setattr(reply, "MAX_CHOICES", 2)
     found = added(Delta("a"), Delta("b", TEXT, "7"))
     before = found.truncated

@@ -1,4 +1,4 @@
-"""Bytes to frames: joined they are the body, and they are the same whatever the chunking."""
+"""`FrameSplitter` cuts a body into frames that join to the body, whatever pieces it comes in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recorder.wire.sse import MAX_FRAME_BYTES, Event, FrameSplitter, encode, par
 from tests.genuine import Stream, all_streams
 from tests.wires import at_random, by_one, crlf, frames_of, genuine, unhurried
 
-#: Bytes of which bodies are made: mostly what ends lines and frames.
+#: Bytes of random bodies, mostly line ends and frame ends.
 _BODIES = st.lists(
     st.sampled_from(
         [b"\n", b"\r", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r\r", b"data: ", b"x", b":", b"\xf0\x9f"]
@@ -38,8 +38,8 @@ def _cut_bodies(draw: st.DrawFn) -> list[bytes]:
 @unhurried
 @given(_cut_bodies())
 @example([b"data: aaaaaaaa\n", b"\n", b"x: 1\r\n\r\ndata: 2\r\n\r\n"])
-def test_any_chunking_gives_the_same_frames(pieces: list[bytes]) -> None:
-    """Joined they are the body; byte by byte, in these pieces or at once they are the same ones."""
+def test_frames_do_not_depend_on_the_pieces_of_the_body(pieces: list[bytes]) -> None:
+    """The body comes in random pieces, byte by byte or at once."""
     body = b"".join(pieces)
     frames = frames_of(pieces)
     assert b"".join(frames) == body
@@ -48,8 +48,8 @@ def test_any_chunking_gives_the_same_frames(pieces: list[bytes]) -> None:
 
 @unhurried
 @given(_cut_bodies())
-def test_too_long_frames_come_in_the_same_pieces_whatever_the_chunking(pieces: list[bytes]) -> None:
-    """Also where the limit falls into the blank line that would end the frame."""
+def test_the_cuts_of_too_long_frames_do_not_depend_on_the_pieces_of_the_body(pieces: list[bytes]) -> None:
+    """This holds where the limit falls into the blank line at the frame's end, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sse, "MAX_FRAME_BYTES", 16)
         patch.setattr(sse, "_SMALL", 4)
@@ -63,7 +63,7 @@ def test_too_long_frames_come_in_the_same_pieces_whatever_the_chunking(pieces: l
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 def test_a_frame_ends_with_its_blank_line(ending: bytes) -> None:
-    """Two blank lines are a frame and an empty one; what follows the last one comes at the end."""
+    """The rest after the last blank line is returned by `end`."""
     first, second = b"event: a" + ending + b"data: 1" + ending * 2, b": comment" + ending * 2
     splitter = FrameSplitter()
     assert splitter.feed(first + second + b"data: 2" + ending) == [first, second]
@@ -71,7 +71,7 @@ def test_a_frame_ends_with_its_blank_line(ending: bytes) -> None:
     assert splitter.end() == b""
 
 
-def test_the_last_frame_of_a_body_that_ends_with_cr_comes_at_the_end() -> None:
+def test_a_frame_that_ends_with_cr_waits_for_an_lf() -> None:
     """An LF may still follow and belong to it."""
     splitter = FrameSplitter()
     assert splitter.feed(b"data: 1\r\r") == []
@@ -81,8 +81,8 @@ def test_the_last_frame_of_a_body_that_ends_with_cr_comes_at_the_end() -> None:
 
 
 @genuine
-def test_genuine_bodies_come_back_whole(stream: Stream) -> None:
-    """One byte at a time, in pieces of any size, with LF or CRLF: the same frames, and joined the body."""
+def test_frames_of_genuine_bodies_join_to_the_body(stream: Stream) -> None:
+    """The pieces of the body and its line ends make no difference."""
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -95,8 +95,8 @@ def test_genuine_bodies_come_back_whole(stream: Stream) -> None:
     assert list(map(parse, other)) == list(map(parse, expected))
 
 
-def test_every_genuine_stream_is_cut_where_its_events_end() -> None:
-    """Those of the other wire formats, too: each frame has one event's data or is a comment."""
+def test_each_frame_of_a_genuine_stream_is_one_event() -> None:
+    """Each frame has data, or is a comment, in all wire formats."""
     if not all_streams():
         pytest.skip("no genuine provider streams")
     for stream in all_streams():
@@ -105,8 +105,8 @@ def test_every_genuine_stream_is_cut_where_its_events_end() -> None:
         assert all(frame.count(b"data:") >= 1 or frame.startswith(b":") for frame in frames), stream.name
 
 
-def test_a_stream_without_a_line_break_takes_no_memory() -> None:
-    """It is handed over in pieces as it grows, and they join to the body."""
+def test_a_stream_without_line_breaks_takes_bounded_memory() -> None:
+    """It is returned in pieces as it grows."""
     block = b"x" * 2**18
     splitter = FrameSplitter()
     count, found = 160, 0
@@ -122,8 +122,8 @@ def test_a_stream_without_a_line_break_takes_no_memory() -> None:
     assert found + len(splitter.end()) == count * len(block)
 
 
-def test_a_long_frame_in_one_go_comes_in_pieces() -> None:
-    """As it does where it comes bit by bit; the next frame is whole again."""
+def test_a_frame_that_is_too_long_is_cut() -> None:
+    """The next frame is complete again."""
     body = b"data: " + b"x" * (MAX_FRAME_BYTES + 10) + b"\n\ndata: 2\n\n"
     frames = frames_of([body])
     assert list(map(len, frames)) == [MAX_FRAME_BYTES, 18, 9]
@@ -159,23 +159,23 @@ _FIELDS = {
 
 
 @pytest.mark.parametrize(("frame", "fields"), _FIELDS.values(), ids=_FIELDS)
-def test_fields_are_read_as_the_standard_says(frame: bytes, fields: Event) -> None:
-    """Whatever the order, the line ends and the company."""
+def test_fields_of_a_frame_are_read_as_the_standard_says(frame: bytes, fields: Event) -> None:
+    """Order, line ends and comments make no difference."""
     assert parse(frame) == fields
 
 
 @unhurried
 @given(st.binary(max_size=60))
-def test_no_frame_is_an_error(frame: bytes) -> None:
-    """Whatever came, it has fields or none."""
+def test_any_frame_can_be_parsed(frame: bytes) -> None:
+    """It has fields or none."""
     assert isinstance(parse(frame), Event)
 
 
-# -- and back ------------------------------------------------------------------------------------------------
+# -- writing frames ------------------------------------------------------------------------------------------
 
 
-def test_frames_are_written_as_providers_write_them() -> None:
-    """One `data:` line for each line."""
+def test_a_frame_has_one_data_line_for_each_line() -> None:
+    """An event name comes first."""
     assert encode(b"1") == b"data: 1\n\n"
     assert encode(b"{}", "ping") == b"event: ping\ndata: {}\n\n"
     assert encode(b"a\nb") == b"data: a\ndata: b\n\n"
@@ -183,8 +183,8 @@ def test_frames_are_written_as_providers_write_them() -> None:
 
 @unhurried
 @given(st.binary(max_size=40), st.sampled_from([None, "error", "message_start"]))
-def test_what_is_written_is_read_again(data: bytes, name: str | None) -> None:
-    """As one frame with the same data; line ends come back as LF, whichever they were."""
+def test_a_written_frame_is_read_back(data: bytes, name: str | None) -> None:
+    """The data are the same, with LF for every line end."""
     frame = encode(data, name)
     assert frames_of([frame]) == [frame]
     assert parse(frame) == Event(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), name)

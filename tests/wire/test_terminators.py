@@ -1,4 +1,4 @@
-"""A stream ends with a terminator of any format, however it is written."""
+"""A stream is complete after the terminator of any format, in any spelling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.sse import Event, is_done
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
-from tests.chatting import ROADS, Road, name_of
+from tests.chatting import CALL_STYLES, CallStyle, name_of
 from tests.wires import DONE, delta, event, translated
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 STOP = event({"type": "message_stop"})
 ENDS = {
@@ -32,10 +32,12 @@ ENDS = {
 
 @both
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_an_anthropic_stream(end: bytes, road: Road, tmp_path: Path) -> None:
-    """It is complete, and the terminator is neither a token nor a part of the message."""
+def test_an_anthropic_stream_is_complete_after_any_terminator(
+    end: bytes, style: CallStyle, tmp_path: Path
+) -> None:
+    """The terminator is neither a token nor a part of the message."""
     body = b"".join(anthropic_messages_frames(["Hello"])[:-1]) + end
-    found = forms_of(claude, body, road, tmp_path)
+    found = forms_of(claude, body, style, tmp_path)
     assert found.end[:2] == ("complete", "end_turn")
     assert found.tokens == [("text", "0", "Hello")]
     assert found.message is not None
@@ -45,29 +47,29 @@ def test_an_anthropic_stream(end: bytes, road: Road, tmp_path: Path) -> None:
 
 @both
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_a_chat_stream(end: bytes, road: Road, tmp_path: Path) -> None:
-    """Without a finish reason, too: nothing but the terminator says that it is complete."""
-    found = forms_of(chat, delta(content="Hello") + end, road, tmp_path)
+def test_a_chat_stream_is_complete_after_any_terminator(end: bytes, style: CallStyle, tmp_path: Path) -> None:
+    """It needs no finish reason."""
+    found = forms_of(chat, delta(content="Hello") + end, style, tmp_path)
     assert (found.run["status"], found.tokens) == ("complete", [("text", "0", "Hello")])
     assert_alike(found)
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_legacy_completions(end: bytes) -> None:
-    """The same."""
+def test_a_completion_stream_is_complete_after_any_terminator(end: bytes) -> None:
+    """The terminator makes no delta."""
     deltas, reply = translated([event({"choices": [{"index": 0, "text": "a"}]}), end], OpenAICompletions)
     assert (len(deltas), reply.terminated) == (1, True)
 
 
-def test_what_the_last_event_says_counts() -> None:
-    """Some servers send the usage under the name of the end."""
+def test_usage_in_the_terminating_event_is_read() -> None:
+    """Some servers send the usage in an event named `done`."""
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
     _, reply = translated([delta(content="a"), b"event: done\n" + event({"usage": usage})])
     assert (reply.raw_usage, reply.terminated) == (usage, True)
 
 
-def test_text_about_ends_is_text() -> None:
-    """An answer may be DONE."""
+def test_text_that_looks_like_a_terminator_is_text() -> None:
+    """An answer may contain the word DONE."""
     assert not is_done(Event(b'{"choices":[]}'))
     assert not is_done(Event(b"DONE with it"))
     assert not is_done(Event(None, "done"))

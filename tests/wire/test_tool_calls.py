@@ -1,4 +1,4 @@
-"""To which call a piece belongs, and what goes back with it."""
+"""Pieces of tool calls are assigned to their calls, and signatures of calls are sent back."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from recorder.wire.deltas import TOOL_CALL
 from recorder.wire.tool_calls import StreamedArguments
 from tests.alike import Forms, assert_alike, forms_of, total
 from tests.alike import openai as chat
-from tests.chatting import ROADS, Road, history_at, name_of
+from tests.chatting import CALL_STYLES, CallStyle, history_at, name_of
 from tests.wires import DONE, calls, delta, event, translated, unhurried
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 END = delta(finish_reason="tool_calls") + DONE
 X1, Y2 = '{"x":1}', '{"y":2}'
 
 
 def full(name: str, arguments: str, **more: Any) -> dict[str, Any]:
-    """A call that comes whole in one piece."""
+    """Return a call that comes complete in one piece."""
     return {"name": name, "arguments": arguments, **more}
 
 
-#: Pieces of calls, and the calls that they are.
+#: Pieces of calls, and the resulting calls.
 PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
     "two under one index, without ids": (
         calls(full("find", X1, index=0, id="")) + calls(full("look", Y2, index=0, id="")),
@@ -84,7 +84,7 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
         calls({"index": 1, "id": "b", "name": "look", "arguments": Y2}) + calls(full("find", X1, index=0, id="a")),
         [("look", {"y": 2}), ("find", {"x": 1})],
     ),
-    # What is one call all the same.
+    # Cases that are one call.
     "the name again with each piece": (
         calls(full("find", '{"x":', index=0, id="a")) + calls(full("find", "1}", index=0, id="a")),
         [("find", {"x": 1})],
@@ -119,23 +119,23 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
 
 
 def called(message: AIMessage) -> list[tuple[str, Any]]:
-    """Name and arguments of each call."""
+    """Return name and arguments of each call."""
     assert message.invalid_tool_calls == []
     return [(call["name"], call["args"]) for call in message.tool_calls]
 
 
 @pytest.mark.parametrize(("pieces", "expected"), PLACED.values(), ids=PLACED)
-def test_each_piece_has_its_place(pieces: bytes, expected: list[Any], tmp_path: Path) -> None:
-    """Live, stored and replayed."""
-    found = forms_of(chat, pieces + END, ROADS[len(pieces) % 2], tmp_path)
+def test_each_piece_is_assigned_to_its_call(pieces: bytes, expected: list[Any], tmp_path: Path) -> None:
+    """The calls are the same live, stored and replayed."""
+    found = forms_of(chat, pieces + END, CALL_STYLES[len(pieces) % 2], tmp_path)
     assert found.message is not None
     assert called(found.message) == expected
     assert len({idx for idx, _ in found.tokens_of(TOOL_CALL)}) == len(expected)
     assert_alike(found)
 
 
-def test_calls_of_a_whole_answer_are_told_by_their_place(tmp_path: Path) -> None:
-    """The same name and the same id, or none."""
+def test_calls_of_a_complete_answer_are_told_apart_by_their_position(tmp_path: Path) -> None:
+    """They have the same name, and the same id or none."""
     for ids in (("a", "a"), ("", ""), (None, "b")):
         listed = [{"id": id, "function": {"name": "find", "arguments": X1}} for id in ids]
         message = {"role": "assistant", "content": None, "tool_calls": listed}
@@ -153,7 +153,7 @@ _JSON = st.recursive(st.integers() | st.text(max_size=4) | st.none(), lambda inn
 @unhurried
 @given(st.dictionaries(st.text(max_size=3), _JSON, max_size=3), st.data())
 def test_arguments_are_complete_at_their_last_brace(value: dict[str, Any], data: st.DataObject) -> None:
-    """However they are cut up, and whenever one asks."""
+    """The pieces of the text, and when `are_complete` is read, make no difference."""
     text, found = json.dumps(value, ensure_ascii=False), StreamedArguments()
     start = 0
     while start < len(text):
@@ -167,15 +167,15 @@ def test_arguments_are_complete_at_their_last_brace(value: dict[str, Any], data:
 
 
 @pytest.mark.parametrize("text", ["", " ", "null", '"{}"', "[{}]", "7", "{", '{"a":"}', "abc {}"])
-def test_what_is_no_complete_object(text: str) -> None:
-    """It may go on."""
+def test_arguments_that_are_not_a_complete_object_are_not_complete(text: str) -> None:
+    """More may follow."""
     found = StreamedArguments()
     found.add(text)
     assert not found.are_complete
 
 
-def test_arguments_without_end_are_not_kept() -> None:
-    """Whether they are complete is known without their text."""
+def test_endless_arguments_are_checked_in_bounded_memory() -> None:
+    """Their text is not needed to know whether they are complete."""
     found = StreamedArguments()
     for piece in ['{"a":"', *("x" * 3 for _ in range(20_000)), '"}']:
         found.add(piece)
@@ -183,7 +183,7 @@ def test_arguments_without_end_are_not_kept() -> None:
     assert found.are_complete
 
 
-# -- what a provider wants back with its call ------------------------------------------------------------------------
+# -- signatures of calls ---------------------------------------------------------------------------------------------
 
 EXTRA = {"google": {"thought_signature": "U0lH"}}
 SIGNED = calls({"index": 0, "id": "a", "name": "find", "arguments": "{}", "extra_content": EXTRA})
@@ -191,7 +191,7 @@ SIGNED += calls({"index": 1, "id": "b", "name": "look", "arguments": "{}"})
 
 
 def sent_back(messages: Any) -> list[dict[str, Any]]:
-    """The calls of the assistant's message in a request with these messages, to the host that it came from."""
+    """Send these messages to the host of their reply, and return the reply's calls in that request."""
     requests: list[Any] = []
 
     def answer(request: Any, path: str) -> Answer:
@@ -207,18 +207,18 @@ def sent_back(messages: Any) -> list[dict[str, Any]]:
 
 
 def with_results(answer: Any) -> list[Any]:
-    """The messages of the next request."""
+    """Return the messages of the next request."""
     results = [ToolMessage("1", tool_call_id=call["id"]) for call in answer.tool_calls]
     return [HumanMessage("Hi"), answer, *results]
 
 
 @both
-def test_the_signature_of_a_call_is_kept_and_goes_back_with_it(road: Road, tmp_path: Path) -> None:
-    """Gemini refuses the next request without it: of the chunks' sum, the stored message, and a replay."""
-    found: Forms = forms_of(chat, SIGNED + END, road, tmp_path)
+def test_the_signature_of_a_call_is_stored_and_sent_back(style: CallStyle, tmp_path: Path) -> None:
+    """Gemini requires it; this holds for the sum of chunks, the stored message and a replay."""
+    found: Forms = forms_of(chat, SIGNED + END, style, tmp_path)
     assert any("U0lH" in text for _, text in found.tokens_of(TOOL_CALL))
     assert found.message is not None
-    for message in (found.heard, found.message, total(found.replayed)):
+    for message in (found.live, found.message, total(found.replayed)):
         first, second = message.tool_calls
         assert (first["extras"], "extras" in second) == ({"extra_content": EXTRA}, False)
         one, two = sent_back(with_results(message))
@@ -227,8 +227,8 @@ def test_the_signature_of_a_call_is_kept_and_goes_back_with_it(road: Road, tmp_p
 
 
 @both
-def test_a_whole_answer_keeps_it_too(road: Road, tmp_path: Path) -> None:
-    """Not streamed, and read from the database for the next question."""
+def test_the_signature_of_a_complete_answer_is_sent_back(style: CallStyle, tmp_path: Path) -> None:
+    """It may be read from the database for the next request."""
     call = {
         "id": "a",
         "type": "function",
@@ -241,23 +241,23 @@ def test_a_whole_answer_keeps_it_too(road: Road, tmp_path: Path) -> None:
     )
     answer = Answer(body=body.encode(), headers={"content-type": "application/json"})
     with LoopbackProvider(answer) as provider, history_at(tmp_path, conversation_id="c") as history:
-        heard = road.invoke(chat(provider, callbacks=[history]), "Hi")
+        live = style.invoke(chat(provider, callbacks=[history]), "Hi")
     with Replay(f"sqlite:///{tmp_path / 'history.db'}") as replay:
         stored = replay.messages("c")[1]
-    for each in (heard, stored, from_dict(to_dict(heard)), from_any(message)):
+    for each in (live, stored, from_dict(to_dict(live)), from_any(message)):
         assert sent_back(with_results(each)) == [call]
 
 
-def test_a_signature_that_is_told_again_is_told_once() -> None:
-    """Some servers repeat all of a call with each piece."""
+def test_a_repeated_signature_makes_one_delta() -> None:
+    """Some servers repeat the whole call with each piece."""
     frame = calls({"index": 0, "id": "a", "name": "f", "arguments": "", "extra_content": EXTRA})
     deltas, reply = translated([frame, frame])
     assert len(deltas) == 1
     assert reply.tool_calls()[0]["extras"] == {"extra_content": EXTRA}
 
 
-def test_an_event_with_calls_and_their_end() -> None:
-    """The finish reason may come with them."""
+def test_calls_and_the_finish_reason_may_come_in_one_event() -> None:
+    """Both are read."""
     choice = {
         "index": 0,
         "delta": {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": X1}}]},

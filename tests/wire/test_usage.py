@@ -1,4 +1,4 @@
-"""Token counts in LangChain's shape, from what OpenAI-compatible providers send."""
+"""Token counts of all providers are converted to LangChain's form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recorder.testing import anthropic_messages_frames
 from recorder.wire.usage import found_in, from_anthropic, from_openai, joined, with_anthropic_names
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
-from tests.chatting import ROADS, Road, name_of
+from tests.chatting import CALL_STYLES, CallStyle, name_of
 from tests.genuine import Stream
 from tests.wires import DONE, delta, event, frames_of, genuine, translated, unhurried
 
@@ -43,7 +43,7 @@ _OPENROUTER = {
 
 
 def counts(prompt: int, answer: int, total: int | None = None, **details: Any) -> dict[str, Any]:
-    """Usage in LangChain's shape."""
+    """Return usage in LangChain's form."""
     found = {"input_tokens": prompt, "output_tokens": answer, "total_tokens": prompt + answer}
     return {**found, **({} if total is None else {"total_tokens": total}), **details}
 
@@ -73,16 +73,16 @@ def counts(prompt: int, answer: int, total: int | None = None, **details: Any) -
     ],
     ids=["OpenAI", "DeepSeek", "both", "OpenRouter", "no total", "another total", "total alone", "nothing"],
 )
-def test_usage_of_each_provider(raw: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Details that were not given are left out; counts that were not given are 0."""
+def test_the_usage_of_each_provider_is_converted(raw: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Missing details are left out, and missing counts are 0."""
     assert from_openai(raw) == expected
 
 
 @pytest.mark.parametrize(
     "rubbish", [None, "7", 7.5, float("nan"), True, -1, 2**63, [7], {"n": 7}], ids=lambda value: repr(value)
 )
-def test_what_is_no_count_is_not_counted(rubbish: Any) -> None:
-    """Databases hold integers of 64 bits, and a sum must fit as well."""
+def test_invalid_counts_are_ignored(rubbish: Any) -> None:
+    """Databases store integers of 64 bits, which sums must fit, too."""
     raw = {"prompt_tokens": rubbish, "completion_tokens": 4, "total_tokens": rubbish}
     assert from_openai(raw) == counts(0, 4)
     details = {"prompt_tokens_details": rubbish, "completion_tokens_details": {"reasoning_tokens": rubbish}}
@@ -95,15 +95,15 @@ def test_what_is_no_count_is_not_counted(rubbish: Any) -> None:
         st.sampled_from(sorted(_OPENAI)), st.integers() | st.dictionaries(st.text(), st.integers())
     )
 )
-def test_every_count_fits_into_every_database(raw: dict[str, Any]) -> None:
-    """Whatever a provider claims."""
+def test_every_converted_count_fits_into_64_bits(raw: dict[str, Any]) -> None:
+    """This holds for any input."""
     usage = from_openai(raw)
     assert all(0 <= usage[key] < 2**63 for key in ("input_tokens", "output_tokens", "total_tokens"))
 
 
 @genuine
-def test_genuine_usage_is_what_langchain_makes_of_it(stream: Stream) -> None:
-    """Beside the details that LangChain does not know; and it lists empty ones."""
+def test_the_usage_of_genuine_streams_equals_langchains(stream: Stream) -> None:
+    """LangChain's empty details are left out."""
     base = pytest.importorskip("langchain_openai.chat_models.base")
     _, reply = translated(frames_of([stream.body]))
     if reply.raw_usage is None:
@@ -135,16 +135,16 @@ def test_genuine_usage_is_what_langchain_makes_of_it(stream: Stream) -> None:
         ({"input_tokens": None, "output_tokens": -1, "cache_creation": 7}, counts(0, 0, input_token_details={})),
     ],
 )  # fmt: skip
-def test_anthropic_s_counts(raw: dict[str, Any], expected: dict[str, Any]) -> None:
-    """What the cache had to do with is part of the input, and rubbish counts nothing."""
+def test_anthropics_usage_is_converted(raw: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Cached tokens are part of the input, and invalid counts are ignored."""
     assert from_anthropic(raw) == expected
 
 
-# -- under any name, and wherever it comes ---------------------------------------------------------------------------
+# -- names and places of usage ---------------------------------------------------------------------------------------
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
-#: The same counts, 11 and 5, in the words of different servers.
+#: The counts 11 and 5 under the names of different servers.
 NAMES: dict[str, dict[str, Any]] = {
     "OpenAI": {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16},
     "Responses": {"input_tokens": 11, "output_tokens": 5, "total_tokens": 16, "prompt_tps": 21.5},
@@ -165,31 +165,33 @@ names = pytest.mark.parametrize("raw", NAMES.values(), ids=NAMES)
 
 @both
 @names
-def test_counts_under_any_name(raw: dict[str, Any], road: Road, tmp_path: Path) -> None:
-    """Live, in SQL and in a replay they are the same."""
+def test_usage_is_read_under_every_known_name(raw: dict[str, Any], style: CallStyle, tmp_path: Path) -> None:
+    """The counts are the same live, in SQL and in a replay."""
     body = delta(role="assistant", content="Hi") + event(
         {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": raw}
     )
-    found = forms_of(chat, body + DONE, road, tmp_path)
+    found = forms_of(chat, body + DONE, style, tmp_path)
     assert found.end == ("complete", "stop", 11, 5)
-    assert found.heard.usage_metadata is not None
-    assert found.heard.usage_metadata["total_tokens"] == found.run["total_tokens"] == 16
+    assert found.live.usage_metadata is not None
+    assert found.live.usage_metadata["total_tokens"] == found.run["total_tokens"] == 16
     assert_alike(found)
 
 
 @names
-def test_an_anthropic_stream_in_those_words(raw: dict[str, Any], tmp_path: Path) -> None:
-    """A proxy that speaks the format and counts as another does."""
+def test_usage_of_an_anthropic_stream_is_read_under_every_known_name(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    """A proxy may use Anthropic's format with other names for counts."""
     *frames, _, stop = anthropic_messages_frames(["Hi"])
     last = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": raw})
-    found = forms_of(claude, b"".join((*frames, last, stop)), ROADS[0], tmp_path)
+    found = forms_of(claude, b"".join((*frames, last, stop)), CALL_STYLES[0], tmp_path)
     assert found.end == ("complete", "end_turn", 11, 5)
     assert_alike(found)
 
 
 _CHOICE: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
 _RAW = NAMES["OpenAI"]
-#: Events that tell it, each in another place.
+#: Events with the usage, each in another place.
 PLACES: dict[str, dict[str, Any]] = {
     "in the choice": {"choices": [{**_CHOICE, "usage": _RAW}]},
     "in the delta": {"choices": [{**_CHOICE, "delta": {"usage": _RAW}}]},
@@ -203,67 +205,67 @@ PLACES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("last", PLACES.values(), ids=PLACES)
-def test_counts_in_any_place(last: dict[str, Any], tmp_path: Path) -> None:
-    """They are no token and nothing of the message."""
-    found = forms_of(chat, delta(content="Hi") + event(last) + DONE, ROADS[0], tmp_path)
+def test_usage_is_read_in_every_known_place(last: dict[str, Any], tmp_path: Path) -> None:
+    """It makes no token and is not part of the message."""
+    found = forms_of(chat, delta(content="Hi") + event(last) + DONE, CALL_STYLES[0], tmp_path)
     assert found.end == ("complete", "stop", 11, 5)
     assert found.tokens_of("text", "reasoning") == [("0", "Hi")]
-    assert "usage" not in found.heard.additional_kwargs
+    assert "usage" not in found.live.additional_kwargs
     assert_alike(found)
 
 
-def test_an_anthropic_stream_may_count_at_its_very_end(tmp_path: Path) -> None:
-    """Bedrock's metrics come with the terminator, and some proxies count only at the start."""
+def test_usage_of_an_anthropic_stream_may_come_only_at_its_start_or_end(tmp_path: Path) -> None:
+    """Bedrock sends its metrics with the terminator, and some proxies count only at the start."""
     metrics = {"amazon-bedrock-invocationMetrics": NAMES["Bedrock"]}
     start = event({"type": "message_start", "message": {"id": "m", "model": "x"}})
     text = b"".join(anthropic_messages_frames(["Hi"])[1:-2])
     end = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
     found = forms_of(
-        claude, start + text + end + event({"type": "message_stop", **metrics}), ROADS[0], tmp_path
+        claude, start + text + end + event({"type": "message_stop", **metrics}), CALL_STYLES[0], tmp_path
     )
     assert found.end == ("complete", "end_turn", 11, 5)
     assert_alike(found)
 
     counted = event({"type": "message_start", "message": {"id": "m", "usage": NAMES["without a total"]}})
     for tail in (DONE, event({"type": "message_stop"}), b""):
-        found = forms_of(claude, counted + text + end + tail, ROADS[0], tmp_path)
+        found = forms_of(claude, counted + text + end + tail, CALL_STYLES[0], tmp_path)
         assert found.end[2:] == (11, 5)
         assert_alike(found)
 
 
-def test_counts_that_come_one_by_one(tmp_path: Path) -> None:
-    """Input in one event and output in another; zeros at the end, or no usage, take nothing back."""
+def test_usage_may_be_spread_over_several_events(tmp_path: Path) -> None:
+    """Zeros and missing usage at the end remove nothing."""
     usages: list[Any] = [{"total_tokens": 0}, {"prompt_tokens": 11, "total_tokens": 11}, {"completion_tokens": 5},
                          {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None]  # fmt: skip
     choice = {"index": 0, "delta": {"content": "a"}}
     body = b"".join(event({"choices": [choice], "usage": usage}) for usage in usages)
-    found = forms_of(chat, body + delta(finish_reason="stop") + DONE, ROADS[0], tmp_path)
+    found = forms_of(chat, body + delta(finish_reason="stop") + DONE, CALL_STYLES[0], tmp_path)
     assert found.end == ("complete", "stop", 11, 5)
     assert_alike(found)
     assert joined({"prompt_tokens": 1}, {"prompt_tokens": 2, "completion_tokens": 3}) == {
         "prompt_tokens": 2, "completion_tokens": 3}  # fmt: skip
 
 
-def test_a_zero_at_the_end_of_an_anthropic_stream_takes_nothing_back() -> None:
+def test_a_zero_at_the_end_of_an_anthropic_stream_is_ignored() -> None:
     """Some proxies know the input only at the start."""
     late = {"input_tokens": 0, "output_tokens": 7}
     assert with_anthropic_names(late, {"input_tokens": 5, "output_tokens": 1}) == {"output_tokens": 7}
     assert with_anthropic_names(late, {}) == late
     cached = {"prompt_tokens": 9, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}}
-    words = with_anthropic_names(cached, {})
-    assert from_anthropic(words)["input_tokens"] == from_openai(cached)["input_tokens"] == 9
+    translated_usage = with_anthropic_names(cached, {})
+    assert from_anthropic(translated_usage)["input_tokens"] == from_openai(cached)["input_tokens"] == 9
 
 
 @pytest.mark.parametrize(
     "nothing", [{}, {"usage": None}, {"usage": {}}, {"x_groq": 5}, {"meta": {"usage": []}}]
 )
-def test_where_there_is_no_usage(nothing: dict[str, Any]) -> None:
-    """Keys that hold nothing are none."""
+def test_empty_usage_is_no_usage(nothing: dict[str, Any]) -> None:
+    """Keys without a value count as missing."""
     assert found_in(nothing) is None
 
 
-class Own(SimpleChatModel):
-    """Tells its usage as it is told to."""
+class ScriptedModel(SimpleChatModel):
+    """A model that yields the given pieces."""
 
     def _stream(self, messages: Any, **options: Any) -> Any:
         yield from options["pieces"]
@@ -286,11 +288,13 @@ OWN: dict[str, list[Any]] = {
 
 @both
 @pytest.mark.parametrize("pieces", OWN.values(), ids=OWN)
-def test_models_of_one_s_own_may_tell_it_in_any_way(pieces: list[Any], road: Road, tmp_path: Path) -> None:
-    """The same three counts everywhere."""
-    make = lambda provider, **options: Own(pieces=pieces, **options)  # noqa: E731
-    found = forms_of(make, b"", road, tmp_path)
+def test_usage_of_a_users_model_is_read_in_every_known_place(
+    pieces: list[Any], style: CallStyle, tmp_path: Path
+) -> None:
+    """All three counts are the same live and in SQL."""
+    make = lambda provider, **options: ScriptedModel(pieces=pieces, **options)  # noqa: E731
+    found = forms_of(make, b"", style, tmp_path)
     assert found.end[2:] == (11, 5)
-    assert found.heard.usage_metadata is not None
-    assert found.heard.usage_metadata["total_tokens"] == 16
+    assert found.live.usage_metadata is not None
+    assert found.live.usage_metadata["total_tokens"] == 16
     assert_alike(found)

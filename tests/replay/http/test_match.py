@@ -1,4 +1,4 @@
-"""Which recorded run answers a request: exactly, or by what the user says it must share; in order, each once."""
+"""A request is answered by the recorded run that matches it, exactly or by rules, in order and once each."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Recording:
         self.reader: ReaderThread = shared(url)
 
     def find(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> RecordedRun:
-        """The run for a request, when all that was recorded is stored."""
+        """Return the run for a request, after everything recorded is stored."""
         self.history.flush().wait()
         return run_queries(self.reader, matcher.find(body, wire, **more))
 
     def reply(self, matcher: Matcher, body: dict[str, Any], wire: str = CHAT, **more: Any) -> str:
-        """What that run replied."""
+        """Return the reply of that run."""
         run = self.find(matcher, body, wire, **more)
         (reply,) = self.reader.ask(DatabaseReader.replies, run.conversation_id, run.id).result()
         return reply.text
@@ -51,7 +51,7 @@ class Recording:
 
 @pytest.fixture
 def recording(database: str) -> Iterator[Recording]:
-    """A recording whose provider answers the number of the request."""
+    """Yield a recording whose provider answers with the number of the request."""
     count = iter(range(1, 1000))
     with (
         LoopbackProvider(lambda body, path: f"answer {next(count)}") as provider,
@@ -63,20 +63,20 @@ def recording(database: str) -> Iterator[Recording]:
 
 
 def ask(text: str = "Hi", **options: Any) -> dict[str, Any]:
-    """A request as it goes over the wire."""
+    """Return the body of a request."""
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], **options}
 
 
 def loosely(**rules: Any) -> Matcher:
-    """One with these rules."""
+    """Return a matcher with these rules."""
     return Matcher(Rules(**rules))
 
 
-# -- exactly -------------------------------------------------------------------------------------------------------
+# -- exact matches -------------------------------------------------------------------------------------------------
 
 
-def test_the_same_request_has_the_same_hash_wherever_it_is_looked_at() -> None:
-    """As the arguments of an SDK, and as the JSON it sends; streamed or not."""
+def test_sdk_arguments_and_the_sent_json_have_the_same_hash() -> None:
+    """A stream and a complete answer have the same hash, too."""
     arguments = ask(
         temperature=0, stop=None, extra_body={"top_k": 3}, betas=["b"], timeout=3, extra_headers={}
     )
@@ -85,8 +85,8 @@ def test_the_same_request_has_the_same_hash_wherever_it_is_looked_at() -> None:
     assert input_hash(ask(temperature=1)) != input_hash(ask(temperature=0))
 
 
-def test_an_exact_match(recording: Recording) -> None:
-    """By all that was asked, however it travels; each run once, in order, and then no more."""
+def test_each_run_answers_one_equal_request(recording: Recording) -> None:
+    """Runs answer in the order in which they were recorded; after the last one an error is raised."""
     recording.chat.invoke("Hi")
     recording.chat.invoke("Ho")
     list(recording.chat.stream("Hi"))
@@ -100,8 +100,8 @@ def test_an_exact_match(recording: Recording) -> None:
         recording.find(matcher, ask("Hi"))
 
 
-def test_the_last_again(recording: Recording) -> None:
-    """Where the user allows it; and each matcher begins at the beginning."""
+def test_the_last_run_repeats_with_allow_playback_repeats(recording: Recording) -> None:
+    """A new matcher begins with the first run again."""
     recording.chat.invoke("Hi")
     recording.chat.invoke("Hi")
     for _ in range(2):
@@ -110,8 +110,8 @@ def test_the_last_again(recording: Recording) -> None:
         assert replies == ["answer 1", "answer 2", "answer 2", "answer 2"]
 
 
-def test_a_retry_gets_what_the_first_try_got(recording: Recording) -> None:
-    """It is no request more."""
+def test_a_retry_gets_the_same_run(recording: Recording) -> None:
+    """A retry of an SDK does not count as another request."""
     recording.chat.invoke("Hi")
     recording.chat.invoke("Hi")
     matcher = Matcher(Rules())
@@ -120,8 +120,8 @@ def test_a_retry_gets_what_the_first_try_got(recording: Recording) -> None:
     assert recording.reply(matcher, ask()) == "answer 2"
 
 
-def test_runs_without_an_end_do_not_count(recording: Recording) -> None:
-    """One that still streams, and one whose process went; the error says that they are there."""
+def test_an_open_or_interrupted_run_does_not_answer(recording: Recording) -> None:
+    """The error names the run and says why it cannot answer."""
     run_id = begin(recording.history, input_hash=input_hash(ask()), wire=CHAT)
     say(recording.history, run_id, ["Hel"])
     with pytest.raises(
@@ -135,8 +135,8 @@ def test_runs_without_an_end_do_not_count(recording: Recording) -> None:
         run_queries(recording.reader, Matcher(Rules()).find(ask(), CHAT))
 
 
-def test_what_is_recorded_meanwhile_is_for_the_next_time(recording: Recording) -> None:
-    """Runs from a moment on are not looked at."""
+def test_runs_that_began_after_the_matcher_do_not_answer(recording: Recording) -> None:
+    """`before` is the time from which on runs are ignored."""
     recording.chat.invoke("Hi")
     matcher = Matcher(Rules(), before=now() + timedelta(microseconds=1))
     recording.chat.invoke("Hi")
@@ -146,7 +146,7 @@ def test_what_is_recorded_meanwhile_is_for_the_next_time(recording: Recording) -
 
 
 def test_each_run_is_given_once_to_many_threads(recording: Recording) -> None:
-    """Whoever comes first."""
+    """Eight threads that send one request at once get eight different runs."""
     for _ in range(8):
         recording.chat.invoke("Hi")
     recording.history.flush().wait()
@@ -163,19 +163,19 @@ def test_each_run_is_given_once_to_many_threads(recording: Recording) -> None:
     assert len(set(found)) == 8
 
 
-# -- loosened --------------------------------------------------------------------------------------------------------
+# -- matches by rules ------------------------------------------------------------------------------------------------
 
 
-def test_options_that_may_differ(recording: Recording) -> None:
-    """`ignore` names them; all others must be the same."""
+def test_ignored_options_may_differ(recording: Recording) -> None:
+    """All options that `ignore` does not name must be equal."""
     recording.chat.invoke("Hi", temperature=0.2, seed=7)
     assert recording.reply(loosely(ignore=("temperature", "seed")), ask(temperature=0.9)) == "answer 1"
     with pytest.raises(NotRecorded):
         recording.find(loosely(ignore=("temperature",)), ask(temperature=0.2))
 
 
-def test_only_what_is_said(recording: Recording) -> None:
-    """`match_on` names what must be the same; in order, each once, as ever."""
+def test_only_the_fields_of_match_on_must_be_equal(recording: Recording) -> None:
+    """Runs answer in order and once each."""
     recording.chat.invoke("Hi", temperature=0.2)
     recording.chat.invoke("Hi", temperature=0.3)
     recording.chat.invoke("Ho")
@@ -187,8 +187,8 @@ def test_only_what_is_said(recording: Recording) -> None:
         recording.find(matcher, ask("Hi"))
 
 
-def test_what_comes_later_is_found(recording: Recording) -> None:
-    """A loosened matcher has looked at the recording before; at a miss it looks again."""
+def test_a_matcher_with_rules_finds_runs_that_were_recorded_later(recording: Recording) -> None:
+    """When no run matches, it reads the recording again."""
     matcher = loosely(match_on=("messages",))
     recording.chat.invoke("Hi")
     assert recording.reply(matcher, ask()) == "answer 1"
@@ -196,8 +196,8 @@ def test_what_comes_later_is_found(recording: Recording) -> None:
     assert recording.reply(matcher, ask("Ho")) == "answer 2"
 
 
-def test_a_system_prompt_that_may_differ(recording: Recording) -> None:
-    """It often has today's date; OpenAI's and Anthropic's stand in different places."""
+def test_an_ignored_system_prompt_may_differ(recording: Recording) -> None:
+    """OpenAI and Anthropic put it in different places of a request."""
     recording.chat.invoke([SystemMessage("Today is Monday."), HumanMessage("Hi")])
     recording.claude.invoke([SystemMessage("Today is Monday."), HumanMessage("Ho")])
     matcher = loosely(ignore=("system", "max_tokens"))
@@ -208,8 +208,8 @@ def test_a_system_prompt_that_may_differ(recording: Recording) -> None:
     assert recording.reply(matcher, body, ANTHROPIC) == "answer 2"
 
 
-def test_a_rule_of_ones_own(recording: Recording) -> None:
-    """A function of both requests in one form."""
+def test_match_on_may_be_a_function(recording: Recording) -> None:
+    """It gets both requests in one common form."""
     recording.chat.invoke("My number is 17.", temperature=0)
 
     def digits_apart(requested: dict[str, Any], recorded: dict[str, Any]) -> bool:
@@ -222,8 +222,8 @@ def test_a_rule_of_ones_own(recording: Recording) -> None:
         recording.find(loosely(match_on=digits_apart), ask("Your number is 23."))
 
 
-def test_tools_and_pictures_said_in_other_words(recording: Recording) -> None:
-    """The same to a reader: arguments re-spaced, a trailing space, results where Anthropic has them, an image."""
+def test_equivalent_forms_of_tools_and_images_match(recording: Recording) -> None:
+    """Other spaces, Anthropic's tool results and image blocks have the same meaning as the recorded request."""
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "call_1", "type": "tool_call"}
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
     recording.claude.invoke(
@@ -251,8 +251,8 @@ def test_tools_and_pictures_said_in_other_words(recording: Recording) -> None:
         recording.find(loosely(match_on=("messages",)), body, ANTHROPIC)
 
 
-def test_a_prompt_is_a_message(recording: Recording) -> None:
-    """Of the legacy completions."""
+def test_a_prompt_of_completions_matches_a_message(recording: Recording) -> None:
+    """The prompt of a legacy completion is compared as a user's message."""
     recording.chat.invoke("Tell me")
     matcher = loosely(match_on=("prompt",))
     assert recording.reply(matcher, {"model": "m", "prompt": "Tell me"}, COMPLETIONS) == "answer 1"
@@ -266,8 +266,8 @@ def test_a_prompt_is_a_message(recording: Recording) -> None:
         ({"match_on": ("model",), "ignore": ("seed",)}, "pass one of them"),
     ],
 )
-def test_rules_that_cannot_be(rules: dict[str, Any], message: str) -> None:
-    """The usual slip is a text in place of a tuple."""
+def test_invalid_rules_are_refused(rules: dict[str, Any], message: str) -> None:
+    """The most frequent mistake is text in place of a tuple."""
     with pytest.raises(ConfigError, match=message):
         Rules(**rules)
 
@@ -275,8 +275,8 @@ def test_rules_that_cannot_be(rules: dict[str, Any], message: str) -> None:
 # -- misses ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_miss_shows_the_nearest_and_the_difference(recording: Recording) -> None:
-    """And what to do; among many the one that looks most like it."""
+def test_a_miss_shows_the_difference_to_the_nearest_run(recording: Recording) -> None:
+    """The message ends with the next step."""
     for text in ("Write a song about the sea", "Write a song about wine", "What is the capital of France?"):
         recording.chat.invoke(text, temperature=0)
     matcher = Matcher(Rules(), how_to_record="Do this to record it.")
@@ -290,8 +290,8 @@ def test_a_miss_shows_the_nearest_and_the_difference(recording: Recording) -> No
     assert message.endswith("\nDo this to record it.")
 
 
-def test_a_long_difference_is_short(recording: Recording) -> None:
-    """Text of many lines is compared line by line, and not all of it is shown."""
+def test_a_long_difference_is_shortened(recording: Recording) -> None:
+    """Text of many lines is compared line by line."""
     lines = [f"line {number}" for number in range(300)]
     recording.chat.invoke("\n".join(lines))
     changed = "\n".join([*lines[:150], "another line", *lines[151:]])
@@ -303,16 +303,16 @@ def test_a_long_difference_is_short(recording: Recording) -> None:
         recording.find(Matcher(Rules()), ask("\n".join(line * 200 for line in lines)))
 
 
-def test_a_miss_that_differs_in_nothing_a_reader_sees(recording: Recording) -> None:
-    """Says so, and how to compare by meaning."""
+def test_a_miss_with_an_invisible_difference_says_so(recording: Recording) -> None:
+    """The message says how to compare by meaning."""
     recording.chat.invoke("Hi")
     with pytest.raises(NotRecorded, match="The two differ only in form"):
         recording.find(Matcher(Rules()), ask("Hi "))
     assert recording.reply(loosely(ignore=()), ask("Hi ")) == "answer 1"
 
 
-def test_a_miss_with_nothing_recorded(recording: Recording) -> None:
-    """There is nothing to compare with; a request that nobody understands is shown as it is."""
+def test_a_miss_without_recorded_runs_says_so(recording: Recording) -> None:
+    """A request that cannot be parsed is shown as it is."""
     with pytest.raises(NotRecorded, match="none is recorded yet"):
         recording.find(Matcher(Rules()), ask())
     recording.chat.invoke("Hi")
@@ -320,8 +320,8 @@ def test_a_miss_with_nothing_recorded(recording: Recording) -> None:
         recording.find(Matcher(Rules()), {"messages": [{"what": "is this"}]})
 
 
-def test_a_read_only_look(tmp_path: Path) -> None:
-    """A matcher of an empty database has nothing, and says so."""
+def test_a_matcher_of_an_empty_database_finds_nothing(tmp_path: Path) -> None:
+    """It raises NotRecorded."""
     reader = shared(new_url(tmp_path))
     with pytest.raises(NotRecorded):
         run_queries(reader, loosely(ignore=()).find(ask(), CHAT))

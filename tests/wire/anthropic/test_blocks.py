@@ -1,4 +1,4 @@
-"""To which block of Anthropic's a piece belongs, however a proxy counts them; whole answers again count once."""
+"""Anthropic's deltas are assigned to their blocks, whatever indexes a proxy sends, and repeated answers count once."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import orjson
 import pytest
 
 from tests.alike import assert_alike, claude, forms_of
-from tests.chatting import PLAIN, ROADS, Road, name_of
+from tests.chatting import CALL_STYLES, PLAIN, CallStyle, name_of
 from tests.wires import DONE
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
 def event(**fields: Any) -> bytes:
-    """One event, under its name."""
+    """Return one event with its name."""
     return b"event: %b\ndata: %b\n\n" % (fields["type"].encode(), orjson.dumps(fields))
 
 
 def start(index: Any, **block: Any) -> bytes:
-    """A block begins."""
+    """Return the event that begins a block."""
     return event(type="content_block_start", index=index, content_block=block)
 
 
 def piece(index: Any, **delta: Any) -> bytes:
-    """A piece of it."""
+    """Return an event with one delta of a block."""
     return event(type="content_block_delta", index=index, delta=delta)
 
 
 def stop(index: Any, **more: Any) -> bytes:
-    """Its end."""
+    """Return the event that ends a block."""
     return event(type="content_block_stop", index=index, **more)
 
 
 def text(index: Any, *pieces: str) -> bytes:
-    """A block of text."""
+    """Return the events of a block of text."""
     frames = [piece(index, type="text_delta", text=each) for each in pieces]
     return start(index, type="text", text="") + b"".join(frames) + stop(index)
 
 
 def tool(index: Any, id: str, *pieces: str, closed: bool = True, **block: Any) -> bytes:
-    """A call of a tool."""
+    """Return the events of a tool call."""
     frames = [piece(index, type="input_json_delta", partial_json=each) for each in pieces]
     opened = start(index, type="tool_use", id=id, name=f"tool_{id}", **{"input": {}, **block})
     return opened + b"".join(frames) + (stop(index) if closed else b"")
 
 
-def thought(index: Any, *pieces: str) -> bytes:
-    """A thought with its signature."""
+def thinking(index: Any, *pieces: str) -> bytes:
+    """Return the events of a thinking block with its signature."""
     frames = [piece(index, type="thinking_delta", thinking=each) for each in pieces]
     opened = start(index, type="thinking", thinking="", signature="")
     return opened + b"".join(frames) + piece(index, type="signature_delta", signature="S") + stop(index)
@@ -67,20 +67,20 @@ HELLO = {"type": "text", "text": "Hello there"}
 
 
 def use(id: str, **input: Any) -> dict[str, Any]:
-    """The block of a call."""
+    """Return the block of a tool call."""
     return {"type": "tool_use", "id": id, "name": f"tool_{id}", "input": input}
 
 
-#: The events of blocks, and the blocks that they are.
+#: Events, and the blocks that they must give.
 PLACED: dict[str, tuple[bytes, list[dict[str, Any]]]] = {
     "two calls under one index": (
         tool(0, "a", '{"x":', "1}") + tool(0, "b", '{"y":2}'), [use("a", x=1), use("b", y=2)]
     ),
     "text and a call": (text(0, "Hello", " there") + tool(0, "a", '{"x":1}'), [HELLO, use("a", x=1)]),
-    "a thought and text": (thought(0, "Hm", "m") + text(0, "Hello", " there"), [HM, HELLO]),
+    "thinking and text": (thinking(0, "Hm", "m") + text(0, "Hello", " there"), [HM, HELLO]),
     "two texts": (text(0, "Hello there") + text(0, "Hello there"), [HELLO, HELLO]),
     "without any index": (
-        (thought(9, "Hmm") + text(9, "Hello there") + tool(9, "a", "{}")).replace(b'"index":9,', b"").replace(
+        (thinking(9, "Hmm") + text(9, "Hello there") + tool(9, "a", "{}")).replace(b'"index":9,', b"").replace(
             b',"index":9}', b"}"), [HM, HELLO, use("a")],
     ),
     "blocks that are not closed": (
@@ -127,9 +127,9 @@ PLACED: dict[str, tuple[bytes, list[dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize(("events", "blocks"), PLACED.values(), ids=PLACED)
-def test_each_piece_has_its_block(events: bytes, blocks: list[Any], tmp_path: Path) -> None:
-    """Live, stored and replayed; each call has an idx of its own."""
-    found = forms_of(claude, START + events + OVER + STOP, ROADS[len(events) % 2], tmp_path)
+def test_each_delta_is_assigned_to_its_block(events: bytes, blocks: list[Any], tmp_path: Path) -> None:
+    """The blocks are the same live, stored and replayed, and each call has an idx of its own."""
+    found = forms_of(claude, START + events + OVER + STOP, CALL_STYLES[len(events) % 2], tmp_path)
     assert found.message is not None
     expected = blocks[0]["text"] if blocks == [HELLO] else blocks
     assert found.message.content == expected
@@ -137,9 +137,9 @@ def test_each_piece_has_its_block(events: bytes, blocks: list[Any], tmp_path: Pa
     assert_alike(found)
 
 
-# -- the whole answer again ------------------------------------------------------------------------------------------
+# -- a complete answer after its deltas ------------------------------------------------------------------------------
 
-PIECES = thought(0, "Hm", "m") + text(1, "Hello", " there") + tool(2, "a", '{"x":1}')
+PIECES = thinking(0, "Hm", "m") + text(1, "Hello", " there") + tool(2, "a", '{"x":1}')
 ALL = [HM, HELLO, use("a", x=1)]
 COMPLETE = event(type="message", id="msg_1", role="assistant", model="m", content=ALL, stop_reason="end_turn",
               usage={"input_tokens": 5, "output_tokens": 7})  # fmt: skip
@@ -157,9 +157,9 @@ COMPLETE = event(type="message", id="msg_1", role="assistant", model="m", conten
     ],
     ids=["in place of the end", "behind it", "before it", "in the terminator", "not at all"],
 )
-def test_the_whole_answer_again(end: bytes, road: Road, tmp_path: Path) -> None:
-    """Blocks that streamed are not streamed again."""
-    found = forms_of(claude, START + PIECES + end, road, tmp_path)
+def test_a_repeated_anthropic_answer_counts_once(end: bytes, style: CallStyle, tmp_path: Path) -> None:
+    """Blocks that were streamed are not yielded again when the whole message follows."""
+    found = forms_of(claude, START + PIECES + end, style, tmp_path)
     assert found.message is not None
     assert found.message.content == ALL
     assert found.end == ("complete", "end_turn", 5, 7)
@@ -175,18 +175,20 @@ def test_the_whole_answer_again(end: bytes, road: Road, tmp_path: Path) -> None:
     ],
     ids=["a whole answer", "all in the start"],
 )
-def test_alone_it_counts(body: bytes, road: Road, tmp_path: Path) -> None:
-    """Of a provider that does not stream."""
-    found = forms_of(claude, body, road, tmp_path)
+def test_a_complete_anthropic_answer_without_deltas_counts(
+    body: bytes, style: CallStyle, tmp_path: Path
+) -> None:
+    """Some providers do not stream."""
+    found = forms_of(claude, body, style, tmp_path)
     assert found.message is not None
     assert found.message.content == ALL
     assert found.end == ("complete", "end_turn", 5, 7)
     assert_alike(found)
 
 
-def test_what_it_has_beyond_the_pieces_counts(tmp_path: Path) -> None:
-    """The end of a text, and a block that did not come."""
-    found = forms_of(claude, START + thought(0, "Hmm") + text(1, "Hel") + COMPLETE, PLAIN, tmp_path)
+def test_a_complete_anthropic_answer_adds_what_is_missing(tmp_path: Path) -> None:
+    """The end of a text and a whole block were not streamed before."""
+    found = forms_of(claude, START + thinking(0, "Hmm") + text(1, "Hel") + COMPLETE, PLAIN, tmp_path)
     assert found.message is not None
     assert found.message.content == ALL
     assert_alike(found)

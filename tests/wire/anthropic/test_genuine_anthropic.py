@@ -1,4 +1,4 @@
-"""Every answer that Anthropic really streamed: the translator beside the SDK's accumulator, and into a database."""
+"""Genuine Anthropic streams: the translator agrees with the SDK's accumulator, and everything is stored."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.deltas import Delta
 from recorder.wire.request_hash import TRANSPORT_KEYS
 from tests.anthropics import ASK, blocks_of, chat, sdk, stripped
-from tests.chatting import ROADS, Road, history_at, name_of, recorded
+from tests.chatting import CALL_STYLES, CallStyle, history_at, name_of, recorded
 from tests.genuine import Stream, anthropic_streams
 from tests.oracle import sql
 from tests.wires import at_random, by_one, crlf, encoded, frames_of, genuine_anthropic, translated
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
 def by_the_sdk(stream: Stream | bytes, **more: Any) -> Any:
-    """The final message as the SDK's own accumulator has it, over a socket."""
+    """Return the final message of the SDK's own accumulator, over a socket."""
     body = stream if isinstance(stream, bytes) else stream.body
     with (
         LoopbackProvider(Answer(frames=[body])) as provider,
@@ -34,15 +34,15 @@ def by_the_sdk(stream: Stream | bytes, **more: Any) -> Any:
 
 
 def reply_of(body: bytes) -> tuple[list[Delta], AnthropicReply]:
-    """Deltas and reply of a body."""
+    """Return the deltas and the reply of a body."""
     deltas, reply = translated(frames_of([body]), AnthropicMessages)
     assert isinstance(reply, AnthropicReply)
     return deltas, reply
 
 
 @genuine_anthropic
-def test_the_same_as_the_sdk(stream: Stream) -> None:
-    """Blocks with text, thoughts, citations, calls and results; stop reason, ids and usage."""
+def test_the_translated_message_equals_the_sdks(stream: Stream) -> None:
+    """Blocks, text, calls, stop reason, ids and usage are the same."""
     expected, (deltas, reply) = by_the_sdk(stream), reply_of(stream.body)
     assert stripped(reply.blocks()) == blocks_of(expected)
     text = "".join(block.text for block in expected.content if block.type == "text")
@@ -64,8 +64,8 @@ def test_the_same_as_the_sdk(stream: Stream) -> None:
 
 
 @genuine_anthropic
-def test_whatever_the_chunking(stream: Stream) -> None:
-    """Byte by byte and so through the middle of characters, cut at random, with LF and CRLF."""
+def test_anthropic_deltas_do_not_depend_on_the_pieces_of_the_body(stream: Stream) -> None:
+    """The body comes byte by byte or in random pieces, with LF and CRLF."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -77,8 +77,8 @@ def test_whatever_the_chunking(stream: Stream) -> None:
 
 
 @genuine_anthropic
-def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
-    """Encoded again from the deltas alone, the SDK reads the same message out of it."""
+def test_the_sdk_reads_the_same_message_from_encoded_deltas(stream: Stream) -> None:
+    """The stream is encoded from the deltas alone."""
     deltas, reply = reply_of(stream.body)
     body = b"".join(encoded(deltas, reply))
     found, expected = by_the_sdk(body), by_the_sdk(stream)
@@ -89,8 +89,8 @@ def test_the_stored_deltas_make_a_valid_stream(stream: Stream) -> None:
 @pytest.mark.matrix
 @both
 @genuine_anthropic
-def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str) -> None:
-    """Through the model into a database file: text, blocks, usage, and the frames byte for byte."""
+def test_a_genuine_anthropic_stream_is_recorded(stream: Stream, style: CallStyle, database: str) -> None:
+    """Text, blocks and usage are stored, and the frames byte for byte."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -103,7 +103,7 @@ def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str)
     }
     options.pop("context_management", None)
     with LoopbackProvider(answer) as provider, history_at(database) as history:
-        chunks = road.stream(chat(provider, callbacks=[history]), "Hi", tools=options.get("tools"))
+        chunks = style.stream(chat(provider, callbacks=[history]), "Hi", tools=options.get("tools"))
     found = recorded(database)
     run = found.run
     text = "".join(block.text for block in expected.content if block.type == "text")
@@ -126,7 +126,7 @@ def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str)
 
 
 def assert_parts(database: str, reply: AnthropicReply) -> None:
-    """The stored message has the blocks, where it is not text alone."""
+    """Assert that the stored message has the blocks if it has more than text."""
     ((parts,),) = sql(database, "SELECT parts FROM messages WHERE role = 'assistant'")
     blocks = reply.blocks()
     if len(blocks) > 1:
@@ -135,8 +135,8 @@ def assert_parts(database: str, reply: AnthropicReply) -> None:
         assert parts is None
 
 
-def test_there_are_genuine_streams() -> None:
-    """The stories above are not empty where the folder is there."""
+def test_there_are_genuine_anthropic_streams_of_every_kind() -> None:
+    """Otherwise the tests above would check little."""
     found = anthropic_streams()
     if not found:
         pytest.skip("no genuine streams")

@@ -1,4 +1,4 @@
-"""Messages as Anthropic takes them: beside langchain-anthropic's own formatter, and where that has no word for it."""
+"""Messages in Anthropic's form, compared with langchain-anthropic's formatter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _langchain() -> Any:
 
 
 def conversation(blocks: list[Any], more: list[Any] | None = None) -> Callable[[], list[Any]]:
-    """A user's question, a reply with these blocks, and what follows, as LangChain's messages."""
+    """Return a conversation in which the reply has these blocks, as LangChain's messages."""
 
     def make() -> list[Any]:
         lc = _langchain()
@@ -55,12 +55,12 @@ def conversation(blocks: list[Any], more: list[Any] | None = None) -> Callable[[
 
 
 def user(*blocks: Any) -> Callable[[], list[Any]]:
-    """A user's message of these blocks."""
+    """Return a user's message with these blocks."""
     return lambda: [_langchain().HumanMessage(list(blocks))]
 
 
 def tools() -> list[Any]:
-    """Two calls and their results, and what the user adds."""
+    """Return a conversation with two tool calls, their results, and further user messages."""
     lc = _langchain()
     other = {**CALL, "id": "toolu_2"}
     return [
@@ -75,7 +75,7 @@ def tools() -> list[Any]:
 
 
 def foreign() -> list[Any]:
-    """A conversation that began with another provider."""
+    """Return a conversation that began with another provider."""
     lc = _langchain()
     call = {**CALL, "id": "functions.weather:0"}
     return [
@@ -102,9 +102,9 @@ LIKE: dict[str, Callable[[], list[Any]]] = {
     "tools": tools,
     "foreign": foreign,
     "a list of text": lambda: [_langchain().HumanMessage(["Hi", {"type": "text", "text": "you", "id": "lc_1"}])],
-    "thoughts": conversation([THOUGHT, REDACTED, {"type": "text", "text": "Yes."}]),
-    "thoughts as streamed": conversation([{**THOUGHT, "index": 0}, {"type": "text", "text": "Yes.", "index": 1}]),
-    "a thought that is not shown": conversation([{"type": "thinking", "signature": "Eq=="}, USE]),
+    "thinking": conversation([THOUGHT, REDACTED, {"type": "text", "text": "Yes."}]),
+    "thinking as streamed": conversation([{**THOUGHT, "index": 0}, {"type": "text", "text": "Yes.", "index": 1}]),
+    "thinking without its text": conversation([{"type": "thinking", "signature": "Eq=="}, USE]),
     "a call": conversation([{"type": "text", "text": "See."}, USE]),
     "a call as streamed": conversation(
         [{**USE, "input": {}, "partial_json": '{"city": "Zürich"}', "index": 0}, THOUGHT]
@@ -143,15 +143,15 @@ LIKE: dict[str, Callable[[], list[Any]]] = {
 
 
 @pytest.mark.parametrize("given", LIKE.values(), ids=LIKE)
-def test_the_same_as_langchain(given: Callable[[], list[Any]]) -> None:
-    """Whatever the history, the provider cannot tell which of the two sent it."""
+def test_the_formatted_messages_equal_langchains(given: Callable[[], list[Any]]) -> None:
+    """The request of every history is the same."""
     models = pytest.importorskip("langchain_anthropic.chat_models")
     system, turns = models._format_messages(given(), model="claude-haiku-4-5")
     assert request_messages(given()) == (system, turns)
 
 
-def test_a_system_message_in_between_as_langchain() -> None:
-    """Newer models take it where it stands, after the user; older ones at the front."""
+def test_a_later_system_message_is_formatted_as_in_langchain() -> None:
+    """Newer models take it in its place; for older ones it is moved to the front with a warning."""
     models = pytest.importorskip("langchain_anthropic.chat_models")
     lc = _langchain()
     given = [lc.HumanMessage("Hi"), lc.SystemMessage("Be brief."), lc.AIMessage("Ho"), lc.HumanMessage("And?"),
@@ -165,14 +165,14 @@ def test_a_system_message_in_between_as_langchain() -> None:
 
 
 def test_two_system_messages_apart_are_refused() -> None:
-    """With what to do about it."""
+    """The error says what to do."""
     given = [SystemMessage("a"), HumanMessage("Hi"), AIMessage("Ho"), SystemMessage("b")]
     with pytest.raises(ConfigError, match=r"several system messages.*put their texts into the first"):
         request_messages(given, "claude-haiku-4-5")
 
 
-def test_the_models_that_take_a_system_message_in_between() -> None:
-    """As LangChain's profiles of them say."""
+def test_the_models_with_later_system_messages_equal_langchains() -> None:
+    """LangChain's model profiles list them."""
     profiles = pytest.importorskip("langchain_anthropic.data._profiles")._PROFILES
     given = [HumanMessage("Hi"), SystemMessage("Be brief.")]
     for model, profile in profiles.items():
@@ -192,13 +192,13 @@ ANTHROPIC_DICTS: list[dict[str, Any]] = [
 ]
 
 
-def test_dicts_in_the_api_s_own_form_stay_as_they_are() -> None:
-    """Marks for the cache included."""
+def test_dicts_in_anthropics_form_are_not_changed() -> None:
+    """Marks for the cache are kept."""
     assert request_messages(ANTHROPIC_DICTS) == (None, ANTHROPIC_DICTS)
 
 
-def test_openai_s_dicts_are_understood() -> None:
-    """Moving from one provider to the other is an import."""
+def test_openais_dicts_are_converted() -> None:
+    """An application can change its provider without changing its messages."""
     function = {"name": "weather", "arguments": '{"city": "Zürich"}'}
     system, turns = request_messages([
         {"role": "system", "content": "Be brief."},
@@ -221,8 +221,8 @@ def test_openai_s_dicts_are_understood() -> None:
     ]  # fmt: skip
 
 
-def test_our_own_sum_of_chunks_is_sent_back() -> None:
-    """Index and pieces of JSON are the stream's, and not sent."""
+def test_a_sum_of_chunks_is_sent_without_stream_fields() -> None:
+    """`index` and `partial_json` belong to the stream only."""
     chunks = [
         AIMessageChunk([{"type": "thinking", "thinking": "Hm.", "index": 0}]),
         AIMessageChunk([{"type": "thinking", "thinking": "", "signature": "Eq==", "index": 0}]),
@@ -234,8 +234,8 @@ def test_our_own_sum_of_chunks_is_sent_back() -> None:
     assert turns[1] == {"role": "assistant", "content": [THOUGHT, SEARCH, FOUND]}
 
 
-def test_a_reply_without_words_is_left_out() -> None:
-    """The API refuses empty turns, but at the end."""
+def test_an_empty_reply_is_left_out() -> None:
+    """The API refuses empty messages, except at the end."""
     given = [HumanMessage("Hi"), AIMessage(""), HumanMessage("Hello?")]
     assert [turn["role"] for turn in request_messages(given)[1]] == ["user", "user"]
     assert request_messages([HumanMessage("Hi"), AIMessage("")])[1][-1] == {
@@ -244,8 +244,8 @@ def test_a_reply_without_words_is_left_out() -> None:
     }
 
 
-def test_what_was_changed_in_the_calls_is_sent() -> None:
-    """`tool_calls` is what applications change; a call that the provider's own tool made stays as it was."""
+def test_changed_tool_calls_are_sent() -> None:
+    """Applications change `tool_calls`; a call that the provider's own tool made is not changed."""
     changed = {**CALL, "args": {"city": "Bern"}}
     (_, turn) = request_messages(["Hi", AIMessage([USE], tool_calls=[changed])])[1]
     assert turn["content"][0]["input"] == {"city": "Bern"}
@@ -255,7 +255,7 @@ def test_what_was_changed_in_the_calls_is_sent() -> None:
 
 
 def test_a_result_names_the_toolset_of_its_call() -> None:
-    """The API wants it on both."""
+    """The API requires `toolset_name` on the call and on the result."""
     use = {**USE, "toolset_name": "town"}
     _, turns = request_messages(
         ["Hi", AIMessage([use], tool_calls=[CALL]), ToolMessage("20", tool_call_id="toolu_1")]
@@ -264,21 +264,21 @@ def test_a_result_names_the_toolset_of_its_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "says"),
+    ("block", "message"),
     [
         ({"text": "Hi"}, "needs a 'type'"),
         ({"type": "image_url", "image_url": {"url": "cat.png"}}, "is no image; pass an https: URL"),
         ({"type": "image"}, "needs 'url', 'base64' or 'file_id'"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_here(block: dict[str, Any], says: str) -> None:
+def test_an_invalid_block_is_refused(block: dict[str, Any], message: str) -> None:
     """The error says what to pass."""
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         request_messages([HumanMessage([block])])
 
 
-def test_the_caller_s_messages_are_left_alone() -> None:
-    """Formatting changes nothing in place."""
+def test_formatting_does_not_change_the_callers_messages() -> None:
+    """All objects are the same afterwards."""
     given = [
         SystemMessage([{"type": "text", "text": "x"}]),
         *ANTHROPIC_DICTS,
@@ -289,8 +289,8 @@ def test_the_caller_s_messages_are_left_alone() -> None:
     assert json.dumps(given, default=str) == before
 
 
-def test_ids_of_other_providers_are_replaced_by_the_same_one_each_time() -> None:
-    """Call and result must still find each other."""
+def test_ids_of_other_providers_are_replaced_by_constant_ids() -> None:
+    """A call and its result get the same id."""
     assert call_id("toolu_1") == "toolu_1"
     assert call_id("functions.f:0") == call_id("functions.f:0") != call_id("functions.f:1")
     assert (call_id(None), call_id("")) == (None, "")

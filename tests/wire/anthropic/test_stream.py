@@ -1,4 +1,4 @@
-"""Anthropic's messages to deltas: each kind of block, odd servers, damage, and back to events again."""
+"""The translator of Anthropic's messages: all kinds of blocks, unusual servers, damage, and encoding back."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ CITATION = {"type": "web_search_result_location", "cited_text": "Z", "url": "htt
 
 
 def event(type: str, **fields: Any) -> bytes:
-    """One event with its name."""
+    """Return one event with its name."""
     return b"event: " + type.encode() + b"\ndata: " + orjson.dumps({"type": type, **fields}) + b"\n\n"
 
 
 def start(block: dict[str, Any], index: int = 0) -> bytes:
-    """A block begins."""
+    """Return the event that begins a block."""
     return event("content_block_start", index=index, content_block=block)
 
 
 def piece(index: int = 0, **delta: Any) -> bytes:
-    """A block goes on: `text`, `thinking`, ... with the type of the delta."""
+    """Return an event with one delta of a block."""
     return event("content_block_delta", index=index, delta=delta)
 
 
 def stop(index: int = 0) -> bytes:
-    """A block ends."""
+    """Return the event that ends a block."""
     return event("content_block_stop", index=index)
 
 
 def text(content: str, index: int = 0) -> bytes:
-    """A piece of text."""
+    """Return an event with a piece of text."""
     return piece(index, type="text_delta", text=content)
 
 
 def decoded(*frames: bytes) -> tuple[list[Delta], AnthropicReply]:
-    """Deltas and reply of frames."""
+    """Return the deltas and the reply of frames."""
     deltas, reply = translated(frames, AnthropicMessages)
     assert isinstance(reply, AnthropicReply)
     return deltas, reply
 
 
 def rebuilt(deltas: Iterable[Delta]) -> AnthropicReply:
-    """The reply of stored deltas alone."""
+    """Return the reply that is built from stored deltas alone."""
     reply = AnthropicReply()
     for delta in deltas:
         reply.add(delta)
@@ -74,7 +74,7 @@ def rebuilt(deltas: Iterable[Delta]) -> AnthropicReply:
 EMPTY_TEXT = {"type": "text", "text": ""}
 EMPTY_THINKING = {"type": "thinking", "thinking": "", "signature": ""}
 
-#: name -> frames, deltas, blocks.
+#: Frames, their deltas and their blocks, by the name of the case.
 BLOCKS: dict[str, tuple[list[bytes], list[Delta], list[dict[str, Any]]]] = {
     "text": (
         [start(EMPTY_TEXT), text("Hel"), text("lo"), stop()],
@@ -107,7 +107,7 @@ BLOCKS: dict[str, tuple[list[bytes], list[Delta], list[dict[str, Any]]]] = {
         [Delta("Hm", "reasoning"), Delta("m", "reasoning"), Delta("Eq==", "signature"), Delta("Yes", "text", "0.1")],
         [{"type": "thinking", "thinking": "Hmm", "signature": "Eq=="}, {"type": "text", "text": "Yes"}],
     ),
-    "a thought that is not shown": (
+    "thinking without its text": (
         [start(EMPTY_THINKING), piece(type="signature_delta", signature="Eq=="), stop()],
         [Delta("Eq==", "signature")],
         [{"type": "thinking", "thinking": "", "signature": "Eq=="}],
@@ -157,7 +157,7 @@ BLOCKS: dict[str, tuple[list[bytes], list[Delta], list[dict[str, Any]]]] = {
          Delta('{"content_block_delta":{"type":"compaction_delta","content":"nothing."}}', "other")],
         [{"type": "compaction", "content": "So far: nothing."}],
     ),
-    "keys of tomorrow": (
+    "unknown keys": (
         [start({**EMPTY_TEXT, "mood": "good"}), text("Hi"), stop()],
         [Delta('{"content_block":{"type":"text","mood":"good"}}', "other"), Delta("Hi")],
         [{"type": "text", "text": "Hi", "mood": "good"}],
@@ -167,8 +167,10 @@ each_block = pytest.mark.parametrize(("frames", "deltas", "blocks"), BLOCKS.valu
 
 
 @each_block
-def test_each_kind_of_block(frames: list[bytes], deltas: list[Delta], blocks: list[dict[str, Any]]) -> None:
-    """Its deltas, and the block again."""
+def test_each_kind_of_block_has_its_deltas(
+    frames: list[bytes], deltas: list[Delta], blocks: list[dict[str, Any]]
+) -> None:
+    """The reply has the same block again."""
     found, reply = decoded(*frames)
     assert found == deltas
     assert reply.blocks() == blocks
@@ -176,19 +178,19 @@ def test_each_kind_of_block(frames: list[bytes], deltas: list[Delta], blocks: li
 
 
 @each_block
-def test_the_deltas_alone_say_which_blocks_there_were(
+def test_the_blocks_can_be_rebuilt_from_the_deltas(
     frames: list[bytes], deltas: list[Delta], blocks: list[dict[str, Any]]
 ) -> None:
-    """A run read back without its frames gives the same blocks, and by way of events they do so again."""
+    """This holds for stored deltas, and for deltas that were encoded as events again."""
     assert rebuilt(deltas).blocks() == blocks
     assert decoded(*encoded(deltas, Reply()))[1].blocks() == blocks
 
 
 @each_block
-def test_a_whole_answer_has_the_same_blocks(
+def test_a_complete_answer_has_the_same_blocks(
     frames: list[bytes], deltas: list[Delta], blocks: list[dict[str, Any]]
 ) -> None:
-    """One frame in place of many, a delta a part."""
+    """It is one frame, with one delta for each part."""
     body = orjson.dumps(
         {"type": "message", "role": "assistant", "content": blocks, "stop_reason": "end_turn"}
     )
@@ -206,12 +208,12 @@ MANY: dict[str, Any] = {
     "tool_calls": [CALL],
     "blocks": [SEARCH, FOUND],
 }
-#: id of the message, so that a body is always the same.
+#: A fixed id of the message makes equal bodies.
 ID: dict[str, Any] = {"id": "msg_1"}
 
 
-def test_the_message_of_an_answer_with_everything() -> None:
-    """Text joined, calls parsed, content as blocks, and what the provider says of the response."""
+def test_the_message_has_text_blocks_calls_and_metadata() -> None:
+    """Text is joined, and tool calls are parsed."""
     _, reply = decoded(
         *anthropic_messages_frames(**MANY, **ID, stop_reason="stop_sequence", stop_sequence="END")
     )
@@ -231,8 +233,8 @@ def test_the_message_of_an_answer_with_everything() -> None:
     assert (reply.response_id, reply.terminated) == ("msg_1", True)
 
 
-def test_whole_and_streamed_say_the_same() -> None:
-    """But for the details of usage that only whole answers have."""
+def test_a_complete_and_a_streamed_message_are_equal() -> None:
+    """Blocks, metadata and usage are the same."""
     _, streamed = decoded(*anthropic_messages_frames(**MANY, **ID))
     _, answer = decoded(anthropic_messages_body(**MANY, **ID))
     assert answer.blocks() == streamed.blocks()
@@ -241,10 +243,8 @@ def test_whole_and_streamed_say_the_same() -> None:
 
 
 @pytest.mark.parametrize(("written", "count"), [(7, 0), (9, 9)])
-def test_details_of_what_was_written_to_the_cache_are_never_older_than_their_sum(
-    written: int, count: int
-) -> None:
-    """The end of a message counts again, without details; those of its start count while they agree."""
+def test_cache_details_are_dropped_when_the_final_count_differs(written: int, count: int) -> None:
+    """The end of a message counts again without details; those of its start are kept only if they agree."""
     lifetimes = {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0}
     began = {"input_tokens": 1, "cache_creation_input_tokens": 7, "cache_creation": lifetimes}
     _, reply = decoded(
@@ -259,22 +259,22 @@ def test_details_of_what_was_written_to_the_cache_are_never_older_than_their_sum
     )
 
 
-def test_only_text_is_a_plain_string() -> None:
-    """As LangChain has it; nothing at all is an empty one."""
+def test_content_of_text_only_is_a_string() -> None:
+    """An answer without content is an empty string."""
     assert decoded(*anthropic_messages_frames(["Hi", "!"]))[1].message().content == "Hi!"
     assert decoded(*anthropic_messages_frames([]))[1].message().content == ""
 
 
-# -- how it comes ------------------------------------------------------------------------------------------------
+# -- forms of events ---------------------------------------------------------------------------------------------
 
 
 def nameless(frame: bytes) -> bytes:
-    """The frame of a server that leaves out the `event:` line."""
+    """Return the frame without its `event:` line."""
     return frame[frame.index(b"data:") :]
 
 
 def data_first(frame: bytes) -> bytes:
-    """The frame with its lines the other way round."""
+    """Return the frame with its lines in the other order."""
     name, data = frame.strip().split(b"\n")
     return data + b"\n" + name + b"\n\n"
 
@@ -284,7 +284,7 @@ FORMS = {"without names": nameless, "data first": data_first, "crlf": crlf,
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_servers_write_events_in_their_own_ways(form: Any) -> None:
+def test_events_without_names_or_in_another_form_are_read(form: Any) -> None:
     """The type is in the data, too."""
     frames = anthropic_messages_frames(**MANY, **ID)
     assert reply_fields(decoded(*map(form, frames))[1]) == reply_fields(decoded(*frames)[1])
@@ -292,8 +292,8 @@ def test_servers_write_events_in_their_own_ways(form: Any) -> None:
 
 
 @pytest.mark.parametrize("padding", [True, False], ids=["padded", "plain"])
-def test_any_chunking_gives_the_same(padding: bool) -> None:
-    """Byte by byte, and cut at random."""
+def test_deltas_do_not_depend_on_the_pieces_of_the_body(padding: bool) -> None:
+    """The body comes byte by byte or in random pieces."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     frames = anthropic_messages_frames(**MANY, **ID, padding=padding)
@@ -302,8 +302,8 @@ def test_any_chunking_gives_the_same(padding: bool) -> None:
         assert decoded(*frames_of(pieces))[0] == expected
 
 
-def test_pings_and_comments_say_nothing() -> None:
-    """A frame without content makes no delta."""
+def test_pings_and_comments_make_no_delta() -> None:
+    """A frame without content makes no delta either."""
     frames = [event("ping"), b": keep-alive\n\n", b"\n\n", b"event: ping\ndata: {}\n\n"]
     deltas, reply = decoded(
         event("ping"), b": keep-alive\n\n", b"\n\n", start(EMPTY_TEXT), event("ping"), text("Hi")
@@ -313,15 +313,15 @@ def test_pings_and_comments_say_nothing() -> None:
     assert decoded(*frames[:3])[0] == []
 
 
-def test_nothing_comes_after_the_end() -> None:
-    """What follows the terminator is part of the body and no delta."""
+def test_frames_after_the_terminator_make_no_delta() -> None:
+    """They are stored as frames only."""
     deltas, reply = decoded(*anthropic_messages_frames(["Hi"]), start(EMPTY_TEXT), text("!"))
     assert reply.text() == "Hi"
     assert deltas == [Delta("Hi")]
 
 
-def test_a_stream_that_stops_in_the_middle() -> None:
-    """What had come is there, the usage as the start of the message knew it, and no end."""
+def test_an_incomplete_stream_has_its_content_and_no_end() -> None:
+    """The usage is that of the start, and a tool call without its end is invalid."""
     frames = anthropic_messages_frames(["Let", " me", " see"], tool_calls=[CALL], prompt_tokens=9)
     cut = next(at for at, frame in enumerate(frames) if b"input_json" in frame) + 3
     _, reply = decoded(*frames[:cut])
@@ -335,12 +335,12 @@ def test_a_stream_that_stops_in_the_middle() -> None:
     assert message.content[-1]["partial_json"] == invalid["args"]
 
 
-# -- errors and the unknown ----------------------------------------------------------------------------------------
+# -- errors and unknown events -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [bytes, nameless], ids=["named", "nameless"])
-def test_an_error_event(form: Any) -> None:
-    """It is on the reply as the SDK has it in its error's body."""
+def test_an_error_event_is_the_error_of_the_reply(form: Any) -> None:
+    """It has the form of the body of the SDK's error."""
     deltas, reply = decoded(
         start(EMPTY_TEXT), text("Hi"), form(anthropic_error_frame("Overloaded", "overloaded_error"))
     )
@@ -350,13 +350,13 @@ def test_an_error_event(form: Any) -> None:
     }  # fmt: skip
 
 
-def test_an_error_that_is_no_json() -> None:
+def test_an_error_event_may_be_plain_text() -> None:
     """Its text is the error."""
     assert decoded(b"event: error\ndata: upstream timed out\n\n")[1].error == "upstream timed out"
 
 
-def test_an_error_in_place_of_a_whole_answer() -> None:
-    """Some gateways answer with status 200."""
+def test_a_complete_response_may_be_an_error() -> None:
+    """Some gateways send it with status 200."""
     _, reply = decoded(b'{"type":"error","error":{"type":"api_error","message":"No"}}')
     assert reply.error["error"]["message"] == "No"
     assert not reply.terminated
@@ -381,8 +381,8 @@ ODD = [
 
 
 @pytest.mark.parametrize("frame", ODD)
-def test_what_cannot_be_read_is_kept(frame: bytes) -> None:
-    """As a delta of kind `other`, and the stream goes on."""
+def test_an_unreadable_frame_is_kept_as_other(frame: bytes) -> None:
+    """The stream continues after it."""
     deltas, reply = decoded(frame, start(EMPTY_TEXT), text("Hi"))
     assert [delta.kind for delta in deltas] == ["other", "text"]
     assert "undecodable" in orjson.loads(deltas[0].text)
@@ -390,14 +390,14 @@ def test_what_cannot_be_read_is_kept(frame: bytes) -> None:
 
 
 def test_a_lone_surrogate_is_kept() -> None:
-    """Half of a pair, which strict parsers refuse."""
+    """Strict JSON parsers refuse it."""
     frame = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,' \
             b'"delta":{"type":"text_delta","text":"\\ud83d"}}\n\n'  # fmt: skip
     assert decoded(start(EMPTY_TEXT), text("a"), frame)[0][-1] == Delta("\ud83d")
 
 
-def test_events_of_tomorrow_are_kept() -> None:
-    """An event, a block and a delta of a type that nobody told us about."""
+def test_unknown_events_blocks_and_deltas_are_kept() -> None:
+    """They have the kind `other`."""
     deltas, reply = decoded(
         event("mood", mood="good"),
         start({"type": "song", "key": "C"}),
@@ -409,8 +409,8 @@ def test_events_of_tomorrow_are_kept() -> None:
     assert reply.message().additional_kwargs == {"event": {"type": "mood", "mood": "good"}}
 
 
-def test_values_of_other_types_are_kept_as_text() -> None:
-    """A number where a text should be."""
+def test_a_number_in_place_of_text_becomes_text() -> None:
+    """This holds for text and for tool input."""
     deltas, _ = decoded(start(EMPTY_TEXT), piece(type="text_delta", text=7))
     assert deltas == [Delta("7")]
     _, reply = decoded(start(SEARCH), piece(type="input_json_delta", partial_json=7), stop())
@@ -421,8 +421,8 @@ def test_values_of_other_types_are_kept_as_text() -> None:
 @given(
     st.lists(st.one_of(st.binary(max_size=80), st.sampled_from(ODD), st.sampled_from(BLOCKS["thinking"][0])))
 )
-def test_decode_never_raises(frames: list[bytes]) -> None:
-    """Whatever comes, in whatever order, and the message can always be put together."""
+def test_decode_accepts_any_frames_in_any_order(frames: list[bytes]) -> None:
+    """No call raises, and a message can always be built."""
     deltas, reply = decoded(*frames)
     reply.message()
     rebuilt(deltas).message()
@@ -443,7 +443,7 @@ TYPES = st.sampled_from(
 
 
 def _typed(value: Any, types: Any) -> Any:
-    """Types that are known, at every depth."""
+    """Replace types at every depth by known ones."""
     if isinstance(value, list):
         return [_typed(each, types) for each in value]
     if not isinstance(value, dict):
@@ -455,8 +455,8 @@ def _typed(value: Any, types: Any) -> Any:
 
 @unhurried
 @given(st.lists(JSON, max_size=6), st.data())
-def test_no_json_breaks_it(values: list[Any], data: st.DataObject) -> None:
-    """Known words in places where nobody expects them."""
+def test_decode_accepts_any_json(values: list[Any], data: st.DataObject) -> None:
+    """Known types are in unexpected places."""
     frames = [b"data: " + orjson.dumps(_typed(value, lambda: data.draw(TYPES))) + b"\n\n" for value in values]
     deltas, reply = decoded(*frames)
     reply.message()
@@ -467,8 +467,8 @@ def test_no_json_breaks_it(values: list[Any], data: st.DataObject) -> None:
 # -- usage ---------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_told_once() -> None:
-    """Counts are totals: those at the end win, and until then nothing is told."""
+def test_usage_is_known_only_at_the_end() -> None:
+    """The counts at the end are totals and replace those of the start."""
     frames = anthropic_messages_frames(["Hi"], prompt_tokens=9)
     translator = AnthropicMessages()
     usages = []
@@ -484,8 +484,8 @@ def test_usage_is_told_once() -> None:
     assert translator.reply.raw_usage["service_tier"] == "standard"
 
 
-def test_usage_of_a_provider_that_counts_only_output_at_the_end() -> None:
-    """The rest is what the start of the message said."""
+def test_usage_of_the_end_is_added_to_that_of_the_start() -> None:
+    """Some providers send only `output_tokens` at the end."""
     began = {"input_tokens": 5, "cache_read_input_tokens": 3, "output_tokens": 1}
     _, reply = decoded(
         event("message_start", message={"id": "m", "usage": began}),
@@ -495,11 +495,11 @@ def test_usage_of_a_provider_that_counts_only_output_at_the_end() -> None:
     assert (reply.usage["input_tokens"], reply.usage["total_tokens"]) == (8, 15)
 
 
-# -- cost ------------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_endless_stream_takes_no_memory() -> None:
-    """Blocks that never close, counts with new names, input without end."""
+def test_an_endless_stream_takes_bounded_memory() -> None:
+    """It has blocks without an end, and ever new names of counts."""
     translator = AnthropicMessages()
     started = event(
         "content_block_start", index=0, content_block={"type": "tool_use", "id": "x" * 1000, "name": "f"}
@@ -509,13 +509,13 @@ def test_an_endless_stream_takes_no_memory() -> None:
         for number in range(20_000):
             translator.decode(started.replace(b'"index":0', b'"index":%d' % number))
             translator.decode(event("message_delta", delta={}, usage={f"count_{number}": 1}))
-        kept, _ = tracemalloc.get_traced_memory()
+        used_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 64 * 2**20
+    assert used_bytes < 64 * 2**20
     assert len(translator.reply.raw_usage or {}) <= 200
 
 
-def test_it_is_a_reply() -> None:
-    """Whatever stands on replies stands on this one."""
+def test_the_reply_of_a_translator_is_a_reply() -> None:
+    """It is an instance of the common class `Reply`."""
     assert isinstance(AnthropicMessages().reply, Reply)

@@ -1,4 +1,4 @@
-"""OpenAI chat completions to deltas: as the official SDK reads them, and whatever else a provider sends."""
+"""OpenAI chat completions become deltas: as the official SDK reads them, and in all dialects of other providers."""
 
 from __future__ import annotations
 
@@ -42,15 +42,12 @@ from tests.wires import (
     unhurried,
 )
 
-#: A body, and what the SDK makes of it.
-
-
-# -- as the SDK does -----------------------------------------------------------------------------------------
+# -- compared with the SDK -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def by_the_sdk() -> Iterator[BySdk]:
-    """The official client on a real socket, for any body."""
+    """Yield a reader of bodies that uses the official client over a real socket."""
 
     def request(client: openai.OpenAI, stream: bool) -> Any:
         return client.chat.completions.create(model="m", messages=[], stream=stream)
@@ -62,7 +59,7 @@ def by_the_sdk() -> Iterator[BySdk]:
 
 
 def _accumulated(stream: Iterable[Any]) -> dict[str, Any]:
-    """What the SDK's own accumulator makes of the chunks, and the error that ended them."""
+    """Return the result of the SDK's own accumulator, and the error that ended the chunks."""
     state, usage, error = ChatCompletionStreamState(), None, None
     try:
         for chunk in stream:
@@ -76,7 +73,7 @@ def _accumulated(stream: Iterable[Any]) -> dict[str, Any]:
 
 
 def _without_annotations(chunk: Any) -> None:
-    # The accumulator raises on those without an index.
+    # The accumulator raises an error for annotations without an index.
     for choice in chunk.choices:
         (choice.delta.model_extra or {}).pop("annotations", None)
 
@@ -114,7 +111,7 @@ def _logprobs(found: Any) -> dict[str, Any]:
 
 
 def _ours(frames: Iterable[bytes]) -> dict[str, Any]:
-    """The same of the reply, up to the error as far as there is one."""
+    """Return the same fields of our reply, up to an error."""
     translator = OpenAIChat()
     reply = translator.reply
     for frame in frames:
@@ -137,12 +134,12 @@ def _our_choice(reply: Reply, number: int) -> dict[str, Any]:
 
 
 @genuine
-def test_genuine_streams_say_what_the_sdk_says(stream: Stream, by_the_sdk: BySdk) -> None:
-    """Every choice: text, reasoning, refusal, calls, finish reason; ids, model, usage; an error and all before."""
+def test_genuine_streams_give_the_sdks_result(stream: Stream, by_the_sdk: BySdk) -> None:
+    """Choices, ids, model, usage, and an error with everything before it are the same."""
     theirs = by_the_sdk(stream.body)
     ours = _ours(frames_of([stream.body]))
     if theirs["error"] is not None:
-        # The event of the error may say more, of which the SDK tells nothing.
+        # The event of the error may contain more fields, which the SDK does not return.
         theirs["usage"] = ours["usage"]
         for choice, other in zip(ours["choices"], theirs["choices"], strict=True):
             choice["finish_reason"] = other.get("finish_reason")
@@ -156,8 +153,8 @@ def _without_none(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.matrix
 @genuine
-def test_genuine_streams_say_the_same_in_any_chunking(stream: Stream) -> None:
-    """The same deltas and the same reply byte by byte, in random pieces and with other line ends."""
+def test_genuine_streams_give_the_same_deltas_in_any_pieces(stream: Stream) -> None:
+    """The body comes byte by byte or in random pieces, with LF and CRLF."""
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -181,7 +178,7 @@ CALLS: list[dict[str, Any]] = [
 FINISH = delta(finish_reason="stop")
 _LOGPROB = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
 
-#: Streams that the SDK's accumulator takes.
+#: Streams that the SDK's accumulator accepts.
 _ACCEPTED: dict[str, list[bytes]] = {
     "text": openai_chat_frames(["Hello", " wörld", " 🎈"]),
     "three choices by turns": openai_chat_frames([["a", "b"], ["c"], ["d", "e", "f"]], n=3),
@@ -197,7 +194,7 @@ _ACCEPTED: dict[str, list[bytes]] = {
         FINISH,
         DONE,
     ],
-    "a function call of old": [
+    "a legacy function call": [
         delta(role="assistant", content=None, function_call={"name": "look", "arguments": ""}),
         delta(function_call={"arguments": '{"x"'}),
         delta(function_call={"arguments": ": 1}"}),
@@ -227,8 +224,8 @@ _ACCEPTED: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("frames", _ACCEPTED.values(), ids=_ACCEPTED)
-def test_streams_say_what_the_sdk_says(frames: list[bytes], by_the_sdk: BySdk) -> None:
-    """Other streams than those that were recorded."""
+def test_made_streams_give_the_sdks_result(frames: list[bytes], by_the_sdk: BySdk) -> None:
+    """These streams have forms that the genuine ones lack."""
     assert _ours(frames) == by_the_sdk(b"".join(frames))
 
 
@@ -244,8 +241,8 @@ _BODIES = {
 
 
 @pytest.mark.parametrize("body", _BODIES.values(), ids=_BODIES)
-def test_whole_answers_say_what_the_sdk_says(body: bytes, by_the_sdk: BySdk) -> None:
-    """An answer that was not streamed is one frame; it may begin with blank lines or a byte order mark."""
+def test_complete_responses_give_the_sdks_result(body: bytes, by_the_sdk: BySdk) -> None:
+    """A response without a stream is one frame, also after blank lines or a byte order mark."""
     expected = by_the_sdk(body, stream=False)
     for frame in (body, b"\n   \r\n" + body, b"\xef\xbb\xbf" + body):
         assert _ours([frame]) == expected
@@ -264,8 +261,8 @@ _ERRORS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ["", "event: error\n"], ids=["unnamed", "named"])
 @pytest.mark.parametrize("error", _ERRORS.values(), ids=_ERRORS)
-def test_errors_are_what_the_sdk_raises(error: Any, name: str, by_the_sdk: BySdk) -> None:
-    """Whatever their shape; what came before them is the reply."""
+def test_error_events_give_the_sdks_error(error: Any, name: str, by_the_sdk: BySdk) -> None:
+    """This holds for every form of an error, and the reply has everything before it."""
     frames = [delta(content="Hel"), name.encode() + event({"error": error}), delta(content="lo")]
     ours = _ours(frames)
     assert ours == by_the_sdk(b"".join(frames))
@@ -273,7 +270,7 @@ def test_errors_are_what_the_sdk_raises(error: Any, name: str, by_the_sdk: BySdk
 
 
 @pytest.mark.parametrize("nothing", [None, {}, "", [], False, 0], ids=repr)
-def test_an_error_that_says_nothing_is_none(nothing: Any, by_the_sdk: BySdk) -> None:
+def test_an_empty_error_is_no_error(nothing: Any, by_the_sdk: BySdk) -> None:
     """Some providers send the key with each event."""
     choice = {"index": 0, "delta": {"content": "a"}}
     frames = [event({"id": "1", "model": "m", "choices": [choice], "error": nothing}), DONE]
@@ -290,8 +287,8 @@ def test_an_error_that_says_nothing_is_none(nothing: Any, by_the_sdk: BySdk) -> 
     ],
     ids=["object", "text", "list", "null"],
 )
-def test_an_event_named_error_is_one_whatever_it_says(data: bytes, error: Any) -> None:
-    """The SDK looks for a key `error` alone, and here yields rubbish or fails to decode it."""
+def test_an_event_named_error_is_an_error(data: bytes, error: Any) -> None:
+    """The SDK checks the key `error` only, and cannot read such an event."""
     found = reply_of(delta(content="a"), b"event: error\ndata: " + data + b"\n\n")
     assert (found.error, found.text()) == (error, "a")
 
@@ -302,7 +299,7 @@ _THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}, {"
 _IMAGE = {"type": "image_url", "image_url": "https://example.org/x.png"}
 _SIGNED = {"type": "reasoning.text", "signature": "c2ln", "index": 0}
 
-#: Frames, what the choice says, and its `additional_kwargs` beside reasoning and refusal.
+#: Frames, the fields of the choice, and its `additional_kwargs` without reasoning and refusal.
 _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
     "DeepSeek: reasoning_content": (
         [
@@ -432,16 +429,18 @@ _DIALECTS: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("frames", "expected", "more"), _DIALECTS.values(), ids=_DIALECTS)
-def test_dialects(frames: list[bytes], expected: dict[str, Any], more: dict[str, Any]) -> None:
-    """What providers made of the format, each in its own way."""
+def test_dialects_of_the_chat_format_are_read(
+    frames: list[bytes], expected: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """Providers put text, reasoning and other content into different fields."""
     reply = reply_of(*frames)
     assert choice_fields(reply) == expected
     found = reply.message().additional_kwargs
     assert {key: value for key, value in found.items() if key != "reasoning_content"} == more
 
 
-def test_what_azure_s_filters_say_describes_the_response() -> None:
-    """Of the prompt, in an event before anything else; of each piece, where the categories add up."""
+def test_azures_content_filters_are_metadata() -> None:
+    """Those of the prompt come first, and those of the deltas are added up."""
     prompt = [{"prompt_index": 0, "content_filter_results": {"jailbreak": {"detected": False}}}]
     hate, violence = {"hate": {"filtered": False}}, {"violence": {"filtered": True}}
     pieces = [({"content": "a"}, hate), ({"content": "b"}, hate | violence), ({}, {})]
@@ -457,8 +456,8 @@ def test_what_azure_s_filters_say_describes_the_response() -> None:
     assert metadata["content_filter_results"] == hate | violence
 
 
-def test_azure_s_filters_may_speak_later() -> None:
-    """Where they run beside the model, what they found comes in events without a delta."""
+def test_azures_content_filters_may_come_without_a_delta() -> None:
+    """Asynchronous filters send their results in events of their own."""
     found = {"protected_material_text": {"filtered": False, "detected": False}}
     choice = {
         "index": 0,
@@ -473,7 +472,7 @@ def test_azure_s_filters_may_speak_later() -> None:
     assert reply.response_metadata()["content_filter_results"] == found
 
 
-#: Pieces of calls, and the calls: (id, name, arguments).
+#: Pieces of calls, and the resulting calls: (id, name, arguments).
 _CALLS: dict[str, tuple[list[bytes], list[tuple[Any, Any, str]]]] = {
     "id and name repeated in each chunk": (
         [calls({"index": 0, "id": "a", "name": "f", "arguments": piece}) for piece in ("{", "}")],
@@ -503,7 +502,7 @@ _CALLS: dict[str, tuple[list[bytes], list[tuple[Any, Any, str]]]] = {
         ],
         [("a", "f", "{}"), ("b", "f", '{"x": 1}')],
     ),
-    "an index that another call has taken": (
+    "an index that another call has already": (
         [
             calls({"index": 0, "id": "a", "name": "f"}),
             calls({"index": 0, "id": "b", "name": "f"}),
@@ -568,13 +567,15 @@ _CALLS: dict[str, tuple[list[bytes], list[tuple[Any, Any, str]]]] = {
 
 
 @pytest.mark.parametrize(("frames", "expected"), _CALLS.values(), ids=_CALLS)
-def test_tool_calls(frames: list[bytes], expected: list[tuple[Any, Any, str]]) -> None:
-    """However a provider marks which call a piece belongs to."""
+def test_pieces_of_tool_calls_are_assigned_to_their_calls(
+    frames: list[bytes], expected: list[tuple[Any, Any, str]]
+) -> None:
+    """Providers mark the call of a piece by index, id or name."""
     assert choice_fields(reply_of(*frames)).get("calls", []) == expected
 
 
-def test_calls_of_two_choices_have_nothing_to_do_with_each_other() -> None:
-    """The same index and no id in the later pieces."""
+def test_tool_calls_of_two_choices_are_separate() -> None:
+    """Both have the same index, and later pieces have no id."""
     frames = [
         calls({"index": 0, "id": name, "name": name, "arguments": "{"}, index=choice)
         for choice, name in enumerate("ab")
@@ -588,7 +589,7 @@ def test_calls_of_two_choices_have_nothing_to_do_with_each_other() -> None:
 
 
 def test_a_call_is_opened_once() -> None:
-    """Its name and id come before its arguments, and are not said again."""
+    """Its id and name are one delta before its arguments, although each piece repeats them."""
     frames = [calls({"index": 2, "id": "a", "name": "f", "arguments": piece}) for piece in "{}"]
     deltas, _ = translated(frames)
     assert deltas == [
@@ -598,7 +599,7 @@ def test_a_call_is_opened_once() -> None:
     ]
 
 
-# -- usage and the rest of what is no delta ------------------------------------------------------------------
+# -- usage and metadata --------------------------------------------------------------------------------------
 
 _USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 _WHERE_USAGE_IS: dict[str, dict[str, Any]] = {
@@ -611,8 +612,8 @@ _WHERE_USAGE_IS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("found", _WHERE_USAGE_IS.values(), ids=_WHERE_USAGE_IS)
-def test_usage_is_found_wherever_it_is(found: dict[str, Any]) -> None:
-    """It makes no delta, and a stream of nothing else is no answer."""
+def test_usage_is_found_in_every_known_place(found: dict[str, Any]) -> None:
+    """It makes no delta."""
     deltas, reply = translated([event(found)])
     assert (deltas, reply.raw_usage) == ([], _USAGE)
     assert reply.usage == {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
@@ -620,24 +621,24 @@ def test_usage_is_found_wherever_it_is(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("usage", [None, {}, True, 5, "much", [1]], ids=repr)
-def test_usage_that_is_none_is_no_usage(usage: Any) -> None:
-    """Nor does it spoil the text beside it."""
+def test_invalid_usage_is_ignored(usage: Any) -> None:
+    """The text in the same event is read."""
     choice = {"index": 0, "delta": {"content": "a"}}
     for found in ({"usage": usage}, {"x_groq": usage}, {"x_groq": {"usage": usage}}):
         deltas, reply = translated([event({"choices": [choice], **found})])
         assert (deltas, reply.usage, reply.raw_usage) == ([Delta("a")], None, None)
 
 
-def test_the_last_usage_counts() -> None:
-    """Some providers send the sum so far with each event."""
+def test_the_last_usage_is_used() -> None:
+    """Some providers send the usage so far with each event."""
     sums = [{"prompt_tokens": 3, "completion_tokens": number} for number in (1, 2, 3)]
     choices = [{"index": 0, "delta": {"content": "a"}}]
     reply = reply_of(*(event({"choices": choices, "usage": found}) for found in sums))
     assert (reply.text(), reply.raw_usage) == ("aaa", sums[-1])
 
 
-def test_what_describes_the_response() -> None:
-    """Id and model are the first that were given; the rest is in the metadata, as far as it is known."""
+def test_metadata_of_the_response_are_collected() -> None:
+    """The first id and model are used, and other known fields are in the metadata."""
     first: dict[str, Any] = {"id": "", "model": None, "system_fingerprint": None, "choices": []}
     second = {"id": "1", "model": "m", "system_fingerprint": "fp", "service_tier": "flex", "choices": []}
     third = {"id": "2", "model": "n", "provider": "p", "choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -647,20 +648,20 @@ def test_what_describes_the_response() -> None:
     assert reply.message().response_metadata == {"finish_reason": "stop", "model_name": "m", **reply.metadata}
 
 
-def test_an_id_that_is_no_text_is_no_id() -> None:
-    """The database and LangChain want text."""
+def test_an_id_or_model_that_is_not_text_is_ignored() -> None:
+    """The database and LangChain need text."""
     reply = reply_of(event({"id": 7, "model": ["m"], "choices": []}))
     assert (reply.response_id, reply.model) == (None, None)
 
 
-def test_content_results_beside_the_choices_are_kept_once() -> None:
-    """Structures under unknown keys, where they change; plain values are noise."""
+def test_unknown_lists_beside_the_choices_are_kept_when_they_change() -> None:
+    """Plain values under unknown keys are dropped."""
     frames = [event({"choices": [], "search": [1], "took_ms": number}) for number in range(3)]
     deltas, _ = translated([*frames, event({"choices": [], "search": [2]})])
     assert deltas == [Delta('{"search":[1]}', OTHER), Delta('{"search":[2]}', OTHER)]
 
 
-# -- kinds and places ----------------------------------------------------------------------------------------
+# -- kind and idx --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -700,20 +701,20 @@ def test_content_results_beside_the_choices_are_kept_once() -> None:
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, bytes) else "",
 )
-def test_deltas_of_a_frame(frame: bytes, expected: list[Delta]) -> None:
-    """A frame without content makes none; one that cannot be read is one of kind `other`."""
+def test_a_frame_gives_its_deltas(frame: bytes, expected: list[Delta]) -> None:
+    """A frame without content gives none, and an unreadable one gives a delta of kind `other`."""
     deltas, _ = translated([frame])
     assert deltas == expected
 
 
-def test_one_bad_frame_leaves_the_others_alone() -> None:
-    """The stream goes on after it."""
+def test_an_unreadable_frame_does_not_affect_others() -> None:
+    """The stream continues after it."""
     reply = reply_of(delta(content="a"), b"data: {]\n\n", event([1]), delta(content="b"), DONE)
     assert (reply.text(), reply.terminated) == ("ab", True)
 
 
-def test_deep_json_is_kept() -> None:
-    """As far as Python can follow, and then as text."""
+def test_deeply_nested_json_is_kept() -> None:
+    """Where Python cannot parse it, its text is kept."""
     for depth in (100, 500, 100_000):
         nested = b"[" * depth + b"]" * depth
         deltas, _ = translated([b'data: {"choices":[{"delta":{"deep":' + nested + b"}}]}\n\n"])
@@ -721,8 +722,8 @@ def test_deep_json_is_kept() -> None:
         assert nested.decode()[:60_000] in deltas[0].text
 
 
-def test_a_long_frame_that_cannot_be_read_is_not_kept_twice() -> None:
-    """Its beginning tells what it was; the whole is in the frames."""
+def test_a_long_unreadable_frame_is_kept_in_part() -> None:
+    """The delta has its beginning, and the stored frame has all of it."""
     deltas, _ = translated([b"data: " + "ä".encode() * 100_000 + b"\n\n"])
     assert 60_000 < len(deltas[0].text.encode()) < 70_000
 
@@ -730,21 +731,21 @@ def test_a_long_frame_that_cannot_be_read_is_not_kept_twice() -> None:
 @pytest.mark.parametrize(
     "end", [DONE, b"data:[DONE]\r\n\r\n", b"event: done\ndata: [DONE]\n\n", b"data: [DONE]"]
 )
-def test_nothing_comes_after_the_end(end: bytes) -> None:
-    """The SDKs stop reading there: neither text nor errors nor a second end count."""
+def test_text_and_errors_after_the_terminator_are_ignored(end: bytes) -> None:
+    """The SDKs stop reading there."""
     reply = reply_of(
         delta(content="a"), end, delta(content="b"), event({"error": "late"}), delta(role="x"), end
     )
     assert (reply.text(), reply.error, reply.terminated) == ("a", None, True)
 
 
-def test_a_finish_reason_is_not_the_end() -> None:
-    """The usage follows it; a stream that was cut off before `[DONE]` does not say that it is whole."""
+def test_a_finish_reason_is_not_the_terminator() -> None:
+    """The usage follows it, and a stream without `[DONE]` may be cut off."""
     assert not reply_of(delta(content="a"), delta(finish_reason="stop")).terminated
     assert not reply_of(b'{"choices": []}').terminated
 
 
-# -- rubbish -------------------------------------------------------------------------------------------------
+# -- random and damaged input --------------------------------------------------------------------------------
 
 _KEYS = [
     "id",
@@ -810,7 +811,7 @@ _JSON_KINDS = (TOOL_CALL, CITATION, OTHER)
 
 
 def _check(frames: list[bytes]) -> None:
-    """Nothing is raised, and the deltas alone give the same messages."""
+    """Assert that nothing is raised, and that the deltas alone give the same messages."""
     deltas, reply = translated(frames)
     again = Reply()
     for each in deltas:
@@ -822,15 +823,17 @@ def _check(frames: list[bytes]) -> None:
     for number in again.choices:
         ours, theirs = again.message(number), reply.message(number)
         assert (ours.content, ours.tool_calls) == (theirs.content, theirs.tool_calls)
-        assert repr(ours.additional_kwargs) == repr(theirs.additional_kwargs)  # repr, for NaN is not itself
+        assert repr(ours.additional_kwargs) == repr(
+            theirs.additional_kwargs
+        )  # repr, because NaN is not equal to itself
         assert ours.invalid_tool_calls == theirs.invalid_tool_calls
     assert set(again.choices) <= {0, *reply.choices}
 
 
 @unhurried
 @given(st.lists(_EVENTS, max_size=4))
-def test_any_json_is_taken(events: list[Any]) -> None:
-    """As events of one stream, and each as a whole answer."""
+def test_any_json_can_be_decoded(events: list[Any]) -> None:
+    """Random values come as events of a stream and as complete responses."""
     bodies = [json.dumps(found).encode() for found in events]
     _check([b"data: " + body + b"\n\n" for body in bodies])
     for body in bodies:
@@ -841,13 +844,13 @@ def test_any_json_is_taken(events: list[Any]) -> None:
 @given(
     st.lists(st.binary(max_size=40) | st.binary(max_size=20).map(lambda data: b"data: {" + data), max_size=4)
 )
-def test_any_bytes_are_taken(frames: list[bytes]) -> None:
-    """They need not even be events."""
+def test_any_bytes_can_be_decoded(frames: list[bytes]) -> None:
+    """They do not have the form of events."""
     _check(frames)
 
 
 def _mutated(value: Any, chance: random.Random) -> Any:
-    """The value with something in it that is not what it should be."""
+    """Replace random values by values of other types."""
     if chance.random() < 0.05:
         return chance.choice(
             (None, True, -1, 2**80, 1.5, "", "x", "\ud83c", [], {}, [value], {"x": value}, [[None]])
@@ -859,7 +862,7 @@ def _mutated(value: Any, chance: random.Random) -> Any:
 
 
 def _damaged(frame: bytes, chance: random.Random) -> bytes:
-    """The frame with a few bytes that are not what they should be."""
+    """Replace random bytes of a frame."""
     damaged = bytearray(frame)
     for _ in range(chance.randrange(4)):
         at = chance.randrange(len(damaged))
@@ -871,8 +874,8 @@ def _damaged(frame: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.matrix
 @genuine
-def test_damaged_genuine_events_are_taken(stream: Stream) -> None:
-    """With keys gone, values of another kind, bytes changed."""
+def test_damaged_genuine_streams_can_be_decoded(stream: Stream) -> None:
+    """Keys are missing, values have other types, and bytes are changed."""
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -884,7 +887,7 @@ def test_damaged_genuine_events_are_taken(stream: Stream) -> None:
     _check(frames_of([_damaged(stream.body, chance)]))
 
 
-# -- streams without end -------------------------------------------------------------------------------------
+# -- endless streams -----------------------------------------------------------------------------------------
 
 
 def _unknown(key: str, value: Any) -> bytes:
@@ -921,10 +924,10 @@ _ENDLESS: dict[str, Callable[[int], bytes]] = {
 
 
 @pytest.mark.parametrize("frame", _ENDLESS.values(), ids=_ENDLESS)
-def test_a_stream_without_end_takes_a_bounded_memory(
+def test_an_endless_chat_stream_takes_bounded_memory(
     frame: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From some point on nothing more is kept, the reply says so, and its messages can still be had."""
+    """From some point on nothing is kept, the reply is `truncated`, and its messages can be read."""
     monkeypatch.setattr(reply, "MAX_REPLY_BYTES", 100_000)
     monkeypatch.setattr(reply, "MAX_CHOICES", 50)
     monkeypatch.setattr(wire_calls, "MAX_CALLS", 100)
@@ -943,7 +946,7 @@ def test_a_stream_without_end_takes_a_bounded_memory(
     finally:
         tracemalloc.stop()
     assert before < 1_000_000
-    assert after < before + 60_000  # ten bytes a frame: the JSON decoder remembers some keys
+    assert after < before + 60_000  # ten bytes a frame, because the JSON decoder caches some keys
     found = [translator.reply.message(number) for number in translator.reply.choices]
     assert len(found) <= 50
     kept = {"usage", "ids"}
@@ -954,8 +957,8 @@ def _name_of(frame: Callable[[int], bytes]) -> str:
     return next(name for name, each in _ENDLESS.items() if each is frame)
 
 
-def test_the_end_of_a_truncated_reply_is_known() -> None:
-    """Why it ended and what it cost is told, however long it was."""
+def test_a_truncated_reply_has_its_finish_reason_and_usage() -> None:
+    """They are kept, however long the reply was."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reply, "MAX_REPLY_BYTES", 1_000)
@@ -966,8 +969,8 @@ def test_the_end_of_a_truncated_reply_is_known() -> None:
     assert found.message().response_metadata["truncated"] is True
 
 
-def test_pieces_of_a_frame_that_is_too_long_are_taken() -> None:
-    """They are no events, and say so or nothing; the next event is one again."""
+def test_pieces_of_a_frame_that_is_too_long_can_be_decoded() -> None:
+    """They make deltas of kind `other` or none, and the next event is read normally."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in (("MAX_FRAME_BYTES", 64), ("_SMALL", 8), ("_LARGE", 16)):
             patch.setattr(sse, name, size)
@@ -978,8 +981,8 @@ def test_pieces_of_a_frame_that_is_too_long_are_taken() -> None:
     assert [each.kind for each in deltas] == [OTHER, TEXT]
 
 
-def test_there_are_streams_to_learn_from() -> None:
-    """Where the folder is, it has streams of several providers, some of them with errors."""
+def test_there_are_genuine_chat_streams_of_several_providers() -> None:
+    """Some of them contain errors."""
     if not chat_streams():
         pytest.skip("no genuine provider streams")
     assert len({stream.provider for stream in chat_streams()}) >= 5

@@ -1,4 +1,4 @@
-"""One answer that was asked for is one, however its blocks are numbered; several that were asked for are several."""
+"""An answer that was requested once is one answer, even if a server numbers its blocks as choices."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from recorder.testing import Answer, LoopbackProvider
 from recorder.wire.openai.choices import requested_choices
 from tests.alike import assert_alike, forms_of
 from tests.alike import openai as chat
-from tests.chatting import ROADS, Log, Road, history_at, name_of, recorded
+from tests.chatting import CALL_STYLES, CallStyle, Log, history_at, name_of, recorded
 from tests.wires import DONE, calls, delta, event
 
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 THOUGHT = delta(role="assistant", content=None, reasoning_content="Hm")
 CALL = {"index": 0, "id": "a", "name": "f", "arguments": "{}"}
 
-#: Streams of one answer, whose pieces are numbered as if they were several.
+#: Streams of one answer, whose pieces have different choice indexes.
 ONE = {
-    "thoughts and text": THOUGHT + delta(content="Hello", index=1) + delta(content=" there", index=1)
+    "reasoning and text": THOUGHT + delta(content="Hello", index=1) + delta(content=" there", index=1)
     + delta(finish_reason="tool_calls", index=1),
     "from one on": delta(content="Hello", index=1, role="assistant") + delta(content=" there", index=1)
     + delta(finish_reason="tool_calls", index=1),
@@ -36,35 +36,37 @@ ONE = {
 
 @both
 @pytest.mark.parametrize("body", ONE.values(), ids=ONE)
-def test_blocks_numbered_as_choices_are_one_answer(body: bytes, road: Road, tmp_path: Path) -> None:
-    """What nobody asked for is no second answer: the application gets the text."""
-    found = forms_of(chat, body + DONE, road, tmp_path)
-    assert (found.heard.text, found.end[:2]) == ("Hello there", ("complete", "tool_calls"))
+def test_blocks_numbered_as_choices_are_one_answer(body: bytes, style: CallStyle, tmp_path: Path) -> None:
+    """Only one answer was requested, so that the application gets the text of all indexes."""
+    found = forms_of(chat, body + DONE, style, tmp_path)
+    assert (found.live.text, found.end[:2]) == ("Hello there", ("complete", "tool_calls"))
     assert {idx for _, idx, _ in found.tokens} == {"0"}
     assert_alike(found)
 
 
 @both
-def test_calls_in_choices_of_their_own(road: Road, tmp_path: Path) -> None:
-    """Thoughts, text, and two calls, each with the number of its block."""
+def test_tool_calls_in_choices_of_their_own_are_one_answer(style: CallStyle, tmp_path: Path) -> None:
+    """Reasoning, text and two calls each have another index."""
     body = (
         THOUGHT + delta(content="Hello", index=1) + calls(CALL, index=2) + calls({**CALL, "id": "b"}, index=3)
     )
-    found = forms_of(chat, body + delta(finish_reason="tool_calls", index=3) + DONE, road, tmp_path)
-    assert [call["id"] for call in found.heard.tool_calls] == ["a", "b"]
-    assert (found.heard.text, found.run["finish_reason"]) == ("Hello", "tool_calls")
+    found = forms_of(chat, body + delta(finish_reason="tool_calls", index=3) + DONE, style, tmp_path)
+    assert [call["id"] for call in found.live.tool_calls] == ["a", "b"]
+    assert (found.live.text, found.run["finish_reason"]) == ("Hello", "tool_calls")
     assert_alike(found)
 
 
 @both
 @pytest.mark.parametrize("options", [{}, {"n": 2}, {"extra_body": {"n": 2}}], ids=str)
-def test_two_answers_stay_two(options: dict[str, Any], road: Road, tmp_path: Path) -> None:
-    """Asked for, or both with text: what the application hears is the first."""
+def test_two_requested_answers_are_two_generations(
+    options: dict[str, Any], style: CallStyle, tmp_path: Path
+) -> None:
+    """They were requested, or both have text; the status is that of the worse one."""
     body = delta(role="assistant", content="a") + delta(role="assistant", content="b", index=1)
     body += delta(content="c") + delta(content="d", index=1)
     body += delta(finish_reason="stop") + delta(finish_reason="length", index=1)
     with LoopbackProvider(Answer(frames=[body + DONE])) as provider, history_at(tmp_path) as history:
-        (result,) = road.generate(
+        (result,) = style.generate(
             chat(provider, callbacks=[history], **options), [["Hi"]], stream=True
         ).generations
     assert [each.text for each in result] == ["ac", "bd"]
@@ -73,18 +75,18 @@ def test_two_answers_stay_two(options: dict[str, Any], road: Road, tmp_path: Pat
 
 
 @both
-def test_legacy_completions(road: Road) -> None:
-    """A server that counts from one."""
+def test_a_completion_with_index_1_is_the_only_answer(style: CallStyle) -> None:
+    """Some servers count from one."""
     body = event({"choices": [{"index": 1, "text": "Hello", "finish_reason": "stop"}]})
     with LoopbackProvider(Answer(frames=[body + DONE])) as provider:
         model = OpenAI("m", base_url=provider.base_url, api_key="any", max_retries=0)
-        assert road.invoke(model, "Hi", stream=True) == "Hello"
+        assert style.invoke(model, "Hi", stream=True) == "Hello"
 
 
-def test_handlers_of_a_replay_are_told_the_same(tmp_path: Path) -> None:
-    """Its frames are read as the run's request had them read."""
+def test_a_replay_into_handlers_reads_choices_by_the_recorded_request(tmp_path: Path) -> None:
+    """The handlers receive the same tokens as live."""
     with (
-        LoopbackProvider(Answer(frames=[ONE["thoughts and text"] + DONE])) as provider,
+        LoopbackProvider(Answer(frames=[ONE["reasoning and text"] + DONE])) as provider,
         history_at(tmp_path, conversation_id="c") as history,
     ):
         chat(provider, callbacks=[history]).invoke([HumanMessage("Hi")], stream=True)
@@ -106,6 +108,6 @@ def test_handlers_of_a_replay_are_told_the_same(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_how_many_were_asked_for(body: Any, expected: int | None) -> None:
-    """One, unless the request says another number; of a request that is not known nobody can say."""
+def test_the_number_of_requested_choices_is_read_from_the_request(body: Any, expected: int | None) -> None:
+    """It is one by default, and None for an unknown request."""
     assert requested_choices(body) == expected

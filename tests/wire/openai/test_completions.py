@@ -1,4 +1,4 @@
-"""Legacy completions to deltas: as the official SDK reads them, and whatever else a server sends."""
+"""Legacy completions become deltas: as the official SDK reads them, and in the dialects of other servers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from recorder.wire.reply import Reply
 from tests.by_the_sdk import BySdk, reading
 from tests.wires import DONE, at_random, by_one, crlf, event, frames_of, unhurried
 
-#: A body, and what the SDK makes of it.
-
 
 def piece(text: Any, *, index: int = 0, finish_reason: str | None = None, **fields: Any) -> bytes:
-    """One event of one choice."""
+    """Return one event of one choice."""
     choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish_reason, **fields}
     return event(
         {"id": "cmpl-1", "object": "text_completion", "created": 1, "choices": [choice], "model": "m"}
@@ -32,23 +30,23 @@ def piece(text: Any, *, index: int = 0, finish_reason: str | None = None, **fiel
 
 
 def translated(frames: Iterable[bytes]) -> tuple[list[Delta], Reply]:
-    """The deltas and the reply of frames."""
+    """Return the deltas and the reply of frames."""
     translator = OpenAICompletions()
     deltas = [delta for frame in frames for delta in translator.decode(frame)]
     return deltas, translator.reply
 
 
 def deltas_of(*frames: bytes) -> list[Delta]:
-    """The deltas of frames."""
+    """Return the deltas of frames."""
     return translated(frames)[0]
 
 
-# -- as the SDK does -----------------------------------------------------------------------------------------
+# -- compared with the SDK -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def by_the_sdk() -> Iterator[BySdk]:
-    """The official client on a real socket, for any body."""
+    """Yield a reader of bodies that uses the official client over a real socket."""
 
     def request(client: openai.OpenAI, stream: bool) -> Any:
         return client.completions.create(model="m", prompt="Hi", stream=stream)
@@ -58,7 +56,7 @@ def by_the_sdk() -> Iterator[BySdk]:
 
 
 def _added(events: Iterable[Any]) -> dict[str, Any]:
-    """The SDK's objects, added up by hand: it has no accumulator for them."""
+    """Add up the SDK's objects, for which it has no accumulator."""
     found: dict[str, Any] = {"id": None, "model": None, "usage": None, "choices": {}, "error": None}
     try:
         for event_ in events:
@@ -83,7 +81,7 @@ def _add(known: dict[str, Any], choice: Any) -> None:
 
 
 def _ours(frames: Iterable[bytes]) -> dict[str, Any]:
-    """The same of the reply, up to the error as far as there is one."""
+    """Return the same fields of our reply, up to an error."""
     translator = OpenAICompletions()
     reply = translator.reply
     for frame in frames:
@@ -129,8 +127,8 @@ STREAMS: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("frames", STREAMS.values(), ids=STREAMS)
-def test_streams_say_what_the_sdk_says(frames: list[bytes], by_the_sdk: BySdk) -> None:
-    """Text, finish reason and log probabilities of each choice; id, model, usage; an error and all before."""
+def test_completion_streams_give_the_sdks_result(frames: list[bytes], by_the_sdk: BySdk) -> None:
+    """Text, finish reason, log probabilities, id, model, usage and errors are the same."""
     assert _ours(frames) == by_the_sdk(b"".join(frames))
 
 
@@ -143,8 +141,8 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_whole_answers_say_what_the_sdk_says(body: bytes, by_the_sdk: BySdk) -> None:
-    """An answer that was not streamed is one frame; it may begin with blank lines or a byte order mark."""
+def test_complete_completions_give_the_sdks_result(body: bytes, by_the_sdk: BySdk) -> None:
+    """A response without a stream is one frame, also after blank lines or a byte order mark."""
     expected = by_the_sdk(body, stream=False)
     for frame in (body, b"\n   \r\n" + body, b"\xef\xbb\xbf" + body):
         assert _ours([frame]) == expected
@@ -152,8 +150,8 @@ def test_whole_answers_say_what_the_sdk_says(body: bytes, by_the_sdk: BySdk) -> 
 
 
 @pytest.mark.parametrize("frames", STREAMS.values(), ids=STREAMS)
-def test_any_chunking_says_the_same(frames: list[bytes]) -> None:
-    """Byte by byte, in random pieces, and with other line ends."""
+def test_completion_streams_give_the_same_deltas_in_any_pieces(frames: list[bytes]) -> None:
+    """The body comes byte by byte or in random pieces, with LF and CRLF."""
     seed = random.randrange(2**32)
     print("seed", seed)
     chance, body = random.Random(seed), b"".join(frames)
@@ -204,13 +202,13 @@ DIALECTS: dict[str, tuple[list[bytes], list[Delta]]] = {
 
 
 @pytest.mark.parametrize(("frames", "expected"), DIALECTS.values(), ids=DIALECTS)
-def test_dialects(frames: list[bytes], expected: list[Delta]) -> None:
-    """What servers made of the format, each in its own way."""
+def test_dialects_of_the_completions_format_are_read(frames: list[bytes], expected: list[Delta]) -> None:
+    """Servers put reasoning and other content into different fields."""
     assert deltas_of(*frames) == expected
 
 
-def test_what_azure_found_is_said_of_the_choice() -> None:
-    """Categories add up over the events; an empty one at the end takes nothing away."""
+def test_azures_content_filters_of_completions_are_metadata() -> None:
+    """The categories of all events are added up; an empty result at the end removes nothing."""
     hate, violence = {"hate": {"filtered": False}}, {"violence": {"filtered": True}}
     frames = [
         piece("a", content_filter_results=hate),
@@ -221,7 +219,7 @@ def test_what_azure_found_is_said_of_the_choice() -> None:
     assert metadata["content_filter_results"] == hate | violence
 
 
-# -- bad input -----------------------------------------------------------------------------------------------
+# -- random input --------------------------------------------------------------------------------------------
 
 
 @unhurried
@@ -232,8 +230,8 @@ def test_what_azure_found_is_said_of_the_choice() -> None:
         inner,
     ),
 ))  # fmt: skip
-def test_no_event_is_too_odd(value: Any) -> None:
-    """Whatever JSON comes, between good events: nothing is raised, the good ones are read, JSON comes out."""
+def test_any_json_between_completion_events_can_be_decoded(value: Any) -> None:
+    """Nothing is raised, and the valid events are read."""
     odd = b"data: " + json.dumps(value).encode() + b"\n\n"
     translator = OpenAICompletions()
     found = [delta for frame in (piece("a"), odd, piece("b")) for delta in translator.decode(frame)]
@@ -247,15 +245,15 @@ def test_no_event_is_too_odd(value: Any) -> None:
 
 @unhurried
 @given(st.binary())
-def test_no_bytes_are_too_odd(data: bytes) -> None:
-    """A frame may be anything at all."""
+def test_any_bytes_can_be_decoded_as_completions(data: bytes) -> None:
+    """Nothing is raised."""
     translator = OpenAICompletions()
     translator.decode(data)
     translator.decode(b"data: " + data + b"\n\n")
 
 
-def test_names_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream may go on inventing new keys."""
+def test_ever_new_keys_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The translator remembers a limited number of values."""
     monkeypatch.setattr(openai_events, "MAX_REMEMBERED_VALUES", 100)
     translator = OpenAICompletions()
     for number in range(300):
@@ -264,7 +262,7 @@ def test_names_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(translator._last_values) == 100
 
 
-def test_a_finished_stream_says_so() -> None:
-    """The terminator makes it whole, not the end of the bytes."""
+def test_a_completion_stream_is_terminated_by_its_terminator() -> None:
+    """The end of the bytes alone does not terminate it."""
     assert translated(openai_completion_frames(["a"]))[1].terminated
     assert not translated(openai_completion_frames(["a"])[:-1])[1].terminated

@@ -1,4 +1,4 @@
-"""Every chat stream that real providers sent, through the model into a database file, beside the bare SDK."""
+"""Genuine chat streams are recorded through the model, and equal what the bare SDK reads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import openai
 import pytest
 
 from recorder.testing import Answer, LoopbackProvider
-from tests.chatting import ASK, ROADS, Recorded, Road, chat, history_at, name_of, recorded, sdk
+from tests.chatting import ASK, CALL_STYLES, CallStyle, Recorded, chat, history_at, name_of, recorded, sdk
 from tests.genuine import Stream, chat_streams
 from tests.oracle import sql
 
 STREAMS = [stream for stream in chat_streams() if stream.status == 200]
 each = pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
-both = pytest.mark.parametrize("road", ROADS, ids=name_of)
+both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
 @dataclass(slots=True)
-class Heard:
-    """What the SDK's own parser makes of a stream, added up."""
+class SdkAnswer:
+    """The sum of the SDK's chunks of a stream."""
 
     text: str = ""
     reasoning: str = ""
@@ -36,7 +36,7 @@ class Heard:
     error: openai.APIError | None = None
 
     def add(self, chunk: Any) -> None:
-        """One event."""
+        """Add one chunk."""
         self.id, self.model = self.id or chunk.id, chunk.model
         extra = chunk.model_extra or {}
         self.usage = (
@@ -51,25 +51,25 @@ class Heard:
                 self._add_call(call)
 
     def _add_call(self, call: Any) -> None:
-        kept = self.calls.setdefault(call.index, ["", "", ""])
-        kept[0] = kept[0] or call.id or ""
-        kept[1] = kept[1] or (call.function.name or "")
-        kept[2] += call.function.arguments or ""
+        known = self.calls.setdefault(call.index, ["", "", ""])
+        known[0] = known[0] or call.id or ""
+        known[1] = known[1] or (call.function.name or "")
+        known[2] += call.function.arguments or ""
 
 
-def by_the_sdk(provider: LoopbackProvider) -> Heard:
-    """The stream as the bare SDK reads it."""
-    heard = Heard()
+def by_the_sdk(provider: LoopbackProvider) -> SdkAnswer:
+    """Return the stream as the bare SDK reads it."""
+    sdk_answer = SdkAnswer()
     try:
         for chunk in sdk(provider).chat.completions.create(**ASK):
-            heard.add(chunk)
+            sdk_answer.add(chunk)
     except openai.APIError as error:
-        heard.error = error
-    return heard
+        sdk_answer.error = error
+    return sdk_answer
 
 
 def joined(found: Recorded, url: str, kind: str) -> dict[str, str]:
-    """The tokens of a kind by their place, joined."""
+    """Join the tokens of a kind, by their idx."""
     rows = sql(
         url, "SELECT idx, text FROM tokens WHERE run_id = ? AND kind = ? ORDER BY seq", found.run["id"], kind
     )
@@ -82,40 +82,42 @@ def joined(found: Recorded, url: str, kind: str) -> dict[str, str]:
 @pytest.mark.matrix
 @both
 @each
-def test_a_genuine_stream_is_recorded(stream: Stream, road: Road, database: str) -> None:
-    """Text, thoughts, calls, usage and what describes the response, as the SDK gives them; the frames byte for byte."""
+def test_a_genuine_chat_stream_is_recorded(stream: Stream, style: CallStyle, database: str) -> None:
+    """Text, reasoning, calls, usage and metadata equal the SDK's, and the frames are stored byte for byte."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     answer = Answer(frames=[stream.body], chunks=[chance.randrange(1, 900) for _ in range(50)])
     error: openai.APIError | None = None
     with LoopbackProvider(answer) as provider, history_at(database) as history:
-        heard = by_the_sdk(provider)
+        sdk_answer = by_the_sdk(provider)
         try:
-            road.stream(chat(provider, callbacks=[history]), "Hi")
+            style.stream(chat(provider, callbacks=[history]), "Hi")
         except openai.APIError as raised:
             error = raised
     found = recorded(database)
     run = found.run
 
-    assert str(error) == str(heard.error)
-    assert joined(found, database, "text").get("0", "") == heard.text
-    assert joined(found, database, "reasoning").get("0", "") == heard.reasoning
-    arguments = {f"0.{index}": call[2] for index, call in heard.calls.items() if call[2]}
+    assert str(error) == str(sdk_answer.error)
+    assert joined(found, database, "text").get("0", "") == sdk_answer.text
+    assert joined(found, database, "reasoning").get("0", "") == sdk_answer.reasoning
+    arguments = {f"0.{index}": call[2] for index, call in sdk_answer.calls.items() if call[2]}
     assert joined(found, database, "tool_args") == arguments
-    assert (run["response_id"], run["response_model"]) == (heard.id, heard.model)
-    assert run["finish_reason"] == heard.finish_reason
-    if heard.error is None:  # an error's event may carry usage, which the SDK does not get to
-        assert_usage(run, heard.usage)
-    if heard.text or heard.calls:
-        assert_reply(found, database, heard)
+    assert (run["response_id"], run["response_model"]) == (sdk_answer.id, sdk_answer.model)
+    assert run["finish_reason"] == sdk_answer.finish_reason
+    if sdk_answer.error is None:  # the SDK does not return the usage of an error event
+        assert_usage(run, sdk_answer.usage)
+    if sdk_answer.text or sdk_answer.calls:
+        assert_reply(found, database, sdk_answer)
     assert_sealed(found, stream.body)
-    expected = "error" if heard.error else "incomplete" if heard.finish_reason == "length" else "complete"
+    expected = (
+        "error" if sdk_answer.error else "incomplete" if sdk_answer.finish_reason == "length" else "complete"
+    )
     assert run["status"] == expected
 
 
 def assert_usage(run: dict[str, Any], usage: Any) -> None:
-    """The run's row counts what the provider counted."""
+    """Assert that the run's row has the provider's counts."""
     counted = (run["input_tokens"], run["output_tokens"], run["total_tokens"])
     if usage is None:
         assert counted == (None, None, None)
@@ -125,17 +127,17 @@ def assert_usage(run: dict[str, Any], usage: Any) -> None:
         assert run["usage_source"] == "provider"
 
 
-def assert_reply(found: Recorded, url: str, heard: Heard) -> None:
-    """The transcript's last message."""
-    assert found.transcript == [("user", "Hi"), ("assistant", heard.text)]
+def assert_reply(found: Recorded, url: str, sdk_answer: SdkAnswer) -> None:
+    """Assert that the stored reply has the text and the calls."""
+    assert found.transcript == [("user", "Hi"), ("assistant", sdk_answer.text)]
     ((parts,),) = sql(url, "SELECT parts FROM messages WHERE role = 'assistant'")
     reply = json.loads(parts or "{}")
     calls = [*reply.get("tool_calls", []), *reply.get("invalid_tool_calls", [])]
-    assert [[call["id"], call["name"]] for call in calls] == [call[:2] for call in heard.calls.values()]
+    assert [[call["id"], call["name"]] for call in calls] == [call[:2] for call in sdk_answer.calls.values()]
 
 
 def assert_sealed(found: Recorded, body: bytes) -> None:
-    """The seal verifies, and the frames are the body; after an error event the rest was not read."""
+    """Assert that the seal matches and the frames are the body; after an error event nothing more is read."""
     run = found.run
     if run["status"] == "error":
         assert body.startswith(found.body)
@@ -147,7 +149,7 @@ def assert_sealed(found: Recorded, body: bytes) -> None:
     assert run["token_count"] == len(found.tokens.texts)
 
 
-def test_there_are_genuine_streams(streams: list[Stream]) -> None:
-    """The stories above are not empty where the folder is there."""
+def test_there_are_genuine_chat_streams(streams: list[Stream]) -> None:
+    """Otherwise the tests above would check little."""
     assert len(STREAMS) > 30
     assert {stream.provider for stream in STREAMS} >= {"openai", "groq", "deepseek", "openrouter", "zai"}
