@@ -1,4 +1,4 @@
-"""Messages that no model was called for: `history.add_messages`, as a chat memory has it."""
+"""`history.add_messages` stores messages without a run, as a chat memory needs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from tests import postgres
 from tests.oracle import FaultyStore, away, begin, finish, new_url, record, run_python, sql, start_python
 
 
-def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
-    """Role and content of each message of a conversation, which is one line: no branch, no hole."""
+def only_branch(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
+    """Role and content of each message of a conversation that has one branch and no missing position."""
     rows = sql(
         url,
         "SELECT role, content, position, branch FROM transcripts WHERE conversation_id = ? "
@@ -52,11 +52,11 @@ def line(url: str, conversation_id: str = "c") -> list[tuple[str, str]]:
     return [(role, content) for role, content, *_ in rows]
 
 
-# -- where they stand ----------------------------------------------------------------------------------------
+# -- their place in the conversation -------------------------------------------------------------------------
 
 
-def test_what_is_added_stands_below_what_was_there(database: str) -> None:
-    """In one call or several, in one transaction or several, and by another recorder later."""
+def test_added_messages_follow_those_that_were_stored_before(database: str) -> None:
+    """The messages may come in one call or several, in one transaction or several, and from a later recorder."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages([SystemMessage("Be kind."), HumanMessage("Is my order there?")])
         history.add_messages([AIMessage("It left on Monday.")])
@@ -64,7 +64,7 @@ def test_what_is_added_stands_below_what_was_there(database: str) -> None:
         history.add_messages("And today?")
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(("assistant", "Tomorrow."))
-    assert line(database) == [
+    assert only_branch(database) == [
         ("system", "Be kind."),
         ("user", "Is my order there?"),
         ("assistant", "It left on Monday."),
@@ -76,25 +76,25 @@ def test_what_is_added_stands_below_what_was_there(database: str) -> None:
     assert sql(database, "SELECT count(*) FROM runs") == [(0,)]
 
 
-def test_the_same_words_again_are_a_message_again(database: str) -> None:
-    """Nobody is asked twice for nothing."""
+def test_an_equal_message_is_stored_again_each_time_it_is_added(database: str) -> None:
+    """`add_messages` does not look for an equal message that is stored already."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         for _ in range(3):
             history.add_messages("Are you there?")
             history.flush().wait(10)
         history.add_messages(["Are you there?"] * 2)
-    assert line(database) == [("user", "Are you there?")] * 5
+    assert only_branch(database) == [("user", "Are you there?")] * 5
 
 
-def test_a_model_goes_on_where_they_end(database: str) -> None:
-    """Sent along as its history they are recognised, and what is added after its reply stands below it."""
+def test_a_run_continues_after_the_added_messages(database: str) -> None:
+    """A run whose request repeats the added messages stores only what is new; later messages follow its reply."""
     earlier = [HumanMessage("Is my order there?"), AIMessage("It left on Monday.")]
     with ChatHistoryCallback(database, conversation_id="c") as history, LoopbackProvider() as provider:
         chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
         history.add_messages(earlier)
         song = chat.invoke([*earlier, HumanMessage("Sing.")]).text
         history.add_messages([AIMessage("Anything else?")])
-    assert line(database) == [
+    assert only_branch(database) == [
         ("user", "Is my order there?"),
         ("assistant", "It left on Monday."),
         ("user", "Sing."),
@@ -103,10 +103,10 @@ def test_a_model_goes_on_where_they_end(database: str) -> None:
     ]
 
 
-def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> None:
-    """Before, during and after a run that began and ended meanwhile, which one commit stores."""
+def test_one_commit_stores_runs_and_added_messages_in_the_order_of_the_calls(database: str) -> None:
+    """Messages are added before and after a run that begins and ends between two commits."""
     with ChatHistoryCallback(database, conversation_id="c", flush_interval=3600) as history:
-        history.add_messages("first", conversation_id="other")  # the writer is idle no more
+        history.add_messages("first", conversation_id="other")  # later commits wait for `flush_interval`
         history.flush().wait(10)
         commits = history.stats().commits
         history.add_messages("one")
@@ -115,16 +115,16 @@ def test_in_one_transaction_they_stand_where_they_were_said(database: str) -> No
         history.add_messages("four")
         history.flush().wait(10)
         assert history.stats().commits == commits + 1
-    assert [content for _, content in line(database)] == ["one", "two", "three", "four"]
-    # Also to who forgets the ORDER BY.
+    assert [content for _, content in only_branch(database)] == ["one", "two", "three", "four"]
+    # Also where the query has no ORDER BY.
     found = sql(database, "SELECT content FROM messages")
     assert found == [("first",), ("one",), ("two",), ("three",), ("four",)]
 
 
-def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
+def test_a_process_whose_clock_is_behind_continues_the_newest_branch(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it asked and was told is the end of the conversation, for readers and for what is added next."""
+    """Its run and the messages that it adds are the end of the conversation, though their times are earlier."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two")])
     for module in ("recorder.chat_history_callback", "recorder.recording.recorder"):
@@ -134,27 +134,27 @@ def test_a_server_whose_clock_is_behind_goes_on_all_the_same(
         finish(history, begin(history, *sent), "four")
         history.flush().wait(10)
         assert replay.messages("c") == [*sent, AIMessage("four")]
-        history.add_messages("three")  # the same words as a message further up
-    assert [content for _, content in line(database)] == ["one", "two", "three", "four", "three"]
+        history.add_messages("three")  # a message above has the same text
+    assert [content for _, content in only_branch(database)] == ["one", "two", "three", "four", "three"]
     assert sql(database, "SELECT position FROM messages ORDER BY created_at DESC LIMIT 1") == [(4,)]
 
 
-def test_asking_again_moves_nothing(database: str) -> None:
-    """In one transaction as in several: while an old question is asked again, what is added stands at the end."""
+def test_a_repeated_question_does_not_change_where_messages_are_added(database: str) -> None:
+    """A run that repeats an old question is open, and an added message still follows the last message."""
     with ChatHistoryCallback(database, conversation_id="c", flush_interval=3600) as history:
         history.add_messages(["one", ("assistant", "two")])
         history.flush().wait(10)
         again = begin(history, HumanMessage("one"))
         history.add_messages(("assistant", "two"))
         finish(history, again)
-    assert [content for _, content in line(database)] == ["one", "two", "two"]
+    assert [content for _, content in only_branch(database)] == ["one", "two", "two"]
 
 
 @pytest.mark.parametrize("all_messages", [False, True], ids=["only what is new", "the whole history"])
-def test_a_clock_that_was_set_back(
+def test_messages_keep_their_order_when_the_clock_is_set_back(
     database: str, all_messages: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody's turn is forgotten: what a run says after an addition is read after it all the same."""
+    """The run has an earlier time than the message that was added before it, and is still read after that message."""
     times = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (11, 10)]
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         monkeypatch.setattr("recorder.recording.recorder.now", lambda: times[0])
@@ -169,21 +169,21 @@ def test_a_clock_that_was_set_back(
             history.flush().wait(10)
         found = [message.text for message in replay.messages("c")]
     expected = [f"{what} {turn}" for turn in range(2) for what in ("added", "question", "answer")]
-    assert found == expected == [content for _, content in line(database)]
+    assert found == expected == [content for _, content in only_branch(database)]
 
 
-def test_each_conversation_has_its_own(database: str) -> None:
-    """What is said closest to the call wins, as with runs."""
+def test_the_conversation_named_closest_to_the_call_gets_the_message(database: str) -> None:
+    """The call's argument comes before the block, and the block before the callback's argument, as with runs."""
     with ChatHistoryCallback(database, conversation_id="a") as history:
         with history.conversation("b"):
             history.add_messages("to b")
             history.add_messages("to c", conversation_id="c")
         history.add_messages("to a")
-    assert [line(database, name) for name in "abc"] == [[("user", f"to {name}")] for name in "abc"]
+    assert [only_branch(database, name) for name in "abc"] == [[("user", f"to {name}")] for name in "abc"]
 
 
-def test_hundreds_of_conversations_are_one_commit(database: str) -> None:
-    """And each has all of its messages in order."""
+def test_one_commit_stores_messages_of_hundreds_of_conversations(database: str) -> None:
+    """Each conversation has all of its messages in order."""
     with ChatHistoryCallback(database, flush_interval=3600) as history:
         history.add_messages("first", conversation_id="warm")
         history.flush().wait(10)
@@ -195,14 +195,14 @@ def test_hundreds_of_conversations_are_one_commit(database: str) -> None:
         assert (history.stats().messages_added, history.stats().messages_stored) == (1_001, 1_001)
         assert history.stats().queued_bytes == 0
     for number in (0, 77, 199):
-        assert line(database, f"c{number}") == [("user", f"{number}:{place}") for place in range(5)]
+        assert only_branch(database, f"c{number}") == [("user", f"{number}:{place}") for place in range(5)]
 
 
-# -- what they are -------------------------------------------------------------------------------------------
+# -- their form ----------------------------------------------------------------------------------------------
 
 
-def test_everything_that_a_model_takes(database: str) -> None:
-    """LangChain's messages, dicts, tuples, blocks and calls; they come back whole."""
+def test_every_form_of_message_that_a_model_takes_is_stored(database: str) -> None:
+    """LangChain's messages, dicts, tool calls and content blocks are read back equal."""
     call = {"name": "weather", "args": {"city": "Bern"}, "id": "call_1"}
     picture: list[dict[str, Any]] = [
         {"type": "text", "text": "This?"},
@@ -226,8 +226,8 @@ def test_everything_that_a_model_takes(database: str) -> None:
     assert (result.text, getattr(result, "tool_call_id", None)) == ("Rain \0 \ud800.", "call_1")
 
 
-def test_a_conversation_is_as_old_as_its_first_message(database: str) -> None:
-    """Whoever opened it, and whatever else the same transaction stores of it."""
+def test_a_conversation_has_the_time_of_its_first_message(database: str) -> None:
+    """This holds whether a run or an added message opens the conversation, also where one commit stores both."""
     with ChatHistoryCallback(database, flush_interval=3600) as history:
         history.add_messages("first", conversation_id="warm")
         history.flush().wait(10)
@@ -240,16 +240,16 @@ def test_a_conversation_is_as_old_as_its_first_message(database: str) -> None:
 
 
 @pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", "\ufdd00000"])
-def test_odd_letters_in_ids_and_roles(database: str, odd: str) -> None:
-    """They are stored and found again like any others."""
+def test_conversation_ids_and_roles_may_have_any_characters(database: str, odd: str) -> None:
+    """NUL, half of a surrogate pair and the escape character are stored and read back equal."""
     with ChatHistoryCallback(database, conversation_id=odd) as history:
         history.add_messages([(odd, "one"), "two"])
     with Replay(database) as replay:
         assert replay.messages(odd) == [ChatMessage("one", role=odd), HumanMessage("two")]
 
 
-def test_nothing_is_nothing(database: str) -> None:
-    """An empty list opens no conversation."""
+def test_an_empty_list_opens_no_conversation(database: str) -> None:
+    """`add_messages([])` stores nothing."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages([])
     assert sql(database, "SELECT count(*) FROM conversations") == [(0,)]
@@ -264,8 +264,10 @@ def test_nothing_is_nothing(database: str) -> None:
         (["Hello!", 7], "c", "7"),
     ],
 )
-def test_bad_input_is_refused_whole(messages: Any, conversation_id: str | None, words: str) -> None:
-    """It says what is wrong, and nothing of it is stored."""
+def test_add_messages_stores_nothing_when_its_input_is_wrong(
+    messages: Any, conversation_id: str | None, words: str
+) -> None:
+    """The ConfigError says what is wrong, and none of the messages of the call is stored."""
     store = MemoryStore()
     with ChatHistoryCallback(store=store) as history, pytest.raises(ConfigError) as refused:
         history.add_messages(messages, conversation_id=conversation_id)
@@ -274,19 +276,19 @@ def test_bad_input_is_refused_whole(messages: Any, conversation_id: str | None, 
 
 
 @pytest.mark.parametrize("messages", ["too late", []])
-def test_after_close_it_says_so(messages: Any) -> None:
-    """A call that a person makes, unlike a callback; also where there is nothing to store."""
+def test_add_messages_raises_closed_after_close(messages: Any) -> None:
+    """It raises also for an empty list."""
     history = ChatHistoryCallback(store=MemoryStore(), conversation_id="c")
     history.close().wait(10)
     with pytest.raises(Closed):
         history.add_messages(messages)
 
 
-# -- the way to the database ---------------------------------------------------------------------------------
+# -- the queue and the database ------------------------------------------------------------------------------
 
 
 class Gated(FaultyStore):
-    """Appends wait until `gate` is over."""
+    """A store whose appends wait until `gate` is set."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore())
@@ -299,13 +301,13 @@ class Gated(FaultyStore):
 
 
 def add_for_ever(history: ChatHistoryCallback) -> None:
-    """Until it is refused."""
+    """Add messages until `add_messages` raises."""
     while True:
         history.add_messages("x" * 1_000)
 
 
 def fill(history: ChatHistoryCallback) -> int:
-    """Add until the queue is full; how many were taken."""
+    """Add messages until the queue is full, and return how many were accepted."""
     with pytest.raises(StoreError, match=r"The queue is full \(.* bytes\) and 1 messages were not accepted"):
         add_for_ever(history)
     return history.stats().messages_added
@@ -316,8 +318,8 @@ async def _on_a_loop(history: ChatHistoryCallback) -> int:
 
 
 @pytest.mark.parametrize("way", [fill, lambda history: asyncio.run(_on_a_loop(history))], ids=["off", "on"])
-def test_a_full_queue_is_told_and_nothing_is_half_taken(way: Callable[[ChatHistoryCallback], int]) -> None:
-    """The database stalls: within the bound they are taken, then each call says that it took nothing."""
+def test_add_messages_raises_when_the_queue_is_full(way: Callable[[ChatHistoryCallback], int]) -> None:
+    """While the database stalls, the queue accepts messages up to its limit; after that, each call raises."""
     store = Gated()
     with ChatHistoryCallback(
         store=store, conversation_id="c", max_queue_bytes=100_000, block_timeout=0.01
@@ -341,10 +343,10 @@ _LONG = "x" * 10_000
         AIMessage("", invalid_tool_calls=[{"name": "write", "args": _LONG, "id": "1"}]),
         AIMessage("", additional_kwargs={"audio": _LONG}),
     ],
-    ids=["calls", "invalid calls", "others"],
+    ids=["tool calls", "invalid tool calls", "additional kwargs"],
 )
-def test_calls_take_room_too(message: AIMessage) -> None:
-    """What a model wrote for a tool may be long where its text is none: as added, as sent, as the reply."""
+def test_tool_calls_count_in_the_bytes_of_the_queue(message: AIMessage) -> None:
+    """They count in an added message, in a request and in a reply, also where the message has no text."""
     store = Gated()
     with ChatHistoryCallback(store=store, conversation_id="c") as history:
         history.add_messages(message)
@@ -356,8 +358,8 @@ def test_calls_take_room_too(message: AIMessage) -> None:
     assert history.stats().queued_bytes == 0
 
 
-def test_off_a_loop_it_waits_for_room() -> None:
-    """As long as the database goes on, more than the queue holds is taken."""
+def test_add_messages_waits_for_room_outside_of_an_event_loop() -> None:
+    """While the database stores, more messages than the queue can hold are accepted."""
     with ChatHistoryCallback(
         store=MemoryStore(), conversation_id="c", max_queue_bytes=20_000, block_timeout=3600
     ) as history:
@@ -366,8 +368,8 @@ def test_off_a_loop_it_waits_for_room() -> None:
     assert history.stats().messages_stored == 500
 
 
-def test_who_waits_for_room_is_told_of_the_close() -> None:
-    """Room comes when the last batch is given up, and nobody is there any more to store what would go into it."""
+def test_add_messages_raises_closed_when_the_history_closes_while_it_waits_for_room() -> None:
+    """The last batch is given up, which makes room in the queue, but the writer has ended."""
     history = ChatHistoryCallback(
         store=Gated(), conversation_id="c", max_queue_bytes=10_000, block_timeout=3600
     )
@@ -383,10 +385,10 @@ def test_who_waits_for_room_is_told_of_the_close() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_commit_that_failed_is_tried_again(
+def test_each_message_is_stored_once_when_commits_fail(
     database: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before it did anything, or after it did all and the answer was lost: each message is stored once."""
+    """The commit fails before it stored anything, or after it stored the batch and the answer was lost."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     faults: Any = {when: [away, away]}
     store = FaultyStore(SqlStore(database), **faults)
@@ -394,11 +396,11 @@ def test_a_commit_that_failed_is_tried_again(
         for number in range(20):
             history.add_messages(f"{number % 2}")
     assert len(store.tried) >= 3
-    assert line(database) == [("user", f"{number % 2}") for number in range(20)]
+    assert only_branch(database) == [("user", f"{number % 2}") for number in range(20)]
 
 
-def test_what_can_never_be_stored_harms_no_other_conversation(caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out and told, without a word of what was said."""
+def test_messages_that_cannot_be_stored_are_left_out_of_their_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """The messages of other conversations are stored, and the log names the conversation but not the text."""
 
     def refuse(batch: Batch) -> None:
         if any(part.conversation_id == "bad" for part in batch.additions):
@@ -420,8 +422,10 @@ def test_what_can_never_be_stored_harms_no_other_conversation(caplog: pytest.Log
     assert "secret" not in caplog.text
 
 
-def test_close_with_the_database_away_says_how_many_were_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And so does a flush that waited for them."""
+def test_a_flush_raises_how_many_messages_were_lost_when_the_database_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`close` gives up after its timeout and counts the messages as not stored."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     history = ChatHistoryCallback(
         store=FaultyStore(MemoryStore(), before=[away] * 10**6), conversation_id="c"
@@ -434,8 +438,8 @@ def test_close_with_the_database_away_says_how_many_were_lost(monkeypatch: pytes
         flush.wait(10)
 
 
-def test_a_database_that_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waited in the queue is counted as lost."""
+def test_queued_messages_are_lost_when_the_database_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flush raises how many they are, and the queue is empty after `close`."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
 
     class Absent(MemoryStore):
@@ -451,8 +455,8 @@ def test_a_database_that_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         flush.wait(10)
 
 
-def test_an_exit_stores_them(tmp_path: Path) -> None:
-    """Without `close`; and where it cannot, one line says how many were not stored."""
+def test_the_exit_of_the_process_stores_queued_messages(tmp_path: Path) -> None:
+    """`close` is not called. Where the database is locked, stderr says how many messages were not stored."""
     code = """
 import logging, sys
 import recorder.storage.dialects.sqlite, recorder.recording.recorder
@@ -469,11 +473,11 @@ history.add_messages(["one", "two"])
         other.execute("BEGIN IMMEDIATE")
         stderr = run_python(code, url).stderr
     assert stderr.startswith("recorder: 0 tokens and 2 added messages were not stored")
-    assert line(url) == [("user", "one"), ("user", "two")]
+    assert only_branch(url) == [("user", "one"), ("user", "two")]
 
 
-def test_a_forked_child_adds_for_itself(database: str) -> None:
-    """Its messages are stored by a writer of its own; what waits in its parent's queue, by the parent."""
+def test_a_forked_child_stores_its_messages_with_a_writer_of_its_own(database: str) -> None:
+    """The parent stores the messages that were in its queue at the fork."""
     code = """
 import os, sys
 from recorder import ChatHistoryCallback
@@ -490,7 +494,7 @@ history.close().wait(10)
 """
     done = run_python(code, database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert line(database) == [("user", "parent"), ("user", "child"), ("user", "later")]
+    assert only_branch(database) == [("user", "parent"), ("user", "child"), ("user", "later")]
 
 
 ENDLESS = """
@@ -519,7 +523,7 @@ while True:
 
 
 def killed(url: str, seed: int, numbers: list[int]) -> list[int]:
-    """A process adds the next numbers to three conversations, in runs and without, and is killed; what it was told."""
+    """Start a process that adds numbered messages, kill it, and return the numbers that its last flush confirmed."""
     victim = start_python(ENDLESS, url, seed, *numbers)
     assert victim.stdout is not None
     lines = [victim.stdout.readline() for _ in range(random.Random(seed).randint(1, 40))]
@@ -530,8 +534,8 @@ def killed(url: str, seed: int, numbers: list[int]) -> list[int]:
     return [int(number) for number in complete[-1].split()]
 
 
-def test_killed_again_and_again(database: str) -> None:
-    """What was acknowledged is stored, what is stored has no hole, and the next process goes on below it."""
+def test_flushed_messages_are_stored_when_the_process_is_killed(database: str) -> None:
+    """The stored messages have no missing number, and the next process continues after them."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     numbers = [0, 0, 0]
@@ -544,8 +548,8 @@ def test_killed_again_and_again(database: str) -> None:
         assert all(here >= there for here, there in zip(numbers, acknowledged, strict=True))
 
 
-def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
-    """Each goes below what the other stored just before, with the same words too; on any isolation level."""
+def test_two_recorders_that_add_at_once_make_one_branch(database: str) -> None:
+    """Each message follows the last one that is stored, whichever recorder stored it, on any isolation level."""
     if database.startswith("postgresql"):
         name = make_url(database).database
         postgres.fetch(
@@ -557,7 +561,7 @@ def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
         for number in range(100):
             one.add_messages([f"one {number}", "both"])
             other.add_messages([f"other {number}", "both"])
-    found = [content for _, content in line(database)]
+    found = [content for _, content in only_branch(database)]
     assert found.count("both") == 200
     for name in ("one", "other"):
         assert [text for text in found if text.startswith(name)] == [
@@ -567,10 +571,10 @@ def test_two_that_add_at_the_same_moment_make_one_line(database: str) -> None:
         assert [message.text for message in replay.messages("c")] == found
 
 
-def test_one_that_was_stopped_in_its_transaction_stops_nobody(
+def test_another_recorder_adds_messages_when_a_stopped_process_holds_the_lock(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The other waits for a while, says so, and adds beside it."""
+    """It waits for `LOCK_WAIT` seconds, logs a warning, and stores its messages without the lock."""
     monkeypatch.setattr("recorder.storage.dialects.postgres.LOCK_WAIT", 0.05)
 
     async def story() -> None:
@@ -585,15 +589,15 @@ def test_one_that_was_stopped_in_its_transaction_stops_nobody(
         await stopped.close()
 
     asyncio.run(story())
-    assert line(postgres_url) == [("user", "one")]
+    assert only_branch(postgres_url) == [("user", "one")]
     assert "Another process has held the lock of the same conversations for 0.05 s" in caplog.text
 
 
-# -- read again ----------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------------
 
 
-def test_they_are_read_along_the_newest_branch(database: str) -> None:
-    """What is sent on with the next question; also on an event loop."""
+def test_replay_reads_the_messages_of_the_newest_branch(database: str) -> None:
+    """`messages` and, on an event loop, `amessages` return the same."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two")])
         finish(history, begin(history, HumanMessage("ONE")), "TWO")
@@ -606,8 +610,8 @@ def test_they_are_read_along_the_newest_branch(database: str) -> None:
         assert asyncio.run(replay.amessages("c")) == expected
 
 
-def test_an_unknown_conversation_has_said_nothing(database: str) -> None:
-    """And the beginning of an id is not the id: what another user said stays theirs."""
+def test_an_unknown_conversation_has_no_messages(database: str) -> None:
+    """An id that is only the beginning of a stored id is unknown, too."""
     with ChatHistoryCallback(database) as history:
         history.add_messages("mine", conversation_id="user-12")
     with Replay(database) as replay:
@@ -619,32 +623,32 @@ def test_an_unknown_conversation_has_said_nothing(database: str) -> None:
 @pytest.mark.parametrize(
     ("id", "words"), [(7, "must be a str, not int"), (uuid.uuid4(), "not UUID"), ("", "is empty")]
 )
-def test_what_is_no_id_is_refused(database: str, id: Any, words: str) -> None:
-    """As when it is recorded; an empty answer would read as a conversation that has not begun."""
+def test_replay_raises_when_the_conversation_id_is_not_a_text(database: str, id: Any, words: str) -> None:
+    """An empty list would read as a conversation that has not begun."""
     with Replay(database) as replay, pytest.raises(ConfigError, match=words):
         replay.messages(id)
 
 
-def test_each_turn_reads_what_the_last_one_added(database: str) -> None:
-    """A memory: read, answer, add; the replay sees what was committed after it was opened."""
+def test_an_open_replay_reads_messages_that_were_added_later(database: str) -> None:
+    """In each turn a chat memory reads all messages and adds two."""
     with Replay(database) as replay, ChatHistoryCallback(database) as history:
         for turn in range(3):
             messages = replay.messages("c")
             assert len(messages) == 2 * turn
             history.add_messages([f"question {turn}", ("assistant", f"answer {turn}")], conversation_id="c")
             history.flush().wait(10)
-    assert [content for _, content in line(database)][-2:] == ["question 2", "answer 2"]
+    assert [content for _, content in only_branch(database)][-2:] == ["question 2", "answer 2"]
 
 
-def test_who_watches_is_told_of_them(database: str) -> None:
-    """On both databases; without a run, too."""
+def test_a_watcher_wakes_up_when_messages_are_added(database: str) -> None:
+    """This holds on both databases, and needs no run."""
 
     async def story() -> bool:
         store = SqlStore(database, read_only=True)
         watch = await store.watch()
         async with ChatHistoryCallback(database, conversation_id="c") as history:
             await history.flush()
-            while await watch.wait_for_commit(0.2):  # that it is there
+            while await watch.wait_for_commit(0.2):  # drop earlier commits
                 pass
             history.add_messages("one")
             await history.flush()
@@ -657,7 +661,7 @@ def test_who_watches_is_told_of_them(database: str) -> None:
 
 
 def test_a_conversation_without_runs_is_exported(database: str, tmp_path: Path) -> None:
-    """And imported, message by message the same."""
+    """The import stores messages that are equal to the exported ones."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two"), "three"])
     export(database, tmp_path / "c.jsonl", ["c"])

@@ -1,4 +1,4 @@
-"""How much is stored at once: less after a batch that took too long, more again when it goes quickly."""
+"""The size of a batch becomes smaller after a batch that took too long, and larger again after quick ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MOST = 16 * 2**20
 
 @pytest.fixture
 def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the clock says, the last of these."""
+    """The times that the clock returns; the last one of them is the current time."""
     found = [0.0]
     monkeypatch.setattr("recorder.recording.batch_size.seconds", lambda: found[-1])
     return found
 
 
-def test_it_is_halved_from_what_took_too_long(moments: list[float]) -> None:
-    """A small batch that was given up says more than the bound does; below 64 KiB it makes no sense."""
+def test_the_size_becomes_half_of_the_batch_that_took_too_long(moments: list[float]) -> None:
+    """The size of the given-up batch counts, not the limit; the size never becomes less than 64 KiB."""
     size = BatchSize(MOST)
     assert (size.now, size.is_reduced) == (MOST, False)
     moments.append(30)
@@ -28,8 +28,8 @@ def test_it_is_halved_from_what_took_too_long(moments: list[float]) -> None:
     assert size.now == SMALLEST
 
 
-def test_it_grows_after_what_went_through_quickly(moments: list[float]) -> None:
-    """And stays after what went through in half the time: twice as much would not."""
+def test_the_size_doubles_after_a_quick_batch(moments: list[float]) -> None:
+    """It stays after a batch that took half of the time, because twice as much would take too long."""
     size = BatchSize(MOST)
     moments.append(30)
     size.halve(MOST, began=0)
@@ -45,8 +45,8 @@ def test_it_grows_after_what_went_through_quickly(moments: list[float]) -> None:
     assert size.now == MOST
 
 
-def test_what_was_cancelled_at_once_says_little(moments: list[float]) -> None:
-    """An administrator cancels a statement that had just begun: later ones need not be quicker than that."""
+def test_a_batch_that_was_cancelled_at_once_lets_the_size_grow_again(moments: list[float]) -> None:
+    """An administrator cancels a statement that had just begun; later batches may take longer than it did."""
     size = BatchSize(MOST)
     moments.append(0.001)
     size.halve(MOST, began=0)

@@ -1,4 +1,4 @@
-"""What a model says to `ChatHistoryCallback` is what SQL says afterwards."""
+"""What `ChatHistoryCallback` is called with is in the tables afterwards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from recorder.wire.deltas import OTHER, REASONING, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.from_chunks import deltas_of
 from tests.oracle import assert_whole, begin, finish, new_url, record, result, say, sql, stored
 
-#: Any text, half surrogate pairs too.
+#: Any text, with halves of surrogate pairs too.
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
@@ -53,17 +53,17 @@ def url(database: str) -> str:
 
 
 def conversations(url: str) -> list[str]:
-    """The conversation of each run, in the order in which they began."""
+    """The conversation of each run, in the order in which the runs began."""
     return [row[0] for row in sql(url, "SELECT conversation_id FROM runs ORDER BY started_at")]
 
 
 def transcript(url: str) -> list[tuple[str, str]]:
-    """Role and content of every message, as people read it."""
+    """Role and content of every message, as the view `transcripts` has them."""
     return sql(url, "SELECT role, content FROM transcripts ORDER BY position, branch")
 
 
 def run_row(url: str, *columns: str) -> tuple[Any, ...]:
-    """These columns of the only run."""
+    """The values of these columns of the only run."""
     [row] = sql(url, f"SELECT {', '.join(columns)} FROM runs")
     return tuple(row)
 
@@ -72,7 +72,7 @@ def run_row(url: str, *columns: str) -> tuple[Any, ...]:
 
 
 def test_the_question_is_stored_before_the_first_token(url: str) -> None:
-    """The run is streaming and what was sent to it is there, while the model is still thinking."""
+    """The run has the status `streaming`, and its request is stored, before any token comes."""
     with ChatHistoryCallback(url, flush_interval=3600) as history:
         run_id = begin(
             history, SystemMessage("Be brief."), HumanMessage("Sing."), tags=["a", "b"],
@@ -102,7 +102,7 @@ def test_the_question_is_stored_before_the_first_token(url: str) -> None:
 
 
 def test_a_streaming_run_shows_its_partial_text(url: str) -> None:
-    """Everybody can read along."""
+    """`transcripts` and `tokens` have the stored text of a run that has not ended."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history, HumanMessage("Sing."))
         say(history, run_id, ["La", " la"])
@@ -114,8 +114,8 @@ def test_a_streaming_run_shows_its_partial_text(url: str) -> None:
         ]
 
 
-def test_a_completion_model_has_prompts(url: str) -> None:
-    """`on_llm_start`: a prompt is what the user says."""
+def test_the_prompt_of_a_completion_model_is_a_user_message(url: str) -> None:
+    """`on_llm_start` gives the prompt as a text."""
     with ChatHistoryCallback(url) as history:
         run_id = uuid.uuid4()
         history.on_llm_start({}, ["Once upon"], run_id=run_id)
@@ -128,8 +128,8 @@ def test_a_completion_model_has_prompts(url: str) -> None:
 # -- the end -------------------------------------------------------------------------------------------------
 
 
-def test_the_end_says_all_that_the_provider_said(url: str) -> None:
-    """Usage, finish reason, ids, model, the final message with all its parts, and when things happened."""
+def test_the_end_of_a_run_stores_what_the_provider_reported(url: str) -> None:
+    """Usage, finish reason, response id, model, final message and times are stored."""
     usage = UsageMetadata(input_tokens=5, output_tokens=2, total_tokens=7)
     raw = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "details": None}
     answer = AIMessage(
@@ -160,8 +160,8 @@ def test_the_end_says_all_that_the_provider_said(url: str) -> None:
     )
 
 
-def test_without_usage_there_is_none(url: str) -> None:
-    """NULL, not zero."""
+def test_usage_is_null_when_the_provider_reports_none(url: str) -> None:
+    """The columns are NULL, not 0."""
     with ChatHistoryCallback(url) as history:
         record(history)
     assert run_row(url, "input_tokens", "usage", "usage_source") == (None, None, "none")
@@ -179,8 +179,10 @@ def test_without_usage_there_is_none(url: str) -> None:
         (None, {"interrupted": True}, INTERRUPTED),
     ],
 )
-def test_how_a_run_ended(url: str, reason: str | None, output: dict[str, Any], status: str) -> None:
-    """A limit is incomplete; where the provider's end never came it is interrupted."""
+def test_the_finish_reason_decides_the_status(
+    url: str, reason: str | None, output: dict[str, Any], status: str
+) -> None:
+    """A limit makes a run `incomplete`; a stream without the provider's end makes it `interrupted`."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
         say(history, run_id, ["Hi"])
@@ -200,10 +202,10 @@ def test_how_a_run_ended(url: str, reason: str | None, output: dict[str, Any], s
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_what_had_come_is_kept(
+def test_an_error_or_a_cancellation_stores_the_partial_reply(
     url: str, error: BaseException, status: str, type: str | None, message: str | None
 ) -> None:
-    """On an error and on a cancel: the tokens, the partial reply, and what went wrong."""
+    """The tokens, the partial reply and the error are stored."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
         say(history, run_id, ["Hel"])
@@ -213,8 +215,8 @@ def test_what_had_come_is_kept(
     assert transcript(url) == [("user", "Hi"), ("assistant", "Hel")]
 
 
-def test_an_error_before_anything_came(url: str) -> None:
-    """The run has its row in the transcript, and there is no empty message."""
+def test_an_error_before_the_first_token_stores_no_reply(url: str) -> None:
+    """The run has a line in `transcripts`, and there is no empty message."""
     with ChatHistoryCallback(url) as history:
         history.on_llm_error(ValueError("no"), run_id=begin(history))
         history.on_llm_error(ValueError("no"), run_id=begin(history, HumanMessage("Ho")), response=result(""))
@@ -229,8 +231,8 @@ def test_an_error_before_anything_came(url: str) -> None:
     assert sql(url, "SELECT DISTINCT status FROM runs") == [(ERROR,)]
 
 
-def test_choices_are_sibling_replies(url: str) -> None:
-    """`n` of them below one question."""
+def test_each_choice_of_a_response_is_a_reply_to_the_same_question(url: str) -> None:
+    """Each choice is a message below the question."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
         history.on_stream_frame(b"f", 0, [Delta("a", "text", "0"), Delta("b", "text", "1")], run_id=run_id)
@@ -242,8 +244,8 @@ def test_choices_are_sibling_replies(url: str) -> None:
 # -- tokens and frames ---------------------------------------------------------------------------------------
 
 
-def test_frames_and_their_deltas(url: str) -> None:
-    """The wire's bytes as they came, the deltas with kind and index; the token hook says nothing new then."""
+def test_frames_are_stored_byte_for_byte_with_their_deltas(url: str) -> None:
+    """Deltas have kind and index, and the token hook adds nothing to what came with the frame."""
     frames = [b'data: {"a":1}\n\n', b": comment\n\n", b"data: [DONE]\n\n"]
     with ChatHistoryCallback(url) as history:
         run_id = begin(history, wire="openai.chat")
@@ -261,8 +263,8 @@ def test_frames_and_their_deltas(url: str) -> None:
     assert at_us == 10
 
 
-def test_frames_are_left_out_when_asked(url: str) -> None:
-    """`capture="tokens"`: the same tokens, no frames, no proof of any."""
+def test_frames_are_not_stored_when_capture_is_tokens(url: str) -> None:
+    """The tokens are the same, and the run has no hash of frames."""
     with ChatHistoryCallback(url, capture="tokens") as history:
         run_id = begin(history)
         history.on_stream_frame(b"data: x\n\n", 10, [Delta("Hi")], run_id=run_id)
@@ -305,15 +307,15 @@ CALLS = [{"name": "look", "args": '{"x"', "id": "call_1", "index": 0, "type": "t
         (None, None, []),
         (7, object(), []),
     ],
-    ids=["text", "text chunk", "empty", "reasoning", "calls", "blocks", "None", "rubbish"],
+    ids=["text", "text chunk", "empty", "reasoning", "tool calls", "blocks", "None", "unknown"],
 )
-def test_a_token_callback_is_one_or_more_deltas(token: Any, given: Any, deltas: list[Any]) -> None:
-    """Models that hand over no frames speak LangChain's language."""
+def test_a_token_of_langchain_becomes_its_deltas(token: Any, given: Any, deltas: list[Any]) -> None:
+    """Models that give no frames give a token and a chunk; an empty or unknown one has no deltas."""
     assert deltas_of(token, given, SimpleNamespace(places=None)) == [Delta(*delta) for delta in deltas]
 
 
 def test_tokens_are_given_by_position_or_by_name(url: str) -> None:
-    """LangChain's synchronous manager names it, the asynchronous one does not."""
+    """LangChain's synchronous manager passes the token by name, the asynchronous one by position."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
         history.on_llm_new_token("a", run_id=run_id, parent_run_id=None, tags=[])
@@ -325,13 +327,13 @@ def test_tokens_are_given_by_position_or_by_name(url: str) -> None:
     ]  # fmt: skip
 
 
-def test_run_inline_never_varies() -> None:
-    """LangChain reads it three times an event."""
+def test_run_inline_is_true_for_every_instance() -> None:
+    """It is a class attribute, because LangChain reads it three times for each event."""
     assert ChatHistoryCallback.run_inline is True
     assert "run_inline" not in vars(ChatHistoryCallback(store=MemoryStore()))
 
 
-# -- whatever text -------------------------------------------------------------------------------------------
+# -- any text ------------------------------------------------------------------------------------------------
 
 TROUBLE = {
     "NUL": "a\x00b", "half a pair": "\ud83c", "the other half": "\udf88", "the escape": "\ufdd00000",
@@ -342,7 +344,7 @@ TROUBLE = {
 
 @pytest.mark.parametrize("name", TROUBLE)
 def test_any_text_comes_back_equal(url: str, name: str) -> None:
-    """As a token, as a message, as metadata, tag and conversation id; SQL shows it escaped, and complete."""
+    """The text is a token, a message, metadata, a tag and a conversation id; SQL shows it escaped and complete."""
     text = TROUBLE[name]
     conversation_id = f"id {text[:100]}"
     with ChatHistoryCallback(url, conversation_id=conversation_id) as history:
@@ -365,7 +367,7 @@ def test_any_text_comes_back_equal(url: str, name: str) -> None:
 def test_any_strings_come_back_equal(
     shared: tuple[str, ChatHistoryCallback], texts: list[str], sent: str, metadata: dict[str, str]
 ) -> None:
-    """Tokens, question with parts, reply and metadata."""
+    """The strings are tokens, a question with parts, a reply and metadata."""
     url, history = shared
     names = ("user_id", "thread_id", "session_id")
     metadata = {key: value for key, value in metadata.items() if key not in names and not is_secret_name(key)}
@@ -394,17 +396,17 @@ def shared(tmp_path: Path) -> Iterator[tuple[str, ChatHistoryCallback]]:
         yield url, history
 
 
-@pytest.mark.parametrize("rubbish", ["\ud800", {"x": 1}, ["stop"], 7, b"\xff"], ids=repr)
-def test_a_provider_may_say_anything(url: str, rubbish: Any) -> None:
-    """A finish reason, a model or an id that is no text of ours costs no token; such a reason is no good one."""
+@pytest.mark.parametrize("wrong", ["\ud800", {"x": 1}, ["stop"], 7, b"\xff"], ids=repr)
+def test_a_run_is_recorded_when_the_provider_sends_values_of_wrong_types(url: str, wrong: Any) -> None:
+    """A wrong finish reason, model or id costs no token, and the run is `interrupted`."""
     with ChatHistoryCallback(url) as history:
         run_id = begin(
-            history, metadata={"ls_provider": rubbish, "ls_model_name": rubbish, "user_id": rubbish},
-            invocation_params={"model": rubbish}, input_hash=rubbish, wire="openai.chat",
+            history, metadata={"ls_provider": wrong, "ls_model_name": wrong, "user_id": wrong},
+            invocation_params={"model": wrong}, input_hash=wrong, wire="openai.chat",
         )  # fmt: skip
         say(history, run_id, ["Hi"])
         ended = result(
-            "Hi", finish_reason=rubbish, id=rubbish, model_name=rubbish, output={"token_usage": {"x": 1}}
+            "Hi", finish_reason=wrong, id=wrong, model_name=wrong, output={"token_usage": {"x": 1}}
         )
         history.on_llm_end(ended, run_id=run_id)
     assert_whole(url, run_id, ["Hi"], "interrupted")
@@ -416,7 +418,7 @@ def test_a_provider_may_say_anything(url: str, rubbish: Any) -> None:
 
 
 def test_each_run_opens_a_conversation_of_its_own(url: str) -> None:
-    """Nothing is guessed from content; the new ids sort by time."""
+    """Equal content does not join runs, and the new ids sort by time."""
     with ChatHistoryCallback(url) as history:
         for _ in range(3):
             record(history, HumanMessage("the same"))
@@ -427,7 +429,7 @@ def test_each_run_opens_a_conversation_of_its_own(url: str) -> None:
 
 
 def test_a_conversation_is_named_by_argument(url: str) -> None:
-    """A later recorder goes on where the first one stopped."""
+    """A later recorder with the same argument continues the conversation."""
     for question in ("one", "two"):
         with ChatHistoryCallback(url, conversation_id="chat-42") as history:
             record(history, HumanMessage(question), reply=f"answer to {question}")
@@ -438,7 +440,7 @@ def test_a_conversation_is_named_by_argument(url: str) -> None:
 @pytest.mark.parametrize("key", ["conversation_id", "session_id", "thread_id"])
 @pytest.mark.parametrize("value", ["chat-42", 42, uuid.UUID(int=42)], ids=repr)
 def test_a_conversation_is_named_by_metadata(url: str, key: str, value: Any) -> None:
-    """Ours, LangChain's sessions and LangGraph's threads; ids of any kind are text here."""
+    """The key is recorder's own, LangChain's or LangGraph's; a value of any type becomes text."""
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("one"), metadata={key: value})
         record(history, HumanMessage("two"), metadata={key: value, "more": 1})
@@ -446,28 +448,28 @@ def test_a_conversation_is_named_by_metadata(url: str, key: str, value: Any) -> 
 
 
 def test_a_conversation_is_named_by_a_block(url: str) -> None:
-    """Inside it, and only there; blocks nest, and an error leaves them as any end does."""
+    """The name holds inside the block only; blocks nest, and an error ends a block as usual."""
     with ChatHistoryCallback(url, conversation_id="always") as history:
         record(history)
         with history.conversation("outer") as name:
             assert name == "outer"
             record(history)
             with pytest.raises(LookupError):
-                leave_with_an_error(history)
+                record_in_a_block_that_raises(history)
             record(history)
         record(history)
     assert conversations(url) == ["always", "outer", "inner", "outer", "always"]
 
 
-def leave_with_an_error(history: ChatHistoryCallback) -> None:
-    """A block that ends badly."""
+def record_in_a_block_that_raises(history: ChatHistoryCallback) -> None:
+    """Record a run in a block that ends with an error."""
     with history.conversation("inner"):
         record(history)
         raise LookupError
 
 
 def test_blocks_of_concurrent_tasks_do_not_mix(url: str) -> None:
-    """Each task has its own."""
+    """Each task records into the conversation of its own block."""
 
     async def story(name: str) -> None:
         with history.conversation(name):
@@ -484,8 +486,8 @@ def test_blocks_of_concurrent_tasks_do_not_mix(url: str) -> None:
     assert found == [("one", "one"), ("two", "two")]
 
 
-def test_what_is_said_closest_to_the_call_wins(url: str) -> None:
-    """Metadata before the block, the block before the argument; of metadata, our own word first."""
+def test_metadata_comes_before_the_block_and_the_block_before_the_argument(url: str) -> None:
+    """Of several keys in the metadata, `conversation_id` comes first."""
     with ChatHistoryCallback(url, conversation_id="argument") as history:
         with history.conversation("block"):
             record(
@@ -497,8 +499,10 @@ def test_what_is_said_closest_to_the_call_wins(url: str) -> None:
     assert conversations(url) == ["ours", "session", "block", "argument"]
 
 
-def test_an_id_that_is_too_long(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Passed directly it raises; from metadata it is replaced by a new one and said. 255 characters are fine."""
+def test_a_conversation_id_of_more_than_255_characters_is_refused(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As an argument it raises; from metadata it is replaced by a new id and logged."""
     longest, longer = "x" * 255, "x" * 256
     with pytest.raises(ConfigError, match=r"has 256 characters and the limit is 255"):
         ChatHistoryCallback(store=MemoryStore(), conversation_id=longer)
@@ -515,15 +519,15 @@ def test_an_id_that_is_too_long(url: str, caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize("bad", ["", 7, None], ids=repr)
-def test_a_block_needs_a_name(bad: Any) -> None:
-    """Said where it is written."""
+def test_a_block_raises_when_the_conversation_id_is_no_text(bad: Any) -> None:
+    """`conversation` raises the ConfigError when the block begins."""
     history = ChatHistoryCallback(store=MemoryStore())
     with pytest.raises(ConfigError, match="conversation_id"), history.conversation(bad):
         pass
 
 
 def test_child_runs_share_a_conversation(url: str) -> None:
-    """Two calls of one chain; another chain's are apart; a name of their own still wins."""
+    """Runs of one parent share a conversation, runs of another parent do not, and metadata comes first."""
     chain, other = uuid.uuid4(), uuid.uuid4()
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("one"), parent_run_id=chain)
@@ -537,7 +541,7 @@ def test_child_runs_share_a_conversation(url: str) -> None:
 
 
 def test_children_that_begin_at_once_share_a_conversation(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one child looks for its conversation, another one of the same parent begins."""
+    """While one child gets its conversation, another child of the same parent begins."""
     chain = uuid.uuid4()
     others = iter([chain])
 
@@ -552,8 +556,8 @@ def test_children_that_begin_at_once_share_a_conversation(url: str, monkeypatch:
     assert len(set(conversations(url))) == 1
 
 
-def test_the_whole_history_each_turn_is_stored_once(url: str) -> None:
-    """Three turns through the callback, messages as an application keeps them: dicts, our own, re-spaced."""
+def test_messages_that_are_sent_again_each_turn_are_stored_once(url: str) -> None:
+    """The application sends them in three forms: as dicts, as message objects and with other white space."""
     call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
     with ChatHistoryCallback(url, conversation_id="c") as history:
         sent: list[Any] = [{"role": "user", "content": "weather?"}]
@@ -573,7 +577,7 @@ def test_the_whole_history_each_turn_is_stored_once(url: str) -> None:
 
 
 def test_an_edit_and_a_regeneration_are_branches(url: str) -> None:
-    """What changes is told apart, what is shared is stored once."""
+    """Messages that differ begin a branch, and messages that are the same are stored once."""
     with ChatHistoryCallback(url, conversation_id="c") as history:
         record(history, HumanMessage("a"), reply="b")
         record(history, HumanMessage("a"), reply="B")
@@ -591,8 +595,8 @@ def test_an_edit_and_a_regeneration_are_branches(url: str) -> None:
     ]
 
 
-def test_a_message_can_be_nested_however_deep(url: str) -> None:
-    """The application goes on, the tokens are accounted for, and other runs are recorded."""
+def test_a_message_that_is_nested_too_deep_disturbs_no_other_run(url: str) -> None:
+    """The callback does not raise, and each token is counted as committed, quarantined or dropped."""
     deep: Any = "x"
     for _ in range(100_000):
         deep = [deep]
@@ -615,7 +619,7 @@ def chat(provider: LoopbackProvider, history: ChatHistoryCallback, **options: An
 
 
 def test_a_whole_conversation_with_a_model(url: str) -> None:
-    """Through the SDK and a socket: the song, its frames byte for byte, and each message once."""
+    """A model streams through the SDK and a socket; frames are stored byte for byte and each message once."""
     with (
         LoopbackProvider.song(tokens=50) as provider,
         ChatHistoryCallback(url, conversation_id="c") as history,
@@ -643,8 +647,8 @@ def test_a_whole_conversation_with_a_model(url: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_leaving_a_stream_keeps_what_had_come(url: str, way: str) -> None:
-    """`break` closes the stream: cancelled, with the partial reply."""
+def test_a_stream_that_the_application_leaves_is_cancelled(url: str, way: str) -> None:
+    """The partial reply is stored."""
 
     async def story(model: ChatOpenAI) -> None:
         stream = model.astream("Sing.")
@@ -666,8 +670,8 @@ def test_leaving_a_stream_keeps_what_had_come(url: str, way: str) -> None:
     assert (role, content[:5]) == ("assistant", "Verse")
 
 
-def test_a_stream_that_is_cut_is_told_apart(url: str) -> None:
-    """The provider's end never came: an error, with what had come; the hash proves the tokens."""
+def test_a_stream_without_the_providers_end_stores_its_partial_reply(url: str) -> None:
+    """The run has the status `error` or `interrupted`, and its hash is that of the stored tokens."""
     frames = openai_chat_frames([["Hel", "lo", " there"]])
     answers = Answer(frames=frames, cut_after=3)
     with LoopbackProvider(answers) as provider, ChatHistoryCallback(url) as history:
@@ -681,8 +685,8 @@ def test_a_stream_that_is_cut_is_told_apart(url: str) -> None:
     assert transcript(url)[-1] == ("assistant", "".join(found.texts.values()))
 
 
-def test_a_refused_request_is_a_run_that_failed(url: str) -> None:
-    """HTTP 429: the question is there, and the error."""
+def test_a_request_that_fails_is_a_run_with_an_error(url: str) -> None:
+    """After HTTP 429 the question and the error are stored."""
     with LoopbackProvider(Answer.error(429)) as provider, ChatHistoryCallback(url) as history:
         model = chat(provider, history)
         with pytest.raises(openai.RateLimitError):
@@ -694,14 +698,14 @@ def test_a_refused_request_is_a_run_that_failed(url: str) -> None:
 
 
 def test_nothing_is_logged_when_all_goes_well(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Silence is the sign of health."""
+    """A run that is recorded without an error logs nothing at any level."""
     with caplog.at_level(logging.DEBUG, "recorder"), ChatHistoryCallback(url) as history:
         record(history)
     assert caplog.messages == []
 
 
-def test_people_read_it_with_any_tool(url: str) -> None:
-    """While it is written, from another connection, by the names of the documentation."""
+def test_the_view_chathistory_can_be_read_while_a_history_is_open(url: str) -> None:
+    """Another connection reads the view that the documentation names."""
     with ChatHistoryCallback(url) as history:
         record(history, HumanMessage("Hi"), reply="Hello")
         history.flush().wait(10)
@@ -709,8 +713,8 @@ def test_people_read_it_with_any_tool(url: str) -> None:
     assert found == [("user", "Hi"), ("assistant", "Hello")]
 
 
-def test_a_message_that_nobody_knows_is_kept_as_text(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The run is recorded all the same, and the log says so."""
+def test_a_message_of_an_unknown_type_is_stored_as_text(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The run is recorded, and the log has a warning."""
     with ChatHistoryCallback(url) as history:
         run_id = uuid.uuid4()
         history.on_chat_model_start({}, [[HumanMessage("Hi"), 42]], run_id=run_id)
@@ -720,7 +724,7 @@ def test_a_message_that_nobody_knows_is_kept_as_text(url: str, caplog: pytest.Lo
 
 
 def test_a_message_is_stored_as_it_was_sent() -> None:
-    """Also when the application changes its blocks before the writer comes to them."""
+    """The application changes the blocks of the message before the writer serializes them."""
     changed = threading.Event()
 
     class Later(MemoryStore):

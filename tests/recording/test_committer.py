@@ -1,4 +1,4 @@
-"""Batches that take too long shrink; rows that never can be stored are told from a database that is away."""
+"""Batches that take too long become smaller; rows that can never be stored are left out, except when no row can be."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ HOUR = 3600.0
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
+def _without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits at most 1 ms between two attempts."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
 def rows_of(batch: Batch) -> int:
-    """How many rows of any length a batch has."""
+    """How many messages, segments and blocks of frames a batch has."""
     rows = [row for part in batch.parts for row in part.messages]
     return len(rows) + sum(len(run.segments) + len(run.frames) for run in batch.runs)
 
 
-# -- a slow way to the database --------------------------------------------------------------------------------
+# -- a slow network ------------------------------------------------------------------------------------------
 
 
 def slow_above(rows: int) -> Callable[[Batch], None]:
-    """The fault of a network over which no more than so many rows get through in time."""
+    """A fault that raises TimeoutError for each batch with more than this many rows."""
 
     def give_up(batch: Batch) -> None:
         if rows_of(batch) > rows:
@@ -66,7 +66,7 @@ def slow_above(rows: int) -> Callable[[Batch], None]:
 
 
 def test_a_batch_that_takes_too_long_is_halved(database: str) -> None:
-    """Down to single rows of one run where nothing less gets through: all is stored once, in order."""
+    """Where only single rows get through in time, batches shrink to one row, and all is stored once in order."""
     store = FaultyStore(SqlStore(database), before=repeat(slow_above(1)))
     runs = [uuid.UUID(int=number) for number in range(1, 6)]
     texts = [token(3, number) for number in range(5000)]
@@ -93,9 +93,11 @@ def test_a_batch_that_takes_too_long_is_halved(database: str) -> None:
     assert sql(database, "SELECT count(*) FROM runs WHERE frames_sha256 IS NULL") == [(1,)]
 
 
-def test_a_batch_grows_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the network is quick, later batches are as large as ever."""
-    monkeypatch.setattr("recorder.recording.batch_size._QUICK", HOUR)  # however busy this machine is
+def test_a_batch_grows_again_when_the_network_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four timeouts, later batches become as large as before."""
+    monkeypatch.setattr("recorder.recording.batch_size._QUICK", HOUR)  # a busy machine is slow
     url = new_url(tmp_path)
     store = FaultyStore(SqlStore(url), before=[slow_above(0)] * 4)
     text = "x" * 10_000
@@ -112,8 +114,8 @@ def test_a_batch_grows_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert_whole(url, run_id, [text] * 8)
 
 
-def test_a_further_attempt_whose_rows_are_halved(database: str) -> None:
-    """Its id is taken, which is found with its first half: the second one has the new id, too."""
+def test_all_parts_of_a_split_run_get_the_new_id_when_its_id_is_in_use(database: str) -> None:
+    """The first part finds that the id is in use, and the later parts have the same new id."""
     texts = [token(4, number) for number in range(5000)]
     with ChatHistoryCallback(database) as history:
         run_id = record(history, reply="first")
@@ -129,8 +131,10 @@ def test_a_further_attempt_whose_rows_are_halved(database: str) -> None:
     assert_whole(database, second, texts)
 
 
-def test_a_slow_network_to_postgres(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch of which a statement has time for a tenth only: it gets through all the same."""
+def test_a_large_batch_gets_through_a_slow_network_to_postgres(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of one statement is enough for a tenth of the batch."""
     monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.5)
     texts = [f"{number:0>100}" for number in range(50)]
     with (
@@ -193,11 +197,11 @@ def postgres_database() -> Iterator[str]:
         postgres.drop(url)
 
 
-# -- what the rows are to blame for --------------------------------------------------------------------------------
+# -- errors that come from some rows -------------------------------------------------------------------------
 
 
-def recorded_beside_poison(url: str, store: FaultyStore | None = None) -> tuple[uuid.UUID, list[uuid.UUID]]:
-    """Eight runs in one batch, one of which says "poison"; that one, and the others. Later ones are stored, too."""
+def record_beside_poison(url: str, store: FaultyStore | None = None) -> tuple[uuid.UUID, list[uuid.UUID]]:
+    """Record eight runs in one batch, one with the token "poison", and a later run; return that one and the others."""
     runs = [uuid.UUID(int=number) for number in range(1, 9)]
     with ChatHistoryCallback(url, store=store, flush_interval=HOUR) as history:
         begin(history)
@@ -215,7 +219,7 @@ def recorded_beside_poison(url: str, store: FaultyStore | None = None) -> tuple[
 
 
 def assert_left_out(url: str, bad: uuid.UUID, others: list[uuid.UUID]) -> None:
-    """Its tokens are a gap, its end is stored, and the others are whole."""
+    """The tokens of the bad run are a gap, its end is stored, and the other runs are complete."""
     found = stored(url, bad)
     assert (found.status, found.texts, [gap[:2] for gap in found.gaps]) == (COMPLETE, {}, [(0, 2)])
     for run_id in others[:-1]:
@@ -223,8 +227,8 @@ def assert_left_out(url: str, bad: uuid.UUID, others: list[uuid.UUID]) -> None:
     assert_whole(url, others[-1], ["later"])
 
 
-def test_poison_in_one_half_of_a_run(database: str) -> None:
-    """Its tokens are a gap, those of the other half are stored and counted, and nothing proves that all are there."""
+def test_a_run_has_a_gap_and_no_hash_when_half_of_its_tokens_cannot_be_stored(database: str) -> None:
+    """The tokens of the other half are stored and counted."""
     texts = ["poison", *(token(4, number) for number in range(1, 5000))]
 
     def refuse(batch: Batch) -> None:
@@ -259,10 +263,10 @@ CODES = [
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_trigger_refuses_some_tokens(
+def test_tokens_that_a_postgres_trigger_refuses_are_a_gap(
     postgres_database: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the class of its error: the recording of others goes on, and a gap says what is missing."""
+    """The other runs are recorded, whatever the class of the trigger's error."""
     monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
     raising = f"RAISE EXCEPTION 'not these' USING ERRCODE = '{code}'"
     postgres.fetch(
@@ -274,19 +278,19 @@ def test_a_trigger_refuses_some_tokens(
         postgres_database,
         "CREATE TRIGGER refuse BEFORE INSERT ON segments FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
-    assert_left_out(postgres_database, *recorded_beside_poison(postgres_database))
+    assert_left_out(postgres_database, *record_beside_poison(postgres_database))
 
 
 @pytest.mark.parametrize("words", ["the list is locked", "no such customer", "disk is full", "malformed"])
-def test_a_trigger_of_sqlite_refuses_some_tokens(tmp_path: Path, words: str) -> None:
-    """Its words are its own, and say nothing of the database."""
+def test_tokens_that_a_sqlite_trigger_refuses_are_a_gap(tmp_path: Path, words: str) -> None:
+    """The text of the trigger's error looks like an error of the database, and is not taken for one."""
     url = new_url(tmp_path)
     with closing(sqlite3.connect(tmp_path / "history.db")) as connection:
         connection.execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON segments WHEN NEW.deltas LIKE '%poison%' "
             f"BEGIN SELECT RAISE(ABORT, '{words}'); END"
         )
-    assert_left_out(url, *recorded_beside_poison(url))
+    assert_left_out(url, *record_beside_poison(url))
 
 
 ERRORS: list[Exception] = [
@@ -301,8 +305,8 @@ ERRORS: list[Exception] = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_that_comes_of_some_rows(tmp_path: Path, error: Exception) -> None:
-    """Whatever its type."""
+def test_tokens_that_raise_any_error_are_a_gap(tmp_path: Path, error: Exception) -> None:
+    """The other runs are recorded, whatever the type of the error."""
     url = new_url(tmp_path)
 
     def refuse(batch: Batch) -> None:
@@ -310,14 +314,14 @@ def test_an_error_that_comes_of_some_rows(tmp_path: Path, error: Exception) -> N
             raise error
 
     store = FaultyStore(SqlStore(url), before=repeat(refuse))
-    assert_left_out(url, *recorded_beside_poison(url, store))
+    assert_left_out(url, *record_beside_poison(url, store))
 
 
-# -- and what they are not ---------------------------------------------------------------------------------------
+# -- errors of the database ----------------------------------------------------------------------------------
 
 
 class Away(FaultyStore):
-    """A database that does nothing but raise this error, so many times in a row."""
+    """A store whose appends raise `error` `left` times in a row; with `rows_only` only those that have rows."""
 
     def __init__(self, url: str, error: Exception, times: int, *, rows_only: bool) -> None:
         super().__init__(SqlStore(url))
@@ -331,7 +335,7 @@ class Away(FaultyStore):
         await super().append(batch)
 
 
-#: Of those that only come of the database nothing is made up that would refuse other rows.
+#: Each error, and whether an append without rows passes meanwhile.
 OUTAGES: list[tuple[Exception, bool]] = [
     (ConnectionRefusedError("nobody there"), True),
     (ConnectionResetError("cut"), True),
@@ -348,8 +352,10 @@ OUTAGES: list[tuple[Exception, bool]] = [
 
 
 @pytest.mark.parametrize(("error", "rows_only"), OUTAGES, ids=lambda value: str(value))
-def test_an_outage_costs_nothing(tmp_path: Path, error: Exception, rows_only: bool) -> None:
-    """The same message a hundred times: nothing is blamed on the rows."""
+def test_no_row_is_left_out_when_the_database_is_away(
+    tmp_path: Path, error: Exception, rows_only: bool
+) -> None:
+    """The database raises the same error a hundred times, and then all rows are stored."""
     url = new_url(tmp_path)
     store = Away(url, error, 100, rows_only=rows_only)
     with ChatHistoryCallback(url, store=store, flush_interval=HOUR, conversation_id="c") as history:
@@ -382,8 +388,8 @@ SERVER = {
 
 
 @pytest.mark.parametrize("code", SERVER)
-def test_an_outage_of_a_server_costs_nothing(postgres_database: str, code: str) -> None:
-    """Though other rows could be stored meanwhile."""
+def test_no_row_is_left_out_when_postgres_is_away(postgres_database: str, code: str) -> None:
+    """This holds although appends without rows pass meanwhile."""
     store = Away(postgres_database, SERVER[code]("not now"), 50, rows_only=True)
     with ChatHistoryCallback(postgres_database, store=store, flush_interval=HOUR) as history:
         begin(history)
@@ -397,10 +403,10 @@ def test_an_outage_of_a_server_costs_nothing(postgres_database: str, code: str) 
 
 
 @pytest.mark.parametrize("code", SERVER)
-def test_a_long_outage_of_a_server_costs_nothing(
+def test_no_row_is_left_out_when_a_postgres_outage_lasts_long(
     postgres_database: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long it lasts, because the server stores no other rows either."""
+    """The server stores no other rows either."""
     monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
     store = Away(postgres_database, SERVER[code]("not now"), 50, rows_only=False)
     with ChatHistoryCallback(postgres_database, store=store, flush_interval=HOUR) as history:
@@ -414,10 +420,10 @@ def test_a_long_outage_of_a_server_costs_nothing(
         assert_whole(postgres_database, run_id, ["whole"])
 
 
-def test_a_disk_with_space_for_small_rows_only(
+def test_a_large_row_waits_when_the_disk_of_postgres_has_space_for_small_rows_only(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large row waits until there is space again, because other rows of its size would not be stored either."""
+    """Other rows of its size would not be stored either."""
     monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
 
     class Full(Away):
@@ -439,8 +445,8 @@ def test_a_disk_with_space_for_small_rows_only(
 
 
 @pytest.mark.parametrize("table", ["messages", "segments", "runs"])
-def test_a_table_that_is_away_for_a_while(database: str, table: str) -> None:
-    """Somebody renames it and back: it would refuse other rows, too, so nothing is left out."""
+def test_no_row_is_left_out_when_a_table_is_renamed_for_a_while(database: str, table: str) -> None:
+    """Every row of that table is refused until it has its name again, so no run is at fault."""
     with ChatHistoryCallback(database, flush_interval=0) as history:
         history.flush().wait(20)
         change(database, f"ALTER TABLE {table} RENAME TO elsewhere")
@@ -462,17 +468,17 @@ def test_a_table_that_is_away_for_a_while(database: str, table: str) -> None:
 
 
 def change(url: str, statement: str) -> Any:
-    """Somebody else changes the tables."""
+    """Another program changes the tables."""
     if not url.startswith("sqlite"):
         return postgres.fetch(url, statement)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=20)) as connection:
-        # SQLite would rename what views say, too.
+        # Without it SQLite would also rename the table in the views.
         connection.execute("PRAGMA legacy_alter_table = ON")
         return connection.execute(statement)
 
 
-def test_a_trial_leaves_nothing(database: str) -> None:
-    """What is stored to see whether anything is taken is taken back, in each table."""
+def test_looking_for_bad_rows_leaves_no_row_behind(database: str) -> None:
+    """The rows that the writer stores in order to test them are rolled back in each table."""
     bad = uuid.uuid4()
 
     def refuse(batch: Batch) -> None:

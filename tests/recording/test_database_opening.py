@@ -1,4 +1,4 @@
-"""A recorder begins: off an event loop it waits for its database, on one it does not, and nobody misses a failure."""
+"""A recorder waits for its database when it is made outside of an event loop, and does not wait on one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.oracle import assert_whole, begin, finish, hasty, new_url, record, sa
 
 
 @pytest.fixture
-def impatient() -> Iterator[None]:
-    """Retries come at once."""
+def without_delays() -> Iterator[None]:
+    """The writer waits at most 1 ms between two attempts."""
     with hasty():
         yield
 
 
 class Silent(MemoryStore):
-    """A store that opens when `gate` is over."""
+    """A store that does not open until `gate` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class Foreign(MemoryStore):
         return "fatal" if isinstance(error, SchemaError) else super().failure(error)
 
 
-def test_on_a_loop_the_constructor_waits_for_nothing() -> None:
-    """It returns before the database has answered, the loop goes on, and what was recorded meanwhile is stored."""
+def test_the_constructor_does_not_wait_on_an_event_loop() -> None:
+    """It returns before the database answers, and what is recorded meanwhile is stored."""
     store = Silent()
 
     async def story() -> None:
@@ -78,12 +78,12 @@ def test_on_a_loop_the_constructor_waits_for_nothing() -> None:
 
 
 async def awaited(wait: Wait[None]) -> None:
-    """What awaiting it gives."""
+    """Await the wait inside of a coroutine, and return its result."""
     return await wait
 
 
-def test_off_a_loop_opened_is_over_already(database: str) -> None:
-    """The constructor has waited for it."""
+def test_opened_is_done_at_once_outside_of_an_event_loop(database: str) -> None:
+    """The constructor has waited for the database."""
     with ChatHistoryCallback(database) as history:
         assert history.opened().done
         assert history.opened().wait() is None
@@ -91,9 +91,9 @@ def test_off_a_loop_opened_is_over_already(database: str) -> None:
     assert_whole(database, run_id, ["a"])
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("without_delays")
 @pytest.mark.parametrize("store", [Absent, Foreign])
-def test_on_a_loop_a_failure_is_raised_by_who_waits_and_is_in_the_log(
+def test_a_failure_to_open_is_raised_by_opened_and_logged_on_an_event_loop(
     store: type[MemoryStore], caplog: pytest.LogCaptureFixture
 ) -> None:
     """`async with` and `opened()` raise what the constructor would have raised; `stats()` and the log have it too."""
@@ -120,8 +120,8 @@ def test_on_a_loop_a_failure_is_raised_by_who_waits_and_is_in_the_log(
     assert "nothing is recorded" in caplog.text
 
 
-def test_a_schema_that_is_not_ours_is_raised_on_a_loop_too(tmp_path: Path) -> None:
-    """Of a real file, without `strict`."""
+def test_an_unknown_schema_is_raised_without_strict(tmp_path: Path) -> None:
+    """The file has an unknown revision, and both the constructor and `async with` raise a SchemaError."""
     url = new_url(tmp_path)
     sql_write(url, "UPDATE alembic_version SET version_num = '9999'")
 
@@ -136,13 +136,13 @@ def test_a_schema_that_is_not_ours_is_raised_on_a_loop_too(tmp_path: Path) -> No
 
 
 def sql_write(url: str, statement: str) -> None:
-    """Change the file as another program would."""
+    """Change the file as another program does."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute(statement)
 
 
 def on_a_loop(history: Callable[[], ChatHistoryCallback]) -> ChatHistoryCallback:
-    """Construct it there, and wait until it is open."""
+    """Construct the history on an event loop, and wait until it is open."""
 
     async def story() -> ChatHistoryCallback:
         found = history()
@@ -153,15 +153,15 @@ def on_a_loop(history: Callable[[], ChatHistoryCallback]) -> ChatHistoryCallback
 
 
 @pytest.mark.parametrize("construct", [on_a_loop, lambda history: history()], ids=["on a loop", "off a loop"])
-def test_a_silent_database_is_told_after_a_while(
+def test_a_database_that_does_not_answer_is_reported_after_open_timeout(
     construct: Callable[[Any], ChatHistoryCallback], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With `strict` it is refused; without, the recorder goes on in memory, and stores it all in the end."""
+    """With `strict` it raises; without, the recorder records in memory and stores all when the database answers."""
     with pytest.raises(RecorderError, match=r"did not answer within 0\.01 s"):
         construct(lambda: ChatHistoryCallback(store=Silent(), strict=True, open_timeout=0.01))
     store = Silent()
     history = construct(lambda: ChatHistoryCallback(store=store, open_timeout=0.01))
-    while history.stats().healthy:  # the writer tells it at the same time
+    while history.stats().healthy:  # the writer reports it at the same moment
         pass
     assert "did not answer within" in (history.stats().last_error or "")
     assert "does not answer" in caplog.text
@@ -173,9 +173,9 @@ def test_a_silent_database_is_told_after_a_while(
     assert store.seals[str(run_id)].token_count == 1
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_database_that_is_away_for_now_refuses_nobody() -> None:
-    """On a loop as off it: without `strict` `opened()` is over, and the recorder tries on."""
+@pytest.mark.usefixtures("without_delays")
+def test_opened_succeeds_when_the_database_is_away_for_a_while() -> None:
+    """Without `strict` the recorder tries until the database opens, and stores the run."""
 
     class Late(MemoryStore):
         times = 0
@@ -193,8 +193,8 @@ def test_a_database_that_is_away_for_now_refuses_nobody() -> None:
     history.close().wait(20)
 
 
-def test_two_recorders_may_begin_on_one_loop(tmp_path: Path) -> None:
-    """A file that another recorder made is opened on a loop, and both record."""
+def test_two_recorders_can_begin_on_one_event_loop(tmp_path: Path) -> None:
+    """Both open the file on the loop, and both store a run."""
     url = new_url(tmp_path)
 
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""Few recent frames of a run are delayed; what the queue does with them is tested in test_queue.py."""
+"""Few recent frames of a run are delayed; tests/recording/test_queue.py tests what the queue does with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_with(*frames: bytes, at_us: int = 0) -> OpenRun:
 
 
 def test_few_recent_frames_are_delayed_and_counted() -> None:
-    """Their bytes stay counted in the queue."""
+    """`delay` returns their bytes, which stay counted in the queue."""
     delayed = DelayedFrames(HOUR_US)
     assert delayed.delay(run_with(b"one", b"three")) == 8 + 2 * FRAME_COST
     assert 3_590 < delayed.seconds_until_due() <= 3_600
@@ -34,8 +34,8 @@ def test_few_recent_frames_are_delayed_and_counted() -> None:
     [run_with(), run_with(b"old", at_us=-2 * HOUR_US), run_with(b"x" * 70_000)],
     ids=["none", "old", "many"],
 )
-def test_no_old_and_many_frames_are_not_delayed(run: OpenRun) -> None:
-    """There are none, they came long ago, or they fill a row."""
+def test_frames_are_not_delayed_when_they_are_none_old_or_many(run: OpenRun) -> None:
+    """The run has no frames, or they came two hours ago, or they fill a row."""
     delayed = DelayedFrames(HOUR_US)
     assert (delayed.delay(run), delayed.seconds_until_due()) == (0, inf)
 
@@ -48,7 +48,7 @@ def test_the_frames_of_an_ended_run_are_not_delayed() -> None:
 
 
 def test_frames_after_a_dropped_frame_are_not_delayed() -> None:
-    """The frozen frames before it are drained now, and these together with them."""
+    """The frames before the dropped one are drained now, and later frames together with them."""
     delayed, run = DelayedFrames(HOUR_US), run_with(b"before")
     run.drop(0, 1)
     run.append((), b"after", 0)
@@ -56,7 +56,7 @@ def test_frames_after_a_dropped_frame_are_not_delayed() -> None:
 
 
 def test_runs_are_due_once_in_the_order_of_their_frames() -> None:
-    """A run is held once, however often it is delayed. A run whose frames were drained meanwhile is not due."""
+    """A run that was delayed twice is due once, and a run whose frames were drained meanwhile is not due."""
     delayed = DelayedFrames(HOUR_US)
     runs = [run_with(b"a"), run_with(b"b"), run_with(b"c")]
     for run in [*runs, *runs]:

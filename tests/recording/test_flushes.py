@@ -1,4 +1,4 @@
-"""Who flushes is told of each loss, whenever it happened."""
+"""Each loss of tokens is raised by all flushes that wait at that moment, or else by the next flush."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ def queue() -> RecordingQueue:
     return queue
 
 
-def assert_told(wait: Wait[None]) -> None:
-    """The flush is over, and raises the loss."""
+def assert_raises_loss(wait: Wait[None]) -> None:
+    """The flush is over and raises the loss."""
     with pytest.raises(StoreError, match="2 tokens were not stored"):
         wait.wait(0)
 
 
-def test_a_loss_is_told_to_those_who_wait_for_it(queue: RecordingQueue) -> None:
-    """Each of them raises it, and whoever flushes afterwards does not."""
+def test_a_loss_is_raised_by_each_waiting_flush(queue: RecordingQueue) -> None:
+    """A flush that begins afterwards does not raise it."""
     flushes = Flushes(queue)
     waits = [flushes.add(), flushes.add()]
     flushes.accept_new()
     flushes.fail(queue.drain(2**20).queue_offset, LOSS)
     for wait in waits:
-        assert_told(wait)
+        assert_raises_loss(wait)
     flushes.add().wait(0)
 
 
-def test_a_loss_that_nobody_waited_for(queue: RecordingQueue) -> None:
-    """The next flush raises it, and the one after that does not."""
+def test_a_loss_is_raised_by_the_next_flush_when_none_waits(queue: RecordingQueue) -> None:
+    """The flush after that does not raise it."""
     flushes = Flushes(queue)
     flushes.fail(queue.drain(2**20).queue_offset, LOSS)
-    assert_told(flushes.add())
+    assert_raises_loss(flushes.add())
     flushes.add().wait(0)
 
 
-def test_a_flush_that_the_writer_has_not_seen_raises_the_loss(queue: RecordingQueue) -> None:
-    """The flush came before the loss, also where another one waits already."""
+def test_a_flush_that_the_writer_has_not_accepted_raises_the_loss(queue: RecordingQueue) -> None:
+    """It began before the loss, and an accepted flush waits beside it."""
     flushes = Flushes(queue)
     seen = flushes.add()
     flushes.accept_new()
     unseen = flushes.add()
     flushes.fail(queue.drain(2**20).queue_offset, LOSS)
-    assert_told(seen)
-    assert_told(unseen)
+    assert_raises_loss(seen)
+    assert_raises_loss(unseen)
     flushes.add().wait(0)
 
 
 def test_a_flush_that_waits_for_more_than_was_lost_raises_the_loss(queue: RecordingQueue) -> None:
-    """Its end would say that everything before it is stored."""
+    """A flush that ended without an error would claim that everything before it is stored."""
     flushes = Flushes(queue)
     earlier = flushes.add()
     flushes.accept_new()
@@ -69,16 +69,16 @@ def test_a_flush_that_waits_for_more_than_was_lost_raises_the_loss(queue: Record
     later = flushes.add()
     flushes.accept_new()
     flushes.fail(lost, LOSS)
-    assert_told(earlier)
-    assert_told(later)
+    assert_raises_loss(earlier)
+    assert_raises_loss(later)
     flushes.settle(queue.drain(2**20).queue_offset)
     flushes.add().wait(0)
 
 
-def test_of_several_losses_the_next_flush_raises_the_last(queue: RecordingQueue) -> None:
-    """Nobody waited for any of them; the flush after that one ends well."""
+def test_the_next_flush_raises_the_last_of_several_losses(queue: RecordingQueue) -> None:
+    """No flush waited for them, and the flush after that one does not raise."""
     flushes = Flushes(queue)
     flushes.fail(1, StoreError("1 token was not stored"))
     flushes.fail(queue.drain(2**20).queue_offset, LOSS)
-    assert_told(flushes.add())
+    assert_raises_loss(flushes.add())
     flushes.add().wait(0)

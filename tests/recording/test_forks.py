@@ -1,4 +1,4 @@
-"""Processes that fork while they record: parent and child both go on, and every token is stored once."""
+"""Parent and child go on recording after a fork, and every token is stored once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from recorder.storage.dialects.fork_safe import Handle
 from tests import postgres
 from tests.oracle import assert_whole, new_url, run_python, sql, start_python, token
 
-#: What the scripts share: `record(number)` is a run of 300 tokens that is acknowledged, `wait(child)` a good end.
+#: The beginning of each script. `record(number)` records and flushes a run of 300 tokens; `wait(child)` asserts that
+#: the child ends without an error; `until(pipe)` waits for `ready(pipe)` in the other process.
 SHARED = """
 import os, sys, threading, uuid, warnings
 warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
@@ -44,13 +45,13 @@ history = ChatHistoryCallback(sys.argv[1], flush_interval=0)
 
 
 def run_script(code: str, *arguments: object) -> None:
-    """The script ends well, and nothing is on stderr."""
+    """Run the script, and assert that it ends without an error and writes nothing to stderr."""
     done = run_python(SHARED + code, *arguments, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def assert_all_stored(url: str, numbers: range | list[int], size: int = 300) -> None:
-    """All tokens of these runs are stored, and a SQLite file is sound."""
+    """All tokens of these runs are stored, and a SQLite file passes the integrity check."""
     for number in numbers:
         assert_whole(url, uuid.UUID(int=number), [token(number, seq) for seq in range(size)])
     if url.startswith("sqlite"):
@@ -83,8 +84,8 @@ wait(child)
 
 
 @pytest.mark.parametrize("first", ["parent", "child"])
-def test_either_may_close_first(database: str, first: str) -> None:
-    """The one that goes on writes on, and what it acknowledges is stored."""
+def test_parent_and_child_may_close_in_either_order(database: str, first: str) -> None:
+    """The process that still records stores what it flushes after the other one has closed."""
     run_script(WHO_CLOSES_FIRST, database, first)
     assert_all_stored(database, range(1, 5))
 
@@ -116,8 +117,8 @@ print(len(parents))
 """
 
 
-def test_forks_while_the_writer_writes(database: str) -> None:
-    """In a transaction, between two, while the connection is made again after the fork before."""
+def test_a_process_may_fork_while_its_writer_writes(database: str) -> None:
+    """Eight forks come in the middle of a transaction, between two, and while the connection is opened again."""
     done = run_python(SHARED + IN_TRANSACTIONS, database, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")
     assert_all_stored(database, range(1, 9))
@@ -138,8 +139,8 @@ wait(child)
 """
 
 
-def test_a_child_of_a_child(database: str) -> None:
-    """Each generation closes its own connection before it forks."""
+def test_a_child_may_fork_again(database: str) -> None:
+    """Parent, child and grandchild each record runs that are stored."""
     run_script(GENERATIONS, database)
     assert_all_stored(database, range(1, 5))
 
@@ -165,8 +166,8 @@ for worker, pipe in zip(workers, pipes):
 """
 
 
-def test_a_server_that_forks_its_workers(database: str) -> None:
-    """It is loaded before, each worker records, and a worker that is told to end stores what it has."""
+def test_workers_of_a_preforking_server_record(database: str) -> None:
+    """The history is made before the fork, and a worker that ends on SIGTERM stores what is in its queue."""
     run_script(PREFORK, database)
     assert_all_stored(database, range(1, 5))
     for number in (11, 12, 13):
@@ -207,8 +208,8 @@ assert closing.wait(10).committed == 300
 """
 
 
-def test_a_fork_while_closing(database: str) -> None:
-    """The child waits for nothing that only the parent could end, and may record anew."""
+def test_a_child_does_not_wait_for_the_parent_when_the_fork_comes_during_close(database: str) -> None:
+    """`close` and `flush` of the child end while the parent's still wait, and the child can open a new history."""
     run_script(CLOSING, database)
     assert_all_stored(database, range(1, 3))
 
@@ -226,7 +227,7 @@ history.flush().wait(10)
 with Replay(sys.argv[1]) as replay:
     following = replay.stream(speed=None, follow=True)
     assert next(following).content == "a"
-    assert len(files()) >= 3, files()  # the recorder's, the replay's and its watch's
+    assert len(files()) >= 3, files()  # of the recorder, the replay and the replay's watcher
     if not (child := os.fork()):
         assert files() == []
         assert [chunk.content for chunk in replay.stream(speed=None)] == ["a", "b", ""]
@@ -241,7 +242,7 @@ with Replay(sys.argv[1]) as replay:
 
 
 def test_a_child_has_none_of_the_parents_files_open(tmp_path: Path) -> None:
-    """Not the recorder's, not those of a replay that follows; both sides read on, the parent's follower too."""
+    """The files of the recorder and of a follower are closed in the child; both processes can go on reading."""
     url = new_url(tmp_path)
     run_script(FILES, url)
     assert_whole(url, uuid.UUID(int=1), ["a", "b", "c"])
@@ -257,7 +258,7 @@ handles.sleep = lambda seconds: (refused.set(), sleep(seconds))
 run_id = begin(history, run_id=uuid.UUID(int=2))
 say(history, run_id, (token(2, seq) for seq in range(300)))
 finish(history, run_id, "done")
-assert refused.wait(20)  # the writer has taken some of the run, and waits for the lock
+assert refused.wait(20)  # the writer has drained some of the run, and waits for the lock
 if not (child := os.fork()):
     record(3)
     os._exit(0)
@@ -266,8 +267,8 @@ wait(child)
 """
 
 
-def test_a_fork_while_another_program_has_the_file(tmp_path: Path) -> None:
-    """The writer waits for a lock: the fork comes between two of its attempts, and both sides go on afterwards."""
+def test_a_process_may_fork_while_another_program_locks_the_file(tmp_path: Path) -> None:
+    """The fork comes between two attempts of the writer to get the lock; both processes store their runs afterwards."""
     url = new_url(tmp_path)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         script = start_python(SHARED + OTHERS_LOCK, url)
@@ -314,8 +315,8 @@ hanging.join()
 """
 
 
-def test_a_connection_that_is_being_closed_is_open_for_a_fork(tmp_path: Path) -> None:
-    """SQLite holds locks while it closes: until it has let go of them, a fork waits for this connection, too."""
+def test_a_connection_counts_as_open_until_sqlite_has_closed_it(tmp_path: Path) -> None:
+    """SQLite holds locks while it closes, so a fork waits for the connection until then."""
     seen = []
 
     class Slow(sqlite3.Connection):
@@ -335,7 +336,7 @@ def test_a_connection_that_is_being_closed_is_open_for_a_fork(tmp_path: Path) ->
 
 
 def test_a_child_does_not_use_a_file_that_could_not_be_closed(tmp_path: Path) -> None:
-    """The disk hangs in the middle of a call: the child says so and leaves the file alone; the parent goes on."""
+    """A call of SQLite hangs during the fork; the child drops its tokens and reports why, and the parent goes on."""
     url = new_url(tmp_path)
     run_script(IN_A_CALL, url)
     assert_all_stored(url, range(1, 3))
@@ -360,7 +361,7 @@ sys.stdin.readline()
 
 
 def test_a_child_leaves_the_parents_connection_alone(postgres_url: str) -> None:
-    """It says nothing over it, neither when it records nor when it ends: the parent goes on with the same one."""
+    """The child sends nothing over the parent's connection, and the parent uses the same connection afterwards."""
     pids = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     script = start_python(SHARED + CONNECTED, postgres_url)
     assert script.stdout is not None

@@ -1,4 +1,4 @@
-"""A database that does not answer, and a queue that is full: the application goes on, and gaps say what is missing."""
+"""While the database does not answer and the queue is full, the application goes on, and gaps say what is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKENS = 2_000
 
 
 class Stopped(FaultyStore):
-    """A store that answers to nothing after the heartbeat until it is told to go on."""
+    """A store whose appends of runs wait until `gate` is set; heartbeats pass."""
 
     def __init__(self, url: str) -> None:
         super().__init__(SqlStore(url))
@@ -35,7 +35,7 @@ class Stopped(FaultyStore):
 
 
 class Counting(SimpleChatModel):
-    """Streams numbers."""
+    """A model that streams the numbers from 0 to 1,999."""
 
     def _stream(self, messages: Any, **options: Any) -> Iterator[str]:
         for number in range(TOKENS):
@@ -43,17 +43,17 @@ class Counting(SimpleChatModel):
 
 
 async def astreamed(model: Counting) -> int:
-    """How many chunks come on an event loop."""
+    """Count the chunks of `astream`."""
     return len([chunk async for chunk in model.astream("Count.")])
 
 
 async def streamed(model: Counting) -> int:
-    """How many come of the plain `stream` inside of a running loop, as in a notebook."""
+    """Count the chunks of `stream`, called on a running event loop as in a notebook."""
     return len(list(model.stream("Count.")))
 
 
-async def many(model: Counting) -> int:
-    """How many come of each of four at once."""
+async def astreamed_at_once(model: Counting) -> int:
+    """Count the chunks of four `astream` calls at once, and return the mean."""
     return sum(await asyncio.gather(*(astreamed(model) for _ in range(4)))) // 4
 
 
@@ -61,13 +61,13 @@ WAYS: dict[str, Callable[[Counting], int]] = {
     "stream": lambda model: len(list(model.stream("Count."))),
     "astream": lambda model: asyncio.run(astreamed(model)),
     "stream on a loop": lambda model: asyncio.run(streamed(model)),
-    "astreams at once": lambda model: asyncio.run(many(model)),
+    "astreams at once": lambda model: asyncio.run(astreamed_at_once(model)),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_model_goes_on_without_the_database(database: str, way: str) -> None:
-    """It waits for room once, not for each token: that would be minutes. What found none is in gaps, all of it."""
+def test_a_model_streams_all_chunks_when_the_database_does_not_answer(database: str, way: str) -> None:
+    """It waits for room once, not for each token, and the tokens that found no room are in gaps."""
     store = Stopped(database)
     history = ChatHistoryCallback(database, store=store, max_queue_bytes=40_000, block_timeout=0.1)
     assert WAYS[way](Counting(callbacks=[history])) == TOKENS + 1
@@ -80,8 +80,8 @@ def test_a_model_goes_on_without_the_database(database: str, way: str) -> None:
     assert sum(len(each.missing) for each in found) == stats.dropped > 1_000
 
 
-def test_waiting_begins_anew_when_there_was_room(database: str) -> None:
-    """A run that had a gap waits again, and loses nothing the second time."""
+def test_a_run_waits_for_room_again_after_there_was_room(database: str) -> None:
+    """A run that has a gap loses no more tokens once the database answers."""
     store = Stopped(database)
 
     async def story() -> None:
@@ -109,7 +109,7 @@ def test_waiting_begins_anew_when_there_was_room(database: str) -> None:
 
 @pytest.mark.parametrize("on_loop", [False, True], ids=["off a loop", "on a loop"])
 def test_a_run_that_begins_in_a_full_queue_is_stored_with_a_gap(database: str, on_loop: bool) -> None:
-    """Without its messages, for which there was no room; what comes when there is room is stored."""
+    """Its messages and first tokens found no room and are not stored; a later token is stored."""
     store = Stopped(database)
     history = ChatHistoryCallback(database, store=store, max_queue_bytes=40_000, block_timeout=0.01)
 
@@ -139,7 +139,7 @@ def test_a_run_that_begins_in_a_full_queue_is_stored_with_a_gap(database: str, o
 
 
 def test_memory_is_bounded_while_runs_begin_and_end_in_a_full_queue(database: str) -> None:
-    """Each has a row until that is too much, too; then they are counted."""
+    """Runs that find no room have a row as long as the reserve lasts; later ones are only counted."""
     store = Stopped(database)
     history = ChatHistoryCallback(database, store=store, max_queue_bytes=40_000, overflow="drop_newest")
     say(history, begin(history), ["x" * 100] * 1_000)

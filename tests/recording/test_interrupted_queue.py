@@ -1,4 +1,4 @@
-"""The queue where finalizers and signal handlers run in the middle of its calls, on the thread that is in it."""
+"""The queue stays consistent when finalizers and signal handlers run inside of its calls, on the same thread."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.interrupts import SIGNALS, ctrl_c, interrupted
 from tests.oracle import run_end, run_start, started
 from tests.recording.test_queue import ALL, COST, TEXT, on_loop, tokens_of
 
-#: Every so many places one is tried; the first by chance.
+#: The tests interrupt at every 11th place of the code, and choose the first one by chance.
 STRIDE = 11
 
 
 class Story:
-    """A producer and the writer by turns, on one thread, with room for few tokens; another run beside."""
+    """One thread is the producer and the writer by turns; the queue has room for few tokens and holds another run."""
 
     def __init__(self, writer: ThreadPoolExecutor | None = None) -> None:
         self.writer = writer
@@ -33,11 +33,11 @@ class Story:
         self.queue.put(self.other, "other 0", 0)
         self.runs = [self.other]
         self.drained: list[DrainedRun] = []
-        #: Of each run how many tokens were handed over, the last one perhaps not whole.
+        #: How many tokens of each run were handed over, by its number; the last one may have been interrupted.
         self.offered = {0: 1, 1: 0, 2: 0}
 
     def play(self) -> None:
-        """Each of the calls, with room and without."""
+        """Call each method of the queue, with room and without."""
         queue = self.queue
         for number in (1, 2):
             run = OpenRun(run_start(number, messages=[HumanMessage("Hi")]), 0)
@@ -57,7 +57,7 @@ class Story:
             self.drain()
 
     def drain(self) -> None:
-        """What the writer does, on a thread of its own if there is one: no signal handler runs there."""
+        """Drain as the writer does, on the writer's thread if there is one; no signal handler runs there."""
         if self.writer is not None:
             self.writer.submit(self._drain).result(20)
         else:
@@ -69,7 +69,7 @@ class Story:
         self.queue.release(batch.bytes)
 
     def finish(self) -> None:
-        """All runs end, and all is drained, on another thread: the lock is free."""
+        """End all runs and drain all, on another thread, which needs the lock to be free."""
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self._finish).result(20)
 
@@ -88,7 +88,7 @@ class Story:
 
 
 def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
-    """Each number is there once or in a gap, and the room is given back; each run has begun and ended once."""
+    """Each number is drained once or in a gap, each run begins and ends once, and all bytes are released."""
     stored = tokens_of(story.drained)
     gaps: dict[str, list[int]] = {}
     for part in story.drained:
@@ -107,14 +107,14 @@ def assert_consistent(story: Story, place: int, *, may_lack: int) -> None:
 
 
 def places() -> range:
-    """Some of the places, others each time."""
+    """The places to interrupt at, beginning with a random one."""
     first = random.randrange(STRIDE)
     print(f"the first place is {first}")
     return range(first, 100_000, STRIDE)
 
 
 def test_a_finalizer_may_end_a_run_at_any_place() -> None:
-    """And put a token of another, ask for stats and for a flush: nothing waits for itself, nothing is lost."""
+    """It also puts a token of another run, reads the counts and wakes the writer; no call blocks or loses a token."""
     for place in places():
         story = Story()
 
@@ -134,7 +134,7 @@ def test_a_finalizer_may_end_a_run_at_any_place() -> None:
 
 
 def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
-    """What it began has its row, and after it nothing more is accepted."""
+    """The run that the handler began has its row, and the closed queue accepts nothing more."""
     for place in places():
         story = Story()
 
@@ -153,7 +153,7 @@ def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
 
 
 def test_ctrl_c_at_any_place_leaves_the_queue_consistent() -> None:
-    """The token that was on its way is there or is not; all others are, and the lock is free."""
+    """Only the token that was being put may be missing, and the lock is free."""
     writer = ThreadPoolExecutor(1)
     for place in places():
         story = Story(writer)
@@ -169,8 +169,8 @@ def test_ctrl_c_at_any_place_leaves_the_queue_consistent() -> None:
 
 
 @pytest.mark.parametrize("method", [RecordingQueue.put, RecordingQueue.put_frame])
-def test_the_quick_way_cannot_be_interrupted(method: Callable[..., object]) -> None:
-    """From taking the lock to the mark that says so, Python handles no signal and makes no object for the collector."""
+def test_the_fast_path_cannot_be_interrupted_before_it_marks_the_lock(method: Callable[..., object]) -> None:
+    """Between getting the lock and setting `_inside`, no bytecode lets Python run a signal handler or the collector."""
     instructions = list(dis.get_instructions(method))
     entered = next(place for place, each in enumerate(instructions) if each.opname == "BEFORE_WITH")
     marked = next(
@@ -178,6 +178,6 @@ def test_the_quick_way_cannot_be_interrupted(method: Callable[..., object]) -> N
         if each.opname == "STORE_ATTR" and each.argval == "_inside" and place > entered
     )  # fmt: skip
     inside = [each.opname for each in instructions[entered:marked]]
-    # Leaving early calls the lock's `__exit__`, after which it is free.
+    # An early return calls the lock's `__exit__`, after which the lock is free.
     calls = [name for name in inside if name.startswith(("CALL", "JUMP_BACKWARD", "BUILD_", "FOR_ITER"))]
     assert len(calls) == inside.count("RETURN_VALUE") + inside.count("RETURN_CONST")

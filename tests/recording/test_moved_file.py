@@ -1,4 +1,4 @@
-"""A SQLite file that is moved while runs stream: the new one says what of them is in the old one."""
+"""When a SQLite file is moved while runs stream, gaps in the new file stand for the tokens in the old one."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ NUMBERS = [token(7, number) for number in range(60)]
 
 
 def move(path: Path) -> None:
-    """The file has another name."""
+    """Rename the file."""
     path.rename(path.with_suffix(".old"))
 
 
 def delete(path: Path) -> None:
-    """The file has no name."""
+    """Delete the file."""
     path.unlink()
 
 
 def replace(path: Path) -> None:
-    """Another recording, an empty one, has the name."""
+    """Put another, empty recording in the place of the file."""
     new_url(path.parent, "other.db")
     (path.parent / "other.db").replace(path)
 
@@ -58,7 +58,7 @@ WAYS: list[Callable[[Path], None]] = [move, delete, replace]
 def test_the_tokens_in_the_old_file_are_a_gap_in_the_new_one(
     away: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    """Count and hash are those of what is in the new file; the old one has all from before."""
+    """Count and hash are those of the tokens in the new file; the old file has all earlier tokens."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history, HumanMessage("Count."))
@@ -78,8 +78,8 @@ def test_the_tokens_in_the_old_file_are_a_gap_in_the_new_one(
         assert old.gaps == []
 
 
-def test_every_run_that_is_open_has_its_row_and_its_gap_at_once(tmp_path: Path) -> None:
-    """Of several runs one ends, one goes on, one says nothing more, one had no token, one is new."""
+def test_every_open_run_has_a_row_and_a_gap_in_the_new_file(tmp_path: Path) -> None:
+    """One run ends, one goes on, one has no more tokens, one never had a token, and one is new."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         ends, goes_on, silent, empty = (begin(history, HumanMessage(name)) for name in "abcd")
@@ -109,8 +109,8 @@ def test_every_run_that_is_open_has_its_row_and_its_gap_at_once(tmp_path: Path) 
     assert (str(over),) not in sql(url, "SELECT id FROM runs")
 
 
-def test_a_run_that_ends_just_after(tmp_path: Path) -> None:
-    """Nothing but its end comes: all its tokens are a gap, and none are counted."""
+def test_a_run_that_ends_just_after_the_move_has_a_gap_for_all_tokens(tmp_path: Path) -> None:
+    """Only its end is in the new file, with a count of 0."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history)
@@ -122,8 +122,8 @@ def test_a_run_that_ends_just_after(tmp_path: Path) -> None:
     assert (found.gaps, found.token_count) == ([(0, 60, MOVED)], 0)
 
 
-def test_moved_again_and_again(tmp_path: Path) -> None:
-    """Each file has its part, and a gap for all parts before it."""
+def test_each_file_has_its_part_when_the_file_is_moved_six_times(tmp_path: Path) -> None:
+    """Each file has a gap for all tokens before its part."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id, silent = begin(history), begin(history)
@@ -140,8 +140,8 @@ def test_moved_again_and_again(tmp_path: Path) -> None:
         assert found.gaps == ([(0, 10 * part, MOVED)] if part else [])
 
 
-def test_what_was_missing_before_stays_missing(tmp_path: Path) -> None:
-    """A gap of a full queue before the move is inside of the gap of the move; one after it is a gap of its own."""
+def test_gaps_of_a_full_queue_stay_beside_the_gap_of_the_move(tmp_path: Path) -> None:
+    """A gap from before the move is part of the move's gap; a later one is a gap of its own."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history)
@@ -158,8 +158,8 @@ def test_what_was_missing_before_stays_missing(tmp_path: Path) -> None:
     assert found.gaps == [(0, 20, MOVED), (20, 5, "the queue was full")]
 
 
-def test_frames_of_the_old_file_are_no_proof_in_the_new_one(tmp_path: Path) -> None:
-    """A run whose first frames are elsewhere has no hash of them; one that begins in the new file has."""
+def test_a_run_has_no_hash_of_frames_when_some_are_in_the_old_file(tmp_path: Path) -> None:
+    """A run that begins in the new file has the hash."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         before = begin(history)
@@ -175,8 +175,8 @@ def test_frames_of_the_old_file_are_no_proof_in_the_new_one(tmp_path: Path) -> N
     assert assert_exact(url, before, ["1", "2"]).gaps == [(0, 1, MOVED)]
 
 
-def test_an_idle_run_that_goes_on_in_another_file(tmp_path: Path) -> None:
-    """It was over in the old file; when a token comes all the same, the new one has its row and its gap."""
+def test_an_idle_run_goes_on_in_the_new_file(tmp_path: Path) -> None:
+    """It was closed as idle in the old file; its next token writes a row and a gap to the new one."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(
         url, flush_interval=0, heartbeat_interval=0.01, run_idle_timeout=0.02
@@ -194,8 +194,8 @@ def test_an_idle_run_that_goes_on_in_another_file(tmp_path: Path) -> None:
     assert assert_exact(url, run_id, NUMBERS).gaps == [(0, 20, MOVED)]
 
 
-def test_a_quiet_recorder_finds_out_with_its_heartbeat(tmp_path: Path) -> None:
-    """Nothing more comes of a run: its row and its gap are in the new file all the same."""
+def test_the_heartbeat_writes_open_runs_to_the_new_file(tmp_path: Path) -> None:
+    """No more tokens come, and the run has its row and its gap in the new file."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, heartbeat_interval=0.01) as history:
         run_id = begin(history)
@@ -212,8 +212,8 @@ def _gaps(url: str) -> list[tuple[str, int]]:
     return sql(url, "SELECT run_id, count FROM gaps") if there else []
 
 
-def test_added_messages_alone_find_out_too(tmp_path: Path) -> None:
-    """They are in the new file, and so is the row of a run that streams."""
+def test_an_added_message_writes_open_runs_to_the_new_file(tmp_path: Path) -> None:
+    """The message is in the new file, and so is the row of a run that streams."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, conversation_id="c", flush_interval=HOUR) as history:
         history.add_messages("before")
@@ -227,15 +227,17 @@ def test_added_messages_alone_find_out_too(tmp_path: Path) -> None:
         assert stored(url, run_id).gaps == [(0, 60, MOVED)]
 
 
-class Unlucky(FaultyStore):
-    """Whose file is moved once, and which refuses some rows."""
+class MovingStore(FaultyStore):
+    """A store whose file is moved once, and which refuses some rows."""
 
-    moves: list[bool] = []  # noqa: RUF012 - replaced by each story
+    moves: list[bool] = []  # noqa: RUF012 - each test replaces it
     refuses = False
 
 
-def test_moved_while_a_batch_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first attempt found the database away, the second one another file; poison is left out of that as ever."""
+def test_the_file_is_moved_between_two_attempts_to_store_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt fails, the second finds a new file, and rows that are refused are left out."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
     url, path = new_url(tmp_path), tmp_path / "history.db"
@@ -249,7 +251,7 @@ def test_moved_while_a_batch_is_tried_again(tmp_path: Path, monkeypatch: pytest.
         if store.refuses and any(rows.segments for rows in batch.runs if rows.start.run_id == str(bad)):
             raise ValueError("these bytes can not be stored")
 
-    store = Unlucky(SqlStore(url), before=repeat(fail))
+    store = MovingStore(SqlStore(url), before=repeat(fail))
     with ChatHistoryCallback(url, store=store, flush_interval=HOUR) as history:
         begin(history, run_id=bad)
         run_id = begin(history)
@@ -265,8 +267,8 @@ def test_moved_while_a_batch_is_tried_again(tmp_path: Path, monkeypatch: pytest.
     assert (found.texts, found.missing) == ({}, set(range(60)))
 
 
-def test_the_old_file_is_a_copy_of_what_it_was(tmp_path: Path) -> None:
-    """What was acknowledged is in the file that was moved, its log included."""
+def test_the_old_file_keeps_everything_that_was_flushed(tmp_path: Path) -> None:
+    """What was in the log of the file is in it, too."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history)

@@ -1,4 +1,4 @@
-"""Open runs have a limit; idle ones are closed, and opened again by their next token."""
+"""The number of open runs has a limit; idle runs are closed, and their next token opens them again."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ LONG_AGO = -(10**12)
 
 
 def run_at(active_us: float, number: int = 0) -> OpenRun:
-    """A run of which something was taken last at that time; `LONG_AGO` is before any limit of these stories."""
+    """A run whose last token came at that time; `LONG_AGO` is before the limit of every test."""
     run = OpenRun(run_start(number), 0)
     run.active_us = int(active_us)
     return run
 
 
 def until(condition: Callable[[], bool], history: ChatHistoryCallback) -> None:
-    """Wait until something is so, while the writer works."""
+    """Flush until the condition is true."""
     while not condition():
         history.flush().wait(20)
 
 
 def runs_in_memory() -> int:
-    """How many runs this process holds."""
+    """How many `OpenRun` objects this process holds."""
     gc.collect()
     return sum(type(each) is OpenRun for each in gc.get_objects())
 
 
-# -- the open_runs by itself --------------------------------------------------------------------------------------
+# -- OpenRuns without a recorder ----------------------------------------------------------------------------------
 
 
-def test_there_is_room_for_so_many() -> None:
-    """One more is not kept; when one is over, there is room again."""
+def test_a_run_is_refused_when_the_limit_is_reached() -> None:
+    """When a run is removed, there is room for another one."""
     queue, open_runs = RecordingQueue(10**6), OpenRuns(2)
     assert [open_runs.add(key, run_at(LONG_AGO), queue) for key in range(3)] == [True, True, False]
     assert open_runs.find(2) is None
@@ -60,8 +60,8 @@ def test_there_is_room_for_so_many() -> None:
     assert list(open_runs.open) == [1, 2]
 
 
-def test_idle_runs_leave_and_come_back() -> None:
-    """Those of which nothing came for so long; they are found as before, and the next token opens them."""
+def test_idle_runs_are_closed_and_opened_again() -> None:
+    """A run without tokens for an hour is closed, can still be found, and `reopen` opens it once."""
     queue, open_runs = RecordingQueue(10**6), OpenRuns(10)
     quiet, busy = run_at(LONG_AGO), run_at(monotonic_us() + 10**9, 1)
     for key, run in enumerate((quiet, busy)):
@@ -76,7 +76,7 @@ def test_idle_runs_leave_and_come_back() -> None:
 
 
 def test_idle_runs_make_room_for_new_ones() -> None:
-    """The one that has been idle for longest is forgotten; it is stored as it was closed."""
+    """The run that has been idle for longest is forgotten."""
     queue, open_runs = RecordingQueue(10**6), OpenRuns(2)
     for key in range(2):
         open_runs.add(key, run_at(LONG_AGO, key), queue)
@@ -135,8 +135,8 @@ def test_a_token_of_a_run_that_made_room() -> None:
 # -- runs that never end -----------------------------------------------------------------------------------------
 
 
-def test_the_next_run_has_its_row_and_a_gap(database: str) -> None:
-    """Its tokens are counted as dropped, the others go on, and when one of them ends there is room."""
+def test_a_run_has_a_row_and_a_gap_when_too_many_are_open(database: str) -> None:
+    """Its tokens are counted as dropped, and there is room again when another run ends."""
     with ChatHistoryCallback(database, max_open_runs=3) as history:
         runs = [begin(history) for _ in range(3)]
         more = begin(history, HumanMessage("One more"))
@@ -160,8 +160,8 @@ def test_the_next_run_has_its_row_and_a_gap(database: str) -> None:
     assert sql(database, "SELECT count(*) FROM messages WHERE content = 'One more'") == [(0,)]
 
 
-def test_runs_that_never_end_hold_no_more_memory_than_so_many() -> None:
-    """Ten thousand may be open by default; of the others nothing is held once they are stored."""
+def test_runs_above_the_limit_hold_no_memory() -> None:
+    """The default limit is 10,000 runs; a refused run is released once it is stored."""
     assert Config().max_open_runs == 10_000
     before = runs_in_memory()
     with ChatHistoryCallback(store=MemoryStore(), max_open_runs=500) as history:
@@ -175,7 +175,7 @@ def test_runs_that_never_end_hold_no_more_memory_than_so_many() -> None:
 
 
 def test_an_idle_run_is_closed_and_goes_on_with_its_next_token(database: str) -> None:
-    """Its status says so at each time; the numbers go on, and its end proves all of its tokens."""
+    """Its status follows, its numbers go on, and its end has the count and hash of all tokens."""
     with ChatHistoryCallback(database, flush_interval=0, run_idle_timeout=0.05) as history:
         run_id = begin(history)
         say(history, run_id, ["a", "b"])
@@ -187,7 +187,7 @@ def test_an_idle_run_is_closed_and_goes_on_with_its_next_token(database: str) ->
         say(history, run_id, ["c"])
         assert (history.stats().open_runs, history.stats().idle_runs) == (1, 0)
         history.flush().wait(20)
-        statuses = {INTERRUPTED, STREAMING}  # it may be idle again by now
+        statuses = {INTERRUPTED, STREAMING}  # the run may be closed as idle again
         assert stored(database, run_id).status in statuses
         say(history, run_id, ["d"])
         finish(history, run_id, "abcd")
@@ -196,14 +196,14 @@ def test_an_idle_run_is_closed_and_goes_on_with_its_next_token(database: str) ->
 
 
 def close_idle(history: ChatHistoryCallback, run_id: uuid.UUID) -> None:
-    """The run is taken for idle now."""
+    """Close the run as if it had been idle."""
     history.flush().wait(20)
     history.recorder._open_runs.close_idle(history.recorder.queue, -3600)
     assert history.recorder.runs.get(run_id.int) is None
 
 
-def test_a_run_that_goes_on_is_streaming_again(database: str) -> None:
-    """Until its next end, whatever was stored in between."""
+def test_a_closed_run_is_streaming_again_after_its_next_token(database: str) -> None:
+    """It has no end time and a count of 0 until it ends again."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         for number, text in enumerate("abc"):
@@ -220,8 +220,8 @@ def test_a_run_that_goes_on_is_streaming_again(database: str) -> None:
     assert sql(database, "SELECT content FROM messages WHERE role = 'assistant'") == [("abc",)]
 
 
-def test_an_end_that_nobody_saw_is_taken_back(database: str) -> None:
-    """The token comes before the writer has taken the end: nothing of it is stored."""
+def test_an_idle_end_is_cancelled_when_a_token_comes_before_it_is_drained(database: str) -> None:
+    """Nothing of the end is stored."""
     with ChatHistoryCallback(database, flush_interval=3600) as history:
         run_id = begin(history)
         close_idle(history, run_id)
@@ -231,8 +231,8 @@ def test_an_end_that_nobody_saw_is_taken_back(database: str) -> None:
         assert (found.status, found.texts) == (STREAMING, {0: "a"})
 
 
-def test_an_idle_run_may_end_and_close(database: str) -> None:
-    """Its own end wins; one that is idle when the recorder closes stays as it is."""
+def test_an_idle_run_may_end(database: str) -> None:
+    """Its own end is stored; a run that is idle at `close` stays `interrupted`."""
     with ChatHistoryCallback(database) as history:
         ended, left = begin(history), begin(history)
         for run_id in (ended, left):
@@ -244,8 +244,8 @@ def test_an_idle_run_may_end_and_close(database: str) -> None:
     assert history.stats().idle_runs == 1
 
 
-def test_a_recorder_closes_while_a_run_goes_on(database: str) -> None:
-    """The thread of its last token found it before it was closed as idle: the run has the token and an end."""
+def test_a_token_is_stored_when_it_comes_while_its_run_is_closed_as_idle(database: str) -> None:
+    """The token's thread found the run before it was closed; `close` stores the token and an end."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         run = history.recorder.runs[run_id.int]
@@ -259,8 +259,8 @@ KEY = "sk-" + "canary7" * 5
 
 
 @pytest.mark.parametrize("idle", [False, True])
-def test_the_error_of_an_idle_run_has_no_key(database: str, idle: bool) -> None:
-    """A provider may repeat the key in its error, whenever that comes."""
+def test_the_key_is_masked_in_the_error_of_an_idle_run(database: str, idle: bool) -> None:
+    """A provider may repeat the key in its error at any time."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history, mask=Mask([KEY]))
         if idle:
@@ -271,7 +271,7 @@ def test_the_error_of_an_idle_run_has_no_key(database: str, idle: bool) -> None:
 
 
 def test_a_run_whose_tokens_find_no_room_is_not_idle() -> None:
-    """They come, though nothing is taken of them."""
+    """Its tokens come, although the queue drops them."""
     queue = RecordingQueue(3_000, overflow="drop_newest")
     run = started(queue, run_start(), 0)
     queue.put(run, "x" * 5_000, 0)
@@ -283,8 +283,8 @@ def test_a_run_whose_tokens_find_no_room_is_not_idle() -> None:
     assert not queue.end_idle(run, run_end(INTERRUPTED), before_us)
 
 
-def test_frames_of_a_run_that_was_idle_are_whole(database: str) -> None:
-    """Frames that waited for company are stored with the end, and the proof is that of all."""
+def test_all_frames_of_a_run_are_stored_when_it_was_idle(database: str) -> None:
+    """Delayed frames are stored with the end, and the hash is that of all frames."""
     with ChatHistoryCallback(database, frames_interval=3600) as history:
         run_id = begin(history)
         for number in range(3):
@@ -297,8 +297,8 @@ def test_frames_of_a_run_that_was_idle_are_whole(database: str) -> None:
     assert proof == hashlib.sha256(b"frame 0frame 1frame 2").hexdigest()
 
 
-def test_threads_and_loops_meet_idle_runs(database: str) -> None:
-    """Runs are closed as fast as the writer can while four tasks stream with pauses: EXACT for all."""
+def test_no_token_is_lost_when_runs_are_closed_as_idle_all_the_time(database: str) -> None:
+    """Four tasks stream with pauses while the writer closes idle runs after 0.1 ms."""
     texts = [str(number) for number in range(60)]
 
     async def one(history: ChatHistoryCallback) -> uuid.UUID:
@@ -320,7 +320,7 @@ def test_threads_and_loops_meet_idle_runs(database: str) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1"])
 def test_the_limits_are_checked(timeout: Any) -> None:
-    """Values that can never work are told at once."""
+    """Values that can never work raise a ConfigError."""
     with pytest.raises(ConfigError, match="run_idle_timeout"):
         Config(run_idle_timeout=timeout)
     with pytest.raises(ConfigError, match="max_open_runs"):

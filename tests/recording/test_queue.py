@@ -1,4 +1,4 @@
-"""The bounded queue: an accepted token has a number and is drained once; a dropped one is counted and leaves a gap."""
+"""The queue has a limit in bytes: an accepted token has a number and is drained once; a dropped one leaves a gap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL = 2**40
 
 
 def opened(queue: RecordingQueue, number: int = 0) -> OpenRun:
-    """A run that has begun."""
+    """A run whose start is in the queue."""
     return started(queue, run_start(number), monotonic_us())
 
 
@@ -44,17 +44,17 @@ def tokens_of(drained: Sequence[DrainedRun]) -> dict[str, list[tuple[int, str]]]
 
 
 def only(drained: Sequence[DrainedRun]) -> list[tuple[int, str]]:
-    """The same, of the one run that there is."""
+    """The number and the text of each drained token of the only run."""
     return [pair for pairs in tokens_of(drained).values() for pair in pairs]
 
 
 def release(queue: RecordingQueue, drained: Sequence[DrainedRun]) -> None:
-    """All of this is settled."""
+    """Release the bytes of these runs."""
     queue.release(sum(part.bytes for part in drained))
 
 
 def on_loop(call: Callable[[], Any]) -> Any:
-    """Call it on a running event loop's thread."""
+    """Make the call on the thread of a running event loop."""
 
     async def story() -> Any:
         return call()
@@ -62,10 +62,10 @@ def on_loop(call: Callable[[], Any]) -> Any:
     return asyncio.run(story())
 
 
-# -- room enough ---------------------------------------------------------------------------------------------
+# -- with room -----------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_numbered_as_they_come() -> None:
+def test_tokens_are_numbered_in_the_order_of_their_calls() -> None:
     """A token gets its number when it is accepted. Numbers continue after a drain."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
@@ -76,8 +76,8 @@ def test_tokens_are_numbered_as_they_come() -> None:
     assert queue.drain(ALL).runs == []
 
 
-def test_a_frame_brings_its_deltas() -> None:
-    """Plain text is kept short, other kinds with their kind and index; a frame without deltas is kept too."""
+def test_a_frame_is_drained_with_its_deltas() -> None:
+    """Plain text has no kind and no index in its item, and a frame without deltas is drained too."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
     queue.put_frame(run, b"one", [Delta("a"), Delta("b", REASONING, "0.1")], 1)
@@ -92,8 +92,8 @@ def test_a_frame_brings_its_deltas() -> None:
     ]
 
 
-def test_a_text_may_be_of_a_kind_of_str() -> None:
-    """Libraries have their own; such a token is one token all the same."""
+def test_the_text_of_a_token_may_be_a_subclass_of_str() -> None:
+    """Such a token is one token."""
 
     class Text(str):
         pass
@@ -107,7 +107,7 @@ def test_a_text_may_be_of_a_kind_of_str() -> None:
 
 
 def test_runs_are_drained_in_queue_order() -> None:
-    """Up to the size asked for, but at least one; the rest stays."""
+    """A drain stops at its size in bytes, takes at least one run, and leaves the rest in the queue."""
     queue = RecordingQueue(ALL)
     runs = [opened(queue, number) for number in range(3)]
     for run in reversed(runs):
@@ -119,7 +119,7 @@ def test_runs_are_drained_in_queue_order() -> None:
 
 
 def test_queue_offsets_grow() -> None:
-    """What is queued later has a larger offset, so that a flush knows what it waits for."""
+    """A run that is queued later has a larger offset, by which a flush knows what it waits for."""
     queue = RecordingQueue(ALL)
     run, other = opened(queue, 1), opened(queue, 2)
     wanted = queue.request_full_drain()
@@ -132,7 +132,7 @@ def test_queue_offsets_grow() -> None:
 
 
 def test_no_run_is_in_a_batch_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Producers may put during a drain of many runs; what they put belongs to the next batch."""
+    """A producer puts a token during a drain of many runs; the next batch has it."""
     queue = RecordingQueue(ALL)
     runs = [opened(queue, number) for number in range(300)]
     freeze = queue._drain_one
@@ -149,7 +149,7 @@ def test_no_run_is_in_a_batch_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_end_is_drained_once() -> None:
-    """A second end is ignored, a token after it counted."""
+    """A second end is ignored, and a token after the end is counted as dropped."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
     first, second = run_end("complete"), run_end("error")
@@ -163,8 +163,8 @@ def test_the_end_is_drained_once() -> None:
     assert queue.drain(ALL).runs == []
 
 
-def test_bytes_come_back_to_zero() -> None:
-    """Everything that is counted is released after a drain: runs, tokens, frames, replies, gaps."""
+def test_the_queue_has_no_bytes_after_everything_was_released() -> None:
+    """Runs, tokens, frames, replies and gaps are all counted and all released."""
     queue = RecordingQueue(20 * COST + RUN_COST, overflow="drop_newest")
     run = opened(queue)
     for number in range(30):
@@ -177,8 +177,8 @@ def test_bytes_come_back_to_zero() -> None:
     assert (queue.bytes, run.bytes) == (0, 0)
 
 
-def test_messages_count_with_their_run() -> None:
-    """A history of a million letters is a million bytes in the queue."""
+def test_messages_count_in_the_bytes_of_the_queue() -> None:
+    """A request of a million characters counts a million bytes."""
     queue = RecordingQueue(ALL)
     started(queue, run_start(messages=[HumanMessage("x" * 10**6)]), 0)
     assert queue.bytes == RUN_COST + 10**6
@@ -186,8 +186,8 @@ def test_messages_count_with_their_run() -> None:
     assert queue.bytes >= 2 * (RUN_COST + 10**6)
 
 
-def test_a_long_text_counts_what_it_takes_in_memory() -> None:
-    """Four bytes for a letter beyond ASCII, so that the bound is one on memory."""
+def test_a_text_counts_the_bytes_that_it_takes_in_memory() -> None:
+    """A character beyond ASCII may take four bytes in memory, and the limit is one on memory."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
     before = queue.bytes
@@ -196,8 +196,8 @@ def test_a_long_text_counts_what_it_takes_in_memory() -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["a run each", "one run"])
-def test_eight_threads_put_and_one_drains(shared: bool) -> None:
-    """All is drained, each run's numbers are 0 to n - 1, and the tokens of a thread stay in order."""
+def test_no_token_is_lost_when_eight_threads_put(shared: bool) -> None:
+    """Each run has the numbers from 0 to n - 1, and the tokens of a thread stay in order."""
     queue, each, threads = RecordingQueue(ALL), 2_000, 8
     runs = [opened(queue, 0 if shared else number) for number in range(1 if shared else threads)]
     drained: list[DrainedRun] = []
@@ -222,11 +222,11 @@ def test_eight_threads_put_and_one_drains(shared: bool) -> None:
     assert queue.counts() == (0, threads * each, 0, None)
 
 
-# -- no room -------------------------------------------------------------------------------------------------
+# -- without room --------------------------------------------------------------------------------------------
 
 
 def full(tokens: int = 10, **options: Any) -> tuple[RecordingQueue, OpenRun]:
-    """A queue with room for one run of so many tokens, and full of them."""
+    """A queue with room for one run of so many tokens, which is full, and its run."""
     queue = RecordingQueue(RUN_COST + tokens * COST, **options)
     run = opened(queue)
     for number in range(tokens):
@@ -234,8 +234,8 @@ def full(tokens: int = 10, **options: Any) -> tuple[RecordingQueue, OpenRun]:
     return queue, run
 
 
-def test_off_a_loop_the_call_waits_for_room() -> None:
-    """Nothing is lost: the call goes on as soon as something was settled."""
+def test_put_waits_for_room_outside_of_an_event_loop() -> None:
+    """The call returns as soon as bytes are released, and no token is dropped."""
     queue, run = full()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.put, run, "more", 10)
@@ -250,8 +250,8 @@ def test_off_a_loop_the_call_waits_for_room() -> None:
     assert queue.dropped == 0
 
 
-def test_a_large_token_waits_for_as_much_room() -> None:
-    """Half of the queue is free, and the token takes nearly all of it: it waits, and is not lost."""
+def test_a_large_token_waits_until_it_fits() -> None:
+    """Half of the queue is free, and the token needs 80 % of it."""
     queue, run = full(100)
     release(queue, queue.drain(ALL).runs)
     for number in range(50):
@@ -270,7 +270,7 @@ def test_a_large_token_waits_for_as_much_room() -> None:
 
 
 @pytest.mark.parametrize("overflow", ["block", "drop_newest"])
-def test_a_token_larger_than_the_queue_has_room_in_an_empty_one(overflow: Any) -> None:
+def test_a_token_larger_than_the_limit_is_accepted_when_the_queue_is_empty(overflow: Any) -> None:
     """It would wait for ever otherwise; the application holds it in memory anyway."""
     queue, run = full(overflow=overflow)
     release(queue, queue.drain(ALL).runs)
@@ -280,8 +280,8 @@ def test_a_token_larger_than_the_queue_has_room_in_an_empty_one(overflow: Any) -
     assert queue.dropped == 0
 
 
-def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
-    """The token is accepted out of a reserve, and the wait is over when there is room again."""
+def test_put_returns_a_wait_on_an_event_loop() -> None:
+    """The token is accepted from the reserve, and the wait ends when there is room again."""
     queue, run = full(100)
 
     async def story() -> None:
@@ -299,8 +299,8 @@ def test_on_a_loop_the_call_returns_what_to_wait_for() -> None:
     assert (only(queue.drain(ALL).runs), queue.dropped) == ([(101, "and more")], 0)
 
 
-def test_all_who_find_no_room_wait_for_the_same() -> None:
-    """One release lets all of them go on."""
+def test_one_release_ends_all_waits_for_room() -> None:
+    """A token and a frame wait, and one release of bytes ends both waits."""
     queue, run = full(100)
     waits = on_loop(lambda: [queue.put(run, "x", 0), queue.put_frame(run, b"y", [Delta("z")], 0)])
     assert [wait.done for wait in waits] == [False, False]
@@ -308,8 +308,8 @@ def test_all_who_find_no_room_wait_for_the_same() -> None:
     assert [wait.done for wait in waits] == [True, True]
 
 
-def test_who_ignores_the_wait_gets_a_gap() -> None:
-    """The reserve ends somewhere: then tokens are dropped, counted, and their numbers are missing."""
+def test_tokens_are_dropped_when_the_wait_is_ignored() -> None:
+    """When the reserve is used up, tokens are dropped and counted, and a gap has their numbers."""
     queue, run = full(100)
     on_loop(lambda: [queue.put(run, TEXT, 0) for _ in range(100)])
     drained = queue.drain(ALL).runs
@@ -323,8 +323,8 @@ def test_who_ignores_the_wait_gets_a_gap() -> None:
     assert list(part.gaps) == [(accepted, 200 - accepted, "the queue was full")]
 
 
-def test_the_newest_are_dropped_when_asked_for() -> None:
-    """`drop_newest` never waits, on a loop or off it, and takes no more than the bound."""
+def test_drop_newest_never_waits() -> None:
+    """The call drops the token on a loop and outside of one, and the queue does not exceed its limit."""
     queue, run = full(10, overflow="drop_newest", block_timeout=3600)
     assert queue.put(run, TEXT, 0) is None
     assert on_loop(lambda: queue.put(run, TEXT, 0)) is None
@@ -338,7 +338,7 @@ def test_the_newest_are_dropped_when_asked_for() -> None:
 
 
 def test_waiting_ends_after_block_timeout() -> None:
-    """After `block_timeout` the token becomes a gap, and those behind it do not wait again until there is room."""
+    """The first token waits 0.01 s and is dropped; later ones do not wait again until there is room."""
     queue, run = full(10, block_timeout=0.01)
     assert [queue.put(run, TEXT, 0) for _ in range(1_000)] == [None] * 1_000
     assert queue.dropped == 1_000
@@ -347,8 +347,8 @@ def test_waiting_ends_after_block_timeout() -> None:
     assert list(part.gaps) == [(10, 1_000, "the queue was full")]
 
 
-def test_a_gap_ends_with_the_run() -> None:
-    """The end always finds room, and says what is missing before it."""
+def test_the_end_of_a_run_closes_its_gap() -> None:
+    """The end always has room, and comes with the gap before it."""
     queue, run = full(10, overflow="drop_newest")
     queue.put(run, TEXT, 0)
     queue.end(run, run_end())
@@ -357,8 +357,8 @@ def test_a_gap_ends_with_the_run() -> None:
     assert list(part.gaps) == [(10, 1, "the queue was full")]
 
 
-def test_a_start_waits_for_room_as_a_token_does() -> None:
-    """A run with a long history begins while the queue is full: it waits, and is recorded."""
+def test_the_start_of_a_run_waits_for_room() -> None:
+    """The queue is full, the request has a long message, and the run is stored."""
     queue, _ = full(100)
     history = [HumanMessage("x" * 50 * COST)]
     with ThreadPoolExecutor(1) as pool:
@@ -371,8 +371,8 @@ def test_a_start_waits_for_room_as_a_token_does() -> None:
 
 
 @pytest.mark.parametrize("where", ["on a loop", "off a loop", "drop_newest"])
-def test_a_run_that_begins_in_a_full_queue_has_its_row_and_a_gap(where: str) -> None:
-    """Its messages and its tokens found no room; what comes when there is room again is stored."""
+def test_a_run_has_a_row_and_a_gap_when_it_begins_in_a_full_queue(where: str) -> None:
+    """Its messages and first tokens are not stored, and a token that comes later is."""
     overflow: Any = "drop_newest" if where == "drop_newest" else "block"
     queue, _ = full(10, overflow=overflow, block_timeout=0)
     history = [HumanMessage("x" * 10**6)]
@@ -393,14 +393,14 @@ def test_a_run_that_begins_in_a_full_queue_has_its_row_and_a_gap(where: str) -> 
     [part] = drained = queue.drain(ALL).runs
     assert (only(drained), part.gaps) == ([(3, "b")], ((0, 3, FULL_AT_START),))
     assert part.end is not None
-    assert part.end.replies == ()  # it would stand below a question that is not stored
+    assert part.end.replies == ()  # the message that it replies to is not stored
     release(queue, drained)
     assert (queue.dropped, queue.refused_runs, queue.lost_runs, queue.lost_messages) == (3, 1, 0, 2)
     assert queue.bytes == 0
 
 
-def test_a_row_without_tokens_has_a_gap_too() -> None:
-    """It says that the messages are missing, where no token is."""
+def test_a_run_without_tokens_has_a_gap_when_its_messages_found_no_room() -> None:
+    """The gap has a count of 0 and says that the messages are missing."""
     queue, _ = full(10, block_timeout=0)
     run = started(queue, run_start(1, messages=[HumanMessage("x" * 10**6)]), 0)
     queue.end(run, run_end())
@@ -408,8 +408,8 @@ def test_a_row_without_tokens_has_a_gap_too() -> None:
     assert part.gaps == ((0, 0, FULL_AT_START),)
 
 
-def test_the_reserve_for_rows_ends_somewhere() -> None:
-    """So many runs that begin in a full queue have their row; those after them are only counted."""
+def test_runs_are_only_counted_when_the_reserve_for_rows_is_used_up() -> None:
+    """The runs before them, which begin in the full queue too, have their rows."""
     queue, _ = full(10, overflow="drop_newest")
     runs = [started(queue, run_start(number), 0) for number in range(1, RESERVED_RUNS + 20)]
     assert 0 < queue.lost_runs < 20
@@ -423,7 +423,7 @@ def test_the_reserve_for_rows_ends_somewhere() -> None:
     assert stored & set(runs) == {run for run in runs if not run.lost}
 
 
-def test_the_replies_of_an_end_find_room_or_are_left_out() -> None:
+def test_replies_that_find_no_room_are_left_out_of_the_end() -> None:
     """The end itself is always accepted."""
     queue, run = full(10, overflow="drop_newest")
     queue.end(run, run_end(replies=[AIMessage("x" * 10**7)]))
@@ -441,12 +441,12 @@ def delaying(tokens: int = 100) -> RecordingQueue:
 
 
 def frames_of(drained: Sequence[DrainedRun]) -> list[bytes]:
-    """All frames that were drained."""
+    """All frames of these drained runs."""
     return [frame for part in drained for piece in part.frames for frame in piece.data]
 
 
 def test_delayed_frames_stay_when_tokens_are_drained() -> None:
-    """Tokens are drained at once, frames together with the end or a flush."""
+    """Tokens are drained at once; frames are drained with the end of the run or with a flush."""
     queue = delaying()
     run = opened(queue)
     for name in (b"one", b"two"):
@@ -467,8 +467,8 @@ def test_delayed_frames_stay_when_tokens_are_drained() -> None:
     assert queue.bytes == 0
 
 
-def test_frames_come_of_age() -> None:
-    """The writer can ask when, and then finds them."""
+def test_delayed_frames_are_drained_when_they_are_due() -> None:
+    """After that, no frames will be due."""
     queue = RecordingQueue(ALL, frames_interval=1e-6)
     run = opened(queue)
     queue.put_frame(run, b"old", [], -1_000_000)
@@ -477,7 +477,7 @@ def test_frames_come_of_age() -> None:
 
 
 def test_delayed_frames_are_drained_when_the_queue_is_full() -> None:
-    """They fill the queue: no producer waits until they are due."""
+    """Delayed frames fill the queue, and a producer does not wait until they are due."""
     queue = delaying(100)
     bodies = [b"%d" % number * 100 for number in range(9)]
     for number, body in enumerate(bodies):
@@ -492,11 +492,11 @@ def test_delayed_frames_are_drained_when_the_queue_is_full() -> None:
     assert wait.done
 
 
-# -- the end of it -------------------------------------------------------------------------------------------
+# -- close ---------------------------------------------------------------------------------------------------
 
 
-def test_after_close_nothing_is_taken() -> None:
-    """Tokens are counted, new runs refused, and the application goes on."""
+def test_nothing_is_accepted_after_close() -> None:
+    """Tokens are counted as dropped, new runs are refused, and no call raises."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
     queue.put(run, "a", 0)
@@ -507,15 +507,15 @@ def test_after_close_nothing_is_taken() -> None:
     assert (only(queue.drain(ALL).runs), queue.dropped) == ([(0, "a")], 3)
 
 
-def test_tokens_of_no_run_are_counted() -> None:
-    """The callback says how many."""
+def test_tokens_of_an_unknown_run_are_counted_as_dropped() -> None:
+    """The callback calls `count_dropped`."""
     queue = RecordingQueue(ALL)
     queue.count_dropped(3)
     assert queue.dropped == 3
 
 
-def test_who_waits_for_room_goes_on_when_the_writer_ends() -> None:
-    """Its token is counted as dropped."""
+def test_a_wait_for_room_ends_when_the_writer_ends() -> None:
+    """The token is counted as dropped."""
     queue, run = full(10, block_timeout=3600)
     wait = on_loop(lambda: queue.put(run, "in the reserve", 0))
     with ThreadPoolExecutor(1) as pool:
@@ -526,13 +526,13 @@ def test_who_waits_for_room_goes_on_when_the_writer_ends() -> None:
     assert queue.dropped == 1
 
 
-# -- the writer's sleep --------------------------------------------------------------------------------------
+# -- when the writer waits -----------------------------------------------------------------------------------
 
 
 def writer(
     queue: RecordingQueue, story: Callable[[], Coroutine[Any, Any, None]], wake_bytes: int = ALL
 ) -> threading.Thread:
-    """Run a story on a loop of another thread, bound to the queue; returns when it is bound."""
+    """Run a coroutine on the loop of another thread, bound to the queue; return when it is bound."""
     bound: Wait[None] = Wait()
 
     async def expected() -> None:
@@ -546,8 +546,8 @@ def writer(
     return thread
 
 
-def test_work_returns_when_something_comes() -> None:
-    """From another thread, a thousand times, and no wake-up is lost."""
+def test_the_writer_wakes_up_when_tokens_come() -> None:
+    """Another thread puts a thousand tokens, and no wake-up is lost."""
     queue = RecordingQueue(ALL)
     run = opened(queue)
     drained: list[DrainedRun] = []
@@ -566,7 +566,7 @@ def test_work_returns_when_something_comes() -> None:
 
 @pytest.mark.parametrize("reason", ["flush", "close", "full", "much"])
 def test_the_writer_can_be_woken_before_its_time(reason: str) -> None:
-    """A flush, `close`, a full queue and a large batch end a wait of an hour at once."""
+    """A flush, `close`, a full queue and a large batch each end a wait of an hour."""
     queue, run = full(100)
     drained = queue.drain(ALL).runs
 
@@ -586,8 +586,8 @@ def test_the_writer_can_be_woken_before_its_time(reason: str) -> None:
     release(queue, drained)
 
 
-def test_a_forked_child_begins_anew() -> None:
-    """Empty, open, and with a lock that nobody holds."""
+def test_reset_empties_the_queue_in_a_forked_child() -> None:
+    """The queue is empty and open, and its lock is free although the parent held it."""
     queue, _ = full(10)
     queue._lock.acquire()
     queue.reset()
@@ -595,12 +595,12 @@ def test_a_forked_child_begins_anew() -> None:
     assert queue.put(opened(queue), "a", 0) is None
 
 
-# -- whatever order ------------------------------------------------------------------------------------------
+# -- any order -----------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["block", "drop_newest"]))
-def test_every_number_is_stored_or_missing(seed: int, overflow: Any) -> None:
-    """Puts, frames, takes, releases and ends in any order, on a loop so that nobody waits: EXACT."""
+def test_every_number_is_drained_or_in_a_gap(seed: int, overflow: Any) -> None:
+    """Random calls in any order, on a loop so that none waits, lose no number."""
     chance = random.Random(seed)
     queue = RecordingQueue(RUN_COST * 2 + COST * 20, overflow=overflow)
     offered: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""A run id that comes again: each attempt is a run of its own, and none changes another."""
+"""Each run that begins with an id that was used before is an attempt in a row of its own and changes no other row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ID = uuid.UUID(int=7)
 
 
 def attempts(url: str) -> list[tuple[str, int, str, str | None]]:
-    """Id, number, status and the first one's id of each attempt, in the order of their numbers."""
+    """Id, number, status and first run's id of each attempt, in the order of their numbers."""
     rows = sql(url, "SELECT id, attempt, status, metadata FROM runs ORDER BY attempt")
     return [
         (id, number, status, (json.loads(metadata) if metadata else {}).get("first_run_id"))
@@ -38,7 +38,7 @@ def attempts(url: str) -> list[tuple[str, int, str, str | None]]:
 
 
 def assert_attempts(url: str, *statuses: str) -> list[str]:
-    """Attempts with these statuses, all but the first with ids of their own; their ids."""
+    """The stored attempts have these statuses, and all but the first have new ids; return the ids."""
     found = attempts(url)
     assert [(number, status) for _, number, status, _ in found] == list(enumerate(statuses, 1))
     assert [first for *_, first in found] == [None, *[str(ID)] * (len(statuses) - 1)]
@@ -49,8 +49,8 @@ def assert_attempts(url: str, *statuses: str) -> list[str]:
 
 
 @pytest.mark.parametrize("flush", [True, False], ids=["one by one", "in one batch"])
-def test_a_retry_with_the_same_id(database: str, flush: bool) -> None:
-    """What each attempt got and how it ended is kept: by count and hash, and with its reply."""
+def test_each_retry_with_the_same_id_is_stored_as_an_attempt(database: str, flush: bool) -> None:
+    """Each attempt has its own tokens, count, hash, status and reply."""
     with ChatHistoryCallback(database, flush_interval=3600, conversation_id="c") as history:
         record(history, reply="others")
         history.flush().wait(10)
@@ -75,8 +75,8 @@ def test_a_retry_with_the_same_id(database: str, flush: bool) -> None:
     assert sql(database, "SELECT run_id FROM messages WHERE content = 'at last'") == [(ids[3],)]
 
 
-def test_the_same_id_in_another_process(database: str) -> None:
-    """After a restart, and from two recorders at once: nobody changes what another has stored."""
+def test_recorders_that_use_the_same_id_store_separate_attempts(database: str) -> None:
+    """This holds for a recorder after a restart, and for two recorders at the same time."""
     for text in ("one", "two"):
         with ChatHistoryCallback(database) as history:
             record(history, run_id=ID, reply=text)
@@ -92,8 +92,8 @@ def test_the_same_id_in_another_process(database: str) -> None:
         assert_whole(database, id, [text])
 
 
-def test_an_id_that_is_live(database: str) -> None:
-    """Nothing that comes can be told to be the first one's: it ends, and the newest gets it all."""
+def test_a_run_is_interrupted_when_its_id_begins_again(database: str) -> None:
+    """Later tokens and the end go to the newest run, because nothing tells them from those of the first one."""
     with ChatHistoryCallback(database) as history:
         begin(history, run_id=ID)
         say(history, ID, ["first"])
@@ -108,21 +108,21 @@ def test_an_id_that_is_live(database: str) -> None:
     assert_whole(database, second, ["second", " more"])
 
 
-def test_a_commit_whose_answer_was_lost_is_no_attempt(database: str) -> None:
-    """The same batch again finds its own runs: the first one's, and the second's under its new id."""
+def test_a_repeated_commit_adds_no_attempt(database: str) -> None:
+    """The answer to the commit was lost; the repeated batch finds the rows of its own runs."""
     store = FaultyStore(SqlStore(database), after=cycle([away, None]))
     with hasty(), ChatHistoryCallback(database, store=store, flush_interval=3600) as history:
         for text in ("one", "two"):
             record(history, run_id=ID, reply=text)
             history.flush().wait(20)
-    assert len(store.tried) >= 5  # two for each run, and the one that found the id taken
+    assert len(store.tried) >= 5  # two for each run, and one that found the id in use
     first, second = assert_attempts(database, COMPLETE, COMPLETE)
     assert_whole(database, first, ["one"])
     assert_whole(database, second, ["two"])
 
 
-def test_what_is_remembered_of_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest id is forgotten; its next attempt begins to count anew, and its own number is not taken again."""
+def test_attempts_forget_the_oldest_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counting of a forgotten id begins again, and a batch never gives one number twice."""
     monkeypatch.setattr("recorder.recording.repeated_run_ids._REMEMBERED", 1)
     numbering = Attempts()
 

@@ -1,4 +1,4 @@
-"""Tokens that were given up after two failures have a gap row, and their run has its row and its end."""
+"""When a batch and its repetition fail, a gap stands for its tokens, and each run has its row and its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.oracle import assert_whole, begin, finish, hasty, record, say, sql, s
 
 
 class Unwell(SqlStore):
-    """A store that stores no run, and cannot say what kind of failure it has, while it is unwell."""
+    """A store that, while it is unwell, stores no run and raises when it is asked what kind of failure it has."""
 
     unwell = False
 
@@ -35,35 +35,35 @@ class Unwell(SqlStore):
 
 @pytest.fixture
 def store(database: str) -> Any:
-    """Such a store, which is well."""
+    """A store whose field `unwell` a test can set."""
     with hasty():
         yield Unwell(database)
 
 
 @contextmanager
 def recording(store: Unwell) -> Iterator[ChatHistoryCallback]:
-    """A recorder that has stored something just now, and stores nothing more until it is flushed or closed."""
+    """A recorder that has just stored a run, and stores nothing more until it is flushed or closed."""
     with ChatHistoryCallback(store=store, flush_interval=3600) as history:
         record(history, reply="first")
         history.flush().wait(20)
         yield history
 
 
-def given_up(history: ChatHistoryCallback, store: Unwell) -> None:
-    """What is queued now fails twice."""
+def fail_twice(history: ChatHistoryCallback, store: Unwell) -> None:
+    """The queued rows and their repetition fail, and the flush raises."""
     store.unwell = True
     with pytest.raises(StoreError, match="not stored"):
         history.flush().wait(20)
 
 
-def test_tokens_in_the_middle_of_a_run(database: str, store: Unwell) -> None:
-    """The tokens around them are stored, the count is that of what is stored, and there is no proof of it."""
+def test_lost_tokens_in_the_middle_of_a_run_are_a_gap(database: str, store: Unwell) -> None:
+    """The tokens around them are stored and counted, and the run has no hash."""
     with recording(store) as history:
         run_id = begin(history)
         say(history, run_id, ["a"])
         history.flush().wait(20)
         say(history, run_id, ["b", "c"])
-        given_up(history, store)
+        fail_twice(history, store)
         store.unwell = False
         say(history, run_id, ["d"])
         history.flush().wait(20)
@@ -79,13 +79,13 @@ def test_tokens_in_the_middle_of_a_run(database: str, store: Unwell) -> None:
     assert (stats.committed, stats.quarantined, stats.healthy) == (3, 2, True)
 
 
-def test_a_whole_run(database: str, store: Unwell) -> None:
-    """Its row, its end and a gap are stored; a run that comes later is whole."""
+def test_a_lost_run_has_its_row_its_end_and_a_gap(database: str, store: Unwell) -> None:
+    """A later run is complete."""
     with recording(store) as history:
         run_id = begin(history, HumanMessage("Is it there?"))
         say(history, run_id, ["a", "b"])
         finish(history, run_id, "ab")
-        given_up(history, store)
+        fail_twice(history, store)
         store.unwell = False
         later = record(history, reply="c")
     found = stored(database, run_id)
@@ -93,14 +93,14 @@ def test_a_whole_run(database: str, store: Unwell) -> None:
     assert_whole(database, later, ["c"])
 
 
-def test_the_last_tokens_before_the_end_of_the_recorder(database: str, store: Unwell) -> None:
-    """`close` stores their gap."""
+def test_close_stores_the_gap_of_the_last_tokens(database: str, store: Unwell) -> None:
+    """The tokens were lost just before `close`."""
     with recording(store) as history:
         run_id = begin(history)
         history.flush().wait(20)
         say(history, run_id, ["a"])
         finish(history, run_id, "a")
-        given_up(history, store)
+        fail_twice(history, store)
         store.unwell = False
     assert stored(database, run_id).missing == {0}
     assert stored(database, run_id).status == COMPLETE
@@ -109,13 +109,13 @@ def test_the_last_tokens_before_the_end_of_the_recorder(database: str, store: Un
 def test_gaps_that_fail_too_are_kept_until_they_can_be_stored(
     database: str, store: Unwell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At most so many; of the others the log tells."""
+    """At most `MOST` of them are kept, and the log names the runs of the others."""
     monkeypatch.setattr(replacement_rows, "MOST", 2)
     runs = set()
     with recording(store) as history:
         for _ in range(3):
             runs.add(str(record(history, reply="a")))
-            given_up(history, store)
+            fail_twice(history, store)
         store.unwell = False
     found = {run_id for (run_id,) in sql(database, "SELECT run_id FROM gaps")}
     [lost] = runs - found

@@ -18,8 +18,8 @@ def test_the_hash_runs_over_the_items_joined_by_commas() -> None:
     assert totals.tokens_sha256() == sha256(b'[0,"a"],[1,"b"],[2,"c"]').hexdigest()
 
 
-def test_lost_tokens_take_both_hashes_with_them() -> None:
-    """The count is that of the stored tokens, and nothing claims that they are all."""
+def test_a_run_with_lost_tokens_has_no_hashes() -> None:
+    """The count is that of the stored tokens."""
     totals = RunTotals()
     totals.add_tokens(3, b"[0,0,0]")
     totals.add_frames(1, b"frame")
@@ -28,7 +28,7 @@ def test_lost_tokens_take_both_hashes_with_them() -> None:
     assert (totals.tokens_sha256(), totals.frames_sha256(accepted=1)) == (None, None)
 
 
-def test_frames_have_a_hash_if_all_accepted_ones_are_there() -> None:
+def test_frames_have_a_hash_when_all_accepted_frames_are_stored() -> None:
     """A run without frames has none, and neither has a run whose frame was dropped."""
     totals = RunTotals()
     assert totals.frames_sha256(accepted=0) is None
@@ -38,8 +38,8 @@ def test_frames_have_a_hash_if_all_accepted_ones_are_there() -> None:
 
 
 @pytest.mark.parametrize("stored", [1, 2])
-def test_another_file_counts_from_zero(stored: int) -> None:
-    """Frames keep their hash only if the new file gets all of them."""
+def test_restart_counts_from_zero_for_a_new_file(stored: int) -> None:
+    """Frames keep their hash only when the new file gets all of them."""
     totals = RunTotals()
     totals.add_tokens(1, b"[0]")
     totals.add_frames(2, b"onetwo")
@@ -50,7 +50,7 @@ def test_another_file_counts_from_zero(stored: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 2_000, 2_001, 10_000])
 def test_pieces_have_the_hash_of_the_whole(size: int) -> None:
-    """Long data is hashed in pieces."""
+    """Long data is hashed in pieces, and the hash is that of the data in one piece."""
     digest, data = sha256(), bytes(range(256)) * 40
     update(digest, data[:size])
     assert digest.hexdigest() == sha256(data[:size]).hexdigest()

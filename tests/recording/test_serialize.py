@@ -1,4 +1,4 @@
-"""From what was taken to rows: however a run was cut, its rows join to the same tokens, frames and hashes."""
+"""Drained runs become rows; however a run is split into batches, its rows have the same tokens, frames and hashes."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from recorder.wire.deltas import TOOL_ARGS, Delta
 from tests.oracle import run_end, run_start, started, token
 
 ALL = 2**40
-#: Any text, half surrogate pairs too.
+#: Any text, with halves of surrogate pairs too.
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
 def joined(rows: Iterable[SegmentRow]) -> str:
-    """The stored deltas in order, as the hash sees them."""
+    """The items of the stored rows joined by commas, as they are hashed."""
     return ",".join(row.deltas[1:-1] for row in rows)
 
 
 def texts(rows: Iterable[SegmentRow]) -> list[str]:
-    """The tokens as they were."""
+    """The texts of the tokens, without the escaping."""
     return [unescape(item[1]) for row in rows for item in json.loads(row.deltas)]
 
 
 def one(queue: RecordingQueue) -> RunRows:
-    """The rows of the one run that has something to write."""
+    """The rows of the only run that is drained."""
     [rows] = serialize(queue.drain(ALL).runs)
     return rows
 
 
 def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]:
-    """A run that is taken after each of the parts: all its segments, and the last rows, which hold the seal."""
+    """Drain a run after each part; return all its segments, and the rows with its seal."""
     queue = RecordingQueue(ALL)
     run = started(queue, run_start(), 0)
     segments: list[SegmentRow] = []
@@ -59,7 +59,7 @@ def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]
 
 
 def cut(texts_in: Sequence[str], seed: int) -> list[Sequence[str]]:
-    """The tokens in parts of any size."""
+    """The tokens in six parts of random sizes."""
     places = sorted(random.Random(seed).choices(range(len(texts_in) + 1), k=5))
     return [texts_in[start:end] for start, end in zip([0, *places], [*places, len(texts_in)], strict=True)]
 
@@ -67,8 +67,8 @@ def cut(texts_in: Sequence[str], seed: int) -> list[Sequence[str]]:
 # -- tokens --------------------------------------------------------------------------------------------------
 
 
-def test_rows_say_what_was_taken() -> None:
-    """A row has its number, its count and compact JSON; kind and index only where they are not the usual ones."""
+def test_a_row_has_its_number_its_count_and_compact_json() -> None:
+    """An item has kind and index only where they differ from `text` and 0."""
     queue = RecordingQueue(ALL)
     run = started(queue, run_start(7), 0)
     queue.put(run, "Hel", 10)
@@ -82,7 +82,7 @@ def test_rows_say_what_was_taken() -> None:
 
 
 def test_a_long_run_is_cut_into_short_rows() -> None:
-    """100,000 tokens in one take: rows that follow each other, none longer than a reader pages by."""
+    """100,000 tokens in one batch become rows of at most `MAX_ROW_TOKENS` each, in order."""
     texts_in = [str(number) for number in range(100_000)]
     segments, last = recorded([texts_in])
     assert max(row.count for row in segments) <= MAX_ROW_TOKENS
@@ -93,8 +93,8 @@ def test_a_long_run_is_cut_into_short_rows() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_hash_does_not_know_how_a_run_was_cut(seed: int) -> None:
-    """100,000 tokens, taken all at once and in parts of any size, have one hash: that of the rows joined."""
+def test_the_hash_does_not_depend_on_the_batches(seed: int) -> None:
+    """100,000 tokens in one batch and in six have the same hash, that of the joined rows."""
     texts_in = [token(1, number) for number in range(5_000)] * 20
     at_once, first = recorded([texts_in])
     in_parts, second = recorded(cut(texts_in, seed))
@@ -106,7 +106,7 @@ def test_the_hash_does_not_know_how_a_run_was_cut(seed: int) -> None:
 
 
 def test_a_run_without_tokens_has_a_hash_too() -> None:
-    """That of nothing."""
+    """It is the hash of no bytes."""
     _, rows = recorded([])
     assert rows.seal is not None
     assert (rows.seal.token_count, rows.seal.sha256) == (0, hashlib.sha256().hexdigest())
@@ -114,7 +114,7 @@ def test_a_run_without_tokens_has_a_hash_too() -> None:
 
 @given(st.lists(ANY_TEXT))
 def test_every_text_comes_back_equal(texts_in: list[str]) -> None:
-    """NUL, half surrogate pairs, the escape itself: stored as UTF-8 that every database takes."""
+    """NUL, halves of surrogate pairs and the escape character become UTF-8 that every database stores."""
     [segments] = [recorded([texts_in])[0]]
     assert texts(segments) == texts_in
     for row in segments:
@@ -139,23 +139,23 @@ def test_every_text_comes_back_equal(texts_in: list[str]) -> None:
     ],
     ids=ascii,
 )
-def test_a_troublesome_text_leaves_its_neighbours_alone(text: str) -> None:
-    """The row of ordinary tokens around it reads as always."""
+def test_escaping_one_text_does_not_change_its_neighbours(text: str) -> None:
+    """The other items of the row are written as usual."""
     [row] = recorded([["before", text, "after"]])[0]
     assert texts([row]) == ["before", text, "after"]
     assert row.deltas.startswith('[[5,"before"],[5,"')
     assert row.deltas.endswith('],[5,"after"]]')
 
 
-def test_a_token_of_a_megabyte() -> None:
-    """However long, it is one token."""
+def test_a_token_of_a_megabyte_stays_one_token() -> None:
+    """It is neither split nor shortened."""
     long = "é\x00" * 2**19
     [row] = recorded([[long]])[0]
     assert (row.count, texts([row])) == (1, [long])
 
 
 def test_escaping_keeps_kind_and_index() -> None:
-    """A tool's argument with a NUL in it."""
+    """The arguments of a tool call have a NUL in them."""
     assert encode_deltas([(1, "\x00", TOOL_ARGS, "0.2")]).decode() == '[[1,"\ufdd00000","tool_args","0.2"]]'
 
 
@@ -163,7 +163,7 @@ def test_escaping_keeps_kind_and_index() -> None:
 
 
 def test_frames_join_to_the_body() -> None:
-    """Byte for byte, in any batching, compressed with the dictionary of their wire format."""
+    """Frames of several batches are the body byte for byte, compressed with the dictionary of their wire format."""
     body = openai_chat_frames([song_pieces(3_000)])
     queue = RecordingQueue(ALL)
     run = started(queue, run_start(wire="openai.chat"), 0)
@@ -184,7 +184,7 @@ def test_frames_join_to_the_body() -> None:
 
 
 def test_frames_are_cut_into_short_rows() -> None:
-    """And numbered; a row's `first_delta` is never beyond its first token, so that seeking finds it."""
+    """Rows are numbered, and their `first_delta` is not after their first token, so that a reader can seek."""
     queue = RecordingQueue(ALL)
     run = started(queue, run_start(), 0)
     total = 2 * MAX_ROW_FRAMES + 1
@@ -199,8 +199,8 @@ def test_frames_are_cut_into_short_rows() -> None:
     assert [(row.seq, row.first_delta) for row in one(queue).frames] == [(total, 2 * total)]
 
 
-def test_a_frame_of_an_unknown_wire_needs_no_dictionary() -> None:
-    """It is compressed by itself."""
+def test_frames_of_an_unknown_wire_format_are_compressed_without_a_dictionary() -> None:
+    """The column `dictionary` is None."""
     queue = RecordingQueue(ALL)
     run = started(queue, run_start(wire="someone.else"), 0)
     queue.put_frame(run, b"x" * 1_000, [], 0)
@@ -208,14 +208,14 @@ def test_a_frame_of_an_unknown_wire_needs_no_dictionary() -> None:
     assert (row.dictionary, split(decompress(row.data, None))) == (None, [(0, b"x" * 1_000)])
 
 
-def test_a_run_without_frames_has_no_proof_of_them() -> None:
-    """None, where a run of one empty frame has the hash of nothing."""
+def test_a_run_without_frames_has_no_hash_of_frames() -> None:
+    """The hash of no bytes would be that of a run with one empty frame."""
     assert (seal := recorded([["a"]])[1].seal) is not None
     assert seal.frames_sha256 is None
 
 
-def test_frames_that_found_no_room_take_the_proof_with_them() -> None:
-    """The hash of some of the frames would say that they are all; numbers go on behind the hole."""
+def test_a_run_with_dropped_frames_has_no_hash_of_frames() -> None:
+    """The hash of some frames would claim that they are all; the numbers go on after the dropped ones."""
     queue = RecordingQueue(5_000, overflow="drop_newest")
     run = started(queue, run_start(), 0)
     for _ in range(20):
@@ -233,8 +233,8 @@ def test_frames_that_found_no_room_take_the_proof_with_them() -> None:
 # -- a batch -------------------------------------------------------------------------------------------------
 
 
-def test_runs_are_sorted() -> None:
-    """So that two writers never lock in opposite order."""
+def test_the_runs_of_a_batch_are_sorted_by_id() -> None:
+    """Two writers lock rows in the same order."""
     queue = RecordingQueue(ALL)
     runs = [started(queue, run_start(number), 0) for number in (3, 1, 2)]
     for run in runs:
@@ -248,7 +248,7 @@ def test_runs_are_sorted() -> None:
 
 
 def test_a_run_opens_once_and_is_sealed_once() -> None:
-    """Its own row comes with its first batch, the seal with its last."""
+    """Its row comes with its first batch and its seal with its last."""
     queue = RecordingQueue(ALL)
     run = started(queue, run_start(), 0)
     first = one(queue)
@@ -261,8 +261,8 @@ def test_a_run_opens_once_and_is_sealed_once() -> None:
     ]  # fmt: skip
 
 
-def test_the_first_token_has_a_moment() -> None:
-    """Its offset after the start, whichever batch it came in; none where no token came."""
+def test_the_seal_has_the_time_of_the_first_token() -> None:
+    """It is the token's offset after the start, in whichever batch the token came; a run without tokens has none."""
     start = datetime(2026, 11, 21, tzinfo=UTC)
     ends = []
     for offsets in ([], [1_500_000, 2_000_000]):
@@ -276,8 +276,8 @@ def test_the_first_token_has_a_moment() -> None:
     assert [seal and seal.end.first_token_at for seal in ends] == [None, start + timedelta(seconds=1.5)]
 
 
-def test_gaps_become_rows_beside_what_is_stored() -> None:
-    """Numbers go on behind the hole; count and hash are those of what is stored."""
+def test_dropped_tokens_become_a_gap_row() -> None:
+    """The numbers go on after the gap; count and hash are those of the stored tokens."""
     queue = RecordingQueue(10_000, overflow="drop_newest")
     run: OpenRun = started(queue, run_start(), 0)
     for number in range(100):

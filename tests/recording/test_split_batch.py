@@ -1,4 +1,4 @@
-"""A run or an addition as two parts: together they hold what it held, in order."""
+"""A run or an addition is split into two parts, which hold the same rows in the same order."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ID = START.run_id
 
 
 def message(number: int) -> MessageRow:
-    """A row of that number."""
+    """A message row with that number."""
     return MessageRow("c", f"m{number}", None, number, "human", str(number), None, None, now())
 
 
 def run_of(messages: int, segments: int, frames: int) -> RunRows:
-    """A run with so many rows, which begins and ends with them."""
+    """The rows of a run with so many of each, its start and its end."""
     return RunRows(
         START,
         opens=True,
@@ -48,14 +48,14 @@ def run_of(messages: int, segments: int, frames: int) -> RunRows:
 
 
 def leaves(part: Part) -> list[Any]:
-    """The parts that cannot be halved any more, in order."""
+    """The parts that cannot be split further, in order."""
     halves = halved(part)
     return [part] if halves is None else [leaf for half in halves for leaf in leaves(half)]
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (0, 1, 0), (1, 0, 1), (3, 2, 0), (0, 7, 5), (9, 0, 0)])
-def test_the_parts_hold_what_the_run_held(counts: tuple[int, int, int]) -> None:
-    """One row each; the run's own row with the last of its request, its gaps and its end with the last of all."""
+def test_the_parts_hold_all_rows_of_the_run(counts: tuple[int, int, int]) -> None:
+    """The run's own row comes with its last message, and its gaps and its end with the last part."""
     rows = run_of(*counts)
     parts = leaves(rows)
     assert len(parts) == sum(counts) + 2
@@ -69,8 +69,8 @@ def test_the_parts_hold_what_the_run_held(counts: tuple[int, int, int]) -> None:
     assert {part.place for part in parts} == {0}
 
 
-def test_an_addition_in_parts() -> None:
-    """Its messages are counted once, also where some of them were there already."""
+def test_the_parts_of_an_addition_count_each_message_once() -> None:
+    """One of the added messages was stored before."""
     added_messages = [Added(number, now(), HumanMessage(str(number))) for number in range(6)]
     addition = Addition(
         "c", added_messages, [message(number) for number in range(5)], threaded=True, bytes=77

@@ -1,4 +1,4 @@
-"""One exception in the writer, wherever it comes from, ends neither the recording nor the waiting of others."""
+"""One exception in the writer, wherever it is raised, does not end the recording, and no wait lasts for ever."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from recorder.wire.deltas import Delta
 from tests.interrupts import failing
 from tests.oracle import assert_whole, begin, finish, hasty, record, say, sql, stored, token
 
-#: Every so many calls one is tried; the first by chance.
+#: The test fails every 13th call of the writer, and chooses the first one by chance.
 STRIDE = 13
 
 
-def identity(stats: Stats) -> bool:
-    """Whether every accepted token is in exactly one place."""
+def counts_add_up(stats: Stats) -> bool:
+    """Whether each accepted token is counted in exactly one of queued, committed, dropped and quarantined."""
     return stats.accepted == stats.queued + stats.committed + stats.dropped + stats.quarantined
 
 
 def flushed(history: ChatHistoryCallback) -> bool:
-    """Whether a flush goes well; it ends in any case."""
+    """Flush, and return whether all was stored."""
     try:
         history.flush().wait(20)
     except StoreError:
@@ -44,8 +44,8 @@ def flushed(history: ChatHistoryCallback) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:.*never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_error_at_any_call_of_the_writer_is_survived(caplog: pytest.LogCaptureFixture) -> None:
-    """It is told, tokens are stored or counted, flushes end, and what comes afterwards is stored."""
+def test_the_writer_goes_on_after_an_error_at_any_call(caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens are stored or counted, flushes end, and a later run is stored."""
     first = random.randrange(STRIDE)
     print(f"the first call is {first}")
     for number in range(first, 100_000, STRIDE):
@@ -65,7 +65,7 @@ def test_an_error_at_any_call_of_the_writer_is_survived(caplog: pytest.LogCaptur
         last = record(history, reply="last")
         assert flushed(history), fault.where
         stats = history.stats()
-        assert identity(stats), fault.where
+        assert counts_add_up(stats), fault.where
         assert (stats.queued, stats.queued_bytes, stats.healthy) == (0, 0, True), fault.where
         assert stats.accepted == 11
         assert store.seals[str(last)].token_count == 1
@@ -75,13 +75,15 @@ def test_an_error_at_any_call_of_the_writer_is_survived(caplog: pytest.LogCaptur
         if fault.where is None:
             break
     assert number > 100
-    gc.collect()  # what was left unawaited is told here, where it is expected, and not in the next story
+    gc.collect()  # warnings of coroutines that were never awaited come here, where they are ignored
 
 
 @pytest.mark.parametrize("on_loop", [False, True], ids=["plain", "on a loop"])
 @pytest.mark.parametrize("fails", ["asyncio.Runner", "threading.Thread.start"])
-def test_a_writer_that_cannot_begin(monkeypatch: pytest.MonkeyPatch, fails: str, on_loop: bool) -> None:
-    """Too many files are open for an event loop, or too many threads run: it is said, and nobody waits for ever."""
+def test_a_writer_that_cannot_start_is_reported(
+    monkeypatch: pytest.MonkeyPatch, fails: str, on_loop: bool
+) -> None:
+    """Too many files are open for an event loop, or too many threads run; constructor, flush or `opened` raise."""
 
     may_fail = threading.Event()
 
@@ -109,7 +111,7 @@ def test_a_writer_that_cannot_begin(monkeypatch: pytest.MonkeyPatch, fails: str,
 
     if on_loop:
         stats = asyncio.run(story())
-        assert (stats.healthy, stats.queued, stats.committed, identity(stats)) == (False, 0, 0, True)
+        assert (stats.healthy, stats.queued, stats.committed, counts_add_up(stats)) == (False, 0, 0, True)
         return
     may_fail.set()
     monkeypatch.setattr(fails, refuses)
@@ -117,8 +119,10 @@ def test_a_writer_that_cannot_begin(monkeypatch: pytest.MonkeyPatch, fails: str,
         ChatHistoryCallback(store=MemoryStore())
 
 
-def test_a_writer_that_cannot_begin_nor_report_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report of the first error fails once: the constructor raises the first error all the same."""
+def test_the_constructor_raises_the_first_error_when_its_report_fails_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The report of the first error raises another error."""
     writer_died = Progress.writer_died
     failures = [MemoryError("none left")]
 
@@ -135,13 +139,15 @@ def test_a_writer_that_cannot_begin_nor_report_it(monkeypatch: pytest.MonkeyPatc
 
 
 def no_loop() -> Any:
-    """What happens where no event loop can be created."""
+    """Fail as where no event loop can be created."""
     raise OSError(24, "Too many open files")
 
 
 @pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError, BaseException])
-def test_a_driver_that_was_cut_off_inside(database: str, error: type[BaseException]) -> None:
-    """What ends coroutines ends no recording when a driver raises it: the batch is tried again, and is stored once."""
+def test_a_batch_is_stored_once_when_the_driver_raises_what_ends_coroutines(
+    database: str, error: type[BaseException]
+) -> None:
+    """The driver raises three times; the batch is tried again and stored once."""
 
     class CutOff(SqlStore):
         left = 3
@@ -168,14 +174,14 @@ async def _awaited(wait: Any) -> Any:
 
 
 def no_memory(*_arguments: Any) -> Any:
-    """What fails."""
+    """Raise a MemoryError."""
     raise MemoryError("none left")
 
 
 def test_frames_that_cannot_be_compressed_are_left_out_of_their_run_only(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its tokens are stored, its frames have no proof, and the frames of the others are stored with theirs."""
+    """The run's tokens are stored and it has no hash of frames; the other run has frames and hash."""
 
     def compress(data: list[bytes], wires: list[str | None]) -> Any:
         if any(b"large" in blob for blob in data):
@@ -199,10 +205,10 @@ def test_frames_that_cannot_be_compressed_are_left_out_of_their_run_only(
     assert [run_id for (run_id,) in sql(database, "SELECT run_id FROM frames")] == [str(good)]
 
 
-def test_a_batch_that_cannot_be_packed_at_all_becomes_gaps(
+def test_a_batch_that_cannot_be_serialized_becomes_gaps(
     database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its runs and their messages are stored, the next batch is whole, and `stats()` told of it in between."""
+    """Its runs and messages are stored, the next batch is stored whole, and `stats()` has the error."""
     with ChatHistoryCallback(database, flush_interval=3600) as history:
         record(history)
         history.flush().wait(20)
@@ -224,10 +230,10 @@ def test_a_batch_that_cannot_be_packed_at_all_becomes_gaps(
     assert "recording goes on" in caplog.text
 
 
-def test_an_error_while_an_error_is_told_of_is_survived(
+def test_the_writer_goes_on_when_reporting_an_error_fails(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory that has run out has often run out for the log, too: recording goes on all the same."""
+    """When no memory is left, logging often fails, too."""
     reported: list[BaseException] = []
 
     def batch_failed(_progress: Progress, error: BaseException) -> None:
@@ -250,7 +256,7 @@ def test_an_error_while_an_error_is_told_of_is_survived(
 
 
 class Unwell(MemoryStore):
-    """A store that cannot even say what kind of failure it has."""
+    """A store that cannot store runs, and raises when it is asked what kind of failure it has."""
 
     unwell = True
 
@@ -263,8 +269,8 @@ class Unwell(MemoryStore):
         raise MemoryError("none at all")
 
 
-def test_what_is_given_up_is_counted_and_its_flush_raises() -> None:
-    """Nobody waits for ever, `healthy` is False until the next batch goes well, and that batch is whole."""
+def test_a_flush_raises_when_a_batch_is_given_up() -> None:
+    """`healthy` is False until the next batch, which is stored whole."""
     store = Unwell()
     with ChatHistoryCallback(store=store, flush_interval=0) as history:
         run_id = begin(history)
@@ -277,13 +283,13 @@ def test_what_is_given_up_is_counted_and_its_flush_raises() -> None:
         history.flush().wait(20)
         stats = history.stats()
         assert stats.healthy
-        assert identity(stats)
+        assert counts_add_up(stats)
         assert stats.accepted == stats.committed + stats.quarantined == 3
         assert (stats.queued, stats.queued_bytes) == (0, 0)
 
 
-def torn_down(history: ChatHistoryCallback, tear: Callable[[asyncio.AbstractEventLoop], object]) -> None:
-    """Somebody reaches for the writer's loop, and ends it."""
+def tear_down(history: ChatHistoryCallback, tear: Callable[[asyncio.AbstractEventLoop], object]) -> None:
+    """Take the loop of the writer, and end it from another thread."""
     loop = history.recorder.queue._waker._loop
     assert loop is not None
     loop.call_soon_threadsafe(tear, loop)
@@ -296,20 +302,20 @@ ENDS: dict[str, Callable[[asyncio.AbstractEventLoop], object]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_writer_that_is_torn_down_is_told(end: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Its waits fail, `healthy` is False, and the application goes on without it."""
+def test_waits_fail_when_the_loop_of_the_writer_is_ended(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`healthy` is False, and the callbacks go on without the writer."""
     store = Gated()
     history = ChatHistoryCallback(store=store, flush_interval=0)
     run_id = begin(history)
     say(history, run_id, ["a"])
     flush = history.flush()
     assert store.entered.wait(20)
-    torn_down(history, ENDS[end])
+    tear_down(history, ENDS[end])
     with pytest.raises(StoreError, match=r"writer ended|not stored"):
         flush.wait(20)
     stats = history.close().wait(20)
     assert (stats.healthy, stats.queued, stats.queued_bytes) == (False, 0, 0)
-    assert identity(stats)
+    assert counts_add_up(stats)
     assert "the writer ended" in (stats.last_error or "")
     say(history, run_id, ["late"])
     finish(history, run_id, "late")
@@ -317,8 +323,8 @@ def test_a_writer_that_is_torn_down_is_told(end: str, caplog: pytest.LogCaptureF
         history.flush()
 
 
-def test_a_writer_that_is_torn_down_while_it_opens_raises_no_cancellation() -> None:
-    """Whoever constructs the recorder gets an error that an application catches, not the end of another's task."""
+def test_the_constructor_raises_a_store_error_when_the_writer_is_cancelled_while_it_opens() -> None:
+    """A CancelledError would look like the end of the caller's own task."""
 
     class Torn(MemoryStore):
         async def open(self) -> None:
@@ -330,7 +336,7 @@ def test_a_writer_that_is_torn_down_while_it_opens_raises_no_cancellation() -> N
 
 
 class Gated(MemoryStore):
-    """A store whose appends of runs never come back."""
+    """A store whose appends of runs never return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -342,8 +348,10 @@ class Gated(MemoryStore):
             await asyncio.Event().wait()
 
 
-def test_no_event_loop_for_the_writer_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many open files, for example: whoever constructs the recorder is told, and does not wait for it."""
+def test_the_constructor_raises_at_once_when_no_event_loop_can_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It does not wait for `open_timeout`."""
 
     def none(*_arguments: Any, **_options: Any) -> Any:
         raise OSError(24, "Too many open files")
@@ -354,10 +362,10 @@ def test_no_event_loop_for_the_writer_is_raised_at_once(monkeypatch: pytest.Monk
             ChatHistoryCallback(store=MemoryStore(), open_timeout=3600, strict=True)
 
 
-def test_the_rest_of_a_recording_is_whole_after_an_error(
+def test_all_runs_are_stored_after_an_error_in_threading_messages(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug in threading messages: the run's batch is stored part by part, and later runs are whole."""
+    """The batch with the error is stored part by part, and later runs are stored whole."""
     failed: list[int] = []
 
     def once(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The writer: when it commits, and that every fault of the database leaves each token stored once, or told of."""
+"""When the writer commits, and that each token is stored once or counted as lost after every fault of the database."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ HOUR = 3600.0
 
 
 class Watched(MemoryStore):
-    """A store in memory that tells of each batch that holds runs."""
+    """A store in memory that puts each batch with runs into `seen`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,28 +68,28 @@ class Watched(MemoryStore):
             self.seen.put(batch)
 
     def assert_quiet(self) -> None:
-        """No batch comes, though a writer that was free to commit would have done so long ago."""
+        """Assert that no batch comes within 0.1 s; a writer that may commit does so much earlier."""
         with pytest.raises(Empty):
             self.seen.get(timeout=0.1)
 
 
-def texts(batch: Batch) -> list[int]:
+def token_counts(batch: Batch) -> list[int]:
     """How many tokens of each run a batch holds."""
     return [rows.tokens for rows in batch.runs]
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come at once, so that no story takes seconds."""
+def without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits at most 1 ms between two attempts."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
-# -- when it commits -----------------------------------------------------------------------------------------
+# -- when the writer commits ---------------------------------------------------------------------------------
 
 
 def test_an_idle_writer_commits_at_once() -> None:
-    """The user's message and the run are stored before the first token comes, however long the interval."""
+    """The user's message and the run are stored before the first token, however long `flush_interval` is."""
     store = Watched()
     with ChatHistoryCallback(store=store, flush_interval=HOUR) as history:
         run_id = begin(history, HumanMessage("Sing."))
@@ -99,8 +99,8 @@ def test_an_idle_writer_commits_at_once() -> None:
         assert str(run_id) not in store.seals
 
 
-def test_after_that_batches_keep_their_distance() -> None:
-    """A hundred tokens of each of three runs are one batch: no commit a token."""
+def test_batches_after_the_first_wait_for_flush_interval() -> None:
+    """A hundred tokens of each of three runs are one batch."""
     store = Watched()
     with ChatHistoryCallback(store=store, flush_interval=HOUR) as history:
         runs = [begin(history)]
@@ -112,14 +112,14 @@ def test_after_that_batches_keep_their_distance() -> None:
         store.assert_quiet()
         assert (history.stats().commits, history.stats().committed) == (1, 0)
         history.flush().wait(10)
-        assert texts(store.seen.get(timeout=10)) == [100, 100, 100]
+        assert token_counts(store.seen.get(timeout=10)) == [100, 100, 100]
         assert history.stats().commits == 2
     assert store.seen.get(timeout=10).runs[0].seal is not None
     assert store.seen.empty()
 
 
-def test_a_short_interval_is_kept_without_being_asked() -> None:
-    """With the usual interval tokens arrive in few batches by themselves."""
+def test_two_hundred_tokens_are_stored_in_fewer_than_100_commits() -> None:
+    """The history has the default `flush_interval` and is not flushed."""
     store = Watched()
     with ChatHistoryCallback(store=store) as history:
         run_id = begin(history)
@@ -127,12 +127,12 @@ def test_a_short_interval_is_kept_without_being_asked() -> None:
             say(history, run_id, [str(number)])
         total = 0
         while total < 200:
-            total += sum(texts(store.seen.get(timeout=10)))
+            total += sum(token_counts(store.seen.get(timeout=10)))
         assert history.stats().commits < 100
 
 
-def test_a_shared_database_is_spared() -> None:
-    """`max_commits_per_second` is a distance too; a flush does not wait for it."""
+def test_max_commits_per_second_keeps_commits_apart() -> None:
+    """A flush does not wait for it."""
     store = Watched()
     with ChatHistoryCallback(store=store, flush_interval=0, max_commits_per_second=1 / HOUR) as history:
         run_id = begin(history)
@@ -141,21 +141,21 @@ def test_a_shared_database_is_spared() -> None:
         store.assert_quiet()
         assert history.stats().commits == 1
         history.flush().wait(10)
-        assert texts(store.seen.get(timeout=10)) == [2]
+        assert token_counts(store.seen.get(timeout=10)) == [2]
         say(history, run_id, ["c"])
         assert history.stats().commits == 2
-    assert texts(store.seen.get(timeout=10)) == [1]
+    assert token_counts(store.seen.get(timeout=10)) == [1]
 
 
-def test_a_batch_has_a_size() -> None:
-    """What waits is stored in transactions of `max_batch_bytes`, run by run."""
+def test_a_batch_ends_at_max_batch_bytes() -> None:
+    """Six runs in the queue are stored in three transactions."""
     store = Watched()
     with ChatHistoryCallback(store=store, flush_interval=HOUR, max_batch_bytes=10_000) as history:
         begin(history)
         store.seen.get(timeout=10)
-        with history_held(history) as held:
+        with paused_drain(history) as resume:
             runs = [begin(history, HumanMessage("x" * 4_000)) for _ in range(6)]
-            held()
+            resume()
         history.flush().wait(10)
         sizes = [len(store.seen.get(timeout=10).runs) for _ in range(3)]
         assert sizes == [2, 2, 2]
@@ -163,8 +163,8 @@ def test_a_batch_has_a_size() -> None:
 
 
 @contextmanager
-def history_held(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
-    """Nothing is taken inside, until what is given is called."""
+def paused_drain(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
+    """Inside, the writer drains nothing until the yielded function is called."""
     queue = history.recorder.queue
     drain, gate = queue.drain, threading.Event()
 
@@ -184,9 +184,9 @@ def history_held(history: ChatHistoryCallback) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize("times", [1, 2, 5, 20])
-@pytest.mark.usefixtures("impatient")
-def test_it_tries_until_it_goes_well(tmp_path: Path, times: int) -> None:
-    """The first so many appends fail: EXACT, and the errors are told."""
+@pytest.mark.usefixtures("without_delays")
+def test_the_writer_tries_until_the_database_answers(tmp_path: Path, times: int) -> None:
+    """The first appends fail, all tokens are stored once, and `stats()` has the error."""
     url = new_url(tmp_path)
     store = FaultyStore(SqlStore(url), before=[away] * times)
     texts = [token(times, number) for number in range(200)]
@@ -202,9 +202,9 @@ def test_it_tries_until_it_goes_well(tmp_path: Path, times: int) -> None:
     assert_whole(url, run_id, texts)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_done_and_then_an_error_while_the_run_goes_on(tmp_path: Path) -> None:
-    """The commit happened and its answer was lost; meanwhile the same run grew: nothing twice, nothing missing."""
+@pytest.mark.usefixtures("without_delays")
+def test_tokens_are_stored_once_when_the_answers_to_commits_are_lost(tmp_path: Path) -> None:
+    """While each batch is tried again, the same run gets more tokens."""
     url = new_url(tmp_path)
     texts = [token(2, number) for number in range(300)]
     coming = iter(texts)
@@ -227,10 +227,10 @@ def test_done_and_then_an_error_while_the_run_goes_on(tmp_path: Path) -> None:
     assert sql(url, "SELECT count(*) FROM messages") == [(2,)]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("without_delays")
 @pytest.mark.parametrize("place", range(1, 6))
-def test_each_append_may_fail_before_or_after(tmp_path: Path, place: int) -> None:
-    """The Nth append fails, N = 1.., before it does anything and after it did all: EXACT, messages too."""
+def test_runs_and_messages_are_stored_once_when_any_append_fails(tmp_path: Path, place: int) -> None:
+    """The Nth append fails before it stored anything, or after it stored the batch."""
     for when in ("before", "after"):
         url = new_url(tmp_path, f"{when}.db")
         faults = [None] * (place - 1) + [away]
@@ -247,16 +247,16 @@ def test_each_append_may_fail_before_or_after(tmp_path: Path, place: int) -> Non
                 history.flush().wait(20)
                 conversation.append(AIMessage(f"answer {turn}"))
                 runs.append(run_id)
-        assert len(store.tried) > place, "the fault happened"
+        assert len(store.tried) > place, "the fault did not happen"
         for turn, run_id in enumerate(runs):
             assert_whole(url, run_id, [f"answer {turn}"])
         found = sql(url, "SELECT content FROM transcripts ORDER BY position")
         assert [content for (content,) in found] == [message.text for message in conversation]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_an_outage_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
-    """Not a line for each attempt."""
+@pytest.mark.usefixtures("without_delays")
+def test_an_outage_logs_one_line_at_its_begin_and_one_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """The 50 failed attempts between them log nothing."""
     store = FaultyStore(MemoryStore(), before=[away] * 50)
     with caplog.at_level(logging.WARNING, "recorder"), ChatHistoryCallback(store=store) as history:
         record(history)
@@ -267,9 +267,9 @@ def test_an_outage_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture
     ]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_health_comes_back_without_anything_to_store() -> None:
-    """An idle process whose heartbeat failed once is healthy again after the next."""
+@pytest.mark.usefixtures("without_delays")
+def test_a_heartbeat_makes_an_idle_recorder_healthy_again() -> None:
+    """A heartbeat failed before, and there is nothing to store."""
     beats: SimpleQueue[None] = SimpleQueue()
     back = threading.Event()
 
@@ -291,7 +291,7 @@ def test_health_comes_back_without_anything_to_store() -> None:
 
 
 def poison_of(*run_ids: uuid.UUID) -> Callable[[Batch], None]:
-    """The fault of a database that refuses the tokens of these runs."""
+    """A fault that refuses each batch with tokens of these runs."""
     bad = set(map(str, run_ids))
 
     def refuse(batch: Batch) -> None:
@@ -301,8 +301,10 @@ def poison_of(*run_ids: uuid.UUID) -> Callable[[Batch], None]:
     return refuse
 
 
-def test_poison_is_found_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of eight runs in one batch one cannot be stored: seven are, and a gap says why the eighth is not."""
+def test_a_run_that_cannot_be_stored_is_left_out_of_its_batch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seven of the eight runs are stored, and a gap says why the tokens of the eighth are not."""
     url = new_url(tmp_path)
     runs = [uuid.UUID(int=number) for number in range(8)]
     store = FaultyStore(SqlStore(url), before=[poison_of(runs[3])] * 100)
@@ -322,30 +324,32 @@ def test_poison_is_found_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
         assert_whole(url, run_id, "abc")
     left_out = stored(url, runs[3])
     assert (left_out.status, left_out.texts) == (COMPLETE, {})
-    assert (left_out.token_count, left_out.sha256) == (0, None)  # what the end says is of what is stored
+    assert (left_out.token_count, left_out.sha256) == (0, None)  # the seal counts stored tokens only
     assert left_out.gaps == [(0, 3, "quarantined: these bytes can not be stored")]
     assert any(str(runs[3]) in line and "3 tokens" in line for line in caplog.messages)
     assert not any("does not answer" in line for line in caplog.messages)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_the_gap_of_poison_is_stored_when_the_database_is_back(tmp_path: Path) -> None:
-    """The database goes away in the middle of quarantining."""
+@pytest.mark.usefixtures("without_delays")
+def test_a_quarantine_goes_on_when_the_database_is_back(tmp_path: Path) -> None:
+    """The database goes away while the writer looks for the bad rows."""
     url = new_url(tmp_path)
     run_id = uuid.uuid4()
     refuse = poison_of(run_id)
     store = FaultyStore(SqlStore(url), before=[refuse, away, refuse, refuse, away, away])
-    with ChatHistoryCallback(url, store=store) as history, history_held(history) as held:
+    with ChatHistoryCallback(url, store=store) as history, paused_drain(history) as resume:
         begin(history, run_id=run_id)
         say(history, run_id, ["a"])
         finish(history, run_id, "a")
-        held()
+        resume()
     assert stored(url, run_id).gaps == [(0, 1, "quarantined: these bytes can not be stored")]
     assert history.stats().quarantined == 1
 
 
-def test_a_run_that_cannot_be_stored_at_all_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Not even without its tokens: counted, told, and the others go on."""
+def test_a_run_that_cannot_be_stored_even_without_tokens_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The other run is stored."""
     bad = uuid.uuid4()
 
     def refuse(batch: Batch) -> None:
@@ -363,8 +367,8 @@ def test_a_run_that_cannot_be_stored_at_all_ends_nothing(caplog: pytest.LogCaptu
     assert any("cannot be stored at all" in line for line in caplog.messages)
 
 
-def test_messages_that_cannot_be_written_as_json_stop_nobody(tmp_path: Path) -> None:
-    """An attachment nested six hundred deep: its run is told of, the others are recorded."""
+def test_a_deeply_nested_message_disturbs_no_other_run(tmp_path: Path) -> None:
+    """A message is nested 600 deep; its run and the run after it are stored."""
     url = new_url(tmp_path)
     deep: Any = "x"
     for _ in range(600):
@@ -380,8 +384,10 @@ def test_messages_that_cannot_be_written_as_json_stop_nobody(tmp_path: Path) -> 
     assert stats.accepted == stats.committed + stats.quarantined == 3
 
 
-def test_a_conflicting_row_is_loud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Another program stored other tokens of the run: they stay, what comes is quarantined, and it is said."""
+def test_tokens_are_quarantined_when_other_tokens_have_their_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program stored a segment of the run; it stays as it is, and the log names the cause."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
@@ -396,8 +402,8 @@ def test_a_conflicting_row_is_loud(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert reason.startswith(f"quarantined: Run {run_id} has")
 
 
-def test_what_was_said_is_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The driver's error names its statement and parameters; neither logs, stats nor gaps do."""
+def test_no_error_has_the_text_of_a_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The driver's error names its statement and parameters; logs, stats and gaps do not have them."""
     url = new_url(tmp_path)
     recorder = Recorder(url)
     run = recorder.start(0, run_start(0))
@@ -405,7 +411,7 @@ def test_what_was_said_is_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
     recorder.queue.put(run, "my secret", 1)
     recorder.end(0, run, run_end(response_id=["no text"]))
     stats = recorder.close().wait(10)
-    assert (stats.committed, stats.quarantined) == (1, 0)  # of the run only what its end says is left out
+    assert (stats.committed, stats.quarantined) == (1, 0)  # only the seal of the run is left out
     assert "type 'list' is not supported" in (stats.last_error or "")
     assert "type 'list' is not supported" in caplog.text
     found = f"{stats} {caplog.text} {sql(url, 'SELECT * FROM gaps')}"
@@ -414,8 +420,8 @@ def test_what_was_said_is_in_no_error(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "\n" not in (stats.last_error or "")
 
 
-def test_what_cannot_be_packed_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A producer handed over rubbish for an offset: counted, told, and later runs are recorded."""
+def test_a_token_of_a_wrong_type_is_quarantined(caplog: pytest.LogCaptureFixture) -> None:
+    """The offset of the token is no number; the token is counted and logged, and later runs are stored."""
     store = MemoryStore()
     recorder = Recorder(store=store)
     run = recorder.start(0, run_start(0))
@@ -432,12 +438,12 @@ def test_what_cannot_be_packed_ends_nothing(caplog: pytest.LogCaptureFixture) ->
     assert "please report" in caplog.text
 
 
-# -- the end -------------------------------------------------------------------------------------------------
+# -- close ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("impatient")
-def test_close_with_the_database_away_says_how_many_were_lost(caplog: pytest.LogCaptureFixture) -> None:
-    """It ends within its time; what was waiting is counted as dropped, and a flush does not claim otherwise."""
+@pytest.mark.usefixtures("without_delays")
+def test_close_counts_what_it_could_not_store_as_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """The database is away; `close` ends after its timeout, and a flush raises the loss."""
     store = FaultyStore(MemoryStore(), before=[None] + [away] * 10**6)
     history = ChatHistoryCallback(store=store)
     run_id = begin(history)
@@ -452,8 +458,8 @@ def test_close_with_the_database_away_says_how_many_were_lost(caplog: pytest.Log
     assert "3 tokens were not stored" in caplog.text
 
 
-def test_close_does_not_wait_for_a_long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer was about to try again in an hour: closing it tries now, and the database is back."""
+def test_close_ends_the_pause_before_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt would be in an hour; `close` makes it now, and the database answers."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", HOUR)
     tried: Wait[None] = Wait()
 
@@ -470,9 +476,9 @@ def test_close_does_not_wait_for_a_long_pause(monkeypatch: pytest.MonkeyPatch) -
     assert (stats.committed, stats.dropped) == (1, 0)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_database_that_never_opened(caplog: pytest.LogCaptureFixture) -> None:
-    """The application ran beside it; at the end all tokens are counted as lost and nothing claims to be stored."""
+@pytest.mark.usefixtures("without_delays")
+def test_all_tokens_are_dropped_when_the_database_never_opens(caplog: pytest.LogCaptureFixture) -> None:
+    """`close` counts them, and the flush raises the loss."""
 
     class Absent(MemoryStore):
         async def open(self) -> None:
@@ -488,11 +494,11 @@ def test_a_database_that_never_opened(caplog: pytest.LogCaptureFixture) -> None:
         flush.wait(10)
 
 
-def test_what_comes_just_before_the_end_is_stored() -> None:
-    """A token is accepted after the writer found nothing to take and before the queue was closed."""
+def test_a_token_that_comes_just_before_the_writer_ends_is_stored() -> None:
+    """It is accepted after the writer found the queue empty and before the queue is closed."""
 
     class Late(RecordingQueue):
-        """At the moment between looking and leaving, one more token comes and then the end."""
+        """A queue that gets one more token, and then `close`, when the writer finds it empty."""
 
         run = None
 
@@ -514,8 +520,8 @@ def test_what_comes_just_before_the_end_is_stored() -> None:
 # -- the heartbeat -------------------------------------------------------------------------------------------
 
 
-def test_the_runs_of_the_dead_become_interrupted(tmp_path: Path) -> None:
-    """A process of this machine that is gone, or one of another that was silent for too long; nobody else."""
+def test_the_sweep_interrupts_the_runs_of_dead_processes(tmp_path: Path) -> None:
+    """A process is dead when it is gone from this machine, or sent no heartbeat from another one for 60 s."""
     url = new_url(tmp_path)
     process = this_process()
     alive = Producer(str(uuid.UUID(int=1)), socket.gethostname(), os.getpid(), now(), now(), process)
@@ -524,7 +530,7 @@ def test_the_runs_of_the_dead_become_interrupted(tmp_path: Path) -> None:
     distant = Producer(str(uuid.UUID(int=4)), "elsewhere", 1, now(), now() - timedelta(seconds=30))
     leave_open(url, [alive, gone, silent, distant])
     with ChatHistoryCallback(url) as history:
-        for _ in range(2):  # the first is committed before the heartbeat, the second after it
+        for _ in range(2):  # the heartbeat comes between the two commits
             record(history)
             history.flush().wait(10)
     found = dict(sql(url, "SELECT producer_id, status FROM runs WHERE id < '0000001'"))
@@ -535,7 +541,7 @@ def test_the_runs_of_the_dead_become_interrupted(tmp_path: Path) -> None:
 
 
 def leave_open(url: str, producers: list[Producer]) -> None:
-    """A run of each of these processes is stored as streaming."""
+    """Store a streaming run of each of these processes."""
 
     async def story() -> None:
         store = SqlStore(url)
@@ -546,8 +552,8 @@ def leave_open(url: str, producers: list[Producer]) -> None:
     asyncio.run(story())
 
 
-def test_a_seal_that_comes_all_the_same_wins(tmp_path: Path) -> None:
-    """Somebody took the process for dead; its run ends well, and so it is stored."""
+def test_a_seal_replaces_the_status_interrupted(tmp_path: Path) -> None:
+    """The sweep of another recorder marked the run, whose process lives and ends it."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url) as history:
         run_id = begin(history)
@@ -561,8 +567,8 @@ def test_a_seal_that_comes_all_the_same_wins(tmp_path: Path) -> None:
     assert_exact(url, run_id, ["a"])
 
 
-def test_who_was_taken_for_dead_wrongly_streams_again(database: str) -> None:
-    """With the next batch, whichever run it is of; what had ended stays as it is."""
+def test_runs_of_a_living_process_stream_again_after_its_next_batch(database: str) -> None:
+    """A sweep marked its open runs as `interrupted`; runs that had ended stay as they are."""
     with ChatHistoryCallback(database, flush_interval=0, heartbeat_interval=30) as history:
         ended = record(history, reply="ended")
         silent, talking = begin(history), begin(history)
@@ -588,7 +594,7 @@ def test_who_was_taken_for_dead_wrongly_streams_again(database: str) -> None:
 
 
 class Stuck(MemoryStore):
-    """A store whose `append` never comes back, as a driver that waits for a lock."""
+    """A store whose `append` never returns, like a driver that waits for a lock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -601,7 +607,7 @@ class Stuck(MemoryStore):
 
 
 def test_close_does_not_wait_for_a_driver_that_blocks() -> None:
-    """It ends within its time, and says what was lost."""
+    """It ends after its timeout and counts the tokens as dropped."""
     store = Stuck()
     history = ChatHistoryCallback(store=store)
     run_id = begin(history)
@@ -611,10 +617,10 @@ def test_close_does_not_wait_for_a_driver_that_blocks() -> None:
     assert (stats.accepted, stats.committed, stats.dropped, stats.queued) == (2, 0, 2, 0)
 
 
-def test_what_cannot_be_packed_is_told_and_harms_no_other_run(
+def test_tokens_that_cannot_be_serialized_are_a_gap(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its tokens become a gap, it has no proof of being whole, and its batch-mates are stored."""
+    """Their run has no hash, and the other run of the batch is stored whole."""
     store, encode = Watched(), serialize.encode_deltas
 
     def breaking(items: Any) -> bytes:
@@ -641,8 +647,8 @@ def test_what_cannot_be_packed_is_told_and_harms_no_other_run(
     assert "please report this" in caplog.text
 
 
-def test_a_long_interval_does_not_silence_the_heartbeat() -> None:
-    """The process says that it lives while a batch waits for its time."""
+def test_heartbeats_come_while_a_batch_waits() -> None:
+    """`flush_interval` is an hour, and the process sends its heartbeats."""
     store, config = Watched(), Config(flush_interval=HOUR, heartbeat_interval=0.02, frames_interval=0)
     recorder = Recorder(None, config, store=store)
     run = recorder.start(1, run_start(), 0)
