@@ -11,13 +11,13 @@ import pytest
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path: a socket's has at most 107 bytes."""
+    """A folder with a short path, because the path of a socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="pooler") as path:
         yield Path(path)
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer does not wait for its next attempt."""
+def without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits at most 1 ms between two attempts."""
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)

@@ -1,4 +1,4 @@
-"""A store for synchronous code: opened, queried and closed without an event loop of the caller."""
+"""`BlockingStore` opens, reads and closes a database from synchronous code."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def count_runs(url: str) -> int:
     return int(row["number"])
 
 
-def test_it_opens_queries_and_closes(database: str) -> None:
-    """On both databases."""
+def test_a_blocking_store_reads_a_database(database: str) -> None:
+    """It needs no event loop of the caller."""
     assert count_runs(database) == 0
 
 
-def test_it_works_on_a_thread_with_a_running_loop(database: str) -> None:
-    """As in a notebook; the thread beside it ends with the store."""
+def test_a_blocking_store_works_on_a_thread_with_a_running_loop(database: str) -> None:
+    """This is the case in a notebook; the store's own thread ends when it is closed."""
 
     async def cell() -> int:
         return count_runs(database)
@@ -40,22 +40,22 @@ def test_it_works_on_a_thread_with_a_running_loop(database: str) -> None:
     ]
 
 
-def test_a_database_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    """The file is none of SQLite's; the error names it."""
+def test_a_file_that_is_no_database_raises_a_store_error(tmp_path: Path) -> None:
+    """The error names the file."""
     path = tmp_path / "letter.db"
     path.write_text("Dear Ada," * 100)
     with pytest.raises(StoreError, match=r"letter\.db cannot be opened"):
         BlockingStore(f"sqlite:///{path}", read_only=True)
 
 
-def test_an_invalid_url_is_refused() -> None:
-    """Before there is a loop."""
+def test_a_url_of_another_database_raises_a_config_error() -> None:
+    """It raises before an event loop is made."""
     with pytest.raises(ConfigError):
         BlockingStore("mysql://host/name")
 
 
-def test_the_store_is_closed_though_a_query_failed(tmp_path: Path) -> None:
-    """Another program may have the file at once."""
+def test_the_store_is_closed_when_a_query_fails(tmp_path: Path) -> None:
+    """Another store can open the file at once."""
     url = new_url(tmp_path)
     with pytest.raises(Exception, match="no such table"), BlockingStore(url, read_only=True) as database:
         database.run(database.store.rows("SELECT * FROM nothing_of_this_name"))

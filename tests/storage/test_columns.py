@@ -23,7 +23,7 @@ class Plain:
 
 
 class Boxed(NamedTuple, Generic[Value]):
-    """A row whose subclasses decide what a value is."""
+    """A row whose subclasses give the type of `value`."""
 
     name: str
     value: Value | None
@@ -34,7 +34,7 @@ class BoxedList(Boxed[list[Any]]):
 
 
 def test_columns_have_type_format_and_null() -> None:
-    """In the order of the fields; a default makes no column nullable."""
+    """They stand in the order of the fields, and a default makes no column nullable."""
     assert columns_of(Plain) == (
         Column("id", str, "uuid", False),
         Column("note", str, "json", True),
@@ -44,12 +44,12 @@ def test_columns_have_type_format_and_null() -> None:
 
 
 def test_a_subclass_decides_the_type_of_a_generic_column() -> None:
-    """A list has the plain type `list`, which a value is compared with."""
+    """The type of a list column is the plain `list`, so that a value can be checked with `isinstance`."""
     assert columns_of(BoxedList) == (Column("name", str, None, False), Column("value", list, None, True))
 
 
 def test_a_run_is_read_with_decoded_json() -> None:
-    """All other columns are the same in the database and in Python."""
+    """All other columns have the same type in the database and in Python."""
     decoded = {
         column.name: column.type for column in columns_of(RecordedRun) if column not in columns_of(RunRow)
     }
@@ -57,7 +57,7 @@ def test_a_run_is_read_with_decoded_json() -> None:
     assert all(column.format == "json" for column in columns_of(RunRow) if column.name in decoded)
 
 
-def test_a_run_that_ends_has_all_its_columns() -> None:
-    """Only pruning sets `pruned_at`; a field of a start or an end that has no column would be lost silently."""
+def test_start_and_end_of_a_run_write_all_columns() -> None:
+    """Only pruning sets `pruned_at`; a field without a column would be lost silently."""
     written = [*inserts._RUN_COLUMNS, *inserts.SEAL_COLUMNS]
     assert sorted([*written, "pruned_at"]) == sorted(RunRow._fields)

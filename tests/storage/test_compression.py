@@ -1,4 +1,4 @@
-"""Frames on disk: small, exact, and safe to read back whatever the disk did to them."""
+"""Compressed frames are small, are read back byte for byte, and a damaged row is an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recorder.testing import (
 from tests.genuine import Stream
 from tests.wires import frames_of, genuine, genuine_anthropic, unhurried
 
-#: Rows name their dictionary, so a released one never changes: a new one gets a new number, and both stay.
+#: Rows name their dictionary, so a released dictionary never changes; a new one gets a new number, and both stay.
 RELEASED = {
     "anthropic.messages.1": "371ca25341cbb8e3e7a5b2852a90a136e05105854ddfb9d7a37d8fa74647cca9",
     "openai.chat.1": "2f3a61bea86f5e3affc867420ef8fc16ef720a7d25f302bace2c4648856e8499",
@@ -35,8 +35,8 @@ RELEASED = {
 WIRE, CLAUDE = "openai.chat", "anthropic.messages"
 
 
-def test_released_dictionaries_are_what_they_were() -> None:
-    """Every file that ships is listed here with its hash."""
+def test_released_dictionaries_do_not_change() -> None:
+    """Every dictionary that is shipped is listed here with its hash."""
     folder = files("recorder.storage").joinpath("dictionaries")
     found = {
         file.name.removesuffix(".zdict"): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -52,8 +52,8 @@ def test_released_dictionaries_are_what_they_were() -> None:
         st.tuples(st.binary(max_size=300), st.sampled_from([WIRE, CLAUDE, "another.wire", None])), max_size=8
     )
 )
-def test_frames_come_back_as_they_were(rows: list[tuple[bytes, str | None]]) -> None:
-    """In their order, each with the dictionary of its wire format or with none; empty ones, too."""
+def test_decompressed_frames_equal_the_compressed_ones(rows: list[tuple[bytes, str | None]]) -> None:
+    """They stay in order, each with the dictionary of its wire format or with none; empty ones need none."""
     packed = compress([blob for blob, _ in rows], [wire for _, wire in rows])
     assert [decompress(*row) for row in packed] == [blob for blob, _ in rows]
     names = {WIRE: "openai.chat.1", CLAUDE: "anthropic.messages.1"}
@@ -61,16 +61,16 @@ def test_frames_come_back_as_they_were(rows: list[tuple[bytes, str | None]]) -> 
 
 
 @genuine
-def test_genuine_frames_come_back_as_they_were(stream: Stream) -> None:
-    """Five to a row, as they are stored."""
+def test_frames_of_real_responses_are_decompressed_unchanged(stream: Stream) -> None:
+    """Five frames make a row, about as many as are stored in one."""
     frames = frames_of([stream.body])
     rows = [b"".join(frames[at : at + 5]) for at in range(0, len(frames), 5)]
     assert [decompress(*row) for row in compress(rows, [WIRE] * len(rows))] == rows
 
 
 @genuine_anthropic
-def test_genuine_frames_of_anthropic_come_back_as_they_were(stream: Stream) -> None:
-    """The same, and smaller than without a dictionary."""
+def test_frames_of_real_anthropic_responses_are_decompressed_unchanged(stream: Stream) -> None:
+    """They are smaller than without a dictionary."""
     frames = frames_of([stream.body])
     rows = [b"".join(frames[at : at + 5]) for at in range(0, len(frames), 5)]
     packed, plain = compress(rows, [CLAUDE] * len(rows)), compress(rows, [None] * len(rows))
@@ -87,9 +87,9 @@ def test_genuine_frames_of_anthropic_come_back_as_they_were(stream: Stream) -> N
 def test_a_dictionary_makes_short_rows_small(
     wire: str, frames: Callable[..., list[bytes]], share: float
 ) -> None:
-    """Rows of five events take half, or little more, of what they take without one."""
+    """Rows of five events take at most 50 to 60 % of their size without a dictionary."""
     events = frames(song_pieces(150))
-    # Many rows together: ids, times and padding of a single one vary too much.
+    # The sizes of single rows vary too much, because of their ids, times and padding.
     rows = [b"".join(events[at : at + 5]) for at in range(5, 145, 5)]
     with_one, without = (
         sum(len(data) for data, _ in compress(rows, [name] * len(rows))) for name in (wire, None)
@@ -97,8 +97,8 @@ def test_a_dictionary_makes_short_rows_small(
     assert with_one < share * without < sum(map(len, rows))
 
 
-def test_threads_do_not_disturb_each_other() -> None:
-    """Writers and readers of several histories work at once."""
+def test_threads_can_compress_and_decompress_at_once() -> None:
+    """Six threads use the same dictionaries."""
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -113,7 +113,7 @@ def test_threads_do_not_disturb_each_other() -> None:
         assert all(pool.map(work, range(6)))
 
 
-def test_an_unknown_dictionary_names_the_remedy() -> None:
+def test_an_unknown_dictionary_raises_what_to_install() -> None:
     """A newer version wrote the row."""
     with pytest.raises(StoreError, match=r"'openai\.chat\.999'.*pip install --upgrade chat-recorder"):
         decompress(b"\x28\xb5\x2f\xfd", "openai.chat.999")
@@ -131,15 +131,15 @@ _DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", _DAMAGES.values(), ids=_DAMAGES)
 @pytest.mark.parametrize("wire", [WIRE, None])
-def test_damaged_rows_say_so(damage: Callable[[bytes], bytes], wire: str | None) -> None:
-    """Never other frames than were written, without a word."""
+def test_a_damaged_row_raises_a_store_error(damage: Callable[[bytes], bytes], wire: str | None) -> None:
+    """It is never decompressed to other bytes."""
     [(data, name)] = compress([b"".join(openai_chat_frames(["Hello"]))], [wire])
     with pytest.raises(StoreError, match="the row is damaged"):
         decompress(damage(data), name)
 
 
-def test_any_byte_may_be_damaged() -> None:
-    """Either it is found here, or the run's hash finds it: nothing else is raised, nothing crashes."""
+def test_a_row_with_any_byte_changed_raises_nothing_but_a_store_error() -> None:
+    """Where the row still decompresses, the hash of the run finds the damage."""
     frames = b"".join(openai_chat_frames(song_pieces(5)))
     [(data, name)] = compress([frames], [WIRE])
     for place in range(len(data)):
@@ -152,8 +152,8 @@ def test_any_byte_may_be_damaged() -> None:
 
 
 @pytest.mark.parametrize("says_its_size", [True, False])
-def test_a_small_row_cannot_take_all_memory(says_its_size: bool) -> None:
-    """What would unfold beyond the limit is refused, before or while it does."""
+def test_a_row_that_decompresses_beyond_the_limit_is_refused(says_its_size: bool) -> None:
+    """The memory that is used stays below the limit, whether or not the row names its size."""
     packer = zstandard.ZstdCompressor(write_content_size=says_its_size).compressobj(
         size=MAX_DECOMPRESSED + 2**20 if says_its_size else -1
     )
@@ -175,7 +175,7 @@ def test_a_small_row_cannot_take_all_memory(says_its_size: bool) -> None:
 def test_the_name_of_a_dictionary_is_no_path(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes out of a database, which may be a stranger's."""
+    """The name comes from a database that any program may have written, so no file is opened by it."""
     opened: list[str] = []
 
     def read_bytes(path: Path) -> bytes:
@@ -183,13 +183,13 @@ def test_the_name_of_a_dictionary_is_no_path(
         return b""
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as raised:
         decompress(b"\x28\xb5\x2f\xfd", name or "..")
     assert opened == []
-    assert "\x1b" not in str(told.value)
+    assert "\x1b" not in str(raised.value)
 
 
-def test_a_bomb_is_refused_with_the_limit() -> None:
-    """Whoever wonders sees how much would have been read."""
+def test_the_error_for_a_row_beyond_the_limit_names_the_limit() -> None:
+    """The error says how many bytes are read at most."""
     with pytest.raises(StoreError, match=f"at most {MAX_DECOMPRESSED} bytes are read"):
         decompress(zstandard.compress(b"a") * 1_000, None)

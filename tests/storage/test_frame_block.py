@@ -1,4 +1,4 @@
-"""Blocks of frames: what goes in comes out, and damage is told."""
+"""A block of frames is read back as it was written, and a damaged one is an error."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from recorder.storage.frame_block import join, split
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.binary(max_size=50))))
-def test_frames_and_their_times_come_back(frames: list[tuple[int, bytes]]) -> None:
-    """Whatever is in them, line ends and nothing at all included."""
+def test_split_returns_the_frames_and_times_that_were_joined(frames: list[tuple[int, bytes]]) -> None:
+    """Frames may have any bytes, line ends among them, or none."""
     assert split(join([data for _, data in frames], [at for at, _ in frames])) == frames
 
 
 def test_a_block_is_a_line_of_numbers_and_the_frames() -> None:
-    """The format, as it is stored."""
+    """This is the format that is stored."""
     assert join([b"data: a\n\n", b": b\n\n"], [1_000, 1_250]) == b"[1000,9,250,5]\ndata: a\n\n: b\n\n"
 
 
@@ -31,13 +31,13 @@ def test_a_block_is_a_line_of_numbers_and_the_frames() -> None:
     ids=range(15),
 )  # fmt: skip
 def test_a_damaged_block_is_an_error(block: bytes) -> None:
-    """Cut short, cut long, with sizes and times that cannot be, too many, nested, or no block at all."""
+    """It is too short or too long, has wrong sizes, times or nesting, or is no block at all."""
     with pytest.raises(StoreError, match="damaged"):
         split(block)
 
 
-def test_a_frame_is_not_read_again_and_again() -> None:
-    """Sizes that go back would make gigabytes of a few kilobytes."""
+def test_a_block_with_negative_sizes_is_an_error() -> None:
+    """Sizes that go back would make gigabytes of frames from a few kilobytes."""
     size = 2**20
     numbers = ",".join(f"0,{size},0,{-size}" for _ in range(10_000)).encode()
     with pytest.raises(StoreError, match="damaged"):

@@ -1,4 +1,4 @@
-"""What is stored of the messages that a batch refers to, and which message is the newest."""
+"""`known_messages` finds which messages of a batch are stored, and the newest message of each conversation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.stores import append, statements_of, using, whole_run
 
 
 def look_up(url: str, paths: Paths) -> dict[str, Known]:
-    """What is known of these paths, by a store of its own."""
+    """Look these paths up with a store of its own."""
 
     async def story(store: SqlStore) -> dict[str, Known]:
         async with store.transaction() as connection:
@@ -21,8 +21,8 @@ def look_up(url: str, paths: Paths) -> dict[str, Known]:
     return found
 
 
-def test_known_messages_and_the_newest(database: str) -> None:
-    """Of each path what is there; and where each conversation ends."""
+def test_known_messages_returns_stored_messages_and_the_newest_one(database: str) -> None:
+    """Messages of other conversations are not found."""
     [rows] = whole_run(1)
     append(database, [rows], whole_run(2))
     times = {row.id: row.created_at for row in rows.messages}
@@ -36,8 +36,8 @@ def test_known_messages_and_the_newest(database: str) -> None:
     assert look_up(database, {"c1": []})["c1"] == Known({}, found["c1"].newest)
 
 
-def test_histories_of_any_length_are_paths_for_at_once(database: str) -> None:
-    """More messages than a statement has room for parameters, in many conversations: two questions."""
+def test_any_number_of_paths_is_looked_up_with_two_statements(database: str) -> None:
+    """The paths have more messages than one statement may have parameters, in 101 conversations."""
     [rows] = whole_run(1)
     append(database, [rows])
     path = [row.id for row in rows.messages] + [str(uuid.UUID(int=number)) for number in range(40_000)]

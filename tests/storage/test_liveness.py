@@ -1,4 +1,4 @@
-"""Whether a process that records still lives."""
+"""Whether the process of a producer is alive."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from recorder.storage.rows import Producer
 def producer(
     pid: int, *, host: str = "", silent: float = 0, process: str | None = None, started: str = "-"
 ) -> Producer:
-    """One that was heard of so many seconds ago."""
+    """A producer whose last heartbeat was `silent` seconds ago."""
     moment = now() - timedelta(seconds=silent)
     process = process or f"{NUMBERS}/{started}"
     id = "01920000-0000-7000-8000-000000000001"
     return Producer(id, host or socket.gethostname(), pid, moment, moment, process)
 
 
-#: This boot and this namespace, and when this process started.
+#: The boot and the namespace of this process, and when it started.
 NUMBERS, _, STARTED = this_process().rpartition("/")
 
 
-def test_who_speaks_lives() -> None:
-    """And who has been silent for too long does not, wherever that is."""
+def test_a_producer_is_dead_after_the_limit_without_a_heartbeat() -> None:
+    """This holds for a process on this machine and on another one."""
     assert not is_dead(producer(os.getpid()), now(), 60)
     assert not is_dead(producer(1, host="elsewhere", silent=59), now(), 60)
     assert is_dead(producer(1, host="elsewhere", silent=61), now(), 60)
     assert is_dead(producer(os.getpid(), silent=61), now(), 60)
 
 
-def test_a_process_of_this_machine_that_is_gone() -> None:
-    """Nobody waits for its silence; not even where its parent has not looked at its end yet."""
+def test_a_producer_is_dead_at_once_when_its_process_on_this_machine_is_gone() -> None:
+    """This holds also while the process is a zombie."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert not is_dead(producer(child.pid), now(), 60)
     child.kill()
@@ -49,29 +49,28 @@ def test_a_process_of_this_machine_that_is_gone() -> None:
     assert is_dead(producer(child.pid), now(), 60)
 
 
-def test_a_number_that_another_process_has_now() -> None:
-    """Numbers come again: the time at which the process started tells."""
+def test_a_producer_is_dead_when_another_process_has_its_number() -> None:
+    """The time at which the process started tells the two apart."""
     assert not is_dead(producer(os.getpid(), started=STARTED), now(), 60)
-    assert not is_dead(producer(os.getpid(), started="-"), now(), 60)  # as far as it is known
+    assert not is_dead(producer(os.getpid(), started="-"), now(), 60)  # the start is not known
     if STARTED != "-":
         assert is_dead(producer(os.getpid(), started=str(int(STARTED) + 1)), now(), 60)
 
 
 @pytest.mark.parametrize("process", ["other boot/1/2", f"{NUMBERS}1/2", "", "older"])
-def test_a_number_of_elsewhere_says_nothing(process: str) -> None:
-    """Of another boot or namespace, with this host's name: only its silence tells, and so where an older version did
-    not say where it was."""
-    nobody = 2**22 + 1
-    assert is_dead(producer(nobody), now(), 60)
-    assert not is_dead(producer(nobody, process=process or "/"), now(), 60)
-    assert is_dead(producer(nobody, process=process or "/", silent=61), now(), 60)
-    unknown = replace(producer(nobody), process=None)
+def test_a_process_number_of_another_boot_or_namespace_is_not_looked_up(process: str) -> None:
+    """Only the time since its last heartbeat counts, also where an older version stored no namespace."""
+    unused_pid = 2**22 + 1
+    assert is_dead(producer(unused_pid), now(), 60)
+    assert not is_dead(producer(unused_pid, process=process or "/"), now(), 60)
+    assert is_dead(producer(unused_pid, process=process or "/", silent=61), now(), 60)
+    unknown = replace(producer(unused_pid), process=None)
     assert not is_dead(unknown, now(), 60)
 
 
-@pytest.mark.skipif(STARTED == "-", reason="this system does not tell")
-def test_a_process_in_a_namespace_of_its_own() -> None:
-    """A container with this host's name: its numbers are others, and so it is not mistaken for one of here."""
+@pytest.mark.skipif(STARTED == "-", reason="this system does not say when a process started")
+def test_a_process_in_a_container_has_numbers_of_its_own() -> None:
+    """The container has the name of this host, and its process is not looked up among those of the host."""
     code = "from recorder.storage.liveness import this_process; print(this_process())"
     command = ["unshare", "--user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
     inside = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Where messages stand: each stored once, edits and regenerations as branches."""
+"""The tree of messages: each message is stored once, and edits and regenerations are branches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Table:
     runs: list[RunRows] = field(default_factory=list)
 
     def run(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
-        """A whole run with this history and these replies, not threaded yet; a second after the last one."""
+        """A run with these messages and replies, two seconds after the last one, not threaded yet."""
         number = len(self.runs)
         at = START + timedelta(seconds=2 * number)
         fields = {"fresh": False, "started_at": at, "order": 2_000 * number, **fields}
@@ -46,7 +46,7 @@ class Table:
         return self.runs[-1]
 
     def store(self, *batch: Part) -> None:
-        """Thread a batch with what is known, as the writer does, and keep its rows."""
+        """Thread a batch with what is known, as the store does, and add its rows."""
         settle(
             batch, thread(batch, {key: self.known(paths) for key, paths in paths_to_look_up(batch).items()})
         )
@@ -55,19 +55,19 @@ class Table:
                 self.rows.setdefault(row.id, row)
 
     def add(self, *texts: str, at: float) -> Addition:
-        """What the user added so many seconds after the start, not threaded yet."""
+        """An addition so many seconds after the start, not threaded yet."""
         moment, order = START + timedelta(seconds=at), int(1_000 * at) + 1
         return Addition("c", [Added(order, moment, user(text)) for text in texts])
 
     def known(self, paths: Sequence[Sequence[str]]) -> Known:
-        """What a store would answer."""
+        """What the table has of these paths, and its newest message."""
         ids = {id for path in paths for id in path}
         newest = max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
         found = {row.id: row.created_at for row in self.rows.values() if row.id in ids}
         return Known(found, Newest(newest.id, newest.position, newest.created_at) if newest else None)
 
     def say(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
-        """A run that is stored by itself."""
+        """A run that is stored in a batch of its own."""
         rows = self.run(messages, *replies, **fields)
         self.store(rows)
         return rows
@@ -82,7 +82,7 @@ class Table:
         return contents[::-1]
 
     def contents(self) -> list[str]:
-        """All contents in the order they were stored."""
+        """All contents in the order in which they were stored."""
         return [row.content for row in self.rows.values()]
 
 
@@ -94,8 +94,8 @@ def bot(text: str) -> BaseMessage:
     return AIMessage(text)
 
 
-def test_the_whole_history_is_sent_each_turn_and_stored_once() -> None:
-    """Three turns: six messages in one line, each reply belonging to its run."""
+def test_messages_that_are_sent_again_each_turn_are_stored_once() -> None:
+    """Three turns make six messages of one branch, and each reply has the id of its run."""
     table, history = Table(), []
     for turn in range(3):
         history += [user(f"question {turn}")]
@@ -111,8 +111,8 @@ def test_the_whole_history_is_sent_each_turn_and_stored_once() -> None:
     assert {row.run_id for row in table.rows.values() if row.role == "user"} == {None}
 
 
-def test_only_new_messages_continue_below_the_newest() -> None:
-    """An application that keeps no history of its own."""
+def test_a_request_with_only_new_messages_follows_the_newest_message() -> None:
+    """The application does not send earlier messages again."""
     table = Table()
     table.say([user("one")], bot("1"))
     table.say([user("two")], bot("2"))
@@ -122,7 +122,7 @@ def test_only_new_messages_continue_below_the_newest() -> None:
 
 
 def test_an_edit_is_a_branch() -> None:
-    """What comes before it is shared, what comes after is not."""
+    """The messages before the edit are shared."""
     table = Table()
     table.say([user("a"), bot("b"), user("c")], bot("d"))
     edited = table.say([user("a"), bot("b"), user("C!")], bot("d"))
@@ -131,8 +131,8 @@ def test_an_edit_is_a_branch() -> None:
     assert len({row.parent_id for row in table.rows.values() if row.content in ("c", "C!")}) == 1
 
 
-def test_another_first_message_is_no_branch_but_goes_on() -> None:
-    """Nothing of it is known, so it stands below the newest message."""
+def test_a_request_with_an_unknown_first_message_follows_the_newest_message() -> None:
+    """None of its messages is stored, so it is no branch."""
     table = Table()
     table.say([user("a")], bot("b"))
     rows = table.say([user("something else")])
@@ -140,7 +140,7 @@ def test_another_first_message_is_no_branch_but_goes_on() -> None:
 
 
 def test_the_same_request_twice_gives_two_sibling_replies() -> None:
-    """A regeneration: the question is there once."""
+    """The question is stored once."""
     table = Table()
     first, second = table.say([user("a")], bot("b")), table.say([user("a")], bot("B"))
     assert table.contents() == ["a", "b", "B"]
@@ -149,7 +149,7 @@ def test_the_same_request_twice_gives_two_sibling_replies() -> None:
 
 
 def test_the_same_reply_twice_is_one_message_of_two_runs() -> None:
-    """Both runs point to it; it belongs to the first."""
+    """Both runs name it as their response; its own `run_id` is that of the first run."""
     table = Table()
     first, second = table.say([user("a")], bot("b")), table.say([user("a")], bot("b"))
     assert first.seal is not None
@@ -159,22 +159,23 @@ def test_the_same_reply_twice_is_one_message_of_two_runs() -> None:
     assert list(table.rows.values())[1].run_id == first.start.run_id
 
 
-def test_choices_are_siblings() -> None:
-    """All replies of a run hang below its prompt, and the first is its response."""
+def test_all_choices_of_a_run_follow_its_prompt() -> None:
+    """The first choice is the response of the run."""
     table = Table()
     rows = table.say([user("a")], bot("x"), bot("y"), bot("x"))
     assert table.contents() == ["a", "x", "y"]
     assert {row.parent_id for row in table.rows.values() if row.role == "assistant"} == {
         rows.start.placement.prompt_message_id
     }
-    assert len({row.created_at for row in table.rows.values()}) == 3  # or they would have no order
+    # Equal times would leave their order open.
+    assert len({row.created_at for row in table.rows.values()}) == 3
     assert rows.seal is not None
     assert table.path(rows.seal.response_message_id) == ["a", "x"]
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["in order", "the other way round"])
 def test_a_batch_may_hold_several_turns(reverse: bool) -> None:
-    """A fast application: question, answer and the next question are threaded by when they happened."""
+    """The turns of a batch are threaded in the order of their calls."""
     table = Table()
     batch = [table.run([user("a")], bot("b")), table.run([user("a"), bot("b"), user("c")], bot("d"))]
     table.store(*(reversed(batch) if reverse else batch))
@@ -183,8 +184,8 @@ def test_a_batch_may_hold_several_turns(reverse: bool) -> None:
     assert len(table.rows) == 4
 
 
-def test_conversations_keep_apart() -> None:
-    """The same words in another conversation are other messages."""
+def test_equal_messages_of_two_conversations_are_two_messages() -> None:
+    """Each has an id of its own."""
     table, other = Table(), Table()
     here = table.run([user("a")], bot("b"))
     there = other.run([user("a")], bot("b"), conversation_id="d")
@@ -194,8 +195,8 @@ def test_conversations_keep_apart() -> None:
     assert [row.conversation_id for row in there.messages] == ["d", "d"]
 
 
-def test_a_new_conversation_is_not_asked_for() -> None:
-    """Nothing of it can be stored: no question to the database for each new run."""
+def test_a_new_conversation_is_not_looked_up() -> None:
+    """None of its messages can be stored, so a new run costs no query."""
     table = Table()
     fresh, known, empty = table.run([user("a")], fresh=True), table.run([user("b")]), table.run([])
     assert list(paths_to_look_up([fresh])) == []
@@ -204,15 +205,15 @@ def test_a_new_conversation_is_not_asked_for() -> None:
     } == {"c": [1]}
 
 
-def test_a_run_without_messages_stands_at_the_root() -> None:
-    """Its reply has no parent."""
+def test_the_reply_of_a_run_without_messages_has_no_parent() -> None:
+    """Its position is 0."""
     table = Table()
     table.say([], bot("b"), fresh=True)
     assert [(row.parent_id, row.position) for row in table.rows.values()] == [(None, 0)]
 
 
-def test_the_end_may_come_in_a_later_batch() -> None:
-    """The reply stands below the prompt of its own run, whatever was said meanwhile."""
+def test_a_reply_of_a_later_batch_follows_the_prompt_of_its_run() -> None:
+    """Other messages were stored in between."""
     table = Table()
     whole = table.run([user("a")], bot("late"))
     begun = RunRows(whole.start, opens=True)
@@ -260,8 +261,8 @@ SENT_BACK: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("form", SENT_BACK)
-def test_what_comes_back_is_the_same_message(form: str) -> None:
-    """However a client writes the turn, its three messages are stored once."""
+def test_a_message_is_recognised_in_every_form_in_which_it_is_sent_again(form: str) -> None:
+    """The three messages of the turn are stored once."""
     table = Table()
     table.say(TURN[:1], TURN[1])
     rows = table.say([*SENT_BACK[form], {"role": "user", "content": "thanks"}], bot("welcome"))
@@ -269,8 +270,8 @@ def test_what_comes_back_is_the_same_message(form: str) -> None:
     assert rows.start.placement.position == 3
 
 
-def test_reasoning_is_not_sent_back() -> None:
-    """A reply with reasoning is the same message without it."""
+def test_a_reply_is_recognised_when_it_is_sent_again_without_its_reasoning() -> None:
+    """Applications do not send reasoning back to the model."""
     table = Table()
     table.say([user("a")], AIMessage("b", additional_kwargs={"reasoning_content": "hm"}))
     table.say([user("a"), bot("b"), user("c")])
@@ -278,19 +279,19 @@ def test_reasoning_is_not_sent_back() -> None:
 
 
 def test_a_plain_message_has_no_parts() -> None:
-    """Role and content say it all; else everything is kept beside the text, and reads back equal."""
+    """Role and content are enough for it; other messages are stored whole in `parts`."""
     table = Table()
     picture = HumanMessage([{"type": "text", "text": "what is \x00\ud800?"}, {"type": "image", "data": "x"}])
     table.say([SystemMessage("be kind"), picture], AIMessage("", tool_calls=[CALL]))
-    system, asked_, answer = table.rows.values()
+    system, user_message, answer = table.rows.values()
     assert (system.role, system.content, system.parts) == ("system", "be kind", None)
-    assert asked_.content == "what is \ufdd00000\ufdd0d800?"
-    assert from_dict(unescape_json(json.loads(asked_.parts or ""))) == picture
+    assert user_message.content == "what is \ufdd00000\ufdd0d800?"
+    assert from_dict(unescape_json(json.loads(user_message.parts or ""))) == picture
     assert from_dict(json.loads(answer.parts or "")) == AIMessage("", tool_calls=[CALL])
 
 
-def test_a_batch_that_failed_half_way_is_threaded_anew() -> None:
-    """One run's message cannot be read; the others find their places when they are tried without it."""
+def test_a_run_is_threaded_again_when_its_batch_failed() -> None:
+    """A message of another run cannot be written; the good run is stored without that one."""
     table = Table()
     table.say([user("a")], bot("b"))
     good = table.run([user("c")], bot("d"))
@@ -307,8 +308,8 @@ def test_a_batch_that_failed_half_way_is_threaded_anew() -> None:
     assert len(table.rows) == 4
 
 
-def test_the_order_is_what_happened_and_not_what_clocks_say() -> None:
-    """A thread read the clock for its question, was held up, and somebody's answer came meanwhile; in one batch."""
+def test_messages_are_ordered_by_their_calls_and_not_by_their_times() -> None:
+    """The second run has an earlier time than the reply of the first, in the same batch."""
     table = Table()
     first = table.run([user("a")], bot("b"))
     second = table.run([user("a"), bot("b"), user("c")], bot("d"), started_at=START + timedelta(seconds=0.5))
@@ -322,11 +323,11 @@ def test_the_order_is_what_happened_and_not_what_clocks_say() -> None:
     ]
 
 
-# -- what is added without a run -----------------------------------------------------------------------------
+# -- messages without a run ----------------------------------------------------------------------------------
 
 
-def test_what_is_added_goes_below_the_newest() -> None:
-    """Of what is stored, of the same batch, and of the addition itself."""
+def test_an_added_message_follows_the_newest_message() -> None:
+    """The newest message is stored, in the same batch or in the same addition."""
     table = Table()
     table.store(table.add("one", "two", at=0))
     table.store(table.add("three", at=1), table.add("four", at=2))
@@ -335,16 +336,16 @@ def test_what_is_added_goes_below_the_newest() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 0.5, 1, 1.5])
-def test_between_the_begin_and_the_end_of_a_run(at: float) -> None:
-    """The run begins at 0 and ends at 1: what is added before its reply is a branch beside it, after it below."""
+def test_a_message_added_while_a_run_is_open_is_a_branch_beside_its_reply(at: float) -> None:
+    """The run begins at 0 and ends at 1; a message that is added after its end follows the reply."""
     table = Table()
     table.store(table.run([user("a")], bot("b")), table.add("added", at=at))
     [added] = [row for row in table.rows.values() if row.content == "added"]
     assert table.path(added.id) == (["a", "added"] if at < 1 else ["a", "b", "added"])
 
 
-def test_the_same_words_never_fall_together() -> None:
-    """Not when a clock was set back, and the newest message stays the newest when it is read back."""
+def test_equal_added_messages_are_stored_each_time() -> None:
+    """Their times grow although the clock is set back, so the newest message is still the newest when it is read."""
     table = Table()
     for at in (100, 100, 50, 50, 0):
         table.store(table.add("again", at=at))
@@ -357,8 +358,8 @@ def test_the_same_words_never_fall_together() -> None:
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "in two"])
-def test_a_run_right_after_many_messages_is_the_newest(at_once: bool) -> None:
-    """They are dated a microsecond apart, beyond the moment in which the run begins and ends."""
+def test_a_run_that_follows_many_added_messages_is_the_newest(at_once: bool) -> None:
+    """The messages have times a microsecond apart, later than the begin and the end of the run."""
     table = Table()
     many = table.add(*(f"{number}" for number in range(10_000)), at=0)
     run = table.run([user("question")], bot("answer"), started_at=START, order=20_000)
@@ -376,8 +377,8 @@ def test_a_run_right_after_many_messages_is_the_newest(at_once: bool) -> None:
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "three batches"])
-def test_several_answers_and_the_same_again(together: bool) -> None:
-    """What is added goes below the one that was said last for the first time, however it is cut into batches."""
+def test_an_added_message_follows_the_reply_that_was_stored_last(together: bool) -> None:
+    """A reply that was stored before does not become the newest one, however the parts are batched."""
     table = Table()
     parts: list[Part] = [
         table.run([user("a")], bot("x"), bot("y"), bot("x")),
@@ -390,8 +391,8 @@ def test_several_answers_and_the_same_again(together: bool) -> None:
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "two batches"])
-def test_below_an_edit_of_a_clock_that_was_set_back(together: bool) -> None:
-    """It is later than all that was stored before, and so the end of the conversation when that is read."""
+def test_an_added_message_follows_an_edit_whose_clock_was_set_back(together: bool) -> None:
+    """The added message is later than all stored ones, so it is read as the end of the conversation."""
     table = Table()
     table.say([user("a")], bot("b"))
     edit = table.run([user("a"), bot("c")], started_at=START - timedelta(seconds=50))

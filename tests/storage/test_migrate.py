@@ -1,4 +1,4 @@
-"""Bringing a database to the newest schema: whole or not at all, one at a time, never over other tables."""
+"""An upgrade to the newest schema is all or nothing, one upgrade at a time, and never changes other tables."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ NEXT = f"{int(schema.HEAD) + 1:04}"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file that is not there yet."""
+    """The path of a file that does not exist yet."""
     return tmp_path / "history.db"
 
 
 def url_of(path: Path) -> str:
-    """Its URL."""
+    """The URL of this file."""
     return f"sqlite:///{path}"
 
 
 def sql(path: Path, *statements: str) -> list[Any]:
-    """Run statements as another program would; the rows of the last one."""
+    """Run statements as another program does, and return the rows of the last one."""
     with closing(sqlite3.connect(path)) as connection, connection:
         found = [connection.execute(statement).fetchall() for statement in statements]
     return found[-1]
 
 
 def state(path: Path) -> str:
-    """What recorder says of the file."""
+    """The state that recorder reports for the file."""
     return migrate.connected(url_of(path), migrate.state)
 
 
 def alembic(*arguments: str, url: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Alembic's own command line, from a folder with an alembic.ini."""
+    """Run Alembic's own command line in a folder with an alembic.ini."""
     environment = {**os.environ, "RECORDER_URL": url, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "alembic", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """A Python of its own that runs `code`, with recorder within reach."""
+    """Start a Python process that runs `code` and can import recorder."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -72,40 +72,40 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def test_an_empty_file_gets_the_tables(path: Path) -> None:
-    """Empty before, current after."""
+    """Its state is `empty` before and `current` after."""
     assert state(path) == "empty"
     assert migrate.upgrade(url_of(path)) == APPLIED
     assert state(path) == "current"
 
 
 def test_a_second_upgrade_does_nothing(path: Path) -> None:
-    """Not a byte changes."""
+    """No byte of the file changes."""
     migrate.upgrade(url_of(path))
     before = path.read_bytes()
     assert migrate.upgrade(url_of(path)) == []
     assert path.read_bytes() == before
 
 
-def test_any_spelling_of_the_url_will_do(path: Path) -> None:
-    """The asynchronous driver's URL names the same file."""
+def test_the_url_may_name_the_asynchronous_driver(path: Path) -> None:
+    """Both URLs name the same file."""
     assert migrate.upgrade(f"sqlite+aiosqlite:///{path}") == APPLIED
     assert migrate.upgrade(url_of(path)) == []
 
 
-def test_another_database_is_refused() -> None:
-    """By name, before any driver is looked for."""
+def test_a_url_of_another_database_raises_a_config_error() -> None:
+    """No driver is imported for it."""
     with pytest.raises(ConfigError, match=r"scheme 'mysql\S*' are not supported; use 'sqlite:///"):
         migrate.upgrade("mysql+pymysql://me:secret@host/db")
 
 
 def test_a_new_file_has_the_chosen_page_size(path: Path) -> None:
-    """It cannot be changed later."""
+    """The page size cannot be changed later."""
     migrate.upgrade(url_of(path))
     assert sql(path, "PRAGMA page_size") == [(schema.PAGE_SIZE,)]
 
 
-def test_the_migrations_make_what_the_tables_say(path: Path, tmp_path: Path) -> None:
-    """WITHOUT ROWID, partial indexes and views too, which `alembic check` does not compare."""
+def test_the_migrations_make_the_schema_of_the_code(path: Path, tmp_path: Path) -> None:
+    """WITHOUT ROWID, partial indexes and views are compared too, which `alembic check` does not do."""
     migrate.upgrade(url_of(path))
     created = tmp_path / "created.db"
     with create_engine(url_of(created), poolclass=NullPool).begin() as connection:
@@ -115,8 +115,8 @@ def test_the_migrations_make_what_the_tables_say(path: Path, tmp_path: Path) -> 
 
 
 def schema_of(path: Path) -> dict[str, Any]:
-    """Columns of each table and whether it has a rowid; the text of all else. A column that a migration adds is written
-    in another place of a table's text."""
+    """Columns of each table and whether it has a rowid, and the SQL of all else. A migration adds a column in another
+    place of a table's SQL."""
     found = {}
     query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' ORDER BY name"
     for kind, name, text in sql(path, query):
@@ -127,8 +127,8 @@ def schema_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_newest_script_is_the_revision_of_the_code() -> None:
-    """REVISIONS in tables.py lists the scripts, oldest first."""
+def test_the_code_lists_the_revisions_of_the_scripts() -> None:
+    """`REVISIONS` in schema.py lists them, the oldest first."""
     files = sorted((migrate.scripts() / "versions").glob("*.py"))
     named = [re.findall(r'^(?:down_)?revision = "?(\w+)"?$', file.read_text(), re.M) for file in files]
     older: list[str] = ["None", *schema.REVISIONS[:-1]]
@@ -136,8 +136,8 @@ def test_the_newest_script_is_the_revision_of_the_code() -> None:
     assert schema.REVISIONS[-1] == schema.HEAD
 
 
-def test_looking_at_a_database_loads_no_alembic(path: Path) -> None:
-    """Opening one that is current is the usual case and stays quick."""
+def test_reading_the_state_does_not_import_alembic(path: Path) -> None:
+    """Most databases are current when they are opened, and importing Alembic takes long."""
     migrate.upgrade(url_of(path))
     code = """
 import sys
@@ -148,7 +148,7 @@ print(migrate.connected(sys.argv[1], migrate.state), "alembic" in sys.modules)
 
 
 def test_alembic_finds_no_difference(path: Path) -> None:
-    """`alembic check` from the repository's root, after recorder's own upgrade."""
+    """`alembic check` runs in the root of the repository after recorder's own upgrade."""
     migrate.upgrade(url_of(path))
     checked = alembic("check", url=url_of(path))
     assert (checked.returncode, checked.stdout) == (0, "No new upgrade operations detected.\n"), (
@@ -156,8 +156,8 @@ def test_alembic_finds_no_difference(path: Path) -> None:
     )
 
 
-def test_plain_alembic_goes_up_and_down(path: Path) -> None:
-    """Its own commands, the URL by `-x`, beside a table that is not ours."""
+def test_alembic_upgrades_and_downgrades_beside_other_tables(path: Path) -> None:
+    """Its own commands get the URL by `-x`, and a table of another program stays."""
     sql(path, "CREATE TABLE notes (id INTEGER PRIMARY KEY)")
     assert (
         alembic("-x", f"url={url_of(path)}", "upgrade", "head", url="sqlite:////nowhere/at/all").returncode
@@ -174,7 +174,7 @@ def test_plain_alembic_goes_up_and_down(path: Path) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of alembic.ini and the migrations, to write new ones in."""
+    """A copy of alembic.ini and the migrations, for new migrations."""
     shutil.copy(ROOT / "alembic.ini", tmp_path)
     shutil.copytree(
         ROOT / "migrations", tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__")
@@ -182,8 +182,8 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_autogenerate_writes_an_empty_migration(path: Path, copy: Path) -> None:
-    """Nothing differs, so there is nothing to do in it; it gets the next number."""
+def test_autogenerate_writes_an_empty_migration_when_nothing_differs(path: Path, copy: Path) -> None:
+    """The migration has the next number."""
     migrate.upgrade(url_of(path))
     made = alembic("revision", "--autogenerate", "-m", "no change", url=url_of(path), folder=copy)
     assert made.returncode == 0, made.stderr
@@ -192,7 +192,7 @@ def test_autogenerate_writes_an_empty_migration(path: Path, copy: Path) -> None:
 
 
 def test_autogenerate_writes_plain_types(path: Path, copy: Path) -> None:
-    """A migration for columns that a file lacks names no class of ours, and brings the file up."""
+    """The migration for missing columns imports nothing of recorder, and upgrades the file."""
     migrate.upgrade(url_of(path))
     for column in ("data", "message_id"):
         sql(path, f"ALTER TABLE annotations DROP COLUMN {column}")
@@ -205,8 +205,8 @@ def test_autogenerate_writes_plain_types(path: Path, copy: Path) -> None:
     assert alembic("check", url=url_of(path), folder=copy).returncode == 0
 
 
-def test_an_error_at_any_statement_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """Nothing half-made stays behind, and the next upgrade goes through."""
+def test_an_error_at_any_statement_leaves_the_database_empty(tmp_path: Path) -> None:
+    """The next upgrade succeeds."""
     counted = 0
     while True:
         path = tmp_path / f"{counted}.db"
@@ -258,8 +258,8 @@ print(number - 1)
 """
 
 
-def test_a_process_killed_at_any_statement_is_made_good_by_the_next(tmp_path: Path) -> None:
-    """SIGKILL after each statement of the upgrade, in a new file each time."""
+def test_an_upgrade_succeeds_after_a_process_was_killed_at_any_statement(tmp_path: Path) -> None:
+    """SIGKILL comes after each statement of the upgrade, in a new file each time."""
     deaths = int(start(KILLED, tmp_path).communicate(timeout=50)[0])
     killed = [tmp_path / f"killed-{number}.db" for number in range(1, deaths + 1)]
     assert deaths > len(schema.metadata.tables)
@@ -278,8 +278,8 @@ print(migrate.upgrade(sys.argv[1]))
 """
 
 
-def test_processes_that_open_a_new_file_at_once_all_succeed(path: Path) -> None:
-    """Eight of them, let loose together: one applies the revision, the others find it there."""
+def test_eight_processes_can_upgrade_one_file_at_once(path: Path) -> None:
+    """One of them applies the revisions, and the others find them applied."""
     processes = [start(UPGRADER, url_of(path)) for _ in range(8)]
     for process in processes:
         assert process.stdout is not None
@@ -293,8 +293,8 @@ def test_processes_that_open_a_new_file_at_once_all_succeed(path: Path) -> None:
     assert state(path) == "current"
 
 
-def test_threads_may_upgrade_different_files_at_once(tmp_path: Path) -> None:
-    """Alembic's module globals serve one at a time."""
+def test_threads_can_upgrade_different_files_at_once(tmp_path: Path) -> None:
+    """Alembic has module globals, so upgrades of one process run one after the other."""
     urls = [url_of(tmp_path / f"{number}.db") for number in range(6)]
     with ThreadPoolExecutor(len(urls)) as pool:
         assert list(pool.map(migrate.upgrade, urls)) == [APPLIED] * len(urls)
@@ -302,7 +302,7 @@ def test_threads_may_upgrade_different_files_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begin", [None, "BEGIN IMMEDIATE"])
 def test_an_asynchronous_connection_can_be_upgraded(path: Path, begin: str | None) -> None:
-    """Through run_sync, whether or not the engine begins its transactions itself."""
+    """`run_sync` calls the upgrade, whether or not the engine begins its transactions itself."""
 
     async def story() -> list[list[str]]:
         engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
@@ -315,8 +315,8 @@ def test_an_asynchronous_connection_can_be_upgraded(path: Path, begin: str | Non
     assert state(path) == "current"
 
 
-def test_two_upgrades_on_one_event_loop_are_refused_not_deadlocked(tmp_path: Path) -> None:
-    """The one that comes second is told to wait."""
+def test_the_second_of_two_upgrades_on_one_event_loop_raises(tmp_path: Path) -> None:
+    """Without the error the two would wait for each other for ever."""
 
     async def one(name: str) -> list[str]:
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / name}", poolclass=NullPool)
@@ -333,20 +333,20 @@ def test_two_upgrades_on_one_event_loop_are_refused_not_deadlocked(tmp_path: Pat
 
 
 def refused(path: Path) -> str:
-    """The message of the refusal, the same from both doors; the file is not changed."""
+    """The message with which `state` and `upgrade` both refuse the file, which is not changed."""
     before = path.read_bytes()
     messages = set()
-    doors: tuple[Callable[[Path], object], ...] = (state, lambda path: migrate.upgrade(url_of(path)))
-    for door in doors:
+    entries: tuple[Callable[[Path], object], ...] = (state, lambda path: migrate.upgrade(url_of(path)))
+    for call in entries:
         with pytest.raises(SchemaError) as caught:
-            door(path)
+            call(path)
         messages.add(str(caught.value))
     assert path.read_bytes() == before
     return messages.pop()
 
 
-def test_a_newer_schema_names_both_revisions_and_the_remedy(path: Path) -> None:
-    """Found, known, what to run."""
+def test_the_error_for_a_newer_schema_names_both_revisions_and_what_to_run(path: Path) -> None:
+    """It has the file's revision, the newest known one and the command."""
     migrate.upgrade(url_of(path))
     sql(path, "UPDATE alembic_version SET version_num = '0042'")
     assert refused(path) == (
@@ -355,8 +355,10 @@ def test_a_newer_schema_names_both_revisions_and_the_remedy(path: Path) -> None:
     )
 
 
-def test_an_older_schema_names_the_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`old` from state, and the line to run, the password masked and the URL quoted for a shell."""
+def test_the_message_for_an_older_schema_names_the_command(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is masked and the URL is quoted for a shell."""
     migrate.upgrade(url_of(path))
     monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "0099"))
     monkeypatch.setattr(schema, "HEAD", "0099")
@@ -367,8 +369,8 @@ def test_an_older_schema_names_the_command(path: Path, monkeypatch: pytest.Monke
     )
 
 
-def test_the_table_of_a_callback_of_ones_own_is_not_touched(path: Path) -> None:
-    """`chat_history.db` may hold the `chathistory` that chat programs start with."""
+def test_a_chathistory_table_of_another_program_is_not_changed(path: Path) -> None:
+    """`chat_history.db` may hold the table `chathistory` that chat programs often begin with."""
     sql(path, "CREATE TABLE chathistory (id INTEGER PRIMARY KEY, role TEXT, content TEXT)")
     assert refused(path) == (
         f"sqlite:///{path} already has a table or view chathistory, not created by recorder, which needs this "
@@ -376,15 +378,15 @@ def test_the_table_of_a_callback_of_ones_own_is_not_touched(path: Path) -> None:
     )
 
 
-def test_every_clashing_name_is_listed(path: Path) -> None:
-    """Tables and views, in any case, which SQLite does not tell apart."""
+def test_the_error_lists_every_name_that_is_in_use(path: Path) -> None:
+    """Names of tables and views count, in any case, as in SQLite."""
     sql(path, "CREATE TABLE Messages (id)", "CREATE TABLE other (id)", "CREATE VIEW tokens AS SELECT 1")
     assert "already has tables or views messages, tokens, not created by recorder" in refused(path)
 
 
 @pytest.mark.parametrize("revision", ["ab12cd34ef56", "0001"])
-def test_another_tools_alembic_version_is_not_touched(path: Path, revision: str) -> None:
-    """Even where it numbers its revisions as we do."""
+def test_an_alembic_version_of_another_tool_is_not_changed(path: Path, revision: str) -> None:
+    """This holds also where the tool uses the same numbers for its revisions."""
     create = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"
     sql(path, create, f"INSERT INTO alembic_version VALUES ('{revision}')")
     assert refused(path) == (
@@ -393,23 +395,23 @@ def test_another_tools_alembic_version_is_not_touched(path: Path, revision: str)
     )
 
 
-def test_other_tables_may_live_beside_ours(path: Path) -> None:
-    """Only names that clash are refused."""
+def test_a_database_may_have_other_tables(path: Path) -> None:
+    """Only a table with a name of recorder's is refused."""
     sql(path, "CREATE TABLE notes (content)", "INSERT INTO notes VALUES ('kept')")
     assert (state(path), migrate.upgrade(url_of(path)), state(path)) == ("empty", APPLIED, "current")
     assert sql(path, "SELECT content FROM notes") == [("kept",)]
 
 
-def test_a_file_that_is_no_database_is_not_touched(path: Path) -> None:
-    """SQLite's own words come through, for the store to say what to do."""
+def test_a_file_that_is_no_database_is_not_changed(path: Path) -> None:
+    """SQLite's own error is raised, and the store adds what to do."""
     path.write_bytes(b"not a database at all " * 100)
     with pytest.raises(DatabaseError, match="file is not a database"):
         migrate.upgrade(url_of(path))
     assert path.read_bytes() == b"not a database at all " * 100
 
 
-def test_an_installed_package_brings_its_own_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel has them as recorder/_migrations, without alembic.ini; a percent sign in the path is fine."""
+def test_an_installed_package_has_its_own_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in recorder/_migrations without alembic.ini, and the path may have a percent sign."""
     package = tmp_path / "100%" / "recorder"
     shutil.copytree(ROOT / "migrations", package / "_migrations")
     monkeypatch.setattr(migrate, "__file__", str(package / "storage" / "migrate.py"))
@@ -417,15 +419,17 @@ def test_an_installed_package_brings_its_own_scripts(tmp_path: Path, monkeypatch
     assert migrate.upgrade(url_of(tmp_path / "new.db")) == APPLIED
 
 
-def test_a_package_without_scripts_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation is named as one."""
+def test_a_package_without_scripts_raises_how_to_install_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The installation is broken."""
     monkeypatch.setattr(migrate, "__file__", str(tmp_path / "recorder" / "storage" / "migrate.py"))
     with pytest.raises(SchemaError, match="pip install --force-reinstall chat-recorder"):
         migrate.scripts()
 
 
-def test_work_done_on_a_connection_comes_back(path: Path) -> None:
-    """`connected` is also for those who need one connection, beside a running event loop or not."""
+def test_connected_returns_the_result_of_its_function(path: Path) -> None:
+    """It works beside a running event loop and without one."""
 
     def count(connection: Connection) -> int:
         return int(connection.exec_driver_sql("SELECT 42").scalar_one())

@@ -1,4 +1,4 @@
-"""The newest branch of a conversation: by the order in which things were stored, and the same for all who read it."""
+"""The newest branch of a conversation is the one that was stored last, and all readers find the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 class Clock:
-    """The wall clock of the machine, which somebody sets."""
+    """A fake for the wall clock, which a test can set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at = START
@@ -38,12 +38,12 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What is recorded is dated by it."""
+    """The clock that the times of recorded rows come from."""
     return Clock(monkeypatch)
 
 
-class Questions(BaseCallbackHandler):
-    """The prompt of each run, as handlers hear it."""
+class PromptCollector(BaseCallbackHandler):
+    """A callback handler that collects the prompt of each run."""
 
     def __init__(self) -> None:
         self.prompts: list[list[str]] = []
@@ -53,31 +53,33 @@ class Questions(BaseCallbackHandler):
 
 
 def newest(url: str) -> tuple[list[str], list[str]]:
-    """Texts and runs of the newest branch of `c`, on which all who read it agree."""
-    questions = Questions()
+    """Texts and runs of the newest branch of `c`, after asserting that all readers find the same."""
+    collector = PromptCollector()
     with Replay(url) as replay:
         texts = [message.text for message in replay.messages("c")]
         runs = [run.id for run in replay.runs("c")]
-        replay.into(questions, "c")
+        replay.into(collector, "c")
     found = queries.read(url, lambda store: queries.conversation(store, "c"))
     drawn = newest_path(found["messages"])
     assert [row["content"] for row in drawn if row["message_id"]] == texts
     assert list(dict.fromkeys(row["run_id"] for row in drawn if row["run_id"])) == runs
-    assert all(prompt == texts[: len(prompt)] for prompt in questions.prompts)
-    assert len(questions.prompts) == len(runs)
+    assert all(prompt == texts[: len(prompt)] for prompt in collector.prompts)
+    assert len(collector.prompts) == len(runs)
     return texts, runs
 
 
 def alternating(*texts: str) -> list[BaseMessage]:
-    """Question, answer, question, ..."""
+    """Messages of the user and of the model in turn."""
     return [(AIMessage if place % 2 else HumanMessage)(text) for place, text in enumerate(texts)]
 
 
-# -- clocks ---------------------------------------------------------------------------------------------------------
+# -- the clock of the machine ---------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_is_set_back_between_two_turns(database: str, clock: Clock) -> None:
-    """Both are on it, and played one after the other."""
+def test_both_turns_are_on_the_newest_branch_when_the_clock_was_set_back_between_them(
+    database: str, clock: Clock
+) -> None:
+    """A replay plays them in the order in which they were stored."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         runs = [record(history, *alternating("q1"), reply="a1")]
         history.flush().wait(10)
@@ -89,10 +91,10 @@ def test_a_clock_that_is_set_back_between_two_turns(database: str, clock: Clock)
 @pytest.mark.parametrize(
     "edited", [alternating("q1"), alternating("q1", "a1", "Q2")], ids=["again", "edited"]
 )
-def test_an_older_branch_that_goes_on_with_a_clock_behind_is_the_newest(
+def test_an_older_branch_becomes_the_newest_when_a_message_is_stored_on_it(
     database: str, clock: Clock, edited: list[BaseMessage]
 ) -> None:
-    """The same question again, and another one in its place: what is stored last is read last."""
+    """The run repeats a question or edits it, and its time is a day before the others."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         record(history, *alternating("q1"), reply="a1")
         record(history, *alternating("q1", "a1", "q2"), reply="a2")
@@ -103,8 +105,8 @@ def test_an_older_branch_that_goes_on_with_a_clock_behind_is_the_newest(
     assert texts == [*(message.text for message in edited), "new"]
 
 
-def test_two_recorders_with_clocks_an_hour_apart(database: str, clock: Clock) -> None:
-    """Whoever stores last; each reads and goes on where the other ended."""
+def test_two_recorders_whose_clocks_differ_by_an_hour_share_one_branch(database: str, clock: Clock) -> None:
+    """Each of them reads the conversation and continues it."""
     with (
         ChatHistoryCallback(database, conversation_id="c") as ahead,
         ChatHistoryCallback(database, conversation_id="c") as behind,
@@ -115,12 +117,12 @@ def test_two_recorders_with_clocks_an_hour_apart(database: str, clock: Clock) ->
             record(history, *replay.messages("c"), HumanMessage(f"q{turn}"), reply=f"a{turn}")
             history.flush().wait(10)
     texts, runs = newest(database)
-    assert texts == [f"{who}{turn}" for turn in range(4) for who in "qa"]
+    assert texts == [f"{letter}{turn}" for turn in range(4) for letter in "qa"]
     assert len(runs) == 4
 
 
-def test_a_reply_that_is_stored_after_anothers_branch_is_the_newest(database: str, clock: Clock) -> None:
-    """Its run began before the other one, in another process, whose clock is ahead."""
+def test_a_reply_that_is_stored_last_is_on_the_newest_branch(database: str, clock: Clock) -> None:
+    """Its run began before the run of another process, whose clock is ahead."""
     with (
         ChatHistoryCallback(database, conversation_id="c") as slow,
         ChatHistoryCallback(database, conversation_id="c") as quick,
@@ -135,8 +137,8 @@ def test_a_reply_that_is_stored_after_anothers_branch_is_the_newest(database: st
     assert newest(database) == (["q1", "a1"], [str(run_id)])
 
 
-def test_messages_of_one_moment_are_told_apart(database: str, clock: Clock) -> None:
-    """A clock that stands still dates each of them a microsecond later; and no two of a conversation are the same."""
+def test_messages_of_one_moment_have_different_times(database: str, clock: Clock) -> None:
+    """While the clock stands still, each message is a microsecond later than the one before."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         for number in range(5):
             history.add_messages(f"added {number}")
@@ -149,39 +151,43 @@ def test_messages_of_one_moment_are_told_apart(database: str, clock: Clock) -> N
 # -- runs without a message -----------------------------------------------------------------------------------------
 
 
-def failed(history: ChatHistoryCallback, *messages: BaseMessage) -> uuid.UUID:
-    """A run that nobody answered."""
+def record_failed(history: ChatHistoryCallback, *messages: BaseMessage) -> uuid.UUID:
+    """Record a run that ends with an error and no reply."""
     run_id = begin(history, *messages)
     history.on_llm_error(ValueError("no"), run_id=run_id)
     history.flush().wait(10)
     return run_id
 
 
-def test_a_question_that_failed_is_the_end_of_its_branch(database: str, clock: Clock) -> None:
-    """The last attempt of several, as long as nothing else is stored."""
+def test_a_failed_run_is_the_end_of_the_newest_branch_when_its_question_is_new(
+    database: str, clock: Clock
+) -> None:
+    """Of several failed runs with this question the last one counts."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         first = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
         clock.at -= timedelta(hours=1)
         for _ in range(2):
             clock.at += timedelta(seconds=1)
-            last = failed(history, *alternating("q1", "a1", "q2"))
+            last = record_failed(history, *alternating("q1", "a1", "q2"))
     assert newest(database) == (["q1", "a1", "q2"], [str(first), str(last)])
 
 
-def test_a_question_that_is_asked_again_in_vain_keeps_its_answer(database: str, clock: Clock) -> None:
-    """The failed run is another branch; what is sent on with the next question has the answer."""
+def test_a_failed_run_is_not_on_the_newest_branch_when_its_question_has_an_answer(
+    database: str, clock: Clock
+) -> None:
+    """The failed run is a branch of its own, and the newest branch has the answer."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         answered = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
         clock.at += timedelta(hours=1)
-        failed(history, *alternating("q1"))
+        record_failed(history, *alternating("q1"))
     assert newest(database) == (["q1", "a1"], [str(answered)])
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_run_that_streams_is_the_newest(database: str, clock: Clock, hours: int) -> None:
-    """An answer that is asked for again, while it comes and when it has come; whatever the clock says."""
+def test_a_streaming_run_is_on_the_newest_branch(database: str, clock: Clock, hours: int) -> None:
+    """It repeats a question, and stays on the newest branch after its end, whatever the clock says."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         answered = record(history, *alternating("q1"), reply="a1")
         history.flush().wait(10)
@@ -197,8 +203,10 @@ def test_a_run_that_streams_is_the_newest(database: str, clock: Clock, hours: in
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_run_that_streams_beside_newer_messages_is_not(database: str, clock: Clock, hours: int) -> None:
-    """A long one in the background, which began before the last answer was stored."""
+def test_a_streaming_run_is_not_on_the_newest_branch_when_a_reply_was_stored_after_it_began(
+    database: str, clock: Clock, hours: int
+) -> None:
+    """The run is a long one in the background."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         clock.at += timedelta(hours=hours)
         long = begin(history, HumanMessage("Write the title."))
@@ -210,8 +218,8 @@ def test_a_run_that_streams_beside_newer_messages_is_not(database: str, clock: C
         finish(history, long)
 
 
-def test_nothing_is_there(database: str) -> None:
-    """No messages; a run without a prompt is played."""
+def test_a_conversation_without_messages_has_an_empty_branch(database: str) -> None:
+    """A run without messages can still be replayed."""
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         assert replay.messages("c") == []
         run_id = uuid.uuid4()
@@ -223,22 +231,22 @@ def test_nothing_is_there(database: str) -> None:
         finish(history, run_id)
 
 
-# -- everything at once ---------------------------------------------------------------------------------------------
+# -- random steps ---------------------------------------------------------------------------------------------------
 
 
 class Story:
-    """Turns, edits, second answers, failures and additions by two recorders, and what is the newest branch then."""
+    """Random turns, edits, second answers, failures and additions by two recorders, and the expected newest branch."""
 
     def __init__(self, chance: random.Random, recorders: Sequence[ChatHistoryCallback], clock: Clock) -> None:
         self.chance = chance
         self.recorders = recorders
         self.clock = clock
-        #: The texts of the branch that something was stored in last.
+        #: The texts of the expected newest branch.
         self.texts: list[str] = []
         self.count = 0
 
     def step(self) -> None:
-        """One more thing happens, by a clock that anybody may have set."""
+        """Do one random thing, at a random time of the clock."""
         self.clock.at = START + timedelta(seconds=self.chance.randrange(-10_000, 10_000))
         history = self.chance.choice(self.recorders)
         self.count += 1
@@ -253,33 +261,35 @@ class Story:
         history.flush().wait(10)
 
     def answer(self, history: ChatHistoryCallback, kind: str) -> None:
-        """A run with a reply: on with the branch, or from somewhere on it."""
+        """Record a run with a reply: at the end of the branch, or somewhere on it."""
         kept = self.texts if kind == "turn" else self.texts[: self.chance.randrange(len(self.texts) + 1)]
         prompt = kept if kind == "again" and kept else [*kept, f"q{self.count}"]
         if not kept and self.texts:
-            prompt = [f"q{self.count}"]  # nothing of it is known, so it goes on below the newest message
+            prompt = [f"q{self.count}"]  # no message of the request is stored, so it follows the newest one
             self.texts = [*self.texts, *prompt, f"a{self.count}"]
         else:
             self.texts = [*prompt, f"a{self.count}"]
         record(history, *map(as_stored, prompt), reply=f"a{self.count}")
 
     def fail(self, history: ChatHistoryCallback) -> None:
-        """A run without one: a new question stays, an old one moves nothing."""
+        """Record a run that fails: a new question stays, an old one does not change the branch."""
         place = self.chance.randrange(len(self.texts) + 1)
         old = self.chance.random() < 0.5 and place > 0
         prompt = self.texts[:place] if old else [*self.texts, f"q{self.count}"]
-        failed(history, *map(as_stored, prompt))
+        record_failed(history, *map(as_stored, prompt))
         if not old:
             self.texts = prompt
 
 
 def as_stored(text: str) -> BaseMessage:
-    """The message of a story's text: `a3` is a reply, all else was said by the user."""
+    """The message with this text: `a3` is a reply, and all else is a user's message."""
     return AIMessage(text) if re.fullmatch(r"a\d+", text) else HumanMessage(text)
 
 
-def test_whatever_happens_all_who_read_agree(database: str, clock: Clock) -> None:
-    """Twenty steps, and after each the branch that was stored in last."""
+def test_all_readers_find_the_branch_that_was_stored_last_after_random_steps(
+    database: str, clock: Clock
+) -> None:
+    """The branch is compared after each of twenty steps."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     with (
@@ -295,11 +305,11 @@ def test_whatever_happens_all_who_read_agree(database: str, clock: Clock) -> Non
         assert newest(database)[0] == story.texts
 
 
-# -- what is read ---------------------------------------------------------------------------------------------------
+# -- what is queried ------------------------------------------------------------------------------------------------
 
 
 def statements(url: str, turns: int) -> Iterator[int]:
-    """How many questions reach the database for a conversation of so many turns: into handlers, and its messages."""
+    """How many queries `into` and `messages` send for a conversation of so many turns."""
     with ChatHistoryCallback(url, conversation_id=f"{turns} turns") as history:
         texts: list[str] = []
         for turn in range(turns):
@@ -314,9 +324,9 @@ def statements(url: str, turns: int) -> Iterator[int]:
     event.listen(Engine, "before_cursor_execute", note)
     try:
         with Replay(url) as replay:
-            questions = Questions()
-            replay.into(questions, f"{turns} turns")
-            assert [len(prompt) for prompt in questions.prompts] == list(range(1, 2 * turns, 2))
+            collector = PromptCollector()
+            replay.into(collector, f"{turns} turns")
+            assert [len(prompt) for prompt in collector.prompts] == list(range(1, 2 * turns, 2))
             yield len([query for query in seen if "WITH RECURSIVE" in query])
             seen.clear()
             assert len(replay.messages(f"{turns} turns")) == 2 * turns
@@ -325,16 +335,16 @@ def statements(url: str, turns: int) -> Iterator[int]:
         event.remove(Engine, "before_cursor_execute", note)
 
 
-def test_a_conversation_is_read_once_for_all_its_runs(database: str) -> None:
-    """Its path twice: the ids for what is played, the messages for what each run was asked."""
+def test_the_number_of_queries_does_not_grow_with_the_conversation(database: str) -> None:
+    """`into` reads its path twice: once for the ids of its runs, once for the messages of their requests."""
     assert list(statements(database, 3)) == list(statements(database, 30))
     paths, messages = statements(database, 5)
     assert paths == 2
     assert messages < 10
 
 
-def test_a_path_ends_where_a_stranger_s_database_goes_round(database: str) -> None:
-    """A message among its own parents, and one whose parent is not there."""
+def test_a_path_ends_when_the_parents_of_a_message_form_a_circle(database: str) -> None:
+    """Only a damaged or foreign database has such rows."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         record(history, *alternating("q1"), reply="a1")
     ids = dict(sql(database, "SELECT content, id FROM messages"))
@@ -351,8 +361,8 @@ def test_a_path_ends_where_a_stranger_s_database_goes_round(database: str) -> No
         assert [message.text for message in replay.messages("c")] == ["q1", "a1"]
 
 
-def test_rows_are_put_in_order_whatever_their_order() -> None:
-    """From the end up; what does not lead there is left out."""
+def test_in_order_returns_the_path_from_the_first_message_to_the_end() -> None:
+    """The rows come in any order, and rows that are not on the path are left out."""
     rows = [
         SimpleNamespace(id=id, parent_id=parent)
         for id, parent in [("c", "b"), ("x", "a"), ("a", None), ("b", "a")]
@@ -361,8 +371,8 @@ def test_rows_are_put_in_order_whatever_their_order() -> None:
     assert in_order(rows, "gone") == []
 
 
-def test_a_run_of_an_older_version_stands_at_its_start() -> None:
-    """It does not say which message was the newest when it began."""
+def test_a_run_of_an_older_version_is_ordered_by_its_start() -> None:
+    """Older versions did not store which message was the newest when a run began."""
     message = SimpleNamespace(id="m", created_at=START, position=3)
 
     def run(seconds: int) -> Any:
@@ -377,8 +387,8 @@ def test_a_run_of_an_older_version_stands_at_its_start() -> None:
     assert end_of(None, [], START) is None
 
 
-def test_two_processes_that_store_at_the_same_moment_have_one_order(database: str) -> None:
-    """Both took the same message for the newest one; whichever is the newest is so for everybody, and stays so."""
+def test_all_readers_find_the_same_branch_when_two_recorders_store_at_once(database: str) -> None:
+    """Both recorders took the same message for the newest one."""
     with (
         ChatHistoryCallback(database, conversation_id="c", flush_interval=0) as one,
         ChatHistoryCallback(database, conversation_id="c", flush_interval=0) as other,

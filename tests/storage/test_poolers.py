@@ -1,4 +1,4 @@
-"""Many clients on few connections to the server: a pooler in transaction mode, the real pgbouncer and our small one."""
+"""Many clients share few connections to Postgres through pgbouncer, or a small fake of it, in transaction mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ real = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
 
 @pytest.fixture
 def bouncer(postgres_url: str, folder: Path) -> Iterator[PgBouncer]:
-    """A pgbouncer with two connections to a new database."""
+    """A pgbouncer that has two connections to a new database."""
     with pgbouncer(postgres_url, folder, shared=2) as found:
         yield found
 
@@ -34,7 +34,7 @@ def bouncer(postgres_url: str, folder: Path) -> Iterator[PgBouncer]:
 def test_many_recorders_share_two_connections(
     postgres_url: str, folder: Path, pooler: Callable[..., AbstractContextManager[Any]]
 ) -> None:
-    """The connections change hands with each transaction, and every token is stored once."""
+    """Each transaction may be on another connection, and every token is stored once."""
     with pooler(postgres_url, folder, shared=2) as opened:
         histories = [ChatHistoryCallback(opened.url, flush_interval=0) for _ in range(8)]
         runs = [begin(history) for history in histories]
@@ -60,7 +60,7 @@ def test_no_statement_is_prepared_by_name(postgres_url: str, folder: Path) -> No
 
 @real
 def test_a_new_database_is_made_and_read_through_pgbouncer(folder: Path) -> None:
-    """Tables, runs, messages without a run, replay and a followed run: no part needs a session of its own."""
+    """The migration, runs, added messages, replay and a follower work without a session of their own."""
     target = postgres.new_database(empty=True)
     try:
         with pgbouncer(target, folder, shared=2) as bouncer:
@@ -82,9 +82,11 @@ def test_a_new_database_is_made_and_read_through_pgbouncer(folder: Path) -> None
 
 
 @real
-@pytest.mark.usefixtures("hasty")
-def test_pgbouncer_is_killed_and_started_again(bouncer: PgBouncer, postgres_url: str) -> None:
-    """What was accepted meanwhile is stored afterwards, once."""
+@pytest.mark.usefixtures("without_delays")
+def test_each_token_is_stored_once_when_pgbouncer_is_killed_and_started_again(
+    bouncer: PgBouncer, postgres_url: str
+) -> None:
+    """Tokens that come meanwhile are stored afterwards."""
     with ChatHistoryCallback(bouncer.url, flush_interval=0) as history:
         run_id = begin(history)
         say(history, run_id, "a")
@@ -99,8 +101,8 @@ def test_pgbouncer_is_killed_and_started_again(bouncer: PgBouncer, postgres_url:
 
 
 @real
-def test_more_recorders_than_connections(bouncer: PgBouncer, postgres_url: str) -> None:
-    """The server sees the two connections of pgbouncer, however many recorders are open."""
+def test_five_recorders_use_the_two_connections_of_pgbouncer(bouncer: PgBouncer, postgres_url: str) -> None:
+    """The server has no other connection."""
     histories = [ChatHistoryCallback(bouncer.url) for _ in range(5)]
     for history in histories:
         record(history)

@@ -1,4 +1,4 @@
-"""What only a server can do: refuse, vanish, stall, be shared; and what belongs to its URLs."""
+"""What only a server can do: refuse, go away, not answer and be shared; and the parameters of its URL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.oracle import assert_whole, begin, finish, record, say, sql, start_py
 from tests.pooler import open_pooler
 from tests.stores import PRODUCER, whole_run
 
-#: The other connections to the same database.
+#: The end of a query on the other connections to the same database.
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
@@ -43,7 +43,7 @@ def empty_database() -> Iterator[str]:
 
 
 def construct(url: str, **options: Any) -> None:
-    """What a user does; closed where it goes well."""
+    """Make a history as a user does, and close it."""
     ChatHistoryCallback(url, **options).close().wait(10)
 
 
@@ -51,8 +51,8 @@ def construct(url: str, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg2"])
-def test_any_spelling_of_the_url_will_do(postgres_url: str, scheme: str) -> None:
-    """The driver is ours to choose, and hosting companies write `postgres://`."""
+def test_the_url_may_have_any_scheme_of_postgres(postgres_url: str, scheme: str) -> None:
+    """recorder chooses the driver itself, and hosting companies write `postgres://`."""
     url = postgres_url.replace("postgresql", scheme, 1)
     with ChatHistoryCallback(url) as history:
         run_id = record(history, reply="a")
@@ -60,16 +60,16 @@ def test_any_spelling_of_the_url_will_do(postgres_url: str, scheme: str) -> None
     assert masked(url).startswith("postgresql://")
 
 
-def test_what_only_libpq_understands_is_left_out(postgres_url: str) -> None:
-    """asyncpg would send it to the server as a setting, which refuses the connection."""
+def test_parameters_that_only_libpq_knows_are_left_out(postgres_url: str) -> None:
+    """asyncpg would send them to the server as settings, and the server would refuse the connection."""
     url = f"{postgres_url}&channel_binding=prefer&keepalives=1&connect_timeout=5&sslmode=disable"
     with ChatHistoryCallback(url) as history:
         run_id = record(history, reply="a")
     assert_whole(postgres_url, run_id, ["a"])
 
 
-def test_settings_of_the_server_pass(postgres_url: str) -> None:
-    """A schema of its own by `search_path`: the tables are made there, and public stays empty."""
+def test_settings_of_the_server_can_be_in_the_url(postgres_url: str) -> None:
+    """With `search_path`, the tables are made in that schema, and `public` stays empty."""
     with empty_database() as url:
         postgres.fetch(url, "CREATE SCHEMA chats")
         with ChatHistoryCallback(f"{url}&search_path=chats") as history:
@@ -79,28 +79,28 @@ def test_settings_of_the_server_pass(postgres_url: str) -> None:
 
 
 def test_connections_are_named(postgres_url: str) -> None:
-    """Whoever looks at pg_stat_activity sees whose they are; the URL may name them otherwise."""
+    """pg_stat_activity has the name `recorder`, or the name that the URL gives."""
     query = f"SELECT application_name {OTHERS}"
     for given, expected in ((postgres_url, "recorder"), (f"{postgres_url}&application_name=shop", "shop")):
         with ChatHistoryCallback(given):
             assert [row[0] for row in postgres.fetch(postgres_url, query)] == [expected]
 
 
-def test_a_port_that_is_no_number() -> None:
-    """Said without the password."""
+def test_a_port_that_is_no_number_raises_without_the_password() -> None:
+    """The ConfigError says how to write the URL."""
     with pytest.raises(ConfigError, match=r"port.*is not a number; write 'postgresql://") as refused:
         parse_url("postgresql://me:secret@host:five/db")
     assert "secret" not in str(refused.value)
 
 
-def test_sync_is_not_for_postgres(postgres_url: str) -> None:
-    """The server decides with its own setting."""
+def test_sync_is_refused_for_postgres(postgres_url: str) -> None:
+    """The server has a setting of its own for it."""
     with pytest.raises(ConfigError, match=r"sync='process' is a setting for SQLite"):
         ChatHistoryCallback(postgres_url, sync="process")
 
 
-def test_the_driver_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At construction, with the command that installs it."""
+def test_a_missing_driver_raises_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constructor raises it, and so does an upgrade."""
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(MissingExtra, match=r"run: pip install 'chat-recorder\[postgres\]'"):
         ChatHistoryCallback("postgresql://localhost/db")
@@ -113,7 +113,7 @@ def test_the_driver_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def locked_role(postgres_url: str) -> Iterator[str]:
-    """A role with the password "right"; its name."""
+    """The name of a role with the password "right"."""
     name = f"locked_{make_url(postgres_url).database}"
     postgres.fetch(postgres_url, f"CREATE ROLE {name} LOGIN PASSWORD 'right' SUPERUSER")
     with postgres.password_required(name):
@@ -122,8 +122,10 @@ def locked_role(postgres_url: str) -> Iterator[str]:
     postgres.fetch(postgres_url, f"DROP ROLE {name}")
 
 
-def test_a_wrong_password(postgres_url: str, locked_role: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raised at construction, strict or not, and never shown; the right one may be in the environment."""
+def test_a_wrong_password_raises_at_construction(
+    postgres_url: str, locked_role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises with `strict` and without and does not show the password; the right one may be in PGPASSWORD."""
     url = make_url(postgres_url)._replace(username=locked_role, password=None)
     for strict in (False, True):
         wrong = url.set(password="guessed").render_as_string(hide_password=False)
@@ -136,15 +138,15 @@ def test_a_wrong_password(postgres_url: str, locked_role: str, monkeypatch: pyte
     assert_whole(postgres_url, run_id, ["a"])
 
 
-def test_an_unknown_database(postgres_url: str) -> None:
-    """With the command that creates it."""
+def test_an_unknown_database_raises_the_command_that_creates_it(postgres_url: str) -> None:
+    """The command has the name of the database."""
     url = make_url(postgres_url).set(database="nobody_made_this").render_as_string(hide_password=False)
     with pytest.raises(StoreError, match=r"does not exist; create it: createdb nobody_made_this"):
         construct(url)
 
 
 def test_an_empty_database_gets_its_tables() -> None:
-    """As an empty file does; by several processes at once too."""
+    """This holds also when several threads and processes open it at once."""
     with empty_database() as url:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: asyncio.run(_opened(url)), range(4)))
@@ -163,7 +165,7 @@ async def _opened(url: str) -> None:
 def test_an_older_schema_is_refused_with_the_command(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database is shared: someone decides when it is upgraded. Nothing was changed."""
+    """A database is shared, so a person decides when to upgrade it; nothing is changed."""
     head = schema.HEAD
     monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "0099"))
     monkeypatch.setattr(schema, "HEAD", "0099")
@@ -172,8 +174,8 @@ def test_an_older_schema_is_refused_with_the_command(
     assert sql(postgres_url, "SELECT version_num FROM alembic_version") == [(head,)]
 
 
-def test_tables_of_another_tool_are_not_touched() -> None:
-    """Named, with what to do."""
+def test_tables_of_another_tool_are_not_changed() -> None:
+    """The error names the table and what to do."""
     with empty_database() as url:
         postgres.fetch(url, "CREATE TABLE messages (id integer)")
         with pytest.raises(SchemaError, match=r"messages, not created.*another database, or another schema"):
@@ -181,8 +183,8 @@ def test_tables_of_another_tool_are_not_touched() -> None:
         assert sql(url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(1,)]
 
 
-def test_without_the_right_to_create(postgres_url: str) -> None:
-    """The server's own words, and what to grant."""
+def test_a_user_without_the_right_to_create_tables_gets_an_error(postgres_url: str) -> None:
+    """The error has the server's text, and what to grant."""
     with empty_database() as url:
         name = f"guest_{make_url(url).database}"
         postgres.fetch(url, f"CREATE ROLE {name} LOGIN")
@@ -194,12 +196,12 @@ def test_without_the_right_to_create(postgres_url: str) -> None:
             postgres.fetch(url, f"DROP ROLE {name}")
 
 
-# -- a server that is away, cuts, stalls -----------------------------------------------------------------------
+# -- a server that is away, cuts connections or does not answer ------------------------------------------------
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_server_that_is_away_is_buffered_for(postgres_url: str, folder: Path) -> None:
-    """Loudly; strict raises; and once it is there everything is."""
+@pytest.mark.usefixtures("without_delays")
+def test_a_run_is_stored_when_the_server_comes_back(postgres_url: str, folder: Path) -> None:
+    """With `strict` the constructor raises; without, the recorder is unhealthy until the server answers."""
     with open_pooler(postgres_url, folder) as server:
         server.close()
         with pytest.raises(StoreError, match=r"cannot be opened.*; check that the server runs"):
@@ -213,9 +215,9 @@ def test_a_server_that_is_away_is_buffered_for(postgres_url: str, folder: Path) 
     assert_whole(postgres_url, run_id, ["a"])
 
 
-@pytest.mark.usefixtures("hasty")
-def test_an_answer_to_commit_that_is_lost(postgres_url: str, folder: Path) -> None:
-    """The server has committed, and nobody knows: stored again it is the same. Twenty times."""
+@pytest.mark.usefixtures("without_delays")
+def test_each_token_is_stored_once_when_answers_to_commits_are_lost(postgres_url: str, folder: Path) -> None:
+    """The connection is cut after each of twenty commits."""
     with open_pooler(postgres_url, folder) as server:
         history = ChatHistoryCallback(server.url, flush_interval=0)
         run_id = begin(history, HumanMessage("question"))
@@ -231,9 +233,9 @@ def test_an_answer_to_commit_that_is_lost(postgres_url: str, folder: Path) -> No
     assert sql(postgres_url, "SELECT role FROM messages ORDER BY position") == [("user",), ("assistant",)]
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_server_that_restarts(postgres_url: str, folder: Path) -> None:
-    """Connections are cut in the middle, and for a while there is nobody."""
+@pytest.mark.usefixtures("without_delays")
+def test_each_token_is_stored_once_when_the_server_restarts(postgres_url: str, folder: Path) -> None:
+    """Connections are cut in the middle of a run, and new ones are refused for a while."""
     with (
         open_pooler(postgres_url, folder) as server,
         ChatHistoryCallback(server.url, flush_interval=0) as history,
@@ -250,11 +252,11 @@ def test_a_server_that_restarts(postgres_url: str, folder: Path) -> None:
     assert_whole(postgres_url, run_id, texts)
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_backend_that_says_nothing(
+@pytest.mark.usefixtures("without_delays")
+def test_a_statement_without_an_answer_is_repeated_over_another_connection(
     postgres_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped, with its connection open: the statement is given up in time, and stored over another one."""
+    """The server stops answering with its connection open; the statement is given up after COMMAND_TIMEOUT."""
     monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.2)
     with open_pooler(postgres_url, folder) as server, ChatHistoryCallback(server.url) as history:
         run_id = begin(history)
@@ -270,15 +272,17 @@ def test_a_backend_that_says_nothing(
     assert_whole(postgres_url, run_id, "abc")
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_commit_that_the_network_swallows(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server still has the transaction with its locks, and ends it by itself: the next attempt goes well."""
+@pytest.mark.usefixtures("without_delays")
+def test_a_commit_that_never_reaches_the_server_is_repeated(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends the first transaction and releases its locks, so the next attempt succeeds."""
     monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 1.0)
     with proxy(postgres_url) as server, ChatHistoryCallback(server.url, flush_interval=3600) as history:
         history.add_messages("Hi", conversation_id="c")
         history.flush().wait(20)
         server.at_commit = "swallowed"
-        history.add_messages("Hello", conversation_id="c")  # holds the lock of its conversation as well
+        history.add_messages("Hello", conversation_id="c")  # the transaction also locks the conversation
         run_id = record(history, reply="a")
         history.flush().wait(20)
         assert server.cuts == 1
@@ -290,9 +294,9 @@ def test_a_commit_that_the_network_swallows(postgres_url: str, monkeypatch: pyte
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_backend_that_is_terminated(postgres_url: str) -> None:
-    """By an administrator, or by a failover."""
+@pytest.mark.usefixtures("without_delays")
+def test_each_token_is_stored_once_when_backends_are_terminated(postgres_url: str) -> None:
+    """An administrator or a failover terminates them."""
     with ChatHistoryCallback(postgres_url, flush_interval=0) as history:
         run_id = begin(history)
         for text in "abc":
@@ -306,12 +310,12 @@ def test_a_backend_that_is_terminated(postgres_url: str) -> None:
     assert_whole(postgres_url, run_id, "abc")
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("without_delays")
 @pytest.mark.parametrize("statement", ["BEGIN", "COMMIT", "ROLLBACK"])
-def test_a_transaction_that_fails_at_its_edge(
+def test_no_batch_joins_the_transaction_of_another_when_begin_commit_or_rollback_fails(
     postgres_url: str, statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver believes one thing of the transaction and the server another: no later batch becomes a part of it."""
+    """Driver and server disagree on whether a transaction is open."""
     failing: list[str] = []
     execute, fetch = asyncpg.Connection.execute, PreparedStatement.fetch
 
@@ -342,11 +346,11 @@ def test_a_transaction_that_fails_at_its_edge(
     assert_whole(postgres_url, run_id, "abc")
 
 
-# -- many at once ----------------------------------------------------------------------------------------------
+# -- two writers -----------------------------------------------------------------------------------------------
 
 
-def test_two_that_store_the_same_rows_never_lock_each_other_out(postgres_url: str) -> None:
-    """Batches are sorted: in opposite order they would deadlock."""
+def test_two_stores_of_the_same_rows_never_deadlock(postgres_url: str) -> None:
+    """A store sorts its rows, so both lock them in the same order."""
     rows = [each for number in range(40) for each in whole_run(number)]
 
     async def store_all(batch: list[Any]) -> None:
@@ -379,8 +383,8 @@ def test_two_that_store_the_same_rows_never_lock_each_other_out(postgres_url: st
         ("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$", "doubtful"),
     ],
 )
-def test_what_the_server_says_is_understood(postgres_url: str, statement: str, kind: str) -> None:
-    """By its SQLSTATE: these rows never, nothing ever, or once more."""
+def test_an_sqlstate_decides_the_kind_of_failure(postgres_url: str, statement: str, kind: str) -> None:
+    """These rows can never be stored, no rows can, or the statement can be repeated."""
     dialect = Postgres(parse_url(postgres_url))
 
     async def story() -> str:

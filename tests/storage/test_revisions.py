@@ -1,4 +1,4 @@
-"""Databases of older revisions: brought to the newest with all that is in them, and still written by older versions."""
+"""Databases of older revisions are upgraded with all their rows, and older versions can still write to them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.oracle import sql
 from tests.revisions import older_file, older_postgres, older_statements
 
 RUN, PROMPT, REPLY, PRODUCER = (str(uuid.UUID(int=number)) for number in range(1, 5))
-#: Columns that later revisions have added.
+#: Columns that later revisions added.
 ADDED = ("process", "said_at")
-#: The columns of the views of revision 0001, which a newer one must go on having, in this order.
+#: The columns of the views of revision 0001; newer revisions have them first, in this order.
 COLUMNS = {
     "transcripts": "conversation_id, message_id, parent_id, branch, position, role, content, status, model, run_id, "
     "created_at",
@@ -58,24 +58,24 @@ def rows_of(url: str) -> dict[str, list[Any]]:
 
 
 def test_an_older_database_is_upgraded_with_all_its_rows(older: str) -> None:
-    """No row changes; what the views said before they say after, and failed runs beside it."""
+    """No row changes, and the views have the same rows as before and those of failed runs."""
     before = rows_of(older)
-    spoken = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
+    rows_before = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
     assert migrate.upgrade(older) == ["0002"]
     assert (migrate.connected(older, migrate.state), rows_of(older)) == ("current", before)
     after = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
-    assert [row for row in after if row not in spoken] == [
+    assert [row for row in after if row not in rows_before] == [
         str(row)
         for row in sql(
             older,
             f"SELECT {COLUMNS['transcripts']} FROM transcripts WHERE status = 'error' AND content IS NULL",
         )
     ]
-    assert len(after) == len(spoken) + 1
+    assert len(after) == len(rows_before) + 1
 
 
 def test_the_views_keep_their_columns_in_their_order(older: str) -> None:
-    """New ones come last: SQL that was written for an older version reads the same."""
+    """New columns come last, so SQL that was written for an older version finds the same."""
     migrate.upgrade(older)
     for view, columns in COLUMNS.items():
         [*_, last] = sql(older, f"SELECT * FROM {view}")
@@ -84,15 +84,17 @@ def test_the_views_keep_their_columns_in_their_order(older: str) -> None:
 
 
 def test_a_small_older_file_is_upgraded_when_it_is_opened(tmp_path: Path) -> None:
-    """The file has one program, and it takes an instant."""
+    """One program uses the file, and the upgrade takes an instant."""
     url = older_file(tmp_path)
     with ChatHistoryCallback(url):
         pass
     assert migrate.connected(url, migrate.state) == "current"
 
 
-def test_a_large_older_file_asks_for_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index over it would keep the constructor waiting; nothing is changed until somebody decides."""
+def test_a_large_older_file_raises_the_command_that_upgrades_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade would keep the constructor waiting; the file is not changed."""
     url = older_file(tmp_path)
     path = Path(url.removeprefix("sqlite:///"))
     monkeypatch.setattr(sqlite, "MAX_UPGRADED", path.stat().st_size - 1)
@@ -103,8 +105,8 @@ def test_a_large_older_file_asks_for_the_command(tmp_path: Path, monkeypatch: py
     ChatHistoryCallback(url).close().wait(10)
 
 
-def test_an_older_version_that_is_recording_goes_on(older: str) -> None:
-    """A process that had opened the database before the upgrade writes into it, batch after batch, as it did."""
+def test_an_older_version_can_record_after_the_upgrade(older: str) -> None:
+    """A process that opened the database before the upgrade writes its batches as before."""
     migrate.upgrade(older)
     write_as_0001(older)
     [found] = sql(
@@ -116,7 +118,7 @@ def test_an_older_version_that_is_recording_goes_on(older: str) -> None:
 
 
 def write_as_0001(url: str) -> None:
-    """One batch with a row for every table, as revision 0001's writer sends it."""
+    """Write one batch with a row for every table, as the writer of revision 0001 does."""
     moment = now()
     later = moment + timedelta(seconds=1)
     head = [RUN, "old", None, 1, "chat", "openai", "gpt-4o", None]
@@ -153,7 +155,7 @@ def write_as_0001(url: str) -> None:
     if url.startswith("sqlite"):
         migrate.connected(url, partial(_one_by_one, rows))
         return
-    # One statement does not write a run twice: the run is opened in a batch, and sealed in the next one.
+    # One statement cannot write a run twice, so one batch opens the run and the next one seals it.
     opened, sealed = 3, 4
     asyncio.run(_in_one_statement(url, rows, {sealed}))
     asyncio.run(_in_one_statement(url, rows, {opened}))
@@ -167,7 +169,7 @@ def _one_by_one(rows: list[list[Any]], connection: Connection) -> None:
 
 
 async def _in_one_statement(url: str, rows: list[list[Any]], without: set[int]) -> None:
-    """An array a column; an empty one where the batch has no row for a table."""
+    """Each column is an array, which is empty where the batch has no row for a table."""
     [statement] = older_statements("postgres")
     arrays = [[] if place in without else [value] for place, row in enumerate(rows) for value in row]
     async with Postgres(make_url(url)).engine().connect() as connection:
@@ -178,7 +180,7 @@ async def _in_one_statement(url: str, rows: list[list[Any]], without: set[int]) 
 def test_an_older_version_that_opens_a_newer_database_is_refused(
     older: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the command that brings it up to date; it does not write what it does not understand."""
+    """The error has the command that installs the newest version."""
     migrate.upgrade(older)
     monkeypatch.setattr(schema, "REVISIONS", ("0001",))
     monkeypatch.setattr(schema, "HEAD", "0001")

@@ -1,4 +1,4 @@
-"""Rows that anybody may have written: a value that its column cannot hold is an error that names it."""
+"""A row may come from any program, and a value that its column cannot hold is an error that names the column."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from recorder.storage.rows import GapRow, SegmentRow
 from tests.oracle import new_url, record
 
 
-def test_a_row_is_made_of_what_its_columns_hold() -> None:
-    """And of nothing else."""
+def test_a_value_of_a_wrong_type_or_size_raises_with_its_column() -> None:
+    """Values of the right types become the row."""
     assert row_of(SegmentRow, ("r", 0, 1, "[]")) == SegmentRow("r", 0, 1, "[]")
     for values, message in [
         (("r", "x", 1, "[]"), "segment: seq is 'x' and not an integer"),
@@ -34,14 +34,14 @@ def test_a_row_is_made_of_what_its_columns_hold() -> None:
             row_of(SegmentRow, values)
 
 
-def test_the_time_of_a_library_that_sets_the_clock_is_a_time() -> None:
-    """freezegun and its like put a subclass in place of `datetime`, and SQLAlchemy makes what it reads of that."""
+def test_a_subclass_of_datetime_is_a_time() -> None:
+    """freezegun replaces `datetime` by a subclass, and SQLAlchemy reads times as that class."""
 
     class Frozen(datetime):
-        """As they do."""
+        """The subclass of such a library."""
 
     class Moment(NamedTuple):
-        """One time."""
+        """A row with one time."""
 
         at: datetime | None
 
@@ -50,8 +50,8 @@ def test_the_time_of_a_library_that_sets_the_clock_is_a_time() -> None:
         row_of(Moment, ("2026",))
 
 
-def test_json_is_json() -> None:
-    """Text of it, that is; the error says where it stands."""
+def test_a_text_that_is_no_json_raises_with_its_column() -> None:
+    """Values that are not text raise the same error."""
     assert json_of('{"a":1}', "usage") == {"a": 1}
     for text in ("{", b"\xff{", 7, "[" * 100_000):
         with pytest.raises(StoreError, match="usage is not JSON"):
@@ -66,20 +66,20 @@ def test_json_is_json() -> None:
         (StatementError("no", None, None, ValueError("no id")), r"cannot read \(ValueError: no id\)"),
     ],
 )
-def test_what_comes_of_odd_rows_is_told(raised: Exception, message: str) -> None:
-    """Of the driver, of SQLAlchemy or of Python."""
+def test_errors_of_driver_sqlalchemy_and_python_become_store_errors(raised: Exception, message: str) -> None:
+    """The error has the text of the first one."""
     with pytest.raises(StoreError, match=message), readable((sqlite3.Error,)):
         raise raised
 
 
-def test_an_error_of_ours_stays_what_it_is() -> None:
-    """It says more already."""
+def test_an_error_of_recorder_is_not_changed() -> None:
+    """It is more precise than a StoreError."""
     with pytest.raises(NotFound, match="nothing"), readable((sqlite3.Error,)):
         raise NotFound("nothing")
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         "UPDATE segments SET count = -5, seq = 5",
         "UPDATE segments SET seq = -10",
@@ -90,13 +90,13 @@ def test_an_error_of_ours_stays_what_it_is() -> None:
         "INSERT INTO gaps SELECT id, 0, -1, 'x' FROM runs",
     ],
 )
-def test_a_replay_of_a_spoilt_row_comes_to_an_end(spoil: str, tmp_path: Path) -> None:
-    """With an error that says what is wrong with it; a row that says that it goes back was played for ever."""
+def test_a_replay_of_a_damaged_row_raises_a_store_error(damage: str, tmp_path: Path) -> None:
+    """A segment with a negative count must not be read for ever."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="c") as history:
         record(history, HumanMessage("Hi"), reply="Hello")
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute(spoil)
+        connection.execute(damage)
     with Replay(url) as replay, pytest.raises(StoreError, match="damaged"):
         list(replay.stream("c", speed=None))
 
@@ -104,8 +104,8 @@ def test_a_replay_of_a_spoilt_row_comes_to_an_end(spoil: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "deltas", ["[[0,7]]", "[7]", '[["0","a"]]', '[[1e300,"a"]]', '[[0,"a","text",null]]', '{"a":1}']
 )
-def test_what_is_no_token_is_a_gap(deltas: str, tmp_path: Path) -> None:
-    """The row is named, and what else there is of the run plays."""
+def test_a_damaged_token_is_played_as_a_gap(deltas: str, tmp_path: Path) -> None:
+    """The reason names the row, and the rest of the run is played."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="c") as history:
         record(history, HumanMessage("Hi"), reply="Hello")
@@ -116,8 +116,8 @@ def test_what_is_no_token_is_a_gap(deltas: str, tmp_path: Path) -> None:
     assert "damaged" in chunks[0].additional_kwargs["gap"]["reason"]
 
 
-def test_a_row_of_nothing_is_passed_over(tmp_path: Path) -> None:
-    """It was read again and again."""
+def test_an_empty_segment_is_skipped(tmp_path: Path) -> None:
+    """It must not be read again and again."""
     url = new_url(tmp_path)
     with ChatHistoryCallback(url, conversation_id="c") as history:
         record(history, HumanMessage("Hi"), reply="Hello")
@@ -128,6 +128,6 @@ def test_a_row_of_nothing_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_gap_row_is_checked_too() -> None:
-    """Its reason may be bytes in a stranger's file."""
+    """Its reason may be bytes in a file of another program."""
     with pytest.raises(StoreError, match="gap: reason is b'x' and not text"):
         row_of(GapRow, ("r", 0, 1, b"x"))

@@ -1,4 +1,4 @@
-"""The tables and views: what is stored, and what people read with SQL."""
+"""The tables and views: what is stored, and what users read with SQL."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ START = datetime(2026, 11, 21, 1, 2, 3, 999_999, tzinfo=UTC)
 
 
 class Database(Protocol):
-    """What the stories need of a connection."""
+    """The methods of a connection that these tests use."""
 
     def execute(self, statement: Executable) -> CursorResult[Any]: ...
     def exec_driver_sql(self, statement: str) -> CursorResult[Any]: ...
 
 
 class OnLoop:
-    """An asynchronous connection for synchronous stories."""
+    """An asynchronous connection with synchronous methods."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -79,12 +79,12 @@ async def _connected(engine: AsyncEngine) -> AsyncConnection:
 
 
 def at(seconds: float) -> datetime:
-    """A moment of these stories."""
+    """The time so many seconds after the start."""
     return START + timedelta(seconds=seconds)
 
 
 def uid(number: int) -> str:
-    """An id whose order is its number's."""
+    """The id made of a number; ids sort as their numbers."""
     return str(uuid.UUID(int=number))
 
 
@@ -107,7 +107,7 @@ def stream(db: Database, number: int, seq: int, deltas: str, count: int) -> None
 
 
 def test_ids_are_dashed_lower_case_text(sqlite: Connection) -> None:
-    """UUID objects and any spelling of one become the same text."""
+    """UUID objects and every way to write one become the same text."""
     given = uuid.UUID("01A1FBD0-1AC9-7730-8FBC-C96C2C6E92F0")
     for number, spelling in enumerate((given, str(given).upper(), given.hex)):
         row = {"run_id": spelling, "seq": number, "count": 1, "reason": "full"}
@@ -116,14 +116,14 @@ def test_ids_are_dashed_lower_case_text(sqlite: Connection) -> None:
     assert sqlite.execute(select(schema.gaps.c.run_id)).scalars().all() == [str(given)] * 3
 
 
-def test_an_id_that_is_none_is_refused(db: Database) -> None:
+def test_an_id_that_is_no_uuid_is_refused(db: Database) -> None:
     """Postgres would refuse it too."""
     with pytest.raises(StatementError, match="badly formed"):
         db.execute(insert(schema.gaps).values(run_id="chat-42", seq=0, count=1, reason="full"))
 
 
-def test_times_are_text_that_sorts_as_time_does(sqlite: Connection) -> None:
-    """UTC with six decimals and Z, whatever zone came in; back comes an aware datetime in UTC."""
+def test_times_are_text_that_sorts_by_time(sqlite: Connection) -> None:
+    """They are in UTC with six decimals and Z, whatever their zone was, and are read as aware datetimes."""
     summer = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     sqlite.execute(insert(schema.conversations).values(id="song", created_at=summer))
     stored = sqlite.exec_driver_sql("SELECT created_at FROM conversations").scalar_one()
@@ -134,21 +134,21 @@ def test_times_are_text_that_sorts_as_time_does(sqlite: Connection) -> None:
 
 
 def test_a_time_without_zone_is_refused(db: Database) -> None:
-    """It would be read as another moment on another machine."""
+    """It would mean another moment on another machine."""
     with pytest.raises(StatementError, match="no time zone"):
         db.execute(insert(schema.conversations).values(id="song", created_at=datetime(2026, 7, 1)))
 
 
 @pytest.mark.parametrize("written", ['{"b": 1,  "a": "\\u0000"}', '"text"', "[]", "null", None])
 def test_json_is_the_text_that_was_written(db: Database, written: str | None) -> None:
-    """Neither encoded a second time nor put in another order."""
+    """It is neither encoded a second time nor reordered."""
     db.execute(insert(schema.conversations).values(id="song", created_at=START, metadata=written))
     assert db.exec_driver_sql("SELECT metadata FROM conversations").scalar_one() == written
     assert db.execute(select(schema.conversations.c.metadata)).scalar_one() == written
 
 
-def test_json_text_is_asked_for_on_postgres() -> None:
-    """An engine that decodes json in the driver is told how not to, instead of a value of another type."""
+def test_a_driver_of_postgres_that_decodes_json_raises_what_to_set() -> None:
+    """The column needs the text, not the decoded value."""
     read = schema.Json().result_processor(POSTGRES, None)
     assert read is not None
     assert [read("[1]"), read(None)] == ["[1]", None]
@@ -171,13 +171,13 @@ def test_json_text_is_asked_for_on_postgres() -> None:
     ids=str,
 )
 def test_types_on_postgres(column: Any, kind: str) -> None:
-    """The types of the other database, which text stands for on SQLite."""
+    """Postgres has types of its own for what SQLite stores as text."""
     ddl = str(CreateTable(column.table).compile(dialect=POSTGRES))
     assert f"\t{column.name} {kind}" in ddl
 
 
 def test_every_table_can_be_distributed() -> None:
-    """Keyed by run or conversation first; nothing that looks across runs, no serial ids."""
+    """Each primary key begins with the run or the conversation; no foreign keys, unique indexes or serial ids."""
     keys = {name: next(iter(table.primary_key)).name for name, table in schema.metadata.tables.items()}
     own = dict.fromkeys(("conversations", "producers", "runs"), "id")
     by_run = dict.fromkeys(("segments", "frames", "gaps", "annotations"), "run_id")
@@ -189,14 +189,14 @@ def test_every_table_can_be_distributed() -> None:
 
 
 def test_a_token_is_stored_once(db: Database) -> None:
-    """(run_id, seq) is the key of a segment."""
+    """The primary key of a segment is (run_id, seq)."""
     stream(db, 1, 0, '[[1,"a"]]', 1)
     with pytest.raises(IntegrityError):
         stream(db, 1, 0, '[[1,"b"]]', 1)
 
 
-def test_tokens_unfold_segments_with_defaults_and_escapes(db: Database) -> None:
-    """One row a token; kind and idx where they were left out; escaped text as it is stored."""
+def test_the_view_tokens_has_one_row_for_each_token(db: Database) -> None:
+    """Left-out kinds and indexes have their defaults, and escaped text stays escaped."""
     stream(db, 1, 2, '[[30,"{}","tool_args","0.1"],[31,"\ufdd00000\\n"]]', 2)
     stream(db, 1, 0, '[[10,"Ü"],[20,"hm","reasoning"]]', 2)
     rows = db.execute(select(views.tokens).order_by(views.tokens.c.seq)).all()
@@ -209,7 +209,7 @@ def test_tokens_unfold_segments_with_defaults_and_escapes(db: Database) -> None:
 
 
 def two_branches(db: Database) -> None:
-    """A prompt, its answer, the answer again, and a question about the second one."""
+    """Store a prompt, two answers to it, and a message after the second answer."""
     say(db, 1, "Sing.")
     run(
         db,
@@ -226,7 +226,7 @@ def two_branches(db: Database) -> None:
 
 
 def transcript(db: Database) -> list[tuple[Any, ...]]:
-    """Branch, position, role, content, status, model of each row, in order."""
+    """Branch, position, role, content, status and model of each row, in order."""
     view = views.transcripts.c
     columns = (view.branch, view.position, view.role, view.content, view.status, view.model)
     rows = db.execute(select(*columns).order_by(view.position, view.branch, view.created_at))
@@ -234,7 +234,7 @@ def transcript(db: Database) -> list[tuple[Any, ...]]:
 
 
 def test_a_transcript_has_every_message_and_its_branch(db: Database) -> None:
-    """Status and model are the run's that produced it; input is complete and of no model."""
+    """Status and model of a reply are those of its run; other messages are complete and have no model."""
     two_branches(db)
     assert transcript(db) == [
         (1, 0, "user", "Sing.", "complete", None),
@@ -244,8 +244,8 @@ def test_a_transcript_has_every_message_and_its_branch(db: Database) -> None:
     ]
 
 
-def test_roots_of_a_conversation_are_branches_too(db: Database) -> None:
-    """By time, then by id; those of other conversations do not count."""
+def test_first_messages_of_a_conversation_are_numbered_as_branches(db: Database) -> None:
+    """They are numbered by time, then by id, in each conversation by itself."""
     db.execute(
         insert(schema.messages).values(
             conversation_id="other", id=uid(9), position=0, role="user", content="Hello", created_at=START
@@ -260,7 +260,7 @@ def test_roots_of_a_conversation_are_branches_too(db: Database) -> None:
 
 
 def test_a_run_without_a_message_shows_its_text_so_far(db: Database) -> None:
-    """The first choice's text in the order of its tokens, however the rows came."""
+    """It is the text of the first choice, in the order of its tokens."""
     two_branches(db)
     run(db, 7, prompt_message_id=uid(6), first_token_at=at(7.5))
     stream(db, 7, 3, '[[40,"one","text","1"],[50,"LA","text","0.2"]]', 2)
@@ -279,15 +279,15 @@ def test_a_run_without_a_message_shows_its_text_so_far(db: Database) -> None:
     assert (partial.conversation_id, partial.created_at) == ("song", at(7.5))
 
 
-def test_a_run_that_ended_without_an_answer_has_its_row_and_its_error(db: Database) -> None:
-    """On a branch of its own, after the answers that there are; the error as an exception is printed."""
+def test_a_run_that_ended_without_a_reply_has_a_row_with_its_error(db: Database) -> None:
+    """It has the last branch after its prompt, and the error is written as Python prints it."""
     two_branches(db)
     words = {"error_type": "openai.RateLimitError", "error_message": "slow down"}
     run(db, 7, status="error", prompt_message_id=uid(6), **words)
     run(db, 8, status="error", prompt_message_id=uid(6), error_type="TimeoutError", error_message="")
     run(db, 9, status="error", prompt_message_id=uid(6), error_message="away")
     run(db, 10, status="cancelled", prompt_message_id=uid(1))
-    run(db, 11, status="interrupted")  # its history was never stored
+    run(db, 11, status="interrupted")  # its messages were never stored
     db.execute(schema.runs.update().where(schema.runs.c.id == uid(4)).values(status="error", **words))
     view = views.transcripts.c
     query = select(view.position, view.branch, view.content, view.status, view.error)
@@ -302,8 +302,8 @@ def test_a_run_that_ended_without_an_answer_has_its_row_and_its_error(db: Databa
     ]
 
 
-def test_a_partial_answer_comes_after_its_siblings(db: Database) -> None:
-    """The third answer to the same prompt, still streaming; and one to no prompt at all."""
+def test_a_streaming_answer_has_the_last_branch(db: Database) -> None:
+    """One run streams the third answer to a prompt, and another has no prompt."""
     two_branches(db)
     run(db, 7, prompt_message_id=uid(1))
     stream(db, 7, 0, '[[10,"Lu"]]', 1)
@@ -315,8 +315,8 @@ def test_a_partial_answer_comes_after_its_siblings(db: Database) -> None:
     assert found == [(2, 0), (3, 1)]
 
 
-def test_a_partial_text_gives_way_to_the_message(db: Database) -> None:
-    """Once the run has its message, the transcript has it once."""
+def test_the_message_replaces_the_partial_text(db: Database) -> None:
+    """The transcript has the answer once."""
     say(db, 1, "Sing.")
     run(db, 2, prompt_message_id=uid(1))
     stream(db, 2, 0, '[[10,"La."]]', 1)
@@ -326,12 +326,12 @@ def test_a_partial_text_gives_way_to_the_message(db: Database) -> None:
     assert [row[3:5] for row in transcript(db)] == [("Sing.", "complete"), ("La.", "complete")]
 
 
-def test_chathistory_is_the_table_of_three_columns(db: Database) -> None:
-    """Numbered in the order of time, then of the conversation."""
+def test_chathistory_has_id_role_and_content(db: Database) -> None:
+    """Rows are numbered by time, then by conversation."""
     two_branches(db)
     run(db, 7, prompt_message_id=uid(6))
     stream(db, 7, 0, '[[10,"LA"]]', 1)
-    run(db, 8, status="error", prompt_message_id=uid(6))  # it said nothing
+    run(db, 8, status="error", prompt_message_id=uid(6))  # it has no text
     assert [tuple(row) for row in db.exec_driver_sql("SELECT * FROM chathistory")] == [
         (1, "user", "Sing."),
         (2, "assistant", "La."),
@@ -342,15 +342,15 @@ def test_chathistory_is_the_table_of_three_columns(db: Database) -> None:
 
 
 def stats(db: Database, number: int) -> dict[str, Any]:
-    """The figures of a run, without its names."""
+    """The row of a run in `run_stats`, without ids and model."""
     row = db.execute(select(views.run_stats).where(views.run_stats.c.run_id == uid(number))).one()
     return {
         key: value for key, value in row._mapping.items() if key not in ("run_id", "conversation_id", "model")
     }
 
 
-def test_figures_of_a_sealed_run(db: Database) -> None:
-    """Gaps of 1, 2, ..., 20 ms by nearest rank; a duration that crosses a second, to the microsecond."""
+def test_run_stats_of_a_sealed_run(db: Database) -> None:
+    """The token distances are 1, 2, ..., 20 ms, their percentiles are by nearest rank, and the duration is exact."""
     run(
         db,
         1,
@@ -373,8 +373,8 @@ def test_figures_of_a_sealed_run(db: Database) -> None:
     }
 
 
-def test_figures_of_a_run_still_streaming(db: Database) -> None:
-    """Counted from what is stored, up to the last token so far."""
+def test_run_stats_of_a_streaming_run(db: Database) -> None:
+    """They are counted from the stored tokens, up to the last one."""
     run(db, 1)
     stream(db, 1, 0, '[[400000,"a"],[420000,"b"]]', 2)
     stream(db, 1, 2, '[[500000,"c"]]', 1)
@@ -389,8 +389,8 @@ def test_figures_of_a_run_still_streaming(db: Database) -> None:
     }
 
 
-def test_figures_of_a_run_whose_tokens_are_pruned(db: Database) -> None:
-    """What the run's own row says is left."""
+def test_run_stats_of_a_run_whose_tokens_are_pruned(db: Database) -> None:
+    """Only the values of the run's own row are left."""
     ends = {"first_token_at": at(1.25), "ended_at": at(3)}
     run(db, 1, status="complete", token_count=70, sha256="5e", pruned_at=at(9), **ends)
     assert stats(db, 1) == {
@@ -413,8 +413,8 @@ def test_figures_of_a_run_whose_tokens_are_pruned(db: Database) -> None:
         "SELECT * FROM transcripts WHERE conversation_id = 'c' ORDER BY position",
     ],
 )
-def test_one_run_or_conversation_is_read_alone(sqlite: Connection, query: str) -> None:
-    """The plan seeks in every table: none is scanned, so the cost does not grow with the history."""
+def test_reading_one_run_or_conversation_scans_no_table(sqlite: Connection, query: str) -> None:
+    """The query plan searches an index of every table, so the cost does not grow with other rows."""
     plan = [row[3] for row in sqlite.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
     seeks = [step for step in plan if step.startswith("SEARCH")]
     scans = [
@@ -424,14 +424,14 @@ def test_one_run_or_conversation_is_read_alone(sqlite: Connection, query: str) -
     assert scans == []
 
 
-def test_open_runs_are_found_without_reading_the_others(sqlite: Connection) -> None:
-    """The sweep's question has an index of open runs only."""
+def test_the_sweep_uses_the_index_of_open_runs(sqlite: Connection) -> None:
+    """The index has only runs with the status `streaming`."""
     query = "EXPLAIN QUERY PLAN SELECT id FROM runs WHERE status = 'streaming' AND producer_id = 'p'"
     assert "runs_streaming" in sqlite.execute(text(query)).one()[3]
 
 
-def test_a_long_transcript_does_not_look_at_all_that_came_before(sqlite: Connection) -> None:
-    """The branch of each message is counted among its siblings, which an index by their parent finds."""
+def test_the_branch_of_a_message_is_counted_with_an_index(sqlite: Connection) -> None:
+    """The index finds the messages with the same parent, so a long transcript is not read for each of its messages."""
     details = [row[-1] for row in sqlite.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM transcripts")]
     siblings = [detail for detail in details if "SEARCH s" in detail and "messages" in detail]
     assert siblings
@@ -439,8 +439,8 @@ def test_a_long_transcript_does_not_look_at_all_that_came_before(sqlite: Connect
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-def test_views_have_the_same_columns_on_both(dialect: str) -> None:
-    """What SQL names is what the Python objects name."""
+def test_views_have_the_same_columns_in_sql_and_in_python(dialect: str) -> None:
+    """This holds for both databases."""
     described = {
         view.name: view for view in (views.tokens, views.transcripts, views.chathistory, views.run_stats)
     }

@@ -27,23 +27,23 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One statement; two ways to write the same thing share the rows shown."""
+    """One statement of the document. Two statements for the same thing, one for each database, share the rows below."""
 
     title: str
     #: sqlite, postgres, or None for both.
     only: str | None
     statement: str
-    #: What stands below it: names of columns, then rows; empty where nothing does.
+    #: The block below it: names of columns, then rows; empty where there is none.
     shown: str
 
     @property
     def is_of_one(self) -> bool:
-        """Whether it asks for one conversation or run, and not for a stretch of time or everything."""
+        """Whether it reads one conversation or run, and not a stretch of time or all of them."""
         return re.search(r"conversation_id = '|\bid = '0|run_id = '0", self.statement) is not None
 
 
 def recipes() -> list[Recipe]:
-    """The document's, in order."""
+    """The statements of the document, in order."""
     title = ""
     found: list[Recipe] = []
     waiting: list[tuple[str, str | None, str]] = []
@@ -63,7 +63,7 @@ RECIPES = recipes()
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The recording that the document asks, on each database; on Postgres the days are UTC's."""
+    """The recording that the document queries, on each database; on Postgres with the time zone UTC."""
     if request.param == "sqlite":
         url = new_url(tmp_path_factory.mktemp("shop"))
         record_shop(url)
@@ -77,26 +77,26 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def kind_of(url: str) -> str:
-    """sqlite or postgres, as the document's blocks are marked."""
+    """The name of the database as the blocks of the document have it."""
     return "sqlite" if url.startswith("sqlite") else "postgres"
 
 
 def answer(url: str, title: str) -> list[Any]:
-    """What the first recipe under a heading finds."""
+    """The rows of the first recipe under a heading."""
     fit = [each for each in RECIPES if each.title == title and each.only in (None, kind_of(url))]
     return sql(url, fit[0].statement)
 
 
-# -- all of them ----------------------------------------------------------------------------------------------
+# -- all recipes ----------------------------------------------------------------------------------------------
 
 
 def cells(line: str) -> list[str]:
-    """A shown row, taken apart; `-` is NULL."""
+    """The cells of a shown row; `-` is NULL."""
     return re.split(r"\s{2,}", line.rstrip())
 
 
 def same(shown: str, found: Any) -> bool:
-    """Whether a cell is what was found: a number as it is rounded, text without blanks around it."""
+    """Whether a shown cell equals a value: numbers after rounding, texts without white space around them."""
     if found is None:
         return shown == "-"
     if isinstance(found, int | float):
@@ -105,7 +105,7 @@ def same(shown: str, found: Any) -> bool:
 
 
 def padded(line: str, columns: int) -> list[str]:
-    """The cells of a line; an empty one at its end does not show."""
+    """The cells of a line, with empty ones at its end."""
     found = cells(line)
     return found + [""] * (columns - len(found))
 
@@ -113,8 +113,8 @@ def padded(line: str, columns: int) -> list[str]:
 @pytest.mark.parametrize(
     "recipe", RECIPES, ids=lambda recipe: f"{recipe.title}{'' if recipe.only is None else ' ' + recipe.only}"
 )
-def test_a_recipe_gives_what_is_shown(shop: str, recipe: Recipe) -> None:
-    """Every row, in order, on every database that the block is for."""
+def test_a_recipe_returns_the_rows_that_are_shown(shop: str, recipe: Recipe) -> None:
+    """All rows are compared, in order, on every database that the block is for."""
     if recipe.only not in (None, kind_of(shop)):
         return
     names, *rows = recipe.shown.splitlines()
@@ -127,8 +127,8 @@ def test_a_recipe_gives_what_is_shown(shop: str, recipe: Recipe) -> None:
         assert all(map(same, shown, row)), f"{shown}\n{row}"
 
 
-def test_every_recipe_is_for_both() -> None:
-    """What is written for one database is written for the other, under the same heading; rows are shown for all."""
+def test_every_recipe_is_for_both_databases() -> None:
+    """A statement for one database has one for the other under the same heading, and rows are shown for all."""
     assert len(RECIPES) > 20
     assert [each.title for each in RECIPES if not each.shown] == []
     marked = [(each.title, each.only) for each in RECIPES if each.only]
@@ -137,8 +137,8 @@ def test_every_recipe_is_for_both() -> None:
     assert {only for _, only in marked[::2]} == {"sqlite"}
 
 
-def test_column_names_are_those_shown(shop: str) -> None:
-    """As a tool prints them above the rows."""
+def test_a_recipe_returns_the_columns_that_are_shown(shop: str) -> None:
+    """The first line of a shown block has their names."""
     if kind_of(shop) == "postgres":
         return
     with closing(sqlite3.connect(shop.removeprefix("sqlite:///"))) as connection:
@@ -148,24 +148,24 @@ def test_column_names_are_those_shown(shop: str) -> None:
                 assert cells(recipe.shown.splitlines()[0]) == [name for name, *_ in found]
 
 
-# -- the figures, worked out by hand --------------------------------------------------------------------------
+# -- figures that are calculated by hand ----------------------------------------------------------------------
 
 
-def test_waiting_for_the_first_token(shop: str) -> None:
-    """Of 200, 250, 300 and 400 ms the 2nd and the 4th; 4 tokens gaps in 55 ms, 3 in 1240, 2 in 40, 3 in 60."""
+def test_percentiles_and_speeds_by_model(shop: str) -> None:
+    """Of 200, 250, 300 and 400 ms the 2nd and the 4th; 4 token distances in 55 ms, 3 in 1240, 2 in 40, 3 in 60."""
     speeds = (4 / 0.055, 3 / 1.24, 2 / 0.04, 3 / 0.06)
     found = {model: figures for model, *figures in answer(shop, "By model")}
     assert found["gpt-4o-mini-2024-07-18"] == [4, 250, 400, round(sum(speeds) / 4)]
     assert found["deepseek-reasoner"] == [2, 300, 500, round((3 / 1.02 + 3 / 0.1) / 2)]
 
 
-def test_the_longest_silence(shop: str) -> None:
-    """From 270 to 1470 ms, after the second token."""
+def test_the_longest_pause_of_a_run(shop: str) -> None:
+    """It lasts from 270 to 1470 ms, after the second token."""
     assert answer(shop, "Where a run stalled")[0] == (1200, 1, "is lost. ", "I can ")
 
 
-def test_what_it_cost(shop: str) -> None:
-    """Dollars for a million: what came fresh, out of a cache, into one, and what was written."""
+def test_the_cost_by_user_and_model(shop: str) -> None:
+    """Prices are in dollars for a million tokens: input, input from a cache, input into a cache, output."""
     found = {
         (user, model): (runs, cost)
         for user, model, runs, cost in answer(shop, "Cost, with a price table of your own")
@@ -179,8 +179,8 @@ def test_what_it_cost(shop: str) -> None:
     }
 
 
-def test_usage_is_counted_whoever_says_it(shop: str) -> None:
-    """Three providers' words for what came from a cache; runs without a count are runs."""
+def test_usage_is_counted_for_every_provider(shop: str) -> None:
+    """Three providers have different names for tokens from a cache; runs without usage count as runs."""
     days = [(str(day), *rest) for day, *rest in answer(shop, "Usage by day and model")]
     assert days == [
         ("2026-11-20", "gpt-4o-mini", 4, 1200 + 1800 + 2200, 180 + 120 + 140, 1280 + 1920),
@@ -189,15 +189,15 @@ def test_usage_is_counted_whoever_says_it(shop: str) -> None:
     ]
 
 
-def test_a_hole_is_named_and_nothing_else_is_missing(shop: str) -> None:
+def test_a_gap_is_found_and_nothing_else_is_missing(shop: str) -> None:
     """Of six tokens the third and the fourth found no room."""
     [(run, seq, count, _, before, after)] = answer(shop, "What is missing")
     assert (run, seq, count, before, after) == (run_id(7), 2, 2, "is longer, ", "so blue ")
     assert (run_id(7), 4, 4, 2, 0) in answer(shop, "That nothing else is")
 
 
-def test_a_hole_that_nobody_named_shows(tmp_path: Path) -> None:
-    """Someone deletes the row that says so, or tokens: the numbers do not add up."""
+def test_missing_tokens_without_a_gap_are_found(tmp_path: Path) -> None:
+    """Another program deleted the gap row or segments, so the numbers do not add up."""
     url = new_url(tmp_path)
     record_shop(url)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
@@ -208,8 +208,8 @@ def test_a_hole_that_nobody_named_shows(tmp_path: Path) -> None:
     assert (run_id(5), 4, 0, 0, 0) in found
 
 
-def test_the_newest_branch_and_what_was_asked(shop: str) -> None:
-    """One path each: to the answer that came last, and to the message before the run."""
+def test_the_newest_branch_and_the_messages_of_a_request(shop: str) -> None:
+    """Each is one path: to the newest message, and to the last message of the request."""
     newest = answer(shop, "Its newest branch only")
     assert [position for position, _, _ in newest] == list(range(8))
     assert newest[-1][2] == "Done, the money is on its way."
@@ -217,14 +217,14 @@ def test_the_newest_branch_and_what_was_asked(shop: str) -> None:
     assert [role for _, role, _ in messages] == ["system", "user", "assistant", "tool", "tool"]
 
 
-# -- what a recipe reads --------------------------------------------------------------------------------------
+# -- tables that a recipe reads from end to end ---------------------------------------------------------------
 
 
 def read_from_end_to_end(connection: sqlite3.Connection, statement: str) -> set[str]:
     """Tables that SQLite walks from their beginning or end, or an index of theirs, by its own program.
 
-    The query plan would name aliases, and inside of a view nobody knows whose. The index of open runs does not count:
-    it is as short as they are few.
+    The query plan would have aliases, and inside of a view nothing says of which table. The index of open runs is left
+    out, because few runs are open at a time.
     """
     of_pages = "SELECT rootpage, tbl_name FROM sqlite_master WHERE rootpage > 0 AND name <> 'runs_streaming'"
     tables = dict(connection.execute(of_pages))
@@ -234,23 +234,25 @@ def read_from_end_to_end(connection: sqlite3.Connection, statement: str) -> set[
 
 
 @pytest.mark.parametrize("title", dict.fromkeys(each.title for each in RECIPES))
-def test_the_cost_of_a_recipe_is_told(title: str, tmp_path: Path) -> None:
-    """One conversation, one run or a stretch of time is read alone; what reads all of a table says which."""
+def test_the_document_names_every_table_that_a_recipe_reads_from_end_to_end(
+    title: str, tmp_path: Path
+) -> None:
+    """A recipe for one conversation, one run or a stretch of time reads none."""
     mine = [each for each in RECIPES if each.title == title and each.only != "postgres"]
-    documented = set(re.findall(r"Reads all\sof `(\w+)`", told_of(title)))
+    documented = set(re.findall(r"Reads all\sof `(\w+)`", section_of(title)))
     with closing(sqlite3.connect(new_url(tmp_path).removeprefix("sqlite:///"))) as connection:
         assert set().union(*(read_from_end_to_end(connection, each.statement) for each in mine)) <= documented
     assert not (documented and mine[0].is_of_one)
 
 
-def told_of(title: str) -> str:
-    """What stands under a heading, up to the next."""
+def section_of(title: str) -> str:
+    """The text under a heading, up to the next heading."""
     _, _, below = DOCUMENT.read_text(encoding="utf-8").partition(f"### {title}\n")
     return below.partition("\n#")[0]
 
 
-def test_a_whole_table_is_noticed(tmp_path: Path) -> None:
-    """The check above would see it: in a plain query, in an index, inside of a view."""
+def test_reading_a_table_from_end_to_end_is_noticed(tmp_path: Path) -> None:
+    """It is noticed in a plain query, in an index and inside of a view."""
     with closing(sqlite3.connect(new_url(tmp_path).removeprefix("sqlite:///"))) as connection:
         assert read_from_end_to_end(connection, "SELECT * FROM segments") == {"segments"}
         assert read_from_end_to_end(connection, "SELECT count(*) FROM tokens") == {"segments"}

@@ -1,4 +1,4 @@
-"""What other people's code says of a run is stored as far as it can be, and the run's end always is."""
+"""Values of wrong types from a provider are stored as far as possible, and the end of the run always is."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from recorder.wire.deltas import Delta
 from tests.oracle import assert_whole, begin, finish, run_end, say, sql, stored
 
 
-class Speechless:
-    """Something that has no text."""
+class Textless:
+    """An object whose `str()` raises."""
 
     def __str__(self) -> str:
         raise ValueError("no text")
@@ -32,48 +32,48 @@ class Speechless:
     [
         (3, 3), (0, 0), (MAX_INT, MAX_INT), ("3", 3), (3.0, 3),
         (10**30, None), (-1, None), ("3.5", None), (3.5, None), ("many", None), (True, None), (None, None),
-        (float("nan"), None), (float("inf"), None), ([3], None), (Speechless(), None),
+        (float("nan"), None), (float("inf"), None), ([3], None), (Textless(), None),
     ],
 )  # fmt: skip
-def test_a_count_is_a_whole_number_that_every_database_has(value: Any, count: int | None) -> None:
-    """However it is written; nothing in place of what is none."""
+def test_a_count_is_an_integer_that_every_database_can_hold(value: Any, count: int | None) -> None:
+    """A number may be written in several ways; anything else becomes None."""
     assert count_of(value) == count
 
 
-def test_a_text_is_one_that_every_database_has() -> None:
-    """Of whatever it is given, also where that has no text."""
+def test_a_text_is_one_that_every_database_can_hold() -> None:
+    """Any value becomes a text, also one whose `str()` raises."""
     assert (text_of(None), text_of(3), text_of("a")) == (None, "3", "a")
     assert text_of("a\0\ud800") == "a\ufdd00000\ufdd0d800"
-    assert text_of(Speechless()) == "Speechless without a text (ValueError)"
+    assert text_of(Textless()) == "Textless without a text (ValueError)"
 
 
-def test_a_mapping_is_one_or_empty() -> None:
-    """Models of pydantic are mappings of their fields."""
+def test_a_value_that_is_no_mapping_becomes_an_empty_one() -> None:
+    """A pydantic model becomes a mapping of its fields."""
     assert [mapping_of(value) for value in ({"a": 1}, None, [1], "a", 3)] == [{"a": 1}, {}, {}, {}, {}]
     assert mapping_of(SimpleNamespace(model_dump=lambda: {"a": 1})) == {"a": 1}
 
 
-def test_an_end_of_plain_values_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    """And nothing is logged of it."""
+def test_an_end_of_plain_values_is_not_changed(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is logged."""
     end = run_end(input_tokens=3, finish_reason="stop", usage="{}")
     assert storable(end, "r") is end
     assert caplog.records == []
 
 
-def test_what_is_changed_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """With its name and the beginning of what it was."""
+def test_a_changed_value_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the field's name and the beginning of its old value."""
     end: Any = run_end(input_tokens=10**30, output_tokens="7", finish_reason=3)
     with caplog.at_level(logging.WARNING, "recorder"):
         found = storable(end, "r-1")
     assert (found.input_tokens, found.output_tokens, found.finish_reason) == (None, 7, "3")
-    [told] = caplog.messages
-    assert "Run r-1" in told
-    assert "input_tokens=1000" in told
-    assert "output_tokens='7'" in told
+    [line] = caplog.messages
+    assert "Run r-1" in line
+    assert "input_tokens=1000" in line
+    assert "output_tokens='7'" in line
 
 
 def reply(**fields: Any) -> AIMessage:
-    """A reply with fields that nobody checked."""
+    """A reply with these fields, which are not checked."""
     message = AIMessage("hello")
     for name, value in fields.items():
         setattr(message, name, value)
@@ -81,7 +81,7 @@ def reply(**fields: Any) -> AIMessage:
 
 
 def result(message: Any, info: Any = None, output: Any = None) -> Any:
-    """A result of one choice."""
+    """A result with one choice."""
     return LLMResult([[ChatGeneration(message, info)]], output)
 
 
@@ -89,32 +89,32 @@ ODD: dict[str, Any] = {
     "counts beyond every integer": result(
         reply(usage_metadata=UsageMetadata(input_tokens=10**30, output_tokens=2, total_tokens=10**30 + 2))
     ),
-    "counts that are no counts": result(
+    "counts of wrong types": result(
         reply(usage_metadata={"input_tokens": "3", "output_tokens": -1, "total_tokens": float("nan")})
     ),
     "a usage that is a text": result(reply(usage_metadata="3")),
     "a usage that is a number": result(reply(), output={"token_usage": 3}),
     "a usage that is a list": result(reply(), output={"token_usage": [10**30]}),
     "metadata that are a list": result(reply(response_metadata=["stop"])),
-    "an information that is a list": result(reply(), ["stop"]),
+    "a generation info that is a list": result(reply(), ["stop"]),
     "an output that is a list": result(reply(), output=["x"]),
-    "a reason that has no text": result(reply(), {"finish_reason": Speechless()}),
-    "a reason with NUL and half a pair": result(reply(), {"finish_reason": "a\0\ud800"}),
+    "a reason that has no text": result(reply(), {"finish_reason": Textless()}),
+    "a reason with NUL and half of a surrogate pair": result(reply(), {"finish_reason": "a\0\ud800"}),
     "no result": None,
     "a result that is something else": SimpleNamespace(text="hello"),
     "a result without choices": SimpleNamespace(generations=None, llm_output=None),
     "content that is a number": result(reply(content=3)),
-    "content of odd blocks": result(reply(content=[3, None, {"type": 5}, Speechless()])),
-    "calls that are none": result(reply(tool_calls=[3])),
-    "calls that are a text": result(reply(tool_calls="f()")),
+    "content of odd blocks": result(reply(content=[3, None, {"type": 5}, Textless()])),
+    "tool calls that are numbers": result(reply(tool_calls=[3])),
+    "tool calls that are a text": result(reply(tool_calls="f()")),
     "a message of another library": result(SimpleNamespace(content="hello", role="assistant")),
     "a message that is a dict": result({"role": "assistant", "content": "hello"}),
 }
 
 
 @pytest.mark.parametrize("how", [COMPLETE, ERROR])
-def test_the_end_is_stored_whatever_it_says(database: str, how: str) -> None:
-    """With the tokens before it, and without a gap: through hooks that any framework may call with anything."""
+def test_the_end_of_a_run_is_stored_when_its_result_has_wrong_types(database: str, how: str) -> None:
+    """The tokens are stored without a gap, whatever a framework passes to the hooks."""
     runs: dict[uuid.UUID, str] = {}
     with ChatHistoryCallback(database) as history:
         for name, odd in ODD.items():
@@ -127,14 +127,14 @@ def test_the_end_is_stored_whatever_it_says(database: str, how: str) -> None:
                 history.on_llm_error(ValueError("x"), run_id=run_id, response=odd)
     for run_id, name in runs.items():
         found = stored(database, run_id)
-        # A reason that is not known to be good is no complete answer.
+        # A run with an unknown finish reason is not complete.
         status = INTERRUPTED if how == COMPLETE and name.startswith("a reason") else how
         assert (name, found.status, found.texts, found.gaps) == (name, status, {0: "a", 1: "b"}, [])
     assert history.stats().quarantined == 0
 
 
-def test_an_error_without_a_text(database: str) -> None:
-    """Its class says what it was."""
+def test_an_error_whose_str_raises_is_stored_with_its_class(database: str) -> None:
+    """The message names the class and the exception that `str()` raised."""
 
     class Mute(Exception):
         def __str__(self) -> str:
@@ -147,8 +147,8 @@ def test_an_error_without_a_text(database: str) -> None:
     assert text == "Mute without a text (RuntimeError)"
 
 
-def test_a_kind_and_an_index_of_any_letters(database: str) -> None:
-    """NUL and half a pair in them come back as they were, and their neighbours are untouched."""
+def test_kind_and_index_of_a_delta_may_have_any_characters(database: str) -> None:
+    """NUL and half of a surrogate pair are read back equal, and the other tokens of the row are unchanged."""
     deltas = [Delta("a"), Delta("b\0", "ki\0nd", "0.\ud800"), Delta("c", "text", "0.\ufdd0")]
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
@@ -165,17 +165,17 @@ def test_a_kind_and_an_index_of_any_letters(database: str) -> None:
     assert history.stats().quarantined == 0
 
 
-@pytest.mark.parametrize("cannot_be", ["messages", "end"])
-def test_what_is_refused_takes_no_tokens_with_it(
-    database: str, cannot_be: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("refused", ["messages", "end"])
+def test_tokens_are_stored_when_the_database_refuses_a_message_or_an_end(
+    database: str, refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message or an end that the database never takes is left out; the tokens and the status are stored."""
+    """The refused message or field is left out; tokens and status are stored."""
     append = SqlStore.append
 
     async def refuse(store: SqlStore, batch: Any) -> None:
         messages = any(rows.messages for rows in batch.runs)
         end = any(rows.seal and rows.seal.end.finish_reason for rows in batch.runs)
-        if messages if cannot_be == "messages" else end:
+        if messages if refused == "messages" else end:
             raise ValueError("it cannot be")
         await append(store, batch)
 
@@ -186,11 +186,11 @@ def test_what_is_refused_takes_no_tokens_with_it(
         finish(history, run_id, "ab", finish_reason="stop")
     assert_whole(database, run_id, "ab")
     reasons = sql(database, "SELECT finish_reason FROM runs")
-    assert reasons == [("stop",)] if cannot_be == "messages" else reasons == [(None,)]
+    assert reasons == [("stop",)] if refused == "messages" else reasons == [(None,)]
 
 
 class Untrue:
-    """Something that is neither true nor false, as an array of numpy."""
+    """An object whose `bool()` raises, like an array of numpy."""
 
     def __bool__(self) -> bool:
         raise ValueError("ambiguous")
@@ -198,9 +198,9 @@ class Untrue:
 
 ODD_VALUES = [
     None, "", 0, 7, 10**30, -1, 1.5, float("nan"), True, b"\xff", "chain-1", "a\0\ud800\U0001f600", "x" * 300, ["a", 1],
-    ("b",), {"c": object}, {1, 2}, Speechless(), Untrue(), object, uuid.UUID(int=5), f"{{{uuid.UUID(int=5)}}}",
+    ("b",), {"c": object}, {1, 2}, Textless(), Untrue(), object, uuid.UUID(int=5), f"{{{uuid.UUID(int=5)}}}",
 ]  # fmt: skip
-#: Of what a run begins with: the argument of the hook, or where in an argument the value stands.
+#: The arguments of a start hook, or the places inside of them, that get an odd value.
 ODD_PLACES: dict[str, Any] = {
     "run_id": lambda odd: {"run_id": odd},
     "parent_run_id": lambda odd: {"parent_run_id": odd},
@@ -224,8 +224,8 @@ ODD_PLACES: dict[str, Any] = {
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("place", ODD_PLACES)
-def test_the_start_is_stored_whatever_it_says(database: str, place: str) -> None:
-    """Every run has its row, its token and its end, and readers read it back."""
+def test_a_run_is_stored_when_an_argument_of_its_start_has_a_wrong_type(database: str, place: str) -> None:
+    """Each run has its row, its token and its end, and a replay can read it."""
     with ChatHistoryCallback(database) as history:
         for number, odd in enumerate(ODD_VALUES * 2):
             given: dict[str, Any] = {
@@ -249,8 +249,10 @@ def test_the_start_is_stored_whatever_it_says(database: str, place: str) -> None
             assert (run.status, type(run.metadata)) in {(COMPLETE, dict), (COMPLETE, type(None))}
 
 
-def test_ids_that_are_none_agree(database: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A run and its parent are stored under ids that are computed from theirs, and one line of the log says so."""
+def test_a_run_and_its_parent_agree_when_their_ids_are_no_uuids(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their stored ids are calculated from the given ones, and the log has a line about each."""
     with ChatHistoryCallback(database) as history:
         ids: list[Any] = ["chain-1", "chain-2", "chain-3"]
         for run_id, parent in zip(ids, (None, *ids[:1] * 2), strict=True):
@@ -266,9 +268,9 @@ def test_ids_that_are_none_agree(database: str, caplog: pytest.LogCaptureFixture
     assert caplog.messages[0].startswith(f"run_id=chain-1 is no UUID; it is stored as {first}")
 
 
-def test_an_id_is_a_uuid() -> None:
-    """In any spelling; the same one for the same text."""
+def test_id_of_returns_a_uuid_for_any_value() -> None:
+    """It reads every spelling of a UUID, and returns the same UUID for the same text."""
     plain = uuid.uuid4()
     assert [id_of(value) for value in (plain, str(plain), plain.hex, plain.urn)] == [plain] * 4
     assert id_of("a") == id_of("a") != id_of("b")
-    assert id_of(None).version == id_of(7).version == id_of(Speechless()).version == 5
+    assert id_of(None).version == id_of(7).version == id_of(Textless()).version == 5

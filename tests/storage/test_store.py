@@ -1,4 +1,4 @@
-"""The store: a batch is stored whole or not at all, and storing it again changes nothing."""
+"""A batch is stored whole or not at all, and storing it again changes nothing."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def dump(url: str) -> dict[str, list[Any]]:
     return {name: sql(url, f"SELECT * FROM {name} ORDER BY 1, 2") for name in TABLES}
 
 
-# -- appending -----------------------------------------------------------------------------------------------
+# -- append --------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_stored(database: str) -> None:
-    """Every table has its rows."""
+def test_a_batch_has_rows_in_every_table(database: str) -> None:
+    """Messages have their positions, and runs their status."""
     append(database, [*whole_run(1), *whole_run(2)])
     assert {name: len(rows) for name, rows in dump(database).items()} == {
         "conversations": 2, "runs": 2, "producers": 1, "messages": 4, "segments": 2, "frames": 2, "gaps": 2
@@ -58,7 +58,7 @@ def test_a_batch_is_stored(database: str) -> None:
 
 
 def test_the_same_batch_again_changes_nothing(database: str) -> None:
-    """Its commit may have happened although its answer was lost."""
+    """A commit may succeed although its answer is lost, so the writer repeats it."""
     batch = [*whole_run(1), *whole_run(2)]
     append(database, batch)
     before = dump(database)
@@ -66,8 +66,8 @@ def test_the_same_batch_again_changes_nothing(database: str) -> None:
     assert dump(database) == before
 
 
-def test_another_content_under_the_same_number_is_a_conflict(database: str) -> None:
-    """Nothing of that batch is stored, and the error says whose fault it is."""
+def test_other_tokens_with_the_same_number_raise_a_conflict(database: str) -> None:
+    """Nothing of the batch is stored, and the error names the cause."""
     [rows] = whole_run(1, tokens=3)
     append(database, [rows])
     before = dump(database)
@@ -78,8 +78,8 @@ def test_another_content_under_the_same_number_is_a_conflict(database: str) -> N
     assert dump(database) == before
 
 
-def test_another_run_with_the_same_id_is_told(database: str) -> None:
-    """Of another process or of another time, open or ended: nothing of that batch is stored, and the error names it."""
+def test_another_run_with_the_same_id_raises_run_id_taken(database: str) -> None:
+    """The stored run is open or ended; nothing of the batch is stored, and the error has the id."""
     append(database, [*whole_run(1), RunRows(run_start(2), opens=True)])
     before = dump(database)
     for other in (whole_run(1), [RunRows(run_start(1), opens=True)], [RunRows(run_start(2), opens=True)]):
@@ -89,8 +89,8 @@ def test_another_run_with_the_same_id_is_told(database: str) -> None:
         assert dump(database) == before
 
 
-def test_a_longer_row_under_the_same_number_is_a_conflict_too(database: str) -> None:
-    """It would hide tokens silently."""
+def test_a_longer_segment_with_the_same_number_raises_a_conflict(database: str) -> None:
+    """Its additional tokens would be lost silently."""
     [rows] = whole_run(1)
     append(database, [rows])
     [row] = rows.segments
@@ -99,15 +99,15 @@ def test_a_longer_row_under_the_same_number_is_a_conflict_too(database: str) -> 
         append(database, [rows])
 
 
-def test_a_run_is_known_before_its_end(database: str) -> None:
-    """Streaming at first; the end sets what was not known, and leaves the rest."""
+def test_a_run_is_stored_as_streaming_before_its_end(database: str) -> None:
+    """The seal sets the columns of the end and leaves the others."""
     start = run_start(1, request='{"temperature":0}', tags='["a"]')
     append(database, [RunRows(start, opens=True)])
     assert sql(database, "SELECT status, ended_at, token_count, sha256 FROM runs") == [
         (STREAMING, None, 0, None)
     ]
     [rows] = whole_run(1)
-    start.request = start.tags = None  # what the writer keeps of a stored run
+    start.request = start.tags = None  # the writer drops them once the run is stored
     append(database, [RunRows(start, opens=False, seal=rows.seal)])
     [(status, ended, count, request, tags)] = sql(
         database, "SELECT status, ended_at, token_count, request, tags FROM runs"
@@ -117,17 +117,17 @@ def test_a_run_is_known_before_its_end(database: str) -> None:
     assert ended is not None
 
 
-def test_statements_do_not_grow_with_tokens(database: str) -> None:
-    """A batch is a handful of statements, whether a run has three tokens or a thousand."""
+def test_the_number_of_statements_does_not_grow_with_tokens(database: str) -> None:
+    """A batch needs the same few statements for runs of three tokens and of a thousand."""
     few = [rows for number in range(100) for rows in whole_run(number)]
     many = [rows for number in range(100, 200) for rows in whole_run(number, tokens=1_000)]
     counts = [len(statements_of(lambda batch=batch: append(database, batch))) for batch in (few, many)]  # type: ignore[misc]
-    # On Postgres one for the rows and those of opening and watching; on SQLite one a table besides.
+    # Postgres has one for all rows, SQLite one for each table; both have those of opening and of notifying.
     assert counts[0] == counts[1] <= (12 if database.startswith("sqlite") else 5)
 
 
-def test_a_query_of_yours(database: str) -> None:
-    """Rows as dictionaries, with parameters."""
+def test_rows_returns_the_rows_of_a_query_as_dictionaries(database: str) -> None:
+    """The query may have parameters."""
     append(database, whole_run(1))
     query = "SELECT role, content FROM messages WHERE role = :role"
     assert using(database, lambda store: store.rows(query, {"role": "user"})) == [
@@ -135,8 +135,8 @@ def test_a_query_of_yours(database: str) -> None:
     ]
 
 
-def test_a_closed_store_connects_again(database: str) -> None:
-    """After an error the writer may let go of it and go on."""
+def test_append_connects_a_closed_store_again(database: str) -> None:
+    """The writer closes the store after an error and goes on."""
 
     async def story(store: SqlStore) -> None:
         await store.open()
@@ -148,11 +148,11 @@ def test_a_closed_store_connects_again(database: str) -> None:
     assert len(dump(database)["runs"]) == 1
 
 
-# -- the dead ------------------------------------------------------------------------------------------------
+# -- the sweep -----------------------------------------------------------------------------------------------
 
 
-def test_only_open_runs_of_the_dead_are_swept(database: str) -> None:
-    """Ended ones and those of the living stay; a second sweep finds nothing."""
+def test_the_sweep_changes_only_open_runs_of_dead_producers(database: str) -> None:
+    """Ended runs and runs of other producers stay, and a second sweep finds none."""
     dead, alive = (PRODUCER, Producer(str(uuid.UUID(int=98)), "there", 2, now(), now()))
     moment = now() + timedelta(seconds=1)
 
@@ -165,7 +165,7 @@ def test_only_open_runs_of_the_dead_are_swept(database: str) -> None:
     assert sql(database, "SELECT status FROM runs ORDER BY id") == [(INTERRUPTED,), (COMPLETE,), (STREAMING,)]
 
 
-# -- opening -------------------------------------------------------------------------------------------------
+# -- open ----------------------------------------------------------------------------------------------------
 
 
 def opened(url: str, **options: Any) -> None:
@@ -173,7 +173,7 @@ def opened(url: str, **options: Any) -> None:
 
 
 def test_a_new_file_gets_its_tables(tmp_path: Path) -> None:
-    """Opened twice, by two stores, it is the same."""
+    """Two stores open the file one after the other."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     opened(url)
     opened(url)
@@ -182,12 +182,12 @@ def test_a_new_file_gets_its_tables(tmp_path: Path) -> None:
 
 
 def construct(url: str) -> None:
-    """What a user does; closed where it goes well."""
+    """Make a history as a user does, and close it."""
     ChatHistoryCallback(url).close().wait(10)
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    """Named, with what to do; the file is left as it was."""
+def test_a_file_that_is_no_database_raises_and_is_not_changed(tmp_path: Path) -> None:
+    """The error has the file's name and what to do."""
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary, " * 1_000)
     with pytest.raises(
@@ -197,8 +197,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert path.read_text() == "Dear diary, " * 1_000
 
 
-def test_a_damaged_file(tmp_path: Path) -> None:
-    """Cut off in the middle of its pages: an error at construction, not a crash loop."""
+def test_a_damaged_file_raises_at_construction(tmp_path: Path) -> None:
+    """The file ends in the middle of its pages."""
     url = new_url(tmp_path)
     path = tmp_path / "history.db"
     path.write_bytes(path.read_bytes()[:10_000])
@@ -206,8 +206,8 @@ def test_a_damaged_file(tmp_path: Path) -> None:
         construct(url)
 
 
-def test_a_newer_schema(tmp_path: Path) -> None:
-    """Refused with the command to run, and nothing is changed."""
+def test_a_newer_schema_raises_the_command_to_run(tmp_path: Path) -> None:
+    """The file is not changed."""
     url = new_url(tmp_path)
     with closing(sqlite3.connect(tmp_path / "history.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -217,8 +217,8 @@ def test_a_newer_schema(tmp_path: Path) -> None:
     assert dump(url) == before
 
 
-def test_somebody_elses_tables(tmp_path: Path) -> None:
-    """A file of another tool that has a table of our name."""
+def test_a_table_of_another_tool_with_the_same_name_raises(tmp_path: Path) -> None:
+    """The error says to use another file."""
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE messages (id INTEGER)")
@@ -237,14 +237,14 @@ def test_somebody_elses_tables(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_that_can_never_work_is_refused_at_construction(tmp_path: Path, url: str, message: str) -> None:
-    """Before anything is opened, and whatever the options."""
+    """It raises before anything is opened, with `strict` and without."""
     for strict in (False, True):
         with pytest.raises(ConfigError, match=message):
             ChatHistoryCallback(url.format(tmp_path), strict=strict)
 
 
 def test_reading_does_not_make_or_change_a_database(tmp_path: Path) -> None:
-    """An empty file is said to hold nothing; a current one is read."""
+    """An empty file raises that it holds no recording, and a current one is opened."""
     (tmp_path / "empty.db").touch()
     with pytest.raises(StoreError, match="holds no recording yet"):
         opened(f"sqlite:///{tmp_path / 'empty.db'}", read_only=True)
@@ -254,25 +254,24 @@ def test_reading_does_not_make_or_change_a_database(tmp_path: Path) -> None:
 
 @contextmanager
 def locked(url: str) -> Iterator[sqlite3.Connection]:
-    """The file is locked by another program inside."""
+    """Inside, another program has locked the file."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite does not wait for locks, and the writer not for its next attempt."""
+def without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite does not wait for locks, and the writer waits at most 1 ms between two attempts."""
     monkeypatch.setattr("recorder.storage.dialects.sqlite.BUSY_TIMEOUT", 0.001)
     monkeypatch.setattr("recorder.core.deadline.MIN_RETRY", 0.0005)
     monkeypatch.setattr("recorder.core.deadline.MAX_RETRY", 0.001)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("without_delays")
 @pytest.mark.parametrize("folder", ["plain", "readonly", "no such place", "malformed"])
-def test_a_locked_file_is_buffered_for(tmp_path: Path, folder: str) -> None:
-    """Another program has it when the recorder is made: the recording is in it once it is free. What the folder
-    is called has nothing to do with it."""
+def test_a_run_is_stored_when_the_lock_of_the_file_is_released(tmp_path: Path, folder: str) -> None:
+    """Another program has the lock when the history is made. The folder's name looks like an error of SQLite."""
     (tmp_path / folder).mkdir()
     url = new_url(tmp_path / folder)
     with locked(url) as other:
@@ -292,7 +291,7 @@ def test_a_locked_file_is_buffered_for(tmp_path: Path, folder: str) -> None:
 
 @contextmanager
 def nth_call_fails(number: int, error: Callable[[], Exception], after: bool) -> Iterator[list[str]]:
-    """Inside, the Nth statement or commit fails, before or after the driver did it; what was called."""
+    """Inside, the Nth statement or commit fails, before or after the driver did it; yields the calls."""
     calls: list[str] = []
 
     def called(name: str) -> None:
@@ -313,11 +312,13 @@ def nth_call_fails(number: int, error: Callable[[], Exception], after: bool) -> 
         event.remove(Engine, "commit", commit)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("without_delays")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "done, then raises"])
 @pytest.mark.parametrize("name", ["disk I/O error", "database is locked"])
-def test_every_call_of_the_driver_may_fail_once(tmp_path: Path, after: bool, name: str) -> None:
-    """The Nth, N = 1.. until none is left to fail: EXACT each time, messages and frames too."""
+def test_everything_is_stored_once_when_any_call_of_the_driver_fails(
+    tmp_path: Path, after: bool, name: str
+) -> None:
+    """The Nth call fails, for each N up to the last call."""
     number, failed = 0, True
     while failed:
         number += 1
@@ -339,9 +340,9 @@ def test_every_call_of_the_driver_may_fail_once(tmp_path: Path, after: bool, nam
     assert number > 10
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_full_disk_and_then_space_again(tmp_path: Path) -> None:
-    """Nothing is lost while there is memory, and the database is intact."""
+@pytest.mark.usefixtures("without_delays")
+def test_nothing_is_lost_when_the_disk_is_full_for_a_while(tmp_path: Path) -> None:
+    """The file passes the integrity check afterwards."""
     url = new_url(tmp_path)
     full = True
 
@@ -367,8 +368,10 @@ def test_a_full_disk_and_then_space_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("happens", ["deleted", "moved", "replaced"])
-def test_a_file_that_is_taken_away(happens: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever records is told, what comes after it is in the file of that name, and what was moved is whole."""
+def test_recording_goes_on_when_the_file_is_moved_deleted_or_replaced(
+    happens: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has a warning, later runs are in a file of the same name, and a moved file is whole."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=0) as history:
         before = record(history, reply="before")
@@ -390,8 +393,8 @@ def test_a_file_that_is_taken_away(happens: str, tmp_path: Path, caplog: pytest.
         assert_whole(f"sqlite:///{tmp_path / 'moved.db'}", before, ["before"])
 
 
-def test_a_seal_of_nothing(database: str) -> None:
-    """A run that ended before its first token is sealed like any other."""
+def test_a_run_that_ends_before_its_first_token_is_sealed(database: str) -> None:
+    """Its count is 0, and it has a hash."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history)
         finish(history, run_id)
@@ -399,8 +402,8 @@ def test_a_seal_of_nothing(database: str) -> None:
     assert stored(database, run_id).token_count == 0
 
 
-def test_a_connection_that_was_closed_beneath_has_no_transaction(tmp_path: Path) -> None:
-    """A fork closes it at any moment: that is told by its next use, and harms nothing that is to be stored."""
+def test_a_connection_that_was_closed_by_a_fork_is_in_no_transaction(tmp_path: Path) -> None:
+    """A fork may close it at any moment, and only the next use of it raises."""
 
     async def story(store: SqlStore) -> bool:
         async with store.transaction() as connection:

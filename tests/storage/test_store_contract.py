@@ -1,4 +1,4 @@
-"""What the writer relies on, whatever the store is: in memory, SQLite and Postgres answer alike."""
+"""What the writer needs of every store; the stores in memory, on SQLite and on Postgres behave the same."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from recorder.testing import MemoryStore
 from tests.oracle import run_end, run_start
 from tests.stores import PRODUCER, unthreaded_run, whole_run
 
-#: Every method of the seam; a new one needs a story here.
+#: Every method of a store; a new one needs a test here.
 VERBS = {"open", "append", "sweep", "close", "failure"}
 
 
 @pytest.fixture(params=["memory", "database"])
 def store(request: pytest.FixtureRequest, database: str) -> Store:
-    """Each kind of store, empty and not opened."""
+    """A store of each kind, empty and not opened."""
     return MemoryStore() if request.param == "memory" else SqlStore(database)
 
 
 def play(store: Store, story: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """What a story gives on an open store."""
+    """Run a coroutine function between `open` and `close`, and return its result."""
 
     async def opened() -> Any:
         await store.open()
@@ -61,9 +61,9 @@ async def counts(store: Store) -> dict[str, int]:
     }
 
 
-def added(*said: str) -> Addition:
+def added(*contents: str) -> Addition:
     """Messages of conversation "c1" that belong to no run."""
-    return Addition("c1", [Added(place, now(), HumanMessage(text)) for place, text in enumerate(said)])
+    return Addition("c1", [Added(place, now(), HumanMessage(text)) for place, text in enumerate(contents)])
 
 
 def parents(*parts: Part) -> list[str | None]:
@@ -71,13 +71,13 @@ def parents(*parts: Part) -> list[str | None]:
     return [row.parent_id for part in parts for row in part.messages]
 
 
-def test_the_seam_has_these_verbs() -> None:
-    """A store beside the database is five methods, and the writer calls no other."""
+def test_a_store_has_five_methods() -> None:
+    """The writer calls no other one."""
     assert {name for name in vars(Store) if not name.startswith("_")} == VERBS
 
 
 def test_a_batch_is_stored_once(store: Store) -> None:
-    """All of it; the same batch again, as after an answer that was lost, changes nothing."""
+    """The same batch again, as after a lost answer, changes nothing."""
 
     async def story() -> list[dict[str, int]]:
         batch = Batch(PRODUCER, [*unthreaded_run(1), *unthreaded_run(2)])
@@ -91,7 +91,7 @@ def test_a_batch_is_stored_once(store: Store) -> None:
 
 
 def test_messages_are_threaded_by_the_store(store: Store) -> None:
-    """A request, its reply, and what is added below it; each message is stored once, and the rows are in the parts."""
+    """Request, reply and added messages follow each other, and the store puts the rows into the parts."""
 
     async def story() -> list[str]:
         [run] = unthreaded_run(1)
@@ -108,8 +108,8 @@ def test_messages_are_threaded_by_the_store(store: Store) -> None:
     assert play(store, story) == ["question", "answer", "one", "two"]
 
 
-def test_a_history_that_is_stored_is_reused(store: Store) -> None:
-    """The next turn sends it along, and only its question is new."""
+def test_messages_that_are_stored_are_not_stored_again(store: Store) -> None:
+    """The next turn sends them again, and only its question is new."""
 
     async def story() -> list[str]:
         [first] = unthreaded_run(1)
@@ -125,8 +125,8 @@ def test_a_history_that_is_stored_is_reused(store: Store) -> None:
     assert play(store, story) == ["question", "answer", "and then?"]
 
 
-def test_other_tokens_under_the_same_number(store: Store) -> None:
-    """They are a conflict, and nothing of their batch is stored."""
+def test_other_tokens_with_the_same_number_raise_a_conflict(store: Store) -> None:
+    """Nothing of their batch is stored."""
 
     async def story() -> tuple[dict[str, int], dict[str, int]]:
         await store.append(Batch(PRODUCER, whole_run(1)))
@@ -139,22 +139,22 @@ def test_other_tokens_under_the_same_number(store: Store) -> None:
     assert before == after
 
 
-def test_another_run_with_the_same_id(store: Store) -> None:
-    """It is named, and can be stored under another id."""
+def test_another_run_with_the_same_id_raises_run_id_taken(store: Store) -> None:
+    """The error has the id, so that the run can be stored with another one."""
 
     async def story() -> frozenset[str]:
         await store.append(Batch(PRODUCER, whole_run(1)))
         [other] = whole_run(1)
         other.start.started_at += timedelta(seconds=1)
-        with pytest.raises(RunIdTaken) as taken:
+        with pytest.raises(RunIdTaken) as error:
             await store.append(Batch(PRODUCER, [other]))
-        return taken.value.run_ids
+        return error.value.run_ids
 
     assert play(store, story) == {whole_run(1)[0].start.run_id}
 
 
 def test_a_trial_stores_nothing(store: Store) -> None:
-    """It shows that the database takes rows."""
+    """A trial only shows whether the database accepts rows."""
 
     async def story() -> dict[str, int]:
         await store.append(Batch(PRODUCER, [], trial=True))
@@ -163,8 +163,8 @@ def test_a_trial_stores_nothing(store: Store) -> None:
     assert set(play(store, story).values()) == {0}
 
 
-def test_an_open_run_is_ended_later(store: Store) -> None:
-    """Its row comes first, its reply with the end, below the request."""
+def test_a_later_batch_can_end_an_open_run(store: Store) -> None:
+    """Its row comes first, and its reply, which follows the request, comes with the end."""
 
     async def story() -> list[str]:
         start = run_start(1, conversation_id="c1", messages=[HumanMessage("question")])
@@ -181,8 +181,8 @@ def test_an_open_run_is_ended_later(store: Store) -> None:
     assert play(store, story) == ["question", "answer"]
 
 
-def test_a_closed_store_goes_on(store: Store) -> None:
-    """Whatever is appended after `close` opens it again."""
+def test_append_opens_a_closed_store_again(store: Store) -> None:
+    """Batches from before and after `close` are stored."""
 
     async def story() -> dict[str, int]:
         await store.append(Batch(PRODUCER, whole_run(1)))
@@ -193,14 +193,14 @@ def test_a_closed_store_goes_on(store: Store) -> None:
     assert play(store, story)["runs"] == 2
 
 
-def test_what_kind_of_failure(store: Store) -> None:
-    """The writer tries again, halves a batch or looks for a row to blame by these words."""
+def test_failure_names_the_kind_of_an_error(store: Store) -> None:
+    """By the kind, the writer repeats a batch, splits it or looks for the bad row."""
     errors = (ConnectionError(), TimeoutError(), Conflict("x"), ValueError())
     assert [store.failure(error) for error in errors] == ["transient", "slow", "poison", "poison"]
 
 
-def test_the_runs_of_the_dead_are_swept(store: Store) -> None:
-    """A store that one process has for itself has none of another; a database marks them `interrupted`."""
+def test_the_sweep_interrupts_runs_of_dead_producers(store: Store) -> None:
+    """A store in memory belongs to one process, so it has no runs of another one."""
 
     async def story() -> tuple[int, list[str]]:
         start = run_start(1)

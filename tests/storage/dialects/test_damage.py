@@ -1,4 +1,4 @@
-"""A SQLite file that is cut while it is recorded into, or whose log is: told at once, and what is left is kept."""
+"""A SQLite file or its log that is truncated while it is recorded into is reported at once, and the rest is kept."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ HOUR = 3600.0
 
 
 def cut_file(size: float) -> Callable[[Path], None]:
-    """The file has so much of its length, or less by so many bytes."""
+    """Truncate the file to this share of its size, or by so many bytes."""
     return lambda path: os.truncate(path, _cut(path.stat().st_size, size))
 
 
 def cut_log(size: float) -> Callable[[Path], None]:
-    """So has its log."""
+    """Truncate the log in the same way."""
     return lambda path: os.truncate(f"{path}-wal", _cut(os.stat(f"{path}-wal").st_size, size))
 
 
@@ -38,17 +38,17 @@ FILE = {"to nothing": cut_file(0), "to a half": cut_file(0.5), "by some bytes": 
 LOG = {"log to nothing": cut_log(0), "log to a half": cut_log(0.5), "log by some bytes": cut_log(-100)}
 
 
-def put_into_file(path: Path, how: str = "PASSIVE") -> None:
-    """Another program puts the log into the file."""
+def checkpoint(path: Path, how: str = "PASSIVE") -> None:
+    """Another program copies the log into the file."""
     with closing(sqlite3.connect(path, timeout=20)) as other:
         other.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
 
 @pytest.mark.parametrize("harm", FILE)
-def test_a_file_whose_log_has_everything_is_whole_again(
+def test_a_truncated_file_is_repaired_from_its_log(
     harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a new recording nothing was put into the file yet: it is told, and no run has a gap."""
+    """The log of a new recording has everything; a warning is logged, and no run has a gap."""
     path = tmp_path / "history.db"
     url = f"sqlite:///{path}"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
@@ -68,17 +68,17 @@ def test_a_file_whose_log_has_everything_is_whole_again(
 
 @pytest.mark.parametrize("harm", ["to nothing", "to a half"])
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_file_that_lacks_something_is_kept_beside_a_new_one(
+def test_a_file_that_cannot_be_repaired_is_kept_beside_a_new_one(
     harm: str, emptied: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is told where, in the log and by `stats()`; what comes is stored, with a gap for what came before."""
+    """The log and `stats()` say where; later tokens are stored, with a gap for the earlier ones."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id, silent = begin(history), begin(history)
         say(history, run_id, TEXTS[:1000])
         history.flush().wait(20)
         if emptied:
-            put_into_file(path)
+            checkpoint(path)
         FILE[harm](path)
         say(history, run_id, TEXTS[1000:])
         history.flush().wait(20)
@@ -94,13 +94,13 @@ def test_a_file_that_lacks_something_is_kept_beside_a_new_one(
 
 
 @pytest.mark.parametrize("harm", LOG)
-def test_a_log_that_is_cut(harm: str, tmp_path: Path) -> None:
-    """What is left of it is in the file that is kept, which is sound."""
+def test_a_file_whose_log_is_truncated_is_kept_with_what_is_left(harm: str, tmp_path: Path) -> None:
+    """The file that is kept passes the integrity check."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         first = record(history, reply="first")
         history.flush().wait(20)
-        put_into_file(path, "TRUNCATE")
+        checkpoint(path, "TRUNCATE")
         run_id = begin(history)
         say(history, run_id, TEXTS[:1000])
         history.flush().wait(20)
@@ -114,14 +114,14 @@ def test_a_log_that_is_cut(harm: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", LOG)
-def test_a_log_that_was_put_into_the_file_may_be_cut(harm: str, tmp_path: Path) -> None:
-    """Nothing of it is needed any more."""
+def test_nothing_is_lost_when_a_log_is_truncated_after_a_checkpoint(harm: str, tmp_path: Path) -> None:
+    """The file has all of the log."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history)
         say(history, run_id, TEXTS[:1000])
         history.flush().wait(20)
-        put_into_file(path)
+        checkpoint(path)
         LOG[harm](path)
         say(history, run_id, TEXTS[1000:])
         finish(history, run_id, "end")
@@ -130,20 +130,20 @@ def test_a_log_that_was_put_into_the_file_may_be_cut(harm: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("statement", ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"])
-def test_who_makes_the_files_smaller_properly_harms_nothing(
+def test_a_vacuum_or_a_checkpoint_is_not_taken_for_damage(
     statement: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another program deletes messages and gives their room back, or empties the log."""
+    """Another program makes the file or the log smaller with SQLite."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history, "x" * 1_000_000)
         history.flush().wait(20)
-        put_into_file(path)
+        checkpoint(path)
         size = path.stat().st_size
         with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as other:
             other.execute("DELETE FROM messages")
             other.execute(statement)
-        put_into_file(path, "TRUNCATE")
+        checkpoint(path, "TRUNCATE")
         assert path.stat().st_size < size or statement != "VACUUM"
         say(history, run_id, TEXTS)
         finish(history, run_id, "end")
@@ -151,15 +151,15 @@ def test_who_makes_the_files_smaller_properly_harms_nothing(
     assert caplog.text == ""
 
 
-def test_cut_again_and_again(tmp_path: Path) -> None:
-    """Each time the file is kept under another name, and recording goes on."""
+def test_each_truncated_file_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
+    """The file is truncated twice, and recording goes on."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR) as history:
         run_id = begin(history)
         for part in range(3):
             say(history, run_id, TEXTS[1000 * part : 1000 * part + 1000])
             history.flush().wait(20)
-            put_into_file(path, "TRUNCATE")
+            checkpoint(path, "TRUNCATE")
             if part < 2:
                 os.truncate(path, 0)
         finish(history, run_id, "end")
@@ -168,18 +168,18 @@ def test_cut_again_and_again(tmp_path: Path) -> None:
     assert kept == ["history.db.damaged-1", "history.db.damaged-2"]
 
 
-def test_damage_that_sqlite_finds_itself(tmp_path: Path) -> None:
-    """Overwritten in place, with its old length: with the first page that SQLite reads of it."""
+def test_a_file_is_kept_when_sqlite_reports_damage(tmp_path: Path) -> None:
+    """The file is overwritten in place with its old size."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url, flush_interval=HOUR, conversation_id="c") as history:
         record(history, reply="before")
         history.flush().wait(20)
-        put_into_file(path, "TRUNCATE")
-        with closing(sqlite3.connect(path, timeout=20)) as other:  # so that SQLite reads its pages anew
+        checkpoint(path, "TRUNCATE")
+        with closing(sqlite3.connect(path, timeout=20)) as other:  # so that SQLite reads its pages again
             other.execute("UPDATE producers SET heartbeat_at = heartbeat_at")
             other.commit()
-        put_into_file(path, "TRUNCATE")
-        number = os.open(path, os.O_RDWR)  # stays open: closing it would take SQLite's locks away
+        checkpoint(path, "TRUNCATE")
+        number = os.open(path, os.O_RDWR)  # closing it would release SQLite's locks
         os.pwrite(number, b"\x55" * (path.stat().st_size - 8192), 8192)
         runs = [record(history, reply="after") for _ in range(3)]
         history.flush().wait(30)
@@ -190,11 +190,11 @@ def test_damage_that_sqlite_finds_itself(tmp_path: Path) -> None:
     assert sql(url, "PRAGMA integrity_check") == [("ok",)]
 
 
-# -- the parts ---------------------------------------------------------------------------------------------------
+# -- parts of the module -----------------------------------------------------------------------------------------
 
 
-def test_sizes_remember_what_became_shorter(tmp_path: Path) -> None:
-    """Until the file is opened anew; growth is nothing."""
+def test_sizes_remember_a_file_that_became_shorter(tmp_path: Path) -> None:
+    """They forget it at `begin`, when the file is opened again; growth does not count."""
     path = tmp_path / "a.db"
     path.write_bytes(b"12345")
     sizes = Sizes(path)
@@ -212,8 +212,8 @@ def test_sizes_remember_what_became_shorter(tmp_path: Path) -> None:
     assert not sizes.file_shrank
 
 
-def test_which_files_are_cut(tmp_path: Path) -> None:
-    """One that has fewer pages than it says, or a part of one, or none at all."""
+def test_a_file_with_missing_pages_is_cut(tmp_path: Path) -> None:
+    """It has fewer pages than its header says, a part of a page, or none."""
     path = tmp_path / "a.db"
     upgrade(f"sqlite:///{path}")
     assert not is_cut(path)
@@ -223,8 +223,8 @@ def test_which_files_are_cut(tmp_path: Path) -> None:
         assert is_cut(path), size
 
 
-def test_which_errors_tell_of_damage(tmp_path: Path) -> None:
-    """What SQLite says of pages that cannot be; a locked file is no damage."""
+def test_errors_about_malformed_pages_tell_of_damage(tmp_path: Path) -> None:
+    """A locked file is not damaged."""
     (tmp_path / "a.db").write_bytes(b"no database" * 1000)
     with (
         closing(sqlite3.connect(tmp_path / "a.db")) as connection,
@@ -237,22 +237,22 @@ def test_which_errors_tell_of_damage(tmp_path: Path) -> None:
 
 
 def test_a_log_without_an_index_is_not_cut(tmp_path: Path) -> None:
-    """There is nothing to compare it with."""
+    """There is no index to compare it with."""
     (tmp_path / "a.db-wal").write_bytes(b"")
     assert not LogIndex(tmp_path / "a.db").log_is_cut()
     (tmp_path / "a.db-shm").write_bytes(b"short")
     assert not LogIndex(tmp_path / "a.db").log_is_cut()
 
 
-def test_a_name_that_is_free(tmp_path: Path) -> None:
-    """Nothing that was kept before is written over."""
+def test_a_damaged_file_gets_a_name_that_is_not_in_use(tmp_path: Path) -> None:
+    """No file that was kept before is overwritten."""
     for name in ("a.db.damaged-1", "a.db.damaged-2-wal"):
         (tmp_path / name).touch()
     assert DamagedFile(tmp_path / "a.db").aside == tmp_path / "a.db.damaged-3"
 
 
-def test_who_recorded_before_is_not_asked(tmp_path: Path) -> None:
-    """A file that was cut while nobody recorded is what it is when it is opened: it is told there."""
+def test_a_file_that_was_truncated_before_it_is_opened_raises(tmp_path: Path) -> None:
+    """No recorder had it open, so it is not kept under another name."""
     url, path = new_url(tmp_path), tmp_path / "history.db"
     with ChatHistoryCallback(url) as history:
         run_id = record(history, reply="whole")

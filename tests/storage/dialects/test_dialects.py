@@ -1,4 +1,4 @@
-"""What is particular to a database: its URL, its file, its statements, its errors."""
+"""What differs between databases: URLs, files, statements and errors."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from tests.oracle import new_url, sql
         ("sqlite:///file:x?mode=memory&cache=shared&uri=true", r"in-memory"),
     ],
 )
-def test_a_url_that_can_never_work(url: str, message: str) -> None:
-    """The error names the URL and what to write instead, and never a password."""
+def test_a_url_that_can_never_work_raises_what_to_write(url: str, message: str) -> None:
+    """The error has the URL without its password."""
     with pytest.raises(ConfigError, match=message) as refused:
         parse_url(url)
     assert "secret" not in str(refused.value)
@@ -56,19 +56,19 @@ def test_a_url_that_can_never_work(url: str, message: str) -> None:
 @pytest.mark.parametrize(
     "url", ["sqlite:///chat.db", "sqlite+aiosqlite:///chat.db", "sqlite+pysqlite:///chat.db"]
 )
-def test_sqlite_is_sqlite_whatever_driver_is_named(url: str) -> None:
-    """The driver is ours to choose."""
+def test_the_url_may_name_any_driver_of_sqlite(url: str) -> None:
+    """recorder chooses the driver itself."""
     assert parse_url(url).database == "chat.db"
 
 
-def test_a_path_object_is_told_what_to_write() -> None:
-    """People pass a Path."""
+def test_a_path_object_raises_the_url_to_write() -> None:
+    """The URL has the path."""
     with pytest.raises(ConfigError, match=r"write 'sqlite:///some/chat\.db'"):
         parse_url(Path("some/chat.db"))
 
 
-def test_passwords_are_not_shown() -> None:
-    """In any message."""
+def test_masked_hides_the_password() -> None:
+    """The masked URL can be part of any message."""
     assert "secret" not in masked("postgresql://me:secret@host/db")
 
 
@@ -76,17 +76,19 @@ def test_passwords_are_not_shown() -> None:
 
 
 def check(path: Path, **options: Any) -> None:
-    """Check the file of a URL."""
+    """Run the check of a file by its path."""
     SQLite(parse_url(f"sqlite:///{path}"), **options).check()
 
 
-def test_a_path_that_can_never_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory, a folder that is missing, a file or folder that may not be written: each with its remedy."""
+def test_a_path_that_can_never_work_raises_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a directory, in a missing folder, or in a folder or file without the right to write."""
     with pytest.raises(ConfigError, match=r"is a directory; name a file in it, e\.g\. .*chat_history\.db"):
         check(tmp_path)
     with pytest.raises(ConfigError, match=r"The folder .*missing of chat\.db does not exist; create it"):
         check(tmp_path / "missing" / "chat.db")
-    # Refused by name, for whoever runs the tests may write everything.
+    # The answer is faked, because the user of the tests may have the right to write everything.
     refused: list[Path] = []
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in refused)
     check(tmp_path / "chat.db")
@@ -102,7 +104,7 @@ def test_a_path_that_can_never_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_reading_needs_a_file(tmp_path: Path) -> None:
-    """It is not made by looking."""
+    """Reading does not make the file."""
     with pytest.raises(ConfigError, match=r"There is no file .*chat\.db; record something"):
         check(tmp_path / "chat.db", read_only=True)
     assert list(tmp_path.iterdir()) == []
@@ -111,7 +113,7 @@ def test_reading_needs_a_file(tmp_path: Path) -> None:
 def connected(
     url: str, work: Callable[[AsyncConnection, SQLite], Coroutine[Any, Any, Any]], **options: Any
 ) -> Any:
-    """What `work` gives on a connection of the dialect's engine."""
+    """The result of `work` on a connection of the dialect's engine."""
     dialect = SQLite(parse_url(url), **options)
 
     async def story() -> Any:
@@ -125,22 +127,22 @@ def connected(
 
 
 async def pragmas(connection: AsyncConnection, _dialect: SQLite) -> list[Any]:
-    """How a connection is set up."""
+    """The settings of a connection."""
     names = ("journal_mode", "synchronous", "busy_timeout", "page_size", "query_only")
     return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar() for name in names]
 
 
 @pytest.mark.parametrize(("sync", "level"), [("full", 2), ("process", 1)])
-def test_a_commit_survives_what_was_asked_for(tmp_path: Path, sync: Any, level: int) -> None:
-    """WAL, and FULL unless only the death of the process counts; a new file gets the page size of the tables."""
+def test_sync_decides_how_durable_a_commit_is(tmp_path: Path, sync: Any, level: int) -> None:
+    """The journal is WAL, `synchronous` is FULL or NORMAL, and a new file has the page size of the schema."""
     found = connected(f"sqlite:///{tmp_path / 'new.db'}", pragmas, sync=sync)
-    # It waits for locks in pieces of 100 ms, so that a fork can come between.
+    # It waits for locks in steps of 100 ms, so that a fork can come between two of them.
     assert found == ["wal", level, 100, PAGE_SIZE, 0]
 
 
 @pytest.mark.parametrize("name", ["plain.db", "with space.db", "100%.db", "what?.db", "a#b.db", "ä%20.db"])
-def test_reading_changes_nothing_whatever_the_name(tmp_path: Path, name: str) -> None:
-    """A file is opened read-only under any name that a file may have."""
+def test_a_file_is_opened_read_only_under_any_name(tmp_path: Path, name: str) -> None:
+    """A write raises an error."""
     path = tmp_path / name
     path.write_bytes((tmp_path / Path(new_url(tmp_path)).name).read_bytes())
     dialect = SQLite(parse_url("sqlite:///x").set(database=str(path)), read_only=True)
@@ -157,7 +159,7 @@ def test_reading_changes_nothing_whatever_the_name(tmp_path: Path, name: str) ->
 
 
 def test_a_transaction_takes_the_lock_when_it_begins(tmp_path: Path) -> None:
-    """So that it cannot fail between reading and writing; a reading one does not."""
+    """A later statement cannot fail for want of the lock; a read-only transaction takes none."""
     url = new_url(tmp_path)
 
     async def begun(connection: AsyncConnection, _dialect: SQLite) -> str:
@@ -179,7 +181,7 @@ def test_a_transaction_takes_the_lock_when_it_begins(tmp_path: Path) -> None:
 
 
 def test_rows_are_inserted_in_few_statements(tmp_path: Path) -> None:
-    """Five hundred a statement; rows whose key is there change nothing and are not counted."""
+    """One statement inserts 500 rows; rows whose key is stored change nothing and are not counted."""
     url = new_url(tmp_path)
     rows = [
         (f"00000000-0000-0000-0000-{number:012}", 0, 1, "[]")
@@ -201,8 +203,8 @@ def test_rows_are_inserted_in_few_statements(tmp_path: Path) -> None:
     assert sql(url, "SELECT count(*) FROM segments") == [(len(rows),)]
 
 
-def test_some_columns_are_set_when_the_key_is_there(tmp_path: Path) -> None:
-    """The others keep what they were; times are text that sorts as time does."""
+def test_an_insert_updates_only_the_given_columns_when_the_key_is_stored(tmp_path: Path) -> None:
+    """The other columns do not change."""
     url = new_url(tmp_path)
     first, later = now(), now()
     columns = ("id", "host", "pid", "started_at", "heartbeat_at")
@@ -218,8 +220,8 @@ def test_some_columns_are_set_when_the_key_is_there(tmp_path: Path) -> None:
     assert (host, parse_iso(started), parse_iso(beat)) == ("here", first, later)
 
 
-def test_nothing_is_no_time(tmp_path: Path) -> None:
-    """NULL stays NULL among times."""
+def test_null_is_inserted_as_null(tmp_path: Path) -> None:
+    """It stands in a row with times."""
     url = new_url(tmp_path)
 
     async def work(connection: AsyncConnection, dialect: SQLite) -> None:
@@ -235,7 +237,7 @@ def test_nothing_is_no_time(tmp_path: Path) -> None:
 
 
 def wrapped(error: Exception) -> DBAPIError:
-    """As SQLAlchemy hands it over."""
+    """The error as SQLAlchemy raises it."""
     return DBAPIError("INSERT ...", (), error)
 
 
@@ -273,18 +275,18 @@ def wrapped(error: Exception) -> DBAPIError:
     ],
     ids=lambda value: f"{type(value).__name__}: {value}" if isinstance(value, Exception) else "",
 )
-def test_what_kind_of_failure_an_error_is(error: Exception, kind: str) -> None:
-    """Whether the same again may go well, whether these rows never will, or nothing."""
+def test_failure_names_the_kind_of_an_error(error: Exception, kind: str) -> None:
+    """The statement can be repeated, these rows can never be stored, or no rows can."""
     dialect = SQLite(parse_url("sqlite:///chat.db"))
     assert dialect.failure(error) == kind
     if isinstance(error, sqlite3.Error):
         assert dialect.failure(wrapped(error)) == kind
 
 
-def test_a_file_that_cannot_be_opened_leaves_no_threads_traceback(
+def test_a_file_that_cannot_be_opened_prints_no_traceback_of_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver's thread may answer an event loop that has ended meanwhile: now and then, so it is tried often."""
+    """The driver's thread may answer an event loop that has ended. This is rare, so the test repeats it."""
     raised: list[object] = []
     monkeypatch.setattr(threading, "excepthook", lambda failed: raised.append(failed.exc_value))
     before = set(threading.enumerate())
@@ -297,12 +299,12 @@ def test_a_file_that_cannot_be_opened_leaves_no_threads_traceback(
     assert raised == []
 
 
-# -- who may read it -----------------------------------------------------------------------------------------
+# -- permissions of the file ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def no_umask() -> Iterator[None]:
-    """A process whose new files everybody may read and write."""
+    """New files of this process may be read and written by every user."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -314,8 +316,8 @@ def modes(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("no_umask")
-def test_a_new_file_and_its_companions_are_its_owners_only(tmp_path: Path) -> None:
-    """Whoever else works on the machine reads nothing of what was said."""
+def test_a_new_file_and_its_log_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
+    """Other users of the machine cannot read the messages."""
     with ChatHistoryCallback(f"sqlite:///{tmp_path / 'chat.db'}", conversation_id="c") as history:
         history.add_messages("Hi")
         history.flush().wait(10)
@@ -324,8 +326,8 @@ def test_a_new_file_and_its_companions_are_its_owners_only(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("no_umask")
 @pytest.mark.parametrize("mode", [0o640, 0o644, 0o660])
-def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, mode: int) -> None:
-    """Somebody shares it on purpose; its log must then be theirs too."""
+def test_an_existing_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """A user may share it on purpose, and then its log has the same mode."""
     path = tmp_path / "chat.db"
     path.touch(mode)
     with ChatHistoryCallback(f"sqlite:///{path}", conversation_id="c") as history:
@@ -335,16 +337,16 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.usefixtures("no_umask")
-def test_a_file_that_migrate_makes_is_its_owners_only(tmp_path: Path) -> None:
-    """However a file comes into being, also where it is written as SQLite's own URI."""
+def test_a_file_that_an_upgrade_makes_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
+    """This holds also for a URL in the form of SQLite's own URI."""
     upgrade(f"sqlite:///{tmp_path / 'one.db'}")
     upgrade(f"sqlite:///file:{tmp_path / 'two.db'}?uri=true")
     assert modes(tmp_path) == {"one.db": 0o600, "two.db": 0o600}
 
 
 @pytest.mark.usefixtures("no_umask")
-def test_a_file_made_anew_after_the_first_was_deleted(tmp_path: Path) -> None:
-    """Recording goes on in it, for its owner only."""
+def test_the_file_that_replaces_a_deleted_one_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
+    """Recording goes on in the new file."""
     path = tmp_path / "chat.db"
     with ChatHistoryCallback(f"sqlite:///{path}", conversation_id="c") as history:
         history.flush().wait(10)
@@ -354,8 +356,8 @@ def test_a_file_made_anew_after_the_first_was_deleted(tmp_path: Path) -> None:
         assert modes(tmp_path)["chat.db"] == 0o600
 
 
-def test_what_is_deleted_is_overwritten_and_its_room_can_be_given_back(tmp_path: Path) -> None:
-    """Of a new file: nothing of a deleted message is left in it, and it shrinks without being rewritten as a whole."""
+def test_deleted_messages_are_overwritten_and_their_pages_can_be_freed(tmp_path: Path) -> None:
+    """Nothing of their text is left in the file, and an incremental vacuum makes it smaller."""
     path = tmp_path / "chat.db"
     word = "wonderfully-deleted-words"
     with ChatHistoryCallback(f"sqlite:///{path}", conversation_id="c") as history:
@@ -371,13 +373,13 @@ def test_what_is_deleted_is_overwritten_and_its_room_can_be_given_back(tmp_path:
     assert word not in path.read_text("latin-1")
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
-        connection.executescript("PRAGMA incremental_vacuum")  # `execute` would do one step of it
+        connection.executescript("PRAGMA incremental_vacuum")  # `execute` would do only one step
     assert path.stat().st_size < before / 2
 
 
 @pytest.mark.parametrize("name", ["plain.db", "with%20space.db"])
-def test_a_file_written_as_sqlites_own_uri_is_read_too(tmp_path: Path, name: str) -> None:
-    """`sqlite:///file:chat.db?uri=true` names the same file to whoever writes and whoever reads."""
+def test_a_url_may_have_the_form_of_sqlites_uri(tmp_path: Path, name: str) -> None:
+    """`sqlite:///file:chat.db?uri=true` names the same file for writing and for reading."""
     url = f"sqlite:///file:{tmp_path / name}?uri=true"
     with ChatHistoryCallback(url, conversation_id="c") as history:
         history.add_messages("Hi")

@@ -1,4 +1,4 @@
-"""What an error code of Postgres means for what is to be stored."""
+"""The kind of failure for each error code of Postgres."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("kind", "codes"), KINDS.items())
-def test_every_class_has_its_kind(kind: str, codes: str) -> None:
-    """Nothing that comes of rows is tried for ever as if it came of the network, and nothing else costs rows."""
+def test_each_code_has_its_kind_of_failure(kind: str, codes: str) -> None:
+    """An error of rows is never taken for one of the network, and no other error costs rows."""
     assert {code: failure_of(code) for code in codes.split()} == dict.fromkeys(codes.split(), kind)
 
 
-def test_every_class_of_the_driver_was_thought_of() -> None:
-    """A new one is `refused` until somebody thinks of it: rows are blamed for it only while others are stored."""
+def test_the_classes_of_codes_that_are_refused_are_known() -> None:
+    """A class that asyncpg adds is refused, too: rows are left out for it only while others can be stored."""
     codes = (getattr(error, "sqlstate", None) for error in vars(exceptions).values())
     classes = {code[:2] for code in codes if isinstance(code, str)}
     refused = {code for code in classes if failure_of(code + "000") == "refused"}
@@ -49,7 +49,7 @@ def test_every_class_of_the_driver_was_thought_of() -> None:
     assert refused == set(known)
 
 
-def test_which_connections_are_lost() -> None:
-    """After these the server has closed it, will not write any more, or is in another transaction than is believed."""
+def test_a_connection_is_lost_after_these_codes() -> None:
+    """The server closed it, does not write any more, or is not in the transaction that the driver believes."""
     lost = ["08006", "57P01", "57P05", "25006", "25P01", "25P02", "25P03", "25P04"]
     assert [code for code in [*lost, "40001", "57014", "22000"] if is_lost(code)] == lost

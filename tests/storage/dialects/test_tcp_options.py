@@ -1,4 +1,4 @@
-"""Sockets that notice when the other side is gone without a word."""
+"""A connection notices when the other side is gone without closing it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from tests.faults.proxy import proxy
 
 
 def options(found: socket.socket) -> list[int]:
-    """Whether the kernel asks after the other side, and how long it waits for what was sent (milliseconds)."""
+    """Whether keepalive is on, and how long the kernel waits for an acknowledgement (milliseconds)."""
     names = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)]
     return [found.getsockopt(level, name) for level, name in names]
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has none")
-@pytest.mark.parametrize(("word", "expected"), [("", 30_000), ("?tcp_user_timeout=5000", 5_000)])
-def test_a_connection_over_a_network(postgres_url: str, word: str, expected: int) -> None:
-    """Is given up after the time for a statement, or after what libpq's word says."""
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
+@pytest.mark.parametrize(("parameter", "expected"), [("", 30_000), ("?tcp_user_timeout=5000", 5_000)])
+def test_a_connection_over_a_network_has_a_time_limit(
+    postgres_url: str, parameter: str, expected: int
+) -> None:
+    """The limit is the timeout of a statement, or `tcp_user_timeout` of the URL."""
     with proxy(postgres_url) as server:
         dialect = Postgres(
-            parse_url(server.url.partition("?")[0] + word).update_query_dict({"sslmode": "disable"})
+            parse_url(server.url.partition("?")[0] + parameter).update_query_dict({"sslmode": "disable"})
         )
 
         async def story() -> list[int]:
@@ -35,8 +37,8 @@ def test_a_connection_over_a_network(postgres_url: str, word: str, expected: int
         assert asyncio.run(story()) == [1, expected]
 
 
-def test_a_socket_of_this_machine_is_left_alone() -> None:
-    """Nothing can be swallowed there, and it has no such options; and a connection may have no socket to ask for."""
+def test_a_unix_socket_is_not_changed() -> None:
+    """It has no such options. A connection without a socket raises nothing."""
     here, there = socket.socketpair()
     with here, there:
         notice_silence(here, 30)

@@ -1,4 +1,4 @@
-"""The database's URL: every spelling that people write is read, and none of its passwords is shown."""
+"""The URL of a database may be written in many ways, and its passwords are never shown."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SECRET = "Hunter2-canary"
         ("postgresql:///db?user=me&password={}&host=one,two&port=5432,5433", "one,two"),
     ],
 )
-def test_several_hosts(url: str, hosts: str) -> None:
-    """As libpq's users write them before the path, and SQLAlchemy's in the query."""
+def test_a_url_may_have_several_hosts(url: str, hosts: str) -> None:
+    """libpq has them before the path, SQLAlchemy in the query."""
     found = parse_url(url.format(SECRET))
     assert found.query["host"] == hosts
     assert (found.username, found.password, found.database) == ("me", SECRET, "db")
@@ -41,14 +41,14 @@ def test_several_hosts(url: str, hosts: str) -> None:
         ("  postgres://me@one:5433/db\n", "one", 5433),
     ],
 )
-def test_one_host(url: str, host: str, port: int) -> None:
-    """Stays where it is; blanks of a copied line do no harm."""
+def test_a_url_may_have_one_host(url: str, host: str, port: int) -> None:
+    """White space around a copied URL is ignored."""
     found = parse_url(url)
     assert (found.drivername, found.host, found.port) == ("postgresql", host, port)
 
 
-def test_who_and_what_may_stand_in_the_query() -> None:
-    """As libpq takes them; what stands before the `?` counts first."""
+def test_user_password_and_database_may_be_in_the_query() -> None:
+    """What stands before the `?` counts first."""
     found = parse_url("postgresql://host?user=me&password=a&dbname=chats")
     assert (found.username, found.password, found.database, dict(found.query)) == ("me", "a", "chats", {})
     found = parse_url("postgresql://me:b@host/chats?user=you&password=a&dbname=others")
@@ -56,7 +56,7 @@ def test_who_and_what_may_stand_in_the_query() -> None:
 
 
 def test_a_password_without_a_user_reaches_the_driver() -> None:
-    """A URL has no place for it, and the user may come from the environment."""
+    """The password is in the query, and the user may come from the environment."""
     found = parse_url(f"postgresql://host/db?password={SECRET}")
     assert connect_arguments(found).password == SECRET
     assert SECRET not in masked(found)
@@ -78,7 +78,7 @@ def test_a_password_without_a_user_reaches_the_driver() -> None:
     ],
 )
 def test_no_password_is_shown(url: str) -> None:
-    """Wherever in the URL it stands, with whatever driver; the rest is shown."""
+    """The password may be anywhere in the URL, with any driver, and the rest is shown."""
     shown = masked(url.format(SECRET, SECRET))
     assert SECRET not in shown
     assert "%2A" not in shown
@@ -102,16 +102,16 @@ def test_no_password_is_shown(url: str) -> None:
         ("oracle://me:{}@host/db", "scheme 'oracle' are not supported"),
     ],
 )
-def test_what_cannot_be_read_is_not_shown(url: str, remedy: str) -> None:
-    """Nobody knows which part of it is the password: neither the message nor a traceback holds it."""
+def test_a_url_that_cannot_be_parsed_is_not_shown(url: str, remedy: str) -> None:
+    """Any part of it may be the password, so neither the message nor a traceback has it."""
     with pytest.raises(ConfigError, match=remedy) as refused:
         parse_url(url.format(SECRET))
     assert SECRET not in "".join(traceback.format_exception(refused.value))
     assert SECRET not in masked(url.format(SECRET))
 
 
-def test_a_masked_url_is_a_url() -> None:
-    """It can be copied, and its password be filled in."""
+def test_a_masked_url_can_be_parsed() -> None:
+    """A user can copy it and fill in the password."""
     shown = masked(f"postgresql+asyncpg://me:{SECRET}@one:1,two:2/my_db?sslmode=require")
     assert make_url(shown).set(password="") == make_url(
         "postgresql://me:@/my_db?host=one:1,two:2&sslmode=require"

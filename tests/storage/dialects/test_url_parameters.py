@@ -1,4 +1,4 @@
-"""The parameters of a Postgres URL: which are kept, which are left out, and which are refused with a remedy."""
+"""Each parameter of a Postgres URL is kept, left out, or refused with what to write."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from recorder.storage.dialects.url_parameters import connect_arguments
 from tests.oracle import assert_whole, record
 
 
-def query_of(words: str) -> dict[str, Any]:
-    """What asyncpg is given in the query for these words."""
-    found = dict(make_url(connect_arguments(parse_url(f"postgresql://me@host/db?{words}")).dsn).query)
+def query_of(parameters: str) -> dict[str, Any]:
+    """The query that asyncpg gets for these parameters."""
+    found = dict(make_url(connect_arguments(parse_url(f"postgresql://me@host/db?{parameters}")).dsn).query)
     assert found.pop("application_name") == "recorder"
     return found
 
@@ -51,13 +51,13 @@ def query_of(words: str) -> dict[str, Any]:
         ("channel_binding=prefer&gssencmode=disable&sslcertmode=allow", {}),
     ],
 )
-def test_what_is_taken(given: str, kept: dict[str, str]) -> None:
-    """Words of libpq, asyncpg, SQLAlchemy, JDBC, Prisma and poolers mean what they mean there, or nothing."""
+def test_parameters_of_other_libraries_are_translated_or_left_out(given: str, kept: dict[str, str]) -> None:
+    """Parameters of libpq, asyncpg, SQLAlchemy, JDBC, Prisma and poolers mean the same as there."""
     assert query_of(given) == kept
 
 
-def test_times() -> None:
-    """How long a connection and a statement may take; zero is libpq's word for our own limits."""
+def test_timeouts_of_connection_and_statement() -> None:
+    """Zero in the URL means recorder's default limit."""
     found = connect_arguments(parse_url("postgresql://host/db?connect_timeout=2&command_timeout=60.5"))
     assert (found.timeout, found.command_timeout) == (2.0, 60.5)
     found = connect_arguments(parse_url("postgresql://host/db?timeout=3&command_timeout=0"))
@@ -65,8 +65,8 @@ def test_times() -> None:
     assert connect_arguments(parse_url("postgresql://host/db")).timeout == url_parameters.CONNECT_TIMEOUT
 
 
-def test_names_of_the_connection() -> None:
-    """The application's own counts before what libpq falls back to, and that before ours."""
+def test_the_name_of_the_connection() -> None:
+    """`application_name` comes first, then `fallback_application_name`, then `recorder`."""
     for given, name in (
         ("application_name=shop&fallback_application_name=x", "shop"),
         ("fallback_application_name=x&ApplicationName=shop", "shop"),
@@ -97,32 +97,32 @@ def test_names_of_the_connection() -> None:
         ("sslrootcert=system&sslmode=require", "requires sslmode=verify-full"),
     ],
 )
-def test_what_cannot_be_is_named_with_what_to_write(given: str, message: str) -> None:
-    """At construction, before anything is connected to."""
+def test_a_wrong_value_raises_what_to_write(given: str, message: str) -> None:
+    """The constructor raises before it connects."""
     with pytest.raises(ConfigError, match=message):
         ChatHistoryCallback(f"postgresql://me:secret@host.invalid/db?{given}")
 
 
-def test_the_certificates_of_the_system() -> None:
-    """libpq's `sslrootcert=system`: whoever the operating system trusts, and the name is checked."""
+def test_sslrootcert_system_uses_the_certificates_of_the_operating_system() -> None:
+    """The name of the server is checked."""
     found = connect_arguments(parse_url("postgresql://host/db?sslrootcert=system"))
     assert found.ssl is not None
     assert (found.ssl.verify_mode, found.ssl.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert "sslrootcert" not in found.dsn
 
 
-def test_files_of_a_connection_without_tls_need_not_be_there() -> None:
-    """A URL that is the same everywhere, with TLS switched off on one machine."""
+def test_certificate_files_are_not_read_when_tls_is_off() -> None:
+    """One URL can serve all machines, although one of them has no TLS."""
     assert (
         connect_arguments(parse_url("postgresql://host/db?sslmode=disable&sslrootcert=/not/there")).ssl
         is None
     )
 
 
-def test_what_asyncpg_cannot_check_is_said_once(
+def test_parameters_that_asyncpg_cannot_check_are_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was asked for, for safety; who reads the log knows that it is not given."""
+    """The user asked for them for safety, so the log says that they have no effect."""
     monkeypatch.setattr(url_parameters, "_warned", set())
     with caplog.at_level(logging.WARNING, "recorder"):
         for _ in range(2):
@@ -142,15 +142,15 @@ def test_what_asyncpg_cannot_check_is_said_once(
         "statement_timeout=60000", "application_name=shop",
     ],
 )  # fmt: skip
-def test_a_server_takes_what_is_left(postgres_url: str, given: str) -> None:
-    """What the words become connects to a real one."""
+def test_a_server_accepts_the_translated_parameters(postgres_url: str, given: str) -> None:
+    """A history connects and stores a run."""
     with ChatHistoryCallback(f"{postgres_url}&{given}", strict=True) as history:
         run_id = record(history, reply="a")
     assert_whole(postgres_url, run_id, ["a"])
 
 
-def test_the_next_host_where_one_is_away(postgres_url: str) -> None:
-    """Of several hosts the first that answers is taken."""
+def test_the_next_host_is_used_when_the_first_is_away(postgres_url: str) -> None:
+    """The URL names two hosts."""
     socket = make_url(postgres_url).query["host"]
     url = make_url(postgres_url).set(query={"host": ("127.0.0.1:9", str(socket))})
     with ChatHistoryCallback(url.render_as_string(hide_password=False), strict=True) as history:
@@ -167,20 +167,20 @@ def test_the_next_host_where_one_is_away(postgres_url: str) -> None:
         ("shared_buffers=1GB", "leave it out of the URL"),
     ],
 )
-def test_a_word_that_the_server_does_not_know(postgres_url: str, given: str, remedy: str) -> None:
-    """Is raised at construction, strict or not, with the word and what to do; it is not tried for ever."""
+def test_a_parameter_that_the_server_does_not_know_raises(postgres_url: str, given: str, remedy: str) -> None:
+    """The constructor raises what to write, with `strict` and without, and does not try again."""
     with pytest.raises(StoreError, match=remedy):
         ChatHistoryCallback(f"{postgres_url}&{given}")
 
 
-def test_a_word_that_a_pooler_does_not_pass_on() -> None:
-    """pgbouncer's refusal comes with the place where the setting can be made instead."""
+def test_a_parameter_that_a_pooler_refuses_raises_where_to_set_it() -> None:
+    """pgbouncer refuses parameters that it does not know."""
     refusal = asyncpg.ProtocolViolationError("unsupported startup parameter: search_path")
     found = open_error(Postgres(parse_url("postgresql://host/db?search_path=chats")), refusal)
     assert "remove search_path from the URL, and set it for the user (ALTER ROLE" in str(found)
 
 
-def test_certificates_are_files(tmp_path: Path) -> None:
-    """A file that is there is left to asyncpg to read."""
+def test_an_existing_certificate_file_is_accepted(tmp_path: Path) -> None:
+    """asyncpg reads it when it connects."""
     (tmp_path / "root.crt").write_text("")
     assert query_of(f"sslmode=verify-ca&sslrootcert={tmp_path / 'root.crt'}")["sslmode"] == "verify-ca"
