@@ -1,4 +1,4 @@
-"""Processes that end with something to store: scripts that do not wait, and workers that end without `atexit`."""
+"""A process that ends stores what is in its queue, also where it does not wait for `close` or ends without `atexit`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ history.close()
 """
 
 
-def test_a_close_that_nobody_waits_for(database: str) -> None:
-    """The script ends right after it: everything is stored."""
+def test_everything_is_stored_when_the_script_does_not_wait_for_close(database: str) -> None:
+    """The script ends right after the call."""
     done = run_python(CLOSED, database)
     assert (done.returncode, done.stderr) == (0, "")
     for number in range(100):
@@ -40,14 +40,14 @@ def test_a_close_that_nobody_waits_for(database: str) -> None:
 
 
 ENDS = {
-    "closed, and nobody waits": "history.close(timeout=3600)",
+    "closed without waiting": "history.close(timeout=3600)",
     "not closed": "while history.stats().healthy: pass",
 }
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_an_exit_while_the_file_is_locked_for_good(tmp_path: Path, end: str) -> None:
-    """The exit waits no longer than it may, and one line says what was lost."""
+def test_the_exit_gives_up_when_the_file_stays_locked(tmp_path: Path, end: str) -> None:
+    """The exit waits for at most EXIT_TIMEOUT, and one line on stderr says how many tokens were not stored."""
     code = """
 import logging, sys
 import recorder.storage.dialects.sqlite, recorder.recording.recorder
@@ -75,8 +75,8 @@ say(history, begin(history), ["a", "b", "c"])
     assert printed == "recorder: 3 tokens were not stored: storing: database is locked\n"
 
 
-def test_ctrl_c_while_a_with_block_closes(tmp_path: Path) -> None:
-    """The wait ends, what was accepted is stored before the process ends."""
+def test_everything_is_stored_when_ctrl_c_ends_the_wait_of_a_with_block(tmp_path: Path) -> None:
+    """The block raises KeyboardInterrupt, and the exit of the process stores the tokens."""
     code = """
 import os, signal, sys, threading, uuid
 from recorder import ChatHistoryCallback
@@ -156,8 +156,10 @@ if __name__ == "__main__":
         ("forkserver", "of the worker"),
     ],
 )
-def test_workers_of_multiprocessing(tmp_path: Path, method: str, made: str) -> None:
-    """They end without `atexit`, and what they have is stored all the same; of processes and of executors."""
+def test_workers_of_multiprocessing_store_everything_at_their_end(
+    tmp_path: Path, method: str, made: str
+) -> None:
+    """They end without `atexit`; the workers are those of `Process` and of an executor."""
     (tmp_path / "script.py").write_text(WORKERS)
     url = new_url(tmp_path)
     command = [sys.executable, str(tmp_path / "script.py"), url, method, made]
@@ -168,7 +170,7 @@ def test_workers_of_multiprocessing(tmp_path: Path, method: str, made: str) -> N
 
 
 class Util:
-    """What a library like multiprocessing has for its workers."""
+    """A fake of the module `util` of a library like multiprocessing."""
 
     def __init__(self) -> None:
         self.after_fork: list[tuple[Any, Any]] = []
@@ -182,22 +184,24 @@ class Util:
 
 
 class Process:
-    """The module with the current process, which is a worker or not."""
+    """A fake of the module with the current process, which is a worker or the main process."""
 
     def __init__(self, kind: str) -> None:
         self.current_process = type(kind, (), {})
 
 
 @pytest.mark.parametrize(("kind", "times"), [("_MainProcess", 0), ("ForkProcess", 1)])
-def test_other_libraries_of_workers(monkeypatch: pytest.MonkeyPatch, kind: str, times: int) -> None:
-    """In a worker the function is called at its end; a main process is left to `atexit`, its workers are known once."""
+def test_in_worker_calls_a_function_at_the_end_of_a_worker(
+    monkeypatch: pytest.MonkeyPatch, kind: str, times: int
+) -> None:
+    """A main process uses `atexit`, and the function is registered once for its workers."""
     util = Util()
     monkeypatch.setitem(sys.modules, "billiard.util", util)
     monkeypatch.setitem(sys.modules, "billiard.process", Process(kind))
     monkeypatch.setattr(at_exit, "_known", {"multiprocessing"})
 
     def function() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     at_exit.in_worker(function)
     assert util.at_end == [(function, 0)] * times

@@ -1,4 +1,4 @@
-"""A blocking loop runs coroutines for synchronous code, beside a running loop too."""
+"""A blocking loop runs coroutines for synchronous code, also beside a running event loop."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from recorder.core.blocking_loop import BlockingLoop, is_loop_running
 
 
 async def running() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    """The loop and the thread that run this."""
+    """Return the loop and the thread that run this coroutine."""
     return asyncio.get_running_loop(), threading.current_thread()
 
 
 async def fail() -> None:
-    """Raises an error of its own."""
+    """Raise a KeyError."""
     raise KeyError("gone")
 
 
 def test_coroutines_share_one_loop_on_the_callers_thread() -> None:
-    """What one opens, such as a connection, the next one uses."""
+    """A connection that one coroutine opens can be used by the next one."""
     with BlockingLoop() as loop:
         first, second = loop.run(running()), loop.run(running())
     assert first == second
@@ -29,8 +29,8 @@ def test_coroutines_share_one_loop_on_the_callers_thread() -> None:
     assert first[0].is_closed()
 
 
-def test_beside_a_running_loop_they_run_on_another_thread() -> None:
-    """As in a notebook: asyncio refuses a second loop on one thread."""
+def test_coroutines_run_on_another_thread_beside_a_running_loop() -> None:
+    """asyncio allows one running loop on each thread; a notebook has one already."""
 
     async def story() -> None:
         with BlockingLoop() as loop:
@@ -44,15 +44,15 @@ def test_beside_a_running_loop_they_run_on_another_thread() -> None:
 
 
 def test_an_error_of_a_coroutine_is_raised() -> None:
-    """The loop still serves the next one."""
+    """The loop runs the next coroutine as before."""
     with BlockingLoop() as loop:
         with pytest.raises(KeyError, match="gone"):
             loop.run(fail())
         assert loop.run(running())
 
 
-def test_the_current_loop_of_the_thread_stays() -> None:
-    """An application that has set one keeps it."""
+def test_the_current_loop_of_the_thread_is_not_replaced() -> None:
+    """The application set it before."""
     own = asyncio.new_event_loop()
     asyncio.set_event_loop(own)
     try:
@@ -64,8 +64,8 @@ def test_the_current_loop_of_the_thread_stays() -> None:
         own.close()
 
 
-def test_it_knows_whether_a_loop_runs() -> None:
-    """On this thread."""
+def test_is_loop_running_looks_at_this_thread() -> None:
+    """It is true inside of a coroutine and false outside."""
 
     async def here() -> bool:
         return is_loop_running()

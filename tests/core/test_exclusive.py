@@ -1,4 +1,4 @@
-"""One thread is inside at a time; who is inside already is asked to wait for itself never."""
+"""One thread runs an action at a time, and a thread that is inside already never waits for itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.interrupts import SIGNALS, ctrl_c, interrupted
 
 
 def test_actions_of_many_threads_run_one_at_a_time() -> None:
-    """Eight threads count to a thousand each with a step that would lose counts otherwise."""
+    """Eight threads make a thousand calls, each of which reads a counter and writes it a moment later."""
     exclusive, total = Exclusive(), [0]
 
     def step() -> None:
@@ -27,7 +27,7 @@ def test_actions_of_many_threads_run_one_at_a_time() -> None:
     assert total == [1_000]
 
 
-def test_an_action_asked_for_inside_runs_when_the_thread_leaves() -> None:
+def test_an_action_that_is_queued_inside_runs_when_the_thread_leaves() -> None:
     """Queued actions run in the order of their calls, and `call` returns the result of `nested`."""
     exclusive, seen = Exclusive(), list[str]()
 
@@ -43,8 +43,8 @@ def test_an_action_asked_for_inside_runs_when_the_thread_leaves() -> None:
     assert seen == ["nested", "one", "two"]
 
 
-def test_what_is_asked_for_outside_runs_with_the_next_thread_inside() -> None:
-    """Nobody waits for the lock to ask for it: here another thread holds it."""
+def test_call_soon_does_not_wait_for_a_thread_that_is_inside() -> None:
+    """The other thread runs the action when it leaves."""
     exclusive, seen = Exclusive(), list[str]()
     entered, leave = threading.Event(), threading.Event()
 
@@ -55,15 +55,15 @@ def test_what_is_asked_for_outside_runs_with_the_next_thread_inside() -> None:
     with ThreadPoolExecutor(1) as pool:
         staying = pool.submit(exclusive.call, stay)
         entered.wait(10)
-        exclusive.call_soon(partial(seen.append, "asked for"))
+        exclusive.call_soon(partial(seen.append, "queued"))
         assert seen == []
         leave.set()
         staying.result(10)
-    assert seen == ["asked for"]
+    assert seen == ["queued"]
 
 
-def test_an_action_that_fails_later_is_tried_twice() -> None:
-    """Its errors are kept and raised at nobody; the actions after it wait for that, and run."""
+def test_a_queued_action_that_fails_is_tried_twice() -> None:
+    """Its errors are collected and not raised; the actions after it run when it has failed twice."""
     exclusive, seen = Exclusive(), list[str]()
 
     def fail() -> None:
@@ -79,8 +79,8 @@ def test_an_action_that_fails_later_is_tried_twice() -> None:
     assert [type(error) for error in exclusive.errors] == [LookupError, LookupError]
 
 
-def test_ctrl_c_at_any_place_leaves_it_open() -> None:
-    """The lock is free, nobody counts as inside, and what was asked for is done at least once."""
+def test_ctrl_c_at_any_place_leaves_the_lock_free() -> None:
+    """No thread counts as inside, and a queued action runs once or twice."""
     for place in count():
         exclusive, seen = Exclusive(), list[str]()
 
@@ -102,8 +102,8 @@ def test_ctrl_c_at_any_place_leaves_it_open() -> None:
     assert sorted(seen) == ["now", "soon"]
 
 
-def test_an_error_inside_is_raised_to_whoever_asked() -> None:
-    """And the next one finds it open."""
+def test_call_raises_the_error_of_its_action() -> None:
+    """The lock is free afterwards."""
     exclusive = Exclusive()
     with pytest.raises(ZeroDivisionError):
         exclusive.call(lambda: 1 / 0)

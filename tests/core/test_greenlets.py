@@ -1,4 +1,4 @@
-"""gevent: what of its monkey patch is refused, and that recording works beside the rest."""
+"""recorder refuses some of gevent's monkey patches, and works beside the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.oracle import run_python, sql
 
-#: Says what each way in raises.
+#: Prints what each function that opens a database raises.
 REFUSED = """
 from gevent import monkey
 monkey.patch_all({words})
@@ -28,7 +28,7 @@ for call in (
         print(error)
 """
 
-#: An application of gevent's: greenlets that stream, event loops in between, and everything that is read afterwards.
+#: An application with gevent: greenlets that stream, event loops in between, and all ways to read afterwards.
 BESIDE = """
 from gevent import monkey
 monkey.patch_all(thread=False, queue=False, select=False)
@@ -82,19 +82,19 @@ print(stats.committed, stats.dropped)
         ("thread=False, queue=False", "select"),
     ],
 )
-def test_what_recorder_stands_on_must_not_be_patched(database: str, words: str, patched: str) -> None:
-    """The error says what is patched and what to write, wherever the database would be opened."""
+def test_patched_threads_queues_and_selects_are_refused(database: str, words: str, patched: str) -> None:
+    """The error says what is patched and what to write, for each function that opens a database."""
     done = run_python(REFUSED.format(words=words), database)
     assert done.stderr == ""
-    said = (
+    refusal = (
         f"gevent has patched {patched}, but recorder runs event loops on threads and needs Python's own modules. "
         "Write: gevent.monkey.patch_all(thread=False, queue=False, select=False)"
     )
-    assert done.stdout.splitlines() == [said] * 4
+    assert done.stdout.splitlines() == [refusal] * 4
 
 
-def test_recording_works_beside_the_rest(database: str) -> None:
-    """Nothing is lost, and the application's event loops run as they do without a recorder."""
+def test_recording_works_beside_other_patches(database: str) -> None:
+    """No token is lost, and the application can run event loops."""
     done = run_python(BESIDE, database)
     assert (done.stdout, done.stderr) == ("620 0\n", "")
     assert sql(database, "SELECT status, token_count, count(*) FROM runs GROUP BY 1, 2") == [

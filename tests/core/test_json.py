@@ -1,4 +1,4 @@
-"""JSON as providers and applications write it, well or not."""
+"""JSON is read and written as providers and applications write it, valid or not."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _VALUES = st.recursive(
 
 
 def joined(value: Any) -> Any:
-    """The value with halves of characters that stand side by side as the character: JSON cannot say more."""
+    """The value with each surrogate pair as one character, because JSON cannot write the two halves apart."""
     return json.loads(json.dumps(value))
 
 
 @unhurried
 @given(_VALUES)
-def test_any_json_value_comes_back(value: Any) -> None:
-    """Lone surrogates, too."""
+def test_loads_returns_the_value_that_was_dumped(value: Any) -> None:
+    """This includes halves of surrogate pairs."""
     assert loads(dumps(value)) == joined(value)
     assert loads(dumps(value, sort_keys=True)) == joined(value)
     assert loads(dumps(value).encode()) == joined(value)
 
 
 def test_text_is_compact_and_in_utf8() -> None:
-    """For tokens are stored in it."""
+    """Tokens are stored in this form."""
     assert dumps({"b": ["ä", 1.5, None], "a": True}) == '{"b":["ä",1.5,null],"a":true}'
     assert dumps({"b": 1, "a": {"d": 2, "c": 3}}, sort_keys=True) == '{"a":{"c":3,"d":2},"b":1}'
     assert dumps({"b": 2**80, "a": "\ud83c"}, sort_keys=True) == f'{{"a":"\\ud83c","b":{2**80}}}'
@@ -61,21 +61,21 @@ def test_text_is_compact_and_in_utf8() -> None:
         (b'"\xff"', "\ufffd"),
         ('"\ud83c"', "\ud83c"),
     ],
-    ids=["half a character", "a pair", "infinity", "invalid UTF-8", "raw surrogates"],
+    ids=["half a pair", "a pair", "infinity", "invalid UTF-8", "raw surrogates"],
 )
-def test_what_orjson_refuses_is_read(text: bytes | str, value: Any) -> None:
-    """Providers send it, and the SDK takes it."""
+def test_loads_reads_what_orjson_refuses(text: bytes | str, value: Any) -> None:
+    """Providers send it, and the SDKs accept it."""
     assert loads(text) == value
 
 
 def test_integers_of_any_size_are_written() -> None:
-    """Those over 64 bits are read as floats."""
+    """Integers of more than 64 bits are read as floats."""
     assert dumps([2**64 - 1, 2**64, -(2**80)]) == f"[{2**64 - 1},{2**64},{-(2**80)}]"
     assert loads(dumps([2**64 - 1, 2**80])) == [2**64 - 1, 2.0**80]
 
 
 def test_nan_is_read() -> None:
-    """It is not itself, so it stands alone."""
+    """NaN does not equal itself, so it has a test of its own."""
     assert math.isnan(loads("NaN"))
 
 
@@ -84,8 +84,8 @@ def test_nan_is_read() -> None:
     ["", "{", "{]", "[DONE]", "nonsense", b"\xff", "1" * 5_000, "[" * 200_000 + "]" * 200_000],
     ids=["nothing", "cut off", "mixed up", "terminator", "words", "bytes", "5,000 digits", "200,000 deep"],
 )
-def test_no_json_is_a_value_error(text: bytes | str) -> None:
-    """Never another error, however long or deep."""
+def test_a_text_that_is_no_json_raises_a_value_error(text: bytes | str) -> None:
+    """No other error is raised, however long or deep the text is."""
     with pytest.raises(ValueError, match=r".+"):
         loads(text)
 
@@ -94,7 +94,7 @@ def test_no_json_is_a_value_error(text: bytes | str) -> None:
 
 
 class Pydantic:
-    """A pydantic model, as far as it concerns us."""
+    """A fake of a pydantic model."""
 
     def model_dump(self, *, mode: str) -> dict[str, str]:
         return {"mode": mode}
@@ -114,7 +114,7 @@ class Color(Enum):
 
 
 class Named:
-    """An object with nothing but its text."""
+    """An object that has only a text."""
 
     def __str__(self) -> str:
         return "named"
@@ -125,7 +125,7 @@ _OBJECTS: dict[str, tuple[Any, str]] = {
     "a pydantic class": (Pydantic, json.dumps(str(Pydantic))),
     "dataclass": (Point(1), '{"x":1}'),
     "enumeration": (Color.RED, '"red"'),
-    "any other": (Named(), '"named"'),
+    "any other object": (Named(), '"named"'),
     "mapping": (MappingProxyType({"a": 1}), '{"a":1}'),
     "tuple": ((1, 2), "[1,2]"),
     "set": ({1}, "[1]"),
@@ -139,14 +139,14 @@ _OBJECTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "text"), _OBJECTS.values(), ids=_OBJECTS)
-def test_objects_have_json(value: Any, text: str) -> None:
-    """Beside what orjson refuses as well."""
+def test_objects_are_written_as_json(value: Any, text: str) -> None:
+    """They are written the same beside a text that orjson refuses."""
     assert dumps(value) == text
     assert dumps([value, "\ud83c"]) == f'[{text},"\\ud83c"]'
 
 
-def test_the_words_for_other_numbers_stay_words_in_texts() -> None:
-    """Where the standard library writes both."""
+def test_nan_and_infinity_inside_of_texts_are_not_changed() -> None:
+    """The standard library writes the numbers and the texts with the same letters."""
     value = [2**80, math.nan, "NaN", 'say "NaN", \\Infinity', {"-Infinity": -math.inf}]
     expected = [2**80, None, "NaN", 'say "NaN", \\Infinity', {"-Infinity": None}]
     assert json.loads(dumps(value)) == expected
@@ -181,11 +181,11 @@ def _deep(depth: int) -> Any:
     ],
     ids=["a circle", "too deep", "broken"],
 )
-def test_what_has_no_json_is_a_text_that_says_so(value: Any, expected: str) -> None:
-    """A recording goes on without it."""
+def test_a_value_that_cannot_be_json_becomes_a_text_with_its_error(value: Any, expected: str) -> None:
+    """A run is recorded although a value of it cannot be written."""
     assert loads(dumps(value)) == expected
 
 
 def test_deep_values_are_written() -> None:
-    """Deeper than orjson goes."""
+    """The value is nested deeper than orjson writes."""
     assert loads(dumps(_deep(600))) == _deep(600)

@@ -24,7 +24,7 @@ from lazily.light import light as light
 
 @pytest.fixture
 def lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A package with the public names `Heavy`, and `Light` and `light` of the module `light`."""
+    """A package with the public names `Heavy`, `Light` and `light`, the last two of the module `light`."""
     folder = tmp_path / "lazily"
     folder.mkdir()
     (folder / "__init__.py").write_text(INIT)
@@ -64,7 +64,7 @@ def test_a_function_with_its_modules_name_stays_the_function(lazily: Any) -> Non
 
 
 def test_an_unknown_name_raises_as_python_does(lazily: Any) -> None:
-    """The error has the text, the name and the module that Python's own has."""
+    """The error has the same text, name and object as Python's own."""
     with pytest.raises(AttributeError) as caught:
         _ = lazily.Havy
     assert "module 'lazily' has no attribute 'Havy'" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Text that a terminal shows and does not obey."""
+"""Recorded text is escaped, so that a terminal shows it and does not obey it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recorder.core.printable import printable, printable_json, printable_line
 
-#: What a terminal obeys, or what makes it show something else than is there.
+#: Texts that a terminal obeys, or that make it show another text.
 TRICKS = {
     "title": "\x1b]0;owned\x07",
     "colour": "\x1b[31m",
@@ -25,8 +25,8 @@ TRICKS = {
 
 
 @pytest.mark.parametrize("trick", TRICKS.values(), ids=TRICKS)
-def test_a_trick_is_written_out(trick: str) -> None:
-    """In plain text, on one line, and in JSON, which is of the same value."""
+def test_control_characters_are_escaped(trick: str) -> None:
+    """This holds for text, for one line and for JSON, whose value does not change."""
     assert _is_plain(printable(trick))
     assert _is_plain(printable_line(trick))
     written = printable_json(json.dumps([trick], ensure_ascii=False))
@@ -34,14 +34,14 @@ def test_a_trick_is_written_out(trick: str) -> None:
     assert json.loads(written) == [trick]
 
 
-def test_lines_stay_lines_unless_one_is_wanted() -> None:
-    """A line end is no trick, but in a log it is another line."""
+def test_only_printable_line_escapes_line_ends() -> None:
+    """In a log, a line end would begin another record."""
     assert (printable("a\tb\nc"), printable_line("a\tb\nc")) == ("a\tb\nc", r"a\tb\nc")
 
 
 @given(st.text())
-def test_whatever_is_printable_stays(text: str) -> None:
-    """Written out once, nothing is written out again, and letters are left alone."""
+def test_printable_text_is_not_changed(text: str) -> None:
+    """Escaping twice is the same as escaping once."""
     shown = printable(text)
     assert printable(shown) == shown
     if text.isprintable():

@@ -1,4 +1,4 @@
-"""A trampoline gives the steps of a generator one by one, then what it returned."""
+"""A trampoline returns the steps of a generator one by one, then its result."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from recorder.core.trampoline import Trampoline
 
 
 def sum_of_two() -> Generator[str, int, int]:
-    """Asks for two numbers."""
+    """A generator that needs two numbers."""
     return (yield "first") + (yield "second")
 
 
 def nothing() -> Generator[str, int, None]:
-    """Ends before its first step."""
+    """A generator that ends before its first step."""
     yield from ()
 
 
-def test_answers_go_in_and_the_result_comes_out() -> None:
-    """The first step takes no answer; after the last one there is the result."""
+def test_step_passes_each_answer_to_the_generator() -> None:
+    """The first step takes no answer, and after the last one the result is there."""
     steps = Trampoline(sum_of_two())
     assert steps.step() == "first"
     assert steps.step(2) == "second"
@@ -29,14 +29,14 @@ def test_answers_go_in_and_the_result_comes_out() -> None:
 
 
 def test_a_generator_without_steps_ends_at_once() -> None:
-    """Its result is there after the first call."""
+    """The result is there after the first call."""
     steps = Trampoline(nothing())
     assert steps.step() is None
     assert steps.result is None
 
 
 def test_there_is_no_result_before_the_end() -> None:
-    """A driver that stops too early finds out."""
+    """Reading it too early raises an AttributeError."""
     steps = Trampoline(sum_of_two())
     steps.step()
     with pytest.raises(AttributeError):
@@ -44,7 +44,7 @@ def test_there_is_no_result_before_the_end() -> None:
 
 
 def test_an_error_of_the_generator_is_raised() -> None:
-    """It is no end: the driver gets the error itself."""
+    """`step` raises it to its caller."""
     steps = Trampoline(sum_of_two())
     steps.step()
     with pytest.raises(TypeError):

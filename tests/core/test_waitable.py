@@ -1,4 +1,4 @@
-"""Waiting is a value: threads and event loops wait for the same one."""
+"""Threads and event loops can wait for the same `Wait`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recorder.core.waitable import Limited, Wait, end_tasks
 
 
 async def awaited(wait: Wait[int]) -> int:
-    """What awaiting it gives."""
+    """Await the wait inside of a coroutine, and return its result."""
     return await wait
 
 
 def test_synchronous_code_waits_for_the_result() -> None:
-    """`wait` gives what `set` was given, from whichever thread."""
+    """`wait` returns the value that another thread passes to `set`."""
     wait: Wait[int] = Wait()
     threading.Thread(target=wait.set, args=(7,)).start()
     assert wait.wait(10) == 7
@@ -29,7 +29,7 @@ def test_synchronous_code_waits_for_the_result() -> None:
 
 
 def test_asynchronous_code_awaits_the_same_object() -> None:
-    """A loop is woken by a `set` from another thread."""
+    """A `set` on another thread wakes the event loop."""
 
     async def story() -> int:
         wait: Wait[int] = Wait()
@@ -41,8 +41,8 @@ def test_asynchronous_code_awaits_the_same_object() -> None:
     assert asyncio.run(story()) == 7
 
 
-def test_many_wait_for_one() -> None:
-    """Threads and several loops all get the result, those who come late too."""
+def test_threads_and_event_loops_all_get_the_result() -> None:
+    """A call that comes after `set` gets it, too."""
     wait: Wait[int] = Wait()
     with ThreadPoolExecutor(6) as pool:
         threads = [pool.submit(wait.wait, 10) for _ in range(3)]
@@ -52,8 +52,8 @@ def test_many_wait_for_one() -> None:
     assert (wait.wait(), asyncio.run(awaited(wait)), asyncio.run(awaited(wait))) == (7, 7, 7)
 
 
-def test_an_error_is_raised_to_each_waiter() -> None:
-    """Synchronous and asynchronous, each time it is asked."""
+def test_each_call_of_wait_raises_the_error() -> None:
+    """Synchronous and asynchronous calls raise it, each time."""
     wait: Wait[int] = Wait()
     wait.fail(LookupError("gone"))
     assert wait.done
@@ -64,8 +64,8 @@ def test_an_error_is_raised_to_each_waiter() -> None:
             asyncio.run(awaited(wait))
 
 
-def test_only_the_first_end_counts() -> None:
-    """A later result or error changes nothing."""
+def test_only_the_first_result_or_error_counts() -> None:
+    """A later `set` or `fail` changes nothing."""
     wait: Wait[int] = Wait()
     wait.set(1)
     wait.set(2)
@@ -78,8 +78,8 @@ def test_only_the_first_end_counts() -> None:
         failed.wait()
 
 
-def test_a_time_limit_is_for_the_waiter_alone() -> None:
-    """Who runs out of patience gets TimeoutError, and the wait goes on."""
+def test_a_timeout_of_wait_does_not_end_the_wait() -> None:
+    """The call raises TimeoutError, and a later call gets the result."""
     wait: Wait[int] = Wait()
     with pytest.raises(TimeoutError):
         wait.wait(0)
@@ -88,8 +88,8 @@ def test_a_time_limit_is_for_the_waiter_alone() -> None:
     assert wait.wait(0) == 7
 
 
-def test_a_cancelled_waiter_takes_nobody_with_it() -> None:
-    """One of two tasks is cancelled, the other gets the result."""
+def test_cancelling_one_waiting_task_does_not_cancel_another() -> None:
+    """One of two tasks is cancelled, and the other gets the result."""
 
     async def story() -> int:
         wait: Wait[int] = Wait()
@@ -105,15 +105,17 @@ def test_a_cancelled_waiter_takes_nobody_with_it() -> None:
     assert asyncio.run(story()) == 7
 
 
-def test_the_end_may_come_after_the_waiters_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """Somebody gave up and the loop is closed: nothing is raised into, or logged at, who ends the wait."""
+def test_set_raises_and_logs_nothing_when_the_loop_of_a_waiting_task_is_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The task gave up before."""
     wait: Wait[int] = Wait()
 
-    async def impatient() -> None:
+    async def give_up() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(wait, 0)
 
-    asyncio.run(impatient())
+    asyncio.run(give_up())
     with caplog.at_level(logging.DEBUG):
         wait.set(7)
         gc.collect()
@@ -122,10 +124,10 @@ def test_the_end_may_come_after_the_waiters_loop(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_an_error_after_the_waiter_left_is_not_logged(
+def test_an_error_that_no_task_waits_for_any_more_is_not_logged(
     limited: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a loop that goes on: nobody waits for the error there any more."""
+    """The waiting task was cancelled, and its loop goes on."""
 
     async def story() -> None:
         wait: Wait[int] = Wait()
@@ -144,8 +146,8 @@ def test_an_error_after_the_waiter_left_is_not_logged(
     assert [line for line in caplog.messages if "never retrieved" in line] == []
 
 
-def test_two_threads_may_end_one_wait() -> None:
-    """Whoever comes second changes nothing and raises nothing, a result or an error, ten thousand times."""
+def test_two_threads_can_end_one_wait_at_once() -> None:
+    """The second of the two changes nothing and raises nothing, in ten thousand attempts."""
     with ThreadPoolExecutor(2) as pool:
         for _ in range(10_000):
             wait: Wait[int] = Wait()
@@ -154,8 +156,10 @@ def test_two_threads_may_end_one_wait() -> None:
             assert wait.done
 
 
-def test_the_second_end_is_ignored_even_between_look_and_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other thread ends the wait right after this one saw that it was not over."""
+def test_the_second_end_is_ignored_when_it_comes_between_check_and_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread ends the wait after this one saw that it was not done."""
     wait: Wait[int] = Wait()
     monkeypatch.setattr(wait._future, "done", lambda: False)
     wait.set(1)
@@ -165,18 +169,18 @@ def test_the_second_end_is_ignored_even_between_look_and_set(monkeypatch: pytest
 
 
 def late() -> int:
-    """What a waiter gets whose limit has passed."""
+    """The result after a limit has passed."""
     return -1
 
 
 def too_late() -> int:
-    """The same, as an error."""
+    """The error after a limit has passed."""
     raise LookupError("too late")
 
 
 @pytest.mark.parametrize("how", [lambda wait: wait.wait(), lambda wait: asyncio.run(awaited(wait))])
-def test_a_limit_ends_the_waiting_of_one(how: Callable[[Wait[int]], int]) -> None:
-    """It gets what `late` says, a result or an error; the wait itself goes on for the others."""
+def test_a_limit_ends_one_waiting_and_not_the_wait(how: Callable[[Wait[int]], int]) -> None:
+    """The caller gets the result or the error of `late`, and the others wait on."""
     wait: Wait[int] = Wait()
     assert how(Limited(wait, 0.01, late)) == -1
     with pytest.raises(LookupError, match="too late"):
@@ -189,22 +193,22 @@ def test_a_limit_ends_the_waiting_of_one(how: Callable[[Wait[int]], int]) -> Non
 
 
 @pytest.mark.parametrize("how", [lambda wait: wait.wait(), lambda wait: asyncio.run(awaited(wait))])
-def test_an_error_in_time_is_raised_as_it_is(how: Callable[[Wait[int]], int]) -> None:
-    """A `TimeoutError` too, which is not that of the limit."""
+def test_an_error_before_the_limit_is_raised(how: Callable[[Wait[int]], int]) -> None:
+    """It may be a `TimeoutError`, which is not that of the limit."""
     wait: Wait[int] = Wait()
     wait.fail(TimeoutError("of the database"))
     with pytest.raises(TimeoutError, match="of the database"):
         how(Limited(wait, 3600, late))
 
 
-def test_less_patience_than_the_limit_is_the_waiters_own() -> None:
-    """`wait(timeout)` raises `TimeoutError` as always; the limit comes later."""
+def test_a_timeout_shorter_than_the_limit_raises_timeout_error() -> None:
+    """The limit passes later."""
     with pytest.raises(TimeoutError):
         Limited(Wait[int](), 3600, late).wait(0)
 
 
-def test_a_limit_that_passed_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
-    """The wait fails after the waiter and its loop are gone: nothing is logged."""
+def test_nothing_is_logged_when_a_wait_fails_after_its_limit(caplog: pytest.LogCaptureFixture) -> None:
+    """The waiting task and its loop are gone when the wait fails."""
     wait: Wait[int] = Wait()
 
     async def story() -> None:
@@ -223,8 +227,8 @@ def test_a_limit_that_passed_leaves_nothing_behind(caplog: pytest.LogCaptureFixt
     assert [line for line in caplog.messages if "selector" not in line] == []
 
 
-def test_tasks_that_a_cancel_begins_run_before_the_loop_is_closed() -> None:
-    """As asyncpg begins one that tells the server; Python would warn that it was never awaited."""
+def test_tasks_that_begin_during_a_cancellation_end_before_the_loop_is_closed() -> None:
+    """asyncpg begins one to tell the server; Python would warn that it was never awaited."""
     ran: list[str] = []
 
     async def tell() -> None:
@@ -252,8 +256,8 @@ def test_tasks_that_a_cancel_begins_run_before_the_loop_is_closed() -> None:
     assert ran[0] == "cancelled"
 
 
-def test_a_task_that_does_not_end_is_left_after_a_while() -> None:
-    """The time to end is limited, whatever a driver does with a cancel."""
+def test_end_tasks_leaves_a_task_that_does_not_end() -> None:
+    """It waits for a limited time, whatever a driver does when it is cancelled."""
 
     async def stubborn() -> None:
         while not over.is_set():

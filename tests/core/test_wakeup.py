@@ -32,8 +32,8 @@ def test_a_call_from_another_thread_wakes_the_loop() -> None:
     after(waker, waker.prepare, threading.Thread(target=waker.wake).start, timeout=None)
 
 
-def test_without_a_call_the_wait_times_out() -> None:
-    """After `timeout` seconds the wait ends."""
+def test_the_wait_times_out_without_a_call() -> None:
+    """It ends after `timeout` seconds."""
     waker = LoopWaker()
     assert after(waker, waker.prepare, timeout=0.01) >= 0.01
 
@@ -56,7 +56,7 @@ def test_an_earlier_call_does_not_end_the_next_wait() -> None:
     assert asyncio.run(story()) >= 0.01
 
 
-def test_a_thousand_calls_wake_it_once() -> None:
+def test_a_thousand_calls_wake_the_loop_once() -> None:
     """Only the first call schedules something on the loop."""
     waker, woken = LoopWaker(), []
 
@@ -73,8 +73,8 @@ def test_a_thousand_calls_wake_it_once() -> None:
     assert len(woken) == 1
 
 
-def test_it_says_what_the_loop_wants_to_be_woken_for() -> None:
-    """Any change, until the first call; or only an urgent one."""
+def test_current_says_which_changes_wake_the_loop() -> None:
+    """Any change wakes it until the first call, or only an urgent one."""
     waker, seen = LoopWaker(), []
     for step in (
         LoopWaker.wake,
@@ -88,7 +88,7 @@ def test_it_says_what_the_loop_wants_to_be_woken_for() -> None:
 
 
 def test_a_detached_waker_wakes_nothing() -> None:
-    """Its loop may be closed already."""
+    """The call raises nothing, although its loop may be closed."""
     waker = LoopWaker()
     after(waker, waker.prepare, waker.wake)
     waker.detach()

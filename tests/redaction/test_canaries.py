@@ -1,4 +1,4 @@
-"""Keys are planted wherever a user can put one, by providers that repeat all they were sent; none is stored."""
+"""Keys are put in every place where a user may put one, providers repeat them, and none is stored."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from recorder.replay import Replay
 from recorder.testing import Answer, LoopbackProvider
 from tests.oracle import sql
 
-#: Letters that JSON and URLs write in several ways.
+#: A key with characters that JSON and URLs write in several ways.
 CANARY = "Canary/{}+7=end"
 
 
 class Canaries:
-    """Each place gets a key of its own, so that the one that is found tells where it came from."""
+    """Makes a different key for each place, so that a key that is found names its place."""
 
     def __init__(self) -> None:
         self.planted: list[str] = []
@@ -35,7 +35,7 @@ class Canaries:
         return self.planted[-1]
 
     def found_in(self, text: str) -> list[str]:
-        """Those that stand in a text, however JSON or a URL writes them."""
+        """The places whose keys are in a text, in any spelling of JSON or URLs."""
         places = [key.split("/")[1].split("+")[0] for key in self.planted]
         return [place for place in places if f"{place}+7" in text or f"{place}%2B7" in text]
 
@@ -46,8 +46,8 @@ def canary() -> Canaries:
 
 
 def repeating(kind: str) -> LoopbackProvider:
-    """A provider that says back its request's headers, path and body: in a refusal, in an error in the stream, or
-    beside a good answer."""
+    """A provider that repeats headers, path and body of its request: in a refusal, in an error in the stream, or beside
+    a good answer."""
     providers: list[LoopbackProvider] = []
 
     def script(body: dict[str, Any], path: str) -> Answer:
@@ -96,12 +96,12 @@ def openai_chat(url: str, canary: Canaries, **options: Any) -> Any:
 
 def completions(url: str, canary: Canaries, **options: Any) -> Any:
     return OpenAI(
-        "gpt-3.5-turbo-instruct", base_url=f"{url}/v1", api_key=AnyWay(canary("key")), **options
+        "gpt-3.5-turbo-instruct", base_url=f"{url}/v1", api_key=KeyFunction(canary("key")), **options
     ).bind(extra_body={"password": canary("body")})
 
 
-class AnyWay:
-    """A function that gives a key: the SDK calls it, and on a loop awaits what it gives."""
+class KeyFunction:
+    """A function that returns a key; on an event loop it returns an awaitable, as the SDK allows."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -153,13 +153,13 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, canary: Canaries) -> None:
-    """What a shell exports."""
+    """Environment variables with keys."""
     monkeypatch.setenv("OPENAI_API_KEY", canary("environment"))
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{canary('proxy').replace('/', '%2F')}@127.0.0.1:9")
 
 
 def ask(model: Any, way: str, config: dict[str, Any]) -> None:
-    """One call, however it ends."""
+    """Make one call, and print its error if it raises."""
 
     async def story() -> None:
         if way == "astream":
@@ -182,7 +182,7 @@ def ask(model: Any, way: str, config: dict[str, Any]) -> None:
 
 
 def everything(url: str, folder: Path) -> str:
-    """All bytes of the database, its companions and an export, in which frames are not compressed."""
+    """The text of all files: the database, its log and an export, in which frames are not compressed."""
     export(url, folder / "export.jsonl")
     return "".join(path.read_bytes().decode("latin-1") for path in sorted(folder.iterdir()))
 
@@ -191,13 +191,13 @@ def everything(url: str, folder: Path) -> str:
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("kind", ["refusal", "error in the stream", "good answer"])
 @pytest.mark.parametrize("way", ["stream", "astream", "invoke", "ainvoke"])
-def test_no_canary_is_stored(
+def test_no_key_is_stored(
     make: Callable[..., Any], kind: str, way: str, canary: Canaries, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Not in the database, its log, an export or ours, whichever SDK sends it and however the provider answers."""
+    """No key is in the database, its log, an export or recorder's log, whatever SDK and answer."""
     url = f"sqlite:///{tmp_path / 'chat.db'}"
-    # A key that a function gives is not known before it is sent.
+    # A key that a function returns is not known before it is sent.
     own = "mine" if make in (completions, azure) else canary("key")
     config = {
         "configurable": {"api_key": canary("configurable"), "thread_id": "t-1", "hf_token": canary("hf")},
@@ -217,7 +217,7 @@ def test_no_canary_is_stored(
         ask(make(provider.url, canary, callbacks=[history], max_retries=0), way, config)
         history.flush().wait(10)
         assert canary.found_in(everything(url, tmp_path)) == []
-        assert provider.requests  # it was sent, keys and all
+        assert provider.requests  # the request was sent with its keys
         assert canary.found_in(str(provider.requests)) != []
     assert canary.found_in(everything(url, tmp_path) + caplog.text + str(history.stats())) == []
     [(metadata, conversation)] = sql(url, "SELECT metadata, conversation_id FROM runs")
@@ -232,10 +232,10 @@ def test_no_canary_is_stored(
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("way", ["stream", "astream"])
-def test_no_canary_is_in_the_error_of_a_connection(
+def test_no_key_is_in_the_error_of_a_connection(
     make: Callable[..., Any], way: str, canary: Canaries, tmp_path: Path
 ) -> None:
-    """Nobody listens there: the error may name the URL, the proxy and what was to be sent."""
+    """No server listens there, and the error may have the URL, the proxy and the request."""
     url = f"sqlite:///{tmp_path / 'chat.db'}"
     with ChatHistoryCallback(url) as history:
         ask(make("https://127.0.0.1:9", canary, callbacks=[history], max_retries=0), way, {})
@@ -247,10 +247,10 @@ def test_no_canary_is_in_the_error_of_a_connection(
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("made", [completions, azure])
 @pytest.mark.parametrize("way", ["stream", "astream"])
-def test_a_key_that_a_function_gave_is_known_from_then_on(
+def test_a_key_that_a_function_returned_is_masked_in_later_runs(
     made: Callable[..., Any], way: str, canary: Canaries, tmp_path: Path
 ) -> None:
-    """Whatever repeats it under an innocent name: in the next run of the same model it is masked from the start."""
+    """The next run of the same model has it in its metadata under a harmless name."""
     url = f"sqlite:///{tmp_path / 'chat.db'}"
     with repeating("good answer") as provider, ChatHistoryCallback(url) as history:
         model = made(provider.url, canary, callbacks=[history], max_retries=0)

@@ -1,4 +1,4 @@
-"""Credentials are told by their names, and nothing else is."""
+"""Credentials are recognised by their names, and nothing else is taken for one."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ OTHER_NAMES = """
 
 @pytest.mark.parametrize("name", SECRET_NAMES.split())
 def test_a_name_of_a_credential(name: str) -> None:
-    """In any case and with any separators."""
+    """The name may have any case and any separators."""
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", [*OTHER_NAMES.split(), "", "-", "x" * 1_000, "ключ"])
-def test_a_name_of_something_else(name: str) -> None:
-    """Language models have words of their own with keys and tokens in them."""
+def test_a_name_that_is_not_of_a_credential(name: str) -> None:
+    """Many parameters of language models have `key` or `token` in their names."""
     assert not is_secret_name(name)
 
 
@@ -63,7 +63,7 @@ def test_a_name_of_something_else(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_value_of_a_credential(name: Any, value: Any, found: bool) -> None:
-    """A switch and a number of tokens are none."""
+    """A boolean and a number of tokens are no credentials."""
     assert is_secret(name, value) is found
 
 
@@ -82,27 +82,27 @@ def test_a_value_of_a_credential(name: Any, value: Any, found: bool) -> None:
         ("", ""),
     ],
 )  # fmt: skip
-def test_urls_in_a_text(text: str, masked: str) -> None:
-    """Lose their passwords and what their queries hold of keys, and nothing else."""
+def test_passwords_and_keys_of_urls_in_a_text_are_masked(text: str, masked: str) -> None:
+    """The rest of the text is not changed."""
     assert mask_urls(text) == masked
 
 
-def test_what_urls_held_is_known() -> None:
-    """As it was written and as it was meant."""
+def test_secrets_of_urls_are_returned_quoted_and_unquoted() -> None:
+    """A provider may repeat them in either form."""
     found = secrets_of_urls("https://me:p%40ss@host/?key=a%2Bb&page=2")
     assert set(found) == {"p%40ss", "a%2Bb", "p@ss", "a+b"}
 
 
 class Server(BaseModel):
-    """Something of pydantic's in a request."""
+    """A pydantic model that is part of a request."""
 
     name: str
     authorization_token: str
     shown: SecretStr
 
 
-def test_what_stands_under_such_a_name_is_dropped() -> None:
-    """However deep, in lists and in objects; the place of each is told, with what must not stand elsewhere."""
+def test_a_value_with_the_name_of_a_credential_is_dropped() -> None:
+    """It may be deep in lists and objects; its place and its texts are returned."""
     value = {
         "model": "m",
         "max_tokens": 5,
@@ -131,8 +131,8 @@ def test_what_stands_under_such_a_name_is_dropped() -> None:
     }
 
 
-def test_what_has_none_is_the_same_object() -> None:
-    """Nothing is copied for nothing."""
+def test_a_value_without_credentials_is_not_copied() -> None:
+    """The same object is returned."""
     values: tuple[Any, ...] = ({"max_tokens": 5, "tools": [{"name": "x"}]}, {}, [], "text", None, 3)
     for value in values:
         found: list[MaskedValue] = []
@@ -141,7 +141,7 @@ def test_what_has_none_is_the_same_object() -> None:
 
 
 def test_arguments_of_tools_are_no_credentials() -> None:
-    """A tool that takes a password has a description of it; its own default and the like stay too."""
+    """The description of a tool that takes a password is not changed."""
     schema = {"type": "object", "properties": {"password": {"type": "string"}, "token": {"type": "string"}}}
     value = {"tools": [{"function": {"name": "login", "parameters": {**schema, "required": ["password"]}}}]}
     assert without_secrets(value, "request", []) is value
@@ -152,15 +152,15 @@ def test_arguments_of_tools_are_no_credentials() -> None:
     }
 
 
-def test_a_circle_has_no_json_and_no_credentials() -> None:
-    """It ends, and nothing of it is stored."""
+def test_a_circular_value_is_returned_unchanged() -> None:
+    """It cannot be written as JSON, so it is never stored."""
     circle: dict[str, Any] = {"api_key": "t-1"}
     circle["self"] = circle
     assert without_secrets(circle, "x", []) is circle
 
 
-def test_a_credential_loses_its_scheme() -> None:
-    """What a provider repeats is the key; of a user and a password the password."""
+def test_the_secret_of_a_header_is_returned_without_its_scheme() -> None:
+    """Of user and password it is the password, too; providers repeat only these."""
     assert list(secrets_in("Authorization", "Bearer t-1")) == ["t-1"]
     assert list(secrets_in("Authorization", "Basic bWU6cGFzcw==")) == ["bWU6cGFzcw==", "pass"]
     assert list(secrets_in("Authorization", "Basic ???")) == ["???"]
@@ -168,8 +168,8 @@ def test_a_credential_loses_its_scheme() -> None:
     assert list(secrets_in("api_key", 17)) == []
 
 
-def test_the_credentials_of_a_request_that_was_sent() -> None:
-    """Those of its headers and of its URL, and nothing else."""
+def test_the_credentials_of_a_sent_request_are_those_of_its_headers_and_url() -> None:
+    """Other headers are not among them."""
     request = httpx2.Request(
         "POST",
         "https://me:p%40ss@host/?api-key=k-1&page=2",

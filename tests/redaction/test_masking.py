@@ -1,4 +1,4 @@
-"""The credentials of a run are masked wherever they are repeated, and the run says where that was."""
+"""The credentials of a run are masked wherever they are repeated, and its metadata name the places."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ KEY = "sk-proj/Canary+17"
         f"{KEY}{KEY}",
     ],
 )
-def test_a_key_is_found_however_it_is_written(text: str) -> None:
-    """As it is, in JSON and in a URL."""
+def test_a_key_is_masked_in_every_spelling(text: str) -> None:
+    """It may be plain, in JSON or in a URL."""
     mask = Mask([KEY])
     assert "Canary" not in mask.text(text, "error_message")
     assert mask.is_in(text.encode())
@@ -42,8 +42,8 @@ def test_a_key_is_found_however_it_is_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["any", "ollama", "loopback", "not-needed", "", None, 17])
-def test_a_word_is_no_key(key: Any) -> None:
-    """Local servers take any word, which stands elsewhere too."""
+def test_a_short_or_common_word_is_not_masked(key: Any) -> None:
+    """Local servers accept any word as a key, and other texts may have the same word."""
     mask = Mask([key])
     assert (
         mask.text(f"the {key} model of ollama, not-needed", "x") == f"the {key} model of ollama, not-needed"
@@ -52,17 +52,17 @@ def test_a_word_is_no_key(key: Any) -> None:
 
 
 def test_of_two_keys_the_longer_one_is_masked_whole() -> None:
-    """Where one is the beginning of the other."""
+    """One of the keys is the beginning of the other."""
     assert Mask(["secret-key-1", "secret-key-1-and-more"]).text("secret-key-1-and-more", "x") == "***"
 
 
-def test_a_mask_shows_nothing() -> None:
-    """It may come into a traceback."""
+def test_the_repr_of_a_mask_has_no_key() -> None:
+    """A traceback may show it."""
     assert KEY not in repr(Mask([KEY]))
 
 
-def test_a_request_that_is_none_is_let_be() -> None:
-    """Another library's errors have requests of their own kind."""
+def test_an_object_that_is_no_request_teaches_the_mask_nothing() -> None:
+    """Errors of other libraries may have requests of other types."""
     mask = Mask()
     mask.learn_request(SimpleNamespace(headers=None, url=None))
     mask.learn_request(None)
@@ -70,8 +70,8 @@ def test_a_request_that_is_none_is_let_be() -> None:
 
 
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_AD_TOKEN"])
-def test_keys_of_the_environment_are_known(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler on somebody else's model has no other way to know its key."""
+def test_keys_of_the_environment_are_masked(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback on another library's model has no other way to know its key."""
     monkeypatch.setattr("recorder.redaction.masking._environment", (0.0, ()))
     monkeypatch.setenv(variable, KEY)
     assert Mask().text(KEY, "x") == "***"
@@ -79,18 +79,18 @@ def test_keys_of_the_environment_are_known(variable: str, monkeypatch: pytest.Mo
 
 
 def row(url: str, columns: str) -> tuple[Any, ...]:
-    """Some columns of the only run."""
+    """These columns of the only run."""
     [found] = sql(url, f"SELECT {columns} FROM runs")
     return tuple(found)
 
 
 def as_json(value: Any) -> Any:
-    """What a column of JSON holds."""
+    """The value of a JSON column, decoded."""
     return json.loads(value) if isinstance(value, str) else value
 
 
-def test_a_handler_of_anybodys_model_drops_by_name(database: str) -> None:
-    """LangChain hands over invocation parameters and metadata; the run says what is not there."""
+def test_the_callback_drops_credentials_by_name_for_any_model(database: str) -> None:
+    """LangChain passes invocation parameters and metadata; the run's metadata name what was dropped."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(
             history,
@@ -110,15 +110,15 @@ def test_a_handler_of_anybodys_model_drops_by_name(database: str) -> None:
     }
 
 
-def test_a_run_without_credentials_says_nothing(database: str) -> None:
-    """Its metadata are what the application gave; without any there are none."""
+def test_a_run_without_credentials_has_no_note(database: str) -> None:
+    """Its metadata are those of the application."""
     with ChatHistoryCallback(database) as history:
         begin(history, metadata={"a": 1})
     assert as_json(row(database, "metadata")[0]) == {"a": 1}
 
 
-def test_an_error_that_repeats_the_key_of_its_request(database: str) -> None:
-    """Whoever's SDK raises it: the request that it speaks of tells the key."""
+def test_the_key_of_a_request_is_masked_in_its_error(database: str) -> None:
+    """The error has the request, from which the key is learned."""
     request = httpx2.Request("POST", f"https://host/?key={KEY}", headers={"Authorization": f"Bearer {KEY}"})
     error = httpx2.ConnectError(f"no such key: {KEY}", request=request)
     with ChatHistoryCallback(database) as history:
@@ -130,8 +130,8 @@ def test_an_error_that_repeats_the_key_of_its_request(database: str) -> None:
 
 
 @pytest.mark.parametrize("flushed", [False, True], ids=["at once", "later"])
-def test_frames_are_masked_where_they_are_packed(database: str, flushed: bool) -> None:
-    """Also when the run's row, with its metadata, was stored long before; the hash is that of what is stored."""
+def test_frames_are_masked_before_they_are_stored(database: str, flushed: bool) -> None:
+    """The run's row may be stored long before; its metadata are changed, and the hash is that of the stored frames."""
     mask = Mask([KEY])
     frames = [b"data: 1\n\n", f"data: {KEY}\n\n".encode(), b"data: 2\n\n"]
     with ChatHistoryCallback(database, frames_interval=0) as history:
@@ -148,8 +148,8 @@ def test_frames_are_masked_where_they_are_packed(database: str, flushed: bool) -
     assert status == "complete"
 
 
-def test_what_was_said_stays_as_it_was_said(database: str) -> None:
-    """A user may write of keys, and a model too: messages and tokens are not touched."""
+def test_messages_and_tokens_are_not_masked(database: str) -> None:
+    """A user or a model may write about keys."""
     with ChatHistoryCallback(database) as history:
         run_id = begin(history, HumanMessage(f"My key is {KEY}"), mask=Mask([KEY]))
         history.on_llm_new_token(f"Keep {KEY} for yourself", run_id=run_id)
@@ -159,8 +159,8 @@ def test_what_was_said_stays_as_it_was_said(database: str) -> None:
     assert [each[0] for each in found] == [f"My key is {KEY}", f"Keep {KEY} for yourself"]
 
 
-def test_what_a_provider_says_of_the_end_is_masked(database: str) -> None:
-    """A finish reason, a usage, a response's id: any of its words may repeat the key."""
+def test_values_of_the_end_of_a_run_are_masked(database: str) -> None:
+    """Finish reason, usage and response id may repeat the key."""
     message = AIMessage("Hello", response_metadata={"finish_reason": f"bad {KEY}", "id": KEY})
     with ChatHistoryCallback(database) as history:
         run_id = begin(history, mask=Mask([KEY]))
@@ -172,27 +172,27 @@ def test_what_a_provider_says_of_the_end_is_masked(database: str) -> None:
     assert {"finish_reason", "response_id", "usage"} <= set(as_json(found[3])[NOTE])
 
 
-def test_only_handlers_that_store_things_are_given_the_mask(caplog: pytest.LogCaptureFixture) -> None:
-    """Another handler may print all that it is told."""
+def test_other_callback_handlers_do_not_get_the_mask(caplog: pytest.LogCaptureFixture) -> None:
+    """Another handler may print all its arguments."""
     from recorder.callbacks import BaseCallbackHandler
     from recorder.models import ChatOpenAI
     from recorder.testing import LoopbackProvider
 
-    told: list[Any] = []
+    calls: list[Any] = []
 
     class Curious(BaseCallbackHandler):
         def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-            told.append((args, kwargs))
+            calls.append((args, kwargs))
 
     with LoopbackProvider("Hello") as provider, caplog.at_level(logging.DEBUG, "recorder"):
         ChatOpenAI("m", base_url=provider.base_url, api_key=KEY, callbacks=[Curious()]).invoke("Hi")
-    [(_, kwargs)] = told
+    [(_, kwargs)] = calls
     assert "mask" not in kwargs
-    assert KEY not in str(told)
+    assert KEY not in str(calls)
 
 
-def test_every_run_has_a_mask_of_its_own() -> None:
-    """What one drops by name does not show in the next."""
+def test_masks_do_not_share_places() -> None:
+    """What one mask dropped is not among the places of another."""
     first, second = Mask(), Mask()
     first.json({"api_key": f"{uuid.uuid4()}"}, "request")
     assert (first.places, second.places) == (("request.api_key",), ())
