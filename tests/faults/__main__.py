@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: play the campaign, and print the table. Exits with 1 on a breach."""
+"""`python -m tests.faults` plays the campaign and prints the table. It exits with 1 on a breach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import postgres
 from tests.faults.campaign import BOTH, POSTGRES, SQLITE, Fault, Row, plays
 from tests.faults.table import printed
 
-#: Each has `FAULTS`.
+#: Modules with a list `FAULTS`.
 MODULES = (
     "kills",
     "calls",
@@ -35,15 +35,15 @@ MODULES = (
 
 
 def faults() -> list[Fault]:
-    """All of them, in the order in which they are played."""
+    """All faults, in the order in which they are played."""
     return [fault for name in MODULES for fault in importlib.import_module(f"tests.faults.{name}").FAULTS]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play, print, and give 1 for a breach, else 0."""
+    """Play and print; return 1 for a breach, else 0."""
     options = _options(arguments)
     where = _where(options.url)
-    logging.getLogger().addHandler(logging.NullHandler())  # the faults are expected here
+    logging.getLogger().addHandler(logging.NullHandler())  # errors are expected here, so none is printed
     chosen = [fault for fault in faults() if options.only is None or fault.name in options.only]
     rows = [Row(fault, database) for fault in chosen for database in fault.on if database in options.on]
     print(f"Seed {options.seed}; {_machine(options.on)}.", flush=True)
@@ -90,7 +90,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _where(url: str | None) -> str | None:
-    """The SQLite URL beside which files are made; a Postgres URL names the server."""
+    """The SQLite URL beside which files are made. A Postgres URL becomes the server of the tests."""
     if url is None or url.startswith(SQLITE):
         return url
     os.environ[postgres.GIVEN] = url

@@ -1,4 +1,4 @@
-"""Kills and errors inside system calls, by strace: the Nth write, sync, truncation or message never comes back."""
+"""Kills and errors inside system calls, by strace: the process never returns from the Nth call, or the call fails."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.faults.kills import recover
 from tests.faults.producer import Speaker, child, note, turns
 from tests.oracle import Verdict, hasty, judge
 
-#: What the two drivers call to make a transaction durable, or to ask for it.
+#: System calls with which the driver of SQLite writes a file, and the driver of Postgres sends and receives.
 OF_A_FILE = ("pwrite64", "fdatasync", "fsync", "openat", "unlink", "ftruncate", "fcntl")
 OF_A_SOCKET = ("sendto", "recvfrom", "epoll_wait", "futex")
-#: What a disk says.
+#: System calls and the errors with which a disk lets them fail.
 ERRORS = (("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("fdatasync", "EIO"), ("ftruncate", "EIO"))
 
 
 def stream(report: Callable[[str], Any], url: str, first: int, seed: str, most_turns: int) -> None:
-    """Wait for the tracer; then record for so many turns unless killed, and close."""
+    """Wait for the tracer, record so many turns unless the process is killed, and close."""
     _wait_for_tracer()
     with hasty():
         speaker = Speaker(ChatHistoryCallback(url, flush_interval=0), first, report)
@@ -41,7 +41,7 @@ def _wait_for_tracer() -> None:
 
 @contextmanager
 def traced(pid: int, call: str, what: str) -> Iterator[None]:
-    """Inside, a tracer injects `what` into these calls of a process and of all its threads."""
+    """Inside, strace injects `what` into these calls of all threads of a process."""
     if shutil.which("strace") is None:
         raise LeftOut("strace is not installed")
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{what}"]
@@ -49,14 +49,14 @@ def traced(pid: int, call: str, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        tracer.kill()  # the process goes on without it
+        tracer.kill()  # the traced process goes on
         _, stderr = tracer.communicate(timeout=30)
     if "Operation not permitted" in stderr:
         raise LeftOut(f"strace may not attach here: {stderr.strip()}")
 
 
 def kill_inside(at: Round) -> Verdict:
-    """Some processes one after another, each killed as it enters a call for the Nth time."""
+    """Three processes record one after another, and each is killed as it enters a call for the Nth time."""
     for generation in range(3):
         call = at.chance.choice(OF_A_FILE if at.is_sqlite else OF_A_SOCKET)
         number = at.chance.randrange(1, 80)
@@ -70,9 +70,9 @@ def kill_inside(at: Round) -> Verdict:
 
 
 def fail_inside(at: Round) -> Verdict:
-    """The disk is full or broken for some calls, then well again: nothing is lost."""
+    """The disk is full or broken for some calls, then works again, and nothing is lost."""
     call, error = at.chance.choice(ERRORS)
-    # The tracer counts each thread's calls anew: the first ones belong to opening, which would fail for ever.
+    # The tracer counts the calls of each thread. The first ones open the file, which would fail each time.
     number = at.chance.randrange(20, 60)
     what = f"error={error}:when={number}..{number + at.chance.randrange(10)}"
     with child(stream, at.url, at.number(0), str(at.seed), 30) as producer:

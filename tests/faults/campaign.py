@@ -28,15 +28,15 @@ class LeftOut(Exception):
 
 @dataclass
 class Round:
-    """One round: its database, its chance and what was acknowledged in it."""
+    """One round: its database, its random numbers and what was acknowledged."""
 
     seed: int
     url: str
-    #: For this round alone, and deleted after it.
+    #: A folder of this round, which is deleted afterwards.
     folder: Path
     chance: random.Random
     ledger: Ledger = field(default_factory=dict)
-    #: Place of the first run, where the round has several producers.
+    #: The place of the first run of a producer, where the round has several.
     first: int = 0
 
     @property
@@ -50,7 +50,7 @@ class Round:
         return Path(self.url.removeprefix("sqlite:///"))
 
     def number(self, place: int) -> int:
-        """The number of a run, which no other round has."""
+        """The number of the run at this place, which no other round uses."""
         return self.seed * RUNS_A_ROUND + self.first + place
 
 
@@ -58,24 +58,24 @@ class Round:
 class Fault:
     """One kind of fault."""
 
-    #: One word, to choose it on the command line, and the words of the table.
+    #: One word that chooses the fault on the command line, and its title in the table.
     name: str
     title: str
     play: Callable[[Round], Verdict]
-    #: Databases that it can happen to.
+    #: Databases on which it can happen.
     on: Sequence[str] = BOTH
 
 
 @dataclass
 class Row:
-    """What is known of one fault on one database."""
+    """The results of one fault on one database."""
 
     fault: Fault
     database: str
     rounds: int = 0
     seconds: float = 0.0
     verdict: Verdict = field(default_factory=Verdict)
-    #: Why it was not played.
+    #: The reason why it was not played.
     left_out: str | None = None
     #: Seeds of the rounds that were not EXACT.
     broken: list[int] = field(default_factory=list)
@@ -83,9 +83,9 @@ class Row:
 
 @contextmanager
 def place(database: str, where: str | None = None, *, empty: bool = False) -> Iterator[tuple[str, Path]]:
-    """The URL of a new database, which has its tables unless it is to be `empty`, and a folder; both deleted after.
+    """Yield the URL of a new database, with tables unless `empty`, and a folder; delete both afterwards.
 
-    `where` is a SQLite URL: the folder is made beside that file, which itself is not touched.
+    `where` is a SQLite URL. The folder is made beside that file, which is not changed.
     """
     beside = Path(where.removeprefix("sqlite:///")).resolve().parent if where else None
     # A short name: the path of a socket has at most 107 bytes.
@@ -101,7 +101,7 @@ def place(database: str, where: str | None = None, *, empty: bool = False) -> It
 
 
 def play(fault: Fault, database: str, seed: int, where: str | None = None) -> Verdict:
-    """One round; what it raises is a breach."""
+    """Play one round; an exception that it raises is a breach."""
     chance = random.Random(f"{fault.name} {database} {seed}")
     with place(database, where) as (url, folder):
         try:
@@ -115,7 +115,7 @@ def play(fault: Fault, database: str, seed: int, where: str | None = None) -> Ve
 
 
 def plays(row: Row, seed: int, seconds: float, rounds: int | None, where: str | None) -> Iterator[int]:
-    """Play rounds into the row for so long, or so many; gives the seed of each before it begins."""
+    """Play rounds for so many seconds, or so many rounds, and add them to the row; yield each seed before its round."""
     over = time.monotonic() + seconds
     for number in count():
         done = time.monotonic() >= over if rounds is None else number >= rounds

@@ -1,4 +1,4 @@
-"""A task that is cancelled at the Nth step of `astream`: what it got is stored, the run is cancelled, nobody hangs."""
+"""A task is cancelled at the Nth step of `astream`: its tokens are stored, the run is cancelled, every call ends."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from recorder.models import ChatOpenAI
 from recorder.storage.rows import CANCELLED, COMPLETE
 from recorder.testing import LoopbackProvider
 from tests.faults.campaign import Fault, Round
-from tests.faults.models import Numbered, config_of, question, spoken
+from tests.faults.models import Numbered, config_of, model_token, question
 from tests.faults.producer import isolated
 from tests.oracle import Acknowledged, Text, Verdict, judge
 
 _TOKENS = 12
-#: A round cancels at every so-many-th step, beginning at a place that its seed chooses.
+#: A round cancels at every third step, and its seed chooses the first one.
 _STEP = 3
 
 
 class CancelledAt:
-    """Awaits a coroutine, and cancels the task when that is suspended for the Nth time."""
+    """Awaits a coroutine, and cancels the task when the coroutine is suspended for the Nth time."""
 
     def __init__(self, work: Coroutine[Any, Any, None], number: int) -> None:
         self.work = work
@@ -48,18 +48,18 @@ class CancelledAt:
 
 
 def cancel_at_each_step(at: Round) -> Verdict:
-    """Streams of our own model or of a provider's, cancelled at step after step until one comes whole."""
+    """Streams of a simple model or of ChatOpenAI are cancelled at later and later steps, until one is not cancelled."""
     verdict = Verdict()
     with ExitStack() as stack:
         history = ChatHistoryCallback(at.url, flush_interval=0)
         stack.callback(history.close, 0)
         own = at.chance.random() < 0.5
         model: Any = Numbered(tokens=_TOKENS, callbacks=[history]) if own else _provided(stack, history)
-        text = spoken if own else _sung(at, model)
+        text = model_token if own else _sung(at, model)
         asyncio.run(_sweep(at, model, verdict))
         history.flush().wait(20)
         if open_runs := history.stats().open_runs:
-            verdict.breaches.append(f"{open_runs} runs are open still")
+            verdict.breaches.append(f"{open_runs} runs are still open")
         history.close().wait(20)
     verdict.add(judge(at.url, at.ledger, text=text))
     if not verdict.exact:
@@ -88,17 +88,17 @@ async def _sweep(at: Round, model: Any, verdict: Verdict) -> None:
 
 
 async def _cancelled_at(at: Round, model: Any, number: int, verdict: Verdict) -> bool:
-    """Whether the stream was cancelled before its end."""
+    """Stream a run, and return whether the task was cancelled before its end."""
     run = at.number(number)
     received: list[str] = []
     work = CancelledAt(_read(model.astream(question(run), config=config_of(run)), received), number)
     task = asyncio.ensure_future(_awaited(work))
     done, _ = await asyncio.wait({task}, timeout=20)
     if not done:
-        verdict.breaches.append(f"cancelled at step {number}, and not ended after 20 s")
+        verdict.breaches.append(f"cancelled at step {number}, but not ended after 20 s")
         return False
     if work.left <= 0 and not task.cancelled():
-        verdict.breaches.append(f"cancelled at step {number}, and {task.exception()!r} came of it")
+        verdict.breaches.append(f"cancelled at step {number}, but ended with {task.exception()!r}")
     tokens = sum(map(bool, received))
     if tokens:
         is_whole = tokens == _TOKENS

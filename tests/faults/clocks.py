@@ -1,4 +1,4 @@
-"""The wall clock jumps back and forth while conversations go on: order and durations do not."""
+"""The wall clock jumps back and forth while a conversation goes on, but its order and durations stay right."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TOKENS = 5
 
 
 def plain(number: int, seq: int) -> str:
-    """Words that are easy to read where turns are out of order."""
+    """The text of a token, which is easy to read where turns are out of order."""
     return f"{number % 100}.{seq} "
 
 
 class Jumping(datetime):
-    """A clock that is off by `shift`."""
+    """A fake for `datetime` whose clock is off by `shift`."""
 
     shift = timedelta()
 
@@ -34,7 +34,7 @@ class Jumping(datetime):
 
 
 def jump(at: Round) -> Verdict:
-    """Turns of one conversation, each under another clock; the whole conversation reads and plays in order."""
+    """Each turn of a conversation has another clock; the conversation is read and played in order."""
     numbers = [at.number(place) for place in range(at.chance.randrange(2, 6))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorder.core.clock, "datetime", Jumping)

@@ -1,4 +1,4 @@
-"""Connections to Postgres that are cut around COMMIT or anywhere else, swallow it, are slow, or stand still."""
+"""Connections to Postgres are cut around COMMIT or anywhere else, lose a COMMIT, are slow, or stop."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.faults.producer import isolated, speaking, turns, warm_up
 from tests.faults.proxy import TROUBLES, Proxy, proxy
 from tests.oracle import Verdict, hasty, judge
 
-#: In place of 30 s, so that a round is short (seconds).
+#: The timeout of a statement (seconds), instead of 30 s, so that a round is short.
 _COMMAND_TIMEOUT = 1.0
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Inside, a statement is given up after a second, and tried again at once."""
+def short_timeouts() -> Iterator[None]:
+    """Inside, a statement has one second, and the writer waits at most 1 ms between two attempts."""
     with pytest.MonkeyPatch.context() as patch, hasty():
         patch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", _COMMAND_TIMEOUT)
         yield
 
 
 def cut_around_commit(at: Round) -> Verdict:
-    """Twenty times, at another byte of the COMMIT or of its answer each time."""
+    """The connection is cut twenty times, each time at another byte of the COMMIT or of its answer."""
     troubles = [trouble for trouble in TROUBLES if trouble != "swallowed"]
 
     def aim(server: Proxy) -> None:
@@ -40,7 +40,7 @@ def cut_around_commit(at: Round) -> Verdict:
 
 
 def cut_anywhere(at: Round) -> Verdict:
-    """Twenty times, after any number of bytes either way."""
+    """The connection is cut twenty times, after a random number of bytes in either direction."""
 
     def aim(server: Proxy) -> None:
         after = at.chance.randrange(5000)
@@ -53,7 +53,7 @@ def cut_anywhere(at: Round) -> Verdict:
 
 
 def _cut(at: Round, aim: Callable[[Proxy], None], times: int) -> Verdict:
-    with impatient(), proxy(at.url) as server, speaking(at, server.url) as speaker:
+    with short_timeouts(), proxy(at.url) as server, speaking(at, server.url) as speaker:
         for _, _ in zip(range(times), turns(speaker, at.chance), strict=False):
             aim(server)
             speaker.acknowledge()
@@ -63,8 +63,8 @@ def _cut(at: Round, aim: Callable[[Proxy], None], times: int) -> Verdict:
 
 
 def swallow_commit(at: Round) -> Verdict:
-    """The network swallows a COMMIT, and no side hears of the other's end: the rows must not stay locked."""
-    with impatient(), proxy(at.url) as server, speaking(at, server.url) as speaker:
+    """A COMMIT never arrives, and neither side sees the other close; the rows must not stay locked."""
+    with short_timeouts(), proxy(at.url) as server, speaking(at, server.url) as speaker:
         warm_up(speaker, at.chance)
         server.at_commit = "swallowed"
         for number in (speaker.begin(), *speaker.open_runs):
@@ -75,8 +75,8 @@ def swallow_commit(at: Round) -> Verdict:
 
 
 def slow_network(at: Round) -> Verdict:
-    """Some seconds' worth of tokens at 64 KB/s, with a second for a statement: batches shrink until they pass."""
-    with impatient(), proxy(at.url) as server, speaking(at, server.url) as speaker:
+    """The network has 64 KB/s and a statement has one second, so batches become smaller until they get through."""
+    with short_timeouts(), proxy(at.url) as server, speaking(at, server.url) as speaker:
         warm_up(speaker, at.chance)
         server.rate = 64_000
         for _ in range(8):
@@ -88,10 +88,10 @@ def slow_network(at: Round) -> Verdict:
 
 
 def stopped_server(at: Round) -> Verdict:
-    """The server's process for our connection is stopped by a signal, in the middle or idle; every call ends."""
+    """The server's process for the connection is stopped by a signal, with a statement or without; every call ends."""
     if os.environ.get(postgres.GIVEN):
-        raise LeftOut("the server belongs to somebody else")
-    with impatient(), speaking(at) as speaker:
+        raise LeftOut("the server was given by its URL and is not stopped")
+    with short_timeouts(), speaking(at) as speaker:
         warm_up(speaker, at.chance)
         with _stopped(at.url):
             speaker.say(speaker.begin(), at.chance.randrange(50))
@@ -104,7 +104,7 @@ def stopped_server(at: Round) -> Verdict:
 
 
 def close_in_time(at: Round) -> Verdict:
-    """The network stands still, with a heartbeat on its way or none: `close(1)` ends within its time."""
+    """The network stops, with a heartbeat on its way or without, and `close(1)` ends within 6 s."""
     verdict = Verdict()
     interval = at.chance.choice([0.05, 15])
     with hasty(), proxy(at.url) as server, speaking(at, server.url, heartbeat_interval=interval) as speaker:
@@ -133,7 +133,7 @@ def _close_within(history: ChatHistoryCallback, verdict: Verdict, *, on_loop: bo
 
 @contextmanager
 def _stopped(url: str) -> Iterator[None]:
-    """Inside, the server's processes for the connections to this database do nothing."""
+    """Inside, the server's processes for the connections to this database are stopped."""
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with postgres.stopped([pid for (pid,) in postgres.fetch(url, query)]):
         yield

@@ -1,4 +1,4 @@
-"""The Nth call of the driver raises, before or after the driver did it, for N = 1.. until none is left to fail."""
+"""The Nth call of the driver raises, before or after it is done, for N = 1 and so on up to the last call."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.faults.campaign import Fault, Round
 from tests.faults.producer import isolated, speaking
 from tests.oracle import Verdict, hasty, judge
 
-#: A round tries every so-many-th call, beginning at a place that its seed chooses.
+#: A round lets every eighth call fail, and its seed chooses the first one.
 STEP = 8
 
-#: Everything that a driver is asked to do goes through one of these.
+#: The methods of the drivers through which every statement goes.
 _OF_SQLITE: tuple[tuple[Any, str], ...] = (
     (aiosqlite.Connection, "_connect"),
     (aiosqlite.Connection, "_execute"),
@@ -55,7 +55,7 @@ FAILURES_OF_POSTGRES: tuple[Failure, ...] = (
 
 @contextmanager
 def nth_call(place: int, failure: Failure, *, after: bool) -> Iterator[list[str]]:
-    """Inside, the Nth call of either driver raises, before or after it was done; the names of the calls so far."""
+    """Inside, the Nth call of either driver raises, before or after it is done; yields the names of the calls."""
     calls: list[str] = []
 
     def failing(owner: Any, name: str) -> Callable[..., Any]:
@@ -80,7 +80,7 @@ def nth_call(place: int, failure: Failure, *, after: bool) -> Iterator[list[str]
 
 
 def sweep(at: Round) -> Verdict:
-    """Each place is a story of its own in one database: a run, an added message, and the end."""
+    """For each place, a recorder of its own records a run and an added message into the same database."""
     failure = at.chance.choice(FAILURES_OF_SQLITE if at.is_sqlite else FAILURES_OF_POSTGRES)
     after = at.chance.random() < 0.5
     place = 1 + at.seed % STEP
@@ -89,7 +89,7 @@ def sweep(at: Round) -> Verdict:
     with hasty():
         while failed:
             with nth_call(place, failure, after=after) as calls:
-                error = _story(at, place)
+                error = _record(at, place)
             failed = len(calls) >= place
             if error:
                 when = "after" if after else "before"
@@ -100,8 +100,8 @@ def sweep(at: Round) -> Verdict:
     return verdict
 
 
-def _story(at: Round, place: int) -> str:
-    """One recorder's life; what went wrong in it, "" for nothing."""
+def _record(at: Round, place: int) -> str:
+    """Record with one recorder, and return what went wrong, or an empty text."""
     own = Round(at.seed, at.url, at.folder, random.Random(place), at.ledger)
     own.first = 10 * place
     try:

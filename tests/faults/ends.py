@@ -1,4 +1,4 @@
-"""Scripts that end without waiting for the recorder: all is stored at exit, or one line says how much is not."""
+"""Scripts end without waiting for the recorder: all is stored at the exit, or one line says how much is not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.faults.producer import Speaker, note, turns
 from tests.faults.proxy import proxy
 from tests.oracle import Verdict, judge, start_python
 
-#: How the script ends, and its exit code.
+#: The ways in which the script ends, and its exit code.
 ENDS = {
     "the last line": 0,
     "sys.exit": 3,
@@ -35,15 +35,15 @@ ENDS = {
     "a handler of SIGTERM that exits": 3,
     "a daemon thread that goes on": 0,
 }
-#: Ends in which the script closes while the database is away for a moment, and Ctrl-C comes meanwhile.
+#: The ways in which the script closes while the database is away and Ctrl-C comes.
 CLOSING = ("with", "async with", "close().wait()", "close() without wait")
 _SCRIPT = "from tests.faults.ends import script; script()"
-#: Seconds that the database is away while a script closes.
+#: How long the database is away while a script closes (seconds).
 _AWAY = 1.0
 
 
 def script() -> None:
-    """What the process does: `url first seed end closing`. It prints what it handed over, and then ends."""
+    """The code of the process, with the arguments `url first seed end closing`: print what was handed over, and end."""
     url, first, seed, end, moment = sys.argv[1:]
     chance = random.Random(seed)
     history = ChatHistoryCallback(url, flush_interval=chance.choice([0.01, 0.1, 3600]))
@@ -61,7 +61,7 @@ def script() -> None:
 
 
 def _handed_over(speaker: Speaker) -> None:
-    speaker.reported(speaker.lines())
+    speaker.report_new(speaker.lines())
     sys.stdout.flush()
 
 
@@ -98,7 +98,7 @@ def _terminate(handler: Callable[..., Any]) -> None:
 
 
 def _go_on(speaker: Speaker) -> None:
-    """More runs, which nobody reports, until the interpreter ends."""
+    """Record more runs, which are not reported, until the interpreter ends."""
     for _ in turns(Speaker(speaker.history, speaker.first + 50_000, lambda _line: None), random.Random(1)):
         pass
 
@@ -115,7 +115,7 @@ async def _interrupt_inside(history: ChatHistoryCallback) -> None:
 
 
 def _close_while_away(speaker: Speaker, end: str) -> None:
-    """Wait until the database is away, then close; Ctrl-C comes while it waits."""
+    """Wait until the database is away, then close; Ctrl-C comes during the wait."""
     print("ready", flush=True)
     sys.stdin.readline()
     speaker.say(speaker.begin(), 100)
@@ -138,11 +138,11 @@ async def _close_on_a_loop(history: ChatHistoryCallback) -> None:
         pass
 
 
-# -- judged from outside -----------------------------------------------------------------------------------------
+# -- the rounds --------------------------------------------------------------------------------------------------
 
 
 def end_without_close(at: Round) -> Verdict:
-    """The database is well, and the script ends in one of many ways."""
+    """The database works, and the script ends in one of many ways."""
     end = at.chance.choice(list(ENDS))
     process = start_python(_SCRIPT, at.url, at.number(0), at.seed, end, "")
     out, err = process.communicate(timeout=60)
@@ -150,7 +150,7 @@ def end_without_close(at: Round) -> Verdict:
 
 
 def interrupt_while_closing(at: Round) -> Verdict:
-    """The database is away for a moment while the script closes, and Ctrl-C comes meanwhile."""
+    """The database is away for a second while the script closes, and Ctrl-C comes."""
     end = at.chance.choice(CLOSING)
     with away_at_will(at) as (url, away):
         process = start_python(_SCRIPT, url, at.number(0), at.seed, end, "closing")
@@ -167,7 +167,7 @@ def interrupt_while_closing(at: Round) -> Verdict:
 
 
 def _judged(at: Round, what: str, out: str, err: str, code: int, expected: int | None) -> Verdict:
-    """Everything that was handed over counts as acknowledged."""
+    """Judge the round; everything that was handed over counts as acknowledged."""
     note(at.ledger, out)
     verdict = judge(at.url, at.ledger)
     if not at.ledger:
@@ -181,7 +181,7 @@ def _judged(at: Round, what: str, out: str, err: str, code: int, expected: int |
 
 @contextmanager
 def away_at_will(at: Round) -> Iterator[tuple[str, Callable[[bool], None]]]:
-    """A URL, and what takes the database away and gives it back."""
+    """Yield a URL, and a function that takes the database away or gives it back."""
     if not at.is_sqlite:
         with proxy(at.url) as server:
             yield server.url, lambda away: setattr(server, "stalled", away)

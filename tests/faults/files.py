@@ -13,12 +13,12 @@ from tests.faults.campaign import SQLITE, Fault, Round
 from tests.faults.producer import Speaker, isolated, speaking, turns, warm_up
 from tests.oracle import Acknowledged, Ledger, Verdict, judge, new_url
 
-#: A change of the file is told of within this time (seconds).
-_TOLD_WITHIN = 5.0
+#: A truncated file is reported within this time (seconds).
+_REPORTED_WITHIN = 5.0
 
 
 def lock_for_a_while(at: Round) -> Verdict:
-    """Another program writes for up to three seconds, several times; everything is stored after it."""
+    """Another program locks the file three times for up to three seconds, and everything is stored afterwards."""
     with (
         speaking(at) as speaker,
         closing(sqlite3.connect(at.path, isolation_level=None, timeout=20)) as other,
@@ -34,10 +34,10 @@ def lock_for_a_while(at: Round) -> Verdict:
 
 
 def take_away(at: Round) -> Verdict:
-    """Moved, deleted, or replaced by another recording, while runs stream.
+    """The file is moved, deleted or replaced by another recording while runs stream.
 
-    What was acknowledged before is in the old file and what comes after it in the new one, with a gap row for the
-    tokens of a run that the new file does not have.
+    The old file has what was acknowledged before, and the new file has what comes after, with a gap row for the tokens
+    of a run that are not in it.
     """
     how = at.chance.choice(["moved", "deleted", "replaced"])
     old = at.folder / "old" / at.path.name
@@ -48,7 +48,7 @@ def take_away(at: Round) -> Verdict:
         _take_away(at.path, old, how)
         warm_up(speaker, at.chance, 10)
         speaker.close()
-    verdict = _judged_anew(at, before, how)
+    verdict = _judge_new_file(at, before, how)
     if how == "moved":
         ledger = {number: Acknowledged(count) for number, count in before.items()}
         verdict.add(judge(f"sqlite:///{old}", ledger, unended=None))
@@ -65,8 +65,8 @@ def _take_away(path: Path, old: Path, how: str) -> None:
         (path.parent / "other.db").replace(path)
 
 
-def _judged_anew(at: Round, before: dict[int, int], how: str) -> Verdict:
-    """The new file: of each run that is there the tokens since, and a gap for those before."""
+def _judge_new_file(at: Round, before: dict[int, int], how: str) -> Verdict:
+    """Judge the new file, which has later tokens and gaps for the earlier ones."""
     ledger: Ledger = {}
     for number, known in at.ledger.items():
         if known.tokens > before.get(number, 0) or number not in before:
@@ -78,7 +78,7 @@ def _judged_anew(at: Round, before: dict[int, int], how: str) -> Verdict:
 
 
 def truncate(at: Round) -> Verdict:
-    """The file is cut in place: it is told of within five seconds, and what comes then is stored in a sound file."""
+    """The file is truncated in place; the recorder reports it, and stores what comes later in a sound file."""
     size = at.chance.choice([0, 0.3, 0.7])
     verdict = Verdict()
     with speaking(at) as speaker, _messages() as messages:
@@ -86,8 +86,8 @@ def truncate(at: Round) -> Verdict:
         with at.path.open("r+b") as file:
             file.truncate(int(at.path.stat().st_size * size) // 4096 * 4096)
         last = max(speaker.counts)
-        if not _is_told(speaker, messages):
-            verdict.breaches.append(f"nothing was told within {_TOLD_WITHIN:g} s")
+        if not _is_reported(speaker, messages):
+            verdict.breaches.append(f"nothing was reported within {_REPORTED_WITHIN:g} s")
         speaker.say(speaker.begin(), 50)
         speaker.close()
     after = {number: known for number, known in at.ledger.items() if number > last}
@@ -97,9 +97,9 @@ def truncate(at: Round) -> Verdict:
     return verdict
 
 
-def _is_told(speaker: Speaker, messages: list[str]) -> bool:
-    """Whether an error is logged soon after something more is recorded."""
-    over = time.monotonic() + _TOLD_WITHIN
+def _is_reported(speaker: Speaker, messages: list[str]) -> bool:
+    """Record something, and return whether an error is logged in time."""
+    over = time.monotonic() + _REPORTED_WITHIN
     speaker.say(speaker.begin(), 5)
     while not messages and time.monotonic() < over:
         time.sleep(0.01)
@@ -108,14 +108,14 @@ def _is_told(speaker: Speaker, messages: list[str]) -> bool:
 
 @contextmanager
 def _messages() -> Iterator[list[str]]:
-    """What the recorder logs as errors inside."""
+    """Yield the errors that the recorder logs inside."""
     found: list[str] = []
 
-    class Kept(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             found.append(record.getMessage())
 
-    handler = Kept(logging.ERROR)
+    handler = Collector(logging.ERROR)
     logging.getLogger("recorder").addHandler(handler)
     try:
         yield found

@@ -1,4 +1,4 @@
-"""Processes that fork while they record, and workers that end without `atexit`: EXACT for all of them."""
+"""Processes fork while they record, and workers end without `atexit`; every token is stored once."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.faults.kills import recover
 from tests.faults.producer import Report, Speaker, child, line_of, note, turns, warm_up
 from tests.oracle import Verdict, judge
 
-#: Places of runs that a process and its children may have, and one of the children.
+#: How many places of runs a process with its children has, and one child.
 _A_FAMILY, _A_PROCESS = 10_000, 1_000
-#: What the parent does at the moment of the fork; who closes first, while the others go on.
+#: What the parent does at the moment of the fork; which processes close first.
 MOMENTS = ("idle", "queued", "transaction", "closing", "loop", "thread", "followed")
 ORDERS = ("parent first", "children first", "together")
 
@@ -36,14 +36,14 @@ ORDERS = ("parent first", "children first", "together")
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A forked child, and the pipe whose end tells it to close."""
+    """A forked child, and the pipe that is closed to let it close its recorder."""
 
     pid: int
     pipe: int
 
 
 def fork_once(report: Report, url: str, first: int, seed: str, moment: str, order: str) -> None:
-    """Record, fork at a moment, record on both sides, and close in an order; then record with another recorder."""
+    """Record, fork at a moment, record in both processes, close in an order, and record with another recorder."""
     chance = random.Random(seed)
     speaker = Speaker(ChatHistoryCallback(url, flush_interval=chance.choice([0, 0.01])), first, report)
     warm_up(speaker, chance)
@@ -81,7 +81,7 @@ def fork_once(report: Report, url: str, first: int, seed: str, moment: str, orde
 def _busy(
     history: ChatHistoryCallback, first: int, report: Report, seed: str, *, when: bool
 ) -> Iterator[None]:
-    """Inside, another thread streams through the same recorder, if it is to."""
+    """Inside, another thread streams through the same recorder, if `when` is true."""
     over = threading.Event()
 
     def stream() -> None:
@@ -103,7 +103,7 @@ def _busy(
 
 
 def _follow(url: str, speaker: Speaker) -> None:
-    """A thread replays a run that streams, through a connection of its own."""
+    """Start a thread that replays a streaming run with `follow`, through a connection of its own."""
     speaker.say(speaker.begin(), 20)
     speaker.acknowledge()
     run_id = str(uuid.UUID(int=speaker.open_runs[-1]))
@@ -143,7 +143,7 @@ def _fork(speaker: Speaker, seed: str, chance: random.Random, apart: int = _A_FA
         read, write = os.pipe()
         pid = os.fork()
         if not pid:
-            for each in found:  # else they would not see the parent close its end
+            for each in found:  # an open copy here would keep the pipe open when the parent closes it
                 os.close(each.pipe)
             os.close(write)
             _be_a_child(speaker, place * apart, read, f"{seed} {place}")
@@ -153,15 +153,15 @@ def _fork(speaker: Speaker, seed: str, chance: random.Random, apart: int = _A_FA
 
 
 def _be_a_child(parents: Speaker, place: int, pipe: int, seed: str) -> None:
-    """Record until told to close, and some more; a grandchild does the same. Does not return."""
+    """Record until the pipe is closed, and some more; a grandchild does the same. Does not return."""
     try:
         chance = random.Random(seed)
         speaker = Speaker(parents.history, parents.first + place, parents.report)
         if parents.history.recorder.closed:
             speaker.history = ChatHistoryCallback(parents.history.recorder.url, flush_interval=0)
         warm_up(speaker, chance, chance.randrange(5))
-        is_young = place >= _A_FAMILY and chance.random() < 0.2
-        grandchildren = _fork(speaker, seed, chance, _A_PROCESS) if is_young else []
+        has_children = place >= _A_FAMILY and chance.random() < 0.2
+        grandchildren = _fork(speaker, seed, chance, _A_PROCESS) if has_children else []
         os.read(pipe, 1)
         warm_up(speaker, chance, 10)
         _end(grandchildren)
@@ -174,7 +174,7 @@ def _be_a_child(parents: Speaker, place: int, pipe: int, seed: str) -> None:
 
 
 def _end(children: list[Forked]) -> None:
-    """Tell them to close, and wait for them."""
+    """Let the children close, and wait for their ends."""
     for each in children:
         os.close(each.pipe)
     ends = [os.waitpid(each.pid, 0)[1] for each in children]
@@ -183,7 +183,7 @@ def _end(children: list[Forked]) -> None:
 
 
 def forks(at: Round) -> Verdict:
-    """A fork at some moment, and closes in some order."""
+    """A process forks at some moment, and the processes close in some order."""
     moment, order = at.chance.choice(MOMENTS), at.chance.choice(ORDERS)
     with child(fork_once, at.url, at.number(0), str(at.seed), moment, order) as parent:
         failure = parent.end()
@@ -202,7 +202,7 @@ _history: ChatHistoryCallback | None = None
 
 
 def employ(report: Report, url: str, first: int, method: str, pool: bool, warm: bool) -> None:
-    """Four workers record and end, by neither a flush nor a close: what they accepted is stored by then."""
+    """Four workers record and end without a flush or a close, and everything that they recorded is stored."""
     global _history
     if method == "fork":
         _history = ChatHistoryCallback(url)
@@ -228,7 +228,7 @@ def employ(report: Report, url: str, first: int, method: str, pool: bool, warm: 
 
 
 def work(url: str, first: int) -> None:
-    """What a worker does: one run that goes on, as its process ends."""
+    """The code of a worker: begin a run that is still open when the process ends."""
     global _history
     _history = _history or ChatHistoryCallback(url)
     speaker = Speaker(_history, first, lambda _line: None)
@@ -236,7 +236,7 @@ def work(url: str, first: int) -> None:
 
 
 def workers(at: Round) -> Verdict:
-    """Of `multiprocessing` and of executors, forked and spawned."""
+    """The workers are those of `multiprocessing` or of an executor, forked or spawned."""
     method = at.chance.choice(["fork", "fork", "fork", "spawn", "forkserver"])
     pool, warm = at.chance.random() < 0.5, at.chance.random() < 0.5
     with child(employ, at.url, at.number(0), method, pool, warm) as parent:

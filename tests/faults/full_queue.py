@@ -1,4 +1,4 @@
-"""A full queue while the database is away: waits end in time, and what found no room is a gap, each policy."""
+"""The queue is full while the database is away: waits end in time, and tokens that found no room are a gap."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.recording.recorder import Stats
 from tests.faults.campaign import Fault, Round
 from tests.faults.ends import away_at_will
-from tests.faults.models import Numbered, config_of, question, spoken
+from tests.faults.models import Numbered, config_of, model_token, question
 from tests.faults.producer import isolated
 from tests.oracle import Acknowledged, Verdict, hasty, judge
 
 _BLOCK_TIMEOUT = 0.2
-#: A call takes no longer than this: some runs wait once each (seconds).
+#: The longest time that a call may take, in which some runs wait once each (seconds).
 _LONGEST_CALL = 5.0
 _TOKENS = 400
 _RUNS = 4
 
-#: Ways to drive a model: off a loop, on one, and the synchronous way inside one, as in a notebook.
+#: How a model is called: outside of a loop, on one, synchronously on one as in a notebook, and several times at once.
 WAYS = ("stream", "astream", "stream on a loop", "many astreams")
 
 
 def full_queue(at: Round) -> Verdict:
-    """The database goes away, models stream more than there is room for, and it comes back."""
+    """The database goes away, models stream more than the queue can hold, and the database comes back."""
     way, overflow = at.chance.choice(WAYS), at.chance.choice(["block", "drop_newest"])
     at.first = 0
     with hasty(), away_at_will(at) as (url, away), _recorder(url, overflow) as history:
@@ -41,7 +41,7 @@ def full_queue(at: Round) -> Verdict:
         stats = history.close().wait(30)
     numbers = [at.number(place) for place in range(3 + _RUNS)]
     ledger = {number: Acknowledged(_TOKENS, "complete") for number in numbers}
-    verdict.add(judge(at.url, ledger, gaps=True, text=spoken))
+    verdict.add(judge(at.url, ledger, gaps=True, text=model_token))
     _compare(verdict, stats)
     if not verdict.exact:
         verdict.breaches.append(f"by {way}, overflow {overflow}: {stats}")
@@ -49,7 +49,7 @@ def full_queue(at: Round) -> Verdict:
 
 
 def _compare(verdict: Verdict, stats: Stats) -> None:
-    """The rows in `gaps` are the counter, and every token is somewhere."""
+    """As many tokens are in gap rows as were dropped, and each token is counted in exactly one place."""
     if verdict.gaps != stats.dropped:
         verdict.breaches.append(f"{verdict.gaps} tokens in gap rows, {stats.dropped} dropped")
     if stats.accepted != stats.queued + stats.committed + stats.dropped + stats.quarantined:
@@ -68,7 +68,7 @@ def _recorder(url: str, overflow: str) -> Iterator[ChatHistoryCallback]:
 
 
 def _stream(model: Numbered, at: Round, places: range, way: str) -> Verdict:
-    """Stream these runs; a breach for each that took too long or did not come whole."""
+    """Stream these runs; a breach for each that took too long or lacks chunks."""
     verdict = Verdict()
     numbers = [at.number(place) for place in places]
     if way == "many astreams":

@@ -1,4 +1,4 @@
-"""The garbage collector and signal handlers run at any moment, also while one of our locks is held on that thread."""
+"""The garbage collector and signal handlers run at any moment, also while their thread holds a lock of recorder."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay import Replay
 from tests.faults.campaign import Fault, Round
-from tests.faults.models import Numbered, config_of, question, spoken
+from tests.faults.models import Numbered, config_of, model_token, question
 from tests.faults.producer import Report, Speaker, child, line_of, note, turns
 from tests.oracle import Verdict, judge, record
 
-#: How long a round goes on (seconds), and places of runs that one thread may have.
+#: How long a round lasts (seconds), and how many places of runs a thread has.
 _SECONDS = 1.5
 _A_THREAD = 20_000
 
 
 class Session:
-    """Something of the application's that holds a stream, or a replay, and is part of a cycle."""
+    """An object of the application that has a stream or a replay and is part of a reference cycle."""
 
     def __init__(self, held: Any) -> None:
         self.held, self.me = held, self
@@ -34,7 +34,7 @@ class Session:
 
 @contextmanager
 def _often_collected(chance: random.Random) -> Iterator[None]:
-    """Inside, the garbage collector runs after a few new objects."""
+    """Inside, the garbage collector runs after every few new objects."""
     before = gc.get_threshold()
     gc.set_threshold(chance.choice([1, 5, 50]), 1, 1)
     try:
@@ -43,11 +43,11 @@ def _often_collected(chance: random.Random) -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-# -- the collector -----------------------------------------------------------------------------------------------
+# -- the garbage collector ---------------------------------------------------------------------------------------
 
 
 def leave_streams(report: Report, url: str, first: int, seed: str) -> None:
-    """Two threads leave streams in cycles, which the collector ends wherever it runs, while others go on."""
+    """Two threads leave streams in reference cycles, which the collector ends at any place, and stream others."""
     chance = random.Random(seed)
     history = ChatHistoryCallback(url, flush_interval=0.01)
     model = Numbered(callbacks=[history])
@@ -63,7 +63,7 @@ def leave_streams(report: Report, url: str, first: int, seed: str) -> None:
             count = sum(1 for _ in zip(range(10 if left else 100), stream, strict=False))
             if left:
                 Session(stream)
-            # The last chunk of a whole stream is its end and no token.
+            # The last chunk of a complete stream is its end and no token.
             lines.append(line_of(number, count if left else count - 1, None if left else "complete"))
 
     threads = [threading.Thread(target=stream, args=(first + place * _A_THREAD,)) for place in range(2)]
@@ -79,7 +79,7 @@ def leave_streams(report: Report, url: str, first: int, seed: str) -> None:
 
 
 def leave_replays(report: Report, url: str, first: int, seed: str) -> None:
-    """Replays and their streams are left in cycles, on the threads that use others."""
+    """Two threads leave replays and their streams in reference cycles, and play others."""
     chance = random.Random(seed)
     with ChatHistoryCallback(url) as history:
         record(history, reply="replayed")
@@ -91,7 +91,7 @@ def leave_replays(report: Report, url: str, first: int, seed: str) -> None:
             stream = replay.stream(speed=None)
             assert next(stream).content == "replayed"
             Session((stream, replay) if chance.random() < 0.5 else stream)
-            # The iterator holds its replay, whoever else has let go of it.
+            # The iterator holds a reference to its replay, so the replay is not collected.
             assert next(Replay(url).stream(speed=None)).content == "replayed"
 
     threads = [threading.Thread(target=play) for _ in range(2)]
@@ -106,7 +106,7 @@ def leave_replays(report: Report, url: str, first: int, seed: str) -> None:
 
 
 def handle_signals(report: Report, url: str, first: int, seed: str) -> None:
-    """A handler calls the recorder in the middle of its calls on the main thread."""
+    """A signal handler calls the recorder in the middle of the recorder's calls on the main thread."""
     chance = random.Random(seed)
     history = ChatHistoryCallback(url, flush_interval=0.001)
     speaker, handlers = Speaker(history, first, report), Speaker(history, first + _A_THREAD, report)
@@ -144,7 +144,7 @@ def handle_signals(report: Report, url: str, first: int, seed: str) -> None:
 
 
 def interrupt(report: Report, url: str, first: int, seed: str) -> None:
-    """Ctrl-C comes in the middle of calls, and the program goes on: what was acknowledged stays, nothing hangs."""
+    """Ctrl-C comes in the middle of calls and the program goes on; acknowledged tokens are stored, calls end."""
     chance = random.Random(seed)
     history = ChatHistoryCallback(url, flush_interval=0.001)
     over = time.monotonic() + _SECONDS
@@ -161,7 +161,7 @@ def interrupt(report: Report, url: str, first: int, seed: str) -> None:
     for place in itertools.count():
         if time.monotonic() > over:
             break
-        # Whether the token that was interrupted is in nobody knows: its run gets no more.
+        # The interrupted token may be in the queue or not, so its run gets no more tokens.
         speaker = Speaker(history, first + 10 * place, report)
         with suppress(KeyboardInterrupt):
             for _ in turns(speaker, chance, most=100):
@@ -189,7 +189,7 @@ def _played(work: Callable[..., None], **options: Any) -> Callable[[Round], Verd
 
 
 FAULTS = [
-    Fault("collector", "streams ended by the collector anywhere", _played(leave_streams, text=spoken)),
+    Fault("collector", "streams ended by the collector anywhere", _played(leave_streams, text=model_token)),
     Fault(
         "replays",
         "replays closed by the collector anywhere",

@@ -1,4 +1,4 @@
-"""SIGKILL while runs stream; what was acknowledged is stored, the rest is a prefix, and the next recorder goes on."""
+"""SIGKILL while runs stream: acknowledged tokens are stored, later ones are a prefix, and a new recorder goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.oracle import Verdict, judge
 
 
 def stream(report: Callable[[str], Any], url: str, first: int, seed: str) -> None:
-    """Record until killed."""
+    """Record until the process is killed."""
     chance = random.Random(seed)
     interval = chance.choice([0, 0.001, 0.01])
     speaker = Speaker(ChatHistoryCallback(url, flush_interval=interval), first, report)
@@ -23,15 +23,15 @@ def stream(report: Callable[[str], Any], url: str, first: int, seed: str) -> Non
 
 
 def recover(url: str) -> None:
-    """What the next recorder does: it finds the runs of dead processes."""
+    """Open the next recorder, which marks the runs of dead processes as `interrupted`."""
     with ChatHistoryCallback(url) as history:
-        for turn in range(2):  # the first is committed before the sweep, the second after it
+        for turn in range(2):  # the sweep comes between the two commits
             history.add_messages(f"turn {turn}", conversation_id="recovery")
             history.flush().wait(30)
 
 
 def kill_repeatedly(at: Round) -> Verdict:
-    """Three to six processes one after another, each killed at some moment, a few before they recorded anything."""
+    """Three to six processes record one after another and are killed, some before they recorded anything."""
     for generation in range(at.chance.randrange(3, 7)):
         with child(stream, at.url, at.number(1000 * generation), f"{at.seed} {generation}") as victim:
             if at.chance.random() < 0.9:
@@ -44,7 +44,7 @@ def kill_repeatedly(at: Round) -> Verdict:
 
 
 def kill_one_of_many(at: Round) -> Verdict:
-    """Some processes record into one database at once, and are killed one after another."""
+    """Two to four processes record into one database at once, and are killed one after another."""
     places = range(at.chance.randrange(2, 5))
     with ExitStack() as stack:
         victims = [
@@ -62,7 +62,7 @@ def kill_one_of_many(at: Round) -> Verdict:
 
 
 def kill_while_made(at: Round) -> Verdict:
-    """The database is empty, and processes are killed while they make its tables; the last one records."""
+    """The database is empty, and processes are killed while they make its tables; the next recorder works."""
     database = SQLITE if at.is_sqlite else POSTGRES
     with place(database, empty=True) as (url, _):
         for generation in range(at.chance.randrange(2, 6)):

@@ -1,4 +1,4 @@
-"""Models whose answers the oracle knows, for faults that come through a model."""
+"""Models whose answers the oracle can calculate."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from recorder.models import SimpleChatModel
 from tests.oracle import Text, token
 
 
-def spoken(number: int, seq: int) -> str:
-    """The text of a token of a model's; an empty one would be none."""
+def model_token(number: int, seq: int) -> str:
+    """The text of a token of a model, which is never empty, because an empty text is no token."""
     return token(number, seq) or "-"
 
 
 def question(number: int) -> str:
-    """What to ask, so that the answer is the tokens of this run."""
+    """The question whose answer is the tokens of this run."""
     return f"question {number}"
 
 
 def config_of(number: int) -> dict[str, Any]:
-    """Names the run."""
+    """The configuration that gives the run its id."""
     return {"run_id": uuid.UUID(int=number)}
 
 
 class Numbered(SimpleChatModel):
     """Streams the tokens of the run that its question names."""
 
-    def __init__(self, tokens: int = 50, text: Text = spoken, **settings: Any) -> None:
+    def __init__(self, tokens: int = 50, text: Text = model_token, **settings: Any) -> None:
         super().__init__(**settings)
         self.tokens = tokens
         self.text = text

@@ -1,4 +1,4 @@
-"""Producers that record runs and write down what was acknowledged, in this process or in one that may be killed."""
+"""Producers that record runs and report what was acknowledged, in this process or in one that may be killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from recorder.wire.deltas import Delta
 from tests.faults.campaign import Round
 from tests.oracle import Acknowledged, Ledger, Verdict, begin, finish, token
 
-#: Seconds after which a child that still runs is taken for stuck: it prints its stacks and ends.
+#: A child that still runs after this time prints its stacks and ends (seconds).
 STUCK_AFTER = 40.0
 
 
@@ -41,9 +41,9 @@ class Speaker:
         self.report = report
         #: Tokens of each run so far.
         self.counts: dict[int, int] = {}
-        #: Runs that were ended, with their status.
+        #: The status of each run that has ended.
         self.ends: dict[int, str] = {}
-        #: What was reported already.
+        #: The last report of each run.
         self._reported: dict[int, str] = {}
 
     @property
@@ -52,14 +52,14 @@ class Speaker:
         return [number for number in self.counts if number not in self.ends]
 
     def begin(self) -> int:
-        """A new run with a question of its own; its number."""
+        """Begin a run with a question of its own, and return its number."""
         number = self.first + len(self.counts)
         begin(self.history, HumanMessage(f"question {number}"), run_id=uuid.UUID(int=number))
         self.counts[number] = 0
         return number
 
     def say(self, number: int, size: int) -> None:
-        """So many more tokens; runs with an odd number have them with frames."""
+        """Add so many tokens; runs with an odd number get them with frames."""
         run_id = uuid.UUID(int=number)
         for seq in range(self.counts[number], self.counts[number] + size):
             text = token(number, seq)
@@ -70,15 +70,15 @@ class Speaker:
             self.counts[number] = seq + 1
 
     def finish(self, number: int) -> None:
-        """The run ends well, with an answer of its own."""
+        """End the run without an error, with an answer of its own."""
         finish(self.history, uuid.UUID(int=number), f"answer {number}")
         self.ends[number] = COMPLETE
 
     def acknowledge(self, timeout: float = 30.0) -> None:
-        """Flush, and report everything that was said before it; raises what the flush raises."""
+        """Flush, and report everything that was recorded before; raises what the flush raises."""
         lines = self.lines()
         self.history.flush().wait(timeout)
-        self.reported(lines)
+        self.report_new(lines)
 
     def close(self, timeout: float = 30.0) -> None:
         """End all runs, close, and report everything."""
@@ -88,17 +88,17 @@ class Speaker:
         stats = self.history.close(timeout).wait(timeout + 10)
         if stats.dropped or stats.queued:
             raise RuntimeError(f"closed with tokens that are not stored: {stats}")
-        self.reported(lines)
+        self.report_new(lines)
 
-    def reported(self, lines: dict[int, str]) -> None:
-        """Report what is new of these."""
+    def report_new(self, lines: dict[int, str]) -> None:
+        """Report the lines that were not reported yet."""
         for number, line in lines.items():
             if self._reported.get(number) != line:
                 self._reported[number] = line
                 self.report(line)
 
     def lines(self) -> dict[int, str]:
-        """The reports of everything that was said until now."""
+        """The reports of everything that was recorded until now, by the number of the run."""
         return {
             number: line_of(number, count, self.ends.get(number)) for number, count in self.counts.items()
         }
@@ -106,7 +106,7 @@ class Speaker:
 
 @contextmanager
 def speaking(at: Round, url: str | None = None, **options: Any) -> Iterator[Speaker]:
-    """A producer in this process; its recorder is closed afterwards, whatever happens."""
+    """A producer in this process, whose recorder is closed afterwards in any case."""
     history = ChatHistoryCallback(url or at.url, **{"flush_interval": 0, **options})
     try:
         yield Speaker(history, at.number(0), lambda line: note(at.ledger, line))
@@ -115,12 +115,12 @@ def speaking(at: Round, url: str | None = None, **options: Any) -> Iterator[Spea
 
 
 def line_of(number: int, count: int, status: str | None) -> str:
-    """One report: of this run so many tokens are committed, and its end if there is a status."""
+    """One report: so many tokens of this run are committed, and its end if there is a status."""
     return f"{number} {count} {status or '-'}\n"
 
 
 def note(ledger: Ledger, report: str) -> None:
-    """Write reports into the ledger; the last one may have been cut off by a kill."""
+    """Write reports into the ledger; a kill may have cut off the last one."""
     for line in report.split("\n")[:-1]:
         number, tokens, status = line.split(" ")
         known = ledger.setdefault(int(number), Acknowledged())
@@ -129,13 +129,13 @@ def note(ledger: Ledger, report: str) -> None:
 
 
 def warm_up(speaker: Speaker, chance: random.Random, times: int = 3) -> None:
-    """Some turns that are acknowledged: the database is open, and runs stream."""
+    """Record some turns and flush, so that the database is open and runs stream."""
     for _, _ in zip(range(times), turns(speaker, chance), strict=False):
         speaker.acknowledge()
 
 
 def turns(speaker: Speaker, chance: random.Random, *, open_runs: int = 4, most: int = 60) -> Iterator[None]:
-    """Runs that begin, stream and end, for ever; each turn ends before anything of it is acknowledged."""
+    """Begin, stream and end runs for ever; nothing of a turn is acknowledged before it is yielded."""
     while True:
         for _ in range(chance.randrange(1, 5)):
             found = speaker.open_runs
@@ -153,14 +153,14 @@ def turns(speaker: Speaker, chance: random.Random, *, open_runs: int = 4, most: 
 
 @cache
 def _context() -> ForkServerContext:
-    """Processes are forked off a server that has imported everything: 20 ms each in place of 2 s."""
+    """A fork server that has imported everything, so that a process starts in 20 ms instead of 2 s."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.producer", "alembic.command", "recorder.models.openai"])
     return context
 
 
 class Child:
-    """A process that reports over a pipe and may be killed, with everything that it started."""
+    """A process that reports over a pipe and may be killed together with its children."""
 
     def __init__(self, work: Callable[..., None], *arguments: object) -> None:
         self.reports, writer = _context().Pipe(duplex=False)
@@ -183,7 +183,7 @@ class Child:
         return self._report.decode()
 
     def read(self, seconds: float) -> bool:
-        """Read reports for so long; False when the child has closed its pipe."""
+        """Read reports for so many seconds; False when the child has closed its pipe."""
         over = time.monotonic() + seconds
         while (left := over - time.monotonic()) > 0:
             if wait([self.reports], left):
@@ -204,12 +204,12 @@ class Child:
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # it has not begun, or has ended
+            pass  # the process has not begun, or has ended
         self.process.kill()
         self._end()
 
     def end(self, seconds: float = STUCK_AFTER + 30) -> str:
-        """Wait for its end; why that was none, "" where it ended well."""
+        """Wait for its end; return why it failed, or ""."""
         over = not self.read(seconds)
         if not over:
             self.kill()
@@ -229,7 +229,7 @@ class Child:
 
 
 def _ours(stderr: str) -> str:
-    """What a process printed at its end, of stacks only the frames of this repository."""
+    """The last output of a process; of stacks only the frames of this repository."""
     lines = stderr.splitlines()
     theirs = [
         line.startswith('  File "') and "/recorder/" not in line and "/tests/" not in line for line in lines
@@ -239,7 +239,7 @@ def _ours(stderr: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Writes what was acknowledged to the campaign; it can be handed on to other processes."""
+    """Writes reports to the campaign, and can be passed to other processes."""
 
     pipe: Connection
 
@@ -250,7 +250,7 @@ class Report:
 def _run(
     writer: Connection, errors: Connection, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
-    os.setsid()  # so that a kill reaches its children, too
+    os.setsid()  # a kill of the process group reaches the children, too
     os.dup2(errors.fileno(), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.dump_traceback_later(STUCK_AFTER, exit=True)
@@ -259,7 +259,7 @@ def _run(
 
 @contextmanager
 def child(work: Callable[..., None], *arguments: object) -> Iterator[Child]:
-    """A child that is certainly gone afterwards."""
+    """A child process, which is gone afterwards in any case."""
     found = Child(work, *arguments)
     try:
         yield found
@@ -274,7 +274,7 @@ def child(work: Callable[..., None], *arguments: object) -> Iterator[Child]:
 
 
 def isolated(play: Callable[[Round], Verdict]) -> Callable[[Round], Verdict]:
-    """Play a round in a child, so that one that stands still is told of and ended."""
+    """Play a round in a child process, so that a round that hangs is reported and ended."""
     return partial(_isolated, play)
 
 
@@ -287,7 +287,7 @@ def _isolated(play: Callable[[Round], Verdict], at: Round) -> Verdict:
 
 
 def _play(report: Report, play: Callable[[Round], Verdict], at: Round) -> None:
-    logging.getLogger().addHandler(logging.NullHandler())  # the faults are expected here
+    logging.getLogger().addHandler(logging.NullHandler())  # errors are expected here, so none is printed
     report(json.dumps(asdict(play(at))))
-    # Whatever is left running, a recorder of a round that failed for example, ends with this process.
+    # Threads that still run, such as those of a recorder after a failed round, end with this process.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres that cuts at a chosen byte, slows down, swallows a COMMIT, or stands still."""
+"""A TCP proxy before Postgres that cuts at a chosen byte, slows down, loses a COMMIT, or passes nothing."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ _HEAD = 5
 _COMMIT = b"COMMIT"
 _CHUNK = 16_384
 
-#: What happens to the next COMMIT: it never reaches the server; half of it does; the server commits and the answer
-#: is lost, or half of it; the network swallows it, and both connections stay open.
+#: What happens to the next COMMIT. "before": it does not reach the server. "half sent": half of it does. "after": its
+#: answer is lost. "half answered": half of the answer is lost. "swallowed": it is lost, and both connections stay open.
 Trouble = Literal["before", "half sent", "after", "half answered", "swallowed"]
 TROUBLES: tuple[Trouble, ...] = ("before", "half sent", "after", "half answered", "swallowed")
 
 
 class Cut(ConnectionError):
-    """Raised inside to close both connections."""
+    """Raised in order to close both connections."""
 
 
 @dataclass
 class Proxy:
-    """A proxy before one database; `url` leads through it. Set its fields at any time, from any thread."""
+    """A proxy before one database, which clients reach by `url`. Its fields can be set at any time, from any thread."""
 
     target: str
-    #: Of the next COMMIT; None once it happened.
+    #: What happens to the next COMMIT; None afterwards.
     at_commit: Trouble | None = None
-    #: Cut after so many more bytes of the client's, or of the server's; None for never.
+    #: Cut after so many more bytes from the client, or from the server; None for never.
     cut_after_sent: int | None = None
     cut_after_answered: int | None = None
-    #: Bytes a second, each way; None for as fast as possible.
+    #: Bytes a second in each direction; None for no limit.
     rate: int | None = None
-    #: While set nothing passes, neither an answer nor an error.
+    #: While it is true, no byte passes.
     stalled: bool = False
-    #: What happened so far.
+    #: How many connections were cut, and how many were made.
     cuts: int = 0
     clients: int = 0
     _port: int = 0
     _listener: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    #: Connections of the server that are open and lead nowhere.
+    #: Connections to the server that are open and have no client.
     _lost: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL with which clients connect."""
         parsed = make_url(self.target).set(host="127.0.0.1", port=self._port, query={"sslmode": "disable"})
         return parsed.render_as_string(hide_password=False)
 
@@ -62,7 +62,7 @@ class Proxy:
         postgres.run(self._listen())
 
     def close(self) -> None:
-        """Listen no more, and cut whoever is connected."""
+        """Stop listening, and cut all connections."""
         postgres.run(self._shut())
 
     async def _listen(self) -> None:
@@ -111,7 +111,7 @@ class Proxy:
         return await asyncio.open_connection(str(host), port)
 
     async def _send(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        """What the client says, message by message; the first one has no letter."""
+        """Pass on the client's messages one by one; the first one has no letter."""
         size = await reader.readexactly(4)
         await self._pass(size + await reader.readexactly(int.from_bytes(size, "big") - 4), server, sent=True)
         while True:
@@ -124,7 +124,7 @@ class Proxy:
 
     async def _trouble(self, message: bytes, server: asyncio.StreamWriter) -> None:
         trouble, self.at_commit = self.at_commit, None
-        if trouble == "swallowed":  # and the server hears nothing of the client's end either
+        if trouble == "swallowed":  # the connection to the server stays open
             self.cuts += 1
             self._lost.append(server)
             return
@@ -143,7 +143,7 @@ class Proxy:
             await self._pass(data, writer, sent=False)
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter, *, sent: bool) -> None:
-        """Pass bytes on, as slowly as is set, up to the byte where the connection is to be cut."""
+        """Pass bytes on at the given rate, up to the byte where the connection is to be cut."""
         while data:
             while self.stalled:  # noqa: ASYNC110 - a test sets it from another thread
                 await asyncio.sleep(0.005)
@@ -175,7 +175,7 @@ class Proxy:
 
 @contextmanager
 def proxy(target: str) -> Iterator[Proxy]:
-    """A proxy that is open inside."""
+    """A proxy that listens inside."""
     found = Proxy(target)
     found.open()
     try:

@@ -1,4 +1,4 @@
-"""The printed table of a campaign."""
+"""The table that a campaign prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEAD = ("fault", "on", "rounds", "acknowledged", "missing", "doubled", "disorde
 
 
 def printed(rows: Sequence[Row]) -> str:
-    """One line a fault and database; then every breach, with the command that repeats it."""
+    """One line for each fault and database; then every breach, with the command that repeats it."""
     cells = [_HEAD, *map(_cells, rows)]
     widths = [max(len(line[place]) for line in cells) for place in range(len(_HEAD))]
     lines = [_line(line, widths) for line in cells]
@@ -48,5 +48,5 @@ def _breaches(row: Row) -> Iterator[str]:
 
 
 def _shortened(breach: str) -> str:
-    """Its beginning and its end, where a traceback has what matters."""
+    """The beginning of the text, and its end, where a traceback has its error."""
     return breach if len(breach) <= 600 else f"{breach[:200]} ... {breach[-400:]}"

@@ -1,4 +1,4 @@
-"""An exception out of nowhere in the writer, at the Nth call of one of its functions: recording goes on."""
+"""An unexpected exception at the Nth call of a function of the writer does not end the recording."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ERRORS: tuple[Callable[[], BaseException], ...] = (
     lambda: KeyError("nowhere"),
     OSError,
 )
-#: The most calls of functions that a round waits for before one fails.
+#: The error comes after at most this number of calls of functions.
 _MOST_CALLS = 400
-#: The most calls until the second error.
+#: The second error comes after at most this number of further calls.
 _SOON = 60
-#: Beyond this offset a frame has begun before.
+#: A frame whose instruction is after this offset is resumed, and not begun.
 _BEGUN = 4
 
 
 class Injector:
-    """Raises at the Nth call of a function of the package on the writer's thread, and so many calls after that again.
+    """Raises at the Nth call of a function of the package on the writer's thread, and again after so many more calls.
 
-    The second error often hits what is done because of the first one.
+    The second error often hits the code that handles the first one.
     """
 
     def __init__(self, numbers: Sequence[int], error: Callable[[], BaseException]) -> None:
@@ -44,7 +44,7 @@ class Injector:
         self.where: list[str] = []
 
     def install(self) -> None:
-        """On threads that begin from now on."""
+        """Trace threads that begin from now on."""
         threading.settrace(self._trace)
 
     def _trace(self, frame: FrameType, event: str, _argument: Any) -> None:
@@ -58,14 +58,14 @@ class Injector:
         if not self.left:
             self.where.append(f"{Path(code.co_filename).stem}.{code.co_name}:{frame.f_lineno}")
             if self.later:
-                # Python ends the tracing of a thread by a function that raises; the other kind goes on.
+                # Python stops tracing when the trace function raises; profiling goes on.
                 self.left = self.later.pop(0)
                 sys.setprofile(self._trace)
             raise self.error()
 
 
 def _is_outermost(frame: FrameType) -> bool:
-    """Whether the thread begins, or the coroutine around the writer goes on: there is no error of the writer's."""
+    """Whether the frame is that of the thread, or of the coroutine around the writer; neither can catch an error."""
     begun = frame.f_lasti > _BEGUN
     return frame.f_code.co_name == ("_run_writer" if begun else "_run_thread")
 
@@ -81,7 +81,7 @@ def injected(injector: Injector) -> Iterator[None]:
 
 
 def fail_in_writer(at: Round) -> Verdict:
-    """Somewhere in the writer, once or twice: what came is stored or has a gap row, and what comes later is stored."""
+    """One or two errors come anywhere in the writer; tokens are stored or have a gap row, and later ones are stored."""
     numbers = [at.chance.randrange(1, _MOST_CALLS)]
     error = at.chance.choice(ERRORS)
     if at.chance.random() < 0.5:
@@ -91,7 +91,7 @@ def fail_in_writer(at: Round) -> Verdict:
         with injected(injector):
             try:
                 history = ChatHistoryCallback(at.url, flush_interval=0)
-            except Exception:  # while the database was opened: the application is told at once
+            except Exception:  # the error came while the database was opened, so the constructor raises
                 return Verdict()
         verdict = _record(Speaker(history, at.number(0), lambda line: note(at.ledger, line)), at)
     verdict.add(judge(at.url, at.ledger, gaps=True))
@@ -106,7 +106,7 @@ def fail_in_writer(at: Round) -> Verdict:
 
 
 def _record(speaker: Speaker, at: Round) -> Verdict:
-    """Some turns, the last two of which come long after the error; every token counts as acknowledged."""
+    """Record some turns, the last two long after the error; every token counts as acknowledged."""
     verdict = Verdict()
     for turn, _ in zip(range(15), turns(speaker, at.chance, most=20), strict=False):
         try:
@@ -120,7 +120,7 @@ def _record(speaker: Speaker, at: Round) -> Verdict:
     for number in speaker.open_runs:
         speaker.finish(number)
     speaker.history.close(20).wait(30)
-    speaker.reported(speaker.lines())
+    speaker.report_new(speaker.lines())
     return verdict
 
 
