@@ -175,7 +175,9 @@ def test_workers_of_a_preforking_server_record(database: str) -> None:
 
 
 CLOSING = """
+import pytest
 from tests.oracle import FaultyStore
+from recorder.errors import StoreError
 from recorder.storage.store import SqlStore
 from recorder.core.waitable import Wait
 
@@ -195,10 +197,8 @@ flushing, closing = history.flush(), history.close()
 if not (child := os.fork()):
     assert history.close().wait(10).accepted == 0
     assert closing.wait(10).accepted == 0
-    try:
+    with pytest.raises(StoreError, match="the parent's"):
         flushing.wait(10)
-    except Exception as error:
-        assert "the parent's" in str(error), error
     with ChatHistoryCallback(sys.argv[1]) as another:
         record(2, another)
     sys.exit()

@@ -150,6 +150,7 @@ def test_a_signal_handler_may_begin_a_run_and_close_at_any_place() -> None:
         assert story.queue.bytes == 0
         if not reached:
             break
+    assert place > 100
 
 
 def test_ctrl_c_at_any_place_leaves_the_queue_consistent() -> None:
@@ -166,6 +167,7 @@ def test_ctrl_c_at_any_place_leaves_the_queue_consistent() -> None:
         if not reached:
             break
     writer.shutdown()
+    assert place > 100
 
 
 @pytest.mark.parametrize("method", [RecordingQueue.put, RecordingQueue.put_frame])
