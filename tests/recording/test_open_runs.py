@@ -88,7 +88,7 @@ def test_idle_runs_make_room_for_new_ones() -> None:
 
 
 class Interleaved(RecordingQueue):
-    """A queue in which a token of a run comes at the moment when the run was ended for being idle."""
+    """A queue that gets a token of a run just after it ended the run as idle."""
 
     def end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
         is_ended = super().end_idle(run, end, before_us)
@@ -96,8 +96,8 @@ class Interleaved(RecordingQueue):
         return is_ended
 
 
-def test_a_token_comes_while_its_run_is_closed_as_idle() -> None:
-    """The run is open again, and no new run takes its place."""
+def test_a_token_reopens_its_run_when_it_comes_while_the_run_is_closed() -> None:
+    """The run stays among the open ones, and a new run is refused."""
     queue, open_runs, run = Interleaved(10**6), OpenRuns(1), run_at(LONG_AGO)
     open_runs.add(0, run, queue)
     open_runs.close_idle(queue, 3600)
@@ -107,15 +107,15 @@ def test_a_token_comes_while_its_run_is_closed_as_idle() -> None:
 
 
 def closed_as_idle(queue: RecordingQueue, open_runs: OpenRuns) -> OpenRun:
-    """A run that was ended for being idle, with the key 0."""
+    """A run with the key 0 that was closed as idle."""
     run = run_at(LONG_AGO)
     open_runs.add(0, run, queue)
     open_runs.close_idle(queue, 3600)
     return run
 
 
-def test_a_token_whose_thread_found_the_run_before() -> None:
-    """It reopens the run where that lies, so a new run does not take its place."""
+def test_a_token_reopens_its_run_when_its_thread_had_found_the_run_before() -> None:
+    """The run is among the open ones again, and a new run is refused."""
     queue, open_runs = RecordingQueue(10**6), OpenRuns(1)
     run = closed_as_idle(queue, open_runs)
     queue.put(run, "late", 0)
@@ -123,8 +123,8 @@ def test_a_token_whose_thread_found_the_run_before() -> None:
     assert (list(open_runs.open.values()), open_runs.idle_count) == ([run], 0)
 
 
-def test_a_token_of_a_run_that_made_room() -> None:
-    """It is counted as dropped, as any token after an end: nothing is half recorded."""
+def test_a_token_is_dropped_when_a_new_run_has_taken_the_place_of_its_run() -> None:
+    """It is counted as dropped, like every token after an end."""
     queue, open_runs = RecordingQueue(10**6), OpenRuns(1)
     run = closed_as_idle(queue, open_runs)
     assert open_runs.add(1, run_at(LONG_AGO, 1), queue)

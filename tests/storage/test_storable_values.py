@@ -252,7 +252,7 @@ def test_a_run_is_stored_when_an_argument_of_its_start_has_a_wrong_type(database
 def test_a_run_and_its_parent_agree_when_their_ids_are_no_uuids(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Their stored ids are calculated from the given ones, and the log has a line about each."""
+    """Their stored ids are calculated from the given ones, and the log has one line for each argument."""
     with ChatHistoryCallback(database) as history:
         ids: list[Any] = ["chain-1", "chain-2", "chain-3"]
         for run_id, parent in zip(ids, (None, *ids[:1] * 2), strict=True):
