@@ -185,7 +185,10 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
     ) -> Wait[None] | None:
         """Record a stream event and its deltas. Returns a `Wait` for space if the queue is full."""
-        key = run_id.int if type(run_id) is UUID else id_of(run_id).int
+        try:
+            key = run_id.int
+        except AttributeError:  # another framework's id
+            key = id_of(run_id).int
         run = self._runs.get(key) or self.recorder.reopen(key)
         if run is None:
             self._late(len(deltas))
@@ -199,7 +202,10 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
     ) -> Wait[None] | None:
         """Record a token, unless the run's tokens come with its frames. Returns a `Wait` if the queue is full."""
-        key = run_id.int if type(run_id) is UUID else id_of(run_id).int
+        try:
+            key = run_id.int
+        except AttributeError:  # another framework's id
+            key = id_of(run_id).int
         run = self._runs.get(key) or self.recorder.reopen(key)
         if run is None:
             self._late(1)
