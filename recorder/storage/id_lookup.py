@@ -66,9 +66,10 @@ async def _exactly(store: SqlStore, wanted: str) -> list[Found]:
 
 
 async def _beginning(store: SqlStore, wanted: str) -> list[Found]:
-    begins = store.dialect.between(conversations.c.id, wanted, after(wanted))
-    query = select(conversations.c.id).where(begins).limit(_SHOWN + 1)
-    found = [Found("conversation", id) for id in sorted(row.id for row in await store.fetch(query))]
+    id = conversations.c.id
+    query = select(id).where(store.dialect.between(id, wanted, after(wanted)))
+    query = query.order_by(store.dialect.in_order(id)).limit(_SHOWN + 1)
+    found = [Found("conversation", row.id) for row in await store.fetch(query)]
     if (bounds := _bounds_of(wanted)) is not None:
         low, high = bounds
         here = runs.c.id >= low, runs.c.id <= high

@@ -129,6 +129,9 @@ class Dialect(Protocol):
     def between(self, column: ColumnElement[str], low: str, high: str | None) -> ColumnElement[bool]:
         """The condition `low` <= text < `high`, or `low` <= text without `high`; by code points, and from an index."""
 
+    def in_order(self, column: ColumnElement[str]) -> ColumnElement[Any]:
+        """The ORDER BY term for rows of `between`, so that the same index gives the first of them."""
+
     def failure(self, error: BaseException) -> Failure:
         """The kind of a driver's error."""
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, Literal
 from zlib import crc32
 
-from sqlalchemy import URL, ColumnElement, Table, and_, text
+from sqlalchemy import URL, ColumnElement, Table, and_, literal_column, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -177,6 +177,10 @@ class Postgres:
         """The condition, with the operators of `text_pattern_ops`: they compare bytes, whatever the collation is."""
         begins = column.op("~>=~", is_comparison=True)(low)
         return begins if high is None else and_(begins, column.op("~<~", is_comparison=True)(high))
+
+    def in_order(self, column: ColumnElement[str]) -> ColumnElement[Any]:
+        """The column in the order of these operators. For a LIMIT without it, the server may read the whole table."""
+        return column.op("USING")(literal_column("~<~"))
 
     def failure(self, error: BaseException) -> Failure:
         """The kind of an error, by its SQLSTATE."""

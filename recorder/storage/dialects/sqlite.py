@@ -228,6 +228,10 @@ class SQLite:
         """The condition; SQLite compares text by its bytes."""
         return column >= low if high is None else and_(column >= low, column < high)
 
+    def in_order(self, column: ColumnElement[str]) -> ColumnElement[Any]:
+        """The column itself."""
+        return column
+
     def failure(self, error: BaseException) -> Failure:
         """The kind of a driver's error."""
         cause = driver_error(error)
