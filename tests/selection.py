@@ -23,7 +23,7 @@ export: export format
 models: clients collected_streams like_langchain like_langchain_anthropic open_streams
 recording: additions forks recorder survival writer
 replay: follow replayed_model
-storage: migrate poolers postgres revisions store
+storage: indexes migrate poolers postgres revisions store
 testing: provider pytest_plugin
 """
 _TESTS = Path(__file__).resolve().parent

@@ -1,15 +1,17 @@
 """The list of `recorder ls`: the conversations with the newest runs or messages.
 
-A conversation is dated by its newest run or message, since a run may have no message, and a message no run. The newest
-rows of both tables are read by time until they name enough conversations. The time it takes does not depend on how many
-other conversations there are.
+A conversation is dated by its newest run or message, since a run may have no message, and a message no run. Of a few
+conversations the newest row of each is read. Of many conversations the rows of both tables are read by time, the newest
+first, until they name enough conversations. The rows of a conversation that was named already are skipped inside the
+database, by an index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from recorder.core.clock import parse_iso
 from recorder.core.escaping import unescape
 from recorder.core.json import dumps
 from recorder.storage.reader import DatabaseReader
@@ -18,14 +20,26 @@ from recorder.storage.store import SqlStore
 
 Row = Mapping[str, Any]
 
-_RECENT = """
-SELECT g.*, EXISTS (SELECT 1 FROM conversations AS c WHERE c.id = g.id) AS known
-FROM (SELECT s.id, max(s.at) AS last_at, min(s.at) AS first_at, count(*) AS seen
-      FROM (SELECT conversation_id AS id, {time} AS at FROM {table} ORDER BY {time} DESC LIMIT :read) AS s
-      GROUP BY s.id) AS g
+#: Of at most so many conversations the newest row of each is read.
+_FEW = 1_000
+_COUNT = "SELECT count(*) AS stored FROM (SELECT 1 FROM conversations LIMIT :most) AS c"
+_EACH = """
+SELECT c.id,
+    (SELECT max(m.created_at) FROM messages AS m WHERE m.conversation_id = c.id) AS said_at,
+    (SELECT max(r.started_at) FROM runs AS r WHERE r.conversation_id = c.id) AS began_at
+FROM conversations AS c
 """
-_MESSAGES = _RECENT.format(table="messages", time="created_at")
-_RUNS = _RECENT.format(table="runs", time="started_at")
+
+_MESSAGES, _RUNS = ("messages", "created_at"), ("runs", "started_at")
+#: A page of the rows of conversations that are not among the keys.
+_OTHERS = """
+SELECT s.conversation_id AS id, s.{time} AS at,
+    EXISTS (SELECT 1 FROM conversations AS c WHERE c.id = s.conversation_id) AS known
+FROM {table} AS s
+WHERE s.conversation_id NOT IN (SELECT a.conversation_id FROM {keys} AS a) {and_not_newer}
+ORDER BY s.{time} DESC LIMIT :read
+"""
+_AND_NOT_NEWER = "AND s.{time} <= :since"
 
 _IDS = "SELECT id FROM conversations ORDER BY id DESC LIMIT :read"
 
@@ -45,15 +59,6 @@ FROM {keys} AS a
 """
 
 
-class _Seen(NamedTuple):
-    """The conversations that the newest rows of a table name."""
-
-    #: The time of the newest row of each conversation, as text in an order that is the order of time.
-    times: dict[str, str]
-    #: Rows that are older than this were not read; "" if all were.
-    since: str
-
-
 async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
     """At most `limit` conversations, the one with the newest run or message first."""
     times = await _newest(store, limit)
@@ -66,28 +71,64 @@ async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
 
 
 async def _newest(store: SqlStore, limit: int) -> dict[str, str | None]:
+    few = max(limit, _FEW)
+    [found] = await store.rows(_COUNT, {"most": few + 1})
+    return await (_of_each if found["stored"] <= few else _by_time)(store, limit)
+
+
+async def _of_each(store: SqlStore, limit: int) -> dict[str, str | None]:
+    times = {}
+    for row in await store.rows(_EACH):
+        times[row["id"]] = max(filter(None, (row["said_at"], row["began_at"])), key=str, default=None)
+    newest = sorted(times.items(), key=lambda each: (str(each[1] or ""), str(each[0])), reverse=True)
+    return dict(newest[:limit])
+
+
+async def _by_time(store: SqlStore, limit: int) -> dict[str, str | None]:
+    tables = [_RowsByTime(store, *table) for table in (_MESSAGES, _RUNS)]
     read = 2 * limit
+    for table in tables:
+        await table.read(read)
     while True:
-        seen = [await _seen(store, query, read) for query in (_MESSAGES, _RUNS)]
-        since = max(each.since for each in seen)
+        last = max(tables, key=lambda table: table.since)
         times: dict[str, str] = {}
-        for each in seen:
-            for id, at in each.times.items():
+        for table in tables:
+            for id, at in table.times.items():
                 times[id] = max(at, times.get(id, ""))
         # More rows may have the time of the oldest row that was read, so only newer ones are certain.
-        certain = sorted(((at, id) for id, at in times.items() if at > since), reverse=True)
+        certain = sorted(((at, id) for id, at in times.items() if at > last.since), reverse=True)
         if len(certain) >= limit:
             return {id: at for at, id in certain[:limit]}
-        if not since:
+        if not last.since:
             return {id: at for at, id in certain} | await _empty(store, times, limit - len(certain))
-        read *= 8
+        read *= 4
+        await last.read(read)
 
 
-async def _seen(store: SqlStore, query: str, read: int) -> _Seen:
-    rows = await store.rows(query, {"read": read})
-    is_all = sum(row["seen"] for row in rows) < read
-    times = {row["id"]: row["last_at"] for row in rows if row["known"]}
-    return _Seen(times, "" if is_all else min(row["first_at"] for row in rows))
+class _RowsByTime:
+    """The rows of a table, the newest first. Each page leaves out the conversations of the pages before it."""
+
+    def __init__(self, store: SqlStore, table: str, time: str) -> None:
+        self._store = store
+        self._names = {"table": table, "time": time, "keys": store.dialect.key_rows}
+        self._seen: dict[str, None] = {}
+        #: The time of the newest row of each conversation, as text in an order that is the order of time.
+        self.times: dict[str, str] = {}
+        #: Rows that are older than this were not read; "" if all were.
+        self.since = ""
+
+    async def read(self, count: int) -> None:
+        """Read the next `count` rows."""
+        given: dict[str, Any] = {"keys": dumps([[id] for id in self._seen]), "read": count}
+        older = ""
+        if self.since:
+            older, given["since"] = _AND_NOT_NEWER.format_map(self._names), parse_iso(self.since)
+        rows = await self._store.rows(_OTHERS.format(**self._names, and_not_newer=older), given)
+        for row in rows:
+            self._seen[row["id"]] = None
+            if row["known"]:
+                self.times.setdefault(row["id"], row["at"])
+        self.since = (rows[-1]["at"] or "") if len(rows) == count else ""
 
 
 async def _empty(store: SqlStore, times: Mapping[str, str], limit: int) -> dict[str, str | None]:

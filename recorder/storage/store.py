@@ -26,7 +26,7 @@ from recorder.storage.known_messages import known_messages
 from recorder.storage.message_tree import paths_to_look_up, settle, thread
 from recorder.storage.migrate import old_message, state, upgrade_connection
 from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Producer, SegmentRow
-from recorder.storage.schema import Id, producers, runs, segments
+from recorder.storage.schema import Id, Time, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.transactions import Transactions
 from recorder.storage.trial_rows import rows_to_try
@@ -162,11 +162,15 @@ class SqlStore:
             return (await connection.execute(ended)).rowcount
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """The rows of a user's query as dictionaries. A `UUID` parameter is compared with ids."""
+        """The rows of a user's query as dictionaries.
+
+        A `UUID` parameter is compared with ids, a `datetime` with times.
+        """
         given = parameters or {}
-        ids = (bindparam(name, type_=Id()) for name, value in given.items() if isinstance(value, UUID))
+        typed = ((name, _type_of(value)) for name, value in given.items())
+        kinds = (bindparam(name, type_=kind) for name, kind in typed if kind is not None)
         async with self.transaction() as connection:
-            found = await connection.execute(text(sql).bindparams(*ids), dict(given))
+            found = await connection.execute(text(sql).bindparams(*kinds), dict(given))
             plain = self.dialect.plain
             return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
 
@@ -327,6 +331,12 @@ class SqlStore:
         if state == "empty":
             return f"{masked(self.url)} holds no recording yet; record something, or name another database with --url"
         return old_message(self.url)
+
+
+def _type_of(parameter: object) -> Id | Time | None:
+    if isinstance(parameter, UUID):
+        return Id()
+    return Time() if isinstance(parameter, datetime) else None
 
 
 def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -77,8 +77,12 @@ FROM conversations AS c
 """
 
 
-def test_the_listing_equals_a_query_of_all_rows(database: str) -> None:
+@pytest.mark.parametrize("few", [1_000, 3], ids=["each", "by time"])
+def test_the_listing_equals_a_query_of_all_rows(
+    database: str, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
     """There are equal times, long conversations, empty ones, and rows without a conversation."""
+    monkeypatch.setattr(listing, "_FEW", few)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -99,34 +103,6 @@ def test_the_listing_equals_a_query_of_all_rows(database: str) -> None:
 def test_an_empty_database_lists_no_conversation(database: str) -> None:
     """The result is an empty list."""
     assert listed(database, 20) == []
-
-
-@pytest.mark.parametrize("table", ["messages", "runs"])
-def test_the_newest_conversations_are_found_by_an_index(database: str, table: str) -> None:
-    """With 3,000 conversations, fewer than 200 rows are read, through an index on the time."""
-    names = [f"c{number}" for number in range(3_000)]
-    make = message if table == "messages" else run
-    fill(
-        database,
-        {
-            "conversations": [conversation(name) for name in names],
-            table: [make(name, number) for number, name in enumerate(names)],
-        },
-    )
-    read: list[int] = []
-    seen = listing._seen
-
-    async def counted(store: SqlStore, query: str, limit: int) -> Any:
-        read.append(limit)
-        return await seen(store, query, limit)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listing, "_seen", counted)
-        assert [id for id, _ in listed(database, 5)] == [f"c{number}" for number in range(2_999, 2_994, -1)]
-    assert sum(read) < 200
-    if database.startswith("sqlite"):
-        plan = sql(database, f"EXPLAIN QUERY PLAN {listing._MESSAGES.replace(':read', '10')}")
-        assert "SCAN messages USING COVERING INDEX messages_by_created_at" in [step for *_, step in plan]
 
 
 def test_the_opening_of_a_conversation_is_its_first_user_message(database: str) -> None:
