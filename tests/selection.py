@@ -17,7 +17,7 @@ FAST_SHARE, FAST_LEAST = 0.05, 2
 #: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
-cli: chat commands replay transfer
+cli: chat commands live_runs passwords replay transfer
 core: at_exit greenlets
 export: export format
 models: clients collected_streams like_langchain like_langchain_anthropic open_streams

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -470,11 +470,11 @@ def test_a_dot_without_a_pause_and_unknown_keys_do_nothing() -> None:
 
 
 @contextmanager
-def tailing(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start `recorder tail` in a process of its own, which is killed at the end."""
+def running(url: str, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command in a process of its own, which is killed at the end."""
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     with subprocess.Popen(
-        [sys.executable, "-u", "-c", code, "tail", "--url", url, *arguments],
+        [sys.executable, "-u", "-c", code, *command, "--url", url],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -484,6 +484,11 @@ def tailing(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def tailing(url: str, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Start `recorder tail` in a process of its own."""
+    return running(url, "tail", *arguments)
 
 
 def read_until(process: subprocess.Popen[str], expected: str) -> str:
