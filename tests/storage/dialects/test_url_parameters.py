@@ -149,10 +149,11 @@ def test_a_server_accepts_the_translated_parameters(postgres_url: str, given: st
     assert_whole(postgres_url, run_id, ["a"])
 
 
-def test_the_next_host_is_used_when_the_first_is_away(postgres_url: str) -> None:
+@pytest.mark.parametrize("away", ["127.0.0.1:9", "/tmp/no-server-is-here"], ids=["a port", "a socket"])
+def test_the_next_host_is_used_when_the_first_is_away(postgres_url: str, away: str) -> None:
     """The URL names two hosts."""
     socket = make_url(postgres_url).query["host"]
-    url = make_url(postgres_url).set(query={"host": ("127.0.0.1:9", str(socket))})
+    url = make_url(postgres_url).set(query={"host": (away, str(socket))})
     with ChatHistoryCallback(url.render_as_string(hide_password=False), strict=True) as history:
         run_id = record(history, reply="a")
     assert_whole(postgres_url, run_id, ["a"])
