@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from recorder.callbacks import BaseCallbackHandler
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.waitable import Wait
 from recorder.messages import HumanMessage
@@ -16,6 +17,9 @@ from recorder.models import SimpleChatModel
 from recorder.recording.capacity import RUN_COST
 from recorder.storage.rows import COMPLETE, Batch
 from recorder.storage.store import SqlStore
+from recorder.testing import LoopbackProvider
+from recorder.testing.song import song_pieces
+from tests import anthropics, chatting
 from tests.oracle import FaultyStore, assert_exact, begin, finish, say, sql, stored
 
 TOKENS = 2_000
@@ -42,22 +46,22 @@ class Counting(SimpleChatModel):
             yield f"{number} "
 
 
-async def astreamed(model: Counting) -> int:
+async def astreamed(model: Any) -> int:
     """Count the chunks of `astream`."""
     return len([chunk async for chunk in model.astream("Count.")])
 
 
-async def streamed(model: Counting) -> int:
+async def streamed(model: Any) -> int:
     """Count the chunks of `stream`, called on a running event loop as in a notebook."""
     return len(list(model.stream("Count.")))
 
 
-async def astreamed_at_once(model: Counting) -> int:
+async def astreamed_at_once(model: Any) -> int:
     """Count the chunks of four `astream` calls at once, and return the mean."""
     return sum(await asyncio.gather(*(astreamed(model) for _ in range(4)))) // 4
 
 
-WAYS: dict[str, Callable[[Counting], int]] = {
+WAYS: dict[str, Callable[[Any], int]] = {
     "stream": lambda model: len(list(model.stream("Count."))),
     "astream": lambda model: asyncio.run(astreamed(model)),
     "stream on a loop": lambda model: asyncio.run(streamed(model)),
@@ -78,6 +82,38 @@ def test_a_model_streams_all_chunks_when_the_database_does_not_answer(database: 
     found = [assert_exact(database, run_id, texts) for run_id in runs]
     assert len(runs) == (4 if way == "astreams at once" else 1)
     assert sum(len(each.missing) for each in found) == stats.dropped > 1_000
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("make", [chatting.chat, anthropics.chat], ids=["ChatOpenAI", "ChatAnthropic"])
+@pytest.mark.parametrize("way", ["stream", "astream", "stream on a loop"])
+def test_a_providers_stream_goes_on_without_the_database(
+    database: str, way: str, make: Callable[..., Any]
+) -> None:
+    """The application gets all tokens, over the SDK's client and over aiohttp, and gaps name those that are lost."""
+    store = Stopped(database)
+    history = ChatHistoryCallback(database, store=store, max_queue_bytes=80_000, block_timeout=0.1)
+    heard = Heard()
+    with LoopbackProvider.song(tokens=TOKENS) as provider:
+        WAYS[way](make(provider, callbacks=[history, heard]))
+    store.gate.set(None)
+    stats = history.close().wait(20)
+    [(run_id,)] = sql(database, "SELECT id FROM runs")
+    assert heard.texts == song_pieces(TOKENS)
+    found = assert_exact(database, run_id, heard.texts)
+    assert len(found.missing) == stats.dropped > 500
+    assert all(reason for *_, reason in found.gaps)
+
+
+class Heard(BaseCallbackHandler):
+    """A handler that keeps the tokens."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_llm_new_token(self, token: str, **more: Any) -> None:
+        """Keep a token."""
+        self.texts += [token] if token else []
 
 
 def test_a_run_waits_for_room_again_after_there_was_room(database: str) -> None:
