@@ -63,9 +63,12 @@ def total(chunks: list[Any]) -> AIMessageChunk:
     return found
 
 
-def forms_of(make: Make, body: bytes, style: CallStyle, folder: Path, **options: Any) -> Forms:
-    """Let a model answer once with this body while it is recorded, and collect all forms of the answer."""
-    url = new_url(folder, f"{len(list(folder.iterdir()))}.db")
+def forms_of(make: Make, body: bytes, style: CallStyle, where: Path | str, **options: Any) -> Forms:
+    """Let a model answer once with this body while it is recorded, and collect all forms of the answer.
+
+    It is recorded into an empty database, or into a new file of a folder.
+    """
+    url = where if isinstance(where, str) else new_url(where, f"{len(list(where.iterdir()))}.db")
     with LoopbackProvider(Answer(frames=[body])) as provider:
         with ChatHistoryCallback(url, conversation_id="c") as history:
             model = make(provider, callbacks=[history], **options)

@@ -177,6 +177,22 @@ def test_usage_is_read_under_every_known_name(raw: dict[str, Any], style: CallSt
     assert_alike(found)
 
 
+@pytest.mark.parametrize("make", [chat, claude], ids=["chat", "anthropic"])
+@both
+def test_usage_is_the_same_on_both_databases(database: str, make: Any, style: CallStyle) -> None:
+    """While it streams, in SQL, in the stored message and in a replay."""
+    *frames, _, stop = anthropic_messages_frames(["Hi"])
+    last = event({"type": "message_delta", "delta": {"stop_reason": "stop"}, "usage": _DETAILED})
+    chunk = event({"choices": [_CHOICE], "usage": _DETAILED})
+    body = delta(content="Hi") + chunk + DONE if make is chat else b"".join((*frames, last, stop))
+    found = forms_of(make, body, style, database)
+    assert found.end == ("complete", "stop", 11, 5)
+    assert found.live.usage_metadata is not None
+    assert found.live.usage_metadata["total_tokens"] == found.run["total_tokens"] == 16
+    assert found.live.usage_metadata["input_token_details"]["cache_read"] == 4
+    assert_alike(found)
+
+
 @names
 def test_usage_of_an_anthropic_stream_is_read_under_every_known_name(
     raw: dict[str, Any], tmp_path: Path
@@ -191,6 +207,7 @@ def test_usage_of_an_anthropic_stream_is_read_under_every_known_name(
 
 _CHOICE: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
 _RAW = NAMES["OpenAI"]
+_DETAILED = {**_RAW, "prompt_tokens_details": {"cached_tokens": 4}}
 #: Events with the usage, each in another place.
 PLACES: dict[str, dict[str, Any]] = {
     "in the choice": {"choices": [{**_CHOICE, "usage": _RAW}]},
