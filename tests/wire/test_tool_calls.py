@@ -45,6 +45,14 @@ PLACED: dict[str, tuple[bytes, list[tuple[str, dict[str, Any]]]]] = {
         calls(full("find", X1, index=0)) + calls(full("find", X1, index=0)),
         [("find", {"x": 1}), ("find", {"x": 1})],
     ),
+    "later pieces whose id is the word null": (
+        calls(full("find", '{"x"', index=0, id="a")) + calls({"index": 0, "id": "null", "arguments": ":1}"}),
+        [("find", {"x": 1})],
+    ),
+    "later pieces whose id is the word null, without an index": (
+        calls(full("find", '{"x"', id="a")) + calls({"id": "null", "arguments": ":1}"}),
+        [("find", {"x": 1})],
+    ),
     "in one event": (
         calls(full("find", X1, index=0), full("find", '{"x":2}', index=0)),
         [("find", {"x": 1}), ("find", {"x": 2})],

@@ -6,6 +6,7 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -23,7 +24,10 @@ from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL
 from recorder.wire.openai import events as openai_events
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Reply
+from tests.alike import assert_alike, forms_of
+from tests.alike import openai as chat
 from tests.by_the_sdk import BySdk, reading
+from tests.chatting import CALL_STYLES, CallStyle, name_of
 from tests.genuine import Stream, chat_streams
 from tests.wires import (
     DONE,
@@ -979,6 +983,30 @@ def test_pieces_of_a_frame_that_is_too_long_can_be_decoded() -> None:
         deltas, found = translated(frames)
     assert found.text() == "y"
     assert [each.kind for each in deltas] == [OTHER, TEXT]
+
+
+@pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
+def test_a_time_with_a_fraction(style: CallStyle, tmp_path: Path) -> None:
+    """Some servers write `created` as a float, and each event has another one."""
+    choices: list[dict[str, Any]] = [
+        {"delta": {"content": "a"}},
+        {"delta": {"content": "b"}},
+        {"delta": {}, "finish_reason": "stop"},
+    ]
+    events = (
+        event(
+            {
+                "id": "1",
+                "created": 1_700_000_000.25 + place,
+                "model": "m",
+                "choices": [{"index": 0, **choice}],
+            }
+        )
+        for place, choice in enumerate(choices)
+    )
+    found = forms_of(chat, b"".join(events) + DONE, style, tmp_path)
+    assert (found.end[:2], found.live.text) == (("complete", "stop"), "ab")
+    assert_alike(found)
 
 
 def test_there_are_genuine_chat_streams_of_several_providers() -> None:
