@@ -28,6 +28,8 @@ import zstandard
 TRICK = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2028[bold][link=file:///etc/passwd]x[/link]\r\x7f"
 #: Limits for reading everything: bytes of memory, and seconds of processor time.
 MEMORY, SECONDS = 3 * 2**30, 120
+#: The same with a share of 1.
+MANY_SECONDS = 1_500
 #: Seconds after which a command counts as hung; a command that follows a run is stopped after `FOLLOWING` seconds.
 PATIENCE, FOLLOWING = 20, 1.0
 
@@ -232,13 +234,16 @@ def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> 
 
 
 def ids_in(path: Path) -> list[str]:
-    """Return the ids of the conversations and runs that a command can name."""
-    with closing(sqlite3.connect(path)) as connection:
-        found = [
-            row[0]
-            for table in ("conversations", "runs")
-            for row in connection.execute(f"SELECT id FROM {table}")
-        ]
+    """Return the ids of the conversations and runs that a command can name; none of a file that is no database."""
+    if not path.is_file():
+        return []
+    found: list[Any] = []
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            for table in ("conversations", "runs"):
+                found += [row[0] for row in connection.execute(f"SELECT id FROM {table} LIMIT 1000")]
+    except sqlite3.DatabaseError:
+        pass
     return [id for id in found if isinstance(id, str) and len(id) < 1_000]
 
 
@@ -270,7 +275,8 @@ def commands(path: Path, seed: int, share: float) -> Iterator[list[str]]:
     yield from (["sql", TRICK], [TRICK], ["ls", "--" + TRICK])
     for id in (run_id(900), run_id(901), run_id(150)):
         yield from (["replay", "--follow", "--instant", id], ["tail", id])
-    for id in chance.sample(ids_in(path), 4):
+    ids = ids_in(path)
+    for id in chance.sample(ids, min(4, len(ids))):
         yield ["chat", "--provider", "loopback", "--conversation", id]
 
 
@@ -280,6 +286,9 @@ def read_from_python(url: str, path: Path) -> Iterator[tuple[str, Callable[[], o
     from recorder.messages import HumanMessage
     from recorder.replay import Replay
 
+    yield "open", lambda: Replay(url).close()
+    if not path.is_file():
+        return
     with Replay(url) as replay:
         for id in ids_in(path):
             yield f"stream {id!r}", lambda id=id: list(replay.stream(id, speed=None))  # type: ignore[misc]
@@ -297,8 +306,11 @@ def commands_of_ids(path: Path, seed: int, share: float) -> Iterator[list[str]]:
         yield from ([*command, id] for command in _COMMANDS_OF_AN_ID if chance.random() < share)
 
 
-def databases_read(path: Path) -> Iterator[list[str]]:
-    """Yield one command of each kind, for a file that may not be a database."""
+def databases_read(path: Path, seed: int, share: float) -> Iterator[list[str]]:
+    """Yield one command of each kind, for a file that may not be a database; every command with a share of 1."""
+    if share == 1:
+        yield from commands(path, seed, share)
+        yield from ([*command, "good"] for command in _COMMANDS_OF_AN_ID)
     yield from (
         ["ls"],
         ["stats"],
@@ -320,8 +332,9 @@ def databases_read(path: Path) -> Iterator[list[str]]:
 def main() -> None:
     """Read the files as the module's docstring describes."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     part, seed, share, *files = sys.argv[1:]
+    seconds = SECONDS if float(share) < 1 else MANY_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     for path in map(Path, files):
         if part == "import":
             new = f"sqlite:///{tempfile.mkdtemp()}/new.db"
@@ -339,7 +352,7 @@ def main() -> None:
 _READ: dict[str, Callable[[Path, int, float], Iterator[list[str]]]] = {
     "commands": commands,
     "ids": commands_of_ids,
-    "databases": lambda path, _seed, _share: databases_read(path),
+    "databases": databases_read,
 }
 
 
