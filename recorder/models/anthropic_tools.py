@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
+from recorder.redaction.credentials import shown
 
 #: Type of a tool -> the beta that the API requires for it. LangChain sends these betas, too.
 _BETAS = {
@@ -31,7 +32,7 @@ _CHOICES = {"any": "any", "required": "any", "auto": "auto", "none": "none"}
 def anthropic_tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
     """One tool in the API's form. Raises `ConfigError` if it is not a tool."""
     if not isinstance(tool, Mapping):
-        raise ConfigError(f"bind_tools got {tool!r:.80}; pass dicts: {_FORMS}")
+        raise ConfigError(f"bind_tools got {shown(tool)}; pass dicts: {_FORMS}")
     function = tool.get("function") if tool.get("type") == "function" else tool
     if isinstance(function, Mapping) and "name" in function and "parameters" in function:
         found = {"name": function["name"], "input_schema": function["parameters"]}
@@ -39,7 +40,7 @@ def anthropic_tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
     elif "input_schema" in tool or (tool.get("type") and tool["type"] != "function"):
         found = dict(tool)
     else:
-        raise ConfigError(f"bind_tools got {dict(tool)!r:.80}, which is not a tool; pass {_FORMS}")
+        raise ConfigError(f"bind_tools got {shown(dict(tool))}, which is not a tool; pass {_FORMS}")
     if strict is not None and "input_schema" in found:
         found["strict"] = strict
     return found
@@ -53,7 +54,8 @@ def anthropic_choice(choice: Any, parallel: bool | None, *, thinking: bool) -> d
     found = _choice(choice)
     if thinking and found and found["type"] in ("any", "tool"):
         warnings.warn(
-            f"tool_choice={choice!r} was dropped, because the API does not allow forcing a tool while thinking is on",
+            f"tool_choice={shown(choice)} was dropped, because the API does not allow forcing a tool while thinking "
+            "is on",
             stacklevel=3,
         )
         found = None
@@ -73,7 +75,7 @@ def _choice(choice: Any) -> dict[str, Any] | None:
         return {"type": "tool", "name": choice["function"].get("name")}
     if isinstance(choice, Mapping):
         return dict(choice)
-    raise ConfigError(f"tool_choice is {choice!r:.80}; pass a tool's name, 'auto', 'any', 'none' or a dict")
+    raise ConfigError(f"tool_choice is {shown(choice)}; pass a tool's name, 'auto', 'any', 'none' or a dict")
 
 
 def betas_of(body: Mapping[str, Any]) -> list[str]:

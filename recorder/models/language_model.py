@@ -32,7 +32,7 @@ from recorder.models.call_config import (
 from recorder.models.open_streams import closed_at_exit
 from recorder.models.run import CHAT, ChunkT, Request, Run
 from recorder.models.stream_events import Filter, end_event, start_event, stream_event
-from recorder.redaction.credentials import secrets_in
+from recorder.redaction.credentials import secrets_in, shown
 from recorder.redaction.masking import Mask
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS, input_hash
 
@@ -296,7 +296,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, prompts: Sequence[Any], stop: list[str] | None, callbacks: Any, options: dict[str, Any]
     ) -> list[Run[ChunkT]]:
         if isinstance(prompts, str):
-            raise ConfigError(f"generate takes a list of inputs, not the text {prompts[:80]!r}; pass [text]")
+            raise ConfigError(f"generate takes a list of inputs, not the text {shown(prompts)}; pass [text]")
         config = {key: options.pop(key, None) for key in ("tags", "metadata", "run_name", "run_id")}
         options = self._with_stop(options, stop)
         if config["run_id"] is not None and len(prompts) > 1:

@@ -15,6 +15,7 @@ from recorder.models.base import BaseChatModel
 from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients, secret_text
 from recorder.models.run import Request
+from recorder.redaction.credentials import shown
 from recorder.wire.errors import error_text
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.openai.choices import requested_choices
@@ -46,7 +47,7 @@ class BaseChatOpenAI(BaseChatModel):
         """
         if invalid := [tool for tool in tools if not isinstance(tool, Mapping)]:
             raise ConfigError(
-                f"bind_tools got {invalid[0]!r:.80}; pass dicts in OpenAI's form, "
+                f"bind_tools got {shown(invalid[0])}; pass dicts in OpenAI's form, "
                 "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
             )
         names = {tool.get("function", {}).get("name") for tool in tools}

@@ -145,6 +145,11 @@ def without_secrets(value: Any, place: str, masked: list[MaskedValue]) -> Any:
     return copy[0] if len(masked) > before else value
 
 
+def shown(value: Any, length: int = 80) -> str:
+    """The beginning of a value's `repr` for an error message, without credentials."""
+    return repr(without_secrets([value], "", [])[0])[:length]
+
+
 def may_hold_secrets(json: str) -> bool:
     """A fast check whether JSON text may hold credentials. It runs for every request and all metadata."""
     if ("@" in json and "://" in json) or ("=" in json and ("?" in json or "&" in json)):

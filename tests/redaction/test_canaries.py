@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.errors import ConfigError
 from recorder.export import export
-from recorder.models import AzureChatOpenAI, ChatAnthropic, ChatOpenAI, OpenAI
+from recorder.messages import HumanMessage
+from recorder.models import AzureChatOpenAI, ChatAnthropic, ChatOpenAI, OpenAI, SimpleChatModel
 from recorder.redaction.masking import NOTE
 from recorder.replay import Replay
+from recorder.storage import schema
 from recorder.testing import Answer, LoopbackProvider
 from tests.oracle import sql
 
@@ -76,6 +81,8 @@ def openai_chat(url: str, canary: Canaries, **options: Any) -> Any:
         organization="org",
         default_headers={"X-Api-Key": canary("header"), "X-Trace": "trace"},
         default_query={"api-key": canary("query"), "key": canary("google"), "page": "1"},
+        metadata={"model_token": canary("model-metadata"), "about": canary("key")},
+        tags=["b", canary("key")],
         model_kwargs={
             "extra_body": {"api_key": canary("body"), "nested": [{"client_secret": canary("nested")}]}
         },
@@ -129,12 +136,29 @@ def azure(url: str, canary: Canaries, **options: Any) -> Any:
     )
 
 
+class Closing(httpx2.Client):
+    """A client of the application, which leaves no connection open."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(limits=httpx2.Limits(max_keepalive_connections=0), **options)
+
+
+class AsyncClosing(httpx2.AsyncClient):
+    """The same on a loop."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(limits=httpx2.Limits(max_keepalive_connections=0), **options)
+
+
 def claude(url: str, canary: Canaries, **options: Any) -> Any:
     return ChatAnthropic(
         "claude-haiku-4-5",
         base_url=url.replace("://", f"://user:{canary('user').replace('/', '%2F')}@"),
         api_key=canary("key"),
+        default_headers={"X-Gateway-Token": canary("gateway"), "X-Trace": "trace"},
         default_query={"sig": canary("query")},
+        http_client=Closing(headers={"X-Client-Secret": canary("client")}),
+        http_async_client=AsyncClosing(headers={"X-Client-Secret": canary("async-client")}),
         **options,
     ).bind(
         mcp_servers=[
@@ -154,12 +178,14 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, canary: Canaries) -> None:
     """Environment variables with keys."""
-    monkeypatch.setenv("OPENAI_API_KEY", canary("environment"))
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.setenv(name, canary(f"environment-{name}"))
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", f"X-Custom-Token: {canary('custom')}")
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{canary('proxy').replace('/', '%2F')}@127.0.0.1:9")
 
 
-def ask(model: Any, way: str, config: dict[str, Any]) -> None:
-    """Make one call, and print its error if it raises."""
+def ask(model: Any, way: str, config: dict[str, Any]) -> str:
+    """Make one call, and return the traceback of its error, or "" if it does not raise."""
 
     async def story() -> None:
         if way == "astream":
@@ -176,15 +202,20 @@ def ask(model: Any, way: str, config: dict[str, Any]) -> None:
         else:
             asyncio.run(story())
     except Exception:
-        import traceback
-
-        traceback.print_exc()
+        told = traceback.format_exc()
+        print(told)
+        return told
+    return ""
 
 
 def everything(url: str, folder: Path) -> str:
     """The text of all files: the database, its log and an export, in which frames are not compressed."""
     export(url, folder / "export.jsonl")
-    return "".join(path.read_bytes().decode("latin-1") for path in sorted(folder.iterdir()))
+    files = "".join(path.read_bytes().decode("latin-1") for path in sorted(folder.iterdir()))
+    if url.startswith("sqlite"):
+        return files
+    tables = schema.metadata.tables
+    return files + "".join(str(sql(url, f"SELECT CAST(t AS text) FROM {name} AS t")) for name in tables)
 
 
 @pytest.mark.matrix
@@ -238,7 +269,8 @@ def test_no_key_is_in_the_error_of_a_connection(
     """No server listens there, and the error may have the URL, the proxy and the request."""
     url = f"sqlite:///{tmp_path / 'chat.db'}"
     with ChatHistoryCallback(url) as history:
-        ask(make("https://127.0.0.1:9", canary, callbacks=[history], max_retries=0), way, {})
+        raised = ask(make("https://127.0.0.1:9", canary, callbacks=[history], max_retries=0), way, {})
+    assert canary.found_in(raised) == []
     [(status, message)] = sql(url, "SELECT status, error_message FROM runs")
     assert (status, bool(message)) == ("error", True)
     assert canary.found_in(everything(url, tmp_path)) == []
@@ -257,3 +289,67 @@ def test_a_key_that_a_function_returned_is_masked_in_later_runs(
         ask(model, way, {})
         ask(model, way, {"metadata": {"plain": canary("key")}})
     assert canary.found_in(everything(url, tmp_path)) == []
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("kind", ["refusal", "good answer"])
+def test_no_canary_is_stored_on_postgres(
+    make: Callable[..., Any], kind: str, canary: Canaries, postgres_url: str, tmp_path: Path
+) -> None:
+    """Not in any table, and not in an export."""
+    with repeating(kind) as provider, ChatHistoryCallback(postgres_url) as history:
+        ask(make(provider.url, canary, callbacks=[history], max_retries=0), "astream", {})
+        assert canary.found_in(str(provider.requests)) != []
+    found = everything(postgres_url, tmp_path)
+    assert "frames" in found
+    assert canary.found_in(found) == []
+
+
+class Failing(SimpleChatModel):
+    """Says in its error all that it is given."""
+
+    def _stream(self, messages: Any, **options: Any) -> Iterator[str]:
+        yield "Hi"
+        raise RuntimeError(json.dumps(options))
+
+
+@pytest.mark.parametrize("way", ["stream", "astream", "invoke", "ainvoke"])
+def test_no_canary_of_a_model_of_ones_own_is_stored(way: str, canary: Canaries, tmp_path: Path) -> None:
+    """Its options may be keys, and headers with keys in them."""
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    with ChatHistoryCallback(url) as history:
+        model = Failing(
+            callbacks=[history],
+            api_key=canary("key"),
+            headers={"Authorization": f"Bearer {canary('header')}"},
+            metadata={"session_token": canary("metadata"), "plain": canary("key")},
+            tags=[canary("key")],
+        ).bind(nested=[{"client_secret": canary("nested")}])
+        assert "RuntimeError" in ask(model, way, {"configurable": {"hf_token": canary("configurable")}})
+    assert canary.found_in(everything(url, tmp_path)) == []
+    [(status, message)] = sql(url, "SELECT status, error_message FROM runs")
+    assert (status, message.count("***")) == ("error", 3)
+
+
+CLAUDE = ChatAnthropic("m", api_key="k")
+REFUSED: dict[str, Callable[[str], Any]] = {
+    "tool": lambda key: CLAUDE.bind_tools([{"authorization_token": key}]),
+    "no tool": lambda key: CLAUDE.bind_tools([["token", {"secret": key}]]),
+    "choice": lambda key: CLAUDE.bind_tools([], tool_choice=[{"api_key": key}]),
+    "block": lambda key: CLAUDE.invoke([HumanMessage([{"api_key": key}])]),
+    "image": lambda key: CLAUDE.invoke([HumanMessage([
+        {"type": "image_url", "image_url": {"url": f"ftp://me:{key.replace('/', '%2F')}@x"}},
+    ])]),
+    "text": lambda key: ChatOpenAI("m", api_key="k").generate(f"https://x/?api_key={key}"),
+    "no tool of OpenAI": lambda key: ChatOpenAI("m", api_key="k").bind_tools([[{"api_key": key}]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+def test_what_recorder_refuses_is_shown_without_its_keys(
+    call: Callable[[str], Any], canary: Canaries
+) -> None:
+    """An error shows the beginning of what it was given."""
+    with pytest.raises(ConfigError) as refused:
+        call(canary("given"))
+    assert canary.found_in("".join(traceback.format_exception(refused.value))) == []

@@ -13,6 +13,7 @@ from typing import Any
 
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, BaseMessage, Content, ToolMessage, from_any, parse_args
+from recorder.redaction.credentials import shown
 
 #: Models that accept a system message between other messages; for older models it moves to the front. Source:
 #: LangChain's model profiles of November 2026.
@@ -232,7 +233,7 @@ def _formatted(block: Any, message: BaseMessage) -> dict[str, Any] | None:
         block = {"type": "text", "text": block}
     kind = _kind(block)
     if not kind:
-        raise ConfigError(f"a content block needs a 'type', and {block!r:.80} has none; add one")
+        raise ConfigError(f"a content block needs a 'type', and {shown(block)} has none; add one")
     if kind in _ELSEWHERE or (kind == "text" and not str(block.get("text") or "").strip()):
         return None  # the API refuses blank texts
     if kind == "tool_use":
@@ -313,7 +314,7 @@ def _source(url: str) -> dict[str, Any]:
         return {"type": "base64", "media_type": found["mime"], "data": found["data"]}
     if url.startswith(("http://", "https://")):
         return {"type": "url", "url": url}
-    raise ConfigError(f"{url!r:.60} is no image; pass an https: URL, or 'data:image/png;base64,...'")
+    raise ConfigError(f"{shown(url, 60)} is no image; pass an https: URL, or 'data:image/png;base64,...'")
 
 
 def _image(block: dict[str, Any]) -> dict[str, Any]:
