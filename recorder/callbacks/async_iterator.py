@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import suppress
 from itertools import count
+from math import inf
 from typing import Any, Literal
 
 from recorder.callbacks.handlers import BaseCallbackHandler
@@ -40,22 +43,66 @@ class _DoneEvent(asyncio.Event):
         return await self._over
 
 
+#: A producer looks this often whether the reader's event loop was closed (seconds).
+CHECK_INTERVAL = 1.0
+#: A producer no longer waits for a reader that has read nothing for this long (seconds).
+PATIENCE = 60.0
+
+
 class _BufferSpace(Wait[None]):
-    """Space for more tokens. The reader's own task or thread does not wait, because then nobody would read."""
+    """Space for more tokens. It ends at most `PATIENCE` seconds after the last token was read.
 
-    __slots__ = ("_reader",)
+    The reader's own task or thread does not wait, because then nobody would read.
+    """
 
-    def __init__(self, reader: asyncio.Task[Any] | None) -> None:
+    __slots__ = ("_began_at", "_handler", "_reader")
+
+    def __init__(self, handler: AsyncIteratorCallbackHandler, reader: asyncio.Task[Any] | None) -> None:
         super().__init__()
+        self._handler = handler
         self._reader = reader
+        self._began_at = time.monotonic()
 
     def wait(self, timeout: float | None = None) -> None:
-        if self._reader is None or _loop_here() is not self._reader.get_loop():
-            super().wait(timeout)
+        if self._reader is not None and _loop_here() is self._reader.get_loop():
+            return
+        limit = inf if timeout is None else time.monotonic() + timeout
+        while not self._is_over():
+            left = limit - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            with suppress(TimeoutError):
+                super().wait(min(left, CHECK_INTERVAL))
 
     def __await__(self) -> Generator[None, None, None]:
         if self._reader is None or asyncio.current_task() is not self._reader:
-            yield from super().__await__()
+            yield from self._awaited().__await__()
+
+    async def _awaited(self) -> None:
+        while not self._is_over():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_INTERVAL):
+                    await _Await(self)
+
+    def _is_over(self) -> bool:
+        """Whether there is space, or nobody reads any more."""
+        gone = self._reader is not None and self._reader.get_loop().is_closed()
+        if not self.done and (gone or self._idle_seconds() >= PATIENCE):
+            self._handler.give_up_reader(self, gone=gone)
+        return self.done
+
+    def _idle_seconds(self) -> float:
+        return time.monotonic() - max(self._began_at, self._handler.read_at)
+
+
+class _Await:
+    """Awaits a wait without the rules of its class."""
+
+    def __init__(self, wait: Wait[None]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[None, None, None]:
+        return Wait.__await__(self._wait)
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:
@@ -71,6 +118,9 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
     While somebody iterates, a producer that is `limit` tokens ahead waits. Before that it does not wait, because the
     iteration may start after the call, in the same task: the handler then holds `limit` tokens and drops further ones,
     and the iteration raises `RecorderError` where tokens are missing. A handler may serve several runs in turn.
+
+    A producer waits for a reader whose event loop is open, and at most 60 seconds without any token being read. After
+    that it streams on as if nobody iterated, until a token is read again.
     """
 
     #: Set when the run ends. The application may set it too, to end the iteration.
@@ -90,6 +140,10 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         self._changed: Wait[None] | None = None
         self._space: _BufferSpace | None = None
         self._reader: asyncio.Task[Any] | None = None
+        #: When a reader took its last token (seconds on the monotonic clock).
+        self.read_at = 0.0
+        #: Whether producers have given up to wait for the reader.
+        self._gave_up = False
         #: How often `done` was set, and whether the reader has read the last run to its end or stopped before.
         self._ends = 0
         self._end_numbers = count(1)
@@ -139,6 +193,15 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         finally:
             self._leave()
 
+    def give_up_reader(self, space: Wait[None], *, gone: bool) -> None:
+        """Wait for the reader no more. It is `gone` if its event loop was closed."""
+        with self._lock:
+            if self._space is space:
+                self._gave_up, self._space = True, None
+                if gone:
+                    self._readers, self._reader, self._left = 0, None, True
+        space.set(None)
+
     def _begin(self) -> None:
         with self._lock:
             if self._left:
@@ -149,15 +212,16 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
 
     def _put(self, token: str) -> Wait[None] | None:
         held = len(self._tokens)
+        is_read = self._readers and not self._gave_up
         # Beyond twice the limit, a producer ignores the wait for space.
-        if self._dropped or held >= (2 * self.limit if self._readers else self.limit):
+        if self._dropped or held >= (2 * self.limit if is_read else self.limit):
             self._drop()
             return None
         self._tokens.append(token)
-        if held < self.limit or not self._readers:
+        if held < self.limit or not is_read:
             return None
         if self._space is None:
-            self._space = _BufferSpace(self._reader)
+            self._space = _BufferSpace(self, self._reader)
         return self._space
 
     def _drop(self) -> None:
@@ -176,6 +240,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         """How often `done` was set so far, if the last run was read to its end; else None."""
         with self._lock:
             self._readers += 1
+            self._gave_up = False
             self._reader = asyncio.current_task()
             self._left = False
             return self._ends if self._seen else None
@@ -185,6 +250,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
         with self._lock:
             if self._tokens:
                 token = self._tokens.popleft()
+                self.read_at, self._gave_up = time.monotonic(), False
                 self._free_space()
                 return token, None
             if self._dropped:
@@ -210,7 +276,7 @@ class AsyncIteratorCallbackHandler(BaseCallbackHandler):
 
     def _leave(self) -> None:
         with self._lock:
-            self._readers -= 1
+            self._readers = max(0, self._readers - 1)
             self._reader = None
             self._left = not self._seen
             if self._space is not None and not self._readers:
