@@ -16,6 +16,7 @@ from uuid import UUID
 from recorder.callbacks import BaseCallbackHandler
 from recorder.config import Config
 from recorder.core.clock import monotonic_us, now
+from recorder.core.collection import collection
 from recorder.core.escaping import escape
 from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
 from recorder.core.waitable import Wait
@@ -152,7 +153,9 @@ class ChatHistoryCallback(BaseCallbackHandler):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close().wait()
+        closing = self.close()
+        if not collection.runs_here:  # the thread may hold a lock that the writer waits for
+            closing.wait()
 
     async def __aenter__(self) -> ChatHistoryCallback:
         await self.opened()

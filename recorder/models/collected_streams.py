@@ -6,28 +6,24 @@ for, so a handler called there could wait for ever.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import get_ident
-from typing import Any
 
+from recorder.core.collection import collection
 from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")
 
 
 class Collector:
-    """Tells whether the garbage collector runs on this thread now, and runs jobs on a thread of its own."""
+    """Runs jobs on a thread of its own."""
 
     def __init__(self) -> None:
-        self._collecting: int | None = None
         self.reset()
-        gc.callbacks.append(self._on_gc)
 
     def reset(self) -> None:
         """Start anew in a forked child, which does not have the parent's thread."""
@@ -40,7 +36,7 @@ class Collector:
     @property
     def runs_here(self) -> bool:
         """Whether the garbage collector runs on this thread now, and so is the caller."""
-        return self._collecting == get_ident()
+        return collection.runs_here
 
     def begin(self) -> None:
         """Start the thread, unless it runs. Each stream calls this at its start: the collector must start no thread.
@@ -69,9 +65,6 @@ class Collector:
         done: Wait[None] = Wait()
         self.put(lambda: done.set(None))
         done.wait(timeout)
-
-    def _on_gc(self, phase: str, _info: dict[str, Any]) -> None:
-        self._collecting = get_ident() if phase == "start" else None
 
     def _serve(self) -> None:
         while True:

@@ -160,6 +160,11 @@ class Recorder:
         """Ends when the database is open or recording begins without it. Raises the error of a refused recorder."""
         return self._writer.opening.wait()
 
+    @property
+    def is_writer_here(self) -> bool:
+        """Whether the caller runs on the writer's thread."""
+        return self._thread is threading.current_thread()
+
     def flush(self) -> Wait[None]:
         """Ends when everything accepted until now is committed."""
         return self._writer.flush()
@@ -168,11 +173,12 @@ class Recorder:
         """Accept nothing more. The wait ends with the last stats when all is stored, or after `timeout` seconds.
 
         Runs that are still open become `interrupted`. A second close returns the first one's wait. Takes no lock,
-        because signal handlers call it. The wait ends in time even if the writer's thread is blocked.
+        because signal handlers call it. The wait ends in time even if the writer's thread is blocked. On that thread,
+        where a finalizer may run, it ends at once.
         """
         seconds = self.config.close_timeout if timeout is None else timeout
         if self._closing is None:
-            self._closing = Limited(self._ended, seconds + CLOSE_GRACE, self.stats)
+            self._closing = _Closing(self, self._ended, seconds + CLOSE_GRACE)
         # Every call does each step, because an earlier call may have been interrupted.
         for key, run in self._open_runs.unended().items():
             self.end(key, run, RunEnd(INTERRUPTED, None))
@@ -226,8 +232,9 @@ class Recorder:
         self._writer = self._new_writer(caller_waits=caller_waits)
         self._forked = False
         # A daemon thread, because an exit without `close` must not wait for it; `_drain_at_exit` runs before the exit.
+        self._thread = threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True)
         try:
-            threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True).start()
+            self._thread.start()
         except RuntimeError as error:  # the limit of threads is reached, or the interpreter shuts down
             self._writer_failed(error)
         in_worker(_drain_at_exit)
@@ -299,6 +306,20 @@ class Recorder:
             self.queue.close()
             self._closing.renew()
             self._closing.set(self.stats())
+
+
+class _Closing(Limited[Stats]):
+    """The wait for the end of the writer. The writer's own thread does not wait for itself."""
+
+    __slots__ = ("_recorder",)
+
+    def __init__(self, recorder: Recorder, ended: Wait[Stats], seconds: float) -> None:
+        super().__init__(ended, seconds, recorder.stats)
+        self._recorder = recorder
+
+    def wait(self, timeout: float | None = None) -> Stats:
+        """As `Limited.wait`."""
+        return self._recorder.stats() if self._recorder.is_writer_here else super().wait(timeout)
 
 
 def _drain_at_exit() -> None:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from recorder.core.after_fork import never_finalize
+from recorder.core.collection import collection
 from recorder.core.waitable import end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.replay.playback import QueryStep
@@ -129,7 +130,13 @@ class ReaderThread:
         return self._submit(self._after(version))
 
     def close(self) -> None:
-        """Remove a user. The last one closes the connection, ends the thread, and waits for that."""
+        """Remove a user. The last one closes the connection, ends the thread, and waits for that.
+
+        In the garbage collector it neither locks nor waits.
+        """
+        if collection.runs_here:
+            self.leave()
+            return
         _release_collected()
         self.release()
         thread = self._thread
