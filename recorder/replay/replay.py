@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from recorder.callbacks import settle, settle_now
 from recorder.config import default_url
+from recorder.core.collection import collection
 from recorder.errors import Closed, NotFound
 from recorder.messages import AIMessageChunk, BaseMessage
 from recorder.replay.chunks import BytesListener, ChunkListener
@@ -225,7 +226,10 @@ class Replay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if collection.runs_here:  # a task was collected; nothing can be awaited here
+            self.close()
+        else:
+            await asyncio.to_thread(self.close)  # it waits for the database
 
     def __del__(self) -> None:
         # A finalizer may run on the reader's own thread, or inside one of its methods, so it must not wait.

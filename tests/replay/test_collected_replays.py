@@ -124,3 +124,29 @@ def test_who_closes_on_the_writers_thread_does_not_wait_for_it() -> None:
     loop.call_soon_threadsafe(close)
     assert done.wait(DEADLINE)
     assert history.close().wait(DEADLINE).open_runs == 0
+
+
+def test_the_end_of_an_asynchronous_block_does_not_block_the_loop(url: str) -> None:
+    """Another task goes on while the block waits for its database; here it is the one that makes it answer."""
+
+    async def story() -> list[str]:
+        seen: list[str] = []
+        loop, asked, answer = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def stall() -> None:
+            loop.call_soon_threadsafe(asked.set)
+            assert answer.wait(DEADLINE)
+
+        async def make_it_answer() -> None:
+            await asked.wait()
+            seen.append("asked")
+            answer.set()
+
+        async with Replay(url) as replay:
+            replay.closing.append(stall)
+            answering = asyncio.create_task(make_it_answer())
+        seen.append("closed")
+        await answering
+        return seen
+
+    assert asyncio.run(story()) == ["asked", "closed"]
