@@ -9,12 +9,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from recorder.callbacks import handlers_from
+from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.models.call_config import (
@@ -212,7 +212,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         if wanted:
             yield start_event(run.request)
         received: list[ChunkT] = []
-        async with aclosing(self._achunks(run)) as chunks:
+        async with Owned(self._achunks(run)) as chunks:
             async for chunk in chunks:
                 received.append(chunk)
                 if wanted:

@@ -11,11 +11,12 @@ import inspect
 import logging
 import os
 import weakref
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, Protocol, TypeVar
 
 from recorder.core.after_fork import never_finalize
 from recorder.models.collected_streams import collector
+from recorder.models.open_response import leave_open
 
 log = logging.getLogger("recorder")
 
@@ -28,14 +29,35 @@ StreamT = TypeVar("StreamT", bound=Generator[Any, Any, Any])
 _streams: weakref.WeakValueDictionary[int, Generator[Any, Any, Any]] = weakref.WeakValueDictionary()
 
 
+#: The open runs of event loops.
+_async_runs: weakref.WeakSet[AsyncRun] = weakref.WeakSet()
+
+
+class AsyncRun(Protocol):
+    """A run whose stream only its event loop can close."""
+
+    def end_at_exit(self) -> None:
+        """Report that the stream was left."""
+
+
 def closed_at_exit(stream: StreamT) -> StreamT:
     """Return the same stream. If it is still open at exit, it is closed then."""
     _streams[id(stream)] = stream
+    _register()
+    return stream
+
+
+def ended_at_exit(run: AsyncRun) -> None:
+    """If the run is still open at exit, and its event loop does not run, its end is reported then."""
+    _async_runs.add(run)
+    _register()
+
+
+def _register() -> None:
     # Exit functions run in reverse order. Registered again for each stream, this one always runs before those that
     # drain the recorder's queue and close the connections.
     atexit.unregister(_close_all)
     atexit.register(_close_all)
-    return stream
 
 
 def _close_all() -> None:
@@ -43,13 +65,16 @@ def _close_all() -> None:
         stream = reference()
         # A generator that another thread is running cannot be closed.
         if stream is not None and inspect.getgeneratorstate(stream) != inspect.GEN_RUNNING:
-            _close(stream)
+            _call(stream.close)
+    for run in list(_async_runs):
+        _call(run.end_at_exit)
     collector.drain(DRAIN_TIMEOUT)
+    leave_open()
 
 
-def _close(stream: Generator[Any, Any, Any]) -> None:
+def _call(close: Callable[[], None]) -> None:
     try:
-        stream.close()
+        close()
     except Exception as error:
         log.warning("A stream that was left open raised %r when it was closed at exit", error, exc_info=error)
 
@@ -58,6 +83,8 @@ def _leave_to_parent() -> None:
     """In a forked child: never close the parent's streams, which the parent goes on reading."""
     never_finalize(*(stream for reference in _streams.valuerefs() if (stream := reference()) is not None))
     _streams.clear()
+    never_finalize(*_async_runs)
+    _async_runs.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
-from contextlib import aclosing
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
+from recorder.core.collection import collection
+from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError, NotFound
 from recorder.messages import AIMessageChunk
 from recorder.models.azure import AzureChatOpenAI
@@ -88,7 +89,8 @@ class Recording:
     def __init__(self, url: str) -> None:
         self._url = url
         self._history: ChatHistoryCallback | None = None
-        self._lock = threading.Lock()
+        # Reentrant, because the garbage collector may close a replay while the handler is made.
+        self._lock = threading.RLock()
 
     def history(self) -> ChatHistoryCallback:
         """The handler. It is made at first use, because a new recorder writes into its database at once."""
@@ -98,7 +100,11 @@ class Recording:
             return self._history
 
     def close(self) -> None:
-        """Wait until all recorded runs are stored."""
+        """Wait until all recorded runs are stored. In the garbage collector, they are stored later."""
+        if collection.runs_here:
+            if self._history is not None:
+                self._history.close()
+            return
         with self._lock:
             history, self._history = self._history, None
         if history is not None:
@@ -214,8 +220,8 @@ class _Replayed(BaseLanguageModel[Any, Any]):
         else:
             await asyncio.to_thread(self._session.record, run)
             chunks = self._real._achunks(run)
-        async with aclosing(chunks):
-            async for chunk in chunks:
+        async with Owned(chunks) as owned:
+            async for chunk in owned:
                 yield chunk
 
 
@@ -257,8 +263,8 @@ class _ReplayedSimple(_Replayed):
     async def _arecorded_pieces(self, recorded: RecordedRun) -> AsyncGenerator[AIMessageChunk, None]:
         options = self._session.options
         stream = self._session.replay.astream(recorded.id, speed=options.speed, max_gap=options.max_gap)
-        async with aclosing(stream):
-            async for piece in stream:
+        async with Owned(stream) as owned:
+            async for piece in owned:
                 if _restore(piece):
                     yield piece
 

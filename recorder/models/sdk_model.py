@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn
 
+from recorder.core.owned_generator import Owned
 from recorder.models.clients import Clients, secrets_sent
 from recorder.models.language_model import AnswerT, BaseLanguageModel
+from recorder.models.open_response import AsyncOpenResponse, OpenResponse
 from recorder.models.run import ChunkT, WireRun
 from recorder.models.sdk_stream import (
+    ReportingAsync,
     read,
     read_async,
     read_complete,
     reporting,
-    reporting_async,
     settle_run,
     settle_run_async,
 )
@@ -64,8 +65,8 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
 
     def _chunks(self, run: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
         create = self._create(self._clients.sync_client, "with_streaming_response")
-        with reporting(run), create(**run.request.body) as response:
-            run.http_response = response.http_response
+        with reporting(run), OpenResponse(create(**run.request.body)) as response:
+            run.http_response = response.http
             for data in read(response, run.reply, self._clients.sdk):
                 for chunk in run.feed(data):
                     if run.pending:
@@ -78,9 +79,9 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
 
     async def _achunks(self, run: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
         create = self._create(self._clients.loop_client, "with_streaming_response")
-        async with reporting_async(run), create(**run.request.body) as response:
-            run.http_response = response.http_response
-            async with aclosing(read_async(response, run.reply, self._clients.sdk)) as body:
+        async with ReportingAsync(run), AsyncOpenResponse(create(**run.request.body)) as response:
+            run.http_response = response.http
+            async with Owned(read_async(response, run.reply, self._clients.sdk)) as body:
                 async for data in body:
                     for chunk in run.feed(data):
                         if run.pending:
@@ -105,7 +106,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
             await super()._adrive(run)
             return
         create = self._create(self._clients.loop_client, "with_raw_response")
-        async with reporting_async(run):
+        async with ReportingAsync(run):
             read_complete(await create(**run.request.body), run, self._clients.sdk)
 
 

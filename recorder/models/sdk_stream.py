@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from asyncio.events import _get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from ssl import SSLError
+from types import TracebackType
 from typing import Any
 
 from recorder.callbacks import settle, settle_now
 from recorder.models.collected_streams import collector
+from recorder.models.open_response import Kept
+from recorder.models.open_streams import ended_at_exit
 from recorder.models.run import Run, WireRun
 from recorder.wire.reply import Reply
 
@@ -39,7 +43,7 @@ def reporting(run: Run[Any]) -> Iterator[None]:
         run.finish()
         settle_run(run)
     except BaseException as error:
-        if isinstance(error, GeneratorExit) and collector.runs_here:
+        if collector.runs_here:
             collector.put(partial(_fail, run, error))
         else:
             _fail(run, error)
@@ -51,20 +55,62 @@ def _fail(run: Run[Any], error: BaseException) -> None:
     settle_run(run)
 
 
-@asynccontextmanager
-async def reporting_async(run: Run[Any]) -> AsyncIterator[None]:
-    """`reporting` on an event loop."""
-    try:
-        run.start()
-        await settle_run_async(run)
-        require_request(run)
-        yield
-        run.finish()
-        await settle_run_async(run)
-    except BaseException as error:
-        run.fail(error)
-        await settle_run_async(run)
-        raise
+class ReportingAsync:
+    """`reporting` on an event loop: `async with ReportingAsync(run)`.
+
+    It is no generator, because the event loop would close that in a task of its own. If the loop was closed before the
+    stream was, nothing ever closes the stream; then the collector's thread reports the end.
+    """
+
+    _is_open = False
+
+    def __init__(self, run: Run[Any]) -> None:
+        self._run = run
+        self._loop = _get_running_loop()
+
+    async def __aenter__(self) -> None:
+        collector.begin()
+        self._is_open = True
+        ended_at_exit(self)
+        try:
+            self._run.start()
+            await settle_run_async(self._run)
+            require_request(self._run)
+        except BaseException as error:
+            await self._fail(error)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self._fail(error)
+            return
+        try:
+            self._run.finish()
+            await settle_run_async(self._run)
+            self._is_open = False
+        except BaseException as failure:
+            await self._fail(failure)
+            raise
+
+    def end_at_exit(self) -> None:
+        """Report that the stream was left, unless its loop runs on another thread."""
+        if self._is_open and not (self._loop is not None and self._loop.is_running()):
+            self._is_open = False
+            _fail(self._run, GeneratorExit())
+
+    def __del__(self) -> None:
+        if self._is_open and self._loop is not None and self._loop.is_closed():
+            collector.put(partial(_fail, self._run, GeneratorExit()))
+
+    async def _fail(self, error: BaseException) -> None:
+        self._is_open = False
+        if collector.runs_here:  # a task was collected; nothing can be awaited here
+            collector.put(partial(_fail, self._run, error))
+            return
+        self._run.fail(error)
+        await settle_run_async(self._run)
 
 
 def require_request(run: Run[Any]) -> None:
@@ -87,10 +133,9 @@ async def settle_run_async(run: Run[Any]) -> None:
         await settle(pending)
 
 
-def read(response: Any, reply: Reply, sdk: Any) -> Iterator[bytes]:
+def read(response: Kept, reply: Reply, sdk: Any) -> Iterator[bytes]:
     """Yield the body as it arrives, until `reply` has read the terminator; then what arrives within `DRAIN`."""
-    http = response.http_response
-    body = http.iter_bytes()
+    http, body = response.http, response.body
     with _raising_as(sdk, http.request):
         for data in body:
             yield data
@@ -100,18 +145,17 @@ def read(response: Any, reply: Reply, sdk: Any) -> Iterator[bytes]:
         yield from _drained(http, body)
 
 
-async def read_async(response: Any, reply: Reply, sdk: Any) -> AsyncGenerator[bytes, None]:
+async def read_async(response: Kept, reply: Reply, sdk: Any) -> AsyncGenerator[bytes, None]:
     """`read` on an event loop."""
-    http = response.http_response
-    async with aclosing(http.aiter_bytes()) as body:
-        with _raising_as(sdk, http.request):
-            async for data in body:
-                yield data
-                if reply.terminated:
-                    break
-        if reply.terminated:
-            for data in await _drained_async(http, body):
-                yield data
+    http, body = response.http, response.body
+    with _raising_as(sdk, http.request):
+        async for data in body:
+            yield data
+            if reply.terminated:
+                break
+    if reply.terminated:
+        for data in await _drained_async(http, body):
+            yield data
 
 
 def _drained(http: Any, body: Iterator[bytes]) -> list[bytes]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import Any
 
+from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from, to_dict
 from recorder.models.language_model import BaseLanguageModel
 from recorder.models.run import Request
-from recorder.models.sdk_stream import reporting, reporting_async, settle_run, settle_run_async
+from recorder.models.sdk_stream import ReportingAsync, reporting, settle_run, settle_run_async
 from recorder.models.simple_run import SimpleRun
 from recorder.models.thread_iterator import iterate_on_thread
 
@@ -105,8 +106,8 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
         self, run: SimpleRun, pieces: AsyncGenerator[Any, None]
     ) -> AsyncGenerator[AIMessageChunk, None]:
         """`_chunks_of` on an event loop."""
-        async with reporting_async(run), aclosing(pieces):
-            async for piece in pieces:
+        async with ReportingAsync(run), Owned(pieces) as owned:
+            async for piece in owned:
                 chunk = run.add_piece(piece)
                 if run.pending:
                     await settle_run_async(run)
@@ -139,12 +140,9 @@ class SimpleChatModel(BaseLanguageModel[AIMessage, AIMessageChunk]):
             return
         else:
             pieces = iterate_on_thread(self._answers(request))
-        try:
-            async for piece in pieces:
+        async with Owned(pieces) as owned:
+            async for piece in owned:
                 yield piece
-        finally:
-            if hasattr(pieces, "aclose"):
-                await pieces.aclose()
 
     def _overrides(self, *names: str) -> bool:
         """Whether the subclass has one of these methods."""

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 
 from recorder.callbacks import AsyncIteratorCallbackHandler, BaseCallbackHandler
 from recorder.chat_history_callback import ChatHistoryCallback
-from recorder.models import SimpleChatModel
-from recorder.models.collected_streams import Collector, collector
+from recorder.core.collection import Collection
+from recorder.models import ChatOpenAI, SimpleChatModel
+from recorder.models.collected_streams import collector
 from recorder.storage.rows import CANCELLED
-from recorder.testing import MemoryStore
+from recorder.testing import LoopbackProvider, MemoryStore
 from tests.oracle import assert_whole, begin, finish, run_python, say, sql
 
 
@@ -35,9 +36,13 @@ class EndThreads(BaseCallbackHandler):
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.threads: list[str] = []
+        self.errors: list[BaseException] = []
+        self.told = asyncio.Event()
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
         with self.lock:
+            self.errors.append(error)
+            self.told.set()
             self.threads.append(threading.current_thread().name)
 
 
@@ -165,15 +170,15 @@ async def read(handler: AsyncIteratorCallbackHandler) -> list[str]:
 
 def test_a_collection_on_one_thread_does_not_affect_other_threads() -> None:
     """`runs_here` is true only on the thread that collects."""
-    here = Collector()
+    here = Collection()
     seen: list[bool] = []
-    here._on_gc("start", {})
+    here.on_gc("start", {})
     with ThreadPoolExecutor(1) as pool:
         seen.append(pool.submit(lambda: here.runs_here).result(20))
     seen.append(here.runs_here)
-    here._on_gc("stop", {})
+    here.on_gc("stop", {})
     seen.append(here.runs_here)
-    gc.callbacks.remove(here._on_gc)
+    gc.callbacks.remove(here.on_gc)
     assert seen == [False, True, False]
 
 
@@ -279,3 +284,84 @@ with ChatHistoryCallback(sys.argv[1], flush_interval=0.001) as history:
     done = run_python(code, database, timeout=55)
     assert (done.returncode, done.stderr) == (0, "")
     assert sql(database, "SELECT status, count(*) FROM runs GROUP BY status") == [(CANCELLED, 180)]
+
+
+HELD = """
+import faulthandler, gc, httpx
+from recorder.models import ChatOpenAI, OpenAI
+from recorder.models.collected_streams import collector
+from recorder.testing import LoopbackProvider
+from tests.models.test_collected_streams import EndThreads, Session
+
+faulthandler.dump_traceback_later(50, exit=True)
+gc.disable()
+with LoopbackProvider("Hello " * 50) as provider:
+    for kind in (ChatOpenAI, OpenAI):
+        http, ends = httpx.Client(trust_env=False), EndThreads()
+        model = kind(base_url=provider.base_url, api_key="any", http_client=http, callbacks=[ends])
+        def leave():
+            next(Session(model.stream("Hi")).stream)
+        leave()
+        pool = http._transport._pool
+        before = len(pool.connections)
+        with pool._optional_thread_lock:
+            gc.collect()
+        collector.drain(20)
+        print(before, len(pool.connections), ends.threads)
+"""
+
+
+def test_a_response_is_closed_though_the_lock_of_its_pool_is_held() -> None:
+    """By the thread that collects the stream. httpcore's lock is a plain one, and the response needs it."""
+    done = run_python(HELD, timeout=59)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "1 0 ['recorder-collector']\n" * 2
+
+
+class Streaming(SimpleChatModel):
+    """Streams numbers on an event loop."""
+
+    async def _astream(self, messages: Any, **options: Any) -> AsyncIterator[str]:
+        for number in range(1_000):
+            yield f"{number} "
+
+
+async def aleft(stream: Any) -> None:
+    """Leave an asynchronous stream in a reference cycle. The first event comes before the run begins."""
+    session = Session(stream)
+    for _ in range(3):
+        await anext(session.stream)
+
+
+WAYS = pytest.mark.parametrize("way", ["astream", "astream_events"])
+
+
+@WAYS
+@pytest.mark.parametrize("kind", [Counting, Streaming, ChatOpenAI])
+def test_the_loop_ends_a_collected_stream_once(kind: Any, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As cancelled, and nothing is logged, though the loop learns of one generator inside of another."""
+    ends = EndThreads()
+
+    async def story(model: Any) -> None:
+        await aleft(getattr(model, way)("Count."))
+        gc.collect()
+        await ends.told.wait()
+
+    with LoopbackProvider("Hello " * 50) as provider:
+        options = {"base_url": provider.base_url, "api_key": "any"} if kind is ChatOpenAI else {}
+        asyncio.run(story(kind(callbacks=[ends], **options)))
+    assert ends.threads == [threading.current_thread().name]
+    assert [type(error) for error in ends.errors] == [GeneratorExit]
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+@WAYS
+def test_a_stream_whose_loop_was_closed_ends_when_it_is_collected(way: str) -> None:
+    """Nobody else can end it: its loop closes nothing any more."""
+    ends = EndThreads()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(aleft(getattr(Streaming(callbacks=[ends]), way)("Count.")))
+    loop.close()
+    gc.collect()
+    collector.drain(20)
+    assert ends.threads == ["recorder-collector"]

@@ -39,6 +39,65 @@ def test_open_streams_are_stored_as_cancelled_at_exit(tmp_path: Path, imports: t
     assert sql(url, "SELECT status, count(*) FROM runs GROUP BY status") == [("cancelled", 3)]
 
 
+#: Leaves asynchronous streams, streams that follow, and replayed clients open.
+OTHERS_LEFT = """
+import asyncio, sys, uuid
+import openai
+from recorder import ChatHistoryCallback
+from recorder.models import ChatOpenAI, SimpleChatModel
+from recorder.replay import Replay
+from recorder.testing import LoopbackProvider
+
+class Own(SimpleChatModel):
+    async def _astream(self, messages, **options):
+        for letter in "Hello":
+            yield letter
+
+provider = LoopbackProvider("Hello " * 20)
+provider.start()
+history = ChatHistoryCallback(sys.argv[1])
+chat = ChatOpenAI(base_url=provider.base_url, api_key="any", callbacks=[history])
+chat.invoke("Hi", stream=True)
+run_id = str(uuid.uuid4())
+open_run = chat.stream("Hi", {"run_id": run_id})
+for _ in range(4):
+    next(open_run)
+history.flush().wait(20)
+replay = Replay(sys.argv[1])
+body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+rules = {"match_on": ["messages"], "allow_playback_repeats": True}
+client = openai.OpenAI(api_key="any", http_client=replay.http_client(**rules))
+aclient = openai.AsyncOpenAI(api_key="any", http_client=replay.http_async_client(**rules))
+left = [client.chat.completions.create(**body), replay.stream(run_id, follow=True, speed=None)]
+for stream in left:
+    next(stream)
+
+async def begin():
+    awaited = await aclient.chat.completions.create(**body)
+    streams = [chat.astream("Hi"), Own(callbacks=[history]).astream("Hi"), awaited]
+    streams.append(replay.astream(run_id, follow=True, speed=None))
+    for stream in streams:
+        await anext(stream)
+    return streams
+
+loop = asyncio.new_event_loop()
+left += loop.run_until_complete(begin())
+if sys.argv[2] == "closed":
+    loop.close()
+"""
+
+
+@pytest.mark.parametrize("loop", ["closed", "open"])
+def test_streams_of_event_loops_and_replays_end_as_well(tmp_path: Path, loop: str) -> None:
+    """The process ends well. The runs of asynchronous streams are cancelled, too: their loop runs no more."""
+    url = new_url(tmp_path)
+    done = run_python(OTHERS_LEFT, url, loop, timeout=55)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr
+    statuses = sql(url, "SELECT status, count(*) FROM runs GROUP BY status ORDER BY status")
+    assert statuses == [("cancelled", 3), ("complete", 1)]
+
+
 def test_a_stream_that_a_thread_reads_does_not_delay_the_exit() -> None:
     """The process does not wait for it and prints nothing."""
     done = run_python(

@@ -485,8 +485,8 @@ def test_errors_of_the_http_client_become_the_sdks_errors(error: Exception, kind
         yield b"x"
         raise error
 
-    response = SimpleNamespace(http_response=SimpleNamespace(request=request, iter_bytes=fail))
-    reading = read(response, Reply(), openai)
+    response = SimpleNamespace(http=SimpleNamespace(request=request), body=fail())
+    reading = read(response, Reply(), openai)  # type: ignore[arg-type]
     assert next(reading) == b"x"
     with pytest.raises(kind) as caught:
         next(reading)

@@ -5,14 +5,17 @@ The SDKs use `httpx2`. The same exists for the older `httpx`, which other tools 
 
 from __future__ import annotations
 
+import atexit
 import sys
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 from recorder.core.json import loads
+from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError, MissingExtra, RecorderError
 from recorder.replay.driver import Driver, adrive, drive
 from recorder.replay.http.match import Matcher
@@ -135,7 +138,7 @@ class _AsyncTransport:
     async def _body(self, response: ReplayedResponse, request: Any) -> AsyncIterator[bytes]:
         driver = self._source.driver(response)
         assert response.playback is not None
-        async with aclosing(adrive(driver, response.playback)) as body:  # type: ignore[type-var]
+        async with Owned(adrive(driver, response.playback)) as body:
             async for data in body:
                 yield data
         _raise_end(self.library, response, request)
@@ -177,7 +180,22 @@ def _response(library: Any, response: ReplayedResponse, request: Any, pieces: An
             response.status, headers=dict(response.headers), content=response.body, request=request
         )
     stream = _with_base(body, library)(pieces)
-    return library.Response(response.status, headers=dict(response.headers), stream=stream, request=request)
+    found = library.Response(response.status, headers=dict(response.headers), stream=stream, request=request)
+    if body is _Body:
+        _responses.add(found)
+    return found
+
+
+#: The responses of synchronous clients that may be open.
+_responses: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close the responses that are still open at exit. Python 3.13.0 crashes if it closes them later."""
+    for response in list(_responses):
+        with suppress(Exception):  # another thread reads it
+            response.close()
 
 
 def _raise_end(library: Any, response: ReplayedResponse, request: Any) -> None:
