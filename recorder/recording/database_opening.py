@@ -7,7 +7,7 @@ import logging
 from recorder.config import Config
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
-from recorder.errors import RecorderError
+from recorder.errors import RecorderError, StoreError
 from recorder.recording.progress import Progress
 from recorder.storage.dialects import RETRIABLE
 from recorder.storage.store import Store
@@ -30,10 +30,14 @@ class Opening:
         self._config = config
         self._progress = progress
         self._caller_waits = caller_waits
-        self._limit_us = monotonic_us() + config.open_timeout * 1e6
+        self.restart_time()
         self._wait: Wait[None] = Wait()
         #: The error text of a refused recorder; None otherwise.
         self.refusal: str | None = None
+
+    def restart_time(self) -> None:
+        """Let `open_timeout` count from now."""
+        self._limit_us = monotonic_us() + self._config.open_timeout * 1e6
 
     def wait(self) -> Wait[None]:
         """Ends when the database is open, when recording begins without it, or after `open_timeout`. Raises the error
@@ -76,6 +80,14 @@ class Opening:
         if not self._wait.done:
             self.refusal = self._progress.last_error
         self._wait.fail(error)
+
+    def end_as(self, parents: Opening) -> None:
+        """In a forked child of a closed recorder: nothing is opened any more, and a refusal is repeated."""
+        self.refusal = parents.refusal
+        if self.refusal is None:
+            self._wait.set(None)
+        else:
+            self._wait.fail(StoreError(f"The database could not be opened: {self.refusal}"))
 
     def _refuse(self, error: BaseException) -> None:
         self.refusal = self._progress.note(error, "opening the database")

@@ -105,11 +105,13 @@ class Recorder:
         self._open_runs = OpenRuns(self.config.max_open_runs)
         #: The open runs, by id as an integer.
         self.runs = self._open_runs.open
-        self._lock = threading.Lock()
         self._ended: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
         caller_waits = _get_running_loop() is None
-        self._start_writer(caller_waits=caller_waits)
+        self._writer = self._new_writer(caller_waits=caller_waits)
+        #: Whether this is a forked child whose writer has no thread yet.
+        self._forked = False
+        self._start_thread()
         if caller_waits:
             self._raise_if_refused()
         _recorders.add(self)
@@ -117,7 +119,7 @@ class Recorder:
     def start(self, key: int, start: RunStart, started_us: int | None = None) -> OpenRun:
         """Start a run. Its offsets count from `started_us` (monotonic microseconds), by default from now."""
         if self._forked:
-            self._start_writer_after_fork()
+            self._start_thread()
         if (
             earlier := self.runs.get(key)
         ) is not None:  # two runs with one id: what comes later belongs to the new one
@@ -148,7 +150,7 @@ class Recorder:
     def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
         """Store messages without a run. Raises `Closed`, and `StoreError` if the queue is full."""
         if self._forked:
-            self._start_writer_after_fork()
+            self._start_thread()
         if not self.queue.add(conversation_id, messages, now()):
             self.require_open()
             raise StoreError(
@@ -158,6 +160,8 @@ class Recorder:
 
     def opened(self) -> Wait[None]:
         """Ends when the database is open or recording begins without it. Raises the error of a refused recorder."""
+        if self._forked and not self.closed:
+            self._start_thread()
         return self._writer.opening.wait()
 
     @property
@@ -184,7 +188,8 @@ class Recorder:
             self.end(key, run, RunEnd(INTERRUPTED, None))
         if not self._writer.closing:
             self._writer.close(seconds)
-        if self._forked:  # nothing was recorded in this process, and it has no writer thread
+        if self._forked:  # nothing was recorded in this process, and its writer has no thread
+            self._writer.opening.succeed()
             self._ended.set(self.stats())
         return self._closing
 
@@ -228,26 +233,30 @@ class Recorder:
         if self.closed or self.queue.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
-    def _start_writer(self, *, caller_waits: bool = False) -> None:
-        self._writer = self._new_writer(caller_waits=caller_waits)
-        self._forked = False
+    def _new_writer(self, *, caller_waits: bool = False) -> Writer:
+        return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)
+
+    def _start_thread(self) -> None:
+        """Start the writer's thread. Takes no lock, because signal handlers call it in a forked child.
+
+        Calls at the same time may start several threads. The first one works, and the others end at once.
+        """
+        self._writer.opening.restart_time()
         # A daemon thread, because an exit without `close` must not wait for it; `_drain_at_exit` runs before the exit.
         self._thread = threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # the limit of threads is reached, or the interpreter shuts down
-            self._writer_failed(error)
+            if self._writer.take():
+                self._writer_failed(error)
+        self._forked = (
+            False  # last: an exception of a signal handler may come before, and the next call starts again
+        )
         in_worker(_drain_at_exit)
 
-    def _new_writer(self, *, caller_waits: bool = False) -> Writer:
-        return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)
-
-    def _start_writer_after_fork(self) -> None:
-        with self._lock:
-            if self._forked:
-                self._start_writer()
-
     def _run_thread(self) -> None:
+        if not self._writer.take():
+            return
         try:
             with asyncio.Runner() as runner:  # the coroutine is created after the loop, which may fail
                 runner.run(self._run_writer())
@@ -293,17 +302,18 @@ class Recorder:
         return closing
 
     def reset_in_child(self) -> None:
-        """In a forked child: drop the queue, the thread and the open runs, which are the parent's. The next run starts
-        a new writer."""
+        """In a forked child: drop the queue, the thread and the open runs, which are the parent's. `start`, `add` and
+        `opened` start the thread of a new writer."""
         self._open_runs.clear()
         self.queue.reset()
-        self._lock = threading.Lock()
         self._writer.fail_flushes_in_child()
+        opening = self._writer.opening
         self._writer = self._new_writer()
         self._forked = True
         self._ended = Wait()
         if self._closing is not None:
             self.queue.close()
+            self._writer.opening.end_as(opening)
             self._closing.renew()
             self._closing.set(self.stats())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from itertools import count
 from math import inf
 
 from recorder.config import Config
@@ -60,6 +61,11 @@ class Writer:
         self._committer = Committer(store, self.progress, self._deadline, config.max_batch_bytes)
         self._replacement_rows = ReplacementRows(self.progress)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
+        self._takers = count()
+
+    def take(self) -> bool:
+        """Whether the caller is the first one, who may call `run`. May be called on any thread, and takes no lock."""
+        return next(self._takers) == 0
 
     def flush(self) -> Wait[None]:
         """Ends when everything accepted until now is committed. May be called on any thread, and takes no lock."""

@@ -662,37 +662,30 @@ with ChatHistoryCallback(sys.argv[1], flush_interval=0.001, conversation_id="sha
 
 def test_two_threads_of_a_forked_child_start_one_writer(tmp_path: Path) -> None:
     """Both record at the same moment, and both runs are stored."""
-    code = '''
+    code = """
 import os, sys, threading, uuid
 from concurrent.futures import ThreadPoolExecutor
 from recorder import ChatHistoryCallback
+from recorder.recording.writer import Writer
 from tests.oracle import record
 
-class Meeting:
-    """A lock that is acquired only after two threads have asked for it."""
+run, writers, together = Writer.run, [], threading.Barrier(2)
 
-    def __init__(self):
-        self.together, self.lock = threading.Barrier(2), threading.Lock()
-
-    def __enter__(self):
-        self.together.wait(10)
-        self.lock.acquire()
-
-    def __exit__(self, *error):
-        self.lock.release()
+async def counted(writer):
+    writers.append(writer)
+    await run(writer)
 
 history = ChatHistoryCallback(sys.argv[1])
 if not (child := os.fork()):
-    usual, history.recorder._lock = history.recorder._lock, Meeting()
+    Writer.run = counted
+    history.recorder._writer.opening.restart_time = lambda: together.wait(20)  # each starts a thread
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda number: record(history, run_id=uuid.UUID(int=number), reply="a"), range(2)))
-    history.recorder._lock = usual
-    history.flush().wait(10)
-    writers = [thread for thread in threading.enumerate() if thread.name == "recorder-writer"]
+    history.close().wait(20)
     assert len(writers) == 1, writers
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0
-'''
+"""
     url = new_url(tmp_path)
     done = run_python(code, url)
     assert (done.returncode, done.stderr) == (0, "")
