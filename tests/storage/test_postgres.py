@@ -16,17 +16,18 @@ from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import make_url
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.core.clock import now
 from recorder.errors import ConfigError, MissingExtra, SchemaError, StoreError
 from recorder.messages import HumanMessage
 from recorder.storage import migrate, schema
 from recorder.storage.dialects import Postgres, masked, parse_url
-from recorder.storage.rows import Batch
+from recorder.storage.rows import Batch, RunRows
 from recorder.storage.store import SqlStore
 from tests import postgres
 from tests.faults.proxy import proxy
-from tests.oracle import assert_whole, begin, finish, record, say, sql, start_python, token
+from tests.oracle import assert_whole, begin, finish, record, run_start, say, sql, start_python, token
 from tests.pooler import open_pooler
-from tests.stores import PRODUCER, whole_run
+from tests.stores import PRODUCER, using, whole_run
 
 #: The end of a query on the other connections to the same database.
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -292,6 +293,44 @@ def test_a_commit_that_never_reaches_the_server_is_repeated(
     assert sql(postgres_url, "SELECT content FROM messages WHERE conversation_id = 'c' ORDER BY position") == [
         ("Hi",), ("Hello",)
     ]  # fmt: skip
+
+
+def test_a_swallowed_commit_of_a_sweep(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the dead process and of its runs are free again: the next sweep marks them, and batches come in."""
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 1.0)
+    start = run_start(1)
+    batch = Batch(PRODUCER, [RunRows(start, opens=True)], open_runs=[start.run_id])
+
+    async def story(store: SqlStore) -> int:
+        await store.append(batch)
+        server.at_commit = "swallowed"
+        with pytest.raises(store.errors):
+            await store.sweep(lambda _: True, now())
+        found = await store.sweep(lambda _: True, now())
+        await store.append(batch)
+        return found
+
+    with proxy(postgres_url) as server:
+        assert using(server.url, story) == 1
+    assert server.cuts == 1
+
+
+def test_the_server_ends_each_transaction_that_may_write(postgres_url: str) -> None:
+    """After two thirds of the time of a statement; nothing is set for the session, nor for those who only read."""
+    url = f"{postgres_url}&command_timeout=9"
+    shown = "SHOW idle_in_transaction_session_timeout"
+
+    async def story(store: SqlStore) -> list[Any]:
+        async with store.transaction() as connection:
+            found = [(await connection.exec_driver_sql(shown)).scalar_one()]
+            async with connection.begin_nested():
+                found.append((await connection.exec_driver_sql(shown)).scalar_one())
+            driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        return [*found, await driver.fetchval(shown)]
+
+    assert using(url, story) == ["6s", "6s", "0"]
+    assert using(url, story, read_only=True) == ["0", "0", "0"]
 
 
 @pytest.mark.usefixtures("without_delays")

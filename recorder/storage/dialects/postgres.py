@@ -3,7 +3,8 @@
 Rows are sent as arrays, `INSERT ... SELECT * FROM unnest(...)`: one statement for any number of rows and tables, and
 its result counts the new rows (asyncpg's `executemany` does not). No statement is prepared by name and nothing is set
 for the session, so that a pooler in transaction mode works. Each call has a timeout: a stopped backend returns neither
-a result nor an error, and a network may lose packets of either side.
+a result nor an error, and a network may lose packets of either side. So each transaction that may write has a timeout
+in the server, too.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ LOCK_WAIT = 2.0
 #: The server ends a transaction that is idle for this share of the statement timeout, and so releases its locks. The
 #: network may have lost the COMMIT; a retry after the statement timeout then finds the locks free.
 _IDLE_SHARE = 2 / 3
-#: Set for the transaction and not for the session, which a pooler may give to another program next.
-_SET_IDLE_TIMEOUT = "set_config('idle_in_transaction_session_timeout', '{:.0f}', true)"
+#: Set for the transaction and not for the session, which a pooler may give to another program next (milliseconds).
+_SET_IDLE_TIMEOUT = " SET LOCAL idle_in_transaction_session_timeout = {:.0f};"
 _LOCK_CONVERSATIONS = (
     f"SELECT pg_advisory_xact_lock({int.from_bytes(b'adds')}, k)"
-    " FROM (SELECT set_config('lock_timeout', $1, true), {}) AS s, unnest(CAST($2 AS int[])) AS k"
+    " FROM (SELECT set_config('lock_timeout', $1, true)) AS s, unnest(CAST($2 AS int[])) AS k"
 )
 _LOCK_TIMEOUT = "55P03"
 
@@ -149,7 +150,7 @@ class Postgres:
         kinds = tuple(
             (each.table, tuple(each.columns), tuple(each.update), tuple(each.same)) for each in given
         )
-        statement = _statement(kinds, announce, self._idle_timeout)
+        statement = _statement(kinds, announce)
         counts = iter((await connection.exec_driver_sql(statement, arrays)).one())
         return [int(next(counts)) if each.rows else 0 for each in inserts]
 
@@ -161,9 +162,7 @@ class Postgres:
         keys = sorted({crc32(name.encode()) % _LOCK_KEYS for name in conversations})
         try:
             async with connection.begin_nested():
-                await connection.exec_driver_sql(
-                    _LOCK_CONVERSATIONS.format(self._idle_timeout), (f"{LOCK_WAIT * 1000:.0f}", keys)
-                )
+                await connection.exec_driver_sql(_LOCK_CONVERSATIONS, (f"{LOCK_WAIT * 1000:.0f}", keys))
         except DBAPIError as error:
             if getattr(driver_error(error), "sqlstate", None) != _LOCK_TIMEOUT:
                 raise
@@ -258,7 +257,10 @@ class Postgres:
         return int(found.scalar_one() or 0)
 
     @property
-    def _idle_timeout(self) -> str:
+    def _at_begin(self) -> str:
+        """SQL that each transaction of a new connection begins with."""
+        if self._read_only or not self._with_timeout:
+            return ""
         return _SET_IDLE_TIMEOUT.format(_IDLE_SHARE * 1000 * self._timeout * self.patience)
 
     async def _connect(self, **_sqlalchemy_arguments: object) -> Any:
@@ -266,7 +268,8 @@ class Postgres:
         given = connect_arguments(self.url)._asdict()
         given["command_timeout"] = given["command_timeout"] * self.patience if self._with_timeout else None
         try:
-            connection = await _driver().connect(**given, statement_cache_size=0)
+            kind = _connection_class(self._at_begin)
+            connection = await _driver().connect(**given, statement_cache_size=0, connection_class=kind)
         except (
             TimeoutError
         ) as error:  # another class than a statement's timeout, which means "try fewer rows"
@@ -318,12 +321,29 @@ def _driver() -> Any:
     return asyncpg
 
 
+@lru_cache(maxsize=16)
+def _connection_class(at_begin: str) -> Any:
+    """The driver's class of connections, whose transactions begin with these statements of SQL as well.
+
+    They are sent along with BEGIN, because a statement of its own would cost a round trip. The driver and SQLAlchemy
+    have no setting for it; a test shows that the driver still begins its transactions by `execute`.
+    """
+
+    class BeginningConnection(_driver().Connection):  # type: ignore[misc]
+        async def execute(self, query: str, *given: Any, **options: Any) -> Any:
+            return await super().execute(
+                query + at_begin if query.startswith("BEGIN") else query, *given, **options
+            )
+
+    return BeginningConnection
+
+
 #: An `Insert` without its rows: table, columns, columns to update, columns that must be equal.
 Kind = tuple[Table, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
 @lru_cache(maxsize=256)
-def _statement(kinds: tuple[Kind, ...], announce: bool, idle_timeout: str) -> str:
+def _statement(kinds: tuple[Kind, ...], announce: bool) -> str:
     """One statement with all inserts. Its result is one row: the count of each insert."""
     first, parts, counts = 1, [], []
     for number, (table, columns, update, same) in enumerate(kinds):
@@ -332,7 +352,6 @@ def _statement(kinds: tuple[Kind, ...], announce: bool, idle_timeout: str) -> st
         first += len(columns)
     if announce:
         counts.append(_ANNOUNCE)
-    counts.append(idle_timeout)
     return f"{'WITH ' if parts else ''}{', '.join(parts)} SELECT {', '.join(counts)}"
 
 
