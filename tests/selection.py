@@ -21,7 +21,7 @@ cli: chat commands live_runs passwords replay transfer
 core: at_exit greenlets
 export: export format
 models: clients collected_streams like_langchain like_langchain_anthropic open_streams
-recording: additions first_calls_after_fork forks recorder survival writer
+recording: additions first_calls_after_fork forks prefork_servers recorder survival writer
 replay: follow replayed_model
 storage: indexes migrate poolers postgres revisions store
 testing: provider pytest_plugin
