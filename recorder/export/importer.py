@@ -113,10 +113,10 @@ class _Importer:
                 if isinstance(row, ROWS_OF_A_RUN):
                     self._flush()  # a long run: its transaction goes on
                 else:
-                    self._commit()
+                    self._commit_or_repeat()
             self._rows.append(row)
             self._bytes += _size(row)
-        self._commit()
+        self._commit_or_repeat()
 
     def _store_complete_runs(self) -> None:
         """After a damaged line: store the rows in memory without the last run, which may be incomplete."""
@@ -141,6 +141,18 @@ class _Importer:
             self._merger = RowMerger(connection, self._store.dialect)
         await self._merger.add(rows)
 
+    def _commit_or_repeat(self) -> None:
+        """Commit; once more if a fork ended the transaction and all of its rows are in memory."""
+        rows, size, repeatable = self._rows, self._bytes, self._merger is None
+        try:
+            self._commit()
+        except self._store.errors as error:
+            if not repeatable or not self._store.dialect.ended_by_fork(error):
+                raise
+            self._roll_back()
+            self._rows, self._bytes = rows, size
+            self._commit()
+
     def _commit(self) -> None:
         if self._rows:
             self._flush()
@@ -159,7 +171,7 @@ class _Importer:
 
     def _roll_back(self) -> None:
         """Roll back an unfinished transaction."""
-        stack, self._stack = self._stack, None
+        stack, self._stack, self._merger = self._stack, None, None
         if stack is not None:
             self._database.run(_cancel(stack))
 

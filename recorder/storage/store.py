@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
@@ -111,13 +111,12 @@ class SqlStore:
         `SchemaError`: the upgrade takes long, or other programs use the database, so its operator decides when.
         """
         try:
-            async with self.transaction() as connection:
-                found = await connection.run_sync(state)
+            found = await self._read(lambda connection: connection.run_sync(state))
             if found == "current":
                 return
             if self._read_only or (found == "old" and not self.dialect.upgrades_itself):
                 raise (SchemaError if found == "old" else Empty)(self._unreadable(found))
-            await (await self._transactions.connected()).run_sync(upgrade_connection)
+            await self._again_after_fork(self._upgrade)
         except RecorderError:
             await self.close()
             raise
@@ -169,15 +168,21 @@ class SqlStore:
         given = parameters or {}
         typed = ((name, _type_of(value)) for name, value in given.items())
         kinds = (bindparam(name, type_=kind) for name, kind in typed if kind is not None)
-        async with self.transaction() as connection:
-            found = await connection.execute(text(sql).bindparams(*kinds), dict(given))
-            plain = self.dialect.plain
+        statement, plain = text(sql).bindparams(*kinds), self.dialect.plain
+
+        async def read(connection: AsyncConnection) -> list[dict[str, Any]]:
+            found = await connection.execute(statement, dict(given))
             return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
+
+        return await self._read(read)
 
     async def fetch(self, statement: Executable) -> Sequence[Row[Any]]:
         """The rows of a statement of SQLAlchemy."""
-        async with self.transaction() as connection:
+
+        async def read(connection: AsyncConnection) -> Sequence[Row[Any]]:
             return (await connection.execute(statement)).all()
+
+        return await self._read(read)
 
     async def watch(self) -> Watch:
         """Start watching for commits."""
@@ -185,8 +190,7 @@ class SqlStore:
 
     async def size(self) -> int:
         """Bytes that the database takes on disk."""
-        async with self.transaction() as connection:
-            return await self.dialect.size(connection)
+        return await self._read(self.dialect.size)
 
     async def close(self) -> None:
         """Close the connection; a later call connects again."""
@@ -206,6 +210,27 @@ class SqlStore:
     def leave_to_parent(self) -> None:
         """In a forked child: never use or finalize the parent's connection. The next call connects again."""
         self._transactions.leave_to_parent()
+
+    async def _read(self, read: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What `read` returns in a transaction of its own."""
+
+        async def once() -> T:
+            async with self.transaction() as connection:
+                return await read(connection)
+
+        return await self._again_after_fork(once)
+
+    async def _again_after_fork(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` returns, which is one transaction; a fork that ends it makes a second one necessary."""
+        try:
+            return await work()
+        except self.errors as error:
+            if not self.dialect.ended_by_fork(error):
+                raise
+        return await work()
+
+    async def _upgrade(self) -> None:
+        await (await self._transactions.connected()).run_sync(upgrade_connection)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

@@ -141,6 +141,9 @@ class Dialect(Protocol):
     def breaks_connection(self, error: BaseException) -> bool:
         """Whether the connection cannot be used after this error."""
 
+    def ended_by_fork(self, error: BaseException) -> bool:
+        """Whether the error says that a fork of this process ended the transaction, so that another try will do."""
+
     def in_transaction(self, connection: AsyncConnection) -> bool:
         """Whether the driver has an open transaction, also one that SQLAlchemy does not know."""
 

@@ -182,6 +182,12 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
+def is_of_fork(error: BaseException | None) -> bool:
+    """Whether a fork closed the connection, or interrupted a call in order to close it. Nothing else interrupts."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, ClosedByFork) or code == sqlite3.SQLITE_INTERRUPT
+
+
 def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Device and inode of the file at `path`; None without a file."""
     try:

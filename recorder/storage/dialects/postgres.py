@@ -207,6 +207,10 @@ class Postgres:
         state = getattr(driver_error(error), "sqlstate", None)
         return state is None or is_lost(state)
 
+    def ended_by_fork(self, error: BaseException) -> bool:
+        """Always False: a connection to a server stays open when the process forks."""
+        return False
+
     def in_transaction(self, connection: AsyncConnection) -> bool:
         """Whether the server's last response reported an open transaction."""
         return bool(driver_connection(connection).is_in_transaction())

@@ -11,13 +11,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 import aiosqlite
-from sqlalchemy import URL, ColumnElement, Table, and_, event
+from sqlalchemy import URL, ColumnElement, and_, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -34,10 +34,11 @@ from recorder.storage.dialects.common import (
 )
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.file_watch import FileWatch
-from recorder.storage.dialects.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity
+from recorder.storage.dialects.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
 from recorder.storage.dialects.read_only import read_only, this_file_only
+from recorder.storage.dialects.sqlite_insert import insert_statement
 from recorder.storage.dialects.url import file_of
-from recorder.storage.schema import PAGE_SIZE, Time
+from recorder.storage.schema import PAGE_SIZE
 
 MAX_ROWS_A_STATEMENT = 500
 #: Offset and value of the header bytes of a file in WAL mode. https://sqlite.org/fileformat2.html
@@ -211,7 +212,7 @@ class SQLite:
         kind = table, tuple(columns), tuple(update), tuple(same)
         changed = 0
         for part in _parts(rows):
-            sql, times = _statement(*kind, len(part))
+            sql, times = insert_statement(*kind, len(part))
             flat = [value for row in part for value in row]
             for start in range(0, len(flat), len(columns)) if times else ():
                 for place in times:
@@ -256,6 +257,10 @@ class SQLite:
     def breaks_connection(self, error: BaseException) -> bool:
         """Whether a fork has closed the connection. After any other error a file can still be used."""
         return isinstance(driver_error(error), ClosedByFork)
+
+    def ended_by_fork(self, error: BaseException) -> bool:
+        """Whether a fork closed the connection, or interrupted a call in order to close it."""
+        return is_of_fork(driver_error(error))
 
     async def close_connection(self, connection: AsyncConnection) -> None:
         """Close the connection, which checkpoints the log."""
@@ -377,24 +382,3 @@ def _failure_by_message(error: sqlite3.Error) -> Failure:
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
     for start in range(0, len(rows), MAX_ROWS_A_STATEMENT):
         yield rows[start : start + MAX_ROWS_A_STATEMENT]
-
-
-@lru_cache(maxsize=256)
-def _statement(
-    table: Table, columns: tuple[str, ...], update: tuple[str, ...], same: tuple[str, ...], count: int
-) -> tuple[str, list[int]]:
-    """The statement for `count` rows, and the places of the times in a row."""
-    row = "(" + ",".join("?" * len(columns)) + ")"
-    names = ",".join(f'"{name}"' for name in columns)
-    sql = f'INSERT INTO "{table.name}" ({names}) VALUES {",".join([row] * count)} ON CONFLICT '
-    times = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, Time)]
-    return sql + _on_conflict(table, update, same), times
-
-
-def _on_conflict(table: Table, update: tuple[str, ...], same: tuple[str, ...]) -> str:
-    if not update:
-        return "DO NOTHING"
-    sets = ",".join(f'"{name}"=excluded."{name}"' for name in update)
-    equal = " AND ".join(f'"{table.name}"."{name}" IS excluded."{name}"' for name in same)
-    key = ",".join(column.name for column in table.primary_key)
-    return f"({key}) DO UPDATE SET {sets}" + (f" WHERE {equal}" if equal else "")
