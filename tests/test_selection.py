@@ -8,6 +8,8 @@ from tests.oracle import ROOT
 from tests.selection import SLOW_FILES
 
 pytest_plugins = ["pytester"]
+#: Each test starts pytest up to five times, which takes long beside other work.
+pytestmark = pytest.mark.timeout(180)
 
 CONFTEST = """
 from tests.conftest import (
