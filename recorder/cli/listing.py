@@ -67,7 +67,7 @@ async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
     )
     by_id = {row["id"]: row for row in about}
     dead = await DatabaseReader(store).dead([row["run_id"] for row in about if row["status"] == STREAMING])
-    return [_listed(by_id[id], last_at, dead) for id, last_at in times.items()]
+    return [_listed(by_id.get(id) or _unreadable(id), last_at, dead) for id, last_at in times.items()]
 
 
 async def _newest(store: SqlStore, limit: int) -> dict[str, str | None]:
@@ -96,7 +96,8 @@ async def _by_time(store: SqlStore, limit: int) -> dict[str, str | None]:
             for id, at in table.times.items():
                 times[id] = max(at, times.get(id, ""))
         # More rows may have the time of the oldest row that was read, so only newer ones are certain.
-        certain = sorted(((at, id) for id, at in times.items() if at > last.since), reverse=True)
+        newer = [(at, id) for id, at in times.items() if at > last.since]
+        certain = sorted(newer, key=lambda each: (each[0], str(each[1])), reverse=True)
         if len(certain) >= limit:
             return {id: at for at, id in certain[:limit]}
         if not last.since:
@@ -116,25 +117,42 @@ class _RowsByTime:
         self.times: dict[str, str] = {}
         #: Rows that are older than this were not read; "" if all were.
         self.since = ""
+        self._stored_since: Any = None
 
     async def read(self, count: int) -> None:
         """Read the next `count` rows."""
         given: dict[str, Any] = {"keys": dumps([[id] for id in self._seen]), "read": count}
         older = ""
         if self.since:
-            older, given["since"] = _AND_NOT_NEWER.format_map(self._names), parse_iso(self.since)
+            older, given["since"] = _AND_NOT_NEWER.format_map(self._names), self._parameter()
         rows = await self._store.rows(_OTHERS.format(**self._names, and_not_newer=older), given)
         for row in rows:
             self._seen[row["id"]] = None
-            if row["known"]:
-                self.times.setdefault(row["id"], row["at"])
-        self.since = (rows[-1]["at"] or "") if len(rows) == count else ""
+            if row["known"] and row["at"]:
+                self.times.setdefault(row["id"], str(row["at"]))
+        self._stored_since = rows[-1]["at"] if len(rows) == count else None
+        self.since = str(self._stored_since or "")
+
+    def _parameter(self) -> Any:
+        """The time for the database. SQLite gets back what it stores, which need not be a time in a foreign file."""
+        return self._stored_since if self._store.dialect.name == "sqlite" else parse_iso(self.since)
 
 
 async def _empty(store: SqlStore, times: Mapping[str, str], limit: int) -> dict[str, str | None]:
     """At most `limit` conversations without runs and messages."""
     rows = await store.rows(_IDS, {"read": limit + len(times)})
     return dict.fromkeys([row["id"] for row in rows if row["id"] not in times][:limit])
+
+
+def _unreadable(id: object) -> Row:
+    """The row of a conversation whose id in a foreign file is no text, and so cannot be asked for."""
+    return {
+        "id": str(id),
+        "runs": 0,
+        "messages": 0,
+        "run_id": None,
+        **dict.fromkeys(("status", "title", "opening")),
+    }
 
 
 def _listed(row: Row, last_at: str | None, dead: set[str]) -> dict[str, Any]:

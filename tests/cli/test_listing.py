@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import uuid
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,8 @@ from sqlalchemy import insert
 from recorder.cli import listing
 from recorder.storage import schema
 from recorder.storage.store import SqlStore
-from tests.oracle import sql
+from tests import hostile
+from tests.oracle import new_url, sql
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -111,3 +115,42 @@ def test_the_opening_of_a_conversation_is_its_first_user_message(database: str) 
     fill(database, {"conversations": [conversation("c")], "messages": rows})
     [row] = using(database, lambda store: listing.conversations(store, 5))
     assert (row["opening"], row["messages"], row["runs"], row["status"]) == ("c at 2", 3, 0, None)
+
+
+@pytest.mark.parametrize("few", [1_000, 0], ids=["each", "by time"])
+def test_every_conversation_of_a_malicious_file_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Ids, times and titles have wrong types."""
+    monkeypatch.setattr(listing, "_FEW", few)
+    url, seed = new_url(tmp_path), random.randrange(2**32)
+    print(f"seed {seed}")
+    using(url, lambda store: store.size())
+    hostile.spoil(tmp_path / "history.db", seed)
+    [(stored,)] = sql(url, "SELECT count(DISTINCT id) FROM conversations")
+    for limit in (1, 20, 1_000):
+        assert len(listed(url, limit)) == min(limit, stored)
+
+
+#: Times that recorder does not write; SQLite stores an integer as text in this column.
+_BAD_TIMES = ["yesterday", "2026-13-45", 7, 0, -1, 1.5, b"\x1b[2J", b"", "", "2026-01-01", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("table", ["messages", "runs"])
+def test_whatever_times_a_file_has_every_conversation_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """Each of many bad times ends a page, as the time of a message or of a run. The good times come in their order."""
+    monkeypatch.setattr(listing, "_FEW", 0)
+    url, names = new_url(tmp_path), [f"c{number:02}" for number in range(30)]
+    make = {"messages": message, "runs": run}[table]
+    rows = [make(name, number) for number, name in enumerate(names)]
+    fill(url, {"conversations": [conversation(name) for name in names], table: rows})
+    time = {"messages": "created_at", "runs": "started_at"}[table]
+    with closing(sqlite3.connect(tmp_path / "history.db")) as connection, connection:
+        for name, bad in zip(names, _BAD_TIMES, strict=False):
+            connection.execute(f"UPDATE {table} SET {time} = ? WHERE conversation_id = ?", (bad, name))
+    for limit in (1, 2, 3, 7, 29, 30, 100):
+        assert len(dict(listed(url, limit))) == min(limit, 30)
+    good = [name for name, _ in listed(url, 30) if name in names[len(_BAD_TIMES) :]]
+    assert good == names[: len(_BAD_TIMES) - 1 : -1]
