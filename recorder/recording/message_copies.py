@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
@@ -16,9 +15,16 @@ log = logging.getLogger("recorder")
 def request_from(batch: Any) -> list[BaseMessage]:
     """The messages of a request as LangChain passes them: a list in a list. A flat list will do, too."""
     given = list_of(batch)
-    if given and not isinstance(given[0], (str, bytes, Mapping, BaseMessage)):
+    if given and _is_list_of_messages(given[0]):
         given = list_of(given[0])
     return [message_from(value) for value in given]
+
+
+def _is_list_of_messages(value: Any) -> bool:
+    """Whether the value is a list or a tuple, except a tuple of a role and its content: this is one message."""
+    if not isinstance(value, tuple):
+        return isinstance(value, list)
+    return not (len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (str, list)))
 
 
 def prompts_from(prompts: Any) -> list[BaseMessage]:
