@@ -40,8 +40,8 @@ class Committer:
         self.producer = Producer(new_id(), socket.gethostname(), os.getpid(), now(), now(), this_process())
         #: The runs that are stored and have no end yet, by id.
         self.streaming: dict[str, OpenRun] = {}
-        # Names of errors that look like an outage and were caused by rows.
-        self._blamed: set[str] = set()
+        # Names of errors that look like an outage and were caused by rows, with the time of the last one.
+        self._blamed: dict[str, float] = {}
         #: Number of the database file, counted over the files that this recorder has written.
         self.file = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 
 from recorder.core.deadline import seconds
 from recorder.recording.split_batch import rows_in
@@ -17,16 +18,22 @@ _REFUSALS = 2
 #: first of them was so many seconds ago. Somebody may have locked just its rows, for example for a long UPDATE.
 _TRIALS = 3
 SUSPECT_AFTER = 300.0
+#: So many seconds are enough for an error that rows caused in the last minutes, given in seconds, too.
+SUSPECT_AGAIN_AFTER = 30.0
+_BLAMED_FOR = 600.0
 
 
 class FailureCause:
     """Counts the failures of one batch."""
 
     def __init__(
-        self, batch: Sequence[Part], stores_other_rows: Callable[[int], Awaitable[bool]], blamed: set[str]
+        self,
+        batch: Sequence[Part],
+        stores_other_rows: Callable[[int], Awaitable[bool]],
+        blamed: dict[str, float],
     ) -> None:
         """`stores_other_rows` says whether the database accepts other rows of so many bytes now. `blamed` has the names
-        of the errors that look like an outage and were caused by rows before."""
+        of the errors that look like an outage and were caused by rows before, each with the time of the last one."""
         self._batch = batch
         self._stores_other_rows = stores_other_rows
         self._blamed = blamed
@@ -47,17 +54,17 @@ class FailureCause:
             # Rows of the same size, because a full disk may have space for small ones.
             return await self._is_rows_after_all(error, size_of_rows(self._batch))
         if failure == "slow" and self._has_one_row():
-            return await self._is_rows_after_all(error, 0) and had_longest
+            return await self._is_rows_after_all(error, 0, may_be_proven=had_longest)
         return False
 
     def _has_one_row(self) -> bool:
         return len(self._batch) == 1 and rows_in(self._batch[0]) < 2
 
-    async def _is_rows_after_all(self, error: Exception, size: int) -> bool:
+    async def _is_rows_after_all(self, error: Exception, size: int, *, may_be_proven: bool = True) -> bool:
         self._outages += 1
         if self._outages < _REFUSALS or not await self._goes_on_beside(size):
             return False
-        return len(self._batch) > 1 or self._is_proven(error)
+        return may_be_proven and (len(self._batch) > 1 or self._is_proven(error))
 
     async def _goes_on_beside(self, size: int) -> bool:
         """Make a trial; whether the database stores other rows of this size."""
@@ -70,12 +77,10 @@ class FailureCause:
         return True
 
     def _is_proven(self, error: Exception) -> bool:
-        name = type(driver_error(error)).__name__
-        if self._trials < _TRIALS:
+        name, now = type(driver_error(error)).__name__, seconds()
+        was_blamed = now - self._blamed.get(name, -inf) < _BLAMED_FOR
+        needed = min(SUSPECT_AFTER, SUSPECT_AGAIN_AFTER) if was_blamed else SUSPECT_AFTER
+        if self._trials < _TRIALS or now - self._first_trial < needed:
             return False
-        if name in self._blamed:
-            return True
-        if seconds() - self._first_trial < SUSPECT_AFTER:
-            return False
-        self._blamed.add(name)
+        self._blamed[name] = now
         return True
