@@ -9,12 +9,16 @@ was collected. Both belong to the HTTP client and do not refer to the stream, so
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from recorder.core.after_fork import never_finalize
 from recorder.models.collected_streams import collector
+
+log = logging.getLogger("recorder")
 
 
 class Kept:
@@ -93,7 +97,12 @@ class AsyncOpenResponse:
         assert kept is not None
         try:
             await kept.body.aclose()
-            await self._sdk_response.__aexit__(kind, error, trace)
+        finally:
+            await self._close(kept, kind, error, trace)
+
+    async def _close(self, kept: Kept, *raised: Any) -> None:
+        try:
+            await self._sdk_response.__aexit__(*raised)
         finally:
             kept.drop()
 
@@ -113,7 +122,13 @@ class AsyncOpenResponse:
 
 
 def _close_on_loop(kept: Kept) -> None:
-    asyncio.ensure_future(kept.http.aclose()).add_done_callback(lambda _: kept.drop())
+    asyncio.ensure_future(kept.http.aclose()).add_done_callback(partial(_closed, kept))
+
+
+def _closed(kept: Kept, closing: asyncio.Future[None]) -> None:
+    kept.drop()
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        log.debug("The response of a collected stream could not be closed: %r", error)
 
 
 def leave_open() -> None:
@@ -121,7 +136,7 @@ def leave_open() -> None:
 
     The HTTP client could no longer close them: half of its modules are gone by then.
     """
-    never_finalize(*_kept)
+    never_finalize(*_kept.copy())
 
 
 def _leave_to_parent() -> None:

@@ -10,11 +10,11 @@ import atexit
 import inspect
 import logging
 import os
-import weakref
 from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
 from recorder.core.after_fork import never_finalize
+from recorder.core.living import Living
 from recorder.models.collected_streams import collector
 from recorder.models.open_response import leave_open
 
@@ -25,12 +25,11 @@ DRAIN_TIMEOUT = 5.0
 
 StreamT = TypeVar("StreamT", bound=Generator[Any, Any, Any])
 
-#: `id` of a stream -> the stream. Entries go when a stream is collected.
-_streams: weakref.WeakValueDictionary[int, Generator[Any, Any, Any]] = weakref.WeakValueDictionary()
-
+#: The open streams of synchronous code.
+_streams: Living[Generator[Any, Any, Any]] = Living()
 
 #: The open runs of event loops.
-_async_runs: weakref.WeakSet[AsyncRun] = weakref.WeakSet()
+_async_runs: Living[AsyncRun] = Living()
 
 
 class AsyncRun(Protocol):
@@ -42,7 +41,7 @@ class AsyncRun(Protocol):
 
 def closed_at_exit(stream: StreamT) -> StreamT:
     """Return the same stream. If it is still open at exit, it is closed then."""
-    _streams[id(stream)] = stream
+    _streams.add(stream)
     _register()
     return stream
 
@@ -61,15 +60,31 @@ def _register() -> None:
 
 
 def _close_all() -> None:
-    for reference in _streams.valuerefs():
-        stream = reference()
+    try:
+        _end_streams()
+        _drain()
+    finally:
+        leave_open()
+
+
+def _end_streams() -> None:
+    for stream in _streams.now():
         # A generator that another thread is running cannot be closed.
-        if stream is not None and inspect.getgeneratorstate(stream) != inspect.GEN_RUNNING:
+        if inspect.getgeneratorstate(stream) != inspect.GEN_RUNNING:
             _call(stream.close)
-    for run in list(_async_runs):
+    for run in _async_runs.now():
         _call(run.end_at_exit)
-    collector.drain(DRAIN_TIMEOUT)
-    leave_open()
+
+
+def _drain() -> None:
+    try:
+        collector.drain(DRAIN_TIMEOUT)
+    except TimeoutError:
+        log.warning(
+            "The handlers of streams that the garbage collector closed have not returned after %g s; "
+            "the process ends without them",
+            DRAIN_TIMEOUT,
+        )
 
 
 def _call(close: Callable[[], None]) -> None:
@@ -81,9 +96,8 @@ def _call(close: Callable[[], None]) -> None:
 
 def _leave_to_parent() -> None:
     """In a forked child: never close the parent's streams, which the parent goes on reading."""
-    never_finalize(*(stream for reference in _streams.valuerefs() if (stream := reference()) is not None))
+    never_finalize(*_streams.now(), *_async_runs.now())
     _streams.clear()
-    never_finalize(*_async_runs)
     _async_runs.clear()
 
 

@@ -6,7 +6,6 @@ clients that replay recorded responses. A `SimpleChatModel` has no HTTP, so its 
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from functools import cache, partial
@@ -16,6 +15,7 @@ from typing import Any
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.core.collection import collection
+from recorder.core.own_thread import on_own_thread
 from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError, NotFound
 from recorder.messages import AIMessageChunk
@@ -218,7 +218,7 @@ class _Replayed(BaseLanguageModel[Any, Any]):
         if (recorded := await self._session.arecorded_run_for(run)) is not None:
             chunks = self._areplay_chunks(run, recorded)
         else:
-            await asyncio.to_thread(self._session.record, run)
+            await on_own_thread(partial(self._session.record, run))
             chunks = self._real._achunks(run)
         async with Owned(chunks) as owned:
             async for chunk in owned:
@@ -243,7 +243,7 @@ class _ReplayedSdk(_Replayed):
             run.request.body["extra_headers"] = _headers_naming(run, recorded)
             await super()._adrive(run)
         else:
-            await asyncio.to_thread(self._session.record, run)
+            await on_own_thread(partial(self._session.record, run))
             await self._real._adrive(run)
 
 

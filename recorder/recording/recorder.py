@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import weakref
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from recorder.config import Config, default_url
 from recorder.core.at_exit import at_exit, in_worker
 from recorder.core.clock import monotonic_us, now
 from recorder.core.greenlets import refuse_greenlets
+from recorder.core.living import Living
 from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
@@ -34,7 +34,7 @@ EXIT_TIMEOUT = 5.0
 #: How much longer than its timeout `close` waits for a writer that does not end (seconds).
 CLOSE_GRACE = 1.0
 
-_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+_recorders: Living[Recorder] = Living()
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ class _Closing(Limited[Stats]):
 
 def _drain_at_exit() -> None:
     deadline = monotonic_us() / 1e6 + EXIT_TIMEOUT + 1
-    closing = [(recorder, recorder.close_at_exit(EXIT_TIMEOUT)) for recorder in list(_recorders)]
+    closing = [(recorder, recorder.close_at_exit(EXIT_TIMEOUT)) for recorder in _recorders.now()]
     for recorder, closed in closing:
         if closed is None:
             continue  # closed before, and that caller has the stats
@@ -349,7 +349,7 @@ def _drain_at_exit() -> None:
 
 
 def _in_child() -> None:
-    for recorder in list(_recorders):
+    for recorder in _recorders.now():
         recorder.reset_in_child()
 
 

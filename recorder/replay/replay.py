@@ -11,6 +11,7 @@ from typing import Any, Self
 from recorder.callbacks import settle, settle_now
 from recorder.config import default_url
 from recorder.core.collection import collection
+from recorder.core.own_thread import on_own_thread
 from recorder.errors import Closed, NotFound
 from recorder.messages import AIMessageChunk, BaseMessage
 from recorder.replay.chunks import BytesListener, ChunkListener
@@ -229,7 +230,7 @@ class Replay:
         if collection.runs_here:  # a task was collected; nothing can be awaited here
             self.close()
         else:
-            await asyncio.to_thread(self.close)  # it waits for the database
+            await on_own_thread(self.close)  # it waits for the database
 
     def __del__(self) -> None:
         # A finalizer may run on the reader's own thread, or inside one of its methods, so it must not wait.

@@ -150,3 +150,15 @@ def test_the_end_of_an_asynchronous_block_does_not_block_the_loop(url: str) -> N
         return seen
 
     assert asyncio.run(story()) == ["asked", "closed"]
+
+
+def test_a_replay_is_closed_after_the_executor_was_shut_down(url: str) -> None:
+    """The end of its block needs no thread of the loop's executor."""
+
+    async def story() -> Replay:
+        async with Replay(url) as replay:
+            assert await anext(replay.astream(speed=None))
+            await asyncio.get_running_loop().shutdown_default_executor()
+        return replay
+
+    assert asyncio.run(story()).closed

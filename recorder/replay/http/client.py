@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import sys
-import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -15,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from recorder.core.json import loads
+from recorder.core.living import Living
 from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError, MissingExtra, RecorderError
 from recorder.replay.driver import Driver, adrive, drive
@@ -187,13 +187,13 @@ def _response(library: Any, response: ReplayedResponse, request: Any, pieces: An
 
 
 #: The responses of synchronous clients that may be open.
-_responses: weakref.WeakSet[Any] = weakref.WeakSet()
+_responses: Living[Any] = Living()
 
 
 @atexit.register
 def _close_all() -> None:
     """Close the responses that are still open at exit. Python 3.13.0 crashes if it closes them later."""
-    for response in list(_responses):
+    for response in _responses.now():
         with suppress(Exception):  # another thread reads it
             response.close()
 
