@@ -7,6 +7,7 @@ that a finalizer would wait for. A `with` block of a generator that is collected
 from __future__ import annotations
 
 import gc
+import os
 from threading import get_ident
 from typing import Any
 
@@ -27,5 +28,12 @@ class Collection:
         """The callback of the module `gc`."""
         self._thread = get_ident() if phase == "start" else None
 
+    def reset_in_child(self) -> None:
+        """In a forked child: a collection on another thread does not go on here, and never ends."""
+        if not self.runs_here:
+            self._thread = None
+
 
 collection = Collection()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=collection.reset_in_child)

@@ -31,11 +31,8 @@ class Flushes:
         wait: Wait[None] = Wait()
         self._new.append(wait)  # before looking at the queue, so that it raises what is lost from here on
         if self._queue.is_empty_since(self.settled):
-            try:
-                self._new.remove(wait)
-            except ValueError:
-                return wait  # the writer has seen it already, and ends it
-            self._end(wait)
+            if self._forget_new(wait):  # else the writer has seen it already, and ends it
+                self._end(wait)
             return wait
         self._queue.wake_writer()
         if self._ended:  # the writer may have ended before it saw this flush
@@ -45,10 +42,11 @@ class Flushes:
     def accept_new(self) -> None:
         """Let the new flushes wait for everything that is queued now."""
         self._queue.clear_wake()
-        if count := len(self._new):  # a flush that comes later waits for what is queued later
+        if waits := list(self._new):  # a flush that comes later waits for what is queued later
             queue_offset = self._queue.request_full_drain()
-            for _ in range(count):
-                self._seen.append((queue_offset, self._new.popleft()))
+            for wait in waits:
+                if self._forget_new(wait):
+                    self._seen.append((queue_offset, wait))
 
     def settle(self, queue_offset: int) -> None:
         """End the flushes that wait for this queue offset or less: all of it is stored or lost."""
@@ -60,15 +58,16 @@ class Flushes:
     def fail(self, queue_offset: int, loss: StoreError) -> None:
         """Report that something up to this offset is lost: all flushes that wait raise the error now, or else the next
         flush does. A flush that waits for a later offset raises it too, because it covers everything before."""
+        # First, so that a flush on another thread that finds the queue empty from here on raises it.
+        self._unreported.append(loss)
         self.settled = max(self.settled, queue_offset)
-        waits = [wait for _, wait in self._seen]
-        waits += [self._new.popleft() for _ in range(len(self._new))]
+        waits = [*(wait for _, wait in self._seen), *self._new.copy()]
         for wait in waits:
             wait.fail(self.loss or loss)
+            self._forget_new(wait)
         self._seen.clear()
-        self._unreported.clear()
-        if not waits:
-            self._unreported.append(loss)
+        if waits:
+            self._unreported.clear()
 
     def end_all(self) -> None:
         """End every flush: nothing will be stored any more."""
@@ -82,6 +81,14 @@ class Flushes:
         for wait in [*self._new, *(wait for _, wait in self._seen)]:
             wait.renew()
             wait.fail(StoreError("The process forked during this flush, which is the parent's; flush again"))
+
+    def _forget_new(self, wait: Wait[None]) -> bool:
+        """Whether the wait was among the new ones, and is removed from them. One step: `add` and the writer do this."""
+        try:
+            self._new.remove(wait)
+        except ValueError:
+            return False
+        return True
 
     def _end(self, wait: Wait[None]) -> None:
         try:

@@ -44,8 +44,8 @@ class OpenRuns:
 
     def remove(self, key: int) -> None:
         """Remove a run that has ended."""
-        if self.open.pop(key, None) is None:
-            self._idle.pop(key, None)
+        self.open.pop(key, None)
+        self._idle.pop(key, None)
 
     def reopen(self, key: int) -> OpenRun | None:
         """The run for a token, which is open again if it was idle; None if no run has this key."""
@@ -54,12 +54,16 @@ class OpenRuns:
             return self.open.get(key)
         self.open[key] = run
         self._idle.pop(key, None)
+        if run.ended:  # by another thread, which may have removed it before it was put back
+            self.remove(key)
         return run
 
     def unended(self) -> dict[int, OpenRun]:
         """The runs that are neither ended nor idle."""
+        # The open ones twice, because a run may move in between.
+        before = self.open.copy()
         reopened = {key: run for key, run in self._idle.copy().items() if not run.idle}
-        return {**reopened, **self.open.copy()}
+        return {**before, **reopened, **self.open.copy()}
 
     def clear(self) -> None:
         """Remove all runs."""

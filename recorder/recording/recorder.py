@@ -109,6 +109,8 @@ class Recorder:
         self._closing: Wait[Stats] | None = None
         caller_waits = _get_running_loop() is None
         self._writer = self._new_writer(caller_waits=caller_waits)
+        # The writer's thread, once it runs.
+        self._thread: threading.Thread | None = None
         #: Whether this is a forked child whose writer has no thread yet.
         self._forked = False
         self._start_thread()
@@ -243,9 +245,8 @@ class Recorder:
         """
         self._writer.opening.restart_time()
         # A daemon thread, because an exit without `close` must not wait for it; `_drain_at_exit` runs before the exit.
-        self._thread = threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True)
         try:
-            self._thread.start()
+            threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True).start()
         except RuntimeError as error:  # the limit of threads is reached, or the interpreter shuts down
             if self._writer.take():
                 self._writer_failed(error)
@@ -257,6 +258,7 @@ class Recorder:
     def _run_thread(self) -> None:
         if not self._writer.take():
             return
+        self._thread = threading.current_thread()
         try:
             with asyncio.Runner() as runner:  # the coroutine is created after the loop, which may fail
                 runner.run(self._run_writer())

@@ -82,3 +82,41 @@ def test_the_next_flush_raises_the_last_of_several_losses(queue: RecordingQueue)
     flushes.fail(queue.drain(2**20).queue_offset, LOSS)
     assert_raises_loss(flushes.add())
     flushes.add().wait(0)
+
+
+def test_a_flush_that_ends_while_the_writer_looks_at_it_ends_once(
+    queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flush takes itself out of the new ones on its own thread; the writer takes the others."""
+    flushes = Flushes(queue)
+    ended, waiting = flushes.add(), flushes.add()
+    drain = queue.request_full_drain
+
+    def meanwhile() -> int:
+        flushes._new.remove(ended)
+        return drain()
+
+    monkeypatch.setattr(queue, "request_full_drain", meanwhile)
+    flushes.accept_new()
+    flushes.settle(queue.drain(2**20).queue_offset)
+    assert (ended.done, waiting.done) == (False, True)
+
+
+def test_a_flush_that_finds_the_queue_empty_while_a_loss_is_reported_raises_it(
+    queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is there before the queue counts as settled."""
+    flushes = Flushes(queue)
+    offset = queue.drain(2**20).queue_offset
+    found: list[Wait[None]] = []
+
+    def settled(self: Flushes, value: int) -> None:
+        self.__dict__["settled"] = value
+        if value == offset:
+            found.append(self.add())
+
+    monkeypatch.setattr(Flushes, "__setattr__", lambda self, name, value: (
+        settled(self, value) if name == "settled" else object.__setattr__(self, name, value)
+    ))  # fmt: skip
+    flushes.fail(offset, LOSS)
+    assert_raises_loss(found[0])

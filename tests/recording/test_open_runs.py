@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +131,37 @@ def test_a_token_is_dropped_when_a_new_run_has_taken_the_place_of_its_run() -> N
     assert open_runs.add(1, run_at(LONG_AGO, 1), queue)
     queue.put(run, "late", 0)
     assert (queue.dropped, run.queued_tokens, run.ended) == (1, 0, True)
+
+
+def test_an_end_removes_the_idle_run_with_the_same_id() -> None:
+    """A later token finds neither of the two runs."""
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(10)
+    open_runs.add(0, run_at(LONG_AGO), queue)
+    open_runs.close_idle(queue, 3600)
+    open_runs.add(0, run_at(monotonic_us()), queue)
+    open_runs.remove(0)
+    assert open_runs.find(0) is None
+    assert open_runs.reopen(0) is None
+
+
+def test_a_run_that_ends_while_a_token_reopens_it_is_not_open() -> None:
+    """Another thread ends the run after the token has found it."""
+    queue, open_runs = RecordingQueue(10**6), OpenRuns(10)
+    run = run_at(LONG_AGO)
+    open_runs.add(0, run, queue)
+    open_runs.close_idle(queue, 3600)
+    idle_runs = open_runs._idle
+
+    class EndsMeanwhile(OrderedDict[int, OpenRun]):
+        def get(self, key: int, default: Any = None) -> Any:
+            found = super().get(key, default)
+            run.ended = True
+            open_runs.remove(key)
+            return found
+
+    open_runs._idle = EndsMeanwhile(idle_runs)
+    open_runs.reopen(0)
+    assert (list(open_runs.open), open_runs.idle_count) == ([], 0)
 
 
 # -- runs that never end -----------------------------------------------------------------------------------------
