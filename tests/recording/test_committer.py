@@ -156,6 +156,7 @@ def test_a_large_batch_gets_through_a_slow_network_to_postgres(
     assert sql(postgres_database, "SELECT sum(count) FROM segments") == [(3000,)]
 
 
+@pytest.mark.timeout(180)  # it waits for some thirty statements to be cancelled, one after the other
 def test_a_row_that_never_gets_through(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,7 +176,7 @@ def test_a_row_that_never_gets_through(
         for run_id in (asked, said):
             finish(history, run_id, "end")
         other = record(history, reply="other")
-        history.flush().wait(55)
+        history.flush().wait(150)
         stats = history.stats()
         server.rate = None
     assert (stats.quarantined, stats.committed, stats.queued_bytes) == (1, 2, 0)
