@@ -491,8 +491,11 @@ def test_the_exit_stores_what_was_recorded_inside_asyncio_run(tmp_path: Path) ->
     """The script has two recorders, and the queue of each is stored."""
     code = """
 import asyncio, sys, uuid
+import recorder.recording.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import record
+
+recorder.recording.recorder.EXIT_TIMEOUT = 50  # a busy machine may take long to open the files
 
 async def main():
     for url in sys.argv[1:]:
