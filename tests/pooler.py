@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from recorder.testing.listening import stop_listening
 from tests import postgres
 
 #: The kind of a message, and all its bytes.
@@ -81,7 +82,7 @@ class Pooler:
 
     async def _shut(self) -> None:
         if self._listener is not None:
-            self._listener.close()
+            await stop_listening(self._listener)
             (self.folder / _SOCKET).unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()

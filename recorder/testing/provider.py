@@ -22,6 +22,7 @@ from recorder.testing.anthropic_messages import (
 )
 from recorder.testing.azure import azure_chat_body, azure_chat_frames
 from recorder.testing.connection import Connection, ReceivedRequest
+from recorder.testing.listening import stop_listening
 from recorder.testing.openai_chat import (
     SNAPSHOTS,
     Pieces,
@@ -145,7 +146,7 @@ class LoopbackProvider:
         port: int = server.sockets[0].getsockname()[1]
         started.set_result((port, partial(loop.call_soon_threadsafe, stopped.set)))
         await stopped.wait()
-        server.close()
+        await stop_listening(server)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

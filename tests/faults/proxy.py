@@ -10,6 +10,7 @@ from typing import Literal
 
 from sqlalchemy import make_url
 
+from recorder.testing.listening import stop_listening
 from tests import postgres
 
 #: How PostgreSQL's messages begin and end: one letter, then four bytes of length.
@@ -71,7 +72,7 @@ class Proxy:
 
     async def _shut(self) -> None:
         if self._listener is not None:
-            self._listener.close()
+            await stop_listening(self._listener)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
