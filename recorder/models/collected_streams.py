@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from recorder.core.collection import collection
 from recorder.core.waitable import Wait
 
 log = logging.getLogger("recorder")
@@ -32,11 +31,6 @@ class Collector:
         self._thread: threading.Thread | None = None
         # Reentrant, because a finalizer may use a model, also while this thread starts the collector's.
         self._starting = threading.RLock()
-
-    @property
-    def runs_here(self) -> bool:
-        """Whether the garbage collector runs on this thread now, and so is the caller."""
-        return collection.runs_here
 
     def begin(self) -> None:
         """Start the thread, unless it runs. Each stream calls this at its start: the collector must start no thread.

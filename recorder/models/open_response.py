@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from recorder.core.after_fork import never_finalize
+from recorder.core.collection import collection
 from recorder.models.collected_streams import collector
 
 log = logging.getLogger("recorder")
@@ -61,7 +62,7 @@ class OpenResponse:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if collector.runs_here:
+        if collection.runs_here:
             collector.put(self._kept.close)
             return
         try:
@@ -90,7 +91,7 @@ class AsyncOpenResponse:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if collector.runs_here:  # a task was collected; nothing can be awaited here
+        if collection.runs_here:  # a task was collected; nothing can be awaited here
             collector.put(self._leave)
             return
         kept, self._kept = self._kept, None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from recorder.callbacks import settle, settle_now
+from recorder.core.collection import collection
 from recorder.models.collected_streams import collector
 from recorder.models.open_response import Kept
 from recorder.models.open_streams import ended_at_exit
@@ -43,7 +44,7 @@ def reporting(run: Run[Any]) -> Iterator[None]:
         run.finish()
         settle_run(run)
     except BaseException as error:
-        if collector.runs_here:
+        if collection.runs_here:
             collector.put(partial(_fail, run, error))
         else:
             _fail(run, error)
@@ -106,7 +107,7 @@ class ReportingAsync:
 
     async def _fail(self, error: BaseException) -> None:
         self._is_open = False
-        if collector.runs_here:  # a task was collected; nothing can be awaited here
+        if collection.runs_here:  # a task was collected; nothing can be awaited here
             collector.put(partial(_fail, self._run, error))
             return
         self._run.fail(error)

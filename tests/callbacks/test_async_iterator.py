@@ -34,14 +34,20 @@ def full(handler: AsyncIteratorCallbackHandler) -> Wait[None]:
     return space
 
 
-def test_a_reader_whose_loop_was_closed_holds_up_nobody() -> None:
-    """The producer streams on, on a thread and on a loop, and the next iteration is a new one."""
-    handler = AsyncIteratorCallbackHandler(limit=3)
+def left_by_a_closed_loop(handler: AsyncIteratorCallbackHandler) -> tuple[Wait[None], object]:
+    """Read one token on a loop, fill the buffer and close the loop: what a producer waits for, and the reader."""
     loop = asyncio.new_event_loop()
     handler.on_llm_new_token("a")
     left = loop.run_until_complete(read_one(handler))
     space = full(handler)
     loop.close()
+    return space, left
+
+
+def test_a_reader_whose_loop_was_closed_holds_up_nobody() -> None:
+    """The producer streams on, on a thread and on a loop, and the next iteration is a new one."""
+    handler = AsyncIteratorCallbackHandler(limit=3)
+    space, left = left_by_a_closed_loop(handler)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(space.wait).result(DEADLINE)
     assert handler.on_llm_new_token("y") is None
@@ -59,11 +65,7 @@ def test_a_reader_whose_loop_was_closed_holds_up_nobody() -> None:
 def test_a_producer_on_a_loop_does_not_wait_for_a_closed_one() -> None:
     """It awaits the same space."""
     handler = AsyncIteratorCallbackHandler(limit=3)
-    loop = asyncio.new_event_loop()
-    handler.on_llm_new_token("a")
-    left = loop.run_until_complete(read_one(handler))
-    space = full(handler)
-    loop.close()
+    space, left = left_by_a_closed_loop(handler)
 
     async def produce() -> None:
         async with asyncio.timeout(DEADLINE):

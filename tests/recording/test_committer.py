@@ -389,27 +389,14 @@ SERVER = {
 
 
 @pytest.mark.parametrize("code", SERVER)
-def test_no_row_is_left_out_when_postgres_is_away(postgres_database: str, code: str) -> None:
-    """This holds although appends without rows pass meanwhile."""
-    store = Away(postgres_database, SERVER[code]("not now"), 50, rows_only=True)
-    with ChatHistoryCallback(postgres_database, store=store, flush_interval=HOUR) as history:
-        begin(history)
-        history.flush().wait(20)
-        store.left = 50
-        runs = [record(history, reply="whole") for _ in range(4)]
-        history.flush().wait(50)
-        assert history.stats().quarantined == 0
-    for run_id in runs:
-        assert_whole(postgres_database, run_id, ["whole"])
-
-
-@pytest.mark.parametrize("code", SERVER)
-def test_no_row_is_left_out_when_a_postgres_outage_lasts_long(
-    postgres_database: str, code: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("outage", ["of some tables", "long"])
+def test_no_row_is_left_out_when_postgres_is_away(
+    postgres_database: str, code: str, outage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server stores no other rows either."""
-    monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
-    store = Away(postgres_database, SERVER[code]("not now"), 50, rows_only=False)
+    """Either appends without rows pass meanwhile, or the server stores no other rows and the outage lasts long."""
+    if outage == "long":
+        monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
+    store = Away(postgres_database, SERVER[code]("not now"), 50, rows_only=outage != "long")
     with ChatHistoryCallback(postgres_database, store=store, flush_interval=HOUR) as history:
         begin(history)
         history.flush().wait(20)
