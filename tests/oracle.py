@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -427,7 +428,10 @@ FORKS = "ignore:This process (pid=:DeprecationWarning"
 
 
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a new Python process that runs `code` and can import recorder and these tests."""
+    """Start a new Python process that runs `code` and can import recorder and these tests.
+
+    It leads a process group of its own, so that it can be ended together with the processes that it forks.
+    """
     return subprocess.Popen(
         [sys.executable, "-W", FORKS, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -435,6 +439,7 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     )
 
 
@@ -443,6 +448,12 @@ def run_python(code: str, *arguments: object, timeout: float = 30) -> subprocess
     process = start_python(code, *arguments)
     try:
         out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=timeout)
+        raise AssertionError(
+            f"the script did not end within {timeout:g} s; it wrote:\n{out}\n{err}"
+        ) from None
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

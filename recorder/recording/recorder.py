@@ -16,6 +16,7 @@ from recorder.core.at_exit import at_exit, in_worker
 from recorder.core.clock import monotonic_us, now
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.living import Living
+from recorder.core.own_thread import AlwaysAccepting
 from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
@@ -277,6 +278,8 @@ class Recorder:
         self._finish()
 
     async def _run_writer(self) -> None:
+        # The driver of Postgres looks host names up there, also while the interpreter ends.
+        asyncio.get_running_loop().set_default_executor(AlwaysAccepting())
         try:
             await self._writer.run()
         finally:

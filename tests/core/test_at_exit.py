@@ -6,14 +6,53 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recorder.core import at_exit
+from tests.faults.proxy import proxy
 from tests.oracle import assert_whole, new_url, run_python, start_python, token
+
+NO_THREADS = """
+import asyncio, atexit, sys, threading, uuid
+from recorder import ChatHistoryCallback
+from recorder.storage.store import SqlStore
+from tests.oracle import record
+
+exit_began = threading.Event()
+
+class SlowToOpen(SqlStore):
+    async def open(self):
+        assert exit_began.wait(20)
+        await super().open()
+
+def start(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+@atexit.register
+def begin_exit():
+    threading.Thread.start = start
+    exit_began.set()
+
+async def main():
+    url = sys.argv[1]
+    record(ChatHistoryCallback(url, store=SlowToOpen(url)), run_id=uuid.UUID(int=1), reply="a")
+
+asyncio.run(main())
+"""
+
+
+def test_everything_is_stored_where_no_thread_can_be_started_any_more(database: str) -> None:
+    """The exit begins before the database is open, and the driver of Postgres has to look the host name up."""
+    with proxy(database) if database.startswith("postgresql") else nullcontext() as named:
+        url = database if named is None else named.url.replace("127.0.0.1", "localhost")
+        done = run_python(NO_THREADS, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_whole(database, uuid.UUID(int=1), ["a"])
+
 
 CLOSED = """
 import sys, uuid

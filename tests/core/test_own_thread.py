@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from recorder.core.own_thread import on_own_thread
+from recorder.core.own_thread import AlwaysAccepting, on_own_thread
 
 
 def test_the_work_does_not_wait_for_the_default_executor() -> None:
@@ -58,3 +58,17 @@ def test_the_error_of_the_work_is_raised() -> None:
 
     with pytest.raises(OSError, match="the disk is full"):
         asyncio.run(on_own_thread(fail))
+
+
+def divide(number: int, *, by: int) -> float:
+    """Return the quotient."""
+    return number / by
+
+
+def test_an_executor_that_was_shut_down_does_the_work_at_once() -> None:
+    """The future has the result or the error."""
+    executor = AlwaysAccepting(1)
+    assert executor.submit(divide, 6, by=3).result(20) == 2
+    executor.shutdown()
+    assert executor.submit(divide, 6, by=3).result(0) == 2
+    assert isinstance(executor.submit(divide, 6, by=0).exception(0), ZeroDivisionError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+import weakref
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests import postgres
 from tests.oracle import assert_whole, new_url, run_python, sql, start_python, token
 
 #: The beginning of each script. `record(number)` records and flushes a run of 300 tokens; `wait(child)` asserts that
-#: the child ends without an error; `until(pipe)` waits for `ready(pipe)` in the other process.
+#: the child ends without an error; `until(pipe)` waits for `ready(pipe)` in the other process, which may have failed.
 SHARED = """
 import os, sys, threading, uuid, warnings
 warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
@@ -38,7 +39,8 @@ def ready(pipe):
     os.write(pipe[1], b"1")
 
 def until(pipe):
-    os.read(pipe[0], 1)
+    os.close(pipe[1])  # otherwise the read would wait without end for a process that failed
+    assert os.read(pipe[0], 1), "the other process failed"
 
 history = ChatHistoryCallback(sys.argv[1], flush_interval=0)
 """
@@ -146,7 +148,7 @@ def test_a_child_may_fork_again(database: str) -> None:
 
 
 PREFORK = """
-import signal
+import select, signal
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 workers, pipes = [], []
 for number in (1, 2, 3):
@@ -155,8 +157,13 @@ for number in (1, 2, 3):
         record(number)
         run_id = begin(history, run_id=uuid.UUID(int=10 + number))
         say(history, run_id, ["not flushed"])
+        # Not signal.pause(), which would miss a signal that comes between the call and its beginning.
+        signalled, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup)
         ready(pipes[-1])
-        signal.pause()
+        select.select([signalled], [], [])
+        assert False, "the handler of SIGTERM raises SystemExit"
     workers.append(worker)
 record(4)
 for worker, pipe in zip(workers, pipes):
@@ -377,3 +384,13 @@ def test_a_child_leaves_the_parents_connection_alone(postgres_url: str) -> None:
     assert found[0] == found[1]
     assert len(found[0]) == 1
     assert_all_stored(postgres_url, range(1, 4))
+
+
+def test_a_cursor_lives_until_it_is_closed(tmp_path: Path) -> None:
+    """Its finalizer would call SQLite beside a fork, and the child would wait without end for a lock of SQLite."""
+    path = tmp_path / "history.db"
+    with closing(Handle(str(path), path=path)) as handle:
+        dropped = weakref.ref(handle.execute("SELECT 1"))
+        handle.execute("SELECT 1").close()
+        assert handle.cursors == [dropped()]
+    assert dropped() is None

@@ -495,7 +495,7 @@ import recorder.recording.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import record
 
-recorder.recording.recorder.EXIT_TIMEOUT = 50  # a busy machine may take long to open the files
+recorder.recording.recorder.EXIT_TIMEOUT = 20  # a busy machine may take long to open the files
 
 async def main():
     for url in sys.argv[1:]:
@@ -566,7 +566,7 @@ import recorder.recording.recorder
 from recorder import ChatHistoryCallback
 from tests.oracle import begin, finish, say, token
 
-recorder.recording.recorder.EXIT_TIMEOUT = 50  # a busy machine may take long to open the file
+recorder.recording.recorder.EXIT_TIMEOUT = 20  # a busy machine may take long to open the file
 
 def record(number):
     run_id = begin(history, run_id=uuid.UUID(int=number))

@@ -52,7 +52,8 @@ class Handle(sqlite3.Connection):
         self.lock = threading.Lock()
         self.thread: int | None = None
         self._timeout = timeout
-        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        # Kept alive until they are closed: their finalizers would call SQLite without the lock.
+        self._cursors: set[sqlite3.Cursor] = set()
         options["check_same_thread"] = False
         with _forks.opening:
             _forks.require_safe(path)
@@ -126,6 +127,7 @@ class Handle(sqlite3.Connection):
     def close(self) -> None:
         """Close the file."""
         with self.lock:
+            self._close_cursors()
             super().close()
             # Set last: a fork has to wait for the end of `close`, or the child would inherit SQLite's locks.
             self.closed = True
@@ -134,17 +136,25 @@ class Handle(sqlite3.Connection):
         """Register an SQL function; SQLAlchemy does so with each new connection."""
         self.call(lambda: super(Handle, self).create_function(*given, **options))
 
+    def forget(self, cursor: sqlite3.Cursor) -> None:
+        """A cursor was closed."""
+        self._cursors.discard(cursor)
+
     @property
     def cursors(self) -> list[sqlite3.Cursor]:
-        """The cursors that are not garbage-collected yet."""
+        """The cursors that are not closed yet."""
         return list(self._cursors)
 
     def close_for_fork(self) -> None:
         """Close, and roll an open transaction back. The caller holds `lock`."""
-        for cursor in self.cursors:  # an open statement would keep SQLite's connection open
-            sqlite3.Cursor.close(cursor)
+        self._close_cursors()
         super().close()
         self.closed = self.closed_by_fork = True
+
+    def _close_cursors(self) -> None:
+        for cursor in self.cursors:  # an open statement would keep SQLite's connection open
+            sqlite3.Cursor.close(cursor)
+        self._cursors.clear()
 
 
 class _Cursor(sqlite3.Cursor):
@@ -176,6 +186,7 @@ class _Cursor(sqlite3.Cursor):
     def close(self) -> None:
         if not self.connection.closed_by_fork:
             self.connection.call(super().close)
+            self.connection.forget(self)
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

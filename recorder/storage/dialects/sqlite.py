@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-import aiosqlite
 from sqlalchemy import URL, ColumnElement, and_, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -33,6 +31,7 @@ from recorder.storage.dialects.common import (
     failure_of_python_error,
 )
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
+from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
 from recorder.storage.dialects.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
 from recorder.storage.dialects.read_only import read_only, this_file_only
@@ -168,7 +167,7 @@ class SQLite:
         arguments = {
             "factory": self._new_handle,
             "timeout": BUSY_TIMEOUT,
-            "async_creator_fn": _unopened_connection,
+            "async_creator_fn": unopened_connection,
         }
         engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
         event.listen(engine.sync_engine, "do_connect", self._create)
@@ -347,27 +346,6 @@ class SQLite:
 
     def _begin(self, connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
-
-
-def _unopened_connection(database: str, **options: Any) -> aiosqlite.Connection:
-    """The driver's connection, not opened yet: `await` opens it. Its thread may outlive the event loop."""
-    found = aiosqlite.connect(database, **options)
-    thread: Any = getattr(found, "_thread", found)  # before aiosqlite 0.22 the connection is the thread
-    thread.daemon = True  # as SQLAlchemy sets it: the exit of the process does not wait for a call of SQLite
-    thread.run = partial(_run_quietly, thread.run)
-    return found
-
-
-def _run_quietly(run: Callable[[], None]) -> None:
-    """Run the driver's thread without the traceback that it prints if the event loop closes before its last result.
-
-    This happens often after a connection failed to open: nothing waits for the thread then.
-    """
-    try:
-        run()
-    except RuntimeError as error:
-        if "loop is closed" not in str(error):
-            raise
 
 
 def _failure_by_message(error: sqlite3.Error) -> Failure:
