@@ -188,6 +188,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         self, frame: bytes, at_us: int, deltas: Sequence[Delta], *, run_id: UUID
     ) -> Wait[None] | None:
         """Record a stream event and its deltas. Returns a `Wait` for space if the queue is full."""
+        # As in `on_llm_new_token`: one function for both would be one more call for each token.
         try:
             key = run_id.int
         except AttributeError:  # another framework's id

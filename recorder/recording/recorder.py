@@ -260,9 +260,10 @@ class Recorder:
         if not self._writer.take():
             return
         self._thread = threading.current_thread()
+        runner = asyncio.Runner()
         try:
-            with asyncio.Runner() as runner:  # the coroutine is created after the loop, which may fail
-                runner.run(self._run_writer())
+            runner.get_loop()  # may fail, and then no coroutine has been created
+            runner.run(self._run_writer())
         except BaseException as error:  # no event loop could be created, or it was stopped from outside
             try:
                 self._writer_failed(error)
@@ -270,6 +271,7 @@ class Recorder:
                 self._writer_failed(error)
         finally:
             self._finish()
+            _close(runner)
 
     def _writer_failed(self, error: BaseException) -> None:
         """The writer stores nothing, or nothing more: end every wait with an error."""
@@ -321,6 +323,15 @@ class Recorder:
             self._writer.opening.end_as(opening)
             self._closing.renew()
             self._closing.set(self.stats())
+
+
+def _close(runner: asyncio.Runner) -> None:
+    try:
+        runner.close()
+    except (
+        RuntimeError
+    ) as error:  # Python 3.12 starts no thread during the exit, and an executor's end needs one
+        log.debug("The event loop of the writer's thread was not closed in order: %s", error)
 
 
 class _Closing(Limited[Stats]):

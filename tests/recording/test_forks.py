@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-import weakref
 from contextlib import closing
 from pathlib import Path
 
@@ -386,11 +385,16 @@ def test_a_child_leaves_the_parents_connection_alone(postgres_url: str) -> None:
     assert_all_stored(postgres_url, range(1, 4))
 
 
-def test_a_cursor_lives_until_it_is_closed(tmp_path: Path) -> None:
-    """Its finalizer would call SQLite beside a fork, and the child would wait without end for a lock of SQLite."""
+def test_a_collected_cursor_is_closed_between_two_calls(tmp_path: Path) -> None:
+    """A finalizer that called SQLite beside a fork would leave a lock of SQLite held in the child for ever."""
     path = tmp_path / "history.db"
     with closing(Handle(str(path), path=path)) as handle:
-        dropped = weakref.ref(handle.execute("SELECT 1"))
-        handle.execute("SELECT 1").close()
-        assert handle.cursors == [dropped()]
-    assert dropped() is None
+        cursor = handle.execute("SELECT 1 UNION SELECT 2")
+        with handle.lock:  # as during a call on another thread
+            del cursor
+            assert len(handle.cursors) == 1
+        handle.execute("SELECT 3").fetchall()
+        assert handle.cursors == []
+        cursor = handle.execute("SELECT 1 UNION SELECT 2")
+        del cursor
+        assert handle.cursors == []

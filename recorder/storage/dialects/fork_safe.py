@@ -52,8 +52,9 @@ class Handle(sqlite3.Connection):
         self.lock = threading.Lock()
         self.thread: int | None = None
         self._timeout = timeout
-        # Kept alive until they are closed: their finalizers would call SQLite without the lock.
-        self._cursors: set[sqlite3.Cursor] = set()
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        # Those that were garbage-collected during a call of SQLite.
+        self._collected: list[sqlite3.Cursor] = []
         options["check_same_thread"] = False
         with _forks.opening:
             _forks.require_safe(path)
@@ -88,6 +89,7 @@ class Handle(sqlite3.Connection):
             raise ClosedByFork("interrupted: the connection was closed because the process forked")
         self.thread = threading.get_ident()
         try:
+            self._close_collected()
             return work(*given)
         finally:
             self.thread = None
@@ -127,7 +129,6 @@ class Handle(sqlite3.Connection):
     def close(self) -> None:
         """Close the file."""
         with self.lock:
-            self._close_cursors()
             super().close()
             # Set last: a fork has to wait for the end of `close`, or the child would inherit SQLite's locks.
             self.closed = True
@@ -136,25 +137,30 @@ class Handle(sqlite3.Connection):
         """Register an SQL function; SQLAlchemy does so with each new connection."""
         self.call(lambda: super(Handle, self).create_function(*given, **options))
 
-    def forget(self, cursor: sqlite3.Cursor) -> None:
-        """A cursor was closed."""
-        self._cursors.discard(cursor)
-
     @property
     def cursors(self) -> list[sqlite3.Cursor]:
-        """The cursors that are not closed yet."""
-        return list(self._cursors)
+        """The cursors that are not finalized yet."""
+        return list({*self._cursors, *self._collected})
+
+    def close_collected(self, cursor: sqlite3.Cursor) -> None:
+        """Close a cursor that is garbage-collected, now or with the next call; this thread may be in a call."""
+        self._collected.append(cursor)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._close_collected()
+            finally:
+                self.lock.release()
+
+    def _close_collected(self) -> None:
+        while self._collected:
+            sqlite3.Cursor.close(self._collected.pop())
 
     def close_for_fork(self) -> None:
         """Close, and roll an open transaction back. The caller holds `lock`."""
-        self._close_cursors()
-        super().close()
-        self.closed = self.closed_by_fork = True
-
-    def _close_cursors(self) -> None:
         for cursor in self.cursors:  # an open statement would keep SQLite's connection open
             sqlite3.Cursor.close(cursor)
-        self._cursors.clear()
+        super().close()
+        self.closed = self.closed_by_fork = True
 
 
 class _Cursor(sqlite3.Cursor):
@@ -186,7 +192,11 @@ class _Cursor(sqlite3.Cursor):
     def close(self) -> None:
         if not self.connection.closed_by_fork:
             self.connection.call(super().close)
-            self.connection.forget(self)
+
+    def __del__(self) -> None:
+        # Not left to sqlite3, which would call SQLite beside a fork: the child would wait for SQLite's lock for ever.
+        if not self.connection.closed:
+            self.connection.close_collected(self)
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
