@@ -260,8 +260,9 @@ class Recorder:
         if not self._writer.take():
             return
         self._thread = threading.current_thread()
-        runner = asyncio.Runner()
+        runner = None
         try:
+            runner = asyncio.Runner()
             runner.get_loop()  # may fail, and then no coroutine has been created
             runner.run(self._run_writer())
         except BaseException as error:  # no event loop could be created, or it was stopped from outside
@@ -271,7 +272,8 @@ class Recorder:
                 self._writer_failed(error)
         finally:
             self._finish()
-            _close(runner)
+            if runner is not None:
+                _close(runner)
 
     def _writer_failed(self, error: BaseException) -> None:
         """The writer stores nothing, or nothing more: end every wait with an error."""
