@@ -43,16 +43,19 @@ LOCK_TIMEOUT = 60.0
 #: The key of `pg_advisory_xact_lock`: "recorder" in ASCII, below 2**63.
 LOCK_KEY = int.from_bytes(b"recorder")
 
-_VERSION = "alembic_version"
+#: The table in which alembic stores the revision.
+VERSION_TABLE = "alembic_version"
 #: How many rows of alembic's table are read. Recorder's has one row, another tool's may have several.
 _MOST_REVISIONS = 9
 _TABLES = frozenset(schema.metadata.tables)
-_NAMES = _TABLES | views.definitions("sqlite").keys() | {_VERSION}
+_NAMES = _TABLES | views.definitions("sqlite").keys() | {VERSION_TABLE}
 #: Tables of every revision. Where they exist, an unknown revision belongs to a newer recorder and not to another tool.
 _SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
 
 # A view named alembic_version is skipped: in a foreign file it may return rows without end.
-_NAMES_SQLITE = f"SELECT lower(name) FROM sqlite_master WHERE type = 'table' OR lower(name) <> '{_VERSION}'"
+_NAMES_SQLITE = (
+    f"SELECT lower(name) FROM sqlite_master WHERE type = 'table' OR lower(name) <> '{VERSION_TABLE}'"
+)
 #: The columns of all tables, without views and virtual tables, which have no root page.
 _COLUMNS_SQLITE = """
 SELECT lower(m.name), lower(c.name) FROM sqlite_master AS m CROSS JOIN pragma_table_info(m.name) AS c
@@ -67,9 +70,9 @@ def state(connection: Connection) -> State:
     Raises `SchemaError` if the schema is newer or another tool's. Reads only, in the caller's transaction.
     """
     found = _found(connection)
-    revisions = _revisions(connection) if _VERSION in found else []
+    revisions = _revisions(connection) if VERSION_TABLE in found else []
     if not revisions:
-        _refuse_clash(connection, found - {_VERSION})
+        _refuse_clash(connection, found - {VERSION_TABLE})
         return "empty"
     if not found >= _SIGNATURE:
         raise SchemaError(_foreign_version(connection, revisions))
@@ -210,7 +213,7 @@ def _found(connection: Connection) -> frozenset[str]:
 
 def _revisions(connection: Connection) -> list[str]:
     found = connection.exec_driver_sql(
-        f"SELECT version_num FROM {_VERSION} LIMIT {_MOST_REVISIONS}"
+        f"SELECT version_num FROM {VERSION_TABLE} LIMIT {_MOST_REVISIONS}"
     ).scalars()
     return sorted(map(str, found))
 
@@ -243,7 +246,7 @@ def _refuse_clash(connection: Connection, clashing: frozenset[str]) -> None:
 
 def _foreign_version(connection: Connection, revisions: list[str]) -> str:
     return (
-        f"{_where(connection)} is migrated by another tool: its {_VERSION} is {', '.join(revisions)}, and "
+        f"{_where(connection)} is migrated by another tool: its {VERSION_TABLE} is {', '.join(revisions)}, and "
         f"recorder's tables do not exist. Nothing was changed; {_elsewhere(connection)}"
     )
 

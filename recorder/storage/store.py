@@ -24,7 +24,8 @@ from recorder.storage.dialects import Damage, Failure, Watch, dialect_of, masked
 from recorder.storage.inserts import inserts_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.message_tree import paths_to_look_up, settle, thread
-from recorder.storage.migrate import old_message, state, upgrade_connection
+from recorder.storage.migrate import State, old_message, upgrade_connection
+from recorder.storage.rights import MissingRights, opened_state
 from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
@@ -105,13 +106,13 @@ class SqlStore:
         return self.dialect.errors
 
     async def open(self) -> None:
-        """Connect, and create or upgrade the tables. Raises `StoreError` and `SchemaError`.
+        """Connect, and create or upgrade the tables. Raises `StoreError`, `SchemaError` and `MissingRights`.
 
         An older SQLite file is upgraded unless it is large. A large file and an older Postgres schema raise
         `SchemaError`: the upgrade takes long, or other programs use the database, so its operator decides when.
         """
         try:
-            found = await self._read(lambda connection: connection.run_sync(state))
+            found = await self._read(self._state)
             if found == "current":
                 return
             if self._read_only or (found == "old" and not self.dialect.upgrades_itself):
@@ -200,7 +201,7 @@ class SqlStore:
         """The kind of an error."""
         if isinstance(error, Conflict):
             return "poison"
-        if isinstance(error, (SchemaError, ConfigError)):
+        if isinstance(error, (SchemaError, ConfigError, MissingRights)):
             return "fatal"
         # The driver's error decides: our own message contains the path, which may contain any word.
         if not isinstance(error, StoreError):
@@ -228,6 +229,10 @@ class SqlStore:
             if not self.dialect.ended_by_fork(error):
                 raise
         return await work()
+
+    async def _state(self, connection: AsyncConnection) -> State:
+        given, writes = self.dialect.url.query, not self._read_only
+        return await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
 
     async def _upgrade(self) -> None:
         await (await self._transactions.connected()).run_sync(upgrade_connection)
