@@ -325,6 +325,19 @@ def stats(url: Url = DEFAULT_URL, json: Json = False) -> None:
 
 
 @app.command()
+def doctor(url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Say whether a database is being recorded into, and what is wrong with it.
+
+    It only reads. Exit code 0: nothing is wrong. Exit code 1: something is.
+    """
+    from recorder.cli import doctor, doctor_report
+
+    found = doctor.examine(url)
+    doctor_report.print_diagnosis(found, json=json)
+    raise typer.Exit(0 if found.is_well else 1)
+
+
+@app.command()
 def migrate(url: Url = DEFAULT_URL) -> None:
     """Upgrade a database to the newest schema.
 

@@ -18,10 +18,19 @@ def is_dead(producer: Producer, moment: datetime, silence: float) -> bool:
     """Whether it sent no heartbeat for `silence` seconds, or is a process of this machine that has ended."""
     if producer.heartbeat_at < moment - timedelta(seconds=silence):
         return True
-    pid_space, _, start = (producer.process or "").rpartition("/")
-    if producer.host != socket.gethostname() or pid_space != _pid_space():
-        return False  # the process has another host, boot or pid namespace; its pid means nothing here
-    return not _is_alive(producer.pid) or _is_another(start, _start_of(producer.pid))
+    # A process of another host, boot or pid namespace is left out: its pid means nothing here.
+    return _is_here(producer) and not runs_here(producer)
+
+
+def runs_here(producer: Producer) -> bool:
+    """Whether its process runs on this machine now, whatever its heartbeat says; False where that is not known."""
+    start = (producer.process or "").rpartition("/")[2]
+    return _is_here(producer) and _is_alive(producer.pid) and not _is_another(start, _start_of(producer.pid))
+
+
+def _is_here(producer: Producer) -> bool:
+    pid_space = (producer.process or "").rpartition("/")[0]
+    return producer.host == socket.gethostname() and pid_space == _pid_space()
 
 
 def this_process() -> str:

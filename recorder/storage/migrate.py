@@ -70,7 +70,7 @@ def state(connection: Connection) -> State:
     Raises `SchemaError` if the schema is newer or another tool's. Reads only, in the caller's transaction.
     """
     found = _found(connection)
-    revisions = _revisions(connection) if VERSION_TABLE in found else []
+    revisions = stored_revisions(connection) if VERSION_TABLE in found else []
     if not revisions:
         _refuse_clash(connection, found - {VERSION_TABLE})
         return "empty"
@@ -211,7 +211,8 @@ def _found(connection: Connection) -> frozenset[str]:
     return _NAMES & set(connection.exec_driver_sql(query).scalars())
 
 
-def _revisions(connection: Connection) -> list[str]:
+def stored_revisions(connection: Connection) -> list[str]:
+    """The revisions in alembic's table, which exists; recorder's tables have one."""
     found = connection.exec_driver_sql(
         f"SELECT version_num FROM {VERSION_TABLE} LIMIT {_MOST_REVISIONS}"
     ).scalars()

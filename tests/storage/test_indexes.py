@@ -13,6 +13,7 @@ import pytest
 from recorder.cli import listing
 from recorder.errors import NotFound
 from recorder.storage import id_lookup
+from recorder.storage.activity import activity_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.store import SqlStore
@@ -126,9 +127,15 @@ async def _latest_runs(store: SqlStore) -> None:
     assert [each.id for each in await reader.latest(1, before=found[-1])] == [id_of(MANY - 4)]
 
 
+async def _activity(store: SqlStore) -> None:
+    found = await activity_of(store)
+    assert found.newest_run_at == at(MANY - 1)
+    assert (found.processes, found.missing.gaps) == (0, 0)
+
+
 WORK: list[Callable[[SqlStore], Coroutine[Any, Any, None]]] = [
     _known, _newest_branch, _short_path, _newest_end, _begun_conversation, _begun_run, _whole_run, _begins_often,
-    _nobody, _newest_run, _latest_runs,
+    _nobody, _newest_run, _latest_runs, _activity,
 ]  # fmt: skip
 
 

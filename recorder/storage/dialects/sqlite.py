@@ -128,6 +128,9 @@ class SQLite:
         self._log_index = LogIndex(self.path)
         #: Whether SQLite found damage.
         self._is_damaged = False
+        #: Whether a read-only connection creates no file. SQLite creates the log and its index even for reading. Only
+        #: for a short look, because changes of other programs are not noticed.
+        self.leaves_no_trace = False
 
     @property
     def upgrades_itself(self) -> bool:
@@ -163,7 +166,7 @@ class SQLite:
         """An engine without a pool that makes connections with recorder's settings."""
         url = self.url.set(drivername="sqlite+aiosqlite")
         if self._read_only:
-            url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
+            url = url.set(database=f"file:{quote(str(self.path))}", query=self._reading())
         arguments = {
             "factory": self._new_handle,
             "timeout": BUSY_TIMEOUT,
@@ -174,6 +177,16 @@ class SQLite:
         event.listen(engine.sync_engine, "connect", self._set_up)
         event.listen(engine.sync_engine, "begin", self._begin)
         return engine
+
+    def _reading(self) -> dict[str, str]:
+        """The parameters of a read-only URL."""
+        query = {"mode": "ro", "uri": "true"}
+        # While any program has the file open in WAL mode, the log exists; the journal may have to be rolled back.
+        if self.leaves_no_trace and not any(
+            os.path.exists(f"{self.path}{end}") for end in ("-wal", "-journal")
+        ):
+            query["immutable"] = "1"
+        return query
 
     def _new_handle(self, database: str, **options: Any) -> Handle:
         self._handle = Handle(database, path=self.path, **options)
