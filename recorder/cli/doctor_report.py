@@ -56,11 +56,10 @@ def summary(found: Diagnosis) -> tuple[str, str]:
         )
         return "recording", f"recording: {last}, {streaming}"
     if activity.processes:
-        ready = "1 process has" if activity.processes == 1 else f"{activity.processes:,} processes have"
-        return "ready", f"ready: {last}, no run streams; {ready} this database open"
+        return "ready", f"ready: {last}, no run streams"
     if (newest := _newest(activity)) is None:
         return "silent", "not recording: nothing was ever stored"
-    return "silent", f"not recording: no process has this database open; nothing was stored for {age(newest)}"
+    return "silent", f"not recording: nothing was stored for {age(newest)}"
 
 
 def _runs(count: int, one: str, many: str) -> str:
@@ -147,7 +146,7 @@ def _activity_pairs(activity: Activity | None) -> Iterator[tuple[str, str | None
     dead = f", {activity.dead_runs:,} of dead processes" if activity.dead_runs else ""
     stalled = f", {activity.stalled_runs:,} wait for the database" if activity.stalled_runs else ""
     yield "open runs", f"{activity.streaming_runs:,} stream{stalled}{dead}"
-    yield "processes", f"{activity.processes:,} with this database open"
+    yield "processes", f"{activity.processes:,} committed in the last minute and still run"
     yield "last commit", _ago(activity.last_commit_at)
     yield "newest run", _ago(activity.newest_run_at)
     missing = activity.missing

@@ -51,7 +51,7 @@ class Activity:
     last_commit_at: datetime | None
     newest_run_at: datetime | None
     newest_message_at: datetime | None
-    #: How many processes record now.
+    #: How many processes have committed in the last minute and still run, also those that closed their recorder.
     processes: int
     #: Open runs of these processes.
     streaming_runs: int
