@@ -75,6 +75,13 @@ class Config:
                 f"because readers take a process without a heartbeat for {INTERRUPTED_AFTER:g} s for dead"
             )
 
+    @property
+    def batch_interval(self) -> float:
+        """The shortest time between two batches, by `flush_interval` and `max_commits_per_second` (seconds)."""
+        if self.max_commits_per_second is None:
+            return self.flush_interval
+        return max(self.flush_interval, 1 / self.max_commits_per_second)
+
     def _check_values(self) -> None:
         _one_of("capture", self.capture, ("wire", "tokens"))
         _one_of("durability", self.durability, ("batch",))

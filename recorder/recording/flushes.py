@@ -49,7 +49,9 @@ class Flushes:
                     self._seen.append((queue_offset, wait))
 
     def settle(self, queue_offset: int) -> None:
-        """End the flushes that wait for this queue offset or less: all of it is stored or lost."""
+        """Nothing is in flight now. End the flushes that wait for this queue offset or less: all of it is stored or
+        lost."""
+        self._queue.in_flight_us = None
         self.settled = max(self.settled, queue_offset)
         while self._seen and self._seen[0][0] <= self.settled:
             self._end(self._seen[0][1])

@@ -207,7 +207,8 @@ class RecordingQueue(ReadyQueue):
         self.call(count_them, nested=partial(self.call_soon, count_them))
 
     def counts(self) -> tuple[int, int, int, int | None]:
-        """Tokens that are queued, drained and dropped; and `oldest_us`. All at one moment."""
+        """Tokens that are queued, drained and dropped; and since when the oldest item waits that is queued or in flight
+        (monotonic microseconds, None without any). All at one moment."""
         self.run_pending()
         return self.call(self._counts, nested=self._counts)
 
@@ -360,4 +361,6 @@ class RecordingQueue(ReadyQueue):
         self.dropped += tokens
 
     def _counts(self) -> tuple[int, int, int, int | None]:
-        return sum(run.queued_tokens for run in self._ready), self.drained, self.dropped, self.oldest_us
+        times = [each for each in (self.in_flight_us, self.oldest_us) if each is not None]
+        queued = sum(run.queued_tokens for run in self._ready)
+        return queued, self.drained, self.dropped, min(times, default=None)

@@ -37,6 +37,8 @@ class ReadyQueue(Capacity):
         self.last_offset = 0
         #: Since when something has been waiting to be drained (monotonic microseconds); None if nothing is.
         self.oldest_us: int | None = None
+        #: The same of what was drained last, until the writer has stored all of it or given it up.
+        self.in_flight_us: int | None = None
 
     def close(self) -> None:
         """Accept nothing more. Takes no lock: signal handlers call it."""
@@ -108,7 +110,7 @@ class ReadyQueue(Capacity):
         """
         batch, moment_us = batch or DrainedBatch(), monotonic_us()
         self.run_pending()
-        self.call(partial(self._enqueue_due, moment_us))
+        self.call(partial(self._begin_drain, moment_us))
         # What is queued from here on belongs to the next batch, so that no run is in a batch twice.
         drain_some = partial(self._drain_some, batch, max_bytes, moment_us, self.last_offset)
         while batch.bytes < max_bytes and self.call(drain_some):
@@ -151,6 +153,10 @@ class ReadyQueue(Capacity):
         """Queue the runs whose delayed frames are due."""
         for run in self._delayed.pop_due(before_us):
             self._enqueue(run)
+
+    def _begin_drain(self, moment_us: int) -> None:
+        self._enqueue_due(moment_us)
+        self.in_flight_us = self.oldest_us
 
     def _drain_some(self, batch: DrainedBatch, max_bytes: int, moment_us: int, last: int) -> bool:
         """Drain up to a hundred items, none behind the offset `last`. Returns whether there are more."""

@@ -35,6 +35,10 @@ EXIT_TIMEOUT = 5.0
 #: How much longer than its timeout `close` waits for a writer that does not end (seconds).
 CLOSE_GRACE = 1.0
 
+#: How much longer than the time between two batches something may wait until the recorder counts as unhealthy
+#: (seconds). SQLite waits as long for a lock before it raises an error, and a server has more time for its answer.
+LATE_AFTER = 5.0
+
 _recorders: Living[Recorder] = Living()
 
 
@@ -73,11 +77,12 @@ class Stats:
     lost_messages: int
     #: Conversation ids in metadata that were too long and were replaced by new ones.
     replaced_ids: int
-    #: How long the oldest queued item has been waiting to be drained (seconds).
+    #: How long the oldest item that is not stored yet has been waiting, also in the batch in flight (seconds).
     lag: float
     #: The last error's text; None if there was none. The error may be over: see `healthy`.
     last_error: str | None
-    #: Whether the last attempt to use the database succeeded.
+    #: Whether the last attempt to use the database succeeded, and no commit is late: `lag` is at most `LATE_AFTER`
+    #: above the time between two batches.
     healthy: bool
 
 
@@ -208,6 +213,7 @@ class Recorder:
         committed, quarantined, lost = progress.committed, progress.quarantined, progress.lost
         messages = progress.messages
         queued, drained, dropped, oldest = self.queue.counts()
+        lag = (monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0
         return Stats(
             accepted=queued + drained + dropped,
             queued=queued + drained - committed - quarantined - lost,
@@ -224,9 +230,9 @@ class Recorder:
             lost_runs=self.queue.lost_runs,
             lost_messages=self.queue.lost_messages,
             replaced_ids=self.replaced_ids,
-            lag=(monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0,
+            lag=lag,
             last_error=progress.last_error,
-            healthy=progress.healthy,
+            healthy=progress.healthy and lag <= self.config.batch_interval + LATE_AFTER,
         )
 
     def require_open(self) -> None:

@@ -238,9 +238,7 @@ class Writer:
                 pass  # delayed frames or the heartbeat are due
         if self._deadline.is_set:
             return
-        interval = self._config.flush_interval
-        if self._config.max_commits_per_second:
-            interval = max(interval, 1 / self._config.max_commits_per_second)
+        interval = self._config.batch_interval
         while (left := self._committed_at + interval - seconds()) > 0 and not self._queue.is_urgent:
             await self._queue.wait_until_urgent(min(left, max(0.0, self._heartbeat_at - seconds())))
             await self._heartbeat()

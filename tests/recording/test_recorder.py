@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.errors import Closed, RecorderError
+from recorder.recording import recorder as recorder_module
 from recorder.recording.recorder import Stats
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
 from recorder.storage.store import SqlStore
@@ -703,3 +706,77 @@ def test_stats_add_up_when_the_database_never_came_back() -> None:
     stats = history.close(timeout=0.05).wait(10)
     assert counts_add_up(stats)
     assert (stats.accepted, stats.dropped) == (2, 2)
+
+
+class Held(MemoryStore):
+    """A store whose `append` waits until the test lets it go on, like a driver that waits for a lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.free = threading.Event(), threading.Event()
+
+    async def append(self, batch: Batch) -> None:
+        if batch.parts:
+            self.entered.set()
+            await asyncio.to_thread(self.free.wait, 20)
+        await super().append(batch)
+
+
+def later(history: ChatHistoryCallback, seconds: float) -> Stats:
+    """Return the stats as they are so many seconds later if nothing happens until then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder_module, "monotonic_us", lambda: monotonic_us() + int(seconds * 1e6))
+        return history.stats()
+
+
+def test_lag_counts_until_the_commit() -> None:
+    """A token waits in the batch in flight, too; with the commit the lag is over."""
+    store = Held()
+    with ChatHistoryCallback(store=store) as history:
+        assert history.stats().lag == 0.0
+        begin(history)
+        assert store.entered.wait(10)
+        assert later(history, 8).lag >= 8
+        store.free.set()
+        history.flush().wait(10)
+        assert later(history, 8).lag == 0.0
+
+
+def test_lag_is_that_of_the_older_batch() -> None:
+    """What is accepted while a batch is in flight is younger than the batch."""
+    store = Held()
+    with ChatHistoryCallback(store=store) as history:
+        run_id = begin(history)
+        assert store.entered.wait(10)
+        in_flight = history.recorder.queue.in_flight_us
+        say(history, run_id, ["a"])
+        assert in_flight is not None
+        assert history.recorder.queue.counts()[-1] == in_flight
+        store.free.set()
+
+
+@pytest.mark.parametrize(
+    ("options", "longest"), [({}, 5.1), ({"flush_interval": 2}, 7), ({"max_commits_per_second": 0.1}, 15)]
+)
+def test_a_commit_that_is_late_is_unhealthy(options: dict[str, float], longest: float) -> None:
+    """The database has raised no error yet. The recorder is well again with the commit."""
+    store = Held()
+    with ChatHistoryCallback(store=store, **options) as history:
+        begin(history)
+        assert store.entered.wait(10)
+        assert later(history, longest - 3).healthy
+        late = later(history, longest)
+        assert (late.healthy, late.last_error) == (False, None)
+        store.free.set()
+        history.flush().wait(10)
+        assert later(history, longest).healthy
+
+
+def test_lag_is_over_when_a_batch_is_given_up() -> None:
+    """What is lost at the close does not wait any more."""
+    store = Held()
+    history = ChatHistoryCallback(store=store)
+    begin(history)
+    history.close(timeout=0.05).wait(10)
+    store.free.set()
+    assert later(history, 8).lag == 0.0
