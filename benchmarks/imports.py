@@ -13,10 +13,19 @@ from benchmarks.table import Row, each
 
 TITLE = "Imports (milliseconds of processor time, above bare Python)"
 TARGET = 0.2
+#: The same as a user's program, which also makes the first recorder: it loads the database's libraries.
+_MADE = """
+import os, tempfile
+from recorder import ChatHistoryCallback
+with tempfile.TemporaryDirectory() as folder:
+    ChatHistoryCallback("sqlite:///" + os.path.join(folder, "chat.db")).close().wait()
+"""
+_USED = "from recorder import ChatHistoryCallback"
 CASES = {
     "import openai": "import openai",
     "import recorder": "import recorder",
-    "from recorder import ChatHistoryCallback": "from recorder import ChatHistoryCallback",
+    _USED: _USED,
+    "the same, and the first one made and closed": _MADE,
     "from recorder.models import ChatOpenAI": "from recorder.models import ChatOpenAI",
 }
 
@@ -28,7 +37,7 @@ def rows(settings: Settings) -> list[Row]:
     lines = []
     for name, runs in found.items():
         ratio = best(runs, "cpu") / openai
-        target = name == "import recorder"
+        target = name in ("import recorder", _USED)
         lines.append(
             Row(
                 name,

@@ -38,7 +38,7 @@ from recorder.storage.storable_values import (
     text_of,
     uuid_in,
 )
-from recorder.storage.store import Store
+from recorder.storage.store_interface import Store
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import deltas_of
 

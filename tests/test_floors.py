@@ -286,3 +286,14 @@ def test_import_recorder_loads_nothing_heavy() -> None:
     code = f"import sys, recorder; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_records_is_imported_without_the_databases_libraries() -> None:
+    """The first recorder loads them: the import of the callback takes a fraction of an SDK's."""
+    databases = ("aiosqlite", "alembic", "asyncpg", "sqlalchemy")
+    code = (
+        "import sys; from recorder import ChatHistoryCallback; import recorder.models; "
+        f"print([name for name in {databases!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

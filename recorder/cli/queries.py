@@ -15,7 +15,8 @@ from recorder.core.escaping import unescape
 from recorder.errors import StoreError
 from recorder.messages import after_last_reply, check_stored, to_dict
 from recorder.storage.blocking import BlockingStore
-from recorder.storage.dialects import error_text, masked
+from recorder.storage.dialects import masked
+from recorder.storage.failures import error_text
 from recorder.storage.migrate import upgrade
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import json_of, readable

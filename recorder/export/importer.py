@@ -14,9 +14,9 @@ from recorder.export.files import File, Source, reading
 from recorder.export.format import Header, Row, read
 from recorder.export.merge_rows import RowMerger
 from recorder.storage.blocking import BlockingStore
-from recorder.storage.dialects import error_text
+from recorder.storage.failures import error_text
 from recorder.storage.rows import ROWS_OF_A_RUN, FrameRow, RunRow, SegmentRow
-from recorder.storage.store import Conflict
+from recorder.storage.store_interface import Conflict
 
 #: The most that is in memory (bytes of text and frames, and rows). A longer run is stored in several parts of one
 #: transaction.

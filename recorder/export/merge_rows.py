@@ -25,7 +25,7 @@ from recorder.storage.rows import (
     RunRow,
 )
 from recorder.storage.schema import Id, dashed
-from recorder.storage.store import Conflict
+from recorder.storage.store_interface import Conflict
 
 #: Rows that one query looks up.
 _COMPARED = 500

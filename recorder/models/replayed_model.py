@@ -33,7 +33,7 @@ from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.storage.dialects import masked
 from recorder.storage.reader import DatabaseReader, RecordedRun
-from recorder.storage.store import Empty
+from recorder.storage.store_interface import Empty
 from recorder.wire.recorded_run import ANTHROPIC, COMPLETIONS
 
 NONE, ONCE, NEW_EPISODES, ALL = MODES = ("none", "once", "new_episodes", "all")

@@ -21,7 +21,7 @@ from recorder.recording.repeated_run_ids import Attempts
 from recorder.storage.liveness import this_process
 from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
 from recorder.storage.storable_values import bare_end
-from recorder.storage.store import Moved, RunIdTaken, Store
+from recorder.storage.store_interface import Moved, RunIdTaken, Store
 
 log = logging.getLogger("recorder")
 

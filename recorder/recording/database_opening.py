@@ -9,8 +9,8 @@ from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
 from recorder.errors import RecorderError, StoreError
 from recorder.recording.progress import Progress
-from recorder.storage.dialects import RETRIABLE
-from recorder.storage.store import Store
+from recorder.storage.failures import RETRIABLE
+from recorder.storage.store_interface import Store
 
 log = logging.getLogger("recorder")
 

@@ -7,7 +7,7 @@ from math import inf
 
 from recorder.core.deadline import seconds
 from recorder.recording.split_batch import rows_in
-from recorder.storage.dialects import Failure, driver_error
+from recorder.storage.failures import Failure, driver_error
 from recorder.storage.rows import Part
 from recorder.storage.trial_rows import size_of_rows
 

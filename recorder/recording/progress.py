@@ -8,7 +8,7 @@ from datetime import datetime
 from math import inf
 
 from recorder.core.clock import monotonic_us, now
-from recorder.storage.dialects import error_text
+from recorder.storage.failures import error_text
 
 log = logging.getLogger("recorder")
 

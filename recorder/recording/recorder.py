@@ -10,6 +10,7 @@ import threading
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from recorder.config import Config, default_url
 from recorder.core.at_exit import at_exit, in_worker
@@ -26,7 +27,7 @@ from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.writer import Writer
 from recorder.storage.rows import INTERRUPTED, RunEnd, RunStart
-from recorder.storage.store import SqlStore, Store
+from recorder.storage.store_interface import Store
 
 log = logging.getLogger("recorder")
 
@@ -99,7 +100,8 @@ class Recorder:
         refuse_greenlets()
         self.config = config or Config()
         self.url = url or default_url()
-        self._store = store or SqlStore(self.url, sync=self.config.sync)
+        self._store = store or _sql_store(self.url, self.config)
+        _reset_in_children()
         self.queue = RecordingQueue(
             self.config.max_queue_bytes,
             overflow=self.config.overflow,
@@ -333,6 +335,13 @@ class Recorder:
             self._closing.set(self.stats())
 
 
+def _sql_store(url: str, config: Config) -> Store:
+    """The database of a URL. Its libraries are imported here, and not with the recorder, because they are large."""
+    from recorder.storage.store import SqlStore
+
+    return SqlStore(url, sync=config.sync)
+
+
 def _close(runner: asyncio.Runner) -> None:
     try:
         runner.close()
@@ -377,6 +386,12 @@ def _in_child() -> None:
         recorder.reset_in_child()
 
 
+@cache
+def _reset_in_children() -> None:
+    """Let forked children reset their recorders. The store's own functions for this are called first, because they were
+    registered first: a signal handler that runs in between finds a store that it can use."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_child)
+
+
 at_exit(_drain_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

@@ -29,7 +29,7 @@ from recorder.recording.replacement_rows import ReplacementRows
 from recorder.recording.serialize import serialize
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import Producer, RunRows
-from recorder.storage.store import Moved, Store
+from recorder.storage.store_interface import Moved, Store
 
 log = logging.getLogger("recorder")
 

@@ -20,8 +20,8 @@ from recorder.errors import NotFound, StoreError
 from recorder.messages import BaseMessage, check_stored, from_dict
 from recorder.storage import id_lookup
 from recorder.storage.columns import columns_of
-from recorder.storage.dialects import AWAY, Watch
-from recorder.storage.dialects.common import ROW_ERRORS
+from recorder.storage.dialects import Watch
+from recorder.storage.failures import AWAY, ROW_ERRORS
 from recorder.storage.id_lookup import Found
 from recorder.storage.newest_branch import (
     BranchEnd,

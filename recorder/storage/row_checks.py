@@ -18,8 +18,7 @@ from recorder.core.escaping import unescape_json
 from recorder.core.json import loads
 from recorder.errors import RecorderError, StoreError
 from recorder.storage.columns import Column, columns_of
-from recorder.storage.dialects import error_text
-from recorder.storage.dialects.common import ROW_ERRORS
+from recorder.storage.failures import ROW_ERRORS, error_text
 from recorder.storage.frame_block import MAX_OFFSET
 
 T = TypeVar("T")

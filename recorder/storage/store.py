@@ -1,7 +1,4 @@
-"""The store: it appends batches to a database and runs queries. `recorder.storage.dialects` has the differences.
-
-`Store` is the interface that the writer uses. `recorder.testing.MemoryStore` implements it in memory.
-"""
+"""The store: it appends batches to a database and runs queries. `recorder.storage.dialects` has the differences."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
@@ -20,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
-from recorder.storage.dialects import Damage, Failure, Watch, dialect_of, masked, open_error, parse_url
+from recorder.storage.dialects import Damage, Watch, dialect_of, masked, open_error, parse_url
+from recorder.storage.failures import Failure
 from recorder.storage.inserts import inserts_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.message_tree import paths_to_look_up, settle, thread
@@ -29,57 +27,13 @@ from recorder.storage.rights import MissingRights, opened_state
 from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
+from recorder.storage.store_interface import Conflict, Empty, Moved, RunIdTaken
 from recorder.storage.transactions import Transactions
 from recorder.storage.trial_rows import rows_to_try
 
 log = logging.getLogger("recorder")
 
 T = TypeVar("T")
-
-
-class Conflict(StoreError):
-    """A row with the same key and another content is stored. Nothing of the batch was stored."""
-
-
-class RunIdTaken(Conflict):
-    """New runs have the ids of other stored runs. Nothing of the batch was stored."""
-
-    def __init__(self, run_ids: Sequence[str]) -> None:
-        super().__init__(
-            f"Runs {', '.join(run_ids)} are stored already, by another process or as an earlier attempt"
-        )
-        self.run_ids = frozenset(run_ids)
-
-
-class Moved(StoreError):
-    """The file was moved, replaced or damaged. Another file is open, which holds neither the batch nor older ones."""
-
-
-class Empty(StoreError):
-    """The database exists and has no tables of recorder yet."""
-
-
-class Store(Protocol):
-    """The interface of a database for the writer."""
-
-    async def open(self) -> None:
-        """Connect, and create or upgrade the tables. Raises `StoreError`."""
-
-    async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction, all of it or nothing. The same batch again changes nothing.
-
-        Writes the rows of its messages into its parts (`message_tree`), unless an earlier attempt did. Raises
-        `RunIdTaken`, and once `Moved` after the database was replaced by another one.
-        """
-
-    async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:
-        """Mark the open runs of dead producers `interrupted`; how many. A later end of the run overwrites the mark."""
-
-    async def close(self) -> None:
-        """Close the connection; a later `open` connects again."""
-
-    def failure(self, error: BaseException) -> Failure:
-        """The kind of an error that the methods above raised."""
 
 
 class SqlStore:

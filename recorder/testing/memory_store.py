@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from recorder.storage.dialects import Failure
+from recorder.storage.failures import Failure
 from recorder.storage.message_tree import paths_to_look_up, settle, thread
 from recorder.storage.rows import (
     STREAMING,
@@ -22,7 +22,7 @@ from recorder.storage.rows import (
     RunStart,
     SegmentRow,
 )
-from recorder.storage.store import Conflict, RunIdTaken
+from recorder.storage.store_interface import Conflict, RunIdTaken
 
 
 class MemoryStore:

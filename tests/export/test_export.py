@@ -31,7 +31,8 @@ from recorder.messages import AIMessage, HumanMessage
 from recorder.storage import schema
 from recorder.storage.compression import decompress
 from recorder.storage.rows import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow
-from recorder.storage.store import Conflict, SqlStore
+from recorder.storage.store import SqlStore
+from recorder.storage.store_interface import Conflict
 from recorder.testing import Answer, LoopbackProvider, scripted
 from tests import anthropics, chatting
 from tests.export.test_format import (

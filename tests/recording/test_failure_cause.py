@@ -9,7 +9,7 @@ import pytest
 
 from recorder.recording import failure_cause
 from recorder.recording.failure_cause import FailureCause
-from recorder.storage.dialects import Failure
+from recorder.storage.failures import Failure
 from recorder.storage.rows import Part, RunRows, SegmentRow
 from tests.oracle import run_start
 

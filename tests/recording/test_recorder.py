@@ -9,6 +9,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -758,7 +759,7 @@ def test_lag_is_that_of_the_older_batch() -> None:
 @pytest.mark.parametrize(
     ("options", "longest"), [({}, 5.1), ({"flush_interval": 2}, 7), ({"max_commits_per_second": 0.1}, 15)]
 )
-def test_a_commit_that_is_late_is_unhealthy(options: dict[str, float], longest: float) -> None:
+def test_a_commit_that_is_late_is_unhealthy(options: dict[str, Any], longest: float) -> None:
     """The database has raised no error yet. The recorder is well again with the commit."""
     store = Held()
     with ChatHistoryCallback(store=store, **options) as history:

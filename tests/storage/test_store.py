@@ -19,7 +19,8 @@ from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.messages import HumanMessage
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
-from recorder.storage.store import Conflict, RunIdTaken, SqlStore
+from recorder.storage.store import SqlStore
+from recorder.storage.store_interface import Conflict, RunIdTaken
 from tests.oracle import (
     assert_whole,
     begin,

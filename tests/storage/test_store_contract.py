@@ -12,7 +12,8 @@ import pytest
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.storage.rows import INTERRUPTED, Added, Addition, Batch, Part, RunRows
-from recorder.storage.store import Conflict, RunIdTaken, SqlStore, Store
+from recorder.storage.store import SqlStore
+from recorder.storage.store_interface import Conflict, RunIdTaken, Store
 from recorder.testing import MemoryStore
 from tests.oracle import run_end, run_start
 from tests.stores import PRODUCER, unthreaded_run, whole_run

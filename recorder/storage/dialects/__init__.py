@@ -7,34 +7,20 @@ from typing import Literal
 from sqlalchemy import URL
 
 from recorder.errors import StoreError
-from recorder.storage.dialects.common import (
-    AWAY,
-    RETRIABLE,
-    Damage,
-    Dialect,
-    Failure,
-    Insert,
-    Watch,
-    driver_error,
-    error_text,
-)
+from recorder.storage.dialects.common import Damage, Dialect, Insert, Watch
 from recorder.storage.dialects.postgres import Postgres
 from recorder.storage.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
 from recorder.storage.dialects.url import file_of, is_new_file, masked, parse_url
+from recorder.storage.failures import error_text
 
 __all__ = [
-    "AWAY",
-    "RETRIABLE",
     "Damage",
     "Dialect",
-    "Failure",
     "Insert",
     "Postgres",
     "SQLite",
     "Watch",
     "dialect_of",
-    "driver_error",
-    "error_text",
     "file_of",
     "into_one_file",
     "is_new_file",

@@ -29,17 +29,11 @@ from sqlalchemy.pool import NullPool
 from recorder.core.after_fork import detach_in_children
 from recorder.core.clock import iso
 from recorder.errors import ConfigError, MissingExtra
-from recorder.storage.dialects.common import (
-    ROW_ERRORS,
-    Failure,
-    Insert,
-    driver_connection,
-    driver_error,
-    failure_of_python_error,
-)
+from recorder.storage.dialects.common import Insert, driver_connection
 from recorder.storage.dialects.sqlstates import failure_of, is_lost
 from recorder.storage.dialects.tcp_options import notice_silence
 from recorder.storage.dialects.url_parameters import advice, connect_arguments, user_timeout
+from recorder.storage.failures import ROW_ERRORS, Failure, driver_error, failure_of_python_error
 from recorder.storage.schema import metadata
 
 log = logging.getLogger("recorder")

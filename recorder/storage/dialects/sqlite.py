@@ -22,14 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.core.clock import iso
 from recorder.errors import ConfigError, StoreError
-from recorder.storage.dialects.common import (
-    ROW_ERRORS,
-    Failure,
-    Insert,
-    driver_connection,
-    driver_error,
-    failure_of_python_error,
-)
+from recorder.storage.dialects.common import Insert, driver_connection
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
@@ -37,6 +30,7 @@ from recorder.storage.dialects.fork_safe import ClosedByFork, Handle, UnsafeAfte
 from recorder.storage.dialects.read_only import read_only, this_file_only
 from recorder.storage.dialects.sqlite_insert import insert_statement
 from recorder.storage.dialects.url import file_of
+from recorder.storage.failures import ROW_ERRORS, Failure, driver_error, failure_of_python_error
 from recorder.storage.schema import PAGE_SIZE
 
 MAX_ROWS_A_STATEMENT = 500

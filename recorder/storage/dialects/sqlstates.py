@@ -5,7 +5,7 @@ Two letters are a class of https://www.postgresql.org/docs/current/errcodes-appe
 
 from __future__ import annotations
 
-from recorder.storage.dialects.common import Failure
+from recorder.storage.failures import Failure
 
 #: Servers and poolers that are down or busy, locks, deadlocks, resources. Rows cause these only where a trigger of the
 #: user raises such a code.
