@@ -14,7 +14,7 @@ import termios
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 ROOT = Path(__file__).parents[1]
 CTRL_C = "\x03"
@@ -35,16 +35,23 @@ _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 class Terminal:
     """A process of `recorder` with these arguments, in a terminal of this width; `with` starts and kills it.
 
+    `stdout` is a file to which its output is redirected, as `>` does in a shell.
     `type` presses keys, and `wait_for` reads until the screen shows a given text.
     """
 
     def __init__(
-        self, *arguments: str, folder: Path, columns: int = 80, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        folder: Path,
+        columns: int = 80,
+        environment: Mapping[str, str] | None = None,
+        stdout: IO[bytes] | None = None,
     ) -> None:
         self._arguments = arguments
         self._folder = folder
         self._columns = columns
         self._environment = environment or {}
+        self._stdout = stdout
         self._raw = b""
         #: Offset in the text up to which output was waited for.
         self._seen = 0
@@ -66,7 +73,7 @@ class Terminal:
             cwd=self._folder,
             env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **self._environment},
             stdin=inner,
-            stdout=inner,
+            stdout=self._stdout or inner,
             stderr=inner,
             start_new_session=True,
         )

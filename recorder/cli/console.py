@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType
@@ -24,6 +23,8 @@ Row = Mapping[str, Any]
 
 #: The width of a pipe or a file (characters): so large that no text is cut or folded, and `grep` finds all of it.
 _NO_WIDTH = 100_000
+#: The width of a terminal that does not tell it, and the least width that is used.
+_USUAL_WIDTH, _LEAST_WIDTH = 80, 20
 #: A column needs the width of its text, or at least this (characters), to be readable.
 _STRIP = 24
 #: The deepest JSON that is printed; Python's JSON encoder fails a little deeper.
@@ -40,8 +41,9 @@ class Screen(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console of the terminal's width, or of `COLUMNS` if that is set; a pipe is unlimited."""
-    return Screen(width=_width(), stderr=stderr, highlight=False, markup=False, emoji=False)
+    """A console of its terminal's width, or of `COLUMNS` if that is set; a pipe is unlimited."""
+    width = _width(sys.stderr if stderr else sys.stdout)
+    return Screen(width=width, stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def notice(*lines: Text) -> None:
@@ -56,10 +58,13 @@ def notice(*lines: Text) -> None:
             shown.print(line, soft_wrap=True)
 
 
-def _width() -> int:
-    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
-        return max(shutil.get_terminal_size().columns, 20)
-    return _NO_WIDTH
+def _width(stream: TextIO) -> int:
+    """The width of what is written to this stream: stdout may be a file while stderr is a terminal."""
+    given = os.environ.get("COLUMNS", "")
+    columns = int(given) if given.isdecimal() else 0
+    if not columns and not stream.isatty():
+        return _NO_WIDTH
+    return max(columns or os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH, _LEAST_WIDTH)
 
 
 def styled(

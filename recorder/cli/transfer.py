@@ -32,7 +32,7 @@ def write_export(url: str, ids: Sequence[str], output: str | None) -> int:
     """Write an export; the exit code."""
     target: File = _stdout() if output in (None, "-") else str(output)
     try:
-        with _progress("Exporting", "tokens") as on_progress:
+        with _progress("Exporting", "tokens", hidden=_is_on_screen(output)) as on_progress:
             done = export(url, target, ids or None, progress=on_progress)
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -56,6 +56,11 @@ class _OnScreen:
     def write(self, text: str) -> None:
         """Write one line."""
         sys.stdout.write(printable_json(text))
+
+
+def _is_on_screen(output: str | None) -> bool:
+    """Whether the lines of an export are shown in a terminal, where a progress bar would be between them."""
+    return output in (None, "-") and sys.stdout.isatty()
 
 
 def _stdout() -> IO[Any]:
@@ -91,10 +96,10 @@ def _counted(counts: Counts) -> str:
 
 
 @contextmanager
-def _progress(title: str, unit: str) -> Iterator[OnProgress | None]:
-    """A progress bar on stderr, removed at the end; None if stderr is not a terminal."""
+def _progress(title: str, unit: str, *, hidden: bool = False) -> Iterator[OnProgress | None]:
+    """A progress bar on stderr, removed at the end; None if it is hidden, or stderr is not a terminal."""
     shown = console.console(stderr=True)
-    if not sys.stderr.isatty():
+    if hidden or not sys.stderr.isatty():
         yield None
         return
     from rich.progress import (
@@ -108,6 +113,7 @@ def _progress(title: str, unit: str) -> Iterator[OnProgress | None]:
 
     amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(None), amount, TimeRemainingColumn())
-    with Progress(*columns, console=shown, transient=True) as bar:
+    # An export writes to stdout meanwhile; rich would print that on the bar's console.
+    with Progress(*columns, console=shown, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from recorder import ChatHistoryCallback
 from recorder.cli.app import app
+from recorder.export import import_
 from recorder.export.format import write
 from recorder.messages import HumanMessage
 from tests.cli.test_commands import cli
@@ -165,3 +167,17 @@ def test_progress_is_shown_in_a_terminal(tmp_path: Path) -> None:
             assert terminal.end() == 0
             assert title in terminal.text
             assert "1 conversation, 1 message, 1 run, 3 tokens" in terminal.text
+
+
+def test_the_progress_of_a_redirected_export_is_one_line(tmp_path: Path) -> None:
+    """The bar is as wide as the terminal in which it is drawn, though stdout is a file without a width."""
+    url, file = new_url(tmp_path), tmp_path / "all.jsonl"
+    import_(url, io.StringIO("".join(write(EVERYTHING))))
+    with (
+        file.open("wb") as out,
+        Terminal("export", "--url", url, folder=tmp_path, columns=60, stdout=out) as terminal,
+    ):
+        assert terminal.end() == 0
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.raw.decode()))
+    assert max(len(line) for line in lines if "Exporting" in line) <= 60
+    assert file.read_text().splitlines(keepends=True)[1:] == written(url)
