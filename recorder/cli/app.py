@@ -93,7 +93,7 @@ Url = Annotated[
         "--url",
         envvar="RECORDER_URL",
         show_default=False,
-        help=f"Database URL. Default: {DEFAULT_URL}.",
+        help=f"Database URL, or a SQLite file. Default: {DEFAULT_URL}.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

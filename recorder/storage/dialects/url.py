@@ -25,11 +25,16 @@ _PARTS = re.compile(
 _PLACES = (("user", "username"), ("password", "password"), ("dbname", "database"), ("database", "database"))
 #: A path and certainly not a URL, so that a message may show it.
 _PATH = re.compile(r"[\w ./\\~-]*")
+#: A path that is a SQLite file though none has this name yet: it has an ending of SQLite, or says where it begins.
+#: Two slashes may be a URL whose scheme or colon is missing.
+_NEW_FILE = re.compile(r"(?!.*//)(?:[\w ./\\~+-]+\.(?:db|sqlite3?)|(?:/|\.{1,2}/|~/).+)", re.DOTALL)
 
 
 def parse_url(url: str | os.PathLike[str] | URL) -> URL:
     """The URL of a database, without a driver. Raises `ConfigError` that names the mistake and the remedy.
 
+    The path of a SQLite file is a URL, too. As text it must name a file that exists, end in `.db`, `.sqlite` or
+    `.sqlite3`, or begin with `/`, `./`, `../` or `~/`; so a URL with a mistake does not become a file.
     Several hosts become one parameter of the query, `host=a:5432,b:5432`. A user and a password in the query move to
     their place before the host.
     """
@@ -83,6 +88,8 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
     if isinstance(url, URL):
         return url
     text = os.fspath(url).strip()
+    if _is_file(text) or (isinstance(url, os.PathLike) and ":/" not in text):
+        return URL.create("sqlite", database=os.path.expanduser(text))
     # The parser's errors quote parts of the URL, perhaps the password. So they are replaced.
     try:
         found = make_url(text)
@@ -97,9 +104,19 @@ def _parsed(url: str | os.PathLike[str] | URL) -> URL:
     return found
 
 
+def _is_file(text: str) -> bool:
+    """Whether the text is a SQLite file and not a URL. `:memory:` is one, too; its error says what it means."""
+    if _NEW_FILE.fullmatch(text) or text == ":memory:":
+        return True
+    return "://" not in text and os.path.isfile(text)
+
+
 def _no_url(text: str) -> str:
     if _PATH.fullmatch(text):
-        return f"{text!r} is no database URL; write 'sqlite:///{text or 'chat_history.db'}' for a SQLite file"
+        return (
+            f"{text!r} is no database URL, and no file has this name; write "
+            f"'sqlite:///{text or 'chat_history.db'}' for a new SQLite file, or {_EXAMPLE!r}"
+        )
     kind = "a libpq connection string" if re.match(r"\s*\w+\s*=", text) else "not a URL that can be parsed"
     return (
         f"The text given for the database is {kind} (it is not shown here, because it may contain a password); "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
 from recorder.errors import ConfigError
-from recorder.storage.dialects import masked, parse_url
+from recorder.storage.dialects import file_of, masked, parse_url
 from recorder.storage.dialects.url_parameters import connect_arguments
 
 SECRET = "Hunter2-canary"
@@ -95,6 +97,8 @@ def test_no_password_is_shown(url: str) -> None:
         ("host=localhost user=me password={}", "a libpq connection string"),
         ("me:{}@host", "not a URL that can be parsed"),
         ("{}?password=x", "not a URL that can be parsed"),
+        ("me:{}@host/my.db", "not a URL that can be parsed"),
+        ("//me:{}@host/my.db", "not a URL that can be parsed"),
         ("postgresql://me:{}@host:port/db", "port in the database's URL is not a number"),
         ("postgresql://me:{}:5432:x/db", "port in the database's URL is not a number"),
         ("postgresql://me:a@{}@host/db", "password in the database's URL has an @; write %40"),
@@ -116,3 +120,55 @@ def test_a_masked_url_can_be_parsed() -> None:
     assert make_url(shown).set(password="") == make_url(
         "postgresql://me:@/my_db?host=one:1,two:2&sslmode=require"
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("chats.db", "chats.db"),
+        ("./chats.db", "./chats.db"),
+        ("data/chats.sqlite3", "data/chats.sqlite3"),
+        (" my chats.sqlite\n", "my chats.sqlite"),
+        ("/srv/100% me@home/a?b", "/srv/100% me@home/a?b"),
+        ("../chats", "../chats"),
+        ("~/chats.db", os.path.expanduser("~/chats.db")),
+        (Path("data/chats.db"), "data/chats.db"),
+    ],
+)
+def test_the_path_of_a_file_is_a_url(path: str | Path, file: str) -> None:
+    """It needs neither a scheme nor an existing file."""
+    found = parse_url(path)
+    assert (found.drivername, found.database, dict(found.query)) == ("sqlite", file, {})
+    assert str(file_of(found)) == str(Path(file))
+
+
+def test_the_name_of_an_existing_file_is_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then its name may have any form."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("chats", "a:b", "me@home"):
+        with pytest.raises(ConfigError):
+            parse_url(name)
+        (tmp_path / name).touch()
+        assert parse_url(name).database == name
+
+
+@pytest.mark.parametrize(
+    ("typo", "remedy"),
+    [
+        ("postgres//host/db", "no file has this name"),
+        ("postgres//host/my.db", "no file has this name"),
+        ("postgresql:/host/my.db", "not a URL that can be parsed"),
+        ("postgresql:host/my.db", "not a URL that can be parsed"),
+        ("sqlite//my.db", "no file has this name"),
+        ("sqlite:my.db", "not a URL that can be parsed"),
+        ("sqlite:/my.db", "not a URL that can be parsed"),
+        ("localhost/db", "write 'sqlite:///localhost/db' for a new SQLite file, or 'postgresql://"),
+        ("chats", "write 'sqlite:///chats' for a new SQLite file, or 'postgresql://"),
+        ("", "write 'sqlite:///chat_history.db'"),
+        (":memory:", "in-memory"),
+    ],
+)
+def test_a_url_with_a_typo_is_not_a_file(typo: str, remedy: str) -> None:
+    """The error shows how the URL of a file and of a server are written."""
+    with pytest.raises(ConfigError, match=remedy):
+        parse_url(typo)
