@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from recorder import __version__
+from recorder.cli.options import Json, Url
 from recorder.config import DEFAULT_URL
 from recorder.core.printable import printable
 from recorder.errors import RecorderError
@@ -86,17 +87,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Records every streamed token of a language-model application in your own SQL database.",
 )
-
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url",
-        envvar="RECORDER_URL",
-        show_default=False,
-        help=f"Database URL, or a SQLite file. Default: {DEFAULT_URL}.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -168,18 +158,38 @@ def chat(
 def ls(
     url: Url = DEFAULT_URL,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="List at most this many.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="List all of them.")] = False,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help="Whose newest run has this status.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="Of this user.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With a run of this model.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="TAG", help="With a run that has this tag.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Last used then or later: 2026-11-21, 2026-11-21T10:30, 2h or 3d."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Last used then or earlier; written like --since.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """List the conversations, newest first."""
-    from recorder.cli import console, listing, queries, render
+    """List the conversations, newest first.
 
-    rows = queries.read(url, lambda store: listing.conversations(store, limit))
-    console.print_json_rows(rows) if json else render.conversations(rows)
+    Times are UTC. A duration is counted back from now.
+    """
+    from recorder.cli import conversation_filter, listing
+
+    wanted = conversation_filter.from_options(status, user, model, tag, since, until)
+    listing.run(url, None if every else limit, wanted, as_json=json)
 
 
 @app.command()
 def show(
-    id: Annotated[str, typer.Argument(help="Id of a conversation or run, or its first characters.")],
+    id: Annotated[
+        str | None,
+        typer.Argument(help="Id of a conversation or run, or its first characters. Default: the newest run."),
+    ] = None,
     url: Url = DEFAULT_URL,
     tokens: Annotated[bool, typer.Option("--tokens", help="List every token of a run.")] = False,
     branch: Annotated[
@@ -296,23 +306,27 @@ def import_(
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help='A SELECT, for example "SELECT * FROM transcripts".')],
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            help='A SELECT, for example "SELECT * FROM transcripts"; - is stdin.', show_default=False
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Read the SELECT from this file; - is stdin."),
+    ] = None,
     json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a line of names.")] = False,
 ) -> None:
     """Run a SELECT, and print its rows.
 
     The views are transcripts, tokens, chathistory and run_stats. Statements that write are refused.
     """
-    from recorder.cli import console, queries
+    from recorder.cli import sql
 
-    rows = queries.read(url, lambda store: queries.query(store, query))
-    if json:
-        console.print_json_rows(rows)
-    elif rows:
-        console.print_rows(rows)
-    else:
-        typer.echo("No rows.", err=True)
+    sql.run(url, query, file, as_json=json, as_csv=csv)
 
 
 @app.command()

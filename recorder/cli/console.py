@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -90,6 +91,17 @@ def cell(value: Any) -> str:
     return printable(str(value).replace("\r\n", "\n").replace("\n", "↵").replace("\t", " "))
 
 
+def shortened(text: str, width: int) -> str:
+    """The beginning of a text that fits the width (columns), up to the end of a word, with "…" where it was cut."""
+    if cell_len(text) <= width:
+        return text
+    fitting = set_cell_size(text, width - 1)
+    words, _, _ = fitting.rpartition(" ")
+    if text[len(fitting) : len(fitting) + 1] != " " and words.strip():
+        fitting = words
+    return f"{fitting.rstrip()}…"
+
+
 def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | None = None) -> Table:
     """A table with these columns. `fold` lists the columns that may be folded; None is all of them."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
@@ -106,15 +118,42 @@ def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | No
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print rows as a table if all columns fit the width, else as one block of names and values for each row."""
+    """Print rows as a table if all columns fit the width, else as one block of names and values for each row.
+
+    In a pipe a row is a line of cells between tabs, without padding, below a line of names.
+    """
     screen = console()
     names = list(rows[0])
+    if is_pipe(screen):
+        print_tabs(names, rows)
+        return
     if _narrowest(names, rows) <= screen.width:
         screen.print(table(names, rows))
         return
     for row in rows:
         screen.print(facts([(name, "" if row[name] is None else row[name]) for name in names]))
         screen.print()
+
+
+def is_pipe(screen: Console) -> bool:
+    """Whether the output has no width: it goes to a pipe or a file."""
+    return screen.width == _NO_WIDTH
+
+
+def print_tabs(names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print a line of names, and a line for each row, with tabs between the cells."""
+    echo("\t".join(map(cell, names)), *("\t".join(cell(row[name]) for name in names) for row in rows))
+
+
+def print_unpadded(shown: Table, *, soft_wrap: bool = False) -> None:
+    """Print a table; in a pipe without spaces at the ends of its lines."""
+    screen = console()
+    if not is_pipe(screen):
+        screen.print(shown, soft_wrap=soft_wrap)
+        return
+    with screen.capture() as captured:
+        screen.print(shown)
+    echo(*(line.rstrip() for line in captured.get().removesuffix("\n").split("\n")))
 
 
 def _narrowest(names: Sequence[str], rows: Sequence[Row]) -> int:

@@ -8,9 +8,13 @@ database, by an index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+from recorder.cli import console, queries, render
+from recorder.cli.conversation_filter import ConversationFilter, matching
 from recorder.core.clock import parse_iso
 from recorder.core.escaping import unescape
 from recorder.core.json import dumps
@@ -20,16 +24,13 @@ from recorder.storage.store import SqlStore
 
 Row = Mapping[str, Any]
 
+#: More conversations than this are not counted.
+COUNTED = 1_000
 #: Of at most so many conversations the newest row of each is read.
 _FEW = 1_000
+#: Of so many conversations at once the counts and the opening are read.
+_IDS_A_QUERY = 1_000
 _COUNT = "SELECT count(*) AS stored FROM (SELECT 1 FROM conversations LIMIT :most) AS c"
-_EACH = """
-SELECT c.id,
-    (SELECT max(m.created_at) FROM messages AS m WHERE m.conversation_id = c.id) AS said_at,
-    (SELECT max(r.started_at) FROM runs AS r WHERE r.conversation_id = c.id) AS began_at
-FROM conversations AS c
-"""
-
 _MESSAGES, _RUNS = ("messages", "created_at"), ("runs", "started_at")
 #: A page of the rows of conversations that are not among the keys.
 _OTHERS = """
@@ -59,29 +60,73 @@ FROM {keys} AS a
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A part of the conversations that match, the newest first."""
+
+    rows: Sequence[Row]
+    #: How many match; None if they are more than `COUNTED` and were not counted.
+    total: int | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more match than are in `rows`."""
+        return self.total != len(self.rows)
+
+
+def run(url: str, limit: int | None, wanted: ConversationFilter, *, as_json: bool) -> None:
+    """Print at most `limit` of the conversations that match; None is all. Says so if there are more."""
+    found = queries.read(url, lambda store: listed(store, limit, wanted))
+    if as_json:
+        console.print_json_rows(found.rows)
+    else:
+        render.conversations(found.rows, is_filtered=not wanted.is_empty)
+    if found.is_cut:
+        total = f"{found.total:,}" if found.total is not None else f"more than {max(COUNTED, limit or 0):,}"
+        console.notice(console.styled(f"{len(found.rows):,} of {total}; --all lists all", "dim"))
+
+
+async def listed(store: SqlStore, limit: int | None, wanted: ConversationFilter) -> Listing:
+    """At most `limit` of the conversations that match; None is all of them."""
+    if limit is not None and wanted.is_empty:
+        rows = await conversations(store, limit)
+        stored = len(rows) if len(rows) < limit else await _count(store, max(limit, COUNTED))
+        return Listing(rows, stored if stored <= max(limit, COUNTED) else None)
+    times = await matching(store, wanted)
+    return Listing(await _about(store, dict(islice(times.items(), limit))), len(times))
+
+
 async def conversations(store: SqlStore, limit: int) -> list[dict[str, Any]]:
     """At most `limit` conversations, the one with the newest run or message first."""
-    times = await _newest(store, limit)
-    about = await store.rows(
-        _ABOUT.format(keys=store.dialect.key_rows), {"keys": dumps([[id] for id in times])}
-    )
-    by_id = {row["id"]: row for row in about}
-    dead = await DatabaseReader(store).dead([row["run_id"] for row in about if row["status"] == STREAMING])
-    return [_listed(by_id.get(id) or _unreadable(id), last_at, dead) for id, last_at in times.items()]
+    return await _about(store, await _newest(store, limit))
 
 
-async def _newest(store: SqlStore, limit: int) -> dict[str, str | None]:
+async def _about(store: SqlStore, times: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """What is shown of these conversations."""
+    ids, found = list(times), []
+    for start in range(0, len(ids), _IDS_A_QUERY):
+        part = ids[start : start + _IDS_A_QUERY]
+        rows = await store.rows(
+            _ABOUT.format(keys=store.dialect.key_rows), {"keys": dumps([[id] for id in part])}
+        )
+        dead = await DatabaseReader(store).dead([row["run_id"] for row in rows if row["status"] == STREAMING])
+        by_id = {row["id"]: row for row in rows}
+        found += [_listed(by_id.get(id) or _unreadable(id), times[id], dead) for id in part]
+    return found
+
+
+async def _newest(store: SqlStore, limit: int) -> Mapping[str, str | None]:
     few = max(limit, _FEW)
-    [found] = await store.rows(_COUNT, {"most": few + 1})
-    return await (_of_each if found["stored"] <= few else _by_time)(store, limit)
+    if await _count(store, few) > few:
+        return await _by_time(store, limit)
+    times = await matching(store, ConversationFilter())
+    return dict(islice(times.items(), limit))
 
 
-async def _of_each(store: SqlStore, limit: int) -> dict[str, str | None]:
-    times = {}
-    for row in await store.rows(_EACH):
-        times[row["id"]] = max(filter(None, (row["said_at"], row["began_at"])), key=str, default=None)
-    newest = sorted(times.items(), key=lambda each: (str(each[1] or ""), str(each[0])), reverse=True)
-    return dict(newest[:limit])
+async def _count(store: SqlStore, most: int) -> int:
+    """How many conversations are stored; `most` + 1 if they are more than that."""
+    [found] = await store.rows(_COUNT, {"most": most + 1})
+    return int(found["stored"])
 
 
 async def _by_time(store: SqlStore, limit: int) -> dict[str, str | None]:

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import Integer
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from recorder.cli.transcript import in_order, transcript_of
+from recorder.cli.transcript import in_order, made_by, prompt_of, transcript_of
 from recorder.core.escaping import unescape
 from recorder.errors import StoreError
-from recorder.messages import after_last_reply, check_stored, to_dict
+from recorder.messages import check_stored, to_dict
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.dialects import masked
 from recorder.storage.failures import error_text
@@ -46,12 +46,14 @@ _NOT_NULL = {
 }
 _VIEWS = "transcripts, tokens, chathistory and run_stats"
 
-#: The query names both the run and its conversation, so that the view reads only their rows.
+#: The query names both the run and its conversation, so that the view reads only their rows. An answer that an earlier
+#: run gave to the same prompt is stored once, under that run; so it is found by its id.
 _REPLIES = """
 SELECT t.message_id, t.parent_id, t.branch, t.position, t.role, t.content, t.status, t.model, t.run_id,
     t.created_at, t.error,
     (SELECT parts FROM messages WHERE conversation_id = t.conversation_id AND id = t.message_id) AS parts
-FROM transcripts AS t WHERE t.conversation_id = :id AND t.run_id = :run_id ORDER BY t.position, t.branch"""
+FROM transcripts AS t WHERE t.conversation_id = :id AND (t.run_id = :run_id OR t.message_id = :reply_id)
+ORDER BY t.position, t.branch"""
 
 # The rows that the view `transcripts` has for a conversation. The view counts the earlier rows for each row, which is
 # slow for a long conversation; this query reads each row once.
@@ -128,19 +130,22 @@ async def run(store: SqlStore, id: str) -> dict[str, Any]:
     """One run with its prompt, its replies, its statistics and its gaps."""
     key = {"id": UUID(id)}
     [about] = await store.rows("SELECT * FROM runs WHERE id = :id", key)
-    found = await store.rows(_REPLIES, {"id": about["conversation_id"], "run_id": key["id"]})
+    reply_id = UUID(about["response_message_id"] or id)
+    replies = {"id": about["conversation_id"], "run_id": key["id"], "reply_id": reply_id}
+    found = await store.rows(_REPLIES, replies)
     stats = await store.rows("SELECT * FROM run_stats WHERE run_id = :id", key)
     gaps = await store.rows("SELECT seq, count, reason FROM gaps WHERE run_id = :id ORDER BY seq", key)
-    run, messages = _original(about), [_original(row) for row in found]
+    run = _original(about)
+    messages = [_original(row) | {"run_id": run["id"], **made_by(run)} for row in found]
     await _mark_dead(store, [run], messages)
     prompt = await _prompt(store, about["conversation_id"], about["prompt_message_id"])
     return {**run, "asked": prompt, "messages": messages, "stats": stats[0], "gaps": gaps}
 
 
 async def _prompt(store: SqlStore, conversation_id: str, message_id: Any) -> list[dict[str, Any]]:
-    """The prompt of a run without its history: the messages after the last reply before it."""
+    """The prompt of a run without its history."""
     path = await DatabaseReader(store).path(conversation_id, message_id and str(message_id))
-    prompt = after_last_reply(path)
+    prompt = prompt_of(path)
     return [{"role": each.role, "content": each.text, "parts": to_dict(each)} for each in prompt]
 
 
@@ -150,9 +155,10 @@ async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
     return [_original(row) for row in await store.rows(query, {"id": UUID(run_id)})]
 
 
-async def one(store: SqlStore, id: str, with_tokens: bool) -> tuple[str, dict[str, Any]]:
-    """The conversation or run with this id or beginning of an id, and which of the two it is."""
-    found = await DatabaseReader(store).find(id)
+async def one(store: SqlStore, id: str | None, with_tokens: bool) -> tuple[str, dict[str, Any]]:
+    """The conversation or run with this id or beginning of an id, or the newest run; and which of the two it is."""
+    reader = DatabaseReader(store)
+    found = await reader.newest() if id is None else await reader.find(id)
     if found.kind == "conversation":
         return found.kind, await conversation(store, found.id)
     about = await run(store, found.id)
@@ -179,9 +185,15 @@ async def totals(store: SqlStore, url: str) -> dict[str, Any]:
 
 async def query(store: SqlStore, sql: str) -> Sequence[Row]:
     """The rows of a user's own SELECT. Raises `StoreError` with the message of the database."""
+    _, rows = await table(store, sql)
+    return rows
+
+
+async def table(store: SqlStore, sql: str) -> tuple[list[str], Sequence[Row]]:
+    """The names of the columns of a user's own SELECT, and its rows. Raises like `query`."""
     try:
         # Colons in the user's SQL (times, casts, JSON paths) are not parameters.
-        return await store.rows(sql.replace(":", r"\:"))
+        return await store.table(sql.replace(":", r"\:"))
     except ResourceClosedError as error:
         raise StoreError(
             "The statement returns no rows, and `recorder sql` only reads; give a SELECT"

@@ -6,12 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from recorder.cli.branches import BESIDE, Fork, IndentedMessage, is_linear, laid_out, path_of
-from recorder.cli.console import cell, console, facts, moment, plural, size, styled, table
+from recorder.cli.console import (
+    cell,
+    console,
+    facts,
+    is_pipe,
+    moment,
+    plural,
+    print_tabs,
+    print_unpadded,
+    shortened,
+    size,
+    styled,
+    table,
+)
 from recorder.cli.transcript import error_text
 from recorder.core.json import dumps
 from recorder.errors import NotFound
@@ -23,36 +37,61 @@ _NARROWEST = 20
 #: The least number of tokens for which bytes per token are shown; below it empty pages dominate.
 _ENOUGH = 10_000
 
-#: The optional columns of `ls`: key, title, and the least width of the terminal (characters) at which it is shown.
-_LISTED = (
-    ("last_at", "last", 78),
-    ("status", "status", 96),
-    ("messages", "messages", 108),
-    ("runs", "runs", 116),
-)
+#: A terminal of this width (characters) has the status and the counts of each conversation in `ls`.
+_USUAL_WIDTH = 80
+#: The columns of `ls` between the id and the beginning, the most important first, and the title of each.
+_LISTED = {"status": "status", "messages": "messages", "runs": "runs", "last_at": "last"}
+#: The widths of a time with and without its seconds, and of the beginning of a conversation that is readable.
+_TIME, _DATE, _READABLE = 20, 10, 12
+#: The space between two columns: one for the line below the titles, one of padding.
+_GAP = 2
 
 
-def conversations(rows: Sequence[Row]) -> None:
+def conversations(rows: Sequence[Row], *, is_filtered: bool = False) -> None:
     """One line for each conversation, with as many columns as fit."""
     screen = console()
     if not rows:
-        screen.print("No conversation is recorded yet.")
+        screen.print("No conversation matches." if is_filtered else "No conversation is recorded yet.")
         return
-    columns = [(name, title) for name, title, width in _LISTED if screen.width >= width]
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    longest = max(len(cell(row["id"])) for row in rows)
-    # Ids are copied from here, so they are folded only if the terminal is too narrow.
-    shown.add_column("conversation", overflow="fold", no_wrap=longest + 20 <= screen.width)
-    for _, title in columns:
-        shown.add_column(title, no_wrap=True)
-    shown.add_column("begins")  # shortened when the table is too wide
-    for row in rows:
-        values = {**row, "last_at": moment(row["last_at"])}
-        begins = styled(cell(row["title"] or row["opening"]), no_wrap=True, overflow="ellipsis")
-        shown.add_row(
-            *(styled(cell(values[name])) for name in ("id", *(name for name, _ in columns))), begins
+    lines = [
+        {**row, "last_at": moment(row["last_at"]), "begins": row["title"] or row["opening"]} for row in rows
+    ]
+    if is_pipe(screen):
+        print_tabs(("id", "last_at", "status", "messages", "runs", "begins"), lines)
+        return
+    longest = max(cell_len(cell(row["id"])) for row in rows)
+    widths, room = _widths(lines, screen.width, screen.width - longest - _GAP)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("conversation", overflow="fold", no_wrap=longest <= screen.width)
+    for name in widths:
+        shown.add_column(
+            _LISTED[name], no_wrap=True, justify="right" if name in ("messages", "runs") else "left"
         )
+    if room > 0:
+        shown.add_column("begins", no_wrap=True)
+    for line in lines:
+        cells = [cell(line["id"]), *(cell(line[name])[:width] for name, width in widths.items())]
+        shown.add_row(*map(styled, [*cells, shortened(cell(line["begins"]), room)][: len(shown.columns)]))
     screen.print(shown)
+
+
+def _widths(lines: Sequence[Row], width: int, room: int) -> tuple[dict[str, int], int]:
+    """The width of each column between the id and the beginning, and what is left for the beginning."""
+    widths: dict[str, int] = {}
+    # Status and counts are worth more than a readable beginning, except in a narrow terminal.
+    least = 0 if width >= _USUAL_WIDTH else _READABLE
+    for name in ("status", "messages", "runs"):
+        longest = max(len(_LISTED[name]), *(len(cell(line[name])) for line in lines))
+        if room - longest - _GAP < least:
+            break
+        widths[name] = longest
+        room -= longest + _GAP
+    else:
+        for needed, left in ((_TIME, 2 * _READABLE), (_DATE, _READABLE)):
+            if room - needed - _GAP >= left:
+                widths["last_at"] = needed
+                return widths, room - needed - _GAP
+    return widths, room if room >= len("begins") else 0
 
 
 def conversation(found: Row) -> None:
@@ -172,7 +211,7 @@ def run(found: Row) -> None:
     """A run: its status and figures, its prompt, its messages, and its tokens if `found` has them."""
     screen = console()
     screen.print(styled(f"run {found['id']}", "bold"))
-    screen.print(facts(_about(found)), soft_wrap=True)
+    print_unpadded(facts(_about(found)), soft_wrap=True)
     for message in found["asked"]:
         screen.print()
         screen.print(_heading(message["role"]))
@@ -182,7 +221,7 @@ def run(found: Row) -> None:
         _message(screen, message)
     if "tokens" in found:
         screen.print()
-        screen.print(table(("seq", "at_us", "kind", "idx", "text"), found["tokens"], fold=["text"]))
+        print_unpadded(table(("seq", "at_us", "kind", "idx", "text"), found["tokens"], fold=["text"]))
 
 
 def _about(found: Row) -> list[tuple[str, Any]]:
@@ -237,4 +276,4 @@ def totals(found: Row) -> None:
         ("oldest run", moment(found["oldest"])),
         ("newest run", moment(found["newest"])),
     ]
-    console().print(facts(pairs))
+    print_unpadded(facts(pairs))

@@ -9,9 +9,10 @@ from typing import Any
 from rich.text import Text
 
 from recorder.cli import console
+from recorder.cli.transcript import prompt_of
 from recorder.core.json import loads
 from recorder.core.printable import printable
-from recorder.messages import BaseMessage, after_last_reply
+from recorder.messages import BaseMessage
 from recorder.replay.playback import BeginStep, EndStep, GapStep
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
@@ -203,8 +204,8 @@ class FrameBytes:
 
 
 def _prompt_lines(messages: Any) -> Iterator[Text]:
-    """The first lines of each message after the last reply, dimmed."""
-    for message in after_last_reply(messages):
+    """The first lines of each message of the prompt, dimmed."""
+    for message in prompt_of(messages):
         if message.role != "system":
             yield from _quoted(message)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from recorder.messages import BaseMessage, after_last_reply
 from recorder.storage.rows import COMPLETE
 
 Row = Mapping[str, Any]
@@ -46,7 +47,7 @@ def in_order(messages: Sequence[Row]) -> list[Row]:
 
 
 def _message_row(message: Row, run: Row | None) -> dict[str, Any]:
-    about = {"status": COMPLETE, "model": None, "error": None} if run is None else _about(run)
+    about = {"status": COMPLETE, "model": None, "error": None} if run is None else made_by(run)
     return {**message, **about}
 
 
@@ -64,17 +65,27 @@ def _unanswered(
             "message_id": None, "parent_id": parent, "branch": branches[parent],
             "position": positions[parent] + 1 if parent in positions else 0,
             "role": "assistant", "content": "".join(texts.get(str(run["id"]), ())) or None, "run_id": run["id"],
-            "created_at": run["first_token_at"] or run["started_at"], "parts": None, **_about(run),
+            "created_at": run["first_token_at"] or run["started_at"], "parts": None, **made_by(run),
             "started_at": run["started_at"], "said_at": run["said_at"],
         }  # fmt: skip
 
 
-def _about(run: Row) -> dict[str, Any]:
+def made_by(run: Row) -> dict[str, Any]:
+    """The columns of a message that tell about the run which produced it."""
     return {
         "status": run["status"],
         "model": run["response_model"] or run["request_model"],
         "error": error_text(run["error_type"], run["error_message"]),
     }
+
+
+def prompt_of(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """The prompt without its history: the messages after the last reply.
+
+    A prompt that ends with the beginning of a reply is shown from its last question on.
+    """
+    questions = [place for place, message in enumerate(messages) if message.role == "user"]
+    return after_last_reply(messages) or messages[questions[-1] if questions else 0 :]
 
 
 def error_text(kind: str | None, message: str | None) -> str | None:

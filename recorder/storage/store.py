@@ -120,14 +120,22 @@ class SqlStore:
 
         A `UUID` parameter is compared with ids, a `datetime` with times.
         """
+        _, found = await self.table(sql, parameters)
+        return found
+
+    async def table(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """The names of the columns of a user's query, also where it has no rows, and what `rows` returns."""
         given = parameters or {}
         typed = ((name, _type_of(value)) for name, value in given.items())
         kinds = (bindparam(name, type_=kind) for name, kind in typed if kind is not None)
         statement, plain = text(sql).bindparams(*kinds), self.dialect.plain
 
-        async def read(connection: AsyncConnection) -> list[dict[str, Any]]:
+        async def read(connection: AsyncConnection) -> tuple[list[str], list[dict[str, Any]]]:
             found = await connection.execute(statement, dict(given))
-            return [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
+            names = list(dict.fromkeys(found.keys()))
+            return names, [{name: plain(value) for name, value in row.items()} for row in found.mappings()]
 
         return await self._read(read)
 

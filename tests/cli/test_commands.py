@@ -29,6 +29,7 @@ from recorder.storage.schema import REVISIONS
 from recorder.testing import song
 from tests import postgres
 from tests.oracle import new_url, sql
+from tests.oracle import record as record_reply
 
 ROOT = Path(__file__).parents[2]
 ANSWERED = UUID("01a00000-0000-7000-8000-000000000001")
@@ -118,6 +119,27 @@ def test_ls_fits_the_terminal(url: str, columns: int) -> None:
     assert "trip" in "".join(lines)
 
 
+def test_ls_of_80_columns_has_status_and_counts(tmp_path: Path) -> None:
+    """Also beside an id of 36 characters and the longest status; the beginning ends with a whole word."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    with ChatHistoryCallback(url) as history, history.conversation(str(ANSWERED)):
+        ask(history, ANSWERED, "Supercalifragilistic words of a question that is long", [])
+        ask(history, FAILED, "Write me a song", [])
+    head, line, row = cli("ls", url=url, columns=80).stdout.splitlines()
+    assert head.split() == ["conversation", "status", "messages", "runs", "begins"]
+    assert row.split()[:4] == [str(ANSWERED), "interrupted", "2", "2"]
+    assert len(line) <= 80
+    wide = cli("ls", url=url, columns=110).stdout.splitlines()[-1]
+    assert wide.rstrip().endswith(" Supercalifragilistic words of…")
+
+
+def test_ls_in_a_pipe_is_not_cut(url: str, tmp_path: Path) -> None:
+    """A line has its cells between tabs."""
+    lines = process("ls", "--url", url, folder=tmp_path).stdout.splitlines()
+    assert lines[0].split("\t") == ["id", "last_at", "status", "messages", "runs", "begins"]
+    assert lines[2].split("\t")[2:] == ["error", "3", "2", r"Where to?↵Tell \x1b[31mme"]
+
+
 def test_ls_keeps_an_id_in_one_piece(tmp_path: Path) -> None:
     """An id is not wrapped in a narrow terminal, so that it can be copied."""
     url = f"sqlite:///{tmp_path / 'chats.db'}"
@@ -198,12 +220,30 @@ def test_show_finds_a_run_by_the_start_of_its_id(url: str) -> None:
     assert "1 token" in shown
 
 
+def test_show_of_a_run_has_its_question_and_its_answer(database: str) -> None:
+    """Though an earlier run gave the same answer, which is stored once, or the request ends with a reply."""
+    with ChatHistoryCallback(database, conversation_id="c") as history:
+        runs = [record_reply(history, HumanMessage("Ping?"), reply="Pong.") for _ in range(2)]
+        runs.append(record_reply(history, HumanMessage("Ping?"), AIMessage("Po"), reply="ng."))
+    shown = [cli("show", str(run), url=database).stdout.split("\n\n", 1)[1] for run in runs]
+    assert shown == [
+        f"user\nPing?\n\nassistant  complete  run {runs[0]}\nPong.\n",
+        f"user\nPing?\n\nassistant  complete  run {runs[1]}\nPong.\n",
+        f"user\nPing?\n\nassistant\nPo\n\nassistant  complete  run {runs[2]}\nng.\n",
+    ]
+
+
 def test_show_lists_the_tokens_of_a_run(url: str) -> None:
     """`--tokens` prints every token in order, with its time."""
     found = json.loads(cli("show", str(ANSWERED), "--tokens", "--json", url=url).stdout)
     assert [token["text"] for token in found["tokens"]] == ["Go", " to", " Paris", "."]
     assert [token["seq"] for token in found["tokens"]] == [0, 1, 2, 3]
     assert found["metadata"]["ls_provider"] == "openai"
+
+
+def test_show_without_an_id_shows_the_newest_run(url: str) -> None:
+    """It is the run that `recorder replay` plays without an id."""
+    assert cli("show", url=url).stdout == cli("show", str(CANCELLED_RUN), url=url).stdout
 
 
 def test_an_ambiguous_id_is_refused_with_the_candidates(url: str) -> None:

@@ -1,0 +1,155 @@
+"""Which conversations `recorder ls` lists: conditions on their runs, their user and their last time.
+
+A list with conditions reads every conversation that can match. `since` makes these few: an index has the newest rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from recorder.core.clock import iso, now
+from recorder.core.escaping import escape
+from recorder.core.json import dumps
+from recorder.errors import ConfigError
+from recorder.storage.reader import DatabaseReader
+from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
+from recorder.storage.store import SqlStore
+
+Row = Mapping[str, Any]
+
+STATUSES = (STREAMING, COMPLETE, INCOMPLETE, CANCELLED, ERROR, INTERRUPTED)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationFilter:
+    """The conditions of `recorder ls`; None for those that were not given. All of them must hold."""
+
+    #: The status of the newest run.
+    status: str | None = None
+    #: The user of the conversation.
+    user: str | None = None
+    #: The model of any run: that of the response, or else that of the request.
+    model: str | None = None
+    #: A tag of any run.
+    tag: str | None = None
+    #: The earliest and the latest time of the newest run or message.
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.status is not None and self.status not in STATUSES:
+            raise ConfigError(f"--status is {self.status!r}; choose one of {', '.join(STATUSES)}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every conversation matches."""
+        return all(getattr(self, field.name) is None for field in fields(self))
+
+
+def from_options(
+    status: str | None, user: str | None, model: str | None, tag: str | None, since: str | None, until: str | None
+) -> ConversationFilter:  # fmt: skip
+    """The conditions of the command line. Raises `ConfigError`, with the name of the option."""
+    at = now()
+    earliest, latest = moment_of("--since", since, at), moment_of("--until", until, at, end=True)
+    return ConversationFilter(status, user, model, tag, earliest, latest)
+
+
+def moment_of(option: str, given: str | None, at: datetime, *, end: bool = False) -> datetime | None:
+    """The time of an option: an ISO date or time, in UTC unless it says otherwise, or a duration before `at`.
+
+    A date is the beginning of its day, or with `end` the end. Raises `ConfigError`.
+    """
+    if given is None:
+        return None
+    text = given.strip()
+    try:
+        if (found := _DURATION.fullmatch(text)) is not None:
+            return at - timedelta(**{_UNITS[found[2]]: float(found[1])})
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{option} is {given!r}; give a date (2026-11-21), a time (2026-11-21T10:30) or a duration before now "
+            "(90s, 30m, 2h, 3d, 1w)"
+        ) from None
+    if end and _DATE.fullmatch(text):
+        moment = datetime.combine(moment, time.max)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_EACH = """
+SELECT c.id,
+    (SELECT max(m.created_at) FROM messages AS m WHERE m.conversation_id = c.id) AS said_at,
+    (SELECT max(r.started_at) FROM runs AS r WHERE r.conversation_id = c.id) AS began_at
+FROM conversations AS c
+"""
+#: The newest run of each conversation, which has the status that is shown.
+_NEWEST = """
+SELECT e.*, n.id AS run_id, n.status AS status FROM ({each}) AS e JOIN runs AS n ON n.id = (
+    SELECT r.id FROM runs AS r WHERE r.conversation_id = e.id ORDER BY r.started_at DESC, r.id DESC LIMIT 1)
+WHERE n.status IN ({statuses})
+"""
+_SOME_RUN = "EXISTS (SELECT 1 FROM runs AS r WHERE r.conversation_id = c.id AND {condition})"
+_MODEL = "coalesce(r.response_model, r.request_model) = :model"
+#: Whether a list of tags, which is stored as JSON, contains the JSON of one tag. LIKE would ignore the case on SQLite.
+_TAG = "replace(CAST(r.tags AS text), :tag, '') <> CAST(r.tags AS text)"
+_SINCE = """
+c.id IN (SELECT m.conversation_id FROM messages AS m WHERE m.created_at >= :since
+    UNION SELECT r.conversation_id FROM runs AS r WHERE r.started_at >= :since)
+"""
+
+
+async def matching(store: SqlStore, wanted: ConversationFilter) -> dict[str, str | None]:
+    """The conversations that match, with the time of the newest run or message of each; the newest first."""
+    sql, parameters = _query(wanted)
+    rows: Sequence[Row] = await store.rows(sql, parameters)
+    if wanted.status in (STREAMING, INTERRUPTED):
+        rows = await _with_real_status(store, rows, wanted.status)
+    times = {
+        row["id"]: max(filter(None, (row["said_at"], row["began_at"])), key=str, default=None) for row in rows
+    }
+    newest = sorted(times.items(), key=lambda each: (str(each[1] or ""), str(each[0])), reverse=True)
+    return {id: at for id, at in newest if _is_between(at, wanted)}
+
+
+def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
+    """The statement that reads the conversations, and its parameters. It does not check `until`."""
+    conditions: list[str] = []
+    parameters: dict[str, Any] = {}
+    if wanted.user is not None:
+        conditions.append("c.user_id = :user")
+        parameters["user"] = escape(wanted.user)
+    if wanted.model is not None:
+        conditions.append(_SOME_RUN.format(condition=_MODEL))
+        parameters["model"] = escape(wanted.model)
+    if wanted.tag is not None:
+        conditions.append(_SOME_RUN.format(condition=_TAG))
+        parameters["tag"] = dumps(wanted.tag)
+    if wanted.since is not None:
+        conditions.append(_SINCE)
+        parameters["since"] = wanted.since
+    each = _EACH + ("WHERE " + " AND ".join(conditions) if conditions else "")
+    if wanted.status is None:
+        return each, parameters
+    # A run whose process is dead is stored as streaming until somebody marks it.
+    stored = (STREAMING, INTERRUPTED) if wanted.status == INTERRUPTED else (wanted.status,)
+    return _NEWEST.format(each=each, statuses=", ".join(f"'{status}'" for status in stored)), parameters
+
+
+async def _with_real_status(store: SqlStore, rows: Sequence[Row], status: str) -> list[Row]:
+    """The rows with this status, where the run of a dead process counts as interrupted."""
+    dead = await DatabaseReader(store).dead([row["run_id"] for row in rows if row["status"] == STREAMING])
+    return [row for row in rows if (INTERRUPTED if row["run_id"] in dead else row["status"]) == status]
+
+
+def _is_between(at: str | None, wanted: ConversationFilter) -> bool:
+    """Whether the time of the newest run or message is not after `until`; the query has checked `since`."""
+    return wanted.until is None or (at is not None and str(at) <= iso(wanted.until))
