@@ -1,19 +1,17 @@
 """Escapes control characters, so that a terminal shows recorded text and does not execute it.
 
-A control character, an escape sequence or a direction mark in recorded text can move the cursor, set the window's title
-or show words in another order than the stored one.
+A control character or an escape sequence in recorded text can move the cursor or set the window's title. An override of
+the direction shows words in another order than the stored one. Characters that only join letters, or choose between
+their forms, are part of ordinary text: of joined emoji, of flags, of Persian and of Hindi.
 """
 
 from __future__ import annotations
 
 import re
 
-#: C0 and C1 control characters except tab and newline, DEL, Unicode's line separators, marks that reorder or hide text,
-#: and halves of surrogate pairs.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
+#: C0 and C1 control characters except tab and newline, DEL, Unicode's line separators, embeddings, overrides and
+#: isolates of a direction, and halves of surrogate pairs.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_OR_BREAK = re.compile(f"[\t\n]|{_UNSAFE.pattern}")
 
 

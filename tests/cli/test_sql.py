@@ -120,3 +120,11 @@ def test_without_a_statement_a_terminal_is_not_read(url: str, tmp_path: Path) ->
     with Terminal("sql", folder=tmp_path, columns=200) as terminal:
         assert terminal.end() == 1
     assert 'write `recorder sql "SELECT ..."`, --file FILE, or - for stdin' in terminal.text
+
+
+def test_a_terminal_shows_the_text_of_every_script(url: str, tmp_path: Path) -> None:
+    """Joined emoji and letters with joiners arrive there unchanged."""
+    text = "👨\u200d👩\u200d👧 می\u200cخواهم क्\u200dष"
+    with Terminal("sql", f"SELECT '{text}' AS text", folder=tmp_path) as terminal:
+        assert terminal.end() == 0
+    assert text in terminal.text

@@ -17,11 +17,32 @@ TRICKS = {
     "colour": "\x1b[31m",
     "c1": "\x9b31m",
     "delete": "\x7f",
-    "direction": "\u202egpj.exe\u2066\u061c",
+    "overrides": "\u202egpj.exe\u202d\u202c",
+    "embeddings": "\u202a\u202b",
+    "isolates": "\u2066\u2067\u2068\u2069",
     "lines": "\u2028\u2029",
     "half": "\ud800",
-    "tags": "\U000e0041",
 }
+
+
+#: Ordinary texts with characters that join or separate others.
+TEXTS = {
+    "joined emoji": "👨\u200d👩\u200d👧 ❤\ufe0f 👍🏽",
+    "a flag of tags": "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "Persian": "می\u200cخواهم",
+    "Hindi": "क्\u200dष नमस्ते",
+    "Thai with places to break": "สวัสดี\u200bครับ",
+    "Hebrew and a mark": "שלום\u200f!",
+    "combining marks": "e\u0301 Z\u0351\u036b",
+    "a word joiner": "a\u2060b\ufeff",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_ordinary_text_is_shown_as_it_is(text: str) -> None:
+    """Whatever its script is, also in JSON and in the log."""
+    written = json.dumps(text, ensure_ascii=False)
+    assert [printable(text), printable_line(text), printable_json(written)] == [text, text, written]
 
 
 @pytest.mark.parametrize("trick", TRICKS.values(), ids=TRICKS)
@@ -49,4 +70,10 @@ def test_printable_text_is_not_changed(text: str) -> None:
 
 
 def _is_plain(text: str) -> bool:
-    return all(unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text)
+    """Return whether the text has neither controls nor characters that set its direction."""
+    return not any(
+        unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(letter)
+        in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+        for letter in text
+    )
