@@ -19,6 +19,7 @@ from typing import IO, Self
 ROOT = Path(__file__).parents[1]
 CTRL_C = "\x03"
 CTRL_D = "\x04"
+CTRL_Z = "\x1a"
 UP = "\x1b[A"
 
 #: Seconds after which a test fails that waits for output.
@@ -28,6 +29,28 @@ _CODE = (
     "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
 )
+#: The same below a shell with job control: Ctrl-Z stops the program, and Enter continues it as `fg` does.
+_BELOW_A_SHELL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+program = os.fork()
+if not program:
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    sys.argv[0] = 'recorder'
+    from recorder.cli.app import main
+    main()
+_, status = os.waitpid(program, os.WUNTRACED)
+os.tcsetpgrp(0, os.getpid())
+print("[stopped]" if os.WIFSTOPPED(status) else "[not stopped]", flush=True)
+input()
+os.tcsetpgrp(0, program)
+os.kill(program, signal.SIGCONT)
+_, status = os.waitpid(program, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 #: Control sequences, which a terminal does not show as text.
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
@@ -35,7 +58,8 @@ _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 class Terminal:
     """A process of `recorder` with these arguments, in a terminal of this width; `with` starts and kills it.
 
-    `stdout` is a file to which its output is redirected, as `>` does in a shell.
+    `stdout` is a file to which its output is redirected, as `>` does in a shell. `below_a_shell` adds a shell that
+    prints `[stopped]` after Ctrl-Z and continues the program after Enter.
     `type` presses keys, and `wait_for` reads until the screen shows a given text.
     """
 
@@ -46,12 +70,14 @@ class Terminal:
         columns: int = 80,
         environment: Mapping[str, str] | None = None,
         stdout: IO[bytes] | None = None,
+        below_a_shell: bool = False,
     ) -> None:
         self._arguments = arguments
         self._folder = folder
         self._columns = columns
         self._environment = environment or {}
         self._stdout = stdout
+        self._code = _BELOW_A_SHELL if below_a_shell else _CODE
         self._raw = b""
         #: Offset in the text up to which output was waited for.
         self._seen = 0
@@ -69,7 +95,7 @@ class Terminal:
         )
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *self._arguments],
+            [sys.executable, "-c", self._code, *self._arguments],
             cwd=self._folder,
             env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **self._environment},
             stdin=inner,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -29,13 +29,26 @@ class Quit(Exception):
     """The user pressed the key that quits."""
 
 
+def _stop() -> None:
+    """Stop this process; returns when it is continued. The signal goes to this thread, so that it stops right here."""
+    signal.raise_signal(signal.SIGTSTP)
+
+
 class Keys:
     """Reads key presses inside a with-block. Without a terminal there are none.
 
-    The terminal's mode is restored at the end, also after Ctrl-C, an error or SIGTERM.
+    The terminal's mode is restored at the end, also after Ctrl-C, an error or SIGTERM. Ctrl-Z restores it until `fg`.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, time: Callable[[], float] = time.perf_counter, stop: Callable[[], None] = _stop
+    ) -> None:
+        self._time = time
+        self._stop = stop
+        #: How long the process was stopped by Ctrl-Z, until `fg` continued it (seconds).
+        self.stopped = 0.0
+        #: The terminal's mode outside of the with-block.
+        self._mode: list[Any] = []
         self.has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._fd = sys.stdin.fileno() if self.has_terminal else -1
         #: A pipe (read end, write end) that ends a wait in `pressed`.
@@ -50,6 +63,7 @@ class Keys:
         if threading.current_thread() is threading.main_thread():
             # Python handles a signal after `select` returns; the wakeup fd makes it return if Ctrl-C came just before.
             self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(self._wake[1]))
+            self._count_stops()
         if self.has_terminal:
             self._set_terminal_mode()
         return self
@@ -60,15 +74,43 @@ class Keys:
         self._wake = None
         self._undo.close()
 
+    def _count_stops(self) -> None:
+        before = signal.getsignal(signal.SIGTSTP)
+        if before is not signal.SIG_IGN:  # a shell without job control ignores Ctrl-Z
+            signal.signal(signal.SIGTSTP, self._stop_and_continue)
+            self._undo.callback(signal.signal, signal.SIGTSTP, before)
+
+    def _stop_and_continue(self, *_signal: object) -> None:
+        """Stop the process as Ctrl-Z does without this handler; returns when it is continued."""
+        began = self._time()
+        if self.has_terminal:
+            self._restore_mode()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        self._stop()
+        signal.signal(signal.SIGTSTP, self._stop_and_continue)
+        if self.has_terminal:
+            # This waits until the process is in the foreground. Keys that were pressed since `fg` are not lost.
+            self._set_mode(discard_keys=False)
+        self.stopped += self._time() - began
+
     def _set_terminal_mode(self) -> None:
+        on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        self._undo.callback(signal.signal, signal.SIGTERM, on_term)
+        self._set_mode()
+        self._undo.callback(self._restore_mode)
+
+    def _set_mode(self, *, discard_keys: bool = True) -> None:
+        """Deliver each key at once, and do not show it."""
         import termios
         import tty
 
-        before = termios.tcgetattr(self._fd)
-        on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-        self._undo.callback(signal.signal, signal.SIGTERM, on_term)
-        self._undo.callback(termios.tcsetattr, self._fd, termios.TCSADRAIN, before)
-        tty.setcbreak(self._fd)
+        self._mode = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd, termios.TCSAFLUSH if discard_keys else termios.TCSADRAIN)
+
+    def _restore_mode(self) -> None:
+        import termios
+
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._mode)
 
     def pressed(self, timeout: float | None) -> str:
         """The next key; "" after `timeout` seconds or a call of `wake`. Raises `Quit` when the terminal is closed."""
@@ -96,7 +138,7 @@ class Keys:
 
 
 class Clock:
-    """A clock in seconds that stands still while it is paused. Its waits handle the keys."""
+    """A clock in seconds that stands still while it is paused or the process is stopped. Its waits handle the keys."""
 
     def __init__(self, keys: Keys, time: Callable[[], float] = time.perf_counter) -> None:
         self._keys = keys
@@ -107,7 +149,11 @@ class Clock:
 
     def now(self) -> float:
         """The time of this clock, without the pauses."""
-        return self._time() - self._behind if self._paused_at is None else self._paused_at
+        return self._running() - self._behind if self._paused_at is None else self._paused_at
+
+    def _running(self) -> float:
+        """The time without that in which the process was stopped."""
+        return self._time() - self._keys.stopped
 
     def until(self, due: float) -> None:
         """Wait until `due`, or while paused for the key that steps. Raises `Quit`."""
@@ -145,4 +191,4 @@ class Clock:
         if self._paused_at is None:
             self._paused_at = self.now()
         else:  # continue from the time of the pause, or of the last step, so that no token is skipped
-            self._behind, self._paused_at = self._time() - self._paused_at, None
+            self._behind, self._paused_at = self._running() - self._paused_at, None

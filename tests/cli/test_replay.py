@@ -19,14 +19,14 @@ from uuid import UUID
 import pytest
 
 from recorder import ChatHistoryCallback
-from recorder.cli.key_presses import PAUSE, STEP, Clock, Quit
+from recorder.cli.key_presses import PAUSE, STEP, Clock, Keys, Quit
 from recorder.export import import_
 from recorder.export.format import Row, write
 from recorder.messages import AIMessage, HumanMessage
 from tests.cli.test_commands import cli
 from tests.export.test_format import CONVERSATION, GAP, MESSAGE, RUN_ID, frame_row, run_row, segment
 from tests.oracle import ROOT, begin, finish, new_url, record, say
-from tests.terminal import CTRL_C, Terminal
+from tests.terminal import CTRL_C, CTRL_Z, Terminal
 
 HOUR = 3_600_000_000
 OTHER = str(UUID(int=1 << 120))
@@ -378,6 +378,47 @@ def test_a_signal_restores_the_terminal(sent: signal.Signals, tmp_path: Path) ->
         assert is_in_line_mode(terminal)
 
 
+@pytest.mark.parametrize(
+    ("before", "shown", "after"),
+    [("", "one ", " .."), (" .", "two ", ".")],
+    ids=["playing", "paused"],
+)
+def test_ctrl_z_stops_the_replay_and_fg_continues_it(
+    before: str, shown: str, after: str, tmp_path: Path
+) -> None:
+    """The shell has its own terminal mode meanwhile. Afterwards the keys work, and a pause is still a pause."""
+    rows = segment(0, (0, "one "), (HOUR, "two "), (2 * HOUR, "three "), (2 * HOUR + 1, "four"))
+    with Terminal(
+        "replay", "--url", database(tmp_path, rows), folder=tmp_path, below_a_shell=True
+    ) as terminal:
+        terminal.wait_for("one ")
+        terminal.type(before)
+        terminal.wait_for(shown.removeprefix("one "))
+        terminal.type(CTRL_Z)
+        terminal.wait_for("[stopped]")
+        assert is_in_line_mode(terminal)
+        terminal.type(f"\r{after}")
+        terminal.wait_for("three ")
+        assert not is_in_line_mode(terminal)
+        terminal.type(" ")
+        terminal.wait_for("four")
+        assert terminal.end() == 0
+        assert is_in_line_mode(terminal)
+
+
+def test_the_time_in_which_the_process_was_stopped_is_measured() -> None:
+    """Ctrl-Z at second 5 and `fg` at second 105: the clock of the replay is at second 5."""
+    times = iter([5.0, 105.0])
+    before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    try:
+        with Keys(time=lambda: next(times), stop=lambda: None) as keys:
+            signal.raise_signal(signal.SIGTSTP)
+            assert (keys.stopped, Clock(keys, lambda: 105.0).now()) == (100.0, 5.0)
+        assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+
+
 def test_an_error_restores_the_terminal(tmp_path: Path) -> None:
     """The error is printed after the terminal's mode is restored."""
     with playing(tmp_path, "--from", "7", rows=(segment(0, (0, "one ")),)) as terminal:
@@ -418,7 +459,7 @@ class FakeKeys:
     there = True
 
     def __init__(self, *pressed: tuple[float, str]) -> None:
-        self.now = 0.0
+        self.now = self.stopped = 0.0
         self._pressed = list(pressed)
 
     def pressed(self, timeout: float | None) -> str:
@@ -445,6 +486,18 @@ def test_a_pause_delays_all_later_tokens() -> None:
         time.until(at)
         due.append(keys.now)
     assert due == [101.0, 102.0, 102.5]
+
+
+@pytest.mark.parametrize("pressed", [[], [(0.1, PAUSE), (50.0, PAUSE)]], ids=["playing", "paused"])
+def test_a_stopped_process_delays_all_later_tokens(pressed: list[tuple[float, str]]) -> None:
+    """The time that Ctrl-Z took is not counted, whether the replay was paused or not."""
+    time, keys = clock(*pressed)
+    keys.now = keys.stopped = 1000.0
+    due = []
+    for at in (1.0, 2.0):
+        time.until(at)
+        due.append(keys.now - 1000.0 - (50.0 if pressed else 0.0))
+    assert due == pytest.approx([1.0, 2.0])
 
 
 def test_steps_move_the_clock_forward() -> None:
