@@ -13,12 +13,13 @@
 # make lock          write the lists of packages in .ci/lock anew, with today's versions
 # make migrate       bring the database at RECORDER_URL to the newest schema
 # make clean         remove what these made
+# make help          print this list
 #
 # Needs only Python 3.11 or newer and a network; the rest goes into .venv by itself. PYTHON=/path/to/python chooses a
 # Python: it has an environment of its own, .venv-3.13 for a Python 3.13. WORKERS=1 runs the tests in one process.
 
 .DELETE_ON_ERROR:
-.PHONY: run check fmt test test-fast test-all test-pythons test-lowest test-latest newest bench docs faults lock migrate clean
+.PHONY: run help check fmt test test-fast test-all test-pythons test-lowest test-latest newest bench docs faults lock migrate clean
 ARGS ?=
 WORKERS ?= logical
 SITE ?= build/docs
@@ -42,6 +43,9 @@ TESTS := $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8
 
 run: $(VENV)/.base
 	@$(BIN)/recorder demo $(ARGS)
+
+help:
+	@sed -n 's/^# \(make [a-z]\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 check: $(VENV)/.dev
 	$(BIN)/python -m ruff format --check .

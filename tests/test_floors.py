@@ -30,7 +30,7 @@ FLOORS = {
             "export recording replay",
             "chat_history_callback",
             "models",
-            "cli testing __init__",
+            "cli testing __main__ __init__",
         )
     )
     for name in names.split()
@@ -197,7 +197,8 @@ def longest_chain() -> list[str]:
     chains: dict[str, list[str]] = {}
     for name in TopologicalSorter(below).static_order():
         chains[name] = [name, *max((chains[each] for each in below[name]), key=len, default=[])]
-    return max((chain for name, chain in chains.items() if name != "__init__"), key=len)
+    # The two ways in, `import recorder` and `python -m recorder`, are no areas to walk through.
+    return max((chain for name, chain in chains.items() if not name.startswith("__")), key=len)
 
 
 def test_the_longest_chain_of_imports_has_at_most_nine_areas() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console, queries, replay
+from recorder.cli.program import program
 from recorder.config import default_url
 from recorder.core.clock import now
 from recorder.core.ids import new_id
@@ -129,7 +130,7 @@ def _replay_end(recorded: _DemoRun, url: str) -> int:
     """Replay the end of the song from the database; the exit code."""
     start = len(song_pieces()) - len(pieces_of(VERSES[-1].rstrip()))
     console.echo("A replay of the last lines, at twice the speed:", "")
-    console.echo(f"  recorder replay --from {start} --speed 2{_url_option(url)}", "")
+    console.echo(f"  {program()} replay --from {start} --speed 2{_url_option(url)}", "")
     options = replay.options(2, False, None, str(start), None, False)
     code = replay.run(replay.ReplayOptions(url, recorded.run, options, quiet=True))
     console.echo("")
@@ -137,12 +138,12 @@ def _replay_end(recorded: _DemoRun, url: str) -> int:
 
 
 def _suggest(recorded: _DemoRun, url: str) -> None:
-    option = _url_option(url)
+    command, option = program(), _url_option(url)
     console.echo(
         "Next:",
-        f"  recorder show {recorded.conversation}{option}",
-        f"  recorder ls{option}",
-        f"  recorder stats{option}",
+        f"  {command} show {recorded.conversation}{option}",
+        f"  {command} ls{option}",
+        f"  {command} stats{option}",
     )
 
 

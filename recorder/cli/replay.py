@@ -14,6 +14,7 @@ from rich.text import Text
 
 from recorder.cli import console
 from recorder.cli.key_presses import Clock, Keys, Quit
+from recorder.cli.program import program
 from recorder.cli.stream_view import FrameBytes, JsonLines, Page
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, NotFound
@@ -135,12 +136,12 @@ def _found(reader: ReaderThread, id: str | None) -> Found:
         branch = reader.ask(DatabaseReader.newest_branch, found.id).result()
         if not branch.runs:
             raise NotFound(
-                f"Conversation {found.id} has no runs yet; `recorder show {found.id}` shows its messages"
+                f"Conversation {found.id} has no runs yet; `{program()} show {found.id}` shows its messages"
             )
         if branch.has_others:
             console.notice(
                 console.styled(f"Conversation {found.id} has other branches. This is the newest, up to run"),
-                console.styled(f"{branch.runs[-1].id}; `recorder show {found.id}` shows all branches."),
+                console.styled(f"{branch.runs[-1].id}; `{program()} show {found.id}` shows all branches."),
                 Text(),
             )
     return found
