@@ -23,10 +23,12 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console, queries
 from recorder.cli.branches import Row, newest_path
 from recorder.cli.console import notice
+from recorder.cli.line_editing import prepare_editing, typed_message
+from recorder.cli.program import program
 from recorder.cli.providers import LOOPBACK, Choice, choose, open_model
 from recorder.config import default_url
 from recorder.core.clock import now
-from recorder.core.printable import printable, printable_line
+from recorder.core.printable import printable
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from recorder.storage.dialects import masked
@@ -34,7 +36,14 @@ from recorder.storage.reader import message_from
 
 #: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
-EXIT = "/exit"
+EXIT, HELP = "/exit", "/help"
+_ENDS = f"Ctrl-D or {EXIT} ends the chat."
+#: What `/help` shows.
+_HELP = (
+    "Enter sends the message. A pasted text of several lines is one message.",
+    "The up key recalls earlier messages; Ctrl-C empties the line, or stops an answer.",
+    f"{HELP} shows this. {_ENDS}",
+)
 #: How many earlier messages are shown when a conversation is continued.
 _SHOWN = 6
 #: The providers' finish reasons of an answer that is complete.
@@ -90,31 +99,33 @@ class ChatSession:
         self.turns = 0
 
     def run(self, prompt: str | None) -> int:
-        """Send `prompt`, then each line of the input, until the input ends; returns the exit code."""
+        """Send `prompt`, then each message of the input, until the input ends; returns the exit code."""
         try:
             if prompt is not None:
                 self._echo(prompt)
                 self._turn(prompt)
-            for line in self._typed_lines() if self._typed else self._piped_lines():
+            for line in self._typed_messages() if self._typed else self._piped_lines():
                 if line.strip() == EXIT:
                     break
-                if line.strip():
+                if line.strip() == HELP:
+                    notice(*map(console.styled, _HELP), Text())
+                elif line.strip():
                     self._turn(line)
         except KeyboardInterrupt:
             return INTERRUPTED
         return 1 if self._failed and not self._typed else 0
 
-    def _typed_lines(self) -> Iterator[str]:
-        _load_line_history(self._messages)
+    def _typed_messages(self) -> Iterator[str]:
+        prepare_editing(message.text for message in self._messages if message.role == "user")
         while True:
             try:
-                yield input("> ")
+                yield typed_message("> ")
             except EOFError:
                 print()
                 return
             except KeyboardInterrupt:
                 print()
-                notice(console.styled(f"Ctrl-D or {EXIT} ends the chat.", "dim"))
+                notice(console.styled(_ENDS, "dim"))
 
     def _piped_lines(self) -> Iterator[str]:
         for line in sys.stdin:
@@ -294,17 +305,6 @@ def _message_of(row: Row) -> BaseMessage:
     return message_from(stored)
 
 
-def _load_line_history(messages: Sequence[BaseMessage]) -> None:
-    """Let the arrow keys recall the earlier questions."""
-    try:
-        import readline
-    except ImportError:  # Python may be built without readline
-        return
-    for message in messages:
-        if message.role == "user" and printable_line(message.text) == message.text:
-            readline.add_history(message.text)
-
-
 # -- notices -----------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +319,7 @@ def _introduce(choice: Choice, url: str) -> None:
         notice(console.styled(f"Model: {choice.model} of {choice.provider}"))
     notice(console.styled(f"Recorded in {masked(url)}"))
     if sys.stdin.isatty():
-        notice(console.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends the chat."))
+        notice(console.styled(f"Ctrl-C stops an answer, Ctrl-D or {EXIT} ends the chat, {HELP} shows more."))
     notice(Text())
 
 
@@ -342,4 +342,4 @@ def _command(options: ChatOptions, conversation: str) -> str:
     # The password is not printed; the user puts it into PGPASSWORD, which the driver reads.
     variables = ["PGPASSWORD=..."] if ":***@" in masked(options.url) else []
     words = [word for name, value in given.items() if value is not None for word in (name, value)]
-    return shlex.join([*variables, "recorder", "chat", *words])
+    return " ".join([*variables, program(), "chat", shlex.join(words)])
