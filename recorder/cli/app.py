@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from recorder import __version__
-from recorder.cli.options import Json, Url
+from recorder.cli.options import Id, Json, Url, complete_id
 from recorder.config import DEFAULT_URL
 from recorder.core.printable import printable
 from recorder.errors import RecorderError
@@ -83,7 +83,6 @@ def _print_error(message: str) -> None:
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Records every streamed token of a language-model application in your own SQL database.",
 )
@@ -132,7 +131,14 @@ def chat(
     prompt: Annotated[str | None, typer.Argument(help="The first message.", show_default=False)] = None,
     url: Url = DEFAULT_URL,
     conversation: Annotated[
-        str | None, typer.Option("--conversation", "-c", metavar="ID", help="Continue this conversation.")
+        str | None,
+        typer.Option(
+            "--conversation",
+            "-c",
+            metavar="ID",
+            help="Continue this conversation.",
+            autocompletion=complete_id,
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     provider: Annotated[
@@ -186,10 +192,7 @@ def ls(
 
 @app.command()
 def show(
-    id: Annotated[
-        str | None,
-        typer.Argument(help="Id of a conversation or run, or its first characters. Default: the newest run."),
-    ] = None,
+    id: Id = None,
     url: Url = DEFAULT_URL,
     tokens: Annotated[bool, typer.Option("--tokens", help="List every token of a run.")] = False,
     branch: Annotated[
@@ -216,10 +219,7 @@ def show(
 
 @app.command()
 def replay(
-    id: Annotated[
-        str | None,
-        typer.Argument(help="Id of a run or conversation, or its first characters. Default: the newest run."),
-    ] = None,
+    id: Id = None,
     url: Url = DEFAULT_URL,
     speed: Annotated[
         float | None,
@@ -259,7 +259,10 @@ def replay(
 def tail(
     id: Annotated[
         str | None,
-        typer.Argument(help="Id of a run or conversation, or its first characters. Default: all runs."),
+        typer.Argument(
+            help="Id of a run or conversation, or its first characters. Default: all runs.",
+            autocompletion=complete_id,
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per token.")] = False,
@@ -274,7 +277,11 @@ def tail(
 def export(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Ids of conversations or runs. Default: everything."),
+        typer.Argument(
+            metavar="ID",
+            help="Ids of conversations or runs. Default: everything.",
+            autocompletion=complete_id,
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     output: Annotated[

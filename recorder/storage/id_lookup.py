@@ -38,7 +38,7 @@ async def find(store: SqlStore, given: str) -> Found:
     Raises `NotFound`: for an unknown id with the nearest ids, for an ambiguous one with the candidates.
     """
     wanted = escape(given)
-    found = await _exactly(store, wanted) or await _beginning(store, wanted)
+    found = await _exactly(store, wanted) or await beginning_with(store, wanted, _SHOWN + 1)
     if len(found) == 1:
         return found[0]
     if found:
@@ -47,6 +47,20 @@ async def find(store: SqlStore, given: str) -> Found:
             f"More than one id begins with {given!r}; write more characters of one of these:\n{shown}"
         )
     raise NotFound(f"Nothing is stored under {given!r}{await _nearest(store, wanted)}")
+
+
+async def beginning_with(store: SqlStore, wanted: str, limit: int) -> list[Found]:
+    """At most `limit` conversations and as many runs whose ids begin with this text, in the order of their ids."""
+    id = conversations.c.id
+    query = select(id).where(store.dialect.between(id, wanted, after(wanted)))
+    query = query.order_by(store.dialect.in_order(id)).limit(limit)
+    found = [Found("conversation", row.id) for row in await store.fetch(query)]
+    if (bounds := _bounds_of(wanted)) is not None:
+        low, high = bounds
+        here = runs.c.id >= low, runs.c.id <= high
+        query = select(runs.c.id).where(*here).order_by(runs.c.id).limit(limit)
+        found += [Found("run", row.id) for row in await store.fetch(query)]
+    return found
 
 
 async def newest_run(store: SqlStore) -> Found:
@@ -62,19 +76,6 @@ async def _exactly(store: SqlStore, wanted: str) -> list[Found]:
     found = [Found("conversation", row.id) for row in rows]
     if (run_id := uuid_of(wanted)) and await store.fetch(select(runs.c.id).where(runs.c.id == run_id)):
         found.append(Found("run", run_id))
-    return found
-
-
-async def _beginning(store: SqlStore, wanted: str) -> list[Found]:
-    id = conversations.c.id
-    query = select(id).where(store.dialect.between(id, wanted, after(wanted)))
-    query = query.order_by(store.dialect.in_order(id)).limit(_SHOWN + 1)
-    found = [Found("conversation", row.id) for row in await store.fetch(query)]
-    if (bounds := _bounds_of(wanted)) is not None:
-        low, high = bounds
-        here = runs.c.id >= low, runs.c.id <= high
-        query = select(runs.c.id).where(*here).order_by(runs.c.id).limit(_SHOWN + 1)
-        found += [Found("run", row.id) for row in await store.fetch(query)]
     return found
 
 
