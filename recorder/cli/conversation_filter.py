@@ -1,6 +1,6 @@
 """Which conversations `recorder ls` lists: conditions on their runs, their user and their last time.
 
-A list with conditions reads every conversation that can match. `since` makes these few: an index has the newest rows.
+A list with conditions reads every conversation that can match. A time makes these few: indexes have the rows by time.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ _SOME_RUN = "EXISTS (SELECT 1 FROM runs AS r WHERE r.conversation_id = c.id AND 
 _MODEL = "coalesce(r.response_model, r.request_model) = :model"
 #: Whether a list of tags, which is stored as JSON, contains the JSON of one tag. LIKE would ignore the case on SQLite.
 _TAG = "replace(CAST(r.tags AS text), :tag, '') <> CAST(r.tags AS text)"
-_SINCE = """
-c.id IN (SELECT m.conversation_id FROM messages AS m WHERE m.created_at >= :since
-    UNION SELECT r.conversation_id FROM runs AS r WHERE r.started_at >= :since)
+#: Whether a conversation has a run or a message on this side of a time. The indexes of both tables have their ids.
+_SOME_TIME = """
+c.id IN (SELECT m.conversation_id FROM messages AS m WHERE m.created_at {side}
+    UNION SELECT r.conversation_id FROM runs AS r WHERE r.started_at {side})
 """
 
 
@@ -121,7 +122,10 @@ async def matching(store: SqlStore, wanted: ConversationFilter) -> dict[str, str
 
 
 def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
-    """The statement that reads the conversations, and its parameters. It does not check `until`."""
+    """The statement that reads the conversations, and its parameters.
+
+    A conversation may have older rows than `until` and newer ones; the caller checks the newest.
+    """
     conditions: list[str] = []
     parameters: dict[str, Any] = {}
     if wanted.user is not None:
@@ -134,8 +138,11 @@ def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
         conditions.append(_SOME_RUN.format(condition=_TAG))
         parameters["tag"] = dumps(wanted.tag)
     if wanted.since is not None:
-        conditions.append(_SINCE)
+        conditions.append(_SOME_TIME.format(side=">= :since"))
         parameters["since"] = wanted.since
+    if wanted.until is not None:
+        conditions.append(_SOME_TIME.format(side="<= :until"))
+        parameters["until"] = wanted.until
     each = _EACH + ("WHERE " + " AND ".join(conditions) if conditions else "")
     if wanted.status is None:
         return each, parameters

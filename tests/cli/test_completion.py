@@ -16,6 +16,9 @@ from recorder.cli import completion
 from recorder.cli.app import app
 from tests.oracle import ROOT, new_url, record
 
+# typer 0.15 with click 8.2 or newer.
+pytestmark = pytest.mark.filterwarnings("ignore:Importing 'parser.split_arg_string':DeprecationWarning")
+
 
 def completed(line: str, **environment: str) -> list[str]:
     """Return what bash is given for the last word of a line."""
