@@ -13,7 +13,7 @@ from recorder.core.json import dumps
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.messages.merge import parse_args
 from recorder.replay import Replay
-from recorder.storage.reader import message_of
+from recorder.storage.message_columns import message_of
 from recorder.testing import Answer, LoopbackProvider
 from tests import anthropics, chatting
 from tests.chatting import CallStyle, runs

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from typing import Any
 
 from recorder.core.clock import now
@@ -15,6 +17,7 @@ from recorder.storage.message_tree import settle, thread
 from recorder.storage.rows import Batch, Producer, RunRows
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
+from tests import postgres
 from tests.oracle import observed_statements, run_end, run_start, started
 
 PRODUCER = Producer(str(uuid.UUID(int=99)), "here", 1, now(), now())
@@ -42,6 +45,15 @@ def append(url: str, *batches: Sequence[RunRows]) -> None:
             await store.append(Batch(PRODUCER, list(batch)))
 
     using(url, story)
+
+
+def execute(url: str, statement: str) -> None:
+    """Run a statement and commit it, on a connection of its own."""
+    if not url.startswith("sqlite"):
+        postgres.fetch(url, statement)
+        return
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(statement)
 
 
 def whole_run(number: int, tokens: int = 3) -> list[RunRows]:

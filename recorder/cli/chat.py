@@ -32,7 +32,8 @@ from recorder.core.printable import printable
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from recorder.storage.dialects import masked
-from recorder.storage.reader import message_from
+from recorder.storage.message_columns import message_from
+from recorder.storage.request_input import instructions_of
 
 #: The exit code of a program that Ctrl-C ended, as shells report it.
 INTERRUPTED = 130
@@ -288,7 +289,10 @@ def _stored_conversation(options: ChatOptions) -> _EarlierMessages:
     found = queries.read(options.url, lambda store: queries.conversation_of(store, str(options.conversation)))
     # A run without any text is not a message that could be sent.
     path = [row for row in newest_path(found["messages"]) if row["message_id"] or row["content"]]
-    messages = [_message_of(row) for row in path]
+    said = [_message_of(row) for row in path]
+    if instructions := [_message_of(row) for row in found["instructions"]]:
+        said = said[len(instructions_of(said)) :]  # older versions stored instructions as messages
+    messages = [*instructions, *said]
     answered = len(messages)
     while answered and messages[answered - 1].role == "user":
         answered -= 1

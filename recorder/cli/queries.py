@@ -20,7 +20,7 @@ from recorder.storage.failures import error_text
 from recorder.storage.migrate import upgrade
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import json_of, readable
-from recorder.storage.rows import INTERRUPTED, STREAMING
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.storage.schema import HEAD, metadata
 from recorder.storage.store import SqlStore
 
@@ -115,7 +115,27 @@ async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
         texts[str(row["run_id"])].append(_text(row["text"]) or "")
     transcript = transcript_of(messages, runs, texts)
     await _mark_dead(store, runs, transcript)
-    return {**_original(about[0]), "messages": in_order(transcript), "runs": runs}
+    instructions = await _instructions(store, str(runs[-1]["id"])) if runs else []
+    return {
+        **_original(about[0]), "instructions": instructions, "messages": in_order(transcript), "runs": runs,
+    }  # fmt: skip
+
+
+async def _instructions(store: SqlStore, run_id: str) -> list[dict[str, Any]]:
+    """What a run was sent before the messages of its conversation, as rows like those of messages."""
+    reader = DatabaseReader(store)
+    about = {
+        "status": COMPLETE,
+        "model": None,
+        "error": None,
+        "run_id": None,
+        "branch": 1,
+        "message_id": None,
+    }
+    return [
+        {"role": each.role, "content": each.text, "parts": to_dict(each), **about}
+        for each in await reader.instructions(await reader.run(run_id))
+    ]
 
 
 async def _mark_dead(store: SqlStore, runs: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:

@@ -107,6 +107,9 @@ def conversation(found: Row) -> None:
     screen.print(styled(", ".join(about), "dim"))
     if found["title"]:
         screen.print(styled(found["title"]))
+    for message in found["instructions"]:
+        screen.print()
+        _message(screen, message)
     if is_linear(messages):
         for message in messages:
             screen.print()

@@ -16,6 +16,7 @@ _COUNTED = {
     "ConversationRow": "conversations",
     "Producer": "producers",
     "MessageRow": "messages",
+    "ContextMessageRow": "context_messages",
     "RunRow": "runs",
     "SegmentRow": "tokens",
     "FrameRow": "frames",
@@ -44,6 +45,8 @@ class Counts:
     annotations: int = 0
     #: Processes that recorded.
     producers: int = 0
+    #: Rows in the table `context_messages`.
+    context_messages: int = 0
 
     def add(self, row: Any) -> None:
         """Count a row."""

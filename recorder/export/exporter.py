@@ -18,6 +18,7 @@ from recorder.export.row_reader import (
     CONVERSATIONS,
     MESSAGES,
     RUNS,
+    ContextKey,
     MessageKey,
     PagedQueue,
     RowReader,
@@ -27,6 +28,7 @@ from recorder.export.row_reader import (
 )
 from recorder.storage.dialects import file_of, masked, parse_url
 from recorder.storage.liveness import is_dead
+from recorder.storage.request_input import sent_ids
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, RunRow
 
 #: `progress` is called once for so many lines.
@@ -128,8 +130,10 @@ class _Exporter:
         ]
         runs: PagedQueue[_ReadRun] = PagedQueue(keys, RUNS, self._read)
         messages = PagedQueue(self._messages(ids), MESSAGES, self._reader.messages)
+        context = PagedQueue(self._context(ids), MESSAGES, self._reader.context)
         for conversation in found:
             yield conversation
+            yield from context.take(conversation.id)
             yield from messages.take(conversation.id)
             for read in runs.take(conversation.id):
                 yield from self._producer(read.run.producer_id)
@@ -147,11 +151,23 @@ class _Exporter:
             only = None if self._wanted is None else self._wanted[id]
             yield from keys if only is None else self._of_runs(keys, only)
 
+    def _context(self, ids: Sequence[str]) -> Iterator[ContextKey]:
+        """The context messages to write: all of a conversation, or those that the chosen runs were sent."""
+        for id, keys in self._reader.context_keys(ids).items():
+            only = None if self._wanted is None else self._wanted[id]
+            sent = (
+                None
+                if only is None
+                else {each for run in self._reader.runs(sorted(only)) for each in sent_ids(run)}
+            )
+            yield from (key for key in keys if sent is None or key.id in sent)
+
     def _of_runs(self, keys: Sequence[MessageKey], only: set[str]) -> Iterator[MessageKey]:
         parents = {key.id: key.parent_id for key in keys}
         ends = [key.id for key in keys if key.run_id in only]
         for run in self._reader.runs(sorted(only)):
             ends += [id for id in (run.prompt_message_id, run.response_message_id) if id is not None]
+            ends += [id for id in sent_ids(run) if id in parents]
         found: set[str] = set()
         for end in ends:
             at: str | None = end

@@ -135,10 +135,10 @@ def _is_newer(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
     if new_rows == stored:
         return False
     different = {name for name, mine, other in zip(names, new_rows, stored, strict=True) if mine != other}
-    if isinstance(row, RunRow) and None in (row.said_at, RunRow._make(stored).said_at):
-        different.discard("said_at")  # exports of older versions do not have it
-        if not different:
-            return False
+    pairs = zip(names, new_rows, stored, strict=True)
+    different -= {name for name, mine, other in pairs if name in _LATER and None in (mine, other)}
+    if not different:
+        return False
     if isinstance(row, Producer) and different <= {"heartbeat_at", "process"}:
         return row.heartbeat_at > Producer(*stored).heartbeat_at  # exports of older versions have no process
     if isinstance(row, RunRow) and different <= _END:
@@ -184,6 +184,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
+#: Columns that exports of older versions do not have.
+_LATER = frozenset(("said_at", "instructions", "input", "content_hash"))
 #: Columns that a newer row updates.
 _UPDATED: Mapping[type[Any], Sequence[str]] = {Producer: ("heartbeat_at",), RunRow: sorted(_END)}
 _KEYS = {

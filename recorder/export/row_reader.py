@@ -16,7 +16,14 @@ from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
-from recorder.storage.rows import ROWS_OF_A_RUN, ConversationRow, MessageRow, Producer, RunRow
+from recorder.storage.rows import (
+    ROWS_OF_A_RUN,
+    ContextMessageRow,
+    ConversationRow,
+    MessageRow,
+    Producer,
+    RunRow,
+)
 
 T = TypeVar("T")
 
@@ -48,6 +55,13 @@ class MessageKey(NamedTuple):
     id: str
     parent_id: str | None
     run_id: str | None
+
+
+class ContextKey(NamedTuple):
+    """The key of a context message."""
+
+    conversation_id: str
+    id: str
 
 
 class RowReader:
@@ -118,6 +132,20 @@ class RowReader:
         rows = self._fetch(select(schema.messages).where(key.in_([each[:2] for each in keys])))
         found = {row[:2]: row_of(MessageRow, row) for row in rows}
         return [found[each[:2]] for each in keys if each[:2] in found]
+
+    def context_keys(self, conversations: Sequence[str]) -> dict[str, list[ContextKey]]:
+        """The context messages of some conversations, by conversation, the oldest first."""
+        here = schema.context_messages.c
+        query = select(here.conversation_id, here.id).where(here.conversation_id.in_(conversations))
+        rows = self._fetch(query.order_by(here.created_at, here.id))
+        return _by_conversation(conversations, [row_of(ContextKey, row) for row in rows])
+
+    def context(self, keys: Sequence[ContextKey]) -> list[ContextMessageRow]:
+        """The rows with these keys that exist, in the order of the keys."""
+        key = tuple_(*schema.context_messages.primary_key.columns)
+        rows = self._fetch(select(schema.context_messages).where(key.in_(keys)))
+        found = {row[:2]: row_of(ContextMessageRow, row) for row in rows}
+        return [found[each] for each in keys if each in found]
 
     def producer(self, id: str) -> Producer | None:
         """The producer with this id; None if there is none."""

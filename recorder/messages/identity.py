@@ -107,6 +107,12 @@ def id_below(conversation_id: str, parent_id: str | None, message: Any) -> str:
     )
 
 
+def content_hash(message: Any) -> int:
+    """A hash of what a message means, wherever it stands: 64 bits, signed, from the SHA-256 of its key."""
+    digest = hashlib.sha256(_canonical(list(content_key(message)))).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
 def _uuid8(digits: str) -> str:
     """A UUID of the first 32 hex digits (RFC 9562, section 5.8). `uuid.UUID` takes six times as long."""
     variant = "89ab"[int(digits[16], 16) & 3]

@@ -133,10 +133,11 @@ def play(id: str | None, options: Options, play_run: PlayRun, *, messages: bool 
     history = yield from _history(branch)
     for run in branch.runs:
         length = history.lengths.get(run.prompt_message_id)
-        if length is None:
-            prompt = yield QueryStep(DatabaseReader.path, run.conversation_id, run.prompt_message_id)
+        if length is None or run.input is not None:
+            prompt = yield QueryStep(DatabaseReader.request, run)
         else:
-            prompt = history.messages[:length]
+            instructions = yield from _instructions(run, history.instructions)
+            prompt = [*instructions, *history.messages[:length]]
         yield BeginStep(run, prompt)
         yield from _with_replies(play_run(run, options))
 
@@ -147,15 +148,26 @@ class _History(NamedTuple):
     messages: Sequence[BaseMessage]
     #: Id of a message -> number of messages up to and including it.
     lengths: dict[str | None, int]
+    #: What was read by then, by ids.
+    instructions: dict[tuple[str, ...], Sequence[BaseMessage]]
 
 
 def _history(branch: Branch) -> Generator[Step, Any, _History]:
     if not branch.message_ids:
-        return _History((), {})
+        return _History((), {}, {})
     messages = yield QueryStep(DatabaseReader.path, branch.conversation_id, branch.message_ids[-1])
     if len(messages) != len(branch.message_ids):
-        return _History((), {})  # some messages were deleted between the two queries
-    return _History(messages, {id: length for length, id in enumerate(branch.message_ids, 1)})
+        return _History((), {}, {})  # some messages were deleted between the two queries
+    return _History(messages, {id: length for length, id in enumerate(branch.message_ids, 1)}, {})
+
+
+def _instructions(
+    run: RecordedRun, known: dict[tuple[str, ...], Sequence[BaseMessage]]
+) -> Generator[Step, Any, Sequence[BaseMessage]]:
+    key = tuple(run.instructions or ())
+    if key and key not in known:
+        known[key] = yield QueryStep(DatabaseReader.instructions, run)
+    return known.get(key, ())
 
 
 def _with_replies(playback: Playback) -> Playback:

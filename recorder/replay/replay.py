@@ -175,6 +175,20 @@ class Replay:
         """`messages` on an event loop."""
         return await asyncio.wrap_future(self.reader.ask(DatabaseReader.messages, conversation_id))
 
+    def request(self, run_id: str) -> list[BaseMessage]:
+        """The messages that a run was sent, its instructions first; also a window of the history, or a summary.
+
+        `run_id` is the complete id. Raises `NotFound`.
+        """
+        run = self._ask(DatabaseReader.run, run_id)
+        found: list[BaseMessage] = self._ask(DatabaseReader.request, run)
+        return found
+
+    async def arequest(self, run_id: str) -> list[BaseMessage]:
+        """`request` on an event loop."""
+        run = await asyncio.wrap_future(self.reader.ask(DatabaseReader.run, run_id))
+        return await asyncio.wrap_future(self.reader.ask(DatabaseReader.request, run))
+
     @property
     def is_new_file(self) -> bool:
         """Whether the URL names a file that does not exist yet."""

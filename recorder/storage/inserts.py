@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from recorder.core.json import dumps
@@ -13,6 +13,7 @@ from recorder.storage.rows import (
     STREAMING,
     Addition,
     Batch,
+    ContextMessageRow,
     FrameRow,
     GapRow,
     MessageRow,
@@ -25,7 +26,16 @@ from recorder.storage.rows import (
     RunStart,
     SegmentRow,
 )
-from recorder.storage.schema import conversations, frames, gaps, messages, producers, runs, segments
+from recorder.storage.schema import (
+    context_messages,
+    conversations,
+    frames,
+    gaps,
+    messages,
+    producers,
+    runs,
+    segments,
+)
 
 
 def _columns_in(fields: Sequence[str]) -> tuple[str, ...]:
@@ -62,6 +72,7 @@ def inserts_of(batch: Batch) -> list[Insert]:
         Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)),
         Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
         Insert(messages, MessageRow._fields, _messages(batch)),
+        Insert(context_messages, ContextMessageRow._fields, _context(batch)),
         Insert(runs, _OPEN_COLUMNS, running),
         Insert(runs, _SEALED_COLUMNS, sealed, update=SEAL_COLUMNS, same=OWN),
         Insert(runs, _SEALED_COLUMNS, masked, update=(*SEAL_COLUMNS, "metadata"), same=OWN),
@@ -89,6 +100,12 @@ def _messages(batch: Batch) -> list[MessageRow]:
     # database shows the messages of a conversation in their order.
     found = [row for part in batch.parts for row in part.messages]
     return sorted(found, key=attrgetter("conversation_id", "position", "id"))
+
+
+def _context(batch: Batch) -> list[ContextMessageRow]:
+    return sorted(
+        {row[:2]: row for rows in batch.runs for row in rows.context}.values(), key=itemgetter(0, 1)
+    )
 
 
 def _open(start: RunStart, batch: Batch) -> tuple[Any, ...]:

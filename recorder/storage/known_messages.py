@@ -1,10 +1,8 @@
-"""What is stored of the messages that a batch refers to: two queries for any number of conversations and messages."""
+"""Answers the questions of `message_lookups` from a database: a query for any number of conversations and messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,41 +10,64 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.core.json import dumps
 from recorder.storage.dialects import Dialect
 from recorder.storage.newest_branch import newest_first
-from recorder.storage.rows import Known, Newest
 from recorder.storage.schema import Time
+from recorder.storage.stored_messages import Lookup, StoredMessage, stored_message
 
-#: CROSS JOIN: SQLite then looks up each id by the key, and does not choose another plan.
-_STORED = """
-SELECT m.conversation_id, m.id, m.created_at
-FROM {keys} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
+#: The content is needed only for rows of older versions, which have no hash of it.
+_COLUMNS = """
+    m.conversation_id, m.id, m.parent_id, m.position, m.role, m.created_at, m.content_hash,
+    CASE WHEN m.content_hash IS NULL THEN m.content END AS content,
+    CASE WHEN m.content_hash IS NULL THEN m.parts END AS parts
 """
-_NEWEST = f"""
-SELECT m.conversation_id, m.id, m.position, m.created_at
+#: CROSS JOIN: SQLite then looks up each key by an index, and does not choose another plan.
+_QUERIES: Mapping[str, str] = {
+    "ids": f"""
+SELECT {_COLUMNS}
+FROM {{keys}} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = a.id
+""",
+    "newest": f"""
+SELECT {_COLUMNS}
 FROM {{keys}} AS a CROSS JOIN messages AS m WHERE m.conversation_id = a.conversation_id AND m.id = (
     SELECT n.id FROM messages AS n WHERE n.conversation_id = a.conversation_id
     ORDER BY {newest_first("n")} LIMIT 1)
+""",
+    "content": f"""
+SELECT {_COLUMNS}
+FROM {{keys}} AS a CROSS JOIN messages AS m
+WHERE m.conversation_id = a.conversation_id AND m.id IN (
+    SELECT s.id FROM messages AS s
+    WHERE s.conversation_id = a.conversation_id AND s.content_hash = a.number
+    ORDER BY s.created_at DESC LIMIT :limit)
+""",
+    "above": f"""
+WITH RECURSIVE path AS (
+    SELECT {_COLUMNS}, a.number AS rest
+    FROM {{keys}} AS a CROSS JOIN messages AS m
+    WHERE m.conversation_id = a.conversation_id AND m.id = a.id
+    UNION ALL
+    SELECT {_COLUMNS}, path.rest - 1
+    FROM path CROSS JOIN messages AS m
+    WHERE m.conversation_id = path.conversation_id AND m.id = path.parent_id AND path.rest > 1)
+SELECT * FROM path
+""",
+}
+# Postgres would search the result of an IN for each message of the conversation, and SQLite has no LATERAL.
+_CONTENT_POSTGRES = f"""
+SELECT {_COLUMNS}
+FROM {{keys}} AS a CROSS JOIN LATERAL (
+    SELECT * FROM messages AS s
+    WHERE s.conversation_id = a.conversation_id AND s.content_hash = a.number
+    ORDER BY s.created_at DESC LIMIT :limit) AS m
 """
-
-#: By conversation the paths of message ids to look up, each from a root to the last message of a request.
-Paths = Mapping[str, Sequence[Sequence[str]]]
+_OF_DIALECT = {"sqlite": _QUERIES, "postgresql": {**_QUERIES, "content": _CONTENT_POSTGRES}}
 
 
-async def known_messages(connection: AsyncConnection, dialect: Dialect, paths: Paths) -> dict[str, Known]:
-    """For each conversation which messages of these paths are stored, and its newest message."""
-    pairs = {(conversation_id, id) for conversation_id, each in paths.items() for path in each for id in path}
-    times: dict[str, dict[str, datetime]] = {conversation_id: {} for conversation_id in paths}
-    for row in await _found(connection, dialect, _STORED, sorted(pairs)) if pairs else ():
-        times[row.conversation_id][str(row.id)] = row.created_at
-    found = await _found(connection, dialect, _NEWEST, [[conversation_id] for conversation_id in paths])
-    newest = {row[0]: Newest(str(row.id), row.position, row.created_at) for row in found}
-    return {
-        conversation_id: Known(each, newest.get(conversation_id)) for conversation_id, each in times.items()
-    }
-
-
-async def _found(
-    connection: AsyncConnection, dialect: Dialect, sql: str, keys: Sequence[Sequence[str]]
-) -> Sequence[Any]:
-    """The rows of a query for a list of keys of any length, which is one parameter of it."""
-    query = text(sql.format(keys=dialect.key_rows)).columns(created_at=Time())
-    return (await connection.execute(query, {"keys": dumps(keys)})).all()
+async def known_messages(
+    connection: AsyncConnection, dialect: Dialect, lookup: Lookup
+) -> Sequence[StoredMessage]:
+    """The stored messages that a lookup asks for."""
+    sql = _OF_DIALECT[dialect.name][lookup.kind].format(keys=dialect.key_rows)
+    query = text(sql).columns(created_at=Time())
+    # The list of keys is one parameter, so it may have any length.
+    parameters = {"keys": dumps(lookup.keys)} | ({"limit": lookup.limit} if lookup.limit else {})
+    return [stored_message(row) for row in await connection.execute(query, parameters)]

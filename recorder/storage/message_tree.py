@@ -1,8 +1,10 @@
 """Where messages stand in the tree of their conversation: those of requests, replies, and those that were added.
 
-A client sends the whole history with every call. The longest beginning of it that is stored as a path from a root is
-reused. If nothing of it is stored, it goes below the conversation's newest message. What differs is a new branch.
-Messages that the application adds go below the newest message. The same words added again are another message.
+A client sends the whole history with every call, a window of it, or only what is new. The beginning that agrees with
+stored messages is these messages (`alignment.py`). What follows goes below them, as a new branch if they have been
+answered already. If nothing agrees, all of the request goes below the conversation's newest message. Instructions, and
+what stands in place of left-out messages, are no part of the tree (`request_input.py`). Messages that the application
+adds go below the newest message. The same words added again are another message.
 
 A message is dated after the newest stored message of its conversation. So the times tell the order in which messages
 were stored, whatever the clocks of the processes say. Two processes that store at the same moment may both take the
@@ -11,62 +13,49 @@ same message for the newest one. Both orders are right then. Equal times are tol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import NamedTuple
 
-from recorder.core.escaping import escape, escape_json
-from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, to_dict
-from recorder.messages.identity import id_below, path_ids
+from recorder.messages import BaseMessage
+from recorder.messages.identity import content_hash, id_below
+from recorder.storage import alignment
+from recorder.storage.message_columns import columns_of_message
+from recorder.storage.message_lookups import Known
+from recorder.storage.request_input import (
+    context_row,
+    encoded_ids,
+    encoded_input,
+    instructions_of,
+    path_of,
+    said_in,
+)
 from recorder.storage.rows import (
     Added,
     Addition,
-    Known,
+    ContextMessageRow,
     MessageRow,
-    Newest,
     Part,
     Placement,
     RunRows,
     RunStart,
 )
-from recorder.wire.reasoning import ORIGIN
+from recorder.storage.stored_messages import StoredConversation, StoredMessage
 
-#: Fields of a reply that the run's row holds; an application that sends the reply back sends them along.
-_STORED_WITH_THE_RUN = frozenset(("id", "response_metadata", "usage_metadata"))
-_PLAIN = frozenset((HumanMessage, SystemMessage, AIMessage))
 _TICK = timedelta(microseconds=1)
 
 
-def paths_to_look_up(parts: Sequence[Part]) -> dict[str, list[Sequence[str]]]:
-    """The paths of message ids, by conversation, that `thread` needs to know of; may be an empty list of paths.
-
-    The newest message of each of these conversations is needed, too. A conversation that is new is left out.
-    """
-    paths: dict[str, list[Sequence[str]]] = {}
-    for part in parts:
-        if isinstance(part, Addition):
-            paths.setdefault(part.conversation_id, [])
-        elif _depends_on_stored(part):
-            found = paths.setdefault(part.start.conversation_id, [])
-            if part.opens and part.start.messages:
-                found.append(_path(part.start))
-    return paths
-
-
-def thread(parts: Sequence[Part], known: Mapping[str, Known]) -> list[Threaded]:
+def thread(parts: Sequence[Part], known: Known) -> list[Threaded]:
     """For each part the rows of its messages and where they stand. `settle` writes them into the parts.
 
-    `known` says what is stored of the conversations of `paths_to_look_up`.
+    `known` is what `look_up` found. What this batch stores is added to it.
     """
-    conversations = {
-        conversation_id: _Conversation.of_stored(found) for conversation_id, found in known.items()
-    }
     threaded = [Threaded() for _ in parts]
     placements: dict[str, Placement] = {}
     for step in sorted(_steps(parts, threaded), key=attrgetter("order")):
-        conversation = conversations.setdefault(step.conversation_id, _Conversation())
+        conversation = known.setdefault(step.conversation_id, StoredConversation())
         if isinstance(step.part, Addition):
             _thread_added(step, step.part, conversation)
         elif step.added is None:
@@ -85,6 +74,7 @@ def settle(parts: Sequence[Part], threaded: Sequence[Threaded]) -> None:
         part.threaded = True
         if isinstance(part, Addition):
             continue
+        part.context = found.context
         if found.placement is not None:
             part.start.placement = found.placement
         if part.seal is not None and found.response_message_id is not None:
@@ -96,37 +86,11 @@ class Threaded:
     """The rows of one part's messages."""
 
     messages: list[MessageRow] = field(default_factory=list)
+    context: list[ContextMessageRow] = field(default_factory=list)
     #: Where the request of a run ends; None of a part that has no request.
     placement: Placement | None = None
     #: The first reply of a run; None without a reply.
     response_message_id: str | None = None
-
-
-@dataclass(slots=True)
-class _Conversation:
-    """What is known of one conversation: what is stored, and what comes earlier in the same batch."""
-
-    times: dict[str, datetime] = field(default_factory=dict)
-    newest: Newest | MessageRow | None = None
-    #: The time of the latest message.
-    latest: datetime | None = None
-
-    @classmethod
-    def of_stored(cls, known: Known) -> _Conversation:
-        """As it is stored, before the batch."""
-        return cls(dict(known.times), known.newest, known.newest and known.newest.created_at)
-
-    def first_free_time(self, at: datetime) -> datetime:
-        """This time if it is after the latest message, else one microsecond after that message."""
-        return at if self.latest is None or at > self.latest else self.latest + _TICK
-
-    def append(self, row: MessageRow, rows: list[MessageRow]) -> None:
-        """Add the row, unless it is stored already: such a message does not become the newest one."""
-        if row.id in self.times:
-            return
-        rows.append(row)
-        self.times[row.id] = self.latest = row.created_at
-        self.newest = row
 
 
 class _Step(NamedTuple):
@@ -139,20 +103,6 @@ class _Step(NamedTuple):
     threaded: Threaded
     #: The messages of an addition; empty for replies, None for a request.
     added: Sequence[Added] | None = None
-
-
-def _depends_on_stored(rows: RunRows) -> bool:
-    """Whether the place of its messages depends on what is stored."""
-    if rows.opens:
-        return not rows.start.fresh
-    return rows.seal is not None and bool(rows.seal.end.replies)
-
-
-def _path(start: RunStart) -> Sequence[str]:
-    """The ids of a request's messages as a path from a root; computed once."""
-    if len(start.path) != len(start.messages):
-        start.path = path_ids(start.conversation_id, start.messages)
-    return start.path
 
 
 def _steps(parts: Sequence[Part], threaded: Sequence[Threaded]) -> list[_Step]:
@@ -178,85 +128,83 @@ def _addition_steps(addition: Addition, threaded: Threaded, *, in_one: bool) -> 
     return [_Step(group[0].order, addition.conversation_id, addition, threaded, group) for group in groups]
 
 
-def _thread_request(step: _Step, start: RunStart, conversation: _Conversation) -> Placement:
-    path = _path(start)
-    reused = _longest_stored(path, conversation)
-    parent: str | None = None
-    position = -1
-    if reused:
-        parent, position = path[reused - 1], reused - 1
-    elif conversation.newest is not None:
-        parent, position = conversation.newest.id, conversation.newest.position
-        path = []  # its messages do not stand at a root, so their ids are others
+def _thread_request(step: _Step, start: RunStart, conversation: StoredConversation) -> Placement:
+    said, path = said_in(start), path_of(start)
+    found = alignment.of_request(start, conversation)
+    parent = conversation.newest if found is None else found.end
+    is_from_root = parent is None or (found is not None and found.from_root)
     at = conversation.first_free_time(start.started_at)
-    for place in range(reused, len(start.messages)):
-        position += 1
-        message = start.messages[place]
-        row_id = path[place] if path else id_below(start.conversation_id, parent, message)
-        row = _row(start.conversation_id, message, row_id, parent, position, at)
-        conversation.append(row, step.threaded.messages)
-        parent = row.id
-    return Placement(parent, position, conversation.latest)
+    sent: list[StoredMessage | ContextMessageRow] = []
+    for message, stored in zip(said, found.messages if found is not None else (), strict=False):
+        sent.append(stored or _context(step, start, message, at))
+    for place in range(len(sent), len(said)):
+        id = path[place] if is_from_root else None
+        parent = _append(step, conversation, said[place], parent, at, id=id)
+        sent.append(parent)
+    given = instructions_of(start.messages)
+    before = at - len(given) * _TICK  # so that they are sorted before what was said
+    instructions = [_context(step, start, each, before + n * _TICK).id for n, each in enumerate(given)]
+    return Placement(
+        parent.id if parent is not None else None,
+        parent.position if parent is not None else -1,
+        conversation.latest,
+        encoded_ids(instructions),
+        None if is_from_root else encoded_input(sent, conversation.path_to(parent)),
+    )
 
 
-def _longest_stored(path: Sequence[str], conversation: _Conversation) -> int:
-    """How many messages of a path are stored. An id depends on all ids before it, so the last stored one tells."""
-    for place in range(len(path), 0, -1):
-        if path[place - 1] in conversation.times:
-            return place
-    return 0
+def _context(step: _Step, start: RunStart, message: BaseMessage, at: datetime) -> ContextMessageRow:
+    row = context_row(start.conversation_id, message, at)
+    step.threaded.context.append(row)
+    return row
 
 
-def _thread_replies(step: _Step, rows: RunRows, placement: Placement, conversation: _Conversation) -> None:
-    seal, start = rows.seal, rows.start
+def _thread_replies(
+    step: _Step, rows: RunRows, placement: Placement, conversation: StoredConversation
+) -> None:
+    seal = rows.seal
     assert seal is not None
     assert seal.end.ended_at is not None
     # The message that was the newest when the run began may have been deleted since, or may not have been looked up.
     conversation.latest = max(filter(None, (conversation.latest, placement.said_at)), default=None)
     at = conversation.first_free_time(seal.end.ended_at)
-    parent, position = placement.prompt_message_id, placement.position + 1
+    prompt = placement.prompt_message_id, placement.position
     # A microsecond apart, so that several choices have an order, and the last one is the newest also when read back.
     replies = [
-        _row(
-            start.conversation_id, reply, id_below(start.conversation_id, parent, reply), parent, position,
-            at + number * _TICK, start.run_id,
-        )
+        _append_below(step, conversation, reply, *prompt, at + number * _TICK, run_id=rows.start.run_id)
         for number, reply in enumerate(seal.end.replies)
-    ]  # fmt: skip
-    for row in replies:
-        conversation.append(row, step.threaded.messages)
+    ]
     if replies:
         step.threaded.response_message_id = replies[0].id
 
 
-def _thread_added(step: _Step, addition: Addition, conversation: _Conversation) -> None:
-    newest = conversation.newest
-    parent, position = (newest.id, newest.position) if newest is not None else (None, -1)
+def _thread_added(step: _Step, addition: Addition, conversation: StoredConversation) -> None:
+    parent = conversation.newest
     for _, added_at, message in step.added or ():
         at = conversation.first_free_time(added_at)  # two messages at one time could not be told apart later
-        position += 1
-        row_id = id_below(addition.conversation_id, parent, message)
-        row = _row(addition.conversation_id, message, row_id, parent, position, at)
-        conversation.append(row, step.threaded.messages)
-        parent = row_id
+        parent = _append(step, conversation, message, parent, at)
 
 
-def _row(
-    conversation_id: str, message: BaseMessage, row_id: str, parent: str | None, position: int, at: datetime,
-    run_id: str | None = None,
-) -> MessageRow:  # fmt: skip
-    role, content = escape(message.role), escape(message.text)
-    return MessageRow(conversation_id, row_id, parent, position, role, content, _parts(message), run_id, at)
+def _append(
+    step: _Step, conversation: StoredConversation, message: BaseMessage, parent: StoredMessage | None,
+    at: datetime, *, id: str | None = None,
+) -> StoredMessage:  # fmt: skip
+    parent_id, position = (parent.id, parent.position) if parent is not None else (None, -1)
+    return _append_below(step, conversation, message, parent_id, position, at, id=id)
 
 
-def _parts(message: BaseMessage) -> str | None:
-    """All of the message as JSON; None where role and text say everything, as with most messages."""
-    if type(message) in _PLAIN and type(message.content) is str and not message.additional_kwargs:
-        calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
-        if not calls and not message.name:
-            return None
-    fields = {key: value for key, value in to_dict(message).items() if key not in _STORED_WITH_THE_RUN}
-    if origin := message.response_metadata.get(ORIGIN):  # without it the thoughts beside calls cannot go back
-        fields["response_metadata"] = {ORIGIN: origin}
-    is_plain = len(fields) == 2 and isinstance(message.content, str)
-    return None if is_plain else escape_json(fields)
+def _append_below(
+    step: _Step, conversation: StoredConversation, message: BaseMessage, parent_id: str | None, position: int,
+    at: datetime, *, run_id: str | None = None, id: str | None = None,
+) -> StoredMessage:  # fmt: skip
+    """The message below its parent. Its row is added, unless it is stored already."""
+    here = step.conversation_id
+    id = id or id_below(here, parent_id, message)
+    if (stored := conversation.messages.get(id)) is not None:
+        return stored
+    stored = StoredMessage(here, id, parent_id, position + 1, message.role, at, content_hash(message))
+    columns = columns_of_message(message)
+    row = MessageRow(here, id, parent_id, stored.position, *columns, run_id, at, stored.content_hash)
+    step.threaded.messages.append(row)
+    conversation.append(stored)
+    return stored

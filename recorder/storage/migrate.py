@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from recorder.core.blocking_loop import BlockingLoop
 from recorder.errors import SchemaError, StoreError
 from recorder.storage import schema, views
+from recorder.storage.content_hashes import fill_content_hashes
 from recorder.storage.dialects import (
     Postgres,
     file_of,
@@ -88,11 +89,14 @@ def state(connection: Connection) -> State:
 
 
 def upgrade(url: str) -> list[str]:
-    """Upgrade the database at `url` to the newest schema. Returns the applied revisions, none if it was current.
+    """Upgrade the database at `url` to the newest schema, and compute what older versions did not store.
 
-    Raises `SchemaError` as `state` does, and SQLAlchemy's `DBAPIError` for errors of the database.
+    Returns the applied revisions, none if it was current. May take long. Raises `SchemaError` as `state` does, and
+    SQLAlchemy's `DBAPIError` for errors of the database.
     """
-    return connected(url, upgrade_connection)
+    applied = connected(url, upgrade_connection)
+    connected(url, fill_content_hashes)
+    return applied
 
 
 def upgrade_connection(connection: Connection) -> list[str]:

@@ -85,16 +85,21 @@ def end_of(newest: Any, unanswered: Iterable[Any], moment: datetime) -> BranchEn
     return BranchEnd(newest.id, places[max(below)].id if below else None)
 
 
-def path_to(conversation_id: str, message_id: str, *columns: ColumnElement[Any]) -> Select[Any]:
-    """A query of the messages from a root to this one: id, parent_id and `columns`. `in_order` sorts its rows.
+def path_to(
+    conversation_id: str, message_id: str, *columns: ColumnElement[Any], first: int = 0
+) -> Select[Any]:
+    """A query of the messages from position `first` of a path to this one, its last: id, parent_id and `columns`.
 
-    It reads by key from the message up to the root, and no other messages. UNION instead of UNION ALL: in a damaged
+    `in_order` sorts the rows.
+
+    It reads by key from the message up, and no other messages. UNION instead of UNION ALL: in a damaged
     database a message may be its own ancestor, and the recursion must end.
     """
     here = messages.c.conversation_id == conversation_id
     keys = messages.c.id, messages.c.parent_id
     above = select(*keys).where(here, messages.c.id == message_id).cte("above", recursive=True)
-    above = above.union(select(*keys).where(here, messages.c.id == above.c.parent_id))
+    on_path = here, messages.c.id == above.c.parent_id, messages.c.position >= first
+    above = above.union(select(*keys).where(*on_path))
     return select(*keys, *columns).join(above, messages.c.id == above.c.id).where(here)
 
 

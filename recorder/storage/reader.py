@@ -17,12 +17,13 @@ from recorder.core.clock import now
 from recorder.core.escaping import escape, unescape
 from recorder.core.ids import check_conversation_id
 from recorder.errors import NotFound, StoreError
-from recorder.messages import BaseMessage, check_stored, from_dict
+from recorder.messages import BaseMessage
 from recorder.storage import id_lookup
 from recorder.storage.columns import columns_of
 from recorder.storage.dialects import Watch
-from recorder.storage.failures import AWAY, ROW_ERRORS
+from recorder.storage.failures import AWAY
 from recorder.storage.id_lookup import Found
+from recorder.storage.message_columns import message_of
 from recorder.storage.newest_branch import (
     BranchEnd,
     end_of,
@@ -32,9 +33,10 @@ from recorder.storage.newest_branch import (
     path_to,
     unanswered_runs,
 )
+from recorder.storage.request_input import decoded_input, instructions_of
 from recorder.storage.row_checks import json_of, row_of
 from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunColumns, RunRow, SegmentRow
-from recorder.storage.schema import frames, gaps, messages, runs, segments
+from recorder.storage.schema import context_messages, frames, gaps, messages, runs, segments
 from recorder.storage.statuses import IS_OPEN, select_runs, status_of
 from recorder.storage.store import SqlStore
 
@@ -75,6 +77,7 @@ class Branch:
 
 
 _RUNS = select_runs(*runs.c)
+_CONTENT = messages.c.role, messages.c.content, messages.c.parts
 #: The columns of a run that are decoded, unescaped or checked.
 _JSON, _ESCAPED, _IDS = (
     [column.name for column in columns_of(RunRow) if column.format == format]
@@ -192,20 +195,44 @@ class DatabaseReader:
 
     async def path(self, conversation_id: str, message_id: str | None) -> list[BaseMessage]:
         """The messages from a root to this one. For a run's `prompt_message_id` this is the prompt of the run."""
-        columns = messages.c.role, messages.c.content, messages.c.parts
-        rows = await self._path(conversation_id, message_id, *columns)
+        rows = await self._path(conversation_id, message_id, *_CONTENT)
         return [message_of(row.role, row.content, row.parts) for row in rows]
 
     async def messages(self, conversation_id: str) -> list[BaseMessage]:
-        """The messages of the newest branch; none for an unknown conversation."""
+        """The instructions of the newest branch's last run, then the messages of the branch; none for an unknown
+        conversation."""
         known = escape(check_conversation_id(conversation_id))
         end, _ = await self._newest_end(known)
-        return await self.path(known, end and end.message_id)
+        if end is None:
+            return []
+        rows = await self._path(known, end.message_id, *_CONTENT, messages.c.run_id)
+        run_ids = [row.run_id for row in rows if row.run_id is not None]
+        last = end.run_id or (run_ids[-1] if run_ids else None)
+        said = [message_of(row.role, row.content, row.parts) for row in rows]
+        instructions = await self.instructions(await self.run(last)) if last is not None else []
+        # Older versions stored instructions as messages; those of the last run take their place.
+        return [*instructions, *(said[len(instructions_of(said)) :] if instructions else said)]
+
+    async def request(self, run: RecordedRun) -> list[BaseMessage]:
+        """The messages that a run was sent, its instructions first."""
+        given = decoded_input(run.input)
+        path = []
+        if given.first is not None:
+            columns = *_CONTENT, messages.c.position
+            path = await self._path(run.conversation_id, run.prompt_message_id, *columns, first=given.first)
+        by_id = await self._messages_by_id(run.conversation_id, [*(run.instructions or ()), *given.ids])
+        rows = [by_id[id] for id in run.instructions or () if id in by_id]
+        for item in given.items:
+            if isinstance(item, str):
+                rows += [by_id[item]] if item in by_id else []
+            else:
+                rows += [row for row in path if item[0] <= row.position <= item[1]]
+        return [message_of(row.role, row.content, row.parts) for row in rows]
 
     async def replies(self, conversation_id: str, run_id: str) -> list[BaseMessage]:
         """The messages that a run produced, one for each choice."""
         here = messages.c.conversation_id == conversation_id, messages.c.run_id == run_id
-        query = select(messages.c.role, messages.c.content, messages.c.parts).where(*here)
+        query = select(*_CONTENT).where(*here)
         rows = await self._store.fetch(query.order_by(messages.c.created_at))
         return [message_of(row.role, row.content, row.parts) for row in rows]
 
@@ -215,12 +242,30 @@ class DatabaseReader:
         unanswered = await self._store.fetch(unanswered_runs(conversation_id))
         return end_of(newest[0] if newest else None, unanswered, now()), len(unanswered)
 
+    async def instructions(self, run: RecordedRun) -> list[BaseMessage]:
+        """The instructions that a run was sent, in their order."""
+        ids = run.instructions or ()
+        by_id = await self._messages_by_id(run.conversation_id, ids)
+        rows = [by_id[id] for id in ids if id in by_id]
+        return [message_of(row.role, row.content, row.parts) for row in rows]
+
+    async def _messages_by_id(self, conversation_id: str, ids: Sequence[str]) -> dict[str, Any]:
+        """The rows of these messages, said or not, by id."""
+        found: dict[str, Any] = {}
+        for part in _in_parts(ids):
+            for table in (messages, context_messages):
+                columns = [table.c[name] for name in ("id", "role", "content", "parts")]
+                here = table.c.conversation_id == conversation_id, table.c.id.in_(part)
+                found |= {row.id: row for row in await self._store.fetch(select(*columns).where(*here))}
+        return found
+
     async def _path(
-        self, conversation_id: str, message_id: str | None, *columns: ColumnElement[Any]
+        self, conversation_id: str, message_id: str | None, *columns: ColumnElement[Any], first: int = 0
     ) -> list[Any]:
         if message_id is None:
             return []
-        return in_order(await self._store.fetch(path_to(conversation_id, message_id, *columns)), message_id)
+        query = path_to(conversation_id, message_id, *columns, first=first)
+        return in_order(await self._store.fetch(query), message_id)
 
     async def _by_ids(self, wanted: Sequence[str]) -> list[RecordedRun]:
         found: list[RecordedRun] = []
@@ -268,22 +313,6 @@ def _rows_from(table: Table, names: Sequence[str], run_id: str, seq: int, limit:
         before = select(func.max(table.c.seq)).where(here, table.c.seq <= seq).scalar_subquery()
         query = query.where(table.c.seq >= func.coalesce(before, seq), table.c.seq + table.c.count > seq)
     return query.order_by(table.c.seq).limit(limit)
-
-
-def message_of(role: str, content: str, parts: str | None) -> BaseMessage:
-    """The recorded message, from the columns of its row. Raises `StoreError` for a damaged row."""
-    stored = (
-        {"role": unescape(role), "content": unescape(content)} if parts is None else json_of(parts, "parts")
-    )
-    return message_from(stored)
-
-
-def message_from(stored: Any) -> BaseMessage:
-    """The message of a decoded stored form. Raises `StoreError` for any other value."""
-    try:
-        return from_dict(check_stored(stored))
-    except ROW_ERRORS as error:
-        raise StoreError(f"A stored message cannot be read ({error!r:.100}); the row is damaged") from error
 
 
 def _in_parts(wanted: Sequence[str]) -> Iterator[Sequence[str]]:

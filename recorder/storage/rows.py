@@ -39,6 +39,9 @@ class Placement(NamedTuple):
     position: int = -1
     #: The time of the newest message of the conversation when the run began; the replies are dated after it.
     said_at: datetime | None = None
+    #: As in `RunColumns`.
+    instructions: JsonText | None = None
+    input: JsonText | None = None
 
 
 #: Of a run whose request is not threaded yet, or has no messages and is the first of its conversation.
@@ -75,8 +78,11 @@ class RunStart:
     mask: Mask | None = None
     #: The whole history that was sent, oldest first.
     messages: Sequence[BaseMessage] = ()
-    #: Ids of these messages where they are a path from a root; `message_tree` computes them.
+    #: Those of them after the instructions; `request_input` computes this and what follows.
+    said: Sequence[BaseMessage] | None = None
+    #: Ids of what was said in them, where it is a path from a root, and its content hashes.
     path: Sequence[str] = ()
+    contents: Sequence[int] = ()
     placement: Placement = AT_THE_ROOT
 
 
@@ -154,6 +160,11 @@ class RunColumns(NamedTuple, Generic[Object, Array]):
     pruned_at: datetime | None
     #: The time of the newest message of the conversation when the run started. The run sorts after this message.
     said_at: datetime | None
+    #: Ids of the instructions that were sent, in their order; None without instructions.
+    instructions: Array | None
+    #: The messages that were sent after the instructions: ids, and positions on the path that ends at the prompt
+    #: message, "4" or "4-9". None for the whole path.
+    input: Array | None
 
 
 class RunRow(RunColumns[JsonText, JsonText]):
@@ -175,6 +186,23 @@ class MessageRow(NamedTuple):
     #: The complete message; None if role and content are everything.
     parts: JsonText | None
     run_id: Uuid | None
+    created_at: datetime
+    #: As `recorder.messages.identity.content_hash`; None in rows of older versions.
+    content_hash: int | None = None
+
+
+class ContextMessageRow(NamedTuple):
+    """A message that a run was sent and that is no part of what was said, every column.
+
+    It is an instruction, or stands in place of other messages, as a summary does.
+    """
+
+    conversation_id: str
+    id: Uuid
+    role: str
+    content: str
+    #: As in `MessageRow`.
+    parts: JsonText | None
     created_at: datetime
 
 
@@ -256,6 +284,7 @@ class RunRows:
     #: Whether the run's own row is new with this batch.
     opens: bool
     messages: list[MessageRow] = field(default_factory=list)
+    context: Sequence[ContextMessageRow] = ()
     segments: list[SegmentRow] = field(default_factory=list)
     frames: Sequence[FrameRow] = ()
     gaps: Sequence[GapRow] = ()
@@ -341,21 +370,3 @@ class Batch:
     def parts(self) -> Sequence[Part]:
         """All runs and additions."""
         return [*self.runs, *self.additions]
-
-
-class Newest(NamedTuple):
-    """The newest message of a conversation."""
-
-    id: str
-    position: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is stored of a conversation."""
-
-    #: The time of each message of the looked up paths that is stored, by id.
-    times: dict[str, datetime]
-    #: None where it has no message.
-    newest: Newest | None

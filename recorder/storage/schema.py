@@ -24,6 +24,7 @@ from recorder.core.clock import iso, parse_iso
 from recorder.storage.columns import Format, columns_of
 from recorder.storage.rows import (
     AnnotationRow,
+    ContextMessageRow,
     ConversationRow,
     FrameRow,
     GapRow,
@@ -34,7 +35,7 @@ from recorder.storage.rows import (
 )
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 
@@ -203,7 +204,12 @@ messages = Table(
     Index("messages_by_time", "conversation_id", "created_at", "position"),
     # Finds the conversations with the newest messages without reading the others.
     Index("messages_by_created_at", "created_at", "conversation_id"),
+    # Finds where a window of the history stands.
+    Index("messages_by_content", "conversation_id", "content_hash", "created_at"),
 )
+
+#: Instructions and other messages that runs were sent and nobody said, each text of a conversation once.
+context_messages = Table("context_messages", metadata, *_columns(ContextMessageRow, "conversation_id", "id"))
 
 #: Consecutive tokens of one run: `[[at_us, text], [at_us, text, kind], [at_us, text, kind, idx], ...]`.
 # WITHOUT ROWID: the run's id is stored once in a row, and not a second time in an index. 32 bytes a token on disk
@@ -226,6 +232,7 @@ TABLES: Mapping[type[Any], Table] = {
     Producer: producers,
     ConversationRow: conversations,
     MessageRow: messages,
+    ContextMessageRow: context_messages,
     RunRow: runs,
     SegmentRow: segments,
     FrameRow: frames,

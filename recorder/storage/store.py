@@ -16,15 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
+from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.storage.dialects import Damage, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.failures import Failure
 from recorder.storage.inserts import inserts_of
 from recorder.storage.known_messages import known_messages
-from recorder.storage.message_tree import paths_to_look_up, settle, thread
+from recorder.storage.message_lookups import Known, look_up
+from recorder.storage.message_tree import settle, thread
 from recorder.storage.migrate import State, old_message, upgrade_connection
 from recorder.storage.rights import MissingRights, opened_state
-from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Producer, SegmentRow
+from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Part, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.store_interface import Conflict, Empty, Moved, RunIdTaken
@@ -213,13 +215,20 @@ class SqlStore:
 
     async def _thread_and_insert(self, batch: Batch) -> None:
         if parts := [part for part in batch.parts if not part.threaded]:
-            paths, known = paths_to_look_up(parts), {}
-            if paths:
-                async with self._writing() as connection:
-                    known = await known_messages(connection, self.dialect, paths)
+            known = await self._look_up(parts)
             settle(parts, thread(parts, known))  # outside a transaction if possible, because it takes time
         async with self._writing() as connection:
             await self._insert(connection, batch)
+
+    async def _look_up(self, parts: Sequence[Part]) -> Known:
+        steps = Trampoline(look_up(parts))
+        lookup = steps.step(None)
+        if lookup is None:
+            return steps.result
+        async with self._writing() as connection:
+            while lookup is not None:
+                lookup = steps.step(await known_messages(connection, self.dialect, lookup))
+        return steps.result
 
     async def _insert(self, connection: AsyncConnection, batch: Batch) -> None:
         inserts = inserts_of(batch)

@@ -11,6 +11,7 @@ from recorder.core.ids import new_id
 from recorder.storage.rows import (
     COMPLETE,
     Batch,
+    ContextMessageRow,
     FrameRow,
     GapRow,
     MessageRow,
@@ -30,7 +31,8 @@ def rows_to_try(producer: Producer, size: int = 0) -> Batch:
     rows = RunRows(
         RunStart(run_id, conversation_id, True, moment),
         opens=True,
-        messages=[MessageRow(conversation_id, new_id(), None, 0, "human", "", None, None, moment)],
+        messages=[MessageRow(conversation_id, new_id(), None, 0, "human", "", None, None, moment, 0)],
+        context=[ContextMessageRow(conversation_id, new_id(), "system", "", None, moment)],
         segments=[SegmentRow(run_id, 0, 1, '[[0,""]]')],
         frames=[FrameRow(run_id, 0, 0, 1, 0, os.urandom(size), None)],
         gaps=[GapRow(run_id, 1, 1, "tried")],
@@ -48,5 +50,5 @@ def size_of_rows(parts: Iterable[Part]) -> int:
 def _rows_of(part: Part) -> Iterator[Iterable[object]]:
     yield from part.messages
     if isinstance(part, RunRows):
-        yield from (*part.segments, *part.frames, *part.gaps)
+        yield from (*part.context, *part.segments, *part.frames, *part.gaps)
         yield part.start.request, part.start.metadata, part.start.tags

@@ -34,7 +34,8 @@ SELECT s.run_id AS run_id,
 FROM segments AS s CROSS JOIN LATERAL json_array_elements(s.deltas) WITH ORDINALITY AS d(value, nth)
 """
 
-# Every message; then every run without a message: it streams, was interrupted, or ended without any text.
+# Every message; then every run without a message: it streams, was interrupted, or ended without any text; then the
+# instructions of the conversation's newest run, at positions below 0.
 _TRANSCRIPTS = """
 SELECT m.conversation_id AS conversation_id,
        m.id AS message_id,
@@ -83,6 +84,13 @@ SELECT r.conversation_id,
 FROM runs AS r
      LEFT JOIN messages AS p ON p.conversation_id = r.conversation_id AND p.id = r.prompt_message_id
 WHERE r.response_message_id IS NULL
+UNION ALL
+SELECT r.conversation_id, c.id, NULL, 1, $place - json_array_length(r.instructions),
+       c.role, c.content, 'complete', NULL, NULL, c.created_at, NULL
+FROM runs AS r CROSS JOIN $instructions
+     JOIN context_messages AS c ON c.conversation_id = r.conversation_id AND c.id = $instruction
+WHERE r.id = (SELECT n.id FROM runs AS n WHERE n.conversation_id = r.conversation_id
+              ORDER BY n.started_at DESC, n.id DESC LIMIT 1)
 """
 
 # The class and the message, as Python prints an exception.
@@ -91,14 +99,18 @@ _ERROR = """CASE WHEN r.error_type IS NULL THEN r.error_message
             ELSE r.error_type || ': ' || r.error_message
        END"""
 
-# The three columns that chat programs often have. Runs without text are left out.
+# The three columns that chat programs often have: what was said, and the text of each instruction once. Runs without
+# text are left out.
 _CHATHISTORY = """
-SELECT row_number() OVER (ORDER BY t.created_at, t.conversation_id $bytewise, t.position,
-                                   coalesce(t.message_id, t.run_id)) AS id,
+SELECT row_number() OVER (ORDER BY t.created_at, t.conversation_id $bytewise, t.position, t.id) AS id,
        t.role AS role,
        t.content AS content
-FROM transcripts AS t
-WHERE t.message_id IS NOT NULL OR t.content <> ''
+FROM (SELECT s.created_at, s.conversation_id, s.position, coalesce(s.message_id, s.run_id) AS id, s.role, s.content
+      FROM transcripts AS s
+      WHERE s.position >= 0 AND (s.message_id IS NOT NULL OR s.content <> '')
+      UNION ALL
+      SELECT c.created_at, c.conversation_id, -1, c.id, c.role, c.content
+      FROM context_messages AS c WHERE c.role IN ('system', 'developer')) AS t
 """
 
 # time_to_first_token_ms starts just before the request is sent. duration_ms ends with the run, or with the newest
@@ -150,6 +162,9 @@ _WORDS = {
         "joined": "group_concat(a.text, '')",
         "first": "json_extract(s.deltas, '$[0][0]')",
         "last": "json_extract(s.deltas, '$[#-1][0]')",
+        "instructions": "json_each(r.instructions) AS i",
+        "instruction": "i.value",
+        "place": "i.key",
     },
     "postgresql": {
         "created": "s.created_at",
@@ -158,6 +173,9 @@ _WORDS = {
         "joined": "string_agg(a.text, '' ORDER BY a.seq)",
         "first": "CAST(s.deltas -> 0 ->> 0 AS bigint)",
         "last": "CAST(s.deltas -> -1 ->> 0 AS bigint)",
+        "instructions": "LATERAL json_array_elements_text(r.instructions) WITH ORDINALITY AS i(id, nth)",
+        "instruction": "CAST(i.id AS uuid)",
+        "place": "i.nth - 1",
     },
 }
 

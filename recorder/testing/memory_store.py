@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from recorder.core.trampoline import Trampoline
 from recorder.storage.failures import Failure
-from recorder.storage.message_tree import paths_to_look_up, settle, thread
+from recorder.storage.message_lookups import look_up
+from recorder.storage.message_tree import settle, thread
+from recorder.storage.newest_branch import place_of_message
 from recorder.storage.rows import (
     STREAMING,
     Batch,
+    ContextMessageRow,
     FrameRow,
     GapRow,
-    Known,
     MessageRow,
-    Newest,
     Part,
     Producer,
     RunSeal,
@@ -23,6 +25,7 @@ from recorder.storage.rows import (
     SegmentRow,
 )
 from recorder.storage.store_interface import Conflict, RunIdTaken
+from recorder.storage.stored_messages import Lookup, StoredMessage, stored_message
 
 
 class MemoryStore:
@@ -34,6 +37,7 @@ class MemoryStore:
         self.starts: dict[str, RunStart] = {}
         self.seals: dict[str, RunSeal] = {}
         self.messages: dict[tuple[str, str], MessageRow] = {}
+        self.context: dict[tuple[str, str], ContextMessageRow] = {}
         self.segments: dict[tuple[str, int], SegmentRow] = {}
         self.frames: dict[tuple[str, int], FrameRow] = {}
         self.gaps: dict[tuple[str, int], GapRow] = {}
@@ -63,6 +67,8 @@ class MemoryStore:
             for message in part.messages:
                 self.messages.setdefault((message.conversation_id, message.id), message)
         for rows in batch.runs:
+            for each in rows.context:
+                self.context.setdefault((each.conversation_id, each.id), each)
             self.starts.setdefault(rows.start.run_id, rows.start)
             self.frames |= {(row.run_id, row.seq): row for row in rows.frames}
             self.gaps |= {(row.run_id, row.seq): row for row in rows.gaps}
@@ -88,11 +94,11 @@ class MemoryStore:
 
     def _thread(self, parts: Sequence[Part]) -> None:
         """Add the rows of their messages to the parts."""
-        known = {
-            conversation_id: self._known(conversation_id, paths)
-            for conversation_id, paths in paths_to_look_up(parts).items()
-        }
-        settle(parts, thread(parts, known))
+        steps = Trampoline(look_up(parts))
+        lookup = steps.step()
+        while lookup is not None:
+            lookup = steps.step(found_in(self.messages, lookup))
+        settle(parts, thread(parts, steps.result))
 
     def _replace_metadata(self, run_id: str, seal: RunSeal) -> None:
         """The metadata of the seal, if it has any, replaces that of the start."""
@@ -104,9 +110,29 @@ class MemoryStore:
         found = self.starts.get(start.run_id, start)
         return found is not start and found.started_at != start.started_at
 
-    def _known(self, conversation_id: str, paths: Sequence[Sequence[str]]) -> Known:
-        here = [row for (owner, _), row in self.messages.items() if owner == conversation_id]
-        ids = {id for path in paths for id in path}
-        times = {row.id: row.created_at for row in here if row.id in ids}
-        newest = max(here, key=lambda row: (row.created_at, row.position, row.id), default=None)
-        return Known(times, newest and Newest(newest.id, newest.position, newest.created_at))
+
+def found_in(messages: Mapping[tuple[str, str], MessageRow], lookup: Lookup) -> list[StoredMessage]:
+    """The messages that a lookup asks for, among rows by conversation and id."""
+    found: list[StoredMessage] = []
+    for conversation_id, id, number in lookup.keys:
+        here = [stored_message(row) for (owner, _), row in messages.items() if owner == conversation_id]
+        here.sort(key=lambda each: place_of_message(each.created_at, each.position, each.id), reverse=True)
+        by_id = {each.id: each for each in here}
+        if lookup.kind == "ids":
+            found += [by_id[id]] if id in by_id else []
+        elif lookup.kind == "newest":
+            found += here[:1]
+        elif lookup.kind == "content":
+            found += [each for each in here if each.content_hash == number][: lookup.limit]
+        else:
+            found += _path(by_id, id, number)
+    return found
+
+
+def _path(by_id: Mapping[str, StoredMessage], id: str | None, limit: int) -> list[StoredMessage]:
+    """The message and its ancestors, at most `limit` messages."""
+    found: list[StoredMessage] = []
+    while id is not None and id in by_id and len(found) < limit:
+        found.append(by_id[id])
+        id = found[-1].parent_id
+    return found

@@ -43,7 +43,7 @@ def test_a_read_conversation_equals_the_view_transcripts(database: str) -> None:
             say(history, run_id, texts)
             history.on_llm_error(ValueError("out of breath"), run_id=run_id)
             history.flush().wait(10)
-        open_run = begin(history, *prompt)
+        open_run = begin(history, *prompt, AIMessage("a"), HumanMessage("And?"))
         say(history, open_run, ["la"])
         history.flush().wait(10)
         found = conversation(database)["messages"]

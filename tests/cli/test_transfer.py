@@ -111,8 +111,8 @@ def test_an_export_names_the_runs_that_still_stream(url: str, tmp_path: Path) ->
             "file.jsonl: The file is not an export of recorder: it begins with b'Dear diary'; `recorder export`",
         ),
         (
-            b'{"format":"recorder","version":2}',
-            "version 2 of the format, and this recorder reads up to 1; run `pip",
+            b'{"format":"recorder","version":3}',
+            "version 3 of the format, and this recorder reads up to 2; run `pip",
         ),
         (b"\x1f\x8b\x08 no gzip", "file.jsonl: The file is gzip and damaged, or was cut off"),
     ],

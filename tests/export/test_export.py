@@ -405,7 +405,7 @@ def test_export_and_import_work_on_a_running_loop(tmp_path: Path) -> None:
 def test_a_second_import_changes_nothing(database: str) -> None:
     """Rows that are stored already are counted as such."""
     first, again = (import_(database, of_rows(*EVERYTHING)) for _ in range(2))
-    everything = Counts(1, 1, 1, 3, 2, 1, 1, 1)
+    everything = Counts(1, 1, 1, 3, 2, 1, 1, 1, context_messages=1)
     assert (first.new, first.there) == (everything, Counts())
     assert (again.new, again.there) == (Counts(), everything)
 

@@ -29,6 +29,8 @@ from recorder.core.escaping import escape, escape_json
 from recorder.core.json import dumps
 from recorder.errors import ConfigError, StoreError
 from recorder.export.format import VERSION, Row, read, write
+from recorder.messages import HumanMessage, SystemMessage
+from recorder.messages.identity import content_hash
 from recorder.models import ChatOpenAI
 from recorder.storage import schema
 from recorder.storage.compression import compress
@@ -36,6 +38,7 @@ from recorder.storage.dialects import Insert, dialect_of, parse_url
 from recorder.storage.frame_block import join
 from recorder.storage.rows import (
     AnnotationRow,
+    ContextMessageRow,
     ConversationRow,
     FrameRow,
     GapRow,
@@ -44,6 +47,7 @@ from recorder.storage.rows import (
     RunRow,
     SegmentRow,
 )
+from recorder.storage.stored_messages import hash_of_row
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, scripted
 from tests.oracle import new_url
 from tests.wires import unhurried
@@ -76,7 +80,10 @@ def frame_row(
 
 CONVERSATION = ConversationRow("c", "u-1", None, '{"a":1}', START)
 PRODUCER = Producer(str(UUID(int=9)), "host", 7, START, START + timedelta(seconds=3))
-MESSAGE = MessageRow("c", str(UUID(int=2)), None, 0, "user", "Hello", None, None, START)
+MESSAGE = MessageRow(
+    "c", str(UUID(int=2)), None, 0, "user", "Hello", None, None, START, content_hash(HumanMessage("Hello"))
+)
+CONTEXT = ContextMessageRow("c", str(UUID(int=7)), "system", "Be kind.", None, START)
 RUN = run_row(
     ended_at=START + timedelta(seconds=2), wire="openai.chat", usage='{"prompt_tokens":1}', tags='["a"]',
     request='{"model":"gpt-4o"}', metadata='{"x":[1,2.5,null,"é"]}', finish_reason="stop", producer_id=PRODUCER.id,
@@ -87,7 +94,7 @@ GAP = GapRow(RUN_ID, 3, 2, "the queue was full")
 ANNOTATION = AnnotationRow(
     RUN_ID, str(UUID(int=5)), MESSAGE.id, "toxicity", "low", 0.1, '{"why":"-"}', START + timedelta(seconds=9)
 )
-EVERYTHING: list[Row] = [CONVERSATION, PRODUCER, MESSAGE, RUN, TOKENS, FRAMES, GAP, ANNOTATION]
+EVERYTHING: list[Row] = [CONVERSATION, PRODUCER, CONTEXT, MESSAGE, RUN, TOKENS, FRAMES, GAP, ANNOTATION]
 
 
 def lines_of(rows: list[Row]) -> list[str]:
@@ -116,7 +123,7 @@ def test_the_format_is_as_documented() -> None:
     assert [json.loads(line) for line in lines_of(EVERYTHING)] == [
         {
             "format": "recorder",
-            "version": 1,
+            "version": 2,
             "exported_at": "2026-11-21T01:02:03.456789Z",
             "source": "sqlite:///a.db",
         },
@@ -125,6 +132,17 @@ def test_the_format_is_as_documented() -> None:
             None,
             "producer",
             {"id": PRODUCER.id, "host": "host", "pid": 7, "started_at": _at(0), "heartbeat_at": _at(3)},
+        ],
+        [
+            None,
+            "context",
+            {
+                "conversation_id": "c",
+                "id": CONTEXT.id,
+                "role": "system",
+                "content": "Be kind.",
+                "created_at": _at(0),
+            },
         ],
         [
             None,
@@ -239,7 +257,11 @@ def exports(draw: st.DrawFn) -> list[Row]:
         rows += draw(st.lists(_rows(
             MessageRow, conversation_id=_TEXT, id=_ID, parent_id=st.none() | _ID, position=_COUNT, role=_TEXT,
             content=_TEXT, parts=st.none() | _JSON_TEXT, run_id=st.none() | _ID, created_at=_TIME,
-        ), max_size=2))  # fmt: skip
+        ).map(lambda row: row._replace(content_hash=hash_of_row(row))), max_size=2))  # fmt: skip
+        rows += draw(st.lists(_rows(
+            ContextMessageRow, conversation_id=_TEXT, id=_ID, role=_TEXT, content=_TEXT,
+            parts=st.none() | _JSON_TEXT, created_at=_TIME,
+        ), max_size=1))  # fmt: skip
         for _ in range(draw(st.integers(0, 2))):
             rows += draw(_runs())
     return rows
@@ -337,13 +359,17 @@ def test_a_recording_is_equal_after_a_copy_to_postgres_and_back(tmp_path: Path, 
         chat = ChatOpenAI(
             base_url=provider.base_url, api_key="any", max_retries=0, callbacks=[history], streaming=True
         )
-        chat.invoke("Hello?", config={"tags": ["a"], "metadata": {"half": "\ud800"}})
+        chat.invoke(
+            [SystemMessage("Be kind."), HumanMessage("Hello?")],
+            config={"tags": ["a"], "metadata": {"half": "\ud800"}},
+        )
         with pytest.raises(openai.AuthenticationError):
             chat.invoke("Once more?")
     rows = stored_rows(url)
     assert {type(row) for row in rows} == {
         ConversationRow,
         Producer,
+        ContextMessageRow,
         MessageRow,
         RunRow,
         SegmentRow,
@@ -365,6 +391,7 @@ TABLES: list[tuple[Any, Any]] = [
 FIRST_TABLES: list[tuple[Any, Any]] = [
     (schema.conversations, ConversationRow),
     (schema.producers, Producer),
+    (schema.context_messages, ContextMessageRow),
     (schema.messages, MessageRow),
 ]
 
@@ -443,7 +470,7 @@ def test_an_empty_file_is_not_an_export() -> None:
 def test_a_newer_version_is_refused_with_the_remedy() -> None:
     """The error names both versions and the command that upgrades recorder."""
     with pytest.raises(
-        ConfigError, match=r"version 99 .* up to 1; run `pip install --upgrade chat-recorder`"
+        ConfigError, match=r"version 99 .* up to 2; run `pip install --upgrade chat-recorder`"
     ):
         read(['{"format":"recorder","version":99}'])
 

@@ -1,7 +1,8 @@
 """Databases that older versions of recorder made, and the SQL statements with which those versions write.
 
 `0001.db.gz` was recorded by the recorder of revision 0001: the runs of `tests/shop.py`, and a run with frames and two
-messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are the statements that it sends.
+messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are the statements that it sends. The files of
+0002 are the same of the recorder of revision 0002; its run with frames was sent a system message.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ from tests import postgres
 FOLDER = Path(__file__).resolve().parent
 
 
-def older_file(folder: Path) -> str:
-    """Copy the stored file of revision 0001 into a folder and return the copy's URL."""
+def older_file(folder: Path, revision: str = "0001") -> str:
+    """Copy the stored file of a revision into a folder and return the copy's URL."""
     path = folder / "older.db"
-    path.write_bytes(gzip.decompress((FOLDER / "0001.db.gz").read_bytes()))
+    path.write_bytes(gzip.decompress((FOLDER / f"{revision}.db.gz").read_bytes()))
     return f"sqlite:///{path}"
 
 
-def older_postgres(folder: Path) -> str:
-    """Create a Postgres database of revision 0001 with the rows of that file, and return its URL."""
+def older_postgres(folder: Path, revision: str = "0001") -> str:
+    """Create a Postgres database of a revision with the rows of its file, and return its URL."""
     url = postgres.new_database(empty=True)
-    rows = _rows_of(older_file(folder))
+    rows = _rows_of(older_file(folder, revision))
 
     def fill(connection: Connection) -> None:
         with migrate.exclusively(connection):
             config = Config(attributes={"connection": connection, "applied": []})
             config.set_main_option("script_location", str(migrate.scripts()))
-            command.upgrade(config, "0001")
+            command.upgrade(config, revision)
             for name, found in rows.items():
                 _insert(connection, name, found)
 
@@ -46,17 +47,18 @@ def older_postgres(folder: Path) -> str:
     return url
 
 
-def older_statements(name: str) -> list[str]:
-    """Return the statements with which revision 0001's writer stores a batch, one a line."""
-    return (FOLDER / f"0001.{name}.sql").read_text().splitlines()
+def older_statements(revision: str, name: str) -> list[str]:
+    """Return the statements with which the writer of a revision stores a batch, one a line."""
+    return (FOLDER / f"{revision}.{name}.sql").read_text().splitlines()
 
 
 def _rows_of(url: str) -> dict[str, list[dict[str, Any]]]:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         connection.row_factory = sqlite3.Row
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        names = schema.metadata.tables.keys() & {name for [name] in connection.execute(tables)}
         return {
-            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
-            for name in schema.metadata.tables
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in sorted(names)
         }
 
 

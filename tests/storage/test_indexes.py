@@ -17,6 +17,7 @@ from recorder.storage.activity import activity_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.store import SqlStore
+from recorder.storage.stored_messages import Lookup
 from tests import postgres
 from tests.oracle import new_url
 from tests.query_costs import fill, queries_of
@@ -40,7 +41,7 @@ def at(seconds: int) -> datetime:
 
 def message(conversation_id: str, number: int, **more: Any) -> dict[str, Any]:
     key = {"conversation_id": conversation_id, "id": id_of(number), "position": 0, "role": "user"}
-    return {**key, "content": "Hi", "created_at": at(number), "parent_id": None, **more}
+    return {**key, "content": "Hi", "content_hash": 1, "created_at": at(number), "parent_id": None, **more}
 
 
 def run(number: int) -> dict[str, Any]:
@@ -72,13 +73,29 @@ async def _listed(store: SqlStore) -> None:
     assert ids == [LONG, *(f"c{number:05}" for number in range(MANY - 1, MANY - 20, -1))]
 
 
-async def _known(store: SqlStore) -> None:
+async def _found(store: SqlStore, lookup: Lookup) -> list[str]:
     async with store.transaction() as connection:
-        paths = {LONG: [[id_of(MANY), id_of(7)]], "c00007": [[id_of(7)]], "nobody": [[id_of(8)]]}
-        found = await known_messages(connection, store.dialect, paths)
-    assert [each.newest and each.newest.id for each in found.values()] == [
-        id_of(2 * MANY - 1), id_of(7), None,
-    ]  # fmt: skip
+        return [each.id for each in await known_messages(connection, store.dialect, lookup)]
+
+
+async def _newest_messages(store: SqlStore) -> None:
+    keys = [[LONG, None, None], ["c00007", None, None], ["nobody", None, None]]
+    assert await _found(store, Lookup("newest", keys)) == [id_of(2 * MANY - 1), id_of(7)]
+
+
+async def _messages_by_id(store: SqlStore) -> None:
+    keys = [[LONG, id_of(MANY), None], [LONG, id_of(7), None], ["c00007", id_of(7), None]]
+    assert await _found(store, Lookup("ids", keys)) == [id_of(MANY), id_of(7)]
+
+
+async def _same_content(store: SqlStore) -> None:
+    found = await _found(store, Lookup("content", [[LONG, None, 1], ["c00007", None, 1]], limit=3))
+    assert sorted(found) == sorted(map(id_of, [2 * MANY - 1, 2 * MANY - 2, 2 * MANY - 3, 7]))
+
+
+async def _end_of_a_path(store: SqlStore) -> None:
+    found = await _found(store, Lookup("above", [[LONG, id_of(2 * MANY - 1), 3], ["c00007", id_of(7), 3]]))
+    assert sorted(found) == sorted(map(id_of, [2 * MANY - 1, 2 * MANY - 2, 2 * MANY - 3, 7]))
 
 
 async def _newest_branch(store: SqlStore) -> None:
@@ -134,8 +151,8 @@ async def _activity(store: SqlStore) -> None:
 
 
 WORK: list[Callable[[SqlStore], Coroutine[Any, Any, None]]] = [
-    _known, _newest_branch, _short_path, _newest_end, _begun_conversation, _begun_run, _whole_run, _begins_often,
-    _nobody, _newest_run, _latest_runs, _activity,
+    _newest_messages, _messages_by_id, _same_content, _end_of_a_path, _newest_branch, _short_path, _newest_end,
+    _begun_conversation, _begun_run, _whole_run, _begins_often, _nobody, _newest_run, _latest_runs, _activity,
 ]  # fmt: skip
 
 

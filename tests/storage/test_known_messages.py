@@ -1,49 +1,95 @@
-"""`known_messages` finds which messages of a batch are stored, and the newest message of each conversation."""
+"""`known_messages` answers what has to be known of stored messages, with one statement for any number of keys."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from recorder.storage.known_messages import Paths, known_messages
-from recorder.storage.rows import Known
+from recorder.messages import HumanMessage
+from recorder.messages.identity import content_hash
+from recorder.storage.known_messages import known_messages
 from recorder.storage.store import SqlStore
-from tests.stores import append, statements_of, using, whole_run
+from recorder.storage.stored_messages import Lookup, StoredMessage
+from tests.oracle import sql
+from tests.stores import append, execute, statements_of, using, whole_run
 
 
-def look_up(url: str, paths: Paths) -> dict[str, Known]:
-    """Look these paths up with a store of its own."""
+def look_up(
+    url: str,
+    kind: Literal["ids", "newest", "content", "above"],
+    keys: Sequence[Sequence[Any]],
+    limit: int = 0,
+) -> list[StoredMessage]:
+    """Look these keys up with a store of its own."""
 
-    async def story(store: SqlStore) -> dict[str, Known]:
+    async def story(store: SqlStore) -> Sequence[StoredMessage]:
         async with store.transaction() as connection:
-            return await known_messages(connection, store.dialect, paths)
+            return await known_messages(connection, store.dialect, Lookup(kind, keys, limit))
 
-    found: dict[str, Known] = using(url, story)
-    return found
+    return list(using(url, story))
 
 
-def test_known_messages_returns_stored_messages_and_the_newest_one(database: str) -> None:
+def test_messages_are_found_by_id_in_their_conversation(database: str) -> None:
     """Messages of other conversations are not found."""
     [rows] = whole_run(1)
     append(database, [rows], whole_run(2))
-    times = {row.id: row.created_at for row in rows.messages}
-    first, answer = times
-    unknown = str(uuid.uuid4())
-    paths = {"c1": [[first, unknown], [first, answer]], "c2": [[answer]], "c3": [[first]]}
-    found = look_up(database, paths)
-    assert (found["c1"].times, found["c1"].newest) == (times, (answer, 1, times[answer]))
-    assert (found["c2"].times, found["c2"].newest and found["c2"].newest.position) == ({}, 1)
-    assert (found["c3"].times, found["c3"].newest) == ({}, None)
-    assert look_up(database, {"c1": []})["c1"] == Known({}, found["c1"].newest)
+    first, answer = rows.messages
+    keys = [
+        ["c1", first.id, None],
+        ["c1", str(uuid.uuid4()), None],
+        ["c2", answer.id, None],
+        ["c3", first.id, None],
+    ]
+    [found] = look_up(database, "ids", keys)
+    assert (found.id, found.parent_id, found.position, found.role) == (first.id, None, 0, first.role)
+    assert (found.created_at, found.content_hash) == (first.created_at, first.content_hash)
+    assert {each.id for each in look_up(database, "ids", [["c1", row.id, None] for row in rows.messages])} == {
+        first.id, answer.id,
+    }  # fmt: skip
 
 
-def test_any_number_of_paths_is_looked_up_with_two_statements(database: str) -> None:
-    """The paths have more messages than one statement may have parameters, in 101 conversations."""
+def test_the_newest_message_of_each_conversation_is_found(database: str) -> None:
+    """A conversation without messages has none."""
+    [one], [two] = whole_run(1), whole_run(2)
+    append(database, [one], [two])
+    found = look_up(database, "newest", [["c1", None, None], ["c2", None, None], ["c3", None, None]])
+    assert {each.conversation_id: each.id for each in found} == {
+        "c1": one.messages[-1].id,
+        "c2": two.messages[-1].id,
+    }
+
+
+def test_messages_are_found_by_their_content_and_a_path_from_its_end(database: str) -> None:
+    """At most as many of each as the limit says."""
     [rows] = whole_run(1)
     append(database, [rows])
-    path = [row.id for row in rows.messages] + [str(uuid.UUID(int=number)) for number in range(40_000)]
-    paths = {"c1": [path], **{f"other {number}": [path[:10]] for number in range(100)}}
-    statements = statements_of(lambda: look_up(database, paths))
-    assert len([one for one in statements if "messages" in one]) == 2
-    found = look_up(database, paths)
-    assert found["c1"].times == {row.id: row.created_at for row in rows.messages}
-    assert all(found[key] == Known({}, None) for key in paths if key != "c1")
+    first, answer = rows.messages
+    keys = [["c1", None, first.content_hash], ["c1", None, 7], ["c2", None, first.content_hash]]
+    assert [each.id for each in look_up(database, "content", keys, limit=2)] == [first.id]
+    for number, ids in ((1, [answer.id]), (2, [answer.id, first.id]), (9, [answer.id, first.id])):
+        found = look_up(database, "above", [["c1", answer.id, number]])
+        assert [each.id for each in found] == ids
+
+
+def test_the_content_hash_of_an_older_row_is_computed(database: str) -> None:
+    """Rows of revision 0002 have none."""
+    [rows] = whole_run(1)
+    append(database, [rows])
+    execute(database, "UPDATE messages SET content_hash = NULL")
+    assert sql(database, "SELECT count(*) FROM messages WHERE content_hash IS NULL") == [(2,)]
+    found = look_up(database, "ids", [["c1", row.id, None] for row in rows.messages])
+    assert {each.content_hash for each in found} == {row.content_hash for row in rows.messages}
+    assert content_hash(HumanMessage(rows.messages[0].content)) == rows.messages[0].content_hash
+
+
+def test_any_number_of_keys_is_looked_up_with_one_statement(database: str) -> None:
+    """They are more than one statement may have parameters, in 101 conversations."""
+    [rows] = whole_run(1)
+    append(database, [rows])
+    ids = [row.id for row in rows.messages] + [str(uuid.UUID(int=number)) for number in range(40_000)]
+    keys = [["c1", id, None] for id in ids]
+    keys += [[f"other {number}", id, None] for number in range(100) for id in ids[:10]]
+    statements = statements_of(lambda: look_up(database, "ids", keys))
+    assert len([one for one in statements if "messages" in one]) == 1
+    assert {each.id for each in look_up(database, "ids", keys)} == {row.id for row in rows.messages}

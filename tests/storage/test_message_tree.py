@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from recorder.core.escaping import unescape_json
+from recorder.core.trampoline import Trampoline
 from recorder.messages import (
     AIMessage,
     BaseMessage,
@@ -20,8 +21,10 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.storage.message_tree import paths_to_look_up, settle, thread
-from recorder.storage.rows import Added, Addition, Known, MessageRow, Newest, Part, RunRows, RunSeal
+from recorder.storage.message_lookups import look_up
+from recorder.storage.message_tree import settle, thread
+from recorder.storage.rows import Added, Addition, ContextMessageRow, MessageRow, Part, RunRows, RunSeal
+from recorder.testing.memory_store import found_in
 from tests.oracle import run_end, run_start
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -33,6 +36,7 @@ class Table:
 
     rows: dict[str, MessageRow] = field(default_factory=dict)
     runs: list[RunRows] = field(default_factory=list)
+    context: dict[str, ContextMessageRow] = field(default_factory=dict)
 
     def run(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
         """A run with these messages and replies, two seconds after the last one, not threaded yet."""
@@ -47,24 +51,27 @@ class Table:
 
     def store(self, *batch: Part) -> None:
         """Thread a batch with what is known, as the store does, and add its rows."""
-        settle(
-            batch, thread(batch, {key: self.known(paths) for key, paths in paths_to_look_up(batch).items()})
-        )
+        steps = Trampoline(look_up(batch))
+        lookup = steps.step()
+        while lookup is not None:
+            rows = {("c", row.id): row for row in self.rows.values()}
+            lookup = steps.step(found_in(rows, lookup))
+        settle(batch, thread(batch, steps.result))
         for part in batch:
             for row in part.messages:
                 self.rows.setdefault(row.id, row)
+            if isinstance(part, RunRows):
+                self.context |= {row.id: row for row in part.context}
 
     def add(self, *texts: str, at: float) -> Addition:
         """An addition so many seconds after the start, not threaded yet."""
         moment, order = START + timedelta(seconds=at), int(1_000 * at) + 1
         return Addition("c", [Added(order, moment, user(text)) for text in texts])
 
-    def known(self, paths: Sequence[Sequence[str]]) -> Known:
-        """What the table has of these paths, and its newest message."""
-        ids = {id for path in paths for id in path}
-        newest = max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
-        found = {row.id: row.created_at for row in self.rows.values() if row.id in ids}
-        return Known(found, Newest(newest.id, newest.position, newest.created_at) if newest else None)
+    @property
+    def newest(self) -> MessageRow | None:
+        """The newest message."""
+        return max(self.rows.values(), key=lambda row: (row.created_at, row.position), default=None)
 
     def say(self, messages: Sequence[Any], *replies: Any, **fields: Any) -> RunRows:
         """A run that is stored in a batch of its own."""
@@ -199,10 +206,9 @@ def test_a_new_conversation_is_not_looked_up() -> None:
     """None of its messages can be stored, so a new run costs no query."""
     table = Table()
     fresh, known, empty = table.run([user("a")], fresh=True), table.run([user("b")]), table.run([])
-    assert list(paths_to_look_up([fresh])) == []
-    assert {
-        key: [len(path) for path in paths] for key, paths in paths_to_look_up([fresh, known, empty]).items()
-    } == {"c": [1]}
+    with pytest.raises(StopIteration):
+        next(look_up([fresh]))
+    assert next(look_up([fresh, known, empty])).keys == [["c", None, None]]
 
 
 def test_the_reply_of_a_run_without_messages_has_no_parent() -> None:
@@ -283,7 +289,8 @@ def test_a_plain_message_has_no_parts() -> None:
     table = Table()
     picture = HumanMessage([{"type": "text", "text": "what is \x00\ud800?"}, {"type": "image", "data": "x"}])
     table.say([SystemMessage("be kind"), picture], AIMessage("", tool_calls=[CALL]))
-    system, user_message, answer = table.rows.values()
+    [system] = table.context.values()
+    user_message, answer = table.rows.values()
     assert (system.role, system.content, system.parts) == ("system", "be kind", None)
     assert user_message.content == "what is \ufdd00000\ufdd0d800?"
     assert from_dict(unescape_json(json.loads(user_message.parts or ""))) == picture
@@ -350,7 +357,7 @@ def test_equal_added_messages_are_stored_each_time() -> None:
     for at in (100, 100, 50, 50, 0):
         table.store(table.add("again", at=at))
     assert table.contents() == ["again"] * 5
-    newest = table.known([()]).newest
+    newest = table.newest
     assert newest is not None
     assert newest.position == 4
     times = [row.created_at for row in table.rows.values()]
@@ -370,7 +377,7 @@ def test_a_run_that_follows_many_added_messages_is_the_newest(at_once: bool) -> 
     else:
         table.store(many)
         table.store(run)
-    newest = table.known([()]).newest
+    newest = table.newest
     assert newest is not None
     assert table.path(newest.id)[-3:] == ["9999", "question", "answer"]
     assert (run.start.started_at, run.seal.end.ended_at) == (START, START + timedelta(microseconds=1))
@@ -400,7 +407,7 @@ def test_an_added_message_follows_an_edit_whose_clock_was_set_back(together: boo
     batches: list[list[Part]] = [[edit, added]] if together else [[edit], [added]]
     for batch in batches:
         table.store(*batch)
-    newest = table.known([()]).newest
+    newest = table.newest
     assert newest is not None
     assert newest.id == added.messages[0].id
     assert added.messages[0].created_at > max(

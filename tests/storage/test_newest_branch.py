@@ -89,7 +89,7 @@ def test_both_turns_are_on_the_newest_branch_when_the_clock_was_set_back_between
 
 
 @pytest.mark.parametrize(
-    "edited", [alternating("q1"), alternating("q1", "a1", "Q2")], ids=["again", "edited"]
+    "edited", [alternating("q1", "a1", "q2"), alternating("q1", "a1", "Q2")], ids=["again", "edited"]
 )
 def test_an_older_branch_becomes_the_newest_when_a_message_is_stored_on_it(
     database: str, clock: Clock, edited: list[BaseMessage]
@@ -264,9 +264,8 @@ class Story:
         """Record a run with a reply: at the end of the branch, or somewhere on it."""
         kept = self.texts if kind == "turn" else self.texts[: self.chance.randrange(len(self.texts) + 1)]
         prompt = kept if kind == "again" and kept else [*kept, f"q{self.count}"]
-        if not kept and self.texts:
-            prompt = [f"q{self.count}"]  # no message of the request is stored, so it follows the newest one
-            self.texts = [*self.texts, *prompt, f"a{self.count}"]
+        if self.is_said_again(prompt) or (not kept and self.texts):
+            self.texts = [*self.texts, *prompt, f"a{self.count}"]  # it follows the newest message
         else:
             self.texts = [*prompt, f"a{self.count}"]
         record(history, *map(as_stored, prompt), reply=f"a{self.count}")
@@ -279,6 +278,13 @@ class Story:
         record_failed(history, *map(as_stored, prompt))
         if not old:
             self.texts = prompt
+        elif self.is_said_again(prompt):
+            self.texts = [*self.texts, *prompt]
+
+    def is_said_again(self, prompt: list[str]) -> bool:
+        """Whether the first message alone is sent although more than an answer to it follows."""
+        only_answered = len(self.texts) == 2 and isinstance(as_stored(self.texts[1]), AIMessage)
+        return len(prompt) == 1 and len(self.texts) > 1 and not only_answered
 
 
 def as_stored(text: str) -> BaseMessage:

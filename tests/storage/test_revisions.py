@@ -16,15 +16,21 @@ from sqlalchemy import Connection, make_url
 from recorder import ChatHistoryCallback
 from recorder.core.clock import iso, now
 from recorder.errors import SchemaError
+from recorder.messages import AIMessage, HumanMessage, SystemMessage
+from recorder.messages.identity import content_hash
+from recorder.replay import Replay
 from recorder.storage import migrate, schema
 from recorder.storage.dialects import Postgres, sqlite
+from recorder.storage.schema import REVISIONS
 from tests import postgres
-from tests.oracle import sql
+from tests.oracle import record, sql
 from tests.revisions import older_file, older_postgres, older_statements
+from tests.stores import execute
 
 RUN, PROMPT, REPLY, PRODUCER = (str(uuid.UUID(int=number)) for number in range(1, 5))
 #: Columns that later revisions added.
-ADDED = ("process", "said_at")
+ADDED = ("process", "said_at", "content_hash", "instructions", "input")
+NEW_TABLES = ("context_messages",)
 #: The columns of the views of revision 0001; newer revisions have them first, in this order.
 COLUMNS = {
     "transcripts": "conversation_id, message_id, parent_id, branch, position, role, content, status, model, run_id, "
@@ -36,14 +42,21 @@ COLUMNS = {
 }
 
 
+@pytest.fixture(params=REVISIONS[:-1])
+def revision(request: pytest.FixtureRequest) -> str:
+    """Each earlier revision."""
+    found: str = request.param
+    return found
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def older(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of revision 0001 with rows in every table but `annotations`."""
+def older(request: pytest.FixtureRequest, revision: str, tmp_path: Path) -> Iterator[str]:
+    """A database of the revision with rows in every table but `annotations`."""
     if request.param == "sqlite":
-        yield older_file(tmp_path)
+        yield older_file(tmp_path, revision)
         return
     postgres.server()
-    url = older_postgres(tmp_path)
+    url = older_postgres(tmp_path, revision)
     yield url
     postgres.drop(url)
 
@@ -52,26 +65,23 @@ def rows_of(url: str) -> dict[str, list[Any]]:
     """All rows, with the columns that revision 0001 has."""
     found = {}
     for name, table in schema.metadata.tables.items():
+        if name in NEW_TABLES:
+            continue
         columns = ", ".join(f'"{key}"' for key in table.c.keys() if key not in ADDED)  # noqa: SIM118
         found[name] = sorted(map(str, sql(url, f"SELECT {columns} FROM {name}")))
     return found
 
 
-def test_an_older_database_is_upgraded_with_all_its_rows(older: str) -> None:
-    """No row changes, and the views have the same rows as before and those of failed runs."""
+def test_an_older_database_is_upgraded_with_all_its_rows(older: str, revision: str) -> None:
+    """No row changes, and the views have the same rows as before; since 0002 they have those of failed runs, too."""
     before = rows_of(older)
     rows_before = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
-    assert migrate.upgrade(older) == ["0002"]
+    assert migrate.upgrade(older) == list(REVISIONS[REVISIONS.index(revision) + 1 :])
     assert (migrate.connected(older, migrate.state), rows_of(older)) == ("current", before)
     after = sorted(map(str, sql(older, f"SELECT {COLUMNS['transcripts']} FROM transcripts")))
-    assert [row for row in after if row not in rows_before] == [
-        str(row)
-        for row in sql(
-            older,
-            f"SELECT {COLUMNS['transcripts']} FROM transcripts WHERE status = 'error' AND content IS NULL",
-        )
-    ]
-    assert len(after) == len(rows_before) + 1
+    failed = f"SELECT {COLUMNS['transcripts']} FROM transcripts WHERE status = 'error' AND content IS NULL"
+    new = list(map(str, sql(older, failed))) if revision == "0001" else []
+    assert after == sorted([*rows_before, *new])
 
 
 def test_the_views_keep_their_columns_in_their_order(older: str) -> None:
@@ -98,79 +108,64 @@ def test_a_large_older_file_raises_the_command_that_upgrades_it(
     url = older_file(tmp_path)
     path = Path(url.removeprefix("sqlite:///"))
     monkeypatch.setattr(sqlite, "MAX_UPGRADED", path.stat().st_size - 1)
-    with pytest.raises(SchemaError, match=r"needs schema 0002. Run: recorder migrate --url"):
+    with pytest.raises(SchemaError, match=r"needs schema 0003. Run: recorder migrate --url"):
         ChatHistoryCallback(url)
     assert sql(url, "SELECT version_num FROM alembic_version") == [("0001",)]
-    assert migrate.upgrade(url) == ["0002"]
+    assert migrate.upgrade(url) == ["0002", "0003"]
     ChatHistoryCallback(url).close().wait(10)
 
 
-def test_an_older_version_can_record_after_the_upgrade(older: str) -> None:
+def test_an_older_version_can_record_after_the_upgrade(older: str, revision: str) -> None:
     """A process that opened the database before the upgrade writes its batches as before."""
     migrate.upgrade(older)
-    write_as_0001(older)
+    write_as(revision, older)
     [found] = sql(
         older, "SELECT status, content FROM transcripts WHERE run_id IS NOT NULL AND conversation_id = 'old'"
     )
     assert found == ("complete", "La.")
     assert sql(older, "SELECT text FROM tokens WHERE run_id = ?", RUN) == [("La.",)]
-    assert sql(older, "SELECT process FROM producers WHERE id = ?", PRODUCER) == [(None,)]
+    process = None if revision == "0001" else "boot 7"
+    assert sql(older, "SELECT process FROM producers WHERE id = ?", PRODUCER) == [(process,)]
 
 
-def write_as_0001(url: str) -> None:
-    """Write one batch with a row for every table, as the writer of revision 0001 does."""
-    moment = now()
+def write_as(revision: str, url: str) -> None:
+    """Write one batch with a row for every table, as the writer of that revision does."""
+    moment, is_first = now(), revision == "0001"
     later = moment + timedelta(seconds=1)
     head = [RUN, "old", None, 1, "chat", "openai", "gpt-4o", None]
-    rest = ["{}", None, None, None, PROMPT, PRODUCER]
-    seal = [
-        "complete",
-        later,
-        later,
-        "stop",
-        None,
-        None,
-        "gpt-4o",
-        "x",
-        1,
-        1,
-        2,
-        "{}",
-        "provider",
-        1,
-        "aa",
-        None,
-        REPLY,
-    ]
+    rest = ["{}", None, None, *([None, PROMPT, PRODUCER] if is_first else [PROMPT, None, PRODUCER, None])]
+    status, model = ["complete", later, later, "stop", None, None], ["gpt-4o", "x"]
+    counts = [1, 1, 2, "{}", "provider", 1, "aa", None, REPLY]
+    seal = [*status, *model, *counts] if is_first else [*model, *status, *counts]
     rows: list[list[Any]] = [
-        [PRODUCER, "here", 1, moment, moment],
+        [PRODUCER, "here", 1, moment, moment, *([] if is_first else ["boot 7"])],
         ["old", None, moment],
         ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later],
-        [*head, "streaming", moment, *rest],
+        [*head, "streaming", moment, *rest] if is_first else [*head, moment, *rest, "streaming"],
         [*head, moment, *rest, *seal],
         [RUN, 0, 0, 1, 5, b"x", None],
         [RUN, 1, 1, "full"],
         [RUN, 0, 1, '[[5,"La."]]'],
     ]
     if url.startswith("sqlite"):
-        migrate.connected(url, partial(_one_by_one, rows))
+        migrate.connected(url, partial(_one_by_one, revision, rows))
         return
     # One statement cannot write a run twice, so one batch opens the run and the next one seals it.
     opened, sealed = 3, 4
-    asyncio.run(_in_one_statement(url, rows, {sealed}))
-    asyncio.run(_in_one_statement(url, rows, {opened}))
+    asyncio.run(_in_one_statement(revision, url, rows, {sealed}))
+    asyncio.run(_in_one_statement(revision, url, rows, {opened}))
 
 
-def _one_by_one(rows: list[list[Any]], connection: Connection) -> None:
+def _one_by_one(revision: str, rows: list[list[Any]], connection: Connection) -> None:
     with connection.begin():
-        for statement, row in zip(older_statements("sqlite"), rows, strict=True):
+        for statement, row in zip(older_statements(revision, "sqlite"), rows, strict=True):
             values = tuple(iso(value) if isinstance(value, datetime) else value for value in row)
             connection.exec_driver_sql(statement, values)
 
 
-async def _in_one_statement(url: str, rows: list[list[Any]], without: set[int]) -> None:
+async def _in_one_statement(revision: str, url: str, rows: list[list[Any]], without: set[int]) -> None:
     """Each column is an array, which is empty where the batch has no row for a table."""
-    [statement] = older_statements("postgres")
+    [statement] = older_statements(revision, "postgres")
     arrays = [[] if place in without else [value] for place, row in enumerate(rows) for value in row]
     async with Postgres(make_url(url)).engine().connect() as connection:
         await connection.exec_driver_sql(statement, tuple(arrays))
@@ -185,6 +180,40 @@ def test_an_older_version_that_opens_a_newer_database_is_refused(
     monkeypatch.setattr(schema, "REVISIONS", ("0001",))
     monkeypatch.setattr(schema, "HEAD", "0001")
     with pytest.raises(
-        SchemaError, match=r"written by a newer recorder: its schema is 0002.*pip install --upgrade"
+        SchemaError, match=r"written by a newer recorder: its schema is 0003.*pip install --upgrade"
     ):
         ChatHistoryCallback(older)
+
+
+def test_an_older_conversation_continues(older: str) -> None:
+    """Its system message stays where it is, in the tree; the history that is sent again is not stored again."""
+    migrate.upgrade(older)
+    with Replay(older) as replay:
+        ids = [
+            id for (id,) in sql(older, "SELECT DISTINCT conversation_id FROM messages WHERE role = 'system'")
+        ]
+        before = {id: replay.messages(id) for id in ids}
+    assert ids
+    [(stored,)] = sql(older, "SELECT count(*) FROM messages")
+    for id, history in before.items():
+        assert history[0].role == "system"
+        with ChatHistoryCallback(older, conversation_id=id) as callback:
+            for turn in range(2):
+                sent = [*history, HumanMessage(f"And {turn}?")]
+                record(callback, *sent, reply=f"So {turn}.")
+                history = [*sent, AIMessage(f"So {turn}.")]
+        with Replay(older) as replay:
+            assert [each.text for each in replay.messages(id)] == [each.text for each in history]
+    assert sql(older, "SELECT count(*) FROM messages") == [(stored + 4 * len(ids),)]
+
+
+def test_the_command_computes_the_content_hashes_of_older_messages(older: str) -> None:
+    """They are those of the same messages stored today. A second call finds those that are missing then."""
+    assert migrate.upgrade(older)
+    found = sql(older, "SELECT role, content, content_hash FROM messages WHERE parts IS NULL")
+    assert len(found) > 9
+    classes = {"user": HumanMessage, "assistant": AIMessage, "system": SystemMessage}
+    assert [hash for _, _, hash in found] == [content_hash(classes[role](text)) for role, text, _ in found]
+    execute(older, "UPDATE messages SET content_hash = NULL, content = 'other' WHERE position = 0")
+    assert migrate.upgrade(older) == []
+    assert sql(older, "SELECT count(*) FROM messages WHERE content_hash IS NULL") == [(0,)]

@@ -181,7 +181,8 @@ def test_every_table_can_be_distributed() -> None:
     keys = {name: next(iter(table.primary_key)).name for name, table in schema.metadata.tables.items()}
     own = dict.fromkeys(("conversations", "producers", "runs"), "id")
     by_run = dict.fromkeys(("segments", "frames", "gaps", "annotations"), "run_id")
-    assert keys == {**own, **by_run, "messages": "conversation_id"}
+    by_conversation = dict.fromkeys(("messages", "context_messages"), "conversation_id")
+    assert keys == {**own, **by_run, **by_conversation}
     for table in schema.metadata.tables.values():
         assert not table.foreign_keys
         assert not any(index.unique for index in table.indexes)

@@ -211,10 +211,10 @@ def test_missing_tokens_without_a_gap_are_found(tmp_path: Path) -> None:
 def test_the_newest_branch_and_the_messages_of_a_request(shop: str) -> None:
     """Each is one path: to the newest message, and to the last message of the request."""
     newest = answer(shop, "Its newest branch only")
-    assert [position for position, _, _ in newest] == list(range(8))
+    assert [position for position, _, _ in newest] == list(range(7))
     assert newest[-1][2] == "Done, the money is on its way."
     messages = answer(shop, "The messages of a request")
-    assert [role for _, role, _ in messages] == ["system", "user", "assistant", "tool", "tool"]
+    assert [role for _, role, _ in messages] == ["user", "assistant", "tool", "tool"]
 
 
 # -- tables that a recipe reads from end to end ---------------------------------------------------------------

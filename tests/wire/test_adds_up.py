@@ -25,7 +25,7 @@ from recorder.core.escaping import unescape
 from recorder.messages import AIMessage, AIMessageChunk
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI, SimpleChatModel
 from recorder.replay import Replay
-from recorder.storage.reader import message_of
+from recorder.storage.message_columns import message_of
 from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.reply import Translator

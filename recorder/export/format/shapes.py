@@ -13,6 +13,7 @@ from recorder.storage.columns import Column, columns_of
 from recorder.storage.frame_block import MAX_OFFSET
 from recorder.storage.rows import (
     AnnotationRow,
+    ContextMessageRow,
     ConversationRow,
     FrameRow,
     GapRow,
@@ -21,27 +22,41 @@ from recorder.storage.rows import (
     RunRow,
     SegmentRow,
 )
+from recorder.storage.stored_messages import hash_of_row
 
 FORMAT = "recorder"
-VERSION = 1
+VERSION = 2
 #: The most tokens or frames that a run may have. The sum of two such numbers still fits into 64 bits.
 MOST = 2**62
 #: The deepest nesting of JSON that is read. Python and the databases can write and read a little more.
 _DEEPEST = 500
 
 #: A row of any table.
-Row = ConversationRow | Producer | MessageRow | RunRow | SegmentRow | FrameRow | GapRow | AnnotationRow
+Row = (
+    ConversationRow
+    | Producer
+    | MessageRow
+    | ContextMessageRow
+    | RunRow
+    | SegmentRow
+    | FrameRow
+    | GapRow
+    | AnnotationRow
+)
 
 #: Kind of a line -> the row that it holds as an object.
 OBJECTS: Mapping[str, type[Any]] = {
     "conversation": ConversationRow,
     "producer": Producer,
     "message": MessageRow,
+    "context": ContextMessageRow,
     "run": RunRow,
     "annotation": AnnotationRow,
 }
 KINDS: Mapping[type[Any], str] = {row_type: kind for kind, row_type in OBJECTS.items()}
 
+#: A column that is not exported: reading computes it.
+_DERIVED = "content_hash"
 #: Suffix of a column's name if its JSON is exported as text, because encoding it again would change the text.
 _AS_TEXT = ":text"
 
@@ -51,7 +66,7 @@ def object_of(row: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for column in columns_of(row.__class__):
         value = getattr(row, column.name)
-        if value is None:
+        if value is None or column.name == _DERIVED:
             continue
         if column.type is datetime:
             found[column.name] = iso(value)
@@ -76,11 +91,12 @@ def row_of(kind: str, fields: Any) -> Any:
     if not isinstance(fields, dict):
         raise ValueError(f"a {kind} must be an object")
     row_type: Any = OBJECTS[kind]
-    return row_type(*(_value(kind, column, fields) for column in columns_of(row_type)))
+    row = row_type(*(_value(kind, column, fields) for column in columns_of(row_type)))
+    return row._replace(content_hash=hash_of_row(row)) if row_type is MessageRow else row
 
 
 def _value(kind: str, column: Column, fields: dict[str, Any]) -> Any:
-    value = fields.get(column.name)
+    value = fields.get(column.name) if column.name != _DERIVED else None
     if column.format == "json":
         value = fields.get(column.name + _AS_TEXT) if value is None else _json_text(kind, column, value)
     if value is None:

@@ -169,5 +169,5 @@ class Matcher:
 
 def _form_of(run: RecordedRun, wire: str) -> Generator[QueryStep, Any, Form]:
     """The form of a recorded run's request, its messages as this wire format writes them."""
-    path = yield QueryStep(DatabaseReader.path, run.conversation_id, run.prompt_message_id)
-    return form_of_run(run, path, wire)
+    sent = yield QueryStep(DatabaseReader.request, run)
+    return form_of_run(run, sent, wire)

@@ -60,7 +60,8 @@ class Dialect(Protocol):
     name: str
     #: The factor by which statements may take longer than usual, over connections that are made from now on.
     patience: int
-    #: A FROM item: the rows of the JSON list `:keys`, whose items are `[conversation_id]` or `[conversation_id, id]`.
+    #: A FROM item: the rows of the JSON list `:keys`, whose items are `[conversation_id, id, number]`; the
+    #: last two may be missing or null.
     key_rows: str
 
     @property

@@ -100,8 +100,8 @@ class SQLite:
     name = "sqlite"
     patience = 1  # without effect: a statement has no limit of time
     key_rows = (
-        "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id"
-        " FROM json_each(:keys))"
+        "(SELECT json_extract(value, '$[0]') AS conversation_id, json_extract(value, '$[1]') AS id,"
+        " json_extract(value, '$[2]') AS number FROM json_each(:keys))"
     )
     #: The exceptions of opening and querying, wrapped by SQLAlchemy or not.
     errors: tuple[type[Exception], ...] = (DBAPIError, sqlite3.Error)

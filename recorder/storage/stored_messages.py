@@ -1,0 +1,103 @@
+"""What is stored of a conversation, as far as a request needs to know, and the questions that find it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from recorder.errors import StoreError
+from recorder.messages.identity import content_hash
+from recorder.storage.message_columns import message_of
+
+
+class StoredMessage(NamedTuple):
+    """One stored message without its content."""
+
+    conversation_id: str
+    id: str
+    parent_id: str | None
+    position: int
+    role: str
+    created_at: datetime
+    content_hash: int
+
+
+class Lookup(NamedTuple):
+    """One question for any number of conversations. Each key is a list of a conversation id, an id and a number.
+
+    - `ids`: the messages with these ids. The number is not used.
+    - `newest`: the newest message of the conversation. Id and number are not used.
+    - `content`: the newest `limit` messages whose content hash is the number. The id is not used.
+    - `above`: the message with this id and its ancestors, at most as many messages as the number says.
+    """
+
+    kind: Literal["ids", "newest", "content", "above"]
+    keys: Sequence[Sequence[Any]]
+    limit: int = 0
+
+
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(slots=True)
+class StoredConversation:
+    """What is known of one conversation: what is stored, and what comes earlier in the same batch."""
+
+    #: By id.
+    messages: dict[str, StoredMessage] = field(default_factory=dict)
+    newest: StoredMessage | None = None
+    #: The time of the latest message.
+    latest: datetime | None = None
+    _by_content: dict[int, list[StoredMessage]] = field(default_factory=dict)
+
+    def add(self, messages: Iterable[StoredMessage]) -> None:
+        """Add messages, in any order; those that are known already are ignored."""
+        for message in messages:
+            if message.id not in self.messages:
+                self.messages[message.id] = message
+                self._by_content.setdefault(message.content_hash, []).append(message)
+
+    def append(self, message: StoredMessage) -> None:
+        """Add a new message, which becomes the newest one."""
+        self.add([message])
+        self.newest, self.latest = message, message.created_at
+
+    def first_free_time(self, at: datetime) -> datetime:
+        """This time if it is after the latest message, else one microsecond after that message."""
+        return at if self.latest is None or at > self.latest else self.latest + _TICK
+
+    def with_content(self, content: int) -> Sequence[StoredMessage]:
+        """The known messages with this content hash."""
+        return self._by_content.get(content, ())
+
+    def parent_of(self, message: StoredMessage) -> StoredMessage | None:
+        """Its parent; None for a root, and for a parent that was not looked up."""
+        return self.messages.get(message.parent_id) if message.parent_id is not None else None
+
+    def path_to(self, message: StoredMessage | None) -> list[StoredMessage]:
+        """The known part of the path that ends at this message, oldest first."""
+        path: dict[str, StoredMessage] = {}
+        while message is not None and message.id not in path:  # a damaged database may have a circle
+            path[message.id] = message
+            message = self.parent_of(message)
+        return list(path.values())[::-1]
+
+
+def stored_message(row: Any) -> StoredMessage:
+    """The message of a row. Older rows have no content hash, and come with their content instead."""
+    found = row.content_hash
+    if found is None:
+        found = hash_of_row(row) or 0
+    parent_id = row.parent_id and str(row.parent_id)
+    return StoredMessage(row.conversation_id, str(row.id), parent_id, row.position,
+                         row.role, row.created_at, found)  # fmt: skip
+
+
+def hash_of_row(row: Any) -> int | None:
+    """The content hash of a row with role, content and parts; None if it is damaged, which readers report."""
+    try:
+        return content_hash(message_of(row.role, row.content, row.parts))
+    except StoreError:
+        return None
