@@ -289,10 +289,12 @@ def _stored_conversation(options: ChatOptions) -> _EarlierMessages:
     found = queries.read(options.url, lambda store: queries.conversation_of(store, str(options.conversation)))
     # A run without any text is not a message that could be sent.
     path = [row for row in newest_path(found["messages"]) if row["message_id"] or row["content"]]
-    said = [_message_of(row) for row in path]
+    messages = [_message_of(row) for row in path]
     if instructions := [_message_of(row) for row in found["instructions"]]:
-        said = said[len(instructions_of(said)) :]  # older versions stored instructions as messages
-    messages = [*instructions, *said]
+        messages = messages[
+            len(instructions_of(messages)) :
+        ]  # older versions stored instructions as messages
+    messages = [*instructions, *messages]
     answered = len(messages)
     while answered and messages[answered - 1].role == "user":
         answered -= 1

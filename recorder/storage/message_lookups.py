@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from itertools import chain
 
 from recorder.storage import alignment
-from recorder.storage.request_input import contents_of, path_of, said_in
+from recorder.storage.request_input import after_instructions, contents_of, path_of
 from recorder.storage.rows import Addition, Part, RunRows, RunStart
 from recorder.storage.stored_messages import Lookup, StoredConversation, StoredMessage
 
@@ -52,7 +52,7 @@ def _requests(parts: Sequence[Part]) -> dict[str, list[RunStart]]:
             requests.setdefault(part.conversation_id, [])
         elif _depends_on_stored(part):
             found = requests.setdefault(part.start.conversation_id, [])
-            if part.opens and said_in(part.start):
+            if part.opens and after_instructions(part.start):
                 found.append(part.start)
     return requests
 

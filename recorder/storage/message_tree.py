@@ -25,12 +25,12 @@ from recorder.storage import alignment
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.message_lookups import Known
 from recorder.storage.request_input import (
+    after_instructions,
     context_row,
     encoded_ids,
     encoded_input,
     instructions_of,
     path_of,
-    said_in,
 )
 from recorder.storage.rows import (
     Added,
@@ -129,17 +129,17 @@ def _addition_steps(addition: Addition, threaded: Threaded, *, in_one: bool) -> 
 
 
 def _thread_request(step: _Step, start: RunStart, conversation: StoredConversation) -> Placement:
-    said, path = said_in(start), path_of(start)
+    messages, path = after_instructions(start), path_of(start)
     found = alignment.of_request(start, conversation)
     parent = conversation.newest if found is None else found.end
     is_from_root = parent is None or (found is not None and found.from_root)
     at = conversation.first_free_time(start.started_at)
     sent: list[StoredMessage | ContextMessageRow] = []
-    for message, stored in zip(said, found.messages if found is not None else (), strict=False):
+    for message, stored in zip(messages, found.messages if found is not None else (), strict=False):
         sent.append(stored or _context(step, start, message, at))
-    for place in range(len(sent), len(said)):
+    for place in range(len(sent), len(messages)):
         id = path[place] if is_from_root else None
-        parent = _append(step, conversation, said[place], parent, at, id=id)
+        parent = _append(step, conversation, messages[place], parent, at, id=id)
         sent.append(parent)
     given = instructions_of(start.messages)
     before = at - len(given) * _TICK  # so that they are sorted before what was said

@@ -208,10 +208,10 @@ class DatabaseReader:
         rows = await self._path(known, end.message_id, *_CONTENT, messages.c.run_id)
         run_ids = [row.run_id for row in rows if row.run_id is not None]
         last = end.run_id or (run_ids[-1] if run_ids else None)
-        said = [message_of(row.role, row.content, row.parts) for row in rows]
+        branch = [message_of(row.role, row.content, row.parts) for row in rows]
         instructions = await self.instructions(await self.run(last)) if last is not None else []
         # Older versions stored instructions as messages; those of the last run take their place.
-        return [*instructions, *(said[len(instructions_of(said)) :] if instructions else said)]
+        return [*instructions, *(branch[len(instructions_of(branch)) :] if instructions else branch)]
 
     async def request(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run was sent, its instructions first."""

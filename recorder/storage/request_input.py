@@ -32,26 +32,26 @@ def instructions_of(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
     return [*takewhile(lambda message: message.role in _ROLES, messages)]
 
 
-def said_in(start: RunStart) -> Sequence[BaseMessage]:
+def after_instructions(start: RunStart) -> Sequence[BaseMessage]:
     """The messages of a request after its instructions; computed once."""
-    if start.said is None:
-        start.said = start.messages[len(instructions_of(start.messages)) :]
-    return start.said
+    if start.after_instructions is None:
+        start.after_instructions = start.messages[len(instructions_of(start.messages)) :]
+    return start.after_instructions
 
 
 def path_of(start: RunStart) -> Sequence[str]:
     """The ids of what was said in a request, as a path from a root; computed once."""
-    said = said_in(start)
-    if len(start.path) != len(said):
-        start.path = path_ids(start.conversation_id, said)
+    messages = after_instructions(start)
+    if len(start.path) != len(messages):
+        start.path = path_ids(start.conversation_id, messages)
     return start.path
 
 
 def contents_of(start: RunStart) -> Sequence[int]:
     """The content hashes of what was said in a request; computed once."""
-    said = said_in(start)
-    if len(start.contents) != len(said):
-        start.contents = [content_hash(message) for message in said]
+    messages = after_instructions(start)
+    if len(start.contents) != len(messages):
+        start.contents = [content_hash(message) for message in messages]
     return start.contents
 
 

@@ -79,7 +79,7 @@ class RunStart:
     #: The whole history that was sent, oldest first.
     messages: Sequence[BaseMessage] = ()
     #: Those of them after the instructions; `request_input` computes this and what follows.
-    said: Sequence[BaseMessage] | None = None
+    after_instructions: Sequence[BaseMessage] | None = None
     #: Ids of what was said in them, where it is a path from a root, and its content hashes.
     path: Sequence[str] = ()
     contents: Sequence[int] = ()
