@@ -33,7 +33,7 @@ from recorder.storage.newest_branch import (
     path_to,
     unanswered_runs,
 )
-from recorder.storage.request_input import decoded_input, instructions_of
+from recorder.storage.request_input import checked_ids, decoded_input, instructions_of
 from recorder.storage.row_checks import json_of, row_of
 from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunColumns, RunRow, SegmentRow
 from recorder.storage.schema import context_messages, frames, gaps, messages, runs, segments
@@ -216,18 +216,21 @@ class DatabaseReader:
     async def request(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run was sent, its instructions first."""
         given = decoded_input(run.input)
-        path = []
-        if given.first is not None:
-            columns = *_CONTENT, messages.c.position
-            path = await self._path(run.conversation_id, run.prompt_message_id, *columns, first=given.first)
-        by_id = await self._messages_by_id(run.conversation_id, [*(run.instructions or ()), *given.ids])
-        rows = [by_id[id] for id in run.instructions or () if id in by_id]
-        for item in given.items:
+        path = await self._path_from(given.first, run) if given.first is not None else []
+        ids = checked_ids(run.instructions)
+        by_id = await self._messages_by_id(run.conversation_id, [*ids, *given.ids])
+        rows: list[Any] = []
+        for item in (*ids, *given.items):
             if isinstance(item, str):
                 rows += [by_id[item]] if item in by_id else []
-            else:
-                rows += [row for row in path if item[0] <= row.position <= item[1]]
+            elif path:
+                before = path[0].position
+                rows += path[max(0, item[0] - before) : max(0, item[1] + 1 - before)]
         return [message_of(row.role, row.content, row.parts) for row in rows]
+
+    async def _path_from(self, first: int, run: RecordedRun) -> list[Any]:
+        columns = *_CONTENT, messages.c.position
+        return await self._path(run.conversation_id, run.prompt_message_id, *columns, first=first)
 
     async def replies(self, conversation_id: str, run_id: str) -> list[BaseMessage]:
         """The messages that a run produced, one for each choice."""
@@ -244,7 +247,7 @@ class DatabaseReader:
 
     async def instructions(self, run: RecordedRun) -> list[BaseMessage]:
         """The instructions that a run was sent, in their order."""
-        ids = run.instructions or ()
+        ids = checked_ids(run.instructions)
         by_id = await self._messages_by_id(run.conversation_id, ids)
         rows = [by_id[id] for id in ids if id in by_id]
         return [message_of(row.role, row.content, row.parts) for row in rows]

@@ -6,6 +6,7 @@ the conversation is. `RunColumns` describes them, and `DatabaseReader.request` r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import takewhile
@@ -18,13 +19,14 @@ from recorder.messages.identity import content_hash, id_below, path_ids
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.row_checks import json_of
 from recorder.storage.rows import ContextMessageRow, RunRow, RunStart
+from recorder.storage.schema import dashed
 from recorder.storage.stored_messages import StoredMessage
 
 #: In place of the parent in the ids of context messages, which have none.
 _CONTEXT = "context"
-#: The length of an id; no pair of positions is as long.
-_ID_LENGTH = 36
 _ROLES = frozenset(("system", "developer"))
+#: A position, or the first and the last of several.
+_PLACES = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
 def instructions_of(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
@@ -114,25 +116,35 @@ def sent_ids(run: RunRow) -> set[str]:
     return {str(item) for items in given for item in items if _is_id(str(item))}
 
 
-def decoded_input(items: Sequence[str] | None) -> Input:
+def decoded_input(items: Sequence[object] | None) -> Input:
     """The column `input`. Raises `StoreError` for a damaged value."""
     if items is None:
         return WHOLE_PATH
     found: list[str | tuple[int, int]] = []
-    for item in items:
-        first, _, last = str(item).partition("-")
-        if _is_id(str(item)):
-            found.append(str(item))
-        elif _is_position(first) and (not last or _is_position(last)):
-            found.append((int(first), int(last or first)))
-        else:
+    before = -1
+    for item in map(str, items):
+        if _is_id(item):
+            found.append(item)
+            continue
+        places = _PLACES.fullmatch(item)
+        first, last = (int(places[1]), int(places[2] or places[1])) if places else (-1, -1)
+        if not before < first <= last:  # a message that came twice could fill the memory
             raise StoreError(f"The input of a run has the item {item!r:.60}; the row is damaged")
+        found.append((first, last))
+        before = last
     return Input(found)
 
 
+def checked_ids(ids: Sequence[object] | None) -> list[str]:
+    """The column `instructions`. Raises `StoreError` for a value that is no id."""
+    found = [str(id) for id in ids or ()]
+    if wrong := [id for id in found if not _is_id(id)]:
+        raise StoreError(f"The instructions of a run have {wrong[0]!r:.60} as an id; the row is damaged")
+    return found
+
+
 def _is_id(item: str) -> bool:
-    return len(item) == _ID_LENGTH
-
-
-def _is_position(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    try:
+        return dashed(item) == item
+    except ValueError:
+        return False
