@@ -24,6 +24,7 @@ from recorder.storage.schema import HEAD
 from tests import postgres
 from tests.cli.test_commands import cli
 from tests.oracle import begin, new_url, record, say, sql, start_python
+from tests.stores import execute
 
 KEYS = {
     "ok", "state", "summary", "url", "problems", "schema", "newest_schema", "can_read", "can_write",
@@ -163,15 +164,6 @@ def test_recent_gaps_are_wrong_and_older_ones_are_counted(database: str) -> None
     about = diagnosed(database)
     assert (about["ok"], about["missing_tokens"]) == (True, 9)
     assert "9 tokens in 2 gaps, 2 of them quarantined" in cli("doctor", url=database).stdout
-
-
-def execute(url: str, statement: str) -> None:
-    """Run a statement that writes."""
-    if not url.startswith("sqlite"):
-        postgres.fetch(url, statement)
-        return
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute(statement)
 
 
 # -- files -----------------------------------------------------------------------------------------------------
