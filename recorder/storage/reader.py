@@ -209,7 +209,8 @@ class DatabaseReader:
         run_ids = [row.run_id for row in rows if row.run_id is not None]
         last = end.run_id or (run_ids[-1] if run_ids else None)
         branch = [message_of(row.role, row.content, row.parts) for row in rows]
-        instructions = await self.instructions(await self.run(last)) if last is not None else []
+        found = await self._by_ids([last]) if last is not None else []
+        instructions = await self.instructions(found[0]) if found else []
         # Older versions stored instructions as messages; those of the last run take their place.
         return [*instructions, *(branch[len(instructions_of(branch)) :] if instructions else branch)]
 

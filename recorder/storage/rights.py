@@ -24,6 +24,7 @@ WRITING: Mapping[str, tuple[str, ...]] = {
     "messages": ("SELECT", "INSERT"),
     "segments": ("SELECT", "INSERT"),
     "conversations": ("INSERT",),
+    "context_messages": ("INSERT",),
     "frames": ("INSERT",),
     "gaps": ("INSERT",),
 }

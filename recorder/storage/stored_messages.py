@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from recorder.errors import StoreError
 from recorder.messages.identity import content_hash
+from recorder.storage.failures import ROW_ERRORS
 from recorder.storage.message_columns import message_of
 
 
@@ -99,5 +100,5 @@ def hash_of_row(row: Any) -> int | None:
     """The content hash of a row with role, content and parts; None if it is damaged, which readers report."""
     try:
         return content_hash(message_of(row.role, row.content, row.parts))
-    except StoreError:
+    except (StoreError, *ROW_ERRORS):
         return None

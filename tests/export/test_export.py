@@ -30,7 +30,15 @@ from recorder.export.format import Row, write
 from recorder.messages import AIMessage, HumanMessage
 from recorder.storage import schema
 from recorder.storage.compression import decompress
-from recorder.storage.rows import INTERRUPTED, ConversationRow, FrameRow, MessageRow, Producer, RunRow
+from recorder.storage.rows import (
+    INTERRUPTED,
+    ContextMessageRow,
+    ConversationRow,
+    FrameRow,
+    MessageRow,
+    Producer,
+    RunRow,
+)
 from recorder.storage.store import SqlStore
 from recorder.storage.store_interface import Conflict
 from recorder.testing import Answer, LoopbackProvider, scripted
@@ -167,7 +175,7 @@ def possible(rows: list[Row]) -> list[Row]:
     for row in rows:
         if isinstance(row, ConversationRow):
             conversation = row.id
-        if isinstance(row, (MessageRow, RunRow)):
+        if isinstance(row, (MessageRow, ContextMessageRow, RunRow)):
             row = row._replace(conversation_id=conversation)
         key = (type(row), *((row.id,) if isinstance(row, (ConversationRow, RunRow)) else row[:2]))  # type: ignore[index]
         if key not in seen:

@@ -53,7 +53,9 @@ def test_a_run_is_read_with_decoded_json() -> None:
     decoded = {
         column.name: column.type for column in columns_of(RecordedRun) if column not in columns_of(RunRow)
     }
-    assert decoded == {"usage": dict, "request": dict, "metadata": dict, "tags": list}
+    assert decoded == {
+        "usage": dict, "request": dict, "metadata": dict, "tags": list, "instructions": list, "input": list,
+    }  # fmt: skip
     assert all(column.format == "json" for column in columns_of(RunRow) if column.name in decoded)
 
 

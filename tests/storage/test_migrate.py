@@ -221,7 +221,7 @@ def test_an_error_at_any_statement_leaves_the_database_empty(tmp_path: Path) -> 
 
         event.listen(Engine, "before_cursor_execute", fail)
         try:
-            applied = migrate.upgrade(url_of(path))
+            applied = migrate.connected(url_of(path), migrate.upgrade_connection)
             break
         except KeyboardInterrupt:
             pass
@@ -251,7 +251,7 @@ while signalled:
             if len(seen) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
         event.listen(Engine, "after_cursor_execute", die)
-        migrate.upgrade(f"sqlite:///{folder}/killed-{number}.db")
+        migrate.connected(f"sqlite:///{folder}/killed-{number}.db", migrate.upgrade_connection)
         os._exit(0)
     signalled = os.WIFSIGNALED(os.waitpid(child, 0)[1])
 print(number - 1)

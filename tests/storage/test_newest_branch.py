@@ -63,7 +63,9 @@ def newest(url: str) -> tuple[list[str], list[str]]:
     drawn = newest_path(found["messages"])
     assert [row["content"] for row in drawn if row["message_id"]] == texts
     assert list(dict.fromkeys(row["run_id"] for row in drawn if row["run_id"])) == runs
-    assert all(prompt == texts[: len(prompt)] for prompt in collector.prompts)
+    # A prompt is what was sent: the branch from its beginning, or a stretch of it.
+    stretches = [texts[first:last] for last in range(len(texts) + 1) for first in range(last + 1)]
+    assert all(prompt in stretches for prompt in collector.prompts)
     assert len(collector.prompts) == len(runs)
     return texts, runs
 

@@ -231,7 +231,6 @@ def test_a_table_of_another_tool_with_the_same_name_raises(tmp_path: Path) -> No
     ("url", "message"),
     [
         ("mysql://host/db", "scheme 'mysql'"),
-        ("chat.db", r"write 'sqlite:///chat\.db'"),
         ("sqlite://", "in-memory"),
         ("sqlite:///{}/missing/chat.db", "does not exist; create it"),
         ("sqlite:///{}", "is a directory"),
