@@ -345,9 +345,8 @@ def _sql_store(url: str, config: Config) -> Store:
 def _close(runner: asyncio.Runner) -> None:
     try:
         runner.close()
-    except (
-        RuntimeError
-    ) as error:  # Python 3.12 starts no thread during the exit, and an executor's end needs one
+    except RuntimeError as error:
+        # Python 3.12 starts no thread during the exit, and the end of an executor needs one.
         log.debug("The event loop of the writer's thread was not closed in order: %s", error)
 
 

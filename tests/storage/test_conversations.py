@@ -11,7 +11,7 @@ import pytest
 from recorder import ChatHistoryCallback
 from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.replay import Replay
-from tests.oracle import record, sql
+from tests.oracle import record, sql, start_python
 
 
 def texts(messages: Sequence[BaseMessage]) -> list[str]:
@@ -182,6 +182,47 @@ def test_a_request_costs_the_same_at_turn_20_and_at_turn_400(
     ]
     assert sizes == [len('["35-40"]'), len('["793-798"]')]
     assert sql(database, "SELECT count(*) FROM messages") == [(800,)]
+
+
+CLIENT = """
+import sys
+from recorder import ChatHistoryCallback
+from recorder.messages import AIMessage, HumanMessage, SystemMessage
+from tests.oracle import record
+
+url, name = sys.argv[1:]
+messages = []
+with ChatHistoryCallback(url, conversation_id="c", flush_interval=0) as history:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for turn in range(20):
+        sent = [SystemMessage(f"Turn {turn}."), *messages[-5:], HumanMessage(f"{name} q{turn}")]
+        print(record(history, *sent, reply=f"{name} a{turn}"), len(sent))
+        messages += [sent[-1], AIMessage(f"{name} a{turn}")]
+        history.flush().wait(20)
+"""
+
+
+def test_two_processes_send_windows_of_one_conversation_at_once(database: str) -> None:
+    """Each sees only its own messages. All are stored once, and each request is read as it was sent."""
+    clients = [start_python(CLIENT, database, name) for name in ("one", "two")]
+    for client in clients:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "ready\n"
+    for client in clients:
+        assert client.stdin is not None
+        client.stdin.write("go\n")
+        client.stdin.flush()
+    printed = [client.communicate(timeout=50) for client in clients]
+    assert [errors for _, errors in printed] == ["", ""]
+    assert sorted(said(database)) == sorted(
+        f"{name} {kind}{turn}" for name in ("one", "two") for kind in "qa" for turn in range(20)
+    )
+    assert sql(database, "SELECT count(*) FROM context_messages") == [(20,)]
+    with Replay(database) as replay:
+        for line in "".join(out for out, _ in printed).splitlines():
+            run_id, length = line.split()
+            assert len(replay.request(run_id)) == int(length)
 
 
 # -- random conversations -------------------------------------------------------------------------------------------
