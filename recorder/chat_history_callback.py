@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import datetime, timedelta
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from recorder.callbacks import BaseCallbackHandler
@@ -18,16 +16,18 @@ from recorder.config import Config
 from recorder.core.clock import monotonic_us, now
 from recorder.core.collection import collection
 from recorder.core.escaping import escape
-from recorder.core.ids import MAX_CONVERSATION_ID, check_conversation_id, new_id
+from recorder.core.ids import check_conversation_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, LLMResult, messages_from
+from recorder.recording.application_values import annotation, details_of, user_id_of
 from recorder.recording.buffer import OpenRun
+from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
 from recorder.recording.recorder import Recorder, Stats
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.redaction.masking import Mask
-from recorder.storage.rows import RunEnd, RunStart
+from recorder.storage.rows import Addition, RunEnd, RunStart
 from recorder.storage.storable_values import (
     first_text,
     id_of,
@@ -39,15 +39,16 @@ from recorder.storage.storable_values import (
     uuid_in,
 )
 from recorder.storage.store_interface import Store
+from recorder.storage.unnamed_conversations import HistoryOwner
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import deltas_of
 
 log = logging.getLogger("recorder")
 
-#: Metadata keys for the conversation id: recorder's, LangChain's sessions, LangGraph's threads.
-CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
-#: The conversations of this many parent runs are remembered, so that their child runs share them.
-_MAX_FAMILIES = 10_000
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The name of annotations that are a user's judgement.
+FEEDBACK = "user_feedback"
 
 
 class ChatHistoryCallback(BaseCallbackHandler):
@@ -76,7 +77,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         store: Store | None = None,
         **options: Any,
     ) -> None:
-        self._conversation_id = (
+        self._naming = ConversationNaming(
             check_conversation_id(conversation_id) if conversation_id is not None else None
         )
         try:
@@ -85,8 +86,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self.recorder = Recorder(url, config, store=store)
         self._capture_frames = config.capture == "wire"
-        self._current: ContextVar[str | None] = ContextVar("conversation_id", default=None)
-        self._families: OrderedDict[str, str] = OrderedDict()
+        self._follows_history = config.thread == "history"
+        self._within = timedelta(seconds=config.thread_within)
         # The ids for which a warning was logged.
         self._replaced: set[str] = set()
         # Attributes, because they are read for every token.
@@ -97,13 +98,47 @@ class ChatHistoryCallback(BaseCallbackHandler):
     # -- the application's side ---------------------------------------------------------------------------
 
     @contextmanager
-    def conversation(self, conversation_id: str) -> Iterator[str]:
-        """Runs that begin in the `with` block belong to this conversation. Raises `ConfigError` for an invalid id."""
-        token = self._current.set(check_conversation_id(conversation_id))
-        try:
+    def conversation(
+        self, conversation_id: str, user: str | None = None, *, title: str | None = None,
+        tags: Sequence[str] | None = None, metadata: Mapping[str, Any] | None = None,
+    ) -> Iterator[str]:  # fmt: skip
+        """Runs that begin in the `with` block belong to this conversation, and to this user if one is given.
+
+        `title`, `tags` and `metadata` are stored with the conversation, as `update_conversation` does. If the
+        conversation belongs to another user, these runs are stored as a conversation of their own, "id@user". Raises
+        `ConfigError` for an invalid value.
+        """
+        names = Names(check_conversation_id(conversation_id), self._user_id(user))
+        with self._naming.within(names):
+            if title is not None or tags is not None or metadata is not None:
+                self.update_conversation(title=title, tags=tags, metadata=metadata)
             yield conversation_id
-        finally:
-            self._current.reset(token)
+
+    @contextmanager
+    def user(self, user: str) -> Iterator[str]:
+        """Runs that begin in the `with` block belong to this user. Raises `ConfigError` for an invalid id."""
+        with self._naming.within(self._naming.names._replace(user_id=self._user_id(user))):
+            yield user
+
+    def bind(self, function: F) -> F:
+        """A function that calls `function` in the conversation and for the user of the code that calls `bind`.
+
+        For threads, executors and schedulers that run it in another context. Also for coroutine functions, generator
+        functions and asynchronous generator functions.
+        """
+        return self._naming.bind(function)
+
+    def update_conversation(
+        self, conversation_id: str | None = None, *, title: str | None = None, tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Set the title, the tags or the metadata of a conversation, whole. What is None stays as it is.
+
+        The conversation need not exist yet; without an id it is that of the code around the call. The rest is as with
+        `add_messages`.
+        """
+        if details := details_of(title, tags, metadata):
+            self._add(conversation_id, details=details)
 
     def add_messages(self, messages: Any, *, conversation_id: str | None = None) -> None:
         """Store messages without a run, each as the child of the newest message of the conversation.
@@ -114,14 +149,37 @@ class ChatHistoryCallback(BaseCallbackHandler):
         message or if there is no conversation, `Closed` after `close`, and `StoreError` if the queue is full: at once
         on an event loop or with `overflow="drop_newest"`, else after `block_timeout` seconds.
         """
+        copies = [with_own_blocks(message) for message in messages_from(messages)]
+        self._add(conversation_id, copies)
+
+    def add_annotation(
+        self, run_id: UUID | str, name: str, *, label: str | None = None, score: float | None = None,
+        data: Mapping[str, Any] | None = None, message_id: UUID | str | None = None,
+    ) -> str:  # fmt: skip
+        """Store an evaluation of a run, or of one of its messages. Returns the annotation's id.
+
+        `run_id` is that of the call's `config`, or the `id` of the model's message. `name` says what was evaluated,
+        `label` and `score` the result; `data` is stored as JSON. The fields are OpenTelemetry's `gen_ai.evaluation.*`.
+        A run may have several annotations of one name. Raises as `add_messages` does.
+        """
+        row = annotation(run_id, name, label=label, score=score, data=data, message_id=message_id)
         self.recorder.require_open()
-        found = conversation_id
-        if found is None:
-            found = self._current.get() or self._conversation_id
-        if found is None:
-            raise ConfigError("Messages without a run need a conversation; pass conversation_id='...'")
-        if copies := [with_own_blocks(message) for message in messages_from(messages)]:
-            self.recorder.add(escape(check_conversation_id(found)), copies)
+        self.recorder.add(Addition("", None, row.created_at, annotations=[row]))
+        return row.id
+
+    def add_feedback(
+        self, run_id: UUID | str, *, score: float | None = None, label: str | None = None,
+        comment: str | None = None,
+    ) -> str:  # fmt: skip
+        """Store a user's judgement of a run: an annotation with the name "user_feedback". Returns its id.
+
+        `comment` is in its `data`, and so is the user of `with history.user(...)`.
+        """
+        data = {"comment": comment, "user_id": self._naming.names.user_id}
+        given = {key: value for key, value in data.items() if value is not None}
+        if score is None and label is None and comment is None:
+            raise ConfigError("The feedback says nothing; pass score=, label= or comment=")
+        return self.add_annotation(run_id, FEEDBACK, label=label, score=score, data=given)
 
     def opened(self) -> Wait[None]:
         """A `Wait` that ends when the database is open, or after `open_timeout` seconds: `.wait()` or await it.
@@ -233,6 +291,25 @@ class ChatHistoryCallback(BaseCallbackHandler):
 
     # -- inside ---------------------------------------------------------------------------------------------
 
+    def _add(
+        self, conversation_id: str | None, messages: Sequence[BaseMessage] = (), *,
+        details: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Add to a conversation, which is the one of the code around the call if none is given."""
+        self.recorder.require_open()
+        names = self._naming.names
+        found = names.conversation_id if conversation_id is None else conversation_id
+        if found is None:
+            raise ConfigError("Without a run a conversation is needed; pass conversation_id='...'")
+        user_id = escape(names.user_id) if names.user_id is not None else None
+        addition = Addition(escape(check_conversation_id(found)), user_id, now(), details=details or {})
+        if messages or details:
+            self.recorder.add(addition, messages)
+
+    def _user_id(self, user: str | None) -> str | None:
+        """The given user, else that of the code around the call."""
+        return user_id_of(user) if user is not None else self._naming.names.user_id
+
     def _start(
         self, operation: str, history: list[BaseMessage], given_id: Any, given_parent: Any, tags: Any, metadata: Any,
         given: Mapping[str, Any],
@@ -244,13 +321,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
         no_parent = given_parent is None or (isinstance(given_parent, str) and not given_parent)
         parent_run_id = None if no_parent else self._id("parent_run_id", given_parent)
         metadata, parameters = mapping_of(metadata), mapping_of(given.get("invocation_params"))
-        conversation_id, fresh = self._conversation_of(metadata, parent_run_id)
+        naming = self._naming.of_run(metadata, parent_run_id)
+        self.recorder.replaced_ids += naming.was_replaced
         started_at, started_us = _begun(given.get("started_us"))
         mask = found if isinstance(found := given.get("mask"), Mask) else Mask()
         start = RunStart(
             run_id=str(run_id),
-            conversation_id=conversation_id,
-            fresh=fresh,
+            conversation_id=naming.conversation_id,
+            fresh=naming.fresh,
             started_at=started_at,
             operation=operation,
             parent_run_id=str(parent_run_id) if parent_run_id else None,
@@ -261,10 +339,13 @@ class ChatHistoryCallback(BaseCallbackHandler):
             input_hash=text_of(given.get("input_hash")),
             tags=mask.json(labels, "tags") if (labels := list_of(tags)) else None,
             metadata=mask.metadata(metadata),
-            user_id=text_of(metadata.get("user_id")),
+            user_id=naming.user_id,
             mask=mask,
             messages=history,
         )
+        if self._follows_history:
+            start.history_owner = HistoryOwner(naming.user_id or mask.client_hash, self._within)
+            start.unnamed = naming.unnamed
         return self.recorder.start(run_id.int, start, started_us)
 
     def _id(self, name: str, given: Any) -> UUID:
@@ -294,30 +375,6 @@ class ChatHistoryCallback(BaseCallbackHandler):
                 mask.learn_request(request)
             end = masked(end, mask)
         self.recorder.end(key, run, end)
-
-    def _conversation_of(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> tuple[str, bool]:
-        """The conversation id of a run, and whether the conversation is new. The most specific setting wins."""
-        found = first_text(metadata, CONVERSATION_KEYS) if metadata else None
-        if found is not None and len(found) > MAX_CONVERSATION_ID:
-            self.recorder.replaced_ids += 1
-            log.warning("A conversation id of %d characters was replaced by a new one", len(found))
-            return new_id(), True
-        if found:
-            return found, False
-        if (found := self._current.get() or self._conversation_id) is not None:
-            return escape(found), False
-        return self._family_of(parent_run_id) if parent_run_id is not None else (new_id(), True)
-
-    def _family_of(self, parent_run_id: UUID) -> tuple[str, bool]:
-        """The conversation that all runs with this parent share, and whether it is new."""
-        opened = new_id()
-        # One atomic call: two children may begin at the same time on two threads.
-        shared = self._families.setdefault(str(parent_run_id), opened)
-        if shared is not opened:
-            return shared, False
-        while len(self._families) > _MAX_FAMILIES:
-            self._families.popitem(last=False)
-        return opened, True
 
     def _late(self, tokens: int) -> None:
         """Count tokens that arrived after the end of their run or after `close`; they are not stored."""

@@ -20,6 +20,7 @@ _MAX_HEARTBEAT_INTERVAL = INTERRUPTED_AFTER / 2
 Capture = Literal["wire", "tokens"]
 Durability = Literal["batch"]
 Overflow = Literal["block", "drop_newest"]
+Thread = Literal["new", "history"]
 
 
 def default_url() -> str:
@@ -37,6 +38,11 @@ class Config:
     durability: Durability = "batch"
     #: When the queue is full: "block" makes producers wait, "drop_newest" replaces their tokens by a gap.
     overflow: Overflow = "block"
+    #: The conversation of a run that names none: "new" opens one; "history" looks for the one that the messages of its
+    #: request continue, among those of the same user or API key.
+    thread: Thread = "new"
+    #: With thread="history": a conversation is found for so long after its last reply.
+    thread_within: float = 7 * 86_400.0
     #: Limit of the queue and the batch that is being written. A token counts as its text, its frame and 200 bytes.
     max_queue_bytes: int = 64 * 2**20
     #: A producer waits at most this long for a full queue; then its tokens are replaced by a gap.
@@ -87,6 +93,7 @@ class Config:
         _one_of("durability", self.durability, ("batch",))
         _one_of("overflow", self.overflow, ("block", "drop_newest"))
         _one_of("sync", self.sync, ("full", "process"))
+        _one_of("thread", self.thread, ("new", "history"))
         for name in _ABOVE_ZERO:
             if (value := _number(name, getattr(self, name))) <= 0:
                 raise ConfigError(f"{name} is {value!r}; it must be above zero")
@@ -99,6 +106,7 @@ class Config:
 
 
 _ABOVE_ZERO = (
+    "thread_within",
     "max_queue_bytes",
     "max_batch_bytes",
     "max_open_runs",

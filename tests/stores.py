@@ -13,6 +13,7 @@ from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import serialize
+from recorder.storage.message_lookups import Known
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.rows import Batch, Producer, RunRows
 from recorder.storage.store import SqlStore
@@ -59,7 +60,7 @@ def execute(url: str, statement: str) -> None:
 def whole_run(number: int, tokens: int = 3) -> list[RunRows]:
     """Return the rows of a run with everything that a batch may hold: messages, tokens, frames, a gap and the end."""
     rows = unthreaded_run(number, tokens)
-    settle(rows, thread(rows, {}))
+    settle(rows, thread(rows, Known()))
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import NAMESPACE_OID, uuid5
+
 import uuid_utils
 
 from recorder.errors import ConfigError
@@ -13,6 +15,12 @@ MAX_CONVERSATION_ID = 255
 def new_id() -> str:
     """A new UUIDv7, lower case with dashes. Ids sort by the time they were made, on both databases."""
     return str(uuid_utils.uuid7())
+
+
+def id_of_user(conversation_id: str, user_id: str) -> str:
+    """The id under which a conversation of this user is stored if the given id belongs to another user."""
+    found = f"{conversation_id}@{user_id}"
+    return found if len(found) <= MAX_CONVERSATION_ID else str(uuid5(NAMESPACE_OID, found))
 
 
 def check_conversation_id(id: str) -> str:

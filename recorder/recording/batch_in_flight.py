@@ -197,5 +197,5 @@ def bytes_in(batch: Sequence[Part]) -> int:
 
 
 def messages_in(batch: Sequence[Part]) -> int:
-    """How many messages without a run these parts hold."""
-    return sum(len(part.added) for part in batch if isinstance(part, Addition))
+    """How many messages, annotations and details without a run these parts hold."""
+    return sum(part.count for part in batch if isinstance(part, Addition))

@@ -15,13 +15,14 @@ from recorder.recording.batch_in_flight import InFlightBatch, bytes_in
 from recorder.recording.batch_size import BatchSize
 from recorder.recording.buffer import DrainedBatch, OpenRun
 from recorder.recording.failure_cause import FailureCause
+from recorder.recording.kept_apart import KeptApart
 from recorder.recording.moved_file import begun_elsewhere
 from recorder.recording.progress import Progress
 from recorder.recording.repeated_run_ids import Attempts
 from recorder.storage.liveness import this_process
 from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
 from recorder.storage.storable_values import bare_end
-from recorder.storage.store_interface import Moved, RunIdTaken, Store
+from recorder.storage.store_interface import ConversationTaken, Moved, RunIdTaken, Store
 
 log = logging.getLogger("recorder")
 
@@ -34,6 +35,7 @@ class Committer:
         self._progress = progress
         self._deadline = deadline
         self.attempts = Attempts()
+        self._kept_apart = KeptApart()
         #: How much one transaction stores.
         self.batch_size = BatchSize(max_bytes)
         #: This process, as it is stored.
@@ -55,6 +57,7 @@ class Committer:
         size = self.batch_size
         if size.is_reduced and bytes_in(batch) > size.now and await self._commit_halves(in_flight, batch):
             return None
+        self._kept_apart.rename_known(batch)
         attempt, cause = 0, FailureCause(batch, self._stores_other_rows, self._blamed)
         while not self._deadline.is_over:
             began = seconds()
@@ -62,6 +65,8 @@ class Committer:
                 await self._deadline.in_time(self._append(batch))
             except RunIdTaken as error:
                 self.attempts.rename(batch, error.run_ids, in_flight.unsettled())
+            except ConversationTaken as error:
+                self._kept_apart.rename(batch, error.keys, in_flight.unsettled())
             except Moved as error:
                 self._progress.note(error, "storing")
                 await self.continue_in_new_file(in_flight, batch)
@@ -171,8 +176,8 @@ class Committer:
 
 def _leave_out(in_flight: InFlightBatch, addition: Addition, error_text: str) -> None:
     log.error(
-        "%d messages added to conversation %r cannot be stored: %s",
-        len(addition.added), addition.conversation_id, error_text,
+        "%d messages or annotations added to conversation %r cannot be stored: %s",
+        addition.count, addition.conversation_id, error_text,
     )  # fmt: skip
     in_flight.mark_left_out([addition])
 
@@ -189,7 +194,9 @@ def _without_request(start: RunStart) -> RunStart:
     """A copy with what a stored open run needs for its end. The store may hold the original, so that stays as it is."""
     if not (start.messages or start.path or start.request or start.metadata):
         return start
-    return replace(start, messages=(), path=(), request=None, metadata=None)
+    return replace(
+        start, messages=(), after_instructions=None, path=(), contents=(), request=None, metadata=None
+    )
 
 
 def _by_kind(batch: Sequence[Part]) -> tuple[list[RunRows], list[Addition]]:

@@ -23,10 +23,10 @@ class Progress:
     #: Tokens that are stored; tokens that never can be stored.
     committed: int = 0
     quarantined: int = 0
-    #: Tokens, and added messages, that were not stored before the time to close ran out.
+    #: Tokens, and added messages and annotations, that were not stored before the time to close ran out.
     lost: int = 0
     lost_messages: int = 0
-    #: Messages that were added without a run and are stored.
+    #: Messages, annotations and details of conversations that were added without a run and are stored.
     messages: int = 0
     commits: int = 0
     #: The last error's text and its time; None if there was none.
@@ -88,4 +88,8 @@ class Progress:
 
 def describe_loss(tokens: int, messages: int) -> str:
     """The subject and verb of a sentence about what was not stored: "3 tokens were"."""
-    return f"{tokens} tokens were" if not messages else f"{tokens} tokens and {messages} added messages were"
+    return (
+        f"{tokens} tokens were"
+        if not messages
+        else f"{tokens} tokens and {messages} added messages or annotations were"
+    )

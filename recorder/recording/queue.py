@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -71,7 +70,7 @@ class RecordingQueue(ReadyQueue):
         self.lost_runs = 0
         #: Messages of requests and replies that are not stored because the queue was full.
         self.lost_messages = 0
-        #: Messages that were added without a run.
+        #: Messages, annotations and details that were added without a run.
         self.added = 0
         # Numbers starts, ends and additions. Times do not give their order: a thread may pause after it read the clock.
         self._order = count(1)
@@ -109,12 +108,13 @@ class RecordingQueue(ReadyQueue):
         run.ended = run.slow_path = True
         self._start_without_messages(run, reason, end)
 
-    def add(self, conversation_id: str, messages: Sequence[BaseMessage], at: datetime) -> bool:
-        """Queue messages that belong to no run; waits for capacity as `start` does. False if there was none."""
-        size = 0
+    def add(self, addition: Addition, messages: Sequence[BaseMessage] = ()) -> bool:
+        """Queue an addition with these messages; waits for capacity as `start` does. False if there was none."""
+        size = MESSAGE_COST * addition.count + sum(map(len, addition.details.values()))
+        size += sum(len(row.data or "") for row in addition.annotations)
         for message in messages:
             size += MESSAGE_COST + size_of_message(message)
-        return self._admit(size, partial(self._add, conversation_id, messages, at, size))
+        return self._admit(size, partial(self._add, addition, messages, size))
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
         """Accept one token of plain text. Returns None, or what to wait for when the queue is full.
@@ -249,13 +249,17 @@ class RecordingQueue(ReadyQueue):
             self._seal(run, end, 0)
         self._count(run, size)
 
-    def _add(self, conversation_id: str, messages: Sequence[BaseMessage], at: datetime, size: int) -> None:
-        addition = self._additions.get(conversation_id)
+    def _add(self, given: Addition, messages: Sequence[BaseMessage], size: int) -> None:
+        """Add to what is queued for the same conversation and user."""
+        at = given.begun_at
+        addition = self._additions.get(given.key)
         if addition is None:
-            addition = self._additions[conversation_id] = Addition(conversation_id)
+            addition = self._additions[given.key] = Addition(*given.key, at)
         order = next(self._order)
         addition.added += [Added(order, at, message) for message in messages]
-        self.added += len(messages)
+        addition.details |= given.details
+        addition.annotations += given.annotations
+        self.added += len(messages) + given.count
         self._count(addition, size)
 
     def _put_slowly(

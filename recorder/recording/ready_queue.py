@@ -22,8 +22,8 @@ class ReadyQueue(Capacity):
     ) -> None:
         super().__init__(max_bytes, overflow, block_timeout)
         self._ready: deque[OpenRun | Addition] = deque()
-        # The added messages of each conversation that are not drained yet.
-        self._additions: dict[str, Addition] = {}
+        # What was added to each conversation and is not drained yet, by `Addition.key`.
+        self._additions: dict[tuple[str, str | None], Addition] = {}
         self._delayed = DelayedFrames(int(frames_interval * 1e6))
         self._waker = LoopWaker()
         # A flush or `close` needs the writer: set until the writer has looked for it.
@@ -177,7 +177,7 @@ class ReadyQueue(Capacity):
         """Move what the item has to the batch. If memory runs out, nothing has changed."""
         if isinstance(item, Addition):
             batch.additions.append(item)
-            del self._additions[item.conversation_id]
+            del self._additions[item.key]
             batch.bytes += item.bytes
             batch.queue_offset = item.queue_offset
             return

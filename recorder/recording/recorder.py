@@ -14,7 +14,7 @@ from functools import cache
 
 from recorder.config import Config, default_url
 from recorder.core.at_exit import at_exit, in_worker
-from recorder.core.clock import monotonic_us, now
+from recorder.core.clock import monotonic_us
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.living import Living
 from recorder.core.own_thread import AlwaysAccepting
@@ -26,7 +26,7 @@ from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.writer import Writer
-from recorder.storage.rows import INTERRUPTED, RunEnd, RunStart
+from recorder.storage.rows import INTERRUPTED, Addition, RunEnd, RunStart
 from recorder.storage.store_interface import Store
 
 log = logging.getLogger("recorder")
@@ -61,7 +61,7 @@ class Stats:
     quarantined: int
     #: Transactions that stored something.
     commits: int
-    #: Messages that were added without a run.
+    #: Messages, annotations and details of conversations that were added without a run.
     messages_added: int
     #: Those of them that are stored.
     messages_stored: int
@@ -157,15 +157,15 @@ class Recorder:
         self.queue.end(run, end)
         self._open_runs.remove(key)
 
-    def add(self, conversation_id: str, messages: Sequence[BaseMessage]) -> None:
-        """Store messages without a run. Raises `Closed`, and `StoreError` if the queue is full."""
+    def add(self, addition: Addition, messages: Sequence[BaseMessage] = ()) -> None:
+        """Store what is added outside of runs. Raises `Closed`, and `StoreError` if the queue is full."""
         if self._forked:
             self._start_thread()
-        if not self.queue.add(conversation_id, messages, now()):
+        if not self.queue.add(addition, messages):
             self.require_open()
             raise StoreError(
-                f"The queue is full ({self.queue.bytes:,} bytes) and {len(messages)} messages were not accepted; "
-                "add them again after flush(), or raise max_queue_bytes"
+                f"The queue is full ({self.queue.bytes:,} bytes) and {len(messages) + addition.count} messages were "
+                "not accepted; add them again after flush(), or raise max_queue_bytes"
             )
 
     def opened(self) -> Wait[None]:

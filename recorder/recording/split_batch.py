@@ -40,19 +40,23 @@ def rows_in(part: Part) -> int:
     """How many rows a part has that can be stored one after the other. Its own row comes with the first, its end with
     the last."""
     if isinstance(part, Addition):
-        return len(part.messages)
+        return len(part.messages) + len(part.annotations)
     return len(part.messages) + len(part.segments) + len(part.frames) + len(part.gaps)
 
 
 def _addition_halved(part: Addition) -> tuple[Part, Part] | None:
     if rows_in(part) < 2:
         return None
-    middle, size = len(part.messages) // 2, part.bytes // 2
-    first_half = max(0, len(part.added) - (len(part.messages) - middle))
-    first = replace(part, added=part.added[:first_half], messages=part.messages[:middle], bytes=size)
-    second = replace(
-        part, added=part.added[first_half:], messages=part.messages[middle:], bytes=part.bytes - size
+    messages, left = _cut(part.messages, rows_in(part) // 2)
+    annotations, _ = _cut(part.annotations, left)
+    size, first_half = part.bytes // 2, max(0, len(part.added) - len(messages[1]))
+    first = replace(
+        part, added=part.added[:first_half], messages=messages[0], annotations=annotations[0], bytes=size
     )
+    second = replace(
+        part, added=part.added[first_half:], messages=messages[1], annotations=annotations[1], details={},
+        bytes=part.bytes - size,
+    )  # fmt: skip
     return first, second
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from time import monotonic
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -42,13 +43,14 @@ NOTE = "recorder_masked"
 class Mask:
     """The credentials of one run, and where they were found. Used by the application's and the writer's thread."""
 
-    __slots__ = ("_forms", "_metadata", "_noted", "_sent", "_values", "places")
+    __slots__ = ("_forms", "_given", "_metadata", "_noted", "_sent", "_values", "places")
 
     def __init__(self, values: Iterable[str] = (), sent: list[str] | None = None) -> None:
         #: Credentials that the same client sent last. A key that a function returns is known only after it was sent.
         self._sent = sent
+        self._given = tuple(values)
         self._values, self._forms = _values_and_forms(
-            (*values, *(sent or ())[:], *_environment_credentials())
+            (*self._given, *(sent or ())[:], *_environment_credentials())
         )
         #: The metadata that the application passed, and how many places the stored metadata list.
         self._metadata: Mapping[str, Any] | None = None
@@ -58,6 +60,12 @@ class Mask:
 
     def __repr__(self) -> str:
         return f"Mask({len(self._values)} values)"
+
+    @property
+    def client_hash(self) -> str:
+        """A hash of the client's credentials: those that it was given, else those in the environment."""
+        values = sorted(set(map(str, self._given or _environment_credentials())))
+        return blake2b(dumps(values).encode(), digest_size=16).hexdigest()
 
     def learn(self, values: Iterable[str]) -> None:
         """Mask these values from now on."""

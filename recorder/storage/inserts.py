@@ -7,11 +7,13 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from recorder.core.json import dumps
+from recorder.storage import schema
 from recorder.storage.columns import names_of
 from recorder.storage.dialects import Insert
 from recorder.storage.rows import (
     STREAMING,
     Addition,
+    AnnotationRow,
     Batch,
     ContextMessageRow,
     FrameRow,
@@ -70,7 +72,7 @@ def inserts_of(batch: Batch) -> list[Insert]:
     masked = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
         Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)),
-        Insert(conversations, _CONVERSATION_COLUMNS, _conversations(opening, batch.additions)),
+        *_conversations(opening, batch.additions),
         Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(context_messages, ContextMessageRow._fields, _context(batch)),
         Insert(runs, _OPEN_COLUMNS, running),
@@ -79,6 +81,7 @@ def inserts_of(batch: Batch) -> list[Insert]:
         Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
         Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
         Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
+        *_annotations(batch.additions),
     ]
 
 
@@ -86,13 +89,32 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
     return _of_producer(batch.producer)
 
 
-def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[tuple[Any, ...]]:
-    users = {rows.start.conversation_id: rows.start.user_id for rows in reversed(opening)}
-    begun = [(rows.start.conversation_id, rows.start.started_at) for rows in opening]
-    begun += [(each.conversation_id, each.added[0].at) for each in additions]
-    # In a dict the last item of a key wins: the earliest time of each conversation.
-    found = dict(sorted(begun, reverse=True))
-    return [(key, users.get(key), at) for key, at in sorted(found.items())]
+def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[Insert]:
+    """An insert for each set of columns that change: on Postgres a statement can change a row only once."""
+    named = [
+        *((rows.start.conversation_id, rows.start.started_at, rows.start.user_id) for rows in opening),
+        *((each.conversation_id, each.begun_at, each.user_id) for each in additions if each.conversation_id),
+    ]
+    # In a dict the last item of a key wins: the first user and the earliest time of each conversation.
+    users = {id: user for id, _, user in reversed(named) if user is not None}
+    times = dict(sorted(((id, at) for id, at, _ in named), reverse=True))
+    details: dict[str, dict[str, str]] = {}
+    for each in additions:
+        details.setdefault(each.conversation_id, {}).update(each.details)
+    rows: dict[tuple[str, ...], list[tuple[Any, ...]]] = {(): []}
+    for id, at in sorted(times.items()):
+        changed = dict(sorted(details.get(id, {}).items()))
+        rows.setdefault(tuple(changed), []).append((id, users.get(id), at, *changed.values()))
+    return [
+        Insert(conversations, (*_CONVERSATION_COLUMNS, *names), found, update=names)
+        for names, found in rows.items()
+    ]
+
+
+def _annotations(additions: Sequence[Addition]) -> list[Insert]:
+    """None without annotations, so that a role without rights on their table can record."""
+    rows = sorted((row for each in additions for row in each.annotations), key=itemgetter(0, 1))
+    return [Insert(schema.annotations, AnnotationRow._fields, rows)] if rows else []
 
 
 def _messages(batch: Batch) -> list[MessageRow]:

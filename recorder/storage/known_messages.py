@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.core.json import dumps
@@ -15,7 +16,7 @@ from recorder.storage.stored_messages import Lookup, StoredMessage, stored_messa
 
 #: The content is needed only for rows of older versions, which have no hash of it.
 _COLUMNS = """
-    m.conversation_id, m.id, m.parent_id, m.position, m.role, m.created_at, m.content_hash,
+    m.conversation_id, m.id, m.parent_id, m.position, m.role, m.created_at, m.content_hash, m.thread_key,
     CASE WHEN m.content_hash IS NULL THEN m.content END AS content,
     CASE WHEN m.content_hash IS NULL THEN m.parts END AS parts
 """
@@ -39,6 +40,14 @@ WHERE m.conversation_id = a.conversation_id AND m.id IN (
     WHERE s.conversation_id = a.conversation_id AND s.content_hash = a.number
     ORDER BY s.created_at DESC LIMIT :limit)
 """,
+    "replies": f"""
+SELECT {_COLUMNS}
+FROM {{keys}} AS a CROSS JOIN messages AS m
+WHERE (m.conversation_id, m.id) IN (
+    SELECT s.conversation_id, s.id FROM messages AS s
+    WHERE s.thread_key = a.number AND s.created_at >= :since
+    ORDER BY s.created_at DESC LIMIT :limit)
+""",
     "above": f"""
 WITH RECURSIVE path AS (
     SELECT {_COLUMNS}, a.number AS rest
@@ -59,7 +68,15 @@ FROM {{keys}} AS a CROSS JOIN LATERAL (
     WHERE s.conversation_id = a.conversation_id AND s.content_hash = a.number
     ORDER BY s.created_at DESC LIMIT :limit) AS m
 """
-_OF_DIALECT = {"sqlite": _QUERIES, "postgresql": {**_QUERIES, "content": _CONTENT_POSTGRES}}
+_REPLIES_POSTGRES = f"""
+SELECT {_COLUMNS}
+FROM {{keys}} AS a CROSS JOIN LATERAL (
+    SELECT * FROM messages AS s
+    WHERE s.thread_key = a.number AND s.created_at >= :since
+    ORDER BY s.created_at DESC LIMIT :limit) AS m
+"""
+_POSTGRES = {**_QUERIES, "content": _CONTENT_POSTGRES, "replies": _REPLIES_POSTGRES}
+_OF_DIALECT = {"sqlite": _QUERIES, "postgresql": _POSTGRES}
 
 
 async def known_messages(
@@ -69,5 +86,10 @@ async def known_messages(
     sql = _OF_DIALECT[dialect.name][lookup.kind].format(keys=dialect.key_rows)
     query = text(sql).columns(created_at=Time())
     # The list of keys is one parameter, so it may have any length.
-    parameters = {"keys": dumps(lookup.keys)} | ({"limit": lookup.limit} if lookup.limit else {})
+    parameters: dict[str, Any] = {"keys": dumps(lookup.keys)}
+    if lookup.limit:
+        parameters["limit"] = lookup.limit
+    if lookup.since is not None:
+        query = query.bindparams(bindparam("since", type_=Time()))
+        parameters["since"] = lookup.since
     return [stored_message(row) for row in await connection.execute(query, parameters)]

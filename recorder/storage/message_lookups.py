@@ -6,9 +6,11 @@ The questions do not depend on the database: a store answers one after the other
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 
 from recorder.storage import alignment
+from recorder.storage.continued_conversations import Continuations, exchanges_of
 from recorder.storage.request_input import after_instructions, contents_of, path_of
 from recorder.storage.rows import Addition, Part, RunRows, RunStart
 from recorder.storage.stored_messages import Lookup, StoredConversation, StoredMessage
@@ -17,19 +19,57 @@ from recorder.storage.stored_messages import Lookup, StoredConversation, StoredM
 _SAME_CONTENT = 32
 #: On the newest path so many more messages are compared than twice as many as the request has.
 _LEFT_OUT = 64
+#: How many replies with the same key are compared.
+_SAME_KEY = 32
 
-#: What is known, by conversation.
-Known = dict[str, StoredConversation]
+#: By id.
+Conversations = dict[str, StoredConversation]
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of the conversations, and which of them the requests without an id may continue."""
+
+    conversations: Conversations = field(default_factory=dict)
+    continuations: Continuations = field(default_factory=Continuations)
+
+    def conversation(self, id: str) -> StoredConversation:
+        """What is known of a conversation; nothing of a new one."""
+        return self.conversations.setdefault(id, StoredConversation(id))
+
+
 #: Asks, gets the messages that were found, and returns what is known.
 Lookups = Generator[Lookup, Sequence[StoredMessage], Known]
 
 
 def look_up(parts: Sequence[Part]) -> Lookups:
     """Find out what is stored, as far as `thread` needs it. Of a conversation that is new, nothing is asked."""
-    requests = _requests(parts)
-    known = {conversation_id: StoredConversation() for conversation_id in requests}
-    if not requests:
-        return known
+    continuations = Continuations()
+    if (lookup := _replies(parts)) is not None:
+        for reply in (yield lookup):
+            continuations.add(reply)
+    continuations.find_candidates(parts)
+    requests = _requests(parts, continuations)
+    known = {id: StoredConversation(id) for id in requests}
+    if requests:
+        yield from _messages(known, requests)
+    return Known(known, continuations)
+
+
+def _replies(parts: Sequence[Part]) -> Lookup | None:
+    """The question for the replies in the requests that name no conversation."""
+    starts = [part.start for part in parts if isinstance(part, RunRows) and part.opens]
+    keys = sorted({exchange.key for start in starts for exchange in exchanges_of(start)})
+    if not keys:
+        return None
+    since = min(start.started_at - start.history_owner.within for start in starts if start.history_owner)
+    return Lookup("replies", [["", None, key] for key in keys], _SAME_KEY, since)
+
+
+def _messages(
+    known: Conversations, requests: Mapping[str, Sequence[RunStart]]
+) -> Generator[Lookup, Sequence[StoredMessage], None]:
+    """Find out what is stored of these conversations."""
     _begin(known, (yield Lookup("newest", [[id, None, None] for id in requests])))
     starts = list(chain.from_iterable(requests.values()))
     if ids := sorted({(start.conversation_id, id) for start in starts for id in path_of(start)}):
@@ -41,30 +81,33 @@ def look_up(parts: Sequence[Part]) -> Lookups:
         _add(known, (yield Lookup("content", [[id, None, each] for id, each in contents], limit)))
     if paths := _paths(unclear, known):
         _add(known, (yield Lookup("above", [[*key, limit] for key, limit in paths.items()])))
-    return known
 
 
-def _requests(parts: Sequence[Part]) -> dict[str, list[RunStart]]:
+def _requests(parts: Sequence[Part], continuations: Continuations) -> dict[str, list[RunStart]]:
     """The conversations that must be known, and the requests in them whose places depend on what is stored."""
     requests: dict[str, list[RunStart]] = {}
     for part in parts:
         if isinstance(part, Addition):
-            requests.setdefault(part.conversation_id, [])
-        elif _depends_on_stored(part):
-            found = requests.setdefault(part.start.conversation_id, [])
-            if part.opens and after_instructions(part.start):
-                found.append(part.start)
+            if part.added:
+                requests.setdefault(part.conversation_id, [])
+            continue
+        variants = continuations.variants.get(part.start.run_id) if part.opens else None
+        for start in variants.values() if variants is not None else (part.start,):
+            if _depends_on_stored(part, start):
+                found = requests.setdefault(start.conversation_id, [])
+                if part.opens and after_instructions(start):
+                    found.append(start)
     return requests
 
 
-def _depends_on_stored(rows: RunRows) -> bool:
+def _depends_on_stored(rows: RunRows, start: RunStart) -> bool:
     """Whether the place of its messages depends on what is stored."""
     if rows.opens:
-        return not rows.start.fresh
+        return not start.fresh
     return rows.seal is not None and bool(rows.seal.end.replies)
 
 
-def _begin(known: Known, messages: Sequence[StoredMessage]) -> None:
+def _begin(known: Conversations, messages: Sequence[StoredMessage]) -> None:
     """Set the newest message of each conversation."""
     for message in messages:
         conversation = known[message.conversation_id]
@@ -72,7 +115,7 @@ def _begin(known: Known, messages: Sequence[StoredMessage]) -> None:
         conversation.newest, conversation.latest = message, message.created_at
 
 
-def _add(known: Known, messages: Sequence[StoredMessage]) -> None:
+def _add(known: Conversations, messages: Sequence[StoredMessage]) -> None:
     for message in messages:
         known[message.conversation_id].add([message])
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
 from recorder.messages import BaseMessage
 from recorder.messages.identity import content_hash, id_below
 from recorder.storage import alignment
+from recorder.storage.continued_conversations import Continuations, prompt_content, reply_key
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.message_lookups import Known
 from recorder.storage.request_input import (
@@ -52,18 +54,19 @@ def thread(parts: Sequence[Part], known: Known) -> list[Threaded]:
 
     `known` is what `look_up` found. What this batch stores is added to it.
     """
-    threaded = [Threaded() for _ in parts]
-    placements: dict[str, Placement] = {}
+    threaded = [Threaded(known.continuations) for _ in parts]
     for step in sorted(_steps(parts, threaded), key=attrgetter("order")):
-        conversation = known.setdefault(step.conversation_id, StoredConversation())
         if isinstance(step.part, Addition):
-            _thread_added(step, step.part, conversation)
+            _thread_added(step, step.part, known.conversation(step.conversation_id))
         elif step.added is None:
-            placement = _thread_request(step, step.part.start, conversation)
-            placements[step.part.start.run_id] = step.threaded.placement = placement
+            start = known.continuations.choose(step.part.start, known.conversations)
+            step.threaded.start = start
+            here = known.conversation(start.conversation_id)
+            step.threaded.placement = _thread_request(step, start, here)
         else:
-            run_id, placement = step.part.start.run_id, step.part.start.placement
-            _thread_replies(step, step.part, placements.get(run_id, placement), conversation)
+            start = step.threaded.start or step.part.start
+            placement = step.threaded.placement or start.placement
+            _thread_replies(step, step.part, start, placement, known.conversation(start.conversation_id))
     return threaded
 
 
@@ -75,20 +78,31 @@ def settle(parts: Sequence[Part], threaded: Sequence[Threaded]) -> None:
         if isinstance(part, Addition):
             continue
         part.context = found.context
-        if found.placement is not None:
-            part.start.placement = found.placement
+        _settle_start(part.start, found)
         if part.seal is not None and found.response_message_id is not None:
             part.seal.response_message_id = found.response_message_id
+
+
+def _settle_start(start: RunStart, found: Threaded) -> None:
+    if found.placement is not None:
+        start.placement = found.placement
+    if found.start is not None and found.start is not start:
+        start.conversation_id, start.path, start.fresh = found.start.conversation_id, found.start.path, False
+    if start.unnamed is not None:
+        start.unnamed.id = found.continuations.moved.get(start.unnamed.id, start.unnamed.id)
 
 
 @dataclass(slots=True)
 class Threaded:
     """The rows of one part's messages."""
 
+    continuations: Continuations
     messages: list[MessageRow] = field(default_factory=list)
     context: list[ContextMessageRow] = field(default_factory=list)
     #: Where the request of a run ends; None of a part that has no request.
     placement: Placement | None = None
+    #: The request, in the conversation that it continues; None of a part that has no request.
+    start: RunStart | None = None
     #: The first reply of a run; None without a reply.
     response_message_id: str | None = None
 
@@ -98,6 +112,7 @@ class _Step(NamedTuple):
 
     #: Its place among all events of the process.
     order: int
+    #: Of a request, the one that it names.
     conversation_id: str
     part: Part
     threaded: Threaded
@@ -117,8 +132,9 @@ def _steps(parts: Sequence[Part], threaded: Sequence[Threaded]) -> list[_Step]:
         if rows.seal is not None and rows.seal.end.ended_at is not None:
             steps.append(_Step(rows.seal.end.order, conversation_id, rows, found, ()))
     busy = {step.conversation_id for step in steps}
+    busy.update(chain.from_iterable(threaded[0].continuations.variants.values()) if threaded else ())
     for addition, found in zip(parts, threaded, strict=True):
-        if isinstance(addition, Addition):
+        if isinstance(addition, Addition) and addition.added:
             steps += _addition_steps(addition, found, in_one=addition.conversation_id not in busy)
     return steps
 
@@ -150,6 +166,7 @@ def _thread_request(step: _Step, start: RunStart, conversation: StoredConversati
         conversation.latest,
         encoded_ids(instructions),
         None if is_from_root else encoded_input(sent, conversation.path_to(parent)),
+        prompt_content(start) if start.history_owner is not None else 0,
     )
 
 
@@ -160,7 +177,7 @@ def _context(step: _Step, start: RunStart, message: BaseMessage, at: datetime) -
 
 
 def _thread_replies(
-    step: _Step, rows: RunRows, placement: Placement, conversation: StoredConversation
+    step: _Step, rows: RunRows, start: RunStart, placement: Placement, conversation: StoredConversation
 ) -> None:
     seal = rows.seal
     assert seal is not None
@@ -171,11 +188,13 @@ def _thread_replies(
     prompt = placement.prompt_message_id, placement.position
     # A microsecond apart, so that several choices have an order, and the last one is the newest also when read back.
     replies = [
-        _append_below(step, conversation, reply, *prompt, at + number * _TICK, run_id=rows.start.run_id)
+        _append_below(step, conversation, reply, *prompt, at + number * _TICK, reply_in=start)
         for number, reply in enumerate(seal.end.replies)
     ]
     if replies:
         step.threaded.response_message_id = replies[0].id
+    for reply in replies:
+        step.threaded.continuations.add(reply)
 
 
 def _thread_added(step: _Step, addition: Addition, conversation: StoredConversation) -> None:
@@ -195,16 +214,19 @@ def _append(
 
 def _append_below(
     step: _Step, conversation: StoredConversation, message: BaseMessage, parent_id: str | None, position: int,
-    at: datetime, *, run_id: str | None = None, id: str | None = None,
+    at: datetime, *, reply_in: RunStart | None = None, id: str | None = None,
 ) -> StoredMessage:  # fmt: skip
     """The message below its parent. Its row is added, unless it is stored already."""
-    here = step.conversation_id
+    here = conversation.id
     id = id or id_below(here, parent_id, message)
     if (stored := conversation.messages.get(id)) is not None:
         return stored
-    stored = StoredMessage(here, id, parent_id, position + 1, message.role, at, content_hash(message))
+    content = content_hash(message)
+    run_id = reply_in.run_id if reply_in is not None else None
+    key = reply_key(reply_in, content) if reply_in is not None else None
+    stored = StoredMessage(here, id, parent_id, position + 1, message.role, at, content, key)
     columns = columns_of_message(message)
-    row = MessageRow(here, id, parent_id, stored.position, *columns, run_id, at, stored.content_hash)
+    row = MessageRow(here, id, parent_id, stored.position, *columns, run_id, at, content, key)
     step.threaded.messages.append(row)
     conversation.append(stored)
     return stored

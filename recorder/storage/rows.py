@@ -17,6 +17,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 from recorder.messages import BaseMessage
 from recorder.redaction.masking import Mask
 from recorder.storage.columns import EscapedText, JsonText, Uuid
+from recorder.storage.unnamed_conversations import HistoryOwner, UnnamedConversation
 
 #: The types of JSON objects and arrays in `RunColumns`.
 Object = TypeVar("Object")
@@ -42,6 +43,8 @@ class Placement(NamedTuple):
     #: As in `RunColumns`.
     instructions: JsonText | None = None
     input: JsonText | None = None
+    #: The content hash of the last message of the request; 0 where it has none.
+    prompt_content: int = 0
 
 
 #: Of a run whose request is not threaded yet, or has no messages and is the first of its conversation.
@@ -74,6 +77,9 @@ class RunStart:
     tags: JsonText | None = None
     metadata: JsonText | None = None
     user_id: str | None = None
+    #: With `thread="history"`: who sent the request, and if it names no conversation, which one its runs have.
+    history_owner: HistoryOwner | None = None
+    unnamed: UnnamedConversation | None = None
     #: Masks credentials. The start and the end are masked by the callback, frames when they are serialized.
     mask: Mask | None = None
     #: The whole history that was sent, oldest first.
@@ -120,6 +126,8 @@ class ConversationRow(NamedTuple):
     title: str | None
     metadata: JsonText | None
     created_at: datetime
+    #: A list of texts.
+    tags: JsonText | None = None
 
 
 class RunColumns(NamedTuple, Generic[Object, Array]):
@@ -189,6 +197,8 @@ class MessageRow(NamedTuple):
     created_at: datetime
     #: As `recorder.messages.identity.content_hash`; None in rows of older versions.
     content_hash: int | None = None
+    #: Of a reply with `thread="history"`: as `continued_conversations.thread_key`.
+    thread_key: int | None = None
 
 
 class ContextMessageRow(NamedTuple):
@@ -312,12 +322,20 @@ class Added(NamedTuple):
 
 @dataclass(slots=True)
 class Addition:
-    """Messages of one conversation that belong to no run. The queue appends to it until the writer takes it."""
+    """What the application adds to one conversation outside of runs. The queue appends to it until it is drained."""
 
+    #: "" if it holds annotations only, which belong to runs.
     conversation_id: str
+    #: The user who adds it; None if unknown.
+    user_id: str | None
+    #: The time of the first of what was added.
+    begun_at: datetime
     added: list[Added] = field(default_factory=list)
     #: Their rows, and whether these are final, so that a retry stores the same.
     messages: list[MessageRow] = field(default_factory=list)
+    #: New values of the conversation's columns, by name.
+    details: dict[str, str] = field(default_factory=dict)
+    annotations: list[AnnotationRow] = field(default_factory=list)
     threaded: bool = False
     #: The bytes that they take of the queue.
     bytes: int = 0
@@ -330,6 +348,16 @@ class Addition:
     #: Class constants: an addition never holds tokens.
     queued_tokens: ClassVar[int] = 0
     tokens: ClassVar[int] = 0
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What is added under the same key is stored together."""
+        return self.conversation_id, self.user_id
+
+    @property
+    def count(self) -> int:
+        """How many messages, annotations and new details it holds."""
+        return len(self.added) + len(self.annotations) + len(self.details)
 
 
 #: A part of a batch.

@@ -35,7 +35,7 @@ from recorder.storage.rows import (
 )
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 
@@ -206,6 +206,16 @@ messages = Table(
     Index("messages_by_created_at", "created_at", "conversation_id"),
     # Finds where a window of the history stands.
     Index("messages_by_content", "conversation_id", "content_hash", "created_at"),
+)
+
+# Finds the conversation that a request continues. Only applications with `thread="history"` have rows in it.
+_HAS_KEY = messages.c.thread_key.is_not(None)
+Index(
+    "messages_by_thread_key",
+    messages.c.thread_key,
+    messages.c.created_at,
+    sqlite_where=_HAS_KEY,
+    postgresql_where=_HAS_KEY,
 )
 
 #: Instructions and other messages that runs were sent and nobody said, each text of a conversation once.

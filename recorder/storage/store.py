@@ -18,6 +18,7 @@ from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
+from recorder.storage.conversation_owners import ConversationOwners, Key
 from recorder.storage.dialects import Damage, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.failures import Failure
 from recorder.storage.inserts import inserts_of
@@ -54,6 +55,7 @@ class SqlStore:
         self._moved: str | None = None
         #: The producer, with its heartbeat, of the last stored batch.
         self._last: Producer | None = None
+        self._owners = ConversationOwners()
         _stores.add(self)
 
     @property
@@ -82,12 +84,12 @@ class SqlStore:
             raise open_error(self.dialect, error) from error
 
     async def append(self, batch: Batch) -> None:
-        """Store a batch in one transaction, or make a trial. Raises `Conflict`, `RunIdTaken` and `Moved`."""
+        """As `Store.append`. A trial inserts invented rows and rolls them back."""
         self.dialect.patience = batch.patience
         if batch.trial:
             await self._try(rows_to_try(batch.producer, batch.trial_bytes))
             return
-        added = [each.conversation_id for each in batch.additions if not each.threaded]
+        added = [each.conversation_id for each in batch.additions if each.added and not each.threaded]
         if not added:
             await self._thread_and_insert(batch)
         else:
@@ -218,7 +220,8 @@ class SqlStore:
             known = await self._look_up(parts)
             settle(parts, thread(parts, known))  # outside a transaction if possible, because it takes time
         async with self._writing() as connection:
-            await self._insert(connection, batch)
+            checked = await self._insert(connection, batch)
+        self._owners.remember(checked)
 
     async def _look_up(self, parts: Sequence[Part]) -> Known:
         steps = Trampoline(look_up(parts))
@@ -230,17 +233,20 @@ class SqlStore:
                 lookup = steps.step(await known_messages(connection, self.dialect, lookup))
         return steps.result
 
-    async def _insert(self, connection: AsyncConnection, batch: Batch) -> None:
+    async def _insert(self, connection: AsyncConnection, batch: Batch) -> list[Key]:
+        """Insert the rows. Returns the conversations and users that were found to belong together."""
         inserts = inserts_of(batch)
         counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
         pairs = zip(inserts, counts, strict=True)
         existing = {insert.table for insert, written in pairs if written < len(insert.rows)}
+        checked = await self._owners.check(connection, batch)
         if producers in existing:
             await self._reopen_runs(connection, batch)
         if runs in existing:
             await self._check_run_ids(connection, batch)
         if segments in existing:
             await self._check_segments(connection, [row for rows in batch.runs for row in rows.segments])
+        return checked
 
     async def _try(self, invented: Batch) -> None:
         """Insert these rows, and roll them back."""
@@ -257,6 +263,7 @@ class SqlStore:
             log.error("%s", self._moved)
         await self.close()
         await self.open()
+        self._owners = ConversationOwners()
         message, self._moved = self._moved, None
         raise Moved(message)
 

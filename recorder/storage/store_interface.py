@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -28,6 +28,16 @@ class RunIdTaken(Conflict):
         self.run_ids = frozenset(run_ids)
 
 
+class ConversationTaken(Conflict):
+    """Conversations belong to other users than those who record into them. Nothing of the batch was stored."""
+
+    def __init__(self, keys: Collection[tuple[str, str]]) -> None:
+        shown = ", ".join(f"{id} (not of {user})" for id, user in sorted(keys))
+        super().__init__(f"These conversations belong to other users: {shown}")
+        #: Conversation id and the user to whom it does not belong.
+        self.keys = frozenset(keys)
+
+
 class Moved(StoreError):
     """The file was moved, replaced or damaged. Another file is open, which holds neither the batch nor older ones."""
 
@@ -46,7 +56,7 @@ class Store(Protocol):
         """Store a batch in one transaction, all of it or nothing. The same batch again changes nothing.
 
         Writes the rows of its messages into its parts (`message_tree`), unless an earlier attempt did. Raises
-        `RunIdTaken`, and once `Moved` after the database was replaced by another one.
+        `RunIdTaken` and `ConversationTaken`, and once `Moved` after the database was replaced by another one.
         """
 
     async def sweep(self, dead: Callable[[Producer], bool], now: datetime) -> int:

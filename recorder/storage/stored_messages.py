@@ -23,6 +23,8 @@ class StoredMessage(NamedTuple):
     role: str
     created_at: datetime
     content_hash: int
+    #: As in `MessageRow`.
+    thread_key: int | None = None
 
 
 class Lookup(NamedTuple):
@@ -32,11 +34,14 @@ class Lookup(NamedTuple):
     - `newest`: the newest message of the conversation. Id and number are not used.
     - `content`: the newest `limit` messages whose content hash is the number. The id is not used.
     - `above`: the message with this id and its ancestors, at most as many messages as the number says.
+    - `replies`: in all conversations, the newest `limit` messages since `since` whose thread key is the number.
+      Conversation and id are not used.
     """
 
-    kind: Literal["ids", "newest", "content", "above"]
+    kind: Literal["ids", "newest", "content", "above", "replies"]
     keys: Sequence[Sequence[Any]]
     limit: int = 0
+    since: datetime | None = None
 
 
 _TICK = timedelta(microseconds=1)
@@ -46,6 +51,7 @@ _TICK = timedelta(microseconds=1)
 class StoredConversation:
     """What is known of one conversation: what is stored, and what comes earlier in the same batch."""
 
+    id: str
     #: By id.
     messages: dict[str, StoredMessage] = field(default_factory=dict)
     newest: StoredMessage | None = None
@@ -93,7 +99,7 @@ def stored_message(row: Any) -> StoredMessage:
         found = hash_of_row(row) or 0
     parent_id = row.parent_id and str(row.parent_id)
     return StoredMessage(row.conversation_id, str(row.id), parent_id, row.position,
-                         row.role, row.created_at, found)  # fmt: skip
+                         row.role, row.created_at, found, row.thread_key)  # fmt: skip
 
 
 def hash_of_row(row: Any) -> int | None:

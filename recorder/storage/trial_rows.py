@@ -10,6 +10,7 @@ from recorder.core.clock import now
 from recorder.core.ids import new_id
 from recorder.storage.rows import (
     COMPLETE,
+    Addition,
     Batch,
     ContextMessageRow,
     FrameRow,
@@ -49,6 +50,8 @@ def size_of_rows(parts: Iterable[Part]) -> int:
 
 def _rows_of(part: Part) -> Iterator[Iterable[object]]:
     yield from part.messages
-    if isinstance(part, RunRows):
+    if isinstance(part, Addition):
+        yield from (*part.annotations, part.details.values())
+    else:
         yield from (*part.context, *part.segments, *part.frames, *part.gaps)
         yield part.start.request, part.start.metadata, part.start.tags

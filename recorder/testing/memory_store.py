@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 
 from recorder.core.trampoline import Trampoline
+from recorder.storage.conversation_owners import keys_of, refuse_taken
 from recorder.storage.failures import Failure
 from recorder.storage.message_lookups import look_up
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.newest_branch import place_of_message
 from recorder.storage.rows import (
     STREAMING,
+    AnnotationRow,
     Batch,
     ContextMessageRow,
     FrameRow,
@@ -41,6 +44,10 @@ class MemoryStore:
         self.segments: dict[tuple[str, int], SegmentRow] = {}
         self.frames: dict[tuple[str, int], FrameRow] = {}
         self.gaps: dict[tuple[str, int], GapRow] = {}
+        self.annotations: dict[str, AnnotationRow] = {}
+        #: The users of conversations, and the details that were set, by conversation id.
+        self.owners: dict[str, str | None] = {}
+        self.details: dict[str, dict[str, str]] = {}
 
     async def open(self) -> None:
         """Does nothing."""
@@ -48,7 +55,8 @@ class MemoryStore:
     async def append(self, batch: Batch) -> None:
         """Store the rows whose key is new.
 
-        Raises `Conflict` for other tokens under a stored key, `RunIdTaken` for an id that another run has.
+        Raises `Conflict` for other tokens under a stored key, `RunIdTaken` for an id that another run has,
+        `ConversationTaken` for a conversation of another user.
         """
         if batch.trial:
             return
@@ -59,10 +67,16 @@ class MemoryStore:
             rows.start.run_id for rows in batch.runs if rows.opens and self._is_other(rows.start)
         ]:
             raise RunIdTaken(used_ids)
+        refuse_taken(self._owners(batch), keys_of(batch))
         for rows in batch.runs:
             for row in rows.segments:
                 if self.segments.setdefault((row.run_id, row.seq), row) != row:
                     raise Conflict(f"Run {row.run_id} has other tokens stored from {row.seq} on")
+        self.owners = self._owners(batch)
+        for addition in batch.additions:
+            if addition.details:
+                self.details.setdefault(addition.conversation_id, {}).update(addition.details)
+            self.annotations |= {row.id: row for row in addition.annotations}
         for part in batch.parts:
             for message in part.messages:
                 self.messages.setdefault((message.conversation_id, message.id), message)
@@ -100,6 +114,10 @@ class MemoryStore:
             lookup = steps.step(found_in(self.messages, lookup))
         settle(parts, thread(parts, steps.result))
 
+    def _owners(self, batch: Batch) -> dict[str, str | None]:
+        """The users of conversations, with those of this batch where a conversation has none."""
+        return {**dict(reversed(keys_of(batch))), **self.owners}
+
     def _replace_metadata(self, run_id: str, seal: RunSeal) -> None:
         """The metadata of the seal, if it has any, replaces that of the start."""
         if seal.metadata is not None:
@@ -115,6 +133,9 @@ def found_in(messages: Mapping[tuple[str, str], MessageRow], lookup: Lookup) -> 
     """The messages that a lookup asks for, among rows by conversation and id."""
     found: list[StoredMessage] = []
     for conversation_id, id, number in lookup.keys:
+        if lookup.kind == "replies":
+            found += _replies(messages.values(), number, lookup)
+            continue
         here = [stored_message(row) for (owner, _), row in messages.items() if owner == conversation_id]
         here.sort(key=lambda each: place_of_message(each.created_at, each.position, each.id), reverse=True)
         by_id = {each.id: each for each in here}
@@ -127,6 +148,13 @@ def found_in(messages: Mapping[tuple[str, str], MessageRow], lookup: Lookup) -> 
         else:
             found += _path(by_id, id, number)
     return found
+
+
+def _replies(rows: Iterable[MessageRow], key: int, lookup: Lookup) -> list[StoredMessage]:
+    """The newest messages with this thread key."""
+    assert lookup.since is not None
+    found = [stored_message(row) for row in rows if row.thread_key == key and row.created_at >= lookup.since]
+    return sorted(found, key=attrgetter("created_at"), reverse=True)[: lookup.limit]
 
 
 def _path(by_id: Mapping[str, StoredMessage], id: str | None, limit: int) -> list[StoredMessage]:

@@ -72,9 +72,8 @@ def test_the_parts_hold_all_rows_of_the_run(counts: tuple[int, int, int]) -> Non
 def test_the_parts_of_an_addition_count_each_message_once() -> None:
     """One of the added messages was stored before."""
     added_messages = [Added(number, now(), HumanMessage(str(number))) for number in range(6)]
-    addition = Addition(
-        "c", added_messages, [message(number) for number in range(5)], threaded=True, bytes=77
-    )
+    messages = [message(number) for number in range(5)]
+    addition = Addition("c", None, now(), added_messages, messages, threaded=True, bytes=77)
     parts = leaves(addition)
     assert [row for part in parts for row in part.messages] == addition.messages
     assert [each for part in parts for each in part.added] == added_messages

@@ -2,7 +2,7 @@
 
 `0001.db.gz` was recorded by the recorder of revision 0001: the runs of `tests/shop.py`, and a run with frames and two
 messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are the statements that it sends. The files of
-0002 are the same of the recorder of revision 0002; its run with frames was sent a system message.
+0002 and 0003 are the same of the recorders of these revisions; their run with frames was sent a system message.
 """
 
 from __future__ import annotations

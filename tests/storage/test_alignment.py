@@ -31,7 +31,7 @@ def path_of(
 
 
 def conversation_of(*paths: Sequence[StoredMessage]) -> StoredConversation:
-    found = StoredConversation()
+    found = StoredConversation("c")
     for path in paths:
         found.add(path)
     found.newest = paths[-1][-1]

@@ -21,7 +21,7 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.storage.message_lookups import look_up
+from recorder.storage.message_lookups import Known, look_up
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.rows import Added, Addition, ContextMessageRow, MessageRow, Part, RunRows, RunSeal
 from recorder.testing.memory_store import found_in
@@ -66,7 +66,8 @@ class Table:
     def add(self, *texts: str, at: float) -> Addition:
         """An addition so many seconds after the start, not threaded yet."""
         moment, order = START + timedelta(seconds=at), int(1_000 * at) + 1
-        return Addition("c", [Added(order, moment, user(text)) for text in texts])
+        added = [Added(order, moment, user(text)) for text in texts]
+        return Addition("c", None, moment, added)
 
     @property
     def newest(self) -> MessageRow | None:
@@ -196,7 +197,7 @@ def test_equal_messages_of_two_conversations_are_two_messages() -> None:
     table, other = Table(), Table()
     here = table.run([user("a")], bot("b"))
     there = other.run([user("a")], bot("b"), conversation_id="d")
-    settle([here, there], thread([here, there], {}))
+    settle([here, there], thread([here, there], Known()))
     ids = {row.id for rows in (here, there) for row in rows.messages}
     assert len(ids) == 4
     assert [row.conversation_id for row in there.messages] == ["d", "d"]
@@ -403,7 +404,8 @@ def test_an_added_message_follows_an_edit_whose_clock_was_set_back(together: boo
     table = Table()
     table.say([user("a")], bot("b"))
     edit = table.run([user("a"), bot("c")], started_at=START - timedelta(seconds=50))
-    added = Addition("c", [Added(9_000, START - timedelta(seconds=40), user("added"))])
+    moment = START - timedelta(seconds=40)
+    added = Addition("c", None, moment, [Added(9_000, moment, user("added"))])
     batches: list[list[Part]] = [[edit, added]] if together else [[edit], [added]]
     for batch in batches:
         table.store(*batch)

@@ -29,7 +29,15 @@ from tests.stores import execute
 
 RUN, PROMPT, REPLY, PRODUCER = (str(uuid.UUID(int=number)) for number in range(1, 5))
 #: Columns that later revisions added.
-ADDED = ("process", "said_at", "content_hash", "instructions", "input")
+ADDED = (
+    "producers.process",
+    "runs.said_at",
+    "runs.instructions",
+    "runs.input",
+    "messages.content_hash",
+    "messages.thread_key",
+    "conversations.tags",
+)
 NEW_TABLES = ("context_messages",)
 #: The columns of the views of revision 0001; newer revisions have them first, in this order.
 COLUMNS = {
@@ -67,7 +75,7 @@ def rows_of(url: str) -> dict[str, list[Any]]:
     for name, table in schema.metadata.tables.items():
         if name in NEW_TABLES:
             continue
-        columns = ", ".join(f'"{key}"' for key in table.c.keys() if key not in ADDED)  # noqa: SIM118
+        columns = ", ".join(f'"{key}"' for key in table.c.keys() if f"{name}.{key}" not in ADDED)  # noqa: SIM118
         found[name] = sorted(map(str, sql(url, f"SELECT {columns} FROM {name}")))
     return found
 
@@ -108,10 +116,10 @@ def test_a_large_older_file_raises_the_command_that_upgrades_it(
     url = older_file(tmp_path)
     path = Path(url.removeprefix("sqlite:///"))
     monkeypatch.setattr(sqlite, "MAX_UPGRADED", path.stat().st_size - 1)
-    with pytest.raises(SchemaError, match=r"needs schema 0003. Run: recorder migrate --url"):
+    with pytest.raises(SchemaError, match=r"needs schema 0004. Run: recorder migrate --url"):
         ChatHistoryCallback(url)
     assert sql(url, "SELECT version_num FROM alembic_version") == [("0001",)]
-    assert migrate.upgrade(url) == ["0002", "0003"]
+    assert migrate.upgrade(url) == ["0002", "0003", "0004"]
     ChatHistoryCallback(url).close().wait(10)
 
 
@@ -130,17 +138,22 @@ def test_an_older_version_can_record_after_the_upgrade(older: str, revision: str
 
 def write_as(revision: str, url: str) -> None:
     """Write one batch with a row for every table, as the writer of that revision does."""
-    moment, is_first = now(), revision == "0001"
+    moment, is_first, has_context = now(), revision == "0001", revision >= "0003"
     later = moment + timedelta(seconds=1)
     head = [RUN, "old", None, 1, "chat", "openai", "gpt-4o", None]
     rest = ["{}", None, None, *([None, PROMPT, PRODUCER] if is_first else [PROMPT, None, PRODUCER, None])]
+    if has_context:
+        rest = ["{}", None, None, PROMPT, None, None, None, PRODUCER, None]
     status, model = ["complete", later, later, "stop", None, None], ["gpt-4o", "x"]
     counts = [1, 1, 2, "{}", "provider", 1, "aa", None, REPLY]
     seal = [*status, *model, *counts] if is_first else [*model, *status, *counts]
+    if has_context:
+        seal = [*model, *status, *counts]
     rows: list[list[Any]] = [
         [PRODUCER, "here", 1, moment, moment, *([] if is_first else ["boot 7"])],
         ["old", None, moment],
-        ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later],
+        ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later, *([1] if has_context else [])],
+        *([["old", PROMPT, "system", "Sing.", None, moment]] if has_context else []),
         [*head, "streaming", moment, *rest] if is_first else [*head, moment, *rest, "streaming"],
         [*head, moment, *rest, *seal],
         [RUN, 0, 0, 1, 5, b"x", None],
@@ -151,7 +164,7 @@ def write_as(revision: str, url: str) -> None:
         migrate.connected(url, partial(_one_by_one, revision, rows))
         return
     # One statement cannot write a run twice, so one batch opens the run and the next one seals it.
-    opened, sealed = 3, 4
+    opened, sealed = (4, 5) if has_context else (3, 4)
     asyncio.run(_in_one_statement(revision, url, rows, {sealed}))
     asyncio.run(_in_one_statement(revision, url, rows, {opened}))
 
@@ -180,7 +193,7 @@ def test_an_older_version_that_opens_a_newer_database_is_refused(
     monkeypatch.setattr(schema, "REVISIONS", ("0001",))
     monkeypatch.setattr(schema, "HEAD", "0001")
     with pytest.raises(
-        SchemaError, match=r"written by a newer recorder: its schema is 0003.*pip install --upgrade"
+        SchemaError, match=r"written by a newer recorder: its schema is 0004.*pip install --upgrade"
     ):
         ChatHistoryCallback(older)
 

@@ -64,7 +64,8 @@ async def counts(store: Store) -> dict[str, int]:
 
 def added(*contents: str) -> Addition:
     """Messages of conversation "c1" that belong to no run."""
-    return Addition("c1", [Added(place, now(), HumanMessage(text)) for place, text in enumerate(contents)])
+    messages = [Added(place, now(), HumanMessage(text)) for place, text in enumerate(contents)]
+    return Addition("c1", None, now(), messages)
 
 
 def parents(*parts: Part) -> list[str | None]:

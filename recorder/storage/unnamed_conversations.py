@@ -1,0 +1,23 @@
+"""What a run brings along for `thread="history"`: who sent its request, and the conversation that it does not name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryOwner:
+    """Who may go on with a conversation by sending its messages again (`continued_conversations`)."""
+
+    #: A user or an API key, as a hash.
+    name: str
+    #: How long after a reply.
+    within: timedelta
+
+
+@dataclass(slots=True)
+class UnnamedConversation:
+    """The conversation of runs that name none: a new one, until their messages turn out to continue another one."""
+
+    id: str
