@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recorder.storage.rows import Batch
+    from recorder.storage.batch import Batch
     from recorder.storage.store import SqlStore
 
 

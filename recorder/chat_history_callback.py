@@ -24,10 +24,11 @@ from recorder.recording.application_values import annotation, details_of, user_i
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
-from recorder.recording.recorder import Recorder, Stats
+from recorder.recording.recorder import Recorder
 from recorder.recording.run_end import end_of_error, end_of_result
+from recorder.recording.stats import Stats
 from recorder.redaction.masking import Mask
-from recorder.storage.rows import Addition, RunEnd, RunStart
+from recorder.storage.rows import RunEnd, RunStart
 from recorder.storage.storable_values import (
     first_text,
     id_of,
@@ -164,7 +165,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         """
         row = annotation(run_id, name, label=label, score=score, data=data, message_id=message_id)
         self.recorder.require_open()
-        self.recorder.add(Addition("", None, row.created_at, annotations=[row]))
+        self.recorder.annotate(row)
         return row.id
 
     def add_feedback(
@@ -302,9 +303,9 @@ class ChatHistoryCallback(BaseCallbackHandler):
         if found is None:
             raise ConfigError("Without a run a conversation is needed; pass conversation_id='...'")
         user_id = escape(names.user_id) if names.user_id is not None else None
-        addition = Addition(escape(check_conversation_id(found)), user_id, now(), details=details or {})
+        checked = escape(check_conversation_id(found))
         if messages or details:
-            self.recorder.add(addition, messages)
+            self.recorder.add(checked, user_id, messages, details=details)
 
     def _user_id(self, user: str | None) -> str | None:
         """The given user, else that of the code around the call."""

@@ -37,9 +37,10 @@ from recorder.messages import AIMessage, ChatGeneration, HumanMessage, LLMResult
 from recorder.recording.buffer import OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.storage import migrate
+from recorder.storage.batch import Batch
 from recorder.storage.dialects import Postgres
 from recorder.storage.failures import Failure
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, RunEnd, RunStart
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, RunEnd, RunStart
 from recorder.storage.store_interface import Store
 from tests import postgres
 

@@ -17,7 +17,8 @@ from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessag
 from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import serialize
-from recorder.storage.rows import COMPLETE, Batch, Producer, RunEnd, RunStart
+from recorder.storage.batch import Batch
+from recorder.storage.rows import COMPLETE, Producer, RunEnd, RunStart
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
 from tests.oracle import started

@@ -13,9 +13,10 @@ from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import serialize
+from recorder.storage.batch import Batch, RunRows
 from recorder.storage.message_lookups import Known
 from recorder.storage.message_tree import settle, thread
-from recorder.storage.rows import Batch, Producer, RunRows
+from recorder.storage.rows import Producer
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests import postgres

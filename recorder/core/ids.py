@@ -10,6 +10,8 @@ from recorder.errors import ConfigError
 
 #: Characters. Longer ids do not fit the keys of every database.
 MAX_CONVERSATION_ID = 255
+#: Metadata keys for the conversation id: recorder's, LangChain's sessions, LangGraph's threads.
+CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 
 
 def new_id() -> str:

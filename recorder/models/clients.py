@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recorder.models.aiohttp_client import tolerant
+from recorder.models.naming_headers import split_headers
 from recorder.redaction.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
 
 
@@ -39,8 +40,12 @@ class Clients:
         self._sdk = sdk
         self._name, self._async_name = names
         self._options = dict(options)
+        #: The conversation and the user that the client's own headers name, as metadata of its runs.
+        self.names: dict[str, str] = {}
+        if isinstance(headers := options.get("default_headers"), Mapping):
+            self._options["default_headers"], self.names = split_headers(headers)
         #: The options of the asynchronous client.
-        self._async_options = {**options, **(async_only or {})}
+        self._async_options = {**self._options, **(async_only or {})}
         self._given_sync, self._given_async = http_client, http_async_client
         #: The credentials of the last requests. A credential that a function returns is known only after it was sent.
         self.sent: list[str] = []

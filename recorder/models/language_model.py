@@ -29,6 +29,7 @@ from recorder.models.call_config import (
     run_id_of,
     secrets_of,
 )
+from recorder.models.naming_headers import split_headers
 from recorder.models.open_streams import closed_at_exit
 from recorder.models.run import CHAT, ChunkT, Request, Run
 from recorder.models.stream_events import Filter, end_event, start_event, stream_event
@@ -239,7 +240,8 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         self, input: Any, config: Mapping[str, Any] | None, options: Mapping[str, Any], *, stream: bool
     ) -> Run[ChunkT]:
         config = config or {}
-        options = {**self.options, **options}
+        options, named = self._without_names({**self.options, **options})
+        given = metadata_of(config)
         stream = bool(options.pop("stream", None)) or stream
         messages, body, hash, error = self._request_parts(input, options, stream=stream)
         request = Request(
@@ -252,7 +254,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             handlers=handlers_from([*handlers_from(config.get("callbacks")), *self.callbacks]),
             name=config.get("run_name") or self.name,
             tags=merge_tags(config.get("tags"), self.tags),
-            metadata={**self._ls_params(body), **self.metadata, **metadata_of(config)},
+            metadata={**self._ls_params(body), **self._own_metadata(given), **given, **named},
             invocation_params={
                 key: body[key] for key in body if key not in CONTENT_KEYS and key not in _NOT_PARAMS
             },
@@ -280,6 +282,17 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         except Exception as error:
             name = getattr(self, "model_name", None) or getattr(self, "model", None)
             return readable_messages(input), {"model": name}, "", error
+
+    def _own_metadata(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata of all runs of the model. `given` is that of this one, which overrides them."""
+        return self.metadata
+
+    def _without_names(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The options without the headers that name a conversation and a user, and what these say."""
+        if not isinstance(headers := options.get("extra_headers"), Mapping):
+            return options, {}
+        sent, named = split_headers(headers)
+        return {**options, "extra_headers": sent}, named
 
     def _mask(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> Mask:
         """A mask of the credentials that are known before the request is sent."""

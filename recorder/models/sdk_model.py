@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
+from recorder.core.ids import CONVERSATION_KEYS
 from recorder.core.owned_generator import Owned
 from recorder.models.clients import Clients, secrets_sent
 from recorder.models.language_model import AnswerT, BaseLanguageModel
@@ -45,6 +46,14 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
     @abstractmethod
     def _stream_error(self, error: Any, http_response: Any) -> Exception:
         """The SDK's exception for an error event of a stream."""
+
+    def _own_metadata(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        # A conversation has several keys in metadata, so a given one does not override the client's by its key.
+        named = {**self.metadata, **given}.keys() & CONVERSATION_KEYS
+        names = {
+            key: name for key, name in self._clients.names.items() if not (named and key in CONVERSATION_KEYS)
+        }
+        return {**names, **self.metadata}
 
     def _mask_of(self, options: Mapping[str, Any]) -> Mask:
         extra = {name: options.get(name) for name in ("extra_headers", "extra_query")}

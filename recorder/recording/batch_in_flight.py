@@ -14,7 +14,8 @@ from recorder.recording.progress import Progress, describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import without_tokens
 from recorder.recording.split_batch import halved
-from recorder.storage.rows import Addition, GapRow, Part, RunRows
+from recorder.storage.batch import Addition, Part, RunRows
+from recorder.storage.rows import GapRow
 from recorder.storage.storable_values import bare_end
 
 log = logging.getLogger("recorder")

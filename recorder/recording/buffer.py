@@ -11,7 +11,8 @@ from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, BaseMessage
 from recorder.recording.run_totals import RunTotals
-from recorder.storage.rows import Addition, RunEnd, RunStart
+from recorder.storage.batch import Addition
+from recorder.storage.rows import RunEnd, RunStart
 from recorder.wire.from_chunks import Places
 
 #: The reason of a gap, as it is stored.

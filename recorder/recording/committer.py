@@ -19,8 +19,9 @@ from recorder.recording.kept_apart import KeptApart
 from recorder.recording.moved_file import begun_elsewhere
 from recorder.recording.progress import Progress
 from recorder.recording.repeated_run_ids import Attempts
+from recorder.storage.batch import Addition, Batch, Part, RunRows
 from recorder.storage.liveness import this_process
-from recorder.storage.rows import Addition, Batch, Part, Producer, RunRows, RunStart
+from recorder.storage.rows import Producer, RunStart
 from recorder.storage.storable_values import bare_end
 from recorder.storage.store_interface import ConversationTaken, Moved, RunIdTaken, Store
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from recorder.core.escaping import escape
-from recorder.core.ids import MAX_CONVERSATION_ID, new_id
+from recorder.core.ids import CONVERSATION_KEYS, MAX_CONVERSATION_ID, new_id
 from recorder.storage.storable_values import first_text
 from recorder.storage.unnamed_conversations import UnnamedConversation
 
@@ -22,8 +22,6 @@ log = logging.getLogger("recorder")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Metadata keys for the conversation id: recorder's, LangChain's sessions, LangGraph's threads.
-CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id")
 USER_KEYS = ("user_id",)
 #: The conversations of this many parent runs are remembered, so that their child runs share them.
 _MAX_FAMILIES = 10_000

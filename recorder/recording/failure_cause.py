@@ -7,8 +7,8 @@ from math import inf
 
 from recorder.core.deadline import seconds
 from recorder.recording.split_batch import rows_in
+from recorder.storage.batch import Part
 from recorder.storage.failures import Failure, driver_error
-from recorder.storage.rows import Part
 from recorder.storage.trial_rows import size_of_rows
 
 #: Failures that the rows or the database may cause. After so many in a row a trial shows which of them it is.

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
 from recorder.core.ids import id_of_user
-from recorder.storage.rows import AT_THE_ROOT, Addition, Part, RunRows
+from recorder.storage.batch import Addition, Part, RunRows
+from recorder.storage.rows import AT_THE_ROOT
 
 log = logging.getLogger("recorder")
 

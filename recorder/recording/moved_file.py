@@ -12,7 +12,8 @@ from itertools import groupby
 from recorder.recording.buffer import OpenRun
 from recorder.recording.run_totals import RunTotals
 from recorder.recording.serialize import gap_of_move
-from recorder.storage.rows import STREAMING, Part, RunRows, SegmentRow
+from recorder.storage.batch import Part, RunRows
+from recorder.storage.rows import STREAMING, SegmentRow
 
 
 def begun_elsewhere(runs: Iterable[OpenRun], unsettled: Sequence[Part], file: int) -> list[RunRows]:

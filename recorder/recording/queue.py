@@ -23,7 +23,8 @@ from recorder.recording.buffer import OpenRun, TokenValue, size_of_content, size
 from recorder.recording.capacity import RUN_COST, Overflow
 from recorder.recording.delayed_frames import FRAME_COST
 from recorder.recording.ready_queue import ReadyQueue
-from recorder.storage.rows import Added, Addition, RunEnd
+from recorder.storage.batch import Added, Addition
+from recorder.storage.rows import RunEnd
 from recorder.wire.deltas import TEXT, Delta
 
 #: Counted for each token beside its text and frame, and for each message that is added without a run (bytes, measured).
@@ -252,10 +253,9 @@ class RecordingQueue(ReadyQueue):
     def _add(self, given: Addition, messages: Sequence[BaseMessage], size: int) -> None:
         """Add to what is queued for the same conversation and user."""
         at = given.begun_at
-        addition = self._additions.get(given.key)
+        addition, order = self._additions.get(given.key), next(self._order)
         if addition is None:
-            addition = self._additions[given.key] = Addition(*given.key, at)
-        order = next(self._order)
+            addition = self._additions[given.key] = Addition(*given.key, at, order=order)
         addition.added += [Added(order, at, message) for message in messages]
         addition.details |= given.details
         addition.annotations += given.annotations

@@ -11,7 +11,7 @@ from recorder.core.wakeup import LoopWaker
 from recorder.recording.buffer import DrainedBatch, DrainedRun, OpenRun
 from recorder.recording.capacity import Capacity, Overflow
 from recorder.recording.delayed_frames import DelayedFrames
-from recorder.storage.rows import Addition
+from recorder.storage.batch import Addition
 
 
 class ReadyQueue(Capacity):

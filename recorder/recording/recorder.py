@@ -9,12 +9,11 @@ import sys
 import threading
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from recorder.config import Config, default_url
 from recorder.core.at_exit import at_exit, in_worker
-from recorder.core.clock import monotonic_us
+from recorder.core.clock import monotonic_us, now
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.living import Living
 from recorder.core.own_thread import AlwaysAccepting
@@ -25,8 +24,10 @@ from recorder.recording.buffer import OpenRun
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
+from recorder.recording.stats import LATE_AFTER, Stats
 from recorder.recording.writer import Writer
-from recorder.storage.rows import INTERRUPTED, Addition, RunEnd, RunStart
+from recorder.storage.batch import Addition
+from recorder.storage.rows import INTERRUPTED, AnnotationRow, RunEnd, RunStart
 from recorder.storage.store_interface import Store
 
 log = logging.getLogger("recorder")
@@ -36,55 +37,7 @@ EXIT_TIMEOUT = 5.0
 #: How much longer than its timeout `close` waits for a writer that does not end (seconds).
 CLOSE_GRACE = 1.0
 
-#: How much longer than the time between two batches something may wait until the recorder counts as unhealthy
-#: (seconds). SQLite waits as long for a lock before it raises an error, and a server has more time for its answer.
-LATE_AFTER = 5.0
-
 _recorders: Living[Recorder] = Living()
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Where the tokens are: `accepted = queued + committed + dropped + quarantined`."""
-
-    #: Tokens that callbacks put.
-    accepted: int
-    #: Tokens in the queue or in the batch in flight.
-    queued: int
-    #: Bytes that are counted for both; `Config.max_queue_bytes` limits them.
-    queued_bytes: int
-    #: Tokens that are stored.
-    committed: int
-    #: Tokens that came while the queue was full, after their run's end or after `close`, or were not stored in time.
-    dropped: int
-    #: Tokens that can never be stored; `gaps` has their numbers.
-    quarantined: int
-    #: Transactions that stored something.
-    commits: int
-    #: Messages, annotations and details of conversations that were added without a run.
-    messages_added: int
-    #: Those of them that are stored.
-    messages_stored: int
-    #: Runs that have started and not ended.
-    open_runs: int
-    #: Runs that were ended for being idle and can be reopened.
-    idle_runs: int
-    #: Runs that started while the queue was full or `max_open_runs` were open: a row and a gap are stored, messages are
-    #: not.
-    refused_runs: int
-    #: Those of them of which nothing is stored, because the queue had no space for the row.
-    lost_runs: int
-    #: Messages of requests and replies that are not stored because the queue was full.
-    lost_messages: int
-    #: Conversation ids in metadata that were too long and were replaced by new ones.
-    replaced_ids: int
-    #: How long the oldest item that is not stored yet has been waiting, also in the batch in flight (seconds).
-    lag: float
-    #: The last error's text; None if there was none. The error may be over: see `healthy`.
-    last_error: str | None
-    #: Whether the last attempt to use the database succeeded, and no commit is late: `lag` is at most `LATE_AFTER`
-    #: above the time between two batches.
-    healthy: bool
 
 
 class Recorder:
@@ -157,16 +110,17 @@ class Recorder:
         self.queue.end(run, end)
         self._open_runs.remove(key)
 
-    def add(self, addition: Addition, messages: Sequence[BaseMessage] = ()) -> None:
-        """Store what is added outside of runs. Raises `Closed`, and `StoreError` if the queue is full."""
-        if self._forked:
-            self._start_thread()
-        if not self.queue.add(addition, messages):
-            self.require_open()
-            raise StoreError(
-                f"The queue is full ({self.queue.bytes:,} bytes) and {len(messages) + addition.count} messages were "
-                "not accepted; add them again after flush(), or raise max_queue_bytes"
-            )
+    def add(
+        self, conversation_id: str, user_id: str | None, messages: Sequence[BaseMessage] = (), *,
+        details: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Store messages without a run, and new details of a conversation. Raises `Closed`, and `StoreError` if the
+        queue is full."""
+        self._add(Addition(conversation_id, user_id, now(), details=details or {}), messages)
+
+    def annotate(self, row: AnnotationRow) -> None:
+        """Store an annotation. Raises as `add` does."""
+        self._add(Addition("", None, row.created_at, annotations=[row]))
 
     def opened(self) -> Wait[None]:
         """Ends when the database is open or recording begins without it. Raises the error of a refused recorder."""
@@ -243,6 +197,17 @@ class Recorder:
             raise StoreError(f"Nothing is recorded, because the database could not be opened: {refusal}")
         if self.closed or self.queue.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
+
+    def _add(self, addition: Addition, messages: Sequence[BaseMessage] = ()) -> None:
+        if self._forked:
+            self._start_thread()
+        if not self.queue.add(addition, messages):
+            self.require_open()
+            count = len(messages) + addition.count
+            raise StoreError(
+                f"The queue is full ({self.queue.bytes:,} bytes) and {count} messages or annotations were "
+                "not accepted; add them again after flush(), or raise max_queue_bytes"
+            )
 
     def _new_writer(self, *, caller_waits: bool = False) -> Writer:
         return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)

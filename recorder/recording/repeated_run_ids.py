@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeVar
 from uuid import UUID, uuid5
 
-from recorder.storage.rows import FrameRow, GapRow, MessageRow, Part, RunRows, RunStart, SegmentRow
+from recorder.storage.batch import Part, RunRows
+from recorder.storage.rows import FrameRow, GapRow, MessageRow, RunStart, SegmentRow
 
 log = logging.getLogger("recorder")
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from recorder.recording.progress import Progress
-from recorder.storage.rows import RunRows
+from recorder.storage.batch import RunRows
 
 log = logging.getLogger("recorder")
 

@@ -19,9 +19,10 @@ from recorder.core.clock import monotonic_us
 from recorder.core.escaping import escape
 from recorder.recording.buffer import DrainedRun, Frames, OpenRun, StoredToken, Tokens
 from recorder.recording.run_totals import RunTotals
+from recorder.storage.batch import RunRows, RunSeal
 from recorder.storage.compression import compress
 from recorder.storage.frame_block import join
-from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunEnd, RunRows, RunSeal, SegmentRow
+from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunEnd, SegmentRow
 
 log = logging.getLogger("recorder")
 

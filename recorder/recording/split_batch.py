@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from recorder.storage.rows import Addition, Part
+from recorder.storage.batch import Addition, Part
 
 T = TypeVar("T")
 

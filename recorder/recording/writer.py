@@ -27,8 +27,9 @@ from recorder.recording.progress import Progress
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.replacement_rows import ReplacementRows
 from recorder.recording.serialize import serialize
+from recorder.storage.batch import RunRows
 from recorder.storage.liveness import is_dead
-from recorder.storage.rows import Producer, RunRows
+from recorder.storage.rows import Producer
 from recorder.storage.store_interface import Moved, Store
 
 log = logging.getLogger("recorder")

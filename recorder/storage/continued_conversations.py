@@ -17,8 +17,9 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from recorder.messages.identity import content_hash
+from recorder.storage.batch import Part, RunRows
 from recorder.storage.request_input import after_instructions, contents_of
-from recorder.storage.rows import Part, RunRows, RunStart
+from recorder.storage.rows import RunStart
 from recorder.storage.stored_messages import StoredConversation, StoredMessage
 from recorder.storage.unnamed_conversations import HistoryOwner
 

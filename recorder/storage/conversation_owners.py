@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from recorder.storage.rows import Batch
+from recorder.storage.batch import Batch
 from recorder.storage.schema import conversations
 from recorder.storage.store_interface import ConversationTaken
 
@@ -62,12 +62,9 @@ class ConversationOwners:
 
 
 def keys_of(batch: Batch) -> list[Key]:
-    """The conversations into which the users of this batch record, without duplicates."""
-    named = [
-        *((rows.start.conversation_id, rows.start.user_id) for rows in batch.runs if rows.opens),
-        *((each.conversation_id, each.user_id) for each in batch.additions if each.conversation_id),
-    ]
-    return list(dict.fromkeys((id, user) for id, user in named if user is not None))
+    """The conversations into which the users of this batch record, in the order of their beginning."""
+    named = ((id, user) for _, id, user, _ in batch.named_conversations if user is not None)
+    return list(dict.fromkeys(named))
 
 
 def refuse_taken(owners: dict[str, str | None], keys: Iterable[Key]) -> None:

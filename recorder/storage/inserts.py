@@ -8,13 +8,12 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.storage import schema
+from recorder.storage.batch import Addition, Batch, RunSeal
 from recorder.storage.columns import names_of
 from recorder.storage.dialects import Insert
 from recorder.storage.rows import (
     STREAMING,
-    Addition,
     AnnotationRow,
-    Batch,
     ContextMessageRow,
     FrameRow,
     GapRow,
@@ -23,8 +22,6 @@ from recorder.storage.rows import (
     Producer,
     RunEnd,
     RunRow,
-    RunRows,
-    RunSeal,
     RunStart,
     SegmentRow,
 )
@@ -72,7 +69,7 @@ def inserts_of(batch: Batch) -> list[Insert]:
     masked = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
         Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)),
-        *_conversations(opening, batch.additions),
+        *_conversations(batch),
         Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(context_messages, ContextMessageRow._fields, _context(batch)),
         Insert(runs, _OPEN_COLUMNS, running),
@@ -89,17 +86,14 @@ def _producer(batch: Batch) -> tuple[Any, ...]:
     return _of_producer(batch.producer)
 
 
-def _conversations(opening: Sequence[RunRows], additions: Sequence[Addition]) -> list[Insert]:
+def _conversations(batch: Batch) -> list[Insert]:
     """An insert for each set of columns that change: on Postgres a statement can change a row only once."""
-    named = [
-        *((rows.start.conversation_id, rows.start.started_at, rows.start.user_id) for rows in opening),
-        *((each.conversation_id, each.begun_at, each.user_id) for each in additions if each.conversation_id),
-    ]
+    named = batch.named_conversations
     # In a dict the last item of a key wins: the first user and the earliest time of each conversation.
-    users = {id: user for id, _, user in reversed(named) if user is not None}
-    times = dict(sorted(((id, at) for id, at, _ in named), reverse=True))
+    users = {id: user for _, id, user, _ in reversed(named) if user is not None}
+    times = dict(sorted(((id, at) for _, id, _, at in named), reverse=True))
     details: dict[str, dict[str, str]] = {}
-    for each in additions:
+    for each in sorted(batch.additions, key=attrgetter("order")):
         details.setdefault(each.conversation_id, {}).update(each.details)
     rows: dict[tuple[str, ...], list[tuple[Any, ...]]] = {(): []}
     for id, at in sorted(times.items()):

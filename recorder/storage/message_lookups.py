@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from recorder.storage import alignment
+from recorder.storage.batch import Addition, Part, RunRows
 from recorder.storage.continued_conversations import Continuations, exchanges_of
 from recorder.storage.request_input import after_instructions, contents_of, path_of
-from recorder.storage.rows import Addition, Part, RunRows, RunStart
+from recorder.storage.rows import RunStart
 from recorder.storage.stored_messages import Lookup, StoredConversation, StoredMessage
 
 #: How many messages with the same content are compared at least; for a longer request, as many as it has messages.

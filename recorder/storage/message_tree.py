@@ -23,6 +23,7 @@ from typing import NamedTuple
 from recorder.messages import BaseMessage
 from recorder.messages.identity import content_hash, id_below
 from recorder.storage import alignment
+from recorder.storage.batch import Added, Addition, Part, RunRows
 from recorder.storage.continued_conversations import Continuations, prompt_content, reply_key
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.message_lookups import Known
@@ -34,16 +35,7 @@ from recorder.storage.request_input import (
     instructions_of,
     path_of,
 )
-from recorder.storage.rows import (
-    Added,
-    Addition,
-    ContextMessageRow,
-    MessageRow,
-    Part,
-    Placement,
-    RunRows,
-    RunStart,
-)
+from recorder.storage.rows import ContextMessageRow, MessageRow, Placement, RunStart
 from recorder.storage.stored_messages import StoredConversation, StoredMessage
 
 _TICK = timedelta(microseconds=1)

@@ -1,18 +1,15 @@
 """What is recorded, between the callback and the database: plain values without behaviour.
 
-The callback gives a `RunStart`, deltas and frames, gaps and a `RunEnd`. The writer serializes what one batch holds of a
-run into `RunRows`. A failed batch is stored again with the same rows. Only these change them: `message_tree.settle`
-writes the rows of their messages into them once, a run whose id is stored already gets another one
-(`recording/repeated_run_ids.py`), and tokens that cannot be stored are replaced by gaps
-(`recording/batch_in_flight.py`).
+The callback gives a `RunStart`, deltas and frames, gaps and a `RunEnd`. Each table has a row type, whose fields are its
+columns. `recorder/storage/batch.py` has what one transaction stores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from recorder.messages import BaseMessage
 from recorder.redaction.masking import Mask
@@ -270,100 +267,6 @@ class AnnotationRow(NamedTuple):
 ROWS_OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
 
 
-@dataclass(slots=True)
-class RunSeal:
-    """The end of a run, with the count and digests that prove it complete."""
-
-    end: RunEnd
-    token_count: int
-    #: Hex digest of the stored deltas, joined by commas.
-    sha256: str | None
-    #: Hex digest of the frames, joined; None without frames.
-    frames_sha256: str | None
-    #: Set by `message_tree.settle`; None without a reply.
-    response_message_id: str | None = None
-    #: The run's metadata again, if more was masked after the start was stored.
-    metadata: str | None = None
-
-
-@dataclass(slots=True)
-class RunRows:
-    """The rows of one run in one batch."""
-
-    start: RunStart
-    #: Whether the run's own row is new with this batch.
-    opens: bool
-    messages: list[MessageRow] = field(default_factory=list)
-    context: Sequence[ContextMessageRow] = ()
-    segments: list[SegmentRow] = field(default_factory=list)
-    frames: Sequence[FrameRow] = ()
-    gaps: Sequence[GapRow] = ()
-    seal: RunSeal | None = None
-    #: Whether `messages` holds the final rows, which a retry stores again.
-    threaded: bool = False
-    #: The number of tokens that could not be serialized, because of a bug in recorder; `gaps` has them.
-    unserialized: int = 0
-    #: The number of accepted tokens in these rows.
-    tokens: int = 0
-    #: The bytes that they take of the queue.
-    bytes: int = 0
-    #: The number of this part in its batch. Parts that are made from it later have the same number.
-    place: int = 0
-
-
-class Added(NamedTuple):
-    """A message that was added to a conversation."""
-
-    #: As in `RunStart`.
-    order: int
-    at: datetime
-    message: BaseMessage
-
-
-@dataclass(slots=True)
-class Addition:
-    """What the application adds to one conversation outside of runs. The queue appends to it until it is drained."""
-
-    #: "" if it holds annotations only, which belong to runs.
-    conversation_id: str
-    #: The user who adds it; None if unknown.
-    user_id: str | None
-    #: The time of the first of what was added.
-    begun_at: datetime
-    added: list[Added] = field(default_factory=list)
-    #: Their rows, and whether these are final, so that a retry stores the same.
-    messages: list[MessageRow] = field(default_factory=list)
-    #: New values of the conversation's columns, by name.
-    details: dict[str, str] = field(default_factory=dict)
-    annotations: list[AnnotationRow] = field(default_factory=list)
-    threaded: bool = False
-    #: The bytes that they take of the queue.
-    bytes: int = 0
-    #: Whether the queue holds this object.
-    queued: bool = False
-    #: Its offset in the queue.
-    queue_offset: int = 0
-    #: As in `RunRows`.
-    place: int = 0
-    #: Class constants: an addition never holds tokens.
-    queued_tokens: ClassVar[int] = 0
-    tokens: ClassVar[int] = 0
-
-    @property
-    def key(self) -> tuple[str, str | None]:
-        """What is added under the same key is stored together."""
-        return self.conversation_id, self.user_id
-
-    @property
-    def count(self) -> int:
-        """How many messages, annotations and new details it holds."""
-        return len(self.added) + len(self.annotations) + len(self.details)
-
-
-#: A part of a batch.
-Part = RunRows | Addition
-
-
 @dataclass(frozen=True, slots=True)
 class Producer:
     """One process that records."""
@@ -375,26 +278,3 @@ class Producer:
     heartbeat_at: datetime
     #: Distinguishes it from another process with the same host and pid (`liveness`); None if unknown or marked dead.
     process: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The rows that one transaction stores."""
-
-    producer: Producer
-    runs: Sequence[RunRows]
-    additions: Sequence[Addition] = ()
-    #: Ids of the producer's stored runs that have not ended yet.
-    open_runs: Collection[str] = ()
-    #: Whether to store nothing, but insert invented rows into every table and roll them back, to see whether the
-    #: database accepts rows.
-    trial: bool = False
-    #: How many bytes these rows have.
-    trial_bytes: int = 0
-    #: The factor by which its statements may take longer than usual.
-    patience: int = 1
-
-    @property
-    def parts(self) -> Sequence[Part]:
-        """All runs and additions."""
-        return [*self.runs, *self.additions]

@@ -18,6 +18,7 @@ from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
+from recorder.storage.batch import Batch, Part
 from recorder.storage.conversation_owners import ConversationOwners, Key
 from recorder.storage.dialects import Damage, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.failures import Failure
@@ -27,7 +28,7 @@ from recorder.storage.message_lookups import Known, look_up
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.migrate import State, old_message, upgrade_connection
 from recorder.storage.rights import MissingRights, opened_state
-from recorder.storage.rows import INTERRUPTED, STREAMING, Batch, Part, Producer, SegmentRow
+from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.store_interface import Conflict, Empty, Moved, RunIdTaken

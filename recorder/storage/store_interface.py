@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Protocol
 
 from recorder.errors import StoreError
+from recorder.storage.batch import Batch
 from recorder.storage.failures import Failure
-from recorder.storage.rows import Batch, Producer
+from recorder.storage.rows import Producer
 
 
 class Conflict(StoreError):

@@ -8,19 +8,15 @@ from itertools import chain
 
 from recorder.core.clock import now
 from recorder.core.ids import new_id
+from recorder.storage.batch import Addition, Batch, Part, RunRows, RunSeal
 from recorder.storage.rows import (
     COMPLETE,
-    Addition,
-    Batch,
     ContextMessageRow,
     FrameRow,
     GapRow,
     MessageRow,
-    Part,
     Producer,
     RunEnd,
-    RunRows,
-    RunSeal,
     RunStart,
     SegmentRow,
 )

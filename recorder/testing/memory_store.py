@@ -8,6 +8,7 @@ from datetime import datetime
 from operator import attrgetter
 
 from recorder.core.trampoline import Trampoline
+from recorder.storage.batch import Batch, Part, RunSeal
 from recorder.storage.conversation_owners import keys_of, refuse_taken
 from recorder.storage.failures import Failure
 from recorder.storage.message_lookups import look_up
@@ -16,14 +17,11 @@ from recorder.storage.newest_branch import place_of_message
 from recorder.storage.rows import (
     STREAMING,
     AnnotationRow,
-    Batch,
     ContextMessageRow,
     FrameRow,
     GapRow,
     MessageRow,
-    Part,
     Producer,
-    RunSeal,
     RunStart,
     SegmentRow,
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from recorder.chat_history_callback import ChatHistoryCallback
-from recorder.recording.recorder import Stats
+from recorder.recording.stats import Stats
 from tests.faults.campaign import Fault, Round
 from tests.faults.ends import away_at_will
 from tests.faults.models import Numbered, config_of, model_token, question

@@ -33,7 +33,7 @@ from recorder.messages import (
 )
 from recorder.models import ChatOpenAI
 from recorder.replay import Replay
-from recorder.storage.rows import Batch
+from recorder.storage.batch import Batch
 from recorder.storage.store import SqlStore
 from recorder.testing import LoopbackProvider, MemoryStore
 from tests import postgres
@@ -258,7 +258,7 @@ def test_an_empty_list_opens_no_conversation(database: str) -> None:
 @pytest.mark.parametrize(
     ("messages", "conversation_id", "words"),
     [
-        ("Hello!", None, "Messages without a run need a conversation; pass conversation_id='...'"),
+        ("Hello!", None, "Without a run a conversation is needed; pass conversation_id='...'"),
         ("Hello!", "", "conversation_id is empty"),
         ("Hello!", "x" * 256, "has 256 characters and the limit is 255"),
         (["Hello!", 7], "c", "7"),
@@ -308,7 +308,9 @@ def add_for_ever(history: ChatHistoryCallback) -> None:
 
 def fill(history: ChatHistoryCallback) -> int:
     """Add messages until the queue is full, and return how many were accepted."""
-    with pytest.raises(StoreError, match=r"The queue is full \(.* bytes\) and 1 messages were not accepted"):
+    with pytest.raises(
+        StoreError, match=r"The queue is full \(.* bytes\) and 1 messages or annotations were not accepted"
+    ):
         add_for_ever(history)
     return history.stats().messages_added
 
@@ -416,7 +418,7 @@ def test_messages_that_cannot_be_stored_are_left_out_of_their_batch(caplog: pyte
         stats = history.stats()
     assert (stats.messages_added, stats.messages_stored, stats.queued_bytes) == (7, 5, 0)
     assert (
-        "2 messages added to conversation 'bad' cannot be stored: these bytes can not be stored"
+        "2 messages or annotations added to conversation 'bad' cannot be stored: these bytes can not be stored"
         in caplog.text
     )
     assert "secret" not in caplog.text
@@ -434,7 +436,7 @@ def test_a_flush_raises_how_many_messages_were_lost_when_the_database_is_away(
     flush = history.flush()
     stats = history.close(timeout=0.1).wait(10)
     assert (stats.messages_added, stats.messages_stored, stats.queued_bytes) == (2, 0, 0)
-    with pytest.raises(StoreError, match="0 tokens and 2 added messages were not stored"):
+    with pytest.raises(StoreError, match="0 tokens and 2 added messages or annotations were not stored"):
         flush.wait(10)
 
 
@@ -451,7 +453,7 @@ def test_queued_messages_are_lost_when_the_database_never_opens(monkeypatch: pyt
     flush = history.flush()
     stats = history.close(timeout=0.1).wait(10)
     assert (stats.messages_stored, stats.queued_bytes) == (0, 0)
-    with pytest.raises(StoreError, match="0 tokens and 2 added messages were not stored"):
+    with pytest.raises(StoreError, match="0 tokens and 2 added messages or annotations were not stored"):
         flush.wait(10)
 
 
@@ -472,7 +474,7 @@ history.add_messages(["one", "two"])
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         stderr = run_python(code, url).stderr
-    assert stderr.startswith("recorder: 0 tokens and 2 added messages were not stored")
+    assert stderr.startswith("recorder: 0 tokens and 2 added messages or annotations were not stored")
     assert only_branch(url) == [("user", "one"), ("user", "two")]
 
 

@@ -17,7 +17,8 @@ import pytest
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import StoreError
 from recorder.messages import HumanMessage
-from recorder.storage.rows import COMPLETE, Batch
+from recorder.storage.batch import Batch
+from recorder.storage.rows import COMPLETE
 from recorder.storage.store import SqlStore
 from recorder.storage.trial_rows import size_of_rows
 from recorder.wire.deltas import Delta

@@ -9,8 +9,9 @@ import pytest
 
 from recorder.recording import failure_cause
 from recorder.recording.failure_cause import FailureCause
+from recorder.storage.batch import Part, RunRows
 from recorder.storage.failures import Failure
-from recorder.storage.rows import Part, RunRows, SegmentRow
+from recorder.storage.rows import SegmentRow
 from tests.oracle import run_start
 
 ERROR = RuntimeError("cannot do it")

@@ -15,7 +15,8 @@ from recorder.core.waitable import Wait
 from recorder.messages import HumanMessage
 from recorder.models import SimpleChatModel
 from recorder.recording.capacity import RUN_COST
-from recorder.storage.rows import COMPLETE, Batch
+from recorder.storage.batch import Batch
+from recorder.storage.rows import COMPLETE
 from recorder.storage.store import SqlStore
 from recorder.testing import LoopbackProvider
 from recorder.testing.song import song_pieces

@@ -14,7 +14,7 @@ from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
-from recorder.storage.rows import Addition
+from recorder.storage.batch import Addition
 from recorder.wire.deltas import Delta
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
 from tests.oracle import run_end, run_start, started

@@ -13,7 +13,8 @@ import pytest
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import HumanMessage
 from recorder.recording.serialize import MOVED
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
+from recorder.storage.batch import Batch
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import Delta
 from tests.oracle import (

@@ -18,8 +18,9 @@ from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.errors import Closed, RecorderError
 from recorder.recording import recorder as recorder_module
-from recorder.recording.recorder import Stats
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch
+from recorder.recording.stats import Stats
+from recorder.storage.batch import Batch
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
 from tests.oracle import (

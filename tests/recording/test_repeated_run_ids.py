@@ -10,7 +10,8 @@ import pytest
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.recording.repeated_run_ids import Attempts
-from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, RunRows, SegmentRow
+from recorder.storage.batch import RunRows
+from recorder.storage.rows import COMPLETE, ERROR, INTERRUPTED, SegmentRow
 from recorder.storage.store import SqlStore
 from tests.oracle import (
     FaultyStore,

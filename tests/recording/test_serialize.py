@@ -16,9 +16,10 @@ from recorder.core.escaping import unescape
 from recorder.recording.buffer import OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import MAX_ROW_FRAMES, MAX_ROW_TOKENS, encode_deltas, serialize
+from recorder.storage.batch import RunRows
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
-from recorder.storage.rows import FrameRow, RunRows, SegmentRow
+from recorder.storage.rows import FrameRow, SegmentRow
 from recorder.testing import openai_chat_frames, song_pieces
 from recorder.wire.deltas import TOOL_ARGS, Delta
 from tests.oracle import run_end, run_start, started, token

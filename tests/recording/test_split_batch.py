@@ -9,17 +9,8 @@ import pytest
 from recorder.core.clock import now
 from recorder.messages import HumanMessage
 from recorder.recording.split_batch import halved
-from recorder.storage.rows import (
-    Added,
-    Addition,
-    FrameRow,
-    GapRow,
-    MessageRow,
-    Part,
-    RunRows,
-    RunSeal,
-    SegmentRow,
-)
+from recorder.storage.batch import Added, Addition, Part, RunRows, RunSeal
+from recorder.storage.rows import FrameRow, GapRow, MessageRow, SegmentRow
 from tests.oracle import run_end, run_start
 
 START = run_start()

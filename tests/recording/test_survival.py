@@ -16,7 +16,7 @@ from recorder.errors import Closed, StoreError
 from recorder.messages import HumanMessage
 from recorder.recording import serialize
 from recorder.recording.progress import Progress
-from recorder.recording.recorder import Stats
+from recorder.recording.stats import Stats
 from recorder.storage import compression, message_tree
 from recorder.storage.rows import COMPLETE
 from recorder.storage.store import SqlStore

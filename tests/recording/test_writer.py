@@ -30,8 +30,9 @@ from recorder.recording.open_runs import OpenRuns
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.recorder import Recorder
 from recorder.recording.writer import Writer
+from recorder.storage.batch import Batch, RunRows
 from recorder.storage.liveness import this_process
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Producer
 from recorder.storage.store import SqlStore
 from recorder.testing import MemoryStore
 from tests.oracle import (

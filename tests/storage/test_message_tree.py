@@ -21,9 +21,10 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
+from recorder.storage.batch import Added, Addition, Part, RunRows, RunSeal
 from recorder.storage.message_lookups import Known, look_up
 from recorder.storage.message_tree import settle, thread
-from recorder.storage.rows import Added, Addition, ContextMessageRow, MessageRow, Part, RunRows, RunSeal
+from recorder.storage.rows import ContextMessageRow, MessageRow
 from recorder.testing.memory_store import found_in
 from tests.oracle import run_end, run_start
 

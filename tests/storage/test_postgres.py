@@ -20,8 +20,8 @@ from recorder.core.clock import now
 from recorder.errors import ConfigError, MissingExtra, SchemaError, StoreError
 from recorder.messages import HumanMessage
 from recorder.storage import migrate, schema
+from recorder.storage.batch import Batch, RunRows
 from recorder.storage.dialects import Postgres, masked, parse_url
-from recorder.storage.rows import Batch, RunRows
 from recorder.storage.store import SqlStore
 from tests import postgres
 from tests.faults.proxy import proxy

@@ -199,12 +199,12 @@ def test_an_older_version_that_opens_a_newer_database_is_refused(
 
 
 def test_an_older_conversation_continues(older: str) -> None:
-    """Its system message stays where it is, in the tree; the history that is sent again is not stored again."""
+    """The history that is sent again is not stored again. Before 0003 its system message is in the tree, and stays."""
     migrate.upgrade(older)
     with Replay(older) as replay:
-        ids = [
-            id for (id,) in sql(older, "SELECT DISTINCT conversation_id FROM messages WHERE role = 'system'")
-        ]
+        in_tree = "SELECT conversation_id FROM messages WHERE role = 'system'"
+        apart = "SELECT conversation_id FROM context_messages WHERE role = 'system'"
+        ids = [id for (id,) in sql(older, f"{in_tree} UNION {apart}")]
         before = {id: replay.messages(id) for id in ids}
     assert ids
     [(stored,)] = sql(older, "SELECT count(*) FROM messages")

@@ -11,8 +11,8 @@ from sqlalchemy import make_url
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import StoreError
 from recorder.storage import schema
+from recorder.storage.batch import Batch
 from recorder.storage.rights import WRITING, MissingRights, names_in_path
-from recorder.storage.rows import Batch
 from recorder.storage.store import SqlStore
 from tests import postgres
 from tests.oracle import assert_whole, record

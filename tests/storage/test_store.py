@@ -18,7 +18,8 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.clock import now
 from recorder.errors import ConfigError, SchemaError, StoreError
 from recorder.messages import HumanMessage
-from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Batch, Producer, RunRows
+from recorder.storage.batch import Batch, RunRows
+from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING, Producer
 from recorder.storage.store import SqlStore
 from recorder.storage.store_interface import Conflict, RunIdTaken
 from tests.oracle import (

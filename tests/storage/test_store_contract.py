@@ -11,7 +11,8 @@ import pytest
 
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
-from recorder.storage.rows import INTERRUPTED, Added, Addition, Batch, Part, RunRows
+from recorder.storage.batch import Added, Addition, Batch, Part, RunRows
+from recorder.storage.rows import INTERRUPTED
 from recorder.storage.store import SqlStore
 from recorder.storage.store_interface import Conflict, RunIdTaken, Store
 from recorder.testing import MemoryStore
