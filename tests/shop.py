@@ -17,8 +17,8 @@ from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessag
 from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import serialize
-from recorder.storage.batch import Batch
-from recorder.storage.rows import COMPLETE, Producer, RunEnd, RunStart
+from recorder.storage.batch import Addition, Batch
+from recorder.storage.rows import COMPLETE, AnnotationRow, Producer, RunEnd, RunStart
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
 from tests.oracle import started
@@ -175,6 +175,24 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def _feedback(number: int, score: float, comment: str | None, at: str) -> AnnotationRow:
+    """What a user said about the answer of a run."""
+    id = run_id(1_000 + number)
+    data = json.dumps({"comment": comment}) if comment else None
+    return AnnotationRow(run_id(number), id, None, "user_feedback", None, score, data, moment(at))
+
+
+#: Details of conversations, and what users said about answers.
+ADDITIONS = (
+    Addition("support-17", "ada", moment("2026-11-20 09:02:00"), details={"title": "A lost parcel", "tags": '["refund","parcel"]'}),
+    Addition("notes-1", "ben", moment("2026-11-21 11:05:00"), details={"title": "The meeting", "tags": '["notes"]'}),
+    Addition("", None, moment("2026-11-20 09:03:00"), annotations=[
+        _feedback(4, 1.0, "Fast!", "2026-11-20 09:03:00"), _feedback(7, 0.0, None, "2026-11-21 10:06:00"),
+        _feedback(8, 1.0, None, "2026-11-21 11:06:00"), _feedback(5, 1.0, "Clear.", "2026-11-21 10:01:00"),
+    ]),
+)  # fmt: skip
+
+
 def record_shop(url: str) -> None:
     """Store all runs with the recorder's own steps, at the times of the runs."""
     producer = Producer(
@@ -187,6 +205,7 @@ def record_shop(url: str) -> None:
             for drained in _drained(shop_run):
                 rows = serialize(drained)
                 await store.append(Batch(producer, rows))
+        await store.append(Batch(producer, [], ADDITIONS))
         await store.close()
 
     asyncio.run(main())

@@ -170,7 +170,9 @@ def ls(
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="ID", help="Of this user.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="With a run of this model.")] = None,
-    tag: Annotated[str | None, typer.Option(metavar="TAG", help="With a run that has this tag.")] = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="TAG", help="That has this tag, or a run with it.")
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Last used then or later: 2026-11-21, 2026-11-21T10:30, 2h or 3d."),

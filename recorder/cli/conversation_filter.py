@@ -38,7 +38,7 @@ class ConversationFilter:
     user: str | None = None
     #: The model of any run: that of the response, or else that of the request.
     model: str | None = None
-    #: A tag of any run.
+    #: A tag of the conversation or of any run.
     tag: str | None = None
     #: The earliest and the latest time of the newest run or message.
     since: datetime | None = None
@@ -100,7 +100,7 @@ WHERE n.status IN ({statuses})
 _SOME_RUN = "EXISTS (SELECT 1 FROM runs AS r WHERE r.conversation_id = c.id AND {condition})"
 _MODEL = "coalesce(r.response_model, r.request_model) = :model"
 #: Whether a list of tags, which is stored as JSON, contains the JSON of one tag. LIKE would ignore the case on SQLite.
-_TAG = "replace(CAST(r.tags AS text), :tag, '') <> CAST(r.tags AS text)"
+_TAG = "coalesce(replace(CAST({of}.tags AS text), :tag, '') <> CAST({of}.tags AS text), false)"
 #: Whether a conversation has a run or a message on this side of a time. The indexes of both tables have their ids.
 _SOME_TIME = """
 c.id IN (SELECT m.conversation_id FROM messages AS m WHERE m.created_at {side}
@@ -135,7 +135,7 @@ def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
         conditions.append(_SOME_RUN.format(condition=_MODEL))
         parameters["model"] = escape(wanted.model)
     if wanted.tag is not None:
-        conditions.append(_SOME_RUN.format(condition=_TAG))
+        conditions.append(f"({_TAG.format(of='c')} OR {_SOME_RUN.format(condition=_TAG.format(of='r'))})")
         parameters["tag"] = dumps(wanted.tag)
     if wanted.since is not None:
         conditions.append(_SOME_TIME.format(side=">= :since"))
