@@ -18,6 +18,7 @@ SECTIONS = (
     "commit",
     "postgres",
     "messages",
+    "turns",
     "streams",
     "claude",
     "paced",

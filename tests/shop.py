@@ -184,7 +184,8 @@ def _feedback(number: int, score: float, comment: str | None, at: str) -> Annota
 
 #: Details of conversations, and what users said about answers.
 ADDITIONS = (
-    Addition("support-17", "ada", moment("2026-11-20 09:02:00"), details={"title": "A lost parcel", "tags": '["refund","parcel"]'}),
+    Addition("support-17", "ada", moment("2026-11-20 09:02:00"),
+             details={"title": "A lost parcel", "tags": '["refund","parcel"]'}),
     Addition("notes-1", "ben", moment("2026-11-21 11:05:00"), details={"title": "The meeting", "tags": '["notes"]'}),
     Addition("", None, moment("2026-11-20 09:03:00"), annotations=[
         _feedback(4, 1.0, "Fast!", "2026-11-20 09:03:00"), _feedback(7, 0.0, None, "2026-11-21 10:06:00"),
