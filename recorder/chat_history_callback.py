@@ -18,7 +18,7 @@ from recorder.core.collection import collection
 from recorder.core.escaping import escape
 from recorder.core.ids import check_conversation_id
 from recorder.core.waitable import Wait
-from recorder.errors import ConfigError
+from recorder.errors import ConfigError, RecorderError
 from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.recording.application_values import annotation, details_of, user_id_of
 from recorder.recording.buffer import OpenRun
@@ -40,7 +40,6 @@ from recorder.storage.storable_values import (
     uuid_in,
 )
 from recorder.storage.store_interface import Store
-from recorder.storage.unnamed_conversations import HistoryOwner
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import deltas_of
 
@@ -78,17 +77,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
         store: Store | None = None,
         **options: Any,
     ) -> None:
-        self._naming = ConversationNaming(
-            check_conversation_id(conversation_id) if conversation_id is not None else None
-        )
+        default = check_conversation_id(conversation_id) if conversation_id is not None else None
         try:
             config = Config(**options)
         except TypeError as error:
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
+        self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
         self.recorder = Recorder(url, config, store=store)
         self._capture_frames = config.capture == "wire"
-        self._follows_history = config.thread == "history"
-        self._within = timedelta(seconds=config.thread_within)
         # The ids for which a warning was logged.
         self._replaced: set[str] = set()
         # Attributes, because they are read for every token.
@@ -105,14 +101,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
     ) -> Iterator[str]:  # fmt: skip
         """Runs that begin in the `with` block belong to this conversation, and to this user if one is given.
 
-        `title`, `tags` and `metadata` are stored with the conversation, as `update_conversation` does. If the
-        conversation belongs to another user, these runs are stored as a conversation of their own, "id@user". Raises
-        `ConfigError` for an invalid value.
+        `title`, `tags` and `metadata` are stored with the conversation, as `update_conversation` does, but without its
+        errors: a full queue is logged. If the conversation belongs to another user, these runs are stored as a
+        conversation of their own, "id@user". Raises `ConfigError` for an invalid value.
         """
         names = Names(check_conversation_id(conversation_id), self._user_id(user))
+        details = details_of(title, tags, metadata)
         with self._naming.within(names):
-            if title is not None or tags is not None or metadata is not None:
-                self.update_conversation(title=title, tags=tags, metadata=metadata)
+            self._set_details(details)
             yield conversation_id
 
     @contextmanager
@@ -307,6 +303,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
         if messages or details:
             self.recorder.add(checked, user_id, messages, details=details)
 
+    def _set_details(self, details: dict[str, str]) -> None:
+        """Set details of the current conversation. The application's block is run in any case."""
+        try:
+            if details:
+                self._add(None, details=details)
+        except RecorderError as error:
+            log.warning("Title, tags or metadata of a conversation are not stored: %s", error)
+
     def _user_id(self, user: str | None) -> str | None:
         """The given user, else that of the code around the call."""
         return user_id_of(user) if user is not None else self._naming.names.user_id
@@ -341,12 +345,11 @@ class ChatHistoryCallback(BaseCallbackHandler):
             tags=mask.json(labels, "tags") if (labels := list_of(tags)) else None,
             metadata=mask.metadata(metadata),
             user_id=naming.user_id,
+            history_owner=self._naming.history_owner(naming, mask),
+            unnamed=naming.unnamed,
             mask=mask,
             messages=history,
         )
-        if self._follows_history:
-            start.history_owner = HistoryOwner(naming.user_id or mask.client_hash, self._within)
-            start.unnamed = naming.unnamed
         return self.recorder.start(run_id.int, start, started_us)
 
     def _id(self, name: str, given: Any) -> UUID:

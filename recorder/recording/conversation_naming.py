@@ -10,19 +10,21 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
+from recorder.config import Thread
 from recorder.core.escaping import escape
 from recorder.core.ids import CONVERSATION_KEYS, MAX_CONVERSATION_ID, new_id
-from recorder.storage.storable_values import first_text
-from recorder.storage.unnamed_conversations import UnnamedConversation
+from recorder.redaction.masking import Mask
+from recorder.storage.storable_values import first_text, text_of
+from recorder.storage.unnamed_conversations import HistoryOwner, UnnamedConversation
 
 log = logging.getLogger("recorder")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-USER_KEYS = ("user_id",)
 #: The conversations of this many parent runs are remembered, so that their child runs share them.
 _MAX_FAMILIES = 10_000
 
@@ -41,7 +43,7 @@ class Naming(NamedTuple):
     user_id: str | None
     #: Whether the conversation was created for this run, so that no message of it can be stored yet.
     fresh: bool = False
-    #: The conversation, if nobody has named it.
+    #: With `thread="history"`: the conversation, if nobody has named it.
     unnamed: UnnamedConversation | None = None
     #: Whether it has a new id because the given one was too long.
     was_replaced: bool = False
@@ -50,9 +52,10 @@ class Naming(NamedTuple):
 class ConversationNaming:
     """The names in the code around a call, and the conversations that child runs share."""
 
-    def __init__(self, conversation_id: str | None) -> None:
-        self._default = Names(conversation_id)
-        self._names: ContextVar[Names] = ContextVar("names", default=self._default)
+    def __init__(self, conversation_id: str | None, thread: Thread, within: timedelta) -> None:
+        self._follows_history, self._within = thread == "history", within
+        default = Names(conversation_id)
+        self._names: ContextVar[Names] = ContextVar("names", default=default)
         self._families: OrderedDict[str, UnnamedConversation] = OrderedDict()
 
     @property
@@ -91,7 +94,7 @@ class ConversationNaming:
     def of_run(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> Naming:
         """The conversation and the user of a run. The most specific setting wins."""
         names = self._names.get()
-        user_id = first_text(metadata, USER_KEYS) if metadata else None
+        user_id = text_of(metadata.get("user_id")) or None
         if user_id is None and names.user_id is not None:
             user_id = escape(names.user_id)
         found = first_text(metadata, CONVERSATION_KEYS) if metadata else None
@@ -103,7 +106,14 @@ class ConversationNaming:
         if names.conversation_id is not None:
             return Naming(escape(names.conversation_id), user_id)
         unnamed, fresh = self._unnamed(parent_run_id)
-        return Naming(unnamed.id, user_id, fresh, unnamed)
+        return Naming(unnamed.id, user_id, fresh, unnamed if self._follows_history else None)
+
+    def history_owner(self, naming: Naming, mask: Mask) -> HistoryOwner | None:
+        """Who may go on with the conversation by its messages: the user, else the API key; None unless it is set."""
+        if not self._follows_history:
+            return None
+        name = f"user {naming.user_id}" if naming.user_id is not None else f"key {mask.client_hash}"
+        return HistoryOwner(name, self._within)
 
     def _unnamed(self, parent_run_id: UUID | None) -> tuple[UnnamedConversation, bool]:
         """The conversation that all runs with this parent share, and whether it is new."""

@@ -42,7 +42,7 @@ class ConversationOwners:
             part = keys[start : start + _PART]
             owners = await self._owners(connection, part)
             if unowned := [key for key in part if owners.get(key[0]) is None]:
-                for id, user in dict(reversed(unowned)).items():
+                for id, user in sorted(dict(reversed(unowned)).items()):
                     free = conversations.c.id == id, conversations.c.user_id.is_(None)
                     await connection.execute(update(conversations).where(*free).values(user_id=user))
                 owners |= await self._owners(connection, unowned)

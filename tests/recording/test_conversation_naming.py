@@ -102,6 +102,16 @@ def test_a_wrong_value_raises_and_stores_nothing(call: Any, message: str) -> Non
     assert not store.details
 
 
+def test_a_block_is_run_although_its_title_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+    """Recording never disturbs the application: the recorder is closed, and the log says what is missing."""
+    history, ran = ChatHistoryCallback(store=MemoryStore()), []
+    history.close().wait(10)
+    with history.conversation("c", title="Refund"):
+        ran.append("block")
+    assert ran == ["block"]
+    assert "Title, tags or metadata of a conversation are not stored: This recorder is closed" in caplog.text
+
+
 def test_a_bound_function_keeps_its_names_on_other_threads(database: str) -> None:
     """An executor runs it in a context of its own. Several threads may call it at once."""
     with ChatHistoryCallback(database) as history, ThreadPoolExecutor(4) as pool:
