@@ -42,7 +42,7 @@ def _rows(kind: str, found: list[Measured], long: int) -> list[Row]:
     lines = []
     for what, unit in (("us", "us"), ("bytes", "B")):
         short, later = (best(found, f"{length}_{what}") for length in ("short", "long"))
-        ratio = min(run[f"long_{what}"] / run[f"short_{what}"] for run in found)
+        ratio = later / short
         before, after = (each(values(found, f"{length}_{what}"), ",.0f") for length in ("short", "long"))
         lines += [
             Row(f"a turn at turn {_SHORT}, {kind}", f"{short:,.0f} {unit}", before),
@@ -60,8 +60,8 @@ def measured(kind: str, long: int, folder: str) -> Measured:
     history = ours.open_history(url)
     short = [_Client(f"short {number}") for number in range(_CONVERSATIONS)]
     later = [_Client(f"long {number}") for number in range(_CONVERSATIONS)]
-    _say(history, short, _SHORT)
-    _say(history, later, long)
+    _prepare(history, short, _SHORT)
+    _prepare(history, later, long)
     times: dict[str, list[float]] = {"short": [], "long": []}
     for _ in range(_ROUNDS):
         for name, clients in (("short", short), ("long", later)):
@@ -76,13 +76,20 @@ def measured(kind: str, long: int, folder: str) -> Measured:
     return found
 
 
-def _say(history: ChatHistoryCallback, clients: list[_Client], turns: int) -> float:
-    """So many turns of each client, until they are committed (seconds)."""
-    began = time.perf_counter()
+def _prepare(history: ChatHistoryCallback, clients: list[_Client], turns: int) -> None:
     for _ in range(turns):
         for client in clients:
             client.say(history)
     history.flush().wait()
+
+
+def _say(history: ChatHistoryCallback, clients: list[_Client], turns: int) -> float:
+    """So many turns of each client, until they are committed (seconds). A client asks when its answer is stored."""
+    began = time.perf_counter()
+    for _ in range(turns):
+        for client in clients:
+            client.say(history)
+        history.flush().wait()
     return time.perf_counter() - began
 
 

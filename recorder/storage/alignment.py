@@ -20,6 +20,8 @@ _ANSWER = "assistant"
 #: At most so many pairs of equal messages are compared along a path; more come from one word that is said again and
 #: again, in a request of thousands of messages.
 _MAX_PAIRS = 200_000
+#: On the newest path so many more messages are compared than twice as many as the request has.
+_LEFT_OUT = 64
 
 
 class Alignment(NamedTuple):
@@ -58,7 +60,14 @@ def of_request(start: RunStart, conversation: StoredConversation) -> Alignment |
     stretch = contiguous(contents, conversation)
     if stretch is None or stretch.agreeing >= len(path) - 1:
         return best_of([root, stretch], newest)
-    return best_of([root, stretch, along(contents, conversation.path_to(newest))], newest)
+    return best_of(
+        [root, stretch, along(contents, conversation.path_to(newest, compared(len(path))))], newest
+    )
+
+
+def compared(count: int) -> int:
+    """How many messages of the newest path are compared with a request of so many messages."""
+    return 2 * count + _LEFT_OUT
 
 
 def from_root(path: Sequence[str], conversation: StoredConversation) -> Alignment | None:
@@ -100,7 +109,7 @@ def contiguous(contents: Sequence[int], conversation: StoredConversation) -> Ali
     if best is None:
         return None
     length, count, end = best
-    return Alignment([*[None] * (count - length), *conversation.path_to(end)[-length:]], from_root=False)
+    return Alignment([*[None] * (count - length), *conversation.path_to(end, length)], from_root=False)
 
 
 def along(contents: Sequence[int], path: Sequence[StoredMessage]) -> Alignment | None:

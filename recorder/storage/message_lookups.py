@@ -18,8 +18,6 @@ from recorder.storage.stored_messages import Lookup, StoredConversation, StoredM
 
 #: How many messages with the same content are compared at least; for a longer request, as many as it has messages.
 _SAME_CONTENT = 32
-#: On the newest path so many more messages are compared than twice as many as the request has.
-_LEFT_OUT = 64
 #: How many replies with the same key are compared.
 _SAME_KEY = 32
 
@@ -142,5 +140,5 @@ def _paths(
             continue  # nothing is stored, or all but the last message
         assert conversation.newest is not None
         key = start.conversation_id, conversation.newest.id
-        found[key] = max(found.get(key, 0), 2 * len(contents) + _LEFT_OUT)
+        found[key] = max(found.get(key, 0), alignment.compared(len(contents)))
     return found

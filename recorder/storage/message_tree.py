@@ -157,7 +157,9 @@ def _thread_request(step: _Step, start: RunStart, conversation: StoredConversati
         parent.position if parent is not None else -1,
         conversation.latest,
         encoded_ids(instructions),
-        None if is_from_root else encoded_input(sent, conversation.path_to(parent)),
+        None
+        if is_from_root
+        else encoded_input(sent, conversation.path_to(parent, alignment.compared(len(sent)))),
         prompt_content(start) if start.history_owner is not None else 0,
     )
 

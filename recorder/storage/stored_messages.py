@@ -83,10 +83,11 @@ class StoredConversation:
         """Its parent; None for a root, and for a parent that was not looked up."""
         return self.messages.get(message.parent_id) if message.parent_id is not None else None
 
-    def path_to(self, message: StoredMessage | None) -> list[StoredMessage]:
-        """The known part of the path that ends at this message, oldest first."""
+    def path_to(self, message: StoredMessage | None, limit: int) -> list[StoredMessage]:
+        """The known part of the path that ends at this message, oldest first; its last `limit` messages at most."""
         path: dict[str, StoredMessage] = {}
-        while message is not None and message.id not in path:  # a damaged database may have a circle
+        # A damaged database may have a circle.
+        while message is not None and message.id not in path and len(path) < limit:
             path[message.id] = message
             message = self.parent_of(message)
         return list(path.values())[::-1]
