@@ -103,6 +103,7 @@ def conversation(found: Row) -> None:
         plural(sum(not _has_no_text(message) for message in messages), "message"),
         plural(len(runs), "run"),
         f"begun {moment(found['created_at'])}",
+        *(f"{name} {found[key]}" for name, key in (("user", "user_id"), ("tags", "tags")) if found[key]),
     ]
     screen.print(styled(", ".join(about), "dim"))
     if found["title"]:

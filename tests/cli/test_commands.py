@@ -246,6 +246,20 @@ def test_show_without_an_id_shows_the_newest_run(url: str) -> None:
     assert cli("show", url=url).stdout == cli("show", str(CANCELLED_RUN), url=url).stdout
 
 
+def test_show_and_ls_have_the_title_the_user_and_the_tags_of_a_conversation(tmp_path: Path) -> None:
+    """`ls` finds it by its user and by its tag, also where no run has the tag."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        for name, user, tag in (("c-1", "ada", "refund"), ("c-2", "bob", "parcel")):
+            with history.conversation(name, user=user, title=f"Title {name}", tags=[tag]):
+                record_reply(history, HumanMessage("Hi"))
+    shown = cli("show", "c-1", url=url).output
+    assert "Title c-1" in shown
+    assert 'user ada, tags ["refund"]' in shown
+    assert "Title c-2" in cli("ls", "--tag", "parcel", "--user", "bob", url=url).output
+    assert "c-1" not in cli("ls", "--tag", "parcel", url=url).output
+
+
 def test_an_ambiguous_id_is_refused_with_the_candidates(url: str) -> None:
     """The message is on stderr, and the exit code is 1."""
     done = cli("show", "tr", url=url)
