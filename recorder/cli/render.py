@@ -103,8 +103,11 @@ def conversation(found: Row) -> None:
         plural(sum(not _has_no_text(message) for message in messages), "message"),
         plural(len(runs), "run"),
         f"begun {moment(found['created_at'])}",
-        *(f"{name} {found[key]}" for name, key in (("user", "user_id"), ("tags", "tags")) if found[key]),
     ]
+    if found["user_id"]:
+        about.append(f"user {found['user_id']}")
+    if tags := found["tags"]:  # in a database from somebody else it may be no list
+        about.append(f"tagged {', '.join(map(str, tags)) if isinstance(tags, list) else tags}")
     screen.print(styled(", ".join(about), "dim"))
     if found["title"]:
         screen.print(styled(found["title"]))
