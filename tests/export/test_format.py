@@ -250,13 +250,14 @@ def exports(draw: st.DrawFn) -> list[Row]:
             draw(
                 _rows(
                     ConversationRow, id=_TEXT, user_id=st.none() | _TEXT, title=st.none() | _TEXT,
-                    metadata=st.none() | _JSON_TEXT, created_at=_TIME,
+                    metadata=st.none() | _JSON_TEXT, created_at=_TIME, tags=st.none() | _JSON_TEXT,
                 )
             )
         )  # fmt: skip
         rows += draw(st.lists(_rows(
             MessageRow, conversation_id=_TEXT, id=_ID, parent_id=st.none() | _ID, position=_COUNT, role=_TEXT,
             content=_TEXT, parts=st.none() | _JSON_TEXT, run_id=st.none() | _ID, created_at=_TIME,
+            thread_key=st.none() | st.integers(-(2**63), 2**63 - 1),
         ).map(lambda row: row._replace(content_hash=hash_of_row(row))), max_size=2))  # fmt: skip
         rows += draw(st.lists(_rows(
             ContextMessageRow, conversation_id=_TEXT, id=_ID, role=_TEXT, content=_TEXT,
