@@ -17,8 +17,8 @@ EXAMPLE = "example callback of LangChain's documents, a COMMIT a token, sqlite3'
 def rows(settings: Settings) -> list[Row]:
     """Recorder, and the two sides that it is compared with."""
     seed = {"seed": settings.seed}
-    few = {**seed, "runs": 200, "tokens": settings.size(400_000, 100_000)}
-    many = {**seed, "runs": 10_000, "tokens": settings.size(600_000, 200_000)}
+    few = {**seed, "runs": 200, "tokens": settings.size(400_000, 20_000)}
+    many = {**seed, "runs": settings.size(10_000, 1_000), "tokens": settings.size(600_000, 20_000)}
     sides = {
         "raw": Side("benchmarks.peers:executemany", few, folder=True),
         "heap": Side("benchmarks.peers:executemany", {**few, "keyed": False}, folder=True),

@@ -14,7 +14,7 @@ TARGET_MS = 1500
 
 def rows(settings: Settings) -> list[Row]:
     """The time from each token to its COMMIT."""
-    tokens = settings.size(PACE * 8, PACE * 3)
+    tokens = settings.size(PACE * 8, PACE)
     # A quick check shall also end on a machine that has other work: there the connections of 800 streams time out.
     streams = settings.size(STREAMS, STREAMS // 8)
     with provider("--tokens", str(tokens), "--tokens-per-second", str(PACE)) as url:

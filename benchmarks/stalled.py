@@ -32,7 +32,7 @@ CASES = {
 
 def rows(settings: Settings) -> list[Row]:
     """Growth of the process's memory for each kind of producer."""
-    seconds = settings.size(6, 2)
+    seconds = settings.size(6, 1)
     load = {"seconds": seconds, "seed": settings.seed}
     sides = {
         "awaiting": Side("benchmarks.stalled:awaiting", {**load, "frames": False}, folder=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from tests.oracle import new_url
 
 # Under continuous integration Hypothesis tries the same examples in each run. Elsewhere it tries new ones, and prints
 # an example that fails.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+_ALWAYS_THE_SAME = bool(os.environ.get("CI"))
+settings.register_profile("all", derandomize=_ALWAYS_THE_SAME)
+settings.register_profile("sample", derandomize=_ALWAYS_THE_SAME, max_examples=selection.EXAMPLES)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "network: a test that installs packages; run with --network or --all")
     if config.option.seed is None:
         config.option.seed = getattr(config, "workerinput", {}).get("seed", random.randrange(10**6))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Choose how many examples Hypothesis tries, before the tests are imported and copy the number."""
+    settings.load_profile("all" if session.config.option.all else "sample")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -73,6 +79,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Exclude what was imported from garbage collection; a collection that a test asks for takes long otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -280,21 +281,30 @@ def commands(path: Path, seed: int, share: float) -> Iterator[list[str]]:
         yield ["chat", "--provider", "loopback", "--conversation", id]
 
 
-def read_from_python(url: str, path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield calls of Python functions that read the database, each with its name."""
+def read_from_python(path: Path, seed: int, share: float) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield calls of Python functions that read the database, each with its name; a random share of those with an id.
+
+    A call is quicker than a command, so ten times as many are made.
+    """
     from recorder.export import export
     from recorder.messages import HumanMessage
     from recorder.replay import Replay
 
+    url, chance = f"sqlite:///{path}", random.Random(seed)
     yield "open", lambda: Replay(url).close()
     if not path.is_file():
         return
     with Replay(url) as replay:
+        calls: dict[str, Callable[[str], object]] = {
+            "stream": lambda id: list(replay.stream(id, speed=None)),
+            "frames": lambda id: list(replay.frames(id, speed=None)),
+            "into": lambda id: replay.into([], id),
+            "messages": replay.messages,
+        }
         for id in ids_in(path):
-            yield f"stream {id!r}", lambda id=id: list(replay.stream(id, speed=None))  # type: ignore[misc]
-            yield f"frames {id!r}", lambda id=id: list(replay.frames(id, speed=None))  # type: ignore[misc]
-            yield f"into {id!r}", lambda id=id: replay.into([], id)  # type: ignore[misc]
-            yield f"messages {id!r}", lambda id=id: replay.messages(id)  # type: ignore[misc]
+            for name, call in calls.items():
+                if chance.random() < 10 * share:
+                    yield f"{name} {id!r}", partial(call, id)
         yield "model", lambda: replay.model().invoke([HumanMessage("Hi")])
     yield "export", lambda: export(url, path.with_suffix(".out.jsonl"))
 
@@ -340,7 +350,7 @@ def main() -> None:
             new = f"sqlite:///{tempfile.mkdtemp()}/new.db"
             _print_outcome(["import", str(path)], _by_command(["import", str(path), "--url", new]))
         elif part == "python":
-            for name, work in read_from_python(f"sqlite:///{path}", path):
+            for name, work in read_from_python(path, int(seed), float(share)):
                 _print_outcome([name], _by_call(work))
         else:
             every = _READ[part](path, int(seed), float(share))

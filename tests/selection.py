@@ -13,6 +13,8 @@ import pytest
 SHARE, LEAST = 0.25, 6
 #: The same two numbers for `--fast`.
 FAST_SHARE, FAST_LEAST = 0.05, 2
+#: How many examples Hypothesis tries of each property; with `--all` as many as it does by default, 100.
+EXAMPLES = 30
 
 #: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """

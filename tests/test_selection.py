@@ -8,7 +8,7 @@ from tests.oracle import ROOT
 from tests.selection import SLOW_FILES
 
 pytest_plugins = ["pytester"]
-#: Each test starts pytest up to five times, which takes long beside other work.
+#: The tests of several processes start pytest, which takes long beside other work.
 pytestmark = pytest.mark.timeout(180)
 
 CONFTEST = """
@@ -52,8 +52,10 @@ class Suite:
         pytester.makepyfile(test_suite=SUITE)
 
     def run(self, *options: str) -> pytest.RunResult:
-        """Run pytest on the small suite with these options."""
-        return self._pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
+        """Run pytest on the small suite with these options, in this process, which has imported everything already."""
+        return self._pytester.runpytest_inprocess(
+            "-p", "no:cacheprovider", "-p", "no:langsmith_plugin", *options
+        )
 
     def cells(self, *options: str) -> list[str]:
         """Return the cells of the matrix that pytest would run."""

@@ -362,7 +362,11 @@ def test_any_text_comes_back_equal(url: str, name: str) -> None:
     assert {unescape(found) for found in conversations(url)} == {conversation_id}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples // 2,  # each stores a run
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.lists(ANY_TEXT.filter(bool)), ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT))
 def test_any_strings_come_back_equal(
     shared: tuple[str, ChatHistoryCallback], texts: list[str], sent: str, metadata: dict[str, str]

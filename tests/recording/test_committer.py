@@ -136,7 +136,7 @@ def test_a_large_batch_gets_through_a_slow_network_to_postgres(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of one statement is enough for a tenth of the batch."""
-    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.5)
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.25)
     texts = [f"{number:0>100}" for number in range(50)]
     with (
         proxy(postgres_database) as server,
@@ -145,7 +145,7 @@ def test_a_large_batch_gets_through_a_slow_network_to_postgres(
         begin(history)
         history.flush().wait(20)
         server.rate = 200_000
-        runs = [begin(history) for _ in range(60)]
+        runs = [begin(history) for _ in range(30)]
         for run_id in runs:
             say(history, run_id, texts)
             finish(history, run_id, "end")
@@ -154,7 +154,7 @@ def test_a_large_batch_gets_through_a_slow_network_to_postgres(
         assert history.stats().quarantined == 0
     for run_id in runs[::10]:
         assert_whole(postgres_database, run_id, texts)
-    assert sql(postgres_database, "SELECT sum(count) FROM segments") == [(3000,)]
+    assert sql(postgres_database, "SELECT sum(count) FROM segments") == [(1500,)]
 
 
 @pytest.mark.timeout(180)  # it waits for some thirty statements to be cancelled, one after the other
@@ -163,7 +163,7 @@ def test_a_row_that_never_gets_through(
 ) -> None:
     """Not even with the longest time for a statement: it is left out, which the log says, and all others are stored."""
     monkeypatch.setattr("recorder.recording.failure_cause.SUSPECT_AFTER", 0)
-    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr("recorder.storage.dialects.url_parameters.COMMAND_TIMEOUT", 0.05)
     with (
         proxy(postgres_database) as server,
         ChatHistoryCallback(server.url, flush_interval=HOUR) as history,
@@ -171,9 +171,9 @@ def test_a_row_that_never_gets_through(
         begin(history)
         history.flush().wait(20)
         server.rate = 200_000
-        asked, said = begin(history, HumanMessage("x" * 1_000_000)), begin(history)
+        asked, said = begin(history, HumanMessage("x" * 400_000)), begin(history)
         say(history, asked, ["small"])
-        say(history, said, ["y" * 1_000_000])
+        say(history, said, ["y" * 400_000])
         for run_id in (asked, said):
             finish(history, run_id, "end")
         other = record(history, reply="other")
