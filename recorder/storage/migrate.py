@@ -22,6 +22,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from recorder.core.blocking_loop import BlockingLoop
+from recorder.core.printable import printable_line
 from recorder.errors import SchemaError, StoreError
 from recorder.storage import schema, views
 from recorder.storage.content_hashes import fill_content_hashes
@@ -220,7 +221,7 @@ def stored_revisions(connection: Connection) -> list[str]:
     found = connection.exec_driver_sql(
         f"SELECT version_num FROM {VERSION_TABLE} LIMIT {_MOST_REVISIONS}"
     ).scalars()
-    return sorted(map(str, found))
+    return sorted(printable_line(str(each)) for each in found)  # a foreign file may have any text
 
 
 def _refuse_other_tables(connection: Connection) -> None:

@@ -555,7 +555,7 @@ def test_children_that_begin_at_once_share_a_conversation(url: str, monkeypatch:
         return str(uuid.uuid4())
 
     with ChatHistoryCallback(url) as history:
-        monkeypatch.setattr("recorder.chat_history_callback.new_id", meanwhile)
+        monkeypatch.setattr("recorder.recording.conversation_naming.new_id", meanwhile)
         record(history, HumanMessage("one"), parent_run_id=chain)
     assert len(set(conversations(url))) == 1
 
