@@ -26,7 +26,7 @@ models: clients collected_streams like_langchain like_langchain_anthropic open_s
 recording: additions first_calls_after_fork forks prefork_servers recorder survival writer
 replay: follow replayed_model
 storage: indexes migrate poolers postgres revisions store
-testing: provider pytest_plugin
+testing: first_use provider pytest_plugin scratch_database
 """
 _TESTS = Path(__file__).resolve().parent
 SLOW_FILES = frozenset(

@@ -31,7 +31,6 @@ from recorder.replay.http.response import RUN_HEADER
 from recorder.replay.pace import Options
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
-from recorder.storage.dialects import masked
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.store_interface import Empty
 from recorder.wire.recorded_run import ANTHROPIC, COMPLETIONS
@@ -164,9 +163,9 @@ class Session:
     def _note_nothing_recorded(self) -> None:
         """Remember that nothing is recorded yet. Raises `NotRecorded` in mode "none"."""
         if self._mode == NONE:
-            where = masked(self.replay.url)
             raise NotRecorded(
-                f"No recorded run answers this request: nothing is recorded in {where} yet.\n{_HOW_TO_RECORD[NONE]}"
+                f"No recorded run answers this request: nothing is recorded in {self.replay.name} yet.\n"
+                f"{_HOW_TO_RECORD[NONE]}"
             )
         if self._recorded_before is None:
             self._recorded_before = False

@@ -22,7 +22,7 @@ from recorder.replay.into_handlers import HandlerListener
 from recorder.replay.pace import Options, Place
 from recorder.replay.playback import PlayRun, frames, play, tokens
 from recorder.replay.reader_thread import ReaderThread, shared
-from recorder.storage.dialects import is_new_file
+from recorder.storage.dialects import is_new_file, masked
 from recorder.storage.reader import Branch, DatabaseReader, RecordedRun
 
 #: The last line of the error for a request that was not recorded.
@@ -50,6 +50,8 @@ class Replay:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or default_url()
+        #: What error messages call the recording.
+        self.name = masked(self.url)
         #: Functions that `close` calls before it closes the connection.
         self.closing: list[Callable[[], None]] = []
         # A file that does not exist yet is opened at the first read: a recorder may create it before that.
