@@ -35,7 +35,7 @@ from recorder.storage.dialects import (
     private_file,
     set_up_new_file,
 )
-from recorder.storage.dialects.fork_safe import Handle
+from recorder.storage.fork_safe import Handle
 
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]
