@@ -6,7 +6,7 @@ from recorder.models import ChatAnthropic
 
 
 async def main():
-    chat = ChatAnthropic(model="claude-3-haiku-20240307")
+    chat = ChatAnthropic(model="claude-haiku-5-5")
     idx = 0
 
     async for event in chat.astream_events("Write me a 1 verse song about goldfish on the moon"):

@@ -10,7 +10,7 @@ from recorder.models import ChatOpenAI
 
 async def async_chat(message: str) -> AsyncIterable[str]:
     callback = AsyncIteratorCallbackHandler()
-    chat = ChatOpenAI(streaming=True, callbacks=[callback], temperature=0)
+    chat = ChatOpenAI(streaming=True, callbacks=[callback])
 
     async def wrap_done(fn: Awaitable, event: asyncio.Event):
         try:

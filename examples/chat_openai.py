@@ -4,6 +4,6 @@ from recorder.callbacks import StreamingStdOutCallbackHandler
 from recorder.messages import HumanMessage
 from recorder.models import ChatOpenAI
 
-chat = ChatOpenAI(streaming=True, callbacks=[StreamingStdOutCallbackHandler()], temperature=0)
+chat = ChatOpenAI(streaming=True, callbacks=[StreamingStdOutCallbackHandler()])
 resp = chat([HumanMessage(content="Write me a song about sparkling water.")])
 print("\n\nusage:", resp.usage_metadata)

@@ -24,7 +24,7 @@ class ConfigError(RecorderError, ValueError):
 
 
 class MissingExtra(RecorderError, ImportError):
-    """An optional dependency is not installed. The message has the `pip install` command."""
+    """An optional dependency is not installed. The message has the command that installs it."""
 
 
 class Closed(RecorderError):

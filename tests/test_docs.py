@@ -72,6 +72,20 @@ def constants(module: object, *, like: str) -> set[str]:
     return {value for value in values if re.fullmatch(like, value)}
 
 
+def chat_models(path: Path) -> Iterator[str]:
+    """Yield each line of example code that makes a chat model."""
+    text = path.read_text(encoding="utf-8")
+    code = text if path.suffix == ".py" else "".join(_FENCE.findall(text))
+    yield from (line.strip() for line in code.splitlines() if re.search(r"Chat(OpenAI|Anthropic)\(", line))
+
+
+def test_example_code_can_be_copied_for_the_models_of_today() -> None:
+    """It passes no option that reasoning models refuse, and names no model that OpenAI or Anthropic has retired."""
+    outdated = re.compile(r"\b(temperature|max_tokens)=|gpt-(3|4)|claude-3")
+    paths = [*PAGES, *(ROOT / "examples").glob("*.py")]
+    assert [line for path in paths for line in chat_models(path) if outdated.search(line)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_has_a_target(page: Path) -> None:
     """Each link points to a file of the repository, and to a heading of it if it names one."""

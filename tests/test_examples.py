@@ -99,7 +99,7 @@ def test_the_event_stream_prints_its_first_four_events(run: Run) -> None:
     ]
     for line in events:
         assert "'name': 'ChatAnthropic'" in line
-        assert "'ls_provider': 'anthropic', 'ls_model_name': 'claude-3-haiku-20240307'" in line
+        assert "'ls_provider': 'anthropic', 'ls_model_name': 'claude-haiku-5-5'" in line
         assert "'parent_ids': []" in line
     assert "Write me a 1 verse song about goldfish on the moon" in events[0]
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import shlex
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from recorder.cli.app import app
-from recorder.testing import LoopbackProvider
+from recorder.testing import LoopbackProvider, song
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Not run here: tests/storage/test_sql_cookbook.py runs its statements on both databases.
@@ -145,6 +149,52 @@ def test_the_code_blocks_of_a_document_run(
         if block.reason is None:
             run[block.kind](block)
     gc.collect()  # raises warnings about unclosed objects in this test, and not in a later one
+
+
+@pytest.fixture
+def first_program(tmp_path: Path, warning_flags: list[str]) -> Callable[[str, dict[str, str]], str]:
+    """Return a function that runs a program as a file, without a key, and returns what it printed."""
+    given = ("OPENAI_", "ANTHROPIC_", "RECORDER_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(given)}
+
+    def run(program: str, variables: dict[str, str]) -> str:
+        (tmp_path / "song.py").write_text(program, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, *warning_flags, "song.py"], cwd=tmp_path, env={**environment, **variables},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+def first_python() -> str:
+    """Return the first program of README.md."""
+    return next(block.text for block in blocks(ROOT / "README.md") if block.kind == "python")
+
+
+def test_the_first_program_runs_without_a_key(
+    first_program: Callable[[str, dict[str, str]], str], tmp_path: Path
+) -> None:
+    """It prints the song and stores it, in an environment without an API key."""
+    assert first_program(first_python(), {}) == song()
+    with closing(sqlite3.connect(tmp_path / "chat_history.db")) as connection:
+        assert connection.execute("SELECT role, status FROM transcripts ORDER BY position").fetchall() == [
+            ("user", "complete"), ("assistant", "complete"),
+        ]  # fmt: skip
+
+
+def test_the_first_program_calls_openai_after_the_change_that_its_comment_shows(
+    first_program: Callable[[str, dict[str, str]], str],
+) -> None:
+    """It takes the key, and here also the URL, from the environment."""
+    program, count = re.subn(r"here = .*# for OpenAI: (here = {}) .*", r"\1", first_python())
+    assert count == 1
+    with LoopbackProvider("Hello") as provider:
+        variables = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": provider.base_url}
+        assert first_program(program, variables) == "Hello"
+    assert provider.requests[0]["headers"]["authorization"] == "Bearer sk-1"
 
 
 def test_a_block_that_is_not_run_has_a_reason() -> None:

@@ -84,7 +84,7 @@ def _introduce(url: str, pace: float) -> None:
 def _stream(recorded: _DemoRun, provider: LoopbackProvider, history: ChatHistoryCallback) -> None:
     """Print the song as it streams; Ctrl-C ends the stream like a `break` in the loop."""
     chat = ChatOpenAI(
-        model="gpt-4o-mini", base_url=provider.base_url, api_key="demo", streaming=True, callbacks=[history]
+        model="gpt-5.4-mini", base_url=provider.base_url, api_key="demo", streaming=True, callbacks=[history]
     )
     try:
         for chunk in chat.stream([HumanMessage(PROMPT)], config={"run_id": recorded.run}):

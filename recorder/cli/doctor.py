@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.cli.console import plural, size
+from recorder.cli.program import program
 from recorder.core.blocking_loop import BlockingLoop
 from recorder.core.clock import now
 from recorder.core.escaping import unescape
@@ -187,7 +188,7 @@ def _disk(found: Diagnosis, file: Path) -> Iterator[Finding]:
         if each.kind == "damaged":
             yield Finding(
                 f"A damaged database was set aside as {each.path.name} ({size(each.bytes)})",
-                f"read it: recorder ls --url sqlite:///{each.path}; then move it away or delete it",
+                f"read it: {program()} ls --url sqlite:///{each.path}; then move it away or delete it",
             )
 
 
@@ -215,7 +216,7 @@ def _missing_in_words(missing: MissingTokens) -> str:
 
 
 def _about_missing(missing: MissingTokens) -> str:
-    shown = 'see which: recorder sql "SELECT * FROM gaps"'
+    shown = f'see which: {program()} sql "SELECT * FROM gaps"'
     if missing.quarantined:
         return f"{shown}; a trigger or a constraint may have refused them, the log has the error"
     return f"{shown}; if the queue was full, the database is too slow or was away: raise max_queue_bytes"

@@ -17,7 +17,7 @@ from recorder.testing.song import VERSES
 OPENAI, ANTHROPIC, LOOPBACK = "openai", "anthropic", "loopback"
 PROVIDERS = (OPENAI, ANTHROPIC, LOOPBACK)
 
-_MODELS = {OPENAI: "gpt-4o-mini", ANTHROPIC: "claude-haiku-4-5", LOOPBACK: "loopback"}
+_MODELS = {OPENAI: "gpt-5.4-mini", ANTHROPIC: "claude-haiku-5-5", LOOPBACK: "loopback"}
 _KEYS = {OPENAI: "OPENAI_API_KEY", ANTHROPIC: "ANTHROPIC_API_KEY"}
 #: The first letters of the names of Anthropic's models.
 _CLAUDE = "claude"

@@ -24,8 +24,8 @@ from recorder.wire.anthropic.to_chunks import fill_blocks, fill_text, wants_bloc
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 
-#: A small model, and one of the newest that accept a `temperature` (November 2026).
-DEFAULT_MODEL = "claude-haiku-4-5"
+#: The newest small model that the SDK lists (November 2026). It accepts no `temperature`.
+DEFAULT_MODEL = "claude-haiku-5-5"
 #: The API requires `max_tokens`. LangChain's default limit -> models (November 2026); and that of all other models.
 _LIMITS = {
     128_000: ("claude-opus-4-6", "claude-opus-4-7", "claude-opus-4-8", "claude-opus-5", "claude-sonnet-4-6",

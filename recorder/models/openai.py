@@ -23,8 +23,9 @@ from recorder.wire.openai.events import OpenAIEvents
 from recorder.wire.openai.request import request_messages
 from recorder.wire.reply import Translator
 
-#: LangChain's default.
-DEFAULT_MODEL = "gpt-3.5-turbo"
+#: A small model of 2026. LangChain's default, gpt-3.5-turbo, was shut down on 2026-10-23, as the SDK's
+#: openai/types/shared/chat_model.py says.
+DEFAULT_MODEL = "gpt-5.4-mini"
 
 
 class BaseChatOpenAI(BaseChatModel):

@@ -9,7 +9,7 @@ import sys
 import threading
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 from recorder.config import Config, default_url
 from recorder.core.at_exit import at_exit, in_worker
@@ -21,6 +21,7 @@ from recorder.core.waitable import Limited, Wait, end_tasks
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
+from recorder.recording.deferred_store import DeferredStore, is_plain
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
@@ -44,7 +45,8 @@ class Recorder:
     """Records runs into a database, from any thread, without waiting for the database.
 
     The constructor raises `ConfigError` and `SchemaError`, and with `strict` the errors of the database. Recording
-    raises nothing. On a running event loop the constructor does not wait, and `opened` raises these errors.
+    raises nothing. On a running event loop the constructor does not wait, and `opened` raises these errors. It
+    then imports no library of the database either, if the URL is plain (`deferred_store.is_plain`).
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class Recorder:
         refuse_greenlets()
         self.config = config or Config()
         self.url = url or default_url()
-        self._store = store or _sql_store(self.url, self.config)
+        caller_waits = _get_running_loop() is None
+        self._store = store or _store_of(self.url, self.config, caller_waits=caller_waits)
         _reset_in_children()
         self.queue = RecordingQueue(
             self.config.max_queue_bytes,
@@ -68,7 +71,6 @@ class Recorder:
         self.runs = self._open_runs.open
         self._ended: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
-        caller_waits = _get_running_loop() is None
         self._writer = self._new_writer(caller_waits=caller_waits)
         # The writer's thread, once it runs.
         self._thread: threading.Thread | None = None
@@ -298,6 +300,16 @@ class Recorder:
             self._writer.opening.end_as(opening)
             self._closing.renew()
             self._closing.set(self.stats())
+
+
+def _store_of(url: str, config: Config, *, caller_waits: bool) -> Store:
+    """The database of a URL.
+
+    On a running event loop the writer's thread imports its libraries, unless only they know whether the URL is right.
+    """
+    if not caller_waits and is_plain(url, sync=config.sync):
+        return DeferredStore(partial(_sql_store, url, config))
+    return _sql_store(url, config)
 
 
 def _sql_store(url: str, config: Config) -> Store:

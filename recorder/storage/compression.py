@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import zstandard
 
+from recorder.core.installation import UPGRADE
 from recorder.errors import StoreError
 
 #: The dictionary for new frames of each wire format. A released dictionary file never changes.
@@ -71,8 +72,7 @@ def _dictionary(name: str) -> zstandard.ZstdCompressionDict:
     # The name comes from a database that any program may have written, so it must not be a path.
     if not _NAME.fullmatch(name) or not found.is_file():
         raise StoreError(
-            f"Frames were stored with dictionary {name!r}, which this version does not have; "
-            "run `pip install --upgrade chat-recorder`"
+            f"Frames were stored with dictionary {name!r}, which this version does not have; " + UPGRADE
         )
     return zstandard.ZstdCompressionDict(found.read_bytes())
 

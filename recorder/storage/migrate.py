@@ -22,6 +22,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from recorder.core.blocking_loop import BlockingLoop
+from recorder.core.installation import REINSTALL, UPGRADE
 from recorder.core.printable import printable_line
 from recorder.errors import SchemaError, StoreError
 from recorder.storage import schema, views
@@ -35,7 +36,7 @@ from recorder.storage.dialects import (
     private_file,
     set_up_new_file,
 )
-from recorder.storage.dialects.fork_safe import Handle
+from recorder.storage.fork_safe import Handle
 
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]
@@ -85,7 +86,7 @@ def state(connection: Connection) -> State:
         return "old"
     raise SchemaError(
         f"{_where(connection)} was written by a newer recorder: its schema is {', '.join(revisions)}, and "
-        f"this version knows {schema.HEAD}. Run: pip install --upgrade chat-recorder"
+        f"this version knows {schema.HEAD}; {UPGRADE}"
     )
 
 
@@ -121,7 +122,7 @@ def scripts() -> Path:
     for folder in (package / "_migrations", package.parent / "migrations"):
         if (folder / "env.py").is_file():
             return folder
-    raise SchemaError(f"No migrations beside {package}; run: pip install --force-reinstall chat-recorder")
+    raise SchemaError(f"No migrations beside {package}; {REINSTALL}")
 
 
 def connected(url: str, work: Callable[[Connection], T]) -> T:

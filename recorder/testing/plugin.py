@@ -1,7 +1,7 @@
 """A pytest plugin that records a test's model calls once, into a file beside the test, and replays them afterwards.
 
     def test_capital(recorded_model):
-        chat = recorded_model(ChatOpenAI(model="gpt-4o-mini", temperature=0))
+        chat = recorded_model(ChatOpenAI(model="gpt-5.4-mini"))
         assert "Paris" in chat.invoke("What is the capital of France?").content
 
 The first run calls the model and records the answers. When `recordings/` is committed, later runs only replay. A

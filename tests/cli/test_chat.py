@@ -420,11 +420,11 @@ BOTH = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
     [
         (None, None, {}, Choice("loopback", "loopback", no_key_is_set=True)),
         (None, None, {"OPENAI_API_KEY": ""}, Choice("loopback", "loopback", no_key_is_set=True)),
-        (None, None, BOTH, Choice("openai", "gpt-4o-mini")),
-        (None, None, {"ANTHROPIC_API_KEY": "b"}, Choice("anthropic", "claude-haiku-4-5")),
+        (None, None, BOTH, Choice("openai", "gpt-5.4-mini")),
+        (None, None, {"ANTHROPIC_API_KEY": "b"}, Choice("anthropic", "claude-haiku-5-5")),
         (None, "claude-x", BOTH, Choice("anthropic", "claude-x")),
         (None, "claude-x", {"OPENAI_API_KEY": "a"}, Choice("openai", "claude-x")),
-        ("anthropic", None, BOTH, Choice("anthropic", "claude-haiku-4-5")),
+        ("anthropic", None, BOTH, Choice("anthropic", "claude-haiku-5-5")),
         ("loopback", "m", BOTH, Choice("loopback", "m")),
     ],
 )

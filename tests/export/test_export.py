@@ -492,7 +492,7 @@ async def store_frames(url: str, row: FrameRow) -> None:
     [
         ("", ConfigError, "is empty"),
         ("Dear diary\n", ConfigError, "not an export of recorder: it begins with b?'Dear diary'"),
-        ('{"format":"recorder","version":99}', ConfigError, "pip install --upgrade"),
+        ('{"format":"recorder","version":99}', ConfigError, "install a newer version"),
         ('{"version": 2, "width": 80}\n[0.1, "o", "hi"]', ConfigError, "not an export"),
     ],
 )

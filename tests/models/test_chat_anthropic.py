@@ -73,7 +73,7 @@ def answer_of(**fields: Any) -> Any:
 def test_the_sum_of_chunks_has_all_fields(style: CallStyle) -> None:
     """It has content, id, usage, stop reason and model."""
     with LoopbackProvider("Hello there!") as provider:
-        chunks = style.stream(chat(provider), "Hi")
+        chunks = style.stream(chat(provider, model="claude-haiku-4-5"), "Hi")
     assert [chunk.content for chunk in chunks if chunk.content] == ["Hello", " there", "!"]
     answer = sum_of(chunks)
     assert answer.content == "Hello there!"
@@ -162,7 +162,8 @@ def test_a_tool_call_that_was_cut_off_is_invalid(style: CallStyle) -> None:
 def test_generate_returns_one_result_for_each_list(style: CallStyle, streaming: bool) -> None:
     """Results have the order of the lists, and the token usage of all is added."""
     with LoopbackProvider(lambda body, path: "It is " + body["messages"][-1]["content"]) as provider:
-        result = style.generate(chat(provider, streaming=streaming), [["one"], [HumanMessage("two")]])
+        model = chat(provider, model="claude-haiku-4-5", streaming=streaming)
+        result = style.generate(model, [["one"], [HumanMessage("two")]])
     assert [choices[0].text for choices in result.generations] == ["It is one", "It is two"]
     assert result.llm_output["token_usage"]["output_tokens"] == 6
     assert result.llm_output["model_name"] == "claude-haiku-4-5-20251001"
@@ -179,7 +180,7 @@ def test_a_model_can_be_called_as_in_langchains_documentation(capsys: pytest.Cap
         answer = model([HumanMessage(content="Write me a song about sparkling water.")])
     assert capsys.readouterr().out == answer.content
     body = provider.requests[0]["body"]
-    assert (body["model"], body["temperature"], body["max_tokens"]) == (DEFAULT_MODEL, 0, 64_000)
+    assert (body["model"], body["temperature"], body["max_tokens"]) == (DEFAULT_MODEL, 0, 128_000)
 
 
 def test_events_have_a_start_chunks_and_an_end() -> None:
@@ -208,7 +209,7 @@ def test_the_request_has_the_models_options(style: CallStyle, way: str) -> None:
         getattr(style, way)(model, [SystemMessage("Be brief."), HumanMessage("Hi")])
     (request,) = provider.requests
     expected = {
-        "model": DEFAULT_MODEL, "max_tokens": 64_000, "system": "Be brief.", "temperature": 0.5, "top_k": 3,
+        "model": DEFAULT_MODEL, "max_tokens": 128_000, "system": "Be brief.", "temperature": 0.5, "top_k": 3,
         "top_p": 0.9, "stop_sequences": ["END"], "messages": [{"role": "user", "content": "Hi"}],
     }  # fmt: skip
     assert request["body"] == expected | ({"stream": True} if way == "stream" else {})
@@ -248,11 +249,11 @@ def test_stop_of_a_call_replaces_the_models_stop_sequences() -> None:
     ((_, kwargs),) = log.calls_of("on_chat_model_start")
     assert kwargs["metadata"] == {
         "ls_provider": "anthropic", "ls_model_name": DEFAULT_MODEL, "ls_model_type": "chat", "ls_temperature": None,
-        "ls_max_tokens": 64_000, "ls_stop": ["B"],
+        "ls_max_tokens": 128_000, "ls_stop": ["B"],
     }  # fmt: skip
     assert kwargs["invocation_params"] == {
         "model": DEFAULT_MODEL,
-        "max_tokens": 64_000,
+        "max_tokens": 128_000,
         "stop_sequences": ["B"],
     }
 
@@ -345,7 +346,7 @@ def test_a_large_token_limit_works_without_a_stream() -> None:
     """The bare SDK refuses such a limit without a stream."""
     with LoopbackProvider("Hello") as provider:
         with pytest.raises(ValueError, match="Streaming is required"):
-            sdk(provider).messages.create(**{**ASK, "max_tokens": 64_000})
+            sdk(provider).messages.create(**{**ASK, "max_tokens": 128_000})
         assert chat(provider).invoke("Hi").content == "Hello"
     assert provider.requests[0]["headers"]["x-stainless-timeout"] == "3600"
 

@@ -379,7 +379,7 @@ def test_key_and_url_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         assert ChatOpenAI().invoke("Hi").content == "Hello"
     (request,) = provider.requests
     assert request["headers"]["authorization"] == "Bearer from the environment"
-    assert request["body"]["model"] == "gpt-3.5-turbo"
+    assert request["body"]["model"] == "gpt-5.4-mini"
 
 
 def test_a_stream_requests_usage_unless_stream_usage_is_false() -> None:

@@ -22,7 +22,7 @@ from recorder.testing import (
     anthropic_messages_frames,
 )
 from recorder.wire import usage
-from tests.anthropics import chat, stripped
+from tests.anthropics import ASK, chat, stripped
 from tests.chatting import CALL_STYLES, PLAIN, CallStyle, Log, name_of
 from tests.genuine import Stream
 from tests.wires import genuine_anthropic
@@ -66,7 +66,7 @@ MORE: dict[str, dict[str, Any]] = {
 def theirs(provider: LoopbackProvider, **options: Any) -> Any:
     """Return LangChain's model of this provider."""
     settings = {
-        "model": "claude-haiku-4-5", "base_url": provider.url, "api_key": "any", "max_retries": 0
+        "model": ASK["model"], "base_url": provider.url, "api_key": "any", "max_retries": 0
     }  # fmt: skip
     return langchain.ChatAnthropic(**settings, **options)
 
@@ -124,7 +124,7 @@ def sum_of(chunks: list[Any]) -> Any:
 
 def models(provider: LoopbackProvider, options: dict[str, Any], tools: list[Any] | None) -> ChatAnthropic:
     """Return our model of this provider."""
-    model = chat(provider, **options)
+    model = chat(provider, **{"model": ASK["model"], **options})
     return model.bind_tools(tools) if tools else model
 
 
@@ -243,7 +243,7 @@ def test_metadata_equal_those_of_langchain_anthropic(style: CallStyle) -> None:
     options = {"temperature": 0.5, "max_tokens": 7, "metadata": {"team": "blue"}}
     with LoopbackProvider("Hello") as provider:
         by_langchain(style, "invoke", provider, "Hi", {"callbacks": [LangChainLog()]}, options=options)
-        style.invoke(chat(provider, **options), "Hi", {"callbacks": [our]})
+        style.invoke(models(provider, options, None), "Hi", {"callbacks": [our]})
     expected, found = (log.calls_of("on_chat_model_start")[0][1]["metadata"] for log in (their, our))
     assert found == {key: expected[key] for key in expected if key not in ("ls_integration", "lc_versions")}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.storage.dialects.fork_safe import Handle
+from recorder.storage.fork_safe import Handle
 from tests import postgres
 from tests.oracle import assert_whole, new_url, run_python, sql, start_python, token
 
@@ -255,7 +255,7 @@ def test_a_child_has_none_of_the_parents_files_open(tmp_path: Path) -> None:
 
 
 OTHERS_LOCK = """
-import recorder.storage.dialects.fork_safe as handles
+import recorder.storage.fork_safe as handles
 record(1)
 print("recorded", flush=True)
 sys.stdin.readline()
@@ -296,7 +296,7 @@ def test_a_process_may_fork_while_another_program_locks_the_file(tmp_path: Path)
 
 IN_A_CALL = """
 import logging
-import recorder.storage.dialects.fork_safe as handles
+import recorder.storage.fork_safe as handles
 from pathlib import Path
 handles.TRANSACTION_TIMEOUT, handles.FORK_TIMEOUT = 0.5, 1.0
 record(1)

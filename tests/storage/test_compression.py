@@ -115,7 +115,7 @@ def test_threads_can_compress_and_decompress_at_once() -> None:
 
 def test_an_unknown_dictionary_raises_what_to_install() -> None:
     """A newer version wrote the row."""
-    with pytest.raises(StoreError, match=r"'openai\.chat\.999'.*pip install --upgrade chat-recorder"):
+    with pytest.raises(StoreError, match=r"'openai\.chat\.999'.*install a newer version of chat-recorder"):
         decompress(b"\x28\xb5\x2f\xfd", "openai.chat.999")
 
 

@@ -351,7 +351,7 @@ def test_the_error_for_a_newer_schema_names_both_revisions_and_what_to_run(path:
     sql(path, "UPDATE alembic_version SET version_num = '0042'")
     assert refused(path) == (
         f"sqlite:///{path} was written by a newer recorder: its schema is 0042, and this version knows "
-        f"{schema.HEAD}. Run: pip install --upgrade chat-recorder"
+        f"{schema.HEAD}; install a newer version of chat-recorder (in a clone: git pull && pip install .)"
     )
 
 
@@ -424,7 +424,7 @@ def test_a_package_without_scripts_raises_how_to_install_it_again(
 ) -> None:
     """The installation is broken."""
     monkeypatch.setattr(migrate, "__file__", str(tmp_path / "recorder" / "storage" / "migrate.py"))
-    with pytest.raises(SchemaError, match="pip install --force-reinstall chat-recorder"):
+    with pytest.raises(SchemaError, match="install chat-recorder again"):
         migrate.scripts()
 
 

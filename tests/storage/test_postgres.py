@@ -103,7 +103,7 @@ def test_sync_is_refused_for_postgres(postgres_url: str) -> None:
 def test_a_missing_driver_raises_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The constructor raises it, and so does an upgrade."""
     monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(MissingExtra, match=r"run: pip install 'chat-recorder\[postgres\]'"):
+    with pytest.raises(MissingExtra, match=r"run: pip install 'asyncpg>=0\.30'"):
         ChatHistoryCallback("postgresql://localhost/db")
     with pytest.raises(MissingExtra):
         migrate.upgrade("postgresql://localhost/db")

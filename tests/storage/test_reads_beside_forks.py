@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from recorder import export
-from recorder.storage.dialects import fork_safe
+from recorder.storage import fork_safe
 from recorder.storage.store import SqlStore
 from tests.oracle import new_url, observed_statements, sql
 from tests.stores import append, using, whole_run

@@ -193,7 +193,8 @@ def test_an_older_version_that_opens_a_newer_database_is_refused(
     monkeypatch.setattr(schema, "REVISIONS", ("0001",))
     monkeypatch.setattr(schema, "HEAD", "0001")
     with pytest.raises(
-        SchemaError, match=r"written by a newer recorder: its schema is 0004.*pip install --upgrade"
+        SchemaError,
+        match=r"written by a newer recorder: its schema is 0004.*install a newer version of chat-recorder",
     ):
         ChatHistoryCallback(older)
 

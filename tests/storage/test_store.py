@@ -214,7 +214,7 @@ def test_a_newer_schema_raises_the_command_to_run(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "history.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     before = dump(url)
-    with pytest.raises(SchemaError, match=r"newer recorder.*pip install --upgrade chat-recorder"):
+    with pytest.raises(SchemaError, match=r"newer recorder.*install a newer version of chat-recorder"):
         construct(url)
     assert dump(url) == before
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from recorder.core.installation import UPGRADE
 from recorder.errors import ConfigError, StoreError
 from recorder.export.format.shapes import (
     FORMAT,
@@ -84,7 +85,7 @@ def _header(line: str | bytes) -> Header:
     if not 1 <= fields["version"] <= VERSION:
         raise ConfigError(
             f"The export has version {fields['version']} of the format, and this recorder reads up to {VERSION}; "
-            "run `pip install --upgrade chat-recorder`"
+            + UPGRADE
         )
     try:
         return Header(

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recorder.errors import StoreError
-from recorder.storage.dialects.fork_safe import Handle, identity
+from recorder.storage.fork_safe import Handle, identity
 
 #: Suffixes of the two files that SQLite keeps beside an open file: the log and its index.
 _COMPANIONS = ("-wal", "-shm")

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recorder.core.clock import monotonic_us
-from recorder.storage.dialects.fork_safe import Handle
+from recorder.storage.fork_safe import Handle
 
 #: The interval between two queries of the file's version (seconds).
 WATCH_INTERVAL = 0.01

@@ -28,6 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.core.after_fork import detach_in_children
 from recorder.core.clock import iso
+from recorder.core.installation import INSTALL_POSTGRES_DRIVER
 from recorder.errors import ConfigError, MissingExtra
 from recorder.storage.dialects.common import Insert, driver_connection
 from recorder.storage.dialects.sqlstates import failure_of, is_lost
@@ -315,7 +316,7 @@ def _driver() -> Any:
     try:
         import asyncpg
     except ModuleNotFoundError as error:
-        raise MissingExtra("Postgres needs asyncpg; run: pip install 'chat-recorder[postgres]'") from error
+        raise MissingExtra(f"Postgres needs asyncpg; run: {INSTALL_POSTGRES_DRIVER}") from error
     return asyncpg
 
 

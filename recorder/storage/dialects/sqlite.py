@@ -26,11 +26,11 @@ from recorder.storage.dialects.common import Insert, driver_connection
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
-from recorder.storage.dialects.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
 from recorder.storage.dialects.read_only import read_only, this_file_only
 from recorder.storage.dialects.sqlite_insert import insert_statement
 from recorder.storage.dialects.url import file_of
 from recorder.storage.failures import ROW_ERRORS, Failure, driver_error, failure_of_python_error
+from recorder.storage.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
 from recorder.storage.schema import PAGE_SIZE
 
 MAX_ROWS_A_STATEMENT = 500

@@ -1,0 +1,8 @@
+"""Commands that install something, for error messages. They work for a clone and for a package from an index."""
+
+from __future__ import annotations
+
+#: The requirement of the extra `postgres` in pyproject.toml. It needs no index that has recorder itself.
+INSTALL_POSTGRES_DRIVER = "pip install 'asyncpg>=0.30'"
+UPGRADE = "install a newer version of chat-recorder (in a clone: git pull && pip install .)"
+REINSTALL = "install chat-recorder again (in a clone: pip install --force-reinstall .)"

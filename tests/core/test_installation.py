@@ -1,0 +1,31 @@
+"""Commands in error messages install what pyproject.toml requires, also before recorder is on an index."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+from recorder.core.installation import INSTALL_POSTGRES_DRIVER
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_drivers_command_installs_the_extra() -> None:
+    """It names the same requirements as the extra `postgres`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert shlex.split(INSTALL_POSTGRES_DRIVER) == ["pip", "install", *extras["postgres"]]
+
+
+def test_no_text_takes_recorder_from_an_index() -> None:
+    """`pip install chat-recorder` is not written anywhere: an index may have no such package, or another one."""
+    command = re.compile(r"pip install [^\n.`]*chat-recorder")
+    paths = [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "recorder").rglob("*.py"),
+    ]
+    assert [str(path) for path in paths if command.search(path.read_text(encoding="utf-8"))] == []
