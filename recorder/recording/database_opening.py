@@ -35,9 +35,9 @@ class Opening:
         #: The error text of a refused recorder; None otherwise.
         self.refusal: str | None = None
 
-    def restart_time(self) -> None:
-        """Let `open_timeout` count from now."""
-        self._limit_us = monotonic_us() + self._config.open_timeout * 1e6
+    def restart_time(self, later: float = 0.0) -> None:
+        """Let `open_timeout` count from now, or from so many seconds later."""
+        self._limit_us = monotonic_us() + (self._config.open_timeout + later) * 1e6
 
     def wait(self) -> Wait[None]:
         """Ends when the database is open, when recording begins without it, or after `open_timeout`. Raises the error

@@ -41,7 +41,7 @@ def is_plain(url: object, *, sync: str = "full") -> bool:
 
 
 class DeferredStore:
-    """The store that `make` returns, which `open` calls on its thread. `Store` describes the methods."""
+    """The store that `make` returns, which `load` calls on its thread. `Store` describes the methods."""
 
     def __init__(self, make: Callable[[], Store]) -> None:
         self._make = make
@@ -49,11 +49,20 @@ class DeferredStore:
         _wait_at_forks()
         _deferred.add(self)
 
-    async def open(self) -> None:
-        """As `Store.open`. The first call imports the libraries, and raises what `make` raises."""
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the libraries are imported and the store is made."""
+        return self._store is not None
+
+    def load(self) -> None:
+        """Import the libraries and make the store, once. Raises what `make` raises."""
         with _importing:
             self._store = self._store or self._make()
-        await self._store.open()
+
+    async def open(self) -> None:
+        """As `Store.open`. Raises what `make` raises."""
+        self.load()
+        await self._opened().open()
 
     async def append(self, batch: Batch) -> None:
         """As `Store.append`."""

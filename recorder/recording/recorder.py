@@ -9,6 +9,7 @@ import sys
 import threading
 from asyncio.events import _get_running_loop
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, partial
 
 from recorder.config import Config, default_url
@@ -35,6 +36,8 @@ log = logging.getLogger("recorder")
 
 #: The longest that an exit without `close` waits for the queue to drain (seconds).
 EXIT_TIMEOUT = 5.0
+#: The longest that `opened` waits for the import of the database's libraries, beside `open_timeout` (seconds).
+LOADING_TIMEOUT = 30.0
 #: How much longer than its timeout `close` waits for a writer that does not end (seconds).
 CLOSE_GRACE = 1.0
 
@@ -219,7 +222,7 @@ class Recorder:
 
         Calls at the same time may start several threads. The first one works, and the others end at once.
         """
-        self._writer.opening.restart_time()
+        self._writer.opening.restart_time(0.0 if self._is_loaded() else LOADING_TIMEOUT)
         # A daemon thread, because an exit without `close` must not wait for it; `_drain_at_exit` runs before the exit.
         try:
             threading.Thread(target=self._run_thread, name="recorder-writer", daemon=True).start()
@@ -237,6 +240,7 @@ class Recorder:
         self._thread = threading.current_thread()
         runner = None
         try:
+            self._load_store()
             runner = asyncio.Runner()
             runner.get_loop()  # may fail, and then no coroutine has been created
             runner.run(self._run_writer())
@@ -249,6 +253,18 @@ class Recorder:
             self._finish()
             if runner is not None:
                 _close(runner)
+
+    def _is_loaded(self) -> bool:
+        """Whether the libraries of the database are imported."""
+        return not isinstance(self._store, DeferredStore) or self._store.is_loaded
+
+    def _load_store(self) -> None:
+        """Import them on this thread. `open_timeout` counts from then on, because the database was not asked before."""
+        if not isinstance(self._store, DeferredStore) or self._store.is_loaded:
+            return
+        with suppress(Exception):  # opening the store tries again, and refuses the recorder with this error
+            self._store.load()
+        self._writer.opening.restart_time()
 
     def _writer_failed(self, error: BaseException) -> None:
         """The writer stores nothing, or nothing more: end every wait with an error."""

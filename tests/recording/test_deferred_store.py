@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,26 @@ def test_the_writers_thread_imports_the_libraries(tmp_path: Path) -> None:
 def test_the_writers_thread_imports_the_driver_of_any_database(database: str) -> None:
     """The same store serves both databases."""
     assert_imported_by_the_writer(BY_STORE, database)
+
+
+def test_the_import_does_not_count_as_time_of_the_database() -> None:
+    """It takes longer than `open_timeout` on a busy machine; a strict recorder is not refused for that."""
+    imported = threading.Event()
+
+    def make() -> Store:
+        assert imported.wait(30)
+        return MemoryStore()
+
+    async def main() -> None:
+        history = ChatHistoryCallback(store=DeferredStore(make), strict=True, open_timeout=0.05)
+        opened = asyncio.ensure_future(asyncio.wait_for(history.opened(), 20))
+        done, _ = await asyncio.wait({opened}, timeout=0.2)  # four times as long
+        assert not done
+        imported.set()
+        await opened
+        await history.close()
+
+    asyncio.run(main())
 
 
 def test_a_fork_waits_for_the_import(tmp_path: Path) -> None:
