@@ -267,10 +267,8 @@ def test_rights_that_lack_are_named_with_the_grant(postgres_url: str, guest_url:
     about = diagnosed(guest_url)
     assert (about["can_read"], about["can_write"]) == (True, False)
     [found] = about["problems"]
-    assert (
-        "INSERT on public.context_messages, public.conversations, public.frames, public.gaps"
-        in found["problem"]
-    )
+    inserted = "INSERT on public.annotations, public.context_messages, public.frames, public.gaps"
+    assert inserted in found["problem"]
     for statement in found["next_step"].partition("run: ")[2].split("; "):
         postgres.fetch(postgres_url, statement)
     assert diagnosed(guest_url)["can_write"]

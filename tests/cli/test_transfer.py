@@ -112,7 +112,7 @@ def test_an_export_names_the_runs_that_still_stream(url: str, tmp_path: Path) ->
         ),
         (
             b'{"format":"recorder","version":3}',
-            "version 3 of the format, and this recorder reads up to 2; run `pip",
+            "version 3 of the format, and this recorder reads up to 2; install a newer",
         ),
         (b"\x1f\x8b\x08 no gzip", "file.jsonl: The file is gzip and damaged, or was cut off"),
     ],

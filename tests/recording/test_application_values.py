@@ -14,7 +14,7 @@ from recorder.errors import Closed, ConfigError, StoreError
 from recorder.messages import HumanMessage
 from recorder.models import ChatOpenAI
 from recorder.testing import LoopbackProvider, MemoryStore
-from tests.oracle import record, sql
+from tests.oracle import FaultyStore, away, record, sql
 
 RUN = uuid.UUID(int=7)
 QUERY = "SELECT run_id, id, name, label, score, data, message_id FROM annotations ORDER BY created_at, id"
@@ -84,13 +84,12 @@ def test_a_wrong_annotation_raises(call: Any, message: str) -> None:
 
 def test_after_close_and_in_a_full_queue_an_annotation_raises() -> None:
     """The caller knows that it is not stored."""
-    history = ChatHistoryCallback(
-        store=MemoryStore(), max_queue_bytes=2_500, overflow="drop_newest", flush_interval=3600
-    )
+    store = FaultyStore(MemoryStore(), before=[away] * 10**6)
+    history = ChatHistoryCallback(store=store, max_queue_bytes=2_500, overflow="drop_newest")
     history.add_feedback(RUN, score=1)
     history.add_feedback(RUN, score=1)
     with pytest.raises(StoreError, match="1 messages or annotations were not accepted"):
         history.add_feedback(RUN, score=1)
-    history.close().wait(10)
+    history.close(timeout=0.05).wait(10)
     with pytest.raises(Closed):
         history.add_feedback(RUN, score=1)

@@ -686,7 +686,7 @@ async def counted(writer):
 history = ChatHistoryCallback(sys.argv[1])
 if not (child := os.fork()):
     Writer.run = counted
-    history.recorder._writer.opening.restart_time = lambda: together.wait(20)  # each starts a thread
+    history.recorder._writer.opening.restart_time = lambda *_: together.wait(20)  # each starts a thread
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda number: record(history, run_id=uuid.UUID(int=number), reply="a"), range(2)))
     history.close().wait(20)

@@ -36,7 +36,7 @@ genuine_anthropic = pytest.mark.parametrize("stream", anthropic_streams(), ids=l
 #: The arguments of an SDK call that equal the request of our models for "Hi".
 ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
-ASK_ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 1_000, "messages": ASK["messages"]}
+ASK_ANTHROPIC = {"model": "claude-haiku-5-5", "max_tokens": 1_000, "messages": ASK["messages"]}
 
 
 def client(replay: Replay, **options: Any) -> openai.OpenAI:

@@ -204,7 +204,7 @@ def test_an_ignored_system_prompt_may_differ(recording: Recording) -> None:
     tuesday = {"role": "system", "content": "Today is Tuesday."}
     body = {"model": "gpt-4o", "messages": [tuesday, *ask()["messages"]]}
     assert recording.reply(matcher, body) == "answer 1"
-    body = {"model": "claude-haiku-4-5", "system": "Today is Tuesday.", **{"messages": ask("Ho")["messages"]}}
+    body = {"model": "claude-haiku-5-5", "system": "Today is Tuesday.", **{"messages": ask("Ho")["messages"]}}
     assert recording.reply(matcher, body, ANTHROPIC) == "answer 2"
 
 
