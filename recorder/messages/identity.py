@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -52,27 +52,15 @@ class Key(NamedTuple):
     attachments: tuple[str, ...]
 
 
-def message_id(
-    conversation_id: str,
-    parent_id: str | None,
-    *,
-    role: str,
-    text: str,
-    calls: Sequence[Sequence[str]] = (),
-    tool_call_id: str | None = None,
-    attachments: Sequence[str] = (),
-) -> str:
-    """The id of a message below its parent: a UUID (version 8) from the SHA-256 of all arguments."""
-    parts = [conversation_id, parent_id, role, text, calls, tool_call_id or "", attachments]
-    return _uuid8(hashlib.sha256(_canonical(parts)).hexdigest())
-
-
 def content_key(message: Any) -> Key:
     """The key of a message: any object with `role` or `type`, and `content`, in any provider's format."""
     if type(message.content) is str and message.content and not getattr(message, "tool_calls", None):
         calls = _calls(message, []) if getattr(message, "invalid_tool_calls", None) else ()
         tool_call_id = getattr(message, "tool_call_id", None) or ""
-        return Key(_role(message), message.content.rstrip(), calls, tool_call_id, ())
+        role = getattr(message, "role", None)
+        if type(role) is not str or not role or role in _ROLES:
+            role = _role(message)
+        return Key(role, message.content.rstrip(), calls, tool_call_id, ())
     blocks = _blocks(message.content)
     text = "".join(_text(block) for block in blocks) or _refusal(message, blocks)
     return Key(
@@ -95,22 +83,22 @@ def path_ids(conversation_id: str, messages: Iterable[Any], parent_id: str | Non
 
 def id_below(conversation_id: str, parent_id: str | None, message: Any) -> str:
     """The id of a message below its parent."""
-    role, text, calls, tool_call_id, attachments = content_key(message)
-    return message_id(
-        conversation_id,
-        parent_id,
-        role=role,
-        text=text,
-        calls=calls,
-        tool_call_id=tool_call_id,
-        attachments=attachments,
-    )
+    return id_of_key(conversation_id, parent_id, content_key(message))
+
+
+def id_of_key(conversation_id: str, parent_id: str | None, key: Key) -> str:
+    """The id of a message below its parent, from the key of the message."""
+    return _uuid8(hashlib.sha256(_canonical([conversation_id, parent_id, *key])).hexdigest())
 
 
 def content_hash(message: Any) -> int:
     """A hash of what a message means, wherever it stands: 64 bits, signed, from the SHA-256 of its key."""
-    digest = hashlib.sha256(_canonical(list(content_key(message)))).digest()
-    return int.from_bytes(digest[:8], signed=True)
+    return hash_of_key(content_key(message))
+
+
+def hash_of_key(key: Key) -> int:
+    """The content hash of a message, from its key."""
+    return int.from_bytes(hashlib.sha256(_canonical(list(key))).digest()[:8], signed=True)
 
 
 def _uuid8(digits: str) -> str:

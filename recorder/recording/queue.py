@@ -11,7 +11,8 @@ thread that is inside the queue already is deferred until that thread leaves.
 from __future__ import annotations
 
 from asyncio.events import _get_running_loop
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from recorder.recording.capacity import RUN_COST, Overflow
 from recorder.recording.delayed_frames import FRAME_COST
 from recorder.recording.ready_queue import ReadyQueue
 from recorder.storage.batch import Added, Addition
-from recorder.storage.rows import RunEnd
+from recorder.storage.rows import AnnotationRow, RunEnd
 from recorder.wire.deltas import TEXT, Delta
 
 #: Counted for each token beside its text and frame, and for each message that is added without a run (bytes, measured).
@@ -109,13 +110,18 @@ class RecordingQueue(ReadyQueue):
         run.ended = run.slow_path = True
         self._start_without_messages(run, reason, end)
 
-    def add(self, addition: Addition, messages: Sequence[BaseMessage] = ()) -> bool:
-        """Queue an addition with these messages; waits for capacity as `start` does. False if there was none."""
-        size = MESSAGE_COST * addition.count + sum(map(len, addition.details.values()))
-        size += sum(len(row.data or "") for row in addition.annotations)
+    def add(
+        self, key: tuple[str, str | None], at: datetime, messages: Sequence[BaseMessage] = (), *,
+        details: Mapping[str, str] | None = None, annotations: Sequence[AnnotationRow] = (),
+    ) -> bool:  # fmt: skip
+        """Queue what belongs to no run; `key` is that of its `Addition`. Waits for capacity as `start` does. False if
+        there was none."""
+        size = 0
         for message in messages:
             size += MESSAGE_COST + size_of_message(message)
-        return self._admit(size, partial(self._add, addition, messages, size))
+        for text in (*(details or {}).values(), *(row.data or "" for row in annotations)):
+            size += MESSAGE_COST + len(text)
+        return self._admit(size, partial(self._add, key, at, messages, details, annotations, size))
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
         """Accept one token of plain text. Returns None, or what to wait for when the queue is full.
@@ -250,16 +256,20 @@ class RecordingQueue(ReadyQueue):
             self._seal(run, end, 0)
         self._count(run, size)
 
-    def _add(self, given: Addition, messages: Sequence[BaseMessage], size: int) -> None:
+    def _add(
+        self, key: tuple[str, str | None], at: datetime, messages: Sequence[BaseMessage],
+        details: Mapping[str, str] | None, annotations: Sequence[AnnotationRow], size: int,
+    ) -> None:  # fmt: skip
         """Add to what is queued for the same conversation and user."""
-        at = given.begun_at
-        addition, order = self._additions.get(given.key), next(self._order)
+        addition, order = self._additions.get(key), next(self._order)
         if addition is None:
-            addition = self._additions[given.key] = Addition(*given.key, at, order=order)
+            addition = self._additions[key] = Addition(*key, at, order=order)
         addition.added += [Added(order, at, message) for message in messages]
-        addition.details |= given.details
-        addition.annotations += given.annotations
-        self.added += len(messages) + given.count
+        if details:
+            addition.details |= details
+            self.added += len(details)
+        addition.annotations += annotations
+        self.added += len(messages) + len(annotations)
         self._count(addition, size)
 
     def _put_slowly(

@@ -28,7 +28,6 @@ from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.stats import LATE_AFTER, Stats
 from recorder.recording.writer import Writer
-from recorder.storage.batch import Addition
 from recorder.storage.rows import INTERRUPTED, AnnotationRow, RunEnd, RunStart
 from recorder.storage.store_interface import Store
 
@@ -121,11 +120,17 @@ class Recorder:
     ) -> None:  # fmt: skip
         """Store messages without a run, and new details of a conversation. Raises `Closed`, and `StoreError` if the
         queue is full."""
-        self._add(Addition(conversation_id, user_id, now(), details=details or {}), messages)
+        if self._forked:
+            self._start_thread()
+        if not self.queue.add((conversation_id, user_id), now(), messages, details=details):
+            self._refuse_additions(len(messages) + len(details or ()))
 
     def annotate(self, row: AnnotationRow) -> None:
         """Store an annotation. Raises as `add` does."""
-        self._add(Addition("", None, row.created_at, annotations=[row]))
+        if self._forked:
+            self._start_thread()
+        if not self.queue.add(("", None), row.created_at, annotations=[row]):
+            self._refuse_additions(1)
 
     def opened(self) -> Wait[None]:
         """Ends when the database is open or recording begins without it. Raises the error of a refused recorder."""
@@ -203,16 +208,12 @@ class Recorder:
         if self.closed or self.queue.closed:
             raise Closed("This recorder is closed; open a new one, or keep its with-block open for longer")
 
-    def _add(self, addition: Addition, messages: Sequence[BaseMessage] = ()) -> None:
-        if self._forked:
-            self._start_thread()
-        if not self.queue.add(addition, messages):
-            self.require_open()
-            count = len(messages) + addition.count
-            raise StoreError(
-                f"The queue is full ({self.queue.bytes:,} bytes) and {count} messages or annotations were "
-                "not accepted; add them again after flush(), or raise max_queue_bytes"
-            )
+    def _refuse_additions(self, count: int) -> None:
+        self.require_open()
+        raise StoreError(
+            f"The queue is full ({self.queue.bytes:,} bytes) and {count} messages or annotations were not accepted; "
+            "add them again after flush(), or raise max_queue_bytes"
+        )
 
     def _new_writer(self, *, caller_waits: bool = False) -> Writer:
         return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)

@@ -110,13 +110,13 @@ def _begin(known: Conversations, messages: Sequence[StoredMessage]) -> None:
     """Set the newest message of each conversation."""
     for message in messages:
         conversation = known[message.conversation_id]
-        conversation.add([message])
+        conversation.add(message)
         conversation.newest, conversation.latest = message, message.created_at
 
 
 def _add(known: Conversations, messages: Sequence[StoredMessage]) -> None:
     for message in messages:
-        known[message.conversation_id].add([message])
+        known[message.conversation_id].add(message)
 
 
 def _is_unclear(start: RunStart, conversation: StoredConversation) -> bool:

@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from recorder.messages import BaseMessage
-from recorder.messages.identity import content_hash, id_below
+from recorder.messages.identity import content_key, hash_of_key, id_of_key
 from recorder.storage import alignment
 from recorder.storage.batch import Added, Addition, Part, RunRows
 from recorder.storage.continued_conversations import Continuations, prompt_content, reply_key
@@ -211,11 +211,11 @@ def _append_below(
     at: datetime, *, reply_in: RunStart | None = None, id: str | None = None,
 ) -> StoredMessage:  # fmt: skip
     """The message below its parent. Its row is added, unless it is stored already."""
-    here = conversation.id
-    id = id or id_below(here, parent_id, message)
+    here, key_of_content = conversation.id, content_key(message)
+    id = id or id_of_key(here, parent_id, key_of_content)
     if (stored := conversation.messages.get(id)) is not None:
         return stored
-    content = content_hash(message)
+    content = hash_of_key(key_of_content)
     run_id = reply_in.run_id if reply_in is not None else None
     key = reply_key(reply_in, content) if reply_in is not None else None
     stored = StoredMessage(here, id, parent_id, position + 1, message.role, at, content, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -57,18 +57,20 @@ class StoredConversation:
     newest: StoredMessage | None = None
     #: The time of the latest message.
     latest: datetime | None = None
-    _by_content: dict[int, list[StoredMessage]] = field(default_factory=dict)
+    #: By content hash; computed when it is needed first, which is never for messages that are only added.
+    _by_content: dict[int, list[StoredMessage]] | None = None
 
-    def add(self, messages: Iterable[StoredMessage]) -> None:
-        """Add messages, in any order; those that are known already are ignored."""
-        for message in messages:
-            if message.id not in self.messages:
-                self.messages[message.id] = message
-                self._by_content.setdefault(message.content_hash, []).append(message)
+    def add(self, message: StoredMessage) -> None:
+        """Add a message, unless it is known already."""
+        if message.id in self.messages:
+            return
+        self.messages[message.id] = message
+        if self._by_content is not None:
+            self._by_content.setdefault(message.content_hash, []).append(message)
 
     def append(self, message: StoredMessage) -> None:
         """Add a new message, which becomes the newest one."""
-        self.add([message])
+        self.add(message)
         self.newest, self.latest = message, message.created_at
 
     def first_free_time(self, at: datetime) -> datetime:
@@ -77,6 +79,10 @@ class StoredConversation:
 
     def with_content(self, content: int) -> Sequence[StoredMessage]:
         """The known messages with this content hash."""
+        if self._by_content is None:
+            self._by_content = {}
+            for message in self.messages.values():
+                self._by_content.setdefault(message.content_hash, []).append(message)
         return self._by_content.get(content, ())
 
     def parent_of(self, message: StoredMessage) -> StoredMessage | None:

@@ -14,7 +14,6 @@ from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
 from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
-from recorder.storage.batch import Addition
 from recorder.wire.deltas import Delta
 from tests.interrupts import SIGNALS, ctrl_c, interrupted
 from tests.oracle import run_end, run_start, started
@@ -48,7 +47,7 @@ class Story:
             self.drain()
             self._put(run, number, 12)
             on_loop(partial(self._put, run, number, 8))
-            queue.add(Addition("c", None, now()), [HumanMessage("added")])
+            queue.add(("c", None), now(), [HumanMessage("added")])
             queue.counts()
             queue.wake_writer()
             queue.request_full_drain()

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import chain
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,8 +33,8 @@ def path_of(
 
 def conversation_of(*paths: Sequence[StoredMessage]) -> StoredConversation:
     found = StoredConversation("c")
-    for path in paths:
-        found.add(path)
+    for message in chain.from_iterable(paths):
+        found.add(message)
     found.newest = paths[-1][-1]
     return found
 
