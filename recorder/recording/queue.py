@@ -119,9 +119,22 @@ class RecordingQueue(ReadyQueue):
         size = 0
         for message in messages:
             size += MESSAGE_COST + size_of_message(message)
-        for text in (*(details or {}).values(), *(row.data or "" for row in annotations)):
-            size += MESSAGE_COST + len(text)
-        return self._admit(size, partial(self._add, key, at, messages, details, annotations, size))
+        if details or annotations:
+            for text in (*(details or {}).values(), *(row.data or "" for row in annotations)):
+                size += MESSAGE_COST + len(text)
+        with self._lock:
+            fits = self.bytes + size <= self._limit and not self._inside
+            if fits:
+                self._inside = True  # calls are allowed from here on, as in `Exclusive.call`
+                try:
+                    self._add(key, at, messages, details, annotations, size)
+                finally:
+                    self._inside = False
+        if not fits:
+            return self._admit(size, partial(self._add, key, at, messages, details, annotations, size))
+        if self._pending:
+            self.run_pending()
+        return True
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
         """Accept one token of plain text. Returns None, or what to wait for when the queue is full.
@@ -268,8 +281,10 @@ class RecordingQueue(ReadyQueue):
         if details:
             addition.details |= details
             self.added += len(details)
-        addition.annotations += annotations
-        self.added += len(messages) + len(annotations)
+        if annotations:
+            addition.annotations += annotations
+            self.added += len(annotations)
+        self.added += len(messages)
         self._count(addition, size)
 
     def _put_slowly(
