@@ -31,9 +31,14 @@ class Transactions:
         connection = self._connection
         if connection is not None and (self.dialect.is_closed() or self._has_open_transaction(connection)):
             await self._abandon(connection)
-        if self._connection is None or self._connection.closed or self._connection.invalidated:
+        while self._connection is None or self._connection.closed or self._connection.invalidated:
             self._engine = self._engine or self.dialect.engine()
-            self._connection = await self._engine.connect()
+            try:
+                self._connection = await self._engine.connect()
+            except Exception as error:
+                if not self.dialect.ended_by_fork(error):
+                    raise
+                # A fork closed the connection while it was being set up, so try again.
         return self._connection
 
     @asynccontextmanager

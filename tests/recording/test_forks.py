@@ -118,6 +118,36 @@ print(len(parents))
 """
 
 
+WHILE_OPENING = """
+from recorder.storage.fork_safe import Handle
+
+create_function, forked = Handle.create_function, []
+
+def fork_once(handle, *given, **options):
+    create_function(handle, *given, **options)
+    if not forked:  # SQLAlchemy calls this for a connection that was opened just now
+        forked.append(os.getpid())
+        if not os.fork():
+            os._exit(0)
+
+record(1)
+Handle.create_function = fork_once
+if not os.fork():  # closes the connection, so that the next batch opens one
+    os._exit(0)
+record(2)
+os.wait(), os.wait()
+history.close().wait(20)
+"""
+
+
+def test_a_process_may_fork_just_after_its_connection_was_opened(tmp_path: Path) -> None:
+    """The connection is closed before it is set up. Another one is opened, and nothing is logged."""
+    url = new_url(tmp_path)
+    done = run_python(SHARED + WHILE_OPENING, url, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_all_stored(url, range(1, 3))
+
+
 def test_a_process_may_fork_while_its_writer_writes(database: str) -> None:
     """Eight forks come in the middle of a transaction, between two, and while the connection is opened again."""
     done = run_python(SHARED + IN_TRANSACTIONS, database, timeout=50)

@@ -165,6 +165,8 @@ class SQLite:
             "factory": self._new_handle,
             "timeout": BUSY_TIMEOUT,
             "async_creator_fn": unopened_connection,
+            # The driver begins no transaction by itself; `_begin` does. Not set later: a fork may have closed it then.
+            "isolation_level": None,
         }
         engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
         event.listen(engine.sync_engine, "do_connect", self._create)
@@ -332,8 +334,6 @@ class SQLite:
             private_file(self.path)
 
     def _set_up(self, dbapi_connection: Any, _record: object) -> None:
-        # None: the driver begins no transaction by itself; `_begin` does.
-        dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
         if self._read_only:
             read_only(cursor)
@@ -345,7 +345,7 @@ class SQLite:
             cursor.execute(f"PRAGMA synchronous = {self._sync}")
         cursor.close()
         if self._read_only and self._handle is not None:
-            self._handle.set_authorizer(this_file_only)
+            self._handle.call(self._handle.set_authorizer, this_file_only)
         found = identity(self.path)
         self._is_another = self._is_another or self._opened not in (None, found)
         self._opened = found
