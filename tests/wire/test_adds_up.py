@@ -284,6 +284,22 @@ def _translator_of(model: ChatOpenAI) -> OpenAIChat:
     return translator
 
 
+#: One event has two entries for the same choice; in the second one a text stands before the list.
+TWICE = b"""data: {"choices": [{"delta": {"content": "Hi", "extra_content": ["x"]}, "index": 0}]}
+
+data: {"choices": [{"delta": {"extra_content": ""}, "index": 0}, {"delta": {"extra_content": ["x"]}, "index": 0}]}
+
+data: [DONE]
+
+"""
+
+
+def test_an_unknown_field_that_an_event_has_twice_adds_up(lab: Lab) -> None:
+    """The sum of the chunks cannot see what was replaced inside of a chunk."""
+    model = lab.model(ChatOpenAI, base_url="http://x/v1")
+    adds_up(lab, model, [TWICE], lambda: _translator_of(model))
+
+
 def test_random_anthropic_streams_add_up(lab: Lab, examples: Callable[..., None]) -> None:
     """The chunks have text or blocks as content."""
     tool = {"name": "find", "input_schema": {"type": "object"}}

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from recorder.core.json import dumps, loads
+from recorder.messages.merge import merge_latest
 from recorder.wire import usage
 from recorder.wire.decoder import Decoder
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, Delta
@@ -241,7 +242,7 @@ class OpenAIEvents(Decoder):
                 return
         elif not isinstance(value, dict) and not self._has_changed((idx, key), value):
             return
-        deltas.append(Delta(dumps({key: value}), OTHER, idx))
+        _add_unknown(idx, key, value, deltas)
 
     def _has_changed(self, place: tuple[str, str], value: Any) -> bool:
         """Whether the value differs from the last one; only hashes are kept, because values may be long."""
@@ -251,6 +252,19 @@ class OpenAIEvents(Decoder):
         if place_hash in self._last_values or len(self._last_values) < MAX_REMEMBERED_VALUES:
             self._last_values[place_hash] = value_hash
         return True
+
+
+def _add_unknown(idx: str, key: str, value: Any, deltas: list[Delta]) -> None:
+    """Add an unknown key to the deltas of one event, in which it may occur twice for one choice.
+
+    An event makes one chunk, and the chunks are added up. So what replaces what is decided within the event here.
+    """
+    for place, (text, kind, its_idx) in enumerate(deltas):
+        if kind == OTHER and its_idx == idx and text.startswith(f"{{{dumps(key)}:"):
+            merged = merge_latest([loads(text), {key: value}])
+            deltas[place] = Delta(dumps(merged), OTHER, idx)
+            return
+    deltas.append(Delta(dumps({key: value}), OTHER, idx))
 
 
 def _new_fields(known: dict[str, Any], fields: Any, idx: str) -> list[Delta]:
