@@ -92,12 +92,13 @@ class SqlStore:
             return
         added = [each.conversation_id for each in batch.additions if each.added and not each.threaded]
         if not added:
-            await self._thread_and_insert(batch)
+            checked = await self._thread_and_insert(batch)
         else:
             await self._reopen_if_moved()
             # Without a lock two processes could add below the same message and so make a branch by accident.
             async with self._transactions.locking(added):
-                await self._thread_and_insert(batch)
+                checked = await self._thread_and_insert(batch)
+        self._owners.remember(checked)  # only now: the transaction is committed
         self._last = batch.producer
         self.dialect.look()
 
@@ -216,13 +217,13 @@ class SqlStore:
             self.dialect.look(error)
             raise
 
-    async def _thread_and_insert(self, batch: Batch) -> None:
+    async def _thread_and_insert(self, batch: Batch) -> list[Key]:
+        """Thread the messages and insert all rows. Returns what `_insert` returns."""
         if parts := [part for part in batch.parts if not part.threaded]:
             known = await self._look_up(parts)
             settle(parts, thread(parts, known))  # outside a transaction if possible, because it takes time
         async with self._writing() as connection:
-            checked = await self._insert(connection, batch)
-        self._owners.remember(checked)
+            return await self._insert(connection, batch)
 
     async def _look_up(self, parts: Sequence[Part]) -> Known:
         steps = Trampoline(look_up(parts))
