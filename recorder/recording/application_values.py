@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -85,6 +86,7 @@ def _text(name: str, given: Any) -> str:
 def _score(given: Any) -> float | None:
     if given is None:
         return None
-    if isinstance(given, (bool, int, float)) and isfinite(given):
-        return float(given)
+    with suppress(OverflowError):  # an integer that no float can hold
+        if isinstance(given, (bool, int, float)) and isfinite(given):
+            return float(given)
     raise ConfigError(f"score is {given!r:.60}; pass a finite number")

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from recorder.messages.identity import content_hash
-from recorder.storage.batch import Part, RunRows
+from recorder.storage.batch import RunRows
 from recorder.storage.request_input import after_instructions, contents_of
 from recorder.storage.rows import RunStart
 from recorder.storage.stored_messages import StoredConversation, StoredMessage
@@ -75,11 +75,10 @@ class Continuations:
         if message.thread_key is not None:
             self.replies.setdefault(message.thread_key, []).append(message)
 
-    def find_candidates(self, parts: Sequence[Part]) -> None:
-        """Set the variants of all requests that begin in these parts and name no conversation."""
+    def find_candidates(self, runs: Sequence[RunRows]) -> None:
+        """Set the variants of all requests that begin in these runs and name no conversation."""
         families: dict[str, set[str]] = {}
         in_batch: dict[int, set[str]] = {}
-        runs = [part for part in parts if isinstance(part, RunRows)]
         for rows in sorted(runs, key=lambda rows: rows.start.order):
             start, own = rows.start, {rows.start.conversation_id}
             if rows.opens and start.unnamed is not None:

@@ -63,6 +63,11 @@ class ConversationOwners:
 
 def keys_of(batch: Batch) -> list[Key]:
     """The conversations into which the users of this batch record, in the order of their beginning."""
+    users = {rows.start.user_id for rows in batch.runs if rows.opens} | {
+        each.user_id for each in batch.additions
+    }
+    if users <= {None}:  # nearly always
+        return []
     named = ((id, user) for _, id, user, _ in batch.named_conversations if user is not None)
     return list(dict.fromkeys(named))
 

@@ -44,10 +44,11 @@ Lookups = Generator[Lookup, Sequence[StoredMessage], Known]
 def look_up(parts: Sequence[Part]) -> Lookups:
     """Find out what is stored, as far as `thread` needs it. Of a conversation that is new, nothing is asked."""
     continuations = Continuations()
-    if (lookup := _replies(parts)) is not None:
+    following = [part for part in parts if isinstance(part, RunRows) and part.start.history_owner is not None]
+    if (lookup := _replies(following)) is not None:
         for reply in (yield lookup):
             continuations.add(reply)
-    continuations.find_candidates(parts)
+    continuations.find_candidates(following)
     requests = _requests(parts, continuations)
     known = {id: StoredConversation(id) for id in requests}
     if requests:
@@ -55,9 +56,9 @@ def look_up(parts: Sequence[Part]) -> Lookups:
     return Known(known, continuations)
 
 
-def _replies(parts: Sequence[Part]) -> Lookup | None:
+def _replies(runs: Sequence[RunRows]) -> Lookup | None:
     """The question for the replies in the requests that name no conversation."""
-    starts = [part.start for part in parts if isinstance(part, RunRows) and part.opens]
+    starts = [rows.start for rows in runs if rows.opens]
     keys = sorted({exchange.key for start in starts for exchange in exchanges_of(start)})
     if not keys:
         return None

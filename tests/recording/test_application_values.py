@@ -69,6 +69,7 @@ def test_annotations_may_name_a_message_and_hold_data(database: str) -> None:
         (lambda history: history.add_annotation(RUN, "x"), "says nothing; pass label="),
         (lambda history: history.add_feedback("chatcmpl-1", score=1), "run_id is 'chatcmpl-1'; pass the run_id"),
         (lambda history: history.add_feedback(RUN, score=nan), "score is nan; pass a finite number"),
+        (lambda history: history.add_feedback(RUN, score=10**400), "score is 1000"),
         (lambda history: history.add_feedback(RUN, score="5"), "score is '5'; pass a finite number"),
         (lambda history: history.add_annotation(RUN, 3, score=1), "name must be a str"),
         (lambda history: history.add_annotation(RUN, "x", score=1, message_id="m"), "message_id is 'm'"),

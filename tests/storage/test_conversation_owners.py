@@ -69,8 +69,8 @@ def test_a_conversation_without_an_owner_gets_the_first_user(database: str) -> N
     async def story(store: SqlStore) -> None:
         added = [Added(1, now(), HumanMessage("by nobody"))]
         await store.append(Batch(PRODUCER, [], [Addition("c", None, now(), added)]))
+        both = [Addition("c", user, now(), order=place) for place, user in enumerate(("ada", "eve"))]
         with pytest.raises(ConversationTaken, match=r"c \(not of eve\)"):
-            both = [Addition("c", user, now(), order=place) for place, user in enumerate(("ada", "eve"))]
             await store.append(Batch(PRODUCER, [], both))
         await store.append(of_user("ada"))
 
