@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 
 import openai
 import pytest
+from typer.testing import CliRunner
 
 from recorder import ChatHistoryCallback
+from recorder.cli.app import app
 from recorder.cli.chat import StreamedAnswer, why
 from recorder.cli.providers import Choice, choose
 from recorder.errors import ConfigError
@@ -57,12 +60,25 @@ def in_turn(*answers: Answer | str) -> Callable[[dict[str, Any], str], Answer | 
     return lambda request, path: left.pop(0) if len(left) > 1 else left[0]
 
 
+#: Variables that would choose another provider or database than the test does.
+HIDDEN = ("RECORDER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
+
+
 def piped(
     text: bytes, *arguments: str, folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `recorder chat` with these lines as its input."""
-    hidden = ("RECORDER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
-    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    """Run `recorder chat` with these lines as its input, in this process: a new one takes seconds to import it."""
+    variables: dict[str, str | None] = {**dict.fromkeys(HIDDEN), **environment}
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, ["chat", *arguments], input=text, env=variables, prog_name="recorder")
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes)
+
+
+def piped_into_a_process(
+    text: bytes, *arguments: str, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the console script `recorder chat` in a process of its own, with these lines as its input."""
+    inherited = {name: value for name, value in os.environ.items() if name not in HIDDEN}
     code = "import sys; sys.argv[0] = 'recorder'; from recorder.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "chat", *arguments],
@@ -270,7 +286,7 @@ def test_earlier_messages_are_shown_as_one_line_each(columns: int, tmp_path: Pat
 def test_each_line_of_a_pipe_is_a_turn(tmp_path: Path) -> None:
     """Answers go to stdout, everything else to stderr."""
     with LoopbackProvider(echo) as provider:
-        done = piped("Hällo\n\nThere\r\n".encode(), "Zero", folder=tmp_path, **real(provider))
+        done = piped_into_a_process("Hällo\n\nThere\r\n".encode(), "Zero", folder=tmp_path, **real(provider))
     assert done.returncode == 0
     assert done.stdout.decode() == "1: Zero!\n3: Hällo!\n5: There!\n"
     assert conversation_of(done.stderr.decode())
@@ -304,7 +320,7 @@ def test_the_anthropic_key_chooses_anthropics_format(tmp_path: Path) -> None:
 def test_invalid_utf8_in_a_pipe_is_replaced(tmp_path: Path) -> None:
     """An incomplete character is sent as U+FFFD."""
     with LoopbackProvider(echo) as provider:
-        done = piped(b"caf\xe9\n", folder=tmp_path, **real(provider))
+        done = piped_into_a_process(b"caf\xe9\n", folder=tmp_path, **real(provider))
     assert done.stdout.decode() == "1: caf\ufffd!\n"
 
 
