@@ -73,7 +73,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out |= {item for item in items if item.get_closest_marker("network")}
     if options.fast:
         left_out |= {item for item in items if selection.is_slow(item)}
-        left_out |= selection.left_out_cells(items, options.seed, selection.FAST_SHARE, selection.FAST_LEAST)
+        left_out |= selection.left_out_cells(
+            [item for item in items if item not in left_out],
+            options.seed,
+            selection.FAST_SHARE,
+            selection.FAST_LEAST,
+            every_test=True,
+        )
     elif not options.all:
         left_out |= selection.left_out_cells(items, options.seed, selection.SHARE, selection.LEAST)
     if left_out:

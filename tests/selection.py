@@ -11,22 +11,24 @@ import pytest
 
 #: Of a sampled matrix this share of the cells is run, but at least `LEAST` cells.
 SHARE, LEAST = 0.25, 6
-#: The same two numbers for `--fast`.
-FAST_SHARE, FAST_LEAST = 0.05, 2
+#: The same two numbers for `--fast`, which samples every test with parameters, also one that is no matrix.
+FAST_SHARE, FAST_LEAST = 0.05, 3
 #: How many examples Hypothesis tries of each property; with `--all` as many as it does by default, 100.
 EXAMPLES = 30
 
 #: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
-cli: chat commands live_runs passwords replay transfer
+cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
 models: clients collected_streams like_langchain like_langchain_anthropic open_streams
-recording: additions first_calls_after_fork forks prefork_servers recorder survival writer
-replay: follow replayed_model
+recording: additions committer deferred_store first_calls_after_fork forks kept_apart prefork_servers recorder
+recording: survival writer
+replay: follow reader_thread replayed_model
 storage: indexes migrate poolers postgres revisions store
 testing: first_use provider pytest_plugin scratch_database
+wire: adds_up
 """
 _TESTS = Path(__file__).resolve().parent
 SLOW_FILES = frozenset(
@@ -36,11 +38,13 @@ SLOW_FILES = frozenset(
 )
 
 
-def left_out_cells(items: Iterable[pytest.Item], seed: int, share: float, least: int) -> set[pytest.Item]:
-    """Return the cells of matrices that are not run; equal seeds give equal cells in every process."""
+def left_out_cells(
+    items: Iterable[pytest.Item], seed: int, share: float, least: int, *, every_test: bool = False
+) -> set[pytest.Item]:
+    """Return the cells that are not run, of matrices or of every test; equal seeds give equal cells everywhere."""
     matrices: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("matrix"):
+        if every_test or item.get_closest_marker("matrix"):
             matrices[item.nodeid.partition("[")[0]].append(item)
     left_out: set[pytest.Item] = set()
     for name, cells in matrices.items():

@@ -26,6 +26,10 @@ import pytest
 def test_cell(number):
     pass
 
+@pytest.mark.parametrize("number", range(9))
+def test_with_parameters(number):
+    pass
+
 @pytest.mark.network
 def test_of_the_network():
     pass
@@ -90,19 +94,26 @@ def test_a_cell_that_is_named_is_run(suite: Suite) -> None:
 def test_several_processes_use_the_same_sample(suite: Suite) -> None:
     """Worker processes use one seed, which pytest prints in its first lines."""
     result = suite.run("--numprocesses", "2")
-    result.assert_outcomes(passed=27)
+    result.assert_outcomes(passed=36)
     result.stdout.re_match_lines([r"tests: all; matrices: sampled with --seed \d+"])
 
 
 def test_the_fast_tests_need_no_server(suite: Suite) -> None:
     """`--fast` deselects the tests that need Postgres or the network."""
-    suite.run("--fast").assert_outcomes(passed=6, deselected=97)
+    suite.run("--fast").assert_outcomes(passed=9, deselected=103)
+
+
+def test_the_fast_tests_have_few_cells_of_each_test(suite: Suite) -> None:
+    """`--fast` runs three cells of a test with parameters that is no matrix; without it each cell is run."""
+    for options, expected in ([["--fast"], 3], [[], 9]):
+        lines = suite.run("--collect-only", "-q", *options).outlines
+        assert len([line for line in lines if "test_with_parameters[" in line]) == expected
 
 
 def test_network_tests_are_run_with_network_or_all(suite: Suite) -> None:
     """Tests with the mark `network` are run with `--network` and with `--all`."""
-    suite.run("--network").assert_outcomes(passed=28, deselected=75)
-    suite.run("--all").assert_outcomes(passed=103)
+    suite.run("--network").assert_outcomes(passed=37, deselected=75)
+    suite.run("--all").assert_outcomes(passed=112)
 
 
 def test_a_skipped_test_fails_continuous_integration(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
