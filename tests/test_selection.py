@@ -105,7 +105,7 @@ def test_the_fast_tests_need_no_server(suite: Suite) -> None:
 
 def test_the_fast_tests_have_few_cells_of_each_test(suite: Suite) -> None:
     """`--fast` runs three cells of a test with parameters that is no matrix; without it each cell is run."""
-    for options, expected in ([["--fast"], 3], [[], 9]):
+    for options, expected in ((["--fast"], 3), ([], 9)):
         lines = suite.run("--collect-only", "-q", *options).outlines
         assert len([line for line in lines if "test_with_parameters[" in line]) == expected
 
