@@ -326,7 +326,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         no_parent = given_parent is None or (isinstance(given_parent, str) and not given_parent)
         parent_run_id = None if no_parent else self._id("parent_run_id", given_parent)
         metadata, parameters = mapping_of(metadata), mapping_of(given.get("invocation_params"))
-        naming = self._naming.of_run(metadata, parent_run_id)
+        naming = self._naming.of_run(metadata, given.get("conversation_of") or parent_run_id)
         self.recorder.replaced_ids += naming.was_replaced
         started_at, started_us = _begun(given.get("started_us"))
         mask = found if isinstance(found := given.get("mask"), Mask) else Mask()

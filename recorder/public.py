@@ -9,4 +9,5 @@ from recorder.errors import NotFound as NotFound
 from recorder.errors import RecorderError as RecorderError
 from recorder.errors import SchemaError as SchemaError
 from recorder.errors import StoreError as StoreError
+from recorder.instrumentation.attachment import attach as attach
 from recorder.recording.stats import Stats as Stats

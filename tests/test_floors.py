@@ -30,6 +30,7 @@ FLOORS = {
             "export recording replay",
             "chat_history_callback",
             "models",
+            "instrumentation",
             "cli testing __main__ __init__",
         )
     )

@@ -56,6 +56,9 @@ class Request:
     model_type: str = CHAT
     #: The credentials of the run. Handlers that store data replace them by a mask.
     mask: Mask = field(default_factory=Mask)
+    #: The run whose conversation this one belongs to, if no conversation is named. A run may name itself, so that later
+    #: ones can follow it. None for a run that nothing follows.
+    conversation_of: uuid.UUID | None = None
     #: Why no request could be made, or None. The run starts, and then fails with this error.
     error: Exception | None = None
 
@@ -95,6 +98,8 @@ class Run(ABC, Generic[ChunkT]):
             "started_us": self._started_us,
             "name": request.name,
         }
+        if request.conversation_of is not None:
+            details["conversation_of"] = request.conversation_of
         if request.model_type == CHAT:
             self._add_pending(dispatch.chat_model_start(request.serialized, request.messages, **details))
         else:

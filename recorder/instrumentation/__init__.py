@@ -1,0 +1,1 @@
+"""Records the model calls of clients that the application has already."""

@@ -1,0 +1,200 @@
+"""One HTTP attempt of a model call, as a run: its start, the bytes of its response, and its end.
+
+Nothing here raises into the application: what goes wrong is logged once, and ends the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from recorder.core.collection import collection
+from recorder.instrumentation.content_decoding import Decode, decoder_of
+from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
+from recorder.models.collected_streams import collector
+from recorder.models.open_streams import ended_at_exit
+from recorder.models.run import WireRun
+from recorder.models.sdk_stream import settle_run
+
+log = logging.getLogger("recorder")
+
+#: Of a body that is no stream, so many bytes are read. The rest is not recorded.
+MAX_BODY = 64 * 2**20
+
+
+class Attempt:
+    """Reports one attempt to the handlers. Its driver calls these methods, and waits for `run.pending` after each."""
+
+    def __init__(self, run: WireRun[Any], sdk: str) -> None:
+        self.run = run
+        self._sdk = sdk
+        self._is_open = False
+        #: The body of a response that is no stream; None for a stream.
+        self._body: bytearray | None = None
+        self._decode: Decode | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has begun and not ended."""
+        return self._is_open
+
+    def start(self) -> None:
+        """The request is about to be sent."""
+        collector.begin()
+        self._is_open = True
+        ended_at_exit(self)
+        self._safely(self.run.start)
+
+    def receive(self, response: Any) -> None:
+        """The head of the response arrived."""
+        self._safely(self._receive, response)
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the body arrived, as they were sent."""
+        self._safely(self._feed, data)
+
+    def read_complete(self, content: bytes) -> None:
+        """The HTTP client has read the body, and decoded it."""
+        self._decode = None
+        self._safely(self._feed, content)
+        self.end()
+
+    def end(self) -> None:
+        """The body has ended."""
+        self._safely(self._end)
+
+    def leave(self) -> None:
+        """The response was closed: before the end of the answer a cancellation. A finalizer may call this."""
+        if not self._is_open:
+            return
+        if collection.runs_here:
+            collector.put(self._leave_and_settle)
+        else:
+            self._safely(self._leave)
+
+    def leave_collected(self) -> None:
+        """The response was collected, or its thread is in a finalizer."""
+        if self._is_open:
+            collector.put(self._leave_and_settle)
+
+    def fail(self, error: BaseException) -> None:
+        """The request failed, or reading the response."""
+        self._safely(self._fail, transport_error(self._sdk, error))
+
+    def end_at_exit(self) -> None:
+        """The process ends, and the response is still open."""
+        self._leave_and_settle()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _safely(self, step: Callable[..., None], *args: Any) -> None:
+        if not self._is_open:
+            return
+        try:
+            step(*args)
+        except Exception as error:
+            log.warning("Recording of run %s ends early: %r", self.run.request.run_id, error, exc_info=error)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_open = False
+        try:
+            self.run.fail(error)
+        except Exception as failure:  # of a handler; it was logged where it was called
+            log.debug("The end of run %s was not reported: %r", self.run.request.run_id, failure)
+
+    def _receive(self, response: Any) -> None:
+        self._response = response
+        kind = response.headers.get("content-type", "")
+        if response.status_code >= 400 or "text/event-stream" not in kind:
+            self._body = bytearray()
+        else:
+            self.run.http_response = response
+        self._decode = decoder_of(response.headers.get("content-encoding"))
+
+    def _feed(self, data: bytes) -> None:
+        for piece in self._decode(data) if self._decode is not None else (data,):
+            if self._body is None:
+                self._feed_stream(piece)
+            elif len(self._body) < MAX_BODY:
+                self._body += piece
+
+    def _feed_stream(self, data: bytes) -> None:
+        try:
+            for _ in self.run.feed(data):
+                pass
+        except Exception as error:
+            if self.run.reply.error is None:
+                raise
+            self._fail(error)
+
+    def _end(self) -> None:
+        if self._body is None:
+            self._end_of_stream()
+        elif self._response.status_code >= 400:
+            self._fail(self._status_error())
+        else:
+            self._end_of_body(bytes(self._body))
+
+    def _end_of_stream(self) -> None:
+        try:
+            for _ in self.run.rest():
+                pass
+        except Exception as error:
+            if self.run.reply.failure() is None:
+                raise
+            self._fail(error)
+            return
+        self._is_open = False
+        self.run.finish()
+
+    def _end_of_body(self, body: bytes) -> None:
+        try:
+            self.run.feed_complete(body, self._response)
+        except Exception as error:
+            if self.run.reply.failure() is None:
+                raise
+            self._fail(error)
+            return
+        if not self.run.reply.terminated:
+            self._fail(unreadable_answer(self._sdk, body))
+            return
+        self._is_open = False
+        self.run.finish()
+
+    def _leave(self) -> None:
+        if self._body is not None and self._response.status_code >= 400:
+            self._fail(self._status_error())  # an SDK that tries again does not read the body
+        elif self._body is None and self.run.reply.has_ended:
+            self._end_of_stream()
+        else:
+            self._fail(GeneratorExit())
+
+    def _leave_and_settle(self) -> None:
+        self._safely(self._leave)
+        settle_run(self.run)
+
+    def _status_error(self) -> Exception:
+        response = self._response
+        return status_error(self._sdk, response.status_code, bytes(self._body or b""), response.request)
+
+    def _fail(self, error: BaseException) -> None:
+        self._is_open = False
+        self.run.fail(error)
+
+    def __del__(self) -> None:
+        if self._is_open:
+            collector.put(partial(_leave, self.run))
+
+
+def _leave(run: WireRun[Any]) -> None:
+    """End the run of a response that nothing refers to any more."""
+    if run.reply.has_ended:
+        for _ in run.rest():
+            pass
+        run.finish()
+    else:
+        run.fail(GeneratorExit())
+    settle_run(run)

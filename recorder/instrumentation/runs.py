@@ -1,0 +1,98 @@
+"""Makes the run of a model call that an HTTP client sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from recorder.instrumentation.attempt import Attempt
+from recorder.instrumentation.model_calls import ModelCall
+from recorder.instrumentation.provider_errors import stream_error
+from recorder.models.anthropic import AnthropicRun
+from recorder.models.chat_run import ChatRun
+from recorder.models.completion_run import CompletionRun
+from recorder.models.run import TEXT_MODEL, Request, WireRun
+from recorder.redaction.masking import Mask
+from recorder.wire.formats import translator_of
+from recorder.wire.reply import Translator
+from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
+
+#: Keys of a body that are no parameters: the messages, and what only controls the transport.
+_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
+#: Hosts that the SDKs ask by default -> what recorder's own models call them.
+_DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+
+
+def attempt_of(
+    call: ModelCall, request: Any, handlers: Sequence[Any], names: Mapping[str, str], *,
+    client: str, run_id: UUID,
+) -> Attempt | None:  # fmt: skip
+    """The attempt that records a call; None for a wire format without a translator.
+
+    `names` are the conversation and the user that headers name, `client` is the name of the SDK's client.
+    """
+    translator = translator_of(call.endpoint.wire, call.body)
+    if translator is None:
+        return None
+    mask = Mask()
+    mask.learn_request(request)
+    made = Request(
+        input=call.messages,
+        serialized={"lc": 1, "type": "not_implemented", "id": [call.endpoint.sdk, client], "name": client},
+        provider_name=call.endpoint.sdk,
+        messages=call.messages,
+        body=call.body,
+        stream=call.body.get("stream") is True,
+        handlers=list(handlers),
+        name=client,
+        tags=[],
+        metadata={**_langsmith_metadata(call), **names},
+        invocation_params=_parameters(call),
+        input_hash=call.input_hash,
+        run_id=run_id,
+        model_type=call.endpoint.model_type,
+        mask=mask,
+        conversation_of=run_id,
+    )
+    return Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
+
+
+def _run(made: Request, translator: Translator, request: Any, sdk: str) -> WireRun[Any]:
+    error_of: Callable[[Any, Any], Exception] = partial(_stream_error, sdk)
+    if made.model_type == TEXT_MODEL:
+        return CompletionRun(made, translator, error_of)
+    if sdk == "anthropic":
+        return AnthropicRun(made, translator, error_of)
+    return ChatRun(made, translator, error_of, host=_host_of(request))
+
+
+def _stream_error(sdk: str, error: Any, _response: Any) -> Exception:
+    return stream_error(sdk, error)
+
+
+def _host_of(request: Any) -> str:
+    """The host and the port, without user and password; a short name for the SDK's default."""
+    host, port = request.url.host, request.url.port
+    return _DEFAULT_HOSTS.get(host) or (f"{host}:{port}" if port is not None else host)
+
+
+def _parameters(call: ModelCall) -> dict[str, Any]:
+    found = {key: value for key, value in call.body.items() if key not in _NOT_PARAMETERS}
+    return found or {"body_bytes": call.size}
+
+
+def _langsmith_metadata(call: ModelCall) -> dict[str, Any]:
+    body = call.body
+    found = {
+        "ls_provider": call.endpoint.sdk,
+        "ls_model_name": body.get("model"),
+        "ls_model_type": call.endpoint.model_type,
+        "ls_temperature": body.get("temperature"),
+    }
+    if limit := body.get("max_tokens") or body.get("max_completion_tokens"):
+        found["ls_max_tokens"] = limit
+    if stop := body.get("stop") or body.get("stop_sequences"):
+        found["ls_stop"] = stop
+    return found

@@ -1,0 +1,176 @@
+"""Replaces the method `send` of an HTTP client, so that every model call through the client is recorded.
+
+`send` is the public method that everything goes through: each way of calling the SDKs, and each of their attempts. It
+also sees what fails before the response, which event hooks do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from functools import partial, wraps
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import uuid_utils.compat
+
+from recorder.instrumentation.attempt import Attempt
+from recorder.instrumentation.model_calls import Endpoint, ModelCall, endpoint_of, is_large, model_call_of
+from recorder.instrumentation.runs import attempt_of
+from recorder.instrumentation.tee import tee
+from recorder.models.naming_headers import NAMING_HEADERS, split_headers
+from recorder.models.sdk_stream import settle_run, settle_run_async
+
+log = logging.getLogger("recorder")
+
+#: The key of a request's extensions that says that the request is recorded already.
+MARK = "recorder"
+#: The header in which the SDKs count the attempts of a call, from 0.
+_RETRIES = "x-stainless-retry-count"
+
+
+class _LastAttempt(NamedTuple):
+    """The last attempt in this context, which the next one may repeat."""
+
+    run_id: UUID
+    input_hash: str
+    retries: int
+
+
+_last_attempt: ContextVar[_LastAttempt | None] = ContextVar("last_attempt", default=None)
+
+
+class Sender:
+    """What one HTTP client records: for which handlers, and the name of the SDK's client."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.handlers: list[Any] = []
+
+    def add(self, handlers: Sequence[Any]) -> list[Any]:
+        """Add handlers; those that are there already are not added again. Returns the new ones."""
+        added = [each for each in handlers if not any(each is other for other in self.handlers)]
+        self.handlers = [*self.handlers, *added]
+        return added
+
+    def remove(self, handlers: Sequence[Any]) -> None:
+        """Remove handlers. Calls that have begun are recorded to their end."""
+        self.handlers = [each for each in self.handlers if not any(each is other for other in handlers)]
+
+    def attempt(self, request: Any) -> Attempt | None:
+        """The attempt that records this request; None if it is no model call, or is recorded already."""
+        names = _without_names(request)
+        endpoint = endpoint_of(request) if self.handlers and MARK not in request.extensions else None
+        if endpoint is None:
+            return None
+        try:
+            return self._attempt(request, endpoint, names)
+        except Exception as error:
+            log.warning("A model call is not recorded: %r", error, exc_info=error)
+            return None
+
+    def _attempt(self, request: Any, endpoint: Endpoint, names: dict[str, str]) -> Attempt | None:
+        call = model_call_of(request, endpoint)
+        if call is None:
+            return None
+        request.extensions[MARK] = True
+        run_id = _run_id_of(call, _retries_of(request))
+        return attempt_of(call, request, self.handlers, names, client=self.client, run_id=run_id)
+
+
+def _retries_of(request: Any) -> int:
+    text = request.headers.get(_RETRIES, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+
+
+def _run_id_of(call: ModelCall, retries: int) -> UUID:
+    """A new id. A further attempt has the id of the first one: the recorder then counts the attempts of a run."""
+    last = _last_attempt.get()
+    if retries and last is not None and (last.input_hash, last.retries) == (call.input_hash, retries - 1):
+        return last.run_id
+    return uuid_utils.compat.uuid7()
+
+
+def _remember(attempt: Attempt, request: Any) -> None:
+    made = attempt.run.request
+    _last_attempt.set(_LastAttempt(made.run_id, made.input_hash, _retries_of(request)))
+
+
+def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any]:
+    """`send` of a synchronous client, recorded."""
+
+    @wraps(send)
+    def recorded(request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = sender.attempt(request)
+        if attempt is None:
+            return send(request, *args, **kwargs)
+        _remember(attempt, request)
+        return _drive(attempt, partial(send, request, *args, **kwargs))
+
+    return recorded
+
+
+def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """`send` of an asynchronous client, recorded."""
+
+    @wraps(send)
+    async def recorded(request: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_large(request) and endpoint_of(request) is not None:
+            attempt = await asyncio.to_thread(sender.attempt, request)
+        else:
+            attempt = sender.attempt(request)
+        if attempt is None:
+            return await send(request, *args, **kwargs)
+        _remember(attempt, request)
+        return await _drive_async(attempt, partial(send, request, *args, **kwargs))
+
+    return recorded
+
+
+def _drive(attempt: Attempt, send: Callable[[], Any]) -> Any:
+    attempt.start()
+    settle_run(attempt.run)
+    try:
+        response = send()
+    except BaseException as error:
+        attempt.fail(error)
+        settle_run(attempt.run)
+        raise
+    _receive(attempt, response)
+    settle_run(attempt.run)
+    return response
+
+
+async def _drive_async(attempt: Attempt, send: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        attempt.start()
+        await settle_run_async(attempt.run)
+        response = await send()
+    except BaseException as error:
+        attempt.fail(error)
+        await settle_run_async(attempt.run)
+        raise
+    _receive(attempt, response)
+    await settle_run_async(attempt.run)
+    return response
+
+
+def _receive(attempt: Attempt, response: Any) -> None:
+    attempt.receive(response)
+    if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
+        attempt.read_complete(response.content)
+    else:
+        response.stream = tee(response.stream, attempt)
+
+
+def _without_names(request: Any) -> dict[str, str]:
+    """Remove the headers that name a conversation and a user. Returns what they say."""
+    headers = request.headers
+    if not any(name in headers for name in NAMING_HEADERS):
+        return {}
+    names = split_headers({name: headers[name] for name in NAMING_HEADERS if name in headers}).names
+    for name in NAMING_HEADERS:
+        headers.pop(name, None)
+    return names
