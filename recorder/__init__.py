@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from recorder.core import logs
 from recorder.core.lazy_imports import public_names
+from recorder.core.version import VERSION
 
 if TYPE_CHECKING:
     from recorder.public import *
@@ -17,4 +18,4 @@ else:
 
 logs.install()
 
-__version__ = "0.1.0"
+__version__ = VERSION

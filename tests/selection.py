@@ -22,10 +22,11 @@ _SLOW = """
 cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
-models: clients collected_streams like_langchain like_langchain_anthropic open_streams
+models: clients like_langchain like_langchain_anthropic
 recording: additions committer deferred_store first_calls_after_fork forks kept_apart prefork_servers recorder
 recording: survival writer
 replay: follow reader_thread replayed_model
+runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
 testing: first_use provider pytest_plugin scratch_database
 wire: adds_up

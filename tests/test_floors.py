@@ -27,10 +27,9 @@ FLOORS = {
             "redaction",
             "wire",
             "callbacks storage",
-            "export recording replay",
+            "export recording replay runs",
             "chat_history_callback",
-            "models",
-            "instrumentation",
+            "instrumentation models",
             "cli testing __main__ __init__",
         )
     )

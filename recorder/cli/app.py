@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from recorder import __version__
 from recorder.cli.options import Id, Json, Url, complete_id
 from recorder.config import DEFAULT_URL
 from recorder.core.printable import printable
+from recorder.core.version import VERSION
 from recorder.errors import RecorderError
 
 #: The environment variable that makes an unexpected error print its traceback.
@@ -99,7 +99,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"recorder {__version__}")
+        typer.echo(f"recorder {VERSION}")
         raise typer.Exit
 
 

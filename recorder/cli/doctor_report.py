@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from recorder import __version__
 from recorder.cli.console import console, facts, plural, print_json, size, styled
 from recorder.cli.doctor import Diagnosis, age
+from recorder.core.version import VERSION
 from recorder.storage.activity import MOST_ROWS, Activity
 from recorder.storage.schema import HEAD
 
@@ -95,7 +95,7 @@ def as_json(found: Diagnosis) -> Mapping[str, Any]:
         "bytes": found.bytes,
         "free_bytes": found.free_bytes,
         "versions": {
-            "recorder": __version__,
+            "recorder": VERSION,
             "python": platform.python_version(),
             found.program.lower(): found.program_version,
         },
@@ -131,7 +131,7 @@ def pairs(found: Diagnosis) -> Iterator[tuple[str, str | None]]:
         if not found.leftovers:
             yield "left over", "nothing"
     program = f"{found.program} {found.program_version or '(version not known)'}"
-    yield "versions", f"recorder {__version__}, Python {platform.python_version()}, {program}"
+    yield "versions", f"recorder {VERSION}, Python {platform.python_version()}, {program}"
 
 
 def _rights_in_words(found: Diagnosis) -> str:

@@ -105,7 +105,7 @@ def _replace(http_client: Any, sender: Sender) -> Sender:
     wrap: Callable[..., Any] = recorded_send if _kind_of(http_client) == "Client" else recorded_async_send
     replaced: Any = wrap(sender, http_client.send)
     setattr(replaced, _SENDER, sender)
-    http_client.send = replaced
+    vars(http_client)["send"] = replaced
     return sender
 
 
@@ -114,8 +114,8 @@ def _restore(http_client: Any, sender: Sender) -> None:
     with _lock:
         if _sender_of(http_client) is not sender or sender.handlers:
             return
-        earlier = vars(http_client)["send"].__wrapped__
+        earlier: Any = vars(http_client)["send"].__wrapped__
         if getattr(earlier, "__self__", None) is http_client:  # the method of the class
-            del http_client.send
+            vars(http_client).pop("send")
         else:
-            http_client.send = earlier
+            vars(http_client)["send"] = earlier

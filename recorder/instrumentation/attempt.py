@@ -13,10 +13,10 @@ from typing import Any
 from recorder.core.collection import collection
 from recorder.instrumentation.content_decoding import Decode, decoder_of
 from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
-from recorder.models.collected_streams import collector
-from recorder.models.open_streams import ended_at_exit
-from recorder.models.run import WireRun
-from recorder.models.sdk_stream import settle_run
+from recorder.runs.collected_streams import collector
+from recorder.runs.open_streams import ended_at_exit
+from recorder.runs.run import WireRun
+from recorder.runs.sdk_stream import settle_run
 
 log = logging.getLogger("recorder")
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from recorder.core.json import loads
 from recorder.messages import BaseMessage, HumanMessage, SystemMessage
-from recorder.models.call_config import readable_messages
-from recorder.models.run import CHAT, TEXT_MODEL
+from recorder.messages.convert import readable_messages
+from recorder.runs.run import CHAT, TEXT_MODEL
 from recorder.wire.request_hash import input_hash
 
 #: Larger bodies (bytes) are not read. The run is recorded without its messages.

@@ -17,11 +17,11 @@ from uuid import UUID
 import uuid_utils.compat
 
 from recorder.instrumentation.attempt import Attempt
+from recorder.instrumentation.attempt_factory import attempt_of
 from recorder.instrumentation.model_calls import Endpoint, ModelCall, endpoint_of, is_large, model_call_of
-from recorder.instrumentation.runs import attempt_of
 from recorder.instrumentation.tee import tee
-from recorder.models.naming_headers import NAMING_HEADERS, split_headers
-from recorder.models.sdk_stream import settle_run, settle_run_async
+from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
+from recorder.runs.sdk_stream import settle_run, settle_run_async
 
 log = logging.getLogger("recorder")
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from recorder.instrumentation.attempt import Attempt
-from recorder.models.sdk_stream import settle_run, settle_run_async
+from recorder.runs.sdk_stream import settle_run, settle_run_async
 
 
 def tee(stream: Any, attempt: Attempt) -> Any:

@@ -305,3 +305,14 @@ def after_last_reply(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
         if messages[place].role == "assistant":
             return messages[place + 1 :]
     return messages
+
+
+def readable_messages(input: Any) -> list[BaseMessage]:
+    """The messages of an input. An item that is not a message becomes a user message with its `repr`."""
+    found: list[BaseMessage] = []
+    for item in input if isinstance(input, (list, tuple)) else [input]:
+        try:
+            found += messages_from(item)
+        except Exception:
+            found.append(HumanMessage(repr(item)))
+    return found

@@ -12,16 +12,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from recorder.messages import AIMessageChunk
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
-from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients, secret_text
-from recorder.models.run import ErrorOf, Request
+from recorder.runs.anthropic_run import AnthropicRun
+from recorder.runs.run import Request
 from recorder.wire.anthropic.request import request_messages
 from recorder.wire.anthropic.stream import AnthropicMessages
-from recorder.wire.anthropic.to_chunks import fill_blocks, fill_text, wants_blocks
-from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
 
 #: The newest small model that the SDK lists (November 2026). It accepts no `temperature`.
@@ -149,17 +146,6 @@ class ChatAnthropic(BaseChatModel):
 
     def _stream_error(self, error: Any, http_response: Any) -> Exception:
         return self._clients.sdk.APIStatusError(str(error), response=http_response, body=error)  # type: ignore[no-any-return]
-
-
-class AnthropicRun(ChatRun):
-    """A run whose chunks have text; or lists of content blocks, if the request asks for more than text."""
-
-    def __init__(self, request: Request, translator: Translator, error_of: ErrorOf) -> None:
-        super().__init__(request, translator, error_of)
-        self._plain = not wants_blocks(request.body)
-
-    def _fill(self, chunk: AIMessageChunk, deltas: Sequence[Delta]) -> bool:
-        return fill_text(chunk, deltas) if self._plain else fill_blocks(chunk, deltas)
 
 
 def limit_of(model: str) -> int:

@@ -10,9 +10,9 @@ from abc import abstractmethod
 from typing import Any
 
 from recorder.messages import AIMessage, AIMessageChunk, messages_from
-from recorder.models.chat_run import ChatRun
-from recorder.models.run import Request
 from recorder.models.sdk_model import SdkModel
+from recorder.runs.chat_run import ChatRun
+from recorder.runs.run import Request
 
 
 class BaseChatModel(SdkModel[AIMessage, AIMessageChunk]):

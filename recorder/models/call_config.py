@@ -10,7 +10,7 @@ from uuid import UUID
 import uuid_utils.compat
 
 from recorder.errors import ConfigError
-from recorder.messages import BaseMessage, Generation, HumanMessage, LLMResult, messages_from
+from recorder.messages import Generation, LLMResult
 from recorder.redaction.credentials import is_secret
 
 
@@ -53,17 +53,6 @@ async def gather_all(
             task.cancel()
         if unfinished:
             await asyncio.wait(unfinished)
-
-
-def readable_messages(input: Any) -> list[BaseMessage]:
-    """The messages of an input. An item that is not a message becomes a user message with its `repr`."""
-    found: list[BaseMessage] = []
-    for item in input if isinstance(input, (list, tuple)) else [input]:
-        try:
-            found += messages_from(item)
-        except Exception:
-            found.append(HumanMessage(repr(item)))
-    return found
 
 
 def merge_tags(*tags: Iterable[str] | None) -> list[str]:

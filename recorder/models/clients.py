@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recorder.models.aiohttp_client import tolerant
-from recorder.models.naming_headers import split_headers
 from recorder.redaction.credentials import is_secret, is_secret_of_query, secrets_in, secrets_of_urls
+from recorder.runs.naming_headers import split_headers
 
 
 class Clients:

@@ -8,10 +8,10 @@ from typing import Any
 
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
-from recorder.models.completion_run import CompletionRun
 from recorder.models.openai import openai_clients, set_choices, stream_error, with_usage
-from recorder.models.run import TEXT_MODEL, Request
 from recorder.models.sdk_model import SdkModel
+from recorder.runs.completion_run import CompletionRun
+from recorder.runs.run import TEXT_MODEL, Request
 from recorder.wire.openai.completions import OpenAICompletions
 from recorder.wire.reply import Translator
 

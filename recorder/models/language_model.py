@@ -17,6 +17,7 @@ from recorder.callbacks import handlers_from
 from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, LLMResult, messages_from
+from recorder.messages.convert import readable_messages
 from recorder.models.call_config import (
     combine_results,
     config_per_input,
@@ -24,17 +25,16 @@ from recorder.models.call_config import (
     merge_tags,
     metadata_of,
     parent_of,
-    readable_messages,
     returning_errors,
     run_id_of,
     secrets_of,
 )
-from recorder.models.naming_headers import split_headers
-from recorder.models.open_streams import closed_at_exit
-from recorder.models.run import CHAT, ChunkT, Request, Run
 from recorder.models.stream_events import Filter, end_event, start_event, stream_event
 from recorder.redaction.credentials import secrets_in, shown
 from recorder.redaction.masking import Mask
+from recorder.runs.naming_headers import split_headers
+from recorder.runs.open_streams import closed_at_exit
+from recorder.runs.run import CHAT, ChunkT, Request, Run
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS, input_hash
 
 #: Keys of a body that are left out of `invocation_params`. `stream_options` stay: they change what the stream holds.

@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from recorder.errors import ConfigError
 from recorder.models.base import BaseChatModel
-from recorder.models.chat_run import ChatRun
 from recorder.models.clients import Clients, secret_text
-from recorder.models.run import Request
 from recorder.redaction.credentials import shown
+from recorder.runs.chat_run import ChatRun
+from recorder.runs.run import Request
 from recorder.wire.errors import error_text
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.openai.choices import requested_choices

@@ -23,7 +23,6 @@ from recorder.models.azure import AzureChatOpenAI
 from recorder.models.clients import Clients
 from recorder.models.language_model import BaseLanguageModel
 from recorder.models.sdk_model import SdkModel
-from recorder.models.sdk_stream import require_request
 from recorder.models.simple_model import SimpleChatModel
 from recorder.replay.http.match import PAGE, Matcher, Rules
 from recorder.replay.http.not_recorded import NotRecorded
@@ -31,6 +30,7 @@ from recorder.replay.http.response import RUN_HEADER
 from recorder.replay.pace import Options
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
+from recorder.runs.sdk_stream import require_request
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.store_interface import Empty
 from recorder.wire.recorded_run import ANTHROPIC, COMPLETIONS

@@ -11,9 +11,10 @@ from recorder.core.ids import CONVERSATION_KEYS
 from recorder.core.owned_generator import Owned
 from recorder.models.clients import Clients, secrets_sent
 from recorder.models.language_model import AnswerT, BaseLanguageModel
-from recorder.models.open_response import AsyncOpenResponse, OpenResponse
-from recorder.models.run import ChunkT, WireRun
-from recorder.models.sdk_stream import (
+from recorder.redaction.masking import Mask
+from recorder.runs.open_response import AsyncOpenResponse, OpenResponse
+from recorder.runs.run import ChunkT, WireRun
+from recorder.runs.sdk_stream import (
     ReportingAsync,
     read,
     read_async,
@@ -22,7 +23,6 @@ from recorder.models.sdk_stream import (
     settle_run,
     settle_run_async,
 )
-from recorder.redaction.masking import Mask
 from recorder.wire.reply import Translator
 
 

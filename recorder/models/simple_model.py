@@ -10,10 +10,10 @@ from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from, to_dict
 from recorder.models.language_model import BaseLanguageModel
-from recorder.models.run import Request
-from recorder.models.sdk_stream import ReportingAsync, reporting, settle_run, settle_run_async
 from recorder.models.simple_run import SimpleRun
 from recorder.models.thread_iterator import iterate_on_thread
+from recorder.runs.run import Request
+from recorder.runs.sdk_stream import ReportingAsync, reporting, settle_run, settle_run_async
 
 _SYNC_ANSWER, _SYNC_STREAM = ("_call", "_generate"), ("_stream",)
 _ASYNC_ANSWER, _ASYNC_STREAM = ("_agenerate",), ("_astream",)

@@ -16,8 +16,8 @@ from recorder.messages import (
     add_usage,
 )
 from recorder.messages.chunks import chunk_from, is_complete_message
-from recorder.models.chat_run import generation_chunk, generation_info, since
-from recorder.models.run import Request, Run
+from recorder.runs.chat_run import generation_chunk, generation_info, since
+from recorder.runs.run import Request, Run
 from recorder.wire.from_chunks import calls_of, deltas_of
 from recorder.wire.repeated_answer import repeats_all
 from recorder.wire.usage import found_in, is_counted, read

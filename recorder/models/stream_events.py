@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.models.run import CHAT, TEXT_MODEL, Request
+from recorder.runs.run import CHAT, TEXT_MODEL, Request
 
 #: LangSmith's type of a model -> its type in LangChain's events.
 _TYPES = {CHAT: "chat_model", TEXT_MODEL: "llm"}

@@ -10,11 +10,11 @@ from uuid import UUID
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
-from recorder.models.anthropic import AnthropicRun
-from recorder.models.chat_run import ChatRun
-from recorder.models.completion_run import CompletionRun
-from recorder.models.run import TEXT_MODEL, Request, WireRun
 from recorder.redaction.masking import Mask
+from recorder.runs.anthropic_run import AnthropicRun
+from recorder.runs.chat_run import ChatRun
+from recorder.runs.completion_run import CompletionRun
+from recorder.runs.run import TEXT_MODEL, Request, WireRun
 from recorder.wire.formats import translator_of
 from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS

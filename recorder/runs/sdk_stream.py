@@ -18,10 +18,10 @@ from typing import Any
 
 from recorder.callbacks import settle, settle_now
 from recorder.core.collection import collection
-from recorder.models.collected_streams import collector
-from recorder.models.open_response import Kept
-from recorder.models.open_streams import ended_at_exit
-from recorder.models.run import Run, WireRun
+from recorder.runs.collected_streams import collector
+from recorder.runs.open_response import Kept
+from recorder.runs.open_streams import ended_at_exit
+from recorder.runs.run import Run, WireRun
 from recorder.wire.reply import Reply
 
 #: How long a stream waits, after the provider's terminator, for the end of the HTTP body (seconds). Without that end

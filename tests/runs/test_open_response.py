@@ -12,9 +12,9 @@ from typing import Any, Self
 import pytest
 
 from recorder.core.living import Living
-from recorder.models import open_response, open_streams
-from recorder.models.collected_streams import Collector
-from recorder.models.open_response import AsyncOpenResponse
+from recorder.runs import open_response, open_streams
+from recorder.runs.collected_streams import Collector
+from recorder.runs.open_response import AsyncOpenResponse
 
 
 class CutBody:

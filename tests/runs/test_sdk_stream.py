@@ -23,7 +23,7 @@ import pytest
 
 from recorder.callbacks import BaseCallbackHandler
 from recorder.models import ChatOpenAI
-from recorder.models.sdk_stream import read
+from recorder.runs.sdk_stream import read
 from recorder.testing import (
     Answer,
     LoopbackProvider,

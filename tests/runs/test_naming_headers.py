@@ -11,7 +11,7 @@ import pytest
 
 from recorder import ChatHistoryCallback
 from recorder.models import AzureChatOpenAI, ChatAnthropic, ChatOpenAI, OpenAI
-from recorder.models.naming_headers import split_headers
+from recorder.runs.naming_headers import split_headers
 from recorder.testing import LoopbackProvider
 from tests.oracle import new_url, sql
 

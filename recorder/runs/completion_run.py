@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recorder.messages import AIMessage, BaseMessage, Generation, GenerationChunk, LLMResult
-from recorder.models.run import WireRun
+from recorder.runs.run import WireRun
 from recorder.wire.deltas import TEXT, Delta
 
 

@@ -16,7 +16,7 @@ from recorder.callbacks import AsyncIteratorCallbackHandler, BaseCallbackHandler
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.collection import Collection
 from recorder.models import ChatOpenAI, SimpleChatModel
-from recorder.models.collected_streams import collector
+from recorder.runs.collected_streams import collector
 from recorder.storage.rows import CANCELLED
 from recorder.testing import LoopbackProvider, MemoryStore
 from tests.oracle import assert_whole, begin, finish, run_python, say, sql
@@ -246,7 +246,7 @@ def test_streams_that_are_collected_before_exit_are_stored(database: str) -> Non
     code = """
 import gc, sys
 from recorder import ChatHistoryCallback
-from tests.models.test_collected_streams import Counting, leave_in_a_cycle
+from tests.runs.test_collected_streams import Counting, leave_in_a_cycle
 
 gc.disable()
 history = ChatHistoryCallback(sys.argv[1])
@@ -264,7 +264,7 @@ def test_a_frequent_garbage_collector_causes_no_deadlock(database: str) -> None:
     code = """
 import faulthandler, gc, sys, threading
 from recorder import ChatHistoryCallback
-from tests.models.test_collected_streams import Counting, leave_in_a_cycle
+from tests.runs.test_collected_streams import Counting, leave_in_a_cycle
 
 faulthandler.dump_traceback_later(50, exit=True)
 gc.set_threshold(7, 2, 2)
@@ -276,7 +276,7 @@ with ChatHistoryCallback(sys.argv[1], flush_interval=0.001) as history:
     threads = [threading.Thread(target=leave) for _ in range(3)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
-    from recorder.models.collected_streams import collector
+    from recorder.runs.collected_streams import collector
     while history.stats().open_runs:  # another thread may be collecting, and then this one collects nothing
         gc.collect()
         collector.drain(20)
@@ -289,9 +289,9 @@ with ChatHistoryCallback(sys.argv[1], flush_interval=0.001) as history:
 HELD = """
 import faulthandler, gc, httpx
 from recorder.models import ChatOpenAI, OpenAI
-from recorder.models.collected_streams import collector
+from recorder.runs.collected_streams import collector
 from recorder.testing import LoopbackProvider
-from tests.models.test_collected_streams import EndThreads, Session
+from tests.runs.test_collected_streams import EndThreads, Session
 
 faulthandler.dump_traceback_later(50, exit=True)
 gc.disable()

@@ -14,7 +14,7 @@ from recorder.messages import (
     LLMResult,
     text_chunk,
 )
-from recorder.models.run import ErrorOf, Request, WireRun
+from recorder.runs.run import ErrorOf, Request, WireRun
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.reasoning import ORIGIN, origin_of
 from recorder.wire.reply import EARLIER, Translator

@@ -17,7 +17,7 @@ from typing import Any
 
 from recorder.core.after_fork import never_finalize
 from recorder.core.collection import collection
-from recorder.models.collected_streams import collector
+from recorder.runs.collected_streams import collector
 
 log = logging.getLogger("recorder")
 

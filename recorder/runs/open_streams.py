@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from recorder.core.after_fork import never_finalize
 from recorder.core.living import Living
-from recorder.models.collected_streams import collector
-from recorder.models.open_response import leave_open
+from recorder.runs.collected_streams import collector
+from recorder.runs.open_response import leave_open
 
 log = logging.getLogger("recorder")
 

@@ -9,7 +9,7 @@ import pytest
 from recorder.callbacks import BaseCallbackHandler
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
-from recorder.models.chat_run import ChatRun, Request
+from recorder.runs.chat_run import ChatRun, Request
 from recorder.testing import openai_chat_body, openai_chat_frames, openai_error_frame
 from recorder.wire.deltas import Delta
 from recorder.wire.openai.chat import OpenAIChat

@@ -1,0 +1,3 @@
+"""The version of recorder, which the build reads from here."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,1 @@
+"""One run of a model: translates its response, and reports it to handlers."""
