@@ -1,14 +1,16 @@
-"""`attach`: records the model calls of a client that the application has already."""
+"""`attach`: records the model calls of a client that the application has already, or of the whole process."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Sequence
+from types import MethodType, TracebackType
 from typing import Any, Self
 
 from recorder.callbacks import handlers_from
 from recorder.errors import Closed, ConfigError
+from recorder.instrumentation import process
+from recorder.instrumentation.hosts import Hosts
 from recorder.instrumentation.send import Sender, recorded_async_send, recorded_send
 
 #: The attribute of a replaced `send` that holds its `Sender`.
@@ -17,18 +19,14 @@ _lock = threading.Lock()
 
 
 class Attachment:
-    """Recording of one client. `detach()` ends it, and so does the end of a `with` block."""
+    """Recording of a client or of the process. `detach()` ends it, and so does the end of a `with` block."""
 
-    def __init__(self, http_client: Any, sender: Sender, handlers: list[Any]) -> None:
-        self._http_client = http_client
-        self._sender = sender
-        self._handlers = handlers
+    def __init__(self, detach: Callable[[], None]) -> None:
+        self._detach = detach
 
     def detach(self) -> None:
-        """Record no more calls of the client. Calls that have begun are recorded to their end. May be called again."""
-        self._sender.remove(self._handlers)
-        if not self._sender.handlers:
-            _restore(self._http_client, self._sender)
+        """Record no more calls. Calls that have begun are recorded to their end. May be called again."""
+        self._detach()
 
     def __enter__(self) -> Self:
         return self
@@ -39,28 +37,32 @@ class Attachment:
         self.detach()
 
 
-def attach(client: Any, callbacks: Any) -> Attachment:
+def attach(
+    client: Any = None, callbacks: Any = None, *, include_hosts: Sequence[str] = (),
+    exclude_hosts: Sequence[str] = (),
+) -> Attachment:  # fmt: skip
     """Record every model call through a client, without a change to the code that calls it.
 
     `client` is a client of OpenAI's or Anthropic's SDK, synchronous or asynchronous, or an `httpx.Client` or
-    `httpx.AsyncClient` (of httpx or httpx2). `callbacks` is a `ChatHistoryCallback`, another handler, or a list of
-    these. Recorded are chat completions, legacy completions and Anthropic's messages, streamed or not, in whatever way
-    the SDK is called. Clients that `with_options` makes share the HTTP client, so they are recorded, too. Each HTTP
+    `httpx.AsyncClient` (of httpx or httpx2). Without one, all clients of the process are recorded: those made before
+    and those made later, of every library that uses httpx or httpx2. `callbacks` is a `ChatHistoryCallback`, another
+    handler, or a list of these; the default is a `ChatHistoryCallback()`, whose database is opened at the first model
+    call. The hosts are patterns such as "*.openai.azure.com"; by default every host is recorded.
+
+    Recorded are chat completions, Responses, legacy completions and Anthropic's messages, streamed or not, in whatever
+    way the SDK is called. Clients that `with_options` makes share the HTTP client, so they are recorded, too. Each HTTP
     attempt is a run. What the application gets stays the same: objects, bytes, exceptions.
 
-    Attaching the same handler twice records once. Raises `ConfigError` for another client and for what is no handler,
-    and `Closed` for a recorder that is closed.
+    Attaching the same handler twice records once. Raises `ConfigError` for another client, for what is no handler and
+    for hosts that are no list of texts, and `Closed` for a recorder that is closed.
     """
     handlers = handlers_from(callbacks)
-    if not handlers:
-        raise ConfigError("attach got no callbacks; pass callbacks=[ChatHistoryCallback(...)]")
     for handler in handlers:
         _require_open(handler)
-    http_client = _http_client_of(client)
-    with _lock:
-        sender = _sender_of(http_client) or _replace(http_client, Sender(type(client).__name__))
-        sender.add(handlers)
-    return Attachment(http_client, sender, handlers)
+    hosts = Hosts(include_hosts, exclude_hosts)
+    if client is None:
+        return Attachment(process.attach_process(handlers, hosts))
+    return Attachment(_attach_client(_http_client_of(client), handlers or [process.default_history()], hosts))
 
 
 def _require_open(handler: Any) -> None:
@@ -88,34 +90,54 @@ def _shown(client: Any) -> str:
 def _kind_of(found: Any) -> str | None:
     """ "Client" or "AsyncClient" of either HTTP library; None for anything else."""
     for kind in type(found).__mro__:
-        if kind.__name__ in ("Client", "AsyncClient") and kind.__module__.partition(".")[0] in (
-            "httpx",
-            "httpx2",
-        ):
+        if kind.__name__ in process.CLIENTS and kind.__module__.partition(".")[0] in process.LIBRARIES:
             return kind.__name__
     return None
 
 
-def _sender_of(http_client: Any) -> Sender | None:
+def _attach_client(http_client: Any, handlers: list[Any], hosts: Hosts) -> Callable[[], None]:
+    """Record this HTTP client. Returns what ends it."""
+    with _lock:
+        sender = _sender_of(http_client, hosts) or _replace(http_client, Sender(hosts))
+        sender.add(handlers)
+
+    def detach() -> None:
+        with _lock:
+            sender.remove(handlers)
+            if not sender.handlers:
+                _restore(http_client, sender)
+
+    return detach
+
+
+def _sender_of(http_client: Any, hosts: Hosts) -> Sender | None:
+    """The sender that records these hosts of the client already."""
     found = getattr(vars(http_client).get("send"), _SENDER, None)
-    return found if isinstance(found, Sender) else None
+    return found if isinstance(found, Sender) and found.hosts == hosts else None
 
 
 def _replace(http_client: Any, sender: Sender) -> Sender:
-    wrap: Callable[..., Any] = recorded_send if _kind_of(http_client) == "Client" else recorded_async_send
-    replaced: Any = wrap(sender, http_client.send)
-    setattr(replaced, _SENDER, sender)
-    vars(http_client)["send"] = replaced
+    is_async = _kind_of(http_client) == "AsyncClient"
+    wrap: Callable[..., Any] = recorded_async_send if is_async else recorded_send
+    earlier = http_client.send
+
+    def send(client: Any, *args: Any, **kwargs: Any) -> Any:
+        return earlier(*args, **kwargs)
+
+    recorded: Any = wrap(sender, send)
+    setattr(recorded, _SENDER, sender)
+    recorded.earlier = vars(http_client).get("send")
+    vars(http_client)["send"] = MethodType(recorded, http_client)
     return sender
 
 
 def _restore(http_client: Any, sender: Sender) -> None:
     """Put the earlier `send` back, unless somebody else has replaced it since; then ours passes everything through."""
-    with _lock:
-        if _sender_of(http_client) is not sender or sender.handlers:
-            return
-        earlier: Any = vars(http_client)["send"].__wrapped__
-        if getattr(earlier, "__self__", None) is http_client:  # the method of the class
-            vars(http_client).pop("send")
-        else:
-            vars(http_client)["send"] = earlier
+    ours = vars(http_client).get("send")
+    if getattr(ours, _SENDER, None) is not sender:
+        return
+    earlier = ours.earlier  # type: ignore[union-attr]  # set beside the sender
+    if earlier is None:
+        del vars(http_client)["send"]
+    else:
+        vars(http_client)["send"] = earlier

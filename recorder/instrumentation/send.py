@@ -18,14 +18,16 @@ import uuid_utils.compat
 
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.attempt_factory import attempt_of
+from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.model_calls import Endpoint, ModelCall, endpoint_of, is_large, model_call_of
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
+from recorder.runs.own_calls import is_own_call
 from recorder.runs.sdk_stream import settle_run, settle_run_async
 
 log = logging.getLogger("recorder")
 
-#: The key of a request's extensions that says that the request is recorded already.
+#: The key of a request's extensions with the handlers that the request is recorded for.
 MARK = "recorder"
 #: The header in which the SDKs count the attempts of a call, from 0.
 _RETRIES = "x-stainless-retry-count"
@@ -43,41 +45,56 @@ _last_attempt: ContextVar[_LastAttempt | None] = ContextVar("last_attempt", defa
 
 
 class Sender:
-    """What one HTTP client records: for which handlers, and the name of the SDK's client."""
+    """What is recorded: for which handlers, and of which hosts."""
 
-    def __init__(self, client: str) -> None:
-        self.client = client
+    def __init__(self, hosts: Hosts = ALL_HOSTS, default: Callable[[], Any] | None = None) -> None:
+        #: The handlers, without the default one.
         self.handlers: list[Any] = []
+        self.hosts = hosts
+        #: Makes the handler at the first model call, where none is given.
+        self.default = default
 
-    def add(self, handlers: Sequence[Any]) -> list[Any]:
-        """Add handlers; those that are there already are not added again. Returns the new ones."""
-        added = [each for each in handlers if not any(each is other for other in self.handlers)]
-        self.handlers = [*self.handlers, *added]
-        return added
+    def add(self, handlers: Sequence[Any]) -> None:
+        """Add handlers; those that are there already are not added again."""
+        self.handlers = [
+            *self.handlers,
+            *(each for each in handlers if not any(each is other for other in self.handlers)),
+        ]
 
     def remove(self, handlers: Sequence[Any]) -> None:
         """Remove handlers. Calls that have begun are recorded to their end."""
         self.handlers = [each for each in self.handlers if not any(each is other for other in handlers)]
 
-    def attempt(self, request: Any) -> Attempt | None:
+    def attempt(self, client: Any, request: Any) -> Attempt | None:
         """The attempt that records this request; None if it is no model call, or is recorded already."""
-        names = _without_names(request)
-        endpoint = endpoint_of(request) if self.handlers and MARK not in request.extensions else None
+        endpoint = endpoint_of(request)
         if endpoint is None:
             return None
+        names = _without_names(request)
+        if is_own_call() or not self.hosts.include(request.url.host):
+            return None
         try:
-            return self._attempt(request, endpoint, names)
+            return self._attempt(client, request, endpoint, names)
         except Exception as error:
             log.warning("A model call is not recorded: %r", error, exc_info=error)
             return None
 
-    def _attempt(self, request: Any, endpoint: Endpoint, names: dict[str, str]) -> Attempt | None:
+    def _attempt(
+        self, client: Any, request: Any, endpoint: Endpoint, names: dict[str, str]
+    ) -> Attempt | None:
         call = model_call_of(request, endpoint)
-        if call is None:
+        if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        request.extensions[MARK] = True
         run_id = _run_id_of(call, _retries_of(request))
-        return attempt_of(call, request, self.handlers, names, client=self.client, run_id=run_id)
+        return attempt_of(call, request, handlers, names, client=type(client).__name__, run_id=run_id)
+
+    def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
+        """The handlers that no other sender calls for this request. They are marked as called."""
+        marked = extensions.setdefault(MARK, [])
+        default = [self.default()] if self.default is not None else []
+        found = [each for each in (*self.handlers, *default) if not any(each is other for other in marked)]
+        marked += found
+        return found
 
 
 def _retries_of(request: Any) -> int:
@@ -99,32 +116,32 @@ def _remember(attempt: Attempt, request: Any) -> None:
 
 
 def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any]:
-    """`send` of a synchronous client, recorded."""
+    """The method `send` of a synchronous client, recorded. Its first argument is the client."""
 
     @wraps(send)
-    def recorded(request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = sender.attempt(request)
+    def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = sender.attempt(client, request)
         if attempt is None:
-            return send(request, *args, **kwargs)
+            return send(client, request, *args, **kwargs)
         _remember(attempt, request)
-        return _drive(attempt, partial(send, request, *args, **kwargs))
+        return _drive(attempt, partial(send, client, request, *args, **kwargs))
 
     return recorded
 
 
 def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """`send` of an asynchronous client, recorded."""
+    """The method `send` of an asynchronous client, recorded."""
 
     @wraps(send)
-    async def recorded(request: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_large(request) and endpoint_of(request) is not None:
-            attempt = await asyncio.to_thread(sender.attempt, request)
+    async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if endpoint_of(request) is not None and is_large(request):
+            attempt = await asyncio.to_thread(sender.attempt, client, request)
         else:
-            attempt = sender.attempt(request)
+            attempt = sender.attempt(client, request)
         if attempt is None:
-            return await send(request, *args, **kwargs)
+            return await send(client, request, *args, **kwargs)
         _remember(attempt, request)
-        return await _drive_async(attempt, partial(send, request, *args, **kwargs))
+        return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
 
     return recorded
 

@@ -13,6 +13,7 @@ from recorder.models.clients import Clients, secrets_sent
 from recorder.models.language_model import AnswerT, BaseLanguageModel
 from recorder.redaction.masking import Mask
 from recorder.runs.open_response import AsyncOpenResponse, OpenResponse
+from recorder.runs.own_calls import own_call
 from recorder.runs.run import ChunkT, WireRun
 from recorder.runs.sdk_stream import (
     ReportingAsync,
@@ -108,7 +109,9 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
             return
         create = self._create(self._clients.sync_client, "with_raw_response")
         with reporting(run):
-            read_complete(create(**run.request.body), run, self._clients.sdk)
+            with own_call():
+                response = create(**run.request.body)
+            read_complete(response, run, self._clients.sdk)
 
     async def _adrive(self, run: WireRun[ChunkT]) -> None:
         if run.request.stream:
@@ -116,7 +119,9 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
             return
         create = self._create(self._clients.loop_client, "with_raw_response")
         async with ReportingAsync(run):
-            read_complete(await create(**run.request.body), run, self._clients.sdk)
+            with own_call():
+                response = await create(**run.request.body)
+            read_complete(response, run, self._clients.sdk)
 
 
 def _raise(error: Exception, **_body: Any) -> NoReturn:

@@ -18,6 +18,7 @@ from typing import Any
 from recorder.core.after_fork import never_finalize
 from recorder.core.collection import collection
 from recorder.runs.collected_streams import collector
+from recorder.runs.own_calls import own_call
 
 log = logging.getLogger("recorder")
 
@@ -55,7 +56,8 @@ class OpenResponse:
         self._sdk_response = sdk_response
 
     def __enter__(self) -> Kept:
-        http = self._sdk_response.__enter__().http_response
+        with own_call():
+            http = self._sdk_response.__enter__().http_response
         self._kept = Kept(http, http.iter_bytes())
         return self._kept
 
@@ -84,7 +86,8 @@ class AsyncOpenResponse:
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Kept:
-        http = (await self._sdk_response.__aenter__()).http_response
+        with own_call():
+            http = (await self._sdk_response.__aenter__()).http_response
         self._kept = Kept(http, http.aiter_bytes())
         return self._kept
 
