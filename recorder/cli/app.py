@@ -126,6 +126,33 @@ def demo(
     raise typer.Exit(run(url, pace))
 
 
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def run(
+    program: Annotated[
+        list[str], typer.Argument(help="A Python file or a command, and its arguments.", show_default=False)
+    ],
+    url: Url = DEFAULT_URL,
+    module: Annotated[
+        bool, typer.Option("-m", help="The program is a module, as for `python -m`.", show_default=False)
+    ] = False,
+    include_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help='Record calls to these hosts only, for example "*.openai.com".'),
+    ] = None,
+    exclude_host: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="Record no calls to these hosts.")
+    ] = None,
+) -> None:
+    """Run a program and record its model calls, without a change to its code.
+
+    Recorded is what the program and the Python programs that it starts send through httpx: OpenAI, Anthropic, LiteLLM,
+    LangChain, pydantic-ai and others. For example: recorder run app.py --port 8000
+    """
+    from recorder.cli import run
+
+    run.run(program, url, is_module=module, included=include_host or [], excluded=exclude_host or [])
+
+
 @app.command()
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="The first message.", show_default=False)] = None,

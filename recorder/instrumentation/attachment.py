@@ -136,7 +136,7 @@ def _restore(http_client: Any, sender: Sender) -> None:
     ours = vars(http_client).get("send")
     if getattr(ours, _SENDER, None) is not sender:
         return
-    earlier = ours.earlier  # type: ignore[union-attr]  # set beside the sender
+    earlier = ours.earlier  # set beside the sender
     if earlier is None:
         del vars(http_client)["send"]
     else:

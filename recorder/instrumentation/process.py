@@ -5,13 +5,13 @@ The method `send` of the classes is replaced. A library that is not imported yet
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from recorder.core.import_hooks import when_imported
 from recorder.instrumentation.hosts import Hosts
 from recorder.instrumentation.model_calls import endpoint_of
 from recorder.instrumentation.send import Sender, recorded_async_send, recorded_send
@@ -71,13 +71,8 @@ def _install() -> None:
     if _is_installed:
         return
     _is_installed = True
-    from wrapt import register_post_import_hook
-
     for name in LIBRARIES:
-        if name in sys.modules:
-            _replace(sys.modules[name])
-        else:
-            register_post_import_hook(_replace, name)
+        when_imported(name, _replace)
 
 
 def _replace(library: ModuleType) -> None:

@@ -1,0 +1,1 @@
+"""The folder that `recorder run` puts on PYTHONPATH."""
