@@ -80,8 +80,12 @@ class Attempt:
             collector.put(self._leave_and_settle)
 
     def fail(self, error: BaseException) -> None:
-        """The request failed, or reading the response."""
+        """The request failed."""
         self._safely(self._fail, transport_error(self._sdk, error))
+
+    def fail_reading(self, error: BaseException) -> None:
+        """Reading the body of the response failed. Anthropic's SDK passes on the HTTP client's exception."""
+        self._safely(self._fail, error if self._sdk == "anthropic" else transport_error(self._sdk, error))
 
     def end_at_exit(self) -> None:
         """The process ends, and the response is still open."""
