@@ -87,13 +87,19 @@ def http_client(source: ResponseSource, library: str) -> Any:
     """A synchronous client of this library."""
     # `trust_env=False`: a proxy from the environment would be used instead of the transport.
     module = _library(library)
-    return module.Client(transport=_with_base(_Transport, module)(source), trust_env=False)
+    return _marked(module.Client(transport=_with_base(_Transport, module)(source), trust_env=False))
 
 
 def http_async_client(source: ResponseSource, library: str) -> Any:
     """An asynchronous client of this library."""
     module = _library(library)
-    return module.AsyncClient(transport=_with_base(_AsyncTransport, module)(source), trust_env=False)
+    return _marked(module.AsyncClient(transport=_with_base(_AsyncTransport, module)(source), trust_env=False))
+
+
+def _marked(client: Any) -> Any:
+    """The client with a mark: when the process is recorded, a replay is not recorded as a model call."""
+    client.answers_from_recording = True
+    return client
 
 
 class _Transport:
