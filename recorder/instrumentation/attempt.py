@@ -127,8 +127,7 @@ class Attempt:
 
     def _feed_stream(self, data: bytes) -> None:
         try:
-            for _ in self.run.feed(data):
-                pass
+            self.run.report(data)
         except Exception as error:
             if self.run.reply.error is None:
                 raise
