@@ -30,7 +30,7 @@ from tests.instrumentation.ways import (
     frames_of,
     second_time_lucky,
 )
-from tests.oracle import new_url, sql
+from tests.oracle import ROOT, new_url, sql
 
 CELLS = [
     pytest.param(client, way, id=f"{client} {way.__name__}") for client, ways in WAYS.items() for way in ways
@@ -215,6 +215,15 @@ def test_a_stream_without_its_end_is_interrupted(client: str, way: Way, scene: S
         got = call(client, way, provider.url, [scene.history])
     [run] = scene.runs()
     assert (run.status, run.text) == ("interrupted", got.text)
+
+
+def test_the_table_of_the_page_has_each_way() -> None:
+    """docs/attach.md shows the clients and the ways that are tested above."""
+    page = (ROOT / "docs" / "attach.md").read_text(encoding="utf-8")
+    for client, ways in WAYS.items():
+        name, _, rest = client.partition(" ")
+        shown = ", ".join((way.__doc__ or "").removesuffix(".") for way in ways)
+        assert f"| `{name}`{' ' + rest if rest else ''} | {shown} |\n" in page
 
 
 # -- the application's side ------------------------------------------------------------------------------------------
