@@ -16,6 +16,7 @@ from recorder.wire.deltas import Delta
 
 CHAT = "openai.chat"
 COMPLETIONS = "openai.completions"
+RESPONSES = "openai.responses"
 ANTHROPIC = "anthropic.messages"
 
 #: Deltas, each with its time in microseconds since the request.
@@ -38,8 +39,9 @@ class Failure:
 class Recorded:
     """The data of a run without its deltas. Times are microseconds since the request."""
 
-    #: The wire format that the deltas were decoded from: openai.chat, openai.completions, anthropic.messages; None if
-    #: unknown. In its own format a run is encoded as it was sent, in another one as clients of that format expect it.
+    #: The wire format that the deltas were decoded from: openai.chat, openai.completions, openai.responses,
+    #: anthropic.messages; None if unknown. In its own format a run is encoded as it was sent, in another one as clients
+    #: of that format expect it.
     wire: str | None = None
     response_id: str | None = None
     model: str | None = None
