@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from recorder.core.json import dumps
 from recorder.messages.merge import CUSTOM_CALL
 from recorder.wire.deltas import as_text
+from recorder.wire.recorded_run import value_of
 
 MESSAGE, REASONING_ITEM, FUNCTION_CALL, MCP_CALL = "message", "reasoning", "function_call", "mcp_call"
 #: Type of an item that calls a tool -> the keys of its arguments. The first key that is present counts.
@@ -75,20 +76,19 @@ def _arguments(item: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 def item_of_call(fields: Mapping[str, Any], arguments: str) -> dict[str, Any]:
     """The item of a tool call, from the fields of its `tool_call` deltas; the opposite of `call_of`."""
-    kind = fields.get("type") if fields.get("type") in _ARGUMENTS else FUNCTION_CALL
+    kind = str(fields.get("type"))
+    kind = kind if kind in _ARGUMENTS else FUNCTION_CALL
     extras = {key: fields[key] for key in fields if key not in _OWN_KEYS and key != "type"}
     call_id, name = as_text(fields.get("id") or ""), as_text(fields.get("name") or "")
     if kind == MCP_CALL:
         return {"type": kind, "id": call_id, "name": name, "arguments": arguments, **extras}
     item = {"type": kind, "call_id": call_id, **extras}
-    if kind in (FUNCTION_CALL, CUSTOM_CALL):
-        return {**item, "name": name, argument_key(kind): arguments}
-    return item
-
-
-def argument_key(kind: str) -> str:
-    """The key of the arguments in an item of this type."""
-    return _ARGUMENTS[kind][0]
+    key, *others = _ARGUMENTS[kind]
+    if kind in _ALWAYS:
+        return {**item, "name": name, key: arguments}
+    value = value_of(arguments)
+    is_listed = isinstance(value, dict) and [*value] == others
+    return {**item, **(value if is_listed else {key: value})}
 
 
 def reasoning_parts(item: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
