@@ -178,7 +178,7 @@ class OutputDecoder:
             deltas += [Delta(dumps(wrapped_citation(citation)), CITATION) for citation in citations]
         elif fields is not None and not part.is_complete:
             part.is_complete = True
-            piece = {"index": item.number, "type": item.type or MESSAGE, "content": [fields]}
+            piece = {"type": item.type or MESSAGE, "content": [fields], "index": item.number}
             deltas.append(Delta(dumps({"output": [piece]}), OTHER, item.idx))
 
     # -- items --------------------------------------------------------------------------------------------------
@@ -265,5 +265,5 @@ class OutputDecoder:
         item.learn({"type": "code_interpreter_call"})
         first = without_empty({"id": item.id, "type": item.type}) if not item.sent else {}
         item.sent.update((*first, "code"))
-        piece = {"index": item.number, **first, "code": as_text(code)}
+        piece = {**first, "code": as_text(code), "index": item.number}
         deltas.append(Delta(dumps({"output": [piece]}), OTHER, item.idx))
