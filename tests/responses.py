@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
+import httpx2
+import openai
 from hypothesis import strategies as st
 
+from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.messages import ChatGeneration, LLMResult
 from recorder.wire.deltas import Delta
+from recorder.wire.errors import error_text
 from recorder.wire.openai.responses import OpenAIResponses
+from recorder.wire.openai.responses_items import is_call
+from recorder.wire.openai.responses_request import responses_messages
 from recorder.wire.recorded_run import json_bytes
 from recorder.wire.reply import Reply
+from recorder.wire.request_hash import CONTENT_KEYS, input_hash
 from tests.streams import indexes, odd, texts
 from tests.wires import frames_of, translated
 
@@ -101,6 +110,58 @@ def reply_of(*frames: bytes) -> Reply:
 def joined(deltas: Iterable[Delta], kind: str) -> str:
     """Return the text of the deltas of one kind."""
     return "".join(delta.text for delta in deltas if delta.kind == kind)
+
+
+def fields_of_response(response: Any) -> dict[str, Any]:
+    """Return the content of the SDK's response, in the terms of a reply."""
+    items = [item.model_dump(mode="json", exclude_unset=True) for item in response.output]
+    parts = [part for item in items if item["type"] == "message" for part in item["content"]]
+    thoughts = [
+        text["text"]
+        for item in items
+        if item["type"] == "reasoning"
+        for text in [*(item.get("summary") or ()), *(item.get("content") or ())]
+    ]
+    calls = [
+        (item["call_id"], item["name"], item["arguments"])
+        for item in items
+        if is_call(item) and "name" in item
+    ]
+    return {
+        "text": response.output_text,
+        "reasoning": "\n\n".join(thoughts),
+        "calls": calls,
+        "citations": [citation for part in parts for citation in part.get("annotations") or ()],
+        "other": [item["type"] for item in items if item["type"] not in ("message", "reasoning", "function_call")
+                  and not is_call(item)],
+        "usage": response.usage.model_dump(mode="json", exclude_unset=True),
+        "id": response.id,
+        "model": response.model,
+        "status": response.status,
+    }  # fmt: skip
+
+
+def record(history: ChatHistoryCallback, request: dict[str, Any], body: bytes) -> str:
+    """Record a run whose request and response have these bytes, and return its id."""
+    run_id, translator = uuid.uuid4(), OpenAIResponses()
+    parameters = {key: request[key] for key in request if key not in CONTENT_KEYS}
+    history.on_chat_model_start(
+        None, [responses_messages(request)], run_id=run_id, wire=translator.wire, input_hash=input_hash(request),
+        invocation_params=parameters,
+    )  # fmt: skip
+    for at_us, frame in enumerate(frames_of([body])):
+        history.on_stream_frame(frame, at_us, translator.decode(frame), run_id=run_id)
+    reply = translator.reply
+    generation = ChatGeneration(reply.message(), generation_info={"id": reply.response_id})
+    result = LLMResult([[generation]], llm_output={"token_usage": reply.raw_usage})
+    if (error := reply.failure()) is not None:
+        response = httpx2.Response(200, request=httpx2.Request("POST", "https://a/v1/responses"))
+        raised = openai.APIError(error_text(error), response.request, body=error)
+        history.on_llm_error(raised, response=result, run_id=run_id)
+    else:
+        history.on_llm_end(result, run_id=run_id)
+    history.flush().wait()
+    return str(run_id)
 
 
 # -- any stream ------------------------------------------------------------------------------------------------

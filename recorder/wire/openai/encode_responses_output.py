@@ -138,12 +138,15 @@ class OutputEncoder:
             if item.fields["type"] == MESSAGE:
                 item.fields["status"] = "completed"
             yield _event("response.output_item.done", output_index=item.index, item=item.fields)
+        yield from self._close_other()
+        yield from self._calls.end(only_complete=True)
+
+    def _close_other(self) -> Iterator[EventFields]:
         if self._other is not None:
             (number, fields, pieces), self._other = self._other, None
             if pieces:
                 fields["code"] = "".join(pieces)
             yield _event("response.output_item.done", output_index=number, item=fields)
-        yield from self._calls.end(only_complete=True)
 
     # -- texts --------------------------------------------------------------------------------------------------
 
@@ -257,7 +260,9 @@ class OutputEncoder:
         """The events of an `other` delta of this format: the phase of a message, items, events."""
         if "phase" in fields:
             yield from self._text_of_type(MESSAGE, phase=fields["phase"])
-        yield from _dicts_in(fields.get("events"))
+        if events := _dicts_in(fields.get("events")):
+            yield from self._close_other()
+            yield from events
         for piece in _dicts_in(fields.get("output")):
             if piece.get("type") == MESSAGE:
                 yield from self._unknown_parts(piece)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import openai
 import pytest
 
-from recorder.testing import Answer, LoopbackProvider
-from recorder.wire.deltas import OTHER, Delta
+from recorder.wire.deltas import OTHER
 from recorder.wire.openai.responses import OpenAIResponses
-from recorder.wire.openai.responses_items import is_call, unwrapped_citation
+from recorder.wire.openai.responses_items import unwrapped_citation
 from recorder.wire.recorded_run import value_of
 from recorder.wire.reply import Reply
+from tests.encoded import accumulated_by_responses
 from tests.genuine import MISSING, Stream, name_of, responses_streams
+from tests.responses import decoded, fields_of_response
 from tests.wires import at_random, by_one, crlf, event, frames_of, translated
 
 STREAMS = responses_streams()
@@ -23,50 +23,6 @@ each = pytest.mark.parametrize(
     STREAMS or [pytest.param(None, marks=pytest.mark.skip(reason=MISSING), id="none")],
     ids=name_of if STREAMS else None,
 )
-
-
-def decoded(body: bytes) -> tuple[list[Delta], Reply]:
-    """Return the deltas and the reply of a body."""
-    return translated(frames_of([body]), OpenAIResponses)
-
-
-def by_the_sdk(body: bytes) -> Any:
-    """Return the response that the SDK's helper accumulates from a stream."""
-    with (
-        LoopbackProvider(Answer(frames=[body], chunks=(7, 1, 300, 2000))) as provider,
-        openai.OpenAI(base_url=provider.base_url, api_key="any", max_retries=0) as client,
-        client.responses.stream(model="m", input="Hi") as stream,
-    ):
-        return stream.get_final_response()
-
-
-def fields_of_response(response: Any) -> dict[str, Any]:
-    """Return what a response of the SDK says, in the terms of a reply."""
-    items = [item.model_dump(mode="json", exclude_unset=True) for item in response.output]
-    parts = [part for item in items if item["type"] == "message" for part in item["content"]]
-    thoughts = [
-        text["text"]
-        for item in items
-        if item["type"] == "reasoning"
-        for text in [*(item.get("summary") or ()), *(item.get("content") or ())]
-    ]
-    calls = [
-        (item["call_id"], item["name"], item["arguments"])
-        for item in items
-        if is_call(item) and "name" in item
-    ]
-    return {
-        "text": response.output_text,
-        "reasoning": "\n\n".join(thoughts),
-        "calls": calls,
-        "citations": [citation for part in parts for citation in part.get("annotations") or ()],
-        "other": [item["type"] for item in items if item["type"] not in ("message", "reasoning", "function_call")
-                  and not is_call(item)],
-        "usage": response.usage.model_dump(mode="json", exclude_unset=True),
-        "id": response.id,
-        "model": response.model,
-        "status": response.status,
-    }  # fmt: skip
 
 
 def fields_of_reply(reply: Reply) -> dict[str, Any]:
@@ -92,7 +48,7 @@ def fields_of_reply(reply: Reply) -> dict[str, Any]:
 def test_a_genuine_stream_equals_the_sdks_response(stream: Stream) -> None:
     """Text, reasoning, calls, citations, other items, usage and status are the same."""
     _, reply = decoded(stream.body)
-    assert fields_of_reply(reply) == fields_of_response(by_the_sdk(stream.body))
+    assert fields_of_reply(reply) == fields_of_response(accumulated_by_responses(stream.body))
     assert (reply.terminated, reply.truncated, reply.failure()) == (True, False, None)
     assert reply.finish_reasons == {0: "tool_calls" if reply.tool_calls() else "stop"}
 
