@@ -26,10 +26,15 @@ from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.replay.reader_thread import ReaderThread
 from recorder.storage.reader import DatabaseReader
-from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, RESPONSES
 
 #: The end of a request's path -> wire format; the same for the providers, Azure, and compatible servers.
-_WIRES = {"/chat/completions": CHAT, "/completions": COMPLETIONS, "/messages": ANTHROPIC}
+_WIRES = {
+    "/chat/completions": CHAT,
+    "/completions": COMPLETIONS,
+    "/responses": RESPONSES,
+    "/messages": ANTHROPIC,
+}
 LIBRARIES = ("httpx2", "httpx")
 
 
