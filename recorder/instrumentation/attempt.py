@@ -13,10 +13,12 @@ from typing import Any
 from recorder.core.collection import collection
 from recorder.instrumentation.content_decoding import Decode, decoder_of
 from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
+from recorder.instrumentation.response_conversations import remember
 from recorder.runs.collected_streams import collector
 from recorder.runs.open_streams import ended_at_exit
 from recorder.runs.run import WireRun
 from recorder.runs.sdk_stream import settle_run
+from recorder.wire.openai.responses import WIRE as RESPONSES
 
 log = logging.getLogger("recorder")
 
@@ -150,7 +152,7 @@ class Attempt:
                 raise
             self._fail(error)
             return
-        self._is_open = False
+        self._close()
         self.run.finish()
 
     def _end_of_body(self, body: bytes) -> None:
@@ -164,7 +166,7 @@ class Attempt:
         if not self.run.reply.terminated:
             self._fail(unreadable_answer(self._sdk, body))
             return
-        self._is_open = False
+        self._close()
         self.run.finish()
 
     def _leave(self) -> None:
@@ -184,8 +186,14 @@ class Attempt:
         return status_error(self._sdk, response.status_code, bytes(self._body or b""), response.request)
 
     def _fail(self, error: BaseException) -> None:
-        self._is_open = False
+        self._close()
         self.run.fail(error)
+
+    def _close(self) -> None:
+        self._is_open = False
+        response_id, first_run = self.run.reply.response_id, self.run.request.conversation_of
+        if self.run.wire == RESPONSES and response_id is not None and first_run is not None:
+            remember(response_id, first_run)
 
     def __del__(self) -> None:
         if self._is_open:

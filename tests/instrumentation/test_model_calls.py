@@ -28,6 +28,7 @@ def call_of(url: str, body: Any, method: str = "POST") -> ModelCall | None:
         (CHAT, {"model": "m", "messages": HI}, "openai.chat"),
         ("http://h/openai/deployments/d/chat/completions?api-version=1", {"messages": HI}, "openai.chat"),
         ("http://h/v1/completions", {"model": "m", "prompt": "Hi"}, "openai.completions"),
+        ("http://h/v1/responses", {"model": "m", "input": "Hi"}, "openai.responses"),
         (f"{MESSAGES}?beta=true", {"model": "m", "messages": HI}, "anthropic.messages"),
     ],
 )
@@ -49,6 +50,8 @@ def test_a_model_call_is_recognised(url: str, body: Any, wire: str) -> None:
         (CHAT, {"model": "m", "messages": HI}, "PUT"),
         ("https://api.openai.com/v1/embeddings", {"model": "m", "input": "Hi"}, "POST"),
         ("https://api.openai.com/v1/threads/t/messages", {"role": "user", "content": "Hi"}, "POST"),
+        ("https://api.openai.com/v1/responses/resp_1/cancel", {"model": "m", "input": "Hi"}, "POST"),
+        ("https://api.openai.com/v1/responses/resp_1", None, "GET"),
         (f"{MESSAGES}/count_tokens", {"model": "m", "messages": HI}, "POST"),
     ],
 )

@@ -7,7 +7,14 @@ from typing import Any
 
 import pydantic
 
-from recorder.testing import Answer, anthropic_messages_frames, openai_chat_frames, scripted
+from recorder.testing import (
+    Answer,
+    anthropic_messages_frames,
+    openai_chat_frames,
+    openai_completion_frames,
+    openai_responses_frames,
+    scripted,
+)
 
 QUESTION: Any = [{"role": "user", "content": "Hi"}]
 MODEL = "gpt-5.4-mini"
@@ -97,6 +104,27 @@ def completions_stream(client: Any) -> Iterator[str]:
                 yield chunk.choices[0].text
 
 
+def responses(client: Any) -> Iterator[str]:
+    """`responses.create`."""
+    yield client.responses.create(model=MODEL, input="Hi").output_text
+
+
+def responses_stream(client: Any) -> Iterator[str]:
+    """`responses.create(stream=True)`."""
+    with client.responses.create(model=MODEL, input="Hi", stream=True) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                yield event.delta
+
+
+def responses_stream_helper(client: Any) -> Iterator[str]:
+    """`responses.stream`."""
+    with client.responses.stream(model=MODEL, input="Hi") as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                yield event.delta
+
+
 # -- OpenAI, asynchronous ---------------------------------------------------------------------------------------
 
 
@@ -139,6 +167,19 @@ async def async_completions_stream(client: Any) -> AsyncIterator[str]:
         async for chunk in stream:
             if chunk.choices and chunk.choices[0].text:
                 yield chunk.choices[0].text
+
+
+async def async_responses(client: Any) -> AsyncIterator[str]:
+    """`responses.create`."""
+    yield (await client.responses.create(model=MODEL, input="Hi")).output_text
+
+
+async def async_responses_stream(client: Any) -> AsyncIterator[str]:
+    """`responses.create(stream=True)`."""
+    async with await client.responses.create(model=MODEL, input="Hi", stream=True) as stream:
+        async for event in stream:
+            if event.type == "response.output_text.delta":
+                yield event.delta
 
 
 # -- Anthropic ----------------------------------------------------------------------------------------------------
@@ -209,12 +250,12 @@ WAYS: dict[str, list[Way]] = {
             with_options,
             post,
         ),
-        *(completions, completions_stream),
+        *(completions, completions_stream, responses, responses_stream, responses_stream_helper),
     ],
     "openai.AzureOpenAI": [create, create_stream],
     "openai.AsyncOpenAI": [
         *(async_create, async_create_stream, async_stream_helper, async_raw, async_with_options),
-        async_completions_stream,
+        *(async_completions_stream, async_responses, async_responses_stream),
     ],
     "openai.AsyncOpenAI over aiohttp": [async_create, async_create_stream],
     "openai.AsyncAzureOpenAI": [async_create_stream],
@@ -237,9 +278,9 @@ def frames_of(client: str, way: Way) -> list[bytes]:
     """Return the frames of the answer in the format that this way reads."""
     if client.startswith("anthropic"):
         return list(anthropic_messages_frames(PIECES))
+    if "responses" in way.__name__:
+        return list(openai_responses_frames(PIECES))
     if "completions" in way.__name__:
-        from recorder.testing import openai_completion_frames
-
         return list(openai_completion_frames(PIECES))
     return list(openai_chat_frames(PIECES))
 
