@@ -261,6 +261,43 @@ def test_the_conversation_of_the_code_around_the_call_is_used(scene: Scene) -> N
     assert sql(scene.url, "SELECT id FROM conversations") == [("c2",)]
 
 
+def test_a_response_that_continues_another_belongs_to_its_conversation(scene: Scene) -> None:
+    """Also on another client, and after a branch: the request names the response, not the conversation."""
+    with LoopbackProvider(TEXT) as provider:
+        last: list[str] = []
+        for question in ("one", "two", "three"):
+            with client_of("openai.OpenAI", provider.url) as client:
+                attach(client, scene.history)
+                previous = last[-1] if last else None
+                found = client.responses.create(model="m", input=question, previous_response_id=previous)
+                last.append(found.id)
+    scene.history.flush().wait()
+    query = "SELECT role, content FROM transcripts ORDER BY position"
+    answer = ("assistant", TEXT)
+    assert sql(scene.url, query) == [
+        ("user", "one"),
+        answer,
+        ("user", "two"),
+        answer,
+        ("user", "three"),
+        answer,
+    ]
+    assert sql(scene.url, "SELECT count(*) FROM conversations") == [(1,)]
+
+
+def test_a_conversation_that_openai_keeps_is_the_conversation(scene: Scene) -> None:
+    """A header names another one."""
+    with LoopbackProvider(TEXT) as provider, client_of("openai.OpenAI", provider.url) as client:
+        attach(client, scene.history)
+        client.responses.create(model="m", input="Hi", conversation="conv_1")
+        client.responses.create(model="m", input="Hi", conversation={"id": "conv_1"})
+        names = {"x-recorder-conversation": "mine"}
+        client.responses.create(model="m", input="Hi", conversation="conv_1", extra_headers=names)
+    scene.history.flush().wait()
+    query = "SELECT conversation_id, count(*) FROM runs GROUP BY 1 ORDER BY 1"
+    assert sql(scene.url, query) == [("conv_1", 2), ("mine", 1)]
+
+
 def test_the_key_is_not_stored(scene: Scene) -> None:
     """An error message that repeats the key is masked."""
     answer = Answer.error(401, "The key sk-canary-17 is wrong")
