@@ -12,18 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, NamedTuple
-from uuid import UUID
 
-import uuid_utils.compat
-
-from recorder.instrumentation.attempt import Attempt
-from recorder.instrumentation.attempt_factory import attempt_of
+from recorder.instrumentation.attempt_factory import AnyAttempt, Repeats, attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.model_calls import Endpoint, ModelCall, endpoint_of, is_large, model_call_of
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
+from recorder.runs.open_streams import ended_at_exit
 from recorder.runs.own_calls import is_own_call
-from recorder.runs.sdk_stream import settle_run, settle_run_async
 
 log = logging.getLogger("recorder")
 
@@ -36,7 +32,7 @@ _RETRIES = "x-stainless-retry-count"
 class _LastAttempt(NamedTuple):
     """The last attempt in this context, which the next one may repeat."""
 
-    run_id: UUID
+    repeats: Repeats
     input_hash: str
     retries: int
 
@@ -65,7 +61,7 @@ class Sender:
         """Remove handlers. Calls that have begun are recorded to their end."""
         self.handlers = [each for each in self.handlers if not any(each is other for other in handlers)]
 
-    def attempt(self, client: Any, request: Any) -> Attempt | None:
+    def attempt(self, client: Any, request: Any) -> AnyAttempt | None:
         """The attempt that records this request; None if it is no model call, or is recorded already."""
         endpoint = endpoint_of(request)
         if endpoint is None:
@@ -81,12 +77,12 @@ class Sender:
 
     def _attempt(
         self, client: Any, request: Any, endpoint: Endpoint, names: dict[str, str]
-    ) -> Attempt | None:
+    ) -> AnyAttempt | None:
         call = model_call_of(request, endpoint)
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        run_id = _run_id_of(call, _retries_of(request))
-        return attempt_of(call, request, handlers, names, client=type(client).__name__, run_id=run_id)
+        repeats = _repeated_by(call, _retries_of(request))
+        return attempt_of(call, request, handlers, names, client=type(client).__name__, repeats=repeats)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
         """The handlers that no other sender calls for this request. They are marked as called."""
@@ -102,17 +98,18 @@ def _retries_of(request: Any) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 
-def _run_id_of(call: ModelCall, retries: int) -> UUID:
-    """A new id. A further attempt has the id of the first one: the recorder then counts the attempts of a run."""
+def _repeated_by(call: ModelCall, retries: int) -> Repeats | None:
+    """The attempts that a request repeats, as the SDK's header says; None for a first attempt."""
     last = _last_attempt.get()
     if retries and last is not None and (last.input_hash, last.retries) == (call.input_hash, retries - 1):
-        return last.run_id
-    return uuid_utils.compat.uuid7()
+        return last.repeats
+    return None
 
 
-def _remember(attempt: Attempt, request: Any) -> None:
+def _remember(attempt: AnyAttempt, request: Any) -> None:
     made = attempt.run.request
-    _last_attempt.set(_LastAttempt(made.run_id, made.input_hash, _retries_of(request)))
+    repeats = Repeats(made.first_run_id or made.run_id, made.attempt)
+    _last_attempt.set(_LastAttempt(repeats, made.input_hash, _retries_of(request)))
 
 
 def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,35 +143,37 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
     return recorded
 
 
-def _drive(attempt: Attempt, send: Callable[[], Any]) -> Any:
+def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
     attempt.start()
-    settle_run(attempt.run)
+    ended_at_exit(attempt)
+    attempt.settle()
     try:
         response = send()
     except BaseException as error:
         attempt.fail(error)
-        settle_run(attempt.run)
+        attempt.settle()
         raise
     _receive(attempt, response)
-    settle_run(attempt.run)
+    attempt.settle()
     return response
 
 
-async def _drive_async(attempt: Attempt, send: Callable[[], Awaitable[Any]]) -> Any:
+async def _drive_async(attempt: AnyAttempt, send: Callable[[], Awaitable[Any]]) -> Any:
     try:
         attempt.start()
-        await settle_run_async(attempt.run)
+        ended_at_exit(attempt)
+        await attempt.settle_async()
         response = await send()
     except BaseException as error:
         attempt.fail(error)
-        await settle_run_async(attempt.run)
+        await attempt.settle_async()
         raise
     _receive(attempt, response)
-    await settle_run_async(attempt.run)
+    await attempt.settle_async()
     return response
 
 
-def _receive(attempt: Attempt, response: Any) -> None:
+def _receive(attempt: AnyAttempt, response: Any) -> None:
     attempt.receive(response)
     if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
         attempt.read_complete(response.content)
