@@ -95,11 +95,12 @@ class DeferredAttempt:
 
     def leave(self) -> None:
         """The response was closed. A finalizer may call this."""
-        self._end(self._attempt.leave)
+        # After a cut it is not known whether the answer had ended: the run is interrupted.
+        self._end(self._attempt.end if self._is_cut else self._attempt.leave)
 
     def leave_collected(self) -> None:
         """The response was collected."""
-        self._end(self._attempt.leave)
+        self.leave()
 
     def fail(self, error: BaseException) -> None:
         """The request failed."""
@@ -111,7 +112,7 @@ class DeferredAttempt:
 
     def end_at_exit(self) -> None:
         """The process ends, and the response is still open."""
-        self._end(self._attempt.leave)
+        self.leave()
 
     def _find_id(self, data: bytes) -> None:
         first_run = self.run.request.conversation_of
