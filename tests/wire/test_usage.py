@@ -82,7 +82,17 @@ def counts(prompt: int, answer: int, total: int | None = None, **details: Any) -
         ({"total_tokens": 9}, counts(0, 0, 9)),
         ({}, counts(0, 0)),
     ],
-    ids=["OpenAI", "DeepSeek", "both", "OpenRouter", "no total", "another total", "total alone", "nothing"],
+    ids=[
+        "OpenAI",
+        "DeepSeek",
+        "Responses",
+        "both",
+        "OpenRouter",
+        "no total",
+        "another total",
+        "total alone",
+        "nothing",
+    ],
 )
 def test_the_usage_of_each_provider_is_converted(raw: dict[str, Any], expected: dict[str, Any]) -> None:
     """Missing details are left out, and missing counts are 0."""
