@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, NamedTuple
-from uuid import UUID
-
-import uuid_utils.compat
+from typing import Any
 
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.attempt_factory import attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
-from recorder.instrumentation.model_calls import Endpoint, ModelCall, endpoint_of, is_large, model_call_of
+from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
+from recorder.instrumentation.repetition import remember_attempt, remember_failure, run_id_of
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
 from recorder.runs.own_calls import is_own_call
@@ -27,21 +24,8 @@ from recorder.runs.sdk_stream import settle_run, settle_run_async
 
 log = logging.getLogger("recorder")
 
-#: The key of a request's extensions with the handlers that the request is recorded for.
+#: The key of a request's extensions with the handlers that the request is recorded for, while it is sent.
 MARK = "recorder"
-#: The header in which the SDKs count the attempts of a call, from 0.
-_RETRIES = "x-stainless-retry-count"
-
-
-class _LastAttempt(NamedTuple):
-    """The last attempt in this context, which the next one may repeat."""
-
-    run_id: UUID
-    input_hash: str
-    retries: int
-
-
-_last_attempt: ContextVar[_LastAttempt | None] = ContextVar("last_attempt", default=None)
 
 
 class Sender:
@@ -85,7 +69,7 @@ class Sender:
         call = model_call_of(request, endpoint)
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        run_id = _run_id_of(call, _retries_of(request))
+        run_id = run_id_of(call, request)
         return attempt_of(call, request, handlers, names, client=type(client).__name__, run_id=run_id)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
@@ -97,22 +81,16 @@ class Sender:
         return found
 
 
-def _retries_of(request: Any) -> int:
-    text = request.headers.get(_RETRIES, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
-
-
-def _run_id_of(call: ModelCall, retries: int) -> UUID:
-    """A new id. A further attempt has the id of the first one: the recorder then counts the attempts of a run."""
-    last = _last_attempt.get()
-    if retries and last is not None and (last.input_hash, last.retries) == (call.input_hash, retries - 1):
-        return last.run_id
-    return uuid_utils.compat.uuid7()
-
-
 def _remember(attempt: Attempt, request: Any) -> None:
     made = attempt.run.request
-    _last_attempt.set(_LastAttempt(made.run_id, made.input_hash, _retries_of(request)))
+    remember_attempt(made.run_id, made.input_hash, request)
+
+
+def _unmark(attempt: Attempt, request: Any) -> None:
+    """The request was sent. Mistral's SDK sends the same object again when it repeats a call."""
+    handlers = attempt.run.request.handlers
+    marked = request.extensions.get(MARK, ())
+    request.extensions[MARK] = [each for each in marked if not any(each is other for other in handlers)]
 
 
 def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +102,10 @@ def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any
         if attempt is None:
             return send(client, request, *args, **kwargs)
         _remember(attempt, request)
-        return _drive(attempt, partial(send, client, request, *args, **kwargs))
+        try:
+            return _drive(attempt, partial(send, client, request, *args, **kwargs))
+        finally:
+            _unmark(attempt, request)
 
     return recorded
 
@@ -141,7 +122,10 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
         if attempt is None:
             return await send(client, request, *args, **kwargs)
         _remember(attempt, request)
-        return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
+        try:
+            return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
+        finally:
+            _unmark(attempt, request)
 
     return recorded
 
@@ -152,7 +136,7 @@ def _drive(attempt: Attempt, send: Callable[[], Any]) -> Any:
     try:
         response = send()
     except BaseException as error:
-        attempt.fail(error)
+        _fail(attempt, error)
         settle_run(attempt.run)
         raise
     _receive(attempt, response)
@@ -166,7 +150,7 @@ async def _drive_async(attempt: Attempt, send: Callable[[], Awaitable[Any]]) -> 
         await settle_run_async(attempt.run)
         response = await send()
     except BaseException as error:
-        attempt.fail(error)
+        _fail(attempt, error)
         await settle_run_async(attempt.run)
         raise
     _receive(attempt, response)
@@ -174,7 +158,15 @@ async def _drive_async(attempt: Attempt, send: Callable[[], Awaitable[Any]]) -> 
     return response
 
 
+def _fail(attempt: Attempt, error: BaseException) -> None:
+    if isinstance(error, Exception):  # a cancellation is no failure
+        remember_failure()
+    attempt.fail(error)
+
+
 def _receive(attempt: Attempt, response: Any) -> None:
+    if response.status_code >= 400:
+        remember_failure()
     attempt.receive(response)
     if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
         attempt.read_complete(response.content)
