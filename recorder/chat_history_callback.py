@@ -375,8 +375,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
             return
         end = storable(end, run.start.run_id)
         if (mask := run.start.mask) is not None:
-            if error is not None and (request := _request_of(error)) is not None:
-                mask.learn_request(request)
+            if error is not None:
+                mask.learn_error(error)
             end = masked(end, mask)
         self.recorder.end(key, run, end)
 
@@ -391,9 +391,3 @@ def _begun(started_us: Any) -> tuple[datetime, int]:
     if type(started_us) is not int or not 0 < started_us <= moment_us:
         return moment, moment_us
     return moment - timedelta(microseconds=moment_us - started_us), started_us
-
-
-def _request_of(error: BaseException) -> Any:
-    """The HTTP request of an SDK's error, or None. The provider may repeat the request's credentials in the error."""
-    request = getattr(getattr(error, "response", None), "request", None)
-    return request if request is not None else getattr(error, "request", None)

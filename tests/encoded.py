@@ -28,16 +28,18 @@ from recorder.wire.deltas import (
 from recorder.wire.encode import encode
 from recorder.wire.openai.chat import OpenAIChat
 from recorder.wire.openai.completions import OpenAICompletions
-from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded
+from recorder.wire.openai.responses import OpenAIResponses
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, RESPONSES, Failure, Recorded
 from tests.genuine import Stream, all_streams
 from tests.wires import at_random, frames_of
 
 _TRANSLATORS: dict[str, Callable[[], Any]] = {
     CHAT: OpenAIChat,
     COMPLETIONS: OpenAICompletions,
+    RESPONSES: OpenAIResponses,
     ANTHROPIC: AnthropicMessages,
 }
-_ENDS = {CHAT: "/chat/completions", ANTHROPIC: "/v1/messages"}
+_ENDS = {CHAT: "/chat/completions", RESPONSES: "/responses", ANTHROPIC: "/v1/messages"}
 
 
 def genuine(wire: str) -> list[Stream]:
@@ -124,6 +126,16 @@ def accumulated_by_openai(body: bytes) -> Any:
         return stream.get_final_completion()
 
 
+def accumulated_by_responses(body: bytes) -> Any:
+    """Return the response that the SDK's own accumulator makes of a stream."""
+    with (
+        serving(body) as provider,
+        openai_client(provider) as client,
+        client.responses.stream(model="m", input="Hi") as stream,
+    ):
+        return stream.get_final_response()
+
+
 def accumulated_by_anthropic(body: bytes) -> Any:
     """Return the message that the SDK's own accumulator makes of a stream."""
     with (
@@ -184,6 +196,44 @@ def completions_deltas(draw: st.DrawFn) -> list[Delta]:
 
 
 @st.composite
+def responses_deltas(draw: st.DrawFn) -> list[Delta]:
+    """Deltas of a response, one item after another, as its translator makes them."""
+    found: list[Delta] = []
+    has_reasoning = False
+    for number in range(draw(st.integers(0, 5))):
+        kind = draw(st.sampled_from((TEXT, REASONING, TOOL_CALL, OTHER)))
+        if kind == REASONING:
+            parts = draw(st.lists(st.lists(PLAIN_TEXTS, min_size=1, max_size=3), min_size=1, max_size=2))
+            for part in parts:
+                found += [Delta("\n\n", REASONING)] if has_reasoning else []
+                found += [Delta(text, REASONING) for text in part]
+                has_reasoning = True
+            found.append(Delta(draw(PLAIN_TEXTS), SIGNATURE))
+        elif kind == TEXT:
+            found.append(Delta(dumps({"phase": "commentary"}), OTHER))
+            found += [Delta(text, piece_kind) for text, piece_kind in draw(_RESPONSE_MESSAGES)]
+        else:
+            found += [
+                Delta(text, its_kind, f"0.{number}") for text, its_kind in draw(_response_items(kind, number))
+            ]
+    return found
+
+
+@st.composite
+def _response_items(draw: st.DrawFn, kind: str, number: int) -> list[tuple[str, str]]:
+    if kind == TOOL_CALL:
+        types = draw(
+            st.sampled_from(({}, {"type": "custom_tool_call"}, {"type": "mcp_call", "server_label": "s"}))
+        )
+        return _opened(
+            {"id": f"call_{number}", "name": draw(NAMES), **types}, draw(_pieces(TOOL_ARGS, 1)), TOOL_CALL
+        )
+    first, *rest = draw(_OTHER_ITEMS)
+    pieces = [{**first, "id": f"item_{number}"}, *rest]
+    return [(dumps({"output": [{**piece, "index": number}]}), OTHER) for piece in pieces]
+
+
+@st.composite
 def anthropic_deltas(draw: st.DrawFn) -> list[Delta]:
     """Deltas of an Anthropic message, one block after another."""
     found: list[Delta] = []
@@ -216,6 +266,24 @@ _COMPLETE_BLOCKS = st.one_of(
 _PARTIAL = st.lists(
     st.tuples(st.builds(lambda text: dumps({"partial_json": text}), TEXTS), st.just(OTHER)), max_size=3
 )
+#: Texts that are no separator of reasoning.
+PLAIN_TEXTS = TEXTS.filter(lambda text: text != "\n\n")
+_RESPONSE_MESSAGES = st.lists(
+    st.one_of(
+        st.tuples(TEXTS, st.sampled_from((TEXT, TEXT, REFUSAL))),
+        st.tuples(st.builds(lambda url: dumps({"type": "x", "x": {"url": url}}), NAMES), st.just(CITATION)),
+    ),
+    min_size=1,
+    max_size=5,
+)
+_OTHER_ITEMS = st.one_of(
+    st.builds(lambda query: [{"type": "web_search_call", "id": "ws", "action": query}], JSON_OBJECTS),
+    st.builds(
+        lambda code: [{"id": "ci", "type": "code_interpreter_call", "code": "1"}, *({"code": each} for each in code),
+                      {"status": "completed", "outputs": []}],
+        st.lists(TEXTS, max_size=3),
+    ),
+)  # fmt: skip
 _BLOCKS = {
     TEXT: st.one_of(
         _pieces(TEXT, 1), st.builds(lambda a, b, c: a + b + c, _CITATIONS, _pieces(TEXT, 1), _CITATIONS)

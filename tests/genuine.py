@@ -54,6 +54,11 @@ def anthropic_streams() -> list[Stream]:
     return [stream for stream in all_streams() if stream.path.endswith("/v1/messages")]
 
 
+def responses_streams() -> list[Stream]:
+    """Return the streams in OpenAI's Responses format, of every provider."""
+    return [stream for stream in all_streams() if "responses" in stream.path.split("/")]
+
+
 def name_of(stream: Stream) -> str:
     """Return the id of a test that is parametrized by streams."""
     return stream.name

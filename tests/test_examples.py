@@ -56,6 +56,17 @@ def test_the_song_is_printed(run: Run, name: str) -> None:
     assert run(name) == SONG
 
 
+@pytest.mark.parametrize("name", ["attach_openai", "attach_anthropic", "attach_process"])
+def test_an_attached_client_is_recorded(run: Run, tmp_path: Path, name: str) -> None:
+    """The song is printed, and is in the default database."""
+    assert run(name).rstrip() == SONG.rstrip()
+    query = "SELECT role, content, status FROM transcripts ORDER BY position"
+    assert sql(f"sqlite:///{tmp_path / 'chat_history.db'}", query) == [
+        ("user", "Write me a song about sparkling water.", "complete"),
+        ("assistant", SONG, "complete"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["chat_openai", "chat_anthropic"])
 def test_a_chat_example_prints_the_answer_and_its_usage(run: Run, name: str) -> None:
     """The example prints the answer, then the usage of the stream, whose parts add up to the total."""

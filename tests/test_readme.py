@@ -189,7 +189,7 @@ def test_the_first_program_calls_openai_after_the_change_that_its_comment_shows(
     first_program: Callable[[str, dict[str, str]], str],
 ) -> None:
     """It takes the key, and here also the URL, from the environment."""
-    program, count = re.subn(r"here = .*# for OpenAI: (here = {}) .*", r"\1", first_python())
+    program, count = re.subn(r"client = .*# yours: (openai.OpenAI\(\))", r"client = \1", first_python())
     assert count == 1
     with LoopbackProvider("Hello") as provider:
         variables = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": provider.base_url}

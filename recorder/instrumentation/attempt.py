@@ -13,10 +13,12 @@ from typing import Any
 from recorder.core.collection import collection
 from recorder.instrumentation.content_decoding import Decode, decoder_of
 from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
+from recorder.instrumentation.response_conversations import remember
 from recorder.runs.collected_streams import collector
 from recorder.runs.open_streams import ended_at_exit
 from recorder.runs.run import WireRun
 from recorder.runs.sdk_stream import settle_run
+from recorder.wire.openai.responses import WIRE as RESPONSES
 
 log = logging.getLogger("recorder")
 
@@ -80,8 +82,12 @@ class Attempt:
             collector.put(self._leave_and_settle)
 
     def fail(self, error: BaseException) -> None:
-        """The request failed, or reading the response."""
+        """The request failed."""
         self._safely(self._fail, transport_error(self._sdk, error))
+
+    def fail_reading(self, error: BaseException) -> None:
+        """Reading the body of the response failed. Anthropic's SDK passes on the HTTP client's exception."""
+        self._safely(self._fail, error if self._sdk == "anthropic" else transport_error(self._sdk, error))
 
     def end_at_exit(self) -> None:
         """The process ends, and the response is still open."""
@@ -123,8 +129,7 @@ class Attempt:
 
     def _feed_stream(self, data: bytes) -> None:
         try:
-            for _ in self.run.feed(data):
-                pass
+            self.run.report(data)
         except Exception as error:
             if self.run.reply.error is None:
                 raise
@@ -147,7 +152,7 @@ class Attempt:
                 raise
             self._fail(error)
             return
-        self._is_open = False
+        self._close()
         self.run.finish()
 
     def _end_of_body(self, body: bytes) -> None:
@@ -161,7 +166,7 @@ class Attempt:
         if not self.run.reply.terminated:
             self._fail(unreadable_answer(self._sdk, body))
             return
-        self._is_open = False
+        self._close()
         self.run.finish()
 
     def _leave(self) -> None:
@@ -181,8 +186,14 @@ class Attempt:
         return status_error(self._sdk, response.status_code, bytes(self._body or b""), response.request)
 
     def _fail(self, error: BaseException) -> None:
-        self._is_open = False
+        self._close()
         self.run.fail(error)
+
+    def _close(self) -> None:
+        self._is_open = False
+        response_id, first_run = self.run.reply.response_id, self.run.request.conversation_of
+        if self.run.wire == RESPONSES and response_id is not None and first_run is not None:
+            remember(response_id, first_run)
 
     def __del__(self) -> None:
         if self._is_open:

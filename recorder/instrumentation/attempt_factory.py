@@ -10,12 +10,15 @@ from uuid import UUID
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
+from recorder.instrumentation.response_conversations import first_run_of
 from recorder.redaction.masking import Mask
 from recorder.runs.anthropic_run import AnthropicRun
 from recorder.runs.chat_run import ChatRun
 from recorder.runs.completion_run import CompletionRun
 from recorder.runs.run import TEXT_MODEL, Request, WireRun
 from recorder.wire.formats import translator_of
+from recorder.wire.openai.responses import WIRE as RESPONSES
+from recorder.wire.openai.responses_request import previous_response_id
 from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
@@ -48,13 +51,13 @@ def attempt_of(
         handlers=list(handlers),
         name=client,
         tags=[],
-        metadata={**_langsmith_metadata(call), **names},
+        metadata={**_langsmith_metadata(call), **_conversation(call), **names},
         invocation_params=_parameters(call),
         input_hash=call.input_hash,
         run_id=run_id,
         model_type=call.endpoint.model_type,
         mask=mask,
-        conversation_of=run_id,
+        conversation_of=_first_run(call) or run_id,
     )
     return Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
 
@@ -76,6 +79,22 @@ def _host_of(request: Any) -> str:
     """The host and the port, without user and password; a short name for the SDK's default."""
     host, port = request.url.host, request.url.port
     return _DEFAULT_HOSTS.get(host) or (f"{host}:{port}" if port is not None else host)
+
+
+def _conversation(call: ModelCall) -> dict[str, str]:
+    """The conversation that OpenAI keeps, if the request of the Responses API names one."""
+    if call.endpoint.wire != RESPONSES:
+        return {}
+    given = call.body.get("conversation")
+    found = given.get("id") if isinstance(given, dict) else given
+    return {"conversation_id": found} if isinstance(found, str) and found else {}
+
+
+def _first_run(call: ModelCall) -> UUID | None:
+    """The first run of the conversation of the response that this request continues or reads again."""
+    if call.endpoint.wire != RESPONSES:
+        return None
+    return first_run_of(previous_response_id(call.body) or call.body.get("response_id"))
 
 
 def _parameters(call: ModelCall) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from recorder.core.json import loads
 from recorder.messages import BaseMessage, HumanMessage, SystemMessage
 from recorder.messages.convert import readable_messages
 from recorder.runs.run import CHAT, TEXT_MODEL
+from recorder.wire.openai.responses import WIRE as RESPONSES
+from recorder.wire.openai.responses_request import responses_messages
 from recorder.wire.request_hash import input_hash
 
 #: Larger bodies (bytes) are not read. The run is recorded without its messages.
@@ -17,6 +20,8 @@ MAX_BODY = 64 * 2**20
 #: Reading a body takes 19 microseconds for 40 messages and 8 milliseconds for an image of 5 MB. A larger body (bytes)
 #: is not read on an event loop.
 LARGE_BODY = 256 * 1024
+#: The path of a response that was made before.
+_RESUMED = re.compile(r"/responses/[\w-]+$")
 
 
 def _chat_messages(body: Mapping[str, Any]) -> list[BaseMessage]:
@@ -47,17 +52,20 @@ class Endpoint(NamedTuple):
     wire: str
     #: The SDK whose exceptions and client speak this format; also LangSmith's name of the provider.
     sdk: str
-    #: The key of the body that holds the messages.
-    input_key: str
+    #: The keys of the body that may hold the input.
+    input_keys: tuple[str, ...]
     messages: Callable[[Mapping[str, Any]], list[BaseMessage]]
     model_type: str = CHAT
 
 
 #: The end of a URL's path -> the endpoint. A longer end comes before its own end.
 ENDPOINTS = {
-    "/chat/completions": Endpoint("openai.chat", "openai", "messages", _chat_messages),
-    "/completions": Endpoint("openai.completions", "openai", "prompt", _prompts, TEXT_MODEL),
-    "/v1/messages": Endpoint("anthropic.messages", "anthropic", "messages", _anthropic_messages),
+    "/chat/completions": Endpoint("openai.chat", "openai", ("messages",), _chat_messages),
+    "/completions": Endpoint("openai.completions", "openai", ("prompt",), _prompts, TEXT_MODEL),
+    "/responses": Endpoint(
+        RESPONSES, "openai", ("input", "prompt", "previous_response_id"), responses_messages
+    ),
+    "/v1/messages": Endpoint("anthropic.messages", "anthropic", ("messages",), _anthropic_messages),
 }
 
 
@@ -77,10 +85,13 @@ class ModelCall:
 
 def endpoint_of(request: Any) -> Endpoint | None:
     """The endpoint that a request of an HTTP client goes to; None if no model answers there."""
-    if request.method != "POST":
-        return None
     path = request.url.path
-    return next((found for end, found in ENDPOINTS.items() if path.endswith(end)), None)
+    if request.method == "POST":
+        return next((found for end, found in ENDPOINTS.items() if path.endswith(end)), None)
+    is_resumed = (
+        request.method == "GET" and _RESUMED.search(path) and request.url.params.get("stream") == "true"
+    )
+    return ENDPOINTS["/responses"] if is_resumed else None
 
 
 def is_large(request: Any) -> bool:
@@ -93,6 +104,8 @@ def model_call_of(request: Any, endpoint: Endpoint) -> ModelCall | None:
 
     A model call has a JSON object as its body, with a model and an input.
     """
+    if request.method == "GET":
+        return _resumed_call(request, endpoint)
     content = _content_of(request)
     if content is None:
         return None
@@ -107,9 +120,18 @@ def model_call_of(request: Any, endpoint: Endpoint) -> ModelCall | None:
         isinstance(body.get("model"), str) or "/deployments/" in request.url.path
     ):
         return None
-    if not isinstance(body.get(endpoint.input_key), (list, str)):
+    if not any(isinstance(body.get(key), (list, str, dict)) for key in endpoint.input_keys):
         return None
     return ModelCall(endpoint, body, endpoint.messages(body), len(content), input_hash(body))
+
+
+def _resumed_call(request: Any, endpoint: Endpoint) -> ModelCall:
+    """The call that reads a response in the background again, or from an event on. It sends no messages."""
+    query = request.url.params
+    body: dict[str, Any] = {"stream": True, "response_id": request.url.path.rpartition("/")[2]}
+    if (number := query.get("starting_after")) is not None:
+        body["starting_after"] = number
+    return ModelCall(endpoint, body, [], 0, input_hash(body))
 
 
 def _content_of(request: Any) -> bytes | None:

@@ -81,11 +81,16 @@ def _replace(library: ModuleType) -> None:
         kind.send = (_recorded_async if is_async else _recorded)(kind.send)
 
 
+def _is_replay(client: Any) -> bool:
+    """Whether recorder made this client, which answers from a recording."""
+    return getattr(client, "answers_from_recording", False) is True
+
+
 def _recorded(send: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
     def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         call = send
-        if not _senders or endpoint_of(request) is None:
+        if not _senders or endpoint_of(request) is None or _is_replay(client):
             return call(client, request, *args, **kwargs)
         for sender in _senders:
             call = recorded_send(sender, call)
@@ -98,7 +103,7 @@ def _recorded_async(send: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
     async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         call = send
-        if not _senders or endpoint_of(request) is None:
+        if not _senders or endpoint_of(request) is None or _is_replay(client):
             return await call(client, request, *args, **kwargs)
         for sender in _senders:
             call = recorded_async_send(sender, call)

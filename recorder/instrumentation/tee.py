@@ -80,7 +80,7 @@ class _Steps:
             settle_run(attempt.run)
             raise
         except BaseException as error:
-            attempt.fail(error)
+            attempt.fail_reading(error)
             settle_run(attempt.run)
             raise
         attempt.feed(data)
@@ -108,7 +108,7 @@ class _AsyncSteps:
             await settle_run_async(attempt.run)
             raise
         except BaseException as error:
-            attempt.fail(error)
+            attempt.fail_reading(error)
             await settle_run_async(attempt.run)
             raise
         attempt.feed(data)

@@ -17,7 +17,14 @@ from recorder.messages.base import (
     SystemMessage,
     ToolMessage,
 )
-from recorder.messages.merge import InvalidToolCall, ToolCall, invalid_tool_call, parse_args, tool_call
+from recorder.messages.merge import (
+    CUSTOM_INPUT,
+    InvalidToolCall,
+    ToolCall,
+    invalid_tool_call,
+    parse_args,
+    tool_call,
+)
 
 _ROLES = {
     "human": "user",
@@ -240,8 +247,8 @@ def _name_and_args(raw: dict[str, Any]) -> tuple[Any, Any]:
     if isinstance(raw.get("function"), Mapping):
         return raw["function"].get("name"), raw["function"].get("arguments")
     if isinstance(raw.get("custom"), Mapping):
-        # A custom tool takes plain text as its input; `__arg1` is LangChain's name for it.
-        return raw["custom"].get("name"), {"__arg1": raw["custom"].get("input")}
+        # A custom tool takes plain text as its input.
+        return raw["custom"].get("name"), {CUSTOM_INPUT: raw["custom"].get("input")}
     # If LangChain joined Anthropic's chunks, the input is the JSON text.
     return raw.get("name"), raw["args"] if "args" in raw else raw.get("input") or raw.get("partial_json")
 

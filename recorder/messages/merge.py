@@ -19,6 +19,8 @@ _IDENTIFYING = frozenset(
 _LATEST = frozenset({"finish_reason", "stop_reason", "signature", "thought_signature", "format"})
 #: Values nested deeper than this are not merged: the later one replaces the earlier one.
 _MAX_DEPTH = 100
+#: The type of a call of OpenAI's custom tools, and LangChain's name for its input, which is plain text.
+CUSTOM_CALL, CUSTOM_INPUT = "custom_tool_call", "__arg1"
 #: Numbers that are positions or times: the later one replaces the earlier one, they are not added.
 _ORDINAL = frozenset({"index", "created", "timestamp"})
 
@@ -306,13 +308,22 @@ def parse_calls(
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for chunk in chunks:
-        args = parse_args(chunk["args"], complete=complete)
+        extras = chunk.get("extras")
+        args = args_of_call(chunk["args"], extras, complete=complete)
         if args is None:
-            extras = chunk.get("extras")
             invalid.append(invalid_tool_call(chunk["name"], chunk["args"], chunk["id"], extras=extras))
         else:
-            calls.append(tool_call(chunk["name"], args, chunk["id"], chunk.get("extras")))
+            calls.append(tool_call(chunk["name"], args, chunk["id"], extras))
     return calls, invalid
+
+
+def args_of_call(
+    text: str | None, extras: dict[str, Any] | None, *, complete: bool = True
+) -> dict[str, Any] | None:
+    """The arguments of a call as `parse_args` reads them; of a custom tool, LangChain's dict with the plain text."""
+    if extras and extras.get("type") == CUSTOM_CALL:
+        return {CUSTOM_INPUT: text or ""}
+    return parse_args(text, complete=complete)
 
 
 def parse_args(text: str | None, *, complete: bool = True) -> dict[str, Any] | None:

@@ -83,6 +83,17 @@ class Mask:
         except Exception as error:  # an object of another library; recording goes on
             log.debug("Cannot read the credentials of a request: %r", error)
 
+    def learn_error(self, error: BaseException) -> None:
+        """Mask the credentials of the HTTP request that an error is about. The provider may repeat them in it."""
+        try:
+            request = getattr(getattr(error, "response", None), "request", None)
+            request = request if request is not None else getattr(error, "request", None)
+        except Exception as failure:  # an exception of httpx raises for a request that it does not have
+            log.debug("An error has no request: %r", failure)
+            return
+        if request is not None:
+            self.learn_request(request)
+
     def note(self, place: str, texts: Iterable[str] = ()) -> None:
         """Note that something was masked at this place, and mask these texts in other places too."""
         if place not in self.places:

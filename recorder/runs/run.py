@@ -215,6 +215,20 @@ class WireRun(Run[ChunkT]):
                 raise self._error_of(self.reply.error, self.http_response)
         self._caught_up = True
 
+    def report(self, data: bytes) -> None:
+        """Report these bytes, and make chunks only if a handler wants tokens. Raises the provider's error."""
+        at_us = monotonic_us() - self._started_us
+        self._caught_up = False
+        for frame in self._splitter.feed(data):
+            deltas = self._decode(frame)
+            if self._wants_frames and (pending := self._stream_frame(frame, at_us, deltas)):
+                self._add_pending(pending)
+            if self._wants_tokens:
+                self._emit(deltas)
+            if self.reply.error is not None:
+                raise self._error_of(self.reply.error, self.http_response)
+        self._caught_up = True
+
     def rest(self) -> Iterator[ChunkT]:
         """Yield the chunk of the bytes after the last blank line, if they make one.
 

@@ -37,6 +37,11 @@ from recorder.testing.openai_completions import (
     prompt_tokens,
     prompts_of,
 )
+from recorder.testing.openai_responses import (
+    openai_responses_body,
+    openai_responses_frames,
+    responses_prompt_tokens,
+)
 from recorder.testing.song import pieces_of, song_pieces
 
 
@@ -227,6 +232,27 @@ def answer_anthropic_messages(
     return Answer(frames=frames, headers=headers, interval=interval, chunks=chunks)
 
 
+def answer_openai_responses(
+    pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
+) -> Answer:
+    """`pieces` as the answer to a request for a response, streamed if the request says so.
+
+    Of several lists only the first is used, since this API has no choices.
+    """
+    first = pieces[0] if pieces and not isinstance(pieces[0], str) else pieces
+    fields: dict[str, Any] = {
+        "pieces": first,
+        "model": str(request.get("model", "")),
+        "previous_response_id": request.get("previous_response_id"),
+        "prompt_tokens": responses_prompt_tokens(request),
+    }
+    if not request.get("stream"):
+        return Answer(body=openai_responses_body(**fields))
+    options = request.get("stream_options") or {}
+    frames = openai_responses_frames(**fields, obfuscation=options.get("include_obfuscation", True))
+    return Answer(frames=frames, interval=interval, chunks=chunks)
+
+
 def answer_azure_chat(
     pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
 ) -> Answer:
@@ -259,6 +285,7 @@ def answer_openai_completion(
 _WIRES = {
     "/chat/completions": answer_openai_chat,
     "/completions": answer_openai_completion,
+    "/responses": answer_openai_responses,
     "/v1/messages": answer_anthropic_messages,
 }
 #: The part of a path by which Azure's requests are known; the name of the deployment follows.

@@ -15,11 +15,15 @@ from recorder.testing.openai_chat import openai_chat_frames as openai_chat_frame
 from recorder.testing.openai_chat import openai_error_frame as openai_error_frame
 from recorder.testing.openai_completions import openai_completion_body as openai_completion_body
 from recorder.testing.openai_completions import openai_completion_frames as openai_completion_frames
+from recorder.testing.openai_responses import openai_responses_body as openai_responses_body
+from recorder.testing.openai_responses import openai_responses_error_frame as openai_responses_error_frame
+from recorder.testing.openai_responses import openai_responses_frames as openai_responses_frames
 from recorder.testing.provider import LoopbackProvider as LoopbackProvider
 from recorder.testing.provider import answer_anthropic_messages as answer_anthropic_messages
 from recorder.testing.provider import answer_azure_chat as answer_azure_chat
 from recorder.testing.provider import answer_openai_chat as answer_openai_chat
 from recorder.testing.provider import answer_openai_completion as answer_openai_completion
+from recorder.testing.provider import answer_openai_responses as answer_openai_responses
 from recorder.testing.song import pieces_of as pieces_of
 from recorder.testing.song import song as song
 from recorder.testing.song import song_pieces as song_pieces

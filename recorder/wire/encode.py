@@ -15,10 +15,12 @@ from recorder.wire.anthropic import encode as anthropic_encode
 from recorder.wire.deltas import Delta
 from recorder.wire.openai import encode_chat as openai_encode_chat
 from recorder.wire.openai import encode_completions as openai_encode_completions
+from recorder.wire.openai import encode_responses as openai_encode_responses
 from recorder.wire.recorded_run import (
     ANTHROPIC,
     CHAT,
     COMPLETIONS,
+    RESPONSES,
     Recorded,
     TextTemplate,
     TimedDeltas,
@@ -53,6 +55,7 @@ class _Format(NamedTuple):
 _FORMATS = {
     CHAT: _Format(openai_encode_chat.ChatEncoder, openai_encode_chat.body),
     COMPLETIONS: _Format(openai_encode_completions.CompletionsEncoder, openai_encode_completions.body),
+    RESPONSES: _Format(openai_encode_responses.ResponsesEncoder, openai_encode_responses.body),
     ANTHROPIC: _Format(anthropic_encode.AnthropicEncoder, anthropic_encode.body),
 }
 #: The formats that can be encoded.
@@ -62,7 +65,8 @@ WIRES = tuple(_FORMATS)
 def encode(wire: str, run: Recorded, deltas: TimedDeltas) -> Iterator[tuple[int, bytes]]:
     """The server-sent events of a stream in this wire format, each with its time in microseconds since the request.
 
-    Lazy: each delta is encoded when it is read, and nothing is collected. Raises `ConfigError` for an unknown format.
+    Lazy: each delta is encoded when it is read. Nothing is collected, except for OpenAI's Responses, whose last event
+    holds the complete answer. Raises `ConfigError` for an unknown format.
     """
     return _events(_format(wire).encoder(run), run, iter(deltas))
 

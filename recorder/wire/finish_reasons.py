@@ -22,7 +22,7 @@ _LIMITS = frozenset(
     ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "time_limit",
      "context_length", "model_context_window_exceeded", "incomplete", "content_filter", "content_filtered",
      "guardrail_intervened", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii",
-     "image_safety", "language", "sensitive")
+     "image_safety", "language", "sensitive", "max_messages", "max_tool_calls", "steered")
 )  # fmt: skip
 #: The provider failed.
 _FAILURE = re.compile(

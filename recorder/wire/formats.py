@@ -13,6 +13,7 @@ from recorder.wire.from_chunks import fill_own
 from recorder.wire.openai import chat as openai_chat
 from recorder.wire.openai import completions as openai_completions
 from recorder.wire.openai import events as openai_events
+from recorder.wire.openai import responses as openai_responses
 from recorder.wire.openai.choices import requested_choices
 from recorder.wire.reply import Translator
 from recorder.wire.to_chunks import fill
@@ -30,6 +31,7 @@ class Filler(NamedTuple):
 _TRANSLATORS: dict[str, Callable[[], Translator]] = {
     openai_chat.WIRE: openai_chat.OpenAIChat,
     openai_completions.WIRE: openai_completions.OpenAICompletions,
+    openai_responses.WIRE: openai_responses.OpenAIResponses,
     anthropic_stream.WIRE: anthropic_stream.AnthropicMessages,
 }
 

@@ -16,6 +16,7 @@ from recorder.wire.deltas import Delta
 
 CHAT = "openai.chat"
 COMPLETIONS = "openai.completions"
+RESPONSES = "openai.responses"
 ANTHROPIC = "anthropic.messages"
 
 #: Deltas, each with its time in microseconds since the request.
@@ -38,8 +39,9 @@ class Failure:
 class Recorded:
     """The data of a run without its deltas. Times are microseconds since the request."""
 
-    #: The wire format that the deltas were decoded from: openai.chat, openai.completions, anthropic.messages; None if
-    #: unknown. In its own format a run is encoded as it was sent, in another one as clients of that format expect it.
+    #: The wire format that the deltas were decoded from: openai.chat, openai.completions, openai.responses,
+    #: anthropic.messages; None if unknown. In its own format a run is encoded as it was sent, in another one as clients
+    #: of that format expect it.
     wire: str | None = None
     response_id: str | None = None
     model: str | None = None
@@ -108,6 +110,8 @@ _TO_OPENAI = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "max_output_tokens": "length",
+    "incomplete": "length",
 }
 _TO_ANTHROPIC = {
     "stop": "end_turn",
@@ -115,6 +119,8 @@ _TO_ANTHROPIC = {
     "tool_calls": "tool_use",
     "function_call": "tool_use",
     "content_filter": "refusal",
+    "max_output_tokens": "max_tokens",
+    "incomplete": "max_tokens",
 }
 
 
@@ -178,6 +184,25 @@ def anthropic_usage(run: Recorded) -> dict[str, Any]:
     converted = {"input_tokens": max(0, counts["input_tokens"] - (read or 0) - (written or 0))}
     converted |= {key: count for key, count in cached.items() if count is not None}
     return {**converted, "output_tokens": counts["output_tokens"]}
+
+
+def responses_usage(run: Recorded) -> dict[str, Any] | None:
+    """The usage under the names of OpenAI's Responses; unchanged in a run of this format. None without usage."""
+    raw = run.usage
+    if not raw or run.wire == RESPONSES or not (usage.is_counted(raw) or raw.keys() & _ANTHROPIC_COUNTS):
+        return dict(raw) if raw else None
+    counts = usage.read(raw, anthropic=run.wire == ANTHROPIC)
+    input_details, output_details = (
+        counts.get("input_token_details", {}),
+        counts.get("output_token_details", {}),
+    )
+    return {
+        "input_tokens": counts["input_tokens"],
+        "input_tokens_details": {"cached_tokens": input_details.get("cache_read", 0)},
+        "output_tokens": counts["output_tokens"],
+        "output_tokens_details": {"reasoning_tokens": output_details.get("reasoning", 0)},
+        "total_tokens": counts["total_tokens"],
+    }
 
 
 # -- errors --------------------------------------------------------------------------------------------------------

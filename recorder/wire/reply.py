@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any, Protocol
 
 from recorder.core.json import dumps
-from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, parse_args, tool_call
-from recorder.messages.merge import merge_dicts, merge_latest, merge_lists
+from recorder.messages import AIMessage, Content, UsageMetadata, invalid_tool_call, tool_call
+from recorder.messages.merge import args_of_call, merge_dicts, merge_latest, merge_lists
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
 from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
@@ -200,7 +200,8 @@ class Reply:
             response_metadata=self.response_metadata(choice),
         )
         for call in self.tool_calls(choice):
-            args, extras = parse_args(call["arguments"]), call.get("extras")
+            extras = call.get("extras")
+            args = args_of_call(call["arguments"], extras)
             if args is None:
                 invalid = invalid_tool_call(call["name"], call["arguments"], call["id"], extras=extras)
                 message.invalid_tool_calls.append(invalid)

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 
+from recorder.core.json import loads
 from recorder.errors import ConfigError
 from recorder.wire.deltas import (
     CITATION,
@@ -25,12 +26,21 @@ from recorder.wire.deltas import (
     Delta,
 )
 from recorder.wire.encode import WIRES, body, encode
-from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, Failure, Recorded, choice_of
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, RESPONSES, Failure, Recorded, choice_of
 from recorder.wire.sse import parse
-from tests.encoded import anthropic_deltas, body_of, chat_deltas, completions_deltas, read, timed
+from tests.encoded import (
+    anthropic_deltas,
+    body_of,
+    chat_deltas,
+    completions_deltas,
+    read,
+    responses_deltas,
+    timed,
+)
 from tests.wires import unhurried
 
 OPENAI_USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+RESPONSES_USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
 ANTHROPIC_USAGE = {
     "input_tokens": 3,
     "cache_read_input_tokens": 2,
@@ -80,6 +90,75 @@ def test_encoded_completions_are_read_back_without_loss(deltas: list[Delta]) -> 
     assert found == deltas
     assert (reply.response_id, reply.model, reply.raw_usage) == ("r-1", "m", OPENAI_USAGE)
     assert (reply.finish_reasons, reply.terminated, reply.error) == (reasons, True, None)
+
+
+@unhurried
+@given(responses_deltas())
+def test_encoded_responses_are_read_back_without_loss(deltas: list[Delta]) -> None:
+    """This holds for items of every type, their numbers and their pieces."""
+    found, reply = read(RESPONSES, body_of(RESPONSES, run(RESPONSES, usage=RESPONSES_USAGE), deltas))
+    assert found == deltas
+    assert (reply.response_id, reply.model, reply.raw_usage) == ("r-1", "m", RESPONSES_USAGE)
+    calls = [call for call in reply.tool_calls() if call.get("extras", {}).get("type") != "mcp_call"]
+    assert reply.finish_reasons == {0: "tool_calls" if calls else "stop"}
+    assert (reply.terminated, reply.error) == (True, None)
+
+
+@unhurried
+@given(responses_deltas())
+def test_a_complete_response_equals_its_stream(deltas: list[Delta]) -> None:
+    """The body that is not streamed is the response of the last event, and is read as the same message."""
+    complete = body(RESPONSES, run(RESPONSES), timed(deltas))
+    *_, (_, last) = encode(RESPONSES, run(RESPONSES), timed(deltas))
+    assert loads(complete) == loads(parse(last).data or b"")["response"]
+    _, streamed = read(RESPONSES, body_of(RESPONSES, run(RESPONSES), deltas))
+    _, reply = read(RESPONSES, complete)
+    assert reply.message() == streamed.message()
+
+
+@unhurried
+@given(chat_deltas())
+def test_a_chat_can_be_encoded_as_a_response(deltas: list[Delta]) -> None:
+    """The first choice becomes items; each of them is completed once."""
+    body_bytes = body_of(RESPONSES, run(CHAT), deltas)
+    _, ours = read(CHAT, body_of(CHAT, run(CHAT), deltas))
+    _, reply = read(RESPONSES, body_bytes)
+    assert (reply.text(), reply.text(0, REFUSAL)) == (ours.text(), ours.text(0, REFUSAL))
+    assert reply.text(0, REASONING).replace("\n\n", "") == ours.text(0, REASONING).replace("\n\n", "")
+    assert [call["arguments"] for call in reply.tool_calls()] == [c["arguments"] for c in ours.tool_calls()]
+    assert all(call["id"] for call in reply.tool_calls())
+    assert body_bytes.count(b"event: response.output_item.added") == body_bytes.count(
+        b"event: response.output_item.done"
+    )
+    assert ours.usage is not None
+    assert reply.usage is not None
+    assert ours.usage.items() <= reply.usage.items()
+
+
+@unhurried
+@given(anthropic_deltas())
+def test_an_anthropic_message_can_be_encoded_as_a_response(deltas: list[Delta]) -> None:
+    """Text, reasoning and calls are the same."""
+    _, ours = read(ANTHROPIC, body_of(ANTHROPIC, run(ANTHROPIC), deltas))
+    _, reply = read(RESPONSES, body_of(RESPONSES, run(ANTHROPIC), deltas))
+    assert reply.text() == ours.text()
+    assert reply.text(0, REASONING).replace("\n\n", "") == ours.text(0, REASONING).replace("\n\n", "")
+    assert reply.tool_calls() == ours.tool_calls()
+
+
+@unhurried
+@given(responses_deltas())
+def test_a_response_can_be_encoded_in_the_other_formats(deltas: list[Delta]) -> None:
+    """Text, reasoning and calls are the same in chats and Anthropic's messages."""
+    _, ours = read(RESPONSES, body_of(RESPONSES, run(RESPONSES), deltas))
+    for wire in (CHAT, ANTHROPIC):
+        _, reply = read(wire, body_of(wire, run(RESPONSES), deltas))
+        assert reply.text(0, REASONING) == ours.text(0, REASONING)
+        assert [call["arguments"] for call in reply.tool_calls()] == [
+            c["arguments"] for c in ours.tool_calls()
+        ]
+        assert "signature" not in repr(reply.message().content).replace("'signature': ''", "")
+    assert read(CHAT, body_of(CHAT, run(RESPONSES), deltas))[1].text() == ours.text()
 
 
 @unhurried
@@ -313,7 +392,7 @@ def test_an_error_is_encoded_in_the_form_of_the_format(wire: str) -> None:
     assert orjson.loads(body(wire, failed, timed(HELLO)))["error"]["message"] == "Too much"
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if wire != RESPONSES])
 def test_a_run_without_a_terminator_is_encoded_without_one(wire: str) -> None:
     """A finish reason is kept if the run has one."""
     left = run(wire, finish_reasons={}, terminated=False, usage=None)
@@ -351,7 +430,14 @@ def test_text_cannot_break_out_of_its_event(wire: str) -> None:
     assert [delta.text for delta in found] == texts
 
 
-@pytest.mark.parametrize("wire", WIRES)
+def test_a_response_without_a_terminator_has_no_finish_reason() -> None:
+    """In this format both are in the last event; no item is completed."""
+    left = run(RESPONSES, finish_reasons={0: "stop"}, terminated=False)
+    found, reply = read(RESPONSES, body_of(RESPONSES, left, HELLO))
+    assert (found, reply.finish_reasons, reply.terminated) == (HELLO, {}, False)
+
+
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if wire != RESPONSES])
 def test_an_endless_stream_is_encoded_in_bounded_memory(wire: str) -> None:
     """Each delta gives one event at once."""
 
@@ -373,8 +459,10 @@ def test_an_endless_stream_is_encoded_in_bounded_memory(wire: str) -> None:
 
 def test_an_unknown_format_is_refused() -> None:
     """The error lists the known formats."""
-    with pytest.raises(ConfigError, match=r"choose one of openai\.chat, openai\.completions, anthropic"):
-        encode("openai.responses", Recorded(), [])
+    with pytest.raises(
+        ConfigError, match=r"choose one of openai\.chat, openai\.completions, openai\.responses, anth"
+    ):
+        encode("openai.images", Recorded(), [])
     with pytest.raises(ConfigError, match="no encoder"):
         body("", Recorded(), [])
 

@@ -26,10 +26,15 @@ from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.replay.reader_thread import ReaderThread
 from recorder.storage.reader import DatabaseReader
-from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, COMPLETIONS, RESPONSES
 
 #: The end of a request's path -> wire format; the same for the providers, Azure, and compatible servers.
-_WIRES = {"/chat/completions": CHAT, "/completions": COMPLETIONS, "/messages": ANTHROPIC}
+_WIRES = {
+    "/chat/completions": CHAT,
+    "/completions": COMPLETIONS,
+    "/responses": RESPONSES,
+    "/messages": ANTHROPIC,
+}
 LIBRARIES = ("httpx2", "httpx")
 
 
@@ -87,13 +92,19 @@ def http_client(source: ResponseSource, library: str) -> Any:
     """A synchronous client of this library."""
     # `trust_env=False`: a proxy from the environment would be used instead of the transport.
     module = _library(library)
-    return module.Client(transport=_with_base(_Transport, module)(source), trust_env=False)
+    return _marked(module.Client(transport=_with_base(_Transport, module)(source), trust_env=False))
 
 
 def http_async_client(source: ResponseSource, library: str) -> Any:
     """An asynchronous client of this library."""
     module = _library(library)
-    return module.AsyncClient(transport=_with_base(_AsyncTransport, module)(source), trust_env=False)
+    return _marked(module.AsyncClient(transport=_with_base(_AsyncTransport, module)(source), trust_env=False))
+
+
+def _marked(client: Any) -> Any:
+    """The client with a mark: when the process is recorded, a replay is not recorded as a model call."""
+    client.answers_from_recording = True
+    return client
 
 
 class _Transport:

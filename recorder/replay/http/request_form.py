@@ -12,6 +12,7 @@ from recorder.messages.identity import content_key
 from recorder.storage.reader import RecordedRun
 from recorder.wire.anthropic import request as anthropic_request
 from recorder.wire.openai import request as openai_request
+from recorder.wire.openai.responses_request import responses_messages
 from recorder.wire.recorded_run import ANTHROPIC, CHAT
 from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 
@@ -43,8 +44,10 @@ def form_of_run(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> For
 
 
 def _messages_of(fields: Mapping[str, Any]) -> list[BaseMessage]:
+    if "messages" not in fields and "prompt" not in fields and "input" in fields:
+        return responses_messages(fields)
     found = [from_any(("system", fields["system"]))] if fields.get("system") else []
-    if (prompt := fields.get("prompt", fields.get("input"))) is not None and "messages" not in fields:
+    if (prompt := fields.get("prompt")) is not None and "messages" not in fields:
         prompts = prompt if isinstance(prompt, list) else [prompt]
         return [*found, *(HumanMessage(str(each)) for each in prompts)]
     return [*found, *messages_from(list(fields.get("messages") or ()))]

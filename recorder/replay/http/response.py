@@ -32,7 +32,7 @@ from recorder.replay.queries import Queries
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE
 from recorder.wire import encode
-from recorder.wire.recorded_run import ANTHROPIC, Recorded
+from recorder.wire.recorded_run import ANTHROPIC, RESPONSES, Recorded
 
 EVENTS, JSON = "text/event-stream; charset=utf-8", "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -57,8 +57,8 @@ class IncomingRequest:
 
     @property
     def wants_usage(self) -> bool:
-        """Whether the stream must contain usage; Anthropic's always does."""
-        return self.wire == ANTHROPIC or _asks_usage(self.body)
+        """Whether the stream must contain usage; Anthropic's and that of OpenAI's Responses always do."""
+        return self.wire in (ANTHROPIC, RESPONSES) or _asks_usage(self.body)
 
 
 @dataclass(frozen=True, slots=True)

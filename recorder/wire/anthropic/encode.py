@@ -27,6 +27,7 @@ from recorder.wire.deltas import (
 )
 from recorder.wire.recorded_run import (
     ANTHROPIC,
+    RESPONSES,
     Failure,
     Recorded,
     TextTemplate,
@@ -138,6 +139,8 @@ class _BlockEncoder:
 
     def __init__(self, run: Recorded) -> None:
         self._same_format = run.wire == ANTHROPIC
+        #: The signatures of OpenAI's Responses are not Anthropic's.
+        self._has_signatures = run.wire != RESPONSES
         #: Number of the newest block, and its key; the key is None when the block is stopped.
         self._number = -1
         self._key: Any = None
@@ -164,7 +167,7 @@ class _BlockEncoder:
     def events(self, delta: Delta) -> Iterator[EventDict]:
         """The events of one delta; none if the format cannot express it."""
         text, kind, idx = delta
-        if choice_of(idx) != 0:
+        if choice_of(idx) != 0 or (kind == SIGNATURE and not self._has_signatures):
             return
         if kind == OTHER:
             if self._same_format:

@@ -1,7 +1,7 @@
 """Encodes the deltas of any run as OpenAI chat completions.
 
-Reasoning is sent as `reasoning_content`, which most clients of the dialects know. From an Anthropic run, signatures and
-the blocks of server tools are left out, and tool calls are numbered from 0.
+Reasoning is sent as `reasoning_content`, which most clients of the dialects know. From a run of Anthropic, or of
+OpenAI's Responses, signatures and the blocks or items of server tools are left out. Its calls are numbered from 0.
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
@@ -19,6 +19,7 @@ from recorder.wire.reasoning import DETAILS, FIELDS
 from recorder.wire.recorded_run import (
     ANTHROPIC,
     CHAT,
+    RESPONSES,
     Recorded,
     TextTemplate,
     TimedDeltas,
@@ -117,7 +118,9 @@ class ChatEncoder:
         if kind in (TOOL_CALL, TOOL_ARGS):
             return delta if self._call_numbers is None else self._renumbered(delta)
         if kind == OTHER:
-            foreign = self._run.wire == ANTHROPIC or not _ANTHROPIC_KEYS.isdisjoint(found := object_of(text))
+            foreign = self._run.wire in (ANTHROPIC, RESPONSES) or not _ANTHROPIC_KEYS.isdisjoint(
+                found := object_of(text)
+            )
             return None if foreign or not found else delta
         if kind == CITATION:
             citation = _citation(object_of(text)) if self._run.wire != CHAT else text
