@@ -27,7 +27,7 @@ _AT_ONCE = {"retry-after-ms": "1", "retry-after": "0.001"}
 PROMPT_TOKENS = 14
 #: The end of a path -> the functions of `recorder.testing` that encode an answer, streamed or not.
 _ENCODERS = {
-    "/chat/completions": ("openai_chat_frames", "openai_chat_body"),
+    "/completions": ("openai_chat_frames", "openai_chat_body"),
     "/responses": ("openai_responses_frames", "openai_responses_body"),
     "/messages": ("anthropic_messages_frames", "anthropic_messages_body"),
 }
@@ -36,7 +36,7 @@ _ENCODERS = {
 class Exchange(NamedTuple):
     """One model call: which model was asked, and how it was answered."""
 
-    model: str
+    model: str | None
     status: str
     text: str = ""
     #: The name of the tool that is called, and its arguments.
@@ -59,9 +59,9 @@ class ScriptedProvider(LoopbackProvider):
         question, plain_path = _question_of(body), path.partition("?")[0]
         error = Answer.anthropic_error if plain_path.endswith("/messages") else Answer.error
         if question == REFUSED:
-            return self._note(Exchange(body["model"], "error"), error(400))
+            return self._note(Exchange(body.get("model"), "error"), error(400))
         if question == BUSY and next(self._busy_times) % 2 == 0:
-            return self._note(Exchange(body["model"], "error"), error(429, headers=_AT_ONCE))
+            return self._note(Exchange(body.get("model"), "error"), error(429, headers=_AT_ONCE))
         if question == ENDLESS:
             return self._endless(body, plain_path)
         return self._complete(body, plain_path, question)
@@ -74,7 +74,7 @@ class ScriptedProvider(LoopbackProvider):
         frames = _encoded(body, path, NUMBERS, None)
         last = next(number for number, frame in enumerate(frames, 1) if f'"{NUMBERS[0]}"'.encode() in frame)
         usage = PROMPT_TOKENS if path.endswith("/messages") else None  # Anthropic's first event has it
-        exchange = Exchange(body["model"], "cancelled", NUMBERS[0], None, usage)
+        exchange = Exchange(body.get("model"), "cancelled", NUMBERS[0], None, usage)
         return self._note(exchange, Answer(frames=frames, hang_after=last))
 
     def _complete(self, body: dict[str, Any], path: str, question: str) -> Answer:
@@ -82,7 +82,7 @@ class ScriptedProvider(LoopbackProvider):
         text = "" if tool else ANSWERS[question]
         usage = PROMPT_TOKENS if _has_usage(body, path) else None
         call = (tool, arguments_of(tool)) if tool else None
-        exchange = Exchange(body["model"], "complete", text, call, usage, 2 if question == BUSY else 1)
+        exchange = Exchange(body.get("model"), "complete", text, call, usage, 2 if question == BUSY else 1)
         encoded = _encoded(body, path, pieces_of(text), tool)
         return self._note(
             exchange, Answer(frames=encoded) if isinstance(encoded, list) else Answer(body=encoded)
@@ -101,7 +101,7 @@ def _question_of(body: Mapping[str, Any]) -> str:
 
 
 def _messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    given = body.get("messages") or body["input"]
+    given = next(body[key] for key in ("messages", "input", "prompt") if key in body)
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
@@ -124,13 +124,17 @@ def _tool_of(body: Mapping[str, Any]) -> str | None:
 
 def _has_usage(body: Mapping[str, Any], path: str) -> bool:
     is_asked_for = bool((body.get("stream_options") or {}).get("include_usage"))
-    return is_asked_for or not body.get("stream") or not path.endswith("/chat/completions")
+    return is_asked_for or not body.get("stream") or not path.endswith("/completions")
 
 
 def _encoded(body: Mapping[str, Any], path: str, pieces: Sequence[str], tool: str | None) -> Any:
     """The events of the answer as a list if the request says so, else its body."""
     frames, complete = next(names for end, names in _ENCODERS.items() if path.endswith(end))
-    fields = {"model": body["model"], "prompt_tokens": PROMPT_TOKENS, "tool_calls": _calls(tool)}
+    fields = {
+        "model": body.get("model") or "an agent",
+        "prompt_tokens": PROMPT_TOKENS,
+        "tool_calls": _calls(tool),
+    }
     if not body.get("stream"):
         return getattr(recorder.testing, complete)(pieces, **fields)
     if not _has_usage(body, path):

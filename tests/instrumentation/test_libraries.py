@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from recorder.wire.formats import translator_of
 from tests.instrumentation.environments import python_of
 from tests.instrumentation.scripted_provider import HERE, SONG, SUNNY, Exchange, ScriptedProvider
 from tests.oracle import new_url, sql
@@ -28,24 +27,19 @@ PERSON = "name='Ada' age=36"
 CHAT = [SONG, SONG, SUNNY, "1", "refused", HERE]
 AGENT = [SONG, SONG, PERSON, SUNNY, SUNNY]
 PYDANTIC_AI = [SONG, SONG, SUNNY, "refused", HERE, PERSON]
-RESPONSES = [SONG, SONG, SUNNY, SUNNY, "refused", HERE]
+RESPONSES = [SONG, SONG, SUNNY, SUNNY, "1", "refused", HERE]
 #: What each program prints: the answers that it got.
 PRINTED = {
     "instructor_people": [PERSON, PERSON, PERSON, "refused", PERSON, PERSON, PERSON],
     "langchain_agent": [*AGENT * 2, *[SUNNY] * 4],
-    "langchain_models": CHAT * 4,
+    "langchain_models": CHAT * 6,
     "litellm_models": CHAT * 4,
-    "mistral_chat": [*CHAT, SONG, SONG, "1", "refused", HERE],
+    "mistral_chat": [*CHAT, *[SONG] * 4, SONG, SONG, "1", "refused", HERE],
     "openai_agents": [SONG, SUNNY, *CHAT],
     "openai_agents_responses": RESPONSES,
     "pydantic_ai_agent": [*PYDANTIC_AI * 2, *CHAT * 2],
     "pydantic_ai_responses": RESPONSES,
 }
-
-
-def can_be_recorded(name: str) -> bool:
-    """Return whether there is a translator for the wire format of a program."""
-    return not name.endswith("_responses") or translator_of("openai.responses") is not None
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +107,7 @@ def assert_is_recorded(way: str, name: str, python: Path, folder: Path) -> None:
 
 @pytest.mark.network
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [name for name in PRINTED if can_be_recorded(name)])
+@pytest.mark.parametrize("name", PRINTED)
 @pytest.mark.parametrize("way", ["recorder run", "attach"])
 def test_a_program_is_recorded_as_it_was_answered(way: str, name: str, folder: Path, tmp_path: Path) -> None:
     """Threads and event loops, streams and bodies, tools, streams that are left, and calls that are repeated."""

@@ -66,7 +66,11 @@ async def main(models: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    models: list[Any] = [ChatOpenAI(model="gpt-4o-mini"), ChatAnthropic(model="claude-haiku-4-5")]
+    models: list[Any] = [
+        ChatOpenAI(model="gpt-4o-mini"),
+        ChatOpenAI(model="gpt-4o-mini", use_responses_api=True),
+        ChatAnthropic(model="claude-haiku-4-5"),
+    ]
     for model in models:
         ask(model)
     asyncio.run(main(models))

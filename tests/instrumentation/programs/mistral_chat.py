@@ -39,6 +39,20 @@ def text_of(event: Any) -> str:
     return event.data.choices[0].delta.content or "" if event.data.choices else ""
 
 
+def complete_code(client: Mistral) -> None:
+    answer = client.fim.complete(model="codestral-latest", prompt="Sing.", suffix="the end")
+    print(answer.choices[0].message.content)
+    with client.fim.stream(model="codestral-latest", prompt="Sing.", suffix="the end") as events:
+        print("".join(text_of(event) for event in events))
+
+
+def ask_an_agent(client: Mistral) -> None:
+    answer = client.agents.complete(agent_id="ag_1", messages=user("Sing."))
+    print(answer.choices[0].message.content)
+    with client.agents.stream(agent_id="ag_1", messages=user("Sing.")) as events:
+        print("".join(text_of(event) for event in events))
+
+
 def ask(client: Mistral) -> None:
     print(client.chat.complete(model=MODEL, messages=user("Sing.")).choices[0].message.content)
     with client.chat.stream(model=MODEL, messages=user("Sing.")) as events:
@@ -79,4 +93,6 @@ if __name__ == "__main__":
         retry_config=RetryConfig("backoff", BackoffStrategy(1, 10, 1.5, 1000), False),
     )
     ask(client)
+    complete_code(client)
+    ask_an_agent(client)
     asyncio.run(ask_async(client))

@@ -25,11 +25,20 @@ async def main() -> None:
     async for _ in streamed.stream_events():
         pass
     print(streamed.final_output)
+    await leave_early()
     try:
         await Runner.run(SINGER, "Nonsense.")
     except Exception:
         print("refused")
     print((await Runner.run(SINGER, "Hurry.")).final_output)
+
+
+async def leave_early() -> None:
+    streamed = Runner.run_streamed(SINGER, "Count.")
+    async for event in streamed.stream_events():
+        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+            print(event.data.delta)
+            streamed.cancel()
 
 
 if __name__ == "__main__":

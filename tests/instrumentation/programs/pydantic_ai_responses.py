@@ -22,6 +22,10 @@ async def main() -> None:
     print((await WEATHER.run("Is it sunny in Paris?")).output)
     async with WEATHER.run_stream("Is it sunny in Paris?") as result:
         print(await result.get_output())
+    async with SINGER.run_stream("Count.") as result:
+        async for text in result.stream_text(delta=True, debounce_by=None):
+            print(text)
+            break
     try:
         await SINGER.run("Nonsense.")
     except Exception:
