@@ -31,13 +31,17 @@ class _LastAttempt(NamedTuple):
 _last_attempt: ContextVar[_LastAttempt | None] = ContextVar("last_attempt", default=None)
 
 
-def run_id_of(call: ModelCall, request: Any) -> UUID:
-    """A new id. A further attempt has the id of the first one: the recorder then counts the attempts of a run."""
+def run_id_of(call: ModelCall, request: Any, *, is_recorded: bool) -> UUID:
+    """A new id. A further attempt has the id of the first one: the recorder then counts the attempts of a run.
+
+    A request that `is_recorded` already, for other handlers, has the same id for all handlers.
+    """
     last = _last_attempt.get()
     if last is None or last.input_hash != call.input_hash:
         return uuid_utils.compat.uuid7()
     is_counted = _retries_of(request) == last.retries + 1
-    return last.run_id if is_counted or _has_just_failed(last) else uuid_utils.compat.uuid7()
+    is_same_run = is_recorded or is_counted or _has_just_failed(last)
+    return last.run_id if is_same_run else uuid_utils.compat.uuid7()
 
 
 def remember_attempt(run_id: UUID, input_hash: str, request: Any) -> None:

@@ -26,6 +26,8 @@ log = logging.getLogger("recorder")
 
 #: The key of a request's extensions with the handlers that the request is recorded for, while it is sent.
 MARK = "recorder"
+#: The key of a request's extensions with what its naming headers said.
+_NAMES = "recorder_names"
 
 
 class Sender:
@@ -67,9 +69,10 @@ class Sender:
         self, client: Any, request: Any, endpoint: Endpoint, names: dict[str, str]
     ) -> Attempt | None:
         call = model_call_of(request, endpoint)
+        is_recorded = bool(request.extensions.get(MARK))  # for other handlers, by another sender
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        run_id = run_id_of(call, request)
+        run_id = run_id_of(call, request, is_recorded=is_recorded)
         return attempt_of(call, request, handlers, names, client=type(client).__name__, run_id=run_id)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
@@ -175,11 +178,16 @@ def _receive(attempt: Attempt, response: Any) -> None:
 
 
 def _without_names(request: Any) -> dict[str, str]:
-    """Remove the headers that name a conversation and a user. Returns what they say."""
+    """Remove the headers that name a conversation and a user. Returns what they say.
+
+    They are remembered for another sender of this request, and for the next time that it is sent.
+    """
     headers = request.headers
     if not any(name in headers for name in NAMING_HEADERS):
-        return {}
+        remembered: dict[str, str] = request.extensions.get(_NAMES, {})
+        return remembered
     names = split_headers({name: headers[name] for name in NAMING_HEADERS if name in headers}).names
     for name in NAMING_HEADERS:
         headers.pop(name, None)
+    request.extensions[_NAMES] = names
     return names

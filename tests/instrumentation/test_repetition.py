@@ -28,6 +28,11 @@ class Scene:
         self._url = url
         self.history = history
 
+    def conversations(self) -> list[str]:
+        """Return the conversation of each run."""
+        self.history.flush().wait()
+        return [name for (name,) in sql(self._url, "SELECT conversation_id FROM runs ORDER BY started_at")]
+
     def runs(self) -> list[tuple[str, int]]:
         """Return the status and the attempt of each run, in the order in which they began."""
         self.history.flush().wait()
@@ -79,6 +84,33 @@ def test_a_client_and_the_process_record_a_repetition_once(scene: Scene) -> None
         request = client.build_request("POST", PATH, json=body("Who records this?"))
         assert [client.send(request).status_code for _ in range(2)] == [429, 200]
     assert scene.runs() == [FAILED, REPEATED]
+
+
+def test_a_repeated_request_object_has_its_names_each_time(scene: Scene, tmp_path: Path) -> None:
+    """For two recorders; the provider gets no such header."""
+    url = new_url(tmp_path, "other.db")
+    with ChatHistoryCallback(url) as other, attach(callbacks=other):
+        with httpx.Client(base_url=scene.provider.url) as client:
+            attach(client, callbacks=scene.history)
+            headers = {"x-recorder-conversation": "mine"}
+            request = client.build_request("POST", PATH, json=body("Whose is it?"), headers=headers)
+            for _ in range(2):
+                client.send(request)
+        second = Scene(scene.provider, url, other)
+        assert scene.conversations() == second.conversations() == ["mine", "mine"]
+    assert not any("x-recorder-conversation" in each["headers"] for each in scene.provider.requests)
+
+
+def test_a_repetition_is_one_for_each_of_two_recorders(scene: Scene, tmp_path: Path) -> None:
+    """One records the client, the other the process."""
+    url = new_url(tmp_path, "other.db")
+    with ChatHistoryCallback(url) as other, attach(callbacks=other):
+        with httpx.Client(base_url=scene.provider.url) as client:
+            attach(client, callbacks=scene.history)
+            for _ in range(2):
+                client.post(PATH, json=body("Who records what?"))
+        second = Scene(scene.provider, url, other)
+        assert scene.runs() == second.runs() == [FAILED, REPEATED]
 
 
 def test_an_equal_request_after_a_failure_is_a_further_attempt(scene: Scene) -> None:
