@@ -15,12 +15,12 @@ from tests.instrumentation.scripted_provider import HERE, SONG, SUNNY, Exchange,
 from tests.oracle import new_url, sql
 
 PROGRAMS = Path(__file__).parent / "programs"
-#: Runs a program with its name as argument, and records the process.
+#: Runs the program that its argument names. Its conversations are found by the messages that it sends again.
 ATTACHED = """
 import runpy, sys
 import recorder
 
-with recorder.attach():
+with recorder.attach(callbacks=recorder.ChatHistoryCallback(thread="history")):
     runpy.run_path(sys.argv[1], run_name="__main__")
 """
 PERSON = "name='Ada' age=36"
@@ -96,6 +96,15 @@ def tokens_of(url: str, run_id: str) -> tuple[str, tuple[str, object] | None]:
     return text, (json.loads(found["tool_call"])["name"], json.loads(found["tool_args"]))
 
 
+def tool_loops(url: str) -> list[list[str]]:
+    """Return the roles of the messages of each conversation in which a tool is called for the weather."""
+    query = "SELECT conversation_id, role FROM transcripts ORDER BY conversation_id, position"
+    found: dict[str, list[str]] = {}
+    for conversation, role in sql(url, query):
+        found.setdefault(conversation, []).append(role)
+    return [roles for roles in found.values() if "tool" in roles]
+
+
 def assert_is_recorded(way: str, name: str, python: Path, folder: Path) -> None:
     """Assert that the program prints its answers, and that what the provider answered is in the database."""
     url = new_url(folder)
@@ -103,6 +112,8 @@ def assert_is_recorded(way: str, name: str, python: Path, folder: Path) -> None:
         printed = run(way, name, python, environment_of(provider, url), folder)
     assert printed == PRINTED[name]
     assert recorded(url) == provider.exchanges
+    if way == "attach":
+        assert tool_loops(url) == [["user", "assistant", "tool", "assistant"]] * printed.count(SUNNY)
 
 
 @pytest.mark.network
