@@ -278,10 +278,10 @@ class ChatHistoryCallback(BaseCallbackHandler):
             return self._put(run, token, at_us)
         return self._put_frame(run, None, deltas_of(token, chunk, run), at_us)
 
-    def on_stream_bytes_end(self, *, run_id: UUID, at_us: int, cut: bool = False) -> None:
+    def on_stream_bytes_end(self, *, run_id: UUID, at_us: int, order: int, cut: bool = False) -> None:
         """The last bytes of a run came at this time (monotonic microseconds). `cut`: the queue was full for some."""
         if (run := self._runs.get(run_id.int)) is not None:
-            self.recorder.queue.end_bytes(run, at_us, cut=cut)
+            self.recorder.queue.end_bytes(run, at_us, order, cut=cut)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the end of a run. Its status depends on the finish reason."""

@@ -22,6 +22,7 @@ _SLOW = """
 cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
+instrumentation: libraries
 models: clients like_langchain like_langchain_anthropic
 recording: additions committer deferred_store first_calls_after_fork forks kept_apart prefork_servers recorder
 recording: survival writer

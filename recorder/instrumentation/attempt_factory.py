@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
-
-import uuid_utils.compat
 
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
+from recorder.instrumentation.repetition import RunIdentity
 from recorder.instrumentation.response_conversations import first_run_of
 from recorder.redaction.masking import Mask
 from recorder.runs.anthropic_run import AnthropicRun
@@ -31,29 +30,21 @@ _NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 
 
-class Repeats(NamedTuple):
-    """The attempts that a request repeats: the run of the first one, and how many there were."""
-
-    first_run_id: UUID
-    attempts: int
-
-
 AnyAttempt = Attempt | DeferredAttempt
 
 
 def attempt_of(
     call: ModelCall, request: Any, handlers: Sequence[Any], names: Mapping[str, str], *,
-    client: str, repeats: Repeats | None = None,
+    client: str, identity: RunIdentity,
 ) -> AnyAttempt | None:  # fmt: skip
     """The attempt that records a call; None for a wire format without a translator.
 
-    `names` are the conversation and the user that headers name, `client` is the name of the SDK's client, `repeats`
-    the earlier attempts.
+    `names` are the conversation and the user that headers name, `client` is the name of the SDK's client.
     """
     translator = translator_of(call.endpoint.wire, call.body)
     if translator is None:
         return None
-    run_id, first_run_id = uuid_utils.compat.uuid7(), repeats.first_run_id if repeats is not None else None
+    run_id, first_run_id, number = identity
     mask = Mask()
     mask.learn_request(request)
     made = Request(
@@ -73,7 +64,7 @@ def attempt_of(
         mask=mask,
         run_id=run_id,
         conversation_of=_first_run(call) or first_run_id or run_id,
-        attempt=repeats.attempts + 1 if repeats is not None else 1,
+        attempt=number,
         first_run_id=first_run_id,
     )
     found = Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)

@@ -136,7 +136,8 @@ class DeferredAttempt:
     def _end(self, step: Callable[[], None]) -> None:
         if self._is_open:
             self._is_open = False
-            self._queue.defer(partial(self._finish, step, monotonic_us()))
+            # The order is that of now: a request that the application sends next comes after this answer.
+            self._queue.defer(partial(self._finish, step, monotonic_us(), self._queue.next_order()))
 
     # -- on the writer's thread ---------------------------------------------------------------------------------
 
@@ -144,8 +145,8 @@ class DeferredAttempt:
         self._attempt.feed(data, moment_us)
         self.run.pending = None  # the queue has room for what it accepted as bytes
 
-    def _finish(self, step: Callable[[], None], moment_us: int) -> None:
+    def _finish(self, step: Callable[[], None], moment_us: int, order: int) -> None:
         run_id = self.run.request.run_id
-        self._handler.on_stream_bytes_end(run_id=run_id, at_us=moment_us, cut=self._is_cut)
+        self._handler.on_stream_bytes_end(run_id=run_id, at_us=moment_us, order=order, cut=self._is_cut)
         step()
         self.run.pending = None

@@ -56,11 +56,18 @@ class Endpoint(NamedTuple):
     input_keys: tuple[str, ...]
     messages: Callable[[Mapping[str, Any]], list[BaseMessage]]
     model_type: str = CHAT
+    #: The key of the body that names the model.
+    model_key: str = "model"
 
 
 #: The end of a URL's path -> the endpoint. A longer end comes before its own end.
 ENDPOINTS = {
     "/chat/completions": Endpoint("openai.chat", "openai", ("messages",), _chat_messages),
+    # Mistral answers these two in the form of a chat completion.
+    "/agents/completions": Endpoint(
+        "openai.chat", "openai", ("messages",), _chat_messages, model_key="agent_id"
+    ),
+    "/fim/completions": Endpoint("openai.chat", "openai", ("prompt",), _prompts),
     "/completions": Endpoint("openai.completions", "openai", ("prompt",), _prompts, TEXT_MODEL),
     "/responses": Endpoint(
         RESPONSES, "openai", ("input", "prompt", "previous_response_id"), responses_messages
@@ -117,7 +124,7 @@ def model_call_of(request: Any, endpoint: Endpoint) -> ModelCall | None:
         return None
     # The path of an Azure client names the model, too.
     if not isinstance(body, dict) or not (
-        isinstance(body.get("model"), str) or "/deployments/" in request.url.path
+        isinstance(body.get(endpoint.model_key), str) or "/deployments/" in request.url.path
     ):
         return None
     if not any(isinstance(body.get(key), (list, str, dict)) for key in endpoint.input_keys):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
-from recorder.instrumentation.attempt_factory import AnyAttempt, Repeats, attempt_of
+from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
-from recorder.instrumentation.model_calls import Endpoint, ModelCall, endpoint_of, is_large, model_call_of
+from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
+from recorder.instrumentation.repetition import RunIdentity, identity_of, remember_attempt, remember_failure
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
 from recorder.runs.open_streams import ended_at_exit
@@ -23,21 +23,10 @@ from recorder.runs.own_calls import is_own_call
 
 log = logging.getLogger("recorder")
 
-#: The key of a request's extensions with the handlers that the request is recorded for.
+#: The key of a request's extensions with the handlers that the request is recorded for, while it is sent.
 MARK = "recorder"
-#: The header in which the SDKs count the attempts of a call, from 0.
-_RETRIES = "x-stainless-retry-count"
-
-
-class _LastAttempt(NamedTuple):
-    """The last attempt in this context, which the next one may repeat."""
-
-    repeats: Repeats
-    input_hash: str
-    retries: int
-
-
-_last_attempt: ContextVar[_LastAttempt | None] = ContextVar("last_attempt", default=None)
+#: The key of a request's extensions with what its naming headers said.
+_NAMES = "recorder_names"
 
 
 class Sender:
@@ -79,10 +68,11 @@ class Sender:
         self, client: Any, request: Any, endpoint: Endpoint, names: dict[str, str]
     ) -> AnyAttempt | None:
         call = model_call_of(request, endpoint)
+        is_recorded = bool(request.extensions.get(MARK))  # for other handlers, by another sender
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        repeats = _repeated_by(call, _retries_of(request))
-        return attempt_of(call, request, handlers, names, client=type(client).__name__, repeats=repeats)
+        identity = identity_of(call, request, is_recorded=is_recorded)
+        return attempt_of(call, request, handlers, names, client=type(client).__name__, identity=identity)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
         """The handlers that no other sender calls for this request. They are marked as called."""
@@ -93,23 +83,17 @@ class Sender:
         return found
 
 
-def _retries_of(request: Any) -> int:
-    text = request.headers.get(_RETRIES, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
-
-
-def _repeated_by(call: ModelCall, retries: int) -> Repeats | None:
-    """The attempts that a request repeats, as the SDK's header says; None for a first attempt."""
-    last = _last_attempt.get()
-    if retries and last is not None and (last.input_hash, last.retries) == (call.input_hash, retries - 1):
-        return last.repeats
-    return None
-
-
 def _remember(attempt: AnyAttempt, request: Any) -> None:
     made = attempt.run.request
-    repeats = Repeats(made.first_run_id or made.run_id, made.attempt)
-    _last_attempt.set(_LastAttempt(repeats, made.input_hash, _retries_of(request)))
+    identity = RunIdentity(made.run_id, made.first_run_id, made.attempt)
+    remember_attempt(identity, made.input_hash, request)
+
+
+def _unmark(attempt: AnyAttempt, request: Any) -> None:
+    """The request was sent. Mistral's SDK sends the same object again when it repeats a call."""
+    handlers = attempt.run.request.handlers
+    marked = request.extensions.get(MARK, ())
+    request.extensions[MARK] = [each for each in marked if not any(each is other for other in handlers)]
 
 
 def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +105,10 @@ def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any
         if attempt is None:
             return send(client, request, *args, **kwargs)
         _remember(attempt, request)
-        return _drive(attempt, partial(send, client, request, *args, **kwargs))
+        try:
+            return _drive(attempt, partial(send, client, request, *args, **kwargs))
+        finally:
+            _unmark(attempt, request)
 
     return recorded
 
@@ -138,7 +125,10 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
         if attempt is None:
             return await send(client, request, *args, **kwargs)
         _remember(attempt, request)
-        return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
+        try:
+            return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
+        finally:
+            _unmark(attempt, request)
 
     return recorded
 
@@ -150,7 +140,7 @@ def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
     try:
         response = send()
     except BaseException as error:
-        attempt.fail(error)
+        _fail(attempt, error)
         attempt.settle()
         raise
     _receive(attempt, response)
@@ -165,7 +155,7 @@ async def _drive_async(attempt: AnyAttempt, send: Callable[[], Awaitable[Any]]) 
         await attempt.settle_async()
         response = await send()
     except BaseException as error:
-        attempt.fail(error)
+        _fail(attempt, error)
         await attempt.settle_async()
         raise
     _receive(attempt, response)
@@ -173,7 +163,15 @@ async def _drive_async(attempt: AnyAttempt, send: Callable[[], Awaitable[Any]]) 
     return response
 
 
+def _fail(attempt: AnyAttempt, error: BaseException) -> None:
+    if isinstance(error, Exception):  # a cancellation is no failure
+        remember_failure()
+    attempt.fail(error)
+
+
 def _receive(attempt: AnyAttempt, response: Any) -> None:
+    if response.status_code >= 400:
+        remember_failure()
     attempt.receive(response)
     if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
         attempt.read_complete(response.content)
@@ -182,11 +180,16 @@ def _receive(attempt: AnyAttempt, response: Any) -> None:
 
 
 def _without_names(request: Any) -> dict[str, str]:
-    """Remove the headers that name a conversation and a user. Returns what they say."""
+    """Remove the headers that name a conversation and a user. Returns what they say.
+
+    They are remembered for another sender of this request, and for the next time that it is sent.
+    """
     headers = request.headers
     if not any(name in headers for name in NAMING_HEADERS):
-        return {}
+        remembered: dict[str, str] = request.extensions.get(_NAMES, {})
+        return remembered
     names = split_headers({name: headers[name] for name in NAMING_HEADERS if name in headers}).names
     for name in NAMING_HEADERS:
         headers.pop(name, None)
+    request.extensions[_NAMES] = names
     return names

@@ -91,6 +91,7 @@ class OpenRun:
         "capacity_wait",
         "end",
         "ended",
+        "ended_order",
         "ended_us",
         "first_frame",
         "first_token",
@@ -145,8 +146,10 @@ class OpenRun:
         self.capacity_wait: Wait[None] | None = None
         #: When the run was started, drained or lost a token last (monotonic microseconds).
         self.active_us = started_us
-        #: When its last bytes came, if they are translated later (monotonic microseconds, or 0).
+        #: If its bytes are translated later: when the last ones came (monotonic microseconds), and the place of its end
+        #: among all events; else 0.
         self.ended_us = 0
+        self.ended_order = 0
         #: Whether tokens come with their frames. If they do not: the numbers of their tool calls and content blocks.
         self.has_frames = False
         self.places: Places | None = None
@@ -261,8 +264,12 @@ class DrainedBatch:
     bytes: int = 0
     #: How many of the bytes were released to the queue.
     released: int = 0
-    #: The queue offset of its last item; 0 if it is empty.
+    #: The queue offset of its last item.
     queue_offset: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether it holds anything."""
+        return bool(self.runs or self.additions)
 
 
 def size_of_start(start: RunStart) -> int:

@@ -23,7 +23,7 @@ log = logging.getLogger("recorder")
 
 Step = Callable[[], None]
 
-#: After so many steps other threads may run.
+#: After so many steps, other threads may run.
 _YIELD_EVERY = 32
 
 
@@ -70,14 +70,14 @@ class DeferredSteps(Capacity):
         self._deferred += ((step, 0, monotonic_us()),)
         self._waker.wake()
 
-    def run_deferred(self) -> None:
-        """Do the steps. Called by the writer."""
-        done = 0
-        while self._deferred:
+    def run_deferred(self, count: int) -> None:
+        """Do the first `count` steps. Called by the writer."""
+        for done in range(1, count + 1):
             step, size, _ = self._deferred[0]
             self._translator = threading.get_ident()
             try:
                 step()
+                self.run_pending()  # an end that a step reported belongs to the step
             except Exception:  # a bug in recorder; the other steps are done
                 log.exception("A step of the recording failed; please report this")
             finally:
@@ -85,7 +85,6 @@ class DeferredSteps(Capacity):
                 self._deferred.popleft()
                 self.call(partial(self._count_translated, size))
             self.release(size)
-            done += 1
             if done % _YIELD_EVERY == 0:
                 sleep(0)
 

@@ -62,6 +62,7 @@ class Flushes:
         flush does. A flush that waits for a later offset raises it too, because it covers everything before."""
         # First, so that a flush on another thread that finds the queue empty from here on raises it.
         self._unreported.append(loss)
+        self._queue.in_flight_us = None
         self.settled = max(self.settled, queue_offset)
         waits = [*(wait for _, wait in self._seen), *self._new.copy()]
         for wait in waits:

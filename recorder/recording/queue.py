@@ -75,7 +75,7 @@ class RecordingQueue(ReadyQueue):
         #: Messages, annotations and details that were added without a run.
         self.added = 0
         # Numbers starts, ends and additions. Times do not give their order: a thread may pause after it read the clock.
-        self._order = count(1)
+        self.next_order = count(1).__next__
 
     def reset(self) -> None:
         """Make the queue empty, with a new lock. For a forked child, where all of its contents are the parent's."""
@@ -206,7 +206,7 @@ class RecordingQueue(ReadyQueue):
         if run.ended or run.lost:
             return
         seal = partial(self._end, run, end, sum(map(size_of_message, end.replies)))
-        end.order = next(self._order)
+        end.order = run.ended_order or self.next_order()
         self._pending.append(seal)  # as `call_soon` does, in one step: Ctrl-C comes before or after it
         run.ended = run.slow_path = True
         if self._waker.current.on_any_change:
@@ -214,7 +214,7 @@ class RecordingQueue(ReadyQueue):
 
     def end_idle(self, run: OpenRun, end: RunEnd, before_us: float) -> bool:
         """End a run that was not active since `before_us` (monotonic); its next token reopens it. False if it was."""
-        end.order = next(self._order)
+        end.order = self.next_order()
         return self.call(partial(self._end_idle, run, end, before_us))
 
     def forget_idle(self, run: OpenRun) -> bool:
@@ -244,7 +244,7 @@ class RecordingQueue(ReadyQueue):
         if run.ended:
             return  # the recorder was closed meanwhile
         run.active_us = monotonic_us()
-        run.start.order = next(self._order)
+        run.start.order = self.next_order()
         run.full_since_us = 0
         self._count(run, size)
 
@@ -256,7 +256,7 @@ class RecordingQueue(ReadyQueue):
     def _queue_row(self, run: OpenRun, reason: str, end: RunEnd | None, lost: int) -> None:
         size = RUN_COST + size_of_start(run.start)
         moment_us = monotonic_us()
-        run.start.order = next(self._order)
+        run.start.order = self.next_order()
         self.refused_runs += 1
         self.lost_messages += lost
         if self.closed or not self._fits(size, self._limit_for_ends):
@@ -274,7 +274,7 @@ class RecordingQueue(ReadyQueue):
         details: Mapping[str, str] | None, annotations: Sequence[AnnotationRow], size: int,
     ) -> None:  # fmt: skip
         """Add to what is queued for the same conversation and user."""
-        addition, order = self._additions.get(key), next(self._order)
+        addition, order = self._additions.get(key), self.next_order()
         if addition is None:
             addition = self._additions[key] = Addition(*key, at, order=order)
         addition.added += [Added(order, at, message) for message in messages]

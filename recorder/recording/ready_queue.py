@@ -51,8 +51,9 @@ class ReadyQueue(DeferredSteps):
 
     def is_empty_since(self, queue_offset: int) -> bool:
         """Whether nothing was queued after this offset, and no frames are delayed. Takes no lock."""
+        # In this order: steps become items, and items are in flight before they leave the queue.
         is_empty = not (self._deferred or self._pending or self._ready or self._delayed)
-        return is_empty and self.last_offset <= queue_offset
+        return is_empty and self.in_flight_us is None and self.last_offset <= queue_offset
 
     # -- called by the writer ---------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class ReadyQueue(DeferredSteps):
 
     def request_full_drain(self) -> int:
         """Drain everything as soon as possible, delayed frames too. Returns the offset of the last item."""
-        self.run_deferred()
+        self.run_deferred(len(self._deferred))
         self.run_pending()
         return self.call(self._request_full_drain)
 
@@ -110,20 +111,21 @@ class ReadyQueue(DeferredSteps):
         The lock is held for a hundred of them at a time, so that producers do not wait for a long drain. If memory runs
         out in between, `batch` holds what was drained until then.
         """
-        self.run_deferred()
         batch, moment_us = batch or DrainedBatch(), monotonic_us()
         self.run_pending()
-        self.call(partial(self._begin_drain, moment_us))
         # What is queued from here on belongs to the next batch, so that no run is in a batch twice.
-        drain_some = partial(self._drain_some, batch, max_bytes, moment_us, self.last_offset)
+        steps, last = self.call(partial(self._begin_drain, moment_us))
+        self.run_deferred(steps)
+        self.in_flight_us = self.oldest_us
+        drain_some = partial(self._drain_some, batch, max_bytes, moment_us, last)
         while batch.bytes < max_bytes and self.call(drain_some):
             pass
         return batch
 
-    def end_bytes(self, run: OpenRun, moment_us: int, *, cut: bool) -> None:
-        """The last bytes of a run came then (monotonic microseconds). With `cut` some had no room: the tokens from here
-        on are missing, and how many is not known."""
-        run.ended_us = moment_us
+    def end_bytes(self, run: OpenRun, moment_us: int, order: int, *, cut: bool) -> None:
+        """The last bytes of a run came then (monotonic microseconds), at this place among all events. With `cut` some
+        had no room: the tokens from here on are missing, and how many is not known."""
+        run.ended_us, run.ended_order = moment_us, order
         if cut:
             self.call(partial(self._cut, run))
 
@@ -146,14 +148,24 @@ class ReadyQueue(DeferredSteps):
         """Queue the item unless it is queued already."""
         if item.queued:
             return
-        item.queued = True
-        self.last_offset += 1
-        item.queue_offset = self.last_offset
-        self._ready.append(item)
+        if self._translates_here:
+            self._enqueue_first(item)
+        else:
+            item.queued = True
+            self.last_offset += 1
+            item.queue_offset = self.last_offset
+            self._ready.append(item)
         if self.oldest_us is None:
             self.oldest_us = monotonic_us()
         if self._waker.current.on_any_change or self.bytes >= self._wake_bytes:
             self._waker.wake()
+
+    def _enqueue_first(self, item: OpenRun | Addition) -> None:
+        """Queue what a step has put. It was accepted before everything that is queued now, and is drained first: a
+        request never comes before the answer that it follows."""
+        item.queue_offset = self._ready[0].queue_offset - 1 if self._ready else self.last_offset
+        item.queued = True
+        self._ready.appendleft(item)
 
     def _on_full(self) -> None:
         self._request_full_drain()  # delayed frames may be all that fills the queue
@@ -169,9 +181,10 @@ class ReadyQueue(DeferredSteps):
         for run in self._delayed.pop_due(before_us):
             self._enqueue(run)
 
-    def _begin_drain(self, moment_us: int) -> None:
+    def _begin_drain(self, moment_us: int) -> tuple[int, int]:
+        """How many steps belong to this batch, and the offset of its last item, at one moment."""
         self._enqueue_due(moment_us)
-        self.in_flight_us = self.oldest_us
+        return len(self._deferred), self.last_offset
 
     def _drain_some(self, batch: DrainedBatch, max_bytes: int, moment_us: int, last: int) -> bool:
         """Drain up to a hundred items, none behind the offset `last`. Returns whether there are more."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,9 +102,13 @@ def client_of(name: str, url: str) -> Any:
 
 
 def call(name: str, way: Way, url: str, handlers: Any, *, pieces: int | None = None) -> Got:
-    """Call an attached client, and leave it after so many pieces."""
+    """Call an attached client, and leave it after so many pieces. A later call is none that repeats this one."""
     if inspect.isasyncgenfunction(way):
         return asyncio.run(_call_async(name, way, url, handlers, pieces))
+    return copy_context().run(_call, name, way, url, handlers, pieces)
+
+
+def _call(name: str, way: Way, url: str, handlers: Any, pieces: int | None) -> Got:
     got: list[str] = []
     client = client_of(name, url)
     if handlers is not None:

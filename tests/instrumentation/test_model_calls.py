@@ -28,6 +28,8 @@ def call_of(url: str, body: Any, method: str = "POST") -> ModelCall | None:
         (CHAT, {"model": "m", "messages": HI}, "openai.chat"),
         ("http://h/openai/deployments/d/chat/completions?api-version=1", {"messages": HI}, "openai.chat"),
         ("http://h/v1/completions", {"model": "m", "prompt": "Hi"}, "openai.completions"),
+        ("http://h/v1/fim/completions", {"model": "m", "prompt": "Hi"}, "openai.chat"),
+        ("http://h/v1/agents/completions", {"agent_id": "a", "messages": HI}, "openai.chat"),
         ("http://h/v1/responses", {"model": "m", "input": "Hi"}, "openai.responses"),
         (f"{MESSAGES}?beta=true", {"model": "m", "messages": HI}, "anthropic.messages"),
     ],

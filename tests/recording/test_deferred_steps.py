@@ -11,6 +11,7 @@ import pytest
 
 from recorder.core.waitable import Wait
 from recorder.recording.buffer import OpenRun
+from recorder.recording.flushes import Flushes
 from recorder.recording.queue import RecordingQueue
 from recorder.storage.rows import COMPLETE, RunEnd
 from tests.oracle import run_start, started
@@ -46,13 +47,56 @@ def test_steps_are_done_before_the_queue_is_drained(queue: RecordingQueue) -> No
 
 
 def test_a_flush_covers_what_was_offered_before(queue: RecordingQueue) -> None:
-    """The offset of a full drain is that of the translated tokens."""
+    """A full drain has it, and nothing is left afterwards."""
     run = started(queue, run_start(), 0)
     queue.drain(10**9)
     settled = queue.last_offset
     queue.offer(partial(put_text, queue, run, "a"), 300)
     assert not queue.is_empty_since(settled)
-    assert queue.request_full_drain() == settled + 1
+    offset = queue.request_full_drain()
+    drained = queue.drain(10**9)
+    assert sum(map(len, drained.runs[0].tokens)) == 1
+    assert drained.queue_offset >= offset
+    assert not queue.is_empty_since(offset)  # it is in flight
+    Flushes(queue).settle(offset)
+    assert queue.is_empty_since(offset)
+
+
+def test_a_request_never_comes_before_the_answer_that_it_follows(queue: RecordingQueue) -> None:
+    """An end that is deferred before a start is drained with it or earlier, and has the lower order."""
+    first = started(queue, run_start(1), 0)
+    queue.drain(10**9)
+    end = RunEnd(COMPLETE, None)
+    order = queue.next_order()
+
+    def finish() -> None:
+        queue.end_bytes(first, 1, order, cut=False)
+        queue.end(first, end)
+
+    queue.defer(finish)
+    second = started(queue, run_start(2), 0)
+    drained = queue.drain(10**9)
+    assert [part.run for part in drained.runs] == [first, second]
+    assert end.order < second.start.order
+    assert drained.queue_offset == queue.last_offset
+
+
+def test_what_is_deferred_while_a_batch_is_drained_belongs_to_the_next(queue: RecordingQueue) -> None:
+    """A start that follows it does, too."""
+    first = started(queue, run_start(1), 0)
+
+    def application() -> None:
+        queue.defer(partial(queue.end, first, RunEnd(COMPLETE, None)))
+        started(queue, run_start(2), 0)
+
+    def step() -> None:
+        thread = threading.Thread(target=application)
+        thread.start()
+        thread.join(10)
+
+    queue.defer(step)
+    assert [part.run for part in queue.drain(10**9).runs] == [first]
+    assert len(queue.drain(10**9).runs) == 2
 
 
 def test_a_full_queue_gives_a_wait_for_room(queue: RecordingQueue) -> None:
@@ -62,7 +106,7 @@ def test_a_full_queue_gives_a_wait_for_room(queue: RecordingQueue) -> None:
     wait = queue.offer(partial(done.append, "b"), 19_000)
     assert isinstance(wait, Wait)
     assert not wait.done
-    queue.run_deferred()
+    queue.run_deferred(1)
     assert (done, wait.done) == (["a"], True)
     assert queue.offer(partial(done.append, "b"), 19_000) is True
 
@@ -108,7 +152,7 @@ def test_a_step_that_fails_is_reported_and_the_others_are_done(
     queue.offer(lambda: 1 / 0, 100)  # type: ignore[arg-type]
     queue.offer(partial(done.append, "b"), 100)
     with caplog.at_level(logging.ERROR):
-        queue.run_deferred()
+        queue.run_deferred(2)
     assert (done, queue.bytes, queue.untranslated_bytes) == (["b"], 0, 0)
     assert "ZeroDivisionError" in caplog.text
 
@@ -122,7 +166,7 @@ def test_a_finalizer_may_defer_an_end_at_any_place(queue: RecordingQueue) -> Non
         thread.start()
         thread.join(10)
     assert not thread.is_alive()
-    queue.run_deferred()
+    queue.run_deferred(2)
     assert done == ["end", "other"]
 
 
