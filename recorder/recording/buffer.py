@@ -267,9 +267,10 @@ class DrainedBatch:
     #: The queue offset of its last item.
     queue_offset: int = 0
 
-    def __bool__(self) -> bool:
-        """Whether it holds anything."""
-        return bool(self.runs or self.additions)
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing."""
+        return not (self.runs or self.additions)
 
 
 def size_of_start(start: RunStart) -> int:

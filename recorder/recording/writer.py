@@ -148,7 +148,7 @@ class Writer:
         self._flushes.accept_new()
         self._in_flight = self._new_in_flight()
         drained = self._queue.drain(self._committer.batch_size.now, self._in_flight.drained)
-        if drained:
+        if not drained.is_empty:
             committer = self._committer
             rows = committer.attempts.separate(serialize(drained.runs, committer.file))
             await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
@@ -157,7 +157,7 @@ class Writer:
         self._flushes.settle(drained.queue_offset)
         self._in_flight = None
         self._failures = 0
-        if closed and not drained:
+        if closed and drained.is_empty:
             return False
         await self._heartbeat()
         self._close_idle_runs()
@@ -251,7 +251,7 @@ class Writer:
         if in_flight is not None:
             in_flight.give_up()
         rest = self._new_in_flight(self._queue.drain(sys.maxsize))
-        if rest.drained:
+        if not rest.drained.is_empty:
             rest.mark_all_lost()
         self._flushes.settle(max(last_offset, rest.drained.queue_offset))
 

@@ -127,7 +127,7 @@ def test_a_process_whose_clock_is_behind_continues_the_newest_branch(
     """Its run and the messages that it adds are the end of the conversation, though their times are earlier."""
     with ChatHistoryCallback(database, conversation_id="c") as history:
         history.add_messages(["one", ("assistant", "two")])
-    for module in ("recorder.chat_history_callback", "recorder.recording.recorder"):
+    for module in ("recorder.core.clock", "recorder.recording.recorder"):
         monkeypatch.setattr(f"{module}.now", lambda: now() - timedelta(minutes=1))
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         sent = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
@@ -158,7 +158,7 @@ def test_messages_keep_their_order_when_the_clock_is_set_back(
     times = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (11, 10)]
     with ChatHistoryCallback(database, conversation_id="c") as history, Replay(database) as replay:
         monkeypatch.setattr("recorder.recording.recorder.now", lambda: times[0])
-        monkeypatch.setattr("recorder.chat_history_callback.now", lambda: times[1])
+        monkeypatch.setattr("recorder.core.clock.now", lambda: times[1])
         for turn in range(2):
             history.add_messages(f"added {turn}")
             history.flush().wait(10)

@@ -32,7 +32,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at = START
-        for module in ("recorder.recording.recorder", "recorder.chat_history_callback"):
+        for module in ("recorder.recording.recorder", "recorder.core.clock"):
             monkeypatch.setattr(f"{module}.now", lambda: self.at)
 
 
