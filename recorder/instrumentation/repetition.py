@@ -37,7 +37,7 @@ def run_id_of(call: ModelCall, request: Any, *, is_recorded: bool) -> UUID:
     A request that `is_recorded` already, for other handlers, has the same id for all handlers.
     """
     last = _last_attempt.get()
-    if last is None or last.input_hash != call.input_hash:
+    if last is None or not call.input_hash or last.input_hash != call.input_hash:
         return uuid_utils.compat.uuid7()
     is_counted = _retries_of(request) == last.retries + 1
     is_same_run = is_recorded or is_counted or _has_just_failed(last)

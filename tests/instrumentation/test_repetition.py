@@ -131,6 +131,16 @@ def test_another_request_after_a_failure_is_a_new_call(scene: Scene) -> None:
     assert scene.runs() == [FAILED, NEW]
 
 
+def test_a_body_that_is_not_read_is_a_new_call(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it equals the one before it."""
+    monkeypatch.setattr("recorder.instrumentation.model_calls.MAX_BODY", 10)
+    with httpx.Client(base_url=scene.provider.url) as client:
+        attach(client, callbacks=scene.history)
+        for question in ("A long one?", "Another long one?"):
+            client.post(PATH, json=body(question))
+    assert scene.runs() == [FAILED, NEW]
+
+
 def test_an_equal_request_after_an_answer_is_a_new_call(scene: Scene) -> None:
     """Nobody repeats what was answered."""
     with httpx.Client(base_url=scene.provider.url) as client:
