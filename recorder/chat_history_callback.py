@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,14 +13,14 @@ from uuid import UUID
 
 from recorder.callbacks import BaseCallbackHandler
 from recorder.config import Config
-from recorder.core.clock import monotonic_us, now
+from recorder.core.clock import begun
 from recorder.core.collection import collection
 from recorder.core.escaping import escape
 from recorder.core.ids import check_conversation_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError, RecorderError
 from recorder.messages import BaseMessage, LLMResult, messages_from
-from recorder.recording.application_values import annotation, details_of, user_id_of
+from recorder.recording.application_values import annotation, attempt_in, details_of, user_id_of
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
@@ -66,6 +66,8 @@ class ChatHistoryCallback(BaseCallbackHandler):
     run_inline = True
     #: recorder's models pass frames with their deltas; `on_llm_new_token` is called only by models that do not.
     tokens_from_frames = True
+    #: Attached clients queue the bytes of a response, and the writer's thread translates them.
+    takes_bytes = True
     #: recorder's models pass the credentials of a run, so that they can be masked.
     takes_mask = True
 
@@ -276,6 +278,11 @@ class ChatHistoryCallback(BaseCallbackHandler):
             return self._put(run, token, at_us)
         return self._put_frame(run, None, deltas_of(token, chunk, run), at_us)
 
+    def on_stream_bytes_end(self, *, run_id: UUID, at_us: int, cut: bool = False) -> None:
+        """The last bytes of a run came at this time (monotonic microseconds). `cut`: the queue was full for some."""
+        if (run := self._runs.get(run_id.int)) is not None:
+            self.recorder.queue.end_bytes(run, at_us, cut=cut)
+
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the end of a run. Its status depends on the finish reason."""
         self._end(run_id, end_of_result(response))
@@ -328,7 +335,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
         metadata, parameters = mapping_of(metadata), mapping_of(given.get("invocation_params"))
         naming = self._naming.of_run(metadata, given.get("conversation_of") or parent_run_id)
         self.recorder.replaced_ids += naming.was_replaced
-        started_at, started_us = _begun(given.get("started_us"))
+        started_at, started_us = begun(given.get("started_us"))
         mask = found if isinstance(found := given.get("mask"), Mask) else Mask()
         start = RunStart(
             run_id=str(run_id),
@@ -347,6 +354,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
             user_id=naming.user_id,
             history_owner=self._naming.history_owner(naming, mask),
             unnamed=naming.unnamed,
+            **attempt_in(given),
             mask=mask,
             messages=history,
         )
@@ -383,11 +391,3 @@ class ChatHistoryCallback(BaseCallbackHandler):
     def _late(self, tokens: int) -> None:
         """Count tokens that arrived after the end of their run or after `close`; they are not stored."""
         self.recorder.queue.count_dropped(tokens)
-
-
-def _begun(started_us: Any) -> tuple[datetime, int]:
-    """The time of a run's start, and its monotonic microseconds: those that recorder's models pass, else now."""
-    moment, moment_us = now(), monotonic_us()
-    if type(started_us) is not int or not 0 < started_us <= moment_us:
-        return moment, moment_us
-    return moment - timedelta(microseconds=moment_us - started_us), started_us

@@ -153,7 +153,8 @@ def record(history: ChatHistoryCallback, request: dict[str, Any], body: bytes) -
         history.on_stream_frame(frame, at_us, translator.decode(frame), run_id=run_id)
     reply = translator.reply
     generation = ChatGeneration(reply.message(), generation_info={"id": reply.response_id})
-    result = LLMResult([[generation]], llm_output={"token_usage": reply.raw_usage})
+    output = {"token_usage": reply.raw_usage, "interrupted": not reply.has_ended}
+    result = LLMResult([[generation]], llm_output=output)
     if (error := reply.failure()) is not None:
         response = httpx2.Response(200, request=httpx2.Request("POST", "https://a/v1/responses"))
         raised = openai.APIError(error_text(error), response.request, body=error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def now() -> datetime:
@@ -14,6 +14,14 @@ def now() -> datetime:
 def monotonic_us() -> int:
     """Microseconds of the monotonic clock. Only the difference of two readings has a meaning."""
     return time.perf_counter_ns() // 1000
+
+
+def begun(started_us: object) -> tuple[datetime, int]:
+    """A time in the past, given by the monotonic clock, on both clocks. Now for what is no such time."""
+    moment, moment_us = now(), monotonic_us()
+    if type(started_us) is not int or not 0 < started_us <= moment_us:
+        return moment, moment_us
+    return moment - timedelta(microseconds=moment_us - started_us), started_us
 
 
 def iso(moment: datetime) -> str:

@@ -15,9 +15,8 @@ from recorder.instrumentation.content_decoding import Decode, decoder_of
 from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
 from recorder.instrumentation.response_conversations import remember
 from recorder.runs.collected_streams import collector
-from recorder.runs.open_streams import ended_at_exit
 from recorder.runs.run import WireRun
-from recorder.runs.sdk_stream import settle_run
+from recorder.runs.sdk_stream import settle_run, settle_run_async
 from recorder.wire.openai.responses import WIRE as RESPONSES
 
 log = logging.getLogger("recorder")
@@ -27,7 +26,7 @@ MAX_BODY = 64 * 2**20
 
 
 class Attempt:
-    """Reports one attempt to the handlers. Its driver calls these methods, and waits for `run.pending` after each."""
+    """Reports one attempt to the handlers. Its driver calls these methods, and `settle` after each."""
 
     def __init__(self, run: WireRun[Any], sdk: str) -> None:
         self.run = run
@@ -38,24 +37,34 @@ class Attempt:
         self._decode: Decode | None = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether the run has begun and not ended."""
-        return self._is_open
+    def has_pending(self) -> bool:
+        """Whether a handler returned something to wait for."""
+        return self.run.pending is not None
+
+    def settle(self) -> None:
+        """Wait for what handlers returned."""
+        settle_run(self.run)
+
+    async def settle_async(self) -> None:
+        """`settle` on an event loop."""
+        await settle_run_async(self.run)
 
     def start(self) -> None:
         """The request is about to be sent."""
         collector.begin()
         self._is_open = True
-        ended_at_exit(self)
         self._safely(self.run.start)
 
     def receive(self, response: Any) -> None:
         """The head of the response arrived."""
         self._safely(self._receive, response)
 
-    def feed(self, data: bytes) -> None:
-        """Bytes of the body arrived, as they were sent."""
-        self._safely(self._feed, data)
+    def feed(self, data: bytes, moment_us: int | None = None) -> None:
+        """Bytes of the body arrived, as they were sent; by default now (monotonic microseconds)."""
+        self._safely(self._feed, data, moment_us)
+
+    def feed_again(self) -> None:
+        """All bytes were taken by `feed`."""
 
     def read_complete(self, content: bytes) -> None:
         """The HTTP client has read the body, and decoded it."""
@@ -120,16 +129,16 @@ class Attempt:
             self.run.http_response = response
         self._decode = decoder_of(response.headers.get("content-encoding"))
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes, moment_us: int | None = None) -> None:
         for piece in self._decode(data) if self._decode is not None else (data,):
             if self._body is None:
-                self._feed_stream(piece)
+                self._feed_stream(piece, moment_us)
             elif len(self._body) < MAX_BODY:
                 self._body += piece
 
-    def _feed_stream(self, data: bytes) -> None:
+    def _feed_stream(self, data: bytes, moment_us: int | None) -> None:
         try:
-            self.run.report(data)
+            self.run.report(data, moment_us)
         except Exception as error:
             if self.run.reply.error is None:
                 raise

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from recorder.instrumentation.attempt import Attempt
+from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
 from recorder.instrumentation.response_conversations import first_run_of
@@ -28,10 +29,21 @@ _NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 
 
+class NumberedRun(NamedTuple):
+    """Which run an attempt is. The first attempt of a call names no other run."""
+
+    run_id: UUID
+    attempt: int = 1
+    first_run_id: UUID | None = None
+
+
+AnyAttempt = Attempt | DeferredAttempt
+
+
 def attempt_of(
     call: ModelCall, request: Any, handlers: Sequence[Any], names: Mapping[str, str], *,
-    client: str, run_id: UUID,
-) -> Attempt | None:  # fmt: skip
+    client: str, run: NumberedRun,
+) -> AnyAttempt | None:  # fmt: skip
     """The attempt that records a call; None for a wire format without a translator.
 
     `names` are the conversation and the user that headers name, `client` is the name of the SDK's client.
@@ -54,12 +66,17 @@ def attempt_of(
         metadata={**_langsmith_metadata(call), **_conversation(call), **names},
         invocation_params=_parameters(call),
         input_hash=call.input_hash,
-        run_id=run_id,
         model_type=call.endpoint.model_type,
         mask=mask,
-        conversation_of=_first_run(call) or run_id,
+        run_id=run.run_id,
+        conversation_of=_first_run(call) or run.first_run_id or run.run_id,
+        attempt=run.attempt,
+        first_run_id=run.first_run_id,
     )
-    return Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
+    found = Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
+    only = handlers[0] if len(handlers) == 1 else None
+    # Another handler wants its tokens while they stream, on the application's thread.
+    return DeferredAttempt(found, only) if getattr(only, "takes_bytes", False) is True else found
 
 
 def _run(made: Request, translator: Translator, request: Any, sdk: str) -> WireRun[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import uuid_utils.compat
 
+from recorder.instrumentation.attempt_factory import NumberedRun
 from recorder.instrumentation.model_calls import ModelCall
+from recorder.runs.run import Request
 
 #: The header in which the SDKs of OpenAI and Anthropic count the attempts of a call, from 0.
 _RETRIES = "x-stainless-retry-count"
@@ -21,7 +22,7 @@ _LONGEST_PAUSE = 60.0
 class _LastAttempt(NamedTuple):
     """The last attempt in this context, which the next one may repeat."""
 
-    run_id: UUID
+    run: NumberedRun
     input_hash: str
     retries: int
     #: When it failed (seconds of the monotonic clock); None if it did not.
@@ -31,28 +32,34 @@ class _LastAttempt(NamedTuple):
 _last_attempt: ContextVar[_LastAttempt | None] = ContextVar("last_attempt", default=None)
 
 
-def run_id_of(call: ModelCall, request: Any, *, is_recorded: bool) -> UUID:
-    """A new id. A further attempt has the id of the first one: the recorder then counts the attempts of a run.
+def numbered_run(call: ModelCall, request: Any, *, is_recorded: bool) -> NumberedRun:
+    """The run of a request: a new call, or a further attempt of the last one.
 
-    A request that `is_recorded` already, for other handlers, has the same id for all handlers.
+    A request that `is_recorded` already, for other handlers, is the same run for all handlers.
     """
     last = _last_attempt.get()
     if last is None or not call.input_hash or last.input_hash != call.input_hash:
-        return uuid_utils.compat.uuid7()
+        return NumberedRun(uuid_utils.compat.uuid7())
+    if is_recorded:
+        return last.run
     is_counted = _retries_of(request) == last.retries + 1
-    is_same_run = is_recorded or is_counted or _has_just_failed(last)
-    return last.run_id if is_same_run else uuid_utils.compat.uuid7()
+    return _next(last.run) if is_counted or _has_just_failed(last) else NumberedRun(uuid_utils.compat.uuid7())
 
 
-def remember_attempt(run_id: UUID, input_hash: str, request: Any) -> None:
+def remember_attempt(made: Request, request: Any) -> None:
     """The request is about to be sent in this context."""
-    _last_attempt.set(_LastAttempt(run_id, input_hash, _retries_of(request)))
+    run = NumberedRun(made.run_id, made.attempt, made.first_run_id)
+    _last_attempt.set(_LastAttempt(run, made.input_hash, _retries_of(request)))
 
 
 def remember_failure() -> None:
     """The last attempt of this context had no answer, or one with an error status."""
     if (last := _last_attempt.get()) is not None:
         _last_attempt.set(last._replace(failed_at=time.monotonic()))
+
+
+def _next(run: NumberedRun) -> NumberedRun:
+    return NumberedRun(uuid_utils.compat.uuid7(), run.attempt + 1, run.first_run_id or run.run_id)
 
 
 def _has_just_failed(last: _LastAttempt) -> bool:

@@ -12,15 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
-from recorder.instrumentation.attempt import Attempt
-from recorder.instrumentation.attempt_factory import attempt_of
+from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
-from recorder.instrumentation.repetition import remember_attempt, remember_failure, run_id_of
+from recorder.instrumentation.repetition import numbered_run, remember_attempt, remember_failure
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
+from recorder.runs.open_streams import ended_at_exit
 from recorder.runs.own_calls import is_own_call
-from recorder.runs.sdk_stream import settle_run, settle_run_async
 
 log = logging.getLogger("recorder")
 
@@ -51,7 +50,7 @@ class Sender:
         """Remove handlers. Calls that have begun are recorded to their end."""
         self.handlers = [each for each in self.handlers if not any(each is other for other in handlers)]
 
-    def attempt(self, client: Any, request: Any) -> Attempt | None:
+    def attempt(self, client: Any, request: Any) -> AnyAttempt | None:
         """The attempt that records this request; None if it is no model call, or is recorded already."""
         endpoint = endpoint_of(request)
         if endpoint is None:
@@ -67,13 +66,13 @@ class Sender:
 
     def _attempt(
         self, client: Any, request: Any, endpoint: Endpoint, names: dict[str, str]
-    ) -> Attempt | None:
+    ) -> AnyAttempt | None:
         call = model_call_of(request, endpoint)
         is_recorded = bool(request.extensions.get(MARK))  # for other handlers, by another sender
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        run_id = run_id_of(call, request, is_recorded=is_recorded)
-        return attempt_of(call, request, handlers, names, client=type(client).__name__, run_id=run_id)
+        run = numbered_run(call, request, is_recorded=is_recorded)
+        return attempt_of(call, request, handlers, names, client=type(client).__name__, run=run)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
         """The handlers that no other sender calls for this request. They are marked as called."""
@@ -84,12 +83,7 @@ class Sender:
         return found
 
 
-def _remember(attempt: Attempt, request: Any) -> None:
-    made = attempt.run.request
-    remember_attempt(made.run_id, made.input_hash, request)
-
-
-def _unmark(attempt: Attempt, request: Any) -> None:
+def _unmark(attempt: AnyAttempt, request: Any) -> None:
     """The request was sent. Mistral's SDK sends the same object again when it repeats a call."""
     handlers = attempt.run.request.handlers
     marked = request.extensions.get(MARK, ())
@@ -104,7 +98,7 @@ def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any
         attempt = sender.attempt(client, request)
         if attempt is None:
             return send(client, request, *args, **kwargs)
-        _remember(attempt, request)
+        remember_attempt(attempt.run.request, request)
         try:
             return _drive(attempt, partial(send, client, request, *args, **kwargs))
         finally:
@@ -124,7 +118,7 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
             attempt = sender.attempt(client, request)
         if attempt is None:
             return await send(client, request, *args, **kwargs)
-        _remember(attempt, request)
+        remember_attempt(attempt.run.request, request)
         try:
             return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
         finally:
@@ -133,41 +127,43 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
     return recorded
 
 
-def _drive(attempt: Attempt, send: Callable[[], Any]) -> Any:
+def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
     attempt.start()
-    settle_run(attempt.run)
+    ended_at_exit(attempt)
+    attempt.settle()
     try:
         response = send()
     except BaseException as error:
         _fail(attempt, error)
-        settle_run(attempt.run)
+        attempt.settle()
         raise
     _receive(attempt, response)
-    settle_run(attempt.run)
+    attempt.settle()
     return response
 
 
-async def _drive_async(attempt: Attempt, send: Callable[[], Awaitable[Any]]) -> Any:
+async def _drive_async(attempt: AnyAttempt, send: Callable[[], Awaitable[Any]]) -> Any:
     try:
         attempt.start()
-        await settle_run_async(attempt.run)
+        ended_at_exit(attempt)
+        await attempt.settle_async()
         response = await send()
     except BaseException as error:
         _fail(attempt, error)
-        await settle_run_async(attempt.run)
+        await attempt.settle_async()
         raise
     _receive(attempt, response)
-    await settle_run_async(attempt.run)
+    await attempt.settle_async()
     return response
 
 
-def _fail(attempt: Attempt, error: BaseException) -> None:
+def _fail(attempt: AnyAttempt, error: BaseException) -> None:
     if isinstance(error, Exception):  # a cancellation is no failure
         remember_failure()
     attempt.fail(error)
 
 
-def _receive(attempt: Attempt, response: Any) -> None:
+def _receive(attempt: AnyAttempt, response: Any) -> None:
     if response.status_code >= 400:
         remember_failure()
     attempt.receive(response)

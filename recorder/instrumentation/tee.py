@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from typing import Any, Self
 
-from recorder.instrumentation.attempt import Attempt
-from recorder.runs.sdk_stream import settle_run, settle_run_async
+from recorder.instrumentation.attempt_factory import AnyAttempt
 
 
-def tee(stream: Any, attempt: Attempt) -> Any:
+def tee(stream: Any, attempt: AnyAttempt) -> Any:
     """A byte stream of the same kind, synchronous or asynchronous or both. It reports what is read to `attempt`."""
     kinds = [kind for kind in type(stream).__mro__ if kind.__name__ in ("SyncByteStream", "AsyncByteStream")]
     found: Any = _class(tuple(kinds))(stream, attempt)
@@ -26,7 +25,7 @@ def _class(kinds: tuple[type, ...]) -> type:
 class _Tee:
     """Both kinds; the HTTP client calls the methods of one of them."""
 
-    def __init__(self, stream: Any, attempt: Attempt) -> None:
+    def __init__(self, stream: Any, attempt: AnyAttempt) -> None:
         self._stream = stream
         self._attempt = attempt
 
@@ -45,15 +44,14 @@ class _Tee:
             self._stream.close()
         finally:
             self._attempt.leave()
-            settle_run(self._attempt.run)
+            self._attempt.settle()
 
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
         finally:
             self._attempt.leave()
-            if self._attempt.run.pending:
-                await settle_run_async(self._attempt.run)
+            await self._attempt.settle_async()
 
     def __del__(self) -> None:
         # Nothing refers to the response any more. The finalizer may run anywhere, also in the queue's lock.
@@ -64,7 +62,7 @@ class _Tee:
 class _Steps:
     """Reads the chunks on a thread."""
 
-    def __init__(self, chunks: Iterator[bytes], attempt: Attempt) -> None:
+    def __init__(self, chunks: Iterator[bytes], attempt: AnyAttempt) -> None:
         self._chunks = chunks
         self._attempt = attempt
 
@@ -77,22 +75,25 @@ class _Steps:
             data = next(self._chunks)
         except StopIteration:
             attempt.end()
-            settle_run(attempt.run)
+            attempt.settle()
             raise
         except BaseException as error:
             attempt.fail_reading(error)
-            settle_run(attempt.run)
+            attempt.settle()
             raise
-        attempt.feed(data)
-        if attempt.run.pending:
-            settle_run(attempt.run)
+        wait = attempt.feed(data)
+        while wait is not None:
+            wait.wait()
+            wait = attempt.feed_again()
+        if attempt.has_pending:
+            attempt.settle()
         return data
 
 
 class _AsyncSteps:
     """Reads the chunks on an event loop."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], attempt: Attempt) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], attempt: AnyAttempt) -> None:
         self._chunks = chunks
         self._attempt = attempt
 
@@ -105,13 +106,16 @@ class _AsyncSteps:
             data = await anext(self._chunks)
         except StopAsyncIteration:
             attempt.end()
-            await settle_run_async(attempt.run)
+            await attempt.settle_async()
             raise
         except BaseException as error:
             attempt.fail_reading(error)
-            await settle_run_async(attempt.run)
+            await attempt.settle_async()
             raise
-        attempt.feed(data)
-        if attempt.run.pending:
-            await settle_run_async(attempt.run)
+        wait = attempt.feed(data)
+        while wait is not None:
+            await wait
+            wait = attempt.feed_again()
+        if attempt.has_pending:
+            await attempt.settle_async()
         return data

@@ -14,6 +14,7 @@ from recorder.core.ids import new_id
 from recorder.errors import ConfigError
 from recorder.redaction.masking import Mask
 from recorder.storage.rows import AnnotationRow
+from recorder.storage.storable_values import uuid_in
 
 #: Messages of a model have the id of their run after this, and the number of the choice after that.
 _PREFIX = "run-"
@@ -55,6 +56,14 @@ def annotation(
         data=Mask().json(dict(data), "data") if data else None,
         created_at=now(),
     )
+
+
+def attempt_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of a further attempt and the id of the first one, if the arguments of a start hook have both."""
+    attempt, first = given.get("attempt"), uuid_in(given.get("first_run_id"))
+    if type(attempt) is not int or not 1 < attempt < 1_000 or first is None:
+        return {}
+    return {"attempt": attempt, "first_run_id": str(first)}
 
 
 def uuid_of(name: str, given: UUID | str) -> str:

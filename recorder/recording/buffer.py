@@ -91,6 +91,7 @@ class OpenRun:
         "capacity_wait",
         "end",
         "ended",
+        "ended_us",
         "first_frame",
         "first_token",
         "flat",
@@ -144,6 +145,8 @@ class OpenRun:
         self.capacity_wait: Wait[None] | None = None
         #: When the run was started, drained or lost a token last (monotonic microseconds).
         self.active_us = started_us
+        #: When its last bytes came, if they are translated later (monotonic microseconds, or 0).
+        self.ended_us = 0
         #: Whether tokens come with their frames. If they do not: the numbers of their tool calls and content blocks.
         self.has_frames = False
         self.places: Places | None = None
@@ -161,8 +164,10 @@ class OpenRun:
         return self.first_token + len(self.flat) // 2
 
     def moment(self) -> datetime:
-        """The current time by the monotonic clock, so that no duration is negative when the wall clock is set back."""
-        return self.start.started_at + timedelta(microseconds=monotonic_us() - self.started_us)
+        """The time now, or when its last bytes came. By the monotonic clock, because the wall clock may be set back."""
+        return self.start.started_at + timedelta(
+            microseconds=(self.ended_us or monotonic_us()) - self.started_us
+        )
 
     @property
     def queued_tokens(self) -> int:

@@ -313,7 +313,7 @@ class RecordingQueue(ReadyQueue):
 
     def _try_put(self, put: PendingPut) -> Wait[None] | None:
         """Accept or drop the tokens; off an event loop with a full queue, neither. Returns the wait for capacity."""
-        if put.run.ended or self.closed:
+        if put.run.ended or (self.closed and not self._translates_here):
             self.dropped += put.tokens
             return None
         return self._accept_or_drop(put)
@@ -325,7 +325,7 @@ class RecordingQueue(ReadyQueue):
             return None
         if run.idle:
             self._reopen(run)
-        if self._fits(put.size, self._max_bytes):
+        if self._translates_here or self._fits(put.size, self._max_bytes):
             run.full_since_us = 0
             self._append(put)
             return None
@@ -390,6 +390,7 @@ class RecordingQueue(ReadyQueue):
         self.dropped += tokens
 
     def _counts(self) -> tuple[int, int, int, int | None]:
-        times = [each for each in (self.in_flight_us, self.oldest_us) if each is not None]
+        first = next(iter(self._deferred.copy()), (None, 0, None))
+        times = [each for each in (self.in_flight_us, self.oldest_us, first[2]) if each is not None]
         queued = sum(run.queued_tokens for run in self._ready)
         return queued, self.drained, self.dropped, min(times, default=None)

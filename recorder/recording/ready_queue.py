@@ -7,14 +7,14 @@ from functools import partial
 from math import inf
 
 from recorder.core.clock import monotonic_us
-from recorder.core.wakeup import LoopWaker
-from recorder.recording.buffer import DrainedBatch, DrainedRun, OpenRun
-from recorder.recording.capacity import Capacity, Overflow
+from recorder.recording.buffer import FULL, DrainedBatch, DrainedRun, OpenRun
+from recorder.recording.capacity import Overflow
+from recorder.recording.deferred_steps import DeferredSteps
 from recorder.recording.delayed_frames import DelayedFrames
 from recorder.storage.batch import Addition
 
 
-class ReadyQueue(Capacity):
+class ReadyQueue(DeferredSteps):
     """The runs that have something to write, and the conversations that messages were added to."""
 
     def __init__(
@@ -25,12 +25,10 @@ class ReadyQueue(Capacity):
         # What was added to each conversation and is not drained yet, by `Addition.key`.
         self._additions: dict[tuple[str, str | None], Addition] = {}
         self._delayed = DelayedFrames(int(frames_interval * 1e6))
-        self._waker = LoopWaker()
         # A flush or `close` needs the writer: set until the writer has looked for it.
         self._wake_requested = False
         # Everything must be drained, delayed frames too: set until the queue was empty.
         self._full_drain = False
-        self._wake_bytes = max_bytes
         #: Tokens that were drained.
         self.drained = 0
         #: How many items were queued. The number of an item is its offset in the queue.
@@ -53,7 +51,8 @@ class ReadyQueue(Capacity):
 
     def is_empty_since(self, queue_offset: int) -> bool:
         """Whether nothing was queued after this offset, and no frames are delayed. Takes no lock."""
-        return self.last_offset <= queue_offset and not (self._pending or self._ready or self._delayed)
+        is_empty = not (self._deferred or self._pending or self._ready or self._delayed)
+        return is_empty and self.last_offset <= queue_offset
 
     # -- called by the writer ---------------------------------------------------------------------------------
 
@@ -74,7 +73,9 @@ class ReadyQueue(Capacity):
         """Return when there is something to drain, or when the writer was woken."""
         while True:
             self._waker.prepare()
-            if self._ready or self._pending or self.closed or self._wake_requested or self._full_drain:
+            if self._ready or self._deferred or self._pending or self.closed:
+                return
+            if self._wake_requested or self._full_drain:
                 return
             await self._waker.wait(None)
 
@@ -95,6 +96,7 @@ class ReadyQueue(Capacity):
 
     def request_full_drain(self) -> int:
         """Drain everything as soon as possible, delayed frames too. Returns the offset of the last item."""
+        self.run_deferred()
         self.run_pending()
         return self.call(self._request_full_drain)
 
@@ -108,6 +110,7 @@ class ReadyQueue(Capacity):
         The lock is held for a hundred of them at a time, so that producers do not wait for a long drain. If memory runs
         out in between, `batch` holds what was drained until then.
         """
+        self.run_deferred()
         batch, moment_us = batch or DrainedBatch(), monotonic_us()
         self.run_pending()
         self.call(partial(self._begin_drain, moment_us))
@@ -117,7 +120,19 @@ class ReadyQueue(Capacity):
             pass
         return batch
 
+    def end_bytes(self, run: OpenRun, moment_us: int, *, cut: bool) -> None:
+        """The last bytes of a run came then (monotonic microseconds). With `cut` some had no room: the tokens from here
+        on are missing, and how many is not known."""
+        run.ended_us = moment_us
+        if cut:
+            self.call(partial(self._cut, run))
+
     # -- called with the lock held ----------------------------------------------------------------------------
+
+    def _cut(self, run: OpenRun) -> None:
+        run.drop(0, 1)
+        run.gap_reason = FULL
+        self._enqueue(run)
 
     def _count(self, item: OpenRun | Addition, size: int) -> None:
         """Add `size` bytes to an item, and queue it."""

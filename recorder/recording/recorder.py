@@ -159,7 +159,11 @@ class Recorder:
             self._closing = _Closing(self, self._ended, seconds + CLOSE_GRACE)
         # Every call does each step, because an earlier call may have been interrupted.
         for key, run in self._open_runs.unended().items():
-            self.end(key, run, RunEnd(INTERRUPTED, None))
+            end = partial(self.end, key, run, RunEnd(INTERRUPTED, None))
+            if self.queue.has_deferred:  # bytes of the run may come before its end
+                self.queue.defer(end)
+            else:
+                end()
         if not self._writer.closing:
             self._writer.close(seconds)
         if self._forked:  # nothing was recorded in this process, and its writer has no thread
@@ -184,6 +188,7 @@ class Recorder:
             accepted=queued + drained + dropped,
             queued=queued + drained - committed - quarantined - lost,
             queued_bytes=self.queue.bytes,
+            untranslated_bytes=self.queue.untranslated_bytes,
             committed=committed,
             dropped=dropped + lost,
             quarantined=quarantined,

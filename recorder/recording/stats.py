@@ -19,6 +19,8 @@ class Stats:
     queued: int
     #: Bytes that are counted for both; `Config.max_queue_bytes` limits them.
     queued_bytes: int
+    #: Those of them that are bytes of attached clients' responses. Their tokens count once they are translated.
+    untranslated_bytes: int
     #: Tokens that are stored.
     committed: int
     #: Tokens that came while the queue was full, after their run's end or after `close`, or were not stored in time.

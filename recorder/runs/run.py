@@ -59,6 +59,9 @@ class Request:
     #: The run whose conversation this one belongs to, if no conversation is named. A run may name itself, so that later
     #: ones can follow it. None for a run that nothing follows.
     conversation_of: uuid.UUID | None = None
+    #: The number of the attempt, from 1, and the run of the first attempt if it is a further one.
+    attempt: int = 1
+    first_run_id: uuid.UUID | None = None
     #: Why no request could be made, or None. The run starts, and then fails with this error.
     error: Exception | None = None
 
@@ -100,6 +103,8 @@ class Run(ABC, Generic[ChunkT]):
         }
         if request.conversation_of is not None:
             details["conversation_of"] = request.conversation_of
+        if request.first_run_id is not None:
+            details |= {"attempt": request.attempt, "first_run_id": request.first_run_id}
         if request.model_type == CHAT:
             self._add_pending(dispatch.chat_model_start(request.serialized, request.messages, **details))
         else:
@@ -215,9 +220,12 @@ class WireRun(Run[ChunkT]):
                 raise self._error_of(self.reply.error, self.http_response)
         self._caught_up = True
 
-    def report(self, data: bytes) -> None:
-        """Report these bytes, and make chunks only if a handler wants tokens. Raises the provider's error."""
-        at_us = monotonic_us() - self._started_us
+    def report(self, data: bytes, moment_us: int | None = None) -> None:
+        """Report these bytes, and make chunks only if a handler wants tokens. Raises the provider's error.
+
+        `moment_us` is when they came, by default now (monotonic microseconds).
+        """
+        at_us = (monotonic_us() if moment_us is None else moment_us) - self._started_us
         self._caught_up = False
         for frame in self._splitter.feed(data):
             deltas = self._decode(frame)

@@ -174,3 +174,23 @@ def test_an_incomplete_response_is_replayed_as_incomplete(tmp_path: Path) -> Non
         "response.incomplete",
         "max_output_tokens",
     )
+
+
+def test_a_background_answer_that_goes_on_is_not_complete(tmp_path: Path) -> None:
+    """The stream that continues it has the rest, under the same id of the response."""
+    frames = openai_responses_frames(["Hello", " there!"], id="resp_1")
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    with history_at(url) as history:
+        record(
+            history,
+            {**ASK, "background": True},
+            b'{"id":"resp_1","object":"response","status":"queued","output":[]}',
+        )
+        record(history, {**ASK, "background": True, "stream": True}, b"".join(frames[:5]))
+        record(history, {"stream": True, "starting_after": 4}, b"".join(frames[5:]))
+    rows = sql(url, "SELECT status, response_id, finish_reason FROM runs ORDER BY started_at")
+    assert rows == [
+        ("interrupted", "resp_1", None), ("interrupted", "resp_1", None), ("complete", "resp_1", "stop"),
+    ]  # fmt: skip
+    texts = sql(url, "SELECT text FROM tokens WHERE kind = 'text' ORDER BY run_id, seq")
+    assert sorted(text for (text,) in texts) == [" there!", "Hello"]

@@ -28,10 +28,11 @@ from recorder.replay import Replay
 from recorder.storage.message_columns import message_of
 from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.openai.chat import OpenAIChat
+from recorder.wire.openai.responses import OpenAIResponses
 from recorder.wire.reply import Translator
-from tests import streams
+from tests import responses, streams
 from tests.alike import message_fields, total
-from tests.wires import frames_of
+from tests.wires import frames_of, translated
 
 #: Number of streams that each test tries, and the number with `--all`.
 FEW, MANY = 60, 1_000
@@ -337,6 +338,23 @@ def test_random_completion_streams_add_up(lab: Lab, examples: Callable[..., None
         assert {unescape(reply["content"]) for reply in replies} - {""} == texts - {""}
 
     examples(check, streams.completion_bodies)
+
+
+def test_random_responses_add_up(lab: Lab, examples: Callable[..., None]) -> None:
+    """No model of ours has this format, so the hooks are called as for a model."""
+
+    def check(pieces: list[bytes]) -> None:
+        reply = translated(frames_of([b"".join(pieces)]), OpenAIResponses)[1]
+        run_id = responses.record(lab.history, {"input": "Hi"}, b"".join(pieces))
+        end = reply.message()
+        replayed, error = _replayed(lab, run_id)
+        assert (error is None) == (reply.failure() is None)
+        assert plain(total([*replayed, LAST]), "usage") == plain(end, "usage")
+        _assert_stored(lab, run_id, end)
+        tokens = lab.rows("SELECT text FROM tokens WHERE run_id = ? AND kind = 'text' ORDER BY seq", run_id)
+        assert unescape("".join(token["text"] for token in tokens)) == reply.text()
+
+    examples(check, responses.any_streams)
 
 
 class Own(SimpleChatModel):

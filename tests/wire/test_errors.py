@@ -16,6 +16,7 @@ from recorder.testing import Answer, LoopbackProvider, anthropic_messages_frames
 from recorder.wire.anthropic.stream import AnthropicMessages
 from recorder.wire.errors import error_of, error_text
 from recorder.wire.openai.completions import OpenAICompletions
+from recorder.wire.openai.responses import OpenAIResponses
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
 from tests.chatting import CALL_STYLES, ON_LOOP, PLAIN, CallStyle, history_at, name_of, recorded
@@ -97,9 +98,9 @@ def test_an_error_in_an_anthropic_stream_is_recognized_in_every_form(error: byte
     assert_alike(found)
 
 
-@pytest.mark.parametrize("make", [OpenAICompletions, AnthropicMessages])
+@pytest.mark.parametrize("make", [OpenAICompletions, OpenAIResponses, AnthropicMessages])
 @pytest.mark.parametrize("error", [STATED["in a field of its own"], STATED["as an object error"]])
-def test_errors_are_recognized_in_completions_and_anthropic_streams(make: Any, error: bytes) -> None:
+def test_errors_are_recognized_in_the_other_formats(make: Any, error: bytes) -> None:
     """The reply has the error, and there is no delta."""
     deltas, reply = translated([error], make)
     assert (deltas, error_text(reply.error)) == ([], WHY)

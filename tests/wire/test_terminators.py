@@ -8,7 +8,9 @@ import pytest
 
 from recorder.testing import anthropic_messages_frames
 from recorder.wire.openai.completions import OpenAICompletions
+from recorder.wire.openai.responses import OpenAIResponses
 from recorder.wire.sse import Event, is_done
+from tests import responses
 from tests.alike import assert_alike, claude, forms_of
 from tests.alike import openai as chat
 from tests.chatting import CALL_STYLES, CallStyle, name_of
@@ -59,6 +61,13 @@ def test_a_completion_stream_is_complete_after_any_terminator(end: bytes) -> Non
     """The terminator makes no delta."""
     deltas, reply = translated([event({"choices": [{"index": 0, "text": "a"}]}), end], OpenAICompletions)
     assert (len(deltas), reply.terminated) == (1, True)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_response_is_complete_after_any_terminator(end: bytes) -> None:
+    """The API sends none of them; proxies do."""
+    deltas, reply = translated([responses.created(), responses.text("a"), end], OpenAIResponses)
+    assert (len(deltas), reply.text(), reply.terminated) == (1, "a", True)
 
 
 def test_usage_in_the_terminating_event_is_read() -> None:

@@ -32,6 +32,13 @@ _DEEPSEEK = {
     "prompt_cache_hit_tokens": 4,
     "prompt_cache_miss_tokens": 2,
 }
+_RESPONSES = {
+    "input_tokens": 100,
+    "input_tokens_details": {"cached_tokens": 60},
+    "output_tokens": 40,
+    "output_tokens_details": {"reasoning_tokens": 30},
+    "total_tokens": 140,
+}
 _OPENROUTER = {
     "prompt_tokens": 9,
     "completion_tokens": 1,
@@ -62,6 +69,10 @@ def counts(prompt: int, answer: int, total: int | None = None, **details: Any) -
         ),
         (_DEEPSEEK, counts(6, 2, input_token_details={"cache_read": 4})),
         (
+            _RESPONSES,
+            counts(100, 40, input_token_details={"cache_read": 60}, output_token_details={"reasoning": 30}),
+        ),
+        (
             {**_DEEPSEEK, "prompt_tokens_details": {"cached_tokens": 3}},
             counts(6, 2, input_token_details={"cache_read": 3}),
         ),
@@ -71,7 +82,17 @@ def counts(prompt: int, answer: int, total: int | None = None, **details: Any) -
         ({"total_tokens": 9}, counts(0, 0, 9)),
         ({}, counts(0, 0)),
     ],
-    ids=["OpenAI", "DeepSeek", "both", "OpenRouter", "no total", "another total", "total alone", "nothing"],
+    ids=[
+        "OpenAI",
+        "DeepSeek",
+        "Responses",
+        "both",
+        "OpenRouter",
+        "no total",
+        "another total",
+        "total alone",
+        "nothing",
+    ],
 )
 def test_the_usage_of_each_provider_is_converted(raw: dict[str, Any], expected: dict[str, Any]) -> None:
     """Missing details are left out, and missing counts are 0."""

@@ -85,6 +85,8 @@ class OpenAIResponses(Decoder):
                 if self._output.fast_place is not None and (text := self._plain_text(event)) is not None:
                     self.reply.add_text(text)
                     return (_new_delta(Delta, (text, TEXT, "0")),)
+                if not isinstance(event, dict) or "type" not in event:
+                    event = None  # `_decode_other` reads the type from the name
         return self._decode(frame, event)
 
     def _plain_text(self, event: Any) -> str | None:
@@ -123,7 +125,7 @@ class OpenAIResponses(Decoder):
             if sent.name in END_NAMES and "type" not in event:
                 self._terminate()
             else:
-                self._decode_event(event, deltas)
+                self._decode_event(_typed(event, sent.name), deltas)
 
     def _decode_event(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         kind = event.get("type")
@@ -218,6 +220,12 @@ class OpenAIResponses(Decoder):
         deltas.append(Delta(dumps({"events": [fields]}), OTHER))
 
 
+def _typed(event: Any, name: str | None) -> Any:
+    """The event with its name as its type if it has none, as some proxies send it; a response needs none."""
+    is_response = not isinstance(event, dict) or "type" in event or event.get("object") == "response"
+    return event if is_response or not name else {**event, "type": name}
+
+
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
@@ -229,7 +237,7 @@ def _nothing(output: OutputDecoder, event: dict[str, Any], deltas: list[Delta]) 
 _OUTPUT_EVENTS: dict[str, Callable[[OutputDecoder, dict[str, Any], list[Delta]], None]] = {
     "response.output_item.added": OutputDecoder.item_added,
     "response.output_item.done": OutputDecoder.item_done,
-    "response.content_part.added": _nothing,
+    "response.content_part.added": OutputDecoder.part_added,
     "response.content_part.done": OutputDecoder.part_done,
     "response.reasoning_summary_part.added": _nothing,
     "response.reasoning_summary_part.done": OutputDecoder.summary_done,

@@ -13,7 +13,9 @@ from recorder.messages.merge import CUSTOM_CALL
 from recorder.wire.deltas import as_text
 from recorder.wire.recorded_run import value_of
 
+#: Types of items.
 MESSAGE, REASONING_ITEM, FUNCTION_CALL, MCP_CALL = "message", "reasoning", "function_call", "mcp_call"
+CODE_CALL = "code_interpreter_call"
 #: Type of an item that calls a tool -> the keys of its arguments. The first key that is present counts.
 _ARGUMENTS = {
     FUNCTION_CALL: ("arguments",),
@@ -31,7 +33,7 @@ _ALWAYS = frozenset((FUNCTION_CALL, CUSTOM_CALL, MCP_CALL))
 _OWN_KEYS = frozenset(("id", "call_id", "name", "status"))
 #: The types of a part with text: of a message, of reasoning.
 TEXT_PARTS = frozenset(("output_text", "text", "input_text"))
-_REASONING_PARTS = frozenset(("reasoning_text", "summary_text", "text"))
+_REASONING_PARTS = frozenset(("reasoning_text", "summary_text", *TEXT_PARTS))
 
 
 class ItemCall(NamedTuple):

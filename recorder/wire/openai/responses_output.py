@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recorder.core.json import dumps
+from recorder.messages.merge import CUSTOM_CALL
 from recorder.wire.deltas import (
     CITATION,
     OTHER,
@@ -22,6 +23,8 @@ from recorder.wire.deltas import (
     as_text,
 )
 from recorder.wire.openai.responses_items import (
+    CODE_CALL,
+    FUNCTION_CALL,
     MCP_CALL,
     MESSAGE,
     REASONING_ITEM,
@@ -45,15 +48,16 @@ from recorder.wire.openai.responses_progress import (
 from recorder.wire.repeated_answer import rest_of
 from recorder.wire.reply import Reply
 
-#: Event without its last word -> the kind of its text, the key and the index of its part, the key of the complete text.
+#: Event without its last word -> the kind of its text, the type of its item, the key and the index of its part, the key
+#: of the complete text.
 TEXT_EVENTS = {
-    "response.output_text": (TEXT, "content", "content_index", "text"),
-    "response.refusal": (REFUSAL, "content", "content_index", "refusal"),
-    "response.reasoning_summary_text": (REASONING, "summary", "summary_index", "text"),
-    "response.reasoning_text": (REASONING, "content", "content_index", "text"),
-    "response.function_call_arguments": (TOOL_ARGS, "arguments", "", "arguments"),
-    "response.mcp_call_arguments": (TOOL_ARGS, "arguments", "", "arguments"),
-    "response.custom_tool_call_input": (TOOL_ARGS, "arguments", "", "input"),
+    "response.output_text": (TEXT, MESSAGE, "content", "content_index", "text"),
+    "response.refusal": (REFUSAL, MESSAGE, "content", "content_index", "refusal"),
+    "response.reasoning_summary_text": (REASONING, REASONING_ITEM, "summary", "summary_index", "text"),
+    "response.reasoning_text": (REASONING, REASONING_ITEM, "content", "content_index", "text"),
+    "response.function_call_arguments": (TOOL_ARGS, FUNCTION_CALL, "arguments", "", "arguments"),
+    "response.mcp_call_arguments": (TOOL_ARGS, MCP_CALL, "arguments", "", "arguments"),
+    "response.custom_tool_call_input": (TOOL_ARGS, CUSTOM_CALL, "arguments", "", "input"),
 }
 #: Stands between two parts of reasoning.
 SEPARATOR = "\n\n"
@@ -97,19 +101,38 @@ class OutputDecoder:
 
     def text(self, stem: str, word: str, event: Event, deltas: list[Delta]) -> None:
         """Decodes an event of `TEXT_EVENTS` with a piece of a text (`word` is delta) or the complete text (done)."""
-        kind, key, index_key, text_key = TEXT_EVENTS[stem]
-        item = self._items.at(event)
-        part = self._items.part(item, key, number_in(event, index_key) or 0)
-        idx = "0"
+        kind, item_type, key, index_key, text_key = TEXT_EVENTS[stem]
+        item = self._items.at(event, item_type)
+        text = as_text(event.get("delta" if word == "delta" else text_key) or "")
+        idx = item.idx if kind == TOOL_ARGS else "0"
         if kind == TOOL_ARGS:
-            idx = item.idx
             self._open_call(item, {}, deltas)
+        part = self._part(item, key, number_in(event, index_key) or 0, kind, text if word == "done" else None)
         if kind == TEXT and (word == "delta" or not part.is_open):
             self._add_logprobs(event)
         if word == "done":
-            self._complete_text(part, kind, idx, event.get(text_key), deltas)
-        elif text := as_text(event.get("delta") or ""):
+            self._complete_text(part, kind, idx, text, deltas)
+        elif text:
             self._piece(part, kind, idx, text, deltas)
+
+    def _part(
+        self, item: OutputItem, key: str, index: int, kind: str, text: str | None = None
+    ) -> StreamedPart:
+        """The text at a place of an item, of which a piece or the complete text was received.
+
+        vLLM gives each piece of one text another index. So a place that was not announced belongs to the open text.
+        """
+        known = self._newest.get(("0", kind))
+        if key != "content" or (key, index) in item.parts or known is None:
+            return self._items.part(item, key, index)
+        is_open = known.owner is item and not known.is_complete and not known.is_split
+        if is_open and (text is None or text.startswith(self._received(known, "0", kind))):
+            return self._items.part(item, key, index, known)
+        return self._items.part(item, key, index)
+
+    def _received(self, part: StreamedPart, idx: str, kind: str) -> str:
+        """The text of a part so far; it must be the newest one."""
+        return "".join(self._reply.pieces(idx, kind)[part.start :])
 
     def _add_logprobs(self, fields: Event) -> None:
         if logprobs := fields.get("logprobs"):
@@ -141,45 +164,67 @@ class OutputDecoder:
         if not part.is_open:
             self._piece(part, kind, idx, text, deltas)
         elif self._newest.get((idx, kind)) is part and not part.is_split and not self._reply.truncated:
-            known = "".join(self._reply.pieces(idx, kind)[part.start :])
-            deltas += [Delta(rest, kind, idx)] if (rest := rest_of(text, known)) else []
+            rest = rest_of(text, self._received(part, idx, kind))
+            deltas += [Delta(rest, kind, idx)] if rest else []
 
     def annotation(self, event: Event, deltas: list[Delta]) -> None:
         """Decodes a citation."""
-        part = self._items.part(self._items.at(event), "content", number_in(event, "content_index") or 0)
+        item = self._items.at(event, MESSAGE)
+        part = self._part(item, "content", number_in(event, "content_index") or 0, TEXT)
         part.citations += 1
         deltas.append(Delta(dumps(wrapped_citation(event["annotation"])), CITATION))
 
+    def part_added(self, event: Event, deltas: list[Delta]) -> None:
+        """Remembers that a part of an item's content begins."""
+        fields = event.get("part")
+        kind = fields.get("type") if isinstance(fields, dict) else None
+        item = self._items.at(event, REASONING_ITEM if kind == "reasoning_text" else None)
+        self._items.part(item, "content", number_in(event, "content_index") or 0)
+
     def part_done(self, event: Event, deltas: list[Delta]) -> None:
         """Decodes a complete part of an item's content."""
-        self._complete_part(
-            self._items.at(event), number_in(event, "content_index") or 0, event.get("part"), deltas
-        )
+        fields = event.get("part")
+        kind = fields.get("type") if isinstance(fields, dict) else None
+        item = self._items.at(event, REASONING_ITEM if kind == "reasoning_text" else None)
+        self._complete_part(item, number_in(event, "content_index") or 0, fields, deltas)
 
     def summary_done(self, event: Event, deltas: list[Delta]) -> None:
         """Decodes a complete part of the summary of reasoning."""
-        part = self._items.part(self._items.at(event), "summary", number_in(event, "summary_index") or 0)
+        part = self._items.part(
+            self._items.at(event, REASONING_ITEM), "summary", number_in(event, "summary_index") or 0
+        )
         self._complete_text(part, REASONING, "0", reasoning_text(event.get("part")), deltas)
 
     def _complete_part(self, item: OutputItem, index: int, fields: Any, deltas: list[Delta]) -> None:
         """Adds what a complete part of an item's content has beyond its pieces."""
-        part = self._items.part(item, "content", index)
         kind = fields.get("type") if isinstance(fields, dict) else None
-        if kind == "reasoning_text":
-            self._complete_text(part, REASONING, "0", fields.get("text"), deltas)
+        if kind == "reasoning_text" or (kind in TEXT_PARTS and item.type == REASONING_ITEM):
+            self._complete_place(item, index, REASONING, fields.get("text"), deltas)
         elif kind == "refusal":
-            self._complete_text(part, REFUSAL, "0", fields.get("refusal"), deltas)
+            self._complete_place(item, index, REFUSAL, fields.get("refusal"), deltas)
         elif kind in TEXT_PARTS:
-            if not part.is_open:
-                self._add_logprobs(fields)
-            self._complete_text(part, TEXT, "0", fields.get("text"), deltas)
-            citations = list_in(fields, "annotations")[part.citations :]
-            part.citations += len(citations)
-            deltas += [Delta(dumps(wrapped_citation(citation)), CITATION) for citation in citations]
-        elif fields is not None and not part.is_complete:
+            self._complete_text_part(item, index, fields, deltas)
+        elif fields is not None and not (part := self._items.part(item, "content", index)).is_complete:
             part.is_complete = True
             piece = {"type": item.type or MESSAGE, "content": [fields], "index": item.number}
             deltas.append(Delta(dumps({"output": [piece]}), OTHER, item.idx))
+
+    def _complete_place(
+        self, item: OutputItem, index: int, kind: str, text: Any, deltas: list[Delta]
+    ) -> None:
+        text = as_text(text or "")
+        self._complete_text(self._part(item, "content", index, kind, text), kind, "0", text, deltas)
+
+    def _complete_text_part(self, item: OutputItem, index: int, fields: Event, deltas: list[Delta]) -> None:
+        """Adds the text, the log probabilities and the citations of a part."""
+        text = as_text(fields.get("text") or "")
+        part = self._part(item, "content", index, TEXT, text)
+        if not part.is_open:
+            self._add_logprobs(fields)
+        self._complete_text(part, TEXT, "0", text, deltas)
+        citations = list_in(fields, "annotations")[part.citations :]
+        part.citations += len(citations)
+        deltas += [Delta(dumps(wrapped_citation(citation)), CITATION) for citation in citations]
 
     # -- items --------------------------------------------------------------------------------------------------
 
@@ -225,7 +270,8 @@ class OutputDecoder:
 
     def _complete_reasoning(self, item: OutputItem, fields: Event, deltas: list[Delta]) -> None:
         for key, index, text in reasoning_parts(fields):
-            self._complete_text(self._items.part(item, key, index), REASONING, "0", text, deltas)
+            part = self._part(item, key, index, REASONING, text)
+            self._complete_text(part, REASONING, "0", text, deltas)
         # The content is encrypted again for each event, so only the first complete item counts.
         if signature := fields.get("encrypted_content"):
             deltas.append(Delta(as_text(signature), SIGNATURE))
@@ -258,11 +304,10 @@ class OutputDecoder:
 
     def code(self, event: Event, deltas: list[Delta]) -> None:
         """Decodes a piece of a code interpreter's code, or the complete code if there were no pieces."""
-        item = self._items.at(event)
+        item = self._items.at(event, CODE_CALL)
         code = event.get("delta") if event["type"].endswith(".delta") else event.get("code")
         if not code or (not event["type"].endswith(".delta") and "code" in item.sent):
             return
-        item.learn({"type": "code_interpreter_call"})
         first = without_empty({"id": item.id, "type": item.type}) if not item.sent else {}
         item.sent.update((*first, "code"))
         piece = {**first, "code": as_text(code), "index": item.number}

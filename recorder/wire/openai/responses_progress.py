@@ -11,16 +11,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recorder.wire.openai.responses_items import list_in
+from recorder.messages.merge import CUSTOM_CALL
+from recorder.wire.openai.responses_items import (
+    CODE_CALL,
+    FUNCTION_CALL,
+    MCP_CALL,
+    MESSAGE,
+    REASONING_ITEM,
+    list_in,
+)
 
 #: At most this many items are remembered, and this many texts of all items.
 MAX_ITEMS, MAX_PARTS = 10_000, 100_000
+#: Types of items that come in pieces.
+_STREAMED = frozenset((MESSAGE, REASONING_ITEM, FUNCTION_CALL, MCP_CALL, CUSTOM_CALL, CODE_CALL))
 
 
 @dataclass(slots=True, eq=False)
 class StreamedPart:
     """One text of an item: a part of its content or its summary, its arguments or its code."""
 
+    #: The item that it belongs to.
+    owner: OutputItem | None = None
     #: The number of pieces with the same kind and idx that were received before its first one.
     start: int = 0
     #: Whether pieces were received; whether pieces of another text came between them.
@@ -83,21 +95,32 @@ class OutputItems:
         #: The number in events -> the item that has it at present.
         self._by_index: dict[int, OutputItem] = {}
         self._last: OutputItem | None = None
+        #: Type -> the newest item of this type.
+        self._newest: dict[str | None, OutputItem] = {}
         self._highest = -1
         self._parts = 0
         #: Whether there were more items or texts than are remembered.
         self.is_full = False
 
-    def at(self, event: Mapping[str, Any]) -> OutputItem:
-        """The item that an event with a piece of it names; a new one if it was not announced."""
+    def at(self, event: Mapping[str, Any], kind: str | None = None) -> OutputItem:
+        """The item that an event with a piece of it names; a new one if it was not announced.
+
+        `kind` is the type that the item must have. Some servers count the items of each type from 0.
+        """
         index, id = number_in(event, "output_index"), _text(event.get("item_id"))
         item = self._by_id.get(id) if id else None
         if item is None:
             item = self._by_index.get(index) if index is not None else self._last
+        if item is not None and kind is not None and item.type not in (None, kind):
+            item = self._newest.get(kind)
+            item = item if item is not None and not item.is_complete else None
         if item is None:
             item = self._open(index)
             item.id = id
             self._remember(item)
+        item.type = item.type or kind
+        if item.type in _STREAMED:
+            self._newest[item.type] = item
         return item
 
     def announced(self, event: Mapping[str, Any], fields: Mapping[str, Any]) -> OutputItem:
@@ -110,6 +133,8 @@ class OutputItems:
             known = self._open(index)
         known.learn(fields)
         self._remember(known)
+        if known.type in _STREAMED:
+            self._newest[known.type] = known
         return known
 
     def matched(self, output: Sequence[Mapping[str, Any]]) -> list[OutputItem]:
@@ -127,17 +152,18 @@ class OutputItems:
             for place, (item, fields) in enumerate(zip(found, output, strict=True))
         ]
 
-    def part(self, item: OutputItem, key: str, index: int) -> StreamedPart:
-        """The text at a place of an item. Beyond `MAX_PARTS`, one that has nothing more to give."""
+    def part(self, item: OutputItem, key: str, index: int, known: StreamedPart | None = None) -> StreamedPart:
+        """The text at a place of an item: `known`, or a new one. Beyond `MAX_PARTS`, one that is complete."""
         part = item.parts.get((key, index))
-        if part is None:
-            part = StreamedPart()
-            if self._parts < MAX_PARTS:
-                self._parts += 1
-                item.parts[key, index] = part
-            else:
-                self.is_full = part.is_complete = True
-                part.citations = sys.maxsize
+        if part is not None:
+            return part
+        part = known or StreamedPart(item)
+        if self._parts < MAX_PARTS:
+            self._parts += 1
+            item.parts[key, index] = part
+        elif known is None:
+            self.is_full = part.is_complete = True
+            part.citations = sys.maxsize
         return part
 
     def _with_id(self, fields: Mapping[str, Any]) -> OutputItem | None:

@@ -90,13 +90,19 @@ class _MessageBuilder:
 
     def add(self, item: Any) -> None:
         """Adds the next item of the input."""
-        if isinstance(item, Mapping) and _is_of_the_model(item):
+        if isinstance(item, Mapping) and (_is_of_the_model(item) or self._is_result_of_the_server(item)):
             if self._reply is None:
                 self._reply = _ReplyItems()
             self._reply.add(item)
         else:
             self.end_reply()
             self.messages.append(_message(item))
+
+    def _is_result_of_the_server(self, item: Mapping[str, Any]) -> bool:
+        """Whether an item is the result of a call that the server executed, so that it is an item of the reply."""
+        call_id = item.get("call_id")
+        is_result = str(item.get("type")).endswith("_output") and isinstance(call_id, str)
+        return is_result and self._reply is not None and call_id in self._reply.server_calls
 
     def end_reply(self) -> None:
         """Makes a message of the model's items so far."""
@@ -169,6 +175,8 @@ class _ReplyItems:
     """The items of one reply of the model."""
 
     def __init__(self) -> None:
+        #: Ids of the calls that the server executes: of a shell in a container.
+        self.server_calls: set[str] = set()
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusals: list[str] = []
@@ -225,6 +233,9 @@ class _ReplyItems:
 
     def _add_call(self, item: Mapping[str, Any]) -> None:
         call = call_of(item)
+        environment = item.get("environment")
+        if isinstance(environment, Mapping) and environment.get("type") == "container_reference":
+            self.server_calls.add(call.id)
         args = args_of_call(call.arguments, call.extras)
         if args is None:
             invalid = invalid_tool_call(call.name, call.arguments, call.id, extras=call.extras)

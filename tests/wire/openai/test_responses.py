@@ -183,6 +183,28 @@ def test_the_terminator_of_another_format_ends_the_stream(end: bytes) -> None:
     assert reply_of(created(), ended(), end).finish_reasons == {0: "stop"}
 
 
+def test_an_event_may_have_its_type_only_as_its_name() -> None:
+    """Proxies send that, and the response itself as the data of its events."""
+    piece = b'event: response.output_text.delta\ndata: {"output_index":0,"content_index":0,"delta":"Hi"}\n\n'
+    start = (
+        b"event: response.created\ndata: "
+        + body(status="in_progress", output=[]).replace(b"\n", b"")
+        + b"\n\n"
+    )
+    last = (
+        b"event: response.completed\ndata: "
+        + body(status="completed", output=[]).replace(b"\n", b"")
+        + b"\n\n"
+    )
+    reply = reply_of(start, piece, last)
+    assert (reply.text(), reply.response_id, reply.terminated, reply.finish_reasons) == (
+        "Hi",
+        "resp_1",
+        True,
+        {0: "stop"},
+    )
+
+
 def test_nothing_after_the_end_counts() -> None:
     """The response is complete."""
     assert decoded(created(), ended(), text("more"))[0] == []

@@ -113,6 +113,76 @@ def test_an_item_with_another_id_in_each_event_counts_once() -> None:
     assert decoded(*frames)[0] == [Delta("Hello")]
 
 
+def test_a_text_whose_pieces_have_different_indexes_counts_once() -> None:
+    """vLLM counts the pieces in `content_index`; its last events have the complete text under any of the numbers."""
+    for index in (0, 1, 2, 3, 7):
+        start = sent("content_part.added", **at(), part={"type": "output_text", "text": ""})
+        pieces = [text(piece, content=number) for number, piece in enumerate(("He", "l", "lo"))]
+        complete = sent("output_text.done", **at(content=index), text="Hello")
+        part = sent("content_part.done", **at(content=index), part={"type": "output_text", "text": "Hello"})
+        frames = [added(message()), start, *pieces, complete, part, done(message("Hello"))]
+        assert joined(decoded(*frames, ended("completed", message("Hello")))[0], TEXT) == "Hello"
+
+
+def test_reasoning_whose_pieces_have_different_indexes_has_no_blank_lines() -> None:
+    """The same for reasoning."""
+    item = {"type": "reasoning", "id": "item_0", "content": [{"type": "reasoning_text", "text": "Hmm."}]}
+    pieces = [
+        sent("reasoning_text.delta", **at(content=number), delta=each)
+        for number, each in enumerate(("Hm", "m."))
+    ]
+    complete = sent("reasoning_text.done", **at(content=2), text="Hmm.")
+    deltas, _ = decoded(
+        added({**item, "content": []}), *pieces, complete, done(item), ended("completed", item)
+    )
+    assert joined(deltas, REASONING) == "Hmm."
+
+
+def test_parts_of_a_message_that_were_announced_are_parts() -> None:
+    """Their pieces may come before the first part is complete."""
+    starts = [
+        sent("content_part.added", **at(content=number), part={"type": "output_text"}) for number in (0, 1)
+    ]
+    frames = [starts[0], text("a"), starts[1], text("b", content=1), done(message("a!", "b!"))]
+    assert joined(decoded(*frames)[0], TEXT) == "ab!"
+
+
+def test_reasoning_may_be_sent_as_text() -> None:
+    """LocalAI sends it as parts of the type `output_text`."""
+    item = {
+        "type": "reasoning",
+        "id": "item_0",
+        "content": [{"type": "output_text", "text": "Hm."}],
+        "summary": [],
+    }
+    part = sent("content_part.done", **at(), part=item["content"][0])
+    for frames in ([added({**item, "content": []}), part, done(item)], [done(item)], []):
+        deltas, reply = decoded(*frames, ended("completed", item, message("Hi", index=1)))
+        assert (joined(deltas, REASONING), reply.text()) == ("Hm.", "Hi")
+
+
+def test_items_of_different_types_may_have_the_same_number() -> None:
+    """Some proxies count messages and calls separately, both from 0, and give them other ids in each event."""
+    call, answer = function_call("{}"), message("Hello")
+    anonymous = {"output_index": 0, "content_index": 0}
+    frames = [added({**message(), "id": "m1"}), added({**call, "id": "f1", "arguments": ""})]
+    frames += [sent("output_text.delta", **anonymous, delta="Hel", item_id="m2")]
+    frames += [sent("function_call_arguments.delta", output_index=0, item_id="f2", delta="{}")]
+    frames += [sent("output_text.delta", **anonymous, delta="lo", item_id="m3")]
+    deltas, reply = decoded(*frames, ended("completed", {**answer, "id": "m4"}, {**call, "id": "f4"}))
+    assert joined(deltas, TEXT) == "Hello"
+    assert reply.tool_calls() == [{"id": "call_0", "name": "find", "arguments": "{}"}]
+
+
+def test_the_last_event_may_have_no_output() -> None:
+    """Some proxies send null or an empty list there."""
+    outputs: tuple[Any, ...] = (None, [], "x")
+    for output in outputs:
+        last = sent("completed", response={"id": "resp_1", "status": "completed", "output": output})
+        reply = reply_of(text("Hello"), done(message("Hello")), last)
+        assert (reply.text(), reply.finish_reasons) == ("Hello", {0: "stop"})
+
+
 def test_events_without_a_place_belong_to_the_last_item() -> None:
     """Small servers leave out the numbers."""
     frames = [added(message()), sent("output_text.delta", delta="a"), sent("output_text.delta", delta="b")]

@@ -131,6 +131,25 @@ def test_a_result_answers_its_call(item: dict[str, Any], expected: ToolMessage) 
     assert read(item) == [expected]
 
 
+def test_a_shell_of_the_server_and_its_output_belong_to_the_reply() -> None:
+    """The shell of the client is answered by a message of its own."""
+    output = {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "a"}]}
+    for kind, roles in (
+        ("container_reference", ["assistant"]),
+        ("local", ["assistant", "tool", "assistant"]),
+    ):
+        call = {
+            "type": "shell_call",
+            "call_id": "c",
+            "action": {"commands": ["ls"]},
+            "environment": {"type": kind},
+        }
+        items = call, output, message("Done.")
+        assert [each.role for each in read(*items)] == roles
+        reply = decoded(ended("completed", *items))[1].message()
+        assert (content_key(read(*items)[0]) == content_key(reply)) == (len(roles) == 1)
+
+
 def test_an_unknown_item_is_a_block() -> None:
     """Nothing of a request is lost."""
     reference = {"type": "item_reference", "id": "msg_1"}

@@ -1,0 +1,151 @@
+"""An attempt whose bytes the recorder's writer translates, off the application's thread.
+
+On the application's thread a chunk of bytes takes one entry in the recorder's queue. Its time is the time at which it
+arrived there. A chunk that finds no room ends the capture of the run: what came before is stored, and a gap follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from recorder.core.clock import monotonic_us
+from recorder.core.waitable import Limited, Wait
+from recorder.instrumentation.attempt import Attempt
+from recorder.instrumentation.response_conversations import remember
+from recorder.recording.capacity import return_none
+from recorder.recording.delayed_frames import FRAME_COST
+from recorder.recording.queue import TOKEN_COST
+from recorder.wire.openai.responses import WIRE as RESPONSES
+
+#: The first id in a stream or in a body is that of the response.
+_ID = re.compile(rb'"id"\s*:\s*"([\w.:-]{1,200})"')
+#: Counted for each event beside its bytes. So the translated tokens never take more of the queue than the bytes did.
+_EVENT_COST = FRAME_COST + TOKEN_COST
+
+
+class DeferredAttempt:
+    """The methods of `Attempt` for one recorder, which does them later and in order."""
+
+    def __init__(self, attempt: Attempt, recorder: Any) -> None:
+        """`recorder` is the `ChatHistoryCallback` that is the only handler of the run."""
+        self.run = attempt.run
+        self._attempt = attempt
+        self._handler = recorder
+        self._queue = recorder.recorder.queue
+        self._block_timeout: float = recorder.recorder.config.block_timeout
+        self._is_open = False
+        #: Whether the id of a response was not found yet. The application's next request may name it at once.
+        self._seeks_id = attempt.run.wire == RESPONSES
+        #: Whether a chunk found no room.
+        self._is_cut = False
+        #: The chunk that waits for room, and until when it may (monotonic microseconds).
+        self._refused: tuple[Callable[[], None], int] | None = None
+        self._waits_until_us = 0.0
+
+    #: A recorder returns nothing to wait for but for room, and the writer's thread never waits for that.
+    has_pending = False
+
+    def settle(self) -> None:
+        """Nothing is left to wait for."""
+
+    async def settle_async(self) -> None:
+        """Nothing is left to wait for."""
+
+    def start(self) -> None:
+        """The request is about to be sent. The run is queued now, so that it is stored before its first token."""
+        self._is_open = True
+        self._attempt.start()
+
+    def receive(self, response: Any) -> None:
+        """The head of the response arrived."""
+        self._attempt.receive(response)
+
+    def feed(self, data: bytes) -> Wait[None] | None:
+        """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`."""
+        if self._is_cut or not self._is_open:
+            return None
+        if self._seeks_id:
+            self._find_id(data)
+        size = len(data) + _EVENT_COST * (data.count(b"\n\n") + 1)
+        step = partial(self._translate, data, monotonic_us())
+        accepted = self._queue.offer(step, size)
+        return None if accepted is True else self._wait(accepted, step, size)
+
+    def feed_again(self) -> Wait[None] | None:
+        """Offer the bytes again that found no room."""
+        if self._refused is None:
+            return None
+        step, size = self._refused
+        self._refused = None
+        accepted = self._queue.offer(step, size)
+        return None if accepted is True else self._wait(accepted, step, size)
+
+    def read_complete(self, content: bytes) -> None:
+        """The HTTP client has read the body, and decoded it."""
+        if self._seeks_id:
+            self._find_id(content)
+        self._end(partial(self._attempt.read_complete, content))
+
+    def end(self) -> None:
+        """The body has ended."""
+        self._end(self._attempt.end)
+
+    def leave(self) -> None:
+        """The response was closed. A finalizer may call this."""
+        # After a cut it is not known whether the answer had ended: the run is interrupted.
+        self._end(self._attempt.end if self._is_cut else self._attempt.leave)
+
+    def leave_collected(self) -> None:
+        """The response was collected."""
+        self.leave()
+
+    def fail(self, error: BaseException) -> None:
+        """The request failed."""
+        self._end(partial(self._attempt.fail, error))
+
+    def fail_reading(self, error: BaseException) -> None:
+        """Reading the body of the response failed."""
+        self._end(partial(self._attempt.fail_reading, error))
+
+    def end_at_exit(self) -> None:
+        """The process ends, and the response is still open."""
+        self.leave()
+
+    def _find_id(self, data: bytes) -> None:
+        first_run = self.run.request.conversation_of
+        if (found := _ID.search(data)) is not None and first_run is not None:
+            remember(found[1].decode(), first_run)
+            self._seeks_id = False
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _wait(self, accepted: bool | Wait[None], step: Callable[[], None], size: int) -> Wait[None] | None:
+        """The limited wait for room. None if there is none in time: then the capture ends here."""
+        moment_us = monotonic_us()
+        self._waits_until_us = self._waits_until_us or moment_us + self._block_timeout * 1e6
+        if accepted is False or moment_us >= self._waits_until_us:
+            self._is_cut = True
+            return None
+        assert isinstance(accepted, Wait)
+        self._refused = step, size
+        return Limited(accepted, (self._waits_until_us - moment_us) / 1e6, return_none)
+
+    def _end(self, step: Callable[[], None]) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._queue.defer(partial(self._finish, step, monotonic_us()))
+
+    # -- on the writer's thread ---------------------------------------------------------------------------------
+
+    def _translate(self, data: bytes, moment_us: int) -> None:
+        self._attempt.feed(data, moment_us)
+        self.run.pending = None  # the queue has room for what it accepted as bytes
+
+    def _finish(self, step: Callable[[], None], moment_us: int) -> None:
+        run_id = self.run.request.run_id
+        self._handler.on_stream_bytes_end(run_id=run_id, at_us=moment_us, cut=self._is_cut)
+        step()
+        self.run.pending = None

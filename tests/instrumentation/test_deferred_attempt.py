@@ -1,0 +1,178 @@
+"""The writer translates the bytes of an attached client: nothing is lost, and the application never waits long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from recorder import ChatHistoryCallback, attach
+from recorder.core.clock import iso, now
+from recorder.recording.buffer import FULL
+from recorder.testing import Answer, LoopbackProvider, openai_chat_frames
+from tests.instrumentation.ways import QUESTION
+from tests.oracle import new_url, sql
+from tests.recording.test_full_queue import Stopped
+
+COUNT = 400
+PIECES = [f"{number} " for number in range(COUNT)]
+TEXT = "".join(PIECES)
+#: Each event in an HTTP chunk of its own.
+ANSWER = Answer(frames=list(openai_chat_frames(PIECES)))
+
+
+def text_in(chunk: Any) -> str:
+    """Return the text of a chunk; the last one has the usage and no choice."""
+    return "".join(choice.delta.content or "" for choice in chunk.choices)
+
+
+def read(url: str, handlers: Any) -> str:
+    """Read the stream with the synchronous client."""
+    with openai.OpenAI(base_url=url, api_key="k") as client:
+        attach(client, callbacks=handlers)
+        stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+        return "".join(map(text_in, stream))
+
+
+def read_async(url: str, handlers: Any) -> str:
+    """Read the stream on an event loop."""
+
+    async def story() -> str:
+        async with openai.AsyncOpenAI(base_url=url, api_key="k") as client:
+            attach(client, callbacks=handlers)
+            stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+            return "".join([text_in(chunk) async for chunk in stream])
+
+    return asyncio.run(story())
+
+
+both = pytest.mark.parametrize("way", [read, read_async], ids=["plain", "on a loop"])
+Way = Callable[[str, Any], str]
+
+
+@pytest.fixture
+def provider() -> Iterator[LoopbackProvider]:
+    """Yield a provider that streams many events."""
+    with LoopbackProvider(ANSWER) as provider:
+        yield provider
+
+
+def recorded_text(url: str) -> str:
+    """Return the stored text of the only run."""
+    return "".join(text for (text,) in sql(url, "SELECT text FROM tokens WHERE kind = 'text' ORDER BY seq"))
+
+
+def status_of(url: str) -> str:
+    """Return the status of the only run."""
+    [(status,)] = sql(url, "SELECT status FROM runs")
+    return str(status)
+
+
+@both
+def test_everything_is_stored_when_the_recorder_is_closed(
+    way: Way, tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    """Also what was not translated yet."""
+    url = new_url(tmp_path)
+    history = ChatHistoryCallback(url)
+    assert way(provider.base_url, [history]) == TEXT
+    stats = history.close().wait()
+    assert (status_of(url), recorded_text(url)) == ("complete", TEXT)
+    assert (stats.accepted, stats.committed, stats.untranslated_bytes) == (COUNT, COUNT, 0)
+
+
+@both
+def test_bytes_are_counted_while_the_writer_waits_for_the_database(
+    way: Way, tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    """Their tokens are counted as accepted once they are translated."""
+    url = new_url(tmp_path)
+    store = Stopped(url)
+    with ChatHistoryCallback(url, store=store) as history:
+        assert way(provider.base_url, [history]) == TEXT
+        before = history.stats()
+        store.gate.set(None)
+        history.flush().wait()
+        after = history.stats()
+    assert before.untranslated_bytes > 0
+    assert before.accepted < COUNT
+    assert before.queued_bytes >= before.untranslated_bytes
+    assert (after.untranslated_bytes, after.accepted, after.committed) == (0, COUNT, COUNT)
+
+
+@both
+def test_a_chunk_without_room_ends_the_capture_and_not_the_stream(
+    way: Way, tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    """The application gets all of it. Stored are the text before it, and a gap to the end."""
+    url = new_url(tmp_path)
+    store = Stopped(url)
+    with ChatHistoryCallback(url, store=store, max_queue_bytes=40_000, block_timeout=0.05) as history:
+        assert way(provider.base_url, [history]) == TEXT
+        store.gate.set(None)
+        history.flush().wait()
+    text = recorded_text(url)
+    assert TEXT.startswith(text)
+    assert 0 < len(text) < len(TEXT)
+    assert status_of(url) == "interrupted"
+    tokens = len(text.split())
+    assert sql(url, "SELECT seq, count, reason FROM gaps") == [(tokens, 0, FULL)]
+    assert sql(url, "SELECT frames_sha256 FROM runs") == [(None,)]
+    assert sql(url, "SELECT token_count FROM runs") == [(tokens,)]
+
+
+@both
+def test_an_application_waits_for_a_database_that_comes_back(
+    way: Way, tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    """Then nothing is missing."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, max_queue_bytes=40_000, block_timeout=30.0) as history:
+        assert way(provider.base_url, [history]) == TEXT
+    assert (status_of(url), recorded_text(url)) == ("complete", TEXT)
+    assert sql(url, "SELECT count(*) FROM gaps") == [(0,)]
+
+
+def test_a_recorder_that_is_closed_in_a_stream_stores_what_came_before(tmp_path: Path) -> None:
+    """The application reads on."""
+    url = new_url(tmp_path)
+    history = ChatHistoryCallback(url)
+    got = ""
+    with (
+        LoopbackProvider(ANSWER) as provider,
+        openai.OpenAI(base_url=provider.base_url, api_key="k") as client,
+    ):
+        attach(client, callbacks=[history])
+        for chunk in client.chat.completions.create(model="m", messages=QUESTION, stream=True):
+            got += text_in(chunk)
+            if got == TEXT[: len(got)] and len(got) > 500 and not history.recorder.closed:
+                before = got
+                history.close().wait()
+    assert got == TEXT
+    assert status_of(url) == "interrupted"
+    assert recorded_text(url).startswith(before)
+
+
+def test_two_recorders_each_store_everything(tmp_path: Path, provider: LoopbackProvider) -> None:
+    """With more than one handler the bytes are translated on the application's thread."""
+    urls = [new_url(tmp_path, name) for name in ("one.db", "two.db")]
+    with ChatHistoryCallback(urls[0]) as one, ChatHistoryCallback(urls[1]) as two:
+        assert read(provider.base_url, [one, two]) == TEXT
+    assert [(status_of(url), recorded_text(url)) for url in urls] == [("complete", TEXT)] * 2
+
+
+def test_the_run_ends_when_its_last_bytes_came(tmp_path: Path, provider: LoopbackProvider) -> None:
+    """Not when they were translated: that may be later, when the database was away."""
+    url = new_url(tmp_path)
+    store = Stopped(url)
+    with ChatHistoryCallback(url, store=store) as history:
+        read(provider.base_url, [history])
+        moment = iso(now())
+        store.gate.set(None)
+        history.flush().wait()
+    [(first, ended)] = sql(url, "SELECT first_token_at, ended_at FROM runs")
+    assert first <= ended <= moment

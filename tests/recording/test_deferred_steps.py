@@ -1,0 +1,147 @@
+"""Steps that producers leave to the writer are done in order, and their bytes are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from functools import partial
+
+import pytest
+
+from recorder.core.waitable import Wait
+from recorder.recording.buffer import OpenRun
+from recorder.recording.queue import RecordingQueue
+from recorder.storage.rows import COMPLETE, RunEnd
+from tests.oracle import run_start, started
+
+
+@pytest.fixture
+def queue() -> RecordingQueue:
+    """Return a queue with room for 20,000 bytes."""
+    return RecordingQueue(20_000, block_timeout=0.01)
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def put_text(queue: RecordingQueue, run: OpenRun, text: str) -> None:
+    """Translate bytes: they become one token."""
+    queue.put(run, text, 1)
+
+
+def test_steps_are_done_before_the_queue_is_drained(queue: RecordingQueue) -> None:
+    """In the order in which they were offered; their bytes are released."""
+    run = started(queue, run_start(), 0)
+    for text in ("a", "b", "c"):
+        assert queue.offer(partial(put_text, queue, run, text), 300) is True
+    assert queue.has_deferred
+    assert queue.untranslated_bytes == 900
+    [drained] = queue.drain(10**9).runs
+    assert [item[1] for tokens in drained.tokens for item in tokens.items()] == ["a", "b", "c"]
+    assert (queue.untranslated_bytes, queue.has_deferred) == (0, False)
+    queue.release(drained.bytes)
+    assert queue.bytes == 0
+
+
+def test_a_flush_covers_what_was_offered_before(queue: RecordingQueue) -> None:
+    """The offset of a full drain is that of the translated tokens."""
+    run = started(queue, run_start(), 0)
+    queue.drain(10**9)
+    settled = queue.last_offset
+    queue.offer(partial(put_text, queue, run, "a"), 300)
+    assert not queue.is_empty_since(settled)
+    assert queue.request_full_drain() == settled + 1
+
+
+def test_a_full_queue_gives_a_wait_for_room(queue: RecordingQueue) -> None:
+    """It ends when the bytes are translated and released."""
+    done: list[str] = []
+    assert queue.offer(partial(done.append, "a"), 19_000) is True
+    wait = queue.offer(partial(done.append, "b"), 19_000)
+    assert isinstance(wait, Wait)
+    assert not wait.done
+    queue.run_deferred()
+    assert (done, wait.done) == (["a"], True)
+    assert queue.offer(partial(done.append, "b"), 19_000) is True
+
+
+def test_an_empty_queue_accepts_any_size(queue: RecordingQueue) -> None:
+    """Otherwise a chunk that is larger than the bound could never be accepted."""
+    assert queue.offer(nothing, 10**6) is True
+
+
+def test_with_drop_newest_a_full_queue_refuses(queue: RecordingQueue) -> None:
+    """There is nothing to wait for."""
+    queue = RecordingQueue(20_000, overflow="drop_newest")
+    queue.offer(nothing, 19_000)
+    assert queue.offer(nothing, 19_000) is False
+
+
+def test_a_closed_queue_refuses_bytes_and_does_the_steps_that_it_has(queue: RecordingQueue) -> None:
+    """The tokens of bytes that were accepted before `close` are accepted after it, and an end comes after them."""
+    run = started(queue, run_start(), 0)
+    queue.offer(partial(put_text, queue, run, "a"), 300)
+    queue.close()
+    queue.defer(partial(queue.end, run, RunEnd(COMPLETE, None)))
+    assert queue.offer(nothing, 1) is False
+    [drained] = queue.drain(10**9).runs
+    assert [len(tokens) for tokens in drained.tokens] == [1]
+    assert drained.end is not None
+    assert queue.dropped == 0
+
+
+def test_translated_tokens_may_take_more_than_the_bytes(queue: RecordingQueue) -> None:
+    """The bytes were accepted, so their tokens never make a gap."""
+    run = started(queue, run_start(), 0)
+    queue.offer(partial(put_text, queue, run, "x" * 9_500), 9_000)
+    [drained] = queue.drain(10**9).runs
+    assert (sum(map(len, drained.tokens)), drained.gaps) == (1, ())
+
+
+def test_a_step_that_fails_is_reported_and_the_others_are_done(
+    queue: RecordingQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its bytes are released, too."""
+    done: list[str] = []
+    queue.offer(lambda: 1 / 0, 100)  # type: ignore[arg-type]
+    queue.offer(partial(done.append, "b"), 100)
+    with caplog.at_level(logging.ERROR):
+        queue.run_deferred()
+    assert (done, queue.bytes, queue.untranslated_bytes) == (["b"], 0, 0)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_finalizer_may_defer_an_end_at_any_place(queue: RecordingQueue) -> None:
+    """Also on a thread that holds the queue's lock: it takes no lock."""
+    done: list[str] = []
+    queue.call(lambda: queue.defer(partial(done.append, "end")))
+    thread = threading.Thread(target=queue.defer, args=(partial(done.append, "other"),))
+    with queue._lock:
+        thread.start()
+        thread.join(10)
+    assert not thread.is_alive()
+    queue.run_deferred()
+    assert done == ["end", "other"]
+
+
+def test_steps_wake_the_writer(queue: RecordingQueue) -> None:
+    """A writer that waits for work gets it."""
+
+    async def story() -> bool:
+        queue.bind_loop(10_000)
+        waiting = asyncio.ensure_future(queue.wait_for_work())
+        await asyncio.sleep(0)
+        threading.Thread(target=queue.offer, args=(nothing, 10)).start()
+        await asyncio.wait_for(waiting, 10)
+        return queue.has_deferred
+
+    assert asyncio.run(story())
+
+
+def test_a_forked_child_has_no_steps(queue: RecordingQueue) -> None:
+    """They are the parent's."""
+    queue.offer(nothing, 100)
+    queue.reset()
+    assert (queue.has_deferred, queue.bytes, queue.untranslated_bytes) == (False, 0, 0)
