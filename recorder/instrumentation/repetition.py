@@ -14,15 +14,18 @@ from recorder.runs.run import Request
 
 #: The header in which the SDKs of OpenAI and Anthropic count the attempts of a call, from 0.
 _RETRIES = "x-stainless-retry-count"
-#: Other libraries (LiteLLM, instructor, Mistral's SDK) send the same body again, without a header. They do so at most
-#: this long after the failure (seconds). Later it is a new call.
+#: Other libraries (LiteLLM, instructor, Mistral's SDK) send the same body to the same URL again, without a header. They
+#: do so at most this long after the failure (seconds). Later it is a new call.
 _LONGEST_PAUSE = 60.0
+#: Statuses after which libraries try again, beside all from 500 on.
+_PASSING = frozenset((408, 409, 429))
 
 
 class _LastAttempt(NamedTuple):
     """The last attempt in this context, which the next one may repeat."""
 
     run: NumberedRun
+    url: str
     input_hash: str
     retries: int
     #: When it failed (seconds of the monotonic clock); None if it did not.
@@ -38,7 +41,8 @@ def numbered_run(call: ModelCall, request: Any, *, is_recorded: bool) -> Numbere
     A request that `is_recorded` already, for other handlers, is the same run for all handlers.
     """
     last = _last_attempt.get()
-    if last is None or not call.input_hash or last.input_hash != call.input_hash:
+    found = (str(request.url), call.input_hash)
+    if last is None or not call.input_hash or found != (last.url, last.input_hash):
         return NumberedRun(uuid_utils.compat.uuid7())
     if is_recorded:
         return last.run
@@ -49,11 +53,13 @@ def numbered_run(call: ModelCall, request: Any, *, is_recorded: bool) -> Numbere
 def remember_attempt(made: Request, request: Any) -> None:
     """The request is about to be sent in this context."""
     run = NumberedRun(made.run_id, made.attempt, made.first_run_id)
-    _last_attempt.set(_LastAttempt(run, made.input_hash, _retries_of(request)))
+    _last_attempt.set(_LastAttempt(run, str(request.url), made.input_hash, _retries_of(request)))
 
 
-def remember_failure() -> None:
-    """The last attempt of this context had no answer, or one with an error status."""
+def remember_failure(status: int | None = None) -> None:
+    """The last attempt of this context had no answer, or one with an error status that may pass."""
+    if status is not None and status < 500 and status not in _PASSING:
+        return
     if (last := _last_attempt.get()) is not None:
         _last_attempt.set(last._replace(failed_at=time.monotonic()))
 

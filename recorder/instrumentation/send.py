@@ -165,7 +165,7 @@ def _fail(attempt: AnyAttempt, error: BaseException) -> None:
 
 def _receive(attempt: AnyAttempt, response: Any) -> None:
     if response.status_code >= 400:
-        remember_failure()
+        remember_failure(response.status_code)
     attempt.receive(response)
     if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
         attempt.read_complete(response.content)
