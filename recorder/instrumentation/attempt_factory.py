@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
-from recorder.instrumentation.repetition import RunIdentity
 from recorder.instrumentation.response_conversations import first_run_of
 from recorder.redaction.masking import Mask
 from recorder.runs.anthropic_run import AnthropicRun
@@ -30,12 +29,20 @@ _NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 
 
+class NumberedRun(NamedTuple):
+    """Which run an attempt is. The first attempt of a call names no other run."""
+
+    run_id: UUID
+    attempt: int = 1
+    first_run_id: UUID | None = None
+
+
 AnyAttempt = Attempt | DeferredAttempt
 
 
 def attempt_of(
     call: ModelCall, request: Any, handlers: Sequence[Any], names: Mapping[str, str], *,
-    client: str, identity: RunIdentity,
+    client: str, run: NumberedRun,
 ) -> AnyAttempt | None:  # fmt: skip
     """The attempt that records a call; None for a wire format without a translator.
 
@@ -44,7 +51,6 @@ def attempt_of(
     translator = translator_of(call.endpoint.wire, call.body)
     if translator is None:
         return None
-    run_id, first_run_id, number = identity
     mask = Mask()
     mask.learn_request(request)
     made = Request(
@@ -62,10 +68,10 @@ def attempt_of(
         input_hash=call.input_hash,
         model_type=call.endpoint.model_type,
         mask=mask,
-        run_id=run_id,
-        conversation_of=_first_run(call) or first_run_id or run_id,
-        attempt=number,
-        first_run_id=first_run_id,
+        run_id=run.run_id,
+        conversation_of=_first_run(call) or run.first_run_id or run.run_id,
+        attempt=run.attempt,
+        first_run_id=run.first_run_id,
     )
     found = Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
     only = handlers[0] if len(handlers) == 1 else None

@@ -15,7 +15,7 @@ from typing import Any
 from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
-from recorder.instrumentation.repetition import RunIdentity, identity_of, remember_attempt, remember_failure
+from recorder.instrumentation.repetition import numbered_run, remember_attempt, remember_failure
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
 from recorder.runs.open_streams import ended_at_exit
@@ -71,8 +71,8 @@ class Sender:
         is_recorded = bool(request.extensions.get(MARK))  # for other handlers, by another sender
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
-        identity = identity_of(call, request, is_recorded=is_recorded)
-        return attempt_of(call, request, handlers, names, client=type(client).__name__, identity=identity)
+        run = numbered_run(call, request, is_recorded=is_recorded)
+        return attempt_of(call, request, handlers, names, client=type(client).__name__, run=run)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
         """The handlers that no other sender calls for this request. They are marked as called."""
@@ -81,12 +81,6 @@ class Sender:
         found = [each for each in (*self.handlers, *default) if not any(each is other for other in marked)]
         marked += found
         return found
-
-
-def _remember(attempt: AnyAttempt, request: Any) -> None:
-    made = attempt.run.request
-    identity = RunIdentity(made.run_id, made.first_run_id, made.attempt)
-    remember_attempt(identity, made.input_hash, request)
 
 
 def _unmark(attempt: AnyAttempt, request: Any) -> None:
@@ -104,7 +98,7 @@ def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any
         attempt = sender.attempt(client, request)
         if attempt is None:
             return send(client, request, *args, **kwargs)
-        _remember(attempt, request)
+        remember_attempt(attempt.run.request, request)
         try:
             return _drive(attempt, partial(send, client, request, *args, **kwargs))
         finally:
@@ -124,7 +118,7 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
             attempt = sender.attempt(client, request)
         if attempt is None:
             return await send(client, request, *args, **kwargs)
-        _remember(attempt, request)
+        remember_attempt(attempt.run.request, request)
         try:
             return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
         finally:
@@ -171,7 +165,7 @@ def _fail(attempt: AnyAttempt, error: BaseException) -> None:
 
 def _receive(attempt: AnyAttempt, response: Any) -> None:
     if response.status_code >= 400:
-        remember_failure()
+        remember_failure(response.status_code)
     attempt.receive(response)
     if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
         attempt.read_complete(response.content)

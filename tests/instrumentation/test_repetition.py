@@ -131,6 +131,16 @@ def test_another_request_after_a_failure_is_a_new_call(scene: Scene) -> None:
     assert scene.runs() == [FAILED, NEW]
 
 
+def test_a_body_that_is_not_read_is_a_new_call(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it equals the one before it."""
+    monkeypatch.setattr("recorder.instrumentation.model_calls.MAX_BODY", 10)
+    with httpx.Client(base_url=scene.provider.url) as client:
+        attach(client, callbacks=scene.history)
+        for question in ("A long one?", "Another long one?"):
+            client.post(PATH, json=body(question))
+    assert scene.runs() == [FAILED, NEW]
+
+
 def test_an_equal_request_after_an_answer_is_a_new_call(scene: Scene) -> None:
     """Nobody repeats what was answered."""
     with httpx.Client(base_url=scene.provider.url) as client:
@@ -154,9 +164,20 @@ def test_an_equal_request_long_after_a_failure_is_a_new_call(
 
 def test_a_call_that_reached_nobody_is_repeated(scene: Scene) -> None:
     """Also an error without a response is a failure."""
-    with httpx.Client() as client:
+    with httpx.Client(base_url="http://127.0.0.1:1") as client:
         attach(client, callbacks=scene.history)
-        with pytest.raises(httpx.ConnectError):
-            client.post(f"http://127.0.0.1:1{PATH}", json=body("Nobody?"))
-        client.post(f"{scene.provider.url}{PATH}", json=body("Nobody?"))
+        for _ in range(2):
+            with pytest.raises(httpx.ConnectError):
+                client.post(PATH, json=body("Nobody?"))
     assert scene.runs() == [FAILED, ("error", 2)]
+
+
+def test_a_request_that_was_refused_is_not_repeated(tmp_path: Path) -> None:
+    """Libraries try again after errors that may pass; a body that is wrong stays wrong."""
+    url = new_url(tmp_path)
+    with LoopbackProvider(Answer.error(400)) as provider, ChatHistoryCallback(url) as history:
+        with httpx.Client(base_url=provider.url) as client:
+            attach(client, callbacks=history)
+            for _ in range(2):
+                client.post(PATH, json=body("Wrong?"))
+        assert Scene(provider, url, history).runs() == [FAILED, FAILED]
