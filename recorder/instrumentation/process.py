@@ -49,13 +49,16 @@ def attach_process(handlers: Sequence[Any], hosts: Hosts) -> Callable[[], None]:
 
 
 def default_history() -> ChatHistoryCallback:
-    """The recorder of the process for applications that made none. Its database is the default one."""
+    """The recorder of the process for applications that made none. Its database is the default one.
+
+    Such a program names no conversations, so they are found by their history.
+    """
     global _default
     from recorder.chat_history_callback import ChatHistoryCallback
 
     with _lock:
         if _default is None or _default.recorder.closed:
-            _default = ChatHistoryCallback()
+            _default = ChatHistoryCallback(thread="history")
         return _default
 
 
