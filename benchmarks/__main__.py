@@ -21,6 +21,7 @@ SECTIONS = (
     "turns",
     "streams",
     "claude",
+    "attach",
     "paced",
     "saturated",
     "stalled",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from types import MethodType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from recorder.callbacks import handlers_from
 from recorder.errors import Closed, ConfigError
 from recorder.instrumentation import process
 from recorder.instrumentation.hosts import Hosts
-from recorder.instrumentation.send import Sender, recorded_async_send, recorded_send
+
+if TYPE_CHECKING:
+    from recorder.instrumentation.send import Sender
 
 #: The attribute of a replaced `send` that holds its `Sender`.
 _SENDER = "recorder_sender"
+#: The classes of HTTP clients.
+_CLIENTS = ("Client", "AsyncClient")
 _lock = threading.Lock()
 
 
@@ -56,13 +59,23 @@ def attach(
     Attaching the same handler twice records once. Raises `ConfigError` for another client, for what is no handler and
     for hosts that are no list of texts, and `Closed` for a recorder that is closed.
     """
-    handlers = handlers_from(callbacks)
-    for handler in handlers:
-        _require_open(handler)
+    handlers = _handlers(callbacks)
     hosts = Hosts(include_hosts, exclude_hosts)
     if client is None:
         return Attachment(process.attach_process(handlers, hosts))
     return Attachment(_attach_client(_http_client_of(client), handlers or [process.default_history()], hosts))
+
+
+def _handlers(callbacks: Any) -> list[Any]:
+    """The handlers of `callbacks`. Raises `ConfigError` and `Closed`."""
+    if callbacks is None:
+        return []
+    from recorder.callbacks import handlers_from
+
+    found = handlers_from(callbacks)
+    for handler in found:
+        _require_open(handler)
+    return found
 
 
 def _require_open(handler: Any) -> None:
@@ -90,13 +103,16 @@ def _shown(client: Any) -> str:
 def _kind_of(found: Any) -> str | None:
     """ "Client" or "AsyncClient" of either HTTP library; None for anything else."""
     for kind in type(found).__mro__:
-        if kind.__name__ in process.CLIENTS and kind.__module__.partition(".")[0] in process.LIBRARIES:
+        if kind.__name__ in _CLIENTS and kind.__module__.partition(".")[0] in process.LIBRARIES:
             return kind.__name__
     return None
 
 
 def _attach_client(http_client: Any, handlers: list[Any], hosts: Hosts) -> Callable[[], None]:
     """Record this HTTP client. Returns what ends it."""
+    # Here, because the import takes as long as that of a small library, and `attach()` alone needs none of it.
+    from recorder.instrumentation.send import Sender
+
     with _lock:
         sender = _sender_of(http_client, hosts) or _replace(http_client, Sender(hosts))
         sender.add(handlers)
@@ -112,11 +128,13 @@ def _attach_client(http_client: Any, handlers: list[Any], hosts: Hosts) -> Calla
 
 def _sender_of(http_client: Any, hosts: Hosts) -> Sender | None:
     """The sender that records these hosts of the client already."""
-    found = getattr(vars(http_client).get("send"), _SENDER, None)
-    return found if isinstance(found, Sender) and found.hosts == hosts else None
+    found: Sender | None = getattr(vars(http_client).get("send"), _SENDER, None)
+    return found if found is not None and found.hosts == hosts else None
 
 
 def _replace(http_client: Any, sender: Sender) -> Sender:
+    from recorder.instrumentation.send import recorded_async_send, recorded_send
+
     is_async = _kind_of(http_client) == "AsyncClient"
     wrap: Callable[..., Any] = recorded_async_send if is_async else recorded_send
     earlier = http_client.send

@@ -161,6 +161,6 @@ def test_a_process_without_handlers_and_hosts_costs_nothing(provider: LoopbackPr
     from recorder.instrumentation import process
 
     attach().detach()
-    assert process._senders == ()
+    assert process.recordings() == ()
     body: Any = httpx.post(f"{provider.base_url}/chat/completions", json=BODY).json()
     assert body["choices"][0]["message"]["content"] == "Hello there!"

@@ -1,0 +1,62 @@
+"""Replaces the method `send` of the clients of an HTTP library, for clients that were made before and later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from recorder.instrumentation.model_calls import endpoint_of
+from recorder.instrumentation.process import ProcessRecording, default_history, recordings
+from recorder.instrumentation.send import Sender, recorded_async_send, recorded_send
+
+#: The classes of a library, and whether they are asynchronous.
+CLIENTS = {"Client": False, "AsyncClient": True}
+
+
+def replace(library: ModuleType) -> None:
+    """Replace `send` of both classes."""
+    for name, is_async in CLIENTS.items():
+        kind = getattr(library, name)
+        kind.send = (_recorded_async if is_async else _recorded)(kind.send)
+
+
+def _recorded(send: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(send)
+    def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        call = send
+        if _may_be_recorded(client, request):
+            for recording in recordings():
+                call = recorded_send(_sender_of(recording), call)
+        return call(client, request, *args, **kwargs)
+
+    return recorded
+
+
+def _recorded_async(send: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(send)
+    async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        call = send
+        if _may_be_recorded(client, request):
+            for recording in recordings():
+                call = recorded_async_send(_sender_of(recording), call)
+        return await call(client, request, *args, **kwargs)
+
+    return recorded
+
+
+def _may_be_recorded(client: Any, request: Any) -> bool:
+    """Whether the request may be a model call, and not one that is answered from a recording."""
+    if not recordings() or endpoint_of(request) is None:
+        return False
+    return getattr(client, "answers_from_recording", False) is not True
+
+
+def _sender_of(recording: ProcessRecording) -> Sender:
+    if recording.sender is None:  # two threads may make one each; both are alike
+        sender = Sender(recording.hosts, None if recording.handlers else default_history)
+        sender.add(recording.handlers)
+        recording.sender = sender
+    found: Sender = recording.sender
+    return found
