@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from recorder.errors import Closed, ConfigError
 from recorder.instrumentation import process
+from recorder.instrumentation.default_history import default_history
 from recorder.instrumentation.hosts import Hosts
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def attach(
     hosts = Hosts(include_hosts, exclude_hosts)
     if client is None:
         return Attachment(process.attach_process(handlers, hosts))
-    return Attachment(_attach_client(_http_client_of(client), handlers or [process.default_history()], hosts))
+    return Attachment(_attach_client(_http_client_of(client), handlers or [default_history()], hosts))
 
 
 def _handlers(callbacks: Any) -> list[Any]:

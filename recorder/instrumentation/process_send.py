@@ -7,8 +7,9 @@ from functools import wraps
 from types import ModuleType
 from typing import Any
 
+from recorder.instrumentation.default_history import default_history
 from recorder.instrumentation.model_calls import endpoint_of
-from recorder.instrumentation.process import ProcessRecording, default_history, recordings
+from recorder.instrumentation.process_recordings import ProcessRecording, recordings
 from recorder.instrumentation.send import Sender, recorded_async_send, recorded_send
 
 #: The classes of a library, and whether they are asynchronous.

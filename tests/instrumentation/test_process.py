@@ -158,9 +158,9 @@ def test_the_default_recorder_is_opened_at_the_first_model_call(
 
 def test_a_process_without_handlers_and_hosts_costs_nothing(provider: LoopbackProvider) -> None:
     """After `detach` the classes pass every request through, and know no sender."""
-    from recorder.instrumentation import process
+    from recorder.instrumentation import process_recordings
 
     attach().detach()
-    assert process.recordings() == ()
+    assert process_recordings.recordings() == ()
     body: Any = httpx.post(f"{provider.base_url}/chat/completions", json=BODY).json()
     assert body["choices"][0]["message"]["content"] == "Hello there!"
