@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import inspect
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+import zstandard
 
 from recorder import ChatHistoryCallback, Closed, ConfigError, attach
 from recorder.callbacks import BaseCallbackHandler
@@ -316,6 +320,51 @@ def test_the_key_is_not_stored(scene: Scene) -> None:
     assert run.error_message is not None
     assert "The key" in run.error_message
     assert "canary" not in run.error_message
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+def test_a_compressed_stream_is_recorded(encoding: str, scene: Scene) -> None:
+    """The application's HTTP client decodes it, and so does recorder."""
+    compress = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstandard.compress}[encoding]
+    body = compress(b"".join(frames_of("openai.OpenAI", create_stream)))
+    headers = {"content-type": "text/event-stream", "content-encoding": encoding}
+    answer = Answer(body=body, headers=headers, chunks=7)
+    with LoopbackProvider(answer) as provider, httpx2.Client(base_url=provider.base_url) as client:
+        attach(client, scene.history)
+        question = {"model": "m", "messages": QUESTION, "stream": True}
+        with client.stream("POST", "/chat/completions", json=question) as response:
+            got = b"".join(response.iter_raw())
+    assert got == body
+    assert scene.runs() == [Recorded("complete", TEXT, None, None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type"),
+    [(200, "openai.APIResponseValidationError"), (502, "openai.InternalServerError")],
+)
+def test_a_page_of_html_is_an_error(status: int, error_type: str, scene: Scene) -> None:
+    """Proxies send such pages, also with status 200."""
+    answer = Answer(status=status, body=b"<html>Bad Gateway</html>", headers={"content-type": "text/html"})
+    with LoopbackProvider(answer) as provider, client_of("openai.OpenAI", provider.url) as client:
+        attach(client, scene.history)
+        with suppress(openai.APIError, AttributeError):
+            list(create(client.with_options(max_retries=0)))
+    [run] = scene.runs()
+    assert (run.status, run.error_type) == ("error", error_type)
+
+
+def test_an_unknown_encoding_ends_the_recording_and_not_the_stream(scene: Scene) -> None:
+    """The application gets the bytes as they are."""
+    headers = {"content-type": "text/event-stream", "content-encoding": "rot13"}
+    answer = Answer(body=b"qngn: {}", headers=headers, chunks=100)
+    with LoopbackProvider(answer) as provider, httpx.Client(base_url=provider.base_url) as client:
+        attach(client, scene.history)
+        question = {"model": "m", "messages": QUESTION, "stream": True}
+        assert client.post("/chat/completions", json=question).content == b"qngn: {}"
+    [run] = scene.runs()
+    assert run.status == "error"
+    assert run.error_message is not None
+    assert "rot13" in run.error_message
 
 
 def test_a_task_that_is_cancelled_is_recorded_as_cancelled(scene: Scene) -> None:
