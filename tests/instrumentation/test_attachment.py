@@ -325,7 +325,7 @@ def test_the_key_is_not_stored(scene: Scene) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
 def test_a_compressed_stream_is_recorded(encoding: str, scene: Scene) -> None:
     """The application's HTTP client decodes it, and so does recorder."""
-    compress = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstandard.compress}[encoding]
+    compress: Any = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstandard.compress}[encoding]
     body = compress(b"".join(frames_of("openai.OpenAI", create_stream)))
     headers = {"content-type": "text/event-stream", "content-encoding": encoding}
     answer = Answer(body=body, headers=headers, chunks=7)
