@@ -38,6 +38,7 @@ class Sender:
         self.hosts = hosts
         #: Makes the handler at the first model call, where none is given.
         self.default = default
+        self._logged: Exception | None = None
 
     def add(self, handlers: Sequence[Any]) -> None:
         """Add handlers; those that are there already are not added again."""
@@ -61,7 +62,7 @@ class Sender:
         try:
             return self._attempt(client, request, endpoint, names)
         except Exception as error:
-            log.warning("A model call is not recorded: %r", error, exc_info=error)
+            self._log(error)
             return None
 
     def _attempt(
@@ -73,6 +74,12 @@ class Sender:
             return None
         run = numbered_run(call, request, is_recorded=is_recorded)
         return attempt_of(call, request, handlers, names, client=type(client).__name__, run=run)
+
+    def _log(self, error: Exception) -> None:
+        """Log an error, once if every call has the same one, such as a database that cannot be opened."""
+        if error is not self._logged:
+            self._logged = error
+            log.warning("A model call is not recorded: %r", error, exc_info=error)
 
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
         """The handlers that no other sender calls for this request. They are marked as called."""
@@ -128,10 +135,10 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
 
 
 def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
-    attempt.start()
-    ended_at_exit(attempt)
-    attempt.settle()
     try:
+        attempt.start()
+        ended_at_exit(attempt)
+        attempt.settle()
         response = send()
     except BaseException as error:
         _fail(attempt, error)
@@ -164,6 +171,14 @@ def _fail(attempt: AnyAttempt, error: BaseException) -> None:
 
 
 def _receive(attempt: AnyAttempt, response: Any) -> None:
+    try:
+        _report(attempt, response)
+    except Exception as error:  # a response of another library; the application gets it as it is
+        log.warning("The response of a model call is not recorded: %r", error, exc_info=error)
+        attempt.leave()
+
+
+def _report(attempt: AnyAttempt, response: Any) -> None:
     if response.status_code >= 400:
         remember_failure(response.status_code)
     attempt.receive(response)

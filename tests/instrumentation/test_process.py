@@ -156,6 +156,26 @@ def test_the_default_recorder_is_opened_at_the_first_model_call(
     assert sql(f"sqlite:///{tmp_path / 'default.db'}", "SELECT status FROM runs") == [("complete",)]
 
 
+def test_a_default_database_that_cannot_be_used_is_reported_once(
+    tmp_path: Path, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program goes on as if it were not recorded."""
+    (tmp_path / "other.db").write_text("no database")
+    monkeypatch.setenv("RECORDER_URL", f"sqlite:///{tmp_path / 'other.db'}")
+    program = (
+        PROGRAM + "client.chat.completions.create(model='m', messages=[{'role': 'user', 'content': 'Hi'}])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, provider.base_url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.stdout, done.returncode) == ("Hello there!\n", 0)
+    assert done.stderr.count("A model call is not recorded") == 1
+
+
 def test_a_process_without_handlers_and_hosts_costs_nothing(provider: LoopbackProvider) -> None:
     """After `detach` the classes pass every request through, and know no sender."""
     from recorder.instrumentation import process_recordings
