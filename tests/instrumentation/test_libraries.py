@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.instrumentation.environments import python_of
+from tests.instrumentation.environments import PACKAGES, python_of
 from tests.instrumentation.scripted_provider import HERE, SONG, SUNNY, Exchange, ScriptedProvider
-from tests.oracle import new_url, sql
+from tests.oracle import ROOT, new_url, sql
 
 PROGRAMS = Path(__file__).parent / "programs"
 #: Runs the program that its argument names. Its conversations are found by the messages that it sends again.
@@ -112,8 +113,7 @@ def assert_is_recorded(way: str, name: str, python: Path, folder: Path) -> None:
         printed = run(way, name, python, environment_of(provider, url), folder)
     assert printed == PRINTED[name]
     assert recorded(url) == provider.exchanges
-    if way == "attach":
-        assert tool_loops(url) == [["user", "assistant", "tool", "assistant"]] * printed.count(SUNNY)
+    assert tool_loops(url) == [["user", "assistant", "tool", "assistant"]] * printed.count(SUNNY)
 
 
 @pytest.mark.network
@@ -129,6 +129,13 @@ def test_a_program_is_recorded_as_it_was_answered(way: str, name: str, folder: P
 def test_a_program_with_langchain_is_recorded_as_it_was_answered(tmp_path: Path) -> None:
     """LangChain is installed with the tools for development."""
     assert_is_recorded("recorder run", "langchain_models", Path(sys.executable), tmp_path)
+
+
+def test_the_page_names_every_library() -> None:
+    """docs/attach.md has a row for each package of the environments."""
+    page = (ROOT / "docs" / "attach.md").read_text(encoding="utf-8")
+    for package in (each for packages in PACKAGES.values() for each in packages):
+        assert f"`{re.split('[^a-z-]', package)[0]}`" in page
 
 
 def test_every_program_is_run() -> None:
