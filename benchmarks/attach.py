@@ -64,7 +64,7 @@ def _rows(name: str, found: list[Measured]) -> list[Row]:
     for what, goals in _GOALS.items():
         goal = goals[0] if name.startswith("openai") else goals[1]
         added = best(found, what)
-        note = f"the process beside it: {best(found, f'{what}, writer'):.1f} us"
+        note = f"other threads: {best(found, f'{what}, writer'):.1f} us"
         lines.append(
             Row(
                 f"{name}: {what} adds",
@@ -97,7 +97,7 @@ def measured(kind: str, events: int, folder: str, *, is_async: bool) -> Measured
 
     frames = list(_FRAMES[kind](song_pieces(events)))
     read = _reader(kind, frames, is_async=is_async)
-    bare, _ = min(read(None) for _ in range(3))
+    bare = min(read(None) for _ in range(3))
     found = {"bare": bare}
     for what in _GOALS:
         history = ours.open_history(ours.new_file(folder), max_queue_bytes=2**30)
@@ -106,31 +106,34 @@ def measured(kind: str, events: int, folder: str, *, is_async: bool) -> Measured
         def attached(client: Any, what: str = what, handlers: list[Any] = handlers) -> Any:
             return attach(None if what == "the process" else client, callbacks=handlers)
 
-        times = []
+        mine, others = [], []
         for _ in range(3):
-            times.append(read(attached))
+            before, thread_before = cpu_seconds(), time.thread_time()
+            mine.append(read(attached))
+            called = time.thread_time() - thread_before
             history.flush().wait()
-        found[what] = min(mine for mine, _ in times) - bare
-        found[f"{what}, writer"] = min(others for _, others in times)
+            others.append((cpu_seconds() - before - called) / len(frames) * 1e6)
+        found[what] = min(mine) - bare
+        found[f"{what}, writer"] = min(others)
         history.close().wait()
     return found
 
 
 def _reader(
     kind: str, frames: list[bytes], *, is_async: bool
-) -> Callable[[Callable[[Any], Any] | None], tuple[float, float]]:
-    """Reads the stream once: microseconds of this thread, and of all others, for an event."""
+) -> Callable[[Callable[[Any], Any] | None], float]:
+    """Reads the stream once: microseconds of this thread for an event."""
 
-    def read(attached: Callable[[Any], Any] | None) -> tuple[float, float]:
-        mine, all_threads = (
+    def read(attached: Callable[[Any], Any] | None) -> float:
+        seconds = (
             asyncio.run(_read_async(kind, frames, attached)) if is_async else _read(kind, frames, attached)
         )
-        return mine / len(frames) * 1e6, (all_threads - mine) / len(frames) * 1e6
+        return seconds / len(frames) * 1e6
 
     return read
 
 
-def _read(kind: str, frames: list[bytes], attached: Callable[[Any], Any] | None) -> tuple[float, float]:
+def _read(kind: str, frames: list[bytes], attached: Callable[[Any], Any] | None) -> float:
     import httpx2
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -139,18 +142,16 @@ def _read(kind: str, frames: list[bytes], attached: Callable[[Any], Any] | None)
     with httpx2.Client(transport=httpx2.MockTransport(answer)) as client:
         attachment = attached(client) if attached is not None else None
         with client.stream("POST", URLS[kind], json=_BODY) as response:
-            began, before = time.thread_time(), cpu_seconds()
+            began = time.thread_time()
             for _ in response.iter_bytes():
                 pass
-            mine, all_threads = time.thread_time() - began, cpu_seconds() - before
+            seconds = time.thread_time() - began
         if attachment is not None:
             attachment.detach()
-    return mine, all_threads
+    return seconds
 
 
-async def _read_async(
-    kind: str, frames: list[bytes], attached: Callable[[Any], Any] | None
-) -> tuple[float, float]:
+async def _read_async(kind: str, frames: list[bytes], attached: Callable[[Any], Any] | None) -> float:
     import httpx2
 
     async def content() -> AsyncIterator[bytes]:
@@ -163,13 +164,13 @@ async def _read_async(
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
         attachment = attached(client) if attached is not None else None
         async with client.stream("POST", URLS[kind], json=_BODY) as response:
-            began, before = time.thread_time(), cpu_seconds()
+            began = time.thread_time()
             async for _ in response.aiter_bytes():
                 pass
-            mine, all_threads = time.thread_time() - began, cpu_seconds() - before
+            seconds = time.thread_time() - began
         if attachment is not None:
             attachment.detach()
-    return mine, all_threads
+    return seconds
 
 
 def other_requests(requests: int) -> Measured:

@@ -42,7 +42,7 @@ class DeferredAttempt:
         #: Whether a chunk found no room.
         self._is_cut = False
         #: The chunk that waits for room, and until when it may (monotonic microseconds).
-        self._refused: tuple[Callable[[], None], int] | None = None
+        self._refused: tuple[bytes, int] | None = None
         self._waits_until_us = 0.0
 
     #: A recorder returns nothing to wait for but for room, and the writer's thread never waits for that.
@@ -70,18 +70,17 @@ class DeferredAttempt:
         if self._seeks_id:
             self._find_id(data)
         size = len(data) + _EVENT_COST * (data.count(b"\n\n") + 1)
-        step = partial(self._translate, data, monotonic_us())
-        accepted = self._queue.offer(step, size)
-        return None if accepted is True else self._wait(accepted, step, size)
+        accepted = self._queue.offer(self, data, size)
+        return None if accepted is True else self._wait(accepted, data, size)
 
     def feed_again(self) -> Wait[None] | None:
         """Offer the bytes again that found no room."""
         if self._refused is None:
             return None
-        step, size = self._refused
+        data, size = self._refused
         self._refused = None
-        accepted = self._queue.offer(step, size)
-        return None if accepted is True else self._wait(accepted, step, size)
+        accepted = self._queue.offer(self, data, size)
+        return None if accepted is True else self._wait(accepted, data, size)
 
     def read_complete(self, content: bytes) -> None:
         """The HTTP client has read the body, and decoded it."""
@@ -122,7 +121,7 @@ class DeferredAttempt:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _wait(self, accepted: bool | Wait[None], step: Callable[[], None], size: int) -> Wait[None] | None:
+    def _wait(self, accepted: bool | Wait[None], data: bytes, size: int) -> Wait[None] | None:
         """The limited wait for room. None if there is none in time: then the capture ends here."""
         moment_us = monotonic_us()
         self._waits_until_us = self._waits_until_us or moment_us + self._block_timeout * 1e6
@@ -130,7 +129,7 @@ class DeferredAttempt:
             self._is_cut = True
             return None
         assert isinstance(accepted, Wait)
-        self._refused = step, size
+        self._refused = data, size
         return Limited(accepted, (self._waits_until_us - moment_us) / 1e6, return_none)
 
     def _end(self, step: Callable[[], None]) -> None:
@@ -141,7 +140,8 @@ class DeferredAttempt:
 
     # -- on the writer's thread ---------------------------------------------------------------------------------
 
-    def _translate(self, data: bytes, moment_us: int) -> None:
+    def translate(self, data: bytes, moment_us: int) -> None:
+        """Translate bytes that came at this time (monotonic microseconds)."""
         self._attempt.feed(data, moment_us)
         self.run.pending = None  # the queue has room for what it accepted as bytes
 

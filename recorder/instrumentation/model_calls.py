@@ -76,6 +76,9 @@ ENDPOINTS = {
 }
 
 
+_ENDS = tuple(ENDPOINTS)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCall:
     """What the request of a model call says."""
@@ -94,6 +97,8 @@ def endpoint_of(request: Any) -> Endpoint | None:
     """The endpoint that a request of an HTTP client goes to; None if no model answers there."""
     path = request.url.path
     if request.method == "POST":
+        if not path.endswith(_ENDS):  # most requests are no model calls, and this is one step
+            return None
         return next((found for end, found in ENDPOINTS.items() if path.endswith(end)), None)
     is_resumed = (
         request.method == "GET" and _RESUMED.search(path) and request.url.params.get("stream") == "true"

@@ -26,10 +26,11 @@ def replace(library: ModuleType) -> None:
 def _recorded(send: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
     def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if endpoint_of(request) is None or _is_replay(client):
+            return send(client, request, *args, **kwargs)
         call = send
-        if _may_be_recorded(client, request):
-            for recording in recordings():
-                call = recorded_send(_sender_of(recording), call)
+        for recording in recordings():
+            call = recorded_send(_sender_of(recording), call)
         return call(client, request, *args, **kwargs)
 
     return recorded
@@ -38,20 +39,19 @@ def _recorded(send: Callable[..., Any]) -> Callable[..., Any]:
 def _recorded_async(send: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
     async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if endpoint_of(request) is None or _is_replay(client):
+            return await send(client, request, *args, **kwargs)
         call = send
-        if _may_be_recorded(client, request):
-            for recording in recordings():
-                call = recorded_async_send(_sender_of(recording), call)
+        for recording in recordings():
+            call = recorded_async_send(_sender_of(recording), call)
         return await call(client, request, *args, **kwargs)
 
     return recorded
 
 
-def _may_be_recorded(client: Any, request: Any) -> bool:
-    """Whether the request may be a model call, and not one that is answered from a recording."""
-    if not recordings() or endpoint_of(request) is None:
-        return False
-    return getattr(client, "answers_from_recording", False) is not True
+def _is_replay(client: Any) -> bool:
+    """Whether recorder made this client, which answers from a recording."""
+    return getattr(client, "answers_from_recording", False) is True
 
 
 def _sender_of(recording: ProcessRecording) -> Sender:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import sleep
+from typing import Any, Protocol
 
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
@@ -23,6 +24,16 @@ log = logging.getLogger("recorder")
 
 Step = Callable[[], None]
 
+
+class Translator(Protocol):
+    """What can translate bytes later."""
+
+    def translate(self, data: bytes, moment_us: int) -> None:
+        """Translate bytes that came at this time (monotonic microseconds). Called on the writer's thread."""
+
+
+#: How many items of the queue a step is.
+_ITEMS = 4
 #: After so many steps, other threads may run.
 _YIELD_EVERY = 32
 
@@ -32,8 +43,9 @@ class DeferredSteps(Capacity):
 
     def __init__(self, max_bytes: int, overflow: Overflow, block_timeout: float) -> None:
         super().__init__(max_bytes, overflow, block_timeout)
-        #: (step, bytes in the queue, monotonic microseconds).
-        self._deferred: deque[tuple[Step, int, int]] = deque()
+        #: Four items for each step: the step or the translator, its bytes or None, monotonic microseconds, and its size
+        #: in the queue. With a tuple for each step the garbage collector has more objects to visit.
+        self._deferred: deque[Any] = deque()
         #: Bytes of responses that are accepted and not translated yet.
         self.untranslated_bytes = 0
         #: The thread that does steps now. What they put is counted already, and is accepted after `close`, too.
@@ -46,63 +58,78 @@ class DeferredSteps(Capacity):
         """Whether steps are left to do."""
         return bool(self._deferred)
 
-    def offer(self, step: Step, size: int) -> bool | Wait[None]:
-        """Accept a step with `size` bytes. False if the queue is closed or full; a wait for capacity if one may wait.
+    def offer(self, translator: Translator, data: bytes, size: int) -> bool | Wait[None]:
+        """Accept bytes, counted as `size`. False if the queue is closed or full; a wait for capacity if one may wait.
 
         Called for each chunk of a response. There is no call while the lock is held, as in `put`.
         """
-        item = ((step, size, monotonic_us()),)
+        step = (translator, data, monotonic_us(), size)
         with self._lock:
             used = self.bytes + size
             fits = used <= self._limit and not self._inside
             if fits:
                 self.bytes = used
                 self.untranslated_bytes += size
-                self._deferred += item
+                self._deferred += step
         if not fits:
-            return self.call(partial(self._offer, item, size), nested=lambda: False)
+            return self.call(partial(self._offer, step), nested=lambda: False)
         if self._waker.current.on_any_change or used >= self._wake_bytes:
             self._waker.wake()
         return True
 
     def defer(self, step: Step) -> None:
         """Accept a step without bytes, also in a closed queue. Takes no lock, because finalizers call it."""
-        self._deferred += ((step, 0, monotonic_us()),)
+        self._deferred += (step, None, monotonic_us(), 0)
         self._waker.wake()
+
+    @property
+    def deferred_count(self) -> int:
+        """How many steps are left to do."""
+        return len(self._deferred) // _ITEMS
 
     def run_deferred(self, count: int) -> None:
         """Do the first `count` steps. Called by the writer."""
         for done in range(1, count + 1):
-            step, size, _ = self._deferred[0]
+            first = self._deferred
+            step, data, moment_us, size = first[0], first[1], first[2], first[3]
             self._translator = threading.get_ident()
             try:
-                step()
+                if data is None:
+                    step()
+                else:
+                    step.translate(data, moment_us)
                 self.run_pending()  # an end that a step reported belongs to the step
             except Exception:  # a bug in recorder; the other steps are done
                 log.exception("A step of the recording failed; please report this")
             finally:
                 self._translator = None
-                self._deferred.popleft()
-                self.call(partial(self._count_translated, size))
+                self.call(partial(self._remove_first, size))
             self.release(size)
             if done % _YIELD_EVERY == 0:
                 sleep(0)
 
     # -- called with the lock held ----------------------------------------------------------------------------
 
-    def _offer(self, item: tuple[tuple[Step, int, int]], size: int) -> bool | Wait[None]:
+    def _offer(self, step: tuple[Translator, bytes, int, int]) -> bool | Wait[None]:
         if self.closed:
             return False
+        size = step[3]
         if not self._fits(size, self._max_bytes):
             return self._shared_wait() or False
-        self._deferred += item
+        self._deferred += step
         self.bytes += size
         self.untranslated_bytes += size
         self._waker.wake()
         return True
 
-    def _count_translated(self, size: int) -> None:
+    def _remove_first(self, size: int) -> None:
+        for _ in range(_ITEMS):
+            self._deferred.popleft()
         self.untranslated_bytes -= size
+
+    def _oldest_deferred_us(self) -> list[int]:
+        """When the first step was left, in a list that is empty without steps."""
+        return [self._deferred[2]] if self._deferred else []
 
     @property
     def _translates_here(self) -> bool:

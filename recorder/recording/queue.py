@@ -390,7 +390,7 @@ class RecordingQueue(ReadyQueue):
         self.dropped += tokens
 
     def _counts(self) -> tuple[int, int, int, int | None]:
-        first = next(iter(self._deferred.copy()), (None, 0, None))
-        times = [each for each in (self.in_flight_us, self.oldest_us, first[2]) if each is not None]
+        known = self.in_flight_us, self.oldest_us, *self._oldest_deferred_us()
+        times = [each for each in known if each is not None]
         queued = sum(run.queued_tokens for run in self._ready)
         return queued, self.drained, self.dropped, min(times, default=None)

@@ -97,7 +97,7 @@ class ReadyQueue(DeferredSteps):
 
     def request_full_drain(self) -> int:
         """Drain everything as soon as possible, delayed frames too. Returns the offset of the last item."""
-        self.run_deferred(len(self._deferred))
+        self.run_deferred(self.deferred_count)
         self.run_pending()
         return self.call(self._request_full_drain)
 
@@ -184,7 +184,7 @@ class ReadyQueue(DeferredSteps):
     def _begin_drain(self, moment_us: int) -> tuple[int, int]:
         """How many steps belong to this batch, and the offset of its last item, at one moment."""
         self._enqueue_due(moment_us)
-        return len(self._deferred), self.last_offset
+        return self.deferred_count, self.last_offset
 
     def _drain_some(self, batch: DrainedBatch, max_bytes: int, moment_us: int, last: int) -> bool:
         """Drain up to a hundred items, none behind the offset `last`. Returns whether there are more."""

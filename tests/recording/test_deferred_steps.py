@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -23,6 +24,17 @@ def queue() -> RecordingQueue:
     return RecordingQueue(20_000, block_timeout=0.01)
 
 
+class Later:
+    """Calls a function in place of translating bytes."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def translate(self, data: bytes, moment_us: int) -> None:
+        """Call the function."""
+        self._function()
+
+
 def nothing() -> None:
     """Do nothing."""
 
@@ -36,7 +48,7 @@ def test_steps_are_done_before_the_queue_is_drained(queue: RecordingQueue) -> No
     """In the order in which they were offered; their bytes are released."""
     run = started(queue, run_start(), 0)
     for text in ("a", "b", "c"):
-        assert queue.offer(partial(put_text, queue, run, text), 300) is True
+        assert queue.offer(Later(partial(put_text, queue, run, text)), b"x", 300) is True
     assert queue.has_deferred
     assert queue.untranslated_bytes == 900
     [drained] = queue.drain(10**9).runs
@@ -51,7 +63,7 @@ def test_a_flush_covers_what_was_offered_before(queue: RecordingQueue) -> None:
     run = started(queue, run_start(), 0)
     queue.drain(10**9)
     settled = queue.last_offset
-    queue.offer(partial(put_text, queue, run, "a"), 300)
+    queue.offer(Later(partial(put_text, queue, run, "a")), b"x", 300)
     assert not queue.is_empty_since(settled)
     offset = queue.request_full_drain()
     drained = queue.drain(10**9)
@@ -102,34 +114,34 @@ def test_what_is_deferred_while_a_batch_is_drained_belongs_to_the_next(queue: Re
 def test_a_full_queue_gives_a_wait_for_room(queue: RecordingQueue) -> None:
     """It ends when the bytes are translated and released."""
     done: list[str] = []
-    assert queue.offer(partial(done.append, "a"), 19_000) is True
-    wait = queue.offer(partial(done.append, "b"), 19_000)
+    assert queue.offer(Later(partial(done.append, "a")), b"x", 19_000) is True
+    wait = queue.offer(Later(partial(done.append, "b")), b"x", 19_000)
     assert isinstance(wait, Wait)
     assert not wait.done
     queue.run_deferred(1)
     assert (done, wait.done) == (["a"], True)
-    assert queue.offer(partial(done.append, "b"), 19_000) is True
+    assert queue.offer(Later(partial(done.append, "b")), b"x", 19_000) is True
 
 
 def test_an_empty_queue_accepts_any_size(queue: RecordingQueue) -> None:
     """Otherwise a chunk that is larger than the bound could never be accepted."""
-    assert queue.offer(nothing, 10**6) is True
+    assert queue.offer(Later(nothing), b"x", 10**6) is True
 
 
 def test_with_drop_newest_a_full_queue_refuses(queue: RecordingQueue) -> None:
     """There is nothing to wait for."""
     queue = RecordingQueue(20_000, overflow="drop_newest")
-    queue.offer(nothing, 19_000)
-    assert queue.offer(nothing, 19_000) is False
+    queue.offer(Later(nothing), b"x", 19_000)
+    assert queue.offer(Later(nothing), b"x", 19_000) is False
 
 
 def test_a_closed_queue_refuses_bytes_and_does_the_steps_that_it_has(queue: RecordingQueue) -> None:
     """The tokens of bytes that were accepted before `close` are accepted after it, and an end comes after them."""
     run = started(queue, run_start(), 0)
-    queue.offer(partial(put_text, queue, run, "a"), 300)
+    queue.offer(Later(partial(put_text, queue, run, "a")), b"x", 300)
     queue.close()
     queue.defer(partial(queue.end, run, RunEnd(COMPLETE, None)))
-    assert queue.offer(nothing, 1) is False
+    assert queue.offer(Later(nothing), b"x", 1) is False
     [drained] = queue.drain(10**9).runs
     assert [len(tokens) for tokens in drained.tokens] == [1]
     assert drained.end is not None
@@ -139,7 +151,7 @@ def test_a_closed_queue_refuses_bytes_and_does_the_steps_that_it_has(queue: Reco
 def test_translated_tokens_may_take_more_than_the_bytes(queue: RecordingQueue) -> None:
     """The bytes were accepted, so their tokens never make a gap."""
     run = started(queue, run_start(), 0)
-    queue.offer(partial(put_text, queue, run, "x" * 9_500), 9_000)
+    queue.offer(Later(partial(put_text, queue, run, "x" * 9_500)), b"x", 9_000)
     [drained] = queue.drain(10**9).runs
     assert (sum(map(len, drained.tokens)), drained.gaps) == (1, ())
 
@@ -149,8 +161,8 @@ def test_a_step_that_fails_is_reported_and_the_others_are_done(
 ) -> None:
     """Its bytes are released, too."""
     done: list[str] = []
-    queue.offer(lambda: 1 / 0, 100)  # type: ignore[arg-type]
-    queue.offer(partial(done.append, "b"), 100)
+    queue.offer(Later(lambda: 1 / 0), b"x", 100)
+    queue.offer(Later(partial(done.append, "b")), b"x", 100)
     with caplog.at_level(logging.ERROR):
         queue.run_deferred(2)
     assert (done, queue.bytes, queue.untranslated_bytes) == (["b"], 0, 0)
@@ -177,7 +189,7 @@ def test_steps_wake_the_writer(queue: RecordingQueue) -> None:
         queue.bind_loop(10_000)
         waiting = asyncio.ensure_future(queue.wait_for_work())
         await asyncio.sleep(0)
-        threading.Thread(target=queue.offer, args=(nothing, 10)).start()
+        threading.Thread(target=queue.offer, args=(Later(nothing), b"x", 10)).start()
         await asyncio.wait_for(waiting, 10)
         return queue.has_deferred
 
@@ -186,6 +198,6 @@ def test_steps_wake_the_writer(queue: RecordingQueue) -> None:
 
 def test_a_forked_child_has_no_steps(queue: RecordingQueue) -> None:
     """They are the parent's."""
-    queue.offer(nothing, 100)
+    queue.offer(Later(nothing), b"x", 100)
     queue.reset()
     assert (queue.has_deferred, queue.bytes, queue.untranslated_bytes) == (False, 0, 0)
