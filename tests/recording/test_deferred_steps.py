@@ -62,6 +62,39 @@ def test_a_flush_covers_what_was_offered_before(queue: RecordingQueue) -> None:
     assert queue.is_empty_since(offset)
 
 
+def test_a_flush_does_not_end_before_all_that_steps_have_put_is_stored(queue: RecordingQueue) -> None:
+    """Also if a batch has no room for all of it."""
+    flushes = Flushes(queue)
+    runs = [started(queue, run_start(number), 0) for number in (1, 2, 3)]
+    flushes.settle(queue.drain(10**9).queue_offset)
+    for run in runs:
+        queue.offer(partial(put_text, queue, run, "x" * 1_000), 1_300)
+    flush = flushes.add()
+    flushes.accept_new()
+    for _ in runs:
+        assert not flush.done
+        drained = queue.drain(500)
+        assert len(drained.runs) == 1
+        flushes.settle(drained.queue_offset)
+    assert flush.done
+
+
+def test_what_a_step_puts_is_drained_with_it(queue: RecordingQueue) -> None:
+    """Also if nothing was queued before, and something is queued after it."""
+    first, second = (started(queue, run_start(number), 0) for number in (1, 2))
+    queue.drain(10**9)
+
+    def step() -> None:
+        put_text(queue, first, "a")
+        thread = threading.Thread(target=put_text, args=(queue, second, "b"))
+        thread.start()
+        thread.join(10)
+
+    queue.defer(step)
+    assert [part.run for part in queue.drain(10**9).runs] == [first]
+    assert [part.run for part in queue.drain(10**9).runs] == [second]
+
+
 def test_a_request_never_comes_before_the_answer_that_it_follows(queue: RecordingQueue) -> None:
     """An end that is deferred before a start is drained with it or earlier, and has the lower order."""
     first = started(queue, run_start(1), 0)
