@@ -146,11 +146,11 @@ class ReadyQueue(DeferredSteps):
         if self.bytes >= self._wake_bytes:
             self._waker.wake()
 
-    def _enqueue(self, item: OpenRun | Addition) -> None:
-        """Queue the item unless it is queued already."""
+    def _enqueue(self, item: OpenRun | Addition, *, first: bool = False) -> None:
+        """Queue the item unless it is queued already. `first`: a step has put it."""
         if item.queued:
             return
-        if self._translates_here:
+        if first or self._translates_here:
             self._enqueue_first(item)
         else:
             item.queued = True

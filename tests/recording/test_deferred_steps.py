@@ -114,6 +114,22 @@ def test_a_request_never_comes_before_the_answer_that_it_follows(queue: Recordin
     assert drained.queue_offset == queue.last_offset
 
 
+def test_an_end_that_a_step_reports_belongs_to_the_step(queue: RecordingQueue) -> None:
+    """Also if another thread, which starts a run, is the first that uses the queue after it."""
+    first = started(queue, run_start(1), 0)
+    queue.drain(10**9)
+
+    def finish() -> None:
+        queue.end(first, RunEnd(COMPLETE, None))
+        thread = threading.Thread(target=started, args=(queue, run_start(2), 0))
+        thread.start()
+        thread.join(10)
+
+    queue.defer(finish)
+    assert [part.run for part in queue.drain(10**9).runs] == [first]
+    assert len(queue.drain(10**9).runs) == 1
+
+
 def test_what_is_deferred_while_a_batch_is_drained_belongs_to_the_next(queue: RecordingQueue) -> None:
     """A start that follows it does, too."""
     first = started(queue, run_start(1), 0)
