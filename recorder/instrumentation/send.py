@@ -137,8 +137,17 @@ def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
         _fail(attempt, error)
         attempt.settle()
         raise
-    _receive(attempt, response)
-    attempt.settle()
+    try:
+        if (content := _receive(attempt, response)) is not None:
+            wait = attempt.feed_complete(content)
+            while wait is not None:
+                wait.wait()
+                wait = attempt.feed_again()
+            attempt.end()
+        attempt.settle()
+    except BaseException:  # Ctrl-C: the application does not get the response, so it cannot close it
+        response.close()
+        raise
     return response
 
 
@@ -152,8 +161,17 @@ async def _drive_async(attempt: AnyAttempt, send: Callable[[], Awaitable[Any]]) 
         _fail(attempt, error)
         await attempt.settle_async()
         raise
-    _receive(attempt, response)
-    await attempt.settle_async()
+    try:
+        if (content := _receive(attempt, response)) is not None:
+            wait = attempt.feed_complete(content)
+            while wait is not None:
+                await wait
+                wait = attempt.feed_again()
+            attempt.end()
+        await attempt.settle_async()
+    except BaseException:  # a cancellation: the application does not get the response, so it cannot close it
+        await response.aclose()
+        raise
     return response
 
 
@@ -163,14 +181,22 @@ def _fail(attempt: AnyAttempt, error: BaseException) -> None:
     attempt.fail(error)
 
 
-def _receive(attempt: AnyAttempt, response: Any) -> None:
-    if response.status_code >= 400:
-        remember_failure(response.status_code)
-    attempt.receive(response)
-    if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
-        attempt.read_complete(response.content)
-    else:
+def _receive(attempt: AnyAttempt, response: Any) -> bytes | None:
+    """The head arrived. Returns the body if the HTTP client has read it, as it does unless it is asked for a stream."""
+    try:
+        if response.status_code >= 400:
+            remember_failure(response.status_code)
+        attempt.receive(response)
+        if response.is_closed or response.is_stream_consumed:
+            content: bytes = response.content
+            return content
         response.stream = tee(response.stream, attempt)
+    except (
+        Exception
+    ) as error:  # an object of the application's own, or a body that somebody has read as a stream
+        log.warning("The answer to a model call is not recorded: %r", error, exc_info=error)
+        attempt.leave()
+    return None
 
 
 def _without_names(request: Any) -> dict[str, str]:

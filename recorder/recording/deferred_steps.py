@@ -38,6 +38,8 @@ class DeferredSteps(Capacity):
         self.untranslated_bytes = 0
         #: The thread that does steps now. What they put is counted already, and is accepted after `close`, too.
         self._translator: int | None = None
+        #: Another object in a forked child, where the queue is empty: the runs of before are the parent's.
+        self.epoch = object()
         self._waker = LoopWaker()
         self._wake_bytes = max_bytes
 

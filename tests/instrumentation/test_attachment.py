@@ -516,3 +516,61 @@ def test_hosts_that_are_no_list_are_refused() -> None:
     """A single text would be read letter by letter."""
     with pytest.raises(ConfigError, match="pass a list of host names"):
         attach(httpx2.Client(), Log(), include_hosts="api.openai.com")
+
+
+def test_a_body_that_a_hook_has_read_as_a_stream_stays_the_applications(tmp_path: Path) -> None:
+    """The HTTP client keeps no body then, and the call succeeds as without recorder."""
+    got: list[bytes] = []
+    with (
+        LoopbackProvider(Answer(frames=frames_of("openai.OpenAI", create_stream))) as provider,
+        ChatHistoryCallback(new_url(tmp_path)) as history,
+        httpx.Client(event_hooks={"response": [lambda response: got.extend(response.iter_raw())]}) as client,
+    ):
+        attach(client, callbacks=[history])
+        body = {"model": "m", "messages": QUESTION, "stream": True}
+        request = client.build_request("POST", f"{provider.base_url}/chat/completions", json=body)
+        assert client.send(request, stream=True).status_code == 200
+    assert b"".join(got)
+
+
+class NeverDone(BaseCallbackHandler):
+    """Takes a minute for the end of a run."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+
+    async def on_llm_error(self, *_args: Any, **_named: Any) -> None:
+        """Wait."""
+        self.began.set()
+        await asyncio.sleep(60)
+
+
+def test_a_response_that_a_cancellation_keeps_from_the_application_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise its connection would never return to the pool."""
+    closed: list[bool] = []
+    aclose = httpx.Response.aclose
+
+    async def noted(response: httpx.Response) -> None:
+        await aclose(response)
+        closed.append(response.is_closed)
+
+    async def story(url: str) -> None:
+        handler = NeverDone()
+        async with httpx.AsyncClient() as client:
+            attach(client, callbacks=[handler])
+            body = {"model": "m", "messages": QUESTION}
+            request = client.build_request("POST", f"{url}/chat/completions", json=body)
+            sending = asyncio.create_task(client.send(request, stream=True))
+            await asyncio.wait_for(handler.began.wait(), 10)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+
+    # The run ends as soon as the response arrives, because recorder cannot decode it.
+    answer = Answer(body=b"?", headers={"content-encoding": "unknown"})
+    with LoopbackProvider(answer) as provider:
+        monkeypatch.setattr(httpx.Response, "aclose", noted)
+        asyncio.run(story(provider.base_url))
+    assert closed == [True]
