@@ -23,6 +23,8 @@ log = logging.getLogger("recorder")
 
 #: Of a body that is no stream, so many bytes are read. The rest is not recorded.
 MAX_BODY = 64 * 2**20
+#: How a stream of events begins.
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class Attempt:
@@ -35,6 +37,8 @@ class Attempt:
         self._status = 0
         #: The body of a response that is no stream; None for a stream.
         self._body: bytearray | None = None
+        #: Whether the body may be a stream of events, though the header says otherwise. The SDKs do not look at it.
+        self._may_be_stream = False
         self._decode: Decode | None = None
 
     @property
@@ -128,17 +132,30 @@ class Attempt:
         # The response itself is not kept: this may live until the writer has translated all.
         self._status = response.status_code
         self.run.request.mask.learn_request(response.request)
-        kind = response.headers.get("content-type", "")
+        kind = response.headers.get("content-type", "").lower()
         if response.status_code >= 400 or "text/event-stream" not in kind:
             self._body = bytearray()
+            self._may_be_stream = response.status_code < 400
         self._decode = decoder_of(response.headers.get("content-encoding"))
 
     def _feed(self, data: bytes, moment_us: int | None = None) -> None:
         for piece in self._decode(data) if self._decode is not None else (data,):
+            if self._may_be_stream:
+                piece = self._tell_apart(piece)
             if self._body is None:
                 self._feed_stream(piece, moment_us)
             elif len(self._body) < MAX_BODY:
                 self._body += piece
+
+    def _tell_apart(self, piece: bytes) -> bytes:
+        """Tell by the first bytes whether the body is a stream. Returns what is to be read now."""
+        start = bytes(self._body or b"") + piece
+        head = start.lstrip()
+        is_stream = head.startswith(_FIELDS)
+        self._may_be_stream = not is_stream and any(field.startswith(head) for field in _FIELDS)
+        if is_stream:
+            self._body = None
+        return start if is_stream else piece
 
     def _feed_stream(self, data: bytes, moment_us: int | None) -> None:
         try:
