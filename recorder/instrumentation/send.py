@@ -6,12 +6,13 @@ also sees what fails before the response, which event hooks do not.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
+from recorder.core.own_thread import on_own_thread
 from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
@@ -112,8 +113,9 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
 
     @wraps(send)
     async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        if endpoint_of(request) is not None and is_large(request):
-            attempt = await asyncio.to_thread(sender.attempt, client, request)
+        # Without a loop of asyncio (trio's, for example) nothing can wait for a thread.
+        if _get_running_loop() is not None and endpoint_of(request) is not None and is_large(request):
+            attempt = await _attempt_on_own_thread(sender, client, request)
         else:
             attempt = sender.attempt(client, request)
         if attempt is None:
@@ -125,6 +127,13 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
             _unmark(attempt, request)
 
     return recorded
+
+
+async def _attempt_on_own_thread(sender: Sender, client: Any, request: Any) -> AnyAttempt | None:
+    """`Sender.attempt`. The loop's executor may be full of work that waits for the answer to this request."""
+    found: list[AnyAttempt | None] = []
+    await on_own_thread(lambda: found.append(sender.attempt(client, request)))
+    return found[0]
 
 
 def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:

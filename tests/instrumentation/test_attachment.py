@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ import pytest
 
 from recorder import ChatHistoryCallback, Closed, ConfigError, attach
 from recorder.callbacks import BaseCallbackHandler
+from recorder.instrumentation.model_calls import LARGE_BODY
 from recorder.testing import Answer, LoopbackProvider
 from tests.instrumentation.ways import (
     QUESTION,
@@ -531,6 +534,66 @@ def test_a_body_that_a_hook_has_read_as_a_stream_stays_the_applications(tmp_path
         request = client.build_request("POST", f"{provider.base_url}/chat/completions", json=body)
         assert client.send(request, stream=True).status_code == 200
     assert b"".join(got)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Text/Event-Stream", "text/plain; charset=utf-8"])
+@pytest.mark.parametrize("size", [1, 4096])
+def test_a_stream_is_recorded_whatever_its_content_type_is(kind: str, size: int, scene: Scene) -> None:
+    """The SDKs read it as a stream because they have asked for one."""
+    body = b"\n" + b"".join(frames_of("openai.OpenAI", create_stream))
+    pieces = [body[place : place + size] for place in range(0, len(body), size)]
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": kind}, content=iter(pieces))
+
+    http_client: Any = httpx.Client(transport=httpx.MockTransport(answer))
+    with openai.OpenAI(api_key="k", http_client=http_client) as client:
+        attach(client, callbacks=[scene.history])
+        stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+        got = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+    assert got == TEXT
+    assert [(run.status, run.text) for run in scene.runs()] == [("complete", TEXT)]
+
+
+def large_call(scene: Scene) -> tuple[httpx.AsyncClient, httpx.Request]:
+    """Return an attached client, and a request whose body is read on another thread."""
+    answer = b"".join(frames_of("openai.OpenAI", create_stream))
+    kind = {"content-type": "text/event-stream"}
+    client = httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, headers=kind, content=answer))
+    )
+    attach(client, callbacks=[scene.history])
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * (LARGE_BODY + 1)}], "stream": True}
+    return client, client.build_request("POST", "http://localhost/chat/completions", json=body)
+
+
+def test_a_large_body_needs_no_thread_of_the_application(scene: Scene) -> None:
+    """The threads of the loop's executor may all wait for the answer to this request."""
+
+    async def story() -> int:
+        release, loop = threading.Event(), asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as executor:
+            loop.set_default_executor(executor)
+            waiting = loop.run_in_executor(None, release.wait, 30)
+            try:
+                client, request = large_call(scene)
+                response = await asyncio.wait_for(client.send(request), 10)
+            finally:
+                release.set()
+            await waiting
+        return response.status_code
+
+    assert asyncio.run(story()) == 200
+    assert [(run.status, run.text) for run in scene.runs()] == [("complete", TEXT)]
+
+
+def test_a_large_body_is_recorded_on_another_kind_of_loop(scene: Scene) -> None:
+    """HTTP clients work with trio, too, which cannot wait for a thread of recorder."""
+    client, request = large_call(scene)
+    with pytest.raises(StopIteration) as ended:
+        client.send(request).send(None)
+    assert ended.value.value.status_code == 200
+    assert [(run.status, run.text) for run in scene.runs()] == [("complete", TEXT)]
 
 
 class NeverDone(BaseCallbackHandler):
