@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from types import MethodType, TracebackType
@@ -141,3 +142,13 @@ def _restore(http_client: Any, sender: Sender) -> None:
         del vars(http_client)["send"]
     else:
         vars(http_client)["send"] = earlier
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -5,6 +5,7 @@ The method `send` of the classes is replaced. A library that is not imported yet
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -113,3 +114,13 @@ def _recorded_async(send: Callable[..., Any]) -> Callable[..., Any]:
         return await call(client, request, *args, **kwargs)
 
     return recorded
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock, for as long as it opened a database."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
