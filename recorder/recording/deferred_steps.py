@@ -38,6 +38,8 @@ class DeferredSteps(Capacity):
         self.untranslated_bytes = 0
         #: The thread that does steps now. What they put is counted already, and is accepted after `close`, too.
         self._translator: int | None = None
+        #: Whether the writer has ended, so that no step will be done.
+        self.is_over = False
         #: Another object in a forked child, where the queue is empty: the runs of before are the parent's.
         self.epoch = object()
         self._waker = LoopWaker()
@@ -69,6 +71,8 @@ class DeferredSteps(Capacity):
 
     def defer(self, step: Step) -> None:
         """Accept a step without bytes, also in a closed queue. Takes no lock, because finalizers call it."""
+        if self.is_over:
+            return
         self._deferred += ((step, 0, monotonic_us()),)
         self._waker.wake()
 

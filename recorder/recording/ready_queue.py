@@ -67,6 +67,7 @@ class ReadyQueue(DeferredSteps):
     def unbind_loop(self) -> int:
         """Close the queue and let waiting producers continue. Called once; returns the last offset."""
         self.close()
+        self.is_over = True
         self._waker.detach()
         if (wait := self.call(self._pop_capacity_wait)) is not None:
             wait.set(None)

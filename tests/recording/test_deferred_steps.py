@@ -233,6 +233,16 @@ def test_steps_wake_the_writer(queue: RecordingQueue) -> None:
     assert asyncio.run(story())
 
 
+def test_nothing_is_kept_after_the_writer_has_ended(queue: RecordingQueue) -> None:
+    """Streams that an application reads on report their ends later."""
+    done: list[str] = []
+    queue.defer(partial(done.append, "before"))
+    queue.unbind_loop()
+    queue.defer(partial(done.append, "after"))
+    queue.drain(10**9)
+    assert (done, queue.has_deferred) == (["before"], False)
+
+
 def test_a_forked_child_has_no_steps(queue: RecordingQueue) -> None:
     """They are the parent's."""
     queue.offer(nothing, 100)
