@@ -278,9 +278,14 @@ class ChatHistoryCallback(BaseCallbackHandler):
             return self._put(run, token, at_us)
         return self._put_frame(run, None, deltas_of(token, chunk, run), at_us)
 
+    def loses(self, run_id: UUID) -> bool:
+        """Whether nothing of a run that has begun is stored: the recorder is closed, or its queue was full."""
+        run = self.recorder.find(run_id.int)
+        return run is None or run.lost
+
     def on_stream_bytes_end(self, *, run_id: UUID, at_us: int, order: int, cut: bool = False) -> None:
         """The last bytes of a run came at this time (monotonic microseconds). `cut`: the queue was full for some."""
-        if (run := self._runs.get(run_id.int)) is not None:
+        if (run := self.recorder.find(run_id.int)) is not None:
             self.recorder.queue.end_bytes(run, at_us, order, cut=cut)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:

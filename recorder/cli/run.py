@@ -55,7 +55,8 @@ def _command(program: Sequence[str], *, is_module: bool) -> list[str]:
     if is_module:
         return [sys.executable, "-m", name, *arguments]
     path = Path(name)
-    if path.suffix == ".py" or path.is_dir():
+    # A folder may have the name of a command, for example uvicorn/ beside a program.
+    if path.suffix in (".py", ".pyz") or (path / "__main__.py").is_file():
         if not path.exists():
             raise ConfigError(f"There is no file {name}; name a Python file, or a module with -m")
         return [sys.executable, name, *arguments]

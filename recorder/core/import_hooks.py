@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +20,8 @@ OnImport = Callable[[ModuleType], None]
 
 def when_imported(name: str, function: OnImport) -> None:
     """Call `function` with the module: now if it is imported already, else right after its import."""
-    if (module := sys.modules.get(name)) is not None:
-        function(module)
+    if sys.modules.get(name) is not None:
+        function(import_module(name))  # another thread may be importing it: then this waits for it
         return
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
@@ -29,7 +29,7 @@ def when_imported(name: str, function: OnImport) -> None:
 
 
 class _Finder:
-    """Finds the modules that somebody waits for, with the finders after it.
+    """Finds the modules that somebody waits for, with the other finders.
 
     Without the base classes of `importlib.abc`, whose import takes half of the time of this one.
     """
@@ -40,24 +40,31 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        functions = self.waiting.pop(name, None)  # without it, the search below does not come here again
-        if functions is None:
+        if name not in self.waiting:
             return None
-        spec = find_spec(name)
-        if spec is None or spec.loader is None:
-            self.waiting[name] = functions
-            return None
-        loader: Any = _CallingLoader(spec.loader, functions)
-        spec.loader = loader
+        # Nothing is taken out here: a program may only ask whether the module exists, and import it later.
+        spec = self._find_with_others(name, path, target)
+        if spec is not None and spec.loader is not None:
+            loader: Any = _CallingLoader(spec.loader)
+            spec.loader = loader
         return spec
+
+    def _find_with_others(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            find: Any = getattr(finder, "find_spec", None) if finder is not self else None
+            if find is not None and (spec := find(name, path, target)) is not None:
+                found: ModuleSpec = spec
+                return found
+        return None
 
 
 class _CallingLoader:
-    """Loads with the module's own loader, and calls the functions."""
+    """Loads with the module's own loader, and calls the functions that wait."""
 
-    def __init__(self, loader: Any, functions: Sequence[OnImport]) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._functions = functions
 
     def __getattr__(self, name: str) -> Any:  # `get_code`, `get_data` and so on
         return getattr(self.__dict__["_loader"], name)
@@ -70,12 +77,8 @@ class _CallingLoader:
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        try:
-            self._loader.exec_module(module)
-        except BaseException:
-            _finder.waiting.setdefault(module.__name__, []).extend(self._functions)  # for the next attempt
-            raise
-        for function in self._functions:
+        self._loader.exec_module(module)
+        for function in _finder.waiting.pop(module.__name__, ()):
             _call(function, module)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from types import MethodType, TracebackType
@@ -26,11 +27,16 @@ class Attachment:
     """Recording of a client or of the process. `detach()` ends it, and so does the end of a `with` block."""
 
     def __init__(self, detach: Callable[[], None]) -> None:
-        self._detach = detach
+        self._detach: Callable[[], None] | None = detach
 
     def detach(self) -> None:
-        """Record no more calls. Calls that have begun are recorded to their end. May be called again."""
-        self._detach()
+        """Record no more calls. Calls that have begun are recorded to their end. May be called again.
+
+        If the same handler was attached more often, the other attachments go on.
+        """
+        detach, self._detach = self._detach, None
+        if detach is not None:
+            detach()
 
     def __enter__(self) -> Self:
         return self
@@ -160,3 +166,13 @@ def _restore(http_client: Any, sender: Sender) -> None:
         del vars(http_client)["send"]
     else:
         vars(http_client)["send"] = earlier
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

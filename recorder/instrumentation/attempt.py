@@ -23,6 +23,8 @@ log = logging.getLogger("recorder")
 
 #: Of a body that is no stream, so many bytes are read. The rest is not recorded.
 MAX_BODY = 64 * 2**20
+#: How a stream of events begins.
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class Attempt:
@@ -32,8 +34,11 @@ class Attempt:
         self.run = run
         self._sdk = sdk
         self._is_open = False
+        self._status = 0
         #: The body of a response that is no stream; None for a stream.
         self._body: bytearray | None = None
+        #: Whether the body may be a stream of events, though the header says otherwise. The SDKs do not look at it.
+        self._may_be_stream = False
         self._decode: Decode | None = None
 
     @property
@@ -66,15 +71,18 @@ class Attempt:
     def feed_again(self) -> None:
         """All bytes were taken by `feed`."""
 
-    def read_complete(self, content: bytes) -> None:
+    def feed_complete(self, content: bytes) -> None:
         """The HTTP client has read the body, and decoded it."""
         self._decode = None
         self._safely(self._feed, content)
-        self.end()
 
     def end(self) -> None:
         """The body has ended."""
         self._safely(self._end)
+
+    def end_cut(self) -> None:
+        """The body has ended or was left, and some of it had no room in the queue: the run is interrupted."""
+        self._safely(self._end_cut)
 
     def leave(self) -> None:
         """The response was closed: before the end of the answer a cancellation. A finalizer may call this."""
@@ -121,20 +129,33 @@ class Attempt:
             log.debug("The end of run %s was not reported: %r", self.run.request.run_id, failure)
 
     def _receive(self, response: Any) -> None:
-        self._response = response
-        kind = response.headers.get("content-type", "")
+        # The response itself is not kept: this may live until the writer has translated all.
+        self._status = response.status_code
+        self.run.request.mask.learn_request(response.request)
+        kind = response.headers.get("content-type", "").lower()
         if response.status_code >= 400 or "text/event-stream" not in kind:
             self._body = bytearray()
-        else:
-            self.run.http_response = response
+            self._may_be_stream = response.status_code < 400
         self._decode = decoder_of(response.headers.get("content-encoding"))
 
     def _feed(self, data: bytes, moment_us: int | None = None) -> None:
         for piece in self._decode(data) if self._decode is not None else (data,):
+            if self._may_be_stream:
+                piece = self._tell_apart(piece)
             if self._body is None:
                 self._feed_stream(piece, moment_us)
             elif len(self._body) < MAX_BODY:
                 self._body += piece
+
+    def _tell_apart(self, piece: bytes) -> bytes:
+        """Tell by the first bytes whether the body is a stream. Returns what is to be read now."""
+        start = bytes(self._body or b"") + piece
+        head = start.lstrip()
+        is_stream = head.startswith(_FIELDS)
+        self._may_be_stream = not is_stream and any(field.startswith(head) for field in _FIELDS)
+        if is_stream:
+            self._body = None
+        return start if is_stream else piece
 
     def _feed_stream(self, data: bytes, moment_us: int | None) -> None:
         try:
@@ -147,10 +168,19 @@ class Attempt:
     def _end(self) -> None:
         if self._body is None:
             self._end_of_stream()
-        elif self._response.status_code >= 400:
+        elif self._status >= 400:
             self._fail(self._status_error())
         else:
             self._end_of_body(bytes(self._body))
+
+    def _end_cut(self) -> None:
+        if self._body is None:
+            self._end_of_stream()
+        elif self._status >= 400:
+            self._fail(self._status_error())
+        else:
+            self._close()
+            self.run.finish()
 
     def _end_of_stream(self) -> None:
         try:
@@ -166,7 +196,7 @@ class Attempt:
 
     def _end_of_body(self, body: bytes) -> None:
         try:
-            self.run.feed_complete(body, self._response)
+            self.run.feed_complete(body, None)
         except Exception as error:
             if self.run.reply.failure() is None:
                 raise
@@ -179,7 +209,7 @@ class Attempt:
         self.run.finish()
 
     def _leave(self) -> None:
-        if self._body is not None and self._response.status_code >= 400:
+        if self._body is not None and self._status >= 400:
             self._fail(self._status_error())  # an SDK that tries again does not read the body
         elif self._body is None and self.run.reply.has_ended:
             self._end_of_stream()
@@ -191,8 +221,7 @@ class Attempt:
         settle_run(self.run)
 
     def _status_error(self) -> Exception:
-        response = self._response
-        return status_error(self._sdk, response.status_code, bytes(self._body or b""), response.request)
+        return status_error(self._sdk, self._status, bytes(self._body or b""))
 
     def _fail(self, error: BaseException) -> None:
         self._close()

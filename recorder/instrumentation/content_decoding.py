@@ -49,7 +49,7 @@ def _decoder(name: str) -> Decode:
     if name == "deflate":
         return _deflate()
     if name == "zstd":
-        return _checked(import_module("zstandard").ZstdDecompressor().decompressobj().decompress)
+        return _checked(_zstd())
     if name == "br":
         return _brotli()
     raise UnreadableContent(
@@ -70,16 +70,39 @@ def _zlib(inflate: Any) -> Decode:
     return decode
 
 
+def _zstd() -> Callable[[bytes], bytes]:
+    """A body may consist of several frames, as servers make them that end one for each event."""
+    new = import_module("zstandard").ZstdDecompressor().decompressobj
+    frame = new()
+
+    def decompress(data: bytes) -> bytes:
+        nonlocal frame
+        found = b""
+        while data:
+            if frame.eof:
+                frame = new()
+            found += frame.decompress(data)
+            data = frame.unused_data if frame.eof else b""
+        return found
+
+    return decompress
+
+
 def _deflate() -> Decode:
-    """Some servers send deflate without its header; the first bytes tell which one it is."""
+    """Some servers send deflate without its header; the first two bytes tell which one it is."""
     chosen: list[Decode] = []
+    head = b""
 
     def decode(data: bytes) -> Iterator[bytes]:
-        if not chosen and data:
-            has_header = len(data) > 1 and data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
+        nonlocal head
+        if not chosen:
+            data, head = head + data, b""
+            if len(data) < 2:
+                head = data
+                return
+            has_header = data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
             chosen.append(_zlib(zlib.decompressobj(zlib.MAX_WBITS if has_header else _RAW)))
-        if chosen:
-            yield from chosen[0](data)
+        yield from chosen[0](data)
 
     return decode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -33,3 +34,13 @@ def default_history() -> ChatHistoryCallback:
                 _error = error
                 raise
         return _default
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock, for as long as it opened a database."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -16,6 +16,7 @@ from recorder.core.waitable import Limited, Wait
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.response_conversations import remember
 from recorder.recording.capacity import return_none
+from recorder.recording.deferred_steps import BytesTranslator
 from recorder.recording.delayed_frames import FRAME_COST
 from recorder.recording.queue import TOKEN_COST
 from recorder.wire.openai.responses import WIRE as RESPONSES
@@ -35,6 +36,7 @@ class DeferredAttempt:
         self._attempt = attempt
         self._handler = recorder
         self._queue = recorder.recorder.queue
+        self._epoch = self._queue.epoch
         self._block_timeout: float = recorder.recorder.config.block_timeout
         self._is_open = False
         #: Whether the id of a response was not found yet. The application's next request may name it at once.
@@ -42,7 +44,7 @@ class DeferredAttempt:
         #: Whether a chunk found no room.
         self._is_cut = False
         #: The chunk that waits for room, and until when it may (monotonic microseconds).
-        self._refused: tuple[bytes, int] | None = None
+        self._refused: tuple[BytesTranslator, bytes, int] | None = None
         self._waits_until_us = 0.0
 
     #: A recorder returns nothing to wait for but for room, and the writer's thread never waits for that.
@@ -58,6 +60,14 @@ class DeferredAttempt:
         """The request is about to be sent. The run is queued now, so that it is stored before its first token."""
         self._is_open = True
         self._attempt.start()
+        if self._handler.loses(self.run.request.run_id):  # then nothing of it is kept until the writer comes
+            self._is_open = False
+            self._attempt.leave()
+        # The recorder has its own copies, which the queue counts.
+        request = self.run.request
+        request.messages.clear()
+        for key in request.body.keys() - {"model"}:
+            del request.body[key]
 
     def receive(self, response: Any) -> None:
         """The head of the response arrived."""
@@ -69,33 +79,30 @@ class DeferredAttempt:
             return None
         if self._seeks_id:
             self._find_id(data)
-        size = len(data) + _EVENT_COST * (data.count(b"\n\n") + 1)
-        accepted = self._queue.offer(self, data, size)
-        return None if accepted is True else self._wait(accepted, data, size)
+        return self._offer(self, data, len(data) + _EVENT_COST * (data.count(b"\n\n") + 1))
 
     def feed_again(self) -> Wait[None] | None:
         """Offer the bytes again that found no room."""
         if self._refused is None:
             return None
-        data, size = self._refused
-        self._refused = None
-        accepted = self._queue.offer(self, data, size)
-        return None if accepted is True else self._wait(accepted, data, size)
+        refused, self._refused = self._refused, None
+        return self._offer(*refused)
 
-    def read_complete(self, content: bytes) -> None:
-        """The HTTP client has read the body, and decoded it."""
+    def feed_complete(self, content: bytes) -> Wait[None] | None:
+        """The HTTP client has read the body, and decoded it. The rest is as with `feed`."""
+        if not self._is_open:
+            return None
         if self._seeks_id:
             self._find_id(content)
-        self._end(partial(self._attempt.read_complete, content))
+        return self._offer(_CompleteBody(self._attempt), content, len(content) + _EVENT_COST)
 
     def end(self) -> None:
         """The body has ended."""
-        self._end(self._attempt.end)
+        self._end(self._attempt.end_cut if self._is_cut else self._attempt.end)
 
     def leave(self) -> None:
         """The response was closed. A finalizer may call this."""
-        # After a cut it is not known whether the answer had ended: the run is interrupted.
-        self._end(self._attempt.end if self._is_cut else self._attempt.leave)
+        self._end(self._attempt.end_cut if self._is_cut else self._attempt.leave)
 
     def leave_collected(self) -> None:
         """The response was collected."""
@@ -121,19 +128,30 @@ class DeferredAttempt:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _wait(self, accepted: bool | Wait[None], data: bytes, size: int) -> Wait[None] | None:
-        """The limited wait for room. None if there is none in time: then the capture ends here."""
+    def _offer(self, translator: BytesTranslator, data: bytes, size: int) -> Wait[None] | None:
+        """Queue bytes. Returns the limited wait for room. If there is none in time, the capture ends here."""
+        if self._is_of_parent():
+            return None
+        accepted = self._queue.offer(translator, data, size)
+        if accepted is True:
+            self._waits_until_us = 0.0  # there was room, so the run may wait for `block_timeout` again
+            return None
         moment_us = monotonic_us()
         self._waits_until_us = self._waits_until_us or moment_us + self._block_timeout * 1e6
         if accepted is False or moment_us >= self._waits_until_us:
             self._is_cut = True
             return None
-        assert isinstance(accepted, Wait)
-        self._refused = data, size
+        self._refused = translator, data, size
         return Limited(accepted, (self._waits_until_us - moment_us) / 1e6, return_none)
 
+    def _is_of_parent(self) -> bool:
+        """Whether the process was forked since, and this is the child: the run is the parent's."""
+        if self._queue.epoch is not self._epoch:
+            self._is_open = False
+        return not self._is_open
+
     def _end(self, step: Callable[[], None]) -> None:
-        if self._is_open:
+        if not self._is_of_parent():
             self._is_open = False
             # The order is that of now: a request that the application sends next comes after this answer.
             self._queue.defer(partial(self._finish, step, monotonic_us(), self._queue.next_order()))
@@ -150,3 +168,14 @@ class DeferredAttempt:
         self._handler.on_stream_bytes_end(run_id=run_id, at_us=moment_us, order=order, cut=self._is_cut)
         step()
         self.run.pending = None
+
+
+class _CompleteBody:
+    """Translates a body that the HTTP client has read and decoded."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def translate(self, data: bytes, moment_us: int) -> None:
+        """Translate the body. It has no times of its own."""
+        self._attempt.feed_complete(data)

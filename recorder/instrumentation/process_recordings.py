@@ -27,25 +27,33 @@ class ProcessRecording:
         return self.hosts == other.hosts and [*map(id, self.handlers)] == [*map(id, other.handlers)]
 
 
-#: Replaced as a whole, because requests read it without a lock.
+#: Those of every `attach()`, and of those that are alike the first. Replaced as a whole, because requests read without
+#: a lock.
+_attached: tuple[ProcessRecording, ...] = ()
 _recordings: tuple[ProcessRecording, ...] = ()
 
 
 def recordings() -> tuple[ProcessRecording, ...]:
-    """Those that record the process now."""
+    """Those that record the process now, each kind once."""
     return _recordings
 
 
 def add(recording: ProcessRecording) -> None:
-    """Begin a recording, unless one that is alike has begun."""
-    global _recordings
+    """Begin a recording."""
     with _lock:
-        if not any(recording.is_alike(other) for other in _recordings):
-            _recordings = (*_recordings, recording)
+        _set((*_attached, recording))
 
 
 def remove(recording: ProcessRecording) -> None:
-    """End this recording and those that are alike."""
-    global _recordings
+    """End a recording; another one that is alike goes on. May be called again."""
     with _lock:
-        _recordings = tuple(other for other in _recordings if not recording.is_alike(other))
+        _set(tuple(other for other in _attached if other is not recording))
+
+
+def _set(attached: tuple[ProcessRecording, ...]) -> None:
+    global _attached, _recordings
+    kinds: list[ProcessRecording] = []
+    for recording in attached:
+        if not any(recording.is_alike(other) for other in kinds):
+            kinds.append(recording)
+    _attached, _recordings = attached, tuple(kinds)

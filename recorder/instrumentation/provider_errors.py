@@ -34,16 +34,16 @@ _OF_STATUS_ANTHROPIC = _OF_STATUS | {
 class ProviderError(Exception):
     """The base class of the errors that are only recorded."""
 
-    #: The response with the error, or None: its `content`, `request` and `is_stream_consumed`.
+    #: The response with the error, or None: its `content` and `is_stream_consumed`.
     response: Any = None
 
 
-def status_error(sdk: str, status: int, body: bytes, request: Any) -> ProviderError:
+def status_error(sdk: str, status: int, body: bytes) -> ProviderError:
     """The error of a response with an error status."""
     names = _OF_STATUS_ANTHROPIC if sdk == "anthropic" else _OF_STATUS
     name = names.get(status) or ("InternalServerError" if status >= 500 else "APIStatusError")
     error = _error(sdk, name, _status_message(sdk, status, body.decode("utf-8", "replace").strip()))
-    error.response = SimpleNamespace(content=body, request=request, is_stream_consumed=True)
+    error.response = SimpleNamespace(content=body, is_stream_consumed=True)
     return error
 
 

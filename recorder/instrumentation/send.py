@@ -6,12 +6,13 @@ also sees what fails before the response, which event hooks do not.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
+from recorder.core.own_thread import on_own_thread
 from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
@@ -33,23 +34,28 @@ class Sender:
     """What is recorded: for which handlers, and of which hosts."""
 
     def __init__(self, hosts: Hosts = ALL_HOSTS, default: Callable[[], Any] | None = None) -> None:
-        #: The handlers, without the default one.
+        #: The handlers, each once, without the default one.
         self.handlers: list[Any] = []
+        #: The handlers of each attachment.
+        self._attached: list[Any] = []
         self.hosts = hosts
         #: Makes the handler at the first model call, where none is given.
         self.default = default
         self._logged: Exception | None = None
 
     def add(self, handlers: Sequence[Any]) -> None:
-        """Add handlers; those that are there already are not added again."""
-        self.handlers = [
-            *self.handlers,
-            *(each for each in handlers if not any(each is other for other in self.handlers)),
-        ]
+        """Add the handlers of an attachment. One that is there already is not called twice."""
+        self._attached = [*self._attached, *handlers]
+        self.handlers = _each_once(self._attached)
 
     def remove(self, handlers: Sequence[Any]) -> None:
-        """Remove handlers. Calls that have begun are recorded to their end."""
-        self.handlers = [each for each in self.handlers if not any(each is other for other in handlers)]
+        """Remove the handlers of an attachment. Calls that have begun are recorded to their end."""
+        left = list(self._attached)
+        for handler in handlers:
+            place = next((place for place, each in enumerate(left) if each is handler), None)
+            if place is not None:
+                del left[place]
+        self._attached, self.handlers = left, _each_once(left)
 
     def attempt(self, client: Any, request: Any) -> AnyAttempt | None:
         """The attempt that records this request; None if it is no model call, or is recorded already."""
@@ -70,6 +76,7 @@ class Sender:
     ) -> AnyAttempt | None:
         call = model_call_of(request, endpoint)
         is_recorded = bool(request.extensions.get(MARK))  # for other handlers, by another sender
+        request.extensions = dict(request.extensions)  # some versions share the application's own dict
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
         run = numbered_run(call, request, is_recorded=is_recorded)
@@ -88,6 +95,10 @@ class Sender:
         found = [each for each in (*self.handlers, *default) if not any(each is other for other in marked)]
         marked += found
         return found
+
+
+def _each_once(handlers: Sequence[Any]) -> list[Any]:
+    return list({id(each): each for each in handlers}.values())
 
 
 def _unmark(attempt: AnyAttempt, request: Any) -> None:
@@ -119,8 +130,9 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
 
     @wraps(send)
     async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        if endpoint_of(request) is not None and is_large(request):
-            attempt = await asyncio.to_thread(sender.attempt, client, request)
+        # Without a loop of asyncio (trio's, for example) nothing can wait for a thread.
+        if _get_running_loop() is not None and endpoint_of(request) is not None and is_large(request):
+            attempt = await _attempt_on_own_thread(sender, client, request)
         else:
             attempt = sender.attempt(client, request)
         if attempt is None:
@@ -134,6 +146,13 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
     return recorded
 
 
+async def _attempt_on_own_thread(sender: Sender, client: Any, request: Any) -> AnyAttempt | None:
+    """`Sender.attempt`. The loop's executor may be full of work that waits for the answer to this request."""
+    found: list[AnyAttempt | None] = []
+    await on_own_thread(lambda: found.append(sender.attempt(client, request)))
+    return found[0]
+
+
 def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
     try:
         attempt.start()
@@ -144,8 +163,17 @@ def _drive(attempt: AnyAttempt, send: Callable[[], Any]) -> Any:
         _fail(attempt, error)
         attempt.settle()
         raise
-    _receive(attempt, response)
-    attempt.settle()
+    try:
+        if (content := _receive(attempt, response)) is not None:
+            wait = attempt.feed_complete(content)
+            while wait is not None:
+                wait.wait()
+                wait = attempt.feed_again()
+            attempt.end()
+        attempt.settle()
+    except BaseException:  # Ctrl-C: the application does not get the response, so it cannot close it
+        response.close()
+        raise
     return response
 
 
@@ -159,8 +187,17 @@ async def _drive_async(attempt: AnyAttempt, send: Callable[[], Awaitable[Any]]) 
         _fail(attempt, error)
         await attempt.settle_async()
         raise
-    _receive(attempt, response)
-    await attempt.settle_async()
+    try:
+        if (content := _receive(attempt, response)) is not None:
+            wait = attempt.feed_complete(content)
+            while wait is not None:
+                await wait
+                wait = attempt.feed_again()
+            attempt.end()
+        await attempt.settle_async()
+    except BaseException:  # a cancellation: the application does not get the response, so it cannot close it
+        await response.aclose()
+        raise
     return response
 
 
@@ -170,22 +207,22 @@ def _fail(attempt: AnyAttempt, error: BaseException) -> None:
     attempt.fail(error)
 
 
-def _receive(attempt: AnyAttempt, response: Any) -> None:
+def _receive(attempt: AnyAttempt, response: Any) -> bytes | None:
+    """The head arrived. Returns the body if the HTTP client has read it, as it does unless it is asked for a stream."""
     try:
-        _report(attempt, response)
-    except Exception as error:  # a response of another library; the application gets it as it is
-        log.warning("The response of a model call is not recorded: %r", error, exc_info=error)
-        attempt.leave()
-
-
-def _report(attempt: AnyAttempt, response: Any) -> None:
-    if response.status_code >= 400:
-        remember_failure(response.status_code)
-    attempt.receive(response)
-    if response.is_closed or response.is_stream_consumed:  # the caller did not ask for a stream
-        attempt.read_complete(response.content)
-    else:
+        if response.status_code >= 400:
+            remember_failure(response.status_code)
+        attempt.receive(response)
+        if response.is_closed or response.is_stream_consumed:
+            content: bytes = response.content
+            return content
         response.stream = tee(response.stream, attempt)
+    except (
+        Exception
+    ) as error:  # an object of the application's own, or a body that somebody has read as a stream
+        log.warning("The answer to a model call is not recorded: %r", error, exc_info=error)
+        attempt.leave()
+    return None
 
 
 def _without_names(request: Any) -> dict[str, str]:

@@ -25,7 +25,7 @@ log = logging.getLogger("recorder")
 Step = Callable[[], None]
 
 
-class Translator(Protocol):
+class BytesTranslator(Protocol):
     """What can translate bytes later."""
 
     def translate(self, data: bytes, moment_us: int) -> None:
@@ -50,6 +50,10 @@ class DeferredSteps(Capacity):
         self.untranslated_bytes = 0
         #: The thread that does steps now. What they put is counted already, and is accepted after `close`, too.
         self._translator: int | None = None
+        #: Whether the writer has ended, so that no step will be done.
+        self.is_over = False
+        #: Another object in a forked child, where the queue is empty: the runs of before are the parent's.
+        self.epoch = object()
         self._waker = LoopWaker()
         self._wake_bytes = max_bytes
 
@@ -58,7 +62,7 @@ class DeferredSteps(Capacity):
         """Whether steps are left to do."""
         return bool(self._deferred)
 
-    def offer(self, translator: Translator, data: bytes, size: int) -> bool | Wait[None]:
+    def offer(self, translator: BytesTranslator, data: bytes, size: int) -> bool | Wait[None]:
         """Accept bytes, counted as `size`. False if the queue is closed or full; a wait for capacity if one may wait.
 
         Called for each chunk of a response. There is no call while the lock is held, as in `put`.
@@ -79,6 +83,8 @@ class DeferredSteps(Capacity):
 
     def defer(self, step: Step) -> None:
         """Accept a step without bytes, also in a closed queue. Takes no lock, because finalizers call it."""
+        if self.is_over:
+            return
         self._deferred += (step, None, monotonic_us(), 0)
         self._waker.wake()
 
@@ -110,7 +116,7 @@ class DeferredSteps(Capacity):
 
     # -- called with the lock held ----------------------------------------------------------------------------
 
-    def _offer(self, step: tuple[Translator, bytes, int, int]) -> bool | Wait[None]:
+    def _offer(self, step: tuple[BytesTranslator, bytes, int, int]) -> bool | Wait[None]:
         if self.closed:
             return False
         size = step[3]

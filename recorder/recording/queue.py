@@ -205,7 +205,9 @@ class RecordingQueue(ReadyQueue):
         """End a run; a second end is ignored. Takes no lock and never waits, because finalizers call it."""
         if run.ended or run.lost:
             return
-        seal = partial(self._end, run, end, sum(map(size_of_message, end.replies)))
+        # Told here, because another thread may run the action.
+        first = self._translates_here
+        seal = partial(self._end, run, end, sum(map(size_of_message, end.replies)), first=first)
         end.order = run.ended_order or self.next_order()
         self._pending.append(seal)  # as `call_soon` does, in one step: Ctrl-C comes before or after it
         run.ended = run.slow_path = True
@@ -349,14 +351,14 @@ class RecordingQueue(ReadyQueue):
         run.drop(put.tokens, int(put.frame is not None))
         self.dropped += put.tokens
 
-    def _end(self, run: OpenRun, end: RunEnd, size: int) -> None:
+    def _end(self, run: OpenRun, end: RunEnd, size: int, *, first: bool) -> None:
         if not run.sealed:
             if run.without_messages or not self._fits(size, self._limit_for_ends):
                 self.lost_messages += len(end.replies)
                 end.replies, size = (), 0
             self._seal(run, end, size)
         if run.end is not None:
-            self._enqueue(run)
+            self._enqueue(run, first=first)
 
     def _seal(self, run: OpenRun, end: RunEnd, size: int) -> None:
         run.close_gap()

@@ -33,6 +33,8 @@ class ReadyQueue(DeferredSteps):
         self.drained = 0
         #: How many items were queued. The number of an item is its offset in the queue.
         self.last_offset = 0
+        # The offset of the last item that belongs to the batch which is drained now.
+        self._last_of_batch = 0
         #: Since when something has been waiting to be drained (monotonic microseconds); None if nothing is.
         self.oldest_us: int | None = None
         #: The same of what was drained last, until the writer has stored all of it or given it up.
@@ -65,6 +67,7 @@ class ReadyQueue(DeferredSteps):
     def unbind_loop(self) -> int:
         """Close the queue and let waiting producers continue. Called once; returns the last offset."""
         self.close()
+        self.is_over = True
         self._waker.detach()
         if (wait := self.call(self._pop_capacity_wait)) is not None:
             wait.set(None)
@@ -114,10 +117,10 @@ class ReadyQueue(DeferredSteps):
         batch, moment_us = batch or DrainedBatch(), monotonic_us()
         self.run_pending()
         # What is queued from here on belongs to the next batch, so that no run is in a batch twice.
-        steps, last = self.call(partial(self._begin_drain, moment_us))
+        steps = self.call(partial(self._begin_drain, moment_us))
         self.run_deferred(steps)
         self.in_flight_us = self.oldest_us
-        drain_some = partial(self._drain_some, batch, max_bytes, moment_us, last)
+        drain_some = partial(self._drain_some, batch, max_bytes, moment_us)
         while batch.bytes < max_bytes and self.call(drain_some):
             pass
         return batch
@@ -144,11 +147,11 @@ class ReadyQueue(DeferredSteps):
         if self.bytes >= self._wake_bytes:
             self._waker.wake()
 
-    def _enqueue(self, item: OpenRun | Addition) -> None:
-        """Queue the item unless it is queued already."""
+    def _enqueue(self, item: OpenRun | Addition, *, first: bool = False) -> None:
+        """Queue the item unless it is queued already. `first`: a step has put it."""
         if item.queued:
             return
-        if self._translates_here:
+        if first or self._translates_here:
             self._enqueue_first(item)
         else:
             item.queued = True
@@ -163,8 +166,12 @@ class ReadyQueue(DeferredSteps):
     def _enqueue_first(self, item: OpenRun | Addition) -> None:
         """Queue what a step has put. It was accepted before everything that is queued now, and is drained first: a
         request never comes before the answer that it follows."""
-        item.queue_offset = self._ready[0].queue_offset - 1 if self._ready else self.last_offset
         item.queued = True
+        if self._ready:
+            item.queue_offset = self._ready[0].queue_offset - 1
+        else:  # a new offset, because a flush that waits for the last one may have ended
+            self.last_offset += 1
+            item.queue_offset = self._last_of_batch = self.last_offset
         self._ready.appendleft(item)
 
     def _on_full(self) -> None:
@@ -181,17 +188,18 @@ class ReadyQueue(DeferredSteps):
         for run in self._delayed.pop_due(before_us):
             self._enqueue(run)
 
-    def _begin_drain(self, moment_us: int) -> tuple[int, int]:
-        """How many steps belong to this batch, and the offset of its last item, at one moment."""
+    def _begin_drain(self, moment_us: int) -> int:
+        """Note the last item that belongs to this batch. Returns how many steps do, at the same moment."""
         self._enqueue_due(moment_us)
-        return self.deferred_count, self.last_offset
+        self._last_of_batch = self.last_offset
+        return self.deferred_count
 
-    def _drain_some(self, batch: DrainedBatch, max_bytes: int, moment_us: int, last: int) -> bool:
-        """Drain up to a hundred items, none behind the offset `last`. Returns whether there are more."""
+    def _drain_some(self, batch: DrainedBatch, max_bytes: int, moment_us: int) -> bool:
+        """Drain up to a hundred items, none behind the last of the batch. Returns whether there are more."""
         for _ in range(min(100, len(self._ready))):
             if batch.bytes >= max_bytes:
                 return False
-            if self._ready[0].queue_offset > last:
+            if self._ready[0].queue_offset > self._last_of_batch:
                 self._full_drain, self.oldest_us = False, moment_us
                 return False
             self._drain_one(self._ready[0], batch, moment_us)

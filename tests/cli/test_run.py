@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipapp
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_a_command_that_is_python_is_recorded(tmp_path: Path, provider: Loopback
     done = run(sys.executable, "app.py", provider.base_url, folder=tmp_path)
     assert done.stdout == "Hello there!\n", done.stderr
     assert statuses(tmp_path) == ["complete"]
+
+
+def test_a_folder_and_a_zip_file_are_run_as_python_does(tmp_path: Path, provider: LoopbackProvider) -> None:
+    """Both have a `__main__.py`."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "__main__.py").write_text(CALLER)
+    zipapp.create_archive(tmp_path / "own", tmp_path / "own.pyz")
+    for name in ("own", "own.pyz"):
+        done = run(name, provider.base_url, folder=tmp_path)
+        assert done.stdout == "Hello there!\n", done.stderr
+    assert statuses(tmp_path) == ["complete"] * 2
+
+
+def test_a_folder_with_the_name_of_a_command_does_not_hide_it(tmp_path: Path) -> None:
+    """A folder without a `__main__.py` is no program."""
+    (tmp_path / "env").mkdir()
+    done = run("env", folder=tmp_path)
+    assert "RECORDER_URL=" in done.stdout, done.stderr
 
 
 def test_exit_status_and_crashes_are_the_programs(tmp_path: Path) -> None:

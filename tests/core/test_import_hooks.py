@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from importlib import import_module, reload
 from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -98,3 +100,30 @@ def test_a_function_that_fails_does_not_break_the_import(
         import_module(name)
     assert len(seen) == 1
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_program_may_ask_for_a_module_before_it_imports_it(folder: Path) -> None:
+    """Many programs look with `find_spec` whether a package is installed."""
+    seen: list[ModuleType] = []
+    name = write(folder, "hooked_asked")
+    when_imported(name, seen.append)
+    for _ in range(2):
+        assert find_spec(name) is not None
+    module = import_module(name)
+    assert seen == [module]
+    assert type(module.__loader__) is SourceFileLoader
+
+
+def test_a_module_that_another_thread_imports_is_passed_when_it_is_complete(folder: Path) -> None:
+    """It is in `sys.modules` before it has its names."""
+    began, seen = threading.Event(), list[int]()
+    code = "import threading, time\nthreading.began.set()\ntime.sleep(0.2)\nVALUE = 1\n"
+    name = write(folder, "hooked_slow", code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "began", began, raising=False)
+        importing = threading.Thread(target=import_module, args=(name,))
+        importing.start()
+        assert began.wait(10)
+        when_imported(name, lambda module: seen.append(module.VALUE))
+        importing.join(10)
+    assert seen == [1]

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import gzip
 import inspect
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
@@ -22,6 +24,7 @@ import zstandard
 
 from recorder import ChatHistoryCallback, Closed, ConfigError, attach
 from recorder.callbacks import BaseCallbackHandler
+from recorder.instrumentation.model_calls import LARGE_BODY
 from recorder.testing import Answer, LoopbackProvider
 from tests.instrumentation.ways import (
     QUESTION,
@@ -473,6 +476,18 @@ def test_detach_ends_it(scene: Scene) -> None:
     assert (scene.runs(), log.starts) == ([], 1)
 
 
+def test_a_handler_that_was_attached_twice_is_detached_twice(scene: Scene) -> None:
+    """A library that attaches and detaches does not end the application's own recording."""
+    with LoopbackProvider(TEXT) as provider, client_of("openai.OpenAI", provider.url) as client:
+        own = attach(client, scene.history)
+        with attach(client, scene.history):
+            list(create(client))
+        list(create(client))
+        own.detach()
+        list(create(client))
+    assert len(scene.runs()) == 2
+
+
 def test_a_with_block_detaches_at_its_end(scene: Scene) -> None:
     """Calls inside of the block are recorded."""
     with LoopbackProvider(TEXT) as provider, client_of("openai.OpenAI", provider.url) as client:
@@ -565,3 +580,121 @@ def test_hosts_that_are_no_list_are_refused() -> None:
     """A single text would be read letter by letter."""
     with pytest.raises(ConfigError, match="pass a list of host names"):
         attach(httpx2.Client(), Log(), include_hosts="api.openai.com")
+
+
+def test_a_body_that_a_hook_has_read_as_a_stream_stays_the_applications(tmp_path: Path) -> None:
+    """The HTTP client keeps no body then, and the call succeeds as without recorder."""
+    got: list[bytes] = []
+    with (
+        LoopbackProvider(Answer(frames=frames_of("openai.OpenAI", create_stream))) as provider,
+        ChatHistoryCallback(new_url(tmp_path)) as history,
+        httpx.Client(event_hooks={"response": [lambda response: got.extend(response.iter_raw())]}) as client,
+    ):
+        attach(client, callbacks=[history])
+        body = {"model": "m", "messages": QUESTION, "stream": True}
+        request = client.build_request("POST", f"{provider.base_url}/chat/completions", json=body)
+        assert client.send(request, stream=True).status_code == 200
+    assert b"".join(got)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Text/Event-Stream", "text/plain; charset=utf-8"])
+@pytest.mark.parametrize("size", [1, 4096])
+def test_a_stream_is_recorded_whatever_its_content_type_is(kind: str, size: int, scene: Scene) -> None:
+    """The SDKs read it as a stream because they have asked for one."""
+    body = b"\n" + b"".join(frames_of("openai.OpenAI", create_stream))
+    pieces = [body[place : place + size] for place in range(0, len(body), size)]
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": kind}, content=iter(pieces))
+
+    http_client: Any = httpx.Client(transport=httpx.MockTransport(answer))
+    with openai.OpenAI(api_key="k", http_client=http_client) as client:
+        attach(client, callbacks=[scene.history])
+        stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+        got = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+    assert got == TEXT
+    assert [(run.status, run.text) for run in scene.runs()] == [("complete", TEXT)]
+
+
+def large_call(scene: Scene) -> tuple[httpx.AsyncClient, httpx.Request]:
+    """Return an attached client, and a request whose body is read on another thread."""
+    answer = b"".join(frames_of("openai.OpenAI", create_stream))
+    kind = {"content-type": "text/event-stream"}
+    client = httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, headers=kind, content=answer))
+    )
+    attach(client, callbacks=[scene.history])
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * (LARGE_BODY + 1)}], "stream": True}
+    return client, client.build_request("POST", "http://localhost/chat/completions", json=body)
+
+
+def test_a_large_body_needs_no_thread_of_the_application(scene: Scene) -> None:
+    """The threads of the loop's executor may all wait for the answer to this request."""
+
+    async def story() -> int:
+        release, loop = threading.Event(), asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as executor:
+            loop.set_default_executor(executor)
+            waiting = loop.run_in_executor(None, release.wait, 30)
+            try:
+                client, request = large_call(scene)
+                response = await asyncio.wait_for(client.send(request), 10)
+            finally:
+                release.set()
+            await waiting
+        return response.status_code
+
+    assert asyncio.run(story()) == 200
+    assert [(run.status, run.text) for run in scene.runs()] == [("complete", TEXT)]
+
+
+def test_a_large_body_is_recorded_on_another_kind_of_loop(scene: Scene) -> None:
+    """HTTP clients work with trio, too, which cannot wait for a thread of recorder."""
+    client, request = large_call(scene)
+    with pytest.raises(StopIteration) as ended:
+        client.send(request).send(None)
+    assert ended.value.value.status_code == 200
+    assert [(run.status, run.text) for run in scene.runs()] == [("complete", TEXT)]
+
+
+class NeverDone(BaseCallbackHandler):
+    """Takes a minute for the end of a run."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+
+    async def on_llm_error(self, *_args: Any, **_named: Any) -> None:
+        """Wait."""
+        self.began.set()
+        await asyncio.sleep(60)
+
+
+def test_a_response_that_a_cancellation_keeps_from_the_application_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise its connection would never return to the pool."""
+    closed: list[bool] = []
+    aclose = httpx.Response.aclose
+
+    async def noted(response: httpx.Response) -> None:
+        await aclose(response)
+        closed.append(response.is_closed)
+
+    async def story(url: str) -> None:
+        handler = NeverDone()
+        async with httpx.AsyncClient() as client:
+            attach(client, callbacks=[handler])
+            body = {"model": "m", "messages": QUESTION}
+            request = client.build_request("POST", f"{url}/chat/completions", json=body)
+            sending = asyncio.create_task(client.send(request, stream=True))
+            await asyncio.wait_for(handler.began.wait(), 10)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+
+    # The run ends as soon as the response arrives, because recorder cannot decode it.
+    answer = Answer(body=b"?", headers={"content-encoding": "unknown"})
+    with LoopbackProvider(answer) as provider:
+        monkeypatch.setattr(httpx.Response, "aclose", noted)
+        asyncio.run(story(provider.base_url))
+    assert closed == [True]

@@ -27,6 +27,7 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
     " Deflate ": raw_deflate,
     "zstd": zstandard.compress,
+    "zstd ": lambda data: zstandard.compress(data[:99]) + zstandard.compress(data[99:]),
     "identity": bytes,
     "": bytes,
     "zstd, gzip": lambda data: gzip.compress(zstandard.compress(data)),
@@ -42,10 +43,17 @@ def test_a_body_is_decoded_however_it_is_cut(encoding: str) -> None:
     print("seed", seed)
     chance, decode, found, start = random.Random(seed), decoder_of(encoding), b"", 0
     while start < len(data):
-        size = chance.randrange(2, 40)
+        size = chance.randrange(1, 40)
         found += b"".join(decode(data[start : start + size]))
         start += size
     assert found == BODY
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_body_is_decoded_byte_by_byte(encoding: str) -> None:
+    """The first bytes may come alone."""
+    data, decode = ENCODINGS[encoding](BODY), decoder_of(encoding)
+    assert b"".join(b"".join(decode(data[place : place + 1])) for place in range(len(data))) == BODY
 
 
 def test_no_header_means_no_encoding() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import openai
 import pytest
 
 from recorder import ChatHistoryCallback, attach
+from recorder.config import Config
 from recorder.core.clock import iso, now
+from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.recording.buffer import FULL
-from recorder.testing import Answer, LoopbackProvider, openai_chat_frames
+from recorder.recording.queue import RecordingQueue
+from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
 from tests.instrumentation.ways import QUESTION
 from tests.oracle import new_url, sql
 from tests.recording.test_full_queue import Stopped
@@ -48,6 +53,31 @@ def read_async(url: str, handlers: Any) -> str:
             return "".join([text_in(chunk) async for chunk in stream])
 
     return asyncio.run(story())
+
+
+class Silent:
+    """The attempt below, which does nothing."""
+
+    def __init__(self) -> None:
+        self.run = SimpleNamespace(
+            wire="openai.chat", request=SimpleNamespace(run_id=None, messages=[], body={}), pending=None
+        )
+
+    def start(self) -> None:
+        """Begin."""
+
+    def feed(self, data: bytes, moment_us: int) -> None:
+        """Take bytes."""
+
+    def end(self) -> None:
+        """End."""
+
+
+class Recording(NamedTuple):
+    """What an attempt needs of a recorder."""
+
+    queue: RecordingQueue
+    config: Config = Config(block_timeout=0.05)
 
 
 both = pytest.mark.parametrize("way", [read, read_async], ids=["plain", "on a loop"])
@@ -176,3 +206,77 @@ def test_the_run_ends_when_its_last_bytes_came(tmp_path: Path, provider: Loopbac
         history.flush().wait()
     [(first, ended)] = sql(url, "SELECT first_token_at, ended_at FROM runs")
     assert first <= ended <= moment
+
+
+def ask(url: str, history: ChatHistoryCallback, times: int = 1) -> None:
+    """Ask without a stream."""
+    with openai.OpenAI(base_url=url, api_key="k") as client:
+        attach(client, callbacks=[history])
+        for _ in range(times):
+            answer = client.chat.completions.create(model="m", messages=QUESTION)
+            assert answer.choices[0].message.content == TEXT
+
+
+@pytest.fixture
+def complete() -> Iterator[LoopbackProvider]:
+    """Yield a provider that answers without a stream."""
+    with LoopbackProvider(Answer(body=openai_chat_body(PIECES))) as provider:
+        yield provider
+
+
+def test_the_queue_counts_answers_that_are_no_streams(tmp_path: Path, complete: LoopbackProvider) -> None:
+    """While the database is away the memory is bounded. What found no room is a gap, and the run is interrupted."""
+    url = new_url(tmp_path)
+    store = Stopped(url)
+    with ChatHistoryCallback(url, store=store, max_queue_bytes=40_000, block_timeout=0.01) as history:
+        ask(complete.base_url, history, times=50)
+        assert history.stats().untranslated_bytes < 40_000
+        store.gate.set(None)
+        history.flush().wait()
+    counts = dict(sql(url, "SELECT status, count(*) FROM runs GROUP BY status"))
+    assert counts["complete"] > 0
+    assert counts["interrupted"] > 0
+    assert sum(counts.values()) == 50
+    assert sql(url, "SELECT count(*) FROM gaps") == [(counts["interrupted"],)]
+
+
+def test_nothing_is_kept_for_a_recorder_that_is_closed(tmp_path: Path, complete: LoopbackProvider) -> None:
+    """Its writer will not come."""
+    history = ChatHistoryCallback(new_url(tmp_path))
+    with openai.OpenAI(base_url=complete.base_url, api_key="k") as client:
+        attach(client, callbacks=[history])
+        history.close().wait()
+        client.chat.completions.create(model="m", messages=QUESTION)
+        list(client.chat.completions.create(model="m", messages=QUESTION, stream=True))
+    assert not history.recorder.queue.has_deferred
+
+
+def test_a_stream_waits_again_after_there_was_room() -> None:
+    """`block_timeout` counts from the moment at which the queue became full."""
+    queue = RecordingQueue(20_000, block_timeout=0.05)
+    attempt = DeferredAttempt(
+        cast(Any, Silent()), SimpleNamespace(recorder=Recording(queue), loses=lambda _: False)
+    )
+    attempt.start()
+    for _ in range(2):
+        attempt.feed(b"x" * 19_000)
+        wait = attempt.feed(b"y" * 19_000)
+        assert wait is not None
+        queue.run_deferred(1)
+        wait.wait()
+        assert attempt.feed_again() is None
+        queue.run_deferred(1)
+        time.sleep(0.06)
+
+
+def test_a_forked_child_leaves_an_open_stream_to_its_parent() -> None:
+    """It has no writer that would take the bytes."""
+    queue = RecordingQueue(20_000)
+    attempt = DeferredAttempt(
+        cast(Any, Silent()), SimpleNamespace(recorder=Recording(queue), loses=lambda _: False)
+    )
+    attempt.start()
+    queue.reset()
+    attempt.feed(b"x")
+    attempt.end()
+    assert not queue.has_deferred

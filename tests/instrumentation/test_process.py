@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,13 +67,15 @@ def test_clients_made_before_and_after_are_recorded(
 def test_after_detach_nothing_is_recorded(
     url: str, history: ChatHistoryCallback, provider: LoopbackProvider
 ) -> None:
-    """Also after two attachments with the same handler, which are one."""
-    attachments = [attach(callbacks=[history]), attach(callbacks=[history])]
+    """Of two attachments with the same handler each call is recorded once, until both are ended."""
+    first, second = attach(callbacks=[history]), attach(callbacks=[history])
     httpx.post(f"{provider.base_url}/chat/completions", json=BODY)
-    for attachment in attachments:
-        attachment.detach()
+    first.detach()
+    first.detach()
     httpx.post(f"{provider.base_url}/chat/completions", json=BODY)
-    assert count_of(url, history) == 1
+    second.detach()
+    httpx.post(f"{provider.base_url}/chat/completions", json=BODY)
+    assert count_of(url, history) == 2
 
 
 def test_a_client_that_is_attached_too_is_recorded_once(
@@ -184,3 +187,32 @@ def test_a_process_without_handlers_and_hosts_costs_nothing(provider: LoopbackPr
     assert process_recordings.recordings() == ()
     body: Any = httpx.post(f"{provider.base_url}/chat/completions", json=BODY).json()
     assert body["choices"][0]["message"]["content"] == "Hello there!"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_that_was_forked_while_the_recorder_was_opened_is_not_blocked(tmp_path: Path) -> None:
+    """Another thread held the lock, which nobody releases in the child."""
+    code = """
+import os, sys, threading
+from recorder.instrumentation import attachment, process
+held = threading.Event()
+def hold():
+    with process._lock, attachment._lock:
+        held.set()
+        threading.Event().wait(60)
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+if (child := os.fork()) == 0:
+    with attachment._lock:
+        process.default_history().close()
+    os._exit(0)
+for _ in range(100):
+    if os.waitpid(child, os.WNOHANG)[0]:
+        os._exit(0)
+    threading.Event().wait(0.1)
+os.kill(child, 9)
+os._exit(1)
+"""
+    environment = {**os.environ, "RECORDER_URL": new_url(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=60, check=False)
+    assert ended.returncode == 0

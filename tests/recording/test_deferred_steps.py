@@ -74,6 +74,39 @@ def test_a_flush_covers_what_was_offered_before(queue: RecordingQueue) -> None:
     assert queue.is_empty_since(offset)
 
 
+def test_a_flush_does_not_end_before_all_that_steps_have_put_is_stored(queue: RecordingQueue) -> None:
+    """Also if a batch has no room for all of it."""
+    flushes = Flushes(queue)
+    runs = [started(queue, run_start(number), 0) for number in (1, 2, 3)]
+    flushes.settle(queue.drain(10**9).queue_offset)
+    for run in runs:
+        queue.offer(Later(partial(put_text, queue, run, "x" * 1_000)), b"x", 1_300)
+    flush = flushes.add()
+    flushes.accept_new()
+    for _ in runs:
+        assert not flush.done
+        drained = queue.drain(500)
+        assert len(drained.runs) == 1
+        flushes.settle(drained.queue_offset)
+    assert flush.done
+
+
+def test_what_a_step_puts_is_drained_with_it(queue: RecordingQueue) -> None:
+    """Also if nothing was queued before, and something is queued after it."""
+    first, second = (started(queue, run_start(number), 0) for number in (1, 2))
+    queue.drain(10**9)
+
+    def step() -> None:
+        put_text(queue, first, "a")
+        thread = threading.Thread(target=put_text, args=(queue, second, "b"))
+        thread.start()
+        thread.join(10)
+
+    queue.defer(step)
+    assert [part.run for part in queue.drain(10**9).runs] == [first]
+    assert [part.run for part in queue.drain(10**9).runs] == [second]
+
+
 def test_a_request_never_comes_before_the_answer_that_it_follows(queue: RecordingQueue) -> None:
     """An end that is deferred before a start is drained with it or earlier, and has the lower order."""
     first = started(queue, run_start(1), 0)
@@ -91,6 +124,22 @@ def test_a_request_never_comes_before_the_answer_that_it_follows(queue: Recordin
     assert [part.run for part in drained.runs] == [first, second]
     assert end.order < second.start.order
     assert drained.queue_offset == queue.last_offset
+
+
+def test_an_end_that_a_step_reports_belongs_to_the_step(queue: RecordingQueue) -> None:
+    """Also if another thread, which starts a run, is the first that uses the queue after it."""
+    first = started(queue, run_start(1), 0)
+    queue.drain(10**9)
+
+    def finish() -> None:
+        queue.end(first, RunEnd(COMPLETE, None))
+        thread = threading.Thread(target=started, args=(queue, run_start(2), 0))
+        thread.start()
+        thread.join(10)
+
+    queue.defer(finish)
+    assert [part.run for part in queue.drain(10**9).runs] == [first]
+    assert len(queue.drain(10**9).runs) == 1
 
 
 def test_what_is_deferred_while_a_batch_is_drained_belongs_to_the_next(queue: RecordingQueue) -> None:
@@ -194,6 +243,16 @@ def test_steps_wake_the_writer(queue: RecordingQueue) -> None:
         return queue.has_deferred
 
     assert asyncio.run(story())
+
+
+def test_nothing_is_kept_after_the_writer_has_ended(queue: RecordingQueue) -> None:
+    """Streams that an application reads on report their ends later."""
+    done: list[str] = []
+    queue.defer(partial(done.append, "before"))
+    queue.unbind_loop()
+    queue.defer(partial(done.append, "after"))
+    queue.drain(10**9)
+    assert (done, queue.has_deferred) == (["before"], False)
 
 
 def test_a_forked_child_has_no_steps(queue: RecordingQueue) -> None:
