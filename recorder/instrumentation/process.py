@@ -5,6 +5,7 @@ A library is prepared when it is imported, so `attach()` itself imports nothing 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,3 +45,13 @@ def _prepare(library: ModuleType) -> None:
     from recorder.instrumentation.process_send import replace
 
     replace(library)
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

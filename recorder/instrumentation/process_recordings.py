@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,3 +58,13 @@ def _set(attached: tuple[ProcessRecording, ...]) -> None:
         if not any(recording.is_alike(other) for other in kinds):
             kinds.append(recording)
     _attached, _recordings = attached, tuple(kinds)
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

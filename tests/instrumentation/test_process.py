@@ -193,22 +193,24 @@ def test_a_process_without_handlers_and_hosts_costs_nothing(provider: LoopbackPr
 def test_a_child_that_was_forked_while_the_recorder_was_opened_is_not_blocked(tmp_path: Path) -> None:
     """Another thread held the lock, which nobody releases in the child."""
     code = """
-import os, sys, threading
-from recorder.instrumentation import attachment, process
+import os, threading
+from recorder.instrumentation import attachment, default_history, process, process_recordings
 held = threading.Event()
 def hold():
-    with process._lock, attachment._lock:
+    with process._lock, process_recordings._lock, attachment._lock, default_history._opening, default_history._choosing:
         held.set()
         threading.Event().wait(60)
 threading.Thread(target=hold, daemon=True).start()
 held.wait()
 if (child := os.fork()) == 0:
+    attachment.attach().detach()
+    default_history.default_history().close()
     with attachment._lock:
-        process.default_history().close()
-    os._exit(0)
-for _ in range(100):
-    if os.waitpid(child, os.WNOHANG)[0]:
         os._exit(0)
+for _ in range(100):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        os._exit(os.waitstatus_to_exitcode(status))
     threading.Event().wait(0.1)
 os.kill(child, 9)
 os._exit(1)
