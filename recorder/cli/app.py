@@ -145,8 +145,9 @@ def run(
 ) -> None:
     """Run a program and record its model calls, without a change to its code.
 
-    Recorded is what the program and the Python programs that it starts send through httpx: OpenAI, Anthropic, LiteLLM,
-    LangChain, pydantic-ai and others. For example: recorder run app.py --port 8000
+    It records what goes through httpx: OpenAI, Anthropic, LangChain and others.
+
+    For example: recorder run app.py --port 8000
     """
     from recorder.cli import run
 

@@ -104,7 +104,11 @@ def _http_client_of(client: Any) -> Any:
 
 
 def _shown(client: Any) -> str:
-    return f"the class {client.__name__}" if isinstance(client, type) else f"a {type(client).__name__}"
+    return (
+        f"the class {client.__name__}"
+        if isinstance(client, type)
+        else f"an object of type {type(client).__name__}"
+    )
 
 
 def _kind_of(found: Any) -> str | None:

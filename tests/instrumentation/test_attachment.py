@@ -553,7 +553,7 @@ def test_hosts_are_chosen_by_patterns(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("client", "callbacks", "expected"),
     [
-        (object(), [Log()], "attach got a object; pass a client"),
+        (object(), [Log()], "attach got an object of type object; pass a client"),
         (openai.OpenAI, [Log()], "attach got the class OpenAI"),
         (httpx2.Client(), [object()], "not a handler"),
         (httpx2.Client(), [Log], "the class Log where an instance is needed"),
