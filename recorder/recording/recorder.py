@@ -371,6 +371,10 @@ def _drain_at_exit() -> None:
             continue  # closed before, and that caller has the stats
         try:
             stats = closed.wait(max(0.0, deadline - monotonic_us() / 1e6))
+            if (
+                recorder._thread is not None
+            ):  # in its last steps, it may crash beside the end of the interpreter
+                recorder._thread.join(CLOSE_GRACE)
         except TimeoutError:
             stats = recorder.stats()
         tokens, messages = stats.queued + stats.dropped, stats.messages_added - stats.messages_stored
