@@ -43,10 +43,19 @@ from tests.oracle import ROOT, new_url, sql
 CELLS = [
     pytest.param(client, way, id=f"{client} {way.__name__}") for client, ways in WAYS.items() for way in ways
 ]
-every_way = pytest.mark.parametrize(("client", "way"), CELLS)
-streamed_ways = pytest.mark.parametrize(
-    ("client", "way"), [cell for cell in CELLS if cell.values[1] in STREAMED]
-)
+#: The SDKs' ways are a matrix: a sample of them is run, unless --all is given.
+_ways = pytest.mark.parametrize(("client", "way"), CELLS)
+_streamed = pytest.mark.parametrize(("client", "way"), [cell for cell in CELLS if cell.values[1] in STREAMED])
+
+
+def every_way(test: Any) -> Any:
+    """Run a test for every way of calling an SDK."""
+    return pytest.mark.matrix(_ways(test))
+
+
+def streamed_ways(test: Any) -> Any:
+    """Run a test for every way that reads a stream."""
+    return pytest.mark.matrix(_streamed(test))
 
 
 class Recorded(NamedTuple):
