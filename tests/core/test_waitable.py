@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from recorder.core.waitable import Limited, Wait, end_tasks
+from tests.interrupts import SIGNALS, ctrl_c, interrupted
 
 
 async def awaited(wait: Wait[int]) -> int:
@@ -156,16 +160,56 @@ def test_two_threads_can_end_one_wait_at_once() -> None:
             assert wait.done
 
 
-def test_the_second_end_is_ignored_when_it_comes_between_check_and_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Another thread ends the wait after this one saw that it was not done."""
-    wait: Wait[int] = Wait()
-    monkeypatch.setattr(wait._future, "done", lambda: False)
-    wait.set(1)
-    wait.set(2)
-    wait.fail(LookupError("late"))
-    assert wait.wait(0) == 1
+def wait_shortly(wait: Wait[int]) -> None:
+    """Wait for a moment."""
+    with suppress(TimeoutError):
+        wait.wait(0.001)
+
+
+def test_ctrl_c_in_a_wait_leaves_nothing_locked() -> None:
+    """Whatever place it interrupts, another thread can end the wait, and nothing else is raised."""
+    for place in range(1, 400):
+        wait: Wait[int] = Wait()
+        try:
+            reached = interrupted(partial(wait_shortly, wait), place, ctrl_c, SIGNALS)
+        except KeyboardInterrupt:
+            reached = True
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(wait.set, 1).result(10)
+        assert wait.wait(0) == 1
+        if not reached:
+            break
+    assert 10 < place < 399
+
+
+def wait_until_a_signal(wait: Wait[int], seconds: float) -> None:
+    """Wait again and again, until the handler of a timer's signal raises `KeyboardInterrupt`."""
+    before = signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        while True:
+            with suppress(TimeoutError):
+                wait.wait(0)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def test_a_signal_at_any_moment_of_a_wait_leaves_nothing_locked() -> None:
+    """Also inside of Python's own code: a `Condition` that is interrupted can stay locked for ever."""
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    chance = random.Random(seed)
+    for _ in range(200):
+        wait: Wait[int] = Wait()
+        wait_until_a_signal(wait, chance.uniform(1e-5, 2e-4))
+        ending = threading.Thread(target=wait.set, args=(1,), daemon=True)
+        ending.start()
+        ending.join(10)
+        assert not ending.is_alive()
+        assert wait.wait(0) == 1
 
 
 def late() -> int:
