@@ -183,28 +183,33 @@ class Attempt:
             self.run.finish()
 
     def _end_of_stream(self) -> None:
-        try:
-            for _ in self.run.rest():
-                pass
-        except Exception as error:
-            if self.run.reply.failure() is None:
-                raise
-            self._fail(error)
-            return
-        self._close()
-        self.run.finish()
+        if self._is_read(self._read_rest):
+            self._finish()
 
     def _end_of_body(self, body: bytes) -> None:
+        if not self._is_read(partial(self.run.feed_complete, body, None)):
+            return
+        if self.run.reply.terminated:
+            self._finish()
+        else:
+            self._fail(unreadable_answer(self._sdk, body))
+
+    def _is_read(self, read: Callable[[], None]) -> bool:
+        """Read the last part of the answer. False if the provider reports an error in it, which ends the run."""
         try:
-            self.run.feed_complete(body, None)
+            read()
         except Exception as error:
             if self.run.reply.failure() is None:
                 raise
             self._fail(error)
-            return
-        if not self.run.reply.terminated:
-            self._fail(unreadable_answer(self._sdk, body))
-            return
+            return False
+        return True
+
+    def _read_rest(self) -> None:
+        for _ in self.run.rest():
+            pass
+
+    def _finish(self) -> None:
         self._close()
         self.run.finish()
 

@@ -12,10 +12,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import sleep
 from typing import Any, Protocol
 
 from recorder.core.clock import monotonic_us
+from recorder.core.thread_yield import ThreadYield
 from recorder.core.waitable import Wait
 from recorder.core.wakeup import LoopWaker
 from recorder.recording.capacity import Capacity, Overflow
@@ -34,8 +34,6 @@ class BytesTranslator(Protocol):
 
 #: How many items of the queue a step is.
 _ITEMS = 4
-#: After so many steps, other threads may run.
-_YIELD_EVERY = 32
 
 
 class DeferredSteps(Capacity):
@@ -95,7 +93,8 @@ class DeferredSteps(Capacity):
 
     def run_deferred(self, count: int) -> None:
         """Do the first `count` steps. Called by the writer."""
-        for done in range(1, count + 1):
+        yield_thread = ThreadYield()
+        for _ in range(count):
             first = self._deferred
             step, data, moment_us, size = first[0], first[1], first[2], first[3]
             self._translator = threading.get_ident()
@@ -111,8 +110,7 @@ class DeferredSteps(Capacity):
                 self._translator = None
                 self.call(partial(self._remove_first, size))
             self.release(size)
-            if done % _YIELD_EVERY == 0:
-                sleep(0)
+            yield_thread()
 
     # -- called with the lock held ----------------------------------------------------------------------------
 

@@ -10,13 +10,12 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
-from time import sleep
 from typing import NamedTuple
 
 import orjson
 
-from recorder.core.clock import monotonic_us
 from recorder.core.escaping import escape
+from recorder.core.thread_yield import ThreadYield
 from recorder.recording.buffer import DrainedRun, Frames, OpenRun, StoredToken, Tokens
 from recorder.recording.run_totals import RunTotals
 from recorder.storage.batch import RunRows, RunSeal
@@ -32,27 +31,6 @@ MAX_ROW_FRAMES = 1_000
 
 #: The reason of the gap of a run that continues in another file, where its first tokens are missing.
 MOVED = "stored before the file was moved, deleted, replaced or damaged"
-
-
-class ThreadYield:
-    """Lets other threads run after every few runs, so that an event loop is not late by a whole batch.
-
-    Without it, a thread that wants Python's global lock waits until this one has had it for 5 ms. Beside an application
-    that keeps the lock as long, getting it back costs 5 ms each time: then this yields only once.
-    """
-
-    _EVERY = 8
-    _TOO_LONG_US = 1_000
-
-    def __init__(self) -> None:
-        self._left = self._EVERY
-
-    def __call__(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            before = monotonic_us()
-            sleep(0)
-            self._left = self._EVERY if monotonic_us() - before < self._TOO_LONG_US else -1
 
 
 def serialize(drained: Sequence[DrainedRun], file: int = 0) -> list[RunRows]:

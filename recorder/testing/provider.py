@@ -212,6 +212,11 @@ def answer_openai_chat(
     return Answer(frames=frames, interval=interval, chunks=chunks)
 
 
+def _first_choice(pieces: Pieces) -> Any:
+    """The pieces of the first choice, if there are several lists."""
+    return pieces[0] if pieces and not isinstance(pieces[0], str) else pieces
+
+
 def answer_anthropic_messages(
     pieces: Pieces, request: dict[str, Any], *, interval: float = 0.0, chunks: int | None = None
 ) -> Answer:
@@ -219,9 +224,8 @@ def answer_anthropic_messages(
 
     Of several lists only the first is used, since this API has no choices.
     """
-    first = pieces[0] if pieces and not isinstance(pieces[0], str) else pieces
     fields: dict[str, Any] = {
-        "pieces": first,
+        "pieces": _first_choice(pieces),
         "model": str(request.get("model", "")),
         "prompt_tokens": anthropic_prompt_tokens(request),
     }
@@ -239,9 +243,8 @@ def answer_openai_responses(
 
     Of several lists only the first is used, since this API has no choices.
     """
-    first = pieces[0] if pieces and not isinstance(pieces[0], str) else pieces
     fields: dict[str, Any] = {
-        "pieces": first,
+        "pieces": _first_choice(pieces),
         "model": str(request.get("model", "")),
         "previous_response_id": request.get("previous_response_id"),
         "prompt_tokens": responses_prompt_tokens(request),

@@ -133,6 +133,12 @@ def parse(frame: bytes) -> Event:
     return Event(b"\n".join(data) if data else None, name, event_id, error)
 
 
+def parse_frame_or_body(frame: bytes) -> Event:
+    """The fields of a frame. A body that was not streamed, one JSON object, is the data of an event."""
+    body = frame.removeprefix(BOM).lstrip()
+    return Event(body) if body.startswith(b"{") else parse(frame)
+
+
 def is_done(event: Event) -> bool:
     """Whether the event is only a terminator: OpenAI's `[DONE]` in any spelling, or an end event without JSON."""
     if event.data is None:

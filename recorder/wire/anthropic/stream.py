@@ -33,7 +33,7 @@ from recorder.wire.deltas import (
 from recorder.wire.errors import error_of, error_of_data, event_of
 from recorder.wire.repeated_answer import rest_of
 from recorder.wire.reply import Reply
-from recorder.wire.sse import BOM, END_NAMES, Event, is_done, parse
+from recorder.wire.sse import END_NAMES, is_done, parse_frame_or_body
 from recorder.wire.tool_calls import text_of
 
 WIRE = "anthropic.messages"
@@ -115,8 +115,7 @@ class AnthropicMessages(Decoder):
 
     def _decode_other(self, frame: bytes, deltas: list[Delta]) -> None:
         """Decodes each frame that is not a content delta on one line of JSON."""
-        body = frame.removeprefix(BOM).lstrip()
-        sent = Event(body) if body.startswith(b"{") else parse(frame)
+        sent = parse_frame_or_body(frame)
         data = sent.data
         if sent.error is not None:
             self.reply.error = error_of_data(sent.error)
