@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from recorder.cli.app import app
 from recorder.testing import LoopbackProvider
 from tests.oracle import ROOT, sql
 
-#: A program that calls a model. With more arguments it does the same in another process first.
+#: A program that calls a model, without an SDK: its import takes a second.
+#: With more arguments it does the same in another process first.
 CALLER = """
 import multiprocessing, os, subprocess, sys
-import openai
+import httpx
 
 def call(url):
-    client = openai.OpenAI(base_url=url, api_key="k")
-    answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
-    print(answer.choices[0].message.content, flush=True)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    answer = httpx.post(f"{url}/chat/completions", json=body).json()
+    print(answer["choices"][0]["message"]["content"], flush=True)
 
 if __name__ == "__main__":
     url, *ways = sys.argv[1:]
@@ -184,9 +187,13 @@ def test_hosts_can_be_chosen(tmp_path: Path, provider: LoopbackProvider) -> None
         (["--url", "mysql://u:secret@h/d", "app.py"], 1, "'mysql' are not supported"),
     ],
 )
-def test_what_cannot_be_run_is_named(arguments: list[str], code: int, expected: str, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_named(
+    arguments: list[str], code: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The program is not started, and no password is shown."""
-    done = run(*arguments, folder=tmp_path, COLUMNS="200")
-    assert (done.returncode, done.stdout) == (code, "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.py").write_text("raise SystemExit(3)")
+    done = CliRunner().invoke(app, ["run", *arguments], env={"COLUMNS": "200", "RECORDER_URL": None})
+    assert (done.exit_code, done.stdout) == (code, "")
     assert expected in done.stderr
     assert "secret" not in done.stderr
