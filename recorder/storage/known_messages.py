@@ -86,7 +86,20 @@ FROM {{keys}} AS a CROSS JOIN LATERAL (
     WHERE s.thread_key = a.number AND s.created_at >= :since
     ORDER BY s.created_at DESC LIMIT :limit) AS m
 """
-_POSTGRES = {**_QUERIES, "content": _CONTENT_POSTGRES, "replies": _REPLIES_POSTGRES}
+_RESPONSES_POSTGRES = f"""
+SELECT {_COLUMNS}, a.conversation_id AS response_id, a.number AS is_prompt
+FROM {{keys}} AS a CROSS JOIN LATERAL (
+    SELECT * FROM runs AS s WHERE s.response_id = a.conversation_id AND s.wire = '{WIRE}'
+    ORDER BY CASE s.status WHEN 'complete' THEN 0 ELSE 1 END, s.started_at DESC LIMIT 1) AS r
+CROSS JOIN LATERAL (
+    SELECT * FROM messages AS s
+    WHERE s.conversation_id = r.conversation_id AND s.id = CASE a.number
+    WHEN 1 THEN r.prompt_message_id ELSE COALESCE(r.response_message_id, r.prompt_message_id) END
+    LIMIT 1) AS m
+"""
+_POSTGRES = {
+    **_QUERIES, "content": _CONTENT_POSTGRES, "replies": _REPLIES_POSTGRES, "responses": _RESPONSES_POSTGRES,
+}  # fmt: skip
 _OF_DIALECT = {"sqlite": _QUERIES, "postgresql": _POSTGRES}
 
 

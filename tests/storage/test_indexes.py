@@ -157,8 +157,9 @@ async def _activity(store: SqlStore) -> None:
 
 
 WORK: list[Callable[[SqlStore], Coroutine[Any, Any, None]]] = [
-    _newest_messages, _messages_by_id, _same_content, _end_of_a_path, _responses, _newest_branch, _short_path, _newest_end,
-    _begun_conversation, _begun_run, _whole_run, _begins_often, _nobody, _newest_run, _latest_runs, _activity,
+    _newest_messages, _messages_by_id, _same_content, _end_of_a_path, _responses, _newest_branch, _short_path,
+    _newest_end, _begun_conversation, _begun_run, _whole_run, _begins_often, _nobody, _newest_run, _latest_runs,
+    _activity,
 ]  # fmt: skip
 
 
