@@ -30,6 +30,7 @@ FLOORS = {
             "export recording replay runs",
             "chat_history_callback",
             "instrumentation models",
+            "integrations",
             "cli testing __main__ __init__",
         )
     )

@@ -91,6 +91,11 @@ class Attempt:
         else:
             self._safely(self._leave)
 
+    def leave_if_complete(self) -> None:
+        """End if the answer is complete, though its response was not closed yet."""
+        if self._is_open and self._body is None and self.run.reply.has_ended:
+            self._safely(self._end_of_stream)
+
     def leave_collected(self) -> None:
         """The response was collected, or its thread is in a finalizer."""
         if self._is_open:

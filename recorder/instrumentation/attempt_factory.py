@@ -9,6 +9,7 @@ from uuid import UUID
 
 from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.deferred_attempt import DeferredAttempt
+from recorder.instrumentation.linked_run import LinkedRun
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
 from recorder.redaction.masking import Mask
@@ -75,6 +76,17 @@ def attempt_of(
     only = handlers[0] if len(handlers) == 1 else None
     # Another handler wants its tokens while they stream, on the application's thread.
     return DeferredAttempt(found, only) if getattr(only, "takes_bytes", False) is True else found
+
+
+def linked_attempt(
+    linked: LinkedRun, call: ModelCall, request: Any, handlers: Sequence[Any], names: Mapping[str, str], *, client: str
+) -> AnyAttempt | None:  # fmt: skip
+    """The attempt of a request of a linked run. It is the same run for all handlers."""
+    mine = [linked if each is linked.recorder_handler else each for each in handlers]
+    found = attempt_of(call, request, mine, names, client=client, run=NumberedRun(linked.run_id))
+    if found is not None:
+        linked.follow(found)
+    return found
 
 
 def _run(made: Request, translator: Translator, request: Any, sdk: str) -> WireRun[Any]:

@@ -93,6 +93,10 @@ class DeferredAttempt:
         """The response was closed. A finalizer may call this."""
         self._end(self._attempt.end_cut if self._is_cut else self._attempt.leave)
 
+    def leave_if_complete(self) -> None:
+        """As `Attempt.leave_if_complete`. Called on the writer's thread."""
+        self._attempt.leave_if_complete()
+
     def leave_collected(self) -> None:
         """The response was collected."""
         self.leave()

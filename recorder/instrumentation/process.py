@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from recorder.core.import_hooks import when_imported
-from recorder.instrumentation.hosts import Hosts
+from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.process_recordings import ProcessRecording, add, remove
 
 LIBRARIES = ("httpx", "httpx2")
@@ -28,6 +28,12 @@ def attach_process(handlers: Sequence[Any], hosts: Hosts) -> Callable[[], None]:
     add(recording)
     _install()
     return partial(remove, recording)
+
+
+def attach_linked() -> None:
+    """From now on, record the requests of linked runs (`linked_run.py`). Others pass through."""
+    add(ProcessRecording((), ALL_HOSTS, is_linked=True))
+    _install()
 
 
 def _install() -> None:

@@ -22,10 +22,16 @@ class ProcessRecording:
     hosts: Hosts
     #: Its `Sender`, once a request was sent.
     sender: Any = None
+    #: Whether it records nothing but the requests of linked runs (`linked_run.py`).
+    is_linked: bool = False
 
     def is_alike(self, other: ProcessRecording) -> bool:
-        """Whether both record the same hosts for the same handlers."""
-        return self.hosts == other.hosts and [*map(id, self.handlers)] == [*map(id, other.handlers)]
+        """Whether both record the same requests for the same handlers."""
+        return self._kind == other._kind
+
+    @property
+    def _kind(self) -> tuple[Any, ...]:
+        return self.is_linked, self.hosts, *map(id, self.handlers)
 
 
 #: Those of every `attach()`, and of those that are alike the first. Replaced as a whole, because requests read without

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from recorder.instrumentation.default_history import default_history
+from recorder.instrumentation.linked_run import linked_handler
 from recorder.instrumentation.model_calls import endpoint_of
 from recorder.instrumentation.process_recordings import ProcessRecording, recordings
 from recorder.instrumentation.send import Sender, recorded_async_send, recorded_send
@@ -56,7 +57,8 @@ def _is_replay(client: Any) -> bool:
 
 def _sender_of(recording: ProcessRecording) -> Sender:
     if recording.sender is None:  # two threads may make one each; both are alike
-        sender = Sender(recording.hosts, None if recording.handlers else default_history)
+        default = linked_handler if recording.is_linked else default_history
+        sender = Sender(recording.hosts, None if recording.handlers else default)
         sender.add(recording.handlers)
         recording.sender = sender
     found: Sender = recording.sender

@@ -13,8 +13,9 @@ from functools import partial, wraps
 from typing import Any
 
 from recorder.core.own_thread import on_own_thread
-from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of
+from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of, linked_attempt
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
+from recorder.instrumentation.linked_run import linked_run
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
 from recorder.instrumentation.repetition import numbered_run, remember_attempt, remember_failure
 from recorder.instrumentation.tee import tee
@@ -39,7 +40,7 @@ class Sender:
         #: The handlers of each attachment.
         self._attached: list[Any] = []
         self.hosts = hosts
-        #: Makes the handler at the first model call, where none is given.
+        #: Makes the handler of a model call, where none is given; None for calls that are not recorded.
         self.default = default
         self._logged: Exception | None = None
 
@@ -79,6 +80,9 @@ class Sender:
         request.extensions = dict(request.extensions)  # some versions share the application's own dict
         if call is None or not (handlers := self._unmarked(request.extensions)):
             return None
+        linked = linked_run()
+        if linked is not None and linked.recorder_handler in handlers:
+            return linked_attempt(linked, call, request, handlers, names, client=type(client).__name__)
         run = numbered_run(call, request, is_recorded=is_recorded)
         return attempt_of(call, request, handlers, names, client=type(client).__name__, run=run)
 
@@ -91,8 +95,9 @@ class Sender:
     def _unmarked(self, extensions: dict[str, Any]) -> list[Any]:
         """The handlers that no other sender calls for this request. They are marked as called."""
         marked = extensions.setdefault(MARK, [])
-        default = [self.default()] if self.default is not None else []
-        found = [each for each in (*self.handlers, *default) if not any(each is other for other in marked)]
+        default = self.default() if self.default is not None else None
+        given = [*self.handlers, default] if default is not None else self.handlers
+        found = [each for each in given if not any(each is other for other in marked)]
         marked += found
         return found
 

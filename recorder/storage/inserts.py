@@ -50,6 +50,8 @@ _of_end, _of_seal = attrgetter(*_END), attrgetter(*_SEAL)
 _RUN_COLUMNS = ("id", *_START, *_PLACEMENT, "producer_id", "metadata")
 #: The columns that the end of a run sets.
 SEAL_COLUMNS = (*_END, *_SEAL)
+#: And those of its start that were not known before its request was sent, if another framework began it.
+_UPDATED = (*SEAL_COLUMNS, "wire", "input_hash")
 _OPEN_COLUMNS, _SEALED_COLUMNS = (*_RUN_COLUMNS, "status"), (*_RUN_COLUMNS, *SEAL_COLUMNS)
 _PRODUCER_COLUMNS = names_of(Producer)
 _of_producer = attrgetter(*_PRODUCER_COLUMNS)
@@ -73,8 +75,8 @@ def inserts_of(batch: Batch) -> list[Insert]:
         Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(context_messages, ContextMessageRow._fields, _context(batch)),
         Insert(runs, _OPEN_COLUMNS, running),
-        Insert(runs, _SEALED_COLUMNS, sealed, update=SEAL_COLUMNS, same=OWN),
-        Insert(runs, _SEALED_COLUMNS, masked, update=(*SEAL_COLUMNS, "metadata"), same=OWN),
+        Insert(runs, _SEALED_COLUMNS, sealed, update=_UPDATED, same=OWN),
+        Insert(runs, _SEALED_COLUMNS, masked, update=(*_UPDATED, "metadata"), same=OWN),
         Insert(frames, FrameRow._fields, [row for rows in batch.runs for row in rows.frames]),
         Insert(gaps, GapRow._fields, [row for rows in batch.runs for row in rows.gaps]),
         Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),

@@ -1,0 +1,12 @@
+"""Records LangChain and LangGraph: a callback handler for their models, chains and graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy_imports import public_names
+
+if TYPE_CHECKING:
+    from recorder.integrations.langchain.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)

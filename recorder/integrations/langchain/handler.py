@@ -1,0 +1,172 @@
+"""`ChatHistoryCallback` for LangChain and LangGraph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from recorder import chat_history_callback
+from recorder.core.ids import CONVERSATION_KEYS
+from recorder.instrumentation import process
+from recorder.instrumentation.linked_run import LinkedRun
+from recorder.integrations.langchain.framework import BaseCallbackHandler, configurable
+from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun
+from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
+
+
+class _Left(BaseException):
+    """The run was left: its parent ended without it."""
+
+
+class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbackHandler):
+    """Stores every message and token of LangChain's models, in the constructor's `callbacks=` or in `config=`.
+
+    The arguments, methods and errors are those of `recorder.ChatHistoryCallback`. A model over HTTP (httpx) is recorded
+    from the bytes of its response, so that what LangChain drops is kept; any other model from LangChain's callbacks.
+    `thread_id`, `session_id` or `conversation_id` in the config names the conversation.
+    """
+
+    #: Whether `record_all` has given this handler to every run.
+    records_all = False
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._model_runs: dict[UUID, OpenModelRun] = {}
+        process.attach_linked()
+
+    # -- starts ---------------------------------------------------------------------------------------------------
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any] | None, messages: Sequence[Sequence[Any]], *, run_id: UUID,
+        parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A run of a chat model begins."""
+        names = _named(metadata)
+        super().on_chat_model_start(
+            serialized, messages, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=names, **kwargs
+        )
+        self._begin(run_id, parent_run_id, kwargs)
+
+    def on_llm_start(
+        self, serialized: dict[str, Any] | None, prompts: Sequence[str], *, run_id: UUID,
+        parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A run of a completion model begins."""
+        names = _named(metadata)
+        super().on_llm_start(
+            serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=names, **kwargs
+        )
+        self._begin(run_id, parent_run_id, kwargs)
+
+    def _begin(self, run_id: UUID, parent_run_id: UUID | None, given: Mapping[str, Any]) -> None:
+        linked = None if given.get("batch_size", 1) != 1 else LinkedRun(self, run_id)
+        self._model_runs[run_id] = OpenModelRun(parent_run_id, linked)
+        if linked is not None:
+            linked.enter()
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+        """Record a token, unless it comes with the bytes of the response."""
+        run = self._model_runs.get(run_id)
+        if run is not None and run.takes(TOKENS):
+            message = getattr(chunk, "message", None)
+            content = message.content if message is not None else token  # the token lacks thoughts of some models
+            self._record_token(content, chunk, run_id)
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Record what an event of LangChain's third version adds, unless its tokens come from another hook."""
+        run = self._model_runs.get(run_id)
+        if run is None or (found := chunk_of_event(event)) is None:
+            return
+        if run.takes(EVENTS):
+            self._record_token(found.message.content, found, run_id)
+
+    def _record_token(self, content: Any, chunk: Any, run_id: UUID) -> None:
+        # LangChain waits for nothing that a handler returns, so a full queue cannot make the model wait here.
+        super().on_llm_new_token(content, chunk=chunk, run_id=run_id)
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Record the end of a run."""
+        run = self._model_runs.pop(run_id, None)
+        if run is None or run.linked is None or not run.linked.has_sent:
+            self._end_alone(run, response, run_id)
+        else:
+            run.linked.end(response)
+
+    def on_llm_error(
+        self, error: BaseException, *, run_id: UUID, response: Any = None, **kwargs: Any
+    ) -> None:
+        """Record that a run failed or was cancelled."""
+        run = self._model_runs.pop(run_id, None)
+        if run is not None and run.linked is not None and run.linked.has_sent:
+            run.linked.fail(error, response)
+        else:
+            if run is not None and run.linked is not None:
+                run.linked.is_open = False
+            super().on_llm_error(error, run_id=run_id, response=response)
+
+    def _end_alone(self, run: OpenModelRun | None, response: Any, run_id: UUID) -> None:
+        if run is not None and run.linked is not None:
+            run.linked.is_open = False
+        if run is not None and run.channel is None:  # it was not streamed
+            for message in _messages_of(response):
+                self._record_token(message.content, chunk_of_message(message), run_id)
+        super().on_llm_end(response, run_id=run_id)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """End the model's runs in this chain that LangChain ended without a callback."""
+        self._end_children(run_id, _Left())
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """As `on_chain_end`: a cancelled `ainvoke` reports no end of its model."""
+        self._end_children(run_id, error)
+
+    def _end_children(self, parent_run_id: UUID, error: BaseException) -> None:
+        for run_id, run in list(self._model_runs.items()):
+            if run.parent_run_id == parent_run_id:
+                self.on_llm_error(GeneratorExit() if isinstance(error, _Left) else error, run_id=run_id)
+
+    # -- linked runs ------------------------------------------------------------------------------------------------
+
+    def add_request(self, run_id: UUID, wire: str | None, input_hash: str | None, mask: Any) -> None:
+        """The run sends a request with this wire format. Called on the writer's thread."""
+        run = self.recorder.find(run_id.int)
+        if run is not None:
+            run.start.wire, run.start.input_hash = wire, input_hash
+            run.start.mask = mask or run.start.mask
+
+    def add_child(self, start: Mapping[str, Any], error: BaseException, response: Any) -> None:
+        """Record an attempt that failed before another one. Called on the writer's thread."""
+        begin = super().on_llm_start if "prompts" in start else super().on_chat_model_start
+        begin(**start)
+        super().on_llm_error(error, run_id=start["run_id"], response=response)
+
+    def end_linked(self, run_id: UUID, response: Any, error: BaseException | None = None) -> None:
+        """End a run by the bytes of its response. Called on the writer's thread."""
+        self._model_runs.pop(run_id, None)
+        if error is None:
+            super().on_llm_end(response, run_id=run_id)
+        else:
+            super().on_llm_error(error, run_id=run_id, response=response)
+
+
+def _named(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The metadata with the conversation that the config names; LangChain leaves it out of the metadata."""
+    found = dict(metadata or {})
+    if not any(found.get(key) for key in CONVERSATION_KEYS):
+        config = configurable()
+        found |= {key: config[key] for key in CONVERSATION_KEYS if config.get(key)}
+    return found
+
+
+def _messages_of(response: Any) -> list[Any]:
+    """The messages of the first prompt's choices."""
+    generations = getattr(response, "generations", None) or [[]]
+    found = [getattr(choice, "message", None) for choice in generations[0]]
+    return [message for message in found[:1] if message is not None]

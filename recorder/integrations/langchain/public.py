@@ -1,0 +1,4 @@
+"""The public names of `recorder.integrations.langchain`, each with its module."""
+
+from recorder.integrations.langchain.handler import ChatHistoryCallback as ChatHistoryCallback
+from recorder.integrations.langchain.record_all import record_all as record_all
