@@ -148,7 +148,7 @@ class LinkedRun(BaseCallbackHandler):
     def _add_child(self, failed: _FailedAttempt) -> None:
         start = dict(failed.start)
         run_id = uuid_utils.compat.uuid7()
-        names = {"run_id": run_id, "parent_run_id": self.run_id, "conversation_of": self.run_id}
+        names = {"run_id": run_id, "parent_run_id": self.run_id}
         self.recorder_handler.add_child({**start, **names}, failed.error, failed.response)
 
     def _end(self, response: Any) -> None:

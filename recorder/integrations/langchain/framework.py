@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     BaseCallbackHandler: Any = object
 else:
     try:
-        from langchain_core.callbacks import BaseCallbackHandler
+        from langchain_core.callbacks import BaseCallbackHandler as BaseCallbackHandler
     except ImportError as error:
         raise ConfigError(
             "recorder.integrations.langchain needs LangChain; run: pip install 'langchain-core>=1.0'"

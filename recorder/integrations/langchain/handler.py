@@ -45,7 +45,13 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         """A run of a chat model begins."""
         names = _named(metadata)
         super().on_chat_model_start(
-            serialized, messages, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=names, **kwargs
+            serialized,
+            messages,
+            run_id=run_id,
+            parent_run_id=parent_run_id,
+            tags=tags,
+            metadata=names,
+            **kwargs,
         )
         self._begin(run_id, parent_run_id, kwargs)
 
@@ -57,7 +63,13 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         """A run of a completion model begins."""
         names = _named(metadata)
         super().on_llm_start(
-            serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=names, **kwargs
+            serialized,
+            prompts,
+            run_id=run_id,
+            parent_run_id=parent_run_id,
+            tags=tags,
+            metadata=names,
+            **kwargs,
         )
         self._begin(run_id, parent_run_id, kwargs)
 
@@ -74,7 +86,9 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         run = self._model_runs.get(run_id)
         if run is not None and run.takes(TOKENS):
             message = getattr(chunk, "message", None)
-            content = message.content if message is not None else token  # the token lacks thoughts of some models
+            content = (
+                message.content if message is not None else token
+            )  # the token lacks thoughts of some models
             self._record_token(content, chunk, run_id)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -144,7 +158,9 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
     def add_child(self, start: Mapping[str, Any], error: BaseException, response: Any) -> None:
         """Record an attempt that failed before another one. Called on the writer's thread."""
         begin = super().on_llm_start if "prompts" in start else super().on_chat_model_start
-        begin(**start)
+        parent = self.recorder.find(start["parent_run_id"].int)
+        names = {"conversation_id": parent.start.conversation_id} if parent is not None else {}
+        begin(**{**start, "metadata": {**(start.get("metadata") or {}), **names}})
         super().on_llm_error(error, run_id=start["run_id"], response=response)
 
     def end_linked(self, run_id: UUID, response: Any, error: BaseException | None = None) -> None:

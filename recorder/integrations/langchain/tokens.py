@@ -30,7 +30,9 @@ def chunk_of_message(message: Any) -> ChatGenerationChunk:
     """A whole message as one chunk: the application did not stream."""
     calls = getattr(message, "tool_calls", None) or ()
     chunk = AIMessageChunk("", additional_kwargs=_mapping(message.additional_kwargs))
-    chunk.tool_call_chunks = [_call_chunk(n, dumps(c["args"]), c["name"], c["id"]) for n, c in enumerate(calls)]
+    chunk.tool_call_chunks = [
+        _call_chunk(n, dumps(c["args"]), c["name"], c["id"]) for n, c in enumerate(calls)
+    ]
     return ChatGenerationChunk(chunk)
 
 

@@ -1,0 +1,247 @@
+"""`ChatHistoryCallback` for LangChain records every way of calling a model, however the call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from recorder.testing import Answer, LoopbackProvider
+from tests.integrations.langchain.ways import (
+    LEFT,
+    MODELS,
+    PIECES,
+    STREAMED,
+    TEXT,
+    WAYS,
+    Way,
+    ainvoke,
+    async_model_of,
+    error_of,
+    frames_of,
+    model_of,
+    second_time_lucky,
+)
+from tests.oracle import new_url, sql
+
+#: LangChain says that the third version of its events may change.
+pytestmark = pytest.mark.filterwarnings("ignore:.*:langchain_core._api.beta_decorator.LangChainBetaWarning")
+langchain: Any = pytest.importorskip("recorder.integrations.langchain")
+
+
+def cells(ways: list[Way]) -> Any:
+    """Run a test for each model and each of these ways, of which a sample is run unless --all is given."""
+    found = [pytest.param(model, way, id=f"{model} {way.__name__}") for model in MODELS for way in ways]
+    return lambda test: pytest.mark.matrix(pytest.mark.parametrize(("model", "way"), found)(test))
+
+
+class Recorded(NamedTuple):
+    """What the database holds of one run."""
+
+    status: str
+    text: str
+    error_type: str | None
+    has_frames: bool
+
+
+class Got(NamedTuple):
+    """What the application got: the text, and the exception that ended it."""
+
+    text: str
+    error: BaseException | None
+
+
+class Scene:
+    """A recorder with a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = new_url(folder)
+        self.history = langchain.ChatHistoryCallback(self.url)
+
+    def runs(self, where: str = "parent_run_id IS NULL") -> list[Recorded]:
+        """Return the stored runs, in the order in which they began."""
+        self.history.flush().wait()
+        query = f"SELECT id, status, error_type, wire FROM runs WHERE {where} ORDER BY started_at"
+        return [
+            Recorded(status, self.text_of(id), error, wire is not None)
+            for id, status, error, wire in sql(self.url, query)
+        ]
+
+    def text_of(self, run_id: str) -> str:
+        rows = sql(
+            self.url, "SELECT text FROM tokens WHERE run_id = ? AND kind = 'text' ORDER BY seq", run_id
+        )
+        return "".join(text for (text,) in rows)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Yield a recorder that is closed afterwards."""
+    scene = Scene(tmp_path)
+    with scene.history:
+        yield scene
+
+
+def call(model: str, way: Way, url: str, history: Any, *, pieces: int | None = None) -> Got:
+    """Call a model that has this handler, and leave it after so many pieces."""
+    if inspect.isasyncgenfunction(way):
+        return asyncio.run(_call_async(model, way, url, history, pieces))
+    return copy_context().run(_call, model, way, url, history, pieces)
+
+
+def _call(name: str, way: Way, url: str, history: Any, pieces: int | None) -> Got:
+    got: list[str] = []
+    with model_of(name, url, callbacks=[history]) as model:
+        generator = way(model)
+        try:
+            for piece in generator:
+                got.append(piece)
+                if pieces is not None and len("".join(got)) >= pieces:
+                    break
+        except Exception as error:
+            return Got("".join(got), error)
+        finally:
+            generator.close()
+    return Got("".join(got), None)
+
+
+async def _call_async(name: str, way: Way, url: str, history: Any, pieces: int | None) -> Got:
+    got: list[str] = []
+    async with async_model_of(name, url, callbacks=[history]) as model:
+        generator = way(model)
+        try:
+            async for piece in generator:
+                got.append(piece)
+                if pieces is not None and len("".join(got)) >= pieces:
+                    break
+        except Exception as error:
+            return Got("".join(got), error)
+        finally:
+            await generator.aclose()
+    return Got("".join(got), None)
+
+
+def name_of(error: BaseException | None) -> str:
+    """Return the name under which an exception is recorded."""
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+# -- every way, every end ------------------------------------------------------------------------------------------
+
+
+@cells(WAYS)
+def test_an_answer_is_recorded_once(model: str, way: Way, scene: Scene) -> None:
+    """The run is complete and has the text that the application got, from the provider's bytes."""
+    with LoopbackProvider(TEXT) as provider:
+        got = call(model, way, provider.url, scene.history)
+    assert got == Got(TEXT, None)
+    assert scene.runs("wire IS NOT NULL") == [Recorded("complete", TEXT, None, True)]
+    assert sql(scene.url, "SELECT count(*) FROM runs WHERE operation = 'chat'") == [(1,)]
+
+
+@cells(WAYS)
+def test_an_error_status_is_recorded_as_the_application_gets_it(model: str, way: Way, scene: Scene) -> None:
+    """The run has the class of the exception."""
+    with LoopbackProvider(error_of(model, 400)) as provider:
+        got = call(model, way, provider.url, scene.history)
+    assert got.error is not None
+    [run] = scene.runs("operation = 'chat'")
+    assert (run.status, run.text, run.error_type) == ("error", "", name_of(got.error))
+
+
+@cells(WAYS)
+def test_a_failed_attempt_is_a_child_of_the_run(model: str, way: Way, scene: Scene) -> None:
+    """The run has the answer of the last attempt."""
+    with LoopbackProvider(second_time_lucky(model)) as provider:
+        got = call(model, way, provider.url, scene.history)
+    assert got == Got(TEXT, None)
+    assert scene.runs("operation = 'chat' AND status = 'complete'") == [
+        Recorded("complete", TEXT, None, True)
+    ]
+    query = (
+        "SELECT child.status FROM runs AS child JOIN runs AS run ON run.id = child.parent_run_id "
+        "WHERE run.operation = 'chat' AND run.conversation_id = child.conversation_id"
+    )
+    assert sql(scene.url, query) == [("error",)]
+
+
+@cells(WAYS)
+def test_a_provider_that_cannot_be_reached_is_an_error(model: str, way: Way, scene: Scene) -> None:
+    """The run has the class of the exception, and its first attempt is its child."""
+    got = call(model, way, "http://127.0.0.1:9", scene.history)
+    run, child = scene.runs("operation = 'chat'")
+    assert (run.status, run.error_type) == ("error", name_of(got.error))
+    assert child.status == "error"
+    assert str(child.error_type).endswith(".APIConnectionError")
+
+
+@cells(STREAMED)
+def test_a_connection_that_is_cut_is_an_error_with_the_text_so_far(
+    model: str, way: Way, scene: Scene
+) -> None:
+    """The class is the one of the exception that the application got."""
+    with LoopbackProvider(Answer(frames=frames_of(model), cut_after=5)) as provider:
+        got = call(model, way, provider.url, scene.history)
+    [run] = scene.runs("operation = 'chat'")
+    assert (run.status, run.error_type) == ("error", name_of(got.error))
+    assert run.text.startswith(got.text)
+
+
+@cells(LEFT)
+def test_a_stream_that_is_left_is_cancelled(model: str, way: Way, scene: Scene) -> None:
+    """The text so far is stored."""
+    answer = Answer(frames=frames_of(model), interval=0.01)
+    with LoopbackProvider(answer) as provider:
+        got = call(model, way, provider.url, scene.history, pieces=1)
+    [run] = scene.runs("operation = 'chat'")
+    assert (run.status, run.error_type) == ("cancelled", None)
+    assert run.text.startswith(got.text)
+
+
+@cells([stream for stream in STREAMED if "v3" not in stream.__name__])
+def test_a_stream_without_its_end_is_interrupted(model: str, way: Way, scene: Scene) -> None:
+    """LangChain may tell nothing; the run says it."""
+    frames = frames_of(model)[:4]
+    with LoopbackProvider(Answer(frames=frames)) as provider:
+        got = call(model, way, provider.url, scene.history)
+    [run] = scene.runs("operation = 'chat'")
+    assert run.text.startswith(got.text)
+    assert run.status == ("interrupted" if got.error is None else "error")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_cancelled_ainvoke_is_cancelled(model: str, scene: Scene) -> None:
+    """LangChain reports no end of it."""
+
+    async def main(url: str) -> None:
+        async with async_model_of(model, url, callbacks=[scene.history]) as made:
+            task = asyncio.ensure_future(anext(ainvoke(made)))
+            await asyncio.to_thread(asked.wait, 30)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    asked = threading.Event()
+
+    def answer(request: Any, path: str) -> Answer:
+        asked.set()
+        return Answer(frames=frames_of(model), delay=60)
+
+    with LoopbackProvider(answer) as provider:
+        asyncio.run(main(provider.url))
+    assert scene.runs() == [Recorded("cancelled", "", None, True)]
+
+
+def test_pieces_arrive_as_they_were_sent(scene: Scene) -> None:
+    """Each token of the provider is a token of the run."""
+    with LoopbackProvider(Answer(frames=frames_of("ChatOpenAI"))) as provider:
+        call("ChatOpenAI", STREAMED[0], provider.url, scene.history)
+    scene.history.flush().wait()
+    assert sql(scene.url, "SELECT text FROM tokens ORDER BY seq") == [(piece,) for piece in PIECES]
