@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from uuid import UUID
 
-from recorder.callbacks import BaseCallbackHandler
+from recorder.callbacks.outside_langchain import OutsideLangChain
 from recorder.config import Config
 from recorder.core.clock import begun
 from recorder.core.collection import collection
@@ -51,7 +51,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FEEDBACK = "user_feedback"
 
 
-class ChatHistoryCallback(BaseCallbackHandler):
+class ChatHistoryCallback(OutsideLangChain):
     """Stores every message and token of the models it is attached to, while they stream.
 
     `url` is the database, for example `sqlite:///file.db`; the default is `RECORDER_URL`, else

@@ -36,6 +36,10 @@ def forbidden_names() -> set[tuple[str, str]]:
     }
 
 
+#: Classes of one name on purpose: a user changes an import, and nothing else.
+SAME_NAME = {"ChatHistoryCallback": ["chat_history_callback", "integrations.langchain.handler"]}
+
+
 def class_names() -> dict[str, list[str]]:
     """Return the modules that define each class name; leading and trailing underscores do not count."""
     found: defaultdict[str, list[str]] = defaultdict(list)
@@ -52,8 +56,8 @@ def test_no_module_uses_a_forbidden_name() -> None:
 
 
 def test_every_class_name_is_defined_once() -> None:
-    """No two modules of the package define a class of the same name."""
-    assert {name: modules for name, modules in class_names().items() if len(modules) > 1} == {}
+    """No two modules of the package define a class of the same name, but those whose name users know."""
+    assert {name: modules for name, modules in class_names().items() if len(modules) > 1} == SAME_NAME
 
 
 def test_names_finds_every_kind_of_identifier(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from recorder.errors import ConfigError
 
 if TYPE_CHECKING:
-    BaseCallbackHandler: Any = object
+
+    class BaseCallbackHandler:
+        """LangChain's base class, which type checkers need not install."""
+
 else:
     try:
         from langchain_core.callbacks import BaseCallbackHandler as BaseCallbackHandler

@@ -29,6 +29,9 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     #: Whether `record_all` has given this handler to every run.
     records_all = False
+    raise_error = False
+    ignore_llm = ignore_chat_model = ignore_chain = False
+    ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
         super().__init__(url, **options)

@@ -31,15 +31,18 @@ from tests.integrations.langchain.ways import (
 )
 from tests.oracle import new_url, sql
 
-#: LangChain says that the third version of its events may change.
-pytestmark = pytest.mark.filterwarnings("ignore:.*:langchain_core._api.beta_decorator.LangChainBetaWarning")
+#: LangChain warns that the third version of its events may change, and of what may have caused a refusal.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*:langchain_core._api.beta_decorator.LangChainBetaWarning"),
+    pytest.mark.filterwarnings("ignore:Received only system message:UserWarning"),
+]
 langchain: Any = pytest.importorskip("recorder.integrations.langchain")
 
 
-def cells(ways: list[Way]) -> Any:
-    """Run a test for each model and each of these ways, of which a sample is run unless --all is given."""
+def cells(ways: list[Way]) -> pytest.MarkDecorator:
+    """Run a test for each model and each of these ways."""
     found = [pytest.param(model, way, id=f"{model} {way.__name__}") for model in MODELS for way in ways]
-    return lambda test: pytest.mark.matrix(pytest.mark.parametrize(("model", "way"), found)(test))
+    return pytest.mark.parametrize(("model", "way"), found)
 
 
 class Recorded(NamedTuple):
@@ -136,6 +139,7 @@ def name_of(error: BaseException | None) -> str:
 # -- every way, every end ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @cells(WAYS)
 def test_an_answer_is_recorded_once(model: str, way: Way, scene: Scene) -> None:
     """The run is complete and has the text that the application got, from the provider's bytes."""
@@ -146,6 +150,7 @@ def test_an_answer_is_recorded_once(model: str, way: Way, scene: Scene) -> None:
     assert sql(scene.url, "SELECT count(*) FROM runs WHERE operation = 'chat'") == [(1,)]
 
 
+@pytest.mark.matrix
 @cells(WAYS)
 def test_an_error_status_is_recorded_as_the_application_gets_it(model: str, way: Way, scene: Scene) -> None:
     """The run has the class of the exception."""
@@ -156,6 +161,7 @@ def test_an_error_status_is_recorded_as_the_application_gets_it(model: str, way:
     assert (run.status, run.text, run.error_type) == ("error", "", name_of(got.error))
 
 
+@pytest.mark.matrix
 @cells(WAYS)
 def test_a_failed_attempt_is_a_child_of_the_run(model: str, way: Way, scene: Scene) -> None:
     """The run has the answer of the last attempt."""
@@ -172,6 +178,7 @@ def test_a_failed_attempt_is_a_child_of_the_run(model: str, way: Way, scene: Sce
     assert sql(scene.url, query) == [("error",)]
 
 
+@pytest.mark.matrix
 @cells(WAYS)
 def test_a_provider_that_cannot_be_reached_is_an_error(model: str, way: Way, scene: Scene) -> None:
     """The run has the class of the exception, and its first attempt is its child."""
@@ -182,6 +189,7 @@ def test_a_provider_that_cannot_be_reached_is_an_error(model: str, way: Way, sce
     assert str(child.error_type).endswith(".APIConnectionError")
 
 
+@pytest.mark.matrix
 @cells(STREAMED)
 def test_a_connection_that_is_cut_is_an_error_with_the_text_so_far(
     model: str, way: Way, scene: Scene
@@ -194,6 +202,7 @@ def test_a_connection_that_is_cut_is_an_error_with_the_text_so_far(
     assert run.text.startswith(got.text)
 
 
+@pytest.mark.matrix
 @cells(LEFT)
 def test_a_stream_that_is_left_is_cancelled(model: str, way: Way, scene: Scene) -> None:
     """The text so far is stored."""
@@ -205,7 +214,8 @@ def test_a_stream_that_is_left_is_cancelled(model: str, way: Way, scene: Scene) 
     assert run.text.startswith(got.text)
 
 
-@cells([stream for stream in STREAMED if "v3" not in stream.__name__])
+@pytest.mark.matrix
+@cells([way for way in STREAMED if "v3" not in way.__name__])
 def test_a_stream_without_its_end_is_interrupted(model: str, way: Way, scene: Scene) -> None:
     """LangChain may tell nothing; the run says it."""
     frames = frames_of(model)[:4]

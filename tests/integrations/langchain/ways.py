@@ -17,12 +17,9 @@ from recorder.testing import (
     scripted,
 )
 
-pytest.importorskip("langchain_openai")
-pytest.importorskip("langchain_anthropic")
-
-from langchain_anthropic import ChatAnthropic
-from langchain_core.messages import HumanMessage
-from langchain_openai import ChatOpenAI
+langchain_openai: Any = pytest.importorskip("langchain_openai")
+langchain_anthropic: Any = pytest.importorskip("langchain_anthropic")
+messages: Any = pytest.importorskip("langchain_core.messages")
 
 #: The pieces of the answer.
 PIECES = ["Hello", " there", "!"]
@@ -51,18 +48,19 @@ async def async_model_of(name: str, url: str, **options: Any) -> AsyncIterator[A
 def _model(name: str, url: str, options: dict[str, Any], **clients: Any) -> Any:
     options = {"api_key": "sk-canary-17", "max_retries": 1, **options}
     if name == "ChatAnthropic":
-        import langchain_anthropic.chat_models as module
-
+        module = langchain_anthropic.chat_models
         module._get_default_httpx_client.cache_clear()
         module._get_default_async_httpx_client.cache_clear()
-        return ChatAnthropic(model="claude-haiku-5-5", base_url=url, **options)
+        return langchain_anthropic.ChatAnthropic(model="claude-haiku-5-5", base_url=url, **options)
     over = {"use_responses_api": True} if "Responses" in name else {}
-    return ChatOpenAI(model="gpt-5.4-mini", base_url=f"{url}/v1", **over, **clients, **options)
+    return langchain_openai.ChatOpenAI(
+        model="gpt-5.4-mini", base_url=f"{url}/v1", **over, **clients, **options
+    )
 
 
 def _http_client_of(model: Any, kind: str) -> Any:
     """Return the HTTP client of a model, which Anthropic's makes itself."""
-    if isinstance(model, ChatAnthropic):
+    if isinstance(model, langchain_anthropic.ChatAnthropic):
         return getattr(model, f"_{kind}")._client
     return getattr(model, f"root_{kind}")._client
 
@@ -88,7 +86,7 @@ def batch(model: Any) -> Iterator[str]:
 
 def generate(model: Any) -> Iterator[str]:
     """`generate`."""
-    yield model.generate([[HumanMessage("Hi")]]).generations[0][0].message.text
+    yield model.generate([[messages.HumanMessage("Hi")]]).generations[0][0].message.text
 
 
 def events(model: Any) -> Iterator[str]:
@@ -123,7 +121,7 @@ async def abatch(model: Any) -> AsyncIterator[str]:
 
 async def agenerate(model: Any) -> AsyncIterator[str]:
     """`agenerate`."""
-    yield (await model.agenerate([[HumanMessage("Hi")]])).generations[0][0].message.text
+    yield (await model.agenerate([[messages.HumanMessage("Hi")]])).generations[0][0].message.text
 
 
 async def aevents(model: Any) -> AsyncIterator[str]:
@@ -145,9 +143,9 @@ WAYS: list[Way] = [
     *(ainvoke, astream, abatch, agenerate, aevents, aevents_v3),
 ]
 #: The ways that read a stream.
-STREAMED = [stream, events, chain, astream, aevents, aevents_v3]
+STREAMED: list[Way] = [stream, events, chain, astream, aevents, aevents_v3]
 #: The ways whose stream ends when its reader leaves; a chain reads on to the end.
-LEFT = [stream, astream, aevents]
+LEFT: list[Way] = [stream, astream, aevents]
 
 
 # -- ends ---------------------------------------------------------------------------------------------------------
