@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recorder.errors import ConfigError
 
 if TYPE_CHECKING:
-
-    class BaseCallbackHandler:
-        """LangChain's base class, which type checkers need not install."""
-
+    from recorder.callbacks.handlers import BaseCallbackHandler as BaseCallbackHandler
 else:
     try:
         from langchain_core.callbacks import BaseCallbackHandler as BaseCallbackHandler
