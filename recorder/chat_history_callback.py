@@ -20,7 +20,7 @@ from recorder.core.ids import check_conversation_id
 from recorder.core.waitable import Wait
 from recorder.errors import ConfigError, RecorderError
 from recorder.messages import BaseMessage, LLMResult, messages_from
-from recorder.recording.application_values import annotation, attempt_in, details_of, user_id_of
+from recorder.recording.application_values import annotation, details_of, other_runs_in, user_id_of
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
@@ -338,7 +338,9 @@ class ChatHistoryCallback(BaseCallbackHandler):
         no_parent = given_parent is None or (isinstance(given_parent, str) and not given_parent)
         parent_run_id = None if no_parent else self._id("parent_run_id", given_parent)
         metadata, parameters = mapping_of(metadata), mapping_of(given.get("invocation_params"))
-        naming = self._naming.of_run(metadata, given.get("conversation_of") or parent_run_id)
+        others = other_runs_in(given, parameters)
+        family = given.get("conversation_of") or parent_run_id
+        naming = self._naming.of_run(metadata, family, others.get("previous"))
         self.recorder.replaced_ids += naming.was_replaced
         started_at, started_us = begun(given.get("started_us"))
         mask = found if isinstance(found := given.get("mask"), Mask) else Mask()
@@ -359,7 +361,7 @@ class ChatHistoryCallback(BaseCallbackHandler):
             user_id=naming.user_id,
             history_owner=self._naming.history_owner(naming, mask),
             unnamed=naming.unnamed,
-            **attempt_in(given),
+            **others,
             mask=mask,
             messages=history,
         )

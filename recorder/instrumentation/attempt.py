@@ -13,11 +13,9 @@ from typing import Any
 from recorder.core.collection import collection
 from recorder.instrumentation.content_decoding import Decode, decoder_of
 from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
-from recorder.instrumentation.response_conversations import remember
 from recorder.runs.collected_streams import collector
 from recorder.runs.run import WireRun
 from recorder.runs.sdk_stream import settle_run, settle_run_async
-from recorder.wire.openai.responses import WIRE as RESPONSES
 
 log = logging.getLogger("recorder")
 
@@ -234,9 +232,6 @@ class Attempt:
 
     def _close(self) -> None:
         self._is_open = False
-        response_id, first_run = self.run.reply.response_id, self.run.request.conversation_of
-        if self.run.wire == RESPONSES and response_id is not None and first_run is not None:
-            remember(response_id, first_run)
 
     def __del__(self) -> None:
         if self._is_open:

@@ -11,7 +11,6 @@ from recorder.instrumentation.attempt import Attempt
 from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.instrumentation.model_calls import ModelCall
 from recorder.instrumentation.provider_errors import stream_error
-from recorder.instrumentation.response_conversations import first_run_of
 from recorder.redaction.masking import Mask
 from recorder.runs.anthropic_run import AnthropicRun
 from recorder.runs.chat_run import ChatRun
@@ -19,7 +18,6 @@ from recorder.runs.completion_run import CompletionRun
 from recorder.runs.run import TEXT_MODEL, Request, WireRun
 from recorder.wire.formats import translator_of
 from recorder.wire.openai.responses import WIRE as RESPONSES
-from recorder.wire.openai.responses_request import previous_response_id
 from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
@@ -69,7 +67,7 @@ def attempt_of(
         model_type=call.endpoint.model_type,
         mask=mask,
         run_id=run.run_id,
-        conversation_of=_first_run(call) or run.first_run_id or run.run_id,
+        conversation_of=run.first_run_id or run.run_id,
         attempt=run.attempt,
         first_run_id=run.first_run_id,
     )
@@ -105,13 +103,6 @@ def _conversation(call: ModelCall) -> dict[str, str]:
     given = call.body.get("conversation")
     found = given.get("id") if isinstance(given, dict) else given
     return {"conversation_id": found} if isinstance(found, str) and found else {}
-
-
-def _first_run(call: ModelCall) -> UUID | None:
-    """The first run of the conversation of the response that this request continues or reads again."""
-    if call.endpoint.wire != RESPONSES:
-        return None
-    return first_run_of(previous_response_id(call.body) or call.body.get("response_id"))
 
 
 def _parameters(call: ModelCall) -> dict[str, Any]:

@@ -6,7 +6,6 @@ arrived there. A chunk that finds no room ends the capture of the run: what came
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,15 +13,11 @@ from typing import Any
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
 from recorder.instrumentation.attempt import Attempt
-from recorder.instrumentation.response_conversations import remember
 from recorder.recording.capacity import return_none
 from recorder.recording.deferred_steps import BytesTranslator
 from recorder.recording.delayed_frames import FRAME_COST
 from recorder.recording.queue import TOKEN_COST
-from recorder.wire.openai.responses import WIRE as RESPONSES
 
-#: The first id in a stream or in a body is that of the response.
-_ID = re.compile(rb'"id"\s*:\s*"([\w.:-]{1,200})"')
 #: Counted for each event beside its bytes. So the translated tokens never take more of the queue than the bytes did.
 _EVENT_COST = FRAME_COST + TOKEN_COST
 
@@ -39,8 +34,6 @@ class DeferredAttempt:
         self._epoch = self._queue.epoch
         self._block_timeout: float = recorder.recorder.config.block_timeout
         self._is_open = False
-        #: Whether the id of a response was not found yet. The application's next request may name it at once.
-        self._seeks_id = attempt.run.wire == RESPONSES
         #: Whether a chunk found no room.
         self._is_cut = False
         #: The chunk that waits for room, and until when it may (monotonic microseconds).
@@ -77,8 +70,6 @@ class DeferredAttempt:
         """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`."""
         if self._is_cut or not self._is_open:
             return None
-        if self._seeks_id:
-            self._find_id(data)
         return self._offer(self, data, len(data) + _EVENT_COST * (data.count(b"\n\n") + 1))
 
     def feed_again(self) -> Wait[None] | None:
@@ -92,8 +83,6 @@ class DeferredAttempt:
         """The HTTP client has read the body, and decoded it. The rest is as with `feed`."""
         if not self._is_open:
             return None
-        if self._seeks_id:
-            self._find_id(content)
         return self._offer(_CompleteBody(self._attempt), content, len(content) + _EVENT_COST)
 
     def end(self) -> None:
@@ -119,12 +108,6 @@ class DeferredAttempt:
     def end_at_exit(self) -> None:
         """The process ends, and the response is still open."""
         self.leave()
-
-    def _find_id(self, data: bytes) -> None:
-        first_run = self.run.request.conversation_of
-        if (found := _ID.search(data)) is not None and first_run is not None:
-            remember(found[1].decode(), first_run)
-            self._seeks_id = False
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from recorder.core.escaping import escape
 from recorder.core.ids import new_id
 from recorder.errors import ConfigError
 from recorder.redaction.masking import Mask
-from recorder.storage.rows import AnnotationRow
-from recorder.storage.storable_values import uuid_in
+from recorder.storage.rows import AnnotationRow, PreviousResponse
+from recorder.storage.storable_values import text_of, uuid_in
 
 #: Messages of a model have the id of their run after this, and the number of the choice after that.
 _PREFIX = "run-"
@@ -58,12 +58,28 @@ def annotation(
     )
 
 
-def attempt_in(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The number of a further attempt and the id of the first one, if the arguments of a start hook have both."""
+def other_runs_in(given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the arguments of a start hook say about other runs: fields of `RunStart`.
+
+    They are the number of a further attempt with the id of the first one, if both are given, and the response of
+    OpenAI's Responses API that the parameters of the request name.
+    """
+    previous = _previous_response(parameters)
+    return _attempt(given) | ({"previous": previous} if previous is not None else {})
+
+
+def _attempt(given: Mapping[str, Any]) -> dict[str, Any]:
     attempt, first = given.get("attempt"), uuid_in(given.get("first_run_id"))
     if type(attempt) is not int or not 1 < attempt < 1_000 or first is None:
         return {}
     return {"attempt": attempt, "first_run_id": str(first)}
+
+
+def _previous_response(parameters: Mapping[str, Any]) -> PreviousResponse | None:
+    for key, is_read_again in (("previous_response_id", False), ("response_id", True)):
+        if isinstance(parameters.get(key), str) and (found := text_of(parameters[key])):
+            return PreviousResponse(found, is_read_again)
+    return None
 
 
 def uuid_of(name: str, given: UUID | str) -> str:

@@ -18,6 +18,7 @@ from recorder.config import Thread
 from recorder.core.escaping import escape
 from recorder.core.ids import CONVERSATION_KEYS, MAX_CONVERSATION_ID, new_id
 from recorder.redaction.masking import Mask
+from recorder.storage.rows import PreviousResponse
 from recorder.storage.storable_values import first_text, text_of
 from recorder.storage.unnamed_conversations import HistoryOwner, UnnamedConversation
 
@@ -43,7 +44,7 @@ class Naming(NamedTuple):
     user_id: str | None
     #: Whether the conversation was created for this run, so that no message of it can be stored yet.
     fresh: bool = False
-    #: With `thread="history"`: the conversation, if nobody has named it.
+    #: The conversation, if nobody has named it and it may turn out to be a stored one.
     unnamed: UnnamedConversation | None = None
     #: Whether it has a new id because the given one was too long.
     was_replaced: bool = False
@@ -91,8 +92,16 @@ class ConversationNaming:
         found: Any = functools.wraps(function)(bound)
         return cast("F", found)
 
-    def of_run(self, metadata: Mapping[str, Any], parent_run_id: UUID | None) -> Naming:
-        """The conversation and the user of a run. The most specific setting wins."""
+    def of_run(
+        self,
+        metadata: Mapping[str, Any],
+        parent_run_id: UUID | None,
+        previous: PreviousResponse | None = None,
+    ) -> Naming:
+        """The conversation and the user of a run. The most specific setting wins.
+
+        `previous` is the response that its request names; the store finds its conversation.
+        """
         names = self._names.get()
         user_id = text_of(metadata.get("user_id")) or None
         if user_id is None and names.user_id is not None:
@@ -106,7 +115,8 @@ class ConversationNaming:
         if names.conversation_id is not None:
             return Naming(escape(names.conversation_id), user_id)
         unnamed, fresh = self._unnamed(parent_run_id)
-        return Naming(unnamed.id, user_id, fresh, unnamed if self._follows_history else None)
+        may_move = self._follows_history or previous is not None
+        return Naming(unnamed.id, user_id, fresh, unnamed if may_move else None)
 
     def history_owner(self, naming: Naming, mask: Mask) -> HistoryOwner | None:
         """Who may go on with the conversation by its messages: the user, else the API key; None unless it is set."""

@@ -56,6 +56,9 @@ class KeptApart:
                 continue
             if isinstance(part, RunRows):
                 part.start.conversation_id, part.start.path = found, ()
+                part.start.unnamed = part.start.previous = (
+                    None  # they led to the conversation of the other user
+                )
                 part.start.placement, part.context = AT_THE_ROOT, ()
                 if part.seal is not None:
                     part.seal.response_message_id = None

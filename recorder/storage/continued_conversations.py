@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from recorder.messages.identity import content_hash
 from recorder.storage.batch import RunRows
+from recorder.storage.previous_responses import PreviousResponses, response_id_in
 from recorder.storage.request_input import after_instructions, contents_of
 from recorder.storage.rows import RunStart
 from recorder.storage.stored_messages import StoredConversation, StoredMessage
@@ -75,10 +76,10 @@ class Continuations:
         if message.thread_key is not None:
             self.replies.setdefault(message.thread_key, []).append(message)
 
-    def find_candidates(self, runs: Sequence[RunRows]) -> None:
+    def find_candidates(self, runs: Sequence[RunRows], responses: PreviousResponses) -> None:
         """Set the variants of all requests that begin in these runs and name no conversation."""
         families: dict[str, set[str]] = {}
-        in_batch: dict[int, set[str]] = {}
+        in_batch: dict[int | str, set[str]] = {}
         for rows in sorted(runs, key=lambda rows: rows.start.order):
             start, own = rows.start, {rows.start.conversation_id}
             if rows.opens and start.unnamed is not None:
@@ -86,22 +87,35 @@ class Continuations:
                 keys = [exchange.key for exchange in exchanges_of(start)]
                 own |= self._conversations_with(keys, start)
                 own |= {id for key in keys for id in in_batch.get(key, ())}
+                own |= _conversations_of_response(start, responses, in_batch)
                 self.variants[start.run_id] = {}
-            for key in _reply_keys(rows):
+            for key in _names(rows):
                 in_batch.setdefault(key, set()).update(own)
         for rows in runs:
             if (variants := self.variants.get(rows.start.run_id)) is not None:
                 for id in sorted(families[rows.start.unnamed.id if rows.start.unnamed else ""]):
                     variants[id] = _as_request_of(id, rows.start)
 
-    def choose(self, start: RunStart, conversations: Mapping[str, StoredConversation]) -> RunStart:
-        """The request as one of the conversation that it continues, else of its own one."""
+    def choose(
+        self, start: RunStart, conversations: Mapping[str, StoredConversation], place: StoredMessage | None
+    ) -> RunStart:
+        """The request as one of the conversation that it continues, else of its own one.
+
+        `place` is the message below which it goes, if it names a response that is known.
+        """
         variants = self.variants.get(start.run_id)
         if variants is None or start.unnamed is None:
             return start
-        best: tuple[int, bool, datetime] | None = None
         own = self.moved.get(start.unnamed.id, start.unnamed.id)
-        found = own
+        found = self._continued(start, conversations, own) if place is None else place.conversation_id
+        if found != own and own == start.unnamed.id:
+            self.moved[own] = found
+        return variants.get(found, start)
+
+    def _continued(self, start: RunStart, conversations: Mapping[str, StoredConversation], own: str) -> str:
+        """The conversation whose exchanges the request repeats, else its own one."""
+        variants, found = self.variants[start.run_id], own
+        best: tuple[int, bool, datetime] | None = None
         for id, (count, last) in self._agreeing(start).items():
             if id not in variants or (conversation := conversations.get(id)) is None:
                 continue
@@ -109,9 +123,7 @@ class Continuations:
             rank = count, is_end, last.created_at
             if (is_end or count >= _NO_ACCIDENT) and (best is None or rank > best):
                 best, found = rank, id
-        if found != own and own == start.unnamed.id:
-            self.moved[own] = found
-        return variants.get(found, start)
+        return found
 
     def _conversations_with(self, keys: Sequence[int], start: RunStart) -> set[str]:
         """The conversations in which most of these keys are stored, of equal ones the newest."""
@@ -155,6 +167,22 @@ def _as_request_of(conversation_id: str, start: RunStart) -> RunStart:
     if conversation_id == start.conversation_id:
         return start
     return replace(start, conversation_id=conversation_id, fresh=False, path=())
+
+
+def _conversations_of_response(
+    start: RunStart, responses: PreviousResponses, in_batch: Mapping[int | str, set[str]]
+) -> set[str]:
+    """The conversations in which the response may stand that the request names."""
+    if start.previous is None:
+        return set()
+    place = responses.place_of(start)
+    return in_batch.get(start.previous.id, set()) | ({place.conversation_id} if place is not None else set())
+
+
+def _names(rows: RunRows) -> list[int | str]:
+    """What later requests name the replies in this part by: keys of exchanges, and the id of the response."""
+    response_id = response_id_in(rows)
+    return [*_reply_keys(rows), *([response_id] if response_id is not None else ())]
 
 
 def _reply_keys(rows: RunRows) -> list[int]:

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.core.json import dumps
 from recorder.storage.dialects import Dialect
 from recorder.storage.newest_branch import newest_first
+from recorder.storage.previous_responses import WIRE
+from recorder.storage.rows import PreviousResponse
 from recorder.storage.schema import Time
 from recorder.storage.stored_messages import Lookup, StoredMessage, stored_message
 
@@ -48,6 +50,15 @@ WHERE (m.conversation_id, m.id) IN (
     WHERE s.thread_key = a.number AND s.created_at >= :since
     ORDER BY s.created_at DESC LIMIT :limit)
 """,
+    "responses": f"""
+SELECT {_COLUMNS}, a.conversation_id AS response_id, a.number AS is_prompt
+FROM {{keys}} AS a CROSS JOIN runs AS r CROSS JOIN messages AS m
+WHERE r.id = (
+    SELECT s.id FROM runs AS s WHERE s.response_id = a.conversation_id AND s.wire = '{WIRE}'
+    ORDER BY CASE s.status WHEN 'complete' THEN 0 ELSE 1 END, s.started_at DESC LIMIT 1)
+AND m.conversation_id = r.conversation_id AND m.id = CASE a.number
+    WHEN 1 THEN r.prompt_message_id ELSE COALESCE(r.response_message_id, r.prompt_message_id) END
+""",
     "above": f"""
 WITH RECURSIVE path AS (
     SELECT {_COLUMNS}, a.number AS rest
@@ -75,7 +86,20 @@ FROM {{keys}} AS a CROSS JOIN LATERAL (
     WHERE s.thread_key = a.number AND s.created_at >= :since
     ORDER BY s.created_at DESC LIMIT :limit) AS m
 """
-_POSTGRES = {**_QUERIES, "content": _CONTENT_POSTGRES, "replies": _REPLIES_POSTGRES}
+_RESPONSES_POSTGRES = f"""
+SELECT {_COLUMNS}, a.conversation_id AS response_id, a.number AS is_prompt
+FROM {{keys}} AS a CROSS JOIN LATERAL (
+    SELECT * FROM runs AS s WHERE s.response_id = a.conversation_id AND s.wire = '{WIRE}'
+    ORDER BY CASE s.status WHEN 'complete' THEN 0 ELSE 1 END, s.started_at DESC LIMIT 1) AS r
+CROSS JOIN LATERAL (
+    SELECT * FROM messages AS s
+    WHERE s.conversation_id = r.conversation_id AND s.id = CASE a.number
+    WHEN 1 THEN r.prompt_message_id ELSE COALESCE(r.response_message_id, r.prompt_message_id) END
+    LIMIT 1) AS m
+"""
+_POSTGRES = {
+    **_QUERIES, "content": _CONTENT_POSTGRES, "replies": _REPLIES_POSTGRES, "responses": _RESPONSES_POSTGRES,
+}  # fmt: skip
 _OF_DIALECT = {"sqlite": _QUERIES, "postgresql": _POSTGRES}
 
 
@@ -92,4 +116,11 @@ async def known_messages(
     if lookup.since is not None:
         query = query.bindparams(bindparam("since", type_=Time()))
         parameters["since"] = lookup.since
-    return [stored_message(row) for row in await connection.execute(query, parameters)]
+    rows = await connection.execute(query, parameters)
+    if lookup.kind == "responses":
+        return [_of_response(row) for row in rows]
+    return [stored_message(row) for row in rows]
+
+
+def _of_response(row: Any) -> StoredMessage:
+    return stored_message(row)._replace(response=PreviousResponse(row.response_id, row.is_prompt == 1))

@@ -9,9 +9,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from recorder.messages.identity import path_ids
 from recorder.storage import alignment
 from recorder.storage.batch import Addition, Part, RunRows
 from recorder.storage.continued_conversations import Continuations, exchanges_of
+from recorder.storage.previous_responses import PreviousResponses, response_keys
 from recorder.storage.request_input import after_instructions, contents_of, path_of
 from recorder.storage.rows import RunStart
 from recorder.storage.stored_messages import Lookup, StoredConversation, StoredMessage
@@ -31,10 +33,16 @@ class Known:
 
     conversations: Conversations = field(default_factory=dict)
     continuations: Continuations = field(default_factory=Continuations)
+    responses: PreviousResponses = field(default_factory=PreviousResponses)
 
     def conversation(self, id: str) -> StoredConversation:
         """What is known of a conversation; nothing of a new one."""
         return self.conversations.setdefault(id, StoredConversation(id))
+
+    def place_of(self, start: RunStart) -> StoredMessage | None:
+        """The message below which a request goes because it names a response of its conversation; else None."""
+        place = self.responses.place_of(start)
+        return place if place is not None and place.conversation_id == start.conversation_id else None
 
 
 #: Asks, gets the messages that were found, and returns what is known.
@@ -43,22 +51,25 @@ Lookups = Generator[Lookup, Sequence[StoredMessage], Known]
 
 def look_up(parts: Sequence[Part]) -> Lookups:
     """Find out what is stored, as far as `thread` needs it. Of a conversation that is new, nothing is asked."""
-    continuations = Continuations()
-    following = [part for part in parts if isinstance(part, RunRows) and part.start.history_owner is not None]
-    if (lookup := _replies(following)) is not None:
+    known = Known()
+    runs = [part for part in parts if isinstance(part, RunRows)]
+    opening = [rows.start for rows in runs if rows.opens]
+    if (lookup := _replies([start for start in opening if start.history_owner is not None])) is not None:
         for reply in (yield lookup):
-            continuations.add(reply)
-    continuations.find_candidates(following)
-    requests = _requests(parts, continuations)
-    known = {id: StoredConversation(id) for id in requests}
-    if requests:
+            known.continuations.add(reply)
+    if keys := response_keys(opening):
+        for message in (yield Lookup("responses", keys)):
+            known.responses.add(message)
+    if any(start.unnamed is not None for start in opening):
+        known.continuations.find_candidates(runs, known.responses)
+    if requests := _requests(parts, known.continuations):
+        known.conversations = {id: StoredConversation(id) for id in requests}
         yield from _messages(known, requests)
-    return Known(known, continuations)
+    return known
 
 
-def _replies(runs: Sequence[RunRows]) -> Lookup | None:
+def _replies(starts: Sequence[RunStart]) -> Lookup | None:
     """The question for the replies in the requests that name no conversation."""
-    starts = [rows.start for rows in runs if rows.opens]
     keys = sorted({exchange.key for start in starts for exchange in exchanges_of(start)})
     if not keys:
         return None
@@ -67,20 +78,30 @@ def _replies(runs: Sequence[RunRows]) -> Lookup | None:
 
 
 def _messages(
-    known: Conversations, requests: Mapping[str, Sequence[RunStart]]
+    known: Known, requests: Mapping[str, Sequence[RunStart]]
 ) -> Generator[Lookup, Sequence[StoredMessage], None]:
     """Find out what is stored of these conversations."""
-    _begin(known, (yield Lookup("newest", [[id, None, None] for id in requests])))
+    conversations = known.conversations
+    _begin(conversations, (yield Lookup("newest", [[id, None, None] for id in requests])))
     starts = list(chain.from_iterable(requests.values()))
-    if ids := sorted({(start.conversation_id, id) for start in starts for id in path_of(start)}):
-        _add(known, (yield Lookup("ids", [[*pair, None] for pair in ids])))
-    unclear = [start for start in starts if _is_unclear(start, known[start.conversation_id])]
+    if ids := sorted({(start.conversation_id, id) for start in starts for id in _ids(start, known)}):
+        _add(conversations, (yield Lookup("ids", [[*pair, None] for pair in ids])))
+    unclear = [start for start in starts if known.place_of(start) is None]
+    unclear = [start for start in unclear if _is_unclear(start, conversations[start.conversation_id])]
     if unclear:
         contents = sorted({(start.conversation_id, each) for start in unclear for each in contents_of(start)})
         limit = max(_SAME_CONTENT, *(len(contents_of(start)) for start in unclear))
-        _add(known, (yield Lookup("content", [[id, None, each] for id, each in contents], limit)))
-    if paths := _paths(unclear, known):
-        _add(known, (yield Lookup("above", [[*key, limit] for key, limit in paths.items()])))
+        _add(conversations, (yield Lookup("content", [[id, None, each] for id, each in contents], limit)))
+    if paths := _paths(unclear, conversations):
+        _add(conversations, (yield Lookup("above", [[*key, limit] for key, limit in paths.items()])))
+
+
+def _ids(start: RunStart, known: Known) -> Sequence[str]:
+    """The ids of what was said in a request: below the response that it names, else from a root."""
+    place = known.place_of(start)
+    if place is None:
+        return path_of(start)
+    return path_ids(place.conversation_id, after_instructions(start), place.id)
 
 
 def _requests(parts: Sequence[Part], continuations: Continuations) -> dict[str, list[RunStart]]:

@@ -2,9 +2,10 @@
 
 A client sends the whole history with every call, a window of it, or only what is new. The beginning that agrees with
 stored messages is these messages (`alignment.py`). What follows goes below them, as a new branch if they have been
-answered already. If nothing agrees, all of the request goes below the conversation's newest message. Instructions, and
-what stands in place of left-out messages, are no part of the tree (`request_input.py`). Messages that the application
-adds go below the newest message. The same words added again are another message.
+answered already. If nothing agrees, all of the request goes below the conversation's newest message. A request that
+names a response goes below its reply (`previous_responses.py`). Instructions, and what stands in place of left-out
+messages, are no part of the tree (`request_input.py`). Messages that the application adds go below the newest message.
+The same words added again are another message.
 
 A message is dated after the newest stored message of its conversation. So the times tell the order in which messages
 were stored, whatever the clocks of the processes say. Two processes that store at the same moment may both take the
@@ -24,7 +25,7 @@ from recorder.messages import BaseMessage
 from recorder.messages.identity import content_key, hash_of_key, id_of_key
 from recorder.storage import alignment
 from recorder.storage.batch import Added, Addition, Part, RunRows
-from recorder.storage.continued_conversations import Continuations, prompt_content, reply_key
+from recorder.storage.continued_conversations import prompt_content, reply_key
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.message_lookups import Known
 from recorder.storage.request_input import (
@@ -46,12 +47,13 @@ def thread(parts: Sequence[Part], known: Known) -> list[Threaded]:
 
     `known` is what `look_up` found. What this batch stores is added to it.
     """
-    threaded = [Threaded(known.continuations) for _ in parts]
+    threaded = [Threaded(known) for _ in parts]
     for step in sorted(_steps(parts, threaded), key=attrgetter("order")):
         if isinstance(step.part, Addition):
             _thread_added(step, step.part, known.conversation(step.conversation_id))
         elif step.added is None:
-            start = known.continuations.choose(step.part.start, known.conversations)
+            below = known.responses.place_of(step.part.start)
+            start = known.continuations.choose(step.part.start, known.conversations, below)
             step.threaded.start = start
             here = known.conversation(start.conversation_id)
             step.threaded.placement = _thread_request(step, start, here)
@@ -81,14 +83,14 @@ def _settle_start(start: RunStart, found: Threaded) -> None:
     if found.start is not None and found.start is not start:
         start.conversation_id, start.path, start.fresh = found.start.conversation_id, found.start.path, False
     if start.unnamed is not None:
-        start.unnamed.id = found.continuations.moved.get(start.unnamed.id, start.unnamed.id)
+        start.unnamed.id = found.known.continuations.moved.get(start.unnamed.id, start.unnamed.id)
 
 
 @dataclass(slots=True)
 class Threaded:
     """The rows of one part's messages."""
 
-    continuations: Continuations
+    known: Known
     messages: list[MessageRow] = field(default_factory=list)
     context: list[ContextMessageRow] = field(default_factory=list)
     #: Where the request of a run ends; None of a part that has no request.
@@ -124,7 +126,7 @@ def _steps(parts: Sequence[Part], threaded: Sequence[Threaded]) -> list[_Step]:
         if rows.seal is not None and rows.seal.end.ended_at is not None:
             steps.append(_Step(rows.seal.end.order, conversation_id, rows, found, ()))
     busy = {step.conversation_id for step in steps}
-    busy.update(chain.from_iterable(threaded[0].continuations.variants.values()) if threaded else ())
+    busy.update(chain.from_iterable(threaded[0].known.continuations.variants.values()) if threaded else ())
     for addition, found in zip(parts, threaded, strict=True):
         if isinstance(addition, Addition) and addition.added:
             steps += _addition_steps(addition, found, in_one=addition.conversation_id not in busy)
@@ -138,8 +140,9 @@ def _addition_steps(addition: Addition, threaded: Threaded, *, in_one: bool) -> 
 
 def _thread_request(step: _Step, start: RunStart, conversation: StoredConversation) -> Placement:
     messages, path = after_instructions(start), path_of(start)
-    found = alignment.of_request(start, conversation)
-    parent = conversation.newest if found is None else found.end
+    below = step.threaded.known.place_of(start)
+    found = alignment.of_request(start, conversation) if below is None else None
+    parent = found.end if found is not None else below or conversation.newest
     is_from_root = parent is None or (found is not None and found.from_root)
     at = conversation.first_free_time(start.started_at)
     sent: list[StoredMessage | ContextMessageRow] = []
@@ -173,7 +176,7 @@ def _context(step: _Step, start: RunStart, message: BaseMessage, at: datetime) -
 def _thread_replies(
     step: _Step, rows: RunRows, start: RunStart, placement: Placement, conversation: StoredConversation
 ) -> None:
-    seal = rows.seal
+    seal, known = rows.seal, step.threaded.known
     assert seal is not None
     assert seal.end.ended_at is not None
     # The message that was the newest when the run began may have been deleted since, or may not have been looked up.
@@ -187,8 +190,18 @@ def _thread_replies(
     ]
     if replies:
         step.threaded.response_message_id = replies[0].id
+    known.responses.add_run(rows, _prompt(start, placement), replies[0] if replies else None)
     for reply in replies:
-        step.threaded.continuations.add(reply)
+        known.continuations.add(reply)
+
+
+def _prompt(start: RunStart, placement: Placement) -> StoredMessage | None:
+    """The message that a request ends with, as far as a run remembers it: without its content."""
+    if placement.prompt_message_id is None or placement.said_at is None:
+        return None
+    return StoredMessage(
+        start.conversation_id, placement.prompt_message_id, None, placement.position, "", placement.said_at, 0
+    )
 
 
 def _thread_added(step: _Step, addition: Addition, conversation: StoredConversation) -> None:

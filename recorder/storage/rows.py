@@ -48,6 +48,15 @@ class Placement(NamedTuple):
 AT_THE_ROOT = Placement()
 
 
+class PreviousResponse(NamedTuple):
+    """A response of OpenAI's Responses API that a request names."""
+
+    #: The provider's id, as `RunColumns.response_id`.
+    id: str
+    #: Whether the request reads this response again, and does not continue it.
+    is_read_again: bool = False
+
+
 @dataclass(slots=True)
 class RunStart:
     """One call of one model: what is known before the first token."""
@@ -74,9 +83,12 @@ class RunStart:
     tags: JsonText | None = None
     metadata: JsonText | None = None
     user_id: str | None = None
-    #: With `thread="history"`: who sent the request, and if it names no conversation, which one its runs have.
+    #: With `thread="history"`: who sent the request.
     history_owner: HistoryOwner | None = None
+    #: If the conversation may turn out to be a stored one, with `thread="history"` or `previous`: the one of its runs.
     unnamed: UnnamedConversation | None = None
+    #: The response below which its messages go; None if it sends its messages again.
+    previous: PreviousResponse | None = None
     #: Masks credentials. The start and the end are masked by the callback, frames when they are serialized.
     mask: Mask | None = None
     #: The whole history that was sent, oldest first.

@@ -35,7 +35,7 @@ from recorder.storage.rows import (
 )
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 
@@ -183,6 +183,10 @@ runs = Table(
 # The few open runs, for the sweep after a process died. The index stays small however many runs are stored.
 _OPEN = runs.c.status == text("'streaming'")
 Index("runs_streaming", runs.c.producer_id, sqlite_where=_OPEN, postgresql_where=_OPEN)
+
+# Finds the response that a request of the Responses API names. Runs of other APIs have no rows in it.
+_OF_RESPONSES = runs.c.wire == text("'openai.responses'")
+Index("runs_by_response", runs.c.response_id, sqlite_where=_OF_RESPONSES, postgresql_where=_OF_RESPONSES)
 
 # Runs without a message: for transcripts, and for the newest branch of a conversation.
 _UNANSWERED = runs.c.response_message_id.is_(None)

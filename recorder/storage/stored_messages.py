@@ -11,6 +11,7 @@ from recorder.errors import StoreError
 from recorder.messages.identity import content_hash
 from recorder.storage.failures import ROW_ERRORS
 from recorder.storage.message_columns import message_of
+from recorder.storage.rows import PreviousResponse
 
 
 class StoredMessage(NamedTuple):
@@ -25,6 +26,8 @@ class StoredMessage(NamedTuple):
     content_hash: int
     #: As in `MessageRow`.
     thread_key: int | None = None
+    #: The response that was looked up, of the kind `responses`.
+    response: PreviousResponse | None = None
 
 
 class Lookup(NamedTuple):
@@ -36,9 +39,11 @@ class Lookup(NamedTuple):
     - `above`: the message with this id and its ancestors, at most as many messages as the number says.
     - `replies`: in all conversations, the newest `limit` messages since `since` whose thread key is the number.
       Conversation and id are not used.
+    - `responses`: in all conversations, the reply to the newest run with this response, complete runs first. The
+      response's id stands in place of the conversation's; the id is not used. With the number 1 it is the prompt.
     """
 
-    kind: Literal["ids", "newest", "content", "above", "replies"]
+    kind: Literal["ids", "newest", "content", "above", "replies", "responses"]
     keys: Sequence[Sequence[Any]]
     limit: int = 0
     since: datetime | None = None

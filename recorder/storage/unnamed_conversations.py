@@ -1,4 +1,4 @@
-"""What a run brings along for `thread="history"`: who sent its request, and the conversation that it does not name."""
+"""What a run brings along if it names no conversation and may continue a stored one: who sent it, and a new id."""
 
 from __future__ import annotations
 

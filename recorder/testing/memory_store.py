@@ -14,13 +14,16 @@ from recorder.storage.failures import Failure
 from recorder.storage.message_lookups import look_up
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.newest_branch import place_of_message
+from recorder.storage.previous_responses import WIRE
 from recorder.storage.rows import (
+    COMPLETE,
     STREAMING,
     AnnotationRow,
     ContextMessageRow,
     FrameRow,
     GapRow,
     MessageRow,
+    PreviousResponse,
     Producer,
     RunStart,
     SegmentRow,
@@ -109,8 +112,30 @@ class MemoryStore:
         steps = Trampoline(look_up(parts))
         lookup = steps.step()
         while lookup is not None:
-            lookup = steps.step(found_in(self.messages, lookup))
+            is_of_responses = lookup.kind == "responses"
+            lookup = steps.step(
+                self._responses(lookup) if is_of_responses else found_in(self.messages, lookup)
+            )
         settle(parts, thread(parts, steps.result))
+
+    def _responses(self, lookup: Lookup) -> list[StoredMessage]:
+        """The replies to the runs with these responses, or their prompts."""
+        found = []
+        for response_id, _, is_prompt in lookup.keys:
+            runs = [self.starts[id] for id, seal in self.seals.items() if seal.end.response_id == response_id]
+            runs = [start for start in runs if start.wire == WIRE]
+            runs.sort(key=lambda start: (self.seals[start.run_id].end.status == COMPLETE, start.started_at))
+            if not runs:
+                continue
+            reply, prompt = (
+                self.seals[runs[-1].run_id].response_message_id,
+                runs[-1].placement.prompt_message_id,
+            )
+            row = self.messages.get((runs[-1].conversation_id, str(prompt if is_prompt else reply or prompt)))
+            if row is not None:
+                response = PreviousResponse(response_id, is_prompt == 1)
+                found.append(stored_message(row)._replace(response=response))
+        return found
 
     def _owners(self, batch: Batch) -> dict[str, str | None]:
         """The users of conversations, with those of this batch where a conversation has none."""

@@ -1,8 +1,8 @@
 """Databases that older versions of recorder made, and the SQL statements with which those versions write.
 
 `0001.db.gz` was recorded by the recorder of revision 0001: the runs of `tests/shop.py`, and a run with frames and two
-messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are the statements that it sends. The files of
-0002 and 0003 are the same of the recorders of these revisions; their run with frames was sent a system message.
+messages that were added to it. `0001.sqlite.sql` and `0001.postgres.sql` are the statements that it sends. The later
+files are the same of the recorders of their revisions; their run with frames was sent a system message.
 """
 
 from __future__ import annotations

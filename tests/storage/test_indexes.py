@@ -46,6 +46,7 @@ def message(conversation_id: str, number: int, **more: Any) -> dict[str, Any]:
 
 def run(number: int) -> dict[str, Any]:
     known = {"id": id_of(number), "conversation_id": f"c{number:05}", "operation": "chat"}
+    known |= {"wire": "openai.responses", "response_id": f"resp_{number}"}
     return {**known, "status": "complete", "started_at": at(number), "response_message_id": id_of(number)}
 
 
@@ -96,6 +97,11 @@ async def _same_content(store: SqlStore) -> None:
 async def _end_of_a_path(store: SqlStore) -> None:
     found = await _found(store, Lookup("above", [[LONG, id_of(2 * MANY - 1), 3], ["c00007", id_of(7), 3]]))
     assert sorted(found) == sorted(map(id_of, [2 * MANY - 1, 2 * MANY - 2, 2 * MANY - 3, 7]))
+
+
+async def _responses(store: SqlStore) -> None:
+    keys = [["resp_7", None, 0], ["resp_8", None, 1], ["resp_x", None, 0]]
+    assert await _found(store, Lookup("responses", keys)) == [id_of(7)]
 
 
 async def _newest_branch(store: SqlStore) -> None:
@@ -151,8 +157,9 @@ async def _activity(store: SqlStore) -> None:
 
 
 WORK: list[Callable[[SqlStore], Coroutine[Any, Any, None]]] = [
-    _newest_messages, _messages_by_id, _same_content, _end_of_a_path, _newest_branch, _short_path, _newest_end,
-    _begun_conversation, _begun_run, _whole_run, _begins_often, _nobody, _newest_run, _latest_runs, _activity,
+    _newest_messages, _messages_by_id, _same_content, _end_of_a_path, _responses, _newest_branch, _short_path,
+    _newest_end, _begun_conversation, _begun_run, _whole_run, _begins_often, _nobody, _newest_run, _latest_runs,
+    _activity,
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from recorder.messages.identity import content_hash
 from recorder.replay import Replay
 from recorder.storage import migrate, schema
 from recorder.storage.dialects import Postgres, sqlite
-from recorder.storage.schema import REVISIONS
+from recorder.storage.schema import HEAD, REVISIONS
 from tests import postgres
 from tests.oracle import record, sql
 from tests.revisions import older_file, older_postgres, older_statements
@@ -116,10 +116,10 @@ def test_a_large_older_file_raises_the_command_that_upgrades_it(
     url = older_file(tmp_path)
     path = Path(url.removeprefix("sqlite:///"))
     monkeypatch.setattr(sqlite, "MAX_UPGRADED", path.stat().st_size - 1)
-    with pytest.raises(SchemaError, match=r"needs schema 0004. Run: recorder migrate --url"):
+    with pytest.raises(SchemaError, match=rf"needs schema {HEAD}. Run: recorder migrate --url"):
         ChatHistoryCallback(url)
     assert sql(url, "SELECT version_num FROM alembic_version") == [("0001",)]
-    assert migrate.upgrade(url) == ["0002", "0003", "0004"]
+    assert migrate.upgrade(url) == list(REVISIONS[1:])
     ChatHistoryCallback(url).close().wait(10)
 
 
@@ -139,6 +139,7 @@ def test_an_older_version_can_record_after_the_upgrade(older: str, revision: str
 def write_as(revision: str, url: str) -> None:
     """Write one batch with a row for every table, as the writer of that revision does."""
     moment, is_first, has_context = now(), revision == "0001", revision >= "0003"
+    hashes = [*([1] if has_context else []), *([None] if revision >= "0004" else [])]
     later = moment + timedelta(seconds=1)
     head = [RUN, "old", None, 1, "chat", "openai", "gpt-4o", None]
     rest = ["{}", None, None, *([None, PROMPT, PRODUCER] if is_first else [PROMPT, None, PRODUCER, None])]
@@ -152,7 +153,7 @@ def write_as(revision: str, url: str) -> None:
     rows: list[list[Any]] = [
         [PRODUCER, "here", 1, moment, moment, *([] if is_first else ["boot 7"])],
         ["old", None, moment],
-        ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later, *([1] if has_context else [])],
+        ["old", REPLY, PROMPT, 1, "assistant", "La.", None, RUN, later, *hashes],
         *([["old", PROMPT, "system", "Sing.", None, moment]] if has_context else []),
         [*head, "streaming", moment, *rest] if is_first else [*head, moment, *rest, "streaming"],
         [*head, moment, *rest, *seal],
@@ -194,7 +195,7 @@ def test_an_older_version_that_opens_a_newer_database_is_refused(
     monkeypatch.setattr(schema, "HEAD", "0001")
     with pytest.raises(
         SchemaError,
-        match=r"written by a newer recorder: its schema is 0004.*install a newer version of chat-recorder",
+        match=rf"written by a newer recorder: its schema is {HEAD}.*install a newer version of chat-recorder",
     ):
         ChatHistoryCallback(older)
 

@@ -62,12 +62,6 @@ def responses_messages(body: Mapping[str, Any]) -> list[BaseMessage]:
     return builder.messages
 
 
-def previous_response_id(body: Mapping[str, Any]) -> str | None:
-    """The id of the response that a request continues; its messages are on the server, not in the request."""
-    value = body.get("previous_response_id")
-    return value if isinstance(value, str) and value else None
-
-
 def _items_of(value: Any, role: str) -> list[Any]:
     if isinstance(value, str):
         return [{"role": role, "content": value}] if value else []

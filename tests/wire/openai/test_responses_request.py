@@ -21,7 +21,7 @@ from recorder.messages import (
     to_dict,
 )
 from recorder.messages.identity import content_key, path_ids
-from recorder.wire.openai.responses_request import previous_response_id, responses_messages
+from recorder.wire.openai.responses_request import responses_messages
 from recorder.wire.recorded_run import value_of
 from tests import responses
 from tests.genuine import MISSING, Stream, name_of, responses_streams
@@ -165,12 +165,6 @@ def test_objects_of_the_sdk_are_read() -> None:
     (reply,) = read(call)
     assert isinstance(reply, AIMessage)
     assert reply.tool_calls == [{"name": "find", "args": {}, "id": "call_0", "type": "tool_call"}]
-
-
-def test_the_previous_response_is_named() -> None:
-    """Only an id counts."""
-    assert previous_response_id({"previous_response_id": "resp_1"}) == "resp_1"
-    assert previous_response_id({"previous_response_id": None}) is previous_response_id({}) is None
 
 
 # -- the reply that is sent back -------------------------------------------------------------------------------
