@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from hypothesis import settings
 
@@ -38,8 +39,25 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "matrix: a test of many cells, of which a sample is run unless --all is given"
     )
     config.addinivalue_line("markers", "network: a test that installs packages; run with --network or --all")
+    _name_connections_by_test()
     if config.option.seed is None:
         config.option.seed = getattr(config, "workerinput", {}).get("seed", random.randrange(10**6))
+
+
+def _name_connections_by_test() -> None:
+    """Let the driver's SQLite connections say in which test they were opened.
+
+    SQLAlchemy warns of a connection that was never closed when it is garbage-collected, often in a later test.
+    """
+    driver: Any = aiosqlite.Connection
+    initialize = driver.__init__
+
+    def opened(self: Any, *given: Any, **options: Any) -> None:
+        initialize(self, *given, **options)
+        self.test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
+
+    driver.__init__ = opened
+    driver.__repr__ = lambda self: f"<SQLite connection opened in {self.test}>"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

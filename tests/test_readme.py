@@ -126,6 +126,7 @@ def pattern(shown: str) -> str:
 @pytest.fixture
 def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
     """Yield a provider to which the SDKs' environment variables point, with an empty folder as current directory."""
+    gc.collect()  # what earlier tests left open is reported here, and not by the end of the test
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RECORDER_URL", raising=False)
     with LoopbackProvider() as provider:

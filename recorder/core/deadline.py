@@ -15,6 +15,7 @@ MIN_RETRY = 0.05
 MAX_RETRY = 5.0
 #: The longest pause between attempts while closing.
 _LAST_RETRY = 0.2
+_LATE = "the database did not answer in time"
 
 
 class Deadline:
@@ -40,16 +41,23 @@ class Deadline:
         return seconds() > self._at
 
     async def in_time(self, work: Coroutine[Any, Any, object], *, at_least: float = 0.0) -> None:
-        """Await `work` until the deadline, and for `at_least` seconds; then cancel it and raise `TimeoutError`."""
-        task = asyncio.ensure_future(work)
+        """Await `work` until the deadline, and for `at_least` seconds; then cancel it and raise `TimeoutError`.
+
+        After the deadline `work` is not begun at all, unless `at_least` gives it time.
+        """
         soonest = seconds() + at_least
-        while not task.done():
+        left = max(self._at - seconds(), at_least)
+        if left <= 0:
+            work.close()
+            raise TimeoutError(_LATE)
+        task = asyncio.ensure_future(work)
+        # The task begins in this wait, however long the process stands still: its end can release what it uses.
+        while not (await asyncio.wait({task}, timeout=min(left, _LAST_RETRY)))[0]:
             left = max(self._at, soonest) - seconds()
             if left <= 0:
                 self.blocked = True
                 task.cancel()
-                raise TimeoutError("the database did not answer in time")
-            await asyncio.wait({task}, timeout=min(left, _LAST_RETRY))
+                raise TimeoutError(_LATE)
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or not isinstance(error, Exception | None):
             # A driver whose call was cancelled may raise CancelledError in later calls. It must not end the writer.

@@ -18,7 +18,7 @@ from recorder.core.clock import monotonic_us, now
 from recorder.core.greenlets import refuse_greenlets
 from recorder.core.living import Living
 from recorder.core.own_thread import AlwaysAccepting
-from recorder.core.waitable import Limited, Wait, end_tasks
+from recorder.core.waitable import Limited, Wait
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
@@ -286,7 +286,7 @@ class Recorder:
         finally:
             # Before the loop is closed, because a driver that blocks can delay that without limit.
             self._finish()
-            await end_tasks(CLOSE_GRACE)
+            await self._writer.end_tasks()
 
     def _finish(self) -> None:
         self.close()

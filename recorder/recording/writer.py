@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from itertools import count
 from math import inf
 
 from recorder.config import Config
 from recorder.core.clock import now
 from recorder.core.deadline import MIN_RETRY, Deadline, seconds
-from recorder.core.waitable import Wait
+from recorder.core.waitable import Wait, end_tasks
 from recorder.errors import StoreError
 from recorder.recording.batch_in_flight import InFlightBatch
 from recorder.recording.buffer import DrainedBatch
@@ -36,6 +37,8 @@ log = logging.getLogger("recorder")
 
 #: How long closing the database may take after the time to close has run out (seconds).
 CLOSE_GRACE = 0.5
+#: How long tasks that are left on the event loop may take to end after they were cancelled (seconds).
+_END_GRACE = 1.0
 
 
 class Writer:
@@ -288,9 +291,21 @@ class Writer:
             producer, now(), self._config.interrupted_after
         )
 
+    async def end_tasks(self) -> None:
+        """End what is left on the event loop after `run`, within some seconds.
+
+        A call that was cancelled at the deadline may have left the connection open. It is closed here, when nobody
+        waits for the writer any more; otherwise the garbage collector would find it, and SQLAlchemy would warn.
+        """
+        await end_tasks(_END_GRACE)
+        if self._deadline.blocked:
+            with suppress(Exception):  # the database does not answer, which was reported
+                await self._deadline.in_time(self._store.close(), at_least=CLOSE_GRACE)
+            await end_tasks(_END_GRACE)
+
     async def _close_store(self) -> None:
         if self._deadline.blocked:
-            return  # a thread is still in a call of the driver, and ends with the process
+            return  # a call of the driver has not ended: `end_tasks` closes
         try:
             await self._deadline.in_time(self._store.close(), at_least=CLOSE_GRACE)
         except Exception as error:

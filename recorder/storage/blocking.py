@@ -15,8 +15,8 @@ class BlockingStore(BlockingLoop):
         super().__init__()
         try:
             self.run(self.store.open())
-        except BaseException:
-            super().close()
+        except BaseException:  # Ctrl-C may come when the connection is open
+            self.close()
             raise
 
     def close(self) -> None:

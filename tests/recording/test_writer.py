@@ -600,11 +600,54 @@ class Stuck(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.entered = threading.Event()
+        self.closed = threading.Event()
 
     async def append(self, batch: Batch) -> None:
         if batch.parts:
             self.entered.set()
             await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+def test_the_database_is_closed_after_a_call_that_did_not_end() -> None:
+    """Nobody waits for this; without it the garbage collector would find the connection open."""
+    store = Stuck()
+    history = ChatHistoryCallback(store=store)
+    begin(history)
+    assert store.entered.wait(10)
+    history.close(timeout=0).wait(10)
+    assert store.closed.wait(10)
+
+
+class ClosedWhenOpen(MemoryStore):
+    """A store whose recorder is closed, without time for anything, as soon as the store is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorder: SimpleQueue[ChatHistoryCallback] = SimpleQueue()
+        self.closed = False
+
+    async def open(self) -> None:
+        self.recorder.get(timeout=10).close(timeout=0)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_the_database_is_closed_when_no_call_is_left_to_wait_for() -> None:
+    """The time to close runs out between two calls of the driver."""
+    store = ClosedWhenOpen()
+
+    async def story() -> None:
+        history = ChatHistoryCallback(store=store)  # on a loop it does not wait for the database
+        store.recorder.put(history)
+        await history.opened()
+        await history.close()
+
+    asyncio.run(story())
+    assert store.closed
 
 
 def test_close_does_not_wait_for_a_driver_that_blocks() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from recorder.errors import ConfigError, StoreError
 from recorder.storage.blocking import BlockingStore
+from recorder.storage.store import SqlStore
 from tests.oracle import new_url
 
 COUNT = "SELECT count(*) AS number FROM runs"
@@ -60,3 +61,25 @@ def test_the_store_is_closed_when_a_query_fails(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no such table"), BlockingStore(url, read_only=True) as database:
         database.run(database.store.rows("SELECT * FROM nothing_of_this_name"))
     assert count_runs(url) == 0
+
+
+def test_the_store_is_closed_when_ctrl_c_comes_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the connection is open already."""
+
+    class Interrupted(SqlStore):
+        closed = False
+
+        async def open(self) -> None:
+            await super().open()
+            raise KeyboardInterrupt
+
+        async def close(self) -> None:
+            await super().close()
+            Interrupted.closed = True
+
+    monkeypatch.setattr("recorder.storage.blocking.SqlStore", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        BlockingStore(new_url(tmp_path))
+    assert Interrupted.closed
