@@ -27,6 +27,10 @@ CANCELLED = "cancelled"
 ERROR = "error"
 INTERRUPTED = "interrupted"
 
+#: Operations of runs that call no model themselves: chains and graphs, tools, retrievers.
+CHAIN, TOOL, RETRIEVAL = "chain", "execute_tool", "retrieval"
+STEPS = (CHAIN, TOOL, RETRIEVAL)
+
 
 class Placement(NamedTuple):
     """Where the request of a run ends in the tree of its conversation. Known once the request is threaded."""
@@ -123,6 +127,8 @@ class RunEnd:
     usage: JsonText | None = None
     #: provider, estimated or none.
     usage_source: str = "none"
+    #: What a run that is one of `STEPS` returned.
+    output: JsonText | None = None
     #: The replies, one for each choice; partial ones if the run did not complete.
     replies: Sequence[BaseMessage] = ()
 
@@ -182,6 +188,9 @@ class RunColumns(NamedTuple, Generic[Object, Array]):
     #: The messages that were sent after the instructions: ids, and positions on the path that ends at the prompt
     #: message, "4" or "4-9". None for the whole path.
     input: Array | None
+    #: What a chain, a tool or a retriever returned, shortened if it is long; None of a model's run. What it got is in
+    #: `request`.
+    output: Object | None
 
 
 class RunRow(RunColumns[JsonText, JsonText]):
