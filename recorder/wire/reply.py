@@ -38,8 +38,8 @@ class Reply:
 
     __slots__ = (
         "_choices", "_parts", "_size", "_text", "choice_metadata", "earlier_reasons", "error", "finish_reasons",
-        "logprobs", "metadata", "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated",
-        "truncated", "usage",
+        "logprobs", "metadata", "model", "native_reasons", "origin", "raw_usage", "reasoning_fields", "response_id",
+        "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -66,6 +66,8 @@ class Reply:
         self.choice_metadata: dict[int, dict[str, dict[str, Any]]] = {}
         #: `choice` -> the fields that its reasoning was sent in, see `recorder.wire.reasoning`.
         self.reasoning_fields: dict[int, list[str]] = {}
+        #: What its provider wants back with the reply beside the message, see `recorder.wire.reasoning`.
+        self.origin: dict[str, Any] = {}
         #: The usage in LangChain's shape, and as the provider sent it; None if there is none.
         self.usage: UsageMetadata | None = None
         self.raw_usage: dict[str, Any] | None = None
@@ -130,6 +132,14 @@ class Reply:
             fields = self.reasoning_fields[choice] = []
         if fields is not None and field not in fields:
             fields.append(field)
+
+    def add_origin(self, key: str, value: Any) -> None:
+        """Sets what the provider wants back under this key."""
+        self._size += _PART_COST + len(dumps(value))
+        if self._size <= MAX_REPLY_BYTES:
+            self.origin[key] = value
+        else:
+            self.truncated = True
 
     def failure(self) -> Any:
         """The error of the response: the one that was sent, or one made from a finish reason; None if there is none."""

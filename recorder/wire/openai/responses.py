@@ -180,10 +180,18 @@ class OpenAIResponses(Decoder):
         try:
             self._set_response_fields(response)
             self._output.complete_output(response, deltas)
+            self._set_origin(response)
         finally:
             self.reply.error = self.reply.error or response.get("error")
             self.reply.finish(0, self._finish_reason(status, response))
             self._terminate()
+
+    def _set_origin(self, response: Mapping[str, Any]) -> None:
+        """Sets what OpenAI has to get back with the reply, beside its message."""
+        if outline := self._output.outline():
+            self.reply.add_origin("output", outline)
+            if response.get("store") is False:
+                self.reply.add_origin("stored", False)
 
     def _finish_reason(self, status: str, response: Mapping[str, Any]) -> Any:
         if status in ("completed", "done"):

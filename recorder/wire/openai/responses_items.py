@@ -31,6 +31,8 @@ _ARGUMENTS = {
 _ALWAYS = frozenset((FUNCTION_CALL, CUSTOM_CALL, MCP_CALL))
 #: Keys of a call that have their own place in a tool call, or that change while it is streamed.
 _OWN_KEYS = frozenset(("id", "call_id", "name", "status"))
+#: Stands between two parts of reasoning.
+SEPARATOR = "\n\n"
 #: The types of a part with text: of a message, of reasoning.
 TEXT_PARTS = frozenset(("output_text", "text", "input_text"))
 _REASONING_PARTS = frozenset(("reasoning_text", "summary_text", *TEXT_PARTS))

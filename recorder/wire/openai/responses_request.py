@@ -29,6 +29,7 @@ from recorder.wire.deltas import as_text
 from recorder.wire.openai.responses_items import (
     MESSAGE,
     REASONING_ITEM,
+    SEPARATOR,
     TEXT_PARTS,
     call_of,
     is_call,
@@ -37,7 +38,6 @@ from recorder.wire.openai.responses_items import (
     without_empty,
     wrapped_citation,
 )
-from recorder.wire.openai.responses_output import SEPARATOR
 
 #: Items of the model that are neither messages nor end with `_call`.
 _OF_THE_MODEL = frozenset(
@@ -66,6 +66,13 @@ def previous_response_id(body: Mapping[str, Any]) -> str | None:
     """The id of the response that a request continues; its messages are on the server, not in the request."""
     value = body.get("previous_response_id")
     return value if isinstance(value, str) and value else None
+
+
+def conversation_id(body: Mapping[str, Any]) -> str | None:
+    """The id of the conversation that OpenAI keeps, if the request names one."""
+    given = body.get("conversation")
+    found = given.get("id") if isinstance(given, Mapping) else given
+    return found if isinstance(found, str) and found else None
 
 
 def _items_of(value: Any, role: str) -> list[Any]:
