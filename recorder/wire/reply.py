@@ -25,6 +25,8 @@ _PIECE_COST = 64
 _PART_COST = 300
 #: The size of Python's objects, as a multiple of their JSON.
 _OBJECTS = 8
+#: Statuses of a response that goes on.
+RUNNING = frozenset(("queued", "in_progress"))
 #: The key of `response_metadata` for the finish reasons that were replaced by another one.
 EARLIER = "earlier_finish_reasons"
 #: Longer finish reasons (characters) are cut.
@@ -157,6 +159,11 @@ class Reply:
     def has_ended(self) -> bool:
         """Whether the terminator was received, or each choice that began has a finish reason."""
         return self.terminated or self.finish_reasons.keys() >= set(self.choices)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the provider said that it answers in the background and has not finished."""
+        return not self.terminated and str(self.metadata.get("status")) in RUNNING
 
     def add_choice_metadata(self, choice: int, key: str, fields: Any) -> None:
         """Adds fields that describe a choice, under `key`; a later value of a field replaces an earlier one."""

@@ -223,8 +223,8 @@ def _plain_items(message: AIMessage) -> list[dict[str, Any]]:
     if not parts and not calls:
         parts = [text_part("", ())]
     phase = {"phase": more["phase"]} if more.get("phase") else {}
-    said = [{"type": MESSAGE, "role": "assistant", "content": parts, **phase}] if parts else []
-    return [*said, *calls]
+    texts = [{"type": MESSAGE, "role": "assistant", "content": parts, **phase}] if parts else []
+    return [*texts, *calls]
 
 
 def _as_known(items: Sequence[dict[str, Any]], stored: bool) -> list[dict[str, Any]]:
