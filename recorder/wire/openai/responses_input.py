@@ -268,8 +268,15 @@ def _part_of_block(block: Any) -> dict[str, Any] | None:
     if isinstance(block, str):
         return text_part(block, ())
     if _kind_of(block) in TEXT_PARTS and isinstance(block.get("text"), str):
-        return text_part(block["text"], block.get("annotations") or ())
+        return text_part(block["text"], [*map(_annotation, block.get("annotations") or ())])
     return {"type": "refusal", "refusal": block["refusal"]} if _kind_of(block) == "refusal" else None
+
+
+def _annotation(given: Any) -> Any:
+    """The citation of a block with the API's name for its place in a file, which LangChain changes."""
+    if _kind_of(given) != "file_citation" or "file_index" not in given:
+        return given
+    return {**{key: given[key] for key in given if key != "file_index"}, "index": given["file_index"]}
 
 
 def _add_part(items: list[dict[str, Any]], block: Any, part: dict[str, Any]) -> None:
