@@ -251,7 +251,7 @@ def test_the_blocks_of_langchain_are_items() -> None:
     calls: list[Any] = [{"name": "find", "args": {}, "id": id, "type": "tool_call"} for id in ("c", "d")]
     given = AIMessage(blocks, tool_calls=calls)
     parts = [
-        {"type": "output_text", "text": "Let ", "annotations": []},
+        {"type": "output_text", "text": "Let ", "annotations": [{**cited, "index": 3}]},
         {"type": "refusal", "refusal": "No."},
     ]
     last = {"type": "output_text", "text": "Me.", "annotations": []}
