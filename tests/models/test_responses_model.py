@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,6 +27,7 @@ from recorder.testing import (
 )
 from recorder.wire.openai.responses_request import responses_messages
 from recorder.wire.recorded_run import value_of
+from tests.alike import assert_alike, forms_of
 from tests.chatting import CALL_STYLES, PLAIN, CallStyle, Log, chat, history_at, name_of, recorded, runs
 from tests.genuine import MISSING, Stream, responses_streams
 from tests.genuine import name_of as name_of_stream
@@ -346,6 +349,18 @@ def test_a_genuine_reply_that_is_sent_back_is_the_recorded_one(style: CallStyle,
     elif b'"store":false' not in stream.body:
         assert items == without(expected, "logprobs")
     assert path_ids("c", responses_messages(sent(provider, 1))) == path_ids("c", [question, reply, again])
+
+
+@pytest.mark.matrix
+@each_stream
+@both
+def test_all_forms_of_a_genuine_answer_are_alike(style: CallStyle, stream: Stream, tmp_path: Path) -> None:
+    """The chunks, the stored message, the replayed tokens and the replayed model have the same content."""
+    found = forms_of(responses, stream.body, style, tmp_path)
+    assert_alike(found)
+    assert (found.error, found.run["status"]) == (None, "complete")
+    one_by_one = reduce(add, found.chunks)
+    assert one_by_one.response_metadata == found.live.response_metadata
 
 
 @pytest.mark.matrix
@@ -698,6 +713,27 @@ def test_a_replayed_model_records_what_is_new(style: CallStyle, tmp_path: Path) 
                 for text in ("Hi", "And?"):
                     assert style.invoke(model, text).content == "Hello there!"
             assert len(provider.requests) == expected
+
+
+@both
+@pytest.mark.parametrize("capture", ["wire", "tokens"])
+def test_a_conversation_of_new_messages_is_replayed(style: CallStyle, capture: str, tmp_path: Path) -> None:
+    """The replayed response has the recorded id, so the next request is the recorded one."""
+
+    def talk(model: Any) -> list[str]:
+        history: list[Any] = [HumanMessage("one")]
+        for text in ("two", "three"):
+            history += [sum_of(style.stream(model, history)), HumanMessage(text)]
+        return [message.text for message in history]
+
+    count = iter(range(9))
+    with LoopbackProvider(lambda body, path: f"answer {next(count)}") as provider:
+        with history_at(tmp_path, capture=capture) as history:
+            live = talk(responses(provider, callbacks=[history], use_previous_response_id=True))
+        with Replay(history.recorder.url) as replay:
+            like = responses(provider, use_previous_response_id=True)
+            assert talk(replay.model(like=like)) == live
+    assert live == ["one", "answer 0", "two", "answer 1", "three"]
 
 
 def test_the_sdks_client_is_answered_from_a_run_of_the_model(tmp_path: Path) -> None:
