@@ -208,23 +208,30 @@ def _items_of_reply(message: AIMessage, to: Destination) -> list[dict[str, Any]]
     if to.host is not None and host_of(message) == to.host:
         items = items_of(message, origin_field(message, "output"))
     if items is None:
-        return _plain_items(message)
+        return _plain_items(message, to)
     stored = to.stored and origin_field(message, "stored") is not False
-    return _as_known(items, stored) or _plain_items(message)
+    return _as_known(items, stored) or _plain_items(message, to)
 
 
-def _plain_items(message: AIMessage) -> list[dict[str, Any]]:
+def _plain_items(message: AIMessage, to: Destination) -> list[dict[str, Any]]:
     """The text and the calls, without ids of items."""
     more = message.additional_kwargs
     parts = [text_part(message.text, citations_of(message))] if message.text else []
     if refusal := more.get("refusal"):
         parts.append({"type": "refusal", "refusal": refusal})
-    calls = [*map(call_item, (*message.tool_calls, *message.invalid_tool_calls))]
+    calls = _call_items(message, to)
     if not parts and not calls:
         parts = [text_part("", ())]
     phase = {"phase": more["phase"]} if more.get("phase") else {}
     texts = [{"type": MESSAGE, "role": "assistant", "content": parts, **phase}] if parts else []
     return [*texts, *calls]
+
+
+def _call_items(message: AIMessage, to: Destination) -> list[dict[str, Any]]:
+    """The items of the calls. Other keys of a function's call go to the host that sent them."""
+    is_home = to.host is not None and host_of(message) == to.host
+    calls = (*message.tool_calls, *message.invalid_tool_calls)
+    return [call_item(call, with_extras=is_home) for call in calls]
 
 
 def _as_known(items: Sequence[dict[str, Any]], stored: bool) -> list[dict[str, Any]]:
@@ -258,9 +265,9 @@ def _items_of_blocks(message: AIMessage, to: Destination) -> list[dict[str, Any]
         elif isinstance(block, dict) and _is_sent_block(block):
             items.append(_without_index(block))
     known = {item.get("call_id") for item in items}
-    calls = [*map(call_item, (*message.tool_calls, *message.invalid_tool_calls))]
+    calls = _call_items(message, to)
     items += [item for item in calls if (item.get("call_id") or item.get("id")) not in known]
-    return _as_known(items, to.stored) or _plain_items(message)
+    return _as_known(items, to.stored) or _plain_items(message, to)
 
 
 def _part_of_block(block: Any) -> dict[str, Any] | None:

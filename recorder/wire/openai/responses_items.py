@@ -49,10 +49,15 @@ class ItemCall(NamedTuple):
     extras: dict[str, Any]
 
 
+def is_type_of_call(kind: Any) -> bool:
+    """Whether items of this type call a tool."""
+    return isinstance(kind, str) and kind in _ARGUMENTS
+
+
 def is_call(item: Mapping[str, Any]) -> bool:
     """Whether an item calls a tool: a function, a custom tool, MCP, or a tool that the client executes."""
     kind = item.get("type")
-    if not isinstance(kind, str) or kind not in _ARGUMENTS:
+    if not is_type_of_call(kind):
         return False
     if kind == "tool_search_call":  # the server executes it, unless it says otherwise
         return item.get("execution") == "client"

@@ -21,6 +21,7 @@ from recorder.wire.openai.responses_items import (
     SEPARATOR,
     TEXT_PARTS,
     is_call,
+    is_type_of_call,
     item_of_call,
     list_in,
     reasoning_text,
@@ -74,9 +75,14 @@ def items_of(message: AIMessage, outline: Any) -> list[dict[str, Any]] | None:
     return items if maker.is_used_up else None
 
 
-def call_item(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The item of a tool call of a message, valid or invalid, without the id of the item."""
+def call_item(call: Mapping[str, Any], *, with_extras: bool = True) -> dict[str, Any]:
+    """The item of a tool call of a message, valid or invalid, without the id of the item.
+
+    Without `with_extras`, a call of a function has no more than its name and arguments: other formats have other keys.
+    """
     extras, args = call.get("extras") or {}, call.get("args")
+    if not (with_extras or is_type_of_call(extras.get("type"))):
+        extras = {}
     if extras.get("type") == CUSTOM_CALL and isinstance(args, dict):
         arguments = as_text(args.get(CUSTOM_INPUT) or "")
     else:

@@ -272,6 +272,16 @@ def test_an_empty_reply_and_a_refusal_are_messages() -> None:
     assert refused["content"] == [{"type": "refusal", "refusal": "No."}]
 
 
+def test_other_keys_of_a_call_go_to_the_host_that_sent_them() -> None:
+    """Another host refuses them, and so does OpenAI with those of another format."""
+    items = [function_call("{}", namespace="n")]
+    plain = {"type": "function_call", "call_id": "call_0", "name": "find", "arguments": "{}"}
+    assert sent(reply_from("here", items)) == [{**plain, "namespace": "n"}]
+    assert sent(reply_from("there", items)) == [plain]
+    call = {"name": "find", "args": {}, "id": "call_0", "extras": {"extra_content": {"google": {}}}}
+    assert sent(AIMessage("", tool_calls=[call])) == [plain]
+
+
 def test_invalid_arguments_are_sent_as_they_came() -> None:
     """The model sees what it wrote."""
     reply = reply_from("here", [message("Hm."), function_call("oops", index=1)])
