@@ -124,7 +124,8 @@ class ChatOpenAI(BaseChatOpenAI):
     """OpenAI's chat models. The arguments are those of LangChain's `ChatOpenAI`; `options` those of the SDK's `create`.
 
     `timeout` is in seconds; its default is the SDK's. With `streaming=True`, `invoke` and `generate` stream, so that
-    handlers get the tokens as they arrive. `stream_usage` asks for the usage in streams (default: True).
+    handlers get the tokens as they arrive. `stream_usage` asks for the usage in streams of chat completions (default:
+    True); Responses always sends it.
 
     `use_responses_api` sends the requests to OpenAI's Responses API (True) or to chat completions (False). By default
     Responses gets the requests that only it can answer: with OpenAI's own tools, with an option that chat completions

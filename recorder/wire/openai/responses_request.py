@@ -143,7 +143,7 @@ def _message_of_role(role: str, item: Mapping[str, Any]) -> BaseMessage:
     content = item.get("content")
     content = _content(content) if isinstance(content, (str, list)) else as_text(content or "")
     try:
-        message = from_any({"role": role, "content": content, "name": item.get("name")})
+        message = from_any({"role": role, "content": content, "name": item.get("name") or None})
     except ConfigError:  # a block that is neither a text nor an object
         return ChatMessage(dumps(content), role)
     return message if not isinstance(message, AIMessage | ToolMessage) else ChatMessage(content, role)
