@@ -28,6 +28,8 @@ _ITEMS = frozenset(
 )  # fmt: skip
 #: Types of blocks in LangChain's messages that are not items, though their names end with `_call`.
 _BLOCKS = frozenset(("tool_call", "invalid_tool_call", "server_tool_call"))
+#: Types of blocks with calls that are also among the message's calls.
+_CALL_BLOCKS = frozenset(("tool_call", "invalid_tool_call", "tool_use"))
 #: Types of blocks that are the content of a message; a block of another type is an item of its own.
 _CONTENT = frozenset(("input_text", "input_image", "input_file", "input_audio"))
 _IMAGE_CALL = "image_generation_call"
@@ -257,13 +259,19 @@ def _known(item: dict[str, Any], stored: bool) -> dict[str, Any] | None:
 
 
 def _items_of_blocks(message: AIMessage, to: Destination) -> list[dict[str, Any]]:
-    """The items of a message whose content is blocks, as LangChain has them, and its other calls."""
+    """The items of a message whose content is blocks, as LangChain has them, and its other calls.
+
+    If a block has another format, for example Anthropic's, the text and the calls are sent: without that block, OpenAI
+    would refuse the ids of the items that it led to.
+    """
     items: list[dict[str, Any]] = []
     for block in message.content:
         if (part := _part_of_block(block)) is not None:
             _add_part(items, block, part)
         elif isinstance(block, dict) and _is_sent_block(block):
             items.append(_without_index(block))
+        elif _kind_of(block) not in _CALL_BLOCKS:
+            return _plain_items(message, to)
     known = {item.get("call_id") for item in items}
     calls = _call_items(message, to)
     items += [item for item in calls if (item.get("call_id") or item.get("id")) not in known]

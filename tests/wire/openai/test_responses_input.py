@@ -264,6 +264,18 @@ def test_the_blocks_of_langchain_are_items() -> None:
     ]
 
 
+def test_ids_are_not_sent_without_the_items_before_them() -> None:
+    """LangChain has other blocks for reasoning, too; OpenAI refuses the id of a text whose reasoning is missing."""
+    blocks = [
+        {"type": "reasoning", "id": "rs_1", "reasoning": "Hm."},
+        {"type": "text", "text": "Ho", "id": "msg_1"},
+    ]
+    assert sent(AIMessage(blocks)) == [
+        item([{"type": "output_text", "text": "Ho", "annotations": []}], "assistant")
+    ]
+    assert sent(AIMessage([*blocks[1:], {"type": "tool_call", "id": "c"}]))[0]["id"] == "msg_1"
+
+
 def test_an_empty_reply_and_a_refusal_are_messages() -> None:
     """So the conversation keeps its turns."""
     refusal = AIMessage("", additional_kwargs={"refusal": "No."})
