@@ -192,7 +192,7 @@ class Attempt:
     def _end_of_body(self, body: bytes) -> None:
         if not self._is_read(partial(self.run.feed_complete, body, None)):
             return
-        if self.run.reply.terminated:
+        if self.run.reply.terminated or self.run.reply.goes_on:
             self._finish()
         else:
             self._fail(unreadable_answer(self._sdk, body))

@@ -19,6 +19,7 @@ from recorder.runs.completion_run import CompletionRun
 from recorder.runs.run import TEXT_MODEL, Request, WireRun
 from recorder.wire.formats import translator_of
 from recorder.wire.openai.responses import WIRE as RESPONSES
+from recorder.wire.openai.responses_request import conversation_id
 from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
@@ -110,11 +111,8 @@ def _host_of(request: Any) -> str:
 
 def _conversation(call: ModelCall) -> dict[str, str]:
     """The conversation that OpenAI keeps, if the request of the Responses API names one."""
-    if call.endpoint.wire != RESPONSES:
-        return {}
-    given = call.body.get("conversation")
-    found = given.get("id") if isinstance(given, dict) else given
-    return {"conversation_id": found} if isinstance(found, str) and found else {}
+    found = conversation_id(call.body) if call.endpoint.wire == RESPONSES else None
+    return {"conversation_id": found} if found is not None else {}
 
 
 def _parameters(call: ModelCall) -> dict[str, Any]:

@@ -308,6 +308,19 @@ def test_a_response_that_continues_another_belongs_to_its_conversation(scene: Sc
     assert sql(scene.url, "SELECT count(*) FROM conversations") == [(1,)]
 
 
+def test_a_background_answer_that_goes_on_is_interrupted(scene: Scene) -> None:
+    """The application reads it later."""
+    body = b'{"id":"resp_1","object":"response","status":"queued","model":"m","output":[]}'
+    with (
+        LoopbackProvider(Answer(body=body)) as provider,
+        client_of("openai.OpenAI", provider.url) as client,
+    ):
+        attach(client, scene.history)
+        assert client.responses.create(model="m", input="Hi", background=True).status == "queued"
+    scene.history.flush().wait()
+    assert sql(scene.url, "SELECT status, response_id FROM runs") == [("interrupted", "resp_1")]
+
+
 def test_a_conversation_that_openai_keeps_is_the_conversation(scene: Scene) -> None:
     """A header names another one."""
     with LoopbackProvider(TEXT) as provider, client_of("openai.OpenAI", provider.url) as client:
