@@ -130,7 +130,7 @@ def _requests(parts: Sequence[Part], continuations: Continuations) -> dict[str, 
 def _depends_on_stored(rows: RunRows, start: RunStart) -> bool:
     """Whether the place of its messages depends on what is stored."""
     if rows.opens:
-        return not start.fresh
+        return not start.fresh and not start.is_step
     return rows.seal is not None and bool(rows.seal.end.replies)
 
 

@@ -104,6 +104,11 @@ class RunStart:
     contents: Sequence[int] = ()
     placement: Placement = AT_THE_ROOT
 
+    @property
+    def is_step(self) -> bool:
+        """Whether the run is one of `STEPS`: it has no messages, and makes no conversation."""
+        return self.operation in STEPS
+
 
 @dataclass(slots=True)
 class RunEnd:
