@@ -12,7 +12,7 @@ from recorder.instrumentation import process
 from recorder.instrumentation.linked_run import LinkedRun
 from recorder.integrations.langchain.framework import BaseCallbackHandler, configurable
 from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun
-from recorder.integrations.langchain.steps import Steps
+from recorder.integrations.langchain.steps import OpenSteps
 from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
 from recorder.storage.rows import CHAIN, RETRIEVAL, TOOL
 
@@ -35,7 +35,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
     def __init__(self, url: str | None = None, **options: Any) -> None:
         super().__init__(url, **options)
         self._model_runs: dict[UUID, OpenModelRun] = {}
-        self._steps = Steps(self._start, self._end)
+        self._steps = OpenSteps(self._start, self._end)
         process.attach_linked()
 
     # -- starts ---------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def test_a_retriever_is_a_run(url: str, history: Any) -> None:
     retrievers: Any = pytest.importorskip("langchain_core.retrievers")
     documents = pytest.importorskip("langchain_core.documents")
 
-    class Shelf(retrievers.BaseRetriever):  # type: ignore[misc, name-defined]
+    class Shelf(retrievers.BaseRetriever):  # type: ignore[misc]
         def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Any]:
             return [documents.Document(f"About {query}")]
 
