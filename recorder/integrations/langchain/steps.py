@@ -18,7 +18,7 @@ _HIDDEN = "langsmith:hidden"
 _INTERRUPTS = frozenset(("GraphBubbleUp", "GraphInterrupt"))
 
 
-class _Step(NamedTuple):
+class _StepPlace(NamedTuple):
     """A step that has not ended."""
 
     #: The outermost step around it: all runs in it share one conversation.
@@ -32,7 +32,7 @@ class OpenSteps:
 
     def __init__(self, start: Callable[..., Any], end: Callable[..., None]) -> None:
         self._start, self._end = start, end
-        self._open: dict[UUID, _Step] = {}
+        self._open: dict[UUID, _StepPlace] = {}
 
     def root_of(self, run_id: UUID) -> UUID:
         """The outermost step around a step; the run itself if it is not known."""
@@ -52,7 +52,7 @@ class OpenSteps:
         """A step begins. A hidden one is not stored."""
         parent, is_hidden = self.shown(parent_run_id), _HIDDEN in (tags or ())
         root = self.root_of(parent_run_id) if parent_run_id is not None else run_id
-        self._open[run_id] = _Step(root, parent if is_hidden else run_id)
+        self._open[run_id] = _StepPlace(root, parent if is_hidden else run_id)
         if not is_hidden:
             got = {"name": name or _name_in(serialized), "inputs": shortened(inputs)}
             given = {"conversation_of": root, "invocation_params": got}
