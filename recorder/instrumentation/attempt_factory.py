@@ -73,7 +73,8 @@ def attempt_of(
         attempt=run.attempt,
         first_run_id=run.first_run_id,
     )
-    found = Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
+    errors_of = getattr(request, "errors_of", call.endpoint.sdk)
+    found = Attempt(_run(made, translator, request, call.endpoint.sdk), errors_of)
     only = handlers[0] if len(handlers) == 1 else None
     # Another handler wants its tokens while they stream, on the application's thread.
     return DeferredAttempt(found, only) if getattr(only, "takes_bytes", False) is True else found

@@ -1,0 +1,232 @@
+"""The body of a response of aiohttp that is recorded: the application reads the same bytes at the same time.
+
+The class of the response's `StreamReader` is replaced by a subclass of it. So the object stays the same, aiohttp's
+parser feeds it as before, and each of its ways of reading works. All of them take the bytes with one method, which
+reports them.
+
+A read whose task is cancelled loses no bytes of the application: what has to be waited for, such as room in the queue,
+is waited for before the next bytes are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from recorder.core.collection import collection
+from recorder.instrumentation.attempt_factory import AnyAttempt
+from recorder.runs.collected_streams import collector
+
+#: What `readchunk` returns at the end, and the other methods.
+_ENDS = (b"", (b"", False))
+
+
+def record_reads(content: Any, attempts: Sequence[AnyAttempt], *, is_error: bool) -> None:
+    """Report to these attempts what is read from a `StreamReader`, and how that ends.
+
+    `is_error` tells whether the status is one of an error. Raises `TypeError` for another object than aiohttp's.
+    """
+    kind: Any = type(content)
+    if (
+        kind.__name__ != "StreamReader"
+        or not kind.__module__.startswith("aiohttp.")
+        or issubclass(kind, _Reads)
+    ):
+        raise TypeError(
+            f"The body is of type {kind.__module__}.{kind.__qualname__}, not aiohttp's StreamReader"
+        )
+    made = recorded_class(kind)
+    callbacks = _Callbacks(content._eof_callbacks)
+    callbacks.report = _Report(attempts, is_error=is_error)
+    content._eof_callbacks = callbacks
+    content.__class__ = made
+
+
+@lru_cache(maxsize=8)
+def recorded_class(kind: Any) -> type:
+    """The subclass that reports; with the name of its base class, which logs show. Raises `TypeError` if none fits."""
+    names = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    made = type(kind.__name__, (_Reads, kind), names)
+    kind.__new__(kind).__class__ = made  # of another layout in some version of aiohttp
+    return made
+
+
+class _Callbacks(list[Callable[[], None]]):
+    """The callbacks for the end of a body. A `StreamReader` has no attribute of its own that is free."""
+
+    report: _Report
+
+
+class _Report:
+    """Passes on what the application reads to some attempts."""
+
+    def __init__(self, attempts: Sequence[AnyAttempt], *, is_error: bool) -> None:
+        self.is_error = is_error
+        #: So many of the next bytes were read before, and put back.
+        self.known = 0
+        #: The bytes that were taken last.
+        self._last = b""
+        self._feeds = [_Feed(attempt) for attempt in attempts]
+
+    @property
+    def is_at_line_end(self) -> bool:
+        """Whether the application has read up to the end of a line."""
+        return self._last.endswith(b"\n")
+
+    def feed(self, data: bytes) -> None:
+        """The application takes these bytes."""
+        if self.known:
+            known, self.known = self.known, max(0, self.known - len(data))
+            data = data[known:]
+        if data:
+            self._last = data
+            for feed in self._feeds:
+                feed.put(data)
+
+    async def settle(self) -> None:
+        """Wait for what the bytes before have to wait for."""
+        for feed in self._feeds:
+            await feed.settle()
+
+    def end(self) -> None:
+        """The application has read the end."""
+        for feed in self._feeds:
+            feed.attempt.end()
+
+    def fail_reading(self, error: Exception) -> None:
+        """The application gets this error instead of bytes."""
+        for feed in self._feeds:
+            feed.attempt.fail_reading(error)
+
+    def leave(self, *, is_read: bool) -> None:
+        """The response was released or closed; `is_read` tells whether all of its body was read before."""
+        for feed in self._feeds:
+            feed.leave(is_read=is_read)
+
+    def leave_collected(self, *, is_read: bool) -> None:
+        """Nothing refers to the body any more. A finalizer calls this."""
+        for feed in self._feeds:
+            feed.attempt.end_collected() if is_read else feed.attempt.leave_collected()
+
+
+class _Feed:
+    """The bytes for one attempt. Those that came while others waited for room are held until the next read."""
+
+    def __init__(self, attempt: AnyAttempt) -> None:
+        self.attempt = attempt
+        self._held: bytearray | None = None
+
+    def put(self, data: bytes) -> None:
+        """Report these bytes, or hold them."""
+        if self._held is not None:
+            self._held += data
+        elif self.attempt.feed(data) is not None:
+            self._held = bytearray()
+
+    async def settle(self) -> None:
+        """Wait for room, and for what handlers returned."""
+        while self._held is not None:
+            if (wait := self.attempt.feed_again()) is not None:
+                await wait
+            else:
+                self._put_held()
+        if self.attempt.has_pending:
+            await self.attempt.settle_async()
+
+    def leave(self, *, is_read: bool) -> None:
+        """The response was released. Nothing can be awaited here, so handlers are waited for on another thread."""
+        if collection.runs_here:  # offering the bytes again takes a lock that this thread may hold
+            self.attempt.end_collected() if is_read else self.attempt.leave_collected()
+            return
+        if self._held is not None and self.attempt.feed_again() is None:
+            self._put_held()
+        self.attempt.end() if is_read else self.attempt.leave()
+        if self.attempt.has_pending:
+            collector.put(self.attempt.settle)
+
+    def _put_held(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self.put(bytes(held))
+
+
+class _Reads:
+    """The methods of a `StreamReader` that report. Its other ways of reading call these."""
+
+    __slots__ = ()
+
+    _eof_callbacks: Any
+
+    def _read_nowait_chunk(self, n: int) -> bytes:
+        data: bytes = super()._read_nowait_chunk(n)  # type: ignore[misc]
+        self._eof_callbacks.report.feed(data)
+        return data
+
+    async def readany(self) -> Any:
+        return await self._recorded(super().readany)  # type: ignore[misc]
+
+    async def read(self, n: int = -1) -> Any:
+        return await self._recorded(super().read, n)  # type: ignore[misc]
+
+    async def readuntil(self, separator: bytes = b"\n", **options: Any) -> Any:
+        return await self._recorded(super().readuntil, separator, **options)  # type: ignore[misc]
+
+    async def readchunk(self) -> Any:
+        return await self._recorded(super().readchunk)  # type: ignore[misc]
+
+    async def _recorded(self, read: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        report: _Report = self._eof_callbacks.report
+        await report.settle()
+        try:
+            found = await read(*args, **options)
+        except Exception as error:
+            # After others, such as a line that is too long, the application may read on.
+            if self.exception() is not None or isinstance(error, TimeoutError):  # type: ignore[attr-defined]
+                _finish_event(self, report)
+                report.fail_reading(error)
+                await report.settle()
+            raise
+        if found in _ENDS and self.at_eof():  # type: ignore[attr-defined]
+            report.end()
+            await report.settle()
+        return found
+
+    def unread_data(self, data: bytes) -> None:
+        super().unread_data(data)  # type: ignore[misc]
+        self._eof_callbacks.report.known += len(data)
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
+        """The connection fails, or the response is released or closed: then no byte can be read any more."""
+        is_read = self.at_eof()  # type: ignore[attr-defined]
+        super().set_exception(exc, *cause)  # type: ignore[misc]
+        if self.is_eof():  # type: ignore[attr-defined]
+            self._leave(is_read=is_read)
+
+    def recorder_released(self) -> None:
+        """The connection was given back or closed. At the end of the body aiohttp does it, else the application."""
+        if not self.is_eof():  # type: ignore[attr-defined]
+            self._leave(is_read=False)
+
+    def _leave(self, *, is_read: bool) -> None:
+        report: _Report = self._eof_callbacks.report
+        if not collection.runs_here and not is_read:
+            _finish_event(self, report)
+        report.leave(is_read=is_read)
+
+    def __del__(self) -> None:
+        callbacks = getattr(self, "_eof_callbacks", None)
+        if (report := getattr(callbacks, "report", None)) is not None:
+            report.leave_collected(is_read=self.at_eof())  # type: ignore[attr-defined]
+
+
+def _finish_event(content: Any, report: _Report) -> None:
+    """Report bytes that arrived and that the application leaves unread, where they belong to what it has read.
+
+    Who reads lines stops before the blank line that ends the event. Who raises for an error status reads no body.
+    """
+    unread = b"".join(content._buffer)[content._buffer_offset :]
+    if report.is_error:
+        report.feed(unread)
+    elif report.is_at_line_end and unread.startswith((b"\n", b"\r\n")):
+        report.feed(unread[: unread.index(b"\n") + 1])
