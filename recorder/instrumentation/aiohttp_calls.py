@@ -90,7 +90,7 @@ def _warning(request: Callable[..., Any]) -> Callable[..., Any]:
             )
         return request(session, method, str_or_url, **options)
 
-    return warned
+    return _marked(warned)
 
 
 def _recorded(request: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +102,17 @@ def _recorded(request: Callable[..., Any]) -> Callable[..., Any]:
             return request(session, method, str_or_url, **options)
         return _send(request, session, method, str_or_url, options)
 
-    return recorded
+    return _marked(recorded)
+
+
+def _marked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that returns a coroutine as what it replaces: an `async def`, which `unittest.mock` looks for."""
+    mark: Callable[[Any], Any] | None = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:  # from Python 3.12 on
+        mark(function)
+    else:
+        vars(function)["_is_coroutine"] = getattr(asyncio.coroutines, "_is_coroutine", None)
+    return function
 
 
 def _is_to_record(session: Any, method: str, url: Any, options: Mapping[str, Any]) -> bool:
@@ -187,6 +197,7 @@ class _Call:
     async def _begin(self, sent: AiohttpRequest) -> None:
         """A new attempt. The one before has failed if it has not ended: a middleware of the application goes on."""
         self.fail(self._error or asyncio.CancelledError())
+        self._error = None
         await self.settle()
         sent.extensions[MARK] = list(handlers_above())
         for sender in self._senders:
@@ -220,13 +231,18 @@ class _Call:
         if self._follows and response.status in _REDIRECTS and _location_of(response):
             self._is_redirected = True
             return
-        attempts, self._attempts, self._ended = self._attempts, [], self._attempts
+        self._ended, self._attempts = self._attempts, []
         if response.status >= 400:
             remember_failure(response.status)
-        head = head_of(response, sent, is_decoded=self._is_decoded)
-        for attempt in attempts:
-            attempt.receive(head)
-        _watch(response, attempts)
+        try:
+            head = head_of(response, sent, is_decoded=self._is_decoded)
+            for attempt in self._ended:
+                attempt.receive(head)
+            _watch(response, self._ended)
+        except Exception as error:  # a response of the application's own
+            log.warning("The answer to a model call is not recorded: %r", error, exc_info=error)
+            for attempt in self._ended:
+                attempt.leave()
 
 
 def _location_of(response: Any) -> str | None:
@@ -235,20 +251,15 @@ def _location_of(response: Any) -> str | None:
 
 
 def _watch(response: Any, attempts: Sequence[AnyAttempt]) -> None:
-    """Report how the application reads the response."""
-    try:
-        content = response.content
-        if type(content).__name__ == "EmptyStreamReader":  # one object for all responses without a body
-            for attempt in attempts:
-                attempt.end()
-            return
-        record_reads(content, attempts, is_error=response.status >= 400)
-        if (connection := response.connection) is not None:
-            connection.add_callback(content.recorder_released)
-    except Exception as error:  # a response of the application's own
-        log.warning("The answer to a model call is not recorded: %r", error, exc_info=error)
+    """Report how the application reads the response. Raises for one of the application's own."""
+    content = response.content
+    if type(content).__name__ == "EmptyStreamReader":  # one object for all responses without a body
         for attempt in attempts:
-            attempt.leave()
+            attempt.end()
+        return
+    record_reads(content, attempts, is_error=response.status >= 400)
+    if (connection := response.connection) is not None:
+        connection.add_callback(content.recorder_released)
 
 
 def _renew_lock() -> None:

@@ -63,16 +63,11 @@ class _Report:
 
     def __init__(self, attempts: Sequence[AnyAttempt], *, is_error: bool) -> None:
         self.is_error = is_error
-        #: So many of the next bytes were read before, and put back.
+        #: So many of the next bytes were reported already.
         self.known = 0
         #: The bytes that were taken last.
         self._last = b""
         self._feeds = [_Feed(attempt) for attempt in attempts]
-
-    @property
-    def is_at_line_end(self) -> bool:
-        """Whether the application has read up to the end of a line."""
-        return self._last.endswith(b"\n")
 
     def feed(self, data: bytes) -> None:
         """The application takes these bytes."""
@@ -83,6 +78,15 @@ class _Report:
             self._last = data
             for feed in self._feeds:
                 feed.put(data)
+
+    def finish_event(self, content: Any) -> None:
+        """After a line, report the blank line that came with it: it ends the event that the application has read."""
+        if self._last.endswith(b"\n") and content._buffer and not self.known:
+            first, start = content._buffer[0], content._buffer_offset
+            if first.startswith((b"\n", b"\r\n"), start):
+                blank = first[start : first.index(b"\n", start) + 1]
+                self.feed(blank)
+                self.known, self._last = len(blank), b""
 
     async def settle(self) -> None:
         """Wait for what the bytes before have to wait for."""
@@ -156,6 +160,8 @@ class _Reads:
 
     __slots__ = ()
 
+    _buffer: Any
+    _buffer_offset: int
     _eof_callbacks: Any
 
     def _read_nowait_chunk(self, n: int) -> bytes:
@@ -181,15 +187,14 @@ class _Reads:
         try:
             found = await read(*args, **options)
         except Exception as error:
-            # After others, such as a line that is too long, the application may read on.
-            if self.exception() is not None or isinstance(error, TimeoutError):  # type: ignore[attr-defined]
-                _finish_event(self, report)
+            if _is_last(self, error):
                 report.fail_reading(error)
                 await report.settle()
             raise
         if found in _ENDS and self.at_eof():  # type: ignore[attr-defined]
             report.end()
             await report.settle()
+        report.finish_event(self)
         return found
 
     def unread_data(self, data: bytes) -> None:
@@ -210,8 +215,9 @@ class _Reads:
 
     def _leave(self, *, is_read: bool) -> None:
         report: _Report = self._eof_callbacks.report
-        if not collection.runs_here and not is_read:
-            _finish_event(self, report)
+        if report.is_error and not is_read and not collection.runs_here:
+            # Who raises for such a status reads no body, but its first bytes came with the head.
+            report.feed(b"".join(self._buffer)[self._buffer_offset :])
         report.leave(is_read=is_read)
 
     def __del__(self) -> None:
@@ -220,13 +226,11 @@ class _Reads:
             report.leave_collected(is_read=self.at_eof())  # type: ignore[attr-defined]
 
 
-def _finish_event(content: Any, report: _Report) -> None:
-    """Report bytes that arrived and that the application leaves unread, where they belong to what it has read.
-
-    Who reads lines stops before the blank line that ends the event. Who raises for an error status reads no body.
-    """
-    unread = b"".join(content._buffer)[content._buffer_offset :]
-    if report.is_error:
-        report.feed(unread)
-    elif report.is_at_line_end and unread.startswith((b"\n", b"\r\n")):
-        report.feed(unread[: unread.index(b"\n") + 1])
+def _is_last(content: Any, error: Exception) -> bool:
+    """Whether nothing can be read after this error. After a line that is too long, for example, one can read on."""
+    if content.exception() is not None or isinstance(error, TimeoutError):
+        return True
+    connection = getattr(content, "_protocol", None)
+    return (
+        isinstance(error, RuntimeError) and getattr(connection, "connected", True) is False
+    )  # by `session.close()`

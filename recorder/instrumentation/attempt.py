@@ -180,10 +180,10 @@ class Attempt:
             self._end_of_body(bytes(self._body))
 
     def _end_cut(self) -> None:
-        if self._body is None:
-            self._end_of_stream()
-        elif self._status >= 400:
+        if self._body is not None and self._status >= 400:
             self._fail(self._status_error())
+        elif self._body is None and self.run.reply.failure() is not None:
+            self._end_of_stream()
         else:
             self._close()
             self.run.finish()
