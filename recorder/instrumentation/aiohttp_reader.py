@@ -10,7 +10,7 @@ is waited for before the next bytes are taken.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,8 +18,8 @@ from recorder.core.collection import collection
 from recorder.instrumentation.attempt_factory import AnyAttempt
 from recorder.runs.collected_streams import collector
 
-#: What `readchunk` returns at the end, and the other methods.
-_ENDS = (b"", (b"", False))
+_NEWLINE = ord("\n")
+_BLANK_LINES = (b"\n", b"\r\n")
 
 
 def record_reads(content: Any, attempts: Sequence[AnyAttempt], *, is_error: bool) -> None:
@@ -65,43 +65,60 @@ class _Report:
         self.is_error = is_error
         #: So many of the next bytes were reported already.
         self.known = 0
-        #: The bytes that were taken last.
-        self._last = b""
+        #: Whether the next read has to wait: for room in the queue, or for what handlers returned.
+        self.waits = False
+        #: What the read that is going on has taken.
+        self._pieces: list[bytes] = []
         self._feeds = [_Feed(attempt) for attempt in attempts]
 
-    def feed(self, data: bytes) -> None:
-        """The application takes these bytes."""
+    def take(self, data: bytes) -> None:
+        """The application takes these bytes. They are reported with the other ones of the same read."""
         if self.known:
             known, self.known = self.known, max(0, self.known - len(data))
             data = data[known:]
         if data:
-            self._last = data
-            for feed in self._feeds:
-                feed.put(data)
+            self._pieces.append(data)
 
-    def finish_event(self, content: Any) -> None:
-        """After a line, report the blank line that came with it: it ends the event that the application has read."""
-        if self._last.endswith(b"\n") and content._buffer and not self.known:
+    def pass_on(self, content: Any) -> None:
+        """Report what a read has taken; after a line also the blank line that came with it, which ends the event."""
+        pieces = self._pieces
+        if not pieces:
+            return
+        if content._buffer and not self.known and pieces[-1][-1] == _NEWLINE:
             first, start = content._buffer[0], content._buffer_offset
-            if first.startswith((b"\n", b"\r\n"), start):
-                blank = first[start : first.index(b"\n", start) + 1]
-                self.feed(blank)
-                self.known, self._last = len(blank), b""
+            if first.startswith(_BLANK_LINES, start):
+                pieces.append(first[start : first.index(b"\n", start) + 1])
+                self.known = len(pieces[-1])
+        self._put(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def pass_on_rest(self, data: bytes) -> None:
+        """Report bytes that have come and that the application leaves unread."""
+        self.take(data)
+        if self._pieces:
+            self._put(b"".join(self._pieces))
+
+    def _put(self, data: bytes) -> None:
+        self._pieces = []
+        for feed in self._feeds:
+            self.waits |= feed.put(data)
 
     async def settle(self) -> None:
         """Wait for what the bytes before have to wait for."""
         for feed in self._feeds:
             await feed.settle()
+        self.waits = False
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """The application has read the end."""
         for feed in self._feeds:
             feed.attempt.end()
+        await self.settle()
 
-    def fail_reading(self, error: Exception) -> None:
+    async def fail_reading(self, error: Exception) -> None:
         """The application gets this error instead of bytes."""
         for feed in self._feeds:
             feed.attempt.fail_reading(error)
+        await self.settle()
 
     def leave(self, *, is_read: bool) -> None:
         """The response was released or closed; `is_read` tells whether all of its body was read before."""
@@ -121,12 +138,13 @@ class _Feed:
         self.attempt = attempt
         self._held: bytearray | None = None
 
-    def put(self, data: bytes) -> None:
-        """Report these bytes, or hold them."""
+    def put(self, data: bytes) -> bool:
+        """Report these bytes, or hold them. Returns whether the next read has to wait."""
         if self._held is not None:
             self._held += data
         elif self.attempt.feed(data) is not None:
             self._held = bytearray()
+        return self._held is not None or self.attempt.has_pending
 
     async def settle(self) -> None:
         """Wait for room, and for what handlers returned."""
@@ -140,9 +158,6 @@ class _Feed:
 
     def leave(self, *, is_read: bool) -> None:
         """The response was released. Nothing can be awaited here, so handlers are waited for on another thread."""
-        if collection.runs_here:  # offering the bytes again takes a lock that this thread may hold
-            self.attempt.end_collected() if is_read else self.attempt.leave_collected()
-            return
         if self._held is not None and self.attempt.feed_again() is None:
             self._put_held()
         self.attempt.end() if is_read else self.attempt.leave()
@@ -166,36 +181,81 @@ class _Reads:
 
     def _read_nowait_chunk(self, n: int) -> bytes:
         data: bytes = super()._read_nowait_chunk(n)  # type: ignore[misc]
-        self._eof_callbacks.report.feed(data)
+        self._eof_callbacks.report.take(data)
         return data
 
-    async def readany(self) -> Any:
-        return await self._recorded(super().readany)  # type: ignore[misc]
-
-    async def read(self, n: int = -1) -> Any:
-        return await self._recorded(super().read, n)  # type: ignore[misc]
-
-    async def readuntil(self, separator: bytes = b"\n", **options: Any) -> Any:
-        return await self._recorded(super().readuntil, separator, **options)  # type: ignore[misc]
-
-    async def readchunk(self) -> Any:
-        return await self._recorded(super().readchunk)  # type: ignore[misc]
-
-    async def _recorded(self, read: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        report: _Report = self._eof_callbacks.report
-        await report.settle()
-        try:
-            found = await read(*args, **options)
-        except Exception as error:
-            if _is_last(self, error):
-                report.fail_reading(error)
-                await report.settle()
-            raise
-        if found in _ENDS and self.at_eof():  # type: ignore[attr-defined]
-            report.end()
-            await report.settle()
-        report.finish_event(self)
+    def read_nowait(self, n: int = -1) -> bytes:
+        found: bytes = super().read_nowait(n)  # type: ignore[misc]
+        self._eof_callbacks.report.pass_on(self)
         return found
+
+    # The four below are alike. One more coroutine between them and aiohttp's would cost as much as they do.
+
+    async def readany(self) -> bytes:
+        report: _Report = self._eof_callbacks.report
+        if report.waits:
+            await report.settle()
+        try:
+            found: bytes = await super().readany()  # type: ignore[misc]
+        except Exception as error:
+            await self._fail(error)
+            raise
+        report.pass_on(self)
+        if not found:
+            await self._end()
+        return found
+
+    async def readuntil(self, separator: bytes = b"\n", **options: Any) -> bytes:
+        report: _Report = self._eof_callbacks.report
+        if report.waits:
+            await report.settle()
+        try:
+            found: bytes = await super().readuntil(separator, **options)  # type: ignore[misc]
+        except Exception as error:
+            await self._fail(error)
+            raise
+        report.pass_on(self)
+        if not found:
+            await self._end()
+        return found
+
+    async def readchunk(self) -> tuple[bytes, bool]:
+        report: _Report = self._eof_callbacks.report
+        if report.waits:
+            await report.settle()
+        try:
+            found: tuple[bytes, bool] = await super().readchunk()  # type: ignore[misc]
+        except Exception as error:
+            await self._fail(error)
+            raise
+        report.pass_on(self)
+        if not found[0]:
+            await self._end()
+        return found
+
+    async def read(self, n: int = -1) -> bytes:
+        report: _Report = self._eof_callbacks.report
+        if report.waits:
+            await report.settle()
+        try:
+            found: bytes = await super().read(n)  # type: ignore[misc]
+        except Exception as error:
+            await self._fail(error)
+            raise
+        report.pass_on(self)
+        if not found:
+            await self._end()
+        return found
+
+    async def _end(self) -> None:
+        if self.at_eof():  # type: ignore[attr-defined]
+            await self._eof_callbacks.report.end()
+
+    async def _fail(self, error: Exception) -> None:
+        report: _Report = self._eof_callbacks.report
+        report.pass_on(self)
+        if _is_last(self, error):
+            await report.fail_reading(error)
 
     def unread_data(self, data: bytes) -> None:
         super().unread_data(data)  # type: ignore[misc]
@@ -215,9 +275,13 @@ class _Reads:
 
     def _leave(self, *, is_read: bool) -> None:
         report: _Report = self._eof_callbacks.report
-        if report.is_error and not is_read and not collection.runs_here:
+        if collection.runs_here:  # queueing bytes takes a lock, which this thread may hold
+            report.leave_collected(is_read=is_read)
+            return
+        report.pass_on(self)
+        if report.is_error and not is_read:
             # Who raises for such a status reads no body, but its first bytes came with the head.
-            report.feed(b"".join(self._buffer)[self._buffer_offset :])
+            report.pass_on_rest(b"".join(self._buffer)[self._buffer_offset :])
         report.leave(is_read=is_read)
 
     def __del__(self) -> None:
