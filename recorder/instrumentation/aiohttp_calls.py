@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from recorder.instrumentation.aiohttp_reader import record_reads, recorded_class
-from recorder.instrumentation.aiohttp_request import AiohttpRequest, head_of, request_to
+from recorder.instrumentation.aiohttp_request import AiohttpRequest, AskedRequest, head_of
 from recorder.instrumentation.attempt_factory import AnyAttempt
 from recorder.instrumentation.model_calls import endpoint_of, is_large
 from recorder.instrumentation.process_recordings import recordings
@@ -119,7 +119,7 @@ def _is_to_record(session: Any, method: str, url: Any, options: Mapping[str, Any
     if not recordings() and _SENDERS not in vars(session):
         return False
     try:
-        return endpoint_of(request_to(session, method, url, options)) is not None and not is_own_call()
+        return endpoint_of(AskedRequest(session, method, url, options)) is not None and not is_own_call()
     except Exception:  # of a URL that is none: aiohttp raises its own error for it
         return False
 

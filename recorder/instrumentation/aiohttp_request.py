@@ -86,16 +86,21 @@ class ResponseHead(NamedTuple):
     request: Any
 
 
-def request_to(session: Any, method: str, url: Any, options: Mapping[str, Any]) -> AiohttpRequest:
-    """The request that the session is asked to send, without headers and body. Raises for what is no URL."""
-    found = url if isinstance(url, URL) else URL(url)
-    if (base := getattr(session, "_base_url", None)) is not None and not found.absolute:
-        found = base.join(found)
-    method = method.upper()
-    # Only a request without a body is recognised by its query.
-    if method == "GET" and (params := options.get("params")):
-        found = found.extend_query(params)
-    return AiohttpRequest(method, found)
+class AskedRequest:
+    """What a session is asked to send, before its headers and body are known: enough to tell what is no model call."""
+
+    __slots__ = ("method", "url")
+
+    def __init__(self, session: Any, method: str, url: Any, options: Mapping[str, Any]) -> None:
+        """Raises for what is no URL."""
+        found = URL(url)
+        if not found.absolute and (base := getattr(session, "_base_url", None)) is not None:
+            found = base.join(found)
+        self.method = method if method == "POST" else method.upper()
+        # Only a request without a body is recognised by its query.
+        if self.method == "GET" and (params := options.get("params")):
+            found = found.extend_query(params)
+        self.url = AiohttpUrl(found)
 
 
 def head_of(response: Any, request: Any, *, is_decoded: bool) -> ResponseHead:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from recorder.instrumentation.aiohttp_request import AiohttpRequest, AiohttpUrl, head_of, request_to
+from recorder.instrumentation.aiohttp_request import AiohttpRequest, AiohttpUrl, AskedRequest, head_of
 from recorder.instrumentation.model_calls import endpoint_of, model_call_of
 
 
@@ -53,21 +53,21 @@ def test_a_url_has_the_parts_of_httpx() -> None:
 )
 def test_a_model_call_is_recognised_by_its_url(base: str | None, url: Any) -> None:
     """The session's base URL belongs to it."""
-    assert endpoint_of(request_to(Session(base), "post", url, {})) is not None
-    assert endpoint_of(request_to(Session(base), "PUT", url, {})) is None
+    assert endpoint_of(AskedRequest(Session(base), "post", url, {})) is not None
+    assert endpoint_of(AskedRequest(Session(base), "PUT", url, {})) is None
 
 
 def test_a_response_that_is_read_again_is_recognised_by_its_query() -> None:
     """The query may be part of the URL or an argument."""
     url = "http://h/v1/responses/resp_1"
     for query, params in (("?stream=true", None), ("", {"stream": "true"}), ("", [("stream", "true")])):
-        request = request_to(Session(), "GET", url + query, {"params": params})
+        request = AskedRequest(Session(), "GET", url + query, {"params": params})
         endpoint = endpoint_of(request)
         assert endpoint is not None
         call = model_call_of(request, endpoint)
         assert call is not None
         assert call.body["response_id"] == "resp_1"
-    assert endpoint_of(request_to(Session(), "GET", url, {})) is None
+    assert endpoint_of(AskedRequest(Session(), "GET", url, {})) is None
 
 
 @pytest.mark.parametrize("body", [b"{}", bytearray(b"{}"), memoryview(b"{}"), "{}", io.BytesIO(b"{}")])
