@@ -19,6 +19,7 @@ from typing import Any
 
 from recorder.instrumentation.aiohttp_reader import record_reads, recorded_class
 from recorder.instrumentation.aiohttp_request import AiohttpRequest, AskedRequest, head_of
+from recorder.instrumentation.aiohttp_version import OLDEST
 from recorder.instrumentation.attempt_factory import AnyAttempt
 from recorder.instrumentation.model_calls import endpoint_of, is_large
 from recorder.instrumentation.process_recordings import recordings
@@ -69,7 +70,6 @@ def _is_recordable(library: Any) -> bool:
     """Whether this version of aiohttp has what recording needs. The versions that recorder requires have it."""
     try:
         recorded_class(library.StreamReader)
-        library.StreamReader._read_nowait_chunk  # noqa: B018
         return "middlewares" in inspect.signature(library.ClientSession._request).parameters
     except (AttributeError, TypeError, ValueError):
         return False
@@ -85,8 +85,8 @@ def _warning(request: Callable[..., Any]) -> Callable[..., Any]:
         if not is_logged and _is_to_record(session, method, str_or_url, options) and not handlers_above():
             is_logged = True
             log.warning(
-                "The model calls of aiohttp are not recorded, because this version of it is not known; "
-                "install aiohttp 3.14 or newer"
+                "The model calls of this version of aiohttp are not recorded; install aiohttp %s or newer",
+                OLDEST,
             )
         return request(session, method, str_or_url, **options)
 

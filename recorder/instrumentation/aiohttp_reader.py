@@ -10,14 +10,18 @@ is waited for before the next bytes are taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache, wraps
 from typing import Any
 
 from recorder.core.collection import collection
 from recorder.instrumentation.attempt_factory import AnyAttempt
 from recorder.runs.collected_streams import collector
 
+#: The methods that wait for bytes; those with other names call one of these.
+_READS = ("readany", "readuntil", "readchunk", "read")
+#: What they return at the end.
+_NOTHING = (b"", (b"", False))
 _NEWLINE = ord("\n")
 _BLANK_LINES = (b"\n", b"\r\n")
 
@@ -45,8 +49,17 @@ def record_reads(content: Any, attempts: Sequence[AnyAttempt], *, is_error: bool
 
 @lru_cache(maxsize=8)
 def recorded_class(kind: Any) -> type:
-    """The subclass that reports; with the name of its base class, which logs show. Raises `TypeError` if none fits."""
-    names = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    """The subclass that reports; with the name of its base class, which logs show.
+
+    Raises `TypeError` or `AttributeError` for a version of aiohttp that none fits.
+    """
+    names: dict[str, Any] = {
+        "__slots__": (),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+    }
+    names |= {name: _recorded(getattr(kind, name)) for name in _READS}
+    names["_read_nowait_chunk"] = _reported(kind._read_nowait_chunk)
     made = type(kind.__name__, (_Reads, kind), names)
     kind.__new__(kind).__class__ = made  # of another layout in some version of aiohttp
     return made
@@ -170,8 +183,43 @@ class _Feed:
             self.put(bytes(held))
 
 
+def _recorded(read: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A method that reads, and reports what it took and how it ended."""
+
+    @wraps(read)
+    async def recorded(content: Any, *args: Any, **options: Any) -> Any:
+        report: _Report = content._eof_callbacks.report
+        if report.waits:
+            await report.settle()
+        try:
+            found = await read(content, *args, **options)
+        except Exception as error:
+            report.pass_on(content)
+            if _is_last(content, error):
+                await report.fail_reading(error)
+            raise
+        report.pass_on(content)
+        if found in _NOTHING and content.at_eof():
+            await report.end()
+        return found
+
+    return recorded
+
+
+def _reported(take: Callable[[Any, int], bytes]) -> Callable[[Any, int], bytes]:
+    """The method with which all others take bytes."""
+
+    @wraps(take)
+    def reported(content: Any, n: int) -> bytes:
+        data = take(content, n)
+        content._eof_callbacks.report.take(data)
+        return data
+
+    return reported
+
+
 class _Reads:
-    """The methods of a `StreamReader` that report. Its other ways of reading call these."""
+    """The other methods of a `StreamReader` that report."""
 
     __slots__ = ()
 
@@ -179,83 +227,10 @@ class _Reads:
     _buffer_offset: int
     _eof_callbacks: Any
 
-    def _read_nowait_chunk(self, n: int) -> bytes:
-        data: bytes = super()._read_nowait_chunk(n)  # type: ignore[misc]
-        self._eof_callbacks.report.take(data)
-        return data
-
     def read_nowait(self, n: int = -1) -> bytes:
         found: bytes = super().read_nowait(n)  # type: ignore[misc]
         self._eof_callbacks.report.pass_on(self)
         return found
-
-    # The four below are alike. One more coroutine between them and aiohttp's would cost as much as they do.
-
-    async def readany(self) -> bytes:
-        report: _Report = self._eof_callbacks.report
-        if report.waits:
-            await report.settle()
-        try:
-            found: bytes = await super().readany()  # type: ignore[misc]
-        except Exception as error:
-            await self._fail(error)
-            raise
-        report.pass_on(self)
-        if not found:
-            await self._end()
-        return found
-
-    async def readuntil(self, separator: bytes = b"\n", **options: Any) -> bytes:
-        report: _Report = self._eof_callbacks.report
-        if report.waits:
-            await report.settle()
-        try:
-            found: bytes = await super().readuntil(separator, **options)  # type: ignore[misc]
-        except Exception as error:
-            await self._fail(error)
-            raise
-        report.pass_on(self)
-        if not found:
-            await self._end()
-        return found
-
-    async def readchunk(self) -> tuple[bytes, bool]:
-        report: _Report = self._eof_callbacks.report
-        if report.waits:
-            await report.settle()
-        try:
-            found: tuple[bytes, bool] = await super().readchunk()  # type: ignore[misc]
-        except Exception as error:
-            await self._fail(error)
-            raise
-        report.pass_on(self)
-        if not found[0]:
-            await self._end()
-        return found
-
-    async def read(self, n: int = -1) -> bytes:
-        report: _Report = self._eof_callbacks.report
-        if report.waits:
-            await report.settle()
-        try:
-            found: bytes = await super().read(n)  # type: ignore[misc]
-        except Exception as error:
-            await self._fail(error)
-            raise
-        report.pass_on(self)
-        if not found:
-            await self._end()
-        return found
-
-    async def _end(self) -> None:
-        if self.at_eof():  # type: ignore[attr-defined]
-            await self._eof_callbacks.report.end()
-
-    async def _fail(self, error: Exception) -> None:
-        report: _Report = self._eof_callbacks.report
-        report.pass_on(self)
-        if _is_last(self, error):
-            await report.fail_reading(error)
 
     def unread_data(self, data: bytes) -> None:
         super().unread_data(data)  # type: ignore[misc]
