@@ -151,6 +151,8 @@ class _Call:
         self._follows: bool = options.get("allow_redirects", True)
         #: The attempt that is being made, once for each recorder that no other one notes.
         self._attempts: list[AnyAttempt] = []
+        #: Those that ended last, or whose response the application reads: what their handlers returned is waited for.
+        self._earlier: list[AnyAttempt] = []
         self._extensions: dict[str, Any] = {}
         self._is_redirected = False
         #: Why the attempt failed, if aiohttp makes another exception of it.
@@ -168,9 +170,7 @@ class _Call:
         try:
             self._receive(response, sent)
             await self.settle()
-        except (
-            BaseException
-        ):  # a cancellation: the application does not get the response, so it cannot close it
+        except BaseException:  # a cancellation: the application gets no response that it could close
             response.close()
             raise
         return response
@@ -182,17 +182,14 @@ class _Call:
             remember_failure()
         for attempt in attempts:
             attempt.fail(error)
-        self._ended = attempts
+        self._earlier = attempts
 
     async def settle(self) -> None:
         """Wait for what handlers returned."""
-        for attempt in (*self._attempts, *self._ended):
+        for attempt in (*self._attempts, *self._earlier):
             await attempt.settle_async()
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    #: The attempts that ended last: what their handlers returned is waited for.
-    _ended: Sequence[AnyAttempt] = ()
 
     async def _begin(self, sent: AiohttpRequest) -> None:
         """A new attempt. The one before has failed if it has not ended: a middleware of the application goes on."""
@@ -201,17 +198,20 @@ class _Call:
         await self.settle()
         sent.extensions[MARK] = list(handlers_above())
         for sender in self._senders:
-            if is_large(sent):
-                attempt = await attempt_on_own_thread(sender, self._session, sent)
-            else:
-                attempt = sender.attempt(self._session, sent)
-            if attempt is not None:
-                self._attempts.append(attempt)
-                remember_attempt(attempt.run.request, sent)
-                attempt.start()
-                ended_at_exit(attempt)
+            await self._begin_for(sender, sent)
         self._extensions = sent.extensions
         await self.settle()
+
+    async def _begin_for(self, sender: Sender, sent: AiohttpRequest) -> None:
+        if is_large(sent):
+            attempt = await attempt_on_own_thread(sender, self._session, sent)
+        else:
+            attempt = sender.attempt(self._session, sent)
+        if attempt is not None:
+            self._attempts.append(attempt)
+            remember_attempt(attempt.run.request, sent)
+            attempt.start()
+            ended_at_exit(attempt)
 
     async def _redirect(self, sent: AiohttpRequest) -> None:
         """The attempt goes on at another URL. aiohttp has made the headers anew."""
@@ -231,17 +231,17 @@ class _Call:
         if self._follows and response.status in _REDIRECTS and _location_of(response):
             self._is_redirected = True
             return
-        self._ended, self._attempts = self._attempts, []
+        self._earlier, self._attempts = self._attempts, []
         if response.status >= 400:
             remember_failure(response.status)
         try:
             head = head_of(response, sent, is_decoded=self._is_decoded)
-            for attempt in self._ended:
+            for attempt in self._earlier:
                 attempt.receive(head)
-            _watch(response, self._ended)
+            _watch(response, self._earlier)
         except Exception as error:  # a response of the application's own
             log.warning("The answer to a model call is not recorded: %r", error, exc_info=error)
-            for attempt in self._ended:
+            for attempt in self._earlier:
                 attempt.leave()
 
 
