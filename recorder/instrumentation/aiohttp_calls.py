@@ -177,7 +177,7 @@ class _Call:
 
     def fail(self, error: BaseException) -> None:
         """The attempt failed, if it has not ended."""
-        attempts, self._attempts = self._attempts, []
+        attempts, self._attempts, self._error = self._attempts, [], None
         if attempts and isinstance(error, Exception):  # a cancellation is no failure
             remember_failure()
         for attempt in attempts:
@@ -194,7 +194,6 @@ class _Call:
     async def _begin(self, sent: AiohttpRequest) -> None:
         """A new attempt. The one before has failed if it has not ended: a middleware of the application goes on."""
         self.fail(self._error or asyncio.CancelledError())
-        self._error = None
         await self.settle()
         sent.extensions[MARK] = list(handlers_above())
         for sender in self._senders:
@@ -220,10 +219,11 @@ class _Call:
 
     async def _note(self, error: Exception) -> None:
         """Sending failed. The application gets exceptions of aiohttp and timeouts as they are."""
-        self._error = error
         if isinstance(error, TimeoutError) or type(error).__module__.startswith("aiohttp."):
             self.fail(error)
             await self.settle()
+        else:
+            self._error = error
 
     def _receive(self, response: Any, sent: AiohttpRequest) -> None:
         if not self._attempts:

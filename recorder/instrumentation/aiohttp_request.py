@@ -97,8 +97,7 @@ class AskedRequest:
         if not found.absolute and (base := getattr(session, "_base_url", None)) is not None:
             found = base.join(found)
         self.method = method if method == "POST" else method.upper()
-        # Only a request without a body is recognised by its query.
-        if self.method == "GET" and (params := options.get("params")):
+        if params := options.get("params"):
             found = found.extend_query(params)
         self.url = AiohttpUrl(found)
 

@@ -25,6 +25,7 @@ from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
 #: Keys of a body that are no parameters: the messages, and what only controls the transport.
 _NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
+_ON_HTTPX = ("openai", "anthropic")
 #: Hosts that the SDKs ask by default -> what recorder's own models call them.
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 
@@ -73,11 +74,18 @@ def attempt_of(
         attempt=run.attempt,
         first_run_id=run.first_run_id,
     )
-    errors_of = getattr(request, "errors_of", call.endpoint.sdk)
-    found = Attempt(_run(made, translator, request, call.endpoint.sdk), errors_of)
+    found = Attempt(
+        _run(made, translator, request, call.endpoint.sdk), _errors_of(request, call.endpoint.sdk)
+    )
     only = handlers[0] if len(handlers) == 1 else None
     # Another handler wants its tokens while they stream, on the application's thread.
     return DeferredAttempt(found, only) if getattr(only, "takes_bytes", False) is True else found
+
+
+def _errors_of(request: Any, sdk: str) -> str:
+    """The library whose exceptions the application gets: these SDKs send through httpx only."""
+    found: str = getattr(request, "errors_of", sdk) if sdk in _ON_HTTPX else sdk
+    return found
 
 
 def _run(made: Request, translator: Translator, request: Any, sdk: str) -> WireRun[Any]:
