@@ -25,9 +25,10 @@ from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
 #: Keys of a body that are no parameters: the messages, and what only controls the transport.
 _NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
-_ON_HTTPX = ("openai", "anthropic")
 #: Hosts that the SDKs ask by default -> what recorder's own models call them.
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+#: The SDKs that send through httpx only. Without them their formats are spoken through aiohttp, too.
+_ON_HTTPX = ("openai", "anthropic")
 
 
 class NumberedRun(NamedTuple):
@@ -83,7 +84,7 @@ def attempt_of(
 
 
 def _errors_of(request: Any, sdk: str) -> str:
-    """The library whose exceptions the application gets: these SDKs send through httpx only."""
+    """The library whose exceptions the application gets."""
     found: str = getattr(request, "errors_of", sdk) if sdk in _ON_HTTPX else sdk
     return found
 
