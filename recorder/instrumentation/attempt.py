@@ -29,6 +29,7 @@ class Attempt:
     """Reports one attempt to the handlers. Its driver calls these methods, and `settle` after each."""
 
     def __init__(self, run: WireRun[Any], sdk: str) -> None:
+        """`sdk` is the library whose exceptions the application gets."""
         self.run = run
         self._sdk = sdk
         self._is_open = False
@@ -100,6 +101,11 @@ class Attempt:
         """The response was collected, or its thread is in a finalizer."""
         if self._is_open:
             collector.put(self._leave_and_settle)
+
+    def end_collected(self) -> None:
+        """The response was collected after all of its body was read."""
+        if self._is_open:
+            collector.put(self._end_and_settle)
 
     def fail(self, error: BaseException) -> None:
         """The request failed."""
@@ -177,10 +183,10 @@ class Attempt:
             self._end_of_body(bytes(self._body))
 
     def _end_cut(self) -> None:
-        if self._body is None:
-            self._end_of_stream()
-        elif self._status >= 400:
+        if self._body is not None and self._status >= 400:
             self._fail(self._status_error())
+        elif self._body is None and self.run.reply.failure() is not None:
+            self._end_of_stream()
         else:
             self._close()
             self.run.finish()
@@ -226,6 +232,10 @@ class Attempt:
 
     def _leave_and_settle(self) -> None:
         self._safely(self._leave)
+        settle_run(self.run)
+
+    def _end_and_settle(self) -> None:
+        self._safely(self._end)
         settle_run(self.run)
 
     def _status_error(self) -> Exception:

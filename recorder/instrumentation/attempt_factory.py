@@ -27,6 +27,8 @@ from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 _NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
 #: Hosts that the SDKs ask by default -> what recorder's own models call them.
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+#: The SDKs that send through httpx only. Without them their formats are spoken through aiohttp, too.
+_ON_HTTPX = ("openai", "anthropic")
 
 
 class NumberedRun(NamedTuple):
@@ -73,7 +75,9 @@ def attempt_of(
         attempt=run.attempt,
         first_run_id=run.first_run_id,
     )
-    found = Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
+    found = Attempt(
+        _run(made, translator, request, call.endpoint.sdk), _errors_of(request, call.endpoint.sdk)
+    )
     only = handlers[0] if len(handlers) == 1 else None
     # Another handler wants its tokens while they stream, on the application's thread.
     return DeferredAttempt(found, only) if getattr(only, "takes_bytes", False) is True else found
@@ -87,6 +91,12 @@ def linked_attempt(
     found = attempt_of(call, request, mine, names, client=client, run=NumberedRun(linked.run_id))
     if found is not None:
         linked.follow(found)
+    return found
+
+
+def _errors_of(request: Any, sdk: str) -> str:
+    """The library whose exceptions the application gets."""
+    found: str = getattr(request, "errors_of", sdk) if sdk in _ON_HTTPX else sdk
     return found
 
 

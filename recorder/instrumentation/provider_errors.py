@@ -1,4 +1,4 @@
-"""Names errors as the provider's SDK names them, for the record.
+"""Names errors as the application's library names them, the provider's SDK or aiohttp, for the record.
 
 The application gets the SDK's own exception. That is made after the HTTP client has returned, so a recorder at the HTTP
 client does not see it. These classes have the same names, and no SDK is imported for them.
@@ -31,6 +31,12 @@ _OF_STATUS_ANTHROPIC = _OF_STATUS | {
 }
 
 
+#: The name of aiohttp used without an SDK, in place of the name of an SDK. Its exceptions reach the application as they
+#: are. For a response with an error status it has one class, which `raise_for_status` raises.
+AIOHTTP = "aiohttp"
+_RESPONSE_ERROR_AIOHTTP = ("aiohttp.client_exceptions", "ClientResponseError")
+
+
 class ProviderError(Exception):
     """The base class of the errors that are only recorded."""
 
@@ -40,9 +46,8 @@ class ProviderError(Exception):
 
 def status_error(sdk: str, status: int, body: bytes) -> ProviderError:
     """The error of a response with an error status."""
-    names = _OF_STATUS_ANTHROPIC if sdk == "anthropic" else _OF_STATUS
-    name = names.get(status) or ("InternalServerError" if status >= 500 else "APIStatusError")
-    error = _error(sdk, name, _status_message(sdk, status, body.decode("utf-8", "replace").strip()))
+    module, name = _RESPONSE_ERROR_AIOHTTP if sdk == AIOHTTP else (sdk, _status_name(sdk, status))
+    error = _error(module, name, _status_message(sdk, status, body.decode("utf-8", "replace").strip()))
     error.response = SimpleNamespace(content=body, is_stream_consumed=True)
     return error
 
@@ -56,12 +61,13 @@ def stream_error(sdk: str, error: Any) -> ProviderError:
 
 def unreadable_answer(sdk: str, body: bytes) -> ProviderError:
     """The error of a successful response whose body is no answer of a model."""
-    return _error(sdk, "APIResponseValidationError", body[:2_000].decode("utf-8", "replace"))
+    module, name = _RESPONSE_ERROR_AIOHTTP if sdk == AIOHTTP else (sdk, "APIResponseValidationError")
+    return _error(module, name, body[:2_000].decode("utf-8", "replace"))
 
 
 def transport_error(sdk: str, error: BaseException) -> BaseException:
     """The error for an exception of the HTTP client, as the SDK names it; the same exception if it is no error."""
-    if not isinstance(error, Exception):  # a cancellation, or Ctrl-C
+    if sdk == AIOHTTP or not isinstance(error, Exception):  # a cancellation, or Ctrl-C
         return error
     kinds = {kind.__name__ for kind in type(error).__mro__}
     is_timeout = "TimeoutException" in kinds or isinstance(error, TimeoutError)
@@ -74,6 +80,11 @@ def transport_error(sdk: str, error: BaseException) -> BaseException:
     )
     named.__cause__ = error
     return named
+
+
+def _status_name(sdk: str, status: int) -> str:
+    names = _OF_STATUS_ANTHROPIC if sdk == "anthropic" else _OF_STATUS
+    return names.get(status) or ("InternalServerError" if status >= 500 else "APIStatusError")
 
 
 def _status_message(sdk: str, status: int, text: str) -> str:
@@ -90,10 +101,10 @@ def _status_message(sdk: str, status: int, text: str) -> str:
     return f"{message} - {found}" if isinstance(found, str) and found else message
 
 
-def _error(sdk: str, name: str, message: str) -> ProviderError:
-    return _class(sdk, name)(message)
+def _error(module: str, name: str, message: str) -> ProviderError:
+    return _class(module, name)(message)
 
 
 @lru_cache(maxsize=64)
-def _class(sdk: str, name: str) -> type[ProviderError]:
-    return type(name, (ProviderError,), {"__module__": sdk})
+def _class(module: str, name: str) -> type[ProviderError]:
+    return type(name, (ProviderError,), {"__module__": module})

@@ -8,12 +8,14 @@ from uuid import UUID
 
 from recorder import chat_history_callback
 from recorder.core.ids import CONVERSATION_KEYS
+from recorder.core.waitable import Wait
 from recorder.instrumentation import process
 from recorder.instrumentation.linked_run import LinkedRun
 from recorder.integrations.langchain.framework import BaseCallbackHandler, configurable
 from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun
 from recorder.integrations.langchain.steps import OpenSteps
 from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
+from recorder.recording.stats import Stats
 from recorder.storage.rows import CHAIN, RETRIEVAL, TOOL
 
 
@@ -36,7 +38,12 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         super().__init__(url, **options)
         self._model_runs: dict[UUID, OpenModelRun] = {}
         self._steps = OpenSteps(self._start, self._end)
-        process.attach_linked()
+        self._unlink = process.attach_linked()
+
+    def close(self, timeout: float | None = None) -> Wait[Stats]:
+        """As `recorder.ChatHistoryCallback.close`. Requests of LangChain's models are no longer looked at."""
+        self._unlink()
+        return super().close(timeout)
 
     # -- starts ---------------------------------------------------------------------------------------------------
 
