@@ -22,7 +22,7 @@ from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
 #: Keys of a body that are no parameters: the messages, and what only controls the transport.
-_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
+_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"images"}) - {"stream_options"}
 #: Hosts that the SDKs ask by default -> what recorder's own models call them.
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 

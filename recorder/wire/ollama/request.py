@@ -58,7 +58,8 @@ def is_generate_request(body: Mapping[str, Any]) -> bool:
 
 
 def _is_message(message: Any) -> bool:
-    if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+    role = message.get("role") if isinstance(message, Mapping) else None
+    if not isinstance(role, str) or role not in _ROLES:
         return False
     return isinstance(message.get("content"), (str, type(None)))
 
