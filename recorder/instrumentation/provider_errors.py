@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -140,7 +141,9 @@ def _status_message(sdk: str, status: int, text: str) -> str:
     except ValueError:
         body = None
     if sdk == _GENAI:
-        return _genai_message(status, body if body is not None else {"message": text})
+        return _genai_message(
+            status, body if body is not None else {"message": text, "status": _phrase_of(status)}
+        )
     error = body.get("error", body) if isinstance(body, dict) else None
     if sdk == _OLLAMA:
         return f"{error if isinstance(error, str) else text} (status code: {status})"
@@ -163,9 +166,15 @@ def _genai_message(code: Any, details: Any) -> str:
     """The code, the provider's name of the status, and the body. A list with one body is that body."""
     if isinstance(details, list) and len(details) == 1:
         details = details[0]
-    error = details.get("error") if isinstance(details, dict) else None
-    status = error.get("status") if isinstance(error, dict) else None
+    fields = details if isinstance(details, dict) else {}
+    error = fields.get("error")
+    status = fields.get("status", error.get("status") if isinstance(error, dict) else None)
     return f"{code} {status}. {details}"
+
+
+def _phrase_of(status: int) -> str:
+    """The usual words for a status."""
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
 
 
 def _error(sdk: str, name: str, message: str) -> ProviderError:

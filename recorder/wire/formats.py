@@ -39,6 +39,8 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
     ollama_stream.CHAT_WIRE: ollama_stream.OllamaChat,
     ollama_stream.GENERATE_WIRE: ollama_stream.OllamaGenerate,
 }
+#: The formats that can be decoded. Some of them can be encoded, too (`encode.WIRES`).
+DECODED = tuple(_TRANSLATORS)
 
 
 def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) -> Translator | None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import httpx
@@ -399,6 +400,33 @@ def roles(database: Database) -> list[list[str]]:
     for conversation, role in database.rows(query):
         found.setdefault(conversation, []).append(role)
     return list(found.values())
+
+
+# -- the SDKs' clients ---------------------------------------------------------------------------------------------
+
+
+class GenaiClient:
+    """Has its HTTP client where `google.genai.Client` has it."""
+
+    def __init__(self, http_client: httpx2.Client) -> None:
+        self._api_client = SimpleNamespace(_httpx_client=http_client)
+
+
+class OllamaClient:
+    """Has its HTTP client where `ollama.Client` has it."""
+
+    def __init__(self, http_client: httpx2.Client) -> None:
+        self._client = http_client
+
+
+@pytest.mark.parametrize("kind", [GenaiClient, OllamaClient])
+def test_the_http_client_of_an_sdks_client_is_found(kind: Any, database: Database) -> None:
+    """The SDKs themselves are not among the packages of the tests."""
+    way = WAYS["gemini, events"]
+    with LoopbackProvider(way.answer) as provider, httpx2.Client(base_url=provider.url) as http_client:
+        attach(kind(http_client), callbacks=[database.history])
+        http_client.post(way.path, json=way.body)
+    assert database.rows("SELECT status FROM runs") == [("complete",)]
 
 
 # -- what is stored of the request ---------------------------------------------------------------------------------
