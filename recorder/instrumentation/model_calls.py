@@ -30,7 +30,9 @@ MAX_BODY = 64 * 2**20
 #: is not read on an event loop.
 LARGE_BODY = 256 * 1024
 #: The end of a path of the Gemini API or of Vertex AI, which names the model.
-_MODEL = re.compile(r"/(?:models/|(?=tunedModels/|endpoints/))(?P<model>[^:]+):\w+$")
+_MODEL = re.compile(
+    r"(?:/models/|/(?=tunedModels/|endpoints/))(?P<model>(?:tunedModels/|endpoints/)?[^/:]+):\w+$"
+)
 #: The path of a response that was made before.
 _RESUMED = re.compile(r"/responses/[\w-]+$")
 
