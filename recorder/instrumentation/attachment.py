@@ -54,16 +54,17 @@ def attach(
 ) -> Attachment:  # fmt: skip
     """Record every model call through a client, without a change to the code that calls it.
 
-    `client` is a client of OpenAI's or Anthropic's SDK, synchronous or asynchronous, an `httpx.Client` or
-    `httpx.AsyncClient` (of httpx or httpx2), or an `aiohttp.ClientSession`. Without one, all clients of the process are
-    recorded: those made before and those made later, of every library that uses httpx, httpx2 or aiohttp. `callbacks`
-    is a `ChatHistoryCallback`, another handler, or a list of these; the default is a `ChatHistoryCallback()`, whose
-    database is opened at the first model call. The hosts are patterns such as "*.openai.azure.com"; by default every
-    host is recorded.
+    `client` is a client of OpenAI's, Anthropic's or Ollama's SDK, synchronous or asynchronous, one of google-genai, of
+    which the synchronous calls are recorded, an `httpx.Client` or `httpx.AsyncClient` (of httpx or httpx2), or an
+    `aiohttp.ClientSession`. Without one, all clients of the process are recorded: those made before and those made
+    later, of every library that uses httpx, httpx2 or aiohttp. `callbacks` is a `ChatHistoryCallback`, another handler,
+    or a list of these; the default is a `ChatHistoryCallback()`, whose database is opened at the first model call. The
+    hosts are patterns such as "*.openai.azure.com"; by default every host is recorded.
 
-    Recorded are chat completions, Responses, legacy completions and Anthropic's messages, streamed or not, in whatever
-    way the SDK is called. Clients that `with_options` makes share the HTTP client, so they are recorded, too. Each HTTP
-    attempt is a run. What the application gets stays the same: objects, bytes, exceptions.
+    Recorded are chat completions, Responses, legacy completions, Anthropic's messages, Gemini's contents and Ollama's
+    chats and texts, streamed or not, in whatever way the SDK is called. Clients that `with_options` makes share the
+    HTTP client, so they are recorded, too. Each HTTP attempt is a run. What the application gets stays the same:
+    objects, bytes, exceptions.
 
     Attaching the same handler twice records once. Raises `ConfigError` for another client, for what is no handler and
     for hosts that are no list of texts, and `Closed` for a recorder that is closed.
@@ -96,7 +97,7 @@ def _require_open(handler: Any) -> None:
 
 def _http_client_of(client: Any) -> Any:
     """The HTTP client of an SDK's client, or the HTTP client itself. Raises `ConfigError`."""
-    http_client: Any = client if _kind_of(client) else getattr(client, "_client", None)
+    http_client: Any = client if _kind_of(client) else _inside(client)
     if _kind_of(http_client) is None:
         raise ConfigError(
             f"attach got {_shown(client)}; pass a client of the OpenAI or Anthropic SDK, such as openai.OpenAI() or "
@@ -106,6 +107,12 @@ def _http_client_of(client: Any) -> Any:
     if http_client.closed if _kind_of(http_client) == _SESSION else http_client.is_closed:
         raise ConfigError(f"{type(client).__name__} is closed, so it sends nothing; pass an open client")
     return http_client
+
+
+def _inside(client: Any) -> Any:
+    """The HTTP client inside of an SDK's client; of google-genai, which has several, the synchronous one."""
+    own = getattr(client, "_client", None)
+    return own if own is not None else getattr(getattr(client, "_api_client", None), "_httpx_client", None)
 
 
 def _shown(client: Any) -> str:

@@ -12,7 +12,12 @@ from typing import Any
 
 from recorder.core.collection import collection
 from recorder.instrumentation.content_decoding import Decode, decoder_of
-from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
+from recorder.instrumentation.provider_errors import (
+    reading_error,
+    status_error,
+    transport_error,
+    unreadable_answer,
+)
 from recorder.runs.collected_streams import collector
 from recorder.runs.run import WireRun
 from recorder.runs.sdk_stream import settle_run, settle_run_async
@@ -112,8 +117,8 @@ class Attempt:
         self._safely(self._fail, transport_error(self._sdk, error))
 
     def fail_reading(self, error: BaseException) -> None:
-        """Reading the body of the response failed. Anthropic's SDK passes on the HTTP client's exception."""
-        self._safely(self._fail, error if self._sdk == "anthropic" else transport_error(self._sdk, error))
+        """Reading the body of the response failed."""
+        self._safely(self._fail, reading_error(self._sdk, error))
 
     def end_at_exit(self) -> None:
         """The process ends, and the response is still open."""
@@ -142,7 +147,8 @@ class Attempt:
         self._status = response.status_code
         self.run.request.mask.learn_request(response.request)
         kind = response.headers.get("content-type", "").lower()
-        if response.status_code >= 400 or "text/event-stream" not in kind:
+        is_stream = self.run.framing.is_stream(kind, requested=self.run.request.stream)
+        if response.status_code >= 400 or not is_stream:
             self._body = bytearray()
             self._may_be_stream = response.status_code < 400
         self._decode = decoder_of(response.headers.get("content-encoding"))

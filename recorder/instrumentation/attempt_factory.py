@@ -24,7 +24,7 @@ from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
 #: Keys of a body that are no parameters: the messages, and what only controls the transport.
-_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
+_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"images"}) - {"stream_options"}
 #: Hosts that the SDKs ask by default -> what recorder's own models call them.
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 #: The SDKs that send through httpx only. Without them their formats are spoken through aiohttp, too.
@@ -61,14 +61,14 @@ def attempt_of(
         provider_name=call.endpoint.sdk,
         messages=call.messages,
         body=call.body,
-        stream=call.body.get("stream") is True,
+        stream=call.stream,
         handlers=list(handlers),
         name=client,
         tags=[],
         metadata={**_langsmith_metadata(call), **_conversation(call), **names},
         invocation_params=_parameters(call),
         input_hash=call.input_hash,
-        model_type=call.endpoint.model_type,
+        model_type=call.model_type,
         mask=mask,
         run_id=run.run_id,
         conversation_of=run.first_run_id or run.run_id,
@@ -106,7 +106,7 @@ def _run(made: Request, translator: Translator, request: Any, sdk: str) -> WireR
         return CompletionRun(made, translator, error_of)
     if sdk == "anthropic":
         return AnthropicRun(made, translator, error_of)
-    return ChatRun(made, translator, error_of, host=_host_of(request))
+    return ChatRun(made, translator, error_of, host=_host_of(request) if sdk == "openai" else None)
 
 
 def _stream_error(sdk: str, error: Any, _response: Any) -> Exception:
@@ -127,19 +127,29 @@ def _conversation(call: ModelCall) -> dict[str, str]:
 
 def _parameters(call: ModelCall) -> dict[str, Any]:
     found = {key: value for key, value in call.body.items() if key not in _NOT_PARAMETERS}
-    return found or {"body_bytes": call.size}
+    return found if call.input_hash and found else {**found, "body_bytes": call.size}
 
 
 def _langsmith_metadata(call: ModelCall) -> dict[str, Any]:
-    body = call.body
+    options = _options_of(call.body)
     found = {
         "ls_provider": call.endpoint.sdk,
-        "ls_model_name": body.get("model"),
-        "ls_model_type": call.endpoint.model_type,
-        "ls_temperature": body.get("temperature"),
+        "ls_model_name": call.body.get("model"),
+        "ls_model_type": call.model_type,
+        "ls_temperature": options.get("temperature"),
     }
-    if limit := body.get("max_tokens") or body.get("max_completion_tokens"):
+    if limit := _first_of(options, "max_tokens", "max_completion_tokens", "maxOutputTokens", "num_predict"):
         found["ls_max_tokens"] = limit
-    if stop := body.get("stop") or body.get("stop_sequences"):
+    if stop := _first_of(options, "stop", "stop_sequences", "stopSequences"):
         found["ls_stop"] = stop
     return found
+
+
+def _options_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the answer is controlled with: in the body itself, or in an object of it (Gemini, Ollama)."""
+    inside = body.get("generationConfig") or body.get("options")
+    return {**body, **inside} if isinstance(inside, dict) else body
+
+
+def _first_of(options: Mapping[str, Any], *names: str) -> Any:
+    return next((found for name in names if (found := options.get(name))), None)

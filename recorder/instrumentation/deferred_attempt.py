@@ -30,6 +30,7 @@ class DeferredAttempt:
         self.run = attempt.run
         self._attempt = attempt
         self._handler = recorder
+        self._event_mark = self.run.framing.event_mark
         self._queue = recorder.recorder.queue
         self._epoch = self._queue.epoch
         self._block_timeout: float = recorder.recorder.config.block_timeout
@@ -70,7 +71,7 @@ class DeferredAttempt:
         """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`."""
         if self._is_cut or not self._is_open:
             return None
-        return self._offer(self, data, len(data) + _EVENT_COST * (data.count(b"\n\n") + 1))
+        return self._offer(self, data, len(data) + _EVENT_COST * (data.count(self._event_mark) + 1))
 
     def feed_again(self) -> Wait[None] | None:
         """Offer the bytes again that found no room."""

@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 from recorder.messages import BaseMessage
 from recorder.redaction.masking import Mask
 from recorder.storage.columns import EscapedText, JsonText, Uuid
+from recorder.storage.operations import STEPS
 from recorder.storage.unnamed_conversations import HistoryOwner, UnnamedConversation
 
 #: The types of JSON objects and arrays in `RunColumns`.
@@ -26,10 +27,6 @@ INCOMPLETE = "incomplete"
 CANCELLED = "cancelled"
 ERROR = "error"
 INTERRUPTED = "interrupted"
-
-#: Operations of runs that call no model themselves: chains and graphs, tools, retrievers.
-CHAIN, TOOL, RETRIEVAL = "chain", "execute_tool", "retrieval"
-STEPS = (CHAIN, TOOL, RETRIEVAL)
 
 
 class Placement(NamedTuple):

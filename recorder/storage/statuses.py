@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, Select, and_, literal_column, select
 from recorder.config import INTERRUPTED_AFTER
 from recorder.storage.columns import names_of
 from recorder.storage.liveness import is_dead
-from recorder.storage.rows import INTERRUPTED, STEPS, STREAMING, Producer
+from recorder.storage.operations import STEPS
+from recorder.storage.rows import INTERRUPTED, STREAMING, Producer
 from recorder.storage.schema import producers, runs
 
 _FIELDS = names_of(Producer)

@@ -12,7 +12,7 @@ from string import Template
 
 from sqlalchemy import BigInteger, Connection, Double, Text, column, table
 
-from recorder.storage.rows import STEPS
+from recorder.storage.operations import STEPS
 from recorder.storage.schema import Id, Time
 
 _TOKENS_SQLITE = """

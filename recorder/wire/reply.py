@@ -12,6 +12,7 @@ from recorder.messages.merge import args_of_call, merge_dicts, merge_latest, mer
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
 from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
+from recorder.wire.framing import Framing
 from recorder.wire.recorded_run import value_of
 
 #: The size limit of one reply (bytes, roughly). When it is reached, the stream goes on and `truncated` is set.
@@ -299,6 +300,8 @@ class Translator(Protocol):
     """Decodes the frames of one response in one wire format."""
 
     wire: str
+    #: What cuts the body of a stream into frames.
+    framing: Framing
     reply: Reply
 
     def decode(self, frame: bytes) -> Sequence[Delta]:

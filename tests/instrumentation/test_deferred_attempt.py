@@ -20,6 +20,9 @@ from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.recording.buffer import FULL
 from recorder.recording.queue import RecordingQueue
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
+from recorder.wire.framing import EVENTS, Framing
+from recorder.wire.gemini import framing as gemini
+from recorder.wire.ollama import framing as ollama
 from tests.instrumentation.ways import QUESTION, texts_of
 from tests.oracle import new_url, sql
 from tests.recording.test_full_queue import Stopped
@@ -72,10 +75,9 @@ def read_aiohttp(url: str, handlers: Any) -> str:
 class Silent:
     """The attempt below, which does nothing."""
 
-    def __init__(self) -> None:
-        self.run = SimpleNamespace(
-            wire="openai.chat", request=SimpleNamespace(run_id=None, messages=[], body={}), pending=None
-        )
+    def __init__(self, framing: Framing = EVENTS) -> None:
+        request = SimpleNamespace(run_id=None, messages=[], body={})
+        self.run = SimpleNamespace(wire="any", framing=framing, request=request, pending=None)
 
     def start(self) -> None:
         """Begin."""
@@ -283,6 +285,25 @@ def test_a_stream_waits_again_after_there_was_room() -> None:
         assert attempt.feed_again() is None
         queue.run_deferred(1)
         time.sleep(0.06)
+
+
+@pytest.mark.parametrize(
+    ("framing", "event"),
+    [
+        (EVENTS, b"data: {}\n\n"),
+        (gemini.FRAMING, b"data: {}\r\n\r\n"),
+        (gemini.FRAMING, b",{}"),
+        (ollama.FRAMING, b"{}\n"),
+    ],
+)
+def test_small_events_take_the_space_of_their_tokens(framing: Framing, event: bytes) -> None:
+    """In the queue, so that it is full before the memory is, however many of them a chunk has."""
+    queue = RecordingQueue(100_000, block_timeout=0.05)
+    recorder = SimpleNamespace(recorder=Recording(queue), loses=lambda _: False)
+    attempt = DeferredAttempt(cast(Any, Silent(framing)), recorder)
+    attempt.start()
+    assert attempt.feed(event * 200) is None
+    assert attempt.feed(event * 200) is not None
 
 
 def test_a_forked_child_leaves_an_open_stream_to_its_parent() -> None:

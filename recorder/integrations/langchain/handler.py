@@ -16,7 +16,7 @@ from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRu
 from recorder.integrations.langchain.steps import OpenSteps
 from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
 from recorder.recording.stats import Stats
-from recorder.storage.rows import CHAIN, RETRIEVAL, TOOL
+from recorder.storage.operations import CHAIN, RETRIEVAL, TOOL
 
 
 class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbackHandler):
