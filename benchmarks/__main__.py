@@ -22,6 +22,7 @@ SECTIONS = (
     "streams",
     "claude",
     "attach",
+    "langchain",
     "paced",
     "saturated",
     "stalled",
