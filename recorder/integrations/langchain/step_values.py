@@ -12,6 +12,8 @@ MAX_CHARACTERS = 20_000
 _MAX_DEPTH, _MAX_ITEMS = 8, 100
 #: Characters of a key.
 _MAX_KEY = 200
+#: Type of a message -> what is kept of it beside its type and its content.
+_MORE = {"ai": ("tool_calls",), "AIMessageChunk": ("tool_calls",), "tool": ("name", "tool_call_id")}
 
 
 def shortened(value: Any) -> Any:
@@ -26,10 +28,12 @@ class _Shortener:
         self._left = MAX_CHARACTERS
 
     def value(self, value: Any, depth: int) -> Any:
+        if type(value) is str:  # nearly always
+            return self._text(value)
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, str):
-            return self._text(value)
+            return self._text(str(value))
         if depth >= _MAX_DEPTH or self._left <= 0:
             return "..."
         if isinstance(value, Mapping):
@@ -39,6 +43,9 @@ class _Shortener:
         return self._fields(value, depth)
 
     def _text(self, text: str) -> str:
+        if len(text) <= self._left:
+            self._left -= len(text)
+            return text
         kept = text[: max(self._left, 0)]
         self._left -= len(text)
         return kept if len(kept) == len(text) else f"{kept}... ({len(text):,} characters)"
@@ -63,10 +70,9 @@ class _Shortener:
 
     def _fields(self, value: Any, depth: int) -> Any:
         """The fields of a message, a document or another object of data; the text of anything else."""
-        if isinstance(getattr(value, "type", None), str) and hasattr(value, "content"):
-            fields: dict[str, Any] = {"type": value.type, "content": value.content}
-            more = ("name", "tool_calls", "tool_call_id", "artifact")
-            fields |= {name: found for name in more if (found := getattr(value, name, None))}
+        if isinstance(kind := getattr(value, "type", None), str) and hasattr(value, "content"):
+            fields: dict[str, Any] = {"type": kind, "content": value.content}
+            fields |= {name: found for name in _MORE.get(kind, ()) if (found := getattr(value, name, None))}
         elif hasattr(value, "page_content"):
             fields = {"page_content": value.page_content, "metadata": getattr(value, "metadata", None)}
         elif is_dataclass(value) and not isinstance(value, type):
