@@ -119,10 +119,8 @@ class LinkedRun(BaseCallbackHandler):
         self.recorder_handler.on_stream_bytes_end(run_id=run_id, at_us=at_us, order=order, cut=cut)
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """The answer was read. The run ends when the framework says so, or now if it has said so already."""
+        """The answer was read. The run ends when the framework says so: it may have failed to read the answer."""
         self._response = response
-        if not self.is_open:
-            self._finish(response)
 
     def on_llm_error(self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any) -> None:
         """An attempt failed: another one may follow. A cancellation ends the run."""
@@ -164,7 +162,8 @@ class LinkedRun(BaseCallbackHandler):
             self._finish(self._response if self._response is not None else response)
 
     def _fail(self, error: BaseException, response: Any) -> None:
-        if self._ended:
+        if self._response is not None and isinstance(error, _CANCELS):
+            self._finish(self._response)  # the answer was complete before
             return
         failed = self._failed
         seen = self._response or (failed.response if failed is not None else None)
