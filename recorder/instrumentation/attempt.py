@@ -50,6 +50,11 @@ class Attempt:
         """Whether a handler returned something to wait for."""
         return self.run.pending is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer has not ended."""
+        return self._is_open
+
     def settle(self) -> None:
         """Wait for what handlers returned."""
         settle_run(self.run)

@@ -44,6 +44,11 @@ class DeferredAttempt:
     #: A recorder returns nothing to wait for but for room, and the writer's thread never waits for that.
     has_pending = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer has not ended."""
+        return self._is_open
+
     def settle(self) -> None:
         """Nothing is left to wait for."""
 

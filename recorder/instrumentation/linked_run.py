@@ -28,9 +28,9 @@ _CANCELS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 
 
 def linked_run() -> LinkedRun | None:
-    """The open run of the code that sends a request now."""
+    """The run to which a request belongs that is sent now; None without one."""
     run = _current.get()
-    return run if run is not None and run.is_open else None
+    return run if run is not None and run.takes_request else None
 
 
 def linked_handler() -> Any:
@@ -73,6 +73,11 @@ class LinkedRun(BaseCallbackHandler):
         self._start: dict[str, Any] = {}
         self._failed: _FailedAttempt | None = None
         self._response: LLMResult | None = None
+
+    @property
+    def takes_request(self) -> bool:
+        """Whether a request belongs to the run: the first one, and further attempts. Others at the same time do not."""
+        return self.is_open and (self._attempt is None or not self._attempt.is_open)
 
     def enter(self) -> None:
         """Requests that are sent in this context belong to the run."""

@@ -12,7 +12,7 @@ from recorder.core.waitable import Wait
 from recorder.instrumentation import process
 from recorder.instrumentation.linked_run import LinkedRun
 from recorder.integrations.langchain.framework import BaseCallbackHandler, configurable
-from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun
+from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun, OpenModelRuns
 from recorder.integrations.langchain.steps import OpenSteps
 from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
 from recorder.recording.stats import Stats
@@ -36,7 +36,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
         super().__init__(url, **options)
-        self._model_runs: dict[UUID, OpenModelRun] = {}
+        self._model_runs = OpenModelRuns()
         self._steps = OpenSteps(self._start, self._end)
         self._unlink = process.attach_linked()
 
@@ -77,7 +77,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     def _begin(self, run_id: UUID, parent_run_id: UUID | None, given: Mapping[str, Any]) -> None:
         linked = None if given.get("batch_size", 1) != 1 else LinkedRun(self, run_id)
-        self._model_runs[run_id] = OpenModelRun(parent_run_id, linked)
+        self._model_runs.add(run_id, OpenModelRun(parent_run_id, linked))
         if linked is not None:
             linked.enter()
 
@@ -109,7 +109,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Record the end of a run."""
-        run = self._model_runs.pop(run_id, None)
+        run = self._model_runs.pop(run_id)
         if run is None or run.linked is None or not run.linked.has_sent:
             self._end_alone(run, response, run_id)
         else:
@@ -119,7 +119,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         self, error: BaseException, *, run_id: UUID, response: Any = None, **kwargs: Any
     ) -> None:
         """Record that a run failed or was cancelled."""
-        run = self._model_runs.pop(run_id, None)
+        run = self._model_runs.pop(run_id)
         if run is not None and run.linked is not None and run.linked.has_sent:
             run.linked.fail(error, response)
         else:
@@ -186,9 +186,8 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         self._steps.fail(run_id, error)
 
     def _end_children(self, parent_run_id: UUID, error: BaseException) -> None:
-        for run_id, run in list(self._model_runs.items()):
-            if run.parent_run_id == parent_run_id:
-                self.on_llm_error(error, run_id=run_id)
+        for run_id in self._model_runs.pop_children(parent_run_id):
+            self.on_llm_error(error, run_id=run_id)
 
     # -- linked runs ------------------------------------------------------------------------------------------------
 
@@ -209,7 +208,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     def end_linked(self, run_id: UUID, response: Any, error: BaseException | None = None) -> None:
         """End a run by the bytes of its response. Called on the writer's thread."""
-        self._model_runs.pop(run_id, None)
+        self._model_runs.pop(run_id)
         if error is None:
             super().on_llm_end(response, run_id=run_id)
         else:

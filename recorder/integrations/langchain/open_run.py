@@ -1,13 +1,16 @@
-"""One run of a model in LangChain while it is open: which hook its tokens come from, and its requests."""
+"""The runs of models in LangChain while they are open: which hook their tokens come from, and their requests."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from uuid import UUID
 
 from recorder.instrumentation.linked_run import LinkedRun
 
 #: The hooks that report tokens. LangChain's v3 events call both for some models.
 TOKENS, EVENTS = "on_llm_new_token", "on_stream_event"
+#: So many open runs are known.
+_MOST_RUNS = 10_000
 
 
 class OpenModelRun:
@@ -29,3 +32,34 @@ class OpenModelRun:
         if self.channel is None:
             self.channel = channel
         return self.channel == channel
+
+
+class OpenModelRuns:
+    """The open runs of models by their id, and by the chain that they belong to."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[UUID, OpenModelRun] = OrderedDict()
+        self._children: dict[UUID, list[UUID]] = {}
+
+    def add(self, run_id: UUID, run: OpenModelRun) -> None:
+        """Add a run that begins. The oldest ones are forgotten: LangChain never told of their end."""
+        self._runs[run_id] = run
+        if run.parent_run_id is not None:
+            self._children.setdefault(run.parent_run_id, []).append(run_id)
+        while len(self._runs) > _MOST_RUNS:
+            try:
+                self._runs.popitem(last=False)
+            except KeyError:  # another thread has removed the last one
+                return
+
+    def get(self, run_id: UUID) -> OpenModelRun | None:
+        """The run; None for one that has ended."""
+        return self._runs.get(run_id)
+
+    def pop(self, run_id: UUID) -> OpenModelRun | None:
+        """Remove a run that ends."""
+        return self._runs.pop(run_id, None)
+
+    def pop_children(self, parent_run_id: UUID) -> list[UUID]:
+        """The runs of a chain that have not ended. The chain is forgotten."""
+        return [run_id for run_id in self._children.pop(parent_run_id, ()) if run_id in self._runs]

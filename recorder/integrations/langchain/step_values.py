@@ -6,8 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from recorder.storage.storable_values import text_of
+
 #: Characters of all texts together; what is longer is cut. An agent's state holds the messages of all its turns.
 MAX_CHARACTERS = 20_000
+#: So many characters each value counts beside its text, so that numbers have a limit, too.
+_VALUE_COST = 4
 #: So many levels of objects in objects are kept, and so many items of each list.
 _MAX_DEPTH, _MAX_ITEMS = 8, 100
 #: Characters of a key.
@@ -28,6 +32,7 @@ class _Shortener:
         self._left = MAX_CHARACTERS
 
     def value(self, value: Any, depth: int) -> Any:
+        self._left -= _VALUE_COST
         if type(value) is str:  # nearly always
             return self._text(value)
         if value is None or isinstance(value, (bool, int, float)):
@@ -80,5 +85,5 @@ class _Shortener:
         elif callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
             fields = dump()
         else:
-            return self._text(str(value))
+            return self._text(text_of(value) or "")
         return self._object(fields.items(), depth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import copy_context
@@ -331,3 +332,30 @@ def test_the_table_of_the_page_has_each_way() -> None:
     page = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8")
     shown = ", ".join((way.__doc__ or "").removesuffix(".") for way in WAYS)
     assert f"| {', '.join(MODELS)} | {shown} |\n" in page
+
+
+def test_a_run_that_nobody_ends_ends_with_its_chain(scene: Scene) -> None:
+    """The model is left inside of a chain: LangChain tells of the chain's end only."""
+    start: dict[str, Any] = {"run_id": uuid.uuid4(), "parent_run_id": uuid.uuid4()}
+    scene.history.on_chain_start({}, "Hi", run_id=start["parent_run_id"])
+    scene.history.on_chat_model_start({}, [[]], **start)
+    scene.history.on_llm_new_token("Hel", run_id=start["run_id"])
+    scene.history.on_chain_error(asyncio.CancelledError(), run_id=start["parent_run_id"])
+    assert scene.runs("operation = 'chat'") == [Recorded("cancelled", "Hel", None, False)]
+
+
+def test_another_request_at_the_same_time_is_not_part_of_the_run(scene: Scene) -> None:
+    """A model of the application's own sends two requests at once; the second one is not recorded."""
+    answer = Answer(frames=frames_of("ChatOpenAI"), interval=0.01)
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    with (
+        LoopbackProvider(answer) as provider,
+        openai.OpenAI(base_url=provider.base_url, api_key="k") as client,
+    ):
+        run_id = uuid.uuid4()
+        scene.history.on_chat_model_start({}, [[]], run_id=run_id)
+        with client.chat.completions.create(**ask) as one, client.chat.completions.create(**ask) as two:
+            assert [len(list(each)) for each in (one, two)] == [len(list(frames_of("ChatOpenAI"))) - 1] * 2
+        scene.history.on_llm_end(None, run_id=run_id)
+    [run] = scene.runs()
+    assert (run.status, run.text) == ("complete", TEXT)
