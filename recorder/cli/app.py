@@ -233,7 +233,7 @@ def show(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show one conversation or one run."""
+    """Show a conversation, a run, or a chain with all runs in it."""
     from recorder.cli import console, queries, render
 
     kind, found = queries.read(url, lambda store: queries.one(store, id, tokens))
@@ -241,10 +241,8 @@ def show(
         found = render.branch(kind, found, branch)
     if json:
         console.print_json(found)
-    elif kind == "run":
-        render.run(found)
     else:
-        render.conversation(found)
+        render.show(kind, found)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Integer
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
+from recorder.cli import steps
 from recorder.cli.transcript import in_order, made_by, prompt_of, transcript_of
 from recorder.core.escaping import unescape
 from recorder.errors import StoreError
@@ -29,7 +30,7 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 #: Columns that hold JSON as text.
-_JSON = {"metadata", "parts", "request", "tags", "usage"}
+_JSON = {"metadata", "output", "parts", "request", "tags", "usage"}
 #: Column of our tables -> type of its values in a query's result; ids and times are text.
 _COLUMNS = [column for table in metadata.sorted_tables for column in table.columns if column.name != "data"]
 _KINDS = {column.name: int if isinstance(column.type, Integer) else str for column in _COLUMNS}
@@ -179,11 +180,16 @@ async def tokens(store: SqlStore, run_id: str) -> Sequence[Row]:
 
 
 async def one(store: SqlStore, id: str | None, with_tokens: bool) -> tuple[str, dict[str, Any]]:
-    """The conversation or run with this id or beginning of an id, or the newest run; and which of the two it is."""
+    """What has this id or beginning of an id, or the newest run; and which it is: a conversation, a run or a step."""
     reader = DatabaseReader(store)
     found = await reader.newest() if id is None else await reader.find(id)
     if found.kind == "conversation":
         return found.kind, await conversation(store, found.id)
+    [row] = await store.rows("SELECT * FROM runs WHERE id = :id", {"id": UUID(found.id)})
+    if steps.is_step(row):
+        key = {"id": UUID(found.id), "conversation": row["conversation_id"]}
+        runs = [_original(each) for each in await store.rows(steps.RUNS_BELOW, key)]
+        return "step", {**_original(row), "runs": [{**each, "name": steps.name_of(each)} for each in runs]}
     about = await run(store, found.id)
     if with_tokens:
         about["tokens"] = await tokens(store, found.id)

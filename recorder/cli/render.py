@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recorder.cli import steps
 from recorder.cli.branches import BESIDE, Fork, IndentedMessage, is_linear, laid_out, path_of
 from recorder.cli.console import (
     cell,
@@ -212,6 +213,11 @@ def _other_parts(parts: Row) -> Iterator[str]:
         yield f"calls {call.get('name')}({text})"
     if parts.get("tool_call_id"):
         yield f"answers {parts['tool_call_id']}"
+
+
+def show(kind: str, found: Row) -> None:
+    """What `recorder show` found."""
+    {"run": run, "step": steps.show}.get(kind, conversation)(found)
 
 
 def run(found: Row) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from typer.testing import CliRunner
@@ -135,6 +136,21 @@ def test_views_and_commands_look_at_the_runs_of_models_only(url: str, history: A
     found = CliRunner().invoke(app, ["ls", "--url", url, "--json"])
     assert [row["runs"] for row in json.loads(found.output)] == [1]
     assert json.loads(CliRunner().invoke(app, ["stats", "--url", url, "--json"]).output)["runs"] == 1
+
+
+def test_a_chain_is_shown_with_all_runs_in_it(url: str, history: Any) -> None:
+    """`recorder show` indents them, and `--json` has them, too."""
+    chain = runnables.RunnableLambda(str.upper).with_config(run_name="louder") | model("Hello")
+    chain.invoke("hi", config={"callbacks": [history], "run_name": "greeting"})
+    history.flush().wait()
+    [(id,)] = sql(url, "SELECT id FROM runs WHERE parent_run_id IS NULL")
+    shown = CliRunner().invoke(app, ["show", id, "--url", url]).output
+    lines = [line.split() for line in shown.splitlines()[-3:]]
+    assert [line[1:4] for line in lines[:2]] == [
+        ["chain", "greeting", "complete"], ["chain", "louder", "complete"],
+    ]  # fmt: skip
+    found = json.loads(CliRunner().invoke(app, ["show", id, "--url", url, "--json"]).output)
+    assert (found["output"], [run["depth"] for run in found["runs"]]) == ({"output": ANY}, [0, 1, 1])
 
 
 def test_long_values_are_cut() -> None:
