@@ -41,8 +41,23 @@ _NOTES = {
     CLEARED: "The memory was cleared. It begins anew from here.",
     POPPED: "The last item of the memory was removed. It goes on from the item before.",
 }
-#: For so many conversations of a recorder it is remembered which messages were added.
-_REMEMBERED = 10_000
+#: So many are remembered of each recorder.
+_CONVERSATIONS, _REPLIES = 10_000, 2_000
+
+
+class Remembered(OrderedDict[str, Any]):
+    """A dict that forgets what was put into it first."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def put(self, key: str, value: Any) -> None:
+        """Set a value, as the newest one."""
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > self._limit:
+            self.popitem(last=False)
 
 
 class SharedState:
@@ -51,14 +66,9 @@ class SharedState:
     def __init__(self, url: str) -> None:
         self.replay = Replay(url)
         #: Conversation -> the id of its last message that a memory has added, or was given and found recorded.
-        self.accounted: OrderedDict[str, str] = OrderedDict()
-
-    def account(self, conversation_id: str, message_id: str) -> None:
-        """What follows this message was not added by a memory yet."""
-        self.accounted[conversation_id] = message_id
-        self.accounted.move_to_end(conversation_id)
-        while len(self.accounted) > _REMEMBERED:
-            self.accounted.popitem(last=False)
+        self.accounted = Remembered(_CONVERSATIONS)
+        #: Id of a reply -> what a framework made of it. A turn reads only the newest replies again.
+        self.replies = Remembered(_REPLIES)
 
 
 _lock = threading.Lock()
@@ -98,6 +108,8 @@ class ConversationMemory:
         self.history = history
         self._user = user
         self._state = _state_of(history)
+        #: Id of a reply -> what the framework made of it; shared by all memories over this recorder.
+        self.replies = self._state.replies
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -156,7 +168,7 @@ class ConversationMemory:
             place, count = len(tail), count + 1
             self._account(branch, messages[count - 1 : count])
         elif place:
-            self._state.account(branch.conversation_id, tail[place - 1].id)
+            self._state.accounted.put(branch.conversation_id, tail[place - 1].id)
         self._store(branch, messages[count:])
 
     def _store(self, branch: BranchMessages, messages: Sequence[BaseMessage]) -> None:
@@ -169,7 +181,7 @@ class ConversationMemory:
     def _account(self, branch: BranchMessages, messages: Sequence[BaseMessage]) -> None:
         """Remember these messages, which are about to be stored below the branch."""
         end = branch.messages[-1].id if branch.messages else None
-        self._state.account(branch.conversation_id, path_ids(branch.conversation_id, messages, end)[-1])
+        self._state.accounted.put(branch.conversation_id, path_ids(branch.conversation_id, messages, end)[-1])
 
     def note(self, kind: str) -> None:
         """Append a note to the conversation. Raises as `add_messages` does."""
