@@ -125,8 +125,9 @@ def test_the_same_on_an_event_loop(model: str, url: str) -> None:
     """`ainvoke` and `astream` record and replay."""
 
     async def use(chat: Any) -> list[Any]:
-        whole = await chat.ainvoke("Hi")
-        chunks = [chunk async for chunk in chat.astream("Hi")]
+        bound = chat.bind_tools([add])
+        whole = await bound.ainvoke("Hi")
+        chunks = [chunk async for chunk in bound.astream("Hi")]
         return [plain(whole), *map(plain, chunks)]
 
     async def both() -> tuple[list[Any], list[Any]]:
