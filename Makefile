@@ -110,7 +110,7 @@ LOCKED := $(COMPILE) --upgrade --generate-hashes --no-emit-index-url
 
 lock: $(VENV)/.lock
 	$(LOCKED) pyproject.toml --extra bench --group build --output-file $(LOCK)/bench.txt
-	$(LOCKED) pyproject.toml --extra dev --group build --constraint $(LOCK)/bench.txt --output-file $(LOCK)/dev.txt
+	$(LOCKED) pyproject.toml --extra dev --extra frameworks --group build --constraint $(LOCK)/bench.txt --output-file $(LOCK)/dev.txt
 	$(LOCKED) pyproject.toml --extra all --group build --constraint $(LOCK)/bench.txt --output-file $(LOCK)/base.txt
 	$(COMPILE) --upgrade pyproject.toml --extra all --resolution lowest-direct --no-deps --output-file $(VENV)/lowest.in
 	$(LOCKED) pyproject.toml --extra dev --group build --constraint $(VENV)/lowest.in --constraint $(LOCK)/lowest.in --output-file $(LOCK)/lowest.txt

@@ -20,7 +20,7 @@ import pytest
 from recorder.config import Config
 from recorder.storage import rows, schema, views
 from recorder.wire import deltas
-from recorder.wire.encode import WIRES
+from recorder.wire.formats import DECODED
 from tests.test_public import PUBLIC_MODULES, parts, public
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,7 +141,7 @@ def test_the_glossary_agrees_with_the_code() -> None:
     assert len(lines) == len(table(page, "word"))
     assert named_in(lines["status"]) == constants(rows, like="[a-z]+")
     assert named_in(lines["view"]) == set(views.definitions("sqlite"))
-    assert named_in(lines["wire format"]) == set(WIRES)
+    assert named_in(lines["wire format"]) == set(DECODED)
     assert named_in(lines["kind"]) <= constants(deltas, like="[a-z_]+")
 
 

@@ -56,7 +56,9 @@ def test_the_song_is_printed(run: Run, name: str) -> None:
     assert run(name) == SONG
 
 
-@pytest.mark.parametrize("name", ["attach_openai", "attach_anthropic", "attach_process"])
+@pytest.mark.parametrize(
+    "name", ["attach_openai", "attach_anthropic", "attach_process", "langchain_model", "langgraph_graph"]
+)
 def test_an_attached_client_is_recorded(run: Run, tmp_path: Path, name: str) -> None:
     """The song is printed, and is in the default database."""
     assert run(name).rstrip() == SONG.rstrip()

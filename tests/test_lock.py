@@ -23,8 +23,8 @@ BASE = [*PROJECT["project"]["dependencies"], *EXTRAS["postgres"], *PROJECT["buil
 #: The requirements of pyproject.toml that each list must contain.
 WANTED = {
     "base.txt": [*BASE, *PROJECT["dependency-groups"]["build"]],
-    "dev.txt": [*BASE, *EXTRAS["dev"]],
-    "bench.txt": [*BASE, *EXTRAS["dev"], *EXTRAS["bench"]],
+    "dev.txt": [*BASE, *EXTRAS["dev"], *EXTRAS["frameworks"]],
+    "bench.txt": [*BASE, *EXTRAS["dev"], *EXTRAS["frameworks"], *EXTRAS["bench"]],
     "lowest.txt": [*BASE, *EXTRAS["dev"]],
     "docs.txt": PROJECT["dependency-groups"]["docs"],
     "lock.txt": PROJECT["dependency-groups"]["lock"],

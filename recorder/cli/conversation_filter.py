@@ -17,6 +17,7 @@ from recorder.core.json import dumps
 from recorder.errors import ConfigError
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
+from recorder.storage.statuses import IS_MODEL_CALL_SQL
 from recorder.storage.store import SqlStore
 
 Row = Mapping[str, Any]
@@ -94,7 +95,8 @@ FROM conversations AS c
 #: The newest run of each conversation, which has the status that is shown.
 _NEWEST = """
 SELECT e.*, n.id AS run_id, n.status AS status FROM ({each}) AS e JOIN runs AS n ON n.id = (
-    SELECT r.id FROM runs AS r WHERE r.conversation_id = e.id ORDER BY r.started_at DESC, r.id DESC LIMIT 1)
+    SELECT r.id FROM runs AS r WHERE r.conversation_id = e.id AND {model_call}
+    ORDER BY r.started_at DESC, r.id DESC LIMIT 1)
 WHERE n.status IN ({statuses})
 """
 _SOME_RUN = "EXISTS (SELECT 1 FROM runs AS r WHERE r.conversation_id = c.id AND {condition})"
@@ -148,7 +150,9 @@ def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
         return each, parameters
     # A run whose process is dead is stored as streaming until somebody marks it.
     stored = (STREAMING, INTERRUPTED) if wanted.status == INTERRUPTED else (wanted.status,)
-    return _NEWEST.format(each=each, statuses=", ".join(f"'{status}'" for status in stored)), parameters
+    return _NEWEST.format(
+        each=each, model_call=IS_MODEL_CALL_SQL, statuses=", ".join(f"'{status}'" for status in stored)
+    ), parameters
 
 
 async def _with_real_status(store: SqlStore, rows: Sequence[Row], status: str) -> list[Row]:

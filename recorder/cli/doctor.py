@@ -25,6 +25,7 @@ from recorder.core.blocking_loop import BlockingLoop
 from recorder.core.clock import now
 from recorder.core.escaping import unescape
 from recorder.errors import RecorderError
+from recorder.instrumentation.aiohttp_version import OLDEST, too_old_aiohttp
 from recorder.storage.activity import Activity, MissingTokens, activity_of
 from recorder.storage.dialects import SQLite, file_of, masked, open_error, parse_url
 from recorder.storage.leftovers import Leftover, leftovers_of
@@ -95,6 +96,7 @@ def examine(url: str) -> Diagnosis:
         found.findings.append(Finding(problem, next_step or None))
     if file is not None:
         found.findings += _disk(found, file)
+    found.findings += _libraries()
     return found
 
 
@@ -190,6 +192,15 @@ def _disk(found: Diagnosis, file: Path) -> Iterator[Finding]:
                 f"A damaged database was set aside as {each.path.name} ({size(each.bytes)})",
                 f"read it: {program()} ls --url sqlite:///{each.path}; then move it away or delete it",
             )
+
+
+def _libraries() -> Iterator[Finding]:
+    """What this environment has that `attach()` and `recorder run` do not record."""
+    if (version := too_old_aiohttp()) is not None:
+        yield Finding(
+            f"aiohttp {version} is installed here, and model calls of its sessions are not recorded",
+            f"install aiohttp {OLDEST} or newer",
+        )
 
 
 def _activity(found: Activity) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from recorder.core.escaping import unescape
 from recorder.core.json import dumps
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.rows import INTERRUPTED, STREAMING
+from recorder.storage.statuses import IS_MODEL_CALL_SQL
 from recorder.storage.store import SqlStore
 
 Row = Mapping[str, Any]
@@ -46,11 +47,11 @@ _IDS = "SELECT id FROM conversations ORDER BY id DESC LIMIT :read"
 
 _ABOUT = """
 SELECT a.conversation_id AS id,
-    (SELECT count(*) FROM runs AS r WHERE r.conversation_id = a.conversation_id) AS runs,
+    (SELECT count(*) FROM runs AS r WHERE r.conversation_id = a.conversation_id AND {model_call}) AS runs,
     (SELECT count(*) FROM messages AS m WHERE m.conversation_id = a.conversation_id) AS messages,
-    (SELECT r.id FROM runs AS r WHERE r.conversation_id = a.conversation_id
+    (SELECT r.id FROM runs AS r WHERE r.conversation_id = a.conversation_id AND {model_call}
         ORDER BY r.started_at DESC, r.id DESC LIMIT 1) AS run_id,
-    (SELECT r.status FROM runs AS r WHERE r.conversation_id = a.conversation_id
+    (SELECT r.status FROM runs AS r WHERE r.conversation_id = a.conversation_id AND {model_call}
         ORDER BY r.started_at DESC, r.id DESC LIMIT 1) AS status,
     (SELECT c.title FROM conversations AS c WHERE c.id = a.conversation_id) AS title,
     (SELECT substr(m.content, 1, 200) FROM messages AS m
@@ -107,7 +108,8 @@ async def _about(store: SqlStore, times: Mapping[str, str | None]) -> list[dict[
     for start in range(0, len(ids), _IDS_A_QUERY):
         part = ids[start : start + _IDS_A_QUERY]
         rows = await store.rows(
-            _ABOUT.format(keys=store.dialect.key_rows), {"keys": dumps([[id] for id in part])}
+            _ABOUT.format(keys=store.dialect.key_rows, model_call=IS_MODEL_CALL_SQL),
+            {"keys": dumps([[id] for id in part])},
         )
         dead = await DatabaseReader(store).dead([row["run_id"] for row in rows if row["status"] == STREAMING])
         by_id = {row["id"]: row for row in rows}

@@ -22,6 +22,7 @@ from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import json_of, readable
 from recorder.storage.rows import COMPLETE, INTERRUPTED, STREAMING
 from recorder.storage.schema import HEAD, metadata
+from recorder.storage.statuses import IS_MODEL_CALL_SQL
 from recorder.storage.store import SqlStore
 
 T = TypeVar("T")
@@ -61,7 +62,9 @@ _MESSAGES = """
 SELECT id AS message_id, parent_id, position, role, content, run_id, created_at, parts,
     row_number() OVER (PARTITION BY parent_id ORDER BY created_at, id) AS branch
 FROM messages WHERE conversation_id = :id ORDER BY position, branch"""
-_RUNS = "SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at, id"
+_RUNS = (
+    f"SELECT * FROM runs AS r WHERE r.conversation_id = :id AND {IS_MODEL_CALL_SQL} ORDER BY started_at, id"
+)
 #: The text of the runs that have no message yet.
 _TEXTS = """
 SELECT t.run_id, t.text
@@ -70,13 +73,13 @@ WHERE r.conversation_id = :id AND r.response_message_id IS NULL AND t.run_id = r
     AND t.kind = 'text' AND (t.idx = '0' OR t.idx LIKE '0.%')
 ORDER BY t.run_id, t.seq"""
 
-_STATUSES = "SELECT status, count(*) AS runs FROM runs GROUP BY status ORDER BY status"
+_STATUSES = f"SELECT status, count(*) AS runs FROM runs AS r WHERE {IS_MODEL_CALL_SQL} GROUP BY status ORDER BY status"
 
-_TOTALS = """
+_TOTALS = f"""
 SELECT
     (SELECT count(*) FROM conversations) AS conversations,
     (SELECT count(*) FROM messages) AS messages,
-    (SELECT count(*) FROM runs) AS runs,
+    (SELECT count(*) FROM runs AS r WHERE {IS_MODEL_CALL_SQL}) AS runs,
     (SELECT coalesce(sum(count), 0) FROM segments) AS tokens,
     (SELECT coalesce(sum(count), 0) FROM frames) AS frames,
     (SELECT coalesce(sum(count), 0) FROM gaps) AS missing_tokens,

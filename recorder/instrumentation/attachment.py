@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 #: The attribute of a replaced `send` that holds its `Sender`.
 _SENDER = "recorder_sender"
-#: The classes of HTTP clients.
-_CLIENTS = ("Client", "AsyncClient")
+_SESSION = "ClientSession"
+#: The classes of HTTP clients -> their libraries.
+_CLIENTS = {"Client": process.LIBRARIES, "AsyncClient": process.LIBRARIES, _SESSION: ("aiohttp",)}
 _lock = threading.Lock()
 
 
@@ -53,15 +54,17 @@ def attach(
 ) -> Attachment:  # fmt: skip
     """Record every model call through a client, without a change to the code that calls it.
 
-    `client` is a client of OpenAI's or Anthropic's SDK, synchronous or asynchronous, or an `httpx.Client` or
-    `httpx.AsyncClient` (of httpx or httpx2). Without one, all clients of the process are recorded: those made before
-    and those made later, of every library that uses httpx or httpx2. `callbacks` is a `ChatHistoryCallback`, another
-    handler, or a list of these; the default is a `ChatHistoryCallback()`, whose database is opened at the first model
-    call. The hosts are patterns such as "*.openai.azure.com"; by default every host is recorded.
+    `client` is a client of OpenAI's, Anthropic's or Ollama's SDK, synchronous or asynchronous, one of google-genai, of
+    which the synchronous calls are recorded, an `httpx.Client` or `httpx.AsyncClient` (of httpx or httpx2), or an
+    `aiohttp.ClientSession`. Without one, all clients of the process are recorded: those made before and those made
+    later, of every library that uses httpx, httpx2 or aiohttp. `callbacks` is a `ChatHistoryCallback`, another handler,
+    or a list of these; the default is a `ChatHistoryCallback()`, whose database is opened at the first model call. The
+    hosts are patterns such as "*.openai.azure.com"; by default every host is recorded.
 
-    Recorded are chat completions, Responses, legacy completions and Anthropic's messages, streamed or not, in whatever
-    way the SDK is called. Clients that `with_options` makes share the HTTP client, so they are recorded, too. Each HTTP
-    attempt is a run. What the application gets stays the same: objects, bytes, exceptions.
+    Recorded are chat completions, Responses, legacy completions, Anthropic's messages, Gemini's contents and Ollama's
+    chats and texts, streamed or not, in whatever way the SDK is called. Clients that `with_options` makes share the
+    HTTP client, so they are recorded, too. Each HTTP attempt is a run. What the application gets stays the same:
+    objects, bytes, exceptions.
 
     Attaching the same handler twice records once. Raises `ConfigError` for another client, for what is no handler and
     for hosts that are no list of texts, and `Closed` for a recorder that is closed.
@@ -70,7 +73,9 @@ def attach(
     hosts = Hosts(include_hosts, exclude_hosts)
     if client is None:
         return Attachment(process.attach_process(handlers, hosts))
-    return Attachment(_attach_client(_http_client_of(client), handlers or [default_history()], hosts))
+    http_client, handlers = _http_client_of(client), handlers or [default_history()]
+    attach_to = _attach_session if _kind_of(http_client) == _SESSION else _attach_client
+    return Attachment(attach_to(http_client, handlers, hosts))
 
 
 def _handlers(callbacks: Any) -> list[Any]:
@@ -92,15 +97,22 @@ def _require_open(handler: Any) -> None:
 
 def _http_client_of(client: Any) -> Any:
     """The HTTP client of an SDK's client, or the HTTP client itself. Raises `ConfigError`."""
-    http_client: Any = client if _kind_of(client) else getattr(client, "_client", None)
+    http_client: Any = client if _kind_of(client) else _inside(client)
     if _kind_of(http_client) is None:
         raise ConfigError(
             f"attach got {_shown(client)}; pass a client of the OpenAI or Anthropic SDK, such as openai.OpenAI() or "
-            "anthropic.AsyncAnthropic(), or an httpx client. Handlers of recorder's own models go into callbacks="
+            "anthropic.AsyncAnthropic(), an httpx client or an aiohttp.ClientSession. Handlers of recorder's own "
+            "models go into callbacks="
         )
-    if http_client.is_closed:
+    if http_client.closed if _kind_of(http_client) == _SESSION else http_client.is_closed:
         raise ConfigError(f"{type(client).__name__} is closed, so it sends nothing; pass an open client")
     return http_client
+
+
+def _inside(client: Any) -> Any:
+    """The HTTP client inside of an SDK's client; of google-genai, which has several, the synchronous one."""
+    own = getattr(client, "_client", None)
+    return own if own is not None else getattr(getattr(client, "_api_client", None), "_httpx_client", None)
 
 
 def _shown(client: Any) -> str:
@@ -112,9 +124,9 @@ def _shown(client: Any) -> str:
 
 
 def _kind_of(found: Any) -> str | None:
-    """ "Client" or "AsyncClient" of either HTTP library; None for anything else."""
+    """ "Client" or "AsyncClient" of httpx or httpx2, or "ClientSession" of aiohttp; None for anything else."""
     for kind in type(found).__mro__:
-        if kind.__name__ in _CLIENTS and kind.__module__.partition(".")[0] in process.LIBRARIES:
+        if kind.__module__.partition(".")[0] in _CLIENTS.get(kind.__name__, ()):
             return kind.__name__
     return None
 
@@ -133,6 +145,26 @@ def _attach_client(http_client: Any, handlers: list[Any], hosts: Hosts) -> Calla
             sender.remove(handlers)
             if not sender.handlers:
                 _restore(http_client, sender)
+
+    return detach
+
+
+def _attach_session(session: Any, handlers: list[Any], hosts: Hosts) -> Callable[[], None]:
+    """Record this session of aiohttp. Returns what ends it."""
+    import aiohttp
+
+    from recorder.instrumentation import aiohttp_calls
+    from recorder.instrumentation.send import Sender
+
+    sender = Sender(hosts)
+    sender.add(handlers)
+    aiohttp_calls.replace(aiohttp)
+    with _lock:
+        aiohttp_calls.add_sender(session, sender)
+
+    def detach() -> None:
+        with _lock:
+            aiohttp_calls.remove_sender(session, sender)
 
     return detach
 

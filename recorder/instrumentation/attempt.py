@@ -12,7 +12,12 @@ from typing import Any
 
 from recorder.core.collection import collection
 from recorder.instrumentation.content_decoding import Decode, decoder_of
-from recorder.instrumentation.provider_errors import status_error, transport_error, unreadable_answer
+from recorder.instrumentation.provider_errors import (
+    reading_error,
+    status_error,
+    transport_error,
+    unreadable_answer,
+)
 from recorder.runs.collected_streams import collector
 from recorder.runs.run import WireRun
 from recorder.runs.sdk_stream import settle_run, settle_run_async
@@ -29,6 +34,7 @@ class Attempt:
     """Reports one attempt to the handlers. Its driver calls these methods, and `settle` after each."""
 
     def __init__(self, run: WireRun[Any], sdk: str) -> None:
+        """`sdk` is the library whose exceptions the application gets."""
         self.run = run
         self._sdk = sdk
         self._is_open = False
@@ -101,13 +107,18 @@ class Attempt:
         if self._is_open:
             collector.put(self._leave_and_settle)
 
+    def end_collected(self) -> None:
+        """The response was collected after all of its body was read."""
+        if self._is_open:
+            collector.put(self._end_and_settle)
+
     def fail(self, error: BaseException) -> None:
         """The request failed."""
         self._safely(self._fail, transport_error(self._sdk, error))
 
     def fail_reading(self, error: BaseException) -> None:
-        """Reading the body of the response failed. Anthropic's SDK passes on the HTTP client's exception."""
-        self._safely(self._fail, error if self._sdk == "anthropic" else transport_error(self._sdk, error))
+        """Reading the body of the response failed."""
+        self._safely(self._fail, reading_error(self._sdk, error))
 
     def end_at_exit(self) -> None:
         """The process ends, and the response is still open."""
@@ -136,7 +147,8 @@ class Attempt:
         self._status = response.status_code
         self.run.request.mask.learn_request(response.request)
         kind = response.headers.get("content-type", "").lower()
-        if response.status_code >= 400 or "text/event-stream" not in kind:
+        is_stream = self.run.framing.is_stream(kind, requested=self.run.request.stream)
+        if response.status_code >= 400 or not is_stream:
             self._body = bytearray()
             self._may_be_stream = response.status_code < 400
         self._decode = decoder_of(response.headers.get("content-encoding"))
@@ -177,10 +189,10 @@ class Attempt:
             self._end_of_body(bytes(self._body))
 
     def _end_cut(self) -> None:
-        if self._body is None:
-            self._end_of_stream()
-        elif self._status >= 400:
+        if self._body is not None and self._status >= 400:
             self._fail(self._status_error())
+        elif self._body is None and self.run.reply.failure() is not None:
+            self._end_of_stream()
         else:
             self._close()
             self.run.finish()
@@ -192,7 +204,7 @@ class Attempt:
     def _end_of_body(self, body: bytes) -> None:
         if not self._is_read(partial(self.run.feed_complete, body, None)):
             return
-        if self.run.reply.terminated:
+        if self.run.reply.terminated or self.run.reply.goes_on:
             self._finish()
         else:
             self._fail(unreadable_answer(self._sdk, body))
@@ -226,6 +238,10 @@ class Attempt:
 
     def _leave_and_settle(self) -> None:
         self._safely(self._leave)
+        settle_run(self.run)
+
+    def _end_and_settle(self) -> None:
+        self._safely(self._end)
         settle_run(self.run)
 
     def _status_error(self) -> Exception:

@@ -19,13 +19,16 @@ from recorder.runs.completion_run import CompletionRun
 from recorder.runs.run import TEXT_MODEL, Request, WireRun
 from recorder.wire.formats import translator_of
 from recorder.wire.openai.responses import WIRE as RESPONSES
+from recorder.wire.openai.responses_request import conversation_id
 from recorder.wire.reply import Translator
 from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS
 
 #: Keys of a body that are no parameters: the messages, and what only controls the transport.
-_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"instructions"}) - {"stream_options"}
+_NOT_PARAMETERS = (CONTENT_KEYS | TRANSPORT_KEYS | {"images"}) - {"stream_options"}
 #: Hosts that the SDKs ask by default -> what recorder's own models call them.
 _DEFAULT_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+#: The SDKs that send through httpx only. Without them their formats are spoken through aiohttp, too.
+_ON_HTTPX = ("openai", "anthropic")
 
 
 class NumberedRun(NamedTuple):
@@ -58,21 +61,23 @@ def attempt_of(
         provider_name=call.endpoint.sdk,
         messages=call.messages,
         body=call.body,
-        stream=call.body.get("stream") is True,
+        stream=call.stream,
         handlers=list(handlers),
         name=client,
         tags=[],
         metadata={**_langsmith_metadata(call), **_conversation(call), **names},
         invocation_params=_parameters(call),
         input_hash=call.input_hash,
-        model_type=call.endpoint.model_type,
+        model_type=call.model_type,
         mask=mask,
         run_id=run.run_id,
         conversation_of=run.first_run_id or run.run_id,
         attempt=run.attempt,
         first_run_id=run.first_run_id,
     )
-    found = Attempt(_run(made, translator, request, call.endpoint.sdk), call.endpoint.sdk)
+    found = Attempt(
+        _run(made, translator, request, call.endpoint.sdk), _errors_of(request, call.endpoint.sdk)
+    )
     only = handlers[0] if len(handlers) == 1 else None
     # Another handler wants its tokens while they stream, on the application's thread.
     return DeferredAttempt(found, only) if getattr(only, "takes_bytes", False) is True else found
@@ -89,13 +94,19 @@ def linked_attempt(
     return found
 
 
+def _errors_of(request: Any, sdk: str) -> str:
+    """The library whose exceptions the application gets."""
+    found: str = getattr(request, "errors_of", sdk) if sdk in _ON_HTTPX else sdk
+    return found
+
+
 def _run(made: Request, translator: Translator, request: Any, sdk: str) -> WireRun[Any]:
     error_of: Callable[[Any, Any], Exception] = partial(_stream_error, sdk)
     if made.model_type == TEXT_MODEL:
         return CompletionRun(made, translator, error_of)
     if sdk == "anthropic":
         return AnthropicRun(made, translator, error_of)
-    return ChatRun(made, translator, error_of, host=_host_of(request))
+    return ChatRun(made, translator, error_of, host=_host_of(request) if sdk == "openai" else None)
 
 
 def _stream_error(sdk: str, error: Any, _response: Any) -> Exception:
@@ -110,28 +121,35 @@ def _host_of(request: Any) -> str:
 
 def _conversation(call: ModelCall) -> dict[str, str]:
     """The conversation that OpenAI keeps, if the request of the Responses API names one."""
-    if call.endpoint.wire != RESPONSES:
-        return {}
-    given = call.body.get("conversation")
-    found = given.get("id") if isinstance(given, dict) else given
-    return {"conversation_id": found} if isinstance(found, str) and found else {}
+    found = conversation_id(call.body) if call.endpoint.wire == RESPONSES else None
+    return {"conversation_id": found} if found is not None else {}
 
 
 def _parameters(call: ModelCall) -> dict[str, Any]:
     found = {key: value for key, value in call.body.items() if key not in _NOT_PARAMETERS}
-    return found or {"body_bytes": call.size}
+    return found if call.input_hash and found else {**found, "body_bytes": call.size}
 
 
 def _langsmith_metadata(call: ModelCall) -> dict[str, Any]:
-    body = call.body
+    options = _options_of(call.body)
     found = {
         "ls_provider": call.endpoint.sdk,
-        "ls_model_name": body.get("model"),
-        "ls_model_type": call.endpoint.model_type,
-        "ls_temperature": body.get("temperature"),
+        "ls_model_name": call.body.get("model"),
+        "ls_model_type": call.model_type,
+        "ls_temperature": options.get("temperature"),
     }
-    if limit := body.get("max_tokens") or body.get("max_completion_tokens"):
+    if limit := _first_of(options, "max_tokens", "max_completion_tokens", "maxOutputTokens", "num_predict"):
         found["ls_max_tokens"] = limit
-    if stop := body.get("stop") or body.get("stop_sequences"):
+    if stop := _first_of(options, "stop", "stop_sequences", "stopSequences"):
         found["ls_stop"] = stop
     return found
+
+
+def _options_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the answer is controlled with: in the body itself, or in an object of it (Gemini, Ollama)."""
+    inside = body.get("generationConfig") or body.get("options")
+    return {**body, **inside} if isinstance(inside, dict) else body
+
+
+def _first_of(options: Mapping[str, Any], *names: str) -> Any:
+    return next((found for name in names if (found := options.get(name))), None)

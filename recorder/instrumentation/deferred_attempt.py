@@ -30,6 +30,7 @@ class DeferredAttempt:
         self.run = attempt.run
         self._attempt = attempt
         self._handler = recorder
+        self._event_mark = self.run.framing.event_mark
         self._queue = recorder.recorder.queue
         self._epoch = self._queue.epoch
         self._block_timeout: float = recorder.recorder.config.block_timeout
@@ -70,7 +71,7 @@ class DeferredAttempt:
         """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`."""
         if self._is_cut or not self._is_open:
             return None
-        return self._offer(self, data, len(data) + _EVENT_COST * (data.count(b"\n\n") + 1))
+        return self._offer(self, data, len(data) + _EVENT_COST * (data.count(self._event_mark) + 1))
 
     def feed_again(self) -> Wait[None] | None:
         """Offer the bytes again that found no room."""
@@ -86,12 +87,12 @@ class DeferredAttempt:
         return self._offer(_CompleteBody(self._attempt), content, len(content) + _EVENT_COST)
 
     def end(self) -> None:
-        """The body has ended."""
-        self._end(self._attempt.end_cut if self._is_cut else self._attempt.end)
+        """The body has ended. A finalizer may call this."""
+        self._end(self._attempt.end_cut if self._misses_bytes() else self._attempt.end)
 
     def leave(self) -> None:
         """The response was closed. A finalizer may call this."""
-        self._end(self._attempt.end_cut if self._is_cut else self._attempt.leave)
+        self._end(self._attempt.end_cut if self._misses_bytes() else self._attempt.leave)
 
     def leave_if_complete(self) -> None:
         """As `Attempt.leave_if_complete`. Called on the writer's thread."""
@@ -100,6 +101,10 @@ class DeferredAttempt:
     def leave_collected(self) -> None:
         """The response was collected."""
         self.leave()
+
+    def end_collected(self) -> None:
+        """The response was collected after all of its body was read."""
+        self.end()
 
     def fail(self, error: BaseException) -> None:
         """The request failed."""
@@ -131,6 +136,12 @@ class DeferredAttempt:
         self._refused = translator, data, size
         return Limited(accepted, (self._waits_until_us - moment_us) / 1e6, return_none)
 
+    def _misses_bytes(self) -> bool:
+        """Whether bytes found no room until now, when the response ends."""
+        if self._refused is not None:  # whoever waited for room was cancelled, or could not wait
+            self._refused, self._is_cut = None, True
+        return self._is_cut
+
     def _is_of_parent(self) -> bool:
         """Whether the process was forked since, and this is the child: the run is the parent's."""
         if self._queue.epoch is not self._epoch:
@@ -140,6 +151,7 @@ class DeferredAttempt:
     def _end(self, step: Callable[[], None]) -> None:
         if not self._is_of_parent():
             self._is_open = False
+            self._misses_bytes()
             # The order is that of now: a request that the application sends next comes after this answer.
             self._queue.defer(partial(self._finish, step, monotonic_us(), self._queue.next_order()))
 

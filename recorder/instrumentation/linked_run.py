@@ -39,6 +39,12 @@ def linked_handler() -> Any:
     return run.recorder_handler if run is not None else None
 
 
+def recorders_of(attempt: Any) -> list[Any]:
+    """The handlers that an attempt is recorded for; of a linked run, the recorder of the framework's callbacks."""
+    handlers = attempt.run.request.handlers
+    return [each.recorder_handler if isinstance(each, LinkedRun) else each for each in handlers]
+
+
 class _FailedAttempt:
     """An attempt that failed. It is a child run if another attempt follows."""
 

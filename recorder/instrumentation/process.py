@@ -1,4 +1,4 @@
-"""Records the model calls of the whole process: of every client of httpx and httpx2, made before or made later.
+"""Records the model calls of the whole process: of every client of httpx, httpx2 and aiohttp, made before or later.
 
 A library is prepared when it is imported, so `attach()` itself imports nothing large.
 """
@@ -16,6 +16,7 @@ from recorder.core.import_hooks import when_imported
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
 from recorder.instrumentation.process_recordings import ProcessRecording, add, remove
 
+#: The libraries whose clients have a method `send`.
 LIBRARIES = ("httpx", "httpx2")
 
 _lock = threading.Lock()
@@ -30,10 +31,12 @@ def attach_process(handlers: Sequence[Any], hosts: Hosts) -> Callable[[], None]:
     return partial(remove, recording)
 
 
-def attach_linked() -> None:
-    """From now on, record the requests of linked runs (`linked_run.py`). Others pass through."""
-    add(ProcessRecording((), ALL_HOSTS, is_linked=True))
+def attach_linked() -> Callable[[], None]:
+    """Record the requests of linked runs (`linked_run.py`); others pass through. Returns what ends it."""
+    recording = ProcessRecording((), ALL_HOSTS, is_linked=True)
+    add(recording)
     _install()
+    return partial(remove, recording)
 
 
 def _install() -> None:
@@ -44,11 +47,18 @@ def _install() -> None:
     if is_first:
         for name in LIBRARIES:
             when_imported(name, _prepare)
+        when_imported("aiohttp", _prepare_aiohttp)
 
 
 def _prepare(library: ModuleType) -> None:
     # Here, because the import takes as long as that of a small library.
     from recorder.instrumentation.process_send import replace
+
+    replace(library)
+
+
+def _prepare_aiohttp(library: ModuleType) -> None:
+    from recorder.instrumentation.aiohttp_calls import replace
 
     replace(library)
 

@@ -31,7 +31,7 @@ def _recorded(send: Callable[..., Any]) -> Callable[..., Any]:
             return send(client, request, *args, **kwargs)
         call = send
         for recording in recordings():
-            call = recorded_send(_sender_of(recording), call)
+            call = recorded_send(sender_of(recording), call)
         return call(client, request, *args, **kwargs)
 
     return recorded
@@ -44,7 +44,7 @@ def _recorded_async(send: Callable[..., Any]) -> Callable[..., Any]:
             return await send(client, request, *args, **kwargs)
         call = send
         for recording in recordings():
-            call = recorded_async_send(_sender_of(recording), call)
+            call = recorded_async_send(sender_of(recording), call)
         return await call(client, request, *args, **kwargs)
 
     return recorded
@@ -55,7 +55,8 @@ def _is_replay(client: Any) -> bool:
     return getattr(client, "answers_from_recording", False) is True
 
 
-def _sender_of(recording: ProcessRecording) -> Sender:
+def sender_of(recording: ProcessRecording) -> Sender:
+    """The sender of a recording of the process."""
     if recording.sender is None:  # two threads may make one each; both are alike
         default = linked_handler if recording.is_linked else default_history
         sender = Sender(recording.hosts, None if recording.handlers else default)

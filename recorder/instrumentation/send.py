@@ -15,8 +15,9 @@ from typing import Any
 from recorder.core.own_thread import on_own_thread
 from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of, linked_attempt
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
-from recorder.instrumentation.linked_run import linked_run
+from recorder.instrumentation.linked_run import linked_run, recorders_of
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
+from recorder.instrumentation.recorded_above import recorded_above
 from recorder.instrumentation.repetition import numbered_run, remember_attempt, remember_failure
 from recorder.instrumentation.tee import tee
 from recorder.runs.naming_headers import NAMING_HEADERS, split_headers
@@ -63,7 +64,7 @@ class Sender:
         endpoint = endpoint_of(request)
         if endpoint is None:
             return None
-        names = _without_names(request)
+        names = without_names(request)
         if is_own_call() or not self.hosts.include(request.url.host):
             return None
         try:
@@ -108,7 +109,7 @@ def _each_once(handlers: Sequence[Any]) -> list[Any]:
 
 def _unmark(attempt: AnyAttempt, request: Any) -> None:
     """The request was sent. Mistral's SDK sends the same object again when it repeats a call."""
-    handlers = attempt.run.request.handlers
+    handlers = recorders_of(attempt)
     marked = request.extensions.get(MARK, ())
     request.extensions[MARK] = [each for each in marked if not any(each is other for other in handlers)]
 
@@ -123,7 +124,8 @@ def recorded_send(sender: Sender, send: Callable[..., Any]) -> Callable[..., Any
             return send(client, request, *args, **kwargs)
         remember_attempt(attempt.run.request, request)
         try:
-            return _drive(attempt, partial(send, client, request, *args, **kwargs))
+            with recorded_above(recorders_of(attempt)):
+                return _drive(attempt, partial(send, client, request, *args, **kwargs))
         finally:
             _unmark(attempt, request)
 
@@ -137,21 +139,22 @@ def recorded_async_send(sender: Sender, send: Callable[..., Awaitable[Any]]) -> 
     async def recorded(client: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         # Without a loop of asyncio (trio's, for example) nothing can wait for a thread.
         if _get_running_loop() is not None and endpoint_of(request) is not None and is_large(request):
-            attempt = await _attempt_on_own_thread(sender, client, request)
+            attempt = await attempt_on_own_thread(sender, client, request)
         else:
             attempt = sender.attempt(client, request)
         if attempt is None:
             return await send(client, request, *args, **kwargs)
         remember_attempt(attempt.run.request, request)
         try:
-            return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
+            with recorded_above(recorders_of(attempt)):
+                return await _drive_async(attempt, partial(send, client, request, *args, **kwargs))
         finally:
             _unmark(attempt, request)
 
     return recorded
 
 
-async def _attempt_on_own_thread(sender: Sender, client: Any, request: Any) -> AnyAttempt | None:
+async def attempt_on_own_thread(sender: Sender, client: Any, request: Any) -> AnyAttempt | None:
     """`Sender.attempt`. The loop's executor may be full of work that waits for the answer to this request."""
     found: list[AnyAttempt | None] = []
     await on_own_thread(lambda: found.append(sender.attempt(client, request)))
@@ -230,7 +233,7 @@ def _receive(attempt: AnyAttempt, response: Any) -> bytes | None:
     return None
 
 
-def _without_names(request: Any) -> dict[str, str]:
+def without_names(request: Any) -> dict[str, str]:
     """Remove the headers that name a conversation and a user. Returns what they say.
 
     They are remembered for another sender of this request, and for the next time that it is sent.
@@ -241,6 +244,7 @@ def _without_names(request: Any) -> dict[str, str]:
         return remembered
     names = split_headers({name: headers[name] for name in NAMING_HEADERS if name in headers}).names
     for name in NAMING_HEADERS:
-        headers.pop(name, None)
+        if name in headers:
+            del headers[name]  # each of them, if it was given more than once
     request.extensions[_NAMES] = names
     return names

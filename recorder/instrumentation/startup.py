@@ -12,8 +12,8 @@ from recorder.core.import_hooks import when_imported
 
 log = logging.getLogger("recorder")
 
-#: The HTTP libraries; as in `process.LIBRARIES`, which is imported later.
-_LIBRARIES = ("httpx", "httpx2")
+#: The HTTP libraries; as in `process`, which is imported later.
+_LIBRARIES = ("httpx", "httpx2", "aiohttp")
 #: The hosts that are recorded and those that are not, separated by commas.
 INCLUDE_HOSTS, EXCLUDE_HOSTS = "RECORDER_INCLUDE_HOSTS", "RECORDER_EXCLUDE_HOSTS"
 

@@ -55,6 +55,8 @@ class AzureChatOpenAI(BaseChatOpenAI):
         streaming: bool = False,
         stream_usage: bool = True,
         stop_sequences: Sequence[str] | None = None,
+        use_responses_api: bool | None = None,
+        use_previous_response_id: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
         openai_api_type: str | None = None,  # LangChain's; ignored: only SDKs before 1.0 needed it
         verbose: bool = False,  # LangChain's; ignored
@@ -91,12 +93,20 @@ class AzureChatOpenAI(BaseChatOpenAI):
             http_async_client=http_async_client,
         )
         super().__init__(
-            clients, named or deployment or "", stream_usage=stream_usage, callbacks=callbacks, tags=tags,
-            metadata=metadata, name=name, streaming=streaming,
+            clients, named or deployment or "", stream_usage=stream_usage, use_responses_api=use_responses_api,
+            use_previous_response_id=use_previous_response_id, callbacks=callbacks, tags=tags, metadata=metadata,
+            name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
         self.deployment_name = deployment
         self.model_version = model_version
+
+    def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """The arguments of `create`. For Responses the body names the deployment, for the URL does not."""
+        body = super()._body(messages, options, stream=stream)
+        if "input" in body and self.deployment_name and not options.get("model"):
+            body["model"] = self.deployment_name
+        return body
 
     def _ls_params(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Adds `model_version` to the model's name, because Azure's responses do not have the version."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
-from recorder.models.openai import openai_clients, set_choices, stream_error, with_usage
+from recorder.models.chat_completions import set_choices, with_usage
+from recorder.models.openai import openai_clients, stream_error
 from recorder.models.sdk_model import SdkModel
 from recorder.runs.completion_run import CompletionRun
 from recorder.runs.run import TEXT_MODEL, Request

@@ -40,6 +40,9 @@ from recorder.wire.request_hash import CONTENT_KEYS, TRANSPORT_KEYS, input_hash
 #: Keys of a body that are left out of `invocation_params`. `stream_options` stay: they change what the stream holds.
 _NOT_PARAMS = TRANSPORT_KEYS - {"stream_options"}
 
+#: The names of the limit of tokens in the formats of providers.
+_LIMIT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
 #: The type of the result of `invoke`.
 AnswerT = TypeVar("AnswerT")
 
@@ -244,6 +247,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         given = metadata_of(config)
         stream = bool(options.pop("stream", None)) or stream
         messages, body, hash, error = self._request_parts(input, options, stream=stream)
+        run_id, parent_run_id = run_id_of(config.get("run_id")), parent_of(config)
         request = Request(
             input=input,
             serialized=self._serialized(),
@@ -254,13 +258,13 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             handlers=handlers_from([*handlers_from(config.get("callbacks")), *self.callbacks]),
             name=config.get("run_name") or self.name,
             tags=merge_tags(config.get("tags"), self.tags),
-            metadata={**self._ls_params(body), **self._own_metadata(given), **given, **named},
+            metadata={**self._ls_params(body), **self._own_metadata(given, body), **given, **named},
             invocation_params={
                 key: body[key] for key in body if key not in CONTENT_KEYS and key not in _NOT_PARAMS
             },
             input_hash=hash,
-            run_id=run_id_of(config.get("run_id")),
-            parent_run_id=parent_of(config),
+            run_id=run_id,
+            parent_run_id=parent_run_id,
             model_type=self.model_type,
             mask=self._mask(config, options),
             error=error,
@@ -278,12 +282,16 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         try:
             prompt = self._input_of(input)
             body = self._body(prompt, options, stream=stream)
-            return messages_from(prompt), body, input_hash(body), None
+            return self._messages_of(prompt, body), body, input_hash(body), None
         except Exception as error:
             name = getattr(self, "model_name", None) or getattr(self, "model", None)
             return readable_messages(input), {"model": name}, "", error
 
-    def _own_metadata(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _messages_of(self, prompt: Any, body: Mapping[str, Any]) -> list[BaseMessage]:
+        """The messages of a request, for the handlers."""
+        return messages_from(prompt)
+
+    def _own_metadata(self, given: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
         """The metadata of all runs of the model. `given` is that of this one, which overrides them."""
         return self.metadata
 
@@ -328,7 +336,7 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             "ls_model_type": self.model_type,
             "ls_temperature": body.get("temperature"),
         }
-        limit = body.get("max_tokens") or body.get("max_completion_tokens")
+        limit = next((body[key] for key in _LIMIT_KEYS if body.get(key)), None)
         if limit:
             params["ls_max_tokens"] = limit
         if body.get("stop"):

@@ -1,7 +1,8 @@
-"""`ChatOpenAI`: OpenAI chat completions, of OpenAI and of other providers that serve them, over the official SDK.
+"""`ChatOpenAI`: OpenAI's chat models, and those of other providers with its formats, over the official SDK.
 
 The SDK does authentication, retries, timeouts and status errors. Models read the bytes of its response
-(`with_streaming_response`), and `recorder.wire.openai.chat` translates them.
+(`with_streaming_response`), and the translators in `recorder.wire.openai` translate them. A request goes to one of two
+APIs: chat completions (`chat_completions.py`) or Responses (`responses.py`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from recorder.errors import ConfigError
+from recorder.messages import BaseMessage
 from recorder.models.base import BaseChatModel
+from recorder.models.chat_completions import ChatCompletionsApi
 from recorder.models.clients import Clients, secret_text
+from recorder.models.responses import ResponsesApi, needs_responses, tool_name
 from recorder.redaction.credentials import shown
 from recorder.runs.chat_run import ChatRun
-from recorder.runs.run import Request
+from recorder.runs.run import Request, WireRun
 from recorder.wire.errors import error_text
 from recorder.wire.openai.chat import OpenAIChat
-from recorder.wire.openai.choices import requested_choices
-from recorder.wire.openai.events import OpenAIEvents
-from recorder.wire.openai.request import request_messages
+from recorder.wire.openai.responses_request import conversation_id
 from recorder.wire.reply import Translator
 
 #: A small model of 2026. LangChain's default, gpt-3.5-turbo, was shut down on 2026-10-23, as the SDK's
@@ -29,12 +31,17 @@ DEFAULT_MODEL = "gpt-5.4-mini"
 
 
 class BaseChatOpenAI(BaseChatModel):
-    """The base class of models that use OpenAI's chat format."""
+    """The base class of models that use OpenAI's chat completions or Responses."""
 
-    def __init__(self, clients: Clients, model_name: str, *, stream_usage: bool, **settings: Any) -> None:
+    def __init__(
+        self, clients: Clients, model_name: str, *, stream_usage: bool, use_responses_api: bool | None,
+        use_previous_response_id: bool, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(clients, **settings)
         self.model_name = model_name
         self.stream_usage = stream_usage
+        self.use_responses_api = use_responses_api
+        self.use_previous_response_id = use_previous_response_id
 
     @property
     def model(self) -> str:
@@ -42,34 +49,56 @@ class BaseChatOpenAI(BaseChatModel):
         return self.model_name
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> Self:
-        """A copy of the model with these tools (dicts in OpenAI's form).
+        """A copy of the model with these tools (dicts in OpenAI's form): functions, and OpenAI's own tools.
 
-        `tool_choice` is the name of a tool, "any", True, or a value of the API. Raises `ConfigError` for other tools.
+        `tool_choice` is the name of a function, the type of another tool, "any", True, or a value of the API. Raises
+        `ConfigError` for other tools.
         """
         if invalid := [tool for tool in tools if not isinstance(tool, Mapping)]:
             raise ConfigError(
                 f"bind_tools got {shown(invalid[0])}; pass dicts in OpenAI's form, "
                 "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
             )
-        names = {tool.get("function", {}).get("name") for tool in tools}
-        if isinstance(tool_choice, str) and tool_choice in names:
-            tool_choice = {"type": "function", "function": {"name": tool_choice}}
+        choices = {tool_name(tool) or tool.get("type"): tool.get("type", "function") for tool in tools}
+        if isinstance(tool_choice, str) and tool_choice in choices:
+            kind = choices[tool_choice]
+            tool_choice = {"type": kind, **({kind: {"name": tool_choice}} if kind != tool_choice else {})}
         if tool_choice:
             options["tool_choice"] = "required" if tool_choice in (True, "any") else tool_choice
         return self.bind(tools=list(tools), **options)
 
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        body = {
-            "model": self.model_name,
-            "messages": request_messages(messages, self._clients.host),
-            **options,
-        }
-        return with_usage(body, stream=stream, usage=self.stream_usage)
+        options = {"model": self.model_name, **options}
+        api = self._api(is_responses=self._wants_responses(options))
+        return api.body(messages, options, host=self._clients.host, stream=stream)
+
+    def _messages_of(self, prompt: list[Any], body: Mapping[str, Any]) -> list[BaseMessage]:
+        return self._api_of(body).messages(prompt, body)
 
     def _open_run(self, request: Request) -> ChatRun:
-        translator = self._translator()
-        set_choices(translator, request)
-        return ChatRun(request, translator, self._stream_error, host=self._clients.host)
+        return self._api_of(request.body).run(request, self._stream_error, self._clients.host)
+
+    def _resource_of(self, run: WireRun[Any], client: Any) -> Any:
+        return self._api_of(run.request.body).resource(client)
+
+    def _api_of(self, body: Mapping[str, Any]) -> ChatCompletionsApi | ResponsesApi:
+        """The API that a body was made for. A request that could not be made has no input."""
+        has_input = "input" in body or "messages" in body
+        return self._api(is_responses="input" in body if has_input else self.use_responses_api is True)
+
+    def _api(self, *, is_responses: bool) -> ChatCompletionsApi | ResponsesApi:
+        if is_responses:
+            return ResponsesApi(use_previous_response_id=self.use_previous_response_id)
+        return ChatCompletionsApi(stream_usage=self.stream_usage)
+
+    def _wants_responses(self, options: Mapping[str, Any]) -> bool:
+        if self.use_responses_api is not None:
+            return self.use_responses_api
+        return self.use_previous_response_id or needs_responses(options)
+
+    def _names_in(self, body: Mapping[str, Any]) -> dict[str, str]:
+        found = conversation_id(body) if "input" in body else None
+        return {"conversation_id": found} if found else {}
 
     def _translator(self) -> Translator:
         return OpenAIChat()
@@ -85,8 +114,15 @@ class ChatOpenAI(BaseChatOpenAI):
     """OpenAI's chat models. The arguments are those of LangChain's `ChatOpenAI`; `options` those of the SDK's `create`.
 
     `timeout` is in seconds; its default is the SDK's. With `streaming=True`, `invoke` and `generate` stream, so that
-    handlers get the tokens as they arrive. `stream_usage` asks for the usage in streams (default: True). Raises the
-    SDK's exceptions, and `ConfigError` for an input, a config or a tool that cannot be read.
+    handlers get the tokens as they arrive. `stream_usage` asks for the usage in streams of chat completions (default:
+    True); Responses always sends it.
+
+    `use_responses_api` sends the requests to OpenAI's Responses API (True) or to chat completions (False). By default
+    Responses gets the requests that only it can answer: with OpenAI's own tools, with an option that chat completions
+    do not have, or for a model that they do not serve. With `use_previous_response_id`, the request has only the
+    messages after the newest answer of Responses, and names that answer.
+
+    Raises the SDK's exceptions, and `ConfigError` for an input, a config, a tool or an option that cannot be read.
     """
 
     provider_name = "openai"
@@ -112,6 +148,8 @@ class ChatOpenAI(BaseChatOpenAI):
         streaming: bool = False,
         stream_usage: bool = True,
         stop_sequences: Sequence[str] | None = None,
+        use_responses_api: bool | None = None,
+        use_previous_response_id: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
         verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
@@ -132,8 +170,9 @@ class ChatOpenAI(BaseChatOpenAI):
             http_async_client=http_async_client,
         )
         super().__init__(
-            clients, model_name or model, stream_usage=stream_usage, callbacks=callbacks, tags=tags,
-            metadata=metadata, name=name, streaming=streaming,
+            clients, model_name or model, stream_usage=stream_usage, use_responses_api=use_responses_api,
+            use_previous_response_id=use_previous_response_id, callbacks=callbacks, tags=tags, metadata=metadata,
+            name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
 
@@ -147,22 +186,6 @@ def openai_clients(
     return Clients(
         "openai", names, given, async_only=async_only, http_client=http_client, http_async_client=http_async_client
     )  # fmt: skip
-
-
-def with_usage(body: dict[str, Any], *, stream: bool, usage: bool) -> dict[str, Any]:
-    """The body without values of None. If `stream` and `usage` are set, it asks for the usage of the stream."""
-    body = {key: value for key, value in body.items() if value is not None}
-    if stream:
-        body["stream"] = True
-        if usage:
-            body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
-    return body
-
-
-def set_choices(translator: Translator, request: Request) -> None:
-    """Tell a translator of OpenAI's formats how many choices the request asks for."""
-    if isinstance(translator, OpenAIEvents):
-        translator.choices.requested_count = requested_choices(request.body)
 
 
 def stream_error(sdk: Any, error: Any, http_response: Any) -> Exception:

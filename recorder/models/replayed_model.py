@@ -33,7 +33,7 @@ from recorder.replay.queries import Queries, run_queries, run_queries_async
 from recorder.runs.sdk_stream import require_request
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.store_interface import Empty
-from recorder.wire.recorded_run import ANTHROPIC, COMPLETIONS
+from recorder.wire.recorded_run import ANTHROPIC, COMPLETIONS, RESPONSES
 
 NONE, ONCE, NEW_EPISODES, ALL = MODES = ("none", "once", "new_episodes", "all")
 
@@ -343,8 +343,9 @@ def _model_of_newest_run(replay: Any) -> Any:
         raise NotFound("Nothing is recorded yet, so the model is unknown; pass a model as like=")
     (recorded,) = runs
     homes = {ANTHROPIC: ("anthropic", "ChatAnthropic"), COMPLETIONS: ("completions", "OpenAI")}
+    settings: dict[str, Any] = {"use_responses_api": True} if recorded.wire == RESPONSES else {}
     module, name = homes.get(recorded.wire or "", ("openai", "ChatOpenAI"))
     if recorded.provider_name == AzureChatOpenAI.provider_name:
         module, name = "azure", "AzureChatOpenAI"
     kind = getattr(import_module(f"recorder.models.{module}"), name)
-    return kind(model=recorded.request_model) if recorded.request_model else kind()
+    return kind(**({"model": recorded.request_model} if recorded.request_model else {}), **settings)

@@ -48,11 +48,21 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
     def _stream_error(self, error: Any, http_response: Any) -> Exception:
         """The SDK's exception for an error event of a stream."""
 
-    def _own_metadata(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _resource_of(self, run: WireRun[ChunkT], client: Any) -> Any:
+        """`_resource` for a run of a model with several APIs."""
+        return self._resource(client)
+
+    def _names_in(self, body: Mapping[str, Any]) -> dict[str, str]:
+        """The conversation that a body names, as metadata of the run."""
+        return {}
+
+    def _own_metadata(self, given: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
         # A conversation has several keys in metadata, so a given one does not override the client's by its key.
         named = {**self.metadata, **given}.keys() & CONVERSATION_KEYS
         names = {
-            key: name for key, name in self._clients.names.items() if not (named and key in CONVERSATION_KEYS)
+            key: name
+            for key, name in {**self._names_in(body), **self._clients.names}.items()
+            if not (named and key in CONVERSATION_KEYS)
         }
         return {**names, **self.metadata}
 
@@ -62,19 +72,19 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
 
     # -- drivers: synchronous, and on an event loop -----------------------------------------------------------
 
-    def _create(self, client: Callable[[], Any], way: str) -> Callable[..., Any]:
+    def _create(self, run: WireRun[ChunkT], client: Callable[[], Any], way: str) -> Callable[..., Any]:
         """The function that sends the request.
 
         If the client cannot be made, for example without a key, the function raises why. So the run records the error.
         """
         try:
-            create: Callable[..., Any] = getattr(self._resource(client()), way).create
+            create: Callable[..., Any] = getattr(self._resource_of(run, client()), way).create
         except Exception as error:
             return partial(_raise, error)
         return create
 
     def _chunks(self, run: WireRun[ChunkT]) -> Generator[ChunkT, None, None]:
-        create = self._create(self._clients.sync_client, "with_streaming_response")
+        create = self._create(run, self._clients.sync_client, "with_streaming_response")
         with reporting(run), OpenResponse(create(**run.request.body)) as response:
             run.http_response = response.http
             for data in read(response, run.reply, self._clients.sdk):
@@ -88,7 +98,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
                 yield chunk
 
     async def _achunks(self, run: WireRun[ChunkT]) -> AsyncGenerator[ChunkT, None]:
-        create = self._create(self._clients.loop_client, "with_streaming_response")
+        create = self._create(run, self._clients.loop_client, "with_streaming_response")
         async with ReportingAsync(run), AsyncOpenResponse(create(**run.request.body)) as response:
             run.http_response = response.http
             async with Owned(read_async(response, run.reply, self._clients.sdk)) as body:
@@ -107,7 +117,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         if run.request.stream:
             super()._drive(run)
             return
-        create = self._create(self._clients.sync_client, "with_raw_response")
+        create = self._create(run, self._clients.sync_client, "with_raw_response")
         with reporting(run):
             with own_call():
                 response = create(**run.request.body)
@@ -117,7 +127,7 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         if run.request.stream:
             await super()._adrive(run)
             return
-        create = self._create(self._clients.loop_client, "with_raw_response")
+        create = self._create(run, self._clients.loop_client, "with_raw_response")
         async with ReportingAsync(run):
             with own_call():
                 response = await create(**run.request.body)

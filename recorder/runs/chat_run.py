@@ -142,7 +142,7 @@ class ChatRun(WireRun[AIMessageChunk]):
         if reply.response_id:
             metadata["id"] = reply.response_id
         fields = reply.reasoning_fields.get(choice, ())
-        return metadata | origin_of(self._host, fields, reply.tool_calls(choice))
+        return metadata | origin_of(self._host, fields, reply.tool_calls(choice), reply.origin)
 
 
 def generation_chunk(chunk: AIMessageChunk) -> ChatGenerationChunk:

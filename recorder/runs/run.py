@@ -19,7 +19,6 @@ from recorder.messages import BaseMessage, LLMResult, RunInfo, after_last_reply
 from recorder.redaction.masking import Mask
 from recorder.wire.deltas import Delta
 from recorder.wire.reply import Translator
-from recorder.wire.sse import FrameSplitter
 
 #: LangSmith's types of a model: a chat model, and a completion model.
 CHAT, TEXT_MODEL = "chat", "llm"
@@ -188,7 +187,8 @@ class WireRun(Run[ChunkT]):
         self._http_response: Any = None
         self._decode = translator.decode
         self._error_of = error_of
-        self._splitter = FrameSplitter()
+        self.framing = translator.framing
+        self._splitter = translator.framing.splitter()
         #: Whether every complete frame that was received was translated.
         self._caught_up = True
         #: Whether a chunk was made.

@@ -232,5 +232,5 @@ def _raising_as(sdk: Any, request: Any) -> Iterator[None]:
 def read_complete(response: Any, run: WireRun[Any], sdk: Any) -> None:
     """Read a response that was not streamed. Raises the SDK's exception if its body is not an answer."""
     run.feed_complete(response.http_response.content, response.http_response)
-    if not run.reply.terminated:
+    if not (run.reply.terminated or run.reply.goes_on):
         raise sdk.APIResponseValidationError(response.http_response, response.http_response.text)

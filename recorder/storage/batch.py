@@ -155,7 +155,7 @@ class Batch:
         """The conversations of the runs and the additions that begin here, in the order in which they begin."""
         named = [
             *(NamedConversation(start.order, start.conversation_id, start.user_id, start.started_at)
-              for start in (rows.start for rows in self.runs if rows.opens)),
+              for start in (rows.start for rows in self.runs if rows.opens) if not start.is_step),
             *(NamedConversation(each.order, each.conversation_id, each.user_id, each.begun_at)
               for each in self.additions if each.conversation_id),
         ]  # fmt: skip

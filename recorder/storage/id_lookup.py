@@ -14,6 +14,7 @@ from recorder.core.escaping import escape
 from recorder.errors import NotFound
 from recorder.storage.dialects import masked
 from recorder.storage.schema import conversations, dashed, runs
+from recorder.storage.statuses import IS_MODEL_CALL
 from recorder.storage.store import SqlStore
 
 #: How many candidates the error for an ambiguous id shows.
@@ -64,8 +65,9 @@ async def beginning_with(store: SqlStore, wanted: str, limit: int) -> list[Found
 
 
 async def newest_run(store: SqlStore) -> Found:
-    """The run that started last. Raises `NotFound`."""
-    rows = await store.fetch(select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1))
+    """The run of a model that started last. Raises `NotFound`."""
+    newest = runs.c.started_at.desc(), runs.c.id.desc()
+    rows = await store.fetch(select(runs.c.id).where(IS_MODEL_CALL).order_by(*newest).limit(1))
     if not rows:
         raise NotFound(f"{masked(store.url)} holds no run yet; record something, or name another with --url")
     return Found("run", rows[0].id)

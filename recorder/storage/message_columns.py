@@ -46,12 +46,13 @@ def message_from(stored: Any) -> BaseMessage:
 
 
 def _parts(message: BaseMessage) -> str | None:
-    if type(message) in _PLAIN and type(message.content) is str and not message.additional_kwargs:
+    origin = message.response_metadata.get(ORIGIN)
+    if type(message) in _PLAIN and type(message.content) is str and not (message.additional_kwargs or origin):
         calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
         if not calls and not message.name:
             return None
     fields = {key: value for key, value in to_dict(message).items() if key not in _STORED_WITH_THE_RUN}
-    if origin := message.response_metadata.get(ORIGIN):  # without it the thoughts beside calls cannot go back
+    if origin:  # without it the reasoning of the reply cannot go back
         fields["response_metadata"] = {ORIGIN: origin}
     is_plain = len(fields) == 2 and isinstance(message.content, str)
     return None if is_plain else escape_json(fields)

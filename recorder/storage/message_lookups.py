@@ -40,9 +40,15 @@ class Known:
         return self.conversations.setdefault(id, StoredConversation(id))
 
     def place_of(self, start: RunStart) -> StoredMessage | None:
-        """The message below which a request goes because it names a response of its conversation; else None."""
+        """The message below which a request goes because it names a response of its conversation; else None.
+
+        None also for a request whose messages include that one.
+        """
         place = self.responses.place_of(start)
-        return place if place is not None and place.conversation_id == start.conversation_id else None
+        if place is None or place.conversation_id != start.conversation_id:
+            return None
+        # Recorder's own model reports all messages, also those that the server has already.
+        return place if place.id not in path_of(start) else None
 
 
 #: Asks, gets the messages that were found, and returns what is known.
@@ -124,7 +130,7 @@ def _requests(parts: Sequence[Part], continuations: Continuations) -> dict[str, 
 def _depends_on_stored(rows: RunRows, start: RunStart) -> bool:
     """Whether the place of its messages depends on what is stored."""
     if rows.opens:
-        return not start.fresh
+        return not start.fresh and not start.is_step
     return rows.seal is not None and bool(rows.seal.end.replies)
 
 

@@ -118,7 +118,7 @@ def _steps(parts: Sequence[Part], threaded: Sequence[Threaded]) -> list[_Step]:
     """The events of all parts, in any order."""
     steps: list[_Step] = []
     for rows, found in zip(parts, threaded, strict=True):
-        if isinstance(rows, Addition):
+        if isinstance(rows, Addition) or rows.start.is_step:
             continue
         conversation_id = rows.start.conversation_id
         if rows.opens:

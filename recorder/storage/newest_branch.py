@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from recorder.storage.rows import STREAMING
 from recorder.storage.schema import messages, runs
-from recorder.storage.statuses import select_runs, status_of
+from recorder.storage.statuses import IS_MODEL_CALL, select_runs, status_of
 
 #: The columns that decide where a run without a message stands.
 _UNANSWERED = [runs.c[name] for name in ("id", "prompt_message_id", "status", "started_at", "said_at")]
@@ -66,8 +66,8 @@ def newest_message(conversation_id: str) -> Select[Any]:
 
 
 def unanswered_runs(conversation_id: str) -> Select[Any]:
-    """A query of the conversation's runs without a message. These are few, and have a partial index."""
-    here = runs.c.conversation_id == conversation_id, runs.c.response_message_id.is_(None)
+    """A query of the conversation's runs of models without a message. These are few, and have a partial index."""
+    here = runs.c.conversation_id == conversation_id, runs.c.response_message_id.is_(None), IS_MODEL_CALL
     return select_runs(*_UNANSWERED).where(*here)
 
 

@@ -37,7 +37,7 @@ from recorder.storage.request_input import checked_ids, decoded_input, instructi
 from recorder.storage.row_checks import json_of, row_of
 from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunColumns, RunRow, SegmentRow
 from recorder.storage.schema import context_messages, conversations, frames, gaps, messages, runs, segments
-from recorder.storage.statuses import IS_OPEN, select_runs, status_of
+from recorder.storage.statuses import IS_MODEL_CALL, IS_OPEN, select_runs, status_of
 from recorder.storage.store import SqlStore
 
 #: How many ids one query contains; SQLite accepts some ten thousand parameters.
@@ -157,7 +157,8 @@ class DatabaseReader:
 
     async def open_runs(self) -> list[str]:
         """Ids of the streaming runs whose producers are not known to be dead, in order of their start."""
-        query = select_runs(runs.c.id, runs.c.status).where(IS_OPEN).order_by(runs.c.started_at, runs.c.id)
+        query = select_runs(runs.c.id, runs.c.status).where(IS_OPEN, IS_MODEL_CALL)
+        query = query.order_by(runs.c.started_at, runs.c.id)
         moment = now()
         found = await self._store.fetch(query)
         return [row.id for row in found if status_of(row, moment) == STREAMING]
@@ -173,7 +174,7 @@ class DatabaseReader:
 
     async def begun(self, since: datetime) -> list[str]:
         """Ids of the runs that started at that time or later, in order of their start."""
-        query = select(runs.c.id).where(runs.c.started_at >= since)
+        query = select(runs.c.id).where(runs.c.started_at >= since, IS_MODEL_CALL)
         return [row.id for row in await self._store.fetch(query.order_by(runs.c.started_at, runs.c.id))]
 
     async def runs_of_request(self, input_hash: str) -> list[RecordedRun]:
@@ -184,7 +185,7 @@ class DatabaseReader:
 
     async def latest(self, limit: int, before: RecordedRun | None = None) -> list[RecordedRun]:
         """At most `limit` runs, the newest first; only those that started before the run `before`, if it is given."""
-        query = _RUNS
+        query = _RUNS.where(IS_MODEL_CALL)
         if before is not None:
             at_once = and_(runs.c.started_at == before.started_at, runs.c.id < before.id)
             query = query.where(or_(runs.c.started_at < before.started_at, at_once))

@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 from recorder.messages import BaseMessage
 from recorder.redaction.masking import Mask
 from recorder.storage.columns import EscapedText, JsonText, Uuid
+from recorder.storage.operations import STEPS
 from recorder.storage.unnamed_conversations import HistoryOwner, UnnamedConversation
 
 #: The types of JSON objects and arrays in `RunColumns`.
@@ -100,6 +101,11 @@ class RunStart:
     contents: Sequence[int] = ()
     placement: Placement = AT_THE_ROOT
 
+    @property
+    def is_step(self) -> bool:
+        """Whether the run is one of `STEPS`: it has no messages, and makes no conversation."""
+        return self.operation in STEPS
+
 
 @dataclass(slots=True)
 class RunEnd:
@@ -123,6 +129,8 @@ class RunEnd:
     usage: JsonText | None = None
     #: provider, estimated or none.
     usage_source: str = "none"
+    #: What a run that is one of `STEPS` returned.
+    output: JsonText | None = None
     #: The replies, one for each choice; partial ones if the run did not complete.
     replies: Sequence[BaseMessage] = ()
 
@@ -182,6 +190,9 @@ class RunColumns(NamedTuple, Generic[Object, Array]):
     #: The messages that were sent after the instructions: ids, and positions on the path that ends at the prompt
     #: message, "4" or "4-9". None for the whole path.
     input: Array | None
+    #: What a chain, a tool or a retriever returned, shortened if it is long; None of a model's run. What it got is in
+    #: `request`.
+    output: Object | None
 
 
 class RunRow(RunColumns[JsonText, JsonText]):

@@ -35,7 +35,7 @@ from recorder.storage.rows import (
 )
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, and_, literal_column, select
 from recorder.config import INTERRUPTED_AFTER
 from recorder.storage.columns import names_of
 from recorder.storage.liveness import is_dead
+from recorder.storage.operations import STEPS
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer
 from recorder.storage.schema import producers, runs
 
@@ -20,6 +21,10 @@ _FIELDS = names_of(Producer)
 _PRODUCER = [producers.c[name].label(f"by_{name}") for name in _FIELDS]
 #: A literal and not a parameter, because SQLite uses the partial index of open runs only for a literal.
 IS_OPEN = runs.c.status == literal_column(f"'{STREAMING}'")
+#: Whether a run calls a model, and is no chain, tool or retriever around such runs.
+IS_MODEL_CALL = runs.c.operation.not_in([literal_column(f"'{name}'") for name in STEPS])
+#: The same of runs with the alias `r`.
+IS_MODEL_CALL_SQL = "r.operation NOT IN ({})".format(", ".join(f"'{name}'" for name in STEPS))
 _RECORDS_IT = and_(IS_OPEN, producers.c.id == runs.c.producer_id)
 
 

@@ -12,6 +12,7 @@ from string import Template
 
 from sqlalchemy import BigInteger, Connection, Double, Text, column, table
 
+from recorder.storage.operations import STEPS
 from recorder.storage.schema import Id, Time
 
 _TOKENS_SQLITE = """
@@ -34,8 +35,8 @@ SELECT s.run_id AS run_id,
 FROM segments AS s CROSS JOIN LATERAL json_array_elements(s.deltas) WITH ORDINALITY AS d(value, nth)
 """
 
-# Every message; then every run without a message: it streams, was interrupted, or ended without any text; then the
-# instructions of the conversation's newest run, at positions below 0.
+# Every message; then every run of a model without a message: it streams, was interrupted, or ended without any text;
+# then the instructions of the conversation's newest run, at positions below 0.
 _TRANSCRIPTS = """
 SELECT m.conversation_id AS conversation_id,
        m.id AS message_id,
@@ -68,6 +69,7 @@ SELECT r.conversation_id,
             WHERE o.conversation_id = r.conversation_id
               AND o.prompt_message_id $same r.prompt_message_id
               AND o.response_message_id IS NULL
+              AND o.operation NOT IN ($steps)
               AND (o.started_at, o.id) < (r.started_at, r.id)),
        coalesce(p.position + 1, 0),
        'assistant',
@@ -83,13 +85,14 @@ SELECT r.conversation_id,
        $error
 FROM runs AS r
      LEFT JOIN messages AS p ON p.conversation_id = r.conversation_id AND p.id = r.prompt_message_id
-WHERE r.response_message_id IS NULL
+WHERE r.response_message_id IS NULL AND r.operation NOT IN ($steps)
 UNION ALL
 SELECT r.conversation_id, c.id, NULL, 1, $place - json_array_length(r.instructions),
        c.role, c.content, 'complete', NULL, NULL, c.created_at, NULL
 FROM runs AS r CROSS JOIN $instructions
      JOIN context_messages AS c ON c.conversation_id = r.conversation_id AND c.id = $instruction
-WHERE r.id = (SELECT n.id FROM runs AS n WHERE n.conversation_id = r.conversation_id
+WHERE r.id = (SELECT n.id FROM runs AS n
+              WHERE n.conversation_id = r.conversation_id AND n.operation NOT IN ($steps)
               ORDER BY n.started_at DESC, n.id DESC LIMIT 1)
 """
 
@@ -135,7 +138,7 @@ FROM (SELECT o.*,
               WHERE s.run_id = o.id ORDER BY s.seq DESC LIMIT 1) AS last_us,
              $us_to_first AS us_to_first,
              $us_to_end AS us_to_end
-      FROM runs AS o) AS r
+      FROM runs AS o WHERE o.operation NOT IN ($steps)) AS r
 """
 
 _GAP = """(
@@ -186,6 +189,7 @@ def definitions(dialect: str) -> dict[str, str]:
     words = {
         **_WORDS[dialect],
         "error": _ERROR,
+        "steps": ", ".join(f"'{name}'" for name in STEPS),
         "us_to_first": since.substitute(moment="o.first_token_at"),
         "us_to_end": since.substitute(moment="o.ended_at"),
         "gap_p50": Template(_GAP).substitute(percent=50),

@@ -8,6 +8,7 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.wire.deltas import OTHER, Delta
+from recorder.wire.framing import EVENTS, Framing
 from recorder.wire.reply import Reply
 from recorder.wire.sse import parse
 
@@ -19,6 +20,8 @@ _NO_DELTAS: tuple[Delta, ...] = ()
 class Decoder(ABC):
     """Decodes the frames of one response that the fast path of the format does not decode."""
 
+    #: What cuts the body of a stream into frames.
+    framing: Framing = EVENTS
     #: The answer received so far.
     reply: Reply
 

@@ -15,14 +15,16 @@ _ORDER: tuple[Meaning, ...] = ("good", "limit", "unknown", "failure")
 _GOOD = frozenset(
     ("stop", "end_turn", "stop_sequence", "stop_str", "tool_use", "tool_call", "tool_calls", "function_call",
      "function_calls", "pause_turn", "compaction", "eos", "eos_token", "eot", "end", "end_of_text", "endoftext",
-     "end_of_turn", "complete", "completed", "done", "finish", "finished", "success", "succeeded")
+     "end_of_turn", "complete", "completed", "done", "finish", "finished", "success", "succeeded", "load", "unload")
 )  # fmt: skip
 #: A limit or a filter cut the answer off.
 _LIMITS = frozenset(
     ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "time_limit",
      "context_length", "model_context_window_exceeded", "incomplete", "content_filter", "content_filtered",
      "guardrail_intervened", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii",
-     "image_safety", "language", "sensitive", "max_messages", "max_tool_calls", "steered")
+     "image_safety", "language", "sensitive", "max_messages", "max_tool_calls", "steered", "continuation",
+     "too_many_tool_calls", "image_prohibited_content", "image_recitation", "jailbreak", "model_armor", "escalation",
+     "blocked")
 )  # fmt: skip
 #: The provider failed.
 _FAILURE = re.compile(

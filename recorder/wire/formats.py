@@ -10,6 +10,8 @@ from recorder.wire.anthropic import stream as anthropic_stream
 from recorder.wire.anthropic import to_chunks as anthropic_chunks
 from recorder.wire.deltas import Delta
 from recorder.wire.from_chunks import fill_own
+from recorder.wire.gemini import stream as gemini_stream
+from recorder.wire.ollama import stream as ollama_stream
 from recorder.wire.openai import chat as openai_chat
 from recorder.wire.openai import completions as openai_completions
 from recorder.wire.openai import events as openai_events
@@ -33,7 +35,12 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
     openai_completions.WIRE: openai_completions.OpenAICompletions,
     openai_responses.WIRE: openai_responses.OpenAIResponses,
     anthropic_stream.WIRE: anthropic_stream.AnthropicMessages,
+    gemini_stream.WIRE: gemini_stream.Gemini,
+    ollama_stream.CHAT_WIRE: ollama_stream.OllamaChat,
+    ollama_stream.GENERATE_WIRE: ollama_stream.OllamaGenerate,
 }
+#: The formats that can be decoded. Some of them can be encoded, too (`encode.WIRES`).
+DECODED = tuple(_TRANSLATORS)
 
 
 def translator_of(wire: str | None, request: Mapping[str, Any] | None = None) -> Translator | None:

@@ -24,24 +24,34 @@ IN_CONTENT = "content"
 ORIGIN = "origin"
 
 
-def origin_of(host: str | None, fields: Sequence[str], calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The `response_metadata` of a reply's origin; empty unless the reply has something to send back to its host."""
-    if host is None or not calls or not (fields or any(call.get("extras") for call in calls)):
+def origin_of(
+    host: str | None, fields: Sequence[str], calls: Sequence[Mapping[str, Any]], more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """The `response_metadata` of a reply's origin; empty unless the reply has something to send back to its host.
+
+    `more` is what its format wants back beside reasoning and calls.
+    """
+    has_reasoning = bool(calls) and bool(fields or any(call.get("extras") for call in calls))
+    if host is None or not (has_reasoning or more):
         return {}
-    return {ORIGIN: {"host": host, **({"reasoning_fields": list(fields)} if fields else {})}}
+    return {ORIGIN: {"host": host, **({"reasoning_fields": list(fields)} if fields else {}), **(more or {})}}
+
+
+def origin_field(message: AIMessage, key: str) -> Any:
+    """What its provider wants back with a reply, under this key; None if there is nothing."""
+    origin = message.response_metadata.get(ORIGIN)
+    return origin.get(key) if isinstance(origin, Mapping) else None
 
 
 def host_of(message: AIMessage) -> str | None:
     """The host that sent a reply; None if it is not known."""
-    origin = message.response_metadata.get(ORIGIN)
-    host = origin.get("host") if isinstance(origin, Mapping) else None
+    host = origin_field(message, "host")
     return host if isinstance(host, str) else None
 
 
 def fields_of(message: AIMessage) -> dict[str, Any]:
     """The reasoning of a reply in its original fields; reasoning from blocks of the content is under `content`."""
-    origin, more = message.response_metadata.get(ORIGIN), message.additional_kwargs
-    names = origin.get("reasoning_fields") if isinstance(origin, Mapping) else None
+    more, names = message.additional_kwargs, origin_field(message, "reasoning_fields")
     found: dict[str, Any] = {}
     for name in names if isinstance(names, list) else ():
         if name in FIELDS and more.get(FIELDS[0]):

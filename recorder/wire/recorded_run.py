@@ -13,6 +13,7 @@ import orjson
 from recorder.core.json import loads
 from recorder.wire import usage
 from recorder.wire.deltas import Delta
+from recorder.wire.finish_reasons import meaning_of
 
 CHAT = "openai.chat"
 COMPLETIONS = "openai.completions"
@@ -39,9 +40,8 @@ class Failure:
 class Recorded:
     """The data of a run without its deltas. Times are microseconds since the request."""
 
-    #: The wire format that the deltas were decoded from: openai.chat, openai.completions, openai.responses,
-    #: anthropic.messages; None if unknown. In its own format a run is encoded as it was sent, in another one as clients
-    #: of that format expect it.
+    #: The wire format that the deltas were decoded from, by its name in `formats`; None if unknown. In its own format a
+    #: run is encoded as it was sent, in another one as clients of that format expect it.
     wire: str | None = None
     response_id: str | None = None
     model: str | None = None
@@ -135,11 +135,28 @@ def finish_reason(run: Recorded, choice: int, wire: str, *, calls: bool = False)
         return _TO_ANTHROPIC[reason] if wire == ANTHROPIC else reason
     if run.wire == wire:
         return reason
+    if run.wire is not None and run.wire not in _ENCODED:
+        reason = _openai_reason(reason, calls=calls)
     reason = _TO_ANTHROPIC.get(reason, reason) if wire == ANTHROPIC else _TO_OPENAI.get(reason, reason)
     # The legacy format has no tool calls.
     return "stop" if wire == COMPLETIONS and reason in ("tool_calls", "function_call") else reason
 
 
+#: The formats that both sides of the tables above are about. Others say `STOP` also of an answer that calls tools.
+_ENCODED = frozenset((CHAT, COMPLETIONS, RESPONSES, ANTHROPIC))
+
+
+def _openai_reason(reason: str, *, calls: bool) -> str:
+    """OpenAI's word for a reason of a format that is only decoded; an unknown reason stays as it is."""
+    meaning = meaning_of(reason)
+    if meaning == "good":
+        return "tool_calls" if calls else "stop"
+    if meaning == "limit":
+        return "length" if reason.lower() in _LENGTHS else "content_filter"
+    return reason
+
+
+_LENGTHS = frozenset(("max_tokens", "length", "continuation"))
 _OPENAI_COUNTS = frozenset(("prompt_tokens", "completion_tokens", "total_tokens"))
 _ANTHROPIC_COUNTS = frozenset(("input_tokens", "output_tokens"))
 

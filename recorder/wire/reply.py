@@ -12,6 +12,7 @@ from recorder.messages.merge import args_of_call, merge_dicts, merge_latest, mer
 from recorder.wire.deltas import CITATION, OTHER, REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL, Delta
 from recorder.wire.errors import error_of_reason
 from recorder.wire.finish_reasons import is_reason, meaning_of, worst_of
+from recorder.wire.framing import Framing
 from recorder.wire.recorded_run import value_of
 
 #: The size limit of one reply (bytes, roughly). When it is reached, the stream goes on and `truncated` is set.
@@ -25,6 +26,8 @@ _PIECE_COST = 64
 _PART_COST = 300
 #: The size of Python's objects, as a multiple of their JSON.
 _OBJECTS = 8
+#: Statuses of a response that goes on.
+RUNNING = frozenset(("queued", "in_progress"))
 #: The key of `response_metadata` for the finish reasons that were replaced by another one.
 EARLIER = "earlier_finish_reasons"
 #: Longer finish reasons (characters) are cut.
@@ -38,8 +41,8 @@ class Reply:
 
     __slots__ = (
         "_choices", "_parts", "_size", "_text", "choice_metadata", "earlier_reasons", "error", "finish_reasons",
-        "logprobs", "metadata", "model", "native_reasons", "raw_usage", "reasoning_fields", "response_id", "terminated",
-        "truncated", "usage",
+        "logprobs", "metadata", "model", "native_reasons", "origin", "raw_usage", "reasoning_fields", "response_id",
+        "terminated", "truncated", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -66,6 +69,8 @@ class Reply:
         self.choice_metadata: dict[int, dict[str, dict[str, Any]]] = {}
         #: `choice` -> the fields that its reasoning was sent in, see `recorder.wire.reasoning`.
         self.reasoning_fields: dict[int, list[str]] = {}
+        #: What its provider wants back with the reply beside the message, see `recorder.wire.reasoning`.
+        self.origin: dict[str, Any] = {}
         #: The usage in LangChain's shape, and as the provider sent it; None if there is none.
         self.usage: UsageMetadata | None = None
         self.raw_usage: dict[str, Any] | None = None
@@ -131,6 +136,14 @@ class Reply:
         if fields is not None and field not in fields:
             fields.append(field)
 
+    def add_origin(self, key: str, value: Any) -> None:
+        """Sets what the provider wants back under this key."""
+        self._size += _PART_COST + len(dumps(value))
+        if self._size <= MAX_REPLY_BYTES:
+            self.origin[key] = value
+        else:
+            self.truncated = True
+
     def failure(self) -> Any:
         """The error of the response: the one that was sent, or one made from a finish reason; None if there is none."""
         if self.error is not None:
@@ -147,6 +160,11 @@ class Reply:
     def has_ended(self) -> bool:
         """Whether the terminator was received, or each choice that began has a finish reason."""
         return self.terminated or self.finish_reasons.keys() >= set(self.choices)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the provider said that it answers in the background and has not finished."""
+        return not self.terminated and str(self.metadata.get("status")) in RUNNING
 
     def add_choice_metadata(self, choice: int, key: str, fields: Any) -> None:
         """Adds fields that describe a choice, under `key`; a later value of a field replaces an earlier one."""
@@ -282,6 +300,8 @@ class Translator(Protocol):
     """Decodes the frames of one response in one wire format."""
 
     wire: str
+    #: What cuts the body of a stream into frames.
+    framing: Framing
     reply: Reply
 
     def decode(self, frame: bytes) -> Sequence[Delta]:

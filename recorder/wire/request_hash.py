@@ -10,7 +10,18 @@ from recorder.core.json import dumps
 from recorder.redaction.credentials import is_secret, without_secrets
 
 #: Keys of a request that hold the conversation, and keys that only control the transport.
-CONTENT_KEYS = frozenset(("messages", "input", "prompt", "system", "instructions"))
+CONTENT_KEYS = frozenset(
+    (
+        "messages",
+        "input",
+        "prompt",
+        "system",
+        "instructions",
+        "contents",
+        "systemInstruction",
+        "system_instruction",
+    )
+)
 TRANSPORT_KEYS = frozenset(("stream", "stream_options", "extra_headers", "extra_query", "timeout"))
 #: Arguments of the SDKs that are not sent under their names: `extra_body` is merged into the body, `betas` is a header.
 _ELSEWHERE = frozenset(("extra_body", "betas"))

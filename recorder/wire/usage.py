@@ -110,8 +110,10 @@ def from_openai(raw: Mapping[str, Any]) -> UsageMetadata:
     """
     counts = _counts(raw)
     prompt, answer = _first(counts, _INPUT) or 0, _first(counts, _OUTPUT) or 0
-    if "candidates_token_count" in counts:  # Gemini's count of the answer excludes its reasoning
+    # Gemini's counts of the answer and of the prompt exclude the reasoning and what the provider's own tools read.
+    if "candidates_token_count" in counts or counts.keys().isdisjoint(_OUTPUT):
         answer += counts.get("thoughts_token_count", 0)
+    prompt += counts.get("tool_use_prompt_token_count", 0)
     total = _first(counts, _TOTAL)
     usage = UsageMetadata(input_tokens=prompt, output_tokens=answer, total_tokens=total or prompt + answer)
     if input_details := _input_details(raw, counts):

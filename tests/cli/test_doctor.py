@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -209,6 +210,25 @@ def test_a_full_disk_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     url = new_url(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
     assert "Only 5.0 KB are free on the disk of" in problem(url)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_wrong"), [("3.11.18", True), ("3.9", True), ("3.12.0", False), ("4.0.0a1", False)]
+)
+def test_an_aiohttp_that_is_not_recorded_is_wrong(
+    version: str, is_wrong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sessions send as ever, and their model calls are missing."""
+    url = new_url(tmp_path)
+    ChatHistoryCallback(url).close().wait()
+    monkeypatch.setattr(metadata, "version", lambda _name: version)
+    expected = [
+        {
+            "problem": f"aiohttp {version} is installed here, and model calls of its sessions are not recorded",
+            "next_step": "install aiohttp 3.12 or newer",
+        }
+    ]
+    assert diagnosed(url)["problems"] == (expected if is_wrong else [])
 
 
 def test_a_file_that_cannot_be_written_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,35 @@ def test_a_program_and_what_it_starts_is_recorded(
     assert statuses(tmp_path) == ["complete"] * calls
 
 
+#: A program that calls a model with aiohttp, and imports no other HTTP library.
+SESSION = """
+import asyncio, os, sys
+import aiohttp
+
+async def call(url):
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/chat/completions", json=body) as response:
+            print(len([line async for line in response.content]) > 3)
+
+child = os.fork() if "fork" in sys.argv else None
+asyncio.run(call(sys.argv[1]))
+if child:
+    os.waitpid(child, 0)
+if child != 0:
+    print({"httpx", "httpx2", "openai", "anthropic"} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("way", ["alone", "fork"])
+def test_a_program_on_aiohttp_is_recorded(way: str, tmp_path: Path, provider: LoopbackProvider) -> None:
+    """It is not changed, and imports no other HTTP library and no SDK. Its children are recorded, too."""
+    done = run("app.py", provider.base_url, way, folder=tmp_path, program=SESSION)
+    calls = 1 if way == "alone" else 2
+    assert (done.stdout, done.returncode) == ("True\n" * calls + "set()\n", 0), done.stderr
+    assert statuses(tmp_path) == ["complete"] * calls
+
+
 def test_a_module_is_run_as_python_does(tmp_path: Path, provider: LoopbackProvider) -> None:
     """`-m` takes a module; what follows belongs to it."""
     done = run("-m", "app", provider.base_url, "--url", "x", folder=tmp_path)

@@ -24,6 +24,7 @@ PACKAGES = {
         "pydantic-ai-slim[anthropic,openai]>=2.62,<3",
     ),
     "instructor": ("instructor>=1.17,<2",),
+    "others": ("google-genai>=3.6,<4", "ollama>=0.6,<1"),
 }
 
 

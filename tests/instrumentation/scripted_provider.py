@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
 import recorder.testing
 from recorder.testing import Answer, LoopbackProvider, pieces_of
+from tests.instrumentation import gemini_and_ollama as others
 
 SONG, SUNNY, HERE = (
     "Row, row, row your boat, gently down the stream.",
@@ -56,8 +57,9 @@ class ScriptedProvider(LoopbackProvider):
         self._busy_times = count()
 
     def _reply(self, body: dict[str, Any], path: str) -> Answer:
-        question, plain_path = _question_of(body), path.partition("?")[0]
-        error = Answer.anthropic_error if plain_path.endswith("/messages") else Answer.error
+        plain_path = path.partition("?")[0]
+        body = others.as_chat(body, plain_path)
+        question, error = _question_of(body), _error_of(plain_path)
         if question == REFUSED:
             return self._note(Exchange(body.get("model"), "error"), error(400))
         if question == BUSY and next(self._busy_times) % 2 == 0:
@@ -72,10 +74,12 @@ class ScriptedProvider(LoopbackProvider):
 
     def _endless(self, body: dict[str, Any], path: str) -> Answer:
         frames = _encoded(body, path, NUMBERS, None)
+        headers = others.content_type(path) if _is_other(path) else {}
         last = next(number for number, frame in enumerate(frames, 1) if f'"{NUMBERS[0]}"'.encode() in frame)
-        usage = PROMPT_TOKENS if path.endswith("/messages") else None  # Anthropic's first event has it
+        # The first event of Anthropic and of Gemini has it.
+        usage = PROMPT_TOKENS if path.endswith("/messages") or others.is_gemini(path) else None
         exchange = Exchange(body.get("model"), "cancelled", NUMBERS[0], None, usage)
-        return self._note(exchange, Answer(frames=frames, hang_after=last))
+        return self._note(exchange, Answer(frames=frames, hang_after=last, headers=headers))
 
     def _complete(self, body: dict[str, Any], path: str, question: str) -> Answer:
         tool = None if _has_result(body) else _tool_of(body)
@@ -84,14 +88,27 @@ class ScriptedProvider(LoopbackProvider):
         call = (tool, arguments_of(tool)) if tool else None
         exchange = Exchange(body.get("model"), "complete", text, call, usage, 2 if question == BUSY else 1)
         encoded = _encoded(body, path, pieces_of(text), tool)
-        return self._note(
-            exchange, Answer(frames=encoded) if isinstance(encoded, list) else Answer(body=encoded)
-        )
+        if not isinstance(encoded, list):
+            return self._note(exchange, Answer(body=encoded))
+        headers = others.content_type(path) if _is_other(path) else {}
+        return self._note(exchange, Answer(frames=encoded, headers=headers))
 
 
 def arguments_of(tool: str) -> dict[str, Any]:
     """Return the arguments of a call. A tool with another name is the shape of an answer that is no text."""
     return {"city": "Paris"} if tool == "get_weather" else {"name": "Ada", "age": 36}
+
+
+def _is_other(path: str) -> bool:
+    """Return whether a path is one of Gemini or Ollama."""
+    return others.is_gemini(path) or others.is_ollama(path)
+
+
+def _error_of(path: str) -> Callable[..., Answer]:
+    """Return the function that makes a response with an error status in the format of the path."""
+    if _is_other(path):
+        return lambda status, headers=None: others.error(path, status)
+    return Answer.anthropic_error if path.endswith("/messages") else Answer.error
 
 
 def _question_of(body: Mapping[str, Any]) -> str:
@@ -129,6 +146,9 @@ def _has_usage(body: Mapping[str, Any], path: str) -> bool:
 
 def _encoded(body: Mapping[str, Any], path: str, pieces: Sequence[str], tool: str | None) -> Any:
     """The events of the answer as a list if the request says so, else its body."""
+    if _is_other(path):
+        call = (tool, arguments_of(tool)) if tool else None
+        return others.encoded(path, body, pieces, call, PROMPT_TOKENS)
     frames, complete = next(names for end, names in _ENCODERS.items() if path.endswith(end))
     fields = {
         "model": body.get("model") or "an agent",

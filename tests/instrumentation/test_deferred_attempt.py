@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+import aiohttp
 import openai
 import pytest
 
@@ -19,7 +20,10 @@ from recorder.instrumentation.deferred_attempt import DeferredAttempt
 from recorder.recording.buffer import FULL
 from recorder.recording.queue import RecordingQueue
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames
-from tests.instrumentation.ways import QUESTION
+from recorder.wire.framing import EVENTS, Framing
+from recorder.wire.gemini import framing as gemini
+from recorder.wire.ollama import framing as ollama
+from tests.instrumentation.ways import QUESTION, texts_of
 from tests.oracle import new_url, sql
 from tests.recording.test_full_queue import Stopped
 
@@ -55,13 +59,25 @@ def read_async(url: str, handlers: Any) -> str:
     return asyncio.run(story())
 
 
+def read_aiohttp(url: str, handlers: Any) -> str:
+    """Read the stream with a session of aiohttp."""
+
+    async def story() -> str:
+        async with aiohttp.ClientSession() as session:
+            attach(session, callbacks=handlers)
+            body = {"model": "m", "messages": QUESTION, "stream": True}
+            async with session.post(f"{url}/chat/completions", json=body) as response:
+                return "".join(texts_of([line async for line in response.content]))
+
+    return asyncio.run(story())
+
+
 class Silent:
     """The attempt below, which does nothing."""
 
-    def __init__(self) -> None:
-        self.run = SimpleNamespace(
-            wire="openai.chat", request=SimpleNamespace(run_id=None, messages=[], body={}), pending=None
-        )
+    def __init__(self, framing: Framing = EVENTS) -> None:
+        request = SimpleNamespace(run_id=None, messages=[], body={})
+        self.run = SimpleNamespace(wire="any", framing=framing, request=request, pending=None)
 
     def start(self) -> None:
         """Begin."""
@@ -80,7 +96,9 @@ class Recording(NamedTuple):
     config: Config = Config(block_timeout=0.05)
 
 
-both = pytest.mark.parametrize("way", [read, read_async], ids=["plain", "on a loop"])
+each_way = pytest.mark.parametrize(
+    "way", [read, read_async, read_aiohttp], ids=["plain", "on a loop", "aiohttp"]
+)
 Way = Callable[[str, Any], str]
 
 
@@ -102,7 +120,7 @@ def status_of(url: str) -> str:
     return str(status)
 
 
-@both
+@each_way
 def test_everything_is_stored_when_the_recorder_is_closed(
     way: Way, tmp_path: Path, provider: LoopbackProvider
 ) -> None:
@@ -115,7 +133,7 @@ def test_everything_is_stored_when_the_recorder_is_closed(
     assert (stats.accepted, stats.committed, stats.untranslated_bytes) == (COUNT, COUNT, 0)
 
 
-@both
+@each_way
 def test_bytes_are_counted_while_the_writer_waits_for_the_database(
     way: Way, tmp_path: Path, provider: LoopbackProvider
 ) -> None:
@@ -134,7 +152,7 @@ def test_bytes_are_counted_while_the_writer_waits_for_the_database(
     assert (after.untranslated_bytes, after.accepted, after.committed) == (0, COUNT, COUNT)
 
 
-@both
+@each_way
 def test_a_chunk_without_room_ends_the_capture_and_not_the_stream(
     way: Way, tmp_path: Path, provider: LoopbackProvider
 ) -> None:
@@ -155,7 +173,7 @@ def test_a_chunk_without_room_ends_the_capture_and_not_the_stream(
     assert sql(url, "SELECT token_count FROM runs") == [(tokens,)]
 
 
-@both
+@each_way
 def test_an_application_waits_for_a_database_that_comes_back(
     way: Way, tmp_path: Path, provider: LoopbackProvider
 ) -> None:
@@ -267,6 +285,25 @@ def test_a_stream_waits_again_after_there_was_room() -> None:
         assert attempt.feed_again() is None
         queue.run_deferred(1)
         time.sleep(0.06)
+
+
+@pytest.mark.parametrize(
+    ("framing", "event"),
+    [
+        (EVENTS, b"data: {}\n\n"),
+        (gemini.FRAMING, b"data: {}\r\n\r\n"),
+        (gemini.FRAMING, b",{}"),
+        (ollama.FRAMING, b"{}\n"),
+    ],
+)
+def test_small_events_take_the_space_of_their_tokens(framing: Framing, event: bytes) -> None:
+    """In the queue, so that it is full before the memory is, however many of them a chunk has."""
+    queue = RecordingQueue(100_000, block_timeout=0.05)
+    recorder = SimpleNamespace(recorder=Recording(queue), loses=lambda _: False)
+    attempt = DeferredAttempt(cast(Any, Silent(framing)), recorder)
+    attempt.start()
+    assert attempt.feed(event * 200) is None
+    assert attempt.feed(event * 200) is not None
 
 
 def test_a_forked_child_leaves_an_open_stream_to_its_parent() -> None:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import anthropic
 import openai
 import pytest
@@ -89,6 +90,23 @@ async def read_async(stream: Stream, provider: LoopbackProvider, history: ChatHi
         return Got(text, None)
 
 
+async def read_session(stream: Stream, provider: LoopbackProvider, history: ChatHistoryCallback) -> bytes:
+    """Read the body with a session of aiohttp."""
+    async with aiohttp.ClientSession() as session:
+        attach(session, callbacks=[history])
+        headers = {"authorization": "Bearer k"}
+        url = provider.url + paths_of(stream)
+        async with session.post(url, json=body_of(stream), headers=headers) as response:
+            return b"".join([data async for data in response.content.iter_any()])
+
+
+def paths_of(stream: Stream) -> str:
+    """Return the path that the SDK sends to."""
+    if is_responses(stream):
+        return "/v1/responses"
+    return "/v1/messages" if stream.path.endswith("/messages") else "/v1/chat/completions"
+
+
 def _client(stream: Stream, provider: LoopbackProvider, prefix: str) -> Any:
     if stream.path.endswith("/messages"):
         return getattr(anthropic, f"{prefix}Anthropic")(base_url=provider.url, api_key="k", max_retries=0)
@@ -139,6 +157,36 @@ def test_a_genuine_stream_is_recorded_as_the_sdk_reads_it(
         stored = b"".join(replay.frames(id, speed=None))
     assert stream.body.startswith(stored)
     assert len(stored) >= len(stream.body.rstrip()) or got.error is not None
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
+@every_stream
+def test_a_genuine_stream_is_recorded_through_aiohttp_as_through_the_sdk(
+    stream: Stream | None, chunks: Any, tmp_path: Path
+) -> None:
+    """Tokens, status and usage are equal. An error status has aiohttp's exception, other errors have the SDK's."""
+    if stream is None:
+        pytest.skip("no genuine provider streams")
+    urls = [new_url(tmp_path, name) for name in ("sdk.db", "aiohttp.db")]
+    with LoopbackProvider(answer_of(stream, chunks)) as provider:
+        with ChatHistoryCallback(urls[0]) as history:
+            read(stream, provider, history)
+        with ChatHistoryCallback(urls[1]) as history:
+            body = asyncio.run(read_session(stream, provider, history))
+    assert body == stream.body
+    by_sdk, by_aiohttp = (_stored(url) for url in urls)
+    if stream.status >= 400:
+        by_sdk["error_type"] = "aiohttp.client_exceptions.ClientResponseError"
+        by_sdk["error_message"] = by_aiohttp["error_message"]
+    assert by_aiohttp == by_sdk
+
+
+def _stored(url: str) -> dict[str, Any]:
+    names = ("status", "error_type", "error_message", "token_count", "usage")
+    [row] = sql(url, f"SELECT {', '.join(names)} FROM runs")
+    tokens = sql(url, "SELECT kind, idx, text FROM tokens ORDER BY seq")
+    return dict(zip(names, row, strict=True)) | {"tokens": tokens}
 
 
 def _recorded_text(stream: Stream, url: str) -> str:

@@ -31,16 +31,22 @@ PYDANTIC_AI = [SONG, SONG, SUNNY, "refused", HERE, PERSON]
 RESPONSES = [SONG, SONG, SUNNY, SUNNY, "1", "refused", HERE]
 #: What each program prints: the answers that it got.
 PRINTED = {
+    "google_genai_chat": [*CHAT, SUNNY, SUNNY],
     "instructor_people": [PERSON, PERSON, PERSON, "refused", PERSON, PERSON, PERSON],
     "langchain_agent": [*AGENT * 2, *[SUNNY] * 4],
     "langchain_models": CHAT * 6,
     "litellm_models": CHAT * 4,
     "mistral_chat": [*CHAT, *[SONG] * 4, SONG, SONG, "1", "refused", HERE],
+    "ollama_chat": [*CHAT * 2, SONG, SONG],
     "openai_agents": [SONG, SUNNY, *CHAT],
     "openai_agents_responses": RESPONSES,
     "pydantic_ai_agent": [*PYDANTIC_AI * 2, *CHAT * 2],
     "pydantic_ai_responses": RESPONSES,
 }
+
+
+#: The programs with an environment of their own -> its name.
+ENVIRONMENTS = {"instructor_people": "instructor", "google_genai_chat": "others", "ollama_chat": "others"}
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +63,12 @@ def environment_of(provider: ScriptedProvider, url: str) -> dict[str, str]:
         "ANTHROPIC_API_BASE": provider.url,  # LiteLLM's name
         "ANTHROPIC_API_KEY": "any",
         "ANTHROPIC_BASE_URL": provider.url,
+        "GEMINI_API_KEY": "any",
+        "GOOGLE_GEMINI_BASE_URL": provider.url,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "MISTRAL_API_KEY": "any",
         "MISTRAL_SERVER_URL": provider.url,
+        "OLLAMA_HOST": provider.url,
         "OPENAI_AGENTS_DISABLE_TRACING": "1",
         "OPENAI_API_KEY": "any",
         "OPENAI_BASE_URL": provider.base_url,
@@ -122,7 +131,7 @@ def assert_is_recorded(way: str, name: str, python: Path, folder: Path) -> None:
 @pytest.mark.parametrize("way", ["recorder run", "attach"])
 def test_a_program_is_recorded_as_it_was_answered(way: str, name: str, folder: Path, tmp_path: Path) -> None:
     """Threads and event loops, streams and bodies, tools, streams that are left, and calls that are repeated."""
-    environment = "instructor" if name.startswith("instructor") else "libraries"
+    environment = ENVIRONMENTS.get(name, "libraries")
     assert_is_recorded(way, name, python_of(environment, folder), tmp_path)
 
 

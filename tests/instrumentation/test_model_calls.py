@@ -12,6 +12,8 @@ from recorder.instrumentation.model_calls import ModelCall, endpoint_of, is_larg
 
 CHAT = "https://api.openai.com/v1/chat/completions"
 MESSAGES = "https://api.anthropic.com/v1/messages"
+GEMINI = "https://generativelanguage.googleapis.com/v1beta"
+CONTENTS: Any = [{"role": "user", "parts": [{"text": "Hi"}]}]
 HI: Any = [{"role": "user", "content": "Hi"}]
 
 
@@ -32,6 +34,14 @@ def call_of(url: str, body: Any, method: str = "POST") -> ModelCall | None:
         ("http://h/v1/agents/completions", {"agent_id": "a", "messages": HI}, "openai.chat"),
         ("http://h/v1/responses", {"model": "m", "input": "Hi"}, "openai.responses"),
         (f"{MESSAGES}?beta=true", {"model": "m", "messages": HI}, "anthropic.messages"),
+        (f"{GEMINI}/models/m:generateContent", {"contents": CONTENTS}, "gemini.generate_content"),
+        (
+            f"{GEMINI}/models/m:streamGenerateContent?alt=sse",
+            {"contents": CONTENTS},
+            "gemini.generate_content",
+        ),
+        ("http://h/api/chat", {"model": "m", "messages": HI}, "ollama.chat"),
+        ("http://h/api/generate", {"model": "m", "prompt": "Hi"}, "ollama.generate"),
     ],
 )
 def test_a_model_call_is_recognised(url: str, body: Any, wire: str) -> None:
@@ -55,11 +65,52 @@ def test_a_model_call_is_recognised(url: str, body: Any, wire: str) -> None:
         ("https://api.openai.com/v1/responses/resp_1/cancel", {"model": "m", "input": "Hi"}, "POST"),
         ("https://api.openai.com/v1/responses/resp_1", None, "GET"),
         (f"{MESSAGES}/count_tokens", {"model": "m", "messages": HI}, "POST"),
+        (f"{GEMINI}/models/m:countTokens", {"contents": CONTENTS}, "POST"),
+        (f"{GEMINI}/models/m:generateContent", {"contents": "Hi"}, "POST"),
+        (f"{GEMINI}/files/m:generateContent", {"model": "m", "contents": CONTENTS}, "POST"),
+        (f"{GEMINI}/models/m:generateContent", {"contents": CONTENTS}, "GET"),
+        ("http://h/api/chat", {"model": "m", "messages": HI, "sessionId": 1}, "POST"),
+        ("http://h/api/chat", {"messages": HI}, "POST"),
+        ("http://h/api/generate", {"model": "m"}, "POST"),
     ],
 )
 def test_another_request_is_none(url: str, body: Any, method: str) -> None:
     """Strangers' services may have the same path."""
     assert call_of(url, body, method) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("/tunedModels/mine-7", "tunedModels/mine-7"),
+        ("/projects/p/locations/l/publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("/projects/p/locations/l/endpoints/12", "endpoints/12"),
+        ("/models/proxy/v1/models/m", "m"),
+    ],
+)
+def test_the_path_names_geminis_model_and_whether_it_streams(path: str, model: str) -> None:
+    """The requests of two models are two requests; a stream and a body are the same one."""
+    plain = call_of(f"{GEMINI}{path}:generateContent", {"contents": CONTENTS})
+    streamed = call_of(f"{GEMINI}{path}:streamGenerateContent", {"contents": CONTENTS})
+    other = call_of(f"{GEMINI}{path}x:generateContent", {"contents": CONTENTS})
+    assert plain is not None
+    assert streamed is not None
+    assert other is not None
+    assert (plain.body["model"], plain.stream, streamed.stream) == (model, False, True)
+    assert plain.input_hash == streamed.input_hash != other.input_hash
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"), [({}, True), ({"stream": True}, True), ({"stream": False}, False)]
+)
+def test_ollama_streams_unless_it_must_not(stream: dict[str, Any], expected: bool) -> None:
+    """Other services stream when they are asked to."""
+    ollama = call_of("http://h/api/chat", {"model": "m", "messages": HI, **stream})
+    openai = call_of(CHAT, {"model": "m", "messages": HI, **stream})
+    assert ollama is not None
+    assert openai is not None
+    assert (ollama.stream, openai.stream) == (expected, bool(stream.get("stream")))
 
 
 def test_a_body_that_is_no_json_or_a_stream_is_none() -> None:
@@ -104,6 +155,9 @@ def test_a_huge_body_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call is not None
     assert (call.body, call.messages) == ({}, [])
     assert call.size > 10
+    call = call_of(f"{GEMINI}/models/m:generateContent", {"contents": CONTENTS})
+    assert call is not None
+    assert (call.body, call.messages) == ({"model": "m"}, [])
 
 
 def test_a_large_body_is_not_read_on_an_event_loop() -> None:

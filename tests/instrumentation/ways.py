@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import pydantic
@@ -235,6 +236,66 @@ async def async_beta_messages_stream(client: Any) -> AsyncIterator[str]:
             yield piece
 
 
+# -- aiohttp, without an SDK; the client is a session with the provider's URL ------------------------------------
+
+CHAT: Any = {"model": MODEL, "messages": QUESTION}
+
+
+def texts_of(lines: Iterable[bytes]) -> Iterator[str]:
+    """Yield the text of each event, as a program without an SDK reads it."""
+    for line in lines:
+        if line.startswith(b"data: {"):
+            event = json.loads(line.removeprefix(b"data: "))
+            deltas = [choice["delta"] for choice in event.get("choices", ())] + [event.get("delta") or {}]
+            yield from (text for delta in deltas if (text := delta.get("content") or delta.get("text")))
+
+
+async def session_json(session: Any) -> AsyncIterator[str]:
+    """`response.json()`."""
+    async with session.post("v1/chat/completions", json=CHAT) as response:
+        response.raise_for_status()
+        yield (await response.json())["choices"][0]["message"]["content"]
+
+
+async def session_read(session: Any) -> AsyncIterator[str]:
+    """`response.read()`."""
+    response = await session.post("v1/chat/completions", data=json.dumps(CHAT).encode())
+    response.raise_for_status()
+    yield json.loads(await response.read())["choices"][0]["message"]["content"]
+
+
+async def session_lines_stream(session: Any) -> AsyncIterator[str]:
+    """`async for line in response.content`."""
+    async with session.post("v1/chat/completions", json=CHAT | {"stream": True}) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            for text in texts_of([line]):
+                yield text
+
+
+async def session_any_stream(session: Any) -> AsyncIterator[str]:
+    """`content.iter_any()`."""
+    async with session.post("v1/messages", json=CLAUDE | {"stream": True}) as response:
+        response.raise_for_status()
+        left = b""
+        async for data in response.content.iter_any():
+            *lines, left = (left + data).split(b"\n")
+            for text in texts_of(lines):
+                yield text
+
+
+async def session_chunks_stream(session: Any) -> AsyncIterator[str]:
+    """`content.iter_chunks()`."""
+    async with session.request(
+        "POST", "v1/chat/completions", json=CHAT | {"stream": True}, raise_for_status=True
+    ) as response:
+        left = b""
+        async for data, _ in response.content.iter_chunks():
+            *lines, left = (left + data).split(b"\n")
+            for text in texts_of(lines):
+                yield text
+
+
 Way = Callable[[Any], Any]
 #: The name of an SDK's client -> the ways to call it.
 WAYS: dict[str, list[Way]] = {
@@ -261,6 +322,9 @@ WAYS: dict[str, list[Way]] = {
     "openai.AsyncAzureOpenAI": [async_create_stream],
     "anthropic.Anthropic": [messages, messages_events, messages_stream, messages_raw, beta_messages],
     "anthropic.AsyncAnthropic": [async_messages, async_messages_stream, async_beta_messages_stream],
+    "aiohttp.ClientSession": [
+        *(session_json, session_read, session_lines_stream, session_any_stream, session_chunks_stream)
+    ],
 }
 #: The ways that read a stream.
 STREAMED = {
@@ -276,7 +340,7 @@ STREAMED = {
 
 def frames_of(client: str, way: Way) -> list[bytes]:
     """Return the frames of the answer in the format that this way reads."""
-    if client.startswith("anthropic"):
+    if client.startswith("anthropic") or way is session_any_stream:
         return list(anthropic_messages_frames(PIECES))
     if "responses" in way.__name__:
         return list(openai_responses_frames(PIECES))

@@ -34,6 +34,7 @@ ADDED = (
     "runs.said_at",
     "runs.instructions",
     "runs.input",
+    "runs.output",
     "messages.content_hash",
     "messages.thread_key",
     "conversations.tags",

@@ -52,6 +52,25 @@ def test_a_finish_reason_is_not_changed_in_its_own_format() -> None:
     assert finish_reason(Recorded(wire=ANTHROPIC, finish_reasons={0: "stop"}), 0, ANTHROPIC) == "stop"
 
 
+@pytest.mark.parametrize(
+    ("reason", "calls", "openai", "anthropic"),
+    [
+        ("STOP", False, "stop", "end_turn"),
+        ("STOP", True, "tool_calls", "tool_use"),
+        ("MAX_TOKENS", False, "length", "max_tokens"),
+        ("SAFETY", False, "content_filter", "refusal"),
+        ("OTHER", False, "OTHER", "OTHER"),
+    ],
+)
+def test_a_reason_of_a_format_that_is_only_decoded_is_translated(
+    reason: str, calls: bool, openai: str, anthropic: str
+) -> None:
+    """Gemini's words; it says of a call that it stopped, which clients of other formats do not expect."""
+    run = Recorded(wire="gemini.generate_content", finish_reasons={0: reason})
+    assert finish_reason(run, 0, CHAT, calls=calls) == openai
+    assert finish_reason(run, 0, ANTHROPIC, calls=calls) == anthropic
+
+
 def test_a_choice_without_a_finish_reason_gets_that_of_the_first() -> None:
     """The table of runs has one finish reason only."""
     run = Recorded(wire=CHAT, finish_reasons={0: "length", 2: "stop"})

@@ -8,15 +8,15 @@ from uuid import UUID
 
 from recorder import chat_history_callback
 from recorder.core.ids import CONVERSATION_KEYS
+from recorder.core.waitable import Wait
 from recorder.instrumentation import process
 from recorder.instrumentation.linked_run import LinkedRun
 from recorder.integrations.langchain.framework import BaseCallbackHandler, configurable
 from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun
+from recorder.integrations.langchain.steps import OpenSteps
 from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
-
-
-class _Left(BaseException):
-    """The run was left: its parent ended without it."""
+from recorder.recording.stats import Stats
+from recorder.storage.operations import CHAIN, RETRIEVAL, TOOL
 
 
 class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbackHandler):
@@ -31,12 +31,19 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
     records_all = False
     raise_error = False
     ignore_llm = ignore_chat_model = ignore_chain = False
-    ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
+    ignore_agent = ignore_retriever = False  # LangChain reads the first one for tools
+    ignore_retry = ignore_custom_event = True
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
         super().__init__(url, **options)
         self._model_runs: dict[UUID, OpenModelRun] = {}
-        process.attach_linked()
+        self._steps = OpenSteps(self._start, self._end)
+        self._unlink = process.attach_linked()
+
+    def close(self, timeout: float | None = None) -> Wait[Stats]:
+        """As `recorder.ChatHistoryCallback.close`. Requests of LangChain's models are no longer looked at."""
+        self._unlink()
+        return super().close(timeout)
 
     # -- starts ---------------------------------------------------------------------------------------------------
 
@@ -46,16 +53,8 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a chat model begins."""
-        names = _named(metadata)
-        super().on_chat_model_start(
-            serialized,
-            messages,
-            run_id=run_id,
-            parent_run_id=parent_run_id,
-            tags=tags,
-            metadata=names,
-            **kwargs,
-        )
+        names = self._names(metadata, parent_run_id)
+        super().on_chat_model_start(serialized, messages, run_id=run_id, tags=tags, **names, **kwargs)
         self._begin(run_id, parent_run_id, kwargs)
 
     def on_llm_start(
@@ -64,17 +63,17 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a completion model begins."""
-        names = _named(metadata)
-        super().on_llm_start(
-            serialized,
-            prompts,
-            run_id=run_id,
-            parent_run_id=parent_run_id,
-            tags=tags,
-            metadata=names,
-            **kwargs,
-        )
+        names = self._names(metadata, parent_run_id)
+        super().on_llm_start(serialized, prompts, run_id=run_id, tags=tags, **names, **kwargs)
         self._begin(run_id, parent_run_id, kwargs)
+
+    def _names(self, metadata: Mapping[str, Any] | None, parent_run_id: UUID | None) -> dict[str, Any]:
+        """The parent that a model's run has in the database, and what names its conversation."""
+        found: dict[str, Any] = {"metadata": _named(metadata)}
+        if parent_run_id is not None:
+            found["parent_run_id"] = self._steps.shown(parent_run_id)
+            found["conversation_of"] = self._steps.root_of(parent_run_id)
+        return found
 
     def _begin(self, run_id: UUID, parent_run_id: UUID | None, given: Mapping[str, Any]) -> None:
         linked = None if given.get("batch_size", 1) != 1 else LinkedRun(self, run_id)
@@ -136,18 +135,60 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
                 self._record_token(message.content, chunk_of_message(message), run_id)
         super().on_llm_end(response, run_id=run_id)
 
+    # -- chains, tools and retrievers -------------------------------------------------------------------------------
+
+    def on_chain_start(
+        self, serialized: dict[str, Any] | None, inputs: Any, *, run_id: UUID,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A chain or a graph begins, or a step of it."""
+        self._steps.begin(CHAIN, serialized, inputs, run_id, metadata=_named(metadata), **kwargs)
+
+    def on_tool_start(
+        self, serialized: dict[str, Any] | None, input_str: str, *, run_id: UUID, inputs: Any = None,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A tool begins."""
+        got = input_str if inputs is None else inputs
+        self._steps.begin(TOOL, serialized, got, run_id, metadata=_named(metadata), **kwargs)
+
+    def on_retriever_start(
+        self, serialized: dict[str, Any] | None, query: str, *, run_id: UUID,
+        metadata: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """A retriever begins."""
+        self._steps.begin(RETRIEVAL, serialized, query, run_id, metadata=_named(metadata), **kwargs)
+
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """End the model's runs in this chain that LangChain ended without a callback."""
-        self._end_children(run_id, _Left())
+        """A chain returned. The model's runs in it that LangChain ended without a callback end, too."""
+        self._end_children(run_id, GeneratorExit())
+        self._steps.finish(run_id, outputs)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool returned."""
+        self._steps.finish(run_id, output)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever returned."""
+        self._steps.finish(run_id, documents)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """As `on_chain_end`: a cancelled `ainvoke` reports no end of its model."""
+        """A chain failed. A cancelled `ainvoke` in it has reported no end of its model."""
         self._end_children(run_id, error)
+        self._steps.fail(run_id, error)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool failed."""
+        self._steps.fail(run_id, error)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever failed."""
+        self._steps.fail(run_id, error)
 
     def _end_children(self, parent_run_id: UUID, error: BaseException) -> None:
         for run_id, run in list(self._model_runs.items()):
             if run.parent_run_id == parent_run_id:
-                self.on_llm_error(GeneratorExit() if isinstance(error, _Left) else error, run_id=run_id)
+                self.on_llm_error(error, run_id=run_id)
 
     # -- linked runs ------------------------------------------------------------------------------------------------
 

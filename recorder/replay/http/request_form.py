@@ -12,8 +12,9 @@ from recorder.messages.identity import content_key
 from recorder.storage.reader import RecordedRun
 from recorder.wire.anthropic import request as anthropic_request
 from recorder.wire.openai import request as openai_request
+from recorder.wire.openai.responses_input import input_items
 from recorder.wire.openai.responses_request import responses_messages
-from recorder.wire.recorded_run import ANTHROPIC, CHAT
+from recorder.wire.recorded_run import ANTHROPIC, CHAT, RESPONSES
 from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 
 #: `system` (text), `messages` (a dict for each, without the details of a format), and the options by name.
@@ -62,6 +63,8 @@ def _as_sent(path: Sequence[BaseMessage], wire: str, model: str) -> list[BaseMes
             warnings.simplefilter("ignore")
             if wire == CHAT:
                 return messages_from(openai_request.request_messages(path))
+            if wire == RESPONSES:
+                return responses_messages({"input": input_items(path)})
             if wire == ANTHROPIC:
                 system, turns = anthropic_request.request_messages(path, model)
                 return [*([from_any(("system", system))] if system else []), *messages_from(turns)]

@@ -26,9 +26,9 @@ from recorder.wire.openai.encode_responses_calls import CallEncoder, EventFields
 from recorder.wire.openai.responses_items import (
     MESSAGE,
     REASONING_ITEM,
+    SEPARATOR,
     unwrapped_citation,
 )
-from recorder.wire.openai.responses_output import SEPARATOR
 from recorder.wire.recorded_run import RESPONSES, Recorded, choice_of, object_of, value_of
 
 #: Kind -> the stem of its events, the type of its part, the key of its text, the type of its item.

@@ -29,7 +29,7 @@ from recorder.wire.decoder import Decoder
 from recorder.wire.deltas import OTHER, TEXT, Delta
 from recorder.wire.errors import error_of, error_of_data, event_of
 from recorder.wire.openai.responses_output import TEXT_EVENTS, OutputDecoder
-from recorder.wire.reply import Reply
+from recorder.wire.reply import RUNNING, Reply
 from recorder.wire.sse import END_NAMES, is_done, parse_frame_or_body
 
 WIRE = "openai.responses"
@@ -40,8 +40,6 @@ _HEAD = b"event: response.output_text.delta\ndata: {"
 _DATA = len(_HEAD) - 1
 #: Events with the response at its start.
 _PROGRESS = frozenset(("response.created", "response.queued", "response.in_progress"))
-#: Statuses of a response that goes on.
-_RUNNING = frozenset(("queued", "in_progress"))
 _ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
 #: Last words of the events that end a response.
 _LAST_WORDS = _ENDED | {"done"}
@@ -152,7 +150,7 @@ class OpenAIResponses(Decoder):
 
     def _body(self, body: dict[str, Any], deltas: list[Delta]) -> None:
         """Decodes a complete answer that was not streamed, or a background answer that may still go on."""
-        if _text_or_none(body.get("status")) in _RUNNING:
+        if _text_or_none(body.get("status")) in RUNNING:
             self._set_response_fields(body)
             self._output.complete_output(body, deltas)
         else:
@@ -180,10 +178,18 @@ class OpenAIResponses(Decoder):
         try:
             self._set_response_fields(response)
             self._output.complete_output(response, deltas)
+            self._set_origin(response)
         finally:
             self.reply.error = self.reply.error or response.get("error")
             self.reply.finish(0, self._finish_reason(status, response))
             self._terminate()
+
+    def _set_origin(self, response: Mapping[str, Any]) -> None:
+        """Sets what OpenAI has to get back with the reply, beside its message."""
+        if outline := self._output.outline():
+            self.reply.add_origin("output", outline)
+            if response.get("store") is False:
+                self.reply.add_origin("stored", False)
 
     def _finish_reason(self, status: str, response: Mapping[str, Any]) -> Any:
         if status in ("completed", "done"):

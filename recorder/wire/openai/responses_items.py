@@ -31,6 +31,8 @@ _ARGUMENTS = {
 _ALWAYS = frozenset((FUNCTION_CALL, CUSTOM_CALL, MCP_CALL))
 #: Keys of a call that have their own place in a tool call, or that change while it is streamed.
 _OWN_KEYS = frozenset(("id", "call_id", "name", "status"))
+#: Stands between two parts of reasoning.
+SEPARATOR = "\n\n"
 #: The types of a part with text: of a message, of reasoning.
 TEXT_PARTS = frozenset(("output_text", "text", "input_text"))
 _REASONING_PARTS = frozenset(("reasoning_text", "summary_text", *TEXT_PARTS))
@@ -47,10 +49,15 @@ class ItemCall(NamedTuple):
     extras: dict[str, Any]
 
 
+def is_type_of_call(kind: Any) -> bool:
+    """Whether items of this type call a tool."""
+    return isinstance(kind, str) and kind in _ARGUMENTS
+
+
 def is_call(item: Mapping[str, Any]) -> bool:
     """Whether an item calls a tool: a function, a custom tool, MCP, or a tool that the client executes."""
     kind = item.get("type")
-    if not isinstance(kind, str) or kind not in _ARGUMENTS:
+    if not is_type_of_call(kind):
         return False
     if kind == "tool_search_call":  # the server executes it, unless it says otherwise
         return item.get("execution") == "client"

@@ -28,6 +28,7 @@ from recorder.wire.openai.responses_items import (
     MCP_CALL,
     MESSAGE,
     REASONING_ITEM,
+    SEPARATOR,
     TEXT_PARTS,
     call_of,
     is_call,
@@ -37,6 +38,7 @@ from recorder.wire.openai.responses_items import (
     without_empty,
     wrapped_citation,
 )
+from recorder.wire.openai.responses_outline import is_needed, outline_of
 from recorder.wire.openai.responses_progress import (
     MAX_ITEMS,
     OutputItem,
@@ -59,8 +61,6 @@ TEXT_EVENTS = {
     "response.mcp_call_arguments": (TOOL_ARGS, MCP_CALL, "arguments", "", "arguments"),
     "response.custom_tool_call_input": (TOOL_ARGS, CUSTOM_CALL, "arguments", "", "input"),
 }
-#: Stands between two parts of reasoning.
-SEPARATOR = "\n\n"
 
 Event = dict[str, Any]
 
@@ -76,6 +76,8 @@ class OutputDecoder:
         self._has_reasoning = False
         #: The calls that the client has to execute: all but those whose output is in the response.
         self.open_calls: set[str] = set()
+        #: The number of each complete item -> its outline.
+        self._outlines: dict[int, dict[str, Any]] = {}
         #: `output_index`, `content_index` and `item_id` of the text whose pieces may take the fast path.
         self.fast_place: tuple[Any, Any, Any] | None = None
 
@@ -89,6 +91,11 @@ class OutputDecoder:
         output = items_in(response)
         for item, fields in zip(self._items.matched(output), output, strict=True):
             self._complete_item(item, fields, deltas)
+
+    def outline(self) -> list[dict[str, Any]]:
+        """The outline of all complete items; empty if the message alone is sufficient to send them back."""
+        found = [self._outlines[number] for number in sorted(self._outlines)]
+        return found if is_needed(found) and not self.is_full else []
 
     # -- texts --------------------------------------------------------------------------------------------------
 
@@ -262,6 +269,8 @@ class OutputDecoder:
         else:
             self._complete_other(item, fields, deltas)
         item.is_complete = True
+        if len(self._outlines) < MAX_ITEMS:
+            self._outlines[item.number] = outline_of(fields, item.number)
 
     def _phase(self, item: OutputItem, fields: Event, deltas: list[Delta]) -> None:
         if (phase := fields.get("phase")) and "phase" not in item.sent:

@@ -29,6 +29,7 @@ from recorder.wire.deltas import as_text
 from recorder.wire.openai.responses_items import (
     MESSAGE,
     REASONING_ITEM,
+    SEPARATOR,
     TEXT_PARTS,
     call_of,
     is_call,
@@ -37,7 +38,6 @@ from recorder.wire.openai.responses_items import (
     without_empty,
     wrapped_citation,
 )
-from recorder.wire.openai.responses_output import SEPARATOR
 
 #: Items of the model that are neither messages nor end with `_call`.
 _OF_THE_MODEL = frozenset(
@@ -60,6 +60,13 @@ def responses_messages(body: Mapping[str, Any]) -> list[BaseMessage]:
         builder.add(item)
     builder.end_reply()
     return builder.messages
+
+
+def conversation_id(body: Mapping[str, Any]) -> str | None:
+    """The id of the conversation that OpenAI keeps, if the request names one."""
+    given = body.get("conversation")
+    found = given.get("id") if isinstance(given, Mapping) else given
+    return found if isinstance(found, str) and found else None
 
 
 def _items_of(value: Any, role: str) -> list[Any]:
@@ -130,7 +137,7 @@ def _message_of_role(role: str, item: Mapping[str, Any]) -> BaseMessage:
     content = item.get("content")
     content = _content(content) if isinstance(content, (str, list)) else as_text(content or "")
     try:
-        message = from_any({"role": role, "content": content, "name": item.get("name")})
+        message = from_any({"role": role, "content": content, "name": item.get("name") or None})
     except ConfigError:  # a block that is neither a text nor an object
         return ChatMessage(dumps(content), role)
     return message if not isinstance(message, AIMessage | ToolMessage) else ChatMessage(content, role)

@@ -11,8 +11,10 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import openai
 import pytest
 
+from recorder import attach
 from recorder.testing import Answer, LoopbackProvider
 from tests.integrations.langchain.ways import (
     LEFT,
@@ -29,7 +31,7 @@ from tests.integrations.langchain.ways import (
     model_of,
     second_time_lucky,
 )
-from tests.oracle import new_url, sql
+from tests.oracle import ROOT, new_url, sql
 
 #: LangChain warns that the third version of its events may change, and of what may have caused a refusal.
 pytestmark = [
@@ -255,3 +257,77 @@ def test_pieces_arrive_as_they_were_sent(scene: Scene) -> None:
         call("ChatOpenAI", STREAMED[0], provider.url, scene.history)
     scene.history.flush().wait()
     assert sql(scene.url, "SELECT text FROM tokens ORDER BY seq") == [(piece,) for piece in PIECES]
+
+
+def test_a_model_that_is_attached_as_well_is_recorded_once(scene: Scene) -> None:
+    """The same handler is given to the model and to `attach`."""
+    with (
+        LoopbackProvider(TEXT) as provider,
+        model_of("ChatOpenAI", provider.url, callbacks=[scene.history]) as model,
+        attach(model.root_client, callbacks=[scene.history]),
+        attach(callbacks=[scene.history]),
+    ):
+        model.invoke("Hi")
+    assert scene.runs() == [Recorded("complete", TEXT, None, True)]
+
+
+def test_two_handlers_record_once_each(scene: Scene, tmp_path: Path) -> None:
+    """Each has a database of its own."""
+    (tmp_path / "other").mkdir()
+    other = Scene(tmp_path / "other")
+    with other.history, LoopbackProvider(TEXT) as provider:
+        with model_of("ChatOpenAI", provider.url, callbacks=[scene.history, other.history]) as model:
+            "".join(chunk.text for chunk in model.stream("Hi"))
+        for each in (scene, other):
+            [run] = each.runs()
+            assert (run.status, run.text) == ("complete", TEXT)
+
+
+def test_another_client_in_the_same_context_is_not_recorded(scene: Scene) -> None:
+    """The handler records its models only, also after one of them has answered."""
+    with (
+        LoopbackProvider(TEXT) as provider,
+        openai.OpenAI(base_url=provider.base_url, api_key="any") as client,
+    ):
+        with model_of("ChatOpenAI", provider.url, callbacks=[scene.history]) as model:
+            model.invoke("Hi")
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
+    assert len(scene.runs()) == 1
+
+
+def test_a_conversation_continues_with_the_history_that_is_sent_again(scene: Scene) -> None:
+    """What was recorded from the bytes of the response is the message that LangChain sends back."""
+    with LoopbackProvider(TEXT) as provider, scene.history.conversation("c"):
+        for name in MODELS:
+            with model_of(name, provider.url, callbacks=[scene.history]) as model:
+                answer = model.invoke([("user", f"Hi {name}")])
+                model.invoke([("user", f"Hi {name}"), answer, ("user", f"And {name}?")])
+    scene.history.flush().wait()
+    texts = [text for name in MODELS for text in (f"Hi {name}", TEXT, f"And {name}?", TEXT)]
+    query = "SELECT content FROM messages ORDER BY created_at"
+    assert [text for (text,) in sql(scene.url, query)] == texts
+
+
+def test_a_model_without_http_is_recorded_from_callbacks(scene: Scene) -> None:
+    """There are no bytes of a response."""
+    fakes = pytest.importorskip("langchain_core.language_models.fake_chat_models")
+    model = fakes.FakeListChatModel(responses=[TEXT], callbacks=[scene.history])
+    assert "".join(chunk.text for chunk in model.stream("Hi")) == TEXT
+    assert model.invoke("Hi").text == TEXT
+    assert scene.runs() == [Recorded("complete", TEXT, None, False)] * 2
+
+
+def test_usage_and_finish_reason_are_those_of_the_provider(scene: Scene) -> None:
+    """Also where LangChain's chunks have none."""
+    with LoopbackProvider(TEXT) as provider:
+        call("ChatAnthropic", ainvoke, provider.url, scene.history)
+    scene.history.flush().wait()
+    query = "SELECT finish_reason, usage_source, input_tokens > 0, output_tokens > 0 FROM runs"
+    assert [tuple(map(str, row)) for row in sql(scene.url, query)] == [("end_turn", "provider", "1", "1")]
+
+
+def test_the_table_of_the_page_has_each_way() -> None:
+    """docs/langchain.md shows the models and the ways that are tested above."""
+    page = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8")
+    shown = ", ".join((way.__doc__ or "").removesuffix(".") for way in WAYS)
+    assert f"| {', '.join(MODELS)} | {shown} |\n" in page

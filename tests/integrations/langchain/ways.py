@@ -90,12 +90,12 @@ def generate(model: Any) -> Iterator[str]:
 
 
 def events(model: Any) -> Iterator[str]:
-    """`stream_events`, v3."""
+    """`stream_events` (v3)."""
     yield from model.stream_events("Hi", version="v3").text
 
 
 def chain(model: Any) -> Iterator[str]:
-    """a chain, streamed."""
+    """a chain that is streamed."""
     from langchain_core.output_parsers import StrOutputParser
     from langchain_core.prompts import ChatPromptTemplate
 
@@ -125,14 +125,14 @@ async def agenerate(model: Any) -> AsyncIterator[str]:
 
 
 async def aevents(model: Any) -> AsyncIterator[str]:
-    """`astream_events`, v2."""
+    """`astream_events` (v2)."""
     async for event in model.astream_events("Hi", version="v2"):
         if event["event"] == "on_chat_model_stream":
             yield event["data"]["chunk"].text
 
 
 async def aevents_v3(model: Any) -> AsyncIterator[str]:
-    """`astream_events`, v3."""
+    """`astream_events` (v3)."""
     async for piece in (await model.astream_events("Hi", version="v3")).text:
         yield piece
 

@@ -1,0 +1,87 @@
+"""Records the chains, graphs, tools and retrievers of LangChain as runs around the runs of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from recorder.core.clock import now
+from recorder.integrations.langchain.step_values import shortened
+from recorder.recording.run_end import end_of_error
+from recorder.redaction.masking import Mask
+from recorder.storage.rows import COMPLETE, INTERRUPTED, RunEnd
+
+#: LangChain's tag of runs that tools for tracing do not show.
+_HIDDEN = "langsmith:hidden"
+#: What LangGraph raises to stop a graph until somebody answers; it is no error.
+_INTERRUPTS = frozenset(("GraphBubbleUp", "GraphInterrupt"))
+
+
+class _StepPlace(NamedTuple):
+    """A step that has not ended."""
+
+    #: The outermost step around it: all runs in it share one conversation.
+    root: UUID
+    #: The step that is shown in its place: itself, or the one around a hidden step; None if there is none.
+    shown: UUID | None
+
+
+class OpenSteps:
+    """The steps that run now. `start` and `end` store a run, as the methods of `ChatHistoryCallback` do."""
+
+    def __init__(self, start: Callable[..., Any], end: Callable[..., None]) -> None:
+        self._start, self._end = start, end
+        self._open: dict[UUID, _StepPlace] = {}
+
+    def root_of(self, run_id: UUID) -> UUID:
+        """The outermost step around a step; the run itself if it is not known."""
+        step = self._open.get(run_id)
+        return step.root if step is not None else run_id
+
+    def shown(self, run_id: UUID | None) -> UUID | None:
+        """The parent that a run has in the database: hidden steps are left out."""
+        step = self._open.get(run_id) if run_id is not None else None
+        return step.shown if step is not None else run_id
+
+    def begin(
+        self, operation: str, serialized: Mapping[str, Any] | None, inputs: Any, run_id: UUID, *,
+        metadata: Mapping[str, Any], parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
+        name: str | None = None, **_more: Any,
+    ) -> None:  # fmt: skip
+        """A step begins. A hidden one is not stored."""
+        parent, is_hidden = self.shown(parent_run_id), _HIDDEN in (tags or ())
+        root = self.root_of(parent_run_id) if parent_run_id is not None else run_id
+        self._open[run_id] = _StepPlace(root, parent if is_hidden else run_id)
+        if not is_hidden:
+            got = {"name": name or _name_in(serialized), "inputs": shortened(inputs)}
+            given = {"conversation_of": root, "invocation_params": got}
+            self._start(operation, [], run_id, parent, tags, metadata, given)
+
+    def finish(self, run_id: UUID, output: Any) -> None:
+        """A step returned."""
+        if self._is_shown(run_id):
+            text = Mask().json({"output": shortened(output)}, "output")
+            self._end(run_id, RunEnd(COMPLETE, now(), output=text))
+
+    def fail(self, run_id: UUID, error: BaseException) -> None:
+        """A step raised. A graph that waits for somebody is interrupted."""
+        if not self._is_shown(run_id):
+            return
+        if any(kind.__name__ in _INTERRUPTS for kind in type(error).__mro__):
+            self._end(run_id, RunEnd(INTERRUPTED, now()))
+        else:
+            self._end(run_id, end_of_error(error), error)
+
+    def _is_shown(self, run_id: UUID) -> bool:
+        step = self._open.pop(run_id, None)
+        return step is not None and step.shown == run_id
+
+
+def _name_in(serialized: Mapping[str, Any] | None) -> str | None:
+    """The name of what runs, as LangChain describes it."""
+    if not isinstance(serialized, Mapping):
+        return None
+    path = serialized.get("id")
+    name = serialized.get("name") or (path[-1] if isinstance(path, list) and path else None)
+    return name if isinstance(name, str) else None
