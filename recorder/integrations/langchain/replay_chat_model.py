@@ -92,11 +92,12 @@ class ReplayChatModel(BaseChatModel):
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
+    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Any:
         """The model with these tools, as `like` sends them."""
+        given = kwargs if tool_choice is None else {**kwargs, "tool_choice": tool_choice}
         if self._copy is not None:
-            return self.bind(**self._copy.bind_tools(tools, **kwargs).kwargs)
-        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+            return self.bind(**self._copy.bind_tools(tools, **given).kwargs)
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **given)
 
     def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
         """The model with answers of this schema, as `like` requests them."""

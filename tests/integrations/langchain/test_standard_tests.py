@@ -1,7 +1,6 @@
 """LangChain's standard tests of chat models pass on `ReplayChatModel`, after one recording of each.
 
-What a recording cannot answer, and so is not declared here: nothing but requests that were not recorded. The tests of
-images, audio, files and Anthropic's inputs need a model that reads them; the recorded answers would be the same.
+What a recording cannot answer: `LEFT_OUT` in conftest.py, and the one test below that is expected to fail.
 """
 
 from __future__ import annotations
@@ -67,6 +66,16 @@ class TestReplayed(integration.ChatModelIntegrationTests):  # type: ignore[misc]
     def chat_model_params(self) -> dict[str, Any]:
         """Return the arguments of the class."""
         return self.params
+
+    @property
+    def model_override_value(self) -> str:
+        """Return the name of another model."""
+        return "gpt-5.4"
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        """Return that blocks in Anthropic's form are tested."""
+        return True
 
     @property
     def supports_json_mode(self) -> bool:
