@@ -63,8 +63,7 @@ class Remembered(OrderedDict[str, Any]):
 class SharedState:
     """What all memories over one recorder share. It has no reference to the recorder."""
 
-    def __init__(self, url: str) -> None:
-        self.replay = Replay(url)
+    def __init__(self) -> None:
         #: Conversation -> the id of its last message that a memory has added, or was given and found recorded.
         self.accounted = Remembered(_CONVERSATIONS)
         #: Id of a reply -> what a framework made of it. A turn reads only the newest replies again.
@@ -78,7 +77,7 @@ _states: WeakKeyDictionary[ChatHistoryCallback, SharedState] = WeakKeyDictionary
 def _state_of(history: ChatHistoryCallback) -> SharedState:
     with _lock:
         if (state := _states.get(history)) is None:
-            state = _states[history] = SharedState(history.recorder.url)
+            state = _states[history] = SharedState()
         return state
 
 
@@ -107,6 +106,8 @@ class ConversationMemory:
         self.conversation_id = check_conversation_id(conversation_id)
         self.history = history
         self._user = user
+        # Open until the memory is collected. All that are open at the same time share a connection.
+        self._replay = Replay(history.recorder.url)
         self._state = _state_of(history)
         #: Id of a reply -> what the framework made of it; shared by all memories over this recorder.
         self.replies = self._state.replies
@@ -119,7 +120,7 @@ class ConversationMemory:
             self.history.flush().wait(FLUSH_TIMEOUT)
         except Exception as error:
             self._check_flush(error)
-        return run_queries(self._state.replay.reader, self._queries(queries))
+        return run_queries(self._replay.reader, self._queries(queries))
 
     async def aread(self, queries: Callable[[View], Queries[T]]) -> T:
         """`read` on an event loop."""
@@ -127,7 +128,7 @@ class ConversationMemory:
             await asyncio.wait_for(self.history.flush(), FLUSH_TIMEOUT)
         except Exception as error:
             self._check_flush(error)
-        return await run_queries_async(self._state.replay.reader, self._queries(queries))
+        return await run_queries_async(self._replay.reader, self._queries(queries))
 
     def _check_flush(self, error: Exception) -> None:
         """Whether reading goes on after a flush that failed."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import recorder
-from recorder.errors import Closed, ConfigError
+from recorder.errors import Closed, ConfigError, StoreError
 from recorder.replay import Replay
 from recorder.testing import LoopbackProvider, scripted
 from tests.integrations.langchain.ways import async_model_of, model_of
@@ -226,6 +228,21 @@ def test_system_messages_are_not_read(history: Any, url: str) -> None:
     assert [role for role, _ in stored(url)] == ["system", "user", "assistant"]
 
 
+def test_a_memory_on_both_databases(database: str, provider: LoopbackProvider) -> None:
+    """The same chat on SQLite and on Postgres."""
+    with (
+        langchain.ChatHistoryCallback(database) as history,
+        model_of("ChatOpenAI", provider.url, callbacks=[history]) as chat,
+    ):
+        chain = with_memory(chat, history)
+        for question in ("First?", "Second?"):
+            chain.invoke([HumanMessage(question)], CONFIG)
+        memory = langchain.ChatMessageHistory("c1", history)
+        assert [message.content for message in memory.messages] == ["First?", "One.", "Second?", "Two."]
+        memory.clear()
+        assert memory.messages == []
+
+
 def test_an_unknown_conversation_is_empty(history: Any) -> None:
     """A memory that nothing was added to has no messages."""
     assert langchain.ChatMessageHistory("new", history).messages == []
@@ -297,6 +314,25 @@ def test_clear_on_an_event_loop(history: Any) -> None:
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_does_not_commit_is_an_error(
+    tmp_path: Path, url: str, history: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program holds the file's lock: reading ends in time, and says what to do. Afterwards all is there."""
+    monkeypatch.setattr("recorder.integrations.conversation_memory.FLUSH_TIMEOUT", 0.05)
+    memory = langchain.ChatMessageHistory("c1", history)
+    history.flush().wait()
+    with closing(sqlite3.connect(tmp_path / "history.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        history.add_messages("Hi", conversation_id="c1")
+        with pytest.raises(StoreError, match=r"'c1' cannot be read: .* try again when the database answers"):
+            _ = memory.messages
+        with pytest.raises(StoreError, match="cannot be read"):
+            asyncio.run(memory.aadd_messages([HumanMessage("Hello?")]))
+        other.execute("ROLLBACK")
+    history.flush().wait()
+    assert shown(memory.messages) == [("human", "Hi")]
 
 
 def test_an_error_that_langchain_ignores_is_logged(url: str, caplog: pytest.LogCaptureFixture) -> None:
