@@ -133,6 +133,25 @@ def test_a_recorded_answer_is_replayed(run: Run) -> None:
     assert longest.strip() == max(SONG.split(), key=len)
 
 
+def test_a_chain_remembers_its_conversation(run: Run, tmp_path: Path) -> None:
+    """The second question is sent with the first, and each message is stored once."""
+    assert run("langchain_memory") == "4 messages\n"
+    assert roles(tmp_path) == ["user", "assistant", "user", "assistant"]
+
+
+def test_an_agent_remembers_its_conversation(run: Run, tmp_path: Path) -> None:
+    """The same for an agent."""
+    pytest.importorskip("agents")
+    assert run("agents_session") == "4 items\n"
+    assert roles(tmp_path) == ["user", "assistant", "user", "assistant"]
+
+
+def roles(folder: Path) -> list[str]:
+    """Return the roles of the stored messages, in their order."""
+    rows = sql(f"sqlite:///{folder / 'chat_history.db'}", "SELECT role FROM messages ORDER BY position")
+    return [role for (role,) in rows]
+
+
 def test_every_example_is_run_here() -> None:
     """Each example is run by a test of this file and is listed in examples/README.md."""
     names = {path.stem for path in EXAMPLES.glob("*.py")}

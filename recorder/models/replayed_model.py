@@ -7,7 +7,7 @@ clients that replay recorded responses. A `SimpleChatModel` has no HTTP, so its 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
@@ -53,19 +53,24 @@ def replayed(
 
     Raises `ConfigError` for an unknown mode or model, and `NotFound` if there is no `like` and no recorded run.
     """
-    if mode not in MODES:
-        raise ConfigError(f"mode is {mode!r}; choose one of {', '.join(map(repr, MODES))}")
+    check_mode(mode, like)
     if like is None:
-        if mode != NONE:
-            raise ConfigError(f"mode {mode!r} records, so it needs a model that answers; pass it as like=")
-        like, rules = _model_of_newest_run(replay), _relaxed(rules)
+        like, rules = _model_of_newest_run(replay), relaxed(rules)
     model = _original(like, settings)
     copy = object.__new__(_class_of(type(model)))
     copy.__dict__.update(model.__dict__)
-    copy._session, copy._real = Session(replay, mode, rules, options), model
+    copy._session, copy._real = ReplaySession(replay, mode, rules, options), model
     if isinstance(model, SdkModel):
         copy._clients = _replaying_clients(model, replay, options)
     return copy
+
+
+def check_mode(mode: str, like: Any) -> None:
+    """Raise `ConfigError` for an unknown mode, and for one that records without a model that answers."""
+    if mode not in MODES:
+        raise ConfigError(f"mode is {mode!r}; choose one of {', '.join(map(repr, MODES))}")
+    if like is None and mode != NONE:
+        raise ConfigError(f"mode {mode!r} records, so it needs a model that answers; pass it as like=")
 
 
 def _original(like: Any, settings: Mapping[str, Any]) -> SdkModel[Any, Any] | SimpleChatModel:
@@ -85,8 +90,9 @@ class Recording:
     thread, also on the recorder's own, which cannot wait for itself.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, make: Callable[[str], ChatHistoryCallback]) -> None:
         self._url = url
+        self._make = make
         self._history: ChatHistoryCallback | None = None
         # Reentrant, because the garbage collector may close a replay while the handler is made.
         self._lock = threading.RLock()
@@ -95,7 +101,7 @@ class Recording:
         """The handler. It is made at first use, because a new recorder writes into its database at once."""
         with self._lock:
             if self._history is None:
-                self._history = ChatHistoryCallback(self._url)
+                self._history = self._make(self._url)
             return self._history
 
     def close(self) -> None:
@@ -110,10 +116,14 @@ class Recording:
             history.close().wait()
 
 
-class Session:
+class ReplaySession:
     """The state that a replayed model and its copies share: which runs were replayed, and the recording handler."""
 
-    def __init__(self, replay: Any, mode: str, rules: Rules, options: Options) -> None:
+    def __init__(
+        self, replay: Any, mode: str, rules: Rules, options: Options,
+        make: Callable[[str], ChatHistoryCallback] = ChatHistoryCallback,
+    ) -> None:  # fmt: skip
+        """`make` makes the recording handler for a URL."""
         self.replay = replay
         self.options = options
         self._mode = mode
@@ -122,7 +132,7 @@ class Session:
         before = self._started_at if mode != NONE else None
         self._matcher = Matcher(rules, before=before, how_to_record=_HOW_TO_RECORD.get(mode, ""))
         self._recorded_before: bool | None = None
-        self._recording = Recording(replay.url)
+        self._recording = Recording(replay.url, make)
         replay.closing.append(self._recording.close)
 
     def recorded_run_for(self, run: Any) -> RecordedRun | None:
@@ -152,7 +162,11 @@ class Session:
 
     def record(self, run: Any) -> None:
         """Record this run."""
-        run.add_handler(self._recording.history())
+        run.add_handler(self.history())
+
+    def history(self) -> ChatHistoryCallback:
+        """The recording handler."""
+        return self._recording.history()
 
     def _records_all(self) -> bool:
         if self.replay.is_new_file:
@@ -195,7 +209,7 @@ class Session:
 class _Replayed(BaseLanguageModel[Any, Any]):
     """A mixin before the class of a model. It replays a run from the recording; or lets the model run, and records."""
 
-    _session: Session
+    _session: ReplaySession
     _real: Any
 
     def _replay_chunks(self, run: Any, recorded: RecordedRun) -> Generator[Any, None, None]:
@@ -315,7 +329,7 @@ def _without_secrets(options: Mapping[str, Any], *, azure: bool) -> dict[str, An
     return found
 
 
-def _relaxed(rules: Rules) -> Rules:
+def relaxed(rules: Rules) -> Rules:
     """The rules without `like`: only the messages must match, unless the user chose rules. The options are unknown."""
     if not rules.is_exact:
         return rules

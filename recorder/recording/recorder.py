@@ -87,9 +87,7 @@ class Recorder:
         """Start a run. Its offsets count from `started_us` (monotonic microseconds), by default from now."""
         if self._forked:
             self._start_thread()
-        if (
-            earlier := self.runs.get(key)
-        ) is not None:  # two runs with one id: what comes later belongs to the new one
+        if (earlier := self.runs.get(key)) is not None:  # what comes later belongs to the new one
             self.end(key, earlier, RunEnd(INTERRUPTED, None))
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
         # Registered before it starts, so that it gets an end even if Ctrl-C comes in between.
@@ -142,6 +140,11 @@ class Recorder:
     def is_writer_here(self) -> bool:
         """Whether the caller runs on the writer's thread."""
         return self._thread is threading.current_thread()
+
+    @property
+    def producer_id(self) -> str:
+        """The id under which this process records: `runs.producer_id`."""
+        return self._writer.producer_id
 
     def flush(self) -> Wait[None]:
         """Ends when everything accepted until now is committed."""
@@ -235,9 +238,8 @@ class Recorder:
         except RuntimeError as error:  # the limit of threads is reached, or the interpreter shuts down
             if self._writer.take():
                 self._writer_failed(error)
-        self._forked = (
-            False  # last: an exception of a signal handler may come before, and the next call starts again
-        )
+        # Last: an exception of a signal handler may come before, and the next call starts again.
+        self._forked = False
         in_worker(_drain_at_exit)
 
     def _run_thread(self) -> None:
@@ -371,9 +373,7 @@ def _drain_at_exit() -> None:
             continue  # closed before, and that caller has the stats
         try:
             stats = closed.wait(max(0.0, deadline - monotonic_us() / 1e6))
-            if (
-                recorder._thread is not None
-            ):  # in its last steps, it may crash beside the end of the interpreter
+            if recorder._thread is not None:  # in its last steps, it may crash beside the interpreter's end
                 recorder._thread.join(CLOSE_GRACE)
         except TimeoutError:
             stats = recorder.stats()

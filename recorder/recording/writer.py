@@ -82,6 +82,11 @@ class Writer:
         self._queue.close()
 
     @property
+    def producer_id(self) -> str:
+        """The id under which this process records."""
+        return self._committer.producer.id
+
+    @property
     def closing(self) -> bool:
         """Whether `close` was called."""
         return self._deadline.is_set

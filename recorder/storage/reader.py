@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
 from recorder.core.clock import now
 from recorder.core.escaping import escape, unescape
-from recorder.core.ids import check_conversation_id
+from recorder.core.ids import check_conversation_id, id_of_user
 from recorder.errors import NotFound, StoreError
 from recorder.messages import BaseMessage
 from recorder.storage import id_lookup
@@ -36,7 +36,7 @@ from recorder.storage.newest_branch import (
 from recorder.storage.request_input import checked_ids, decoded_input, instructions_of
 from recorder.storage.row_checks import json_of, row_of
 from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunColumns, RunRow, SegmentRow
-from recorder.storage.schema import context_messages, frames, gaps, messages, runs, segments
+from recorder.storage.schema import context_messages, conversations, frames, gaps, messages, runs, segments
 from recorder.storage.statuses import IS_MODEL_CALL, IS_OPEN, select_runs, status_of
 from recorder.storage.store import SqlStore
 
@@ -74,6 +74,25 @@ class Branch:
     runs: Sequence[RecordedRun]
     #: Whether the conversation has messages or runs on other branches.
     has_others: bool
+
+
+class BranchMessage(NamedTuple):
+    """One message of a branch."""
+
+    id: str
+    #: The run that produced it; None for any message that is no reply.
+    run_id: str | None
+    message: BaseMessage
+
+
+class BranchMessages(NamedTuple):
+    """The messages of a conversation's newest branch, without instructions."""
+
+    #: As it is stored: escaped, and the user's own if the given id belongs to another user.
+    conversation_id: str
+    messages: Sequence[BranchMessage]
+    #: A run after the last message that has no message itself; None if there is none.
+    unanswered_run_id: str | None
 
 
 _RUNS = select_runs(*runs.c)
@@ -215,6 +234,30 @@ class DatabaseReader:
         # Older versions stored instructions as messages; those of the last run take their place.
         return [*instructions, *(branch[len(instructions_of(branch)) :] if instructions else branch)]
 
+    async def branch_messages(self, conversation_id: str, user_id: str | None = None) -> BranchMessages:
+        """The messages of the newest branch with their runs.
+
+        If the conversation belongs to another user than `user_id`, they are those of this user's own conversation.
+        """
+        known = escape(check_conversation_id(conversation_id))
+        if user_id is not None:
+            known = await self._id_for(known, escape(user_id))
+        end, _ = await self._newest_end(known)
+        rows = await self._path(known, end and end.message_id, *_CONTENT, messages.c.run_id)
+        found = [
+            BranchMessage(row.id, row.run_id, message_of(row.role, row.content, row.parts)) for row in rows
+        ]
+        return BranchMessages(known, found, end and end.run_id)
+
+    async def _id_for(self, conversation_id: str, user_id: str) -> str:
+        """The id under which this user is recorded."""
+        while True:
+            query = select(conversations.c.user_id).where(conversations.c.id == conversation_id)
+            owners = [row.user_id for row in await self._store.fetch(query)]
+            if not owners or owners[0] in (None, user_id):
+                return conversation_id
+            conversation_id = id_of_user(conversation_id, user_id)
+
     async def request(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run was sent, its instructions first."""
         given = decoded_input(run.input)
@@ -288,6 +331,12 @@ class DatabaseReader:
     async def frames(self, run_id: str, seq: int, limit: int) -> list[FrameRow]:
         """At most `limit` rows of frames, from the row that contains frame `seq`."""
         rows = await self._store.fetch(_rows_from(frames, FrameRow._fields, run_id, seq, limit))
+        return [row_of(FrameRow, row) for row in rows]
+
+    async def last_frames(self, run_id: str) -> list[FrameRow]:
+        """The last row of frames; empty without frames."""
+        query = select(*(frames.c[name] for name in FrameRow._fields)).where(frames.c.run_id == run_id)
+        rows = await self._store.fetch(query.order_by(frames.c.seq.desc()).limit(1))
         return [row_of(FrameRow, row) for row in rows]
 
     async def frame_at(self, run_id: str, delta: int) -> int:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 from recorder.errors import ConfigError
 
 if TYPE_CHECKING:
+    from langchain_core.chat_history import BaseChatMessageHistory as BaseChatMessageHistory
+    from langchain_core.language_models import BaseChatModel as BaseChatModel
+
     from recorder.callbacks.handlers import BaseCallbackHandler as BaseCallbackHandler
 else:
     try:
         from langchain_core.callbacks import BaseCallbackHandler as BaseCallbackHandler
+        from langchain_core.chat_history import BaseChatMessageHistory as BaseChatMessageHistory
+        from langchain_core.language_models import BaseChatModel as BaseChatModel
     except ImportError as error:
         raise ConfigError(
             "recorder.integrations.langchain needs LangChain; run: pip install 'langchain-core>=1.0'"

@@ -1,0 +1,12 @@
+"""OpenAI Agents: a memory of an agent over a recorded conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy_imports import public_names
+
+if TYPE_CHECKING:
+    from recorder.integrations.agents.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)
