@@ -40,7 +40,7 @@ def show(found: Row) -> None:
     screen.print(styled(f"{found['operation']} {found['id']}", "bold"))
     print_unpadded(facts(_about(found)), soft_wrap=True)
     screen.print()
-    columns = ("run", "operation", "name", "status", "started")
+    columns = ("run", "operation", "name", "status")
     print_unpadded(table(columns, [_line(run) for run in found["runs"]], fold=["name"]))
 
 
@@ -66,4 +66,4 @@ def _shown(value: Any) -> str | None:
 
 def _line(run: Row) -> dict[str, Any]:
     indented = "  " * run["depth"] + str(run["operation"])
-    return {**run, "run": run["id"], "operation": indented, "started": moment(run["started_at"])}
+    return {**run, "run": run["id"], "operation": indented}
