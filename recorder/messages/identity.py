@@ -29,6 +29,8 @@ _CALLS = {
 }
 #: Keys of a block that tell how it was sent. They are not part of its meaning.
 _INCIDENTAL = frozenset({"cache_control", "index"})
+#: Hex digit -> the digit in a UUID that has the same last two bits, and the bits of the variant before them.
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _ROLES = {
     "human": "user",
     "ai": "assistant",
@@ -72,38 +74,68 @@ def content_key(message: Any) -> Key:
     )
 
 
+class PathIds:
+    """Finds the ids of the messages of paths. A message object that stands in several paths is hashed once.
+
+    The caller holds all of these objects meanwhile, so that Python gives no other object the same `id`.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str | None, int], str] = {}
+
+    def compute(
+        self, conversation_id: str, messages: Iterable[Any], parent_id: str | None = None
+    ) -> list[str]:
+        """As `path_ids`."""
+        ids = []
+        for message in messages:
+            place = conversation_id, parent_id, id(message)
+            parent_id = self._known.get(place)
+            if parent_id is None:
+                parent_id = self._known[place] = id_below(*place[:2], message)
+            ids.append(parent_id)
+        return ids
+
+
 def path_ids(conversation_id: str, messages: Iterable[Any], parent_id: str | None = None) -> list[str]:
     """The ids of the messages of a path. Each id depends on the one before it; the first on `parent_id`."""
-    ids = []
-    for message in messages:
-        parent_id = id_below(conversation_id, parent_id, message)
-        ids.append(parent_id)
-    return ids
+    return PathIds().compute(conversation_id, messages, parent_id)
+
+
+def encoded_key(message: Any) -> bytes:
+    """The key of a message as JSON. Both hashes of a message are made from it."""
+    return encoded(content_key(message))
+
+
+def encoded(key: Key) -> bytes:
+    """A key as JSON."""
+    return _canonical(list(key))
 
 
 def id_below(conversation_id: str, parent_id: str | None, message: Any) -> str:
     """The id of a message below its parent."""
-    return id_of_key(conversation_id, parent_id, content_key(message))
+    return id_of_key(conversation_id, parent_id, encoded_key(message))
 
 
-def id_of_key(conversation_id: str, parent_id: str | None, key: Key) -> str:
-    """The id of a message below its parent, from the key of the message."""
-    return _uuid8(hashlib.sha256(_canonical([conversation_id, parent_id, *key])).hexdigest())
+def id_of_key(conversation_id: str, parent_id: str | None, key: bytes) -> str:
+    """The id of a message below its parent, from its encoded key: a hash of one list of all three."""
+    place = _canonical([conversation_id, parent_id])
+    return _uuid8(hashlib.sha256(place[:-1] + b"," + key[1:]).hexdigest())
 
 
 def content_hash(message: Any) -> int:
     """A hash of what a message means, wherever it stands: 64 bits, signed, from the SHA-256 of its key."""
-    return hash_of_key(content_key(message))
+    return hash_of_key(encoded_key(message))
 
 
-def hash_of_key(key: Key) -> int:
-    """The content hash of a message, from its key."""
-    return int.from_bytes(hashlib.sha256(_canonical(list(key))).digest()[:8], signed=True)
+def hash_of_key(key: bytes) -> int:
+    """The content hash of a message, from its encoded key."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], signed=True)
 
 
 def _uuid8(digits: str) -> str:
     """A UUID of the first 32 hex digits (RFC 9562, section 5.8). `uuid.UUID` takes six times as long."""
-    variant = "89ab"[int(digits[16], 16) & 3]
+    variant = _VARIANTS[digits[16]]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 

@@ -69,10 +69,11 @@ def other_runs_in(given: Mapping[str, Any], parameters: Mapping[str, Any]) -> di
 
 
 def _attempt(given: Mapping[str, Any]) -> dict[str, Any]:
-    attempt, first = given.get("attempt"), uuid_in(given.get("first_run_id"))
-    if type(attempt) is not int or not 1 < attempt < 1_000 or first is None:
+    attempt = given.get("attempt")
+    if type(attempt) is not int or not 1 < attempt < 1_000:
         return {}
-    return {"attempt": attempt, "first_run_id": str(first)}
+    first = uuid_in(given.get("first_run_id"))
+    return {"attempt": attempt, "first_run_id": str(first)} if first is not None else {}
 
 
 def _previous_response(parameters: Mapping[str, Any]) -> PreviousResponse | None:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from recorder.messages.identity import path_ids
+from recorder.messages.identity import PathIds
 from recorder.storage import alignment
 from recorder.storage.batch import Addition, Part, RunRows
 from recorder.storage.continued_conversations import Continuations, exchanges_of
@@ -34,6 +34,8 @@ class Known:
     conversations: Conversations = field(default_factory=dict)
     continuations: Continuations = field(default_factory=Continuations)
     responses: PreviousResponses = field(default_factory=PreviousResponses)
+    #: Of the messages in the requests of this batch.
+    path_ids: PathIds = field(default_factory=PathIds)
 
     def conversation(self, id: str) -> StoredConversation:
         """What is known of a conversation; nothing of a new one."""
@@ -60,6 +62,8 @@ def look_up(parts: Sequence[Part]) -> Lookups:
     known = Known()
     runs = [part for part in parts if isinstance(part, RunRows)]
     opening = [rows.start for rows in runs if rows.opens]
+    for start in opening:
+        path_of(start, known.path_ids)
     if (lookup := _replies([start for start in opening if start.history_owner is not None])) is not None:
         for reply in (yield lookup):
             known.continuations.add(reply)
@@ -89,7 +93,8 @@ def _messages(
     """Find out what is stored of these conversations."""
     conversations = known.conversations
     _begin(conversations, (yield Lookup("newest", [[id, None, None] for id in requests])))
-    starts = list(chain.from_iterable(requests.values()))
+    begun = [requests[id] for id, conversation in conversations.items() if conversation.newest is not None]
+    starts = list(chain.from_iterable(begun))
     if ids := sorted({(start.conversation_id, id) for start in starts for id in _ids(start, known)}):
         _add(conversations, (yield Lookup("ids", [[*pair, None] for pair in ids])))
     unclear = [start for start in starts if known.place_of(start) is None]
@@ -107,7 +112,7 @@ def _ids(start: RunStart, known: Known) -> Sequence[str]:
     place = known.place_of(start)
     if place is None:
         return path_of(start)
-    return path_ids(place.conversation_id, after_instructions(start), place.id)
+    return known.path_ids.compute(place.conversation_id, after_instructions(start), place.id)
 
 
 def _requests(parts: Sequence[Part], continuations: Continuations) -> dict[str, list[RunStart]]:

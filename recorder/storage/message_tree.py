@@ -22,18 +22,18 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from recorder.messages import BaseMessage
-from recorder.messages.identity import content_key, hash_of_key, id_of_key
+from recorder.messages.identity import encoded_key, hash_of_key, id_of_key
 from recorder.storage import alignment
 from recorder.storage.batch import Added, Addition, Part, RunRows
 from recorder.storage.continued_conversations import prompt_content, reply_key
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.message_lookups import Known
+from recorder.storage.previous_responses import response_id_in
 from recorder.storage.request_input import (
     after_instructions,
     context_row,
     encoded_ids,
     encoded_input,
-    instructions_of,
     path_of,
 )
 from recorder.storage.rows import ContextMessageRow, MessageRow, Placement, RunStart
@@ -152,7 +152,7 @@ def _thread_request(step: _Step, start: RunStart, conversation: StoredConversati
         id = path[place] if is_from_root else None
         parent = _append(step, conversation, messages[place], parent, at, id=id)
         sent.append(parent)
-    given = instructions_of(start.messages)
+    given = start.messages[: len(start.messages) - len(messages)]
     before = at - len(given) * _TICK  # so that they are sorted before what was said
     instructions = [_context(step, start, each, before + n * _TICK).id for n, each in enumerate(given)]
     return Placement(
@@ -190,7 +190,8 @@ def _thread_replies(
     ]
     if replies:
         step.threaded.response_message_id = replies[0].id
-    known.responses.add_run(rows, _prompt(start, placement), replies[0] if replies else None)
+    if response_id_in(rows) is not None:
+        known.responses.add_run(rows, _prompt(start, placement), replies[0] if replies else None)
     for reply in replies:
         known.continuations.add(reply)
 
@@ -224,11 +225,11 @@ def _append_below(
     at: datetime, *, reply_in: RunStart | None = None, id: str | None = None,
 ) -> StoredMessage:  # fmt: skip
     """The message below its parent. Its row is added, unless it is stored already."""
-    here, key_of_content = conversation.id, content_key(message)
-    id = id or id_of_key(here, parent_id, key_of_content)
+    here, encoded = conversation.id, encoded_key(message)
+    id = id or id_of_key(here, parent_id, encoded)
     if (stored := conversation.messages.get(id)) is not None:
         return stored
-    content = hash_of_key(key_of_content)
+    content = hash_of_key(encoded)
     run_id = reply_in.run_id if reply_in is not None else None
     key = reply_key(reply_in, content) if reply_in is not None else None
     stored = StoredMessage(here, id, parent_id, position + 1, message.role, at, content, key)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from recorder.core.json import dumps
 from recorder.errors import StoreError
 from recorder.messages import BaseMessage
-from recorder.messages.identity import content_hash, id_below, path_ids
+from recorder.messages.identity import PathIds, content_hash, id_below
 from recorder.storage.message_columns import columns_of_message
 from recorder.storage.row_checks import json_of
 from recorder.storage.rows import ContextMessageRow, RunRow, RunStart
@@ -37,15 +37,16 @@ def instructions_of(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
 def after_instructions(start: RunStart) -> Sequence[BaseMessage]:
     """The messages of a request after its instructions; computed once."""
     if start.after_instructions is None:
-        start.after_instructions = start.messages[len(instructions_of(start.messages)) :]
+        count = len(instructions_of(start.messages))
+        start.after_instructions = start.messages[count:] if count else start.messages
     return start.after_instructions
 
 
-def path_of(start: RunStart) -> Sequence[str]:
+def path_of(start: RunStart, path_ids: PathIds | None = None) -> Sequence[str]:
     """The ids of what was said in a request, as a path from a root; computed once."""
     messages = after_instructions(start)
     if len(start.path) != len(messages):
-        start.path = path_ids(start.conversation_id, messages)
+        start.path = (path_ids or PathIds()).compute(start.conversation_id, messages)
     return start.path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from typing import Any
@@ -24,7 +25,7 @@ from recorder.messages import (
     to_dict,
     tool_call_chunk,
 )
-from recorder.messages.identity import Key, content_key, id_of_key, path_ids
+from recorder.messages.identity import Key, PathIds, content_key, encoded, hash_of_key, id_of_key, path_ids
 
 ARGS: dict[str, Any] = {"city": "Paris", "days": [1, 2], "unit": {"name": "°C"}}
 CALL = {"name": "weather", "args": ARGS, "id": "call_1"}
@@ -67,7 +68,7 @@ def message_id(
     attachments: Any = (),
 ) -> str:  # fmt: skip
     """The id of a message with this meaning below its parent."""
-    return id_of_key(conversation_id, parent_id, Key(role, text, calls, tool_call_id, attachments))
+    return id_of_key(conversation_id, parent_id, encoded(Key(role, text, calls, tool_call_id, attachments)))
 
 
 def test_a_message_id_is_a_hash_of_all_parts_of_the_message() -> None:
@@ -94,6 +95,37 @@ def test_a_message_id_is_a_hash_of_all_parts_of_the_message() -> None:
     assert len(set(ids)) == 8
     assert {(uuid.UUID(id).version, uuid.UUID(id).variant) for id in ids} == {(8, uuid.RFC_4122)}
     assert message_id("c", None, role="user", text="hi") == "f7e6b9f5-43bf-88e9-a1a3-a48af5019644"
+
+
+def test_a_message_object_of_several_paths_has_the_id_that_belongs_to_its_place() -> None:
+    """The memory of `PathIds` tells conversations, parents and objects apart."""
+    shared = PathIds()
+    hello: BaseMessage = HumanMessage("Hello")
+    bye: BaseMessage = AIMessage("Bye")
+    paths = [[hello], [hello, bye], [bye, hello], [hello, hello], [HumanMessage("Hello"), bye]]
+    for conversation_id in ("c", "d"):
+        for parent_id in (None, "p", conversation_id):
+            for path in [*paths, *paths]:
+                found = shared.compute(conversation_id, path, parent_id)
+                assert found == path_ids(conversation_id, path, parent_id)
+
+
+@pytest.mark.parametrize("conversation_id", ["c", 'ü"\\\x7f\n\u2028', "\ud83d"])
+def test_both_hashes_of_a_message_are_of_one_list(conversation_id: str) -> None:
+    """Whatever the texts are: the id hashes the place and the key as one list, the content hash the key alone."""
+    for text in ("hi", 'ü"\\\x7f\n\x00\u2028', "\udc00"):
+        key = ["user", text, [["1", "f", "{}"]], "call_1", ["ab"]]
+        digests = [
+            hashlib.sha256(_plain_json(value)).hexdigest() for value in ([conversation_id, "p", *key], key)
+        ]
+        known = encoded(Key("user", text, (("1", "f", "{}"),), "call_1", ("ab",)))
+        assert id_of_key(conversation_id, "p", known).replace("-", "")[:12] == digests[0][:12]
+        assert hash_of_key(known) == int.from_bytes(bytes.fromhex(digests[1][:16]), signed=True)
+
+
+def _plain_json(value: Any) -> bytes:
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def test_the_parts_of_a_message_id_are_separated() -> None:

@@ -1,10 +1,10 @@
 """Postgres, through asyncpg.
 
-Rows are sent as arrays, `INSERT ... SELECT * FROM unnest(...)`: one statement for any number of rows and tables, and
-its result counts the new rows (asyncpg's `executemany` does not). No statement is prepared by name and nothing is set
-for the session, so that a pooler in transaction mode works. Each call has a timeout: a stopped backend returns neither
-a result nor an error, and a network may lose packets of either side. So each transaction that may write has a timeout
-in the server, too.
+Rows are sent as lists (`postgres_insert.py`): one statement for any number of rows and tables, and its result counts
+the new rows (asyncpg's `executemany` does not). No statement is prepared by name and nothing is set for the session, so
+that a pooler in transaction mode works. Each call has a timeout: a stopped backend returns neither a result nor an
+error, and a network may lose packets of either side. So each transaction that may write has a timeout in the server,
+too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Literal
 from zlib import crc32
 
-from sqlalchemy import URL, ColumnElement, Table, and_, literal_column, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import URL, ColumnElement, and_, literal_column, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -31,6 +31,7 @@ from recorder.core.clock import iso
 from recorder.core.installation import INSTALL_POSTGRES_DRIVER
 from recorder.errors import ConfigError, MissingExtra
 from recorder.storage.dialects.common import Insert, driver_connection
+from recorder.storage.dialects.postgres_insert import insert_statement, prepared
 from recorder.storage.dialects.sqlstates import failure_of, is_lost
 from recorder.storage.dialects.tcp_options import notice_silence
 from recorder.storage.dialects.url_parameters import advice, connect_arguments, user_timeout
@@ -141,12 +142,10 @@ class Postgres:
         given = [each for each in inserts if each.rows]
         if not given and not announce:
             return [0] * len(inserts)
-        arrays = tuple(list(values) for each in given for values in zip(*each.rows, strict=True))
-        kinds = tuple(
-            (each.table, tuple(each.columns), tuple(each.update), tuple(each.same)) for each in given
-        )
-        statement = _statement(kinds, announce)
-        counts = iter((await connection.exec_driver_sql(statement, arrays)).one())
+        kinds, parameters = zip(*map(prepared, given), strict=True) if given else ((), ())
+        statement = insert_statement(kinds, _ANNOUNCE if announce else None)
+        flat = tuple(chain.from_iterable(parameters))
+        counts = iter((await connection.exec_driver_sql(statement, flat)).one())
         return [int(next(counts)) if each.rows else 0 for each in inserts]
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
@@ -335,39 +334,3 @@ def _connection_class(at_begin: str) -> Any:
             )
 
     return BeginningConnection
-
-
-#: An `Insert` without its rows: table, columns, columns to update, columns that must be equal.
-Kind = tuple[Table, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-
-
-@lru_cache(maxsize=256)
-def _statement(kinds: tuple[Kind, ...], announce: bool) -> str:
-    """One statement with all inserts. Its result is one row: the count of each insert."""
-    first, parts, counts = 1, [], []
-    for number, (table, columns, update, same) in enumerate(kinds):
-        parts.append(f"i{number} AS ({_insert(table, columns, update, same, first)} RETURNING 1)")
-        counts.append(f"(SELECT count(*) FROM i{number})")
-        first += len(columns)
-    if announce:
-        counts.append(_ANNOUNCE)
-    return f"{'WITH ' if parts else ''}{', '.join(parts)} SELECT {', '.join(counts)}"
-
-
-def _insert(
-    table: Table, columns: tuple[str, ...], update: tuple[str, ...], same: tuple[str, ...], first: int
-) -> str:
-    names = ", ".join(f'"{name}"' for name in columns)
-    kinds = (table.c[name].type.compile(dialect=_COMPILER) for name in columns)
-    arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(kinds, first))
-    sql = f'INSERT INTO "{table.name}" ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT '
-    if not update:
-        return sql + "DO NOTHING"
-    key = ", ".join(column.name for column in table.primary_key)
-    sets = ", ".join(f'"{name}" = excluded."{name}"' for name in update)
-    sql += f"({key}) DO UPDATE SET {sets}"
-    equal = " AND ".join(f'"{table.name}"."{name}" IS NOT DISTINCT FROM excluded."{name}"' for name in same)
-    return f"{sql} WHERE {equal}" if equal else sql
-
-
-_COMPILER = postgresql.dialect()  # type: ignore[no-untyped-call]
