@@ -33,6 +33,21 @@ def linked_run() -> LinkedRun | None:
     return run if run is not None and run.takes_request else None
 
 
+def others_than_linked(handlers: Sequence[Any]) -> list[Any]:
+    """The handlers without those that store into the database of the run around this request, but its own one.
+
+    A program that has the framework's handler may be run with `recorder run`, which records into the same database.
+    """
+    run = _current.get()
+    if run is None or not run.is_open:
+        return list(handlers)
+    return [each for each in handlers if each is run.recorder_handler or _url_of(each) != run.recorder.url]
+
+
+def _url_of(handler: Any) -> Any:
+    return getattr(getattr(handler, "recorder", None), "url", None)
+
+
 def linked_handler() -> Any:
     """The recorder of that run; None without one."""
     run = linked_run()

@@ -15,7 +15,7 @@ from typing import Any
 from recorder.core.own_thread import on_own_thread
 from recorder.instrumentation.attempt_factory import AnyAttempt, attempt_of, linked_attempt
 from recorder.instrumentation.hosts import ALL_HOSTS, Hosts
-from recorder.instrumentation.linked_run import linked_run, recorders_of
+from recorder.instrumentation.linked_run import linked_run, others_than_linked, recorders_of
 from recorder.instrumentation.model_calls import Endpoint, endpoint_of, is_large, model_call_of
 from recorder.instrumentation.recorded_above import recorded_above
 from recorder.instrumentation.repetition import numbered_run, remember_attempt, remember_failure
@@ -79,7 +79,7 @@ class Sender:
         call = model_call_of(request, endpoint)
         is_recorded = bool(request.extensions.get(MARK))  # for other handlers, by another sender
         request.extensions = dict(request.extensions)  # some versions share the application's own dict
-        if call is None or not (handlers := self._unmarked(request.extensions)):
+        if call is None or not (handlers := others_than_linked(self._unmarked(request.extensions))):
             return None
         linked = linked_run()
         if linked is not None and linked.recorder_handler in handlers:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import openai
 import pytest
 
-from recorder import attach
+from recorder import ChatHistoryCallback, attach
 from recorder.testing import Answer, LoopbackProvider
 from tests.integrations.langchain.ways import (
     LEFT,
@@ -267,6 +267,18 @@ def test_a_model_that_is_attached_as_well_is_recorded_once(scene: Scene) -> None
         model_of("ChatOpenAI", provider.url, callbacks=[scene.history]) as model,
         attach(model.root_client, callbacks=[scene.history]),
         attach(callbacks=[scene.history]),
+    ):
+        model.invoke("Hi")
+    assert scene.runs() == [Recorded("complete", TEXT, None, True)]
+
+
+def test_another_recorder_of_the_same_database_leaves_the_call_out(scene: Scene) -> None:
+    """So a program with this handler is recorded once under `recorder run`."""
+    with (
+        ChatHistoryCallback(scene.url) as other,
+        LoopbackProvider(TEXT) as provider,
+        attach(callbacks=[other]),
+        model_of("ChatOpenAI", provider.url, callbacks=[scene.history]) as model,
     ):
         model.invoke("Hi")
     assert scene.runs() == [Recorded("complete", TEXT, None, True)]
