@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -72,6 +73,16 @@ class SharedState:
 
 _lock = threading.Lock()
 _states: WeakKeyDictionary[ChatHistoryCallback, SharedState] = WeakKeyDictionary()
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _state_of(history: ChatHistoryCallback) -> SharedState:
