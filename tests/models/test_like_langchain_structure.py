@@ -8,8 +8,11 @@ end of a stream is raised. With `include_raw`, also an answer that a Pydantic cl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import openai
 import pytest
 
 from recorder.models.structured_output import FUNCTION_CALLING, JSON_MODE, JSON_SCHEMA
@@ -31,14 +34,19 @@ CELLS = [
 ]
 
 
-def their_model(api: Api, provider: LoopbackProvider) -> Any:
-    """Return LangChain's model of this API."""
+@contextmanager
+def their_model(api: Api, provider: LoopbackProvider) -> Iterator[Any]:
+    """Yield LangChain's model of this API, and close its connections."""
     if api.name == "anthropic":
-        return their_claude(provider)
-    return langchain.ChatOpenAI(
-        model="gpt-4o", base_url=provider.base_url, api_key="any", max_retries=0,
-        use_responses_api=api.name == "responses",
-    )  # fmt: skip
+        model = their_claude(provider)
+        yield model
+        model._client.close()
+        return
+    with openai.DefaultHttpxClient(verify=False) as http:
+        yield langchain.ChatOpenAI(
+            model="gpt-4o", base_url=provider.base_url, api_key="any", max_retries=0, http_client=http,
+            use_responses_api=api.name == "responses",
+        )  # fmt: skip
 
 
 def sent(provider: LoopbackProvider) -> list[dict[str, Any]]:
@@ -60,7 +68,8 @@ def test_requests_and_values_equal_langchains(
     tool = name_in(schema) if method == FUNCTION_CALLING else None
     options = {"method": method, **({"strict": strict} if strict is not None else {})}
     with LoopbackProvider(api.answer(PIECES, tool=tool, stream=False)) as provider:
-        expected = their_model(api, provider).with_structured_output(schema, **options).invoke("Tell")
+        with their_model(api, provider) as theirs:
+            expected = theirs.with_structured_output(schema, **options).invoke("Tell")
         found = api.model(provider).with_structured_output(schema, **options).invoke("Tell")
     assert found == expected
     their_body, our_body = sent(provider)
@@ -74,9 +83,8 @@ def test_the_values_of_a_stream_equal_langchains(method: str, schema: Any) -> No
     """They grow in the same steps."""
     tool = name_in(schema) if method == FUNCTION_CALLING else None
     with LoopbackProvider(APIS[0].answer(PIECES, tool=tool, stream=True)) as provider:
-        expected = list(
-            their_model(APIS[0], provider).with_structured_output(schema, method=method).stream("Hi")
-        )
+        with their_model(APIS[0], provider) as theirs:
+            expected = list(theirs.with_structured_output(schema, method=method).stream("Hi"))
         found = list(APIS[0].model(provider).with_structured_output(schema, method=method).stream("Hi"))
     assert found == expected
 
@@ -84,10 +92,9 @@ def test_the_values_of_a_stream_equal_langchains(method: str, schema: Any) -> No
 def test_the_keys_of_a_raw_answer_equal_langchains() -> None:
     """They are `raw`, `parsed` and `parsing_error`."""
     with LoopbackProvider(APIS[0].answer(["Why?"], tool=None, stream=False)) as provider:
-        models = [their_model(APIS[0], provider), APIS[0].model(provider)]
-        expected, found = (
-            model.with_structured_output(SCHEMA, include_raw=True).invoke("Tell") for model in models
-        )
+        with their_model(APIS[0], provider) as theirs:
+            expected = theirs.with_structured_output(SCHEMA, include_raw=True).invoke("Tell")
+        found = APIS[0].model(provider).with_structured_output(SCHEMA, include_raw=True).invoke("Tell")
     assert found.keys() == expected.keys() == {"raw", "parsed", "parsing_error"}
     assert found["parsed"] is expected["parsed"] is None
     errors = (found["parsing_error"], expected["parsing_error"])
