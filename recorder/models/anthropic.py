@@ -15,6 +15,7 @@ from typing import Any
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
 from recorder.models.clients import Clients, secret_text
+from recorder.models.create_options import MESSAGES_OPTIONS
 from recorder.models.response_formats import anthropic_format_of
 from recorder.models.structured_output import (
     FUNCTION_CALLING,
@@ -90,6 +91,7 @@ class ChatAnthropic(BaseChatModel):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        MESSAGES_OPTIONS.check("ChatAnthropic", options, ChatAnthropic.__init__)
         arguments = {
             "api_key": secret_text(api_key or anthropic_api_key),
             "base_url": base_url or anthropic_api_url or os.environ.get("ANTHROPIC_API_URL"),

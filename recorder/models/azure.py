@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
+from recorder.models.create_options import CHAT_OPTIONS
 from recorder.models.openai import BaseChatOpenAI, openai_clients
 
 #: Environment variables in which the SDK looks for a credential if none is passed.
@@ -66,6 +67,7 @@ class AzureChatOpenAI(BaseChatOpenAI):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        CHAT_OPTIONS.check("AzureChatOpenAI", options, AzureChatOpenAI.__init__)
         deployment = azure_deployment or deployment_name
         named = model or model_name
         if not (named or deployment):

@@ -9,6 +9,7 @@ from typing import Any
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
 from recorder.models.chat_completions import set_choices, with_usage
+from recorder.models.create_options import COMPLETION_OPTIONS
 from recorder.models.openai import openai_clients, stream_error
 from recorder.models.sdk_model import SdkModel
 from recorder.runs.completion_run import CompletionRun
@@ -65,6 +66,7 @@ class OpenAI(SdkModel[str, str]):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        COMPLETION_OPTIONS.check("OpenAI", options, OpenAI.__init__)
         clients = openai_clients(
             api_key=api_key or openai_api_key,
             base_url=base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),

@@ -16,6 +16,7 @@ from recorder.messages import BaseMessage
 from recorder.models.base import BaseChatModel
 from recorder.models.chat_completions import ChatCompletionsApi
 from recorder.models.clients import Clients, secret_text
+from recorder.models.create_options import CHAT_OPTIONS
 from recorder.models.response_formats import response_format_for_tools, response_format_of
 from recorder.models.responses import ResponsesApi, needs_responses
 from recorder.models.structured_output import (
@@ -204,6 +205,7 @@ class ChatOpenAI(BaseChatOpenAI):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        CHAT_OPTIONS.check("ChatOpenAI", options, ChatOpenAI.__init__)
         clients = openai_clients(
             api_key=api_key or openai_api_key,
             base_url=base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
