@@ -26,6 +26,7 @@ from recorder.models.structured_output import (
     tool_parser,
 )
 from recorder.runs.anthropic_run import AnthropicRun
+from recorder.runs.own_calls import own_call
 from recorder.runs.run import Request
 from recorder.wire.anthropic.request import request_messages
 from recorder.wire.anthropic.stream import AnthropicMessages
@@ -161,6 +162,21 @@ class ChatAnthropic(BaseChatModel):
         missing = "" if is_forced else _NO_CALL.format(tool=name, model=self.model_name)
         return StructuredOutput(model, tool_parser(name, schema, missing=missing), include_raw=include_raw)
 
+    def get_num_tokens_from_messages(self, messages: Any, tools: Sequence[Any] | None = None) -> int:
+        """The number of tokens of these messages in a request, with the model's tools and options.
+
+        Asks the API, which charges nothing for it, and blocks meanwhile. It is no run. `tools` are counted in place of
+        the model's tools.
+        """
+        options = {**self.options, **({"tools": [*map(anthropic_tool, tools)]} if tools is not None else {})}
+        body = self._body(self._input_of(messages), options, stream=False)
+        with own_call():
+            return count_tokens(self._clients.sync_client(), body)
+
+    def get_num_tokens(self, text: str) -> int:
+        """The number of tokens of a message with this text, as the API counts them."""
+        return self.get_num_tokens_from_messages(text)
+
     @property
     def _thinks(self) -> bool:
         return (self.options.get("thinking") or {}).get("type") in ("enabled", "adaptive")
@@ -211,6 +227,14 @@ def _api_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if effort := fields.pop("effort", None) or reasoning_effort:
         fields["output_config"] = {**fields.get("output_config", {}), "effort": effort}
     return fields
+
+
+def count_tokens(client: Any, body: Mapping[str, Any]) -> int:
+    """The tokens of a request, as the API counts them."""
+    messages = client.beta.messages if "betas" in body else client.messages
+    names = inspect.signature(messages.count_tokens).parameters.keys() & body.keys()
+    counted: int = messages.count_tokens(**{name: body[name] for name in names}).input_tokens
+    return counted
 
 
 class _Messages:

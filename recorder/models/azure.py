@@ -58,6 +58,7 @@ class AzureChatOpenAI(BaseChatOpenAI):
         stop_sequences: Sequence[str] | None = None,
         use_responses_api: bool | None = None,
         use_previous_response_id: bool = False,
+        tiktoken_model_name: str | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         openai_api_type: str | None = None,  # LangChain's; ignored: only SDKs before 1.0 needed it
         verbose: bool = False,  # LangChain's; ignored
@@ -96,8 +97,8 @@ class AzureChatOpenAI(BaseChatOpenAI):
         )
         super().__init__(
             clients, named or deployment or "", stream_usage=stream_usage, use_responses_api=use_responses_api,
-            use_previous_response_id=use_previous_response_id, callbacks=callbacks, tags=tags, metadata=metadata,
-            name=name, streaming=streaming,
+            use_previous_response_id=use_previous_response_id, tiktoken_model_name=tiktoken_model_name,
+            callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
         self.deployment_name = deployment

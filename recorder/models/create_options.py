@@ -102,6 +102,6 @@ def _refusal(model: str, name: str, known: frozenset[str]) -> str:
     nearest = get_close_matches(name, sorted(known), 1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return (
-        f"{model} has no argument {name!r}{hint} Pass model_kwargs={{{name!r}: ...}} to give it to the SDK's create all "
-        f"the same, or extra_body={{{name!r}: ...}} for a field of the request that the SDK does not know"
+        f"{model} has no argument {name!r}{hint} Pass model_kwargs={{{name!r}: ...}} to give it to the SDK's create "
+        f"all the same, or extra_body={{{name!r}: ...}} for a field of the request that the SDK does not know"
     )

@@ -28,11 +28,13 @@ from recorder.models.structured_output import (
     text_parser,
     tool_parser,
 )
+from recorder.models.tokens import TokenCounter, num_tokens
 from recorder.models.tools import openai_choice, openai_tool
 from recorder.runs.chat_run import ChatRun
 from recorder.runs.run import Request, WireRun
 from recorder.wire.errors import error_text
 from recorder.wire.openai.chat import OpenAIChat
+from recorder.wire.openai.request import request_messages
 from recorder.wire.openai.responses_request import conversation_id
 from recorder.wire.reply import Translator
 
@@ -41,14 +43,15 @@ from recorder.wire.reply import Translator
 DEFAULT_MODEL = "gpt-5.4-mini"
 
 
-class BaseChatOpenAI(BaseChatModel):
+class BaseChatOpenAI(TokenCounter, BaseChatModel):
     """The base class of models that use OpenAI's chat completions or Responses."""
 
     def __init__(
         self, clients: Clients, model_name: str, *, stream_usage: bool, use_responses_api: bool | None,
-        use_previous_response_id: bool, **settings: Any,
+        use_previous_response_id: bool, tiktoken_model_name: str | None, **settings: Any,
     ) -> None:  # fmt: skip
         super().__init__(clients, **settings)
+        self.tiktoken_model_name = tiktoken_model_name
         self.model_name = model_name
         self.stream_usage = stream_usage
         self.use_responses_api = use_responses_api
@@ -113,6 +116,14 @@ class BaseChatOpenAI(BaseChatModel):
             options["tools"] = [openai_tool(tool, strict) for tool in tools]
         model = self.bind(response_format=form, **options)
         return StructuredOutput(model, text_parser(method, schema), include_raw=include_raw)
+
+    def get_num_tokens_from_messages(self, messages: Any) -> int:
+        """The number of tokens of these messages in a request, as OpenAI's cookbook counts them.
+
+        Needs what `get_token_ids` needs. Tools are not counted, because OpenAI does not say how. Raises `ConfigError`
+        for images whose size matters, and for files.
+        """
+        return num_tokens(request_messages(self._input_of(messages), self._clients.host), self.get_num_tokens)
 
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         options = {"model": self.model_name, **options}
@@ -197,6 +208,7 @@ class ChatOpenAI(BaseChatOpenAI):
         stop_sequences: Sequence[str] | None = None,
         use_responses_api: bool | None = None,
         use_previous_response_id: bool = False,
+        tiktoken_model_name: str | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
@@ -219,8 +231,8 @@ class ChatOpenAI(BaseChatOpenAI):
         )
         super().__init__(
             clients, model_name or model, stream_usage=stream_usage, use_responses_api=use_responses_api,
-            use_previous_response_id=use_previous_response_id, callbacks=callbacks, tags=tags, metadata=metadata,
-            name=name, streaming=streaming,
+            use_previous_response_id=use_previous_response_id, tiktoken_model_name=tiktoken_model_name,
+            callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
 
