@@ -139,13 +139,14 @@ class ChatAnthropic(BaseChatModel):
         return self.bind(tools=[anthropic_tool(tool, strict) for tool in tools], **options)
 
     def with_structured_output(
-        self, schema: Any, *, method: str = FUNCTION_CALLING, include_raw: bool = False, **options: Any
-    ) -> StructuredOutput:
+        self, schema: Any, *, method: str = FUNCTION_CALLING, include_raw: bool = False,
+        strict: bool | None = None, **options: Any,
+    ) -> StructuredOutput:  # fmt: skip
         """The model with answers in this form: a Pydantic class, a TypedDict, or a JSON schema with a title.
 
         The results are objects of the Pydantic class, or dicts. `method` is "function_calling" (the answer is a tool
-        call) or "json_schema" (the API makes the answer follow the schema). The API cannot force a tool call while
-        thinking is on and for some models: then an answer without a call is a parsing error.
+        call; `strict=True` makes it follow the schema) or "json_schema" (the answer always follows it). The API cannot
+        force a tool call while thinking is on and for some models: then an answer without a call is a parsing error.
 
         An answer without this form raises `OutputParserException` or Pydantic's `ValidationError`, a refusal raises
         `ModelRefusalError`. `include_raw=True` returns a dict with `raw`, `parsed` and `parsing_error` in place of
@@ -158,7 +159,7 @@ class ChatAnthropic(BaseChatModel):
             return StructuredOutput(model, text_parser(method, schema), include_raw=include_raw)
         name = anthropic_tool(schema)["name"]
         is_forced = not self._thinks and not self.model_name.startswith(_NO_FORCED_TOOLS)
-        model = self.bind_tools([schema], tool_choice=name if is_forced else None, **options)
+        model = self.bind_tools([schema], tool_choice=name if is_forced else None, strict=strict, **options)
         missing = "" if is_forced else _NO_CALL.format(tool=name, model=self.model_name)
         return StructuredOutput(model, tool_parser(name, schema, missing=missing), include_raw=include_raw)
 

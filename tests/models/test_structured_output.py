@@ -304,6 +304,17 @@ def test_anthropic_has_no_json_mode() -> None:
         ChatAnthropic(api_key="any").with_structured_output(Joke, method=JSON_MODE)
 
 
+def test_anthropics_tool_may_be_strict_and_its_format_always_is() -> None:
+    """`strict` is a setting of a tool; the API has none for the format of an answer."""
+    with LoopbackProvider("{}") as provider:
+        for method in (FUNCTION_CALLING, JSON_SCHEMA):
+            model = anthropics.chat(provider)
+            model.with_structured_output(Joke, method=method, strict=True, include_raw=True).invoke("Tell")
+    tool, answer = (request["body"] for request in provider.requests)
+    assert tool["tools"][0]["strict"] is True
+    assert "strict" not in answer
+
+
 def test_an_effort_stays_beside_the_format() -> None:
     """`output_config` of the model is not lost."""
     with LoopbackProvider(APIS[2].answer(PIECES, tool=None, stream=False)) as provider:
