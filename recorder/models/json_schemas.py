@@ -112,7 +112,9 @@ def _made(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
     try:
         return make()
-    except (PydanticUserError, NameError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (PydanticUserError, NameError, TypeError, ValueError, AttributeError, SyntaxError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{name} has no JSON schema: {reason}; {_HOW}") from error
 

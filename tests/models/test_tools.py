@@ -248,6 +248,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "only a name": ({"name": "weather"}, "is not a tool"),
     "a type": (opaque, "opaque has no JSON schema"),
     "no type": (unknown, "unknown has no JSON schema: name 'NoSuchType' is not defined"),
+    "no signature": (max, "max has no JSON schema: no signature found"),
     "a circle": (Loop, "Loop refers to itself; pass a Pydantic class"),
 }
 
