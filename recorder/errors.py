@@ -5,6 +5,8 @@
     ├── MissingExtra    (also ImportError)  an optional dependency is not installed
     ├── Closed                              the recorder is closed
     ├── NotFound        (also LookupError)  nothing is stored under that id
+    ├── OutputParserException (also ValueError)  an answer does not have the form that was wanted
+    ├── ModelRefusalError                   the model refused to give an answer in the form that was wanted
     └── StoreError                          the database could not be opened, read or written
         └── SchemaError                     its tables are newer, older or another tool's
 
@@ -33,6 +35,22 @@ class Closed(RecorderError):
 
 class NotFound(RecorderError, LookupError):
     """Nothing is stored under that id."""
+
+
+class OutputParserException(RecorderError, ValueError):
+    """A model's answer does not have the form that `with_structured_output` wants. `llm_output` is its text."""
+
+    def __init__(self, message: str, llm_output: str | None = None) -> None:
+        super().__init__(message)
+        self.llm_output = llm_output
+
+
+class ModelRefusalError(RecorderError):
+    """The model refused to give the structured output, or a filter stopped it. `raw_message` is its answer."""
+
+    def __init__(self, message: str, raw_message: object = None) -> None:
+        super().__init__(message)
+        self.raw_message = raw_message
 
 
 class StoreError(RecorderError):

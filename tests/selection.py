@@ -23,7 +23,8 @@ cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
 instrumentation: libraries
-models: clients like_langchain like_langchain_anthropic like_langchain_responses responses_model
+models: clients like_langchain like_langchain_anthropic like_langchain_responses like_langchain_structure
+models: responses_model
 recording: additions committer deferred_store first_calls_after_fork forks kept_apart prefork_servers recorder
 recording: survival writer
 replay: follow reader_thread replayed_model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-#: The requirement of the extra `postgres` in pyproject.toml. It needs no index that has recorder itself.
+#: The requirements of the extras `postgres` and `tokens` in pyproject.toml. No index needs to have recorder itself.
 INSTALL_POSTGRES_DRIVER = "pip install 'asyncpg>=0.30'"
+INSTALL_TIKTOKEN = "pip install 'tiktoken>=0.9'"
 UPGRADE = "install a newer version of chat-recorder (in a clone: git pull && pip install .)"
 REINSTALL = "install chat-recorder again (in a clone: pip install --force-reinstall .)"

@@ -15,7 +15,18 @@ from typing import Any
 from recorder.models.anthropic_tools import anthropic_choice, anthropic_tool, betas_of
 from recorder.models.base import BaseChatModel
 from recorder.models.clients import Clients, secret_text
+from recorder.models.create_options import MESSAGES_OPTIONS
+from recorder.models.response_formats import anthropic_format_of
+from recorder.models.structured_output import (
+    FUNCTION_CALLING,
+    JSON_SCHEMA,
+    StructuredOutput,
+    check_method,
+    text_parser,
+    tool_parser,
+)
 from recorder.runs.anthropic_run import AnthropicRun
+from recorder.runs.own_calls import own_call
 from recorder.runs.run import Request
 from recorder.wire.anthropic.request import request_messages
 from recorder.wire.anthropic.stream import AnthropicMessages
@@ -33,6 +44,12 @@ _LIMIT = 4_096
 #: The timeout of a request without a stream, unless the caller sets one (seconds). With its default timeout the SDK
 #: refuses such requests if `max_tokens` is large.
 _RESPONSE_TIMEOUT = 3_600
+#: How the names of models begin that refuse to be forced to call a tool: LangChain's list.
+_NO_FORCED_TOOLS = ("claude-fable-5-1", "claude-opus-5-5", "claude-sonnet-5-5")
+_NO_CALL = (
+    "The answer has no call of {tool}, and {model} cannot be forced to make one; pass method='json_schema', or switch "
+    "thinking off"
+)
 
 
 class ChatAnthropic(BaseChatModel):
@@ -75,6 +92,7 @@ class ChatAnthropic(BaseChatModel):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        MESSAGES_OPTIONS.check("ChatAnthropic", options, ChatAnthropic.__init__)
         arguments = {
             "api_key": secret_text(api_key or anthropic_api_key),
             "base_url": base_url or anthropic_api_url or os.environ.get("ANTHROPIC_API_URL"),
@@ -107,16 +125,62 @@ class ChatAnthropic(BaseChatModel):
         self, tools: Sequence[Any], *, tool_choice: Any = None, parallel_tool_calls: bool | None = None,
         strict: bool | None = None, **options: Any,
     ) -> ChatAnthropic:  # fmt: skip
-        """A copy of the model with these tools (dicts in Anthropic's or OpenAI's form).
+        """A copy of the model with these tools.
+
+        A tool is a function, a Pydantic class, a TypedDict, a tool of LangChain, or a dict in Anthropic's or OpenAI's
+        form. A function's docstring describes it, and its type hints and `Args` describe its parameters.
 
         `tool_choice` is the name of a tool, "auto", "any", "none", or a dict of the API. Raises `ConfigError` for
-        other tools and choices.
+        what is not a tool, and for other choices.
         """
-        has_thinking = (self.options.get("thinking") or {}).get("type") in ("enabled", "adaptive")
-        choice = anthropic_choice(tool_choice, parallel_tool_calls, thinking=has_thinking)
+        choice = anthropic_choice(tool_choice, parallel_tool_calls, thinking=self._thinks)
         if choice is not None:
             options["tool_choice"] = choice
         return self.bind(tools=[anthropic_tool(tool, strict) for tool in tools], **options)
+
+    def with_structured_output(
+        self, schema: Any, *, method: str = FUNCTION_CALLING, include_raw: bool = False,
+        strict: bool | None = None, **options: Any,
+    ) -> StructuredOutput:  # fmt: skip
+        """The model with answers in this form: a Pydantic class, a TypedDict, or a JSON schema with a title.
+
+        The results are objects of the Pydantic class, or dicts. `method` is "function_calling" (the answer is a tool
+        call; `strict=True` makes it follow the schema) or "json_schema" (the answer always follows it). The API cannot
+        force a tool call while thinking is on and for some models: then an answer without a call is a parsing error.
+
+        An answer without this form raises `OutputParserException` or Pydantic's `ValidationError`, a refusal raises
+        `ModelRefusalError`. `include_raw=True` returns a dict with `raw`, `parsed` and `parsing_error` in place of
+        raising. Raises `ConfigError` for what has no schema.
+        """
+        check_method(method, schema, (FUNCTION_CALLING, JSON_SCHEMA))
+        if method == JSON_SCHEMA:
+            config = {**(self.options.get("output_config") or {}), "format": anthropic_format_of(schema)}
+            model = self.bind(output_config=config, **options)
+            return StructuredOutput(model, text_parser(method, schema), include_raw=include_raw)
+        name = anthropic_tool(schema)["name"]
+        is_forced = not self._thinks and not self.model_name.startswith(_NO_FORCED_TOOLS)
+        model = self.bind_tools([schema], tool_choice=name if is_forced else None, strict=strict, **options)
+        missing = "" if is_forced else _NO_CALL.format(tool=name, model=self.model_name)
+        return StructuredOutput(model, tool_parser(name, schema, missing=missing), include_raw=include_raw)
+
+    def get_num_tokens_from_messages(self, messages: Any, tools: Sequence[Any] | None = None) -> int:
+        """The number of tokens of these messages in a request, with the model's tools and options.
+
+        Asks the API, which charges nothing for it, and blocks meanwhile. It is no run. `tools` are counted in place of
+        the model's tools.
+        """
+        options = {**self.options, **({"tools": [*map(anthropic_tool, tools)]} if tools is not None else {})}
+        body = self._body(self._input_of(messages), options, stream=False)
+        with own_call():
+            return count_tokens(self._clients.sync_client(), body)
+
+    def get_num_tokens(self, text: str) -> int:
+        """The number of tokens of a message with this text, as the API counts them."""
+        return self.get_num_tokens_from_messages(text)
+
+    @property
+    def _thinks(self) -> bool:
+        return (self.options.get("thinking") or {}).get("type") in ("enabled", "adaptive")
 
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         options = {key: value for key, value in options.items() if value is not None}
@@ -164,6 +228,14 @@ def _api_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if effort := fields.pop("effort", None) or reasoning_effort:
         fields["output_config"] = {**fields.get("output_config", {}), "effort": effort}
     return fields
+
+
+def count_tokens(client: Any, body: Mapping[str, Any]) -> int:
+    """The tokens of a request, as the API counts them."""
+    messages = client.beta.messages if "betas" in body else client.messages
+    names = inspect.signature(messages.count_tokens).parameters.keys() & body.keys()
+    counted: int = messages.count_tokens(**{name: body[name] for name in names}).input_tokens
+    return counted
 
 
 class _Messages:

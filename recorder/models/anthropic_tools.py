@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
+from recorder.models.tools import openai_function, tool_extras
 from recorder.redaction.credentials import shown
 
 #: Type of a tool -> the beta that the API requires for it. LangChain sends these betas, too.
@@ -22,28 +23,37 @@ _BETAS = {
     "advisor_20260301": "advisor-tool-2026-03-01",
 }
 _MCP_BETA = "mcp-client-2025-11-20"
-_FORMS = (
-    "{'name': ..., 'description': ..., 'input_schema': {...}}, a tool of Anthropic with its 'type', or "
-    "OpenAI's {'type': 'function', 'function': {...}}"
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+#: Settings in `extras` of LangChain's tools that Anthropic has.
+_EXTRAS = frozenset(
+    ("allowed_callers", "cache_control", "defer_loading", "eager_input_streaming", "input_examples")
 )
 _CHOICES = {"any": "any", "required": "any", "auto": "auto", "none": "none"}
 
 
 def anthropic_tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
     """One tool in the API's form. Raises `ConfigError` if it is not a tool."""
-    if not isinstance(tool, Mapping):
-        raise ConfigError(f"bind_tools got {shown(tool)}; pass dicts: {_FORMS}")
-    function = tool.get("function") if tool.get("type") == "function" else tool
-    if isinstance(function, Mapping) and "name" in function and "parameters" in function:
-        found = {"name": function["name"], "input_schema": function["parameters"]}
-        found |= {key: function[key] for key in ("description", "strict") if function.get(key) is not None}
-    elif "input_schema" in tool or (tool.get("type") and tool["type"] != "function"):
+    extras = tool_extras(tool)
+    if isinstance(definition := extras.get("provider_tool_definition"), Mapping):
+        return dict(definition)
+    if isinstance(tool, Mapping) and _is_anthropics(tool):
         found = dict(tool)
-    else:
-        raise ConfigError(f"bind_tools got {shown(dict(tool))}, which is not a tool; pass {_FORMS}")
-    if strict is not None and "input_schema" in found:
-        found["strict"] = strict
-    return found
+        return found | ({"strict": strict} if strict is not None and "input_schema" in found else {})
+    return {
+        **_from_function(openai_function(tool, strict)),
+        **{key: extras[key] for key in _EXTRAS & extras.keys()},
+    }
+
+
+def _is_anthropics(tool: Mapping[str, Any]) -> bool:
+    """Whether a dict has Anthropic's form: its own tools have a type, functions have `input_schema`."""
+    return "input_schema" in tool or tool.get("type", "function") not in ("function", "object")
+
+
+def _from_function(function: Mapping[str, Any]) -> dict[str, Any]:
+    """The tool for a function in OpenAI's form."""
+    found = {"name": function["name"], "input_schema": function.get("parameters", _NO_PARAMETERS)}
+    return found | {key: function[key] for key in ("description", "strict") if function.get(key) is not None}
 
 
 def anthropic_choice(choice: Any, parallel: bool | None, *, thinking: bool) -> dict[str, Any] | None:

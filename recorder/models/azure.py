@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
+from recorder.models.create_options import CHAT_OPTIONS
 from recorder.models.openai import BaseChatOpenAI, openai_clients
 
 #: Environment variables in which the SDK looks for a credential if none is passed.
@@ -57,6 +58,7 @@ class AzureChatOpenAI(BaseChatOpenAI):
         stop_sequences: Sequence[str] | None = None,
         use_responses_api: bool | None = None,
         use_previous_response_id: bool = False,
+        tiktoken_model_name: str | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         openai_api_type: str | None = None,  # LangChain's; ignored: only SDKs before 1.0 needed it
         verbose: bool = False,  # LangChain's; ignored
@@ -66,6 +68,7 @@ class AzureChatOpenAI(BaseChatOpenAI):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        CHAT_OPTIONS.check("AzureChatOpenAI", options, AzureChatOpenAI.__init__)
         deployment = azure_deployment or deployment_name
         named = model or model_name
         if not (named or deployment):
@@ -94,8 +97,8 @@ class AzureChatOpenAI(BaseChatOpenAI):
         )
         super().__init__(
             clients, named or deployment or "", stream_usage=stream_usage, use_responses_api=use_responses_api,
-            use_previous_response_id=use_previous_response_id, callbacks=callbacks, tags=tags, metadata=metadata,
-            name=name, streaming=streaming,
+            use_previous_response_id=use_previous_response_id, tiktoken_model_name=tiktoken_model_name,
+            callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
         self.deployment_name = deployment

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import uuid_utils.compat
 
+from recorder.callbacks import handlers_from
 from recorder.errors import ConfigError
 from recorder.messages import Generation, LLMResult
 from recorder.redaction.credentials import is_secret
@@ -26,6 +27,21 @@ def config_per_input(config: Any, count: int) -> list[dict[str, Any]]:
     first = dict(shared)
     shared.pop("run_id", None)
     return [first, *([shared] * (count - 1))][:count]
+
+
+def merge_configs(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a call: `given` merged into `base`. Callbacks and tags are added; other keys override."""
+    merged = {**base, **{key: value for key, value in given.items() if value is not None}}
+    for key in ("metadata", "configurable"):
+        if base.get(key) and given.get(key):
+            merged[key] = {**base[key], **given[key]}
+    if base.get("tags") and given.get("tags"):
+        merged["tags"] = merge_tags(base["tags"], given["tags"])
+    if base.get("callbacks") and given.get("callbacks"):
+        merged["callbacks"] = [*handlers_from(base["callbacks"]), *handlers_from(given["callbacks"])]
+        if (parent := parent_of(given)) is not None:  # a manager of callbacks names the parent
+            merged["parent_run_id"] = parent
+    return merged
 
 
 def returning_errors(work: Callable[..., Any]) -> Callable[..., Any]:

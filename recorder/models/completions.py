@@ -9,8 +9,10 @@ from typing import Any
 from recorder.callbacks.dispatch import buffer_string
 from recorder.messages import messages_from
 from recorder.models.chat_completions import set_choices, with_usage
+from recorder.models.create_options import COMPLETION_OPTIONS
 from recorder.models.openai import openai_clients, stream_error
 from recorder.models.sdk_model import SdkModel
+from recorder.models.tokens import TokenCounter
 from recorder.runs.completion_run import CompletionRun
 from recorder.runs.run import TEXT_MODEL, Request
 from recorder.wire.openai.completions import OpenAICompletions
@@ -22,7 +24,7 @@ TEMPERATURE = 0.7
 MAX_TOKENS = 256
 
 
-class OpenAI(SdkModel[str, str]):
+class OpenAI(TokenCounter, SdkModel[str, str]):
     """A completion model: text in, text out. Arguments and defaults are those of LangChain's `OpenAI`.
 
     `options` are those of the SDK's `create` (`n`, `best_of`, `logprobs`, `echo`, `suffix`, ...); an option of None
@@ -56,6 +58,7 @@ class OpenAI(SdkModel[str, str]):
         http_async_client: Any = None,
         streaming: bool = False,
         stream_usage: bool = True,
+        tiktoken_model_name: str | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         batch_size: int | None = None,  # LangChain's; ignored: each prompt is one request
         verbose: bool = False,  # LangChain's; ignored
@@ -65,6 +68,7 @@ class OpenAI(SdkModel[str, str]):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        COMPLETION_OPTIONS.check("OpenAI", options, OpenAI.__init__)
         clients = openai_clients(
             api_key=api_key or openai_api_key,
             base_url=base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
@@ -82,6 +86,7 @@ class OpenAI(SdkModel[str, str]):
         )  # fmt: skip
         self.model_name = model_name or model
         self.stream_usage = stream_usage
+        self.tiktoken_model_name = tiktoken_model_name
 
     @property
     def model(self) -> str:

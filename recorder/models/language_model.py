@@ -5,12 +5,8 @@ It has two subclasses: `SdkModel` asks a provider through its SDK, `SimpleChatMo
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from recorder.callbacks import handlers_from
@@ -18,17 +14,18 @@ from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError
 from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.messages.convert import readable_messages
+from recorder.models.attempts import attempt_of
 from recorder.models.call_config import (
     combine_results,
-    config_per_input,
     gather_all,
+    merge_configs,
     merge_tags,
     metadata_of,
     parent_of,
-    returning_errors,
     run_id_of,
     secrets_of,
 )
+from recorder.models.runnable import Runnable
 from recorder.models.stream_events import Filter, end_event, start_event, stream_event
 from recorder.redaction.credentials import secrets_in, shown
 from recorder.redaction.masking import Mask
@@ -47,7 +44,7 @@ _LIMIT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 AnswerT = TypeVar("AnswerT")
 
 
-class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
+class BaseLanguageModel(Runnable, Generic[AnswerT, ChunkT]):
     """`invoke`, `stream`, `batch`, `generate`, their asynchronous forms, and `astream_events`.
 
     The input is a string, a message, or a list of messages, dicts or `(role, text)` pairs. `config` has LangChain's
@@ -142,44 +139,6 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
         """`stream` on an event loop."""
         return self._achunks(self._new_run(input, config, self._with_stop(options, stop), stream=True))
 
-    def batch(
-        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
-    ) -> list[Any]:
-        """`invoke` for each input on threads, at most `config["max_concurrency"]` at a time. Results are in order.
-
-        `config` is one for all inputs, or a list with one for each. The first error is raised;
-        `return_exceptions=True` returns each error as the result of its input.
-        """
-        each = config_per_input(config, len(inputs))
-        if not inputs:
-            return []
-        work = partial(returning_errors(self.invoke) if return_exceptions else self.invoke, **options)
-        with ThreadPoolExecutor(each[0].get("max_concurrency") or None) as pool:
-            futures = [
-                pool.submit(copy_context().run, work, input, its_config)
-                for input, its_config in zip(inputs, each, strict=True)
-            ]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                # Inputs that have not started are not run, because their results would be lost.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    async def abatch(
-        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **options: Any
-    ) -> list[Any]:
-        """`ainvoke` for each input, at most `config["max_concurrency"]` at a time. Results are in order."""
-        each = config_per_input(config, len(inputs))
-        limit = asyncio.Semaphore((each[0].get("max_concurrency") if each else None) or 2**31)
-
-        async def one(input: Any, its_config: dict[str, Any]) -> AnswerT:
-            async with limit:
-                return await self.ainvoke(input, its_config, **options)
-
-        work = [one(input, its_config) for input, its_config in zip(inputs, each, strict=True)]
-        return await gather_all(work, return_exceptions=return_exceptions)
-
     def generate(
         self, messages: Sequence[Any], stop: list[str] | None = None, callbacks: Any = None, **options: Any
     ) -> LLMResult:
@@ -232,22 +191,20 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
 
     def bind(self, **options: Any) -> Self:
         """A copy of the model with more options for every request."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.options = {**self.options, **options}
-        return other
+        return self._copy(options={**self.options, **options})
 
     # -- requests -----------------------------------------------------------------------------------------------
 
     def _new_run(
         self, input: Any, config: Mapping[str, Any] | None, options: Mapping[str, Any], *, stream: bool
     ) -> Run[ChunkT]:
-        config = config or {}
+        config = merge_configs(self._config, config or {})
         options, named = self._without_names({**self.options, **options})
         given = metadata_of(config)
         stream = bool(options.pop("stream", None)) or stream
         messages, body, hash, error = self._request_parts(input, options, stream=stream)
         run_id, parent_run_id = run_id_of(config.get("run_id")), parent_of(config)
+        attempt, first_run_id = attempt_of(config)
         request = Request(
             input=input,
             serialized=self._serialized(),
@@ -267,6 +224,8 @@ class BaseLanguageModel(ABC, Generic[AnswerT, ChunkT]):
             parent_run_id=parent_run_id,
             model_type=self.model_type,
             mask=self._mask(config, options),
+            attempt=attempt,
+            first_run_id=first_run_id,
             error=error,
         )
         return self._open_run(request)

@@ -16,12 +16,25 @@ from recorder.messages import BaseMessage
 from recorder.models.base import BaseChatModel
 from recorder.models.chat_completions import ChatCompletionsApi
 from recorder.models.clients import Clients, secret_text
-from recorder.models.responses import ResponsesApi, needs_responses, tool_name
-from recorder.redaction.credentials import shown
+from recorder.models.create_options import CHAT_OPTIONS
+from recorder.models.response_formats import response_format_for_tools, response_format_of
+from recorder.models.responses import ResponsesApi, needs_responses
+from recorder.models.structured_output import (
+    FUNCTION_CALLING,
+    JSON_MODE,
+    JSON_SCHEMA,
+    StructuredOutput,
+    check_method,
+    text_parser,
+    tool_parser,
+)
+from recorder.models.tokens import TokenCounter, num_tokens
+from recorder.models.tools import openai_choice, openai_tool
 from recorder.runs.chat_run import ChatRun
 from recorder.runs.run import Request, WireRun
 from recorder.wire.errors import error_text
 from recorder.wire.openai.chat import OpenAIChat
+from recorder.wire.openai.request import request_messages
 from recorder.wire.openai.responses_request import conversation_id
 from recorder.wire.reply import Translator
 
@@ -30,14 +43,15 @@ from recorder.wire.reply import Translator
 DEFAULT_MODEL = "gpt-5.4-mini"
 
 
-class BaseChatOpenAI(BaseChatModel):
+class BaseChatOpenAI(TokenCounter, BaseChatModel):
     """The base class of models that use OpenAI's chat completions or Responses."""
 
     def __init__(
         self, clients: Clients, model_name: str, *, stream_usage: bool, use_responses_api: bool | None,
-        use_previous_response_id: bool, **settings: Any,
+        use_previous_response_id: bool, tiktoken_model_name: str | None, **settings: Any,
     ) -> None:  # fmt: skip
         super().__init__(clients, **settings)
+        self.tiktoken_model_name = tiktoken_model_name
         self.model_name = model_name
         self.stream_usage = stream_usage
         self.use_responses_api = use_responses_api
@@ -48,24 +62,68 @@ class BaseChatOpenAI(BaseChatModel):
         """The name of the model, as requests have it."""
         return self.model_name
 
-    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any) -> Self:
-        """A copy of the model with these tools (dicts in OpenAI's form): functions, and OpenAI's own tools.
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, strict: bool | None = None,
+        parallel_tool_calls: bool | None = None, response_format: Any = None, **options: Any,
+    ) -> Self:  # fmt: skip
+        """A copy of the model with these tools.
 
-        `tool_choice` is the name of a function, the type of another tool, "any", True, or a value of the API. Raises
-        `ConfigError` for other tools.
+        A tool is a function, a Pydantic class, a TypedDict, a tool of LangChain, or a dict: a function in OpenAI's
+        form, or one of OpenAI's own tools. A function's docstring describes it, and its type hints and `Args` describe
+        its parameters.
+
+        `tool_choice` is the name of a function, the type of another tool, "any", True, or a value of the API.
+        `strict=True` makes OpenAI follow the schemas exactly. `response_format` is a schema of an answer without tool
+        calls, as for `with_structured_output`; then `strict` is True by default for chat completions. Raises
+        `ConfigError` for what is not a tool.
         """
-        if invalid := [tool for tool in tools if not isinstance(tool, Mapping)]:
-            raise ConfigError(
-                f"bind_tools got {shown(invalid[0])}; pass dicts in OpenAI's form, "
-                "{'type': 'function', 'function': {'name': ..., 'parameters': ...}}"
-            )
-        choices = {tool_name(tool) or tool.get("type"): tool.get("type", "function") for tool in tools}
-        if isinstance(tool_choice, str) and tool_choice in choices:
-            kind = choices[tool_choice]
-            tool_choice = {"type": kind, **({kind: {"name": tool_choice}} if kind != tool_choice else {})}
+        if response_format is not None:
+            options["response_format"] = response_format_for_tools(response_format, strict)
+            strict = True if strict is None and not self.use_responses_api else strict
+        if parallel_tool_calls is not None:
+            options["parallel_tool_calls"] = parallel_tool_calls
+        found = [openai_tool(tool, strict) for tool in tools]
         if tool_choice:
-            options["tool_choice"] = "required" if tool_choice in (True, "any") else tool_choice
-        return self.bind(tools=list(tools), **options)
+            options["tool_choice"] = openai_choice(tool_choice, found)
+        return self.bind(tools=found, **options)
+
+    def with_structured_output(
+        self, schema: Any = None, *, method: str = JSON_SCHEMA, include_raw: bool = False,
+        strict: bool | None = None, tools: Sequence[Any] | None = None, **options: Any,
+    ) -> StructuredOutput:  # fmt: skip
+        """The model with answers in this form: a Pydantic class, a TypedDict, or a JSON schema with a title.
+
+        The results are objects of the Pydantic class, or dicts. `method` is "json_schema" (the API makes the answer
+        follow the schema), "function_calling" (the answer is a tool call) or "json_mode" (the answer is any JSON; the
+        messages must say which). `strict` is for the first two; a Pydantic class with "json_schema" is strict. With
+        "json_schema", the model may call `tools` in place of answering.
+
+        An answer without this form raises `OutputParserException` or Pydantic's `ValidationError`, a refusal raises
+        `ModelRefusalError`. `include_raw=True` returns a dict with `raw`, `parsed` and `parsing_error` in place of
+        raising. Raises `ConfigError` for what has no schema.
+        """
+        check_method(method, schema)
+        if strict is not None and method == JSON_MODE:
+            raise ConfigError("strict has no meaning with method 'json_mode'; leave it out")
+        if method == FUNCTION_CALLING:
+            name = openai_tool(schema)["function"]["name"]
+            options = {"parallel_tool_calls": False, **options}
+            model = self.bind_tools([schema], tool_choice=name, strict=strict, **options)
+            return StructuredOutput(model, tool_parser(name, schema), include_raw=include_raw)
+        is_json_mode = method == JSON_MODE
+        form = {"type": "json_object"} if is_json_mode else response_format_of(schema, strict)
+        if tools:
+            options["tools"] = [openai_tool(tool, strict) for tool in tools]
+        model = self.bind(response_format=form, **options)
+        return StructuredOutput(model, text_parser(method, schema), include_raw=include_raw)
+
+    def get_num_tokens_from_messages(self, messages: Any) -> int:
+        """The number of tokens of these messages in a request, as OpenAI's cookbook counts them.
+
+        Needs what `get_token_ids` needs. Tools are not counted, because OpenAI does not say how. Raises `ConfigError`
+        for images whose size matters, and for files.
+        """
+        return num_tokens(request_messages(self._input_of(messages), self._clients.host), self.get_num_tokens)
 
     def _body(self, messages: list[Any], options: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         options = {"model": self.model_name, **options}
@@ -150,6 +208,7 @@ class ChatOpenAI(BaseChatOpenAI):
         stop_sequences: Sequence[str] | None = None,
         use_responses_api: bool | None = None,
         use_previous_response_id: bool = False,
+        tiktoken_model_name: str | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         verbose: bool = False,  # LangChain's; ignored
         callbacks: Any = None,
@@ -158,6 +217,7 @@ class ChatOpenAI(BaseChatOpenAI):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        CHAT_OPTIONS.check("ChatOpenAI", options, ChatOpenAI.__init__)
         clients = openai_clients(
             api_key=api_key or openai_api_key,
             base_url=base_url or openai_api_base or os.environ.get("OPENAI_API_BASE"),
@@ -171,8 +231,8 @@ class ChatOpenAI(BaseChatOpenAI):
         )
         super().__init__(
             clients, model_name or model, stream_usage=stream_usage, use_responses_api=use_responses_api,
-            use_previous_response_id=use_previous_response_id, callbacks=callbacks, tags=tags, metadata=metadata,
-            name=name, streaming=streaming,
+            use_previous_response_id=use_previous_response_id, tiktoken_model_name=tiktoken_model_name,
+            callbacks=callbacks, tags=tags, metadata=metadata, name=name, streaming=streaming,
             options={"stop": stop_sequences, **(model_kwargs or {}), **options},
         )  # fmt: skip
 

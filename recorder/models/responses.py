@@ -73,12 +73,6 @@ def needs_responses(options: Mapping[str, Any]) -> bool:
     return any(map(_is_built_in, tools)) or (bool(tools) and model.lower().startswith(_NO_CHAT_TOOLS))
 
 
-def tool_name(tool: Mapping[str, Any]) -> Any:
-    """The name of a function or a custom tool in either form; None for a built-in tool."""
-    inner = tool.get(str(tool.get("type")))
-    return inner.get("name") if isinstance(inner, Mapping) else tool.get("name")
-
-
 def _is_built_in(tool: Any) -> bool:
     """Whether a tool is one of OpenAI's own. Tools with a dict under the name of their type are chat completions'."""
     kind = tool.get("type", "function") if isinstance(tool, Mapping) else "function"

@@ -335,10 +335,10 @@ def test_tools_may_be_strict_and_not_parallel() -> None:
     assert "tool_choice" not in second
 
 
-@pytest.mark.parametrize("tool", [len, {"name": "weather"}, {"type": "function"}], ids=str)
+@pytest.mark.parametrize("tool", [7, {"name": "weather"}, {"type": "function"}], ids=str)
 def test_an_invalid_tool_is_refused_for_anthropic(tool: Any) -> None:
     """`bind_tools` raises an error that says what to pass."""
-    with pytest.raises(ConfigError, match=r"bind_tools got .*'input_schema'"):
+    with pytest.raises(ConfigError, match=r"is not a tool; pass .*'input_schema'"):
         ChatAnthropic(api_key="any").bind_tools([tool])
 
 

@@ -110,10 +110,10 @@ def test_tool_choice_accepts_langchains_and_openais_values(choice: Any, sent: An
     assert provider.requests[0]["body"].get("tool_choice") == sent
 
 
-def test_a_function_is_refused_as_a_tool() -> None:
+def test_a_number_is_refused_as_a_tool() -> None:
     """The error says what to pass."""
-    with pytest.raises(ConfigError, match=r"bind_tools got <function .*'type': 'function'"):
-        ChatOpenAI(api_key="any").bind_tools([test_a_function_is_refused_as_a_tool])
+    with pytest.raises(ConfigError, match=r"7 is not a tool; pass a function, .*'type': 'function'"):
+        ChatOpenAI(api_key="any").bind_tools([7])
 
 
 @both

@@ -250,7 +250,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tool_choice": "required", "truncation": "auto", "store": False, "temperature": 0.5},
      {"tool_choice": "required", "truncation": "auto", "store": False, "temperature": 0.5}),
     ({"stop": None, "stop_sequences": [], "temperature": None}, {}),
-    ({"instructions": "Be brief.", "user": "u", "metadata_": None}, {"instructions": "Be brief.", "user": "u"}),
+    ({"instructions": "Be brief.", "user": "u", "temperature": None}, {"instructions": "Be brief.", "user": "u"}),
 ]  # fmt: skip
 
 
