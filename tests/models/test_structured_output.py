@@ -73,6 +73,9 @@ class Api:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def __str__(self) -> str:
+        return self.name
+
     def model(self, provider: LoopbackProvider, **options: Any) -> Any:
         """Return the model of this provider."""
         if self.name == "anthropic":
