@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 #: Of a sampled matrix this share of the cells is run, but at least `LEAST` cells.
-SHARE, LEAST = 0.25, 6
+SHARE, LEAST = 0.15, 6
 #: The same two numbers for `--fast`, which samples every test with parameters, also one that is no matrix.
 FAST_SHARE, FAST_LEAST = 0.05, 3
 #: How many examples Hypothesis tries of each property; with `--all` as many as it does by default, 100.
