@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
 from recorder.core.after_fork import never_finalize
@@ -296,7 +297,8 @@ class ReaderThread:
         if self._closed:
             raise Closed(_CLOSED)
         if self._loop is None:
-            loop = asyncio.new_event_loop()
+            # In an empty context: the loop keeps the context that it is made in, and all that the caller put there.
+            loop = Context().run(asyncio.new_event_loop)
             self._thread = threading.Thread(target=_run, args=(loop,), name="recorder-reader", daemon=True)
             self._thread.start()
             self._loop = loop

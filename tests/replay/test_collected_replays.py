@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,17 @@ def test_a_replay_is_closed_after_the_executor_was_shut_down(url: str) -> None:
         return replay
 
     assert asyncio.run(story()).closed
+
+
+def test_a_replay_in_a_context_variable_is_collected(url: str) -> None:
+    """Frameworks put what they call into context variables. The reader's thread does not keep this context."""
+
+    def use() -> weakref.ref[Replay]:
+        variable.set(replay := Replay(url))
+        assert "".join(chunk.text for chunk in replay.stream(speed=None)) == "abc"
+        return weakref.ref(replay)
+
+    variable: ContextVar[Replay] = ContextVar("replay")
+    found = copy_context().run(use)
+    gc.collect()
+    assert found() is None
