@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ async def theirs(streamed: bool, **options: Any) -> tuple[list[Any], list[Any]]:
     """Return the items of the SQLite session, and what the model was sent."""
     with provider(streamed, chat="model" in options) as found:
         async with openai.AsyncOpenAI(base_url=found.base_url, api_key="any") as client:
-            items = await talk(agents.SQLiteSession("c1"), client, streamed, **options)
+            with closing(agents.SQLiteSession("c1")) as session:
+                items = await talk(session, client, streamed, **options)
         return items, [request["body"].get("input") for request in found.requests]
 
 
