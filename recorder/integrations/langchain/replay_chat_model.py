@@ -12,7 +12,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from recorder.config import default_url
-from recorder.core.own_thread import on_own_thread
 from recorder.errors import ConfigError
 from recorder.integrations.langchain.framework import BaseChatModel
 from recorder.integrations.langchain.recorded_answers import RecordedAnswers, newest_run
@@ -138,7 +137,7 @@ class ReplayChatModel(BaseChatModel):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await on_own_thread(self.close)
+        await self._replay.__aexit__(kind, error, trace)
 
 
 def _with_settings(like: Any, settings: dict[str, Any]) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -371,3 +372,23 @@ def test_another_request_at_the_same_time_is_not_part_of_the_run(scene: Scene) -
         scene.history.on_llm_end(None, run_id=run_id)
     [run] = scene.runs()
     assert (run.status, run.text) == ("complete", TEXT)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "a model without HTTP"])
+def test_a_stream_that_is_collected_in_the_queues_lock_is_cancelled(name: str, scene: Scene) -> None:
+    """The reader drops it in a reference cycle. Its end takes no lock, so it may come at any moment."""
+    fakes = pytest.importorskip("langchain_core.language_models.fake_chat_models")
+    answer = Answer(frames=frames_of(name), interval=0.01)
+    with LoopbackProvider(answer) as provider, ExitStack() as stack:
+        if name in MODELS:
+            model = stack.enter_context(model_of(name, provider.url, callbacks=[scene.history]))
+        else:
+            model = fakes.FakeListChatModel(responses=[TEXT], callbacks=[scene.history])
+        stream = model.stream("Hi")
+        next(stream)
+        ring: list[Any] = [stream]
+        ring.append(ring)
+        del stream, ring
+        scene.history.recorder.queue.call(gc.collect)
+        [run] = scene.runs()
+    assert (run.status, run.error_type) == ("cancelled", None)
