@@ -16,6 +16,7 @@ from recorder.recording.batch_size import BatchSize
 from recorder.recording.buffer import DrainedBatch, OpenRun
 from recorder.recording.failure_cause import FailureCause
 from recorder.recording.kept_apart import KeptApart
+from recorder.recording.listeners import Listeners
 from recorder.recording.moved_file import begun_elsewhere
 from recorder.recording.progress import Progress
 from recorder.recording.repeated_run_ids import Attempts
@@ -31,10 +32,13 @@ log = logging.getLogger("recorder")
 class Committer:
     """Commits batches for the writer, and holds the runs that are stored and have not ended."""
 
-    def __init__(self, store: Store, progress: Progress, deadline: Deadline, max_bytes: int) -> None:
+    def __init__(
+        self, store: Store, progress: Progress, deadline: Deadline, max_bytes: int, listeners: Listeners
+    ) -> None:
         self._store = store
         self._progress = progress
         self._deadline = deadline
+        self._listeners = listeners
         self.attempts = Attempts()
         self._kept_apart = KeptApart()
         #: How much one transaction stores.
@@ -85,7 +89,8 @@ class Committer:
                 attempt += 1
             else:
                 self.batch_size.grow(began)
-                return in_flight.mark_stored(batch)
+                in_flight.mark_stored(batch)
+                return self._listeners.committed(batch)
         return in_flight.mark_lost(batch)
 
     def update_streaming(self, drained: DrainedBatch) -> None:

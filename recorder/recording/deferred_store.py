@@ -11,9 +11,10 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
+from recorder.config import Config
 from recorder.core.living import Living
 from recorder.storage.batch import Batch
 from recorder.storage.failures import Failure
@@ -129,3 +130,20 @@ def _wait_at_forks() -> None:
         os.register_at_fork(
             before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_in_child
         )
+
+
+def store_of(url: str, config: Config, *, caller_waits: bool) -> Store:
+    """The database of a URL.
+
+    On a running event loop the writer's thread imports its libraries, unless only they know whether the URL is right.
+    """
+    if not caller_waits and is_plain(url, sync=config.sync):
+        return DeferredStore(partial(_sql_store, url, config))
+    return _sql_store(url, config)
+
+
+def _sql_store(url: str, config: Config) -> Store:
+    """The database of a URL. Its libraries are imported here, and not with the recorder, because they are large."""
+    from recorder.storage.store import SqlStore
+
+    return SqlStore(url, sync=config.sync)

@@ -22,7 +22,8 @@ from recorder.core.waitable import Limited, Wait
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
-from recorder.recording.deferred_store import DeferredStore, is_plain
+from recorder.recording.deferred_store import DeferredStore, store_of
+from recorder.recording.listeners import Listeners
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
@@ -58,7 +59,7 @@ class Recorder:
         self.config = config or Config()
         self.url = url or default_url()
         caller_waits = _get_running_loop() is None
-        self._store = store or _store_of(self.url, self.config, caller_waits=caller_waits)
+        self._store = store or store_of(self.url, self.config, caller_waits=caller_waits)
         _reset_in_children()
         self.queue = RecordingQueue(
             self.config.max_queue_bytes,
@@ -68,6 +69,8 @@ class Recorder:
         )
         #: As in `Stats`.
         self.replaced_ids = 0
+        #: Get what is recorded.
+        self.listeners = Listeners()
         self._open_runs = OpenRuns(self.config.max_open_runs)
         #: The open runs, by id as an integer.
         self.runs = self._open_runs.open
@@ -89,6 +92,8 @@ class Recorder:
             self._start_thread()
         if (earlier := self.runs.get(key)) is not None:  # what comes later belongs to the new one
             self.end(key, earlier, RunEnd(INTERRUPTED, None))
+        if self.listeners:
+            self.listeners.begun(start)
         run = OpenRun(start, monotonic_us() if started_us is None else started_us)
         # Registered before it starts, so that it gets an end even if Ctrl-C comes in between.
         if self._open_runs.add(key, run, self.queue):
@@ -224,7 +229,14 @@ class Recorder:
         )
 
     def _new_writer(self, *, caller_waits: bool = False) -> Writer:
-        return Writer(self.queue, self._store, self.config, self._open_runs, caller_waits=caller_waits)
+        return Writer(
+            self.queue,
+            self._store,
+            self.config,
+            self._open_runs,
+            listeners=self.listeners,
+            caller_waits=caller_waits,
+        )
 
     def _start_thread(self) -> None:
         """Start the writer's thread. Takes no lock, because signal handlers call it in a forked child.
@@ -313,6 +325,7 @@ class Recorder:
         """In a forked child: drop the queue, the thread and the open runs, which are the parent's. `start`, `add` and
         `opened` start the thread of a new writer."""
         self._open_runs.clear()
+        self.listeners.reset_in_child()
         self.queue.reset()
         self._writer.fail_flushes_in_child()
         opening = self._writer.opening
@@ -324,23 +337,6 @@ class Recorder:
             self._writer.opening.end_as(opening)
             self._closing.renew()
             self._closing.set(self.stats())
-
-
-def _store_of(url: str, config: Config, *, caller_waits: bool) -> Store:
-    """The database of a URL.
-
-    On a running event loop the writer's thread imports its libraries, unless only they know whether the URL is right.
-    """
-    if not caller_waits and is_plain(url, sync=config.sync):
-        return DeferredStore(partial(_sql_store, url, config))
-    return _sql_store(url, config)
-
-
-def _sql_store(url: str, config: Config) -> Store:
-    """The database of a URL. Its libraries are imported here, and not with the recorder, because they are large."""
-    from recorder.storage.store import SqlStore
-
-    return SqlStore(url, sync=config.sync)
 
 
 def _close(runner: asyncio.Runner) -> None:

@@ -23,6 +23,7 @@ from recorder.recording.buffer import DrainedBatch
 from recorder.recording.committer import Committer
 from recorder.recording.database_opening import Opening
 from recorder.recording.flushes import Flushes
+from recorder.recording.listeners import Listeners
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import Progress
 from recorder.recording.queue import RecordingQueue
@@ -46,7 +47,7 @@ class Writer:
 
     def __init__(
         self, queue: RecordingQueue, store: Store, config: Config, open_runs: OpenRuns, *,
-        caller_waits: bool = True,
+        listeners: Listeners | None = None, caller_waits: bool = True,
     ) -> None:  # fmt: skip
         self._queue = queue
         self._store = store
@@ -62,7 +63,13 @@ class Writer:
         self._idle_at = inf if config.run_idle_timeout is None else 0.0
         self._deadline = Deadline()
         self.progress = Progress()
-        self._committer = Committer(store, self.progress, self._deadline, config.max_batch_bytes)
+        self._committer = Committer(
+            store,
+            self.progress,
+            self._deadline,
+            config.max_batch_bytes,
+            Listeners() if listeners is None else listeners,
+        )
         self._replacement_rows = ReplacementRows(self.progress)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
         self._takers = count()

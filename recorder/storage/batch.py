@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 from recorder.messages import BaseMessage
+from recorder.storage.columns import JsonText
 from recorder.storage.rows import (
     AnnotationRow,
     ContextMessageRow,
@@ -42,6 +43,12 @@ class RunSeal:
     response_message_id: str | None = None
     #: The run's metadata again, if more was masked after the start was stored.
     metadata: str | None = None
+    #: As in `RunColumns`.
+    input_cost: float | None = None
+    output_cost: float | None = None
+    cost: float | None = None
+    price: JsonText | None = None
+    redaction: JsonText | None = None
 
 
 @dataclass(slots=True)

@@ -193,6 +193,16 @@ class RunColumns(NamedTuple, Generic[Object, Array]):
     #: What a chain, a tool or a retriever returned, shortened if it is long; None of a model's run. What it got is in
     #: `request`.
     output: Object | None
+    #: US dollars, by the price on the day of the run; None without usage or for a model without a known price.
+    input_cost: float | None
+    output_cost: float | None
+    #: Their sum, with what is charged beside them, as cache writes are.
+    cost: float | None
+    #: The price: who publishes it, of which model, and as of when.
+    price: Object | None
+    #: What was replaced in the run before it was stored, or later: counts by the pattern's name, `{"email": 2}`. None
+    #: if nothing was looked for.
+    redaction: Object | None
 
 
 class RunRow(RunColumns[JsonText, JsonText]):
@@ -284,6 +294,8 @@ class AnnotationRow(NamedTuple):
     score: float | None
     data: JsonText | None
     created_at: datetime
+    #: The conversation of a message that belongs to no run, whose id is the `run_id` then. None for other annotations.
+    conversation_id: str | None = None
 
 
 #: The types of the rows whose key begins with the id of their run, in the order of an export.

@@ -35,7 +35,7 @@ from recorder.storage.rows import (
 )
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 
@@ -164,6 +164,10 @@ metadata = MetaData()
 #: A thread of messages. The id is text from the application, or a UUIDv7.
 conversations = Table("conversations", metadata, *_columns(ConversationRow, "id"))
 
+# Finds the conversations of a user, for what they cost. Conversations without a user have no rows in it.
+_HAS_USER = conversations.c.user_id.is_not(None)
+Index("conversations_by_user", conversations.c.user_id, sqlite_where=_HAS_USER, postgresql_where=_HAS_USER)
+
 # For queries by the beginning of an id. SQLite's primary key compares bytes and serves them, too; the primary key on
 # Postgres follows the collation and does not.
 Index("conversations_by_prefix", conversations.c.id, postgresql_ops={"id": "text_pattern_ops"}).ddl_if(
@@ -240,6 +244,15 @@ gaps = Table("gaps", metadata, *_columns(GapRow, "run_id", "seq"), sqlite_with_r
 
 #: Evaluations of a run or of one of its messages. The names follow OpenTelemetry's `gen_ai.evaluation.*`.
 annotations = Table("annotations", metadata, *_columns(AnnotationRow, "run_id", "id"))
+
+# Finds the annotations of messages without a run. Others are found by their run.
+_WITHOUT_RUN = annotations.c.conversation_id.is_not(None)
+Index(
+    "annotations_by_conversation",
+    annotations.c.conversation_id,
+    sqlite_where=_WITHOUT_RUN,
+    postgresql_where=_WITHOUT_RUN,
+)
 
 #: Row type -> its table, in the order in which the writer stores them.
 TABLES: Mapping[type[Any], Table] = {

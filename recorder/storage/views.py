@@ -12,6 +12,7 @@ from string import Template
 
 from sqlalchemy import BigInteger, Connection, Double, Text, column, table
 
+from recorder.storage import cost_views, evaluation_views
 from recorder.storage.operations import STEPS
 from recorder.storage.schema import Id, Time
 
@@ -200,6 +201,8 @@ def definitions(dialect: str) -> dict[str, str]:
         "transcripts": Template(_TRANSCRIPTS).substitute(words),
         "chathistory": Template(_CHATHISTORY).substitute(words),
         "run_stats": Template(_RUN_STATS).substitute(words),
+        **evaluation_views.definitions(dialect),
+        **cost_views.definitions(dialect),
     }
     return {name: body.strip() for name, body in selects.items()}
 
@@ -251,3 +254,6 @@ run_stats = table(
     column("gap_p50_ms", Double),
     column("gap_p95_ms", Double),
 )
+
+#: Each view, as SQLAlchemy needs it for queries.
+VIEWS = (tokens, transcripts, chathistory, run_stats, *evaluation_views.VIEWS, *cost_views.VIEWS)

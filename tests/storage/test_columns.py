@@ -55,7 +55,7 @@ def test_a_run_is_read_with_decoded_json() -> None:
     }
     assert decoded == {
         "usage": dict, "request": dict, "metadata": dict, "tags": list, "instructions": list, "input": list,
-        "output": dict,
+        "output": dict, "price": dict, "redaction": dict,
     }  # fmt: skip
     assert all(column.format == "json" for column in columns_of(RunRow) if column.name in decoded)
 

@@ -194,8 +194,8 @@ def test_autogenerate_writes_an_empty_migration_when_nothing_differs(path: Path,
 def test_autogenerate_writes_plain_types(path: Path, copy: Path) -> None:
     """The migration for missing columns imports nothing of recorder, and upgrades the file."""
     migrate.upgrade(url_of(path))
-    for column in ("data", "message_id"):
-        sql(path, f"ALTER TABLE annotations DROP COLUMN {column}")
+    for column in ("metadata", "parent_run_id", "pruned_at"):
+        sql(path, f"ALTER TABLE runs DROP COLUMN {column}")
     assert alembic("check", url=url_of(path)).returncode != 0
     made = alembic("revision", "--autogenerate", "-m", "columns", url=url_of(path), folder=copy)
     assert made.returncode == 0, made.stderr

@@ -38,6 +38,8 @@ ADDED = (
     "messages.content_hash",
     "messages.thread_key",
     "conversations.tags",
+    *(f"runs.{name}" for name in ("input_cost", "output_cost", "cost", "price", "redaction")),
+    "annotations.conversation_id",
 )
 NEW_TABLES = ("context_messages",)
 #: The columns of the views of revision 0001; newer revisions have them first, in this order.
@@ -147,7 +149,7 @@ def write_as(revision: str, url: str) -> None:
     if has_context:
         rest = ["{}", None, None, PROMPT, None, None, None, PRODUCER, None]
     status, model = ["complete", later, later, "stop", None, None], ["gpt-4o", "x"]
-    counts = [1, 1, 2, "{}", "provider", 1, "aa", None, REPLY]
+    counts = [1, 1, 2, "{}", "provider", *([None] if revision >= "0006" else []), 1, "aa", None, REPLY]
     seal = [*status, *model, *counts] if is_first else [*model, *status, *counts]
     if has_context:
         seal = [*model, *status, *counts]

@@ -442,9 +442,7 @@ def test_the_branch_of_a_message_is_counted_with_an_index(sqlite: Connection) ->
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_views_have_the_same_columns_in_sql_and_in_python(dialect: str) -> None:
     """This holds for both databases."""
-    described = {
-        view.name: view for view in (views.tokens, views.transcripts, views.chathistory, views.run_stats)
-    }
+    described = {view.name: view for view in views.VIEWS}
     assert list(views.definitions(dialect)) == list(described)
     for name, body in views.definitions(dialect).items():
         first = body.split("\nUNION ALL\n")[0]

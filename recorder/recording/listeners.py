@@ -1,0 +1,73 @@
+"""Calls other parts of recorder with what was recorded: analyzers, budgets and exporters stand behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from recorder.storage.batch import Part
+from recorder.storage.rows import RunStart
+
+log = logging.getLogger("recorder")
+
+
+class RecordingListener(Protocol):
+    """Gets every run that begins and everything that is committed. Its methods must return at once.
+
+    What they raise is logged once for each listener and counted. It never reaches the application or the writer.
+    """
+
+    def begun(self, start: RunStart) -> None:
+        """A run begins. Called in the context and on the thread of the model's call, or of its first event."""
+
+    def committed(self, parts: Sequence[Part]) -> None:
+        """One transaction has stored these parts. Called on the writer's thread; the parts must not be changed."""
+
+    def reset_in_child(self) -> None:
+        """The process is a forked child: what the parent does must not be done here as well. Takes no lock."""
+
+
+class Listeners:
+    """The listeners of a recorder. With none, recording does no more than check that the list is empty."""
+
+    def __init__(self) -> None:
+        self._all: tuple[RecordingListener, ...] = ()
+        self._failed: set[int] = set()
+        #: How many of their calls raised.
+        self.errors = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, listener: RecordingListener) -> None:
+        """From now on, call this one too."""
+        self._all = (*self._all, listener)
+
+    def remove(self, listener: RecordingListener) -> None:
+        """Call this one no more."""
+        self._all = tuple(each for each in self._all if each is not listener)
+
+    def begun(self, start: RunStart) -> None:
+        """A run begins."""
+        for each in self._all:
+            self._call(each, each.begun, start)
+
+    def committed(self, parts: Sequence[Part]) -> None:
+        """One transaction has stored these parts."""
+        for each in self._all:
+            self._call(each, each.committed, parts)
+
+    def reset_in_child(self) -> None:
+        """The process is a forked child."""
+        for each in self._all:
+            self._call(each, each.reset_in_child)
+
+    def _call(self, listener: RecordingListener, method: Callable[..., None], *given: Any) -> None:
+        try:
+            method(*given)
+        except Exception:
+            self.errors += 1
+            if id(listener) not in self._failed:
+                self._failed.add(id(listener))
+                log.exception("%s failed; recording goes on", type(listener).__qualname__)

@@ -1,0 +1,1 @@
+"""Changes recordings that are stored already."""
