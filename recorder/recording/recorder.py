@@ -76,6 +76,8 @@ class Recorder:
         self.runs = self._open_runs.open
         self._ended: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
+        # As given to `close_at_exit`.
+        self._exit_timeout: float | None = None
         self._writer = self._new_writer(caller_waits=caller_waits)
         # The writer's thread, once it runs.
         self._thread: threading.Thread | None = None
@@ -230,13 +232,9 @@ class Recorder:
 
     def _new_writer(self, *, caller_waits: bool = False) -> Writer:
         return Writer(
-            self.queue,
-            self._store,
-            self.config,
-            self._open_runs,
-            listeners=self.listeners,
-            caller_waits=caller_waits,
-        )
+            self.queue, self._store, self.config, self._open_runs,
+            listeners=self.listeners, caller_waits=caller_waits,
+        )  # fmt: skip
 
     def _start_thread(self) -> None:
         """Start the writer's thread. Takes no lock, because signal handlers call it in a forked child.
@@ -285,6 +283,8 @@ class Recorder:
         with suppress(Exception):  # opening the store tries again, and refuses the recorder with this error
             self._store.load()
         self._writer.opening.restart_time()
+        if self._exit_timeout is not None:
+            self._writer.close(self._exit_timeout)
 
     def _writer_failed(self, error: BaseException) -> None:
         """The writer stores nothing, or nothing more: end every wait with an error."""
@@ -314,12 +314,18 @@ class Recorder:
             raise
 
     def close_at_exit(self, timeout: float) -> Wait[Stats] | None:
-        """Close within `timeout` seconds, even if an earlier close allowed more; None if the recorder is closed."""
+        """Close within `timeout` seconds, even if an earlier close allowed more; None if the recorder is closed.
+
+        The import of the database's libraries is not counted: it may take long in a program that ends at once.
+        """
         if self._closing is not None and self._closing.done:
             return None
-        closing = self.close(timeout)
+        self._exit_timeout = timeout
+        if not self._is_loaded():
+            timeout += LOADING_TIMEOUT
+        self.close(timeout)
         self._writer.close(timeout)
-        return closing
+        return Limited(self._ended, timeout + CLOSE_GRACE, self.stats)
 
     def reset_in_child(self) -> None:
         """In a forked child: drop the queue, the thread and the open runs, which are the parent's. `start`, `add` and
@@ -362,17 +368,15 @@ class _Closing(Limited[Stats]):
 
 
 def _drain_at_exit() -> None:
-    deadline = monotonic_us() / 1e6 + EXIT_TIMEOUT + 1
     closing = [(recorder, recorder.close_at_exit(EXIT_TIMEOUT)) for recorder in _recorders.now()]
     for recorder, closed in closing:
         if closed is None:
             continue  # closed before, and that caller has the stats
-        try:
-            stats = closed.wait(max(0.0, deadline - monotonic_us() / 1e6))
-            if recorder._thread is not None:  # in its last steps, it may crash beside the interpreter's end
-                recorder._thread.join(CLOSE_GRACE)
-        except TimeoutError:
-            stats = recorder.stats()
+        stats = closed.wait()
+        if (
+            closed.done and recorder._thread is not None
+        ):  # in its last steps, it may crash beside the interpreter's end
+            recorder._thread.join(CLOSE_GRACE)
         tokens, messages = stats.queued + stats.dropped, stats.messages_added - stats.messages_stored
         if tokens or messages:
             reason = f": {stats.last_error}" if stats.last_error else ""

@@ -114,6 +114,39 @@ say(history, begin(history), ["a", "b", "c"])
     assert printed == "recorder: 3 tokens were not stored: storing: database is locked\n"
 
 
+def test_the_exit_does_not_count_the_import_of_the_databases_libraries(tmp_path: Path) -> None:
+    """On an event loop the writer's thread imports them, which takes seconds on a slow machine."""
+    code = """
+import asyncio, sys, threading, uuid
+import recorder.recording.recorder
+from recorder import ChatHistoryCallback
+from recorder.recording.deferred_store import DeferredStore
+from tests.oracle import record
+
+recorder.recording.recorder.EXIT_TIMEOUT = 0.1
+load, histories, late = DeferredStore.load, [], threading.Event()
+
+def slow_load(store):
+    while not (histories and histories[0].recorder.closed):
+        late.wait(0.01)
+    late.wait(0.2)  # longer than EXIT_TIMEOUT
+    histories[0].recorder._exit_timeout = 60  # a busy machine may take long to open the file
+    load(store)
+
+DeferredStore.load = slow_load
+
+async def main():
+    histories.append(ChatHistoryCallback(sys.argv[1]))
+    record(histories[0], run_id=uuid.UUID(int=1), reply="a")
+
+asyncio.run(main())
+"""
+    url = new_url(tmp_path)
+    done = run_python(code, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_whole(url, uuid.UUID(int=1), ["a"])
+
+
 def test_everything_is_stored_when_ctrl_c_ends_the_wait_of_a_with_block(tmp_path: Path) -> None:
     """The block raises KeyboardInterrupt, and the exit of the process stores the tokens."""
     code = """
