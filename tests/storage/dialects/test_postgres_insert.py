@@ -58,8 +58,8 @@ def test_rows_are_read_as_they_were_inserted(rows: Sequence[Any]) -> None:
 
     async def story(store: SqlStore) -> list[tuple[Any, ...]]:
         async with store.transaction() as connection:
-            insert = Insert(table, type(rows[0])._fields, rows)
-            assert await store.dialect.insert(connection, [insert]) == [len(rows)]
+            statements = store.dialect.statements([Insert(table, type(rows[0])._fields, rows)])
+            assert await store.dialect.insert(connection, statements) == [len(rows)]
         return [tuple(row) for row in await store.fetch(table.select())]
 
     found = using(url, story)
