@@ -83,6 +83,10 @@ class PathIds:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str | None, int], str] = {}
 
+    def add(self, conversation_id: str, parent_id: str | None, message: Any, message_id: str) -> None:
+        """Add the id of a message below its parent, which was found already. Clients send their replies again."""
+        self._known[conversation_id, parent_id, id(message)] = message_id
+
     def compute(
         self, conversation_id: str, messages: Iterable[Any], parent_id: str | None = None
     ) -> list[str]:

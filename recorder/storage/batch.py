@@ -51,9 +51,10 @@ class RunRows:
     start: RunStart
     #: Whether the run's own row is new with this batch.
     opens: bool
-    messages: list[MessageRow] = field(default_factory=list)
+    # Nothing in place of an empty list: with many runs the garbage collector visits each of their objects.
+    messages: Sequence[MessageRow] = ()
     context: Sequence[ContextMessageRow] = ()
-    segments: list[SegmentRow] = field(default_factory=list)
+    segments: Sequence[SegmentRow] = ()
     frames: Sequence[FrameRow] = ()
     gaps: Sequence[GapRow] = ()
     seal: RunSeal | None = None

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from recorder.core.clock import iso
+from recorder.core.clock import iso_each
 from recorder.errors import ConfigError, StoreError
 from recorder.storage.dialects.common import Call, Insert, Statements, driver_connection
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
@@ -365,7 +365,5 @@ def _calls(insert: Insert, place: int) -> Iterator[Call]:
         sql, times = insert_statement(*kind, len(part))
         flat = [value for row in part for value in row]
         for time in times:
-            # A slice of one column for all rows.
-            values = flat[time :: len(columns)]
-            flat[time :: len(columns)] = [None if value is None else iso(value) for value in values]
+            flat[time :: len(columns)] = iso_each(flat[time :: len(columns)])
         yield Call(sql, flat, place)
