@@ -56,13 +56,12 @@ class Key(NamedTuple):
 
 def content_key(message: Any) -> Key:
     """The key of a message: any object with `role` or `type`, and `content`, in any provider's format."""
-    if type(message.content) is str and message.content and not getattr(message, "tool_calls", None):
-        calls = _calls(message, []) if getattr(message, "invalid_tool_calls", None) else ()
+    if type(message.content) is str and message.content and not has_calls(message):
         tool_call_id = getattr(message, "tool_call_id", None) or ""
         role = getattr(message, "role", None)
         if type(role) is not str or not role or role in _ROLES:
             role = _role(message)
-        return Key(role, message.content.rstrip(), calls, tool_call_id, ())
+        return Key(role, message.content.rstrip(), (), tool_call_id, ())
     blocks = _blocks(message.content)
     text = "".join(_text(block) for block in blocks) or _refusal(message, blocks)
     return Key(
@@ -72,6 +71,14 @@ def content_key(message: Any) -> Key:
         tool_call_id=getattr(message, "tool_call_id", None) or "",
         attachments=tuple(_fingerprint(block) for block in blocks if _is_attachment(block)),
     )
+
+
+def has_calls(message: Any) -> bool:
+    """Whether a message of recorder or of LangChain has calls of tools, valid or not."""
+    found = getattr(message, "has_calls", None)
+    if found is None:
+        found = getattr(message, "tool_calls", None) or getattr(message, "invalid_tool_calls", None)
+    return bool(found)
 
 
 class PathIds:

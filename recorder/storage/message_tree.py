@@ -80,8 +80,9 @@ def settle(parts: Sequence[Part], threaded: Sequence[Threaded]) -> None:
 def _settle_start(start: RunStart, found: Threaded) -> None:
     if found.placement is not None:
         start.placement = found.placement
+        start.path = ()  # not needed any more, and another list for the garbage collector
     if found.start is not None and found.start is not start:
-        start.conversation_id, start.path, start.fresh = found.start.conversation_id, found.start.path, False
+        start.conversation_id, start.path, start.fresh = found.start.conversation_id, (), False
     if start.unnamed is not None:
         start.unnamed.id = found.known.continuations.moved.get(start.unnamed.id, start.unnamed.id)
 
@@ -134,7 +135,8 @@ def _steps(parts: Sequence[Part], threaded: Sequence[Threaded]) -> list[_Step]:
 
 
 def _addition_steps(addition: Addition, threaded: Threaded, *, in_one: bool) -> list[_Step]:
-    groups = [addition.added] if in_one else [[each] for each in addition.added]
+    added = [*addition.added]
+    groups = [added] if in_one else [[each] for each in added]
     return [_Step(group[0].order, addition.conversation_id, addition, threaded, group) for group in groups]
 
 

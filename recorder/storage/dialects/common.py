@@ -53,7 +53,7 @@ class Insert(NamedTuple):
     same: Sequence[str] = ()
 
 
-class Call(NamedTuple):
+class DriverCall(NamedTuple):
     """One call of the driver."""
 
     sql: str
@@ -66,7 +66,7 @@ class Statements(NamedTuple):
     """What the driver gets for some inserts."""
 
     inserts: Sequence[Insert]
-    calls: Sequence[Call]
+    calls: Sequence[DriverCall]
 
 
 class Dialect(Protocol):

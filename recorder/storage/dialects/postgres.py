@@ -30,7 +30,7 @@ from recorder.core.after_fork import detach_in_children
 from recorder.core.clock import iso
 from recorder.core.installation import INSTALL_POSTGRES_DRIVER
 from recorder.errors import ConfigError, MissingExtra
-from recorder.storage.dialects.common import Call, Insert, Statements, driver_connection
+from recorder.storage.dialects.common import DriverCall, Insert, Statements, driver_connection
 from recorder.storage.dialects.postgres_insert import insert_statement, prepared
 from recorder.storage.dialects.sqlstates import failure_of, is_lost
 from recorder.storage.dialects.tcp_options import notice_silence
@@ -142,7 +142,7 @@ class Postgres:
             return Statements(inserts, ())
         kinds, parameters = zip(*map(prepared, given), strict=True) if given else ((), ())
         sql = insert_statement(kinds, _ANNOUNCE if announce else None)
-        return Statements(inserts, [Call(sql, tuple(chain.from_iterable(parameters)))])
+        return Statements(inserts, [DriverCall(sql, tuple(chain.from_iterable(parameters)))])
 
     async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
         """Insert all rows in one statement; for each insert, the number of rows that were inserted or updated."""

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from recorder.core.clock import iso_each
 from recorder.errors import ConfigError, StoreError
-from recorder.storage.dialects.common import Call, Insert, Statements, driver_connection
+from recorder.storage.dialects.common import DriverCall, Insert, Statements, driver_connection
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
@@ -357,7 +357,7 @@ def _failure_by_message(error: sqlite3.Error) -> Failure:
     return "refused" if isinstance(error, sqlite3.OperationalError) else "poison"
 
 
-def _calls(insert: Insert, place: int) -> Iterator[Call]:
+def _calls(insert: Insert, place: int) -> Iterator[DriverCall]:
     table, columns, rows, update, same = insert
     kind = table, tuple(columns), tuple(update), tuple(same)
     for start in range(0, len(rows), MAX_ROWS_A_STATEMENT):
@@ -366,4 +366,4 @@ def _calls(insert: Insert, place: int) -> Iterator[Call]:
         flat = [value for row in part for value in row]
         for time in times:
             flat[time :: len(columns)] = iso_each(flat[time :: len(columns)])
-        yield Call(sql, flat, place)
+        yield DriverCall(sql, flat, place)
