@@ -523,12 +523,12 @@ def test_an_empty_list_of_calls_can_be_appended_to(copied: bool) -> None:
     message = AIMessage("Hello")
     if copied:
         message = pickle.loads(pickle.dumps(copy.copy(message)))
-    assert not message.has_calls
+    before = message.has_calls
     message.tool_calls.append({"name": "f", "args": {}, "id": "1", "type": "tool_call"})
     message.invalid_tool_calls.append(
         {"name": "g", "args": "{", "id": "2", "error": None, "type": "invalid_tool_call"}
     )
-    assert message.has_calls
+    assert (before, message.has_calls) == (False, True)
     assert [call["name"] for call in (*message.tool_calls, *message.invalid_tool_calls)] == ["f", "g"]
     message.tool_calls, message.invalid_tool_calls = [], []
     assert message == AIMessage("Hello")
