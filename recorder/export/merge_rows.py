@@ -53,7 +53,7 @@ class RowMerger:
 
     async def announce(self) -> None:
         """Notify the followers of this commit; called last in the transaction."""
-        await self._dialect.insert(self._connection, [], announce=True)
+        await self._dialect.insert(self._connection, self._dialect.statements([], announce=True))
 
     async def _add(self, table: Table, rows: list[Any]) -> None:
         new_rows = _by_key(table, rows)
@@ -75,7 +75,7 @@ class RowMerger:
             return
         values = [_values(row) for row in rows]
         insert = Insert(table, table.columns.keys(), values, update)
-        [stored] = await self._dialect.insert(self._connection, [insert])
+        [stored] = await self._dialect.insert(self._connection, self._dialect.statements([insert]))
         if stored != len(rows):
             raise StoreError(f"Another program stores the same {table.name} at this moment; import again")
         for row in rows:

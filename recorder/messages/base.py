@@ -150,15 +150,11 @@ class ToolMessage(BaseMessage):
 class AIMessage(BaseMessage):
     """A message of the model, and its tool calls."""
 
-    __slots__ = ("invalid_tool_calls", "tool_calls", "usage_metadata")
+    __slots__ = ("_invalid_tool_calls", "_tool_calls", "usage_metadata")
     type = "ai"
     role = "assistant"
     _sometimes: tuple[str, ...] = ("name", "id", "tool_calls", "invalid_tool_calls", "usage_metadata")
 
-    #: `[{name, args (a dict), id, type: "tool_call"}]`
-    tool_calls: list[ToolCall]
-    #: `[{name, args (text), id, error, type: "invalid_tool_call"}]`
-    invalid_tool_calls: list[InvalidToolCall]
     usage_metadata: UsageMetadata | None
 
     def __init__(
@@ -171,9 +167,38 @@ class AIMessage(BaseMessage):
         **fields: Any,
     ) -> None:
         super().__init__(content, **fields)
-        self.tool_calls = [_call(call) for call in tool_calls or ()]
-        self.invalid_tool_calls = [_invalid_call(call) for call in invalid_tool_calls or ()]
+        # None for an empty list that nobody has read: the garbage collector visits each list of the waiting messages.
+        self._tool_calls: list[ToolCall] | None = [_call(call) for call in tool_calls or ()] or None
+        calls = [_invalid_call(call) for call in invalid_tool_calls or ()]
+        self._invalid_tool_calls: list[InvalidToolCall] | None = calls or None
         self.usage_metadata = usage_metadata
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """`[{name, args (a dict), id, type: "tool_call"}]`"""
+        if self._tool_calls is None:
+            self._tool_calls = []
+        return self._tool_calls
+
+    @tool_calls.setter
+    def tool_calls(self, calls: list[ToolCall]) -> None:
+        self._tool_calls = calls
+
+    @property
+    def invalid_tool_calls(self) -> list[InvalidToolCall]:
+        """`[{name, args (text), id, error, type: "invalid_tool_call"}]`"""
+        if self._invalid_tool_calls is None:
+            self._invalid_tool_calls = []
+        return self._invalid_tool_calls
+
+    @invalid_tool_calls.setter
+    def invalid_tool_calls(self, calls: list[InvalidToolCall]) -> None:
+        self._invalid_tool_calls = calls
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether it has calls, valid or not."""
+        return bool(self._tool_calls or self._invalid_tool_calls)
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:
@@ -276,6 +301,11 @@ class AIMessageChunk(AIMessage):
             tool_call_chunk(call["name"], call["args"], call["id"], None, call.get("extras"))
             for call in calls
         ]
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether it has calls so far, valid or not."""
+        return bool(self.tool_calls or self.invalid_tool_calls)
 
     def __add__(self, other: AIMessageChunk | Sequence[AIMessageChunk]) -> AIMessageChunk:
         if isinstance(other, AIMessageChunk):

@@ -56,13 +56,12 @@ class Key(NamedTuple):
 
 def content_key(message: Any) -> Key:
     """The key of a message: any object with `role` or `type`, and `content`, in any provider's format."""
-    if type(message.content) is str and message.content and not getattr(message, "tool_calls", None):
-        calls = _calls(message, []) if getattr(message, "invalid_tool_calls", None) else ()
+    if type(message.content) is str and message.content and not has_calls(message):
         tool_call_id = getattr(message, "tool_call_id", None) or ""
         role = getattr(message, "role", None)
         if type(role) is not str or not role or role in _ROLES:
             role = _role(message)
-        return Key(role, message.content.rstrip(), calls, tool_call_id, ())
+        return Key(role, message.content.rstrip(), (), tool_call_id, ())
     blocks = _blocks(message.content)
     text = "".join(_text(block) for block in blocks) or _refusal(message, blocks)
     return Key(
@@ -74,6 +73,14 @@ def content_key(message: Any) -> Key:
     )
 
 
+def has_calls(message: Any) -> bool:
+    """Whether a message of recorder or of LangChain has calls of tools, valid or not."""
+    found = getattr(message, "has_calls", None)
+    if found is None:
+        found = getattr(message, "tool_calls", None) or getattr(message, "invalid_tool_calls", None)
+    return bool(found)
+
+
 class PathIds:
     """Finds the ids of the messages of paths. A message object that stands in several paths is hashed once.
 
@@ -82,6 +89,10 @@ class PathIds:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str | None, int], str] = {}
+
+    def add(self, conversation_id: str, parent_id: str | None, message: Any, message_id: str) -> None:
+        """Add the id of a message below its parent, which was found already. Clients send their replies again."""
+        self._known[conversation_id, parent_id, id(message)] = message_id
 
     def compute(
         self, conversation_id: str, messages: Iterable[Any], parent_id: str | None = None

@@ -287,7 +287,7 @@ def size_of_message(message: BaseMessage) -> int:
     size = size_of_content(message.content)
     if message.additional_kwargs:
         size += size_of_content(message.additional_kwargs)
-    if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+    if isinstance(message, AIMessage) and message.has_calls:
         size += size_of_content([message.tool_calls, message.invalid_tool_calls])
     return size
 

@@ -24,7 +24,7 @@ from recorder.recording.buffer import OpenRun, TokenValue, size_of_content, size
 from recorder.recording.capacity import RUN_COST, Overflow
 from recorder.recording.delayed_frames import FRAME_COST
 from recorder.recording.ready_queue import ReadyQueue
-from recorder.storage.batch import Added, Addition
+from recorder.storage.batch import Addition
 from recorder.storage.rows import AnnotationRow, RunEnd
 from recorder.wire.deltas import TEXT, Delta
 
@@ -279,7 +279,7 @@ class RecordingQueue(ReadyQueue):
         addition, order = self._additions.get(key), self.next_order()
         if addition is None:
             addition = self._additions[key] = Addition(*key, at, order=order)
-        addition.added += [Added(order, at, message) for message in messages]
+        addition.added.append(order, at, messages)
         if details:
             addition.details |= details
             self.added += len(details)

@@ -10,6 +10,7 @@ from typing import Any
 from recorder.core.clock import now
 from recorder.core.escaping import escape_json
 from recorder.messages import LLMResult, from_any
+from recorder.messages.identity import has_calls
 from recorder.recording.message_copies import message_from
 from recorder.storage.rows import CANCELLED, COMPLETE, ERROR, INCOMPLETE, INTERRUPTED, RunEnd
 from recorder.storage.storable_values import mapping_of, text_of
@@ -110,5 +111,4 @@ def _name_of(kind: type) -> str:
 
 
 def _has_content(reply: Any) -> bool:
-    calls = getattr(reply, "tool_calls", None) or getattr(reply, "invalid_tool_calls", None)
-    return bool(reply.content or calls or reply.additional_kwargs)
+    return bool(reply.content or has_calls(reply) or reply.additional_kwargs)

@@ -186,7 +186,7 @@ def _serialize_tokens(rows: RunRows, totals: RunTotals, tokens: Tokens) -> None:
         totals.add_tokens(len(items), text)
         rows.tokens += len(items)
         row = SegmentRow(rows.start.run_id, tokens.seq + start, len(items), text.decode())
-        rows.segments.append(row)
+        rows.segments = [*rows.segments, row]
     totals.next_seq = tokens.seq + len(every)
 
 

@@ -50,11 +50,10 @@ def _addition_halved(part: Addition) -> tuple[Part, Part] | None:
     messages, left = _cut(part.messages, rows_in(part) // 2)
     annotations, _ = _cut(part.annotations, left)
     size, first_half = part.bytes // 2, max(0, len(part.added) - len(messages[1]))
-    first = replace(
-        part, added=part.added[:first_half], messages=messages[0], annotations=annotations[0], bytes=size
-    )
+    added = part.added.cut(first_half)
+    first = replace(part, added=added[0], messages=messages[0], annotations=annotations[0], bytes=size)
     second = replace(
-        part, added=part.added[first_half:], messages=messages[1], annotations=annotations[1], details={},
+        part, added=added[1], messages=messages[1], annotations=annotations[1], details={},
         bytes=part.bytes - size,
     )  # fmt: skip
     return first, second

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from recorder.storage.request_input import contents_of, path_of
 from recorder.storage.rows import RunStart
-from recorder.storage.stored_messages import StoredConversation, StoredMessage
+from recorder.storage.stored_messages import KnownMessage, StoredConversation
 
 #: The role of an answer.
 _ANSWER = "assistant"
@@ -28,12 +28,12 @@ class Alignment(NamedTuple):
     """The beginning of a request, up to the last message that agrees."""
 
     #: For each message of the beginning the stored message that it is; None for one that stands in place of others.
-    messages: Sequence[StoredMessage | None]
+    messages: Sequence[KnownMessage | None]
     #: Whether it is a whole path from a root.
     from_root: bool
 
     @property
-    def end(self) -> StoredMessage:
+    def end(self) -> KnownMessage:
         """The stored message that the beginning ends with."""
         end = self.messages[-1]
         assert end is not None
@@ -82,7 +82,7 @@ def from_root(path: Sequence[str], conversation: StoredConversation) -> Alignmen
     return None
 
 
-def again(start: RunStart, conversation: StoredConversation) -> StoredMessage | None:
+def again(start: RunStart, conversation: StoredConversation) -> KnownMessage | None:
     """The stored message that a request of one message repeats; None if it is new.
 
     It is the newest message, which has no answer yet, or a root that nothing but answers follows. The same words in the
@@ -97,7 +97,7 @@ def again(start: RunStart, conversation: StoredConversation) -> StoredMessage | 
 
 def contiguous(contents: Sequence[int], conversation: StoredConversation) -> Alignment | None:
     """The longest stretch of the request that is stored as one message below the other, on any branch."""
-    best: tuple[int, int, StoredMessage] | None = None
+    best: tuple[int, int, KnownMessage] | None = None
     before: dict[str | None, int] = {}
     for count, content in enumerate(contents, 1):
         here: dict[str | None, int] = {}
@@ -112,9 +112,9 @@ def contiguous(contents: Sequence[int], conversation: StoredConversation) -> Ali
     return Alignment([*[None] * (count - length), *conversation.path_to(end, length)], from_root=False)
 
 
-def along(contents: Sequence[int], path: Sequence[StoredMessage]) -> Alignment | None:
+def along(contents: Sequence[int], path: Sequence[KnownMessage]) -> Alignment | None:
     """The most messages of the request that stand in the same order on this path; others may stand between them."""
-    places: dict[int, list[int]] = {}
+    places: dict[int | None, list[int]] = {}
     for place, message in enumerate(path):
         places.setdefault(message.content_hash, []).append(place)
     if sum(len(places.get(content, ())) for content in contents) > _MAX_PAIRS:
@@ -134,7 +134,7 @@ def along(contents: Sequence[int], path: Sequence[StoredMessage]) -> Alignment |
             first[length : length + 1] = [len(pairs) - 1]
     if not ends:
         return None
-    found: dict[int, StoredMessage] = {}
+    found: dict[int, KnownMessage] = {}
     index = first[-1]
     while index >= 0:
         at, place, index = pairs[index]
@@ -142,7 +142,7 @@ def along(contents: Sequence[int], path: Sequence[StoredMessage]) -> Alignment |
     return Alignment([found.get(at) for at in range(max(found) + 1)], from_root=False)
 
 
-def best_of(candidates: Sequence[Alignment | None], newest: StoredMessage | None) -> Alignment | None:
+def best_of(candidates: Sequence[Alignment | None], newest: KnownMessage | None) -> Alignment | None:
     """The alignment in which the most agrees; of equal ones the first from a root, then the one that ends last."""
     found = [each for each in candidates if each is not None and _is_meant(each, newest)]
     return max(
@@ -150,17 +150,17 @@ def best_of(candidates: Sequence[Alignment | None], newest: StoredMessage | None
     )
 
 
-def _is_meant(each: Alignment, newest: StoredMessage | None) -> bool:
+def _is_meant(each: Alignment, newest: KnownMessage | None) -> bool:
     """Whether so much agrees that it is no accident: a window, and not words that were said before, too."""
     if each.from_root or _is(each.end, newest):
         return True
     return each.agreeing > 1 and 2 * each.agreeing >= len(each.messages)
 
 
-def _strength(each: Alignment, newest: StoredMessage | None) -> int:
+def _strength(each: Alignment, newest: KnownMessage | None) -> int:
     """How many messages agree. A beginning at a root, and an end at the newest message, count as one more each."""
     return each.agreeing + each.from_root + _is(each.end, newest)
 
 
-def _is(message: StoredMessage, newest: StoredMessage | None) -> bool:
+def _is(message: KnownMessage, newest: KnownMessage | None) -> bool:
     return newest is not None and message.id == newest.id

@@ -8,11 +8,12 @@ already gets another one (`recording/repeated_run_ids.py`), a conversation that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from operator import attrgetter
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from recorder.messages import BaseMessage
 from recorder.storage.columns import JsonText
@@ -58,9 +59,10 @@ class RunRows:
     start: RunStart
     #: Whether the run's own row is new with this batch.
     opens: bool
-    messages: list[MessageRow] = field(default_factory=list)
+    # Nothing in place of an empty list: with many runs the garbage collector visits each of their objects.
+    messages: Sequence[MessageRow] = ()
     context: Sequence[ContextMessageRow] = ()
-    segments: list[SegmentRow] = field(default_factory=list)
+    segments: Sequence[SegmentRow] = ()
     frames: Sequence[FrameRow] = ()
     gaps: Sequence[GapRow] = ()
     seal: RunSeal | None = None
@@ -86,6 +88,35 @@ class Added(NamedTuple):
 
 
 @dataclass(slots=True)
+class AddedMessages:
+    """Messages that were added to a conversation, in their order."""
+
+    #: [order, time, message, order, time, message, ...], as in `Tokens.flat`: without an object for each message.
+    flat: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def made_of(cls, added: Iterable[Added]) -> AddedMessages:
+        """These messages."""
+        return cls([*chain.from_iterable(added)])
+
+    def append(self, order: int, at: datetime, messages: Iterable[BaseMessage]) -> None:
+        """Append messages that were added at once."""
+        for message in messages:
+            self.flat += (order, at, message)
+
+    def __len__(self) -> int:
+        return len(self.flat) // 3
+
+    def __iter__(self) -> Iterator[Added]:
+        flat = iter(self.flat)
+        return map(Added, flat, flat, flat)
+
+    def cut(self, count: int) -> tuple[AddedMessages, AddedMessages]:
+        """The first `count` messages, and the others."""
+        return AddedMessages(self.flat[: 3 * count]), AddedMessages(self.flat[3 * count :])
+
+
+@dataclass(slots=True)
 class Addition:
     """What the application adds to one conversation outside of runs. The queue appends to it until it is drained."""
 
@@ -96,7 +127,7 @@ class Addition:
     #: The time of the first of what was added, and as in `RunStart`.
     begun_at: datetime
     order: int = field(default=0, kw_only=True)
-    added: list[Added] = field(default_factory=list)
+    added: AddedMessages = field(default_factory=AddedMessages)
     #: Their rows, and whether these are final, so that a retry stores the same.
     messages: list[MessageRow] = field(default_factory=list)
     #: New values of the conversation's columns, by name.

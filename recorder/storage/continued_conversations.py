@@ -21,7 +21,7 @@ from recorder.storage.batch import RunRows
 from recorder.storage.previous_responses import PreviousResponses, response_id_in
 from recorder.storage.request_input import after_instructions, contents_of
 from recorder.storage.rows import RunStart
-from recorder.storage.stored_messages import StoredConversation, StoredMessage
+from recorder.storage.stored_messages import KnownMessage, StoredConversation
 from recorder.storage.unnamed_conversations import HistoryOwner
 
 #: The role of an answer.
@@ -65,13 +65,13 @@ class Continuations:
     """What a batch needs to know about the conversations that its requests may continue."""
 
     #: The replies that have a key: stored ones, and those of this batch as soon as they have their places.
-    replies: dict[int, list[StoredMessage]] = field(default_factory=dict)
+    replies: dict[int, list[KnownMessage]] = field(default_factory=dict)
     #: Run id -> the request as a request of each conversation that it may continue, by conversation id.
     variants: dict[str, dict[str, RunStart]] = field(default_factory=dict)
     #: New conversation -> the stored one that its runs turned out to continue. Of this batch only.
     moved: dict[str, str] = field(default_factory=dict)
 
-    def add(self, message: StoredMessage) -> None:
+    def add(self, message: KnownMessage) -> None:
         """Add a reply that was stored with a key."""
         if message.thread_key is not None:
             self.replies.setdefault(message.thread_key, []).append(message)
@@ -97,7 +97,7 @@ class Continuations:
                     variants[id] = _as_request_of(id, rows.start)
 
     def choose(
-        self, start: RunStart, conversations: Mapping[str, StoredConversation], place: StoredMessage | None
+        self, start: RunStart, conversations: Mapping[str, StoredConversation], place: KnownMessage | None
     ) -> RunStart:
         """The request as one of the conversation that it continues, else of its own one.
 
@@ -134,15 +134,15 @@ class Continuations:
                 found[reply.conversation_id] = count + 1, max(at, reply.created_at)
         return set(sorted(found, key=lambda id: found[id], reverse=True)[:_CANDIDATES])
 
-    def _agreeing(self, start: RunStart) -> dict[str, tuple[int, StoredMessage]]:
+    def _agreeing(self, start: RunStart) -> dict[str, tuple[int, KnownMessage]]:
         """Conversation id -> how many exchanges of the request it has, and the answer of the last one."""
-        found: dict[str, tuple[int, StoredMessage]] = {}
+        found: dict[str, tuple[int, KnownMessage]] = {}
         for key, _ in exchanges_of(start):
             for id, reply in {each.conversation_id: each for each in self._replies_to(key, start)}.items():
                 found[id] = found.get(id, (0, reply))[0] + 1, reply
         return found
 
-    def _replies_to(self, key: int, start: RunStart) -> Iterator[StoredMessage]:
+    def _replies_to(self, key: int, start: RunStart) -> Iterator[KnownMessage]:
         """The replies with this key that are new enough, the oldest first."""
         assert start.history_owner is not None
         since = start.started_at - start.history_owner.within
@@ -152,7 +152,7 @@ class Continuations:
         )
 
 
-def _is_end(last: StoredMessage, start: RunStart, conversation: StoredConversation) -> bool:
+def _is_end(last: KnownMessage, start: RunStart, conversation: StoredConversation) -> bool:
     """Whether the conversation ends with this answer, or with answers to the message that the request ends with."""
     newest = conversation.newest
     if newest is None or newest.id == last.id:

@@ -62,16 +62,22 @@ FIRST = "first_run_id"
 OWN = ("producer_id", "started_at")
 
 
-def inserts_of(batch: Batch) -> list[Insert]:
-    """The inserts of a batch; the tokens come last."""
+def inserts_of(batch: Batch, piece: Batch | None = None) -> list[Insert]:
+    """The inserts of a batch; of its rows only those of `piece`, if it is given, and the others come later."""
+    producer = Insert(
+        producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)
+    )
+    return [producer, *_conversations(batch), *rows_of(piece or batch)]
+
+
+def rows_of(batch: Batch) -> list[Insert]:
+    """The inserts of the rows of runs and additions; the tokens come last."""
     opening = [rows for rows in batch.runs if rows.opens]
     running = [_open(rows.start, batch) for rows in opening if rows.seal is None]
     ending = [(rows, rows.seal) for rows in batch.runs if rows.seal is not None]
     sealed = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is None]
     masked = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
-        Insert(producers, _PRODUCER_COLUMNS, [_producer(batch)], update=("heartbeat_at",), same=("process",)),
-        *_conversations(batch),
         Insert(messages, MessageRow._fields, _messages(batch)),
         Insert(context_messages, ContextMessageRow._fields, _context(batch)),
         Insert(runs, _OPEN_COLUMNS, running),

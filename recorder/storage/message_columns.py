@@ -15,6 +15,7 @@ from recorder.messages import (
     from_dict,
     to_dict,
 )
+from recorder.messages.identity import has_calls
 from recorder.storage.failures import ROW_ERRORS
 from recorder.storage.row_checks import json_of
 from recorder.wire.reasoning import ORIGIN
@@ -47,10 +48,9 @@ def message_from(stored: Any) -> BaseMessage:
 
 def _parts(message: BaseMessage) -> str | None:
     origin = message.response_metadata.get(ORIGIN)
-    if type(message) in _PLAIN and type(message.content) is str and not (message.additional_kwargs or origin):
-        calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
-        if not calls and not message.name:
-            return None
+    is_text = type(message) in _PLAIN and type(message.content) is str
+    if is_text and not (message.additional_kwargs or origin or message.name or has_calls(message)):
+        return None
     fields = {key: value for key, value in to_dict(message).items() if key not in _STORED_WITH_THE_RUN}
     if origin:  # without it the reasoning of the reply cannot go back
         fields["response_metadata"] = {ORIGIN: origin}

@@ -16,7 +16,7 @@ from recorder.storage.continued_conversations import Continuations, exchanges_of
 from recorder.storage.previous_responses import PreviousResponses, response_keys
 from recorder.storage.request_input import after_instructions, contents_of, path_of
 from recorder.storage.rows import RunStart
-from recorder.storage.stored_messages import Lookup, StoredConversation, StoredMessage
+from recorder.storage.stored_messages import KnownMessage, Lookup, StoredConversation, StoredMessage
 
 #: How many messages with the same content are compared at least; for a longer request, as many as it has messages.
 _SAME_CONTENT = 32
@@ -39,9 +39,12 @@ class Known:
 
     def conversation(self, id: str) -> StoredConversation:
         """What is known of a conversation; nothing of a new one."""
-        return self.conversations.setdefault(id, StoredConversation(id))
+        found = self.conversations.get(id)
+        if found is None:
+            found = self.conversations[id] = StoredConversation(id)
+        return found
 
-    def place_of(self, start: RunStart) -> StoredMessage | None:
+    def place_of(self, start: RunStart) -> KnownMessage | None:
         """The message below which a request goes because it names a response of its conversation; else None.
 
         None also for a request whose messages include that one.
@@ -50,7 +53,7 @@ class Known:
         if place is None or place.conversation_id != start.conversation_id:
             return None
         # Recorder's own model reports all messages, also those that the server has already.
-        return place if place.id not in path_of(start) else None
+        return place if place.id not in path_of(start, self.path_ids) else None
 
 
 #: Asks, gets the messages that were found, and returns what is known.
@@ -62,8 +65,6 @@ def look_up(parts: Sequence[Part]) -> Lookups:
     known = Known()
     runs = [part for part in parts if isinstance(part, RunRows)]
     opening = [rows.start for rows in runs if rows.opens]
-    for start in opening:
-        path_of(start, known.path_ids)
     if (lookup := _replies([start for start in opening if start.history_owner is not None])) is not None:
         for reply in (yield lookup):
             known.continuations.add(reply)
@@ -111,7 +112,7 @@ def _ids(start: RunStart, known: Known) -> Sequence[str]:
     """The ids of what was said in a request: below the response that it names, else from a root."""
     place = known.place_of(start)
     if place is None:
-        return path_of(start)
+        return path_of(start, known.path_ids)
     return known.path_ids.compute(place.conversation_id, after_instructions(start), place.id)
 
 

@@ -37,7 +37,7 @@ from recorder.storage.request_input import (
     path_of,
 )
 from recorder.storage.rows import ContextMessageRow, MessageRow, Placement, RunStart
-from recorder.storage.stored_messages import StoredConversation, StoredMessage
+from recorder.storage.stored_messages import KnownMessage, StoredConversation, StoredMessage
 
 _TICK = timedelta(microseconds=1)
 
@@ -80,8 +80,9 @@ def settle(parts: Sequence[Part], threaded: Sequence[Threaded]) -> None:
 def _settle_start(start: RunStart, found: Threaded) -> None:
     if found.placement is not None:
         start.placement = found.placement
+        start.path = ()  # not needed any more, and another list for the garbage collector
     if found.start is not None and found.start is not start:
-        start.conversation_id, start.path, start.fresh = found.start.conversation_id, found.start.path, False
+        start.conversation_id, start.path, start.fresh = found.start.conversation_id, (), False
     if start.unnamed is not None:
         start.unnamed.id = found.known.continuations.moved.get(start.unnamed.id, start.unnamed.id)
 
@@ -134,18 +135,20 @@ def _steps(parts: Sequence[Part], threaded: Sequence[Threaded]) -> list[_Step]:
 
 
 def _addition_steps(addition: Addition, threaded: Threaded, *, in_one: bool) -> list[_Step]:
-    groups = [addition.added] if in_one else [[each] for each in addition.added]
+    added = [*addition.added]
+    groups = [added] if in_one else [[each] for each in added]
     return [_Step(group[0].order, addition.conversation_id, addition, threaded, group) for group in groups]
 
 
 def _thread_request(step: _Step, start: RunStart, conversation: StoredConversation) -> Placement:
-    messages, path = after_instructions(start), path_of(start)
-    below = step.threaded.known.place_of(start)
+    known = step.threaded.known
+    messages, path = after_instructions(start), path_of(start, known.path_ids)
+    below = known.place_of(start)
     found = alignment.of_request(start, conversation) if below is None else None
     parent = found.end if found is not None else below or conversation.newest
     is_from_root = parent is None or (found is not None and found.from_root)
     at = conversation.first_free_time(start.started_at)
-    sent: list[StoredMessage | ContextMessageRow] = []
+    sent: list[KnownMessage | ContextMessageRow] = []
     for message, stored in zip(messages, found.messages if found is not None else (), strict=False):
         sent.append(stored or _context(step, start, message, at))
     for place in range(len(sent), len(messages)):
@@ -188,6 +191,8 @@ def _thread_replies(
         _append_below(step, conversation, reply, *prompt, at + number * _TICK, reply_in=start)
         for number, reply in enumerate(seal.end.replies)
     ]
+    for message, reply in zip(seal.end.replies, replies, strict=True):
+        known.path_ids.add(start.conversation_id, reply.parent_id, message, reply.id)
     if replies:
         step.threaded.response_message_id = replies[0].id
     if response_id_in(rows) is not None:
@@ -196,7 +201,7 @@ def _thread_replies(
         known.continuations.add(reply)
 
 
-def _prompt(start: RunStart, placement: Placement) -> StoredMessage | None:
+def _prompt(start: RunStart, placement: Placement) -> KnownMessage | None:
     """The message that a request ends with, as far as a run remembers it: without its content."""
     if placement.prompt_message_id is None or placement.said_at is None:
         return None
@@ -213,9 +218,9 @@ def _thread_added(step: _Step, addition: Addition, conversation: StoredConversat
 
 
 def _append(
-    step: _Step, conversation: StoredConversation, message: BaseMessage, parent: StoredMessage | None,
+    step: _Step, conversation: StoredConversation, message: BaseMessage, parent: KnownMessage | None,
     at: datetime, *, id: str | None = None,
-) -> StoredMessage:  # fmt: skip
+) -> KnownMessage:  # fmt: skip
     parent_id, position = (parent.id, parent.position) if parent is not None else (None, -1)
     return _append_below(step, conversation, message, parent_id, position, at, id=id)
 
@@ -223,7 +228,7 @@ def _append(
 def _append_below(
     step: _Step, conversation: StoredConversation, message: BaseMessage, parent_id: str | None, position: int,
     at: datetime, *, reply_in: RunStart | None = None, id: str | None = None,
-) -> StoredMessage:  # fmt: skip
+) -> KnownMessage:  # fmt: skip
     """The message below its parent. Its row is added, unless it is stored already."""
     here, encoded = conversation.id, encoded_key(message)
     id = id or id_of_key(here, parent_id, encoded)
@@ -232,9 +237,9 @@ def _append_below(
     content = hash_of_key(encoded)
     run_id = reply_in.run_id if reply_in is not None else None
     key = reply_key(reply_in, content) if reply_in is not None else None
-    stored = StoredMessage(here, id, parent_id, position + 1, message.role, at, content, key)
-    columns = columns_of_message(message)
-    row = MessageRow(here, id, parent_id, stored.position, *columns, run_id, at, content, key)
+    row = MessageRow(
+        here, id, parent_id, position + 1, *columns_of_message(message), run_id, at, content, key
+    )
     step.threaded.messages.append(row)
-    conversation.append(stored)
-    return stored
+    conversation.append(row)
+    return row

@@ -11,7 +11,7 @@ from typing import Any
 
 from recorder.storage.batch import RunRows
 from recorder.storage.rows import PreviousResponse, RunStart
-from recorder.storage.stored_messages import StoredMessage
+from recorder.storage.stored_messages import KnownMessage, StoredMessage
 
 #: The wire format whose runs are found by the id of their response; the index has no other runs.
 WIRE = "openai.responses"
@@ -21,14 +21,14 @@ class PreviousResponses:
     """The messages below which the requests of a batch go, by the responses that they name."""
 
     def __init__(self) -> None:
-        self._messages: dict[PreviousResponse, StoredMessage] = {}
+        self._messages: dict[PreviousResponse, KnownMessage] = {}
 
     def add(self, message: StoredMessage) -> None:
         """Add a message that was looked up."""
         if message.response is not None:
             self._messages[message.response] = message
 
-    def add_run(self, rows: RunRows, prompt: StoredMessage | None, reply: StoredMessage | None) -> None:
+    def add_run(self, rows: RunRows, prompt: KnownMessage | None, reply: KnownMessage | None) -> None:
         """Add a run that ends in this batch, with its prompt and its reply; None where it has none."""
         if (id := response_id_in(rows)) is None:
             return
@@ -36,7 +36,7 @@ class PreviousResponses:
             if message is not None:
                 self._messages[PreviousResponse(id, is_read_again)] = message
 
-    def place_of(self, start: RunStart) -> StoredMessage | None:
+    def place_of(self, start: RunStart) -> KnownMessage | None:
         """The message below which a request goes; None if it names no response, or one that is not known."""
         return self._messages.get(start.previous) if start.previous is not None else None
 

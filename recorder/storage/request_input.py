@@ -20,7 +20,7 @@ from recorder.storage.message_columns import columns_of_message
 from recorder.storage.row_checks import json_of
 from recorder.storage.rows import ContextMessageRow, RunRow, RunStart
 from recorder.storage.schema import dashed
-from recorder.storage.stored_messages import StoredMessage
+from recorder.storage.stored_messages import KnownMessage
 
 #: In place of the parent in the ids of context messages, which have none.
 _CONTEXT = "context"
@@ -70,7 +70,7 @@ def encoded_ids(ids: Sequence[str]) -> str | None:
 
 
 def encoded_input(
-    sent: Sequence[StoredMessage | ContextMessageRow], path: Iterable[StoredMessage]
+    sent: Sequence[KnownMessage | ContextMessageRow], path: Iterable[KnownMessage]
 ) -> str | None:
     """The column `input` for these messages; `path` is the known part of the path that ends with the prompt."""
     on_path = {message.id for message in path}

@@ -8,25 +8,27 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, bindparam, select, text, tuple_, update
+from sqlalchemy import Executable, Row, Table, bindparam, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.core.clock import iso
 from recorder.core.greenlets import refuse_greenlets
+from recorder.core.overlap import overlapped
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.storage.batch import Batch, Part
 from recorder.storage.conversation_owners import ConversationOwners, Key
-from recorder.storage.dialects import Damage, Watch, dialect_of, masked, open_error, parse_url
+from recorder.storage.dialects import Damage, Statements, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.failures import Failure
 from recorder.storage.inserts import inserts_of
 from recorder.storage.known_messages import known_messages
 from recorder.storage.message_lookups import Known, look_up
-from recorder.storage.message_tree import settle, thread
 from recorder.storage.migrate import State, old_message, upgrade_connection
+from recorder.storage.pieces import statements_of
 from recorder.storage.rights import MissingRights, opened_state
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
@@ -219,11 +221,13 @@ class SqlStore:
 
     async def _thread_and_insert(self, batch: Batch) -> list[Key]:
         """Thread the messages and insert all rows. Returns what `_insert` returns."""
-        if parts := [part for part in batch.parts if not part.threaded]:
-            known = await self._look_up(parts)
-            settle(parts, thread(parts, known))  # outside a transaction if possible, because it takes time
+        unthreaded = [part for part in batch.parts if not part.threaded]
+        known = await self._look_up(unthreaded) if unthreaded else Known()
+        statements = statements_of(batch, known, self.dialect)
+        first = next(statements)  # outside a transaction if possible, because it takes time
+        assert first is not None
         async with self._writing() as connection:
-            return await self._insert(connection, batch)
+            return await self._insert(connection, batch, first, statements)
 
     async def _look_up(self, parts: Sequence[Part]) -> Known:
         steps = Trampoline(look_up(parts))
@@ -235,12 +239,16 @@ class SqlStore:
                 lookup = steps.step(await known_messages(connection, self.dialect, lookup))
         return steps.result
 
-    async def _insert(self, connection: AsyncConnection, batch: Batch) -> list[Key]:
+    async def _insert(
+        self,
+        connection: AsyncConnection,
+        batch: Batch,
+        first: Statements,
+        others: Iterator[Statements | None],
+    ) -> list[Key]:
         """Insert the rows. Returns the conversations and users that were found to belong together."""
-        inserts = inserts_of(batch)
-        counts = await self.dialect.insert(connection, inserts, announce=bool(batch.parts))
-        pairs = zip(inserts, counts, strict=True)
-        existing = {insert.table for insert, written in pairs if written < len(insert.rows)}
+        insert = partial(self._existing, connection)
+        existing = set().union(*await overlapped(first, others, insert))
         checked = await self._owners.check(connection, batch)
         if producers in existing:
             await self._reopen_runs(connection, batch)
@@ -250,11 +258,16 @@ class SqlStore:
             await self._check_segments(connection, [row for rows in batch.runs for row in rows.segments])
         return checked
 
+    async def _existing(self, connection: AsyncConnection, statements: Statements) -> set[Table]:
+        """Execute the statements. Returns the tables in which rows with the same keys were stored already."""
+        pairs = zip(statements.inserts, await self.dialect.insert(connection, statements), strict=True)
+        return {insert.table for insert, written in pairs if written < len(insert.rows)}
+
     async def _try(self, invented: Batch) -> None:
         """Insert these rows, and roll them back."""
         async with self.transaction() as connection:
             savepoint = await connection.begin_nested()
-            await self.dialect.insert(connection, inserts_of(invented))
+            await self.dialect.insert(connection, self.dialect.statements(inserts_of(invented)))
             await savepoint.rollback()
 
     async def _reopen_if_moved(self) -> None:

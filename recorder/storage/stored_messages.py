@@ -11,7 +11,7 @@ from recorder.errors import StoreError
 from recorder.messages.identity import content_hash
 from recorder.storage.failures import ROW_ERRORS
 from recorder.storage.message_columns import message_of
-from recorder.storage.rows import PreviousResponse
+from recorder.storage.rows import MessageRow, PreviousResponse
 
 
 class StoredMessage(NamedTuple):
@@ -28,6 +28,10 @@ class StoredMessage(NamedTuple):
     thread_key: int | None = None
     #: The response that was looked up, of the kind `responses`.
     response: PreviousResponse | None = None
+
+
+#: A message of which is known where it stands: one that was looked up, or one of this batch.
+KnownMessage = StoredMessage | MessageRow
 
 
 class Lookup(NamedTuple):
@@ -58,14 +62,14 @@ class StoredConversation:
 
     id: str
     #: By id.
-    messages: dict[str, StoredMessage] = field(default_factory=dict)
-    newest: StoredMessage | None = None
+    messages: dict[str, KnownMessage] = field(default_factory=dict)
+    newest: KnownMessage | None = None
     #: The time of the latest message.
     latest: datetime | None = None
     #: By content hash; computed when it is needed first, which is never for messages that are only added.
-    _by_content: dict[int, list[StoredMessage]] | None = None
+    _by_content: dict[int | None, list[KnownMessage]] | None = None
 
-    def add(self, message: StoredMessage) -> None:
+    def add(self, message: KnownMessage) -> None:
         """Add a message, unless it is known already."""
         if message.id in self.messages:
             return
@@ -73,7 +77,7 @@ class StoredConversation:
         if self._by_content is not None:
             self._by_content.setdefault(message.content_hash, []).append(message)
 
-    def append(self, message: StoredMessage) -> None:
+    def append(self, message: KnownMessage) -> None:
         """Add a new message, which becomes the newest one."""
         self.add(message)
         self.newest, self.latest = message, message.created_at
@@ -82,7 +86,7 @@ class StoredConversation:
         """This time if it is after the latest message, else one microsecond after that message."""
         return at if self.latest is None or at > self.latest else self.latest + _TICK
 
-    def with_content(self, content: int) -> Sequence[StoredMessage]:
+    def with_content(self, content: int) -> Sequence[KnownMessage]:
         """The known messages with this content hash."""
         if self._by_content is None:
             self._by_content = {}
@@ -90,13 +94,13 @@ class StoredConversation:
                 self._by_content.setdefault(message.content_hash, []).append(message)
         return self._by_content.get(content, ())
 
-    def parent_of(self, message: StoredMessage) -> StoredMessage | None:
+    def parent_of(self, message: KnownMessage) -> KnownMessage | None:
         """Its parent; None for a root, and for a parent that was not looked up."""
         return self.messages.get(message.parent_id) if message.parent_id is not None else None
 
-    def path_to(self, message: StoredMessage | None, limit: int) -> list[StoredMessage]:
+    def path_to(self, message: KnownMessage | None, limit: int) -> list[KnownMessage]:
         """The known part of the path that ends at this message, oldest first; its last `limit` messages at most."""
-        path: dict[str, StoredMessage] = {}
+        path: dict[str, KnownMessage] = {}
         # A damaged database may have a circle.
         while message is not None and message.id not in path and len(path) < limit:
             path[message.id] = message

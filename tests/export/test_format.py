@@ -430,7 +430,8 @@ def store_rows(url: str, rows: list[Row]) -> None:
                     for row in rows
                     if isinstance(row, made)
                 ]
-                await dialect.insert(connection, [Insert(table, table.columns.keys(), values)])
+                insert = Insert(table, table.columns.keys(), values)
+                await dialect.insert(connection, dialect.statements([insert]))
 
     asyncio.run(store())
 

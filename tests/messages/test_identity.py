@@ -377,3 +377,12 @@ def test_an_uploaded_file_is_part_of_the_message() -> None:
     """Messages with different files are different."""
     upload = {"type": "container_upload", "file_id": "file_1"}
     assert content_key(HumanMessage([upload])) != content_key(HumanMessage([{**upload, "file_id": "file_2"}]))
+
+
+def test_an_id_that_was_found_already_is_not_computed_again() -> None:
+    """It belongs to one message object below one parent; an equal message elsewhere has an id of its own."""
+    ids, reply = PathIds(), AIMessage("a reply")
+    ids.add("c", None, reply, "found")
+    assert ids.compute("c", [reply]) == ["found"]
+    assert ids.compute("c", [AIMessage("a reply")]) == path_ids("c", [reply])
+    assert ids.compute("other", [reply]) == path_ids("other", [reply])

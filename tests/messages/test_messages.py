@@ -515,3 +515,20 @@ def test_the_stored_form_has_only_fields_that_are_set() -> None:
         "content": "x",
         "tool_calls": [{**CALL, "type": "tool_call"}],
     }
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_empty_list_of_calls_can_be_appended_to(copied: bool) -> None:
+    """It exists only when it is read; copies and pickles of the message have it too."""
+    message = AIMessage("Hello")
+    if copied:
+        message = pickle.loads(pickle.dumps(copy.copy(message)))
+    before = message.has_calls
+    message.tool_calls.append({"name": "f", "args": {}, "id": "1", "type": "tool_call"})
+    message.invalid_tool_calls.append(
+        {"name": "g", "args": "{", "id": "2", "error": None, "type": "invalid_tool_call"}
+    )
+    assert (before, message.has_calls) == (False, True)
+    assert [call["name"] for call in (*message.tool_calls, *message.invalid_tool_calls)] == ["f", "g"]
+    message.tool_calls, message.invalid_tool_calls = [], []
+    assert message == AIMessage("Hello")

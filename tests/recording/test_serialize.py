@@ -56,7 +56,7 @@ def recorded(parts: Sequence[Sequence[str]]) -> tuple[list[SegmentRow], RunRows]
         segments += [row for rows in serialize(queue.drain(ALL).runs) for row in rows.segments]
     queue.end(run, run_end())
     last = one(queue)
-    return segments + last.segments, last
+    return [*segments, *last.segments], last
 
 
 def cut(texts_in: Sequence[str], seed: int) -> list[Sequence[str]]:

@@ -9,7 +9,7 @@ import pytest
 from recorder.core.clock import now
 from recorder.messages import HumanMessage
 from recorder.recording.split_batch import halved
-from recorder.storage.batch import Added, Addition, Part, RunRows, RunSeal
+from recorder.storage.batch import Added, AddedMessages, Addition, Part, RunRows, RunSeal
 from recorder.storage.rows import FrameRow, GapRow, MessageRow, SegmentRow
 from tests.oracle import run_end, run_start
 
@@ -64,7 +64,9 @@ def test_the_parts_of_an_addition_count_each_message_once() -> None:
     """One of the added messages was stored before."""
     added_messages = [Added(number, now(), HumanMessage(str(number))) for number in range(6)]
     messages = [message(number) for number in range(5)]
-    addition = Addition("c", None, now(), added_messages, messages, threaded=True, bytes=77)
+    addition = Addition(
+        "c", None, now(), AddedMessages.made_of(added_messages), messages, threaded=True, bytes=77
+    )
     parts = leaves(addition)
     assert [row for part in parts for row in part.messages] == addition.messages
     assert [each for part in parts for each in part.added] == added_messages

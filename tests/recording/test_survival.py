@@ -374,7 +374,7 @@ def test_all_runs_are_stored_after_an_error_in_threading_messages(
             raise MemoryError("none left")
         return message_tree.thread(*arguments)
 
-    monkeypatch.setattr("recorder.storage.store.thread", once)
+    monkeypatch.setattr("recorder.storage.pieces.thread", once)
     with ChatHistoryCallback(database) as history:
         runs = [record(history, reply="a") for _ in range(3)]
         history.flush().wait(20)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from recorder.core.clock import now
 from recorder.messages import HumanMessage
-from recorder.storage.batch import Added, Addition, Batch
+from recorder.storage.batch import Added, AddedMessages, Addition, Batch
 from recorder.storage.store import SqlStore
 from recorder.storage.store_interface import ConversationTaken
 from tests.oracle import sql
@@ -19,7 +19,13 @@ from tests.stores import PRODUCER, statements_of, using
 def of_user(user: str, conversation_id: str = "c", text: str = "Hi") -> Batch:
     """A batch with a message that this user adds."""
     return Batch(
-        PRODUCER, [], [Addition(conversation_id, user, now(), [Added(1, now(), HumanMessage(text))])]
+        PRODUCER,
+        [],
+        [
+            Addition(
+                conversation_id, user, now(), AddedMessages.made_of([Added(1, now(), HumanMessage(text))])
+            )
+        ],
     )
 
 
@@ -56,7 +62,7 @@ def test_an_owner_is_read_once_by_a_process(database: str) -> None:
     async def story(store: SqlStore) -> None:
         for number in range(4):
             await store.append(of_user("ada", text=str(number)))
-        added = [Added(1, now(), HumanMessage("by nobody"))]
+        added = AddedMessages.made_of([Added(1, now(), HumanMessage("by nobody"))])
         await store.append(Batch(PRODUCER, [], [Addition("c", None, now(), added)]))
 
     executed = statements_of(lambda: using(database, story))
@@ -67,7 +73,7 @@ def test_a_conversation_without_an_owner_gets_the_first_user(database: str) -> N
     """Also if both users come in one batch."""
 
     async def story(store: SqlStore) -> None:
-        added = [Added(1, now(), HumanMessage("by nobody"))]
+        added = AddedMessages.made_of([Added(1, now(), HumanMessage("by nobody"))])
         await store.append(Batch(PRODUCER, [], [Addition("c", None, now(), added)]))
         both = [Addition("c", user, now(), order=place) for place, user in enumerate(("ada", "eve"))]
         with pytest.raises(ConversationTaken, match=r"c \(not of eve\)"):

@@ -21,7 +21,7 @@ from recorder.messages import (
     from_any,
     from_dict,
 )
-from recorder.storage.batch import Added, Addition, Part, RunRows, RunSeal
+from recorder.storage.batch import Added, AddedMessages, Addition, Part, RunRows, RunSeal
 from recorder.storage.message_lookups import Known, look_up
 from recorder.storage.message_tree import settle, thread
 from recorder.storage.rows import ContextMessageRow, MessageRow
@@ -67,7 +67,7 @@ class Table:
     def add(self, *texts: str, at: float) -> Addition:
         """An addition so many seconds after the start, not threaded yet."""
         moment, order = START + timedelta(seconds=at), int(1_000 * at) + 1
-        added = [Added(order, moment, user(text)) for text in texts]
+        added = AddedMessages.made_of(Added(order, moment, user(text)) for text in texts)
         return Addition("c", None, moment, added)
 
     @property
@@ -406,7 +406,7 @@ def test_an_added_message_follows_an_edit_whose_clock_was_set_back(together: boo
     table.say([user("a")], bot("b"))
     edit = table.run([user("a"), bot("c")], started_at=START - timedelta(seconds=50))
     moment = START - timedelta(seconds=40)
-    added = Addition("c", None, moment, [Added(9_000, moment, user("added"))])
+    added = Addition("c", None, moment, AddedMessages.made_of([Added(9_000, moment, user("added"))]))
     batches: list[list[Part]] = [[edit, added]] if together else [[edit], [added]]
     for batch in batches:
         table.store(*batch)

@@ -11,7 +11,7 @@ import pytest
 
 from recorder.core.clock import now
 from recorder.messages import AIMessage, HumanMessage
-from recorder.storage.batch import Added, Addition, Batch, Part, RunRows
+from recorder.storage.batch import Added, AddedMessages, Addition, Batch, Part, RunRows
 from recorder.storage.rows import INTERRUPTED
 from recorder.storage.store import SqlStore
 from recorder.storage.store_interface import Conflict, RunIdTaken, Store
@@ -65,7 +65,9 @@ async def counts(store: Store) -> dict[str, int]:
 
 def added(*contents: str) -> Addition:
     """Messages of conversation "c1" that belong to no run."""
-    messages = [Added(place, now(), HumanMessage(text)) for place, text in enumerate(contents)]
+    messages = AddedMessages.made_of(
+        Added(place, now(), HumanMessage(text)) for place, text in enumerate(contents)
+    )
     return Addition("c1", None, now(), messages)
 
 

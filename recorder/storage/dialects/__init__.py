@@ -7,7 +7,7 @@ from typing import Literal
 from sqlalchemy import URL
 
 from recorder.errors import StoreError
-from recorder.storage.dialects.common import Damage, Dialect, Insert, Watch
+from recorder.storage.dialects.common import Damage, Dialect, Insert, Statements, Watch
 from recorder.storage.dialects.postgres import Postgres
 from recorder.storage.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
 from recorder.storage.dialects.url import file_of, is_new_file, masked, parse_url
@@ -19,6 +19,7 @@ __all__ = [
     "Insert",
     "Postgres",
     "SQLite",
+    "Statements",
     "Watch",
     "dialect_of",
     "file_of",

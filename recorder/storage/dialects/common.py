@@ -53,6 +53,22 @@ class Insert(NamedTuple):
     same: Sequence[str] = ()
 
 
+class DriverCall(NamedTuple):
+    """One call of the driver."""
+
+    sql: str
+    parameters: Sequence[Any]
+    #: On SQLite, the insert that it belongs to.
+    place: int = 0
+
+
+class Statements(NamedTuple):
+    """What the driver gets for some inserts."""
+
+    inserts: Sequence[Insert]
+    calls: Sequence[DriverCall]
+
+
 class Dialect(Protocol):
     """Everything that differs between SQLite and Postgres."""
 
@@ -78,14 +94,15 @@ class Dialect(Protocol):
     def engine(self) -> AsyncEngine:
         """An engine that makes connections with recorder's settings."""
 
-    async def insert(
-        self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
-    ) -> list[int]:
-        """Insert the rows; for each insert, the number of rows that were inserted or updated.
+    def statements(self, inserts: Sequence[Insert], *, announce: bool = False) -> Statements:
+        """The statements that insert these rows. Needs no connection, so that it can be called beside a statement.
 
-        Uses as few calls of the driver as possible: each costs 5 ms and more while the application holds the
+        They are as few calls of the driver as possible: each costs 5 ms and more while the application holds the
         interpreter's lock. `announce` notifies watchers when this transaction commits; pass it with the last insert.
         """
+
+    async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
+        """Execute the statements; for each insert, the number of rows that were inserted or updated."""
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock these conversations until the transaction ends. Waits for another process that has locked one."""

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -30,7 +30,7 @@ from recorder.core.after_fork import detach_in_children
 from recorder.core.clock import iso
 from recorder.core.installation import INSTALL_POSTGRES_DRIVER
 from recorder.errors import ConfigError, MissingExtra
-from recorder.storage.dialects.common import Insert, driver_connection
+from recorder.storage.dialects.common import DriverCall, Insert, Statements, driver_connection
 from recorder.storage.dialects.postgres_insert import insert_statement, prepared
 from recorder.storage.dialects.sqlstates import failure_of, is_lost
 from recorder.storage.dialects.tcp_options import notice_silence
@@ -131,22 +131,25 @@ class Postgres:
             },
         )
 
-    async def insert(
-        self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
-    ) -> list[int]:
-        """Insert all rows in one statement; for each insert, the number of rows that were inserted or updated.
+    def statements(self, inserts: Sequence[Insert], *, announce: bool = False) -> Statements:
+        """One statement for all rows.
 
         `announce` adds a NOTIFY, but only while a listener holds its lock: a NOTIFY makes all commits of a database
         wait for each other.
         """
         given = [each for each in inserts if each.rows]
         if not given and not announce:
-            return [0] * len(inserts)
+            return Statements(inserts, ())
         kinds, parameters = zip(*map(prepared, given), strict=True) if given else ((), ())
-        statement = insert_statement(kinds, _ANNOUNCE if announce else None)
-        flat = tuple(chain.from_iterable(parameters))
-        counts = iter((await connection.exec_driver_sql(statement, flat)).one())
-        return [int(next(counts)) if each.rows else 0 for each in inserts]
+        sql = insert_statement(kinds, _ANNOUNCE if announce else None)
+        return Statements(inserts, [DriverCall(sql, tuple(chain.from_iterable(parameters)))])
+
+    async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
+        """Insert all rows in one statement; for each insert, the number of rows that were inserted or updated."""
+        counts: Iterator[int] = iter(())
+        for sql, parameters, _ in statements.calls:
+            counts = iter((await connection.exec_driver_sql(sql, tuple(parameters))).one())
+        return [int(next(counts)) if each.rows else 0 for each in statements.inserts]
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock hashes of the conversations' ids, in sorted order. Goes on without the locks after `LOCK_WAIT` seconds.

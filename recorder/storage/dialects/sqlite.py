@@ -20,9 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from recorder.core.clock import iso
+from recorder.core.clock import iso_each
 from recorder.errors import ConfigError, StoreError
-from recorder.storage.dialects.common import Insert, driver_connection
+from recorder.storage.dialects.common import DriverCall, Insert, Statements, driver_connection
 from recorder.storage.dialects.damage import DamagedFile, LogIndex, Sizes, is_cut, tells_of_damage
 from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
@@ -199,36 +199,29 @@ class SQLite:
         """Whether a fork closed the newest connection."""
         return self._handle is not None and self._handle.closed_by_fork
 
-    async def insert(
-        self, connection: AsyncConnection, inserts: Sequence[Insert], *, announce: bool = False
-    ) -> list[int]:
-        """Insert the rows; for each insert, the number of rows that were inserted or updated.
+    def statements(self, inserts: Sequence[Insert], *, announce: bool = False) -> Statements:
+        """A statement for each `MAX_ROWS_A_STATEMENT` rows of a table.
 
         Watchers notice the commit by the file's version, whatever `announce` is.
         """
+        return Statements(
+            inserts, [call for place, each in enumerate(inserts) for call in _calls(each, place)]
+        )
+
+    async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
+        """Insert the rows; for each insert, the number of rows that were inserted or updated."""
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
         # The driver's own cursor: SQLAlchemy's makes three calls of the driver's thread for a statement.
         cursor = await driver.cursor()
+        counts = [0] * len(statements.inserts)
         try:
-            return [await self._insert(cursor, each) for each in inserts]
+            for sql, parameters, place in statements.calls:
+                await cursor.execute(sql, parameters)
+                counts[place] += cursor.rowcount
         finally:
             await cursor.close()
-
-    async def _insert(self, cursor: Any, insert: Insert) -> int:
-        table, columns, rows, update, same = insert
-        kind = table, tuple(columns), tuple(update), tuple(same)
-        changed = 0
-        for part in _parts(rows):
-            sql, times = insert_statement(*kind, len(part))
-            flat = [value for row in part for value in row]
-            for start in range(0, len(flat), len(columns)) if times else ():
-                for place in times:
-                    if flat[start + place] is not None:
-                        flat[start + place] = iso(flat[start + place])
-            await cursor.execute(sql, flat)
-            changed += cursor.rowcount
-        return changed
+        return counts
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Does nothing: each transaction begins with the file's only write lock."""
@@ -364,6 +357,13 @@ def _failure_by_message(error: sqlite3.Error) -> Failure:
     return "refused" if isinstance(error, sqlite3.OperationalError) else "poison"
 
 
-def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+def _calls(insert: Insert, place: int) -> Iterator[DriverCall]:
+    table, columns, rows, update, same = insert
+    kind = table, tuple(columns), tuple(update), tuple(same)
     for start in range(0, len(rows), MAX_ROWS_A_STATEMENT):
-        yield rows[start : start + MAX_ROWS_A_STATEMENT]
+        part = rows[start : start + MAX_ROWS_A_STATEMENT]
+        sql, times = insert_statement(*kind, len(part))
+        flat = [value for row in part for value in row]
+        for time in times:
+            flat[time :: len(columns)] = iso_each(flat[time :: len(columns)])
+        yield DriverCall(sql, flat, place)

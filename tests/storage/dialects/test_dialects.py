@@ -194,9 +194,8 @@ def test_rows_are_inserted_in_few_statements(tmp_path: Path) -> None:
         await driver.set_trace_callback(statements.append)
         async with connection.begin():
             columns = ("run_id", "seq", "count", "deltas")
-            changed = await dialect.insert(
-                connection, [Insert(segments, columns, part) for part in (rows, rows, [])]
-            )
+            inserts = [Insert(segments, columns, part) for part in (rows, rows, [])]
+            changed = await dialect.insert(connection, dialect.statements(inserts))
         return [*changed, sum(statement.startswith("INSERT") for statement in statements)]
 
     assert connected(url, work) == [len(rows), 0, 0, 6]
@@ -213,7 +212,8 @@ def test_an_insert_updates_only_the_given_columns_when_the_key_is_stored(tmp_pat
         async with connection.begin():
             for host, moment in (("here", first), ("there", later)):
                 row = ("00000000-0000-0000-0000-000000000001", host, 1, moment, moment)
-                await dialect.insert(connection, [Insert(producers, columns, [row], ("heartbeat_at",))])
+                insert = Insert(producers, columns, [row], ("heartbeat_at",))
+                await dialect.insert(connection, dialect.statements([insert]))
 
     connected(url, work)
     [(host, started, beat)] = sql(url, "SELECT host, started_at, heartbeat_at FROM producers")
@@ -227,7 +227,8 @@ def test_null_is_inserted_as_null(tmp_path: Path) -> None:
     async def work(connection: AsyncConnection, dialect: SQLite) -> None:
         async with connection.begin():
             rows = [("a", None, now()), ("b", "me", now())]
-            await dialect.insert(connection, [Insert(conversations, ("id", "user_id", "created_at"), rows)])
+            insert = Insert(conversations, ("id", "user_id", "created_at"), rows)
+            await dialect.insert(connection, dialect.statements([insert]))
 
     connected(url, work)
     assert sql(url, "SELECT id, user_id FROM conversations ORDER BY id") == [("a", None), ("b", "me")]

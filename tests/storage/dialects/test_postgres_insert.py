@@ -58,8 +58,8 @@ def test_rows_are_read_as_they_were_inserted(rows: Sequence[Any]) -> None:
 
     async def story(store: SqlStore) -> list[tuple[Any, ...]]:
         async with store.transaction() as connection:
-            insert = Insert(table, type(rows[0])._fields, rows)
-            assert await store.dialect.insert(connection, [insert]) == [len(rows)]
+            statements = store.dialect.statements([Insert(table, type(rows[0])._fields, rows)])
+            assert await store.dialect.insert(connection, statements) == [len(rows)]
         return [tuple(row) for row in await store.fetch(table.select())]
 
     found = using(url, story)
@@ -73,7 +73,7 @@ def test_a_column_of_one_value_is_sent_once() -> None:
     """Only the first column always has a value for each row."""
     table = TABLES[FrameRow]
     kind, parameters = prepared(
-        Insert(table, ("run_id", "seq", "count"), [(id_of(1), 0, 7), (id_of(1), 1, 7)])
+        Insert(table, ("run_id", "seq", "count", "data"), [(id_of(1), 0, 7, b"a"), (id_of(1), 1, 7, b"b")])
     )
-    assert [column.form for column in kind.columns] == ["json", "array", "value"]
-    assert parameters == [f'["{id_of(1)}","{id_of(1)}"]', [0, 1], 7]
+    assert [column.form for column in kind.columns] == ["json", "json", "value", "array"]
+    assert parameters == [f'["{id_of(1)}","{id_of(1)}"]', "[0,1]", 7, [b"a", b"b"]]
