@@ -253,11 +253,11 @@ class Recorder:
         in_worker(_drain_at_exit)
 
     def _run_thread(self) -> None:
-        if not self._writer.take():
-            return
-        self._thread = threading.current_thread()
-        runner = None
+        runner, is_first = None, True
         try:
+            if not (is_first := self._writer.take()):
+                return
+            self._thread = threading.current_thread()
             self._load_store()
             runner = asyncio.Runner()
             runner.get_loop()  # may fail, and then no coroutine has been created
@@ -268,7 +268,8 @@ class Recorder:
             except Exception:  # memory had run out for the report, too
                 self._writer_failed(error)
         finally:
-            self._finish()
+            if is_first:
+                self._finish()
             if runner is not None:
                 _close(runner)
 
