@@ -8,7 +8,7 @@ from typing import Any
 
 from recorder.integrations.agents.items import Item, items_of, messages_of
 from recorder.integrations.agents.reply_items import reply_items
-from recorder.integrations.conversation_memory import (
+from recorder.memory.conversation_memory import (
     CLEARED,
     POPPED,
     ConversationMemory,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from recorder.integrations.conversation_memory import CLEARED, ConversationMemory, View, remembered
+from recorder.memory.conversation_memory import CLEARED, ConversationMemory, View, remembered
 from recorder.integrations.langchain.framework import BaseChatMessageHistory
 from recorder.integrations.langchain.messages import to_langchain
 from recorder.messages import BaseMessage, messages_from
