@@ -115,6 +115,11 @@ class ChatHistoryCallback(StepHooks, OutsideLangChain):
             self._set_details(details)
             yield conversation_id
 
+    @property
+    def names(self) -> Names:
+        """The `conversation_id` and the `user_id` of runs that begin here and name none; None for unknown."""
+        return self._naming.names
+
     @contextmanager
     def user(self, user: str) -> Iterator[str]:
         """Runs that begin in the `with` block belong to this user. Raises `ConfigError` for an invalid id."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from recorder.core.clock import now
-from recorder.recording.step_values import shortened
 from recorder.recording.run_end import end_of_error
+from recorder.recording.step_values import shortened
 from recorder.redaction.masking import Mask
 from recorder.storage.rows import COMPLETE, INTERRUPTED, RunEnd
 

@@ -147,7 +147,9 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A retriever begins."""
-        self._steps.begin(self._start, RETRIEVAL, serialized, query, run_id, metadata=_named(metadata), **kwargs)
+        self._steps.begin(
+            self._start, RETRIEVAL, serialized, query, run_id, metadata=_named(metadata), **kwargs
+        )
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A chain returned. The model's runs in it that LangChain ended without a callback end, too."""
