@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from recorder.chains.bounds import ConversationBufferMemory
 from recorder.chains.chain import BaseChain, ChainCall
+from recorder.chains.langchain_steps import is_langchains, langchain_step
 from recorder.chains.pipeline import Pipeline
 from recorder.chains.prompt_template import PromptTemplate
 from recorder.chains.recorded_memory import RecordedMemory
@@ -194,7 +195,8 @@ class LLMChain(Pipeable, BaseChain):
 def _checked_model(llm: Any) -> Runnable:
     if isinstance(llm, Runnable):
         return llm
-    step_of(llm)  # raises for a model of LangChain
+    if is_langchains(llm):
+        langchain_step(llm)  # raises for a model
     raise ConfigError(f"llm is {shown(llm)}; pass a model of recorder.models")
 
 

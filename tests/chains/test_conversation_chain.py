@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from recorder.errors import ConfigError, StoreError
 from recorder.models import OpenAI, SimpleChatModel
 from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames, scripted
 from tests.chatting import CALL_STYLES, CallStyle, chat, name_of, runs
-from tests.oracle import new_url, run_python, sql
+from tests.oracle import new_url, run_python, sql, start_python
 
+PLACE = MessagesPlaceholder("history")
 both = pytest.mark.parametrize("style", CALL_STYLES, ids=name_of)
 
 
@@ -96,11 +96,18 @@ RESTART = """
 import sys
 from recorder import ChatHistoryCallback
 from recorder.chains import ConversationChain
-from tests.chains.test_conversation_chain import Echo, contents
-with ChatHistoryCallback(sys.argv[1], conversation_id="c") as history:
-    model = Echo(callbacks=[history])
-    ConversationChain(llm=model).predict(input=sys.argv[2])
-    print(contents(model))
+from recorder.models import SimpleChatModel
+
+class Echo(SimpleChatModel):
+    def _call(self, messages, **options):
+        print([each.text for each in messages[1:]])
+        return f"{len(messages)}: {messages[-1].text}"
+
+url, *questions = sys.argv[1:]
+with ChatHistoryCallback(url, conversation_id="c") as history:
+    chain = ConversationChain(llm=Echo(callbacks=[history]))
+    for question in questions:
+        chain.predict(input=question)
 """
 
 
@@ -117,20 +124,8 @@ def test_a_conversation_goes_on_in_another_process(database: str) -> None:
 
 def test_two_processes_at_once_lose_nothing(database: str) -> None:
     """Both answer below what they have read: each question and each answer is stored once, and has its parent."""
-    code = RESTART.replace("    ConversationChain", "    for n in range(4): ConversationChain").replace(
-        "sys.argv[2])", 'f"{sys.argv[2]} {n}")'
-    )
-
-    async def main() -> list[int]:
-        command = [sys.executable, "-c", code, database]
-        root = str(Path(__file__).resolve().parents[2])
-        started = [
-            await asyncio.create_subprocess_exec(*command, name, cwd=root, stdout=asyncio.subprocess.DEVNULL)
-            for name in ("a", "b")
-        ]
-        return [await process.wait() for process in started]
-
-    assert asyncio.run(main()) == [0, 0]
+    started = [start_python(RESTART, database, *(f"{name} {n}" for n in range(4))) for name in "ab"]
+    assert [process.communicate(timeout=60) and process.returncode for process in started] == [0, 0]
     questions = [text for role, text in stored(database) if role == "user"]
     assert sorted(questions) == [f"{name} {n}" for name in "ab" for n in range(4)]
     assert len(stored(database)) == 16
@@ -212,7 +207,7 @@ def test_a_stream_keeps_the_names_of_its_call(tmp_path: Path) -> None:
         with history.conversation("c", user="bob"):
             chain.predict(input="Two")
     assert len(stored(url)) == 4
-    assert {(run["conversation_id"], run["user_id"]) for run in runs(url)} == {("c", "bob")}
+    assert sql(url, "SELECT id, user_id FROM conversations") == [("c", "bob")]
 
 
 def test_users_are_kept_apart(tmp_path: Path) -> None:
@@ -275,8 +270,6 @@ def test_a_database_that_does_not_answer_is_an_error(tmp_path: Path, monkeypatch
     """The chain does not answer without its memory. The run has the error."""
     monkeypatch.setattr("recorder.memory.branch_reader.FLUSH_TIMEOUT", 0.05)
     url = new_url(tmp_path)
-    import sqlite3
-
     with ChatHistoryCallback(url, conversation_id="c") as history:
         chain = ConversationChain(llm=Echo(callbacks=[history]))
         chain.predict(input="One")
@@ -284,7 +277,7 @@ def test_a_database_that_does_not_answer_is_an_error(tmp_path: Path, monkeypatch
         lock.execute("BEGIN IMMEDIATE")
         try:
             with pytest.raises(
-                StoreError, match="Conversation 'c' cannot be read: .* is not committed after"
+                StoreError, match=r"Conversation 'c' cannot be read: .* is not committed after"
             ):
                 chain.predict(input="Two")
         finally:
@@ -362,8 +355,8 @@ def test_a_prompt_of_ones_own_has_a_place_for_the_history(tmp_path: Path) -> Non
     [
         ({"prompt": PromptTemplate.from_template("{history} {input}")}, "is sent as messages and not as a text"),
         ({"prompt": ChatPromptTemplate(["{input}"])}, "has no place for the conversation"),
-        ({"prompt": ChatPromptTemplate([MessagesPlaceholder("history"), "{question}"])}, r"\['question'\], not \['input'\]"),
-        ({"prompt": ChatPromptTemplate([MessagesPlaceholder("history"), "{a} {input}"])}, r"prompt\.partial"),
+        ({"prompt": ChatPromptTemplate([PLACE, "{question}"])}, r"\['question'\], not \['input'\]"),
+        ({"prompt": ChatPromptTemplate([PLACE, "{a} {input}"])}, r"prompt\.partial"),
         ({"llm": OpenAI(api_key="any")}, "is a completion model"),
     ],
     ids=["text", "no place", "other key", "more variables", "completion model"],
@@ -407,7 +400,7 @@ def test_calls_of_tools_are_in_the_history(tmp_path: Path) -> None:
         Answer(frames=openai_chat_frames(["Yes."])),
     ]
     replies = iter(answers)
-    with LoopbackProvider(lambda request: next(replies)) as provider:
+    with LoopbackProvider(lambda *request: next(replies)) as provider:
         with ChatHistoryCallback(new_url(tmp_path), conversation_id="c") as history:
             model = chat(provider, callbacks=[history])
             asked = model.invoke([("user", "Weather?")])

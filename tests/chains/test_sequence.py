@@ -298,9 +298,8 @@ def test_an_error_of_the_model_ends_the_chain_with_it(style: CallStyle, tmp_path
 def test_a_missing_variable_is_an_error_of_the_chain(style: CallStyle, tmp_path: Path) -> None:
     """The chain's run is stored with the error; the model is not called."""
     url = new_url(tmp_path)
-    with ChatHistoryCallback(url) as history:
-        with pytest.raises(ConfigError, match="lacks a value for 'topic'"):
-            style.invoke(PROMPT | Words(callbacks=[history]), {"wrong": 1})
+    with ChatHistoryCallback(url) as history, pytest.raises(ConfigError, match="lacks a value for 'topic'"):
+        style.invoke(PROMPT | Words(callbacks=[history]), {"wrong": 1})
     assert statuses(url) == {"chain": "error"}
 
 
