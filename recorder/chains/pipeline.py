@@ -34,7 +34,10 @@ class Pipeline:
         self._parsers: list[Any] = list(steps[end:])
 
     def logged(self, log: EventLog, config: Mapping[str, Any]) -> Pipeline:
-        """The same steps, of which those that make no runs are reported to the log."""
+        """The same steps, of which those that make no runs are reported to the log. As in LangChain, not those of
+        older chains, which are not numbered."""
+        if not self._numbered:
+            return self
         steps = [
             step if step.kind is None else LoggedStep(
                 step, log, parent_run_id=config["parent_run_id"], metadata=config.get("metadata") or {},
@@ -42,7 +45,7 @@ class Pipeline:
             )
             for number, step in enumerate(self._steps)
         ]  # fmt: skip
-        return Pipeline(steps, numbered=self._numbered)
+        return Pipeline(steps, numbered=True)
 
     def value(self, input: Any, config: Mapping[str, Any]) -> Any:
         """The output for an input."""
