@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Self
 
 from recorder.chains.sequence import Pipeable
@@ -41,8 +41,8 @@ class BasePromptTemplate(Pipeable):
         messages: list[BaseMessage] = self.format_prompt(**values).to_messages()
         return messages
 
-    def partial(self, **values: str | Callable[[], Any]) -> Self:
-        """The same prompt with values for some of its variables."""
+    def partial(self, **values: Any) -> Self:
+        """The same prompt with values for some of its variables: values, or functions."""
         known = {**self.partial_variables, **values}
         left = [name for name in self.input_variables if name not in values]
         return self._copy(partial_variables=known, input_variables=left)

@@ -116,7 +116,7 @@ USES = {
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_an_llm_chain_returns_what_langchains_returns(use: Any) -> None:
     """Results, requests and the kind of errors are the same, for each way to call it."""
-    options = {"output_key": "song", "llm_kwargs": {"temperature": 0.5}}
+    options: dict[str, Any] = {"output_key": "song", "llm_kwargs": {"temperature": 0.5}}
     with LoopbackProvider(COMPLETE) as one, LoopbackProvider(COMPLETE) as other:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -173,7 +173,7 @@ def test_a_sequence_gives_the_same_chunks(style: CallStyle) -> None:
             | core_parsers.StrOutputParser()
         )
         expected = [str(text) for text in reference.stream({"x": "1"})]
-    assert [text for text in found if text] == [text for text in expected if text]  # type: ignore[comparison-overlap]
+    assert [text for text in found if text] == [text for text in expected if text]
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
