@@ -43,9 +43,11 @@ class RecordedMemory:
     def named(self, metadata: dict[str, Any], handlers: Sequence[Any], name: str) -> dict[str, Any]:
         """The metadata with the ids of the conversation and the user, as they are now.
 
-        A stream may begin later, and elsewhere. Raises `ConfigError` without a recorder.
+        A stream may begin later, and elsewhere. Raises `ConfigError` without a recorder, and `Closed` for a closed one.
         """
-        names = _recorder_in(handlers, name).names
+        history = _recorder_in(handlers, name)
+        history.recorder.require_open()
+        names = history.names
         found = {CONVERSATION_KEYS[0]: self._given or names.conversation_id or self._own}
         if names.user_id is not None:
             found[_USER] = names.user_id

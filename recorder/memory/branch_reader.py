@@ -41,6 +41,10 @@ class BranchReader:
                 f"history is of type {type(history).__name__}; pass the ChatHistoryCallback that records the "
                 "conversation"
             )
+        if history.recorder.stores_elsewhere:
+            raise ConfigError(
+                "The recorder has a store of its own, which has no URL to be read at; pass a URL to it"
+            )
         self.history = history
         # Open until the reader is collected. All that are open at the same time share a connection.
         self._replay = Replay(history.recorder.url)

@@ -22,9 +22,16 @@ from recorder.chains import (
     PromptTemplate,
 )
 from recorder.chains.conversation_chain import DEFAULT_INSTRUCTIONS
-from recorder.errors import ConfigError, StoreError
+from recorder.errors import Closed, ConfigError, StoreError
 from recorder.models import OpenAI, SimpleChatModel
-from recorder.testing import Answer, LoopbackProvider, openai_chat_body, openai_chat_frames, scripted
+from recorder.testing import (
+    Answer,
+    LoopbackProvider,
+    MemoryStore,
+    openai_chat_body,
+    openai_chat_frames,
+    scripted,
+)
 from tests.chatting import CALL_STYLES, CallStyle, chat, name_of, runs
 from tests.oracle import new_url, run_python, sql, start_python
 
@@ -264,6 +271,19 @@ def test_without_a_recorder_the_error_says_what_to_add(style: CallStyle) -> None
     ):
         style.invoke(ConversationChain(llm=model), "Hi")
     assert model.sent == []
+
+
+def test_a_recorder_that_cannot_be_read_or_is_closed_is_an_error(tmp_path: Path) -> None:
+    """A turn would be forgotten, or come from another database."""
+    with ChatHistoryCallback(new_url(tmp_path)) as history:
+        chain = ConversationChain(llm=Echo(callbacks=[history]))
+    with pytest.raises(Closed):
+        chain.predict(input="Hi")
+    with (
+        ChatHistoryCallback(store=MemoryStore()) as unread,
+        pytest.raises(ConfigError, match="a store of its own"),
+    ):
+        ConversationChain(llm=Echo(callbacks=[unread])).predict(input="Hi")
 
 
 def test_a_database_that_does_not_answer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ class RecordedAnswers:
             like: Any = self.like
             options = kwargs if like is None else like._get_invocation_params(stop=stop, **kwargs)
             body = {**options, "messages": [to_dict(from_any(message)) for message in messages]}
-        return SimpleNamespace(request=SimpleNamespace(body=body, error=None), wire="")
+        return SimpleNamespace(request=SimpleNamespace(body=body), error=None, wire="")
 
 
 def _as_sent(body: dict[str, Any]) -> dict[str, Any]:
