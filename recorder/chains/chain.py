@@ -135,9 +135,10 @@ class BaseChain(Runnable):
                 yield event
             await task
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # of a task that nobody reads, asyncio would log it
 
     def attached_handlers(self) -> list[Any]:
         """The handlers of every call of the chain and of the models in it."""

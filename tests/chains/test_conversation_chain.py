@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from recorder.testing import (
     openai_chat_frames,
     scripted,
 )
+from tests import anthropics
 from tests.chatting import CALL_STYLES, CallStyle, chat, name_of, runs
 from tests.oracle import new_url, run_python, sql, start_python
 
@@ -409,6 +411,27 @@ def test_a_provider_gets_the_history_as_messages(style: CallStyle, database: str
     assert sorted(ends) == [
         ("chain", "cancelled"), *[("chain", "complete")] * 2, ("chat", "cancelled"), *[("chat", "complete")] * 2,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make",
+    [chat, partial(chat, use_responses_api=True), anthropics.chat],
+    ids=["chat completions", "Responses", "Anthropic"],
+)
+def test_each_message_is_stored_once_with_every_provider(make: Any, tmp_path: Path) -> None:
+    """What comes back from the database is recognised when it is sent again, also by a new recorder."""
+    url = new_url(tmp_path)
+    with LoopbackProvider(scripted("One.", "Two.", "Three.", "Four.")) as provider:
+        for question in ("1", "2", "3", "4"):
+            with ChatHistoryCallback(url, conversation_id="c") as history:
+                memory = ConversationBufferWindowMemory(k=2)
+                chain = ConversationChain(llm=make(provider, callbacks=[history]), memory=memory)
+                list(chain.stream(question))
+    assert stored(url) == [
+        ("user", "1"), ("assistant", "One."), ("user", "2"), ("assistant", "Two."),
+        ("user", "3"), ("assistant", "Three."), ("user", "4"), ("assistant", "Four."),
+    ]  # fmt: skip
+    assert sql(url, "SELECT max(position) FROM messages") == [(7,)]
 
 
 def test_calls_of_tools_are_in_the_history(tmp_path: Path) -> None:

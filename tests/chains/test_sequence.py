@@ -294,6 +294,30 @@ def test_an_error_of_the_model_ends_the_chain_with_it(style: CallStyle, tmp_path
     assert rows == [(kind, "error", "openai.BadRequestError") for kind in ("chain", "chat")]
 
 
+def test_events_end_with_the_error_of_the_chain(caplog: pytest.LogCaptureFixture) -> None:
+    """It is raised after the last event. If the loop is left before, nothing is logged of it."""
+
+    class Failing(SimpleChatModel):
+        def _stream(self, messages: Any, **options: Any) -> Iterator[str]:
+            yield "Hel"
+            raise RuntimeError("no answer")
+
+    async def main(limit: int) -> list[str]:
+        seen: list[str] = []
+        async with aclosing(RunnableSequence(PROMPT, Failing()).astream_events("x")) as events:  # type: ignore[type-var]
+            async for event in events:
+                seen.append(event["event"])
+                if len(seen) == limit:
+                    break
+        return seen
+
+    with pytest.raises(RuntimeError, match="no answer"):
+        asyncio.run(main(99))
+    assert asyncio.run(main(4))[-1] == "on_chat_model_start"
+    gc.collect()
+    assert caplog.records == []
+
+
 @both
 def test_a_missing_variable_is_an_error_of_the_chain(style: CallStyle, tmp_path: Path) -> None:
     """The chain's run is stored with the error; the model is not called."""
