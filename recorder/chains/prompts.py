@@ -41,6 +41,18 @@ class BasePromptTemplate(Pipeable):
         messages: list[BaseMessage] = self.format_prompt(**values).to_messages()
         return messages
 
+    async def aformat_prompt(self, **values: Any) -> Any:
+        """`format_prompt` on an event loop."""
+        return self.format_prompt(**values)
+
+    async def aformat(self, **values: Any) -> str:
+        """`format` on an event loop."""
+        return self.format(**values)
+
+    async def aformat_messages(self, **values: Any) -> list[BaseMessage]:
+        """`format_messages` on an event loop."""
+        return self.format_messages(**values)
+
     def partial(self, **values: Any) -> Self:
         """The same prompt with values for some of its variables: values, or functions."""
         known = {**self.partial_variables, **values}

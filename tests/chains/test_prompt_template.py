@@ -18,7 +18,10 @@ def test_a_prompt_is_filled_in_every_way() -> None:
     prompt = PromptTemplate.from_template("Sing about {topic}.")
 
     async def main() -> list[Any]:
-        return [await prompt.ainvoke("water"), *[value async for value in prompt.astream("water")]]
+        assert await prompt.aformat(topic="water") == prompt.format(topic="water")
+        assert await prompt.aformat_messages(topic="water") == prompt.format_messages(topic="water")
+        last = await prompt.aformat_prompt(topic="water")
+        return [await prompt.ainvoke("water"), *[value async for value in prompt.astream("water")], last]
 
     values = [
         prompt.format_prompt(topic="water"),
@@ -28,7 +31,7 @@ def test_a_prompt_is_filled_in_every_way() -> None:
         *prompt.batch(["water"]),
         *asyncio.run(main()),
     ]
-    assert [value.to_string() for value in values] == [prompt.format(topic="water")] * 7
+    assert [value.to_string() for value in values] == [prompt.format(topic="water")] * 8
     assert values[0].to_messages() == [HumanMessage("Sing about water.")]
     assert prompt.input_variables == ["topic"]
 
