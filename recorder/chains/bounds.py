@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
+from recorder.memory.branch_reader import Tail
+from recorder.memory.conversation_memory import note_in
 from recorder.messages import BaseMessage
+from recorder.storage.reader import BranchMessage
 
 
 class ConversationBufferMemory:
@@ -28,6 +31,11 @@ class ConversationBufferMemory:
         """The variables of the prompt that the memory fills."""
         return [self.memory_key]
 
+    @property
+    def tail(self) -> Tail | None:
+        """How many of the last messages are read; None for all."""
+        return None
+
     def bounded(self, messages: list[BaseMessage], llm: Any) -> list[BaseMessage]:
         """The messages that are sent. `llm` is the model of the chain."""
         return messages
@@ -44,9 +52,18 @@ class ConversationBufferWindowMemory(ConversationBufferMemory):
             )
         self.k = k
 
+    @property
+    def tail(self) -> Tail | None:
+        """Some more than the window has without tools, and one exchange more, which may be a question alone."""
+        return Tail(4 * self.k + 4, self._has_window)
+
     def bounded(self, messages: list[BaseMessage], llm: Any) -> list[BaseMessage]:
         """The messages of the last exchanges."""
         return messages[exchange_starts(messages)[-self.k :][0] :] if messages else []
+
+    def _has_window(self, messages: Sequence[BranchMessage]) -> bool:
+        found = [each.message for each in messages]
+        return len(exchange_starts(found)) > self.k + 1 and not any(map(note_in, found))
 
 
 class ConversationTokenBufferMemory(ConversationBufferMemory):

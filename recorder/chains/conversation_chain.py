@@ -9,6 +9,7 @@ from recorder.chains.bounds import ConversationBufferMemory
 from recorder.chains.chat_prompt_template import ChatPromptTemplate
 from recorder.chains.llm_chain import LLMChain
 from recorder.chains.message_templates import MessagesPlaceholder
+from recorder.chains.recorded_memory import check_bound
 from recorder.errors import ConfigError
 
 #: LangChain's words, as instructions. LangChain sends them in one text with the history.
@@ -38,11 +39,7 @@ class ConversationChain(LLMChain):
         name: str | None = None,
     ) -> None:  # fmt: skip
         memory = ConversationBufferMemory() if memory is None else memory
-        if not isinstance(memory, ConversationBufferMemory):
-            raise ConfigError(
-                f"memory is of type {type(memory).__name__}; the memory is the recorded conversation, and "
-                "recorder.chains.ConversationBufferWindowMemory and ConversationTokenBufferMemory bound it"
-            )
+        check_bound(memory)
         self.input_key = input_key
         super().__init__(
             llm=llm, prompt=default_prompt(memory.memory_key, input_key) if prompt is None else prompt,

@@ -32,6 +32,7 @@ class RecordedMemory:
     def __init__(
         self, bound: ConversationBufferMemory, prompt: Any, llm: Any, conversation_id: str | None
     ) -> None:
+        check_bound(bound)
         _check_prompt(prompt, bound)
         _check_model(llm)
         self._bound, self._llm = bound, llm
@@ -60,12 +61,12 @@ class RecordedMemory:
 
         Raises `ConfigError` for an invalid id, and `StoreError` if the database does not answer.
         """
-        found = self._reader_of(request).read(*_place(request), _messages)
+        found = self._reader_of(request).read(*_place(request), _messages, self._bound.tail)
         return self._filled(inputs, self._bound.bounded(found, self._llm))
 
     async def afill(self, inputs: Mapping[str, Any], request: ChainRequest) -> dict[str, Any]:
         """`fill` on an event loop."""
-        found = await self._reader_of(request).aread(*_place(request), _messages)
+        found = await self._reader_of(request).aread(*_place(request), _messages, self._bound.tail)
         if self._bound.waits:
             return self._filled(inputs, await asyncio.to_thread(self._bound.bounded, found, self._llm))
         return self._filled(inputs, self._bound.bounded(found, self._llm))
@@ -105,6 +106,15 @@ def _messages(view: View) -> Queries[list[BaseMessage]]:
         while found and found[-1].role != "assistant":
             found.pop()
     return found
+
+
+def check_bound(memory: Any) -> None:
+    """Raise `ConfigError` for a memory that stores messages itself, such as LangChain's."""
+    if not isinstance(memory, ConversationBufferMemory):
+        raise ConfigError(
+            f"memory is of type {type(memory).__name__}; the memory is the recorded conversation, and "
+            "recorder.chains.ConversationBufferWindowMemory and ConversationTokenBufferMemory bound it"
+        )
 
 
 def _check_prompt(prompt: Any, bound: ConversationBufferMemory) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from recorder.chat_history_callback import ChatHistoryCallback
@@ -12,7 +12,7 @@ from recorder.errors import Closed, ConfigError, StoreError
 from recorder.replay import Replay
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
-from recorder.storage.reader import BranchMessages, DatabaseReader
+from recorder.storage.reader import BranchMessage, BranchMessages, DatabaseReader
 
 log = logging.getLogger("recorder")
 
@@ -32,6 +32,13 @@ class View(NamedTuple):
     awaits_answer: bool
 
 
+class Tail(NamedTuple):
+    """So many of the last messages are read. If these do not suffice, all are."""
+
+    limit: int
+    suffices: Callable[[Sequence[BranchMessage]], bool]
+
+
 class BranchReader:
     """Reads conversations that a `ChatHistoryCallback` records. Raises `ConfigError` for another `history`."""
 
@@ -49,21 +56,35 @@ class BranchReader:
         # Open until the reader is collected. All that are open at the same time share a connection.
         self._replay = Replay(history.recorder.url)
 
-    def read(self, conversation_id: str, user: str | None, queries: Callable[[View], Queries[T]]) -> T:
+    def read(
+        self,
+        conversation_id: str,
+        user: str | None,
+        queries: Callable[[View], Queries[T]],
+        tail: Tail | None = None,
+    ) -> T:
         """What `queries` makes of the conversation; blocks. Raises `StoreError` if the database does not answer."""
         try:
             self.history.flush().wait(FLUSH_TIMEOUT)
         except Exception as error:
             self._check_flush(conversation_id, error)
-        return run_queries(self._replay.reader, self._queries(conversation_id, user, queries))
+        return run_queries(self._replay.reader, self._queries(conversation_id, user, queries, tail))
 
-    async def aread(self, conversation_id: str, user: str | None, queries: Callable[[View], Queries[T]]) -> T:
+    async def aread(
+        self,
+        conversation_id: str,
+        user: str | None,
+        queries: Callable[[View], Queries[T]],
+        tail: Tail | None = None,
+    ) -> T:
         """`read` on an event loop."""
         try:
             await asyncio.wait_for(self.history.flush(), FLUSH_TIMEOUT)
         except Exception as error:
             self._check_flush(conversation_id, error)
-        return await run_queries_async(self._replay.reader, self._queries(conversation_id, user, queries))
+        return await run_queries_async(
+            self._replay.reader, self._queries(conversation_id, user, queries, tail)
+        )
 
     def _check_flush(self, conversation_id: str, error: Exception) -> None:
         """Whether reading goes on after a flush that failed."""
@@ -81,10 +102,13 @@ class BranchReader:
         ) from error
 
     def _queries(
-        self, conversation_id: str, user: str | None, queries: Callable[[View], Queries[T]]
+        self, conversation_id: str, user: str | None, queries: Callable[[View], Queries[T]], tail: Tail | None
     ) -> Queries[T]:
         user = user or self.history.names.user_id
-        branch = yield QueryStep(DatabaseReader.branch_messages, conversation_id, user)
+        limit = tail.limit if tail is not None else None
+        branch = yield QueryStep(DatabaseReader.branch_messages, conversation_id, user, limit)
+        if tail is not None and len(branch.messages) >= tail.limit and not tail.suffices(branch.messages):
+            branch = yield QueryStep(DatabaseReader.branch_messages, conversation_id, user)
         last = branch.unanswered_run_id or next(
             (each.run_id for each in branch.messages[::-1] if each.run_id), None
         )
