@@ -23,6 +23,7 @@ SECTIONS = (
     "claude",
     "attach",
     "langchain",
+    "chains",
     "paced",
     "saturated",
     "stalled",

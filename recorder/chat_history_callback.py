@@ -23,10 +23,13 @@ from recorder.messages import BaseMessage, LLMResult, messages_from
 from recorder.recording.application_values import annotation, details_of, other_runs_in, user_id_of
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
+from recorder.recording.given_ids import GivenIds
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
 from recorder.recording.recorder import Recorder
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.recording.stats import Stats
+from recorder.recording.step_hooks import StepHooks
+from recorder.recording.steps import OpenSteps
 from recorder.redaction.masking import Mask
 from recorder.storage.rows import RunEnd, RunStart
 from recorder.storage.storable_values import (
@@ -37,7 +40,6 @@ from recorder.storage.storable_values import (
     masked,
     storable,
     text_of,
-    uuid_in,
 )
 from recorder.storage.store_interface import Store
 from recorder.wire.deltas import Delta
@@ -51,7 +53,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FEEDBACK = "user_feedback"
 
 
-class ChatHistoryCallback(OutsideLangChain):
+class ChatHistoryCallback(StepHooks, OutsideLangChain):
     """Stores every message and token of the models it is attached to, while they stream.
 
     `url` is the database, for example `sqlite:///file.db`; the default is `RECORDER_URL`, else
@@ -87,8 +89,8 @@ class ChatHistoryCallback(OutsideLangChain):
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
         self.recorder = Recorder(url, config, store=store)
         self._capture_frames = config.capture == "wire"
-        # The ids for which a warning was logged.
-        self._replaced: set[str] = set()
+        self._ids = GivenIds()
+        self._steps = OpenSteps()
         # Attributes, because they are read for every token.
         self._runs = self.recorder.runs
         self._put = self.recorder.queue.put
@@ -112,6 +114,11 @@ class ChatHistoryCallback(OutsideLangChain):
         with self._naming.within(names):
             self._set_details(details)
             yield conversation_id
+
+    @property
+    def names(self) -> Names:
+        """The `conversation_id` and the `user_id` of runs that begin here and name none; None for unknown."""
+        return self._naming.names
 
     @contextmanager
     def user(self, user: str) -> Iterator[str]:
@@ -334,12 +341,11 @@ class ChatHistoryCallback(OutsideLangChain):
         """Start a run. Other frameworks call the hooks, too, so no value is taken to be of its declared type."""
         if self.recorder.closed:
             return None
-        run_id = self._id("run_id", given_id)
-        no_parent = given_parent is None or (isinstance(given_parent, str) and not given_parent)
-        parent_run_id = None if no_parent else self._id("parent_run_id", given_parent)
+        run_id, parent = self._ids.uuid("run_id", given_id), self._ids.parent(given_parent)
+        parent_run_id = self._steps.shown(parent)
         metadata, parameters = mapping_of(metadata), mapping_of(given.get("invocation_params"))
         others = other_runs_in(given, parameters)
-        family = given.get("conversation_of") or parent_run_id
+        family = given.get("conversation_of") or (self._steps.root_of(parent) if parent else None)
         naming = self._naming.of_run(metadata, family, others.get("previous"))
         self.recorder.replaced_ids += naming.was_replaced
         started_at, started_us = begun(given.get("started_us"))
@@ -366,22 +372,6 @@ class ChatHistoryCallback(OutsideLangChain):
             messages=history,
         )
         return self.recorder.start(run_id.int, start, started_us)
-
-    def _id(self, name: str, given: Any) -> UUID:
-        """An id of a hook as a UUID; another id becomes a UUID that is computed from it, which is logged once."""
-        found = uuid_in(given)
-        if found is not None:
-            return found
-        found = id_of(given)
-        if name not in self._replaced:
-            self._replaced.add(name)
-            log.warning(
-                "%s=%.60s is no UUID; it is stored as %s, and others in the same way",
-                name,
-                text_of(given),
-                found,
-            )
-        return found
 
     def _end(self, given_id: Any, end: RunEnd, error: BaseException | None = None) -> None:
         key = id_of(given_id).int

@@ -39,7 +39,7 @@ ELSEWHERE = {
     "include_response_headers": "`recorder.attach` and the hooks of `http_client` see the headers",
     "reuse_last_container": "pass `container=` with its id",
 }
-_CHAINS = "chains are functions of yours that call a model"
+_CHAINS = "[chains.md](chains.md): `recorder.chains` has prompts, parsers and functions as steps"
 _SCHEMAS = "a description of chains for LangGraph and LangServe"
 _SERIAL = "LangChain's form of stored models; recorder stores the request of each run"
 _PYDANTIC = "an internal method of LangChain's Pydantic classes"

@@ -117,6 +117,35 @@ def test_the_event_stream_prints_its_first_four_events(run: Run) -> None:
     assert "Write me a 1 verse song about goldfish on the moon" in events[0]
 
 
+def test_a_chain_prints_its_tokens(run: Run) -> None:
+    """The tokens are printed as they arrive; `run` returns the whole answer."""
+    assert run("llm_chain") == f"{SONG}\n\ncharacters: {len(SONG)}\n"
+
+
+def test_the_events_of_a_chain_name_the_runs_around_them(run: Run) -> None:
+    """The chain is around its prompt, its model and its parser, and the parser's chunks are the song."""
+    lines = run("chain_events").splitlines()
+    assert lines[:4] == [
+        "on_chain_start RunnableSequence in 0 runs",
+        "on_prompt_start PromptTemplate in 1 runs",
+        "on_prompt_end PromptTemplate in 1 runs",
+        "on_chat_model_start ChatAnthropic in 1 runs",
+    ]
+    assert lines[-1] == "on_chain_end RunnableSequence in 0 runs"
+    begin, song = "on_parser_start StrOutputParser in 1 runs", "\n".join(lines[4:]).replace("|", "")
+    end = "on_chat_model_end ChatAnthropic in 1 runs\non_parser_end StrOutputParser in 1 runs"
+    assert song == f"{begin}\n{SONG}{end}\n{lines[-1]}"
+
+
+def test_a_conversation_goes_on_after_a_restart(run: Run, tmp_path: Path) -> None:
+    """The second process sends what the first one recorded, and each message is stored once."""
+    printed = [run("conversation_chain") for _ in range(2)]
+    assert printed == [f"{SONG}\n\nmessages before: {count}\n" for count in (0, 2)]
+    query = "SELECT role, content FROM messages WHERE position >= 0 ORDER BY position"
+    turn = [("user", "Write me a song about sparkling water."), ("assistant", SONG)]
+    assert sql(f"sqlite:///{tmp_path / 'chat_history.db'}", query) == turn * 2
+
+
 def test_a_conversation_is_stored_once(run: Run, tmp_path: Path) -> None:
     """Messages are stored once, although each call sends the whole history."""
     assert run("conversation") == "recorder show support-17\n"

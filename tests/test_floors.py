@@ -29,8 +29,8 @@ FLOORS = {
             "callbacks costs storage",
             "analysis export recording replay runs upkeep",
             "chat_history_callback",
-            "instrumentation models",
-            "integrations",
+            "instrumentation memory models",
+            "chains integrations",
             "cli testing __main__ __init__",
         )
     )

@@ -17,6 +17,7 @@ PUBLIC_MODULES = ["recorder"] + [
     name
     for name in (
         "recorder.callbacks",
+        "recorder.chains",
         "recorder.errors",
         "recorder.export",
         "recorder.messages",

@@ -23,8 +23,13 @@ EVENTS = (
     "on_llm_end",
     "on_llm_error",
 )
-#: The events that LangChain's `ignore_llm` switches off.
-_LLM_EVENTS = frozenset({"on_llm_start", "on_llm_new_token", "on_llm_end", "on_llm_error"})
+#: The events of chains.
+CHAIN_EVENTS = ("on_chain_start", "on_chain_end", "on_chain_error")
+#: LangChain's flags, and the events that they switch off.
+_IGNORED = {
+    "ignore_llm": frozenset({"on_llm_start", "on_llm_new_token", "on_llm_end", "on_llm_error"}),
+    "ignore_chain": frozenset(CHAIN_EVENTS),
+}
 #: The module of LangChain's empty methods.
 _LANGCHAIN_BASE = "langchain_core.callbacks.base"
 _PREFIXES = {"user": "Human", "assistant": "AI", "system": "System", "tool": "Tool"}
@@ -75,17 +80,17 @@ class Dispatch:
         self, serialized: dict[str, Any], messages: list[BaseMessage], **kwargs: Any
     ) -> list[Pending] | None:
         """A chat model starts with these messages."""
-        return _fire(self._chat_start, serialized, [messages], **self._start_fields(), **kwargs)
+        return fire(self._chat_start, serialized, [messages], **self._start_fields(), **kwargs)
 
     def llm_start(
         self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any
     ) -> list[Pending] | None:
         """A completion model starts with these prompts."""
-        return _fire(self._calls["on_llm_start"], serialized, prompts, **self._start_fields(), **kwargs)
+        return fire(self._calls["on_llm_start"], serialized, prompts, **self._start_fields(), **kwargs)
 
     def new_message(self, message: BaseMessage) -> list[Pending] | None:
         """A message is new to the conversation."""
-        return _fire(self._calls["on_chat_new_message"], message)
+        return fire(self._calls["on_chat_new_message"], message)
 
     def stream_frame(self, frame: bytes, at_us: int, deltas: Sequence[Delta]) -> list[Pending] | None:
         """A stream event arrived."""
@@ -102,7 +107,7 @@ class Dispatch:
 
     def deltas(self, at_us: int, deltas: Sequence[Delta]) -> list[Pending] | None:
         """Deltas of a model without frames, for the handlers that take their tokens from frames."""
-        return _fire(self._takers, b"", at_us, deltas, run_id=self._run_id)
+        return fire(self._takers, b"", at_us, deltas, run_id=self._run_id)
 
     def new_token(
         self, token: str, chunk: ChatGenerationChunk | GenerationChunk | None = None
@@ -128,11 +133,11 @@ class Dispatch:
 
     def llm_end(self, result: LLMResult) -> list[Pending] | None:
         """The run ended."""
-        return _fire(self._calls["on_llm_end"], result, **self._fields())
+        return fire(self._calls["on_llm_end"], result, **self._fields())
 
     def llm_error(self, error: BaseException, response: LLMResult | None = None) -> list[Pending] | None:
         """The run failed or was cancelled. `response` has what had arrived before."""
-        return _fire(self._calls["on_llm_error"], error, response=response, **self._fields())
+        return fire(self._calls["on_llm_error"], error, response=response, **self._fields())
 
     def _fields(self) -> dict[str, Any]:
         return {"run_id": self._run_id, "parent_run_id": self._parent_run_id, "tags": self._tags}
@@ -155,7 +160,8 @@ class Dispatch:
                     start.method = partial(start.method, mask=self._mask)
 
 
-def _fire(calls: list[HandlerMethod], *args: Any, **kwargs: Any) -> list[Pending] | None:
+def fire(calls: list[HandlerMethod], *args: Any, **kwargs: Any) -> list[Pending] | None:
+    """Call these methods. Returns what to `settle`, or None."""
     pending: list[Pending] | None = None
     for call in calls:
         try:
@@ -228,22 +234,23 @@ def _line(message: BaseMessage) -> str:
     return f"{_PREFIXES.get(message.role, message.role)}: {message.text}{calls or ''}"
 
 
-def events_of(handler: Any) -> list[str]:
-    """The events that this handler handles: its methods, without the empty ones of a base class."""
+def events_of(handler: Any, events: tuple[str, ...] = EVENTS) -> list[str]:
+    """Those of the events that this handler handles: its methods, without the empty ones of a base class."""
     cls: type = type(handler)
-    names = list(_events_of_class(cls))
+    names = list(_events_of_class(cls, events))
     own = getattr(handler, "__dict__", None) or {}
-    names += [name for name in EVENTS if name in own and name not in names]
+    names += [name for name in events if name in own and name not in names]
     if hasattr(cls, "__getattr__"):
-        names += [name for name in EVENTS if name not in names and _is_real(name, _found(handler, name))]
-    if getattr(handler, "ignore_llm", False) is True:
-        return [name for name in names if name not in _LLM_EVENTS]
+        names += [name for name in events if name not in names and _is_real(name, _found(handler, name))]
+    for flag, ignored in _IGNORED.items():
+        if getattr(handler, flag, False) is True:
+            names = [name for name in names if name not in ignored]
     return names
 
 
 @lru_cache(maxsize=512)
-def _events_of_class(cls: type) -> tuple[str, ...]:
-    return tuple(name for name in EVENTS if _is_real(name, getattr(cls, name, None)))
+def _events_of_class(cls: type, events: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in events if _is_real(name, getattr(cls, name, None)))
 
 
 def _found(handler: Any, name: str) -> Any:
@@ -277,7 +284,7 @@ def _checked(handler: Any) -> Any:
         raise ConfigError(
             f"callbacks got the class {handler.__name__} where an instance is needed; pass {handler.__name__}(...)"
         )
-    if not any(callable(getattr(handler, name, None)) for name in EVENTS):
+    if not any(callable(getattr(handler, name, None)) for name in (*EVENTS, *CHAIN_EVENTS)):
         raise ConfigError(
             f"callbacks got {type(handler).__name__} {handler!r:.80}, which is not a handler: it has none of "
             f"{', '.join(EVENTS)}; subclass recorder.callbacks.BaseCallbackHandler"

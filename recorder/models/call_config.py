@@ -14,6 +14,9 @@ from recorder.errors import ConfigError
 from recorder.messages import Generation, LLMResult
 from recorder.redaction.credentials import is_secret
 
+#: The keys of a config whose values are added to those of another one.
+_ADDED_UP = ("callbacks", "tags", "metadata", "configurable")
+
 
 def config_per_input(config: Any, count: int) -> list[dict[str, Any]]:
     """A config for each input, from a list of configs or from one for all. A shared `run_id` is the first input's."""
@@ -32,6 +35,9 @@ def config_per_input(config: Any, count: int) -> list[dict[str, Any]]:
 def merge_configs(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a call: `given` merged into `base`. Callbacks and tags are added; other keys override."""
     merged = {**base, **{key: value for key, value in given.items() if value is not None}}
+    for key in _ADDED_UP:
+        if base.get(key) and not given.get(key):  # an empty list adds nothing, and removes nothing
+            merged[key] = base[key]
     for key in ("metadata", "configurable"):
         if base.get(key) and given.get(key):
             merged[key] = {**base[key], **given[key]}

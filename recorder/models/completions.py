@@ -95,6 +95,8 @@ class OpenAI(TokenCounter, SdkModel[str, str]):
 
     def _input_of(self, input: Any) -> str:
         """The prompt. Messages become one text with a line for each, "Human: ...", as in LangChain."""
+        if callable(to_string := getattr(input, "to_string", None)):  # a prompt value
+            return str(to_string())
         return input if isinstance(input, str) else buffer_string(messages_from(input))
 
     def _body(self, prompt: str, options: dict[str, Any], *, stream: bool) -> dict[str, Any]:

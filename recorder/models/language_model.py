@@ -25,8 +25,8 @@ from recorder.models.call_config import (
     run_id_of,
     secrets_of,
 )
-from recorder.models.runnable import Runnable
-from recorder.models.stream_events import Filter, end_event, start_event, stream_event
+from recorder.models.runnable import Runnable, is_langchains
+from recorder.models.stream_events import Filter, check_version, end_event, start_event, stream_event
 from recorder.redaction.credentials import secrets_in, shown
 from recorder.redaction.masking import Mask
 from recorder.runs.naming_headers import split_headers
@@ -166,8 +166,7 @@ class BaseLanguageModel(Runnable, Generic[AnswerT, ChunkT]):
 
         The `include_` and `exclude_` arguments are LangChain's. Raises `ConfigError` for another version.
         """
-        if version != "v2":
-            raise ConfigError(f"astream_events does not support version {version!r}; pass version='v2'")
+        check_version(version)
         run = self._new_run(input, config, options, stream=True)
         wanted = Filter(
             include_names, include_types, include_tags, exclude_names, exclude_types, exclude_tags
@@ -183,11 +182,22 @@ class BaseLanguageModel(Runnable, Generic[AnswerT, ChunkT]):
         if wanted:
             yield end_event(run.request, run.merged(received))
 
-    def __call__(
-        self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, **options: Any
-    ) -> AnswerT:
-        """LangChain's older form of `invoke`: `chat([HumanMessage("Hello!")])`."""
-        return self.invoke(messages, {"callbacks": callbacks}, stop=stop, **options)
+    def __call__(  # type: ignore[override]  # LangChain's older form has arguments of its own
+        self, messages: Any, stop: list[str] | None = None, callbacks: Any = None, *, config: Any = None,
+        **options: Any,
+    ) -> AnswerT:  # fmt: skip
+        """LangChain's older form of `invoke`: `chat([HumanMessage("Hello!")])`.
+
+        LangChain calls it with a `config` if the model is piped behind a prompt of its own, and gets a runnable.
+        """
+        if is_langchains(config):
+            return self._in_langchain()  # type: ignore[no-any-return]
+        given = config if config is not None else {"callbacks": callbacks}
+        return self.invoke(messages, given, stop=stop, **options)
+
+    def attached_handlers(self) -> list[Any]:
+        """The handlers of every call of the model."""
+        return handlers_from([*super().attached_handlers(), *self.callbacks])
 
     def bind(self, **options: Any) -> Self:
         """A copy of the model with more options for every request."""

@@ -24,6 +24,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
+from recorder.callbacks import handlers_from
 from recorder.core.owned_generator import Owned
 from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError
@@ -99,6 +100,19 @@ class Runnable(ABC):
         work = [one(input, its_config) for input, its_config in zip(inputs, each, strict=True)]
         return await gather_all(work, return_exceptions=return_exceptions)
 
+    def attached_handlers(self) -> list[Any]:
+        """The handlers of every call, each once: those of the constructor, of `with_config`, and of what is inside."""
+        return handlers_from(self._config.get("callbacks"))
+
+    def __call__(self, input: Any, *, config: Any = None, **options: Any) -> Any:
+        """The same as `invoke`.
+
+        LangChain calls what is piped behind a runnable of its own as a function with a `config`. It gets a runnable.
+        """
+        if is_langchains(config):
+            return self._in_langchain()
+        return self.invoke(input, config, **options)
+
     def with_config(self, config: Mapping[str, Any] | None = None, **settings: Any) -> Self:
         """A copy for which every call has this config: `callbacks`, `tags`, `metadata`, `run_name`, `max_concurrency`.
 
@@ -137,6 +151,12 @@ class Runnable(ABC):
         if invalid := [each for each in fallbacks if not callable(getattr(each, "ainvoke", None))]:
             raise ConfigError(f"with_fallbacks got {shown(invalid[0])}; pass models")
         return Attempting([self, *fallbacks], Fallbacks(1 + len(fallbacks), exceptions_to_handle))
+
+    def _in_langchain(self) -> Any:
+        """This as a runnable of LangChain."""
+        from recorder.models.langchain_runnable import LangChainRunnable
+
+        return LangChainRunnable(self)
 
     def _copy(self, **changed: Any) -> Self:
         other = object.__new__(type(self))
@@ -190,6 +210,11 @@ class Attempting(Runnable):
                 yield first
             async for chunk in chunks:
                 yield chunk
+
+    def attached_handlers(self) -> list[Any]:
+        """The handlers of every call of each model."""
+        inside = [handler for model in self._models for handler in model.attached_handlers()]
+        return handlers_from([*super().attached_handlers(), *inside])
 
     def bind(self, **options: Any) -> Self:
         """The same with more options for every request of every model."""
@@ -250,6 +275,12 @@ class Attempting(Runnable):
 
     def _mapped(self, method: str, *args: Any, **options: Any) -> Self:
         return self._copy(_models=[getattr(model, method)(*args, **options) for model in self._models])
+
+
+def is_langchains(config: Any) -> bool:
+    """Whether this is the config of a call by LangChain, whose callbacks are a manager."""
+    callbacks = config.get("callbacks") if isinstance(config, Mapping) else None
+    return type(callbacks).__module__.startswith("langchain_core.")
 
 
 def _opened(model: Any, config: dict[str, Any], *, input: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recorder.errors import ConfigError
 from recorder.runs.run import CHAT, TEXT_MODEL, Request
 
 #: LangSmith's type of a model -> its type in LangChain's events.
@@ -24,12 +25,22 @@ class Filter:
     exclude_tags: Sequence[str] | None = None
 
     def wants(self, request: Request) -> bool:
+        """Whether the run of a model makes events."""
+        return self.wants_run(request.name, _TYPES[request.model_type], request.tags)
+
+    def wants_run(self, name: str, type: str, tags: Sequence[str]) -> bool:
         """LangChain's rule: at least one include matches, if there are any, and no exclude matches."""
-        values = [request.name], [_TYPES[request.model_type]], request.tags
+        values = [name], [type], tags
         includes = zip((self.include_names, self.include_types, self.include_tags), values, strict=True)
         excludes = zip((self.exclude_names, self.exclude_types, self.exclude_tags), values, strict=True)
         included = [matches(wanted, has) for wanted, has in includes if wanted is not None]
         return (not included or any(included)) and not any(matches(out or (), has) for out, has in excludes)
+
+
+def check_version(version: str) -> None:
+    """Raise `ConfigError` for another version of the events than v2."""
+    if version != "v2":
+        raise ConfigError(f"astream_events does not support version {version!r}; pass version='v2'")
 
 
 def matches(wanted: Sequence[str], values: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any
 
+from recorder.callbacks import handlers_from
 from recorder.core.owned_generator import Owned
 from recorder.errors import ConfigError
 from recorder.messages import AIMessage, AIMessageChunk
@@ -70,6 +71,10 @@ class StructuredOutput(Runnable):
                     yield item
         for item in growth.last_items():
             yield item
+
+    def attached_handlers(self) -> list[Any]:
+        """The handlers of every call of the model."""
+        return handlers_from([*super().attached_handlers(), *self._model.attached_handlers()])
 
     def _merged(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
         return merge_configs(self._config, config or {})

@@ -84,6 +84,11 @@ class Run(ABC, Generic[ChunkT]):
         self._chunk_id = f"run-{request.run_id}"
         self._bind_handlers()
 
+    @property
+    def error(self) -> Exception | None:
+        """Why no request could be made, or None."""
+        return self.request.error
+
     def add_handler(self, handler: Any) -> None:
         """Add a handler. Only before `start`."""
         self.request.handlers.append(handler)

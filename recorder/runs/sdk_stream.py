@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from functools import partial
 from ssl import SSLError
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from recorder.callbacks import settle, settle_now
+from recorder.callbacks import Pending, settle, settle_now
 from recorder.core.collection import collection
 from recorder.runs.collected_streams import collector
 from recorder.runs.open_response import Kept
 from recorder.runs.open_streams import ended_at_exit
-from recorder.runs.run import Run, WireRun
+from recorder.runs.run import WireRun
 from recorder.wire.reply import Reply
 
 #: How long a stream waits, after the provider's terminator, for the end of the HTTP body (seconds). Without that end
@@ -29,8 +29,28 @@ from recorder.wire.reply import Reply
 DRAIN = 0.1
 
 
+class Reported(Protocol):
+    """A run whose start and end are reported to handlers: of a model, or of a chain."""
+
+    #: Awaitables that handlers returned.
+    pending: list[Pending] | None
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the run cannot go on after its start, or None."""
+
+    def start(self) -> None:
+        """Report the start."""
+
+    def finish(self) -> None:
+        """Report the end."""
+
+    def fail(self, error: BaseException) -> None:
+        """Report the error. Does nothing if the end was reported before."""
+
+
 @contextmanager
-def reporting(run: Run[Any]) -> Iterator[None]:
+def reporting(run: Reported) -> Iterator[None]:
     """Report the start of the run, and at the end its result or the exception that was raised inside.
 
     Raises the request's error if no request could be made.
@@ -51,7 +71,7 @@ def reporting(run: Run[Any]) -> Iterator[None]:
         raise
 
 
-def _fail(run: Run[Any], error: BaseException) -> None:
+def _fail(run: Reported, error: BaseException) -> None:
     run.fail(error)
     settle_run(run)
 
@@ -65,7 +85,7 @@ class ReportingAsync:
 
     _is_open = False
 
-    def __init__(self, run: Run[Any]) -> None:
+    def __init__(self, run: Reported) -> None:
         self._run = run
         self._loop = _get_running_loop()
 
@@ -114,20 +134,20 @@ class ReportingAsync:
         await settle_run_async(self._run)
 
 
-def require_request(run: Run[Any]) -> None:
+def require_request(run: Reported) -> None:
     """Raise the request's error, if no request could be made."""
-    if run.request.error is not None:
-        raise run.request.error
+    if run.error is not None:
+        raise run.error
 
 
-def settle_run(run: Run[Any]) -> None:
+def settle_run(run: Reported) -> None:
     """Wait for the awaitables that the handlers returned."""
     pending, run.pending = run.pending, None
     if pending:
         settle_now(pending)
 
 
-async def settle_run_async(run: Run[Any]) -> None:
+async def settle_run_async(run: Reported) -> None:
     """`settle_run` on an event loop."""
     pending, run.pending = run.pending, None
     if pending:

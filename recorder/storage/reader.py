@@ -234,8 +234,10 @@ class DatabaseReader:
         # Older versions stored instructions as messages; those of the last run take their place.
         return [*instructions, *(branch[len(instructions_of(branch)) :] if instructions else branch)]
 
-    async def branch_messages(self, conversation_id: str, user_id: str | None = None) -> BranchMessages:
-        """The messages of the newest branch with their runs.
+    async def branch_messages(
+        self, conversation_id: str, user_id: str | None = None, last: int | None = None
+    ) -> BranchMessages:
+        """The messages of the newest branch with their runs; with `last` only so many of the last ones.
 
         If the conversation belongs to another user than `user_id`, they are those of this user's own conversation.
         """
@@ -243,11 +245,18 @@ class DatabaseReader:
         if user_id is not None:
             known = await self._id_for(known, escape(user_id))
         end, _ = await self._newest_end(known)
-        rows = await self._path(known, end and end.message_id, *_CONTENT, messages.c.run_id)
+        message_id, columns = end and end.message_id, (*_CONTENT, messages.c.run_id)
+        first = await self._position(known, message_id) - last + 1 if last is not None and message_id else 0
+        rows = await self._path(known, message_id, *columns, first=max(0, first))
         found = [
             BranchMessage(row.id, row.run_id, message_of(row.role, row.content, row.parts)) for row in rows
         ]
         return BranchMessages(known, found, end and end.run_id)
+
+    async def _position(self, conversation_id: str, message_id: str) -> int:
+        query = select(messages.c.position).where(messages.c.id == message_id)
+        rows = await self._store.fetch(query.where(messages.c.conversation_id == conversation_id))
+        return rows[0].position if rows else 0
 
     async def _id_for(self, conversation_id: str, user_id: str) -> str:
         """The id under which this user is recorded."""

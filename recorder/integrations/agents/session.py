@@ -8,11 +8,11 @@ from typing import Any
 
 from recorder.integrations.agents.items import Item, items_of, messages_of
 from recorder.integrations.agents.reply_items import reply_items
-from recorder.integrations.conversation_memory import (
+from recorder.memory.branch_reader import View
+from recorder.memory.conversation_memory import (
     CLEARED,
     POPPED,
     ConversationMemory,
-    View,
     remembered,
 )
 from recorder.replay.queries import Queries

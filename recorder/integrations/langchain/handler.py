@@ -13,10 +13,9 @@ from recorder.instrumentation import process
 from recorder.instrumentation.linked_run import LinkedRun
 from recorder.integrations.langchain.framework import BaseCallbackHandler, configurable
 from recorder.integrations.langchain.open_run import EVENTS, TOKENS, OpenModelRun, OpenModelRuns
-from recorder.integrations.langchain.steps import OpenSteps
 from recorder.integrations.langchain.tokens import chunk_of_event, chunk_of_message
 from recorder.recording.stats import Stats
-from recorder.storage.operations import CHAIN, RETRIEVAL, TOOL
+from recorder.storage.operations import RETRIEVAL, TOOL
 
 
 class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbackHandler):
@@ -37,7 +36,6 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
     def __init__(self, url: str | None = None, **options: Any) -> None:
         super().__init__(url, **options)
         self._model_runs = OpenModelRuns()
-        self._steps = OpenSteps(self._start, self._end)
         self._unlink = process.attach_linked()
 
     def close(self, timeout: float | None = None) -> Wait[Stats]:
@@ -53,7 +51,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a chat model begins."""
-        names = self._names(metadata, parent_run_id)
+        names: dict[str, Any] = {"parent_run_id": parent_run_id, "metadata": _named(metadata)}
         super().on_chat_model_start(serialized, messages, run_id=run_id, tags=tags, **names, **kwargs)
         self._begin(run_id, parent_run_id, kwargs)
 
@@ -63,17 +61,9 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A run of a completion model begins."""
-        names = self._names(metadata, parent_run_id)
+        names: dict[str, Any] = {"parent_run_id": parent_run_id, "metadata": _named(metadata)}
         super().on_llm_start(serialized, prompts, run_id=run_id, tags=tags, **names, **kwargs)
         self._begin(run_id, parent_run_id, kwargs)
-
-    def _names(self, metadata: Mapping[str, Any] | None, parent_run_id: UUID | None) -> dict[str, Any]:
-        """The parent that a model's run has in the database, and what names its conversation."""
-        found: dict[str, Any] = {"metadata": _named(metadata)}
-        if parent_run_id is not None:
-            found["parent_run_id"] = self._steps.shown(parent_run_id)
-            found["conversation_of"] = self._steps.root_of(parent_run_id)
-        return found
 
     def _begin(self, run_id: UUID, parent_run_id: UUID | None, given: Mapping[str, Any]) -> None:
         linked = None if given.get("batch_size", 1) != 1 else LinkedRun(self, run_id)
@@ -142,7 +132,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A chain or a graph begins, or a step of it."""
-        self._steps.begin(CHAIN, serialized, inputs, run_id, metadata=_named(metadata), **kwargs)
+        super().on_chain_start(serialized, inputs, run_id=run_id, metadata=_named(metadata), **kwargs)
 
     def on_tool_start(
         self, serialized: dict[str, Any] | None, input_str: str, *, run_id: UUID, inputs: Any = None,
@@ -150,40 +140,42 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
     ) -> None:  # fmt: skip
         """A tool begins."""
         got = input_str if inputs is None else inputs
-        self._steps.begin(TOOL, serialized, got, run_id, metadata=_named(metadata), **kwargs)
+        self._steps.begin(self._start, TOOL, serialized, got, run_id, metadata=_named(metadata), **kwargs)
 
     def on_retriever_start(
         self, serialized: dict[str, Any] | None, query: str, *, run_id: UUID,
         metadata: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """A retriever begins."""
-        self._steps.begin(RETRIEVAL, serialized, query, run_id, metadata=_named(metadata), **kwargs)
+        self._steps.begin(
+            self._start, RETRIEVAL, serialized, query, run_id, metadata=_named(metadata), **kwargs
+        )
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A chain returned. The model's runs in it that LangChain ended without a callback end, too."""
         self._end_children(run_id, GeneratorExit())
-        self._steps.finish(run_id, outputs)
+        super().on_chain_end(outputs, run_id=run_id)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A tool returned."""
-        self._steps.finish(run_id, output)
+        self._steps.finish(self._end, run_id, output)
 
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A retriever returned."""
-        self._steps.finish(run_id, documents)
+        self._steps.finish(self._end, run_id, documents)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A chain failed. A cancelled `ainvoke` in it has reported no end of its model."""
         self._end_children(run_id, error)
-        self._steps.fail(run_id, error)
+        super().on_chain_error(error, run_id=run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A tool failed."""
-        self._steps.fail(run_id, error)
+        self._steps.fail(self._end, run_id, error)
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A retriever failed."""
-        self._steps.fail(run_id, error)
+        self._steps.fail(self._end, run_id, error)
 
     def _end_children(self, parent_run_id: UUID, error: BaseException) -> None:
         for run_id in self._model_runs.pop_children(parent_run_id):

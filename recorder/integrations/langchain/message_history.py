@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from recorder.integrations.conversation_memory import CLEARED, ConversationMemory, View, remembered
 from recorder.integrations.langchain.framework import BaseChatMessageHistory
-from recorder.integrations.langchain.messages import to_langchain
-from recorder.messages import BaseMessage, messages_from
+from recorder.memory.branch_reader import View
+from recorder.memory.conversation_memory import CLEARED, ConversationMemory, chat_messages
+from recorder.messages import messages_from
+from recorder.models.langchain_messages import to_langchain
 from recorder.replay.queries import Queries
-from recorder.storage.reader import BranchMessage
 
 log = logging.getLogger("recorder")
 
@@ -79,18 +79,11 @@ def _view(view: View) -> Queries[View]:
     return view
 
 
-def _remembered(view: View) -> list[BaseMessage]:
-    def items_of(each: BranchMessage) -> list[BaseMessage]:
-        return [] if each.message.role == "system" else [each.message]
-
-    return remembered(view.branch.messages, items_of)
-
-
 def _messages(view: View) -> Queries[list[Any]]:
     yield from ()
-    return [to_langchain(message) for message in _remembered(view)]
+    return [to_langchain(message) for message in chat_messages(view.branch.messages)]
 
 
 def _has_messages(view: View) -> Queries[bool]:
     yield from ()
-    return bool(_remembered(view))
+    return bool(chat_messages(view.branch.messages))

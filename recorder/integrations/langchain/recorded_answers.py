@@ -12,10 +12,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from recorder.core.own_thread import on_own_thread
 from recorder.core.owned_generator import Owned
 from recorder.integrations.langchain.handler import ChatHistoryCallback
-from recorder.integrations.langchain.messages import chunk_to_langchain
 from recorder.integrations.langchain.wire_copy import wire_copy
 from recorder.messages import AIMessageChunk as RecordedChunk
 from recorder.messages import from_any, to_dict
+from recorder.models.langchain_messages import chunk_to_langchain
 from recorder.models.replayed_model import ReplaySession, relaxed
 from recorder.replay import Replay
 from recorder.replay.http.match import Rules
@@ -137,7 +137,7 @@ class RecordedAnswers:
             like: Any = self.like
             options = kwargs if like is None else like._get_invocation_params(stop=stop, **kwargs)
             body = {**options, "messages": [to_dict(from_any(message)) for message in messages]}
-        return SimpleNamespace(request=SimpleNamespace(body=body, error=None), wire="")
+        return SimpleNamespace(request=SimpleNamespace(body=body), error=None, wire="")
 
 
 def _as_sent(body: dict[str, Any]) -> dict[str, Any]:

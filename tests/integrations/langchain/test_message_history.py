@@ -320,7 +320,7 @@ def test_a_database_that_does_not_commit_is_an_error(
     tmp_path: Path, url: str, history: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program holds the file's lock: reading ends in time, and says what to do. Afterwards all is there."""
-    monkeypatch.setattr("recorder.integrations.conversation_memory.FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr("recorder.memory.branch_reader.FLUSH_TIMEOUT", 0.05)
     memory = langchain.ChatMessageHistory("c1", history)
     history.flush().wait()
     with closing(sqlite3.connect(tmp_path / "history.db", isolation_level=None)) as other:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recorder.cli.app import app
-from recorder.integrations.langchain.step_values import MAX_CHARACTERS, shortened
+from recorder.recording.step_values import MAX_CHARACTERS, shortened
 from recorder.replay import Replay
 from tests.oracle import new_url, sql
 

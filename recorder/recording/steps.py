@@ -1,4 +1,4 @@
-"""Records the chains, graphs, tools and retrievers of LangChain as runs around the runs of models."""
+"""Records chains, graphs, tools and retrievers as runs around the runs of models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from recorder.core.clock import now
-from recorder.integrations.langchain.step_values import shortened
 from recorder.recording.run_end import end_of_error
+from recorder.recording.step_values import shortened
 from recorder.redaction.masking import Mask
 from recorder.storage.rows import COMPLETE, INTERRUPTED, RunEnd
 
@@ -28,10 +28,12 @@ class _StepPlace(NamedTuple):
 
 
 class OpenSteps:
-    """The steps that run now. `start` and `end` store a run, as the methods of `ChatHistoryCallback` do."""
+    """The steps that run now. `start` and `end` store a run: they are methods of `ChatHistoryCallback`.
 
-    def __init__(self, start: Callable[..., Any], end: Callable[..., None]) -> None:
-        self._start, self._end = start, end
+    They are passed to each call, because a reference to them would be one to the handler, in a cycle.
+    """
+
+    def __init__(self) -> None:
         self._open: dict[UUID, _StepPlace] = {}
 
     def root_of(self, run_id: UUID) -> UUID:
@@ -45,9 +47,9 @@ class OpenSteps:
         return step.shown if step is not None else run_id
 
     def begin(
-        self, operation: str, serialized: Mapping[str, Any] | None, inputs: Any, run_id: UUID, *,
-        metadata: Mapping[str, Any], parent_run_id: UUID | None = None, tags: Sequence[str] | None = None,
-        name: str | None = None, **_more: Any,
+        self, start: Callable[..., Any], operation: str, serialized: Mapping[str, Any] | None, inputs: Any,
+        run_id: UUID, *, metadata: Mapping[str, Any], parent_run_id: UUID | None = None,
+        tags: Sequence[str] | None = None, name: str | None = None, **_more: Any,
     ) -> None:  # fmt: skip
         """A step begins. A hidden one is not stored."""
         parent, is_hidden = self.shown(parent_run_id), _HIDDEN in (tags or ())
@@ -56,22 +58,22 @@ class OpenSteps:
         if not is_hidden:
             got = {"name": name or _name_in(serialized), "inputs": shortened(inputs)}
             given = {"conversation_of": root, "invocation_params": got}
-            self._start(operation, [], run_id, parent, tags, metadata, given)
+            start(operation, [], run_id, parent, tags, metadata, given)
 
-    def finish(self, run_id: UUID, output: Any) -> None:
+    def finish(self, end: Callable[..., None], run_id: UUID, output: Any) -> None:
         """A step returned."""
         if self._is_shown(run_id):
             text = Mask().json({"output": shortened(output)}, "output")
-            self._end(run_id, RunEnd(COMPLETE, now(), output=text))
+            end(run_id, RunEnd(COMPLETE, now(), output=text))
 
-    def fail(self, run_id: UUID, error: BaseException) -> None:
+    def fail(self, end: Callable[..., None], run_id: UUID, error: BaseException) -> None:
         """A step raised. A graph that waits for somebody is interrupted."""
         if not self._is_shown(run_id):
             return
         if any(kind.__name__ in _INTERRUPTS for kind in type(error).__mro__):
-            self._end(run_id, RunEnd(INTERRUPTED, now()))
+            end(run_id, RunEnd(INTERRUPTED, now()))
         else:
-            self._end(run_id, end_of_error(error), error)
+            end(run_id, end_of_error(error), error)
 
     def _is_shown(self, run_id: UUID) -> bool:
         step = self._open.pop(run_id, None)

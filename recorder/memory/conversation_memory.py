@@ -10,32 +10,27 @@ in their order; the messages before them stay stored.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.ids import check_conversation_id
-from recorder.errors import Closed, ConfigError, StoreError
+from recorder.memory.branch_reader import BranchReader, View
 from recorder.messages import BaseMessage, SystemMessage
 from recorder.messages.identity import content_hash, path_ids
-from recorder.replay import Replay
-from recorder.replay.playback import QueryStep
-from recorder.replay.queries import Queries, run_queries, run_queries_async
-from recorder.storage.reader import BranchMessage, BranchMessages, DatabaseReader
+from recorder.replay.queries import Queries
+from recorder.storage.reader import BranchMessage, BranchMessages
 
 log = logging.getLogger("recorder")
 
 T = TypeVar("T")
 
-#: The longest that a read waits until what was recorded before is committed (seconds).
-FLUSH_TIMEOUT = 5.0
 #: The key of `additional_kwargs` that makes a message a note, and its values.
 NOTE, CLEARED, POPPED = "recorder_memory", "cleared", "popped"
 _NOTES = {
@@ -92,16 +87,6 @@ def _state_of(history: ChatHistoryCallback) -> SharedState:
         return state
 
 
-class View(NamedTuple):
-    """The newest branch of the conversation as it is stored."""
-
-    branch: BranchMessages
-    #: The last run was recorded by the recorder of this memory.
-    is_ours: bool
-    #: The last run is such a run, and its answer is not recorded yet.
-    awaits_answer: bool
-
-
 class ConversationMemory:
     """A recorded conversation that a framework reads and adds to.
 
@@ -109,16 +94,10 @@ class ConversationMemory:
     """
 
     def __init__(self, conversation_id: str, history: Any, user: str | None = None) -> None:
-        if not isinstance(history, ChatHistoryCallback):
-            raise ConfigError(
-                f"history is of type {type(history).__name__}; pass the ChatHistoryCallback that records the "
-                "conversation"
-            )
+        self._reader = BranchReader(history)
         self.conversation_id = check_conversation_id(conversation_id)
         self.history = history
         self._user = user
-        # Open until the memory is collected. All that are open at the same time share a connection.
-        self._replay = Replay(history.recorder.url)
         self._state = _state_of(history)
         #: Id of a reply -> what the framework made of it; shared by all memories over this recorder.
         self.replies = self._state.replies
@@ -127,45 +106,11 @@ class ConversationMemory:
 
     def read(self, queries: Callable[[View], Queries[T]]) -> T:
         """What `queries` makes of the conversation; blocks. Raises `StoreError` if the database does not answer."""
-        try:
-            self.history.flush().wait(FLUSH_TIMEOUT)
-        except Exception as error:
-            self._check_flush(error)
-        return run_queries(self._replay.reader, self._queries(queries))
+        return self._reader.read(self.conversation_id, self._user, queries)
 
     async def aread(self, queries: Callable[[View], Queries[T]]) -> T:
         """`read` on an event loop."""
-        try:
-            await asyncio.wait_for(self.history.flush(), FLUSH_TIMEOUT)
-        except Exception as error:
-            self._check_flush(error)
-        return await run_queries_async(self._replay.reader, self._queries(queries))
-
-    def _check_flush(self, error: Exception) -> None:
-        """Whether reading goes on after a flush that failed."""
-        if isinstance(error, Closed):
-            return  # everything is stored
-        if isinstance(error, StoreError):
-            log.warning("Conversation %r may lack messages: %s", self.conversation_id, error)
-            return
-        if not isinstance(error, TimeoutError):
-            raise error
-        reason = self.history.stats().last_error or "the database is slow"
-        raise StoreError(
-            f"Conversation {self.conversation_id!r} cannot be read: what was recorded before is not committed after "
-            f"{FLUSH_TIMEOUT:g} seconds ({reason}); try again when the database answers"
-        ) from error
-
-    def _queries(self, queries: Callable[[View], Queries[T]]) -> Queries[T]:
-        user = self._user or self.history._naming.names.user_id
-        branch = yield QueryStep(DatabaseReader.branch_messages, self.conversation_id, user)
-        last = branch.unanswered_run_id or next(
-            (each.run_id for each in branch.messages[::-1] if each.run_id), None
-        )
-        run = (yield QueryStep(DatabaseReader.run, last)) if last is not None else None
-        is_ours = run is not None and run.producer_id == self.history.recorder.producer_id
-        awaits_answer = run is not None and is_ours and run.is_open and branch.unanswered_run_id is not None
-        return (yield from queries(View(branch, is_ours, awaits_answer)))
+        return await self._reader.aread(self.conversation_id, self._user, queries)
 
     # -- adding ---------------------------------------------------------------------------------------------------
 
@@ -259,3 +204,12 @@ def remembered(
         else:
             found += items_of(each)
     return found
+
+
+def chat_messages(branch: Sequence[BranchMessage]) -> list[BaseMessage]:
+    """The messages of the memory. Instructions are not among them: they belong to what sends them with each call."""
+
+    def items_of(each: BranchMessage) -> list[BaseMessage]:
+        return [] if each.message.role == "system" else [each.message]
+
+    return remembered(branch, items_of)

@@ -1,0 +1,1 @@
+"""A recorded conversation as the memory of a chain, an agent or another framework."""
