@@ -34,7 +34,7 @@ from tests.integrations.langchain.ways import (
     model_of,
     second_time_lucky,
 )
-from tests.oracle import ROOT, new_url, sql
+from tests.oracle import new_url, sql
 
 #: LangChain warns that the third version of its events may change, and of what may have caused a refusal.
 pytestmark = [
@@ -288,13 +288,6 @@ def test_usage_and_finish_reason_are_those_of_the_provider(scene: Scene) -> None
     scene.history.flush().wait()
     query = "SELECT finish_reason, usage_source, input_tokens > 0, output_tokens > 0 FROM runs"
     assert [tuple(map(str, row)) for row in sql(scene.url, query)] == [("end_turn", "provider", "1", "1")]
-
-
-def test_the_table_of_the_page_has_each_way() -> None:
-    """docs/langchain.md shows the models and the ways that are tested above."""
-    page = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8")
-    shown = ", ".join((way.__doc__ or "").removesuffix(".") for way in WAYS)
-    assert f"| {', '.join(MODELS)} | {shown} |\n" in page
 
 
 def test_a_run_that_nobody_ends_ends_with_its_chain(scene: Scene) -> None:
