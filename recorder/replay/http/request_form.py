@@ -20,6 +20,10 @@ from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 #: `system` (text), `messages` (a dict for each, without the details of a format), and the options by name.
 Form = dict[str, Any]
 
+#: What LangChain's description of a model has beside the options of the request.
+_OF_LANGCHAIN = frozenset(
+    ("_type", "model_name", "streaming", "max_retries", "default_request_timeout", "model_kwargs")
+)
 #: Roles whose consecutive messages are merged: some formats merge them, others do not.
 _MERGED = ("user", "system")
 
@@ -36,9 +40,9 @@ def form_of_body(body: Mapping[str, Any]) -> Form:
 
 def form_of_run(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> Form:
     """The form of a recorded run's request, its messages as this wire format writes them."""
-    options = {
-        key: value for key, value in comparable_fields(run.request or {}).items() if key not in CONTENT_KEYS
-    }
+    request = run.request or {}
+    left_out = CONTENT_KEYS | _OF_LANGCHAIN if "_type" in request else CONTENT_KEYS
+    options = {key: value for key, value in comparable_fields(request).items() if key not in left_out}
     if run.request_model is not None:
         options.setdefault("model", run.request_model)
     return _form(_as_sent(path, wire, str(options.get("model") or "")), options)
