@@ -1,6 +1,7 @@
-"""What the handler for LangChain costs the thread that streams a model, and the turn of a graph.
+"""What handlers in LangChain's models cost the thread that streams, and what recording the turn of a graph costs.
 
-The response comes from memory. The handler is linked to the model's requests, or alone with LangChain's callbacks.
+The response comes from memory. recorder's handler is linked to the model's requests, or is alone with
+LangChain's callbacks.
 """
 
 from __future__ import annotations
@@ -13,42 +14,56 @@ from typing import Any
 from benchmarks import ours
 from benchmarks.harness import Measured, Settings, Side, best, compare, values
 from benchmarks.table import Row, each
+from benchmarks.tracers import TRACERS
+from benchmarks.workload import cpu_seconds
 from recorder.testing import anthropic_messages_frames, openai_chat_frames, song_pieces
 
 TITLE = "LangChain's models with a handler (microseconds of the caller's thread for a token, above the model alone)"
-#: Model -> the most that the handler may add (microseconds), linked and alone.
-_GOALS = {"ChatOpenAI": (20, 12), "ChatAnthropic": (12, 7)}
+#: Model -> the most that recorder's handler may add (microseconds).
+_GOALS = {"ChatOpenAI": {"linked": 20, "alone": 12}, "ChatAnthropic": {"linked": 12, "alone": 7}}
 _FRAMES: dict[str, Callable[[list[str]], Any]] = {
     "ChatOpenAI": openai_chat_frames,
     "ChatAnthropic": anthropic_messages_frames,
 }
+#: So many streams without and with a handler by turns, in each process.
+_STREAMS = 8
 #: Nodes of the graph, and the most that recording its turn may take (milliseconds).
 _NODES, _TURN_GOAL = 5, 1.0
 
 
 def rows(settings: Settings) -> list[Row]:
-    """Both models, and a graph."""
-    tokens, turns = settings.size(5_000, 500), settings.size(200, 20)
+    """Both models with each handler, and a graph."""
+    tokens, turns = settings.size(2_000, 200), settings.size(200, 20)
     sides = {
-        name: Side("benchmarks.langchain:measured", {"model": name, "tokens": tokens}, folder=True)
-        for name in _GOALS
+        f"{model}, {tracer}": Side(
+            "benchmarks.langchain:measured", {"model": model, "tracer": tracer, "tokens": tokens}, folder=True
+        )
+        for model in _GOALS
+        for tracer in TRACERS
     }
     graph = {"graph": Side("benchmarks.langchain:turns", {"turns": turns}, folder=True)}
     found = compare({**sides, **graph}, settings.rounds)
-    return [*(row for name in sides for row in _rows(name, found[name])), _turn_row(found["graph"])]
+    lines = [
+        row
+        for model in _GOALS
+        for row in _rows(model, {tracer: found[f"{model}, {tracer}"] for tracer in TRACERS}, tokens)
+    ]
+    return [*lines, _turn_row(found["graph"])]
 
 
-def _rows(name: str, found: list[Measured]) -> list[Row]:
-    alone = Row(f"{name}.astream alone", f"{best(found, 'bare'):.1f} us", each(values(found, "bare"), ".1f"))
-    lines = [alone]
-    for what, goal in zip(("linked", "alone"), _GOALS[name], strict=True):
-        added = best(found, what)
-        lines.append(
-            Row(
-                f"{name}.astream: the handler {what} adds", f"{added:.1f} us", each(values(found, what), ".1f"),
-                "", f"at most {goal} us", added <= goal,
-            )
-        )  # fmt: skip
+def _rows(model: str, found: dict[str, list[Measured]], tokens: int) -> list[Row]:
+    """What each handler adds: its fastest stream, less the fastest one of all without a handler."""
+    bare = min(best(runs, "bare") for runs in found.values())
+    bares = [min(runs[turn]["bare"] for runs in found.values()) for turn in range(len(found["silent"]))]
+    lines = [Row(f"{model}.astream alone", f"{bare:.1f} us", each(bares, ".1f"))]
+    for tracer, runs in found.items():
+        added, goal = best(runs, "with") - bare, _GOALS[model].get(tracer)
+        times = f"the times of {best(runs, 'times'):,.0f} of {tokens:,} tokens"
+        note = f"other threads: {best(runs, 'others'):.0f} us; {times}" if tracer != "silent" else ""
+        each_turn = each([run["with"] - run["bare"] for run in runs], ".1f")
+        target, met = (f"at most {goal} us", added <= goal) if goal else ("", None)
+        name = f"{model}.astream: {TRACERS[tracer][0]} adds"
+        lines.append(Row(name, f"{added:.1f} us", each_turn, note, target, met))
     return lines
 
 
@@ -61,34 +76,20 @@ def _turn_row(found: list[Measured]) -> Row:
     )  # fmt: skip
 
 
-def measured(model: str, tokens: int, folder: str) -> Measured:
-    """Microseconds of this thread for a token: without a handler, and what each kind of handler adds."""
-    from recorder.integrations.langchain import ChatHistoryCallback
-
-    frames = list(_FRAMES[model](song_pieces(tokens)))
-    history: Any = ChatHistoryCallback(ours.new_file(folder), max_queue_bytes=2**30)
-    unlinked: Any = ChatHistoryCallback(ours.new_file(folder), max_queue_bytes=2**30)
-    history._unlink()
-    unlinked._unlink()
-    found: dict[str, list[float]] = {"bare": [], "linked": [], "alone": []}
-    for _ in range(4):
-        found["bare"].append(asyncio.run(_stream(model, frames, [])))
-        found["alone"].append(asyncio.run(_stream(model, frames, [unlinked])))
-        relink = _linked(history)
-        found["linked"].append(asyncio.run(_stream(model, frames, [history])))
-        relink()
-        history.flush().wait()
-        unlinked.flush().wait()
-    history.close().wait()
-    unlinked.close().wait()
-    bare = min(found["bare"])
-    return {"bare": bare, **{what: min(found[what]) - bare for what in ("linked", "alone")}}
-
-
-def _linked(history: Any) -> Callable[[], None]:
-    from recorder.instrumentation import process
-
-    return process.attach_linked()
+def measured(model: str, tracer: str, tokens: int, folder: str) -> Measured:
+    """Microseconds of this thread for a token, without a handler and with this one, and those of other threads."""
+    pieces = song_pieces(tokens)
+    frames = list(_FRAMES[model](pieces))
+    bare, mine, others = [], [], []
+    with TRACERS[tracer][1](folder) as (handler, flush, times):
+        for _ in range(_STREAMS):
+            bare.append(asyncio.run(_stream(model, frames, [])))
+            before, thread_before = cpu_seconds(), time.thread_time()
+            mine.append(asyncio.run(_stream(model, frames, [handler])))
+            flush()
+            others.append((cpu_seconds() - before - time.thread_time() + thread_before) / len(frames) * 1e6)
+        kept = times(_STREAMS, "".join(pieces))
+    return {"bare": min(bare), "with": min(mine), "others": min(others), "times": kept / _STREAMS}
 
 
 async def _stream(name: str, frames: list[bytes], callbacks: list[Any]) -> float:

@@ -43,7 +43,7 @@ from recorder.storage.storable_values import (
 )
 from recorder.storage.store_interface import Store
 from recorder.wire.deltas import Delta
-from recorder.wire.from_chunks import deltas_of
+from recorder.wire.from_chunks import deltas_of, has_only_text
 
 log = logging.getLogger("recorder")
 
@@ -281,7 +281,7 @@ class ChatHistoryCallback(StepHooks, OutsideLangChain):
         if run.has_frames:
             return None
         at_us = perf_counter_ns() // 1000 - run.started_us
-        if chunk is None and type(token) is str:
+        if type(token) is str and (chunk is None or (token and has_only_text(chunk))):
             return self._put(run, token, at_us)
         return self._put_frame(run, None, deltas_of(token, chunk, run), at_us)
 

@@ -34,6 +34,9 @@ unhurried = settings(deadline=None)
 
 DONE = b"data: [DONE]\n\n"
 
+#: JSON values that no field of a request expects.
+ODD_VALUES: tuple[Any, ...] = (None, True, 0, 1e300, "", "x", [], [None], [[]], {}, {"a": {}})
+
 
 # -- bodies --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from recorder.callbacks.handlers import BaseCallbackHandler
@@ -32,3 +33,8 @@ class OutsideLangChain(BaseCallbackHandler):
     ignore_llm: Any = _Refusal()
     ignore_chat_model = ignore_chain = ignore_agent = ignore_llm
     ignore_retriever = ignore_retry = ignore_custom_event = ignore_llm
+
+    def __repr__(self) -> str:
+        """For the error of LangChain's constructors, which show the first 50 characters of what they refuse."""
+        is_refused = "langchain_core" in sys.modules and self.raise_error is OutsideLangChain.raise_error
+        return "<LangChain needs recorder.integrations.langchain>" if is_refused else super().__repr__()

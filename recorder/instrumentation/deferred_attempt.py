@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Limited, Wait
@@ -73,10 +73,17 @@ class DeferredAttempt:
         self._attempt.receive(response)
 
     def feed(self, data: bytes) -> Wait[None] | None:
-        """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`."""
+        """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`.
+
+        Called for each chunk of a response: nearly always the queue is the only thing that it calls.
+        """
         if self._is_cut or not self._is_open:
             return None
-        return self._offer(self, data, len(data) + _EVENT_COST * (data.count(self._event_mark) + 1))
+        size = len(data) + _EVENT_COST * (data.count(self._event_mark) + 1)
+        if self._waits_until_us or self._queue.epoch is not self._epoch:
+            return self._offer(self, data, size)
+        accepted = self._queue.offer(self, data, size)
+        return None if accepted is True else self._refuse(accepted, self, data, size)
 
     def feed_again(self) -> Wait[None] | None:
         """Offer the bytes again that found no room."""
@@ -133,13 +140,19 @@ class DeferredAttempt:
         if accepted is True:
             self._waits_until_us = 0.0  # there was room, so the run may wait for `block_timeout` again
             return None
+        return self._refuse(accepted, translator, data, size)
+
+    def _refuse(
+        self, room: Literal[False] | Wait[None], translator: BytesTranslator, data: bytes, size: int
+    ) -> Wait[None] | None:
+        """These bytes found no room, and `room` is what to wait for, if anything."""
         moment_us = monotonic_us()
         self._waits_until_us = self._waits_until_us or moment_us + self._block_timeout * 1e6
-        if accepted is False or moment_us >= self._waits_until_us:
+        if room is False or moment_us >= self._waits_until_us:
             self._is_cut = True
             return None
         self._refused = translator, data, size
-        return Limited(accepted, (self._waits_until_us - moment_us) / 1e6, return_none)
+        return Limited(room, (self._waits_until_us - moment_us) / 1e6, return_none)
 
     def _misses_bytes(self) -> bool:
         """Whether bytes found no room until now, when the response ends."""

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter_ns
 from typing import Any, Protocol
 
 from recorder.core.clock import monotonic_us
@@ -65,7 +66,7 @@ class DeferredSteps(Capacity):
 
         Called for each chunk of a response. There is no call while the lock is held, as in `put`.
         """
-        step = (translator, data, monotonic_us(), size)
+        step = (translator, data, perf_counter_ns() // 1000, size)  # monotonic_us, one call less
         with self._lock:
             used = self.bytes + size
             fits = used <= self._limit and not self._inside

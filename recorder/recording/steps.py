@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from recorder.core.clock import now
@@ -18,13 +19,17 @@ _HIDDEN = "langsmith:hidden"
 _INTERRUPTS = frozenset(("GraphBubbleUp", "GraphInterrupt"))
 
 
-class _StepPlace(NamedTuple):
+@dataclass(slots=True)
+class _StepPlace:
     """A step that has not ended."""
 
+    parent: UUID | None
     #: The outermost step around it: all runs in it share one conversation.
     root: UUID
     #: The step that is shown in its place: itself, or the one around a hidden step; None if there is none.
     shown: UUID | None
+    #: Whether a step in it waits for somebody: LangGraph ends the graph around it as if it had returned.
+    waits: bool = False
 
 
 class OpenSteps:
@@ -54,30 +59,33 @@ class OpenSteps:
         """A step begins. A hidden one is not stored."""
         parent, is_hidden = self.shown(parent_run_id), _HIDDEN in (tags or ())
         root = self.root_of(parent_run_id) if parent_run_id is not None else run_id
-        self._open[run_id] = _StepPlace(root, parent if is_hidden else run_id)
+        self._open[run_id] = _StepPlace(parent_run_id, root, parent if is_hidden else run_id)
         if not is_hidden:
             got = {"name": name or _name_in(serialized), "inputs": shortened(inputs)}
             given = {"conversation_of": root, "invocation_params": got}
             start(operation, [], run_id, parent, tags, metadata, given)
 
     def finish(self, end: Callable[..., None], run_id: UUID, output: Any) -> None:
-        """A step returned."""
-        if self._is_shown(run_id):
+        """A step returned. A graph in which a step waits for somebody is interrupted."""
+        step = self._open.pop(run_id, None)
+        if step is not None and step.shown == run_id:
             text = Mask().json({"output": shortened(output)}, "output")
-            end(run_id, RunEnd(COMPLETE, now(), output=text))
+            end(run_id, RunEnd(INTERRUPTED if step.waits else COMPLETE, now(), output=text))
 
     def fail(self, end: Callable[..., None], run_id: UUID, error: BaseException) -> None:
-        """A step raised. A graph that waits for somebody is interrupted."""
-        if not self._is_shown(run_id):
+        """A step raised. One that waits for somebody is interrupted, and so is what is around it."""
+        step = self._open.pop(run_id, None)
+        if step is None:
             return
-        if any(kind.__name__ in _INTERRUPTS for kind in type(error).__mro__):
+        waits = any(kind.__name__ in _INTERRUPTS for kind in type(error).__mro__)
+        if waits and step.parent is not None and (parent := self._open.get(step.parent)) is not None:
+            parent.waits = True
+        if step.shown != run_id:
+            return
+        if waits:
             end(run_id, RunEnd(INTERRUPTED, now()))
         else:
             end(run_id, end_of_error(error), error)
-
-    def _is_shown(self, run_id: UUID) -> bool:
-        step = self._open.pop(run_id, None)
-        return step is not None and step.shown == run_id
 
 
 def _name_in(serialized: Mapping[str, Any] | None) -> str | None:

@@ -71,13 +71,19 @@ class HasPlaces(Protocol):
     places: Any
 
 
+def has_only_text(chunk: Any) -> bool:
+    """Whether the token of a chunk is all that the chunk adds, if the token is a text."""
+    message = getattr(chunk, "message", None)
+    return not getattr(message, "additional_kwargs", None) and not getattr(message, "tool_call_chunks", None)
+
+
 def deltas_of(token: Any, chunk: Any, run: HasPlaces) -> list[Delta]:
     """The deltas of a token and of its chunk: the content, then `additional_kwargs` and tool calls of the message."""
+    if type(token) is str and has_only_text(chunk):
+        return [Delta(token)] if token else []
     message = getattr(chunk, "message", None)
     kwargs = getattr(message, "additional_kwargs", None)
     calls = getattr(message, "tool_call_chunks", None)
-    if type(token) is str and not kwargs and not calls:
-        return [Delta(token)] if token else []
     if run.places is None:
         run.places = Places()
     deltas = list(_content_deltas(token, run.places, bool(calls)))

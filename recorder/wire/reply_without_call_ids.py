@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from recorder.messages import AIMessage
+from recorder.wire.deltas import Delta
 from recorder.wire.reply import Reply
 
 
@@ -16,6 +18,14 @@ class ReplyWithoutCallIds(Reply):
     """
 
     __slots__ = ()
+
+    @classmethod
+    def message_of(cls, deltas: Iterable[Delta]) -> AIMessage:
+        """The message that these deltas add up to, so that a reply which comes back is made as the recorded one was."""
+        reply = cls()
+        for delta in deltas:
+            reply.add(delta)
+        return reply.message()
 
     def message(self, choice: int = 0) -> AIMessage:
         """The message in LangChain's shape, complete or as far as it was received."""

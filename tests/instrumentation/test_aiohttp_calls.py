@@ -27,7 +27,8 @@ from recorder.instrumentation.model_calls import LARGE_BODY
 from recorder.models import ChatOpenAI
 from recorder.runs.collected_streams import collector
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames
-from tests.instrumentation.test_attachment import Recorded, Scene, name_of
+from tests.calls import name_of
+from tests.instrumentation.test_attachment import Recorded, Scene
 from tests.instrumentation.ways import CHAT, PIECES, QUESTION, TEXT
 from tests.oracle import new_url, sql
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
-import inspect
 import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +25,7 @@ from recorder import ChatHistoryCallback, Closed, ConfigError, attach
 from recorder.callbacks import BaseCallbackHandler
 from recorder.instrumentation.model_calls import LARGE_BODY
 from recorder.testing import Answer, LoopbackProvider
+from tests.calls import Got, called, name_of, text_of
 from tests.instrumentation.ways import (
     QUESTION,
     STREAMED,
@@ -69,13 +68,6 @@ class Recorded(NamedTuple):
     attempt: int
 
 
-class Got(NamedTuple):
-    """What the application got: the text, and the exception that ended it."""
-
-    text: str
-    error: BaseException | None
-
-
 class Scene:
     """A recorder with a database of its own."""
 
@@ -87,13 +79,7 @@ class Scene:
         """Return the stored runs, in the order in which they began."""
         self.history.flush().wait()
         query = "SELECT id, status, error_type, error_message, attempt FROM runs ORDER BY started_at, attempt"
-        return [Recorded(status, self._text_of(id), *rest) for id, status, *rest in sql(self.url, query)]
-
-    def _text_of(self, run_id: str) -> str:
-        rows = sql(
-            self.url, "SELECT text FROM tokens WHERE run_id = ? AND kind = 'text' ORDER BY seq", run_id
-        )
-        return "".join(text for (text,) in rows)
+        return [Recorded(status, text_of(self.url, id), *rest) for id, status, *rest in sql(self.url, query)]
 
 
 @pytest.fixture
@@ -132,51 +118,14 @@ def client_of(name: str, url: str) -> Any:
 
 def call(name: str, way: Way, url: str, handlers: Any, *, pieces: int | None = None) -> Got:
     """Call an attached client, and leave it after so many pieces. A later call is none that repeats this one."""
-    if inspect.isasyncgenfunction(way):
-        return asyncio.run(_call_async(name, way, url, handlers, pieces))
-    return copy_context().run(_call, name, way, url, handlers, pieces)
 
-
-def _call(name: str, way: Way, url: str, handlers: Any, pieces: int | None) -> Got:
-    got: list[str] = []
-    client = client_of(name, url)
-    if handlers is not None:
-        attach(client, callbacks=handlers)
-    with client:
-        generator = way(client)
-        try:
-            for piece in generator:
-                got.append(piece)
-                if len(got) == pieces:
-                    break
-        except Exception as error:
-            return Got("".join(got), error)
-        finally:
-            generator.close()
-    return Got("".join(got), None)
-
-
-async def _call_async(name: str, way: Way, url: str, handlers: Any, pieces: int | None) -> Got:
-    got: list[str] = []
-    async with client_of(name, url) as client:
+    def opened() -> Any:
+        client = client_of(name, url)
         if handlers is not None:
             attach(client, callbacks=handlers)
-        generator = way(client)
-        try:
-            async for piece in generator:
-                got.append(piece)
-                if len(got) == pieces:
-                    break
-        except Exception as error:
-            return Got("".join(got), error)
-        finally:
-            await generator.aclose()
-    return Got("".join(got), None)
+        return client
 
-
-def name_of(error: BaseException | None) -> str:
-    """Return the name under which an exception is recorded."""
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+    return called(way, opened, pieces)
 
 
 # -- every way, every end ------------------------------------------------------------------------------------------

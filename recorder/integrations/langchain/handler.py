@@ -37,6 +37,10 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         super().__init__(url, **options)
         self._model_runs = OpenModelRuns()
         self._unlink = process.attach_linked()
+        # Attributes, because they are read for every token. LangChain waits for nothing that a handler returns, so a
+        # full queue cannot make the model wait here.
+        self._open_model_runs = self._model_runs.by_id
+        self._record_token = super().on_llm_new_token
 
     def close(self, timeout: float | None = None) -> Wait[Stats]:
         """As `recorder.ChatHistoryCallback.close`. Requests of LangChain's models are no longer looked at."""
@@ -74,14 +78,14 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
     # -- tokens ---------------------------------------------------------------------------------------------------
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
-        """Record a token, unless it comes with the bytes of the response."""
-        run = self._model_runs.get(run_id)
-        if run is not None and run.takes(TOKENS):
+        """Record a token, unless it comes with the bytes of the response. Of a linked run nothing else is done here."""
+        run = self._open_model_runs.get(run_id)
+        if run is None or ((linked := run.linked) is not None and linked.has_sent):
+            return
+        if run.channel is TOKENS or run.takes(TOKENS):
             message = getattr(chunk, "message", None)
-            content = (
-                message.content if message is not None else token
-            )  # the token lacks thoughts of some models
-            self._record_token(content, chunk, run_id)
+            # The token lacks thoughts of some models.
+            self._record_token(token if message is None else message.content, chunk=chunk, run_id=run_id)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Record what an event of LangChain's third version adds, unless its tokens come from another hook."""
@@ -89,11 +93,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         if run is None or (found := chunk_of_event(event)) is None:
             return
         if run.takes(EVENTS):
-            self._record_token(found.message.content, found, run_id)
-
-    def _record_token(self, content: Any, chunk: Any, run_id: UUID) -> None:
-        # LangChain waits for nothing that a handler returns, so a full queue cannot make the model wait here.
-        super().on_llm_new_token(content, chunk=chunk, run_id=run_id)
+            self._record_token(found.message.content, chunk=found, run_id=run_id)
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
             run.linked.is_open = False
         if run is not None and run.channel is None:  # it was not streamed
             for message in _messages_of(response):
-                self._record_token(message.content, chunk_of_message(message), run_id)
+                self._record_token(message.content, chunk=chunk_of_message(message), run_id=run_id)
         super().on_llm_end(response, run_id=run_id)
 
     # -- chains, tools and retrievers -------------------------------------------------------------------------------

@@ -38,28 +38,29 @@ class OpenModelRuns:
     """The open runs of models by their id, and by the chain that they belong to."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[UUID, OpenModelRun] = OrderedDict()
+        #: For what is called for every token; other callers use the methods.
+        self.by_id: OrderedDict[UUID, OpenModelRun] = OrderedDict()
         self._children: dict[UUID, list[UUID]] = {}
 
     def add(self, run_id: UUID, run: OpenModelRun) -> None:
         """Add a run that begins. The oldest ones are forgotten: LangChain never told of their end."""
-        self._runs[run_id] = run
+        self.by_id[run_id] = run
         if run.parent_run_id is not None:
             self._children.setdefault(run.parent_run_id, []).append(run_id)
-        while len(self._runs) > _MOST_RUNS:
+        while len(self.by_id) > _MOST_RUNS:
             try:
-                self._runs.popitem(last=False)
+                self.by_id.popitem(last=False)
             except KeyError:  # another thread has removed the last one
                 return
 
     def get(self, run_id: UUID) -> OpenModelRun | None:
         """The run; None for one that has ended."""
-        return self._runs.get(run_id)
+        return self.by_id.get(run_id)
 
     def pop(self, run_id: UUID) -> OpenModelRun | None:
         """Remove a run that ends."""
-        return self._runs.pop(run_id, None)
+        return self.by_id.pop(run_id, None)
 
     def pop_children(self, parent_run_id: UUID) -> list[UUID]:
         """The runs of a chain that have not ended. The chain is forgotten."""
-        return [run_id for run_id in self._children.pop(parent_run_id, ()) if run_id in self._runs]
+        return [run_id for run_id in self._children.pop(parent_run_id, ()) if run_id in self.by_id]

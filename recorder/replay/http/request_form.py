@@ -20,6 +20,10 @@ from recorder.wire.request_hash import CONTENT_KEYS, comparable_fields
 #: `system` (text), `messages` (a dict for each, without the details of a format), and the options by name.
 Form = dict[str, Any]
 
+#: What LangChain's description of a model has beside the options of the request.
+_OF_LANGCHAIN = frozenset(
+    ("_type", "model_name", "streaming", "max_retries", "default_request_timeout", "model_kwargs")
+)
 #: Roles whose consecutive messages are merged: some formats merge them, others do not.
 _MERGED = ("user", "system")
 
@@ -27,7 +31,7 @@ _MERGED = ("user", "system")
 def form_of_body(body: Mapping[str, Any]) -> Form:
     """The form of a request, from its JSON body or from the arguments of the SDK's `create`."""
     fields = comparable_fields(body)
-    options = {key: value for key, value in fields.items() if key not in CONTENT_KEYS}
+    options = _options(fields)
     try:
         return _form(_messages_of(fields), options)
     except ConfigError:  # messages of an unknown shape
@@ -36,12 +40,16 @@ def form_of_body(body: Mapping[str, Any]) -> Form:
 
 def form_of_run(run: RecordedRun, path: Sequence[BaseMessage], wire: str) -> Form:
     """The form of a recorded run's request, its messages as this wire format writes them."""
-    options = {
-        key: value for key, value in comparable_fields(run.request or {}).items() if key not in CONTENT_KEYS
-    }
+    options = _options(comparable_fields(run.request or {}))
     if run.request_model is not None:
         options.setdefault("model", run.request_model)
     return _form(_as_sent(path, wire, str(options.get("model") or "")), options)
+
+
+def _options(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without the messages, and without what only LangChain's description of a model has."""
+    left_out = CONTENT_KEYS | _OF_LANGCHAIN if "_type" in fields else CONTENT_KEYS
+    return {key: value for key, value in fields.items() if key not in left_out}
 
 
 def _messages_of(fields: Mapping[str, Any]) -> list[BaseMessage]:

@@ -69,14 +69,12 @@ def _role_of(content: Any) -> str:
 
 def _reply(contents: Iterable[Any]) -> AIMessage:
     """The message of the model's contents, made as the recorded reply was."""
-    reply, reader = ReplyWithoutCallIds(), PartReader()
+    reader = PartReader()
     deltas: list[Delta] = []
     for content in contents:
         for part in parts_of(content):
             reader.read(part, "0", deltas)
-    for delta in deltas:
-        reply.add(delta)
-    return reply.message()
+    return ReplyWithoutCallIds.message_of(deltas)
 
 
 def _messages_of(role: str, content: Any) -> list[BaseMessage]:

@@ -98,12 +98,9 @@ def _message(message: Any) -> BaseMessage:
 
 def _reply(message: Mapping[str, Any]) -> AIMessage:
     """The message of the model, made as the recorded reply was."""
-    reply = ReplyWithoutCallIds()
     deltas: list[Delta] = []
     MessageReader().read(message, deltas)
-    for delta in deltas:
-        reply.add(delta)
-    return reply.message()
+    return ReplyWithoutCallIds.message_of(deltas)
 
 
 def _content(text: Any, images: Any) -> Content:

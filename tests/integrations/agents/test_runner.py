@@ -140,6 +140,21 @@ def test_a_model_of_chat_completions(tmp_path: Path, streamed: bool) -> None:
     assert stored(url) == MESSAGES
 
 
+def test_what_was_recorded_can_be_popped(tmp_path: Path) -> None:
+    """The last question and its answer leave the memory, and stay in the record."""
+    url = new_url(tmp_path)
+    items, _ = asyncio.run(ours(url, True))
+
+    async def pop() -> tuple[list[Any], list[Any]]:
+        async with recorder.ChatHistoryCallback(url) as history:
+            session = Session("c1", history)
+            return [await session.pop_item() for _ in range(2)], list(await session.get_items())
+
+    popped, left = asyncio.run(pop())
+    assert (popped, left) == (items[:-3:-1], items[:-2])
+    assert stored(url)[: len(MESSAGES)] == MESSAGES
+
+
 def test_a_conversation_goes_on_in_another_process(tmp_path: Path) -> None:
     """A new recorder and a new session read the items that the provider sent."""
     url = new_url(tmp_path)

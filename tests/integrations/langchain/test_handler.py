@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import pytest
 
 from recorder import ChatHistoryCallback, attach
 from recorder.testing import Answer, LoopbackProvider
+from tests.calls import Got, called, name_of, text_of
 from tests.integrations.langchain.ways import (
     LEFT,
     MODELS,
@@ -33,7 +34,7 @@ from tests.integrations.langchain.ways import (
     model_of,
     second_time_lucky,
 )
-from tests.oracle import ROOT, new_url, sql
+from tests.oracle import new_url, sql
 
 #: LangChain warns that the third version of its events may change, and of what may have caused a refusal.
 pytestmark = [
@@ -58,13 +59,6 @@ class Recorded(NamedTuple):
     has_frames: bool
 
 
-class Got(NamedTuple):
-    """What the application got: the text, and the exception that ended it."""
-
-    text: str
-    error: BaseException | None
-
-
 class Scene:
     """A recorder with a database of its own."""
 
@@ -77,15 +71,9 @@ class Scene:
         self.history.flush().wait()
         query = f"SELECT id, status, error_type, wire FROM runs WHERE {where} ORDER BY started_at"
         return [
-            Recorded(status, self.text_of(id), error, wire is not None)
+            Recorded(status, text_of(self.url, id), error, wire is not None)
             for id, status, error, wire in sql(self.url, query)
         ]
-
-    def text_of(self, run_id: str) -> str:
-        rows = sql(
-            self.url, "SELECT text FROM tokens WHERE run_id = ? AND kind = 'text' ORDER BY seq", run_id
-        )
-        return "".join(text for (text,) in rows)
 
 
 @pytest.fixture
@@ -98,46 +86,8 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def call(model: str, way: Way, url: str, history: Any, *, pieces: int | None = None) -> Got:
     """Call a model that has this handler, and leave it after so many pieces."""
-    if inspect.isasyncgenfunction(way):
-        return asyncio.run(_call_async(model, way, url, history, pieces))
-    return copy_context().run(_call, model, way, url, history, pieces)
-
-
-def _call(name: str, way: Way, url: str, history: Any, pieces: int | None) -> Got:
-    got: list[str] = []
-    with model_of(name, url, callbacks=[history]) as model:
-        generator = way(model)
-        try:
-            for piece in generator:
-                got.append(piece)
-                if pieces is not None and len("".join(got)) >= pieces:
-                    break
-        except Exception as error:
-            return Got("".join(got), error)
-        finally:
-            generator.close()
-    return Got("".join(got), None)
-
-
-async def _call_async(name: str, way: Way, url: str, history: Any, pieces: int | None) -> Got:
-    got: list[str] = []
-    async with async_model_of(name, url, callbacks=[history]) as model:
-        generator = way(model)
-        try:
-            async for piece in generator:
-                got.append(piece)
-                if pieces is not None and len("".join(got)) >= pieces:
-                    break
-        except Exception as error:
-            return Got("".join(got), error)
-        finally:
-            await generator.aclose()
-    return Got("".join(got), None)
-
-
-def name_of(error: BaseException | None) -> str:
-    """Return the name under which an exception is recorded."""
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+    open_model = async_model_of if inspect.isasyncgenfunction(way) else model_of
+    return called(way, partial(open_model, model, url, callbacks=[history]), pieces)
 
 
 # -- every way, every end ------------------------------------------------------------------------------------------
@@ -338,13 +288,6 @@ def test_usage_and_finish_reason_are_those_of_the_provider(scene: Scene) -> None
     scene.history.flush().wait()
     query = "SELECT finish_reason, usage_source, input_tokens > 0, output_tokens > 0 FROM runs"
     assert [tuple(map(str, row)) for row in sql(scene.url, query)] == [("end_turn", "provider", "1", "1")]
-
-
-def test_the_table_of_the_page_has_each_way() -> None:
-    """docs/langchain.md shows the models and the ways that are tested above."""
-    page = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8")
-    shown = ", ".join((way.__doc__ or "").removesuffix(".") for way in WAYS)
-    assert f"| {', '.join(MODELS)} | {shown} |\n" in page
 
 
 def test_a_run_that_nobody_ends_ends_with_its_chain(scene: Scene) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from recorder import models
 from recorder.errors import ConfigError
+from recorder.replay import Replay
 from recorder.replay.http.not_recorded import NotRecorded
 from recorder.testing import (
     Answer,
@@ -262,3 +264,16 @@ def test_invalid_arguments_are_refused(url: str, options: dict[str, Any], messag
     """The error says what to do."""
     with pytest.raises(ConfigError, match=message):
         langchain.ReplayChatModel(url, **options)
+
+
+@pytest.mark.parametrize("name", ["ChatOpenAI", "ChatAnthropic"])
+def test_a_model_of_recorder_replays_what_langchain_recorded(name: str, url: str) -> None:
+    """`ignore` compares the options of the request, without LangChain's description of its model."""
+    with LoopbackProvider("Hello!") as provider, langchain.ChatHistoryCallback(url) as history:
+        with model_of(name, provider.url, callbacks=[history], temperature=0.5) as model:
+            model.invoke("Hi")
+        sent = provider.requests[0]["body"]
+    options = {key: sent[key] for key in ("model", "max_tokens") if key in sent}
+    like = getattr(models, name)(**options, api_key="any", temperature=0.9)
+    with Replay(url) as replay:
+        assert replay.model(like=like, ignore=("temperature",)).invoke("Hi").content == "Hello!"

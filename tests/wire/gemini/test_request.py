@@ -12,7 +12,7 @@ from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessag
 from recorder.messages.identity import content_key
 from recorder.wire.gemini.request import gemini_messages, is_gemini_request
 from tests.wire.gemini.frames import CALL, EVENTS, event, reply_of, text, thought
-from tests.wires import unhurried
+from tests.wires import ODD_VALUES, unhurried
 
 
 def contents(*items: Any, **fields: Any) -> list[BaseMessage]:
@@ -181,21 +181,7 @@ def test_several_results_are_several_messages_before_the_rest() -> None:
     ]
 
 
-ODD: list[Any] = [
-    None,
-    True,
-    0,
-    1e300,
-    "",
-    "x",
-    [],
-    [None],
-    [[]],
-    {},
-    {"a": {}},
-    [{"parts": 7}],
-    {"parts": [7, "a"]},
-]
+ODD: list[Any] = [*ODD_VALUES, [{"parts": 7}], {"parts": [7, "a"]}]
 
 
 @pytest.mark.parametrize("key", ["contents", "systemInstruction"])

@@ -15,6 +15,7 @@ from recorder.wire.ollama.request import (
     is_generate_request,
 )
 from tests.wire.ollama.test_stream import CALL, DONE, chat, reply_of
+from tests.wires import ODD_VALUES
 
 STREAM = [
     chat(thinking="Hm. "), chat(content="Hel"), chat(content="lo!"), chat(tool_calls=[CALL]),
@@ -134,21 +135,7 @@ def test_the_requests_of_ollama_are_accepted() -> None:
         assert not is_generate_request(other)
 
 
-ODD: list[Any] = [
-    None,
-    True,
-    0,
-    1e300,
-    "",
-    "x",
-    [],
-    [None],
-    [[]],
-    {},
-    {"a": {}},
-    [{"role": 7}],
-    [{"function": 7}],
-]
+ODD: list[Any] = [*ODD_VALUES, [{"role": 7}], [{"function": 7}]]
 
 
 def test_wrong_types_in_a_request_never_raise() -> None:
