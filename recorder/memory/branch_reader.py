@@ -32,7 +32,7 @@ class View(NamedTuple):
     awaits_answer: bool
 
 
-class Tail(NamedTuple):
+class BranchTail(NamedTuple):
     """So many of the last messages are read. If these do not suffice, all are."""
 
     limit: int
@@ -61,7 +61,7 @@ class BranchReader:
         conversation_id: str,
         user: str | None,
         queries: Callable[[View], Queries[T]],
-        tail: Tail | None = None,
+        tail: BranchTail | None = None,
     ) -> T:
         """What `queries` makes of the conversation; blocks. Raises `StoreError` if the database does not answer."""
         try:
@@ -75,7 +75,7 @@ class BranchReader:
         conversation_id: str,
         user: str | None,
         queries: Callable[[View], Queries[T]],
-        tail: Tail | None = None,
+        tail: BranchTail | None = None,
     ) -> T:
         """`read` on an event loop."""
         try:
@@ -102,7 +102,11 @@ class BranchReader:
         ) from error
 
     def _queries(
-        self, conversation_id: str, user: str | None, queries: Callable[[View], Queries[T]], tail: Tail | None
+        self,
+        conversation_id: str,
+        user: str | None,
+        queries: Callable[[View], Queries[T]],
+        tail: BranchTail | None,
     ) -> Queries[T]:
         user = user or self.history.names.user_id
         limit = tail.limit if tail is not None else None

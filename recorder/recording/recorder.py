@@ -22,6 +22,7 @@ from recorder.core.waitable import Limited, Wait
 from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
+from recorder.recording.closing import WriterEnd, close_loop
 from recorder.recording.deferred_store import DeferredStore, store_of
 from recorder.recording.listeners import Listeners
 from recorder.recording.open_runs import OpenRuns
@@ -168,7 +169,9 @@ class Recorder:
         """
         seconds = self.config.close_timeout if timeout is None else timeout
         if self._closing is None:
-            self._closing = _Closing(self, self._ended, seconds + CLOSE_GRACE)
+            self._closing = WriterEnd(
+                self._ended, seconds + CLOSE_GRACE, self.stats, lambda: self.is_writer_here
+            )
         # Every call does each step, because an earlier call may have been interrupted.
         for key, run in self._open_runs.unended().items():
             end = partial(self.end, key, run, RunEnd(INTERRUPTED, None))
@@ -273,7 +276,7 @@ class Recorder:
             if is_first:
                 self._finish()
             if runner is not None:
-                _close(runner)
+                close_loop(runner)
 
     def _is_loaded(self) -> bool:
         """Whether the libraries of the database are imported."""
@@ -346,28 +349,6 @@ class Recorder:
             self._writer.opening.end_as(opening)
             self._closing.renew()
             self._closing.set(self.stats())
-
-
-def _close(runner: asyncio.Runner) -> None:
-    try:
-        runner.close()
-    except RuntimeError as error:
-        # Python 3.12 starts no thread during the exit, and the end of an executor needs one.
-        log.debug("The event loop of the writer's thread was not closed in order: %s", error)
-
-
-class _Closing(Limited[Stats]):
-    """The wait for the end of the writer. The writer's own thread does not wait for itself."""
-
-    __slots__ = ("_recorder",)
-
-    def __init__(self, recorder: Recorder, ended: Wait[Stats], seconds: float) -> None:
-        super().__init__(ended, seconds, recorder.stats)
-        self._recorder = recorder
-
-    def wait(self, timeout: float | None = None) -> Stats:
-        """As `Limited.wait`."""
-        return self._recorder.stats() if self._recorder.is_writer_here else super().wait(timeout)
 
 
 def _drain_at_exit() -> None:
