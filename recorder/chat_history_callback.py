@@ -88,6 +88,8 @@ class ChatHistoryCallback(StepHooks, OutsideLangChain):
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
         self.recorder = Recorder(url, config, store=store)
+        #: Whether what is stored cannot be read at the recorder's URL: the caller has passed a store, and no URL.
+        self.stores_elsewhere = store is not None and url is None
         self._capture_frames = config.capture == "wire"
         self._ids = GivenIds()
         self._steps = OpenSteps()

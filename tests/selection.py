@@ -19,6 +19,7 @@ EXAMPLES = 30
 #: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
+chains: conversation_chain langchain_names like_langchain_chains
 cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format

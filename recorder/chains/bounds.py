@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recorder.errors import ConfigError
-from recorder.memory.branch_reader import BranchTail
+from recorder.memory.branch_reader import LastMessages
 from recorder.memory.conversation_memory import note_in
 from recorder.messages import BaseMessage
 from recorder.storage.reader import BranchMessage
@@ -32,7 +32,7 @@ class ConversationBufferMemory:
         return [self.memory_key]
 
     @property
-    def tail(self) -> BranchTail | None:
+    def tail(self) -> LastMessages | None:
         """How many of the last messages are read; None for all."""
         return None
 
@@ -53,9 +53,9 @@ class ConversationBufferWindowMemory(ConversationBufferMemory):
         self.k = k
 
     @property
-    def tail(self) -> BranchTail | None:
+    def tail(self) -> LastMessages | None:
         """Some more than the window has without tools, and one exchange more, which may be a question alone."""
-        return BranchTail(4 * self.k + 4, self._has_window)
+        return LastMessages(4 * self.k + 4, self._has_window)
 
     def bounded(self, messages: list[BaseMessage], llm: Any) -> list[BaseMessage]:
         """The messages of the last exchanges."""

@@ -32,7 +32,7 @@ class View(NamedTuple):
     awaits_answer: bool
 
 
-class BranchTail(NamedTuple):
+class LastMessages(NamedTuple):
     """So many of the last messages are read. If these do not suffice, all are."""
 
     limit: int
@@ -48,7 +48,7 @@ class BranchReader:
                 f"history is of type {type(history).__name__}; pass the ChatHistoryCallback that records the "
                 "conversation"
             )
-        if history.recorder.stores_elsewhere:
+        if history.stores_elsewhere:
             raise ConfigError(
                 "The recorder has a store of its own, which has no URL to be read at; pass a URL to it"
             )
@@ -61,7 +61,7 @@ class BranchReader:
         conversation_id: str,
         user: str | None,
         queries: Callable[[View], Queries[T]],
-        tail: BranchTail | None = None,
+        tail: LastMessages | None = None,
     ) -> T:
         """What `queries` makes of the conversation; blocks. Raises `StoreError` if the database does not answer."""
         try:
@@ -75,7 +75,7 @@ class BranchReader:
         conversation_id: str,
         user: str | None,
         queries: Callable[[View], Queries[T]],
-        tail: BranchTail | None = None,
+        tail: LastMessages | None = None,
     ) -> T:
         """`read` on an event loop."""
         try:
@@ -106,7 +106,7 @@ class BranchReader:
         conversation_id: str,
         user: str | None,
         queries: Callable[[View], Queries[T]],
-        tail: BranchTail | None,
+        tail: LastMessages | None,
     ) -> Queries[T]:
         user = user or self.history.names.user_id
         limit = tail.limit if tail is not None else None

@@ -59,8 +59,6 @@ class Recorder:
         refuse_greenlets()
         self.config = config or Config()
         self.url = url or default_url()
-        #: Whether what is stored cannot be read at `url`: the caller has passed a store, and no URL.
-        self.stores_elsewhere = store is not None and url is None
         caller_waits = _get_running_loop() is None
         self._store = store or store_of(self.url, self.config, caller_waits=caller_waits)
         _reset_in_children()

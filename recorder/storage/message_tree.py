@@ -84,7 +84,10 @@ def _settle_start(start: RunStart, found: Threaded) -> None:
     if found.start is not None and found.start is not start:
         start.conversation_id, start.path, start.fresh = found.start.conversation_id, (), False
     if start.unnamed is not None:
-        start.unnamed.id = found.known.continuations.moved.get(start.unnamed.id, start.unnamed.id)
+        moved = found.known.continuations.moved
+        if start.is_step and start.conversation_id in moved:  # a chain follows the model's run in it
+            start.conversation_id, start.fresh = moved[start.conversation_id], False
+        start.unnamed.id = moved.get(start.unnamed.id, start.unnamed.id)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -70,6 +71,24 @@ def test_several_conversations_without_ids_are_told_apart(
     runs = "SELECT count(DISTINCT conversation_id), count(*) FROM runs"
     assert sql(database, runs) == [(3, 15)]
     assert sql(database, "SELECT count(*) FROM conversations") == [(3,)]
+
+
+def test_a_chain_follows_the_models_run_in_it(database: str) -> None:
+    """The chain begins before its model says which conversation it is; both rows are of that conversation."""
+    with following(database, flush_interval=3600) as history:
+        chat = Chat(history)
+        for turn in range(3):
+            chain_id = uuid4()
+            history.on_chain_start({}, {"turn": turn}, run_id=chain_id, name="chain")
+            chat.say(f"q{turn}", f"a{turn}", parent_run_id=chain_id)
+            history.on_chain_end("done", run_id=chain_id)
+            history.flush().wait(20)
+    assert conversations(database) == [chat.texts]
+    runs = (
+        "SELECT operation, count(DISTINCT conversation_id), count(*) FROM runs GROUP BY operation ORDER BY 1"
+    )
+    assert sql(database, runs) == [("chain", 1, 3), ("chat", 1, 3)]
+    assert sql(database, "SELECT count(*) FROM conversations") == [(1,)]
 
 
 def test_another_process_continues_a_conversation(database: str) -> None:
