@@ -39,14 +39,15 @@ class StoredSpans:
         while (trace := self._traces.get(at)) is None:
             path.append(at)
             place = self._place(at)
+            next_id = place.parent_run_id if place is not None else None
             above = application_span(json_object(place.metadata)) if place is not None else None
             if above is not None:
                 trace = above.trace_id
                 break
-            if place is None or place.parent_run_id is None or len(path) >= _MAX_DEPTH:
+            if next_id is None or next_id in path or len(path) >= _MAX_DEPTH:
                 trace = trace_id_of(at)
                 break
-            at = place.parent_run_id
+            at = next_id
         for each in path:
             self._traces[each] = trace
         while len(self._traces) > _MAX_TRACES:

@@ -69,7 +69,7 @@ class OpenTelemetryExporter:
         # Ids of runs that may have children. Only the keys count.
         self._begun: OrderedDict[str, None] = OrderedDict()
         self._pipeline: _Pipeline | None = None
-        self._is_new_child = False
+        self._is_new_child = self._is_closed = False
         self._queue: CommitQueue[_Commit] = CommitQueue(self._export, max_queue_bytes, "recorder-otel")
         self._recorder.listeners.add(self)
         _exporters.add(self)
@@ -111,6 +111,7 @@ class OpenTelemetryExporter:
         """Flush, and export nothing more. The providers stay open. Returns as `flush` does."""
         is_done = self.flush(timeout)
         self._recorder.listeners.remove(self)
+        self._is_closed = True
         return is_done
 
     # -- what the recorder calls ------------------------------------------------------------------------------------
@@ -123,12 +124,12 @@ class OpenTelemetryExporter:
             if span.is_valid:
                 _add_metadata(start, as_metadata(span))
         begun[start.run_id] = None
+        self._is_new_child = False
         if len(begun) > MAX_SPANS:
             begun.popitem(last=False)
 
     def committed(self, parts: Sequence[Part]) -> None:
         """Queue what was stored for the exporter's thread."""
-        self._is_new_child = False
         runs = [
             CommittedRun(part.start, part.opens, part.segments, part.seal)
             for part in parts
@@ -194,7 +195,8 @@ _exporters: Living[OpenTelemetryExporter] = Living()
 def _flush_at_exit() -> None:
     over = seconds() + TIMEOUT
     for exporter in _exporters.now():
-        exporter.flush(max(0.0, over - seconds()))
+        if not exporter._is_closed:
+            exporter.flush(max(0.0, over - seconds()))
 
 
 def _register_at_exit() -> None:

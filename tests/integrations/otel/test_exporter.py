@@ -324,7 +324,12 @@ def test_hostile_texts_are_cut_and_sent(
         )
         record(
             history,
-            invocation_params={"temperature": "warm", "stop": [hostile] * 100, "n": 10**40, "top_k": []},
+            invocation_params={
+                "temperature": "warm",
+                "stop": [hostile[:2_000]] * 20,
+                "n": 10**40,
+                "top_k": [],
+            },
         )
     spans = collector.received("span")
     assert len(spans) == 2
