@@ -19,6 +19,7 @@ PUBLIC_MODULES = ["recorder"] + [
         "recorder.callbacks",
         "recorder.errors",
         "recorder.export",
+        "recorder.integrations.otel",
         "recorder.messages",
         "recorder.models",
         "recorder.replay",

@@ -87,6 +87,10 @@ class OpenSpans:
             yield_thread()
 
     def _begin(self, start: RunStart) -> None:
+        if (
+            start.run_id in self._open
+        ):  # its row is stored again, in the file that took the place of another one
+            return
         run = from_start(start)
         if not self._content:
             run.messages = ()

@@ -46,7 +46,7 @@ def record_everything(history: ChatHistoryCallback, tracer: Any) -> None:
             model="gpt-x", base_url=provider.base_url, api_key="k", callbacks=[history], temperature=0
         )
         [*chat.stream([SystemMessage("Sing well."), HumanMessage("Sing!")])]
-        stream = chat.stream("Again!")
+        stream: Any = chat.stream("Again!")
         next(stream)
         stream.close()
     chain, tool = uuid.uuid4(), uuid.uuid4()

@@ -56,7 +56,7 @@ def test_a_song_is_a_span_with_the_names_of_the_conventions(
     """It has the parameters, the usage and the times of the run, and no text of the messages."""
     with LoopbackProvider() as provider, OpenTelemetryExporter(history, **app.providers()) as exporter:
         chat = model(provider, history, temperature=0.5, max_tokens=900, stop=["END"])
-        assert "".join(chunk.content for chunk in chat.stream("Sing!")) == song()
+        assert "".join(chunk.text for chunk in chat.stream("Sing!")) == song()
     [span] = collector.received("span")
     [(id, started, first, ended)] = sql(
         history.recorder.url, "SELECT id, started_at, first_token_at, ended_at FROM runs"
@@ -179,7 +179,7 @@ def test_a_cancelled_stream_is_no_error_and_its_choice_is(
 ) -> None:
     """The application stopped the answer itself."""
     with LoopbackProvider() as provider, OpenTelemetryExporter(history, **app.providers()):
-        stream = model(provider, history).stream("Sing!")
+        stream: Any = model(provider, history).stream("Sing!")
         next(stream)
         stream.close()
     [span] = collector.received("span")

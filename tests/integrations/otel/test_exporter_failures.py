@@ -12,11 +12,11 @@ import pytest
 from recorder import ChatHistoryCallback
 from recorder.integrations.otel import OpenTelemetryExporter
 from tests.collector import Collector, telemetry
-from tests.oracle import begin, finish, new_url, record, run_python, sql
+from tests.oracle import begin, finish, new_url, record, run_python, say, sql
 
 #: The beginning of each script: a recorder and an exporter to the collector in `sys.argv[2]`.
 SCRIPT = """
-import os, sys, warnings
+import os, sys, uuid, warnings
 warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of Python 3.12: it forks beside threads
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -24,7 +24,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from recorder import ChatHistoryCallback
 from recorder.integrations.otel import OpenTelemetryExporter
-from tests.oracle import record
+from recorder.messages import AIMessage, ChatGeneration, LLMResult
+
+def record(history, name="m"):
+    run_id = uuid.uuid4()
+    history.on_chat_model_start({}, [[("user", "Hi")]], run_id=run_id, metadata={"ls_model_name": name})
+    history.on_llm_end(LLMResult(generations=[[ChatGeneration(AIMessage("Hello"))]]), run_id=run_id)
 
 provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(sys.argv[2] + "/v1/traces"), schedule_delay_millis=1e6))
@@ -66,8 +71,8 @@ def test_a_collector_that_fails_harms_nothing(
         exporter = OpenTelemetryExporter(history, **app.providers())
         for _ in range(20):
             record(history)
-        assert not exporter.flush(timeout=0.05) or behaviour != "hang"
         history.flush().wait(10)
+        assert exporter.flush(timeout=0.05 if behaviour == "hang" else 10) == (behaviour != "hang")
         assert sql(history.recorder.url, "SELECT count(*) FROM runs WHERE status = 'complete'") == [(20,)]
         exporter.close(timeout=0.05)
         collector.behave("new")
@@ -119,18 +124,15 @@ def test_a_span_processor_that_raises_is_logged_once(
     assert messages == ["An export to OpenTelemetry failed; recording and the export go on"]
 
 
-def test_without_a_tracer_provider_a_warning_says_what_to_do(tmp_path: Path) -> None:
+def test_without_a_tracer_provider_a_warning_says_what_to_do(
+    history: ChatHistoryCallback, caplog: pytest.LogCaptureFixture
+) -> None:
     """The process's provider is looked for when the first run is stored."""
-    code = """
-import sys
-from recorder import ChatHistoryCallback
-from recorder.integrations.otel import OpenTelemetryExporter
-from tests.oracle import record
-with ChatHistoryCallback(sys.argv[1]) as history, OpenTelemetryExporter(history):
-    record(history)
-"""
-    done = run_python(code, new_url(tmp_path))
-    assert "No tracer provider is set, so spans are not exported; pass tracer_provider=" in done.stderr
+    with OpenTelemetryExporter(history) as exporter:
+        record(history)
+    [message] = [each.message for each in caplog.records if each.name == "recorder"]
+    assert message.startswith("No tracer provider is set, so spans are not exported; pass tracer_provider=")
+    assert (exporter.stats().spans, exporter.stats().not_sampled) == (0, 1)
 
 
 def test_runs_that_never_end_are_bounded(
@@ -160,9 +162,9 @@ def test_an_exit_without_close_sends_the_last_spans(collector: Collector, tmp_pa
 def test_a_forked_child_exports_only_its_own_runs(collector: Collector, tmp_path: Path) -> None:
     """What the parent had not sent when it forked is sent once, by the parent."""
     code = """
-record(history, metadata={"ls_model_name": "parent"})
+record(history, "parent")
 child = os.fork()
-record(history, metadata={"ls_model_name": "parent" if child else "child"})
+record(history, "parent" if child else "child")
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """
@@ -201,3 +203,33 @@ else:
 """
     done = run_python(SCRIPT + code, new_url(tmp_path), collector.url)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_recorder_that_was_closed_first_has_exported_all(collector: Collector, tmp_path: Path) -> None:
+    """The exporter is flushed afterwards, and does not wait for the recorder."""
+    with telemetry(collector.url) as app:
+        with ChatHistoryCallback(new_url(tmp_path)) as history:
+            exporter = OpenTelemetryExporter(history, **app.providers())
+            record(history)
+        assert exporter.flush()
+        assert exporter.close()
+    assert len(collector.received("span")) == 1
+
+
+def test_a_run_that_goes_on_in_a_new_file_is_one_span(collector: Collector, tmp_path: Path) -> None:
+    """Its row is stored twice, once in each file."""
+    url = new_url(tmp_path)
+    path = Path(url.removeprefix("sqlite:///"))
+    with telemetry(collector.url) as app, ChatHistoryCallback(url, flush_interval=0) as history:
+        exporter = OpenTelemetryExporter(history, **app.providers())
+        run_id = begin(history, metadata={"ls_model_name": "m"})
+        say(history, run_id, ["a"])
+        history.flush().wait(10)
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            (tmp_path / name).rename(tmp_path / f"old-{name}")
+        say(history, run_id, ["b"])
+        history.flush().wait(10)
+        finish(history, run_id, "ab")
+        exporter.close()
+    [span] = collector.received("span")
+    assert (span["name"], exporter.stats().open_runs) == ("chat m", 0)
