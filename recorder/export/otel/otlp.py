@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from recorder.errors import ConfigError
+
+log = logging.getLogger("recorder")
 
 #: The paths of the two signals below a collector's URL.
 _TRACES, _LOGS = "/v1/traces", "/v1/logs"
@@ -81,8 +84,15 @@ class Otlp:
 def _failed(export: Callable[[Any], Any], items: Sequence[Any]) -> int:
     if not items:
         return 0
-    is_sent = any(export(items).name == "SUCCESS" for _ in range(_ATTEMPTS))
-    return 0 if is_sent else len(items)
+    return 0 if any(_is_sent(export, items) for _ in range(_ATTEMPTS)) else len(items)
+
+
+def _is_sent(export: Callable[[Any], Any], items: Sequence[Any]) -> bool:
+    try:
+        return bool(export(items).name == "SUCCESS")
+    except Exception as error:  # some versions of the exporter raise what others report
+        log.warning("The collector did not answer: %s", error)
+        return False
 
 
 def _signal(endpoint: str | None, path: str) -> str | None:

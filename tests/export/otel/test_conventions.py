@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+from opentelemetry.semconv.schemas import Schemas
 
 from recorder.errors import ConfigError
 from recorder.export.otel.conventions import DEFAULT, PROVIDERS, VERSIONS, check_content, conventions_of
@@ -21,7 +22,11 @@ RELEASED = {
 }
 
 
-@pytest.mark.parametrize("version", [each for each in VERSIONS if not each.startswith("genai-")])
+#: The versions that this package knows; older ones of it lack the names of later versions.
+KNOWN = [each for each in VERSIONS if f"V{each.replace('.', '_')}_0" in Schemas.__members__]
+
+
+@pytest.mark.parametrize("version", KNOWN)
 def test_the_names_are_those_of_opentelemetrys_package(version: str) -> None:
     """Each attribute and metric of a released version is a constant there; the name of the event is none."""
     names = {name for name in conventions_of(version).names.values() if name.startswith("gen_ai.")}
