@@ -208,7 +208,7 @@ def _register_at_exit() -> None:
 
 def _add_metadata(start: RunStart, more: dict[str, str]) -> None:
     """Add texts to the metadata of a run, unless the application has set its own `traceparent`."""
-    text = start.metadata or "{}"
+    text = start.metadata or "{}"  # always a JSON object
     if _TRACEPARENT_KEY in text:
         return
     rest = dumps(more)[1:]

@@ -355,6 +355,20 @@ def test_two_exporters_give_a_run_the_same_ids(
     assert stored.count("traceparent") == 1
 
 
+def test_the_applications_own_traceparent_is_used(
+    collector: Collector, app: Telemetry, history: ChatHistoryCallback
+) -> None:
+    """A queue or another process may have brought it along."""
+    given = f"00-{7:032x}-{9:016x}-01"
+    with (
+        OpenTelemetryExporter(history, **app.providers()),
+        app.tracer_provider.get_tracer("app").start_as_current_span("request"),
+    ):
+        record(history, metadata={"traceparent": given})
+    [span] = [each for each in collector.received("span") if each["name"] == "chat"]
+    assert (span["trace"], span["parent"]) == (f"{7:032x}", f"{9:016x}")
+
+
 def test_a_sampler_leaves_a_whole_trace_out(collector: Collector, history: ChatHistoryCallback) -> None:
     """A child of a run that is not sampled is not sampled; what was left out is counted."""
     from opentelemetry.sdk.trace import TracerProvider
