@@ -29,6 +29,7 @@ SECTIONS = (
     "stalled",
     "replay",
     "listing",
+    "otel",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

@@ -23,7 +23,9 @@ chains: conversation_chain langchain_names like_langchain_chains
 cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
+export/otel: resend
 instrumentation: libraries
+integrations/otel: exporter exporter_failures langgraph
 models: clients like_langchain like_langchain_anthropic like_langchain_responses like_langchain_structure
 models: responses_model
 recording: additions committer deferred_store first_calls_after_fork forks kept_apart prefork_servers recorder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -173,6 +174,13 @@ def test_an_agent_remembers_its_conversation(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("agents")
     assert run("agents_session") == "4 items\n"
     assert roles(tmp_path) == ["user", "assistant", "user", "assistant"]
+
+
+def test_runs_are_printed_as_spans(run: Run) -> None:
+    """The span of the model's run is a child of the application's span."""
+    spans = {span["name"]: span for span in map(json.loads, run("opentelemetry_spans").splitlines())}
+    assert spans["chat gpt-5.4-mini"]["parent_id"] == spans["request"]["context"]["span_id"]
+    assert spans["chat gpt-5.4-mini"]["attributes"]["gen_ai.usage.output_tokens"] > 100
 
 
 def roles(folder: Path) -> list[str]:

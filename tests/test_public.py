@@ -20,6 +20,7 @@ PUBLIC_MODULES = ["recorder"] + [
         "recorder.chains",
         "recorder.errors",
         "recorder.export",
+        "recorder.integrations.otel",
         "recorder.messages",
         "recorder.models",
         "recorder.replay",

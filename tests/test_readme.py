@@ -19,6 +19,8 @@ from typer.testing import CliRunner, Result
 
 from recorder.cli.app import app
 from recorder.testing import LoopbackProvider, song
+from tests.collector import collecting_process as collecting_process
+from tests.collector import collector as collector
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Not run here: tests/storage/test_sql_cookbook.py runs its statements on both databases.
@@ -145,6 +147,8 @@ def test_the_code_blocks_of_a_document_run(
     """Python runs, SQL finds rows that the Python recorded, and commands print what the document shows."""
     if "DATABASE_URL" in document.read_text(encoding="utf-8"):
         monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres_url"))
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in document.read_text(encoding="utf-8"):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", request.getfixturevalue("collector").url)
     run = {"python": run_python, "sql": run_sql, "console": run_console}
     for block in blocks(document):
         if block.reason is None:

@@ -257,10 +257,23 @@ def export(
             "--output", "-o", metavar="FILE", help="File to write; .gz compresses it. Default: stdout."
         ),
     ] = None,
+    to_otlp: Annotated[
+        bool, typer.Option("--otlp", help="Send spans to the collector whose URL comes before the ids.")
+    ] = False,
+    conventions: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="With --otlp: version of the names, such as 1.41.")
+    ] = None,
+    content: Annotated[bool, typer.Option("--content", help="With --otlp: send messages, too.")] = False,
 ) -> None:
-    """Write recordings to a file, as lines of JSON."""
-    from recorder.cli import transfer
+    """Write recordings to a file, as lines of JSON, or send them to a collector of OpenTelemetry.
 
+    Without a URL, --otlp sends to OTEL_EXPORTER_OTLP_ENDPOINT, or else to http://localhost:4318.
+    """
+    from recorder.cli import otlp, transfer
+
+    if to_otlp:
+        raise typer.Exit(otlp.send(url, ids or [], output, conventions, content=content))
+    otlp.refuse_without_otlp(conventions, content=content)
     raise typer.Exit(transfer.write_export(url, ids or [], output))
 
 

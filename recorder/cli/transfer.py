@@ -32,7 +32,7 @@ def write_export(url: str, ids: Sequence[str], output: str | None) -> int:
     """Write an export; the exit code."""
     target: File = _stdout() if output in (None, "-") else str(output)
     try:
-        with _progress("Exporting", "tokens", hidden=_is_on_screen(output)) as on_progress:
+        with progress("Exporting", "tokens", hidden=_is_on_screen(output)) as on_progress:
             done = export(url, target, ids or None, progress=on_progress)
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -40,12 +40,17 @@ def write_export(url: str, ids: Sequence[str], output: str | None) -> int:
         return INTERRUPTED
     where = "" if output in (None, "-") else f" to {output}"
     console.echo(f"Wrote {_counted(done.written)}{where}.", stderr=True)
-    if left := done.left_out:
+    print_left_out(done.left_out)
+    return 0
+
+
+def print_left_out(left: Sequence[str]) -> None:
+    """Name the runs that were not exported, because they still stream."""
+    if left:
         names = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
         what = "run that still streams" if len(left) == 1 else "runs that still stream"
         later = "when it has ended" if len(left) == 1 else "when they have ended"
         console.echo(f"Left out: {len(left):,} {what} ({names}); export again {later}.", stderr=True)
-    return 0
 
 
 class _OnScreen:
@@ -71,7 +76,7 @@ def read_export(url: str, file: str) -> int:
     """Import a file into a database; the exit code."""
     source: File = sys.stdin.buffer if file == "-" else file
     try:
-        with _progress("Importing", "bytes") as on_progress:
+        with progress("Importing", "bytes") as on_progress:
             done = import_(url, source, progress=on_progress)
     except KeyboardInterrupt:
         console.echo(
@@ -96,7 +101,7 @@ def _counted(counts: Counts) -> str:
 
 
 @contextmanager
-def _progress(title: str, unit: str, *, hidden: bool = False) -> Iterator[OnProgress | None]:
+def progress(title: str, unit: str, *, hidden: bool = False) -> Iterator[OnProgress | None]:
     """A progress bar on stderr, removed at the end; None if it is hidden, or stderr is not a terminal."""
     shown = console.console(stderr=True)
     if hidden or not sys.stderr.isatty():

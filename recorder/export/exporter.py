@@ -8,10 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recorder.config import INTERRUPTED_AFTER
-from recorder.core.clock import now
 from recorder.errors import ConfigError
 from recorder.export.counts import Counts, Progress
+from recorder.export.ended_runs import EndedRuns
 from recorder.export.files import File, writing
 from recorder.export.format import Row, write
 from recorder.export.row_reader import (
@@ -27,9 +26,8 @@ from recorder.export.row_reader import (
     batches,
 )
 from recorder.storage.dialects import file_of, masked, parse_url
-from recorder.storage.liveness import is_dead
 from recorder.storage.request_input import sent_ids
-from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, RunRow
+from recorder.storage.rows import Producer, RunRow
 
 #: `progress` is called once for so many lines.
 _TELL_EVERY = 256
@@ -57,7 +55,7 @@ def export(
     """
     _refuse_itself(url, file)
     with closing(RowReader(url)) as reader:
-        wanted = None if ids is None else _wanted(reader, ids)
+        wanted = None if ids is None else wanted_runs(reader, ids)
         total = reader.tokens(None if wanted is None else list(wanted)) if progress else None
         exporter = _Exporter(reader, wanted)
         with writing(file) as write_text:
@@ -80,7 +78,7 @@ def _refuse_itself(url: str, file: File) -> None:
             raise ConfigError(f"{os.fspath(file)} is the database itself; name another file")
 
 
-def _wanted(reader: RowReader, ids: Sequence[str]) -> dict[str, set[str] | None]:
+def wanted_runs(reader: RowReader, ids: Sequence[str]) -> dict[str, set[str] | None]:
     """Conversation -> the ids of its runs to write; None for all of its runs."""
     wanted: dict[str, set[str] | None] = {}
     for id in ids:
@@ -106,9 +104,10 @@ class _Exporter:
     def __init__(self, reader: RowReader, wanted: dict[str, set[str] | None] | None) -> None:
         self._reader = reader
         self._wanted = wanted
+        self._runs = EndedRuns(reader)
         #: Ids of producers that were written, or are not in the database.
         self._written_producers: set[str] = set()
-        self.done = Exported()
+        self.done = Exported(left_out=self._runs.left_out)
 
     def rows(self) -> Iterator[Row]:
         """Every row of the export."""
@@ -137,7 +136,7 @@ class _Exporter:
             yield from messages.take(conversation.id)
             for read in runs.take(conversation.id):
                 yield from self._producer(read.run.producer_id)
-                yield self._with_end(read.run)
+                yield read.run
                 for table in read.tables:
                     yield from table.of_run(read.run.id)
 
@@ -178,34 +177,14 @@ class _Exporter:
 
     def _read(self, keys: Sequence[RunKey]) -> Iterator[_ReadRun]:
         """The runs that have ended, with their tables."""
-        known = {key.id: key for key in keys if self._is_over(key)}
-        self.done.left_out += [key.id for key in keys if key.id not in known]
-        tables = self._reader.of_runs(list(known)) if known else []
-        for run in self._reader.runs(list(known)):
-            if run.status == known[run.id].status:
-                yield _ReadRun(run.conversation_id, run, tables)
-            else:  # its process was alive after all, and has sealed the run meanwhile
-                self.done.left_out.append(run.id)
-
-    def _is_over(self, key: RunKey) -> bool:
-        if key.status != STREAMING:
-            return True
-        producer = self._producer_of(key.producer_id)
-        return producer is not None and is_dead(producer, now(), INTERRUPTED_AFTER)
-
-    def _with_end(self, run: RunRow) -> RunRow:
-        """The run; if its process is dead, with the end that the next recorder on this database will store."""
-        producer = self._producer_of(run.producer_id) if run.status == STREAMING else None
-        if producer is None:
-            return run
-        return run._replace(status=INTERRUPTED, ended_at=producer.heartbeat_at)
+        ended = self._runs.ended(keys)
+        tables = self._reader.of_runs([key.id for key in ended]) if ended else []
+        for run in self._runs.read(ended):
+            yield _ReadRun(run.conversation_id, run, tables)
 
     def _producer(self, id: str | None) -> Iterator[Producer]:
         if id is None or id in self._written_producers:
             return
         self._written_producers.add(id)
-        if (producer := self._producer_of(id)) is not None:
+        if (producer := self._runs.producer(id)) is not None:
             yield producer
-
-    def _producer_of(self, id: str | None) -> Producer | None:
-        return None if id is None else self._reader.producer(id)

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, tuple_
 
+from recorder.messages import BaseMessage
 from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
@@ -18,6 +19,7 @@ from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
 from recorder.storage.rows import (
     ROWS_OF_A_RUN,
+    AnnotationRow,
     ContextMessageRow,
     ConversationRow,
     MessageRow,
@@ -46,6 +48,14 @@ class RunKey(NamedTuple):
     id: str
     status: str
     producer_id: str | None
+
+
+class RunPlace(NamedTuple):
+    """A run among other runs."""
+
+    id: str
+    parent_run_id: str | None
+    metadata: str | None
 
 
 class MessageKey(NamedTuple):
@@ -115,9 +125,52 @@ class RowReader:
         query = query.where(runs.conversation_id.in_(conversations)).order_by(runs.started_at, runs.id)
         return _by_conversation(conversations, [row_of(RunKey, row) for row in self._fetch(query)])
 
+    def all_run_keys(self) -> Iterator[RunKey]:
+        """The runs of all conversations, ordered by their ids. Chains and tools may have no row in `conversations`."""
+        runs = schema.runs.c
+        query = select(*(runs[name] for name in RunKey._fields)).order_by(runs.id).limit(_IDS)
+        rows = self._fetch(query)
+        while rows:
+            yield from (row_of(RunKey, row) for row in rows)
+            rows = self._fetch(query.where(runs.id > rows[-1].id))
+
+    def run_count(self) -> int:
+        """How many runs are stored."""
+        [(found,)] = self._fetch(select(func.count()).select_from(schema.runs))
+        return int(found)
+
     def runs(self, ids: Sequence[str]) -> list[RunRow]:
         """The rows with these keys that exist, in the order of the keys."""
         return self._by_id(schema.runs, RunRow, ids)
+
+    def run_places(self, ids: Sequence[str]) -> list[RunPlace]:
+        """The parents and the metadata of the runs with these keys that exist."""
+        columns = [schema.runs.c[name] for name in RunPlace._fields]
+        return [
+            row_of(RunPlace, row) for row in self._fetch(select(*columns).where(schema.runs.c.id.in_(ids)))
+        ]
+
+    def content(self, run_id: str) -> tuple[list[BaseMessage], list[BaseMessage]]:
+        """The messages that a run was sent, and its replies."""
+        return self._database.run(self._content(run_id))
+
+    async def _content(self, run_id: str) -> tuple[list[BaseMessage], list[BaseMessage]]:
+        reader = DatabaseReader(self._store)
+        run = await reader.run(run_id)
+        return await reader.request(run), await reader.replies(run.conversation_id, run_id)
+
+    def annotations_of_messages(self, conversations: Sequence[str] | None) -> Iterator[AnnotationRow]:
+        """The annotations of messages that belong to no run, in these conversations; in all of them if None."""
+        here = schema.annotations.c
+        query = select(schema.annotations).where(here.conversation_id.is_not(None))
+        if conversations is not None:
+            query = query.where(here.conversation_id.in_(conversations))
+        query = query.order_by(here.run_id, here.id).limit(MESSAGES)
+        rows = self._fetch(query)
+        while rows:
+            yield from (row_of(AnnotationRow, row) for row in rows)
+            after = tuple_(here.run_id, here.id) > tuple_(*rows[-1][:2])
+            rows = self._fetch(query.where(after))
 
     def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
         """The messages of some conversations, by conversation, each after its parent."""
@@ -155,6 +208,10 @@ class RowReader:
     def of_runs(self, ids: Sequence[str]) -> list[TableRows]:
         """For each table of a run, its rows of these runs."""
         return [TableRows(self, schema.TABLES[row_type], row_type, ids) for row_type in ROWS_OF_A_RUN]
+
+    def annotations_of(self, ids: Sequence[str]) -> TableRows:
+        """The annotations of these runs."""
+        return TableRows(self, schema.annotations, AnnotationRow, ids)
 
     def fetch_few(self, table: Table, row_type: type[T], ids: Sequence[str]) -> dict[str, list[T]] | None:
         """The rows of some runs, by run; None if there are more than `_FEW_ROWS`."""

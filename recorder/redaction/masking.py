@@ -133,6 +133,10 @@ class Mask:
         note = f"{dumps(NOTE)}:{dumps(list(self.places))}}}"
         return f"{text[:-1]},{note}" if text and text != "{}" else "{" + note
 
+    def extend_metadata(self, more: Mapping[str, Any]) -> None:
+        """`new_metadata` has these values, too."""
+        self._metadata = {**(self._metadata or {}), **more}
+
     def new_metadata(self) -> str | None:
         """The metadata again, if something was masked since they were stored; else None."""
         return self.metadata(self._metadata) if len(self.places) > self._noted else None

@@ -196,3 +196,15 @@ def test_masks_do_not_share_places() -> None:
     first, second = Mask(), Mask()
     first.json({"api_key": f"{uuid.uuid4()}"}, "request")
     assert (first.places, second.places) == (("request.api_key",), ())
+
+
+def test_metadata_that_were_added_stay_when_more_is_masked() -> None:
+    """The metadata are stored again, with what was added to them after the start."""
+    mask = Mask(["sk-a-long-secret-key"])
+    mask.metadata({"step": 1})
+    mask.extend_metadata({"traceparent": "00-1"})
+    assert mask.new_metadata() is None
+    mask.text("no sk-a-long-secret-key here", "error_message")
+    again = mask.new_metadata()
+    assert again is not None
+    assert json.loads(again) == {"step": 1, "traceparent": "00-1", "recorder_masked": ["error_message"]}
