@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from uuid import UUID
 
+from recorder.analysis.attached import recorder_of
 from recorder.callbacks.outside_langchain import OutsideLangChain
 from recorder.config import Config
 from recorder.core.clock import begun
@@ -24,7 +25,6 @@ from recorder.recording.application_values import annotation, details_of, other_
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
-from recorder.recording.recorder import Recorder
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.recording.stats import Stats
 from recorder.redaction.masking import Mask
@@ -85,7 +85,7 @@ class ChatHistoryCallback(OutsideLangChain):
         except TypeError as error:
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
-        self.recorder = Recorder(url, config, store=store)
+        self.recorder, self.analysis = recorder_of(url, config, store)
         self._capture_frames = config.capture == "wire"
         # The ids for which a warning was logged.
         self._replaced: set[str] = set()
