@@ -44,7 +44,9 @@ class FunctionAnalyzer:
         self.version = version
         self._function = function
         if not (messages or sentences):
-            raise ConfigError(f"The analyzer {self.name!r} gets no texts; pass messages=True or sentences=True")
+            raise ConfigError(
+                f"The analyzer {self.name!r} gets no texts; pass messages=True or sentences=True"
+            )
         if messages:
             self.on_message = self._call
         if sentences:
@@ -105,7 +107,8 @@ def _checked(analyzer: Any) -> Any:
         value = getattr(analyzer, field, None)
         if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
             raise ConfigError(
-                f"{field} of the analyzer {analyzer!r:.60} is {value!r:.60}; set it to a text of 1 to {_LONGEST} characters"
+                f"{field} of the analyzer {analyzer!r:.60} is {value!r:.60}; "
+                f"set it to a text of 1 to {_LONGEST} characters"
             )
     return analyzer
 

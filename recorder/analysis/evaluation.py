@@ -26,9 +26,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.label is not None and not (isinstance(self.label, str) and 0 < len(self.label) <= MAX_LABEL):
-            raise ValueError(
-                f"label is {self.label!r:.60}; a label is a text of 1 to {MAX_LABEL} characters"
-            )
+            raise ValueError(f"label is {self.label!r:.60}; a label is a text of 1 to {MAX_LABEL} characters")
         if self.score is not None and not _is_number(self.score):
             raise ValueError(f"score is {self.score!r:.60}; a score is a finite number")
         if self.data is not None and len(_json(self.data)) > MAX_DATA:
@@ -53,7 +51,8 @@ def evaluation_from(returned: Any) -> Evaluation | None:
     if _is_number(returned):
         return Evaluation(score=float(returned))
     raise ValueError(
-        f"it returned {type(returned).__name__} {returned!r:.60}; return a label, a score, a dict, an Evaluation or None"
+        f"it returned {type(returned).__name__} {returned!r:.60}; "
+        "return a label, a score, a dict, an Evaluation or None"
     )
 
 

@@ -50,7 +50,9 @@ class Marker:
 class Lane:
     """Texts are put on one thread, in their order. They are analyzed on a thread of this lane's own."""
 
-    def __init__(self, analyzer: Any, executor: Executor, store: Callable[[AnnotationRow], str | None]) -> None:
+    def __init__(
+        self, analyzer: Any, executor: Executor, store: Callable[[AnnotationRow], str | None]
+    ) -> None:
         self.name: str = analyzer.name
         self.version: str = analyzer.version
         self.gets_sentences, self.gets_messages = has_sentences(analyzer), has_messages(analyzer)

@@ -18,8 +18,8 @@ from recorder.analysis.extra import load
 MAX_SENTENCE = 2_000
 #: How many characters after its end mark a sentence with an open quotation or bracket waits for the closing one.
 _OPEN_FOR = 300
-#: From this length on (characters), the segmenter is asked about a sentence only after it grew by an eighth. So the time
-#: grows with the length of the text, whatever is in it.
+#: From this length on (characters), the segmenter is asked about a sentence only after it grew by an eighth. So the
+#: time grows with the length of the text, whatever is in it.
 _OFTEN = 200
 #: Rules about abbreviations are those of English. End marks are known in all scripts.
 _LANGUAGE = "en"
@@ -60,7 +60,11 @@ class SentenceCutter:
 
     def feed(self, text: str) -> list[Sentence]:
         """Add text. Returns the sentences whose end is certain now."""
-        return [each for start in range(0, len(text), MAX_SENTENCE) for each in self._feed(text[start : start + MAX_SENTENCE])]
+        return [
+            each
+            for start in range(0, len(text), MAX_SENTENCE)
+            for each in self._feed(text[start : start + MAX_SENTENCE])
+        ]
 
     def finish(self) -> list[Sentence]:
         """The text is complete. Returns its last sentences."""
@@ -96,8 +100,10 @@ class SentenceCutter:
         return [
             each["end_index"]
             for each in found
-            if each["end_index"] < len(text) and not _ITEM.fullmatch(text, each["start_index"], each["end_index"])
+            if each["end_index"] < len(text)
+            and not _ITEM.fullmatch(text, each["start_index"], each["end_index"])
         ]
+
     def _longest(self) -> int:
         """The end of a part of a sentence that is too long."""
         space = self._rest.rfind(" ", MAX_SENTENCE // 2, MAX_SENTENCE)

@@ -37,8 +37,8 @@ def pickled(analyzer: Any) -> bytes:
         return _dumps(analyzer)
     except Exception as error:  # the methods of the object may raise anything
         raise ConfigError(
-            f"The analyzer {analyzer.name!r} cannot be sent to a worker process ({type(error).__name__}: {error!s:.200}); "
-            "make what it holds in its method prepare(), or pass analyze_in='thread'"
+            f"The analyzer {analyzer.name!r} cannot be sent to a worker process ({type(error).__name__}: "
+            f"{error!s:.200}); make what it holds in its method prepare(), or pass analyze_in='thread'"
         ) from error
 
 
@@ -116,7 +116,9 @@ class WorkerProcess:
             return Failed(f"its worker process cannot be started: {error}")
         channel.send(WorkerSetup(self._analyzer, self._limits.timeout, START_TIMEOUT))
         answer = channel.receive(START_TIMEOUT)
-        failure = Failed(f"its worker process did not start: {answer}") if isinstance(answer, str) else answer[0]
+        failure = (
+            Failed(f"its worker process did not start: {answer}") if isinstance(answer, str) else answer[0]
+        )
         if failure is not None:
             self._fail()
         return failure

@@ -1,4 +1,4 @@
-"""Runs an analyzer on a thread of the application. A call that does not return keeps its thread; another one goes on."""
+"""Runs an analyzer on a thread of the application. A call that does not return keeps it, and another thread goes on."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
 from recorder.storage.rows import (
     ROWS_OF_A_RUN,
+    AnnotationRow,
     ContextMessageRow,
     ConversationRow,
     MessageRow,
@@ -146,6 +147,20 @@ class RowReader:
         rows = self._fetch(select(schema.context_messages).where(key.in_(keys)))
         found = {row[:2]: row_of(ContextMessageRow, row) for row in rows}
         return [found[each] for each in keys if each in found]
+
+    def annotations(self, conversation_id: str, messages: Sequence[str] | None) -> Iterator[AnnotationRow]:
+        """The annotations of messages without a run: of all of a conversation, or of some of its messages."""
+        here = schema.annotations.c
+        query = select(schema.annotations).where(here.conversation_id == conversation_id)
+        if messages is not None:
+            query = query.where(here.run_id.in_(messages))
+        query = query.order_by(here.run_id, here.id).limit(_MOST_ROWS)
+        rows = self._fetch(query)
+        while rows:
+            yield from (row_of(AnnotationRow, row) for row in rows)
+            rows = self._fetch(
+                query.where(tuple_(here.run_id, here.id) > tuple_(rows[-1].run_id, rows[-1].id))
+            )
 
     def producer(self, id: str) -> Producer | None:
         """The producer with this id; None if there is none."""
