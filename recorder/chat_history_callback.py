@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from uuid import UUID
 
-from recorder.analysis.attached import recorder_of
+from recorder.analysis.configured import analysis_of
 from recorder.callbacks.outside_langchain import OutsideLangChain
 from recorder.config import Config
 from recorder.core.clock import begun
@@ -25,6 +25,7 @@ from recorder.recording.application_values import annotation, details_of, other_
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
+from recorder.recording.recorder import Recorder
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.recording.stats import Stats
 from recorder.redaction.masking import Mask
@@ -72,23 +73,22 @@ class ChatHistoryCallback(OutsideLangChain):
     takes_mask = True
 
     def __init__(
-        self,
-        url: str | None = None,
-        *,
-        conversation_id: str | None = None,
-        store: Store | None = None,
+        self, url: str | None = None, *, conversation_id: str | None = None, store: Store | None = None,
         **options: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         default = check_conversation_id(conversation_id) if conversation_id is not None else None
         try:
             config = Config(**options)
         except TypeError as error:
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
-        self.recorder, self.analysis = recorder_of(url, config, store)
+        self.analysis = analysis_of(config)
+        self.recorder = Recorder(url, config, store=store)
+        if self.analysis is not None:
+            self.analysis.store_with(self.recorder.annotate)
+            self.recorder.listeners.add(self.analysis)
         self._capture_frames = config.capture == "wire"
-        # The ids for which a warning was logged.
-        self._replaced: set[str] = set()
+        self._replaced: set[str] = set()  # the ids for which a warning was logged
         # Attributes, because they are read for every token.
         self._runs = self.recorder.runs
         self._put = self.recorder.queue.put

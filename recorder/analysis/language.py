@@ -21,9 +21,13 @@ _LOOKED_AT = 1_000
 _SHARE = 0.2
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 #: Frequent words that are no words of another language in Latin script. So "is", "was", "not" and "so" are missing.
-_ENGLISH = frozenset(
-    ["the", "this", "that", "these", "those", "with", "and", "you", "your", "you're", "you've", "i'm", "i've", "i'd", "i'll", "it's", "that's", "what's", "there's", "don't", "isn't", "can't", "doesn't", "didn't", "won't", "wasn't", "aren't", "couldn't", "wouldn't", "shouldn't", "haven't", "let's", "what", "which", "why", "how", "when", "where", "who", "because", "would", "could", "should", "very", "really", "there", "their", "they", "them", "been", "were", "are", "my", "our", "from", "about", "into", "just", "please", "thanks", "thank", "than", "then", "its", "some", "any", "much", "does", "did", "can", "if", "we've", "they're", "he's", "she's"]
-)
+_WORDS = """
+the this that these those with and you your you're you've i'm i've i'd i'll it's that's what's there's don't
+isn't can't doesn't didn't won't wasn't aren't couldn't wouldn't shouldn't haven't let's what which why how
+when where who because would could should very really there their they them been were are my our from about
+into just please thanks thank than then its some any much does did can if we've they're he's she's
+"""
+_ENGLISH = frozenset(_WORDS.split())
 
 
 def is_english(text: str) -> bool:

@@ -8,5 +8,4 @@ from recorder.analysis.sentences import SentenceCutter as SentenceCutter
 from recorder.analysis.sentiment import Sentiment as Sentiment
 from recorder.analysis.stats import AnalysisStats as AnalysisStats
 from recorder.analysis.stats import AnalyzerStats as AnalyzerStats
-from recorder.analysis.stored import StoredAnalysis as StoredAnalysis
 from recorder.analysis.texts import AnalyzedText as AnalyzedText

@@ -7,13 +7,13 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from recorder.analysis.follow import Follower
-from recorder.analysis.stored import StoredAnalysis
 from recorder.cli import console
 from recorder.cli.progress_bar import progress
-from recorder.cli.replay import INTERRUPTED, quiet_log
+from recorder.cli.replay import INTERRUPTED
 from recorder.errors import ConfigError
 from recorder.storage.dialects import masked
+from recorder.upkeep.analysis_follower import AnalysisFollower
+from recorder.upkeep.stored_analysis import StoredAnalysis
 
 
 def run(url: str, id: str | None, names: list[str], follow: bool) -> int:
@@ -36,7 +36,7 @@ def _follow(analysis: StoredAnalysis, url: str, id: str | None) -> None:
     found = analysis.texts.find(id) if id is not None else None
     if sys.stderr.isatty():
         console.echo(f"Following {masked(url)}; Ctrl-C ends.", stderr=True)
-    Follower(analysis, found).follow()
+    AnalysisFollower(analysis, found).follow()
     analysis.flush()
 
 
@@ -65,5 +65,3 @@ def _analyzer(name: str) -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"--with {name}: {error}; write it as module:function") from error
-    finally:
-        quiet_log()

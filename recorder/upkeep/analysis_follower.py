@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import timedelta
 
-from recorder.analysis.stored import StoredAnalysis
 from recorder.analysis.stored_texts import OpenEnd, StoredTexts
 from recorder.core.clock import now
 from recorder.storage.id_lookup import Found
+from recorder.upkeep.stored_analysis import StoredAnalysis
 
 #: Messages are looked for again for so long: a transaction may be committed later than its messages are dated.
 _WINDOW = timedelta(seconds=60)
 
 
-class Follower:
+class AnalysisFollower:
     """Each `look` analyzes what was committed since the one before."""
 
     def __init__(self, analysis: StoredAnalysis, found: Found | None = None) -> None:
