@@ -6,11 +6,12 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select
 
 from recorder.core.clock import now
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
+from recorder.storage.key_pages import after_key
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
 from recorder.storage.rows import STREAMING, MessageRow, SegmentRow
@@ -22,7 +23,6 @@ from recorder.storage.statuses import IS_MODEL_CALL, IS_OPEN, select_runs, statu
 _LOOK_EVERY = 1.0
 #: Messages of a page, rows of tokens of a page, and ids of one query.
 _MESSAGES, _SEGMENTS, _IDS = 200, 200, 500
-_KEY = tuple_(messages.c.conversation_id, messages.c.id)
 #: The columns that are read; the others of a `MessageRow` are None or 0.
 _COLUMNS = [messages.c[name] for name in ("conversation_id", "id", "role", "content", "run_id", "created_at")]
 
@@ -84,7 +84,7 @@ class StoredTexts:
         while page:
             yield self._with_choices([_message_row(row) for row in page])
             last = page[-1]
-            page = self._fetch(query.where(tuple_(last.conversation_id, last.id) < _KEY))
+            page = self._fetch(query.where(after_key(messages, (last.conversation_id, last.id))))
 
     def annotation_ids(self, owners: Sequence[str]) -> set[str]:
         """The ids of the annotations of these runs, and of these messages without a run."""

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Executable, Table, collate, func, select, 
 from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
+from recorder.storage.key_pages import after_key
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
 from recorder.storage.rows import (
@@ -158,9 +159,8 @@ class RowReader:
         rows = self._fetch(query)
         while rows:
             yield from (row_of(AnnotationRow, row) for row in rows)
-            rows = self._fetch(
-                query.where(tuple_(here.run_id, here.id) > tuple_(rows[-1].run_id, rows[-1].id))
-            )
+            last = rows[-1]
+            rows = self._fetch(query.where(after_key(schema.annotations, (last.run_id, last.id))))
 
     def producer(self, id: str) -> Producer | None:
         """The producer with this id; None if there is none."""
