@@ -134,14 +134,19 @@ class Analysis:
     def start(self) -> None:
         """Start the threads; they are started by the first commit otherwise. Raises `RuntimeError` if there can be
         none."""
+        try:
+            threading.Thread(target=self._run, name="recorder-analysis", daemon=True).start()
+            for lane in self.lanes:
+                lane.start()
+        except RuntimeError:
+            for lane in self.lanes:  # those that have no thread would be waited for
+                lane.ended.set(None)
+            raise
         self._started = True
-        for lane in self.lanes:
-            lane.start()
-        threading.Thread(target=self._run, name="recorder-analysis", daemon=True).start()
 
     def put(self, lane: Lane, text: AnalyzedText) -> None:
         """Let one analyzer evaluate a text. Waits while too many wait for it, however long that takes."""
-        while not lane.has_room:
+        while not (lane.has_room or lane.ended.done):
             lane.progressed.clear()
             if not lane.has_room:
                 lane.progressed.wait(1.0)
@@ -158,11 +163,20 @@ class Analysis:
         if self._finishing or not self._has_room:
             self._skipped += 1
             return
-        if not self._started:
-            self.start()
+        if not self._started and not self._try_to_start():
+            self._skipped += 1
+            return
         self._put += 1
         self._put_bytes += part.size
         self._queue.put(part)
+
+    def _try_to_start(self) -> bool:
+        try:
+            self.start()
+        except RuntimeError as error:  # the limit of threads is reached, or the interpreter ends
+            log.error("Nothing is analyzed, because no thread can be started: %s; recording goes on", error)
+            self.end()
+        return self._started
 
     @property
     def _has_room(self) -> bool:

@@ -125,9 +125,7 @@ os._exit(0)
     assert sql(url, "SELECT label FROM annotations WHERE message_id IS NULL") == [("negative",)] * 2
 
 
-def test_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what is new, takes functions of the folder, shows the results, and is idempotent."""
     from typer.testing import CliRunner
 
@@ -147,6 +145,6 @@ def test_the_command(
     shown = CliRunner().invoke(app, ["show", "c", "--url", url]).output.splitlines()
     assert "sentiment: user +0.00 (1 of 1 message), assistant -0.08 (1 of 1 message)  ▅▄" in shown
     assert {"question question, sentiment neutral +0.00", "sentiment negative -0.08"} <= set(shown)
-    assert "write it as module:function" in str(
-        CliRunner().invoke(app, [*command, "--with", "own_checks:no"])
-    )
+    wrong = CliRunner().invoke(app, [*command, "--with", "own_checks:no"])
+    assert wrong.exit_code == 1
+    assert "write it as module:function" in wrong.output
