@@ -21,6 +21,18 @@ class Misbehaving:
         return globals()[message.text](message)
 
 
+class Unprepared:
+    """Cannot be prepared."""
+
+    name, version = "unprepared", "1"
+
+    def prepare(self) -> None:
+        raise ZeroDivisionError("nothing to load")
+
+    def on_message(self, message: AnalyzedText) -> str:
+        return "prepared"
+
+
 class LockHolder:
     """Cannot be pickled."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from recorder import ChatHistoryCallback
 from recorder.analysis import AnalyzedText, FunctionAnalyzer
 from recorder.messages import HumanMessage
-from tests.analysis.misbehaving import Misbehaving, fine
+from tests.analysis.misbehaving import Misbehaving, Unprepared, fine
 from tests.oracle import begin, finish, new_url, record, run_python, say, sql, start_python
 
 QUESTION = "I love this library. But the install failed twice."
@@ -243,3 +245,71 @@ def test_without_analyzers_there_is_no_analysis(tmp_path: Path) -> None:
         record(history, HumanMessage("Hi"))
         assert history.analysis is None
         assert not history.recorder.listeners
+
+
+def test_without_threads_nothing_is_analyzed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit of threads is reached: everything is stored, and close does not wait for what never began."""
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("recorder-analysis-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    url = new_url(tmp_path)
+    with (
+        caplog.at_level(logging.ERROR, logger="recorder"),
+        ChatHistoryCallback(url, conversation_id="c", analyze=[fine]) as history,
+    ):
+        history.add_messages(["one", "two"])
+        history.flush().wait(10)
+        history.add_messages("three")
+    assert sql(url, "SELECT count(*) FROM messages") == [(3,)]
+    assert history.analysis is not None
+    assert history.analysis.stats().parts_skipped == 2
+    [line] = caplog.records
+    assert "no thread can be started" in line.getMessage()
+
+
+def test_calls_that_hang_on_threads_are_left_alone(tmp_path: Path) -> None:
+    """After three of them the analyzer gets no text, and the stream goes on."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(
+        url, conversation_id="c", analyze=[Misbehaving()], analyze_in="thread", analyze_timeout=0.05
+    ) as history:
+        history.add_messages(["hangs"] * 5 + ["fine"])
+    assert history.analysis is not None
+    stats = history.analysis.stats()
+    assert (stats.failed, stats.skipped, stats.waiting) == (3, 3, 0)
+    assert sql(url, "SELECT count(*) FROM messages") == [(6,)]
+
+
+def test_a_worker_that_never_starts_is_not_started_for_each_text(tmp_path: Path) -> None:
+    """After three failures in a row the analyzer pauses, and what comes meanwhile is skipped."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url, conversation_id="c", analyze=[Unprepared()]) as history:
+        history.add_messages(["text"] * 20)
+    assert history.analysis is not None
+    [stats] = history.analysis.stats().by_analyzer.values()
+    assert (stats.failed, stats.skipped, stats.restarts) == (3, 17, 3)
+    assert stats.last_error == "ZeroDivisionError: nothing to load"
+
+
+def test_asynchronous_applications(database: str) -> None:
+    """On an event loop nothing waits but what is awaited."""
+
+    async def main() -> None:
+        async with ChatHistoryCallback(database, conversation_id="c", analyze=[fine]) as history:
+            history.add_messages("Hello")
+            await history.flush()
+            assert history.analysis is not None
+            await history.analysis.flush()
+            await history.flush()
+            assert history.analysis.stats().analyzed == 1
+            history.add_messages("Bye")
+
+    asyncio.run(main())
+    assert sql(database, "SELECT label FROM annotations") == [("fine",), ("fine",)]
