@@ -30,6 +30,7 @@ SECTIONS = (
     "replay",
     "listing",
     "otel",
+    "analyzers",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

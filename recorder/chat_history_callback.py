@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from uuid import UUID
 
+from recorder.analysis.configured import analysis_of
 from recorder.callbacks.outside_langchain import OutsideLangChain
 from recorder.config import Config
 from recorder.core.clock import begun
@@ -74,25 +75,25 @@ class ChatHistoryCallback(StepHooks, OutsideLangChain):
     takes_mask = True
 
     def __init__(
-        self,
-        url: str | None = None,
-        *,
-        conversation_id: str | None = None,
-        store: Store | None = None,
+        self, url: str | None = None, *, conversation_id: str | None = None, store: Store | None = None,
         **options: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         default = check_conversation_id(conversation_id) if conversation_id is not None else None
         try:
             config = Config(**options)
         except TypeError as error:
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
+        self.analysis = analysis_of(config)
         self.recorder = Recorder(url, config, store=store)
         #: Whether what is stored cannot be read at the recorder's URL: the caller has passed a store, and no URL.
         self.stores_elsewhere = store is not None and url is None
         self._capture_frames = config.capture == "wire"
         self._ids = GivenIds()
         self._steps = OpenSteps()
+        if self.analysis is not None:
+            self.analysis.store_with(self.recorder.annotate)
+            self.recorder.listeners.add(self.analysis)
         # Attributes, because they are read for every token.
         self._runs = self.recorder.runs
         self._put = self.recorder.queue.put

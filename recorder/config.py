@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 from recorder.errors import ConfigError
 
@@ -70,6 +71,13 @@ class Config:
     close_timeout: float = 30.0
     #: Time between heartbeats of this process; 30 at most, because readers take a process for dead after 60 seconds.
     heartbeat_interval: float = 15.0
+    #: What evaluates texts while they stream: names of ready-made analyzers ("sentiment"), functions, and objects with
+    #: `on_sentence` or `on_message` (docs/analysis.md).
+    analyze: Sequence[Any] = ()
+    #: Where analyzers run: each in a worker process, or on a thread of this process.
+    analyze_in: Literal["process", "thread"] = "process"
+    #: An analyzer's call that takes longer is ended, and counted as failed.
+    analyze_timeout: float = 5.0
     #: This process marks the open runs of processes without a heartbeat for this long `interrupted`.
     interrupted_after: float = INTERRUPTED_AFTER
 
@@ -93,6 +101,7 @@ class Config:
         _one_of("durability", self.durability, ("batch",))
         _one_of("overflow", self.overflow, ("block", "drop_newest"))
         _one_of("sync", self.sync, ("full", "process"))
+        _one_of("analyze_in", self.analyze_in, ("process", "thread"))
         _one_of("thread", self.thread, ("new", "history"))
         for name in _ABOVE_ZERO:
             if (value := _number(name, getattr(self, name))) <= 0:
@@ -113,6 +122,7 @@ _ABOVE_ZERO = (
     "open_timeout",
     "close_timeout",
     "heartbeat_interval",
+    "analyze_timeout",
 )
 _ABOVE_ZERO_OR_NONE = ("max_commits_per_second", "run_idle_timeout")
 _NOT_NEGATIVE = ("flush_interval", "frames_interval", "block_timeout", "interrupted_after")

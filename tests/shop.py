@@ -182,7 +182,14 @@ def _feedback(number: int, score: float, comment: str | None, at: str) -> Annota
     return AnnotationRow(run_id(number), id, None, "user_feedback", None, score, data, moment(at))
 
 
-#: Details of conversations, and what users said about answers.
+def _sentiment(number: int, label: str, score: float, at: str) -> AnnotationRow:
+    """What an analyzer found in the answer of a run."""
+    return AnnotationRow(
+        run_id(number), run_id(2_000 + number), None, "sentiment", label, score, None, moment(at)
+    )
+
+
+#: Details of conversations, and what users and an analyzer found about answers.
 ADDITIONS = (
     Addition("support-17", "ada", moment("2026-11-20 09:02:00"),
              details={"title": "A lost parcel", "tags": '["refund","parcel"]'}),
@@ -190,6 +197,8 @@ ADDITIONS = (
     Addition("", None, moment("2026-11-20 09:03:00"), annotations=[
         _feedback(4, 1.0, "Fast!", "2026-11-20 09:03:00"), _feedback(7, 0.0, None, "2026-11-21 10:06:00"),
         _feedback(8, 1.0, None, "2026-11-21 11:06:00"), _feedback(5, 1.0, "Clear.", "2026-11-21 10:01:00"),
+        _sentiment(2, "negative", -0.5, "2026-11-20 09:00:04"), _sentiment(4, "positive", 0.75, "2026-11-20 09:01:12"),
+        _sentiment(5, "neutral", 0.0, "2026-11-21 10:00:02"), _sentiment(7, "negative", -0.25, "2026-11-21 10:05:03"),
     ]),
 )  # fmt: skip
 

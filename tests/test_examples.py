@@ -156,6 +156,17 @@ def test_a_conversation_is_stored_once(run: Run, tmp_path: Path) -> None:
     ]
 
 
+def test_each_message_is_evaluated_while_it_streams(run: Run) -> None:
+    """The sentiment of each message comes with its answer, and SQL has the mean of the conversation."""
+    lines = run("sentiment").splitlines()
+    labels = [line.split()[:3] for line in lines if " sentiment " in line]
+    assert labels == [
+        ["user", "sentiment", "negative"], ["assistant", "sentiment", "positive"],
+        ["user", "sentiment", "positive"], ["assistant", "sentiment", "positive"],
+    ]  # fmt: skip
+    assert [line.split()[:2] for line in lines[-2:]] == [["assistant", "2"], ["user", "2"]]
+
+
 def test_a_recorded_answer_is_replayed(run: Run) -> None:
     """The replay prints the same answer, and calls a handler that was not there during the recording."""
     printed, _, longest = run("replay").partition("\n\nlongest word: ")

@@ -16,6 +16,7 @@ import recorder
 PUBLIC_MODULES = ["recorder"] + [
     name
     for name in (
+        "recorder.analysis",
         "recorder.callbacks",
         "recorder.chains",
         "recorder.errors",
@@ -25,6 +26,7 @@ PUBLIC_MODULES = ["recorder"] + [
         "recorder.models",
         "recorder.replay",
         "recorder.testing",
+        "recorder.upkeep",
     )
     if find_spec(name)
 ]

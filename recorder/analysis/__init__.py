@@ -1,1 +1,12 @@
-"""Evaluates what is said while it streams: sentiment, and the application's own functions."""
+"""Evaluates texts while they stream: sentiment, and the application's own functions; docs/analysis.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recorder.core.lazy_imports import public_names
+
+if TYPE_CHECKING:
+    from recorder.analysis.public import *
+else:
+    __getattr__, __dir__, __all__ = public_names(__name__)

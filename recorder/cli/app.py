@@ -241,6 +241,33 @@ def tail(
 
 
 @app.command()
+def analyze(
+    id: Annotated[
+        str | None,
+        typer.Argument(
+            help="Id of a conversation or run, or its first characters. Default: everything.",
+            autocompletion=complete_id,
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    analyzers: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME", help="sentiment, or your own as module:function."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what is recorded from now on, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Evaluate stored messages and their sentences, and store the results.
+
+    What is evaluated already stays as it is.
+    """
+    from recorder.cli import analyze
+
+    raise typer.Exit(analyze.run(url, id, analyzers or ["sentiment"], follow))
+
+
+@app.command()
 def export(
     ids: Annotated[
         list[str] | None,

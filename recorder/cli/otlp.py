@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recorder.cli import console
-from recorder.cli.transfer import INTERRUPTED, print_left_out, progress
+from recorder.cli.progress_bar import progress
+from recorder.cli.transfer import INTERRUPTED, print_left_out
 from recorder.errors import ConfigError
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Integer
+from sqlalchemy import Double, Integer
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from recorder.cli import steps
+from recorder.cli import evaluations, steps
 from recorder.cli.transcript import in_order, made_by, prompt_of, transcript_of
 from recorder.core.escaping import unescape
 from recorder.errors import StoreError
@@ -29,12 +29,17 @@ from recorder.storage.store import SqlStore
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
+
+def _kind(type_: Any) -> type[Any]:
+    return int if isinstance(type_, Integer) else float if isinstance(type_, Double) else str
+
+
 #: Columns that hold JSON as text.
 _JSON = {"metadata", "output", "parts", "request", "tags", "usage"}
 #: Column of our tables -> type of its values in a query's result; ids and times are text.
 _COLUMNS = [column for table in metadata.sorted_tables for column in table.columns if column.name != "data"]
-_KINDS = {column.name: int if isinstance(column.type, Integer) else str for column in _COLUMNS}
-_TYPE_NAMES = {int: "an integer", str: "text"}
+_KINDS = {column.name: _kind(column.type) for column in _COLUMNS}
+_TYPE_NAMES = {int: "an integer", float: "a number", str: "text"}
 #: Columns that are NULL in no table.
 _NOT_NULL = {
     "role",
@@ -119,10 +124,15 @@ async def conversation(store: SqlStore, id: str) -> dict[str, Any]:
         texts[str(row["run_id"])].append(_text(row["text"]) or "")
     transcript = transcript_of(messages, runs, texts)
     await _mark_dead(store, runs, transcript)
+    evaluations.add_to(transcript, await _evaluations(store, id))
     instructions = await _instructions(store, str(runs[-1]["id"])) if runs else []
     return {
         **_original(about[0]), "instructions": instructions, "messages": in_order(transcript), "runs": runs,
     }  # fmt: skip
+
+
+async def _evaluations(store: SqlStore, id: str) -> list[dict[str, Any]]:
+    return [_original(row) for row in await store.rows(evaluations.OF_CONVERSATION, {"id": id})]
 
 
 async def _instructions(store: SqlStore, run_id: str) -> list[dict[str, Any]]:
@@ -162,6 +172,7 @@ async def run(store: SqlStore, id: str) -> dict[str, Any]:
     run = _original(about)
     messages = [_original(row) | {"run_id": run["id"], **made_by(run)} for row in found]
     await _mark_dead(store, [run], messages)
+    evaluations.add_to(messages, await _evaluations(store, about["conversation_id"]))
     prompt = await _prompt(store, about["conversation_id"], about["prompt_message_id"])
     return {**run, "asked": prompt, "messages": messages, "stats": stats[0], "gaps": gaps}
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recorder.cli import steps
+from recorder.cli import evaluations, steps
 from recorder.cli.branches import BESIDE, Fork, IndentedMessage, is_linear, laid_out, path_of
 from recorder.cli.console import (
     cell,
@@ -112,6 +112,8 @@ def conversation(found: Row) -> None:
     screen.print(styled(", ".join(about), "dim"))
     if found["title"]:
         screen.print(styled(found["title"]))
+    for line in evaluations.summary_of(messages, ascii_only=screen.options.ascii_only):
+        screen.print(line)
     for message in found["instructions"]:
         screen.print()
         _message(screen, message)
@@ -182,6 +184,8 @@ def _message(screen: Console, message: Row, indent: str = "", *, in_tree: bool =
     _body(screen, message, indent)
     if message["error"]:
         _line(screen, styled(message["error"], "red"), indent)
+    if (evaluated := evaluations.line_of(message)) is not None:
+        _line(screen, evaluated, indent)
 
 
 def _body(screen: Console, message: Row, indent: str = "") -> None:

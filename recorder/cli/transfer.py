@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import IO, Any, cast
 
 from recorder.cli import console
+from recorder.cli.progress_bar import progress
 from recorder.core.clock import iso
 from recorder.core.printable import printable_json, printable_line
 from recorder.export import Counts, export, import_
@@ -23,9 +23,6 @@ _LONGEST_SOURCE = 200
 
 #: The rows that are counted, in the order in which they are shown.
 _NOUNS = ("conversation", "message", "run", "token", "frame", "gap", "annotation")
-
-#: Called with the amount that is done, and the total if it is known.
-OnProgress = Callable[[int, int | None], None]
 
 
 def write_export(url: str, ids: Sequence[str], output: str | None) -> int:
@@ -98,27 +95,3 @@ def _counted(counts: Counts) -> str:
     """The counts in words, such as "1 run, 12 tokens"; "nothing" if all are 0."""
     numbers = [(getattr(counts, noun + "s"), noun) for noun in _NOUNS]
     return ", ".join(console.plural(number, noun) for number, noun in numbers if number) or "nothing"
-
-
-@contextmanager
-def progress(title: str, unit: str, *, hidden: bool = False) -> Iterator[OnProgress | None]:
-    """A progress bar on stderr, removed at the end; None if it is hidden, or stderr is not a terminal."""
-    shown = console.console(stderr=True)
-    if hidden or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(None), amount, TimeRemainingColumn())
-    # An export writes to stdout meanwhile; rich would print that on the bar's console.
-    with Progress(*columns, console=shown, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -36,6 +36,11 @@ class Deadline:
         return self._at < inf
 
     @property
+    def left(self) -> float:
+        """Seconds until the deadline; infinite if there is none."""
+        return self._at - seconds()
+
+    @property
     def is_over(self) -> bool:
         """Whether the deadline is past."""
         return seconds() > self._at

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-#: The requirements of the extras `postgres` and `tokens` in pyproject.toml. No index needs to have recorder itself.
+#: The requirements of the extras `postgres`, `tokens` and `nlp`. No index needs to have recorder itself.
 INSTALL_POSTGRES_DRIVER = "pip install 'asyncpg>=0.30'"
 INSTALL_TIKTOKEN = "pip install 'tiktoken>=0.9'"
+INSTALL_NLP = (
+    "pip install 'sentencex>=1.0.32' 'py3langid>=0.4' 'nltk-vader-sentiment>=1.0' 'cloudpickle>=3.1'"
+)
 UPGRADE = "install a newer version of chat-recorder (in a clone: git pull && pip install .)"
 REINSTALL = "install chat-recorder again (in a clone: pip install --force-reinstall .)"

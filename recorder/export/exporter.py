@@ -134,6 +134,7 @@ class _Exporter:
             yield conversation
             yield from context.take(conversation.id)
             yield from messages.take(conversation.id)
+            yield from self._annotations(conversation.id)
             for read in runs.take(conversation.id):
                 yield from self._producer(read.run.producer_id)
                 yield read.run
@@ -149,6 +150,12 @@ class _Exporter:
         for id, keys in self._reader.message_keys(ids).items():
             only = None if self._wanted is None else self._wanted[id]
             yield from keys if only is None else self._of_runs(keys, only)
+
+    def _annotations(self, conversation_id: str) -> Iterator[Row]:
+        """Those of messages without a run; of chosen runs, those of the messages that are written."""
+        only = None if self._wanted is None else self._wanted[conversation_id]
+        keys = [] if only is None else list(self._messages([conversation_id]))
+        return self._reader.annotations(conversation_id, None if only is None else [key.id for key in keys])
 
     def _context(self, ids: Sequence[str]) -> Iterator[ContextKey]:
         """The context messages to write: all of a conversation, or those that the chosen runs were sent."""

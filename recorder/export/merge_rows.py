@@ -20,6 +20,7 @@ from recorder.storage.inserts import SEAL_COLUMNS
 from recorder.storage.rows import (
     INTERRUPTED,
     STREAMING,
+    AnnotationRow,
     FrameRow,
     Producer,
     RunRow,
@@ -145,6 +146,8 @@ def _is_newer(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
         before = RunRow._make(stored)
         if _is_provisional(before) or _is_provisional(row):
             return not _is_provisional(row)
+    if isinstance(row, AnnotationRow) and different <= _WHEN_ANNOTATED:
+        return False  # the same analyzer evaluated the same text in two copies of the conversation
     if isinstance(row, FrameRow) and different <= {"data", "dictionary"} and _same_frames(stored, row):
         return False  # compressed by another version of the library
     raise _conflict(table, stored, new_rows, "stored already")
@@ -184,6 +187,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
+#: Columns in which two evaluations of one text by one version of an analyzer differ.
+_WHEN_ANNOTATED = frozenset(("created_at",))
 #: Columns that exports of older versions do not have.
 _LATER = frozenset(("said_at", "instructions", "input", "content_hash"))
 #: Columns that a newer row updates.

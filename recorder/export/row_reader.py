@@ -15,6 +15,7 @@ from recorder.messages import BaseMessage
 from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.id_lookup import Found
+from recorder.storage.key_pages import after_key
 from recorder.storage.reader import DatabaseReader
 from recorder.storage.row_checks import readable, row_of
 from recorder.storage.rows import (
@@ -199,6 +200,19 @@ class RowReader:
         rows = self._fetch(select(schema.context_messages).where(key.in_(keys)))
         found = {row[:2]: row_of(ContextMessageRow, row) for row in rows}
         return [found[each] for each in keys if each in found]
+
+    def annotations(self, conversation_id: str, messages: Sequence[str] | None) -> Iterator[AnnotationRow]:
+        """The annotations of messages without a run: of all of a conversation, or of some of its messages."""
+        here = schema.annotations.c
+        query = select(schema.annotations).where(here.conversation_id == conversation_id)
+        if messages is not None:
+            query = query.where(here.run_id.in_(messages))
+        query = query.order_by(here.run_id, here.id).limit(_MOST_ROWS)
+        rows = self._fetch(query)
+        while rows:
+            yield from (row_of(AnnotationRow, row) for row in rows)
+            last = rows[-1]
+            rows = self._fetch(query.where(after_key(schema.annotations, (last.run_id, last.id))))
 
     def producer(self, id: str) -> Producer | None:
         """The producer with this id; None if there is none."""

@@ -45,6 +45,8 @@ class Capacity(Exclusive):
         #: Bytes that are accepted and not yet released; those of the batch in flight are included.
         self.bytes = 0
         self.closed = False
+        #: Whether annotations are accepted although the queue is closed: listeners add their last ones.
+        self.accepts_annotations = False
 
     def release(self, size: int, batch: DrainedBatch | None = None) -> None:
         """Free the bytes of what is stored or lost, and let waiting producers continue. The batch counts them, too."""
@@ -56,10 +58,10 @@ class Capacity(Exclusive):
     def _on_full(self) -> None:
         """A producer found the queue full. Called before it waits."""
 
-    def _admit(self, size: int, accept: Callable[[], None]) -> bool:
+    def _admit(self, size: int, accept: Callable[[], None], *, late: bool = False) -> bool:
         """Call `accept` as soon as there is capacity for `size` bytes; False if there was none in time. The reserve for
-        event loops may be used. The lock must not be held."""
-        admit = partial(self._admit_now, size, accept)
+        event loops may be used. `late`: it is an annotation. The lock must not be held."""
+        admit = partial(self._admit_now, size, accept, late=late)
         result = self.call(admit, partial(self._admit_soon, size, accept))
         if result is True:  # nearly always
             return True
@@ -73,8 +75,8 @@ class Capacity(Exclusive):
             result = self.call(admit)
         return result
 
-    def _admit_now(self, size: int, accept: Callable[[], None]) -> bool | Wait[None]:
-        if self.closed:
+    def _admit_now(self, size: int, accept: Callable[[], None], *, late: bool) -> bool | Wait[None]:
+        if self.closed and not (late and self.accepts_annotations):
             return False
         if self._fits(size, self._limit_on_loops):
             accept()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any, Protocol, runtime_checkable
 
+from recorder.core.deadline import Deadline
+from recorder.core.waitable import Wait
+from recorder.recording.queue import RecordingQueue
 from recorder.storage.batch import Part
 from recorder.storage.rows import RunStart
 
 log = logging.getLogger("recorder")
+
+#: The part of the time to close that is left for storing what listeners add last, and its limit (seconds).
+_RESERVE, _MAX_RESERVE = 0.2, 1.0
+#: How often the writer looks whether listeners have added something while it waits for their end (seconds).
+_SLICE = 0.05
 
 
 class RecordingListener(Protocol):
@@ -26,6 +36,19 @@ class RecordingListener(Protocol):
 
     def reset_in_child(self) -> None:
         """The process is a forked child: what the parent does must not be done here as well. Takes no lock."""
+
+
+@runtime_checkable
+class FinishingListener(Protocol):
+    """A listener that adds annotations. It may add them for some time after `close`, and then knows the end."""
+
+    def finish(self, seconds_left: float) -> Wait[None] | None:
+        """Everything is committed. Returns what ends after the last annotation was added, within so many seconds; None
+        if there is nothing to wait for. Called on the writer's thread."""
+
+    def end(self) -> None:
+        """Nothing is stored any more: everything that runs must end. May be called more than once, on any thread, and
+        without `finish`. Takes no lock."""
 
 
 class Listeners:
@@ -58,16 +81,61 @@ class Listeners:
         for each in self._all:
             self._call(each, each.committed, parts)
 
+    def finish(self, seconds_left: float) -> list[Wait[None]]:
+        """Everything is committed. Returns what to wait for."""
+        waits = [self._call(each, each.finish, seconds_left) for each in self._finishing()]
+        return [wait for wait in waits if wait is not None]
+
+    def end(self) -> None:
+        """Nothing is stored any more."""
+        for each in self._finishing():
+            self._call(each, each.end)
+
+    def _finishing(self) -> list[FinishingListener]:
+        return [each for each in self._all if isinstance(each, FinishingListener)]
+
     def reset_in_child(self) -> None:
         """The process is a forked child."""
         for each in self._all:
             self._call(each, each.reset_in_child)
 
-    def _call(self, listener: RecordingListener, method: Callable[..., None], *given: Any) -> None:
+    def _call(self, listener: object, method: Callable[..., Any], *given: Any) -> Any:
         try:
-            method(*given)
+            return method(*given)
         except Exception:
             self.errors += 1
             if id(listener) not in self._failed:
                 self._failed.add(id(listener))
                 log.exception("%s failed; recording goes on", type(listener).__qualname__)
+        return None
+
+
+class LastAnnotations:
+    """What listeners add between `close` and the end of the writer. Their time ends before that of the writer."""
+
+    def __init__(self, listeners: Listeners, queue: RecordingQueue, deadline: Deadline) -> None:
+        self._listeners = listeners
+        self._queue = queue
+        self._deadline = deadline
+        self._waits: list[Wait[None]] | None = None
+
+    async def may_come(self) -> bool:
+        """Called when everything is stored and the queue is closed. Returns whether to look into the queue again."""
+        if not self._queue.accepts_annotations:
+            return False
+        left = self._deadline.left
+        reserve = min(_MAX_RESERVE, left * _RESERVE)
+        if self._waits is None:
+            self._waits = self._listeners.finish(left - reserve)
+        self._waits = [wait for wait in self._waits if not wait.done]
+        if not self._waits or left <= _MAX_RESERVE * _RESERVE:
+            self._queue.accepts_annotations = False
+        else:
+            await _first_of(self._waits, min(_SLICE, left))
+        return True
+
+
+async def _first_of(waits: Sequence[Wait[None]], timeout: float) -> None:
+    """Wait for the end of the first one, or until the timeout."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(waits[0], timeout)

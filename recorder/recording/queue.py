@@ -131,7 +131,8 @@ class RecordingQueue(ReadyQueue):
                 finally:
                     self._inside = False
         if not fits:
-            return self._admit(size, partial(self._add, key, at, messages, details, annotations, size))
+            add = partial(self._add, key, at, messages, details, annotations, size)
+            return self._admit(size, add, late=bool(annotations))
         if self._pending:
             self.run_pending()
         return True

@@ -178,6 +178,7 @@ class Recorder:
             else:
                 end()
         if not self._writer.closing:
+            self.queue.accepts_annotations = bool(self.listeners)
             self._writer.close(seconds)
         if self._forked:  # nothing was recorded in this process, and its writer has no thread
             self._writer.opening.succeed()
@@ -308,6 +309,7 @@ class Recorder:
 
     def _finish(self) -> None:
         self.close()
+        self.listeners.end()
         self._ended.set(self.stats())
 
     def _raise_if_refused(self) -> None:

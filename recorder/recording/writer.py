@@ -23,7 +23,7 @@ from recorder.recording.buffer import DrainedBatch
 from recorder.recording.committer import Committer
 from recorder.recording.database_opening import Opening
 from recorder.recording.flushes import Flushes
-from recorder.recording.listeners import Listeners
+from recorder.recording.listeners import LastAnnotations, Listeners
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import Progress
 from recorder.recording.queue import RecordingQueue
@@ -52,6 +52,7 @@ class Writer:
         self._queue = queue
         self._store = store
         self._config = config
+        listeners = Listeners() if listeners is None else listeners
         self._open_runs = open_runs
         self._flushes = Flushes(queue)
         self._in_flight: InFlightBatch | None = None
@@ -68,8 +69,9 @@ class Writer:
             self.progress,
             self._deadline,
             config.max_batch_bytes,
-            Listeners() if listeners is None else listeners,
+            listeners,
         )
+        self._last_annotations = LastAnnotations(listeners, queue, self._deadline)
         self._replacement_rows = ReplacementRows(self.progress)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
         self._takers = count()
@@ -173,7 +175,7 @@ class Writer:
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            return False
+            return await self._last_annotations.may_come()
         await self._heartbeat()
         self._close_idle_runs()
         return True

@@ -297,6 +297,11 @@ class AnnotationRow(NamedTuple):
     #: The conversation of a message that belongs to no run, whose id is the `run_id` then. None for other annotations.
     conversation_id: str | None = None
 
+    @property
+    def is_without_run(self) -> bool:
+        """Whether it evaluates a message that belongs to no run."""
+        return self.conversation_id is not None
+
 
 #: The types of the rows whose key begins with the id of their run, in the order of an export.
 ROWS_OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)

@@ -8,6 +8,7 @@ from typing import Any
 from recorder.export.format import Row
 from recorder.storage.rows import (
     ROWS_OF_A_RUN,
+    AnnotationRow,
     ContextMessageRow,
     ConversationRow,
     MessageRow,
@@ -27,6 +28,8 @@ class RecordedRows:
         self._conversations: dict[str, ConversationRow] = {}
         self._context: dict[tuple[str, str], ContextMessageRow] = {}
         self._messages: dict[tuple[str, str], MessageRow] = {}
+        #: Those of messages without a run.
+        self._annotations: dict[tuple[str, str], AnnotationRow] = {}
         #: Each run with its segments, frames, gaps and annotations.
         self._runs: dict[str, tuple[RunRow, list[Row]]] = {}
         self.add(rows)
@@ -38,6 +41,8 @@ class RecordedRows:
             if isinstance(row, RunRow):
                 rows_of_run = []
                 self._runs[row.id] = row._replace(producer_id=None), rows_of_run
+            elif isinstance(row, AnnotationRow) and row.is_without_run:
+                self._annotations[row.run_id, row.id] = row
             elif isinstance(row, ROWS_OF_A_RUN):
                 rows_of_run.append(row)
             elif not isinstance(row, Producer):
@@ -54,11 +59,13 @@ class RecordedRows:
     def __iter__(self) -> Iterator[Row]:
         context = _by_conversation(sorted(self._context.values(), key=lambda row: (row.created_at, row.id)))
         messages = _by_conversation(sorted(self._messages.values(), key=lambda row: (row.position, row.id)))
+        annotations = _by_conversation(row for _, row in sorted(self._annotations.items()))
         runs = _by_conversation(sorted((run for run, _ in self._runs.values()), key=_start))
         for id in sorted(self._conversations):
             yield self._conversations[id]
             yield from context.get(id, ())
             yield from messages.get(id, ())
+            yield from annotations.get(id, ())
             for run in runs.get(id, ()):
                 yield run
                 yield from self._runs[run.id][1]

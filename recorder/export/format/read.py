@@ -25,7 +25,7 @@ from recorder.export.format.shapes import (
 )
 from recorder.storage.compression import MAX_DECOMPRESSED, compress
 from recorder.storage.frame_block import join
-from recorder.storage.rows import FrameRow, GapRow, RunRow, SegmentRow
+from recorder.storage.rows import AnnotationRow, FrameRow, GapRow, RunRow, SegmentRow
 
 #: How many characters of a line that is not a header are shown.
 _SHOWN = 60
@@ -176,6 +176,8 @@ class _RowParser:
             return row
         if (read := _OF_A_RUN.get(kind)) is None:
             raise ValueError(f"there is no kind {kind!r}")
+        if kind == "annotation" and self._run is None:
+            return _annotation_without_run(line)
         if self._run is None:
             raise ValueError("no run began before it")
         return read(self, self._run, line)
@@ -258,7 +260,7 @@ class _RowParser:
 
     def _annotation(self, run: RunRow, line: list[Any]) -> Row:
         row = row_of("annotation", line[2])
-        if row.run_id != run.id:
+        if row.run_id != run.id or row.is_without_run:
             raise ValueError(f"it is of run {row.run_id} and comes after {run.id}")
         found: Row = row
         return found
@@ -268,6 +270,13 @@ class _RowParser:
         if any(fields[key] != found[key] for key in found):
             raise ValueError(f"run {run.id} is not the same as when it was written")
         self._run, self._checksums = None, Checksums()
+
+
+def _annotation_without_run(line: list[Any]) -> Row:
+    row: AnnotationRow = row_of("annotation", line[2])
+    if not row.is_without_run:
+        raise ValueError(f"it is of run {row.run_id}, and no run began before it")
+    return row
 
 
 def _numbers(seq: Any, first_delta: Any, number: Any, at_us: Any) -> tuple[int, int, int, int]:

@@ -23,7 +23,8 @@ def write(rows: Iterable[Row], *, source: str = "", at: datetime | None = None) 
     """Yield the lines of an export, each with its line end. `source` and `at` go into the header.
 
     A conversation must come before its messages and runs, and a run directly before its segments, frames, gaps and
-    annotations. Raises `StoreError` for a row of a run that is not the last one.
+    annotations. Annotations of messages without a run come after the messages. Raises `StoreError` for a row of a run
+    that is not the last one.
     """
     writer = _LineWriter()
     yield from _encoded(_header(source, at or now()))
@@ -53,7 +54,7 @@ class _LineWriter:
 
     def lines(self, row: Row) -> Iterator[Any]:
         """The lines of one row. If it does not belong to the current run, the end of that run comes first."""
-        if isinstance(row, ROWS_OF_A_RUN):
+        if isinstance(row, ROWS_OF_A_RUN) and not (isinstance(row, AnnotationRow) and row.is_without_run):
             yield from self._of_the_run(row)
             return
         yield from self._end_of_run()

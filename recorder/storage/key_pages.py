@@ -1,0 +1,14 @@
+"""Pages of a table by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, and_, or_
+
+
+def after_key(table: Table, key: Sequence[Any]) -> ColumnElement[bool]:
+    """The rows after this one in the order of the key, which has two columns."""
+    first, second = table.primary_key.columns
+    return and_(first >= key[0], or_(first > key[0], second > key[1]))
