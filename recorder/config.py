@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 from recorder.errors import ConfigError
 
@@ -72,6 +73,15 @@ class Config:
     heartbeat_interval: float = 15.0
     #: This process marks the open runs of processes without a heartbeat for this long `interrupted`.
     interrupted_after: float = INTERRUPTED_AFTER
+
+    #: Hosts whose requests cost what this provider publishes: `{"gateway.internal": "openai"}`. The provider of another
+    #: host is known by its name, or the host has no prices.
+    priced_as: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the usage of a run is estimated if the provider reports none.
+    estimate_usage: bool = True
+    #: Called when a conversation or a user has cost more than one of `budgets`.
+    on_budget: Callable[[Any], Any] | None = None
+    budgets: Collection[Any] = ()
 
     def __post_init__(self) -> None:
         self._check_values()

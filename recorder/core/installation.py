@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-#: The requirements of the extras `postgres` and `tokens` in pyproject.toml. No index needs to have recorder itself.
+#: The requirements of the extras `postgres`, `tokens` and `costs` in pyproject.toml. No index needs to have recorder.
 INSTALL_POSTGRES_DRIVER = "pip install 'asyncpg>=0.30'"
 INSTALL_TIKTOKEN = "pip install 'tiktoken>=0.9'"
+INSTALL_PRICES = "pip install 'genai-prices>=0.2.3'"
 UPGRADE = "install a newer version of chat-recorder (in a clone: git pull && pip install .)"
 REINSTALL = "install chat-recorder again (in a clone: pip install --force-reinstall .)"

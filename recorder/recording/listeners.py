@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from recorder.core.deadline import seconds
 from recorder.storage.batch import Part
 from recorder.storage.rows import RunStart
 
@@ -16,6 +17,9 @@ class RecordingListener(Protocol):
     """Gets every run that begins and everything that is committed. Its methods must return at once.
 
     What they raise is logged once for each listener and counted. It never reaches the application or the writer.
+
+    A listener may have two more methods, which are called on the writer's thread: `estimated(conversation_id, run_id)`,
+    when the usage of a run was estimated after its commit, and `close(seconds)`, when nothing more is committed.
     """
 
     def begun(self, start: RunStart) -> None:
@@ -57,6 +61,19 @@ class Listeners:
         """One transaction has stored these parts."""
         for each in self._all:
             self._call(each, each.committed, parts)
+
+    def estimated(self, conversation_id: str, run_id: str) -> None:
+        """The usage of a stored run was estimated. For listeners that have this method."""
+        for each in self._all:
+            if (method := getattr(each, "estimated", None)) is not None:
+                self._call(each, method, conversation_id, run_id)
+
+    def close(self, timeout: float) -> None:
+        """Nothing more is committed. For listeners that have this method; together they may take so many seconds."""
+        over = seconds() + timeout
+        for each in self._all:
+            if (method := getattr(each, "close", None)) is not None:
+                self._call(each, method, max(0.0, over - seconds()))
 
     def reset_in_child(self) -> None:
         """The process is a forked child."""

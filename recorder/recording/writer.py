@@ -17,6 +17,8 @@ from recorder.config import Config
 from recorder.core.clock import now
 from recorder.core.deadline import MIN_RETRY, Deadline, seconds
 from recorder.core.waitable import Wait, end_tasks
+from recorder.costs.live_estimates import LiveEstimates
+from recorder.costs.run_pricing import RunPricing
 from recorder.errors import StoreError
 from recorder.recording.batch_in_flight import InFlightBatch
 from recorder.recording.buffer import DrainedBatch
@@ -40,6 +42,8 @@ log = logging.getLogger("recorder")
 CLOSE_GRACE = 0.5
 #: How long tasks that are left on the event loop may take to end after they were cancelled (seconds).
 _END_GRACE = 1.0
+#: How long listeners may take at the end for what they have not done yet (seconds).
+_LISTENERS_GRACE = 2.0
 
 
 class Writer:
@@ -63,12 +67,17 @@ class Writer:
         self._idle_at = inf if config.run_idle_timeout is None else 0.0
         self._deadline = Deadline()
         self.progress = Progress()
+        self._listeners = Listeners() if listeners is None else listeners
         self._committer = Committer(
+            store, self.progress, self._deadline, config.max_batch_bytes, self._listeners
+        )
+        self._pricing = RunPricing(config.priced_as)
+        self._estimates = LiveEstimates(
             store,
-            self.progress,
-            self._deadline,
-            config.max_batch_bytes,
-            Listeners() if listeners is None else listeners,
+            self._pricing.host_of,
+            is_on=config.estimate_usage,
+            wake=queue.wake_writer,
+            stored=self._listeners.estimated,
         )
         self._replacement_rows = ReplacementRows(self.progress)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
@@ -124,6 +133,7 @@ class Writer:
             raise
         finally:
             self.end()
+            self._listeners.close(0.0 if self._has_no_time() else _LISTENERS_GRACE)
             await self._close_store()
 
     async def _begin(self) -> tuple[bool, Exception | None]:
@@ -166,13 +176,16 @@ class Writer:
         if not drained.is_empty:
             committer = self._committer
             rows = committer.attempts.separate(serialize(drained.runs, committer.file))
+            self._pricing.set_costs(rows)
             await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
             committer.update_streaming(drained)
+            self._estimates.add(rows)
             self._committed_at = seconds()
         self._flushes.settle(drained.queue_offset)
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
+            await self._estimates.finish(self._has_no_time)
             return False
         await self._heartbeat()
         self._close_idle_runs()
@@ -239,12 +252,17 @@ class Writer:
                 self.opening.succeed()
                 return True
 
+    def _has_no_time(self) -> bool:
+        return self._deadline.is_over or self._deadline.blocked
+
     def _on_open_timeout(self) -> None:
         if not self.opening.time_out():
             self.close(0)
 
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
+        while self._estimates.is_ready and not (self._queue.has_work or self._has_no_time()):
+            await self._deadline.in_time(self._estimates.advance())
         next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds())
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:

@@ -1,0 +1,139 @@
+"""Estimates the usage of runs that the provider left silent, while nothing else is to be stored.
+
+The writer calls `advance` when its queue is empty. Reading a run and storing the result are short and use the writer's
+connection. The tokens are counted on another thread, because a megabyte takes tiktoken a tenth of a second: the writer
+goes on meanwhile, and no commit waits for a count. `RecordingListener`s see the run before it is estimated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from recorder.core.deadline import seconds
+from recorder.costs.missing_usage import needs_estimate
+from recorder.storage.batch import RunRows
+from recorder.storage.rows import STREAMING
+
+if TYPE_CHECKING:
+    from recorder.costs.usage_estimate import Estimate
+
+log = logging.getLogger("recorder")
+
+#: So many runs wait at most. More end without an estimate, and `recorder stats --cost --fill` makes it.
+_MOST_WAITING = 1_000
+#: How long the estimates of the last runs may delay the end of the recorder (seconds).
+_AT_THE_END = 2.0
+
+
+class WaitingRun(NamedTuple):
+    """A run that is stored and waits for its estimate."""
+
+    run_id: str
+    conversation_id: str
+    #: Whose prices hold, and the service tier of the response.
+    host: str | None
+    tier: str | None
+
+
+class LiveEstimates:
+    """The runs of this process that wait for an estimate. Its methods are called on the writer's thread."""
+
+    def __init__(
+        self, store: Any, host_of: Callable[[str | None], str | None], *, is_on: bool, wake: Callable[[], None],
+        stored: Callable[[str, str], None],
+    ) -> None:  # fmt: skip
+        """`stored` gets the conversation and the run of each estimate, `wake` wakes the writer."""
+        self._store = store
+        self._host_of = host_of
+        self._is_on = is_on
+        self._wake = wake
+        self._stored = stored
+        self._waiting: deque[WaitingRun] = deque()
+        self._counting: asyncio.Future[Estimate] | None = None
+        self._current: WaitingRun | None = None
+        #: Runs that were estimated, that found no room here, and whose estimate failed.
+        self.estimated = self.skipped = self.failed = 0
+
+    def add(self, parts: Sequence[RunRows]) -> None:
+        """These runs are stored: remember those that need an estimate."""
+        for rows in parts if self._is_on else ():
+            start, seal = rows.start, rows.seal
+            if seal is None or seal.end.status == STREAMING or start.is_step:
+                continue
+            if not needs_estimate(start.wire, seal.end):
+                continue
+            if len(self._waiting) >= _MOST_WAITING:
+                self.skipped += 1
+            else:
+                run = WaitingRun(
+                    start.run_id, start.conversation_id, self._host_of(start.host), seal.end.service_tier
+                )
+                self._waiting.append(run)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `advance` has something to do."""
+        return bool(self._waiting) if self._counting is None else self._counting.done()
+
+    async def advance(self) -> None:
+        """Read the next run, or store the counts of the last one. What it raises was counted and ends the estimate."""
+        counting, self._counting = self._counting, None
+        try:
+            if counting is None:
+                await self._begin(self._waiting.popleft())
+            else:
+                await self._end(counting.result())
+        except Exception as error:
+            self._report(error)
+
+    async def finish(self, is_over: Callable[[], bool]) -> None:
+        """Estimate what waits, for some seconds at most, and not after the time to close is over."""
+        over = seconds() + _AT_THE_END
+        while (self._waiting or self._counting is not None) and seconds() < over and not is_over():
+            if self._counting is not None and not self._counting.done():
+                await asyncio.wait({self._counting}, timeout=min(0.1, over - seconds()))
+            else:
+                await self.advance()
+        self.skipped += len(self._waiting) + (self._counting is not None)
+        self._waiting.clear()
+
+    async def _begin(self, waiting: WaitingRun) -> None:
+        """Read the run, and count on another thread."""
+        from recorder.costs.usage_estimate import estimate, exchange_of
+        from recorder.storage.reader import DatabaseReader
+
+        store = self._sql_store()
+        if store is None:  # a store of the application's own, or in memory
+            return
+        reader = DatabaseReader(store)
+        exchange = await exchange_of(reader, await reader.run(waiting.run_id))
+        self._current = waiting
+        loop = asyncio.get_running_loop()
+        self._counting = loop.run_in_executor(None, estimate, exchange, waiting.host, waiting.tier)
+        self._counting.add_done_callback(lambda _: self._wake())
+
+    async def _end(self, found: Estimate) -> None:
+        from recorder.costs.usage_estimate import store_estimates
+
+        store, current = self._sql_store(), self._current
+        if store is not None and current is not None and await store_estimates(store, [found]):
+            self.estimated += 1
+            self._stored(current.conversation_id, current.run_id)
+
+    def _sql_store(self) -> Any:
+        """The store with a database, once it is open; None for another one."""
+        store = getattr(self._store, "loaded", self._store)
+        return store if hasattr(store, "fetch") and hasattr(store, "transaction") else None
+
+    def _report(self, error: Exception) -> None:
+        self.failed += 1
+        if self.failed == 1:
+            log.warning(
+                "The usage of a run could not be estimated (%s: %s); `recorder stats --cost --fill` tries again",
+                type(error).__name__,
+                error,
+            )
