@@ -75,6 +75,11 @@ class LiveEstimates:
                 self._waiting.append(run)
 
     @property
+    def not_estimated(self) -> int:
+        """How many runs ended without the estimate that they need."""
+        return self.skipped + self.failed
+
+    @property
     def is_ready(self) -> bool:
         """Whether `advance` has something to do."""
         return bool(self._waiting) if self._counting is None else self._counting.done()

@@ -6,7 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from recorder.config import Config
 from recorder.core.deadline import seconds
+from recorder.costs.budget_watch import BudgetWatch
+from recorder.costs.budgets import checked_budgets
+from recorder.errors import ConfigError
 from recorder.storage.batch import Part
 from recorder.storage.rows import RunStart
 
@@ -38,11 +42,15 @@ class Listeners:
     def __init__(self) -> None:
         self._all: tuple[RecordingListener, ...] = ()
         self._failed: set[int] = set()
-        #: How many of their calls raised.
-        self.errors = 0
+        self._errors = 0
 
     def __bool__(self) -> bool:
         return bool(self._all)
+
+    @property
+    def errors(self) -> int:
+        """How many of their calls raised, and what went wrong in themselves, if they count it as `errors`."""
+        return self._errors + sum(getattr(each, "errors", 0) for each in self._all)
 
     def add(self, listener: RecordingListener) -> None:
         """From now on, call this one too."""
@@ -84,7 +92,18 @@ class Listeners:
         try:
             method(*given)
         except Exception:
-            self.errors += 1
+            self._errors += 1
             if id(listener) not in self._failed:
                 self._failed.add(id(listener))
                 log.exception("%s failed; recording goes on", type(listener).__qualname__)
+
+
+def listeners_of(url: str, config: Config, store: Any) -> Listeners:
+    """The listeners that a configuration names. Raises `ConfigError` for budgets that cannot be watched."""
+    found = Listeners()
+    if budgets := checked_budgets(config.budgets, config.on_budget):
+        if store is not None:
+            raise ConfigError("budgets need a database that can be read; pass url=, and leave store= out")
+        assert config.on_budget is not None
+        found.add(BudgetWatch(url, budgets, config.on_budget))
+    return found

@@ -23,7 +23,7 @@ from recorder.errors import Closed, StoreError
 from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
 from recorder.recording.deferred_store import DeferredStore, store_of
-from recorder.recording.listeners import Listeners
+from recorder.recording.listeners import listeners_of
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
@@ -70,7 +70,7 @@ class Recorder:
         #: As in `Stats`.
         self.replaced_ids = 0
         #: Get what is recorded.
-        self.listeners = Listeners()
+        self.listeners = listeners_of(self.url, self.config, store)
         self._open_runs = OpenRuns(self.config.max_open_runs)
         #: The open runs, by id as an integer.
         self.runs = self._open_runs.open
@@ -209,6 +209,9 @@ class Recorder:
             lost_runs=self.queue.lost_runs,
             lost_messages=self.queue.lost_messages,
             replaced_ids=self.replaced_ids,
+            estimated_runs=self._writer.estimates.estimated,
+            unestimated_runs=self._writer.estimates.not_estimated,
+            listener_errors=self.listeners.errors,
             lag=lag,
             last_error=progress.last_error,
             healthy=progress.healthy and lag <= self.config.batch_interval + LATE_AFTER,

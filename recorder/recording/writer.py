@@ -72,7 +72,7 @@ class Writer:
             store, self.progress, self._deadline, config.max_batch_bytes, self._listeners
         )
         self._pricing = RunPricing(config.priced_as)
-        self._estimates = LiveEstimates(
+        self.estimates = LiveEstimates(
             store,
             self._pricing.host_of,
             is_on=config.estimate_usage,
@@ -179,13 +179,13 @@ class Writer:
             self._pricing.set_costs(rows)
             await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
             committer.update_streaming(drained)
-            self._estimates.add(rows)
+            self.estimates.add(rows)
             self._committed_at = seconds()
         self._flushes.settle(drained.queue_offset)
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            await self._estimates.finish(self._has_no_time)
+            await self.estimates.finish(self._has_no_time)
             return False
         await self._heartbeat()
         self._close_idle_runs()
@@ -261,8 +261,8 @@ class Writer:
 
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
-        while self._estimates.is_ready and not (self._queue.has_work or self._has_no_time()):
-            await self._deadline.in_time(self._estimates.advance())
+        while self.estimates.is_ready and not (self._queue.has_work or self._has_no_time()):
+            await self._deadline.in_time(self.estimates.advance())
         next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds())
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:
