@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recorder.core.clock import now
 from recorder.core.deadline import seconds
@@ -23,11 +23,14 @@ from recorder.costs.budgets import CONVERSATION, Budget, BudgetEvent, OnBudget
 from recorder.storage.batch import Part, RunRows
 from recorder.storage.rows import STREAMING, RunStart
 
+if TYPE_CHECKING:
+    from recorder.costs.spending import Spending
+
 log = logging.getLogger("recorder")
 
 #: So many runs wait at most for their sums; a sum has all runs, so only their order is lost with more.
 _MOST_WAITING = 10_000
-#: So many passed limits are remembered. A forgotten one is found again in the database.
+#: So many reports are remembered. For later runs the database tells that the limit was passed before.
 _MOST_PASSED = 100_000
 #: How long a call of the application may take until the next one does not wait for it (seconds).
 _CALL_TIMEOUT = 10.0
@@ -52,7 +55,8 @@ class BudgetWatch:
         self.calls = self.failed_calls = self.dropped_calls = 0
         #: How often the sums could not be read.
         self.failed_reads = 0
-        self._passed: OrderedDict[tuple[Budget, str], None] = OrderedDict()
+        # When each limit was reported.
+        self._passed: OrderedDict[tuple[Budget, str], datetime] = OrderedDict()
         self._reset()
 
     def _reset(self) -> None:
@@ -168,21 +172,27 @@ class BudgetWatch:
         found = []
         for (budget, key), (began, run_id, conversation_id) in latest.items():
             sums = await spending(store, budget, key, began, now())
-            if self._is_passed_now(budget, key, sums.now, sums.before):
+            if self._is_passed_now((budget, key), sums, began):
                 found.append(BudgetEvent(budget, key, sums.now, run_id, conversation_id))
         return found
 
-    def _is_passed_now(self, budget: Budget, key: str, spent: float, before: float) -> bool:
-        place = budget, key
-        if spent < budget.limit:  # with `within`, older runs no longer count: it may be passed again
+    def _is_passed_now(self, place: tuple[Budget, str], sums: Spending, began: datetime) -> bool:
+        """Whether the limit was passed since `began`, and that was not reported.
+
+        Runs at the same time began before the report. With `within`, a later run may pass the limit again.
+        """
+        limit = place[0].limit
+        if sums.now < limit:
             self._passed.pop(place, None)
             return False
-        was_known = place in self._passed
-        self._passed[place] = None
+        reported_at = self._passed.get(place)
+        if sums.before >= limit or (reported_at is not None and began <= reported_at):
+            return False
+        self._passed[place] = now()
         self._passed.move_to_end(place)
         if len(self._passed) > _MOST_PASSED:
             self._passed.popitem(last=False)
-        return not was_known and before < budget.limit
+        return True
 
     # -- the application's function --------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from recorder.wire.recorded_run import ANTHROPIC
 
 ESTIMATED = "estimated"
 #: Kinds of tokens that the model generated and the provider charges for.
-_GENERATED = frozenset((TEXT, REASONING, REFUSAL, TOOL_CALL, TOOL_ARGS))
+GENERATED = frozenset((TEXT, REASONING, REFUSAL, TOOL_CALL, TOOL_ARGS))
 #: Parameters of a request that the model reads: schemas of tools and of the answer, in the words of the providers.
 _SCHEMAS = ("tools", "functions", "response_format", "text", "format")
 #: How many rows of tokens one query reads.
@@ -144,4 +144,4 @@ def _text_of(deltas: Any) -> str:
 
 
 def _is_generated(delta: Sequence[Any]) -> bool:
-    return len(delta) < 3 or delta[2] in _GENERATED
+    return len(delta) < 3 or delta[2] in GENERATED

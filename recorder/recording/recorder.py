@@ -297,7 +297,7 @@ class Recorder:
 
     async def _run_writer(self) -> None:
         # The driver of Postgres looks host names up there, also while the interpreter ends.
-        asyncio.get_running_loop().set_default_executor(AlwaysAccepting())
+        asyncio.get_running_loop().set_default_executor(AlwaysAccepting(thread_name_prefix="recorder-work"))
         try:
             await self._writer.run()
         finally:
