@@ -57,7 +57,7 @@ async def fill(store: SqlStore, progress: Callable[[Filled], None] = lambda _: N
             except StoreError as error:
                 done.failed += 1
                 log.warning("Run %s is left out: %s", run.id, error)
-        done.estimated += await store_estimates(store, estimates)
+        done.estimated += len(await store_estimates(store, estimates))
         done.priced += await _store_costs(store, priced)
         progress(done)
     return done

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recorder.core.deadline import seconds
@@ -19,12 +20,18 @@ from recorder.storage.batch import RunRows
 from recorder.storage.rows import STREAMING
 
 if TYPE_CHECKING:
-    from recorder.costs.usage_estimate import Estimate
+    from recorder.costs.usage_estimate import Estimate, StoredExchange
 
 log = logging.getLogger("recorder")
 
 #: So many runs wait at most. More end without an estimate, and `recorder stats --cost --fill` makes it.
 _MOST_WAITING = 1_000
+#: So many runs are read, counted and stored together, fewer if the writer has something to store.
+_AT_ONCE = 50
+#: The pause after reading or storing, as a multiple of the time that it took: a sixth of one thread is used at most.
+_PAUSE = 5
+#: A longer answer is counted alone (characters).
+_LONG = 100_000
 #: How long the estimates of the last runs may delay the end of the recorder (seconds).
 _AT_THE_END = 2.0
 
@@ -43,18 +50,22 @@ class LiveEstimates:
     """The runs of this process that wait for an estimate. Its methods are called on the writer's thread."""
 
     def __init__(
-        self, store: Any, host_of: Callable[[str | None], str | None], *, is_on: bool, wake: Callable[[], None],
-        stored: Callable[[str, str], None],
+        self, store: Any, host_of: Callable[[str | None], str | None], *, is_on: bool, is_busy: Callable[[], bool],
+        wake: Callable[[], None], stored: Callable[[str, str], None],
     ) -> None:  # fmt: skip
-        """`stored` gets the conversation and the run of each estimate, `wake` wakes the writer."""
+        """`is_busy` is whether the writer has something to store, and `wake` wakes it. `stored` gets the conversation
+        and the run of each estimate."""
         self._store = store
         self._host_of = host_of
         self._is_on = is_on
+        self._is_busy = is_busy
         self._wake = wake
         self._stored = stored
         self._waiting: deque[WaitingRun] = deque()
-        self._counting: asyncio.Future[Estimate] | None = None
-        self._current: WaitingRun | None = None
+        self._counting: asyncio.Future[list[Estimate]] | None = None
+        self._next_at = 0.0
+        # The runs that are counted, by id.
+        self._current: dict[str, WaitingRun] = {}
         #: Runs that were estimated, that found no room here, and whose estimate failed.
         self.estimated = self.skipped = self.failed = 0
 
@@ -80,20 +91,24 @@ class LiveEstimates:
         return self.skipped + self.failed
 
     @property
-    def is_ready(self) -> bool:
-        """Whether `advance` has something to do."""
-        return bool(self._waiting) if self._counting is None else self._counting.done()
+    def delay(self) -> float:
+        """Seconds until `advance` is to be called; infinite without work. Most of the time is left to others."""
+        if not (self._waiting if self._counting is None else self._counting.done()):
+            return inf
+        return max(0.0, self._next_at - seconds())
 
     async def advance(self) -> None:
-        """Read the next run, or store the counts of the last one. What it raises was counted and ends the estimate."""
+        """Read the next runs, or store the counts of the last ones. What it raises is counted and ends the estimate."""
         counting, self._counting = self._counting, None
+        began = seconds()
         try:
             if counting is None:
-                await self._begin(self._waiting.popleft())
+                await self._begin()
             else:
                 await self._end(counting.result())
         except Exception as error:
-            self._report(error)
+            self._report(error, max(1, len(self._current)))
+        self._next_at = seconds() + _PAUSE * (seconds() - began)
 
     async def finish(self, is_over: Callable[[], bool]) -> None:
         """Estimate what waits, for some seconds at most, and not after the time to close is over."""
@@ -103,40 +118,48 @@ class LiveEstimates:
                 await asyncio.wait({self._counting}, timeout=min(0.1, over - seconds()))
             else:
                 await self.advance()
-        self.skipped += len(self._waiting) + (self._counting is not None)
+        self.skipped += len(self._waiting) + (len(self._current) if self._counting is not None else 0)
         self._waiting.clear()
 
-    async def _begin(self, waiting: WaitingRun) -> None:
-        """Read the run, and count on another thread."""
-        from recorder.costs.usage_estimate import estimate, exchange_of
+    async def _begin(self) -> None:
+        """Read some runs, and count on another thread."""
+        from recorder.costs.usage_estimate import estimate_all, exchange_of
         from recorder.storage.reader import DatabaseReader
 
+        self._current = {}
         store = self._sql_store()
         if store is None:  # a store of the application's own, or in memory
+            self._waiting.clear()
             return
         reader = DatabaseReader(store)
-        exchange = await exchange_of(reader, await reader.run(waiting.run_id))
-        self._current = waiting
-        loop = asyncio.get_running_loop()
-        self._counting = loop.run_in_executor(None, estimate, exchange, waiting.host, waiting.tier)
+        found: list[tuple[StoredExchange, str | None, str | None]] = []
+        while self._waiting and len(found) < _AT_ONCE and not (found and self._is_busy()):
+            run = self._waiting.popleft()
+            self._current[run.run_id] = run
+            exchange = await exchange_of(reader, await reader.run(run.run_id))
+            found.append((exchange, run.host, run.tier))
+            if len(exchange.generated) > _LONG:
+                break
+        self._counting = asyncio.get_running_loop().run_in_executor(None, estimate_all, found)
         self._counting.add_done_callback(lambda _: self._wake())
 
-    async def _end(self, found: Estimate) -> None:
+    async def _end(self, found: list[Estimate]) -> None:
         from recorder.costs.usage_estimate import store_estimates
 
-        store, current = self._sql_store(), self._current
-        if store is not None and current is not None and await store_estimates(store, [found]):
-            self.estimated += 1
-            self._stored(current.conversation_id, current.run_id)
+        stored = await store_estimates(self._sql_store(), found)
+        self.estimated += len(stored)
+        for run_id in stored:
+            self._stored(self._current[run_id].conversation_id, run_id)
 
     def _sql_store(self) -> Any:
         """The store with a database, once it is open; None for another one."""
         store = getattr(self._store, "loaded", self._store)
         return store if hasattr(store, "fetch") and hasattr(store, "transaction") else None
 
-    def _report(self, error: Exception) -> None:
-        self.failed += 1
-        if self.failed == 1:
+    def _report(self, error: Exception, runs: int) -> None:
+        is_first = not self.failed
+        self.failed += runs
+        if is_first:
             log.warning(
                 "The usage of a run could not be estimated (%s: %s); `recorder stats --cost --fill` tries again",
                 type(error).__name__,

@@ -71,6 +71,11 @@ def estimate(exchange: StoredExchange, host: str | None, tier: str | None = None
     return _priced(exchange, estimated(exchange), host, tier)
 
 
+def estimate_all(given: Sequence[tuple[StoredExchange, str | None, str | None]]) -> list[Estimate]:
+    """The estimates of several runs."""
+    return [estimate(*each) for each in given]
+
+
 def _priced(
     exchange: StoredExchange, counts: tuple[int, int], host: str | None, tier: str | None
 ) -> Estimate:
@@ -104,13 +109,15 @@ def host_in(price: Mapping[str, Any] | None) -> str | None:
     return found if isinstance(found, str) else None
 
 
-async def store_estimates(store: SqlStore, found: Sequence[Estimate]) -> int:
-    """Store estimates in one transaction; how many. A run whose provider reported its usage meanwhile is left alone."""
+async def store_estimates(store: SqlStore, found: Sequence[Estimate]) -> list[str]:
+    """Store estimates in one transaction; the ids of the runs. One whose usage was reported meanwhile is left alone."""
+    if not found:
+        return []
     silent = or_(
         runs.c.usage_source == "none",
         and_(runs.c.usage_source == "provider", runs.c.wire == ANTHROPIC, runs.c.finish_reason.is_(None)),
     )
-    stored = 0
+    stored: list[str] = []
     async with store.transaction() as connection:
         for each in sorted(found, key=lambda each: each.run_id):
             counts = {
@@ -122,18 +129,20 @@ async def store_estimates(store: SqlStore, found: Sequence[Estimate]) -> int:
             change = (
                 update(runs).where(runs.c.id == each.run_id, silent).values(**counts, **each.cost._asdict())
             )
-            stored += (await connection.execute(change)).rowcount
+            if (await connection.execute(change)).rowcount:
+                stored.append(each.run_id)
     return stored
 
 
 async def _generated(reader: DatabaseReader, run_id: str) -> str:
     texts: list[str] = []
     seq = 0
-    while rows := await reader.segments(run_id, seq, _PAGE):
-        for row in rows:
-            texts.append(_text_of(loads(row.deltas)))
+    while True:
+        rows = await reader.segments(run_id, seq, _PAGE)
+        texts += [_text_of(loads(row.deltas)) for row in rows]
+        if len(rows) < _PAGE:
+            return "".join(texts)
         seq = rows[-1].seq + rows[-1].count
-    return "".join(texts)
 
 
 def _text_of(deltas: Any) -> str:

@@ -76,6 +76,7 @@ class Writer:
             store,
             self._pricing.host_of,
             is_on=config.estimate_usage,
+            is_busy=lambda: queue.has_work,
             wake=queue.wake_writer,
             stored=self._listeners.estimated,
         )
@@ -185,7 +186,7 @@ class Writer:
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            await self.estimates.finish(self._has_no_time)
+            await self._deadline.in_time(self.estimates.finish(self._has_no_time))
             return False
         await self._heartbeat()
         self._close_idle_runs()
@@ -261,9 +262,9 @@ class Writer:
 
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
-        while self.estimates.is_ready and not (self._queue.has_work or self._has_no_time()):
+        while self.estimates.delay <= 0 and not (self._queue.has_work or self._has_no_time()):
             await self._deadline.in_time(self.estimates.advance())
-        next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds())
+        next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds(), self.estimates.delay)
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:
             try:

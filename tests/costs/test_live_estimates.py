@@ -14,7 +14,7 @@ from recorder.costs.token_counts import rule_of_thumb
 from recorder.errors import StoreError
 from recorder.messages import HumanMessage
 from recorder.models import ChatAnthropic, ChatOpenAI
-from recorder.testing import LoopbackProvider, MemoryStore
+from recorder.testing import Answer, LoopbackProvider, MemoryStore, anthropic_messages_frames
 from tests.oracle import begin, finish, record, result, say, sql
 
 USAGE = "SELECT usage_source, input_tokens, output_tokens, total_tokens FROM runs ORDER BY started_at"
@@ -62,11 +62,12 @@ def test_a_request_that_failed_at_once_costs_nothing(database: str) -> None:
 
 def test_a_cut_answer_of_anthropic_keeps_the_reported_input(database: str) -> None:
     """Its start counts the input; the output that it counts there is that of the first token."""
-    answer = "One two three four five six seven eight nine ten eleven twelve"
+    words = [f"word{number} " for number in range(40)]
+    answer = Answer(frames=anthropic_messages_frames(words), hang_after=30)
     with LoopbackProvider(answer) as provider, ChatHistoryCallback(database) as history:
         model = ChatAnthropic("claude-sonnet-4-5", base_url=provider.url, api_key="any", callbacks=[history])
         stream = model.stream("Hi")
-        arrived = "".join(chunk.text for chunk, _ in zip(stream, range(8), strict=False))
+        arrived = "".join(chunk.text for chunk, _ in zip(stream, range(20), strict=False))
         stream.close()  # type: ignore[attr-defined]
     [(source, sent, made, total)] = sql(database, USAGE)
     [(raw,)] = sql(database, "SELECT usage FROM runs")
