@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from recorder.core.clock import now
 from recorder.core.deadline import seconds
+from recorder.core.late_imports import late_imports
 from recorder.costs.budgets import CONVERSATION, Budget, BudgetEvent, OnBudget
 from recorder.storage.batch import Part, RunRows
 from recorder.storage.rows import STREAMING, RunStart
@@ -142,7 +143,8 @@ class BudgetWatch:
             _close(database)
 
     def _opened(self) -> Any:
-        from recorder.storage.blocking import BlockingStore
+        with late_imports():
+            from recorder.storage.blocking import BlockingStore
 
         return BlockingStore(self._url, read_only=True)
 
@@ -159,7 +161,8 @@ class BudgetWatch:
 
     async def _events(self, store: Any, run_ids: Sequence[str]) -> list[BudgetEvent]:
         """The budgets that were passed by these runs and not before."""
-        from recorder.costs.spending import committed_runs, spending
+        with late_imports():
+            from recorder.costs.spending import committed_runs, spending
 
         # One sum for all runs of a conversation or user: the time of the first, and the id of the last one.
         latest: dict[tuple[Budget, str], tuple[datetime, str, str]] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder.core.installation import INSTALL_TIKTOKEN
+from recorder.core.late_imports import late_imports
 from recorder.errors import ConfigError, MissingExtra
 
 #: How the names of models begin that tiktoken may not know yet, and their encoding: LangChain's list.
@@ -43,15 +44,16 @@ def encoding_of(model: str) -> Any:
 
 def local_encoding_of(model: str) -> Any:
     """The same without a download; None for another model, without tiktoken, and without the vocabulary's file."""
-    try:
-        import tiktoken
-        from tiktoken import registry
-    except ImportError:
-        return None
-    name = _name_of(model)
-    if name is None or (name not in registry.ENCODINGS and not _has_file(name)):
-        return None
-    return tiktoken.get_encoding(name)
+    with late_imports():
+        try:
+            import tiktoken
+            from tiktoken import registry
+        except ImportError:
+            return None
+        name = _name_of(model)
+        if name is None or (name not in registry.ENCODINGS and not _has_file(name)):
+            return None
+        return tiktoken.get_encoding(name)  # imports what describes the encodings
 
 
 def _name_of(model: str) -> str | None:

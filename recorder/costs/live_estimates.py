@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recorder.core.deadline import seconds
+from recorder.core.late_imports import late_imports
 from recorder.costs.missing_usage import needs_estimate
 from recorder.storage.batch import RunRows
 from recorder.storage.rows import STREAMING
@@ -123,8 +124,9 @@ class LiveEstimates:
 
     async def _begin(self) -> None:
         """Read some runs, and count on another thread."""
-        from recorder.costs.usage_estimate import estimate_all, exchange_of
-        from recorder.storage.reader import DatabaseReader
+        with late_imports():
+            from recorder.costs.usage_estimate import estimate_all, exchange_of
+            from recorder.storage.reader import DatabaseReader
 
         self._current = {}
         store = self._sql_store()
@@ -144,7 +146,8 @@ class LiveEstimates:
         self._counting.add_done_callback(lambda _: self._wake())
 
     async def _end(self, found: list[Estimate]) -> None:
-        from recorder.costs.usage_estimate import store_estimates
+        with late_imports():
+            from recorder.costs.usage_estimate import store_estimates
 
         stored = await store_estimates(self._sql_store(), found)
         self.estimated += len(stored)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from recorder.core.installation import INSTALL_PRICES
+from recorder.core.late_imports import late_imports
 
 #: The names of providers in LangChain, LangSmith and recorder that differ from the library's.
 _PROVIDERS = {
@@ -139,8 +140,10 @@ def _provider_of_url(url: str) -> str | None:
 @cache
 def _providers() -> dict[str, Any]:
     """The library's providers, by name. The first call takes a quarter of a second, most of it the library's import."""
-    from genai_prices.data_snapshot import get_snapshot
+    with late_imports():
+        from genai_prices.data_snapshot import get_snapshot
 
+        get_snapshot()  # imports the list itself
     return {each.id: each for each in get_snapshot().providers}
 
 

@@ -7,17 +7,18 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from recorder.core.installation import INSTALL_POSTGRES_DRIVER, INSTALL_TIKTOKEN
+from recorder.core.installation import INSTALL_POSTGRES_DRIVER, INSTALL_PRICES, INSTALL_TIKTOKEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_drivers_command_installs_the_extra() -> None:
-    """It names the same requirements as the extra `postgres`, and that of tiktoken those of `tokens`."""
+    """It names the same requirements as the extra `postgres`, and the others those of `tokens` and `costs`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert shlex.split(INSTALL_POSTGRES_DRIVER) == ["pip", "install", *extras["postgres"]]
     assert shlex.split(INSTALL_TIKTOKEN) == ["pip", "install", *extras["tokens"]]
+    assert shlex.split(INSTALL_PRICES) == ["pip", "install", *extras["costs"]]
 
 
 def test_no_text_takes_recorder_from_an_index() -> None:
