@@ -31,6 +31,7 @@ SECTIONS = (
     "listing",
     "otel",
     "analyzers",
+    "costs",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
@@ -80,6 +80,15 @@ class Config:
     analyze_timeout: float = 5.0
     #: This process marks the open runs of processes without a heartbeat for this long `interrupted`.
     interrupted_after: float = INTERRUPTED_AFTER
+
+    #: Hosts whose requests cost what this provider publishes: `{"gateway.internal": "openai"}`. The provider of another
+    #: host is known by its name, or the host has no prices.
+    priced_as: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the usage of a run is estimated if the provider reports none.
+    estimate_usage: bool = True
+    #: Called when a conversation or a user has cost more than one of `budgets`.
+    on_budget: Callable[[Any], Any] | None = None
+    budgets: Collection[Any] = ()
 
     def __post_init__(self) -> None:
         self._check_values()

@@ -2,6 +2,8 @@
 
 from recorder.chat_history_callback import ChatHistoryCallback as ChatHistoryCallback
 from recorder.config import Config as Config
+from recorder.costs.budgets import Budget as Budget
+from recorder.costs.budgets import BudgetEvent as BudgetEvent
 from recorder.errors import Closed as Closed
 from recorder.errors import ConfigError as ConfigError
 from recorder.errors import MissingExtra as MissingExtra

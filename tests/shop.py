@@ -17,7 +17,7 @@ from recorder.messages import AIMessage, BaseMessage, HumanMessage, SystemMessag
 from recorder.recording.buffer import DrainedRun, OpenRun
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.serialize import serialize
-from recorder.storage.batch import Addition, Batch
+from recorder.storage.batch import Addition, Batch, RunRows
 from recorder.storage.rows import COMPLETE, AnnotationRow, Producer, RunEnd, RunStart
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, TOOL_ARGS, TOOL_CALL, Delta
@@ -26,6 +26,9 @@ from tests.oracle import started
 GPT = ("openai", "gpt-4o-mini", "gpt-4o-mini-2024-07-18")
 DEEPSEEK = ("deepseek", "deepseek-reasoner", "deepseek-reasoner")
 CLAUDE = ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929")
+
+#: US dollars for a million tokens of input and of output.
+DOLLARS = {"gpt-4o-mini": (0.15, 0.6), "claude-sonnet-4-5": (3.0, 15.0)}
 
 #: Milliseconds after the request, and the token of that time: text, and kind and idx if they are not the usual ones.
 TimedToken = tuple[int, str] | tuple[int, str, str] | tuple[int, str, str, str]
@@ -214,11 +217,23 @@ def record_shop(url: str) -> None:
         for shop_run in RUNS:
             for drained in _drained(shop_run):
                 rows = serialize(drained)
+                _set_costs(rows)
                 await store.append(Batch(producer, rows))
         await store.append(Batch(producer, [], ADDITIONS))
         await store.close()
 
     asyncio.run(main())
+
+
+def _set_costs(rows: Sequence[RunRows]) -> None:
+    """Set costs as the recorder does, by prices that do not change with the library."""
+    for each in rows:
+        price = DOLLARS.get(each.start.request_model or "")
+        seal = each.seal
+        if price is not None and seal is not None and seal.end.input_tokens is not None:
+            seal.input_cost = seal.end.input_tokens * price[0] / 1e6
+            seal.output_cost = (seal.end.output_tokens or 0) * price[1] / 1e6
+            seal.cost = seal.input_cost + seal.output_cost
 
 
 def _drained(shop_run: ShopRun) -> Iterator[list[DrainedRun]]:

@@ -194,6 +194,18 @@ def test_runs_are_printed_as_spans(run: Run) -> None:
     assert spans["chat gpt-5.4-mini"]["attributes"]["gen_ai.usage.output_tokens"] > 100
 
 
+def test_a_limit_is_reported_and_costs_are_stored(run: Run, tmp_path: Path) -> None:
+    """The conversation has cost more than its budget, and the view has what it cost."""
+    pytest.importorskip("genai_prices")
+    lines = run("costs").splitlines()
+    assert lines == ["conversation support-17 has cost more than $0.000010", "recorder stats --cost"]
+    [(user, cost)] = sql(
+        f"sqlite:///{tmp_path / 'chat_history.db'}", "SELECT user_id, cost FROM costs_by_user"
+    )
+    assert user == "anna"
+    assert cost > 0.00001
+
+
 def roles(folder: Path) -> list[str]:
     """Return the roles of the stored messages, in their order."""
     rows = sql(f"sqlite:///{folder / 'chat_history.db'}", "SELECT role FROM messages ORDER BY position")

@@ -344,12 +344,27 @@ def sql(
 
 
 @app.command()
-def stats(url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Count what is stored, and show its size on disk."""
-    from recorder.cli import console, queries, render
+def stats(
+    url: Url = DEFAULT_URL,
+    cost: Annotated[bool, typer.Option("--cost", help="Show what the runs cost instead.")] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="With --cost: first estimate missing usage and set missing costs.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Count what is stored, and show its size on disk; or what the runs cost.
 
-    found = queries.read(url, lambda store: queries.totals(store, url))
-    console.print_json(found) if json else render.totals(found)
+    Costs are US dollars, by the prices on the day of each run.
+    """
+    if cost or fill:
+        from recorder.cli import costs
+
+        costs.run(url, as_json=json, fill_in=fill)
+    else:
+        from recorder.cli import console, queries, render
+
+        found = queries.read(url, lambda store: queries.totals(store, url))
+        console.print_json(found) if json else render.totals(found)
 
 
 @app.command()

@@ -74,6 +74,7 @@ def attempt_of(
         conversation_of=run.first_run_id or run.run_id,
         attempt=run.attempt,
         first_run_id=run.first_run_id,
+        host=_host_of(request),
     )
     found = Attempt(
         _run(made, translator, request, call.endpoint.sdk), _errors_of(request, call.endpoint.sdk)

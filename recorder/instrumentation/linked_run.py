@@ -166,7 +166,7 @@ class LinkedRun(BaseCallbackHandler):
             self._add_child(self._failed)
         self._failed, self._start = None, start
         self.recorder_handler.add_request(
-            self.run_id, start.get("wire"), start.get("input_hash"), start.get("mask")
+            self.run_id, start.get("wire"), start.get("input_hash"), start.get("mask"), start.get("host")
         )
 
     def _add_child(self, failed: _FailedAttempt) -> None:

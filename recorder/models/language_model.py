@@ -236,6 +236,7 @@ class BaseLanguageModel(Runnable, Generic[AnswerT, ChunkT]):
             mask=self._mask(config, options),
             attempt=attempt,
             first_run_id=first_run_id,
+            host=self._host(),
             error=error,
         )
         return self._open_run(request)
@@ -311,6 +312,10 @@ class BaseLanguageModel(Runnable, Generic[AnswerT, ChunkT]):
         if body.get("stop"):
             params["ls_stop"] = body["stop"]
         return params
+
+    def _host(self) -> str | None:
+        """The host that requests go to; None without one."""
+        return None
 
     def _serialized(self) -> dict[str, Any]:
         """The argument `serialized` of LangChain's handlers: the class and the name of the model, no credentials."""

@@ -6,6 +6,7 @@ clients that replay recorded responses. A `SimpleChatModel` has no HTTP, so its 
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from functools import cache, partial
@@ -44,6 +45,8 @@ _HOW_TO_RECORD = {
 }
 #: Azure's client needs an endpoint, although no request is sent.
 _NO_HOST = "https://replayed.invalid"
+#: The host of a replayed run.
+_REPLAYED = "replayed"
 
 
 def replayed(
@@ -213,11 +216,11 @@ class _Replayed(BaseLanguageModel[Any, Any]):
     _real: Any
 
     def _replay_chunks(self, run: Any, recorded: RecordedRun) -> Generator[Any, None, None]:
-        run.request.body["extra_headers"] = _headers_naming(run, recorded)
+        _answer_with(run, recorded)
         return super()._chunks(run)  # type: ignore[safe-super]
 
     def _areplay_chunks(self, run: Any, recorded: RecordedRun) -> AsyncGenerator[Any, None]:
-        run.request.body["extra_headers"] = _headers_naming(run, recorded)
+        _answer_with(run, recorded)
         return super()._achunks(run)  # type: ignore[safe-super]
 
     def _chunks(self, run: Any) -> Generator[Any, None, None]:
@@ -243,7 +246,7 @@ class _ReplayedSdk(_Replayed):
         if run.request.stream:
             super()._drive(run)
         elif (recorded := self._session.recorded_run_for(run)) is not None:
-            run.request.body["extra_headers"] = _headers_naming(run, recorded)
+            _answer_with(run, recorded)
             super()._drive(run)
         else:
             self._session.record(run)
@@ -253,7 +256,7 @@ class _ReplayedSdk(_Replayed):
         if run.request.stream:
             await super()._adrive(run)
         elif (recorded := await self._session.arecorded_run_for(run)) is not None:
-            run.request.body["extra_headers"] = _headers_naming(run, recorded)
+            _answer_with(run, recorded)
             await super()._adrive(run)
         else:
             await on_own_thread(partial(self._session.record, run))
@@ -327,6 +330,12 @@ def _without_secrets(options: Mapping[str, Any], *, azure: bool) -> dict[str, An
         if "base_url" not in found:
             found["azure_endpoint"] = _NO_HOST
     return found
+
+
+def _answer_with(run: Any, recorded: RecordedRun) -> None:
+    """Let the replay answer this run. It costs nothing, so its host is none that has a price."""
+    run.request.body["extra_headers"] = _headers_naming(run, recorded)
+    run.request = dataclasses.replace(run.request, host=_REPLAYED)
 
 
 def relaxed(rules: Rules) -> Rules:

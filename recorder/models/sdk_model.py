@@ -52,6 +52,9 @@ class SdkModel(BaseLanguageModel[AnswerT, ChunkT]):
         """`_resource` for a run of a model with several APIs."""
         return self._resource(client)
 
+    def _host(self) -> str | None:
+        return self._clients.host
+
     def _names_in(self, body: Mapping[str, Any]) -> dict[str, str]:
         """The conversation that a body names, as metadata of the run."""
         return {}

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recorder.core.installation import INSTALL_TIKTOKEN
-from recorder.errors import ConfigError, MissingExtra
+from recorder.costs.encodings import encoding_of
+from recorder.costs.token_counts import MESSAGE, REPLY, SMALL_IMAGE
+from recorder.errors import ConfigError
 from recorder.redaction.credentials import shown
 
-#: How the names of models begin that tiktoken may not know yet, and their encoding: LangChain's list.
-_NEW_MODELS = ("gpt-4o", "gpt-4.1", "gpt-5", "gpt-6")
-_NEW_ENCODING = "o200k_base"
-#: OpenAI's numbers: the tokens around each message, around its name, around a tool call's id, and before the reply.
-_MESSAGE, _NAME, _CALL_ID, _REPLY = 3, 1, 3, 3
-#: The tokens of an image with `detail: low`. Those of other images depend on their size.
-_SMALL_IMAGE = 85
+#: OpenAI's numbers: the tokens around a message's name, and around a tool call's id.
+_NAME, _CALL_ID = 1, 3
 
 
 class TokenCounter:
@@ -31,7 +27,7 @@ class TokenCounter:
         Raises `MissingExtra` without it, and `ConfigError` for a model whose vocabulary is unknown: then pass
         `tiktoken_model_name`.
         """
-        ids: list[int] = _encoding(self.tiktoken_model_name or self.model_name).encode_ordinary(text)
+        ids: list[int] = encoding_of(self.tiktoken_model_name or self.model_name).encode_ordinary(text)
         return ids
 
     def get_num_tokens(self, text: str) -> int:
@@ -41,23 +37,7 @@ class TokenCounter:
 
 def num_tokens(messages: Sequence[Mapping[str, Any]], count: Callable[[str], int]) -> int:
     """The tokens of these messages in OpenAI's form. `count` counts those of a text."""
-    return sum(_MESSAGE + _message_tokens(message, count) for message in messages) + _REPLY
-
-
-def _encoding(model: str) -> Any:
-    try:
-        import tiktoken
-    except ImportError as error:
-        raise MissingExtra(f"Counting tokens needs tiktoken; run: {INSTALL_TIKTOKEN}") from error
-    try:
-        return tiktoken.encoding_for_model(model)
-    except KeyError as error:
-        if model.lower().startswith(_NEW_MODELS):
-            return tiktoken.get_encoding(_NEW_ENCODING)
-        raise ConfigError(
-            f"tiktoken does not know how {model!r} counts tokens; pass tiktoken_model_name=, an OpenAI model that "
-            "counts alike"
-        ) from error
+    return sum(MESSAGE + _message_tokens(message, count) for message in messages) + REPLY
 
 
 def _message_tokens(message: Mapping[str, Any], count: Callable[[str], int]) -> int:
@@ -82,7 +62,7 @@ def _part_tokens(part: Any, count: Callable[[str], int]) -> int:
     if kind == "function":
         return count(part["function"]["name"]) + count(part["function"]["arguments"])
     if kind == "image_url" and part["image_url"].get("detail") == "low":
-        return _SMALL_IMAGE
+        return SMALL_IMAGE
     raise ConfigError(
         f"The tokens of a block of type {shown(kind)} cannot be counted; leave it out, or give an image detail='low'"
     )

@@ -59,13 +59,17 @@ def annotation(
 
 
 def other_runs_in(given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What the arguments of a start hook say about other runs: fields of `RunStart`.
+    """What the arguments of a start hook say about other runs and about the price: fields of `RunStart`.
 
-    They are the number of a further attempt with the id of the first one, if both are given, and the response of
-    OpenAI's Responses API that the parameters of the request name.
+    They are the number of a further attempt with the id of the first one, if both are given, the response of OpenAI's
+    Responses API that the parameters of the request name, the host, and the service tier that is asked for.
     """
-    previous = _previous_response(parameters)
-    return _attempt(given) | ({"previous": previous} if previous is not None else {})
+    others = {
+        "previous": _previous_response(parameters),
+        "host": text_of(given.get("host")),
+        "requested_tier": text_of(parameters.get("service_tier")),
+    }
+    return _attempt(given) | {name: value for name, value in others.items() if value is not None}
 
 
 def _attempt(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,11 @@ class DeferredStore:
         """Whether the libraries are imported and the store is made."""
         return self._store is not None
 
+    @property
+    def loaded(self) -> Store | None:
+        """The store that was made; None before."""
+        return self._store
+
     def load(self) -> None:
         """Import the libraries and make the store, once. Raises what `make` raises."""
         with _importing:

@@ -8,8 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
+from recorder.config import Config
 from recorder.core.deadline import Deadline
 from recorder.core.waitable import Wait
+from recorder.costs.budget_watch import BudgetWatch
+from recorder.costs.budgets import checked_budgets
+from recorder.errors import ConfigError
 from recorder.recording.queue import RecordingQueue
 from recorder.storage.batch import Part
 from recorder.storage.rows import RunStart
@@ -26,6 +30,9 @@ class RecordingListener(Protocol):
     """Gets every run that begins and everything that is committed. Its methods must return at once.
 
     What they raise is logged once for each listener and counted. It never reaches the application or the writer.
+
+    A listener may have `estimated(conversation_id, run_id)`. It is called on the writer's thread when the usage of a
+    run was estimated after its commit.
     """
 
     def begun(self, start: RunStart) -> None:
@@ -40,7 +47,7 @@ class RecordingListener(Protocol):
 
 @runtime_checkable
 class FinishingListener(Protocol):
-    """A listener that adds annotations. It may add them for some time after `close`, and then knows the end."""
+    """A listener that works for some time after the last commit. It may add annotations then."""
 
     def finish(self, seconds_left: float) -> Wait[None] | None:
         """Everything is committed. Returns what ends after the last annotation was added, within so many seconds; None
@@ -57,11 +64,15 @@ class Listeners:
     def __init__(self) -> None:
         self._all: tuple[RecordingListener, ...] = ()
         self._failed: set[int] = set()
-        #: How many of their calls raised.
-        self.errors = 0
+        self._errors = 0
 
     def __bool__(self) -> bool:
         return bool(self._all)
+
+    @property
+    def errors(self) -> int:
+        """How many of their calls raised, and what went wrong in themselves, if they count it as `errors`."""
+        return self._errors + sum(getattr(each, "errors", 0) for each in self._all)
 
     def add(self, listener: RecordingListener) -> None:
         """From now on, call this one too."""
@@ -80,6 +91,12 @@ class Listeners:
         """One transaction has stored these parts."""
         for each in self._all:
             self._call(each, each.committed, parts)
+
+    def estimated(self, conversation_id: str, run_id: str) -> None:
+        """The usage of a stored run was estimated. For listeners that have this method."""
+        for each in self._all:
+            if (method := getattr(each, "estimated", None)) is not None:
+                self._call(each, method, conversation_id, run_id)
 
     def finish(self, seconds_left: float) -> list[Wait[None]]:
         """Everything is committed. Returns what to wait for."""
@@ -103,7 +120,7 @@ class Listeners:
         try:
             return method(*given)
         except Exception:
-            self.errors += 1
+            self._errors += 1
             if id(listener) not in self._failed:
                 self._failed.add(id(listener))
                 log.exception("%s failed; recording goes on", type(listener).__qualname__)
@@ -139,3 +156,14 @@ async def _first_of(waits: Sequence[Wait[None]], timeout: float) -> None:
     """Wait for the end of the first one, or until the timeout."""
     with suppress(TimeoutError):
         await asyncio.wait_for(waits[0], timeout)
+
+
+def listeners_of(url: str, config: Config, store: Any) -> Listeners:
+    """The listeners that a configuration names. Raises `ConfigError` for budgets that cannot be watched."""
+    found = Listeners()
+    if budgets := checked_budgets(config.budgets, config.on_budget):
+        if store is not None:
+            raise ConfigError("budgets need a database that can be read; pass url=, and leave store= out")
+        assert config.on_budget is not None
+        found.add(BudgetWatch(url, budgets, config.on_budget))
+    return found

@@ -84,6 +84,11 @@ class ReadyQueue(DeferredSteps):
             await self._waker.wait(None)
 
     @property
+    def has_work(self) -> bool:
+        """Whether there is something to drain now, or the queue is closed."""
+        return bool(self._ready or self._deferred or self._pending or self.closed)
+
+    @property
     def is_urgent(self) -> bool:
         """Whether to write before `flush_interval` is over: for a flush or `close`, or because much is queued."""
         return self._wake_requested or self._full_drain or self.bytes >= self._wake_bytes

@@ -24,7 +24,7 @@ from recorder.messages import BaseMessage
 from recorder.recording.buffer import OpenRun
 from recorder.recording.closing import WriterEnd, close_loop
 from recorder.recording.deferred_store import DeferredStore, store_of
-from recorder.recording.listeners import Listeners
+from recorder.recording.listeners import listeners_of
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
@@ -71,7 +71,7 @@ class Recorder:
         #: As in `Stats`.
         self.replaced_ids = 0
         #: Get what is recorded.
-        self.listeners = Listeners()
+        self.listeners = listeners_of(self.url, self.config, store)
         self._open_runs = OpenRuns(self.config.max_open_runs)
         #: The open runs, by id as an integer.
         self.runs = self._open_runs.open
@@ -215,6 +215,9 @@ class Recorder:
             lost_runs=self.queue.lost_runs,
             lost_messages=self.queue.lost_messages,
             replaced_ids=self.replaced_ids,
+            estimated_runs=self._writer.estimates.estimated,
+            unestimated_runs=self._writer.estimates.not_estimated,
+            listener_errors=self.listeners.errors,
             lag=lag,
             last_error=progress.last_error,
             healthy=progress.healthy and lag <= self.config.batch_interval + LATE_AFTER,
@@ -299,7 +302,7 @@ class Recorder:
 
     async def _run_writer(self) -> None:
         # The driver of Postgres looks host names up there, also while the interpreter ends.
-        asyncio.get_running_loop().set_default_executor(AlwaysAccepting())
+        asyncio.get_running_loop().set_default_executor(AlwaysAccepting(thread_name_prefix="recorder-work"))
         try:
             await self._writer.run()
         finally:

@@ -75,6 +75,7 @@ def _end_of(response: LLMResult) -> RunEnd:
         total_tokens=usage and usage.get("total_tokens"),
         usage=escape_json(raw) if raw else None,
         usage_source="provider" if raw else "none",
+        service_tier=text_of(first.get("service_tier")),
         replies=[message_from(reply) for reply in replies if _has_content(reply)],
     )
 

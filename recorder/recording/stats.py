@@ -46,6 +46,11 @@ class Stats:
     lost_messages: int
     #: Conversation ids in metadata that were too long and were replaced by new ones.
     replaced_ids: int
+    #: Runs without a reported usage: those whose usage was estimated here, and those for which it could not be done.
+    estimated_runs: int
+    unestimated_runs: int
+    #: What went wrong beside the recording: in budgets and their function, and in other listeners.
+    listener_errors: int
     #: How long the oldest item that is not stored yet has been waiting, also in the batch in flight (seconds).
     lag: float
     #: The last error's text; None if there was none. The error may be over: see `healthy`.

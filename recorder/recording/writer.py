@@ -17,6 +17,8 @@ from recorder.config import Config
 from recorder.core.clock import now
 from recorder.core.deadline import MIN_RETRY, Deadline, seconds
 from recorder.core.waitable import Wait, end_tasks
+from recorder.costs.live_estimates import LiveEstimates
+from recorder.costs.run_pricing import RunPricing
 from recorder.errors import StoreError
 from recorder.recording.batch_in_flight import InFlightBatch
 from recorder.recording.buffer import DrainedBatch
@@ -64,14 +66,20 @@ class Writer:
         self._idle_at = inf if config.run_idle_timeout is None else 0.0
         self._deadline = Deadline()
         self.progress = Progress()
+        self._listeners = Listeners() if listeners is None else listeners
         self._committer = Committer(
-            store,
-            self.progress,
-            self._deadline,
-            config.max_batch_bytes,
-            listeners,
+            store, self.progress, self._deadline, config.max_batch_bytes, self._listeners
         )
-        self._last_annotations = LastAnnotations(listeners, queue, self._deadline)
+        self._pricing = RunPricing(config.priced_as)
+        self.estimates = LiveEstimates(
+            store,
+            self._pricing.host_of,
+            is_on=config.estimate_usage,
+            is_busy=lambda: queue.has_work,
+            wake=queue.wake_writer,
+            stored=self._listeners.estimated,
+        )
+        self._last_annotations = LastAnnotations(self._listeners, queue, self._deadline)
         self._replacement_rows = ReplacementRows(self.progress)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
         self._takers = count()
@@ -168,13 +176,16 @@ class Writer:
         if not drained.is_empty:
             committer = self._committer
             rows = committer.attempts.separate(serialize(drained.runs, committer.file))
+            self._pricing.set_costs(rows)
             await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
             committer.update_streaming(drained)
+            self.estimates.add(rows)
             self._committed_at = seconds()
         self._flushes.settle(drained.queue_offset)
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
+            await self._deadline.in_time(self.estimates.finish(self._has_no_time))
             return await self._last_annotations.may_come()
         await self._heartbeat()
         self._close_idle_runs()
@@ -241,13 +252,18 @@ class Writer:
                 self.opening.succeed()
                 return True
 
+    def _has_no_time(self) -> bool:
+        return self._deadline.is_over or self._deadline.blocked
+
     def _on_open_timeout(self) -> None:
         if not self.opening.time_out():
             self.close(0)
 
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
-        next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds())
+        while self.estimates.delay <= 0 and not (self._queue.has_work or self._has_no_time()):
+            await self._deadline.in_time(self.estimates.advance())
+        next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds(), self.estimates.delay)
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:
             try:

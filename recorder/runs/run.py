@@ -61,6 +61,8 @@ class Request:
     #: The number of the attempt, from 1, and the run of the first attempt if it is a further one.
     attempt: int = 1
     first_run_id: uuid.UUID | None = None
+    #: The host that the request goes to, or the short name of a provider for its own host; None if unknown.
+    host: str | None = None
     #: Why no request could be made, or None. The run starts, and then fails with this error.
     error: Exception | None = None
 
@@ -105,6 +107,8 @@ class Run(ABC, Generic[ChunkT]):
             "started_us": self._started_us,
             "name": request.name,
         }
+        if request.host is not None:
+            details["host"] = request.host
         if request.conversation_of is not None:
             details["conversation_of"] = request.conversation_of
         if request.first_run_id is not None:

@@ -78,6 +78,11 @@ class RunStart:
     request_model: str | None = None
     #: The wire format of the frames, "openai.chat"; None when none are expected.
     wire: str | None = None
+    #: The host that the request goes to, or the short name of a provider for its own host; None if unknown. Prices
+    #: depend on it.
+    host: str | None = None
+    #: The service tier that the request asks for.
+    requested_tier: str | None = None
     #: The request's body without messages, input, prompt and system.
     request: JsonText | None = None
     input_hash: str | None = None
@@ -129,6 +134,8 @@ class RunEnd:
     usage: JsonText | None = None
     #: provider, estimated or none.
     usage_source: str = "none"
+    #: How the provider says that it charges: "flex". Prices depend on it.
+    service_tier: str | None = None
     #: What a run that is one of `STEPS` returned.
     output: JsonText | None = None
     #: The replies, one for each choice; partial ones if the run did not complete.

@@ -7,18 +7,19 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from recorder.core.installation import INSTALL_NLP, INSTALL_POSTGRES_DRIVER, INSTALL_TIKTOKEN
+from recorder.core.installation import INSTALL_NLP, INSTALL_POSTGRES_DRIVER, INSTALL_PRICES, INSTALL_TIKTOKEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_drivers_command_installs_the_extra() -> None:
-    """It names the same requirements as the extra `postgres`, those of `tokens` and `nlp` as well."""
+    """It names the same requirements as the extra `postgres`, and the others those of their extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert shlex.split(INSTALL_POSTGRES_DRIVER) == ["pip", "install", *extras["postgres"]]
     assert shlex.split(INSTALL_TIKTOKEN) == ["pip", "install", *extras["tokens"]]
     assert shlex.split(INSTALL_NLP) == ["pip", "install", *extras["nlp"]]
+    assert shlex.split(INSTALL_PRICES) == ["pip", "install", *extras["costs"]]
 
 
 def test_no_text_takes_recorder_from_an_index() -> None:

@@ -183,11 +183,13 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     # -- linked runs ------------------------------------------------------------------------------------------------
 
-    def add_request(self, run_id: UUID, wire: str | None, input_hash: str | None, mask: Any) -> None:
+    def add_request(
+        self, run_id: UUID, wire: str | None, input_hash: str | None, mask: Any, host: str | None
+    ) -> None:
         """The run sends a request with this wire format. Called on the writer's thread."""
         run = self.recorder.find(run_id.int)
         if run is not None:
-            run.start.wire, run.start.input_hash = wire, input_hash
+            run.start.wire, run.start.input_hash, run.start.host = wire, input_hash, host
             run.start.mask = mask or run.start.mask
 
     def add_child(self, start: Mapping[str, Any], error: BaseException, response: Any) -> None:
