@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-#: The requirements of the extras `postgres`, `tokens`, `costs` and `nlp`. No index needs to have recorder itself.
+#: The requirements of the extras of these names. No index needs to have recorder itself.
 INSTALL_POSTGRES_DRIVER = "pip install 'asyncpg>=0.30'"
 INSTALL_TIKTOKEN = "pip install 'tiktoken>=0.9'"
 INSTALL_PRICES = "pip install 'genai-prices>=0.2.3'"
+INSTALL_OPENTELEMETRY = "pip install 'opentelemetry-sdk>=1.39' 'opentelemetry-exporter-otlp-proto-http>=1.39'"
 INSTALL_NLP = (
     "pip install 'sentencex>=1.0.32' 'py3langid>=0.4' 'nltk-vader-sentiment>=1.0' 'cloudpickle>=3.1'"
 )

@@ -22,7 +22,7 @@ class Spending(NamedTuple):
     before: float
 
 
-class CommittedRun(NamedTuple):
+class PricedRun(NamedTuple):
     """A run whose cost is stored, and whose conversation has it now."""
 
     run_id: str
@@ -32,13 +32,13 @@ class CommittedRun(NamedTuple):
     started_at: datetime
 
 
-async def committed_runs(store: SqlStore, run_ids: Sequence[str]) -> list[CommittedRun]:
+async def committed_runs(store: SqlStore, run_ids: Sequence[str]) -> list[PricedRun]:
     """Those of these runs that are stored with a cost, in this order."""
     columns = runs.c.id, runs.c.conversation_id, conversations.c.user_id, runs.c.started_at
     joined = runs.outerjoin(conversations, conversations.c.id == runs.c.conversation_id)
     query = select(*columns).select_from(joined).where(runs.c.id.in_(run_ids), runs.c.cost.is_not(None))
     rows = await store.fetch(query)
-    found = {row.id: CommittedRun(row.id, row.conversation_id, row.user_id, row.started_at) for row in rows}
+    found = {row.id: PricedRun(row.id, row.conversation_id, row.user_id, row.started_at) for row in rows}
     return [found[id] for id in run_ids if id in found]
 
 

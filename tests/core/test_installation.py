@@ -7,7 +7,13 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from recorder.core.installation import INSTALL_NLP, INSTALL_POSTGRES_DRIVER, INSTALL_PRICES, INSTALL_TIKTOKEN
+from recorder.core.installation import (
+    INSTALL_NLP,
+    INSTALL_OPENTELEMETRY,
+    INSTALL_POSTGRES_DRIVER,
+    INSTALL_PRICES,
+    INSTALL_TIKTOKEN,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,6 +25,7 @@ def test_the_drivers_command_installs_the_extra() -> None:
     assert shlex.split(INSTALL_POSTGRES_DRIVER) == ["pip", "install", *extras["postgres"]]
     assert shlex.split(INSTALL_TIKTOKEN) == ["pip", "install", *extras["tokens"]]
     assert shlex.split(INSTALL_NLP) == ["pip", "install", *extras["nlp"]]
+    assert shlex.split(INSTALL_OPENTELEMETRY) == ["pip", "install", *extras["otel"]]
     assert shlex.split(INSTALL_PRICES) == ["pip", "install", *extras["costs"]]
 
 

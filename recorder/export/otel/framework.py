@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from recorder.core.installation import INSTALL_OPENTELEMETRY
 from recorder.errors import ConfigError
 
 try:
     import opentelemetry.exporter.otlp.proto.http
     import opentelemetry.sdk.trace  # noqa: F401  # both parts of the extra are looked for together
 except ImportError as error:
-    raise ConfigError(
-        "An export to OpenTelemetry needs its SDK; run: pip install 'chat-recorder[otel]'"
-    ) from error
+    raise ConfigError(f"An export to OpenTelemetry needs its SDK; run: {INSTALL_OPENTELEMETRY}") from error
 
 from opentelemetry import metrics as metrics
 from opentelemetry import trace as trace

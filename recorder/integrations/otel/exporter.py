@@ -68,7 +68,7 @@ class OpenTelemetryExporter:
         self._dropped = self._dropped_evaluations = 0
         # Ids of runs that may have children. Only the keys count.
         self._begun: OrderedDict[str, None] = OrderedDict()
-        self._pipeline: _Pipeline | None = None
+        self._pipeline: _SpanPipeline | None = None
         self._is_new_child = self._is_closed = False
         self._queue: CommitQueue[_Commit] = CommitQueue(self._export, max_queue_bytes, "recorder-otel")
         self._recorder.listeners.add(self)
@@ -158,7 +158,7 @@ class OpenTelemetryExporter:
             span = pipeline.runs.span_of(row.run_id) if row.conversation_id is None else None
             self._stats.evaluations += pipeline.evaluations.emit(row, span)
 
-    def _new_pipeline(self) -> _Pipeline:
+    def _new_pipeline(self) -> _SpanPipeline:
         found = self._providers.resolve()
         # A provider that was made after the exporter shuts down before `_flush_at_exit` otherwise.
         _register_at_exit()
@@ -170,7 +170,7 @@ class OpenTelemetryExporter:
             content=self._content,
             chunk_samples=self._chunk_samples,
         )
-        return _Pipeline(runs, Evaluations(found.logger, self._conventions, content=self._content))
+        return _SpanPipeline(runs, Evaluations(found.logger, self._conventions, content=self._content))
 
 
 @dataclass(slots=True, frozen=True)
@@ -182,7 +182,7 @@ class _Commit:
 
 
 @dataclass(slots=True, frozen=True)
-class _Pipeline:
+class _SpanPipeline:
     """What exports, once the first commit has come."""
 
     runs: OpenSpans

@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.trace import get_current_span
 
 from recorder import ChatHistoryCallback
+from recorder.core.installation import INSTALL_OPENTELEMETRY
 from recorder.errors import ConfigError
 from recorder.integrations.otel import OpenTelemetryExporter
 from recorder.messages import HumanMessage, SystemMessage
@@ -439,4 +440,4 @@ def test_without_the_sdk_the_error_names_the_command() -> None:
     )
     done = run_python(code)
     assert done.stdout.startswith("ConfigError ")
-    assert "pip install 'chat-recorder[otel]'" in done.stdout
+    assert INSTALL_OPENTELEMETRY in done.stdout
