@@ -19,6 +19,7 @@ EXAMPLES = 30
 #: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
+analysis: feed live
 cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
@@ -31,6 +32,7 @@ replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
 testing: first_use provider pytest_plugin scratch_database
+upkeep: stored_analysis
 wire: adds_up
 """
 _TESTS = Path(__file__).resolve().parent
