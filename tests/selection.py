@@ -20,6 +20,7 @@ EXAMPLES = 30
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
 chains: conversation_chain langchain_names like_langchain_chains
+analysis: feed live
 cli: chat commands line_editing live_runs passwords program replay transfer
 core: at_exit greenlets
 export: export format
@@ -34,6 +35,7 @@ replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
 testing: first_use provider pytest_plugin scratch_database
+upkeep: stored_analysis
 wire: adds_up
 """
 _TESTS = Path(__file__).resolve().parent

@@ -21,7 +21,7 @@ _APART = ("anthropic.", "gemini.", "openai.responses")
 _INSTRUCTIONS = ("system", "developer")
 
 
-class _Budget:
+class _ContentBudget:
     """The characters that are left."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ def input_of(messages: Sequence[BaseMessage], wire: str | None) -> tuple[str | N
     """The attributes for the messages and for the instructions of a request; None for what it does not have."""
     count = _leading_instructions(messages) if (wire or "").startswith(_APART) else 0
     apart, rest = messages[:count], messages[count:]
-    parts = [part for message in apart for part in _parts(message, _Budget())]
+    parts = [part for message in apart for part in _parts(message, _ContentBudget())]
     return _joined(rest), dumps(parts) if parts else None
 
 
@@ -65,7 +65,7 @@ def _leading_instructions(messages: Sequence[BaseMessage]) -> int:
 
 def _joined(messages: Sequence[BaseMessage], more: Mapping[str, Any] | None = None) -> str | None:
     """The messages as JSON. From the last one back, so that what is left out is the oldest."""
-    budget, found = _Budget(), []
+    budget, found = _ContentBudget(), []
     for message in reversed(messages):
         if budget.left <= 0:
             break
@@ -73,7 +73,7 @@ def _joined(messages: Sequence[BaseMessage], more: Mapping[str, Any] | None = No
     return dumps(found[::-1]) if found else None
 
 
-def _parts(message: BaseMessage, budget: _Budget) -> Iterator[dict[str, Any]]:
+def _parts(message: BaseMessage, budget: _ContentBudget) -> Iterator[dict[str, Any]]:
     if isinstance(message, ToolMessage):
         yield {"type": "tool_call_response", "id": message.tool_call_id, "response": budget.cut(message.text)}
         return
@@ -95,7 +95,7 @@ def _parts(message: BaseMessage, budget: _Budget) -> Iterator[dict[str, Any]]:
             }
 
 
-def _part(block: Any, budget: _Budget) -> dict[str, Any] | None:
+def _part(block: Any, budget: _ContentBudget) -> dict[str, Any] | None:
     """One block. Of images, files and what is unknown only the type; None for a call, which the message has too."""
     if isinstance(block, str):
         return {"type": "text", "content": budget.cut(block)} if block else None
