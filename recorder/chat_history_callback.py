@@ -24,7 +24,7 @@ from recorder.recording.application_values import annotation, details_of, other_
 from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
-from recorder.recording.recorder import Recorder
+from recorder.recording.redacting_recorder import recorder_for
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.recording.stats import Stats
 from recorder.redaction.masking import Mask
@@ -66,8 +66,6 @@ class ChatHistoryCallback(OutsideLangChain):
     run_inline = True
     #: recorder's models pass frames with their deltas; `on_llm_new_token` is called only by models that do not.
     tokens_from_frames = True
-    #: Attached clients queue the bytes of a response, and the writer's thread translates them.
-    takes_bytes = True
     #: recorder's models pass the credentials of a run, so that they can be masked.
     takes_mask = True
 
@@ -85,7 +83,9 @@ class ChatHistoryCallback(OutsideLangChain):
         except TypeError as error:
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
-        self.recorder = Recorder(url, config, store=store)
+        self.recorder = recorder_for(url, config, store)
+        #: Attached clients queue the bytes of a response, and the writer's thread translates them.
+        self.takes_bytes = not config.redact
         self._capture_frames = config.capture == "wire"
         # The ids for which a warning was logged.
         self._replaced: set[str] = set()

@@ -10,6 +10,7 @@ from typing import Any
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, BaseMessage
+from recorder.recording.held_tokens import HeldTokens
 from recorder.recording.run_totals import RunTotals
 from recorder.storage.batch import Addition
 from recorder.storage.rows import RunEnd, RunStart
@@ -105,6 +106,7 @@ class OpenRun:
         "gap_seq",
         "gaps",
         "has_frames",
+        "held",
         "idle",
         "is_delayed",
         "lost",
@@ -153,6 +155,8 @@ class OpenRun:
         #: Whether tokens come with their frames. If they do not: the numbers of their tool calls and content blocks.
         self.has_frames = False
         self.places: Places | None = None
+        #: The tokens that a redacting recorder holds back.
+        self.held: HeldTokens | None = None
         #: The bytes that it holds in the queue; whether it is queued, at which offset; whether its frames are delayed.
         self.bytes = 0
         self.queued = False
