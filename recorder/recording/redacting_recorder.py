@@ -64,7 +64,9 @@ class RedactingRecorder(Recorder):
     ) -> None:  # fmt: skip
         """As `Recorder.add`."""
         run, given = RunRedaction(self._redaction), (details or {}).items()
-        new = {name: run.text(text) or "" if name == "title" else run.json(text) or "" for name, text in given}
+        new = {
+            name: run.text(text) or "" if name == "title" else run.json(text) or "" for name, text in given
+        }
         super().add(conversation_id, user_id, run.messages(messages), details=new)
 
     def annotate(self, row: AnnotationRow) -> None:

@@ -119,7 +119,17 @@ class _StringValue:
 class JsonScan:
     """Reads JSON text."""
 
-    __slots__ = ("_bare", "_depth", "_offset", "_plain", "_rest", "_rest_start", "_string", "_tail", "decided")
+    __slots__ = (
+        "_bare",
+        "_depth",
+        "_offset",
+        "_plain",
+        "_rest",
+        "_rest_start",
+        "_string",
+        "_tail",
+        "decided",
+    )
 
     def __init__(self, plain: Callable[[], Scan], depth: int = 0) -> None:
         self._plain, self._depth = plain, depth

@@ -34,6 +34,9 @@ def redacted_message(message: BaseMessage, redaction: Redaction, counts: Counts)
 def _redacted_calls(calls: list[Any], redaction: Redaction, counts: Counts) -> list[Any]:
     """The calls with other arguments and errors; their ids and the names of the tools stay."""
     return [
-        {key: value if key in ("id", "name", "type") else redaction.value(value, counts) for key, value in call.items()}
+        {
+            key: value if key in ("id", "name", "type") else redaction.value(value, counts)
+            for key, value in call.items()
+        }
         for call in calls
     ]

@@ -82,7 +82,9 @@ class Redaction:
         self.failures += 1
         if reason not in self._logged:
             self._logged.add(reason)
-            log.error("Redaction failed: %s; a text is stored as %s, also in later cases", reason, shown(WITHHELD))
+            log.error(
+                "Redaction failed: %s; a text is stored as %s, also in later cases", reason, shown(WITHHELD)
+            )
 
     def text(self, text: str, counts: Counts) -> str:
         """The text with its matches replaced. In text that is JSON, by its values; it stays JSON."""

@@ -146,7 +146,11 @@ class LineScan:
         end = self._buffer.find("\n", 0, WINDOW) + 1
         if end or (len(self._buffer) <= WINDOW and not final):
             return end
-        return len(self._buffer) if len(self._buffer) <= WINDOW else self._buffer.rfind(" ", 0, WINDOW) + 1 or WINDOW
+        return (
+            len(self._buffer)
+            if len(self._buffer) <= WINDOW
+            else self._buffer.rfind(" ", 0, WINDOW) + 1 or WINDOW
+        )
 
     def _changes(self, line: str) -> Sequence[Replacement]:
         try:

@@ -259,7 +259,9 @@ class Replay:
             self._reader.leave()
 
     def _responses(self, rules: Rules, options: Options) -> ResponseSource:
-        return ResponseSource(self, Matcher(rules, how_to_record=HOW_TO_RECORD, redaction=self.redaction), options)
+        return ResponseSource(
+            self, Matcher(rules, how_to_record=HOW_TO_RECORD, redaction=self.redaction), options
+        )
 
     def _ask(self, method: Any, *arguments: Any) -> Any:
         return self.reader.ask(method, *arguments).result()

@@ -31,15 +31,33 @@ SECRETS = (
     "2001:db8::ff00:42:8329",
 )
 #: None of these, beside a secret, makes a longer match of it, or none at all.
-PLAIN = (" ", " and ", "\n", ", ", " (see) ", "; the quick brown fox ", " 17 apples, 3.5 % ", " 日本語 ", ' "x" ')
-TEXTS = st.lists(st.tuples(st.sampled_from(PLAIN), st.sampled_from((*SECRETS, "", "word", "a.b", "12"))), max_size=6)
-OWN = (re.compile(r"(?<!\d)\d{4}(?!\d)"), re.compile(r"(?i)project \w+"), re.compile(r"\bfoo(?:bar)*\b(?! baz)"))
+PLAIN = (
+    " ",
+    " and ",
+    "\n",
+    ", ",
+    " (see) ",
+    "; the quick brown fox ",
+    " 17 apples, 3.5 % ",
+    " 日本語 ",
+    ' "x" ',
+)
+TEXTS = st.lists(
+    st.tuples(st.sampled_from(PLAIN), st.sampled_from((*SECRETS, "", "word", "a.b", "12"))), max_size=6
+)
+OWN = (
+    re.compile(r"(?<!\d)\d{4}(?!\d)"),
+    re.compile(r"(?i)project \w+"),
+    re.compile(r"\bfoo(?:bar)*\b(?! baz)"),
+)
 
 
 def chunked(text: str, cuts: Sequence[int]) -> list[str]:
     """The text, cut at these places."""
     places = sorted({cut % (len(text) + 1) for cut in cuts})
-    return [text[start:end] for start, end in zip((0, *places), (*places, len(text)), strict=True) if start < end]
+    return [
+        text[start:end] for start, end in zip((0, *places), (*places, len(text)), strict=True) if start < end
+    ]
 
 
 def streamed(redaction: Redaction, chunks: Sequence[str], kind: str = "text") -> list[tuple[int, str]]:
@@ -61,7 +79,10 @@ def test_no_secret_leaves_under_any_chunking(parts: list[tuple[str, str]], cuts:
     assert [at for at, _ in tokens] == sorted(at for at, _ in tokens)
 
 
-@given(st.text(st.characters(exclude_characters="@0123456789:", codec="utf-8"), max_size=300), st.lists(st.integers(0, 300)))
+@given(
+    st.text(st.characters(exclude_characters="@0123456789:", codec="utf-8"), max_size=300),
+    st.lists(st.integers(0, 300)),
+)
 def test_without_a_match_nothing_changes(text: str, cuts: list[int]) -> None:
     """Each token leaves as it came, at its own time."""
     chunks = chunked(text, cuts)
@@ -69,7 +90,10 @@ def test_without_a_match_nothing_changes(text: str, cuts: list[int]) -> None:
 
 
 @given(
-    st.lists(st.sampled_from(("foo", "bar", "foobar", " baz", "1234", "5", " ", "project x", "PROJ", "ect", "\n")), max_size=12),
+    st.lists(
+        st.sampled_from(("foo", "bar", "foobar", " baz", "1234", "5", " ", "project x", "PROJ", "ect", "\n")),
+        max_size=12,
+    ),
     st.lists(st.integers(0, 80), max_size=30),
 )
 def test_patterns_of_users_match_as_in_one_text(words: list[str], cuts: list[int]) -> None:
@@ -78,7 +102,10 @@ def test_patterns_of_users_match_as_in_one_text(words: list[str], cuts: list[int
     tokens = streamed(redaction, chunked(text, cuts))
     assert "".join(token for _, token in tokens) == redaction.text(text, Counts(redaction))
     for pattern in OWN[:1]:
-        assert pattern.search("".join(token for _, token in tokens).replace("[pattern]", "")) is None or "[" in text
+        assert (
+            pattern.search("".join(token for _, token in tokens).replace("[pattern]", "")) is None
+            or "[" in text
+        )
 
 
 @given(TEXTS, st.lists(st.integers(0, 900), max_size=40), st.booleans())
@@ -87,7 +114,9 @@ def test_streamed_arguments_stay_json(parts: list[tuple[str, str]], cuts: list[i
     redaction = Redaction([*READY_MADE])
     text = "".join(plain + secret for plain, secret in parts)
     escaped = "".join(f"\\u{ord(each):04x}" for each in text)
-    arguments = json.dumps({"text": text, "n": 4111111111111111, "k": [1, None, {"y": text}]}, ensure_ascii=ascii)
+    arguments = json.dumps(
+        {"text": text, "n": 4111111111111111, "k": [1, None, {"y": text}]}, ensure_ascii=ascii
+    )
     arguments = arguments[:-1] + f', "e": "{escaped}"}}'
     tokens = streamed(redaction, chunked(arguments, cuts), "tool_args")
     value = json.loads("".join(token for _, token in tokens))
