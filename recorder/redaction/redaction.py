@@ -39,7 +39,7 @@ class Counts(dict[str, int]):
 
     def __init__(self, redaction: Redaction) -> None:
         super().__init__()
-        self._redaction = redaction
+        self.redaction = redaction
 
     def count(self, name: str) -> None:
         """As `Notes.count`."""
@@ -48,7 +48,7 @@ class Counts(dict[str, int]):
     def failed(self, reason: str) -> None:
         """As `Notes.failed`."""
         self.count(WITHHELD)
-        self._redaction.note_failure(reason)
+        self.redaction.note_failure(reason)
 
     def add(self, others: Iterable[tuple[str, int]]) -> None:
         """Add other counts."""
