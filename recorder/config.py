@@ -36,11 +36,11 @@ def default_url() -> str:
 class Config:
     """How a recorder records. Sizes are bytes, times are seconds. Raises `ConfigError` for an invalid value."""
 
-    #: "wire" stores the provider's bytes and the tokens; "tokens" stores the tokens only. None: "wire", and "tokens" with
-    #: `redact`, because the bytes would hold what is redacted.
+    #: "wire" stores the provider's bytes and the tokens; "tokens" stores the tokens only. None: "wire", but "tokens"
+    #: with `redact`, because the bytes would hold what is redacted.
     capture: Capture | None = None
-    #: What is replaced before it is queued: names of patterns ("keys", "email", "card", "phone", "iban", "ip"), compiled
-    #: patterns, and functions of a str that return a str.
+    #: What is replaced before it is queued: names of patterns ("keys", "email", "card", "phone", "iban", "ip"),
+    #: compiled patterns, and functions of a str that return a str.
     redact: Sequence[Redactor] = ()
     #: "batch": when the callback returns, a token is in the queue; the next batch commits it.
     durability: Durability = "batch"
@@ -84,8 +84,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.redact and self.capture == "wire":
             raise ConfigError(
-                "capture='wire' stores the provider's bytes, which hold what redact= replaces; leave capture out, or pass "
-                "capture='tokens'"
+                "capture='wire' stores the provider's bytes, which hold what redact= replaces; leave capture out, "
+                "or pass capture='tokens'"
             )
         if self.capture is None:
             object.__setattr__(self, "capture", "tokens" if self.redact else "wire")

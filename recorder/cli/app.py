@@ -326,6 +326,28 @@ def doctor(url: Url = DEFAULT_URL, json: Json = False) -> None:
 
 
 @app.command()
+def redact(
+    pattern: Annotated[
+        list[str],
+        typer.Option(
+            "--pattern", "-p", help="keys, email, card, phone, iban, ip, or a regular expression; repeatable."
+        ),
+    ],
+    url: Url = DEFAULT_URL,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be replaced; change nothing.")
+    ] = False,
+) -> None:
+    """Replace secrets in what is recorded, and remove the providers' bytes.
+
+    It may be stopped and called again. Runs that stream are left out.
+    """
+    from recorder.cli import redact
+
+    raise typer.Exit(redact.run(url, pattern, dry_run=dry_run))
+
+
+@app.command()
 def migrate(url: Url = DEFAULT_URL) -> None:
     """Upgrade a database to the newest schema.
 

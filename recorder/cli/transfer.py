@@ -32,7 +32,7 @@ def write_export(url: str, ids: Sequence[str], output: str | None) -> int:
     """Write an export; the exit code."""
     target: File = _stdout() if output in (None, "-") else str(output)
     try:
-        with _progress("Exporting", "tokens", hidden=_is_on_screen(output)) as on_progress:
+        with progress_bar("Exporting", "tokens", hidden=_is_on_screen(output)) as on_progress:
             done = export(url, target, ids or None, progress=on_progress)
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -71,7 +71,7 @@ def read_export(url: str, file: str) -> int:
     """Import a file into a database; the exit code."""
     source: File = sys.stdin.buffer if file == "-" else file
     try:
-        with _progress("Importing", "bytes") as on_progress:
+        with progress_bar("Importing", "bytes") as on_progress:
             done = import_(url, source, progress=on_progress)
     except KeyboardInterrupt:
         console.echo(
@@ -96,7 +96,7 @@ def _counted(counts: Counts) -> str:
 
 
 @contextmanager
-def _progress(title: str, unit: str, *, hidden: bool = False) -> Iterator[OnProgress | None]:
+def progress_bar(title: str, unit: str, *, hidden: bool = False) -> Iterator[OnProgress | None]:
     """A progress bar on stderr, removed at the end; None if it is hidden, or stderr is not a terminal."""
     shown = console.console(stderr=True)
     if hidden or not sys.stderr.isatty():

@@ -121,7 +121,7 @@ class ReplaySession:
 
     def __init__(
         self, replay: Any, mode: str, rules: Rules, options: Options,
-        make: Callable[[str], ChatHistoryCallback] = ChatHistoryCallback,
+        make: Callable[..., ChatHistoryCallback] = ChatHistoryCallback,
     ) -> None:  # fmt: skip
         """`make` makes the recording handler for a URL."""
         self.replay = replay

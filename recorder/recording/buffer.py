@@ -159,9 +159,8 @@ class OpenRun:
         self.held: HeldTokens | None = None
         #: The bytes that it holds in the queue; whether it is queued, at which offset; whether its frames are delayed.
         self.bytes = 0
-        self.queued = False
+        self.queued = self.is_delayed = False
         self.queue_offset = 0
-        self.is_delayed = False
         #: What the serializer keeps of the run between batches; None before the first batch.
         self.totals: RunTotals | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.redaction.scans import Replacement, Scan
 from recorder.wire.deltas import CITATION, OTHER, SIGNATURE, TOOL_CALL
 
@@ -90,7 +90,7 @@ class HeldTokens:
 
     __slots__ = ("_counts", "_redaction", "_texts", "_waiting")
 
-    def __init__(self, redaction: Redaction, counts: Counts) -> None:
+    def __init__(self, redaction: Redaction, counts: MatchCounts) -> None:
         self._redaction, self._counts = redaction, counts
         #: (kind, idx) -> the text that these tokens are pieces of.
         self._texts: dict[tuple[str, str], _Stage] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from recorder.core.waitable import Wait
 from recorder.recording.buffer import OpenRun
 from recorder.recording.held_tokens import HeldToken, HeldTokens

@@ -13,7 +13,7 @@ from recorder.recording.buffer import OpenRun
 from recorder.recording.recorder import Recorder
 from recorder.recording.redacting_queue import RedactingQueue
 from recorder.recording.stats import Stats
-from recorder.redaction.redaction import Counts, Redaction, redaction_from
+from recorder.redaction.redaction import MatchCounts, Redaction, redaction_from
 from recorder.redaction.run_redaction import RunRedaction
 from recorder.redaction.scans import WITHHELD, shown
 from recorder.storage.rows import AnnotationRow, RunEnd, RunStart
@@ -84,7 +84,7 @@ class RedactingRecorder(Recorder):
         """Compute the hash of a run's request without what is redacted in it. Without its body there is no hash: the
         given one is that of the text that is redacted."""
         body = start.mask.body if start.mask is not None else None
-        counts = Counts(self._redaction)
+        counts = MatchCounts(self._redaction)
         if not start.input_hash:
             return
         redacted = self._safely(self._redaction.value, body, counts, instead=_nothing)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
-from recorder.messages import BaseMessage
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.redaction import MatchCounts, Redaction
+
+#: A message of `recorder.messages`.
+Message = TypeVar("Message")
 
 #: What a message has beside its content. Its role and its ids stay: they are no text.
 _FIELDS = ("content", "name", "additional_kwargs", "response_metadata")
 
 
-def redacted_message(message: BaseMessage, redaction: Redaction, counts: Counts) -> BaseMessage:
+def redacted_message(message: Message, redaction: Redaction, counts: MatchCounts) -> Message:
     """The message with its matches replaced, in its content, calls and further fields; itself if there are none."""
     changes: dict[str, Any] = {}
     for name in _FIELDS:
@@ -31,7 +33,7 @@ def redacted_message(message: BaseMessage, redaction: Redaction, counts: Counts)
     return found
 
 
-def _redacted_calls(calls: list[Any], redaction: Redaction, counts: Counts) -> list[Any]:
+def _redacted_calls(calls: list[Any], redaction: Redaction, counts: MatchCounts) -> list[Any]:
     """The calls with other arguments and errors; their ids and the names of the tools stay."""
     return [
         {

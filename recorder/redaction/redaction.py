@@ -34,7 +34,7 @@ _MAX_DEPTH = 200
 _REMEMBERED, _MOST_REMEMBERED = 20_000, 1_000
 
 
-class Counts(dict[str, int]):
+class MatchCounts(dict[str, int]):
     """How many matches were replaced, by the name of the pattern, and how many texts were withheld."""
 
     def __init__(self, redaction: Redaction) -> None:
@@ -86,10 +86,10 @@ class Redaction:
                 "Redaction failed: %s; a text is stored as %s, also in later cases", reason, shown(WITHHELD)
             )
 
-    def text(self, text: str, counts: Counts) -> str:
+    def text(self, text: str, counts: MatchCounts) -> str:
         """The text with its matches replaced. In text that is JSON, by its values; it stays JSON."""
         if (known := self._remembered.get(text)) is None:
-            found = Counts(self)
+            found = MatchCounts(self)
             known = self._redacted(text, found), tuple(found.items())
             if len(text) <= _REMEMBERED:
                 if len(self._remembered) >= _MOST_REMEMBERED:
@@ -99,18 +99,18 @@ class Redaction:
             counts.add(known[1])
         return known[0]
 
-    def _redacted(self, text: str, counts: Counts) -> str:
+    def _redacted(self, text: str, counts: MatchCounts) -> str:
         for scan in self.scans(counts):
             text = applied(text, scan.feed(text, final=True))
         return text
 
-    def json(self, text: str, counts: Counts) -> str:
+    def json(self, text: str, counts: MatchCounts) -> str:
         """JSON text with the matches in its values and keys replaced; the same text if there are none."""
         value = loads(text)
         changed = self.value(value, counts)
         return text if changed is value else dumps(changed)
 
-    def value(self, value: Any, counts: Counts, key: Any = None, depth: int = 0) -> Any:
+    def value(self, value: Any, counts: MatchCounts, key: Any = None, depth: int = 0) -> Any:
         """A JSON value with the matches in its texts, numbers and keys replaced; the same object if there are none."""
         if type(value) is str:
             return value if _is_opaque(key, value) else self.text(value, counts)
@@ -129,7 +129,7 @@ class Redaction:
             return value if _are_same(new, value) else new
         return self.value(loads(dumps(value)), counts, key, depth + 1)
 
-    def _object(self, value: dict[Any, Any], counts: Counts, depth: int) -> dict[Any, Any]:
+    def _object(self, value: dict[Any, Any], counts: MatchCounts, depth: int) -> dict[Any, Any]:
         new = {
             self.text(key, counts) if type(key) is str else key: self.value(entry, counts, key, depth + 1)
             for key, entry in value.items()

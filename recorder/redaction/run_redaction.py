@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recorder.core.json import dumps
-from recorder.messages import BaseMessage
-from recorder.redaction.message_redaction import redacted_message
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.message_redaction import Message, redacted_message
+from recorder.redaction.redaction import MatchCounts, Redaction
 
 
 class RunRedaction:
@@ -17,8 +16,9 @@ class RunRedaction:
 
     def __init__(self, redaction: Redaction) -> None:
         self.redaction = redaction
-        #: What was replaced in the request, in the tokens and at the end. A reply repeats its tokens and does not count.
-        self.counts = Counts(redaction)
+        #: What was replaced in the request, in the tokens and at the end. A reply repeats its tokens, and does not
+        #: count.
+        self.counts = MatchCounts(redaction)
 
     @property
     def counted(self) -> str:
@@ -33,11 +33,11 @@ class RunRedaction:
         """JSON with its matches replaced."""
         return self.redaction.json(text, self.counts) if text else text
 
-    def messages(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    def messages(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages of the request with their matches replaced."""
         return [redacted_message(each, self.redaction, self.counts) for each in messages]
 
-    def replies(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    def replies(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The replies with their matches replaced."""
-        counts = Counts(self.redaction)
+        counts = MatchCounts(self.redaction)
         return [redacted_message(each, self.redaction, counts) for each in messages]

@@ -7,7 +7,7 @@ will not change any more. Places count characters from the begin of the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from recorder.redaction.ready_made import SHORT_WORD
 from recorder.redaction.scanner import Scanner
@@ -126,7 +126,7 @@ class LineScan:
 
     __slots__ = ("_buffer", "_function", "_notes", "decided")
 
-    def __init__(self, function: Callable[[str], str], notes: Notes) -> None:
+    def __init__(self, function: Callable[[str], Any], notes: Notes) -> None:
         self._function, self._notes = function, notes
         self._buffer = ""
         self.decided = 0
@@ -183,7 +183,8 @@ def applied(text: str, replacements: Sequence[Replacement]) -> str:
     """The text with these replacements."""
     if not replacements:
         return text
-    parts, place = [], 0
+    parts: list[str] = []
+    place = 0
     for start, end, new in replacements:
         parts += (text[place:start], new)
         place = end

@@ -48,8 +48,8 @@ class Replay:
     that has this status in `response_metadata["status"]`. Raises `NotFound` for an unknown or ambiguous id,
     `ConfigError` for invalid options, `StoreError` for a database that cannot be read.
 
-    `redact` is that of the recorder. Requests to `model` and to HTTP clients are redacted in the same way before they are
-    compared with the recorded ones, and what they record is redacted.
+    `redact` is that of the recorder. Requests to `model` and to HTTP clients are redacted in the same way before they
+    are compared with the recorded ones, and what they record is redacted.
     """
 
     def __init__(self, url: str | None = None, *, redact: Sequence[Redactor] = ()) -> None:

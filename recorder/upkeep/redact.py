@@ -19,13 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.config import INTERRUPTED_AFTER, Redactor
 from recorder.core.clock import now
-from recorder.errors import ConfigError
-from recorder.redaction.redaction import Counts, Redaction, redaction_from
+from recorder.errors import ConfigError, StoreError
+from recorder.redaction.redaction import MatchCounts, Redaction, redaction_from
+from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
-from recorder.storage.dialects import file_of, parse_url
+from recorder.storage.dialects import file_of, is_new_file, masked, parse_url
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import STREAMING
-from recorder.storage.schema import annotations, conversations, messages, runs
+from recorder.storage.schema import conversations, messages, runs
 from recorder.storage.store import SqlStore
 from recorder.upkeep.redacted_conversation import RedactedConversation
 from recorder.upkeep.redacted_run import changed_run, redacted_columns
@@ -65,6 +66,8 @@ def redact(
     redaction = redaction_from(list(redactors))
     if redaction is None:
         raise ConfigError("No pattern is given; pass at least one")
+    if is_new_file(url):
+        raise StoreError(f"{masked(url)} does not exist; name the database that holds the recordings")
     with BlockingStore(url, read_only=dry_run) as database:
         work = _Redacting(database.store, redaction, dry_run=dry_run, progress=progress)
         database.run(work.run())
@@ -88,7 +91,7 @@ class _Redacting:
         self._store, self._redaction = store, redaction
         self._dry_run, self._progress = dry_run, progress
         self.done = Redacted()
-        self._counts = Counts(redaction)
+        self._counts = MatchCounts(redaction)
         self._seen, self._total = 0, 0
         #: The conversations whose messages have new ids.
         self._changed: list[RedactedConversation] = []
@@ -98,12 +101,12 @@ class _Redacting:
         if not self._dry_run:
             moment = now()
             await self._store.sweep(partial(is_dead, moment=moment, silence=INTERRUPTED_AFTER), moment)
-        for table in (runs, annotations, conversations):
+        for table in (runs, schema.annotations, conversations):
             [row] = await self._store.fetch(select(func.count()).select_from(table))
             self._total += row[0]
         async for run_id in self._keys(runs.c.id):
             await self._one(partial(self._redact_run, run_id))
-        async for key in self._keys(annotations.c.run_id, annotations.c.id):
+        async for key in self._keys(schema.annotations.c.run_id, schema.annotations.c.id):
             await self._one(partial(self._redact_annotation, key))
         async for id in self._keys(conversations.c.id):
             await self._one(partial(self._redact_conversation, id))
@@ -143,7 +146,7 @@ class _Redacting:
         if run.status == STREAMING:
             self.done.left_out += 1
             return
-        counts = Counts(self._redaction)
+        counts = MatchCounts(self._redaction)
         change = await changed_run(connection, run, self._redaction, counts)
         await self._execute(connection, change.statements)
         self._counts.add(counts.items())
@@ -151,13 +154,13 @@ class _Redacting:
         self.done.frames += change.frames
 
     async def _redact_annotation(self, key: Any, connection: AsyncConnection) -> None:
-        mine = annotations.c.run_id == key.run_id, annotations.c.id == key.id
-        row = (await connection.execute(select(annotations).where(*mine))).first()
+        mine = schema.annotations.c.run_id == key.run_id, schema.annotations.c.id == key.id
+        row = (await connection.execute(select(schema.annotations).where(*mine))).first()
         if row is None:
             return
         values = redacted_columns(row, self._redaction, self._counts, ("data",), ("name", "label"))
         if values:
-            await self._execute(connection, [update(annotations).where(*mine).values(values)])
+            await self._execute(connection, [update(schema.annotations).where(*mine).values(values)])
             self.done.annotations += 1
 
     async def _redact_conversation(self, id: str, connection: AsyncConnection) -> None:
@@ -178,7 +181,8 @@ class _Redacting:
     async def _link_again(self, conversation: RedactedConversation) -> None:
         async with self._store.transaction() as connection:
             orphans = select(func.count()).where(
-                messages.c.conversation_id == conversation.id, messages.c.parent_id.in_(list(conversation.ids))
+                messages.c.conversation_id == conversation.id,
+                messages.c.parent_id.in_(list(conversation.ids)),
             )
             if (await connection.execute(orphans)).scalar_one() and not self._dry_run:
                 conversation.statements = []

@@ -16,12 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.core.json import dumps
 from recorder.messages.identity import encoded_key, hash_of_key, id_of_key
 from recorder.redaction.message_redaction import redacted_message
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.redaction import MatchCounts, Redaction
+from recorder.storage import schema
 from recorder.storage.continued_conversations import thread_key
 from recorder.storage.message_columns import columns_of_message, message_of
 from recorder.storage.request_input import CONTEXT
 from recorder.storage.row_checks import json_of
-from recorder.storage.schema import annotations, context_messages, conversations, messages, runs
+from recorder.storage.schema import context_messages, conversations, messages, runs
 from recorder.storage.unnamed_conversations import HistoryOwner
 from recorder.upkeep.redacted_run import merged, redacted_columns
 
@@ -33,14 +34,14 @@ class RedactedConversation:
         self.id = id
         self._redaction = redaction
         #: What was replaced in all of it.
-        self.counts = Counts(redaction)
+        self.counts = MatchCounts(redaction)
         #: Old id -> new id, of the messages that change.
         self.ids: dict[str, str] = {}
         #: How many messages change.
         self.changed = 0
         self.statements: list[Executable] = []
         #: Old id -> what was replaced in the message.
-        self._found: dict[str, Counts] = {}
+        self._found: dict[str, MatchCounts] = {}
 
     async def prepare(self, connection: AsyncConnection) -> None:
         """Read the conversation, and find what changes."""
@@ -64,11 +65,11 @@ class RedactedConversation:
             if values := self._changed_run(row):
                 self.statements.append(update(runs).where(runs.c.id == row.id).values(values))
         mine = select(runs.c.id).where(runs.c.conversation_id == self.id)
-        of_it = or_(annotations.c.run_id.in_(mine), annotations.c.conversation_id == self.id)
-        for row in (await connection.execute(select(annotations).where(of_it))).all():
+        of_it = or_(schema.annotations.c.run_id.in_(mine), schema.annotations.c.conversation_id == self.id)
+        for row in (await connection.execute(select(schema.annotations).where(of_it))).all():
             if values := self._changed_annotation(row):
-                is_it = annotations.c.run_id == row.run_id, annotations.c.id == row.id
-                self.statements.append(update(annotations).where(*is_it).values(values))
+                is_it = schema.annotations.c.run_id == row.run_id, schema.annotations.c.id == row.id
+                self.statements.append(update(schema.annotations).where(*is_it).values(values))
 
     async def _change_details(self, connection: AsyncConnection) -> None:
         query = select(conversations).where(conversations.c.id == self.id)
@@ -90,7 +91,9 @@ class RedactedConversation:
             if values is None and parent == row.parent_id:
                 continue
             values = row._asdict() | (values or {})
-            id = id_of_key(self.id, parent, encoded_key(message_of(values["role"], values["content"], values["parts"])))
+            id = id_of_key(
+                self.id, parent, encoded_key(message_of(values["role"], values["content"], values["parts"]))
+            )
             contents[row.id] = values["content_hash"]
             if row.thread_key is not None:
                 values["thread_key"] = _key(owner, contents.get(row.parent_id), values["content_hash"])
@@ -101,7 +104,7 @@ class RedactedConversation:
     def _redacted_row(self, row: Any) -> dict[str, Any] | None:
         """New values of a message's columns; None if it has no match."""
         message = message_of(row.role, row.content, row.parts)
-        counts = Counts(self._redaction)
+        counts = MatchCounts(self._redaction)
         redacted = redacted_message(message, self._redaction, counts)
         if redacted is message:
             return None

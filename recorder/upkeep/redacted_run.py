@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from recorder.core.escaping import escape, escape_json, unescape, unescape_json
 from recorder.core.json import dumps, loads
 from recorder.recording.buffer import StoredToken
-from recorder.recording.held_tokens import HeldTokens
+from recorder.recording.held_tokens import HeldToken, HeldTokens
 from recorder.recording.run_totals import RunTotals
 from recorder.recording.serialize import encode_deltas
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.storage.row_checks import json_of
 from recorder.storage.rows import SegmentRow
 from recorder.storage.schema import frames, gaps, runs, segments
@@ -34,7 +34,9 @@ class Change(NamedTuple):
     frames: int = 0
 
 
-async def changed_run(connection: AsyncConnection, run: Any, redaction: Redaction, counts: Counts) -> Change:
+async def changed_run(
+    connection: AsyncConnection, run: Any, redaction: Redaction, counts: MatchCounts
+) -> Change:
     """What redacts a run that has ended. `run` is its row; `counts` gets what is replaced."""
     values = redacted_columns(run, redaction, counts, _JSON, _TEXTS)
     if "request" in values and run.input_hash is not None:
@@ -55,7 +57,7 @@ async def changed_run(connection: AsyncConnection, run: Any, redaction: Redactio
 
 
 def redacted_columns(
-    row: Any, redaction: Redaction, counts: Counts, json: Sequence[str], texts: Sequence[str]
+    row: Any, redaction: Redaction, counts: MatchCounts, json: Sequence[str], texts: Sequence[str]
 ) -> dict[str, Any]:
     """New values of those columns of a row that have a match."""
     changed: dict[str, Any] = {}
@@ -72,16 +74,16 @@ def redacted_columns(
     return changed
 
 
-def merged(mark: str | None, counts: Counts) -> str:
+def merged(mark: str | None, counts: MatchCounts) -> str:
     """The column `redaction` with more counts."""
-    found = Counts(counts.redaction)
+    found = MatchCounts(counts.redaction)
     found.add((loads(mark) if mark else {}).items())
     found.add(counts.items())
     return dumps(dict(sorted(found.items())))
 
 
 async def _changed_tokens(
-    connection: AsyncConnection, run: Any, redaction: Redaction, counts: Counts
+    connection: AsyncConnection, run: Any, redaction: Redaction, counts: MatchCounts
 ) -> tuple[list[Executable], tuple[int, str | None]]:
     """What replaces the tokens, with their number and hash; nothing if they do not change."""
     query = select(segments).where(segments.c.run_id == run.id).order_by(segments.c.seq)
@@ -112,19 +114,17 @@ def _tokens(rows: Sequence[Any]) -> Iterator[tuple[int, StoredToken]]:
             yield row.seq + number, (at_us, *map(unescape, texts))
 
 
-def _redacted(tokens: dict[int, StoredToken], redaction: Redaction, counts: Counts) -> dict[int, StoredToken]:
+def _redacted(
+    tokens: dict[int, StoredToken], redaction: Redaction, counts: MatchCounts
+) -> dict[int, StoredToken]:
     """The tokens that are left, as the recorder would have stored them."""
     held = HeldTokens(redaction, counts)
-    found = []
+    found: list[HeldToken] = []
     for seq, (_, text, *place) in tokens.items():
         kind, idx = (*place, *(TEXT, "0")[len(place) :])
         found += held.add(text, kind, idx, seq)  # its number stands in place of its time
     texts = {token.at_us: token.text for token in (*found, *held.finish())}
-    return {
-        seq: (token[0], texts[seq], *token[2:])  # type: ignore[misc]
-        for seq, token in tokens.items()
-        if seq in texts
-    }
+    return {seq: (token[0], texts[seq], *token[2:]) for seq, token in tokens.items() if seq in texts}
 
 
 async def _moved_gaps(connection: AsyncConnection, run_id: str, removed: Sequence[int]) -> list[Executable]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recorder.recording.held_tokens import HeldTokens
 from recorder.redaction.ready_made import READY_MADE
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.redaction import MatchCounts, Redaction
 
 SECRETS = (
     "sk-proj-Ab3dEfGhIjKlMnOpQrStUvWx",
@@ -62,7 +62,7 @@ def chunked(text: str, cuts: Sequence[int]) -> list[str]:
 
 def streamed(redaction: Redaction, chunks: Sequence[str], kind: str = "text") -> list[tuple[int, str]]:
     """The tokens that leave, with their times, of chunks that came at 0, 1, 2 ..."""
-    held = HeldTokens(redaction, Counts(redaction))
+    held = HeldTokens(redaction, MatchCounts(redaction))
     found = [token for at, chunk in enumerate(chunks) for token in held.add(chunk, kind, "0", at)]
     return [(token.at_us, token.text) for token in (*found, *held.finish())]
 
@@ -74,7 +74,7 @@ def test_no_secret_leaves_under_any_chunking(parts: list[tuple[str, str]], cuts:
     text = "".join(plain + secret for plain, secret in parts) + "."
     tokens = streamed(redaction, chunked(text, cuts))
     joined = "".join(token for _, token in tokens)
-    assert joined == redaction.text(text, Counts(redaction))
+    assert joined == redaction.text(text, MatchCounts(redaction))
     assert [secret for _, secret in parts if secret in SECRETS and secret in joined] == []
     assert [at for at, _ in tokens] == sorted(at for at, _ in tokens)
 
@@ -100,7 +100,7 @@ def test_patterns_of_users_match_as_in_one_text(words: list[str], cuts: list[int
     """Under any chunking the tokens are what the patterns make of the text in one piece, also with lookarounds."""
     redaction, text = Redaction(OWN), "".join(words)
     tokens = streamed(redaction, chunked(text, cuts))
-    assert "".join(token for _, token in tokens) == redaction.text(text, Counts(redaction))
+    assert "".join(token for _, token in tokens) == redaction.text(text, MatchCounts(redaction))
     for pattern in OWN[:1]:
         assert (
             pattern.search("".join(token for _, token in tokens).replace("[pattern]", "")) is None
@@ -120,7 +120,7 @@ def test_streamed_arguments_stay_json(parts: list[tuple[str, str]], cuts: list[i
     arguments = arguments[:-1] + f', "e": "{escaped}"}}'
     tokens = streamed(redaction, chunked(arguments, cuts), "tool_args")
     value = json.loads("".join(token for _, token in tokens))
-    new = redaction.text(text, Counts(redaction))
+    new = redaction.text(text, MatchCounts(redaction))
     assert value == {"text": new, "n": "[card]", "k": [1, None, {"y": new}], "e": new}
 
 
@@ -150,7 +150,7 @@ def test_a_match_that_may_be_longer_than_the_window_is_withheld() -> None:
 def test_a_pattern_without_end_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
     """A search that takes too long ends, and its text is not stored."""
     redaction = Redaction([re.compile(r"(?:a|aa)+$")])
-    texts = [redaction.text("a" * 60 + "b" * number, Counts(redaction)) for number in range(1, 9)]
+    texts = [redaction.text("a" * 60 + "b" * number, MatchCounts(redaction)) for number in range(1, 9)]
     assert (texts, redaction.failures) == (["[withheld]"] * 8, 8)
     assert "a pattern took too long" in caplog.text
 
@@ -159,7 +159,7 @@ def test_a_pattern_without_end_is_stopped(caplog: pytest.LogCaptureFixture) -> N
 def test_a_function_that_fails_stores_nothing(function: object, caplog: pytest.LogCaptureFixture) -> None:
     """The text is withheld, the log says so once, and does not show it."""
     redaction = Redaction([function])  # type: ignore[list-item]
-    counts = Counts(redaction)
+    counts = MatchCounts(redaction)
     assert redaction.text("secret\nagain", counts) == "[withheld][withheld]"
     assert (redaction.failures, counts, len(caplog.records)) == (2, {"withheld": 2}, 1)
     assert "secret" not in caplog.text

@@ -14,10 +14,8 @@ import openai
 import pytest
 
 from recorder import ChatHistoryCallback, attach
-from recorder.errors import ConfigError
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI, SimpleChatModel
-from recorder.replay import Replay
 from recorder.testing import (
     Answer,
     LoopbackProvider,
@@ -60,11 +58,11 @@ def answer(body: dict[str, Any], path: str) -> Answer:
             frames=ollama_lines(*pieces(ANSWER), call={"name": "send", "arguments": json.loads(ARGUMENTS)})
         )
     if path.endswith("/chat/completions"):
-        calls = [{"id": "call_1", "name": "send", "arguments": pieces(ARGUMENTS)}]
-        make = openai_chat_frames if body.get("stream") else openai_chat_body
+        calls: Any = [{"id": "call_1", "name": "send", "arguments": pieces(ARGUMENTS)}]
+        make_chat: Any = openai_chat_frames if body.get("stream") else openai_chat_body
         if not body.get("stream"):
             calls = [{"id": "call_1", "name": "send", "arguments": ARGUMENTS}]
-        made = make(pieces(ANSWER), reasoning=pieces(THOUGHT), tool_calls=calls)
+        made = make_chat(pieces(ANSWER), reasoning=pieces(THOUGHT), tool_calls=calls)
         return Answer(frames=made) if body.get("stream") else Answer(body=made)
     return Answer(frames=openai_completion_frames(pieces(ANSWER)))
 

@@ -53,7 +53,7 @@ def chat(
         for turn in range(turns):
             question = ("user", f"Turn {turn}: I am {secret(f'turn{turn}')}")
             reply = model.invoke([*sent, question])
-            history.add_feedback(reply.id, comment=f"by {secret('comment')}")
+            history.add_feedback(str(reply.id), comment=f"by {secret('comment')}")
             if chance.random() >= branches:
                 sent += [question, reply]
     return sent
@@ -62,9 +62,14 @@ def chat(
 def contents(url: str) -> dict[str, Any]:
     """Return what does not depend on times and ids of runs."""
     return {
-        "messages": sql(url, "SELECT id, parent_id, position, role, content, parts, content_hash FROM messages ORDER BY id"),
+        "messages": sql(
+            url, "SELECT id, parent_id, position, role, content, parts, content_hash FROM messages ORDER BY id"
+        ),
         "context": sql(url, "SELECT id, role, content, parts FROM context_messages ORDER BY id"),
-        "runs": sql(url, "SELECT prompt_message_id, response_message_id, instructions, input, request, token_count FROM runs ORDER BY started_at, id"),
+        "runs": sql(
+            url, "SELECT prompt_message_id, response_message_id, instructions, input, request, token_count FROM runs "
+            "ORDER BY started_at, id",
+        ),
         "conversations": sql(url, "SELECT id, title, metadata, tags FROM conversations"),
         "annotations": sql(url, "SELECT name, data FROM annotations ORDER BY id"),
     }  # fmt: skip
@@ -72,7 +77,10 @@ def contents(url: str) -> dict[str, Any]:
 
 def texts(url: str) -> list[list[str]]:
     """Return the texts of the tokens of each run."""
-    rows = sql(url, "SELECT s.deltas FROM segments AS s JOIN runs AS r ON r.id = s.run_id ORDER BY r.started_at, s.run_id, s.seq")
+    rows = sql(
+        url,
+        "SELECT s.deltas FROM segments AS s JOIN runs AS r ON r.id = s.run_id ORDER BY r.started_at, s.run_id, s.seq",
+    )
     return [[item[1] for item in json.loads(deltas)] for (deltas,) in rows]
 
 
@@ -80,7 +88,7 @@ def texts(url: str) -> list[list[str]]:
 def test_no_secret_is_left(
     way: Callable[[str, Any], None], provider: LoopbackProvider, database: str
 ) -> None:
-    """Whatever was recorded, and however: no column has a secret, no byte of the file, and a second time does nothing."""
+    """Whatever was recorded: no column has a secret, no byte of the file, and a second time does nothing."""
     with ChatHistoryCallback(database) as history:
         way(provider.url, history)
     assert leaks(database) != []
@@ -114,7 +122,7 @@ def test_a_conversation_goes_on(database: str) -> None:
     assert sql(database, "SELECT count(*), max(position) FROM messages") == [(8, 7)]
     assert leaks(database) == []
     with Replay(database) as replay:
-        assert replay.messages("c1")[1].text == "You wrote Turn 0: I am [email]."
+        assert [message.text for message in replay.messages("c1")][2] == "You wrote Turn 0: I am [email]."
 
 
 def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
@@ -174,9 +182,20 @@ def test_a_stop_in_the_middle_leaves_a_consistent_database(
 
 def broken_links(url: str) -> list[Any]:
     """Return the ids that name a message which is not stored."""
-    there = {id for (id,) in [*sql(url, "SELECT id FROM messages"), *sql(url, "SELECT id FROM context_messages")]}
-    named = sql(url, "SELECT parent_id, NULL, NULL FROM messages UNION ALL SELECT prompt_message_id, response_message_id, instructions FROM runs")
-    ids = [id for parent, reply, instructions in named for id in (parent, reply, *json.loads(instructions or "[]")) if id]
+    there = {
+        id for (id,) in [*sql(url, "SELECT id FROM messages"), *sql(url, "SELECT id FROM context_messages")]
+    }
+    named = sql(
+        url,
+        "SELECT parent_id, NULL, NULL FROM messages UNION ALL "
+        "SELECT prompt_message_id, response_message_id, instructions FROM runs",
+    )
+    ids = [
+        id
+        for parent, reply, instructions in named
+        for id in (parent, reply, *json.loads(instructions or "[]"))
+        if id
+    ]
     return [id for id in ids if id not in there]
 
 

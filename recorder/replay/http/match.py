@@ -14,7 +14,7 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.errors import ConfigError
-from recorder.redaction.redaction import Counts, Redaction
+from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.replay.http.not_recorded import NotRecorded, is_playable, nearest, not_recorded
 from recorder.replay.http.request_form import Form, form_of_body, form_of_run
 from recorder.replay.playback import QueryStep
@@ -110,7 +110,7 @@ class Matcher:
         `body` is the JSON of the request, or the arguments of the SDK's `create`. Raises `NotRecorded`.
         """
         if self._redaction is not None:
-            body = self._redaction.value(dict(body), Counts(self._redaction))
+            body = self._redaction.value(dict(body), MatchCounts(self._redaction))
         key = input_hash(body)
         if is_retry and (last := self._last.get(key)) is not None:
             return last
