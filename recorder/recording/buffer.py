@@ -137,8 +137,7 @@ class OpenRun:
         #: (first number, count, reason) of each closed gap.
         self.gaps: tuple[tuple[int, int, str], ...] = ()
         #: The gap that is still open: number of its first token, its tokens so far, and its reason; "" means `FULL`.
-        self.gap_seq = 0
-        self.gap_count = 0
+        self.gap_seq = self.gap_count = 0
         self.gap_reason = ""
         self.end: RunEnd | None = None
         self.ended = self.sealed = self.lost = self.without_messages = False

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from recorder.core.json import dumps, loads
+from recorder.redaction.message_redaction import redacted_calls
 from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.redaction.scans import Replacement, Scan
 from recorder.wire.deltas import CITATION, OTHER, SIGNATURE, TOOL_CALL
@@ -103,7 +105,7 @@ class HeldTokens:
         if kind == SIGNATURE:
             token.is_decided = True
         elif kind in _JSON_KINDS:
-            token.text = self._redaction.json(text, self._counts)
+            token.text = self._redacted_json(text, kind)
             token.is_decided = True
         else:
             place = kind, idx
@@ -119,6 +121,13 @@ class HeldTokens:
         for stage in texts.values():
             stage.finish()
         return self._decided()
+
+    def _redacted_json(self, text: str, kind: str) -> str:
+        if kind != TOOL_CALL:
+            return self._redaction.json(text, self._counts)
+        call = loads(text)
+        [new] = redacted_calls([call], self._redaction, self._counts)
+        return text if new == call else dumps(new)
 
     def _decided(self) -> Sequence[HeldToken]:
         waiting = self._waiting

@@ -99,12 +99,16 @@ class _StringValue:
     def _feed(self, text: str, *, final: bool = False) -> Sequence[Replacement]:
         self._length += len(text)
         found = self._scan.feed(text, final=final)
+        if not found and len(self._decoded) <= 64:
+            return ()
         made = [Replacement(self._place(a), self._place(b), dumps(new)[1:-1]) for a, b, new in found]
         if len(self._decoded) > 64:
             self._forget()
         return made
 
     def _place(self, decoded: int) -> int:
+        if len(self._decoded) == 1:
+            return self._written[0] + decoded - self._decoded[0]
         part = bisect_right(self._decoded, decoded) - 1
         inside = 0 if self._is_escape[part] else decoded - self._decoded[part]
         return self._written[part] + inside
@@ -148,6 +152,11 @@ class JsonScan:
         """Add a piece."""
         if self._rest is not None:
             return self._feed_rest(text, final=final)
+        if (string := self._string) is not None and not (self._tail or final or '"' in text or "\\" in text):
+            inside = string.plain(text, self._offset)
+            self._offset += len(text)
+            self.decided = string.decided
+            return inside
         text, self._tail = self._tail + text, ""
         found: list[Replacement] = []
         place = 0

@@ -23,7 +23,7 @@ def redacted_message(message: Message, redaction: Redaction, counts: MatchCounts
             changes[name] = new
     for name in ("tool_calls", "invalid_tool_calls"):
         calls = getattr(message, name, None)
-        if calls and (new := _redacted_calls(calls, redaction, counts)) != calls:
+        if calls and (new := redacted_calls(calls, redaction, counts)) != calls:
             changes[name] = new
     if not changes:
         return message
@@ -33,7 +33,7 @@ def redacted_message(message: Message, redaction: Redaction, counts: MatchCounts
     return found
 
 
-def _redacted_calls(calls: list[Any], redaction: Redaction, counts: MatchCounts) -> list[Any]:
+def redacted_calls(calls: list[Any], redaction: Redaction, counts: MatchCounts) -> list[Any]:
     """The calls with other arguments and errors; their ids and the names of the tools stay."""
     return [
         {

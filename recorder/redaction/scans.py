@@ -95,14 +95,15 @@ class TextScan:
         return replacements
 
     def _pass_word(self, text: str) -> bool:
-        """Add a piece without a search, if it is a short word behind another one, or the next piece of one."""
+        """Add a piece without a search, if it consists of short words and spaces, as it does nearly always."""
         word = self._buffer[self.decided - self._start :]
         if (word and not word.isalpha()) or len(word) + len(text) > SHORT_WORD or self._is_withheld:
             return False
         if text.isalpha():
             self._buffer += text
-        elif text[:1] == " " and text[1:].isalpha():
-            self._start, self._buffer, self.decided = self._end, text, self._end + 1
+        elif " " in text and text.replace(" ", "").isalpha():
+            self._start, self._buffer = self._end, text
+            self.decided = self._end + text.rfind(" ") + 1
         else:
             return False
         self._end += len(text)
