@@ -26,6 +26,7 @@ SECTIONS = (
     "paced",
     "saturated",
     "stalled",
+    "redaction",
     "replay",
     "listing",
 )

@@ -43,8 +43,11 @@ def is_iban(plain: str) -> bool:
 
 
 def phone_length(text: str) -> int:
-    """All of these characters if they have as many digits as a phone number; else 0."""
-    return len(text) if sum(map(str.isdecimal, text)) in _PHONE_DIGITS else 0
+    """How many of these characters, from the first one, have as many digits as a phone number; 0 for none."""
+    for end in _ends(text):
+        if sum(map(str.isdecimal, text[:end])) in _PHONE_DIGITS:
+            return end
+    return 0
 
 
 def ip_length(text: str) -> int:

@@ -18,6 +18,8 @@ LONGEST = 4_000
 _LONGEST_GROUPED = 70
 #: Letters. A match without digits, signs and spaces has more.
 SHORT_WORD = 15
+#: Characters that are in no match, but for the space.
+BETWEEN_WORDS = ' ,;!?"\n'
 
 #: Letters of names in addresses: Latin, Greek and Cyrillic.
 _LETTERS = r"A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff"

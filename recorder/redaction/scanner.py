@@ -15,8 +15,9 @@ class Match(NamedTuple):
 
     start: int
     end: int
-    #: The name of the pattern.
+    #: The name of the pattern, and its place among the patterns.
     name: str
+    number: int
 
 
 class Scanner:
@@ -34,7 +35,7 @@ class Scanner:
 
         `final`: nothing comes after this text. Raises `TimeoutError`.
         """
-        until = len(text) if final else self._undecided_from(text, start)
+        until = self._until(text, start, final=final)
         if not self._own and not ready_made.may_match(text, start):
             return until, ()
         found: list[Match] = []
@@ -42,11 +43,29 @@ class Scanner:
         while start < until and (match := self._first(text, start, nearest)) is not None:
             if match.start >= until:
                 break
-            found.append(match)
-            start = match.end
-            if start > until:
-                until = self._undecided_from(text, start)
+            matches = self._with_overlapping(text, match)
+            end = matches[-1].end
+            if end > until and end > (until := self._until(text, match.start, final=final)):
+                return match.start, found
+            found += matches
+            start = end
         return max(start, until), found
+
+    def _until(self, text: str, start: int, *, final: bool) -> int:
+        return len(text) if final else self._undecided_from(text, start)
+
+    def _with_overlapping(self, text: str, match: Match) -> list[Match]:
+        """The match, and the rest of each match of another pattern that begins in it and ends behind it."""
+        matches = [match]
+        for number, pattern in [
+            *enumerate(self._patterns)
+        ] * 2:  # what one adds may overlap with one before it
+            place = pattern.find(text, match.start + 1)
+            while place is not None and place[0] < (end := matches[-1].end):
+                if place[1] > end and number != match.number:
+                    matches.append(Match(end, place[1], pattern.name, number))
+                place = pattern.find(text, place[0] + 1)
+        return matches
 
     def _first(self, text: str, start: int, nearest: list[tuple[int, int] | None]) -> Match | None:
         """The first match. `nearest` has the next one of each pattern, as far as it was searched for."""
@@ -56,7 +75,7 @@ class Scanner:
             if place is not None and place[0] < start:
                 place = nearest[number] = pattern.find(text, start)
             if place is not None and (best is None or (place[0], -place[1]) < (best.start, -best.end)):
-                best = Match(*place, pattern.name)
+                best = Match(*place, pattern.name, number)
         return best
 
     def _undecided_from(self, text: str, start: int) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from recorder.redaction.ready_made import SHORT_WORD
-from recorder.redaction.scanner import Scanner
+from recorder.redaction.ready_made import BETWEEN_WORDS, SHORT_WORD
+from recorder.redaction.scanner import Match, Scanner
 
 #: Characters. A text is held back so far at most. What may be a match and is longer is withheld.
 WINDOW = 4_096
@@ -84,7 +84,7 @@ class TextScan:
         except TimeoutError:
             return self._withhold("a pattern took too long")
         self.decided = start + until
-        replacements = [self._replaced(*match) for match in found] if found else ()
+        replacements = [self._replaced(match) for match in found] if found else ()
         undecided = self._end - self.decided
         if undecided > WINDOW:
             return [*replacements, *self._withhold(f"a match may have more than {WINDOW:,} characters")]
@@ -95,23 +95,25 @@ class TextScan:
         return replacements
 
     def _pass_word(self, text: str) -> bool:
-        """Add a piece without a search, if it consists of short words and spaces, as it does nearly always."""
+        """Add a piece without a search, if it has short words and what stands between words, as it does nearly always."""
         word = self._buffer[self.decided - self._start :]
         if (word and not word.isalpha()) or len(word) + len(text) > SHORT_WORD or self._is_withheld:
             return False
-        if text.isalpha():
-            self._buffer += text
-        elif " " in text and text.replace(" ", "").isalpha():
-            self._start, self._buffer = self._end, text
-            self.decided = self._end + text.rfind(" ") + 1
-        else:
+        words = text.strip(BETWEEN_WORDS)
+        if words and not words.isalpha() and not words.replace(" ", "").isalpha():
             return False
-        self._end += len(text)
+        end = self._end = self._end + len(text)
+        if words == text and " " not in words:
+            self._buffer += text
+            return True
+        self._start, self._buffer = end - len(text), text
+        is_open = words and text.endswith(words)
+        self.decided = end - len(words) + words.rfind(" ") + 1 if is_open else end
         return True
 
-    def _replaced(self, start: int, end: int, name: str) -> Replacement:
-        self._notes.count(name)
-        return Replacement(self._start + start, self._start + end, shown(name))
+    def _replaced(self, match: Match) -> Replacement:
+        self._notes.count(match.name)
+        return Replacement(self._start + match.start, self._start + match.end, shown(match.name))
 
     def _withhold(self, reason: str) -> Sequence[Replacement]:
         """The rest of the text is not stored, from what is undecided on."""

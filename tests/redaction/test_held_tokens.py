@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recorder.recording.held_tokens import HeldTokens
 from recorder.redaction.ready_made import READY_MADE
 from recorder.redaction.redaction import MatchCounts, Redaction
+from tests.wires import unhurried
 
 SECRETS = (
     "sk-proj-Ab3dEfGhIjKlMnOpQrStUvWx",
@@ -67,6 +68,7 @@ def streamed(redaction: Redaction, chunks: Sequence[str], kind: str = "text") ->
     return [(token.at_us, token.text) for token in (*found, *held.finish())]
 
 
+@unhurried
 @given(TEXTS, st.lists(st.integers(0, 500), max_size=40))
 def test_no_secret_leaves_under_any_chunking(parts: list[tuple[str, str]], cuts: list[int]) -> None:
     """The joined tokens are what the redaction makes of the text in one piece, and hold no secret."""
@@ -79,6 +81,7 @@ def test_no_secret_leaves_under_any_chunking(parts: list[tuple[str, str]], cuts:
     assert [at for at, _ in tokens] == sorted(at for at, _ in tokens)
 
 
+@unhurried
 @given(
     st.text(st.characters(exclude_characters="@0123456789:", codec="utf-8"), max_size=300),
     st.lists(st.integers(0, 300)),
@@ -89,6 +92,7 @@ def test_without_a_match_nothing_changes(text: str, cuts: list[int]) -> None:
     assert streamed(Redaction([*READY_MADE]), chunks) == list(enumerate(chunks))
 
 
+@unhurried
 @given(
     st.lists(
         st.sampled_from(("foo", "bar", "foobar", " baz", "1234", "5", " ", "project x", "PROJ", "ect", "\n")),
@@ -108,6 +112,7 @@ def test_patterns_of_users_match_as_in_one_text(words: list[str], cuts: list[int
         )
 
 
+@unhurried
 @given(TEXTS, st.lists(st.integers(0, 900), max_size=40), st.booleans())
 def test_streamed_arguments_stay_json(parts: list[tuple[str, str]], cuts: list[int], ascii: bool) -> None:
     """A secret in JSON is found behind escapes, and the arguments can be parsed in any case."""
@@ -124,6 +129,7 @@ def test_streamed_arguments_stay_json(parts: list[tuple[str, str]], cuts: list[i
     assert value == {"text": new, "n": "[card]", "k": [1, None, {"y": new}], "e": new}
 
 
+@unhurried
 @given(st.text("ab\n Bob", max_size=80), st.lists(st.integers(0, 80)))
 def test_a_function_gets_lines(text: str, cuts: list[int]) -> None:
     """A function sees the same lines under any chunking."""
