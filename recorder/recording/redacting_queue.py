@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recorder.core.waitable import Wait
-from recorder.recording.buffer import OpenRun
+from recorder.recording.buffer import OpenRun, TokenValue, size_of_content
 from recorder.recording.held_tokens import HeldToken, HeldTokens
-from recorder.recording.queue import RecordingQueue
+from recorder.recording.queue import TOKEN_COST, PendingPut, RecordingQueue
 from recorder.redaction.scans import WITHHELD, shown
 from recorder.storage.rows import RunEnd
 from recorder.wire.deltas import TEXT, Delta
@@ -18,19 +18,25 @@ class RedactingQueue(RecordingQueue):
 
     def put(self, run: OpenRun, text: str, at_us: int) -> Wait[None] | None:
         """As `RecordingQueue.put`. What is undecided is held back."""
+        if run.ended:
+            return super().put(run, "", at_us)  # it is dropped, and counted
         return self._put_decided(run, self._held(run, [Delta(text)], at_us))
 
     def put_frame(
         self, run: OpenRun, frame: bytes | None, deltas: Sequence[Delta], at_us: int
     ) -> Wait[None] | None:
         """As `put`, for deltas. Frames are not stored."""
+        if run.ended:
+            return super().put_frame(run, None, [Delta("")] * len(deltas), at_us)
         return self._put_decided(run, self._held(run, deltas, at_us))
 
     def end(self, run: OpenRun, end: RunEnd) -> None:
-        """End a run. What was held back is stored before, as far as it is no match."""
+        """End a run. What was held back is stored before, as far as it is no match. Takes no lock, as in the queue."""
         if not run.ended and (held := run.held) is not None:
             run.held = None
-            self._put_decided(run, self._finished(run, held))
+            if tokens := self._finished(run, held):
+                left = [_pending_put(run, tokens)]  # an action may run twice
+                self.call_soon(lambda: left and self._accept_or_drop(left.pop()))
         super().end(run, end)
 
     def _held(self, run: OpenRun, deltas: Sequence[Delta], at_us: int) -> Sequence[HeldToken]:
@@ -63,6 +69,16 @@ class RedactingQueue(RecordingQueue):
                 delta = Delta(token.text, token.kind, token.idx)
                 wait = super().put_frame(run, None, [delta], token.at_us) or wait
         return wait
+
+
+def _pending_put(run: OpenRun, tokens: Sequence[HeldToken]) -> PendingPut:
+    flat: list[int | TokenValue] = []
+    size = 0
+    for token in tokens:
+        is_plain = token.kind == TEXT and token.idx == "0"
+        flat += (token.at_us, token.text if is_plain else (token.text, token.kind, token.idx))
+        size += size_of_content(token.text) + TOKEN_COST
+    return PendingPut(run, flat, None, tokens[-1].at_us, size, on_loop=True)
 
 
 def _tokens_of(run: OpenRun) -> HeldTokens:

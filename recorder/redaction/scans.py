@@ -95,7 +95,7 @@ class TextScan:
         return replacements
 
     def _pass_word(self, text: str) -> bool:
-        """Add a piece without a search, if it has short words and what stands between words, as it does nearly always."""
+        """Add a piece without a search, if it has only short words and what stands between words, as most have."""
         word = self._buffer[self.decided - self._start :]
         if (word and not word.isalpha()) or len(word) + len(text) > SHORT_WORD or self._is_withheld:
             return False

@@ -24,7 +24,8 @@ from recorder.storage.request_input import CONTEXT
 from recorder.storage.row_checks import json_of
 from recorder.storage.schema import context_messages, conversations, messages, runs
 from recorder.storage.unnamed_conversations import HistoryOwner
-from recorder.upkeep.redacted_run import merged, redacted_columns
+from recorder.upkeep.lost_links import lost_ends, lost_parents
+from recorder.upkeep.redacted_run import MOST_ROWS, merged, redacted_columns
 
 
 class RedactedConversation:
@@ -85,9 +86,11 @@ class RedactedConversation:
         owner = await self._owner(connection)
         new: dict[str, dict[str, Any]] = {}
         contents = {row.id: row.content_hash for row in rows}
+        parents = lost_parents(rows)
         for row in rows:
             values = self._redacted_row(row)
-            parent = self.ids.get(row.parent_id, row.parent_id)
+            meant = parents.get(row.parent_id, row.parent_id)
+            parent = self.ids.get(meant, meant)
             if values is None and parent == row.parent_id:
                 continue
             values = row._asdict() | (values or {})
@@ -100,6 +103,10 @@ class RedactedConversation:
             self.ids[row.id] = id
             new.setdefault(id, {**values, "id": id, "parent_id": parent})
         self._replace(messages, new, {row.id for row in rows})
+        named = select(runs.c.prompt_message_id, runs.c.response_message_id)
+        ends = (await connection.execute(named.where(runs.c.conversation_id == self.id))).all()
+        for lost, meant in lost_ends(ends, rows, parents).items():
+            self.ids[lost] = self.ids.get(meant, meant)
 
     def _redacted_row(self, row: Any) -> dict[str, Any] | None:
         """New values of a message's columns; None if it has no match."""
@@ -134,8 +141,9 @@ class RedactedConversation:
         if not old:
             return
         self.changed += len(old)
-        is_old = table.c.conversation_id == self.id, table.c.id.in_(old)
-        self.statements.append(delete(table).where(*is_old))
+        for start in range(0, len(old), MOST_ROWS):
+            is_old = table.c.conversation_id == self.id, table.c.id.in_(old[start : start + MOST_ROWS])
+            self.statements.append(delete(table).where(*is_old))
         there = stored - self.ids.keys()
         rows = [row for id, row in new.items() if id not in there]
         self.statements += [insert(table).values(row) for row in rows]

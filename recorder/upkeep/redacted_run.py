@@ -25,6 +25,10 @@ from recorder.wire.deltas import TEXT
 _JSON, _TEXTS = ("request", "tags", "metadata", "output"), ("error_message",)
 
 
+#: Rows of one statement: both databases limit its parameters.
+MOST_ROWS = 1_000
+
+
 class Change(NamedTuple):
     """What changes one thing in the database, and how much."""
 
@@ -101,8 +105,9 @@ async def _changed_tokens(
             text = encode_deltas(items)
             totals.add_tokens(len(items), text)
             new.append(SegmentRow(run.id, _moved(row.seq, removed), len(items), text.decode()))
-    if new:
-        statements.append(insert(segments).values([row._asdict() for row in new]))
+    for start in range(0, len(new), MOST_ROWS):
+        part = new[start : start + MOST_ROWS]
+        statements.append(insert(segments).values([row._asdict() for row in part]))
     statements += await _moved_gaps(connection, run.id, removed)
     return statements, (totals.token_count, None if run.sha256 is None else totals.tokens_sha256())
 

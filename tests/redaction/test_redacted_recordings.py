@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,6 +18,8 @@ import pytest
 from recorder import ChatHistoryCallback, attach
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from recorder.models import ChatAnthropic, ChatOpenAI, OpenAI, SimpleChatModel
+from recorder.replay import Replay
+from recorder.replay.http.not_recorded import NotRecorded
 from recorder.testing import (
     Answer,
     LoopbackProvider,
@@ -27,8 +31,9 @@ from recorder.testing import (
     openai_responses_body,
     openai_responses_frames,
 )
+from recorder.testing.song import song_pieces
 from tests.instrumentation.gemini_and_ollama import gemini_frames, ollama_lines
-from tests.oracle import sql
+from tests.oracle import new_url, sql
 from tests.redaction.leaks import escaped, leaks, pieces, secret
 
 REDACT = ["email", "keys", "card", "phone", "iban", "ip"]
@@ -239,3 +244,81 @@ def test_no_secret_is_stored(
     assert answers
     assert sql(database, "SELECT count(*) FROM runs WHERE redaction IS NULL") == [(0,)]
     assert sql(database, "SELECT count(*) FROM frames") == [(0,)]
+
+
+@pytest.mark.parametrize("end", ["left", "closed", "collected"])
+def test_the_tokens_that_wait_are_stored_at_the_end(end: str, tmp_path: Path) -> None:
+    """However a run ends before its answer does: what was held back is stored, and nothing is dropped."""
+    url = new_url(tmp_path)
+    history = ChatHistoryCallback(url, redact=REDACT)
+    stream: Any = Talking(callbacks=[history]).stream("Hi")
+    seen = "".join(next(stream).content for _ in range(3))
+    assert seen == "Write to "
+    seen += next(stream).content + next(stream).content
+    if end == "left":
+        stream.close()
+    elif end == "collected":
+        del stream
+        gc.collect()
+    stats = history.close().wait()
+    [(deltas,)] = sql(url, "SELECT deltas FROM segments")
+    assert "".join(text for _, text in json.loads(deltas)) == seen == "Write to answer"
+    assert (stats.dropped, stats.queued, stats.committed) == (0, 0, 5)
+
+
+def test_times_and_tokens_stay_without_a_match(tmp_path: Path) -> None:
+    """With and without `redact` the same tokens are stored, each at a time that does not go back."""
+    stored = []
+    for redact in ([], REDACT):
+        url = new_url(tmp_path, f"{len(redact)}.db")
+        with ChatHistoryCallback(url, redact=redact) as history:
+            Singing(callbacks=[history]).invoke("Hi")
+        rows = sql(url, "SELECT deltas FROM segments ORDER BY seq")
+        tokens = [token for (deltas,) in rows for token in json.loads(deltas)]
+        assert [at for at, _ in tokens] == sorted(at for at, _ in tokens)
+        stored.append([text for _, text in tokens])
+    assert stored[0] == stored[1] == song_pieces()
+
+
+class Singing(SimpleChatModel):
+    """A model that sings."""
+
+    def _stream(self, messages: list[Any], **options: Any) -> Iterator[str]:
+        yield from song_pieces()
+
+
+def test_a_recording_is_replayed_by_its_redacted_requests(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """A replay with the same list finds the run; without it the error says what to pass."""
+    url = new_url(tmp_path)
+    model = ChatOpenAI("m", base_url=f"{provider.url}/v1", api_key="k")
+    with ChatHistoryCallback(url, redact=REDACT) as history:
+        model.invoke(f"I am {secret('asked')}", {"callbacks": [history]})
+    with Replay(url, redact=REDACT) as replay:
+        assert (
+            replay.model(like=model).invoke(f"I am {secret('asked')}").content == "Write to [email], please."
+        )
+    with Replay(url) as replay, pytest.raises(NotRecorded, match=r"pass the recorder's redact= to Replay"):
+        replay.model(like=model).invoke(f"I am {secret('asked')}")
+
+
+def test_a_replay_that_records_redacts(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """What it records has no secret, and answers the same request the next time."""
+    url = new_url(tmp_path)
+    model = ChatOpenAI("m", base_url=f"{provider.url}/v1", api_key="k")
+    for _ in range(2):
+        with Replay(url, redact=REDACT) as replay:
+            replay.model(like=model, mode="new_episodes").invoke(f"I am {secret('new')}")
+    assert (leaks(url), sql(url, "SELECT count(*) FROM runs")) == ([], [(1,)])
+
+
+def test_a_response_is_continued_below_it(
+    provider: LoopbackProvider, history: ChatHistoryCallback, database: str
+) -> None:
+    """Ids of responses are not redacted, so a request that names one goes below its reply."""
+    attached_openai(provider.url, history)
+    history.close().wait()
+    query = (
+        "SELECT m.position FROM runs AS r JOIN messages AS m ON m.id = r.prompt_message_id "
+        "WHERE r.wire = ? ORDER BY r.started_at"
+    )
+    assert sql(database, query, "openai.responses") == [(0,), (2,)]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +214,46 @@ def test_messages_that_differed_in_the_secret_only_become_one(database: str) -> 
     redact(database, PATTERNS)
     assert (before, sql(database, "SELECT count(*) FROM messages")) == ([(6,)], [(4,)])
     assert (leaks(database), broken_links(database)) == ([], [])
+
+
+def test_it_runs_beside_a_recorder(database: str) -> None:
+    """Conversations grow while they are redacted; in the end all links lead somewhere, and no secret is left."""
+    with ChatHistoryCallback(database) as history:
+        model = Echo(callbacks=[history])
+
+        def talk(conversation_id: str) -> None:
+            sent: list[Any] = []
+            with history.conversation(conversation_id):
+                for turn in range(10):
+                    question = ("user", f"Turn {turn} {secret(f'turn{turn}')}")
+                    sent += [question, model.invoke([*sent, question])]
+
+        threads = [threading.Thread(target=talk, args=(name,)) for name in ("c1", "c2")]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            redact(database, PATTERNS)
+    redact(database, PATTERNS)
+    assert (leaks(database), broken_links(database)) == ([], [])
+
+
+def test_a_link_that_a_recorder_stored_meanwhile_is_found(tmp_path: Path) -> None:
+    """A message below an id that is gone goes below the message that stands there now; so does the prompt of a run."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        chat(history, 3)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        gone = str(uuid.uuid4())
+        connection.execute("UPDATE messages SET parent_id = ? WHERE position = 4", [gone])
+        prompt = "SELECT parent_id FROM messages WHERE position = 3"
+        connection.execute(
+            f"UPDATE runs SET prompt_message_id = ? WHERE prompt_message_id = ({prompt})", [str(uuid.uuid4())]
+        )
+    assert len(broken_links(url)) == 2
+    redact(url, PATTERNS)
+    assert (leaks(url), broken_links(url)) == ([], [])
+    with Replay(url) as replay:
+        assert len(replay.messages("c1")) == 7
 
 
 def test_no_pattern_is_an_error(tmp_path: Path) -> None:
