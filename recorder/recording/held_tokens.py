@@ -18,7 +18,7 @@ from recorder.wire.deltas import CITATION, OTHER, SIGNATURE, TOOL_CALL
 #: Kinds whose deltas are JSON, each by itself.
 _JSON_KINDS = frozenset((CITATION, OTHER, TOOL_CALL))
 #: If more tokens wait, those that are decided pass the ones before them.
-_MOST_WAITING = 2_000
+_MOST_WAITING = 10_000
 
 
 class HeldToken:

@@ -60,8 +60,9 @@ _KEY_STARTS = (
     r"glpat-|xox|npm_|pypi-|SG\.|eyJ"
 )
 _KEY = rf"(?<![A-Za-z0-9_-])(?:{'|'.join(_KEY_BODIES)})(?![A-Za-z0-9_-])"
-_EMAIL = (
-    rf"[{_WORD}.+%'-]{{1,64}}?(?:@|%40)"
+#: Characters of the part of an address before its `@`, at most so many, and the part behind it.
+_USER, _LONGEST_USER = rf"[{_WORD}.+%'-]", 64
+_HOST = re.compile(
     rf"(?:[{_WORD}](?:[{_WORD}-]{{0,61}}[{_WORD}])?\.){{1,8}}[{_LETTERS}]{{2,24}}(?![{_WORD}-])"
 )
 _ISSUER = r"(?=4|5[0-9]|6[0-9]|3[04-9]|2[2-7])"
@@ -87,8 +88,8 @@ _PHONE_SIGN = re.compile(r"(?:\+|00)[1-9]|[0-9]{3}[).-]")
 _IBAN_SIGN = re.compile("[A-Z]{2}[0-9]{2}")
 _IP_SIGN = re.compile(r"[0-9]\.[0-9]|:[0-9A-Fa-f]{0,4}:")
 #: The trailing characters of one class: whether all are, and where they begin. All may belong to one match.
-_UNSPACED_END, _GROUPED_END = (
-    (re.compile(rf"{each}+\Z"), re.compile(rf"(?<!{each}){each}+\Z")) for each in (_UNSPACED, _GROUPED)
+_UNSPACED_END, _GROUPED_END, _USER_END = (
+    (re.compile(rf"{each}+\Z"), re.compile(rf"(?<!{each}){each}+\Z")) for each in (_UNSPACED, _GROUPED, _USER)
 )
 #: A text without any of these has no match.
 _SUSPECT = re.compile(rf"[0-9@]|{_KEY_STARTS}")
@@ -112,9 +113,10 @@ class ReadyMade:
 
     def find(self, text: str, start: int) -> tuple[int, int] | None:
         """The first match at or after `start`: its begin and its end; None if there is none."""
+        look = self.pattern.search if self.before else self.pattern.match
         while (sign := self.sign.search(text, start)) is not None:
             at = sign.start()
-            found = self.pattern.search(text, max(start, at - self.before), at + self.behind)
+            found = look(text, max(start, at - self.before), at + self.behind)
             if found is None or found.start() > at:  # a match that begins later has a later sign
                 start = at + 1
             elif self.length_of is None:
@@ -126,10 +128,27 @@ class ReadyMade:
         return None
 
 
+class Email:
+    """Addresses of e-mail, with the methods of `ReadyMade`. Of a text of many `@` each is looked at once."""
+
+    name = "email"
+
+    def find(self, text: str, start: int) -> tuple[int, int] | None:
+        """As `ReadyMade.find`."""
+        while (at := _AT.search(text, start)) is not None:
+            host = _HOST.match(text, at.end())
+            if host is not None:
+                begin = _run_at_end(_USER_END, text, max(start, at.start() - _LONGEST_USER), at.start())
+                if begin < at.start():
+                    return begin, host.end()
+            start = at.end()
+        return None
+
+
 #: The name in the option -> the pattern.
-READY_MADE = {
+READY_MADE: dict[str, ReadyMade | Email] = {
     "keys": ReadyMade("key", re.compile(_KEY), re.compile(_KEY_STARTS), 0, LONGEST),
-    "email": ReadyMade("email", re.compile(_EMAIL), _AT, 64, 600),
+    "email": Email(),
     "card": ReadyMade("card", re.compile(_CARD), _CARD_SIGN, 0, _LONGEST_GROUPED, card_length),
     "phone": ReadyMade("phone", re.compile(_PHONE), _PHONE_SIGN, 1, _LONGEST_GROUPED, phone_length),
     "iban": ReadyMade("iban", re.compile(_IBAN), _IBAN_SIGN, 0, _LONGEST_GROUPED, iban_length),
@@ -157,10 +176,13 @@ def undecided_from(text: str, start: int) -> int:
     return found
 
 
-def _run_at_end(ends: tuple[re.Pattern[str], re.Pattern[str]], text: str, start: int) -> int:
-    """Where the trailing characters of one class begin, at or after `start`."""
+def _run_at_end(
+    ends: tuple[re.Pattern[str], re.Pattern[str]], text: str, start: int, end: int | None = None
+) -> int:
+    """Where the trailing characters of one class begin, at or after `start`; `end` if there are none."""
+    end = len(text) if end is None else end
     all_, run = ends
-    if all_.match(text, start) is not None:
+    if all_.match(text, start, end) is not None:
         return start
-    found = run.search(text, start)
-    return found.start() if found is not None else len(text)
+    found = run.search(text, start, end)
+    return found.start() if found is not None else end

@@ -11,7 +11,7 @@ from recorder.config import Redactor
 from recorder.core.json import dumps, loads
 from recorder.errors import ConfigError
 from recorder.redaction.json_scan import AutoScan
-from recorder.redaction.ready_made import READY_MADE, ReadyMade
+from recorder.redaction.ready_made import READY_MADE, Email, ReadyMade
 from recorder.redaction.scanner import Scanner
 from recorder.redaction.scans import WITHHELD, LineScan, Notes, Scan, TextScan, applied, shown
 from recorder.redaction.user_pattern import UserPattern
@@ -156,7 +156,7 @@ def _is_function(given: Any) -> bool:
     return callable(given) and not isinstance(given, type)
 
 
-def _pattern(given: Any) -> ReadyMade | UserPattern:
+def _pattern(given: Any) -> ReadyMade | Email | UserPattern:
     if isinstance(given, re.Pattern):
         return UserPattern(given)
     if isinstance(given, str) and given in READY_MADE:

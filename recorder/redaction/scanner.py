@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from recorder.redaction import ready_made
-from recorder.redaction.ready_made import ReadyMade
+from recorder.redaction.ready_made import Email, ReadyMade
 from recorder.redaction.user_pattern import UserPattern
 
 
@@ -23,7 +23,7 @@ class Match(NamedTuple):
 class Scanner:
     """The patterns of one recorder. Has no state, so any number of threads may use it."""
 
-    def __init__(self, patterns: Sequence[ReadyMade | UserPattern]) -> None:
+    def __init__(self, patterns: Sequence[ReadyMade | Email | UserPattern]) -> None:
         self._patterns = tuple(patterns)
         self._own = tuple(each for each in patterns if isinstance(each, UserPattern))
         #: Whether no pattern matches short words, and none a space behind one.

@@ -138,22 +138,23 @@ class LineScan:
         """Add a piece."""
         self._buffer += text
         replacements: list[Replacement] = []
-        while self._buffer and (end := self._end_of_line(final=final)):
-            line, self._buffer = self._buffer[:end], self._buffer[end:]
-            replacements += self._changes(line)
-            self.decided += end
+        start = 0
+        while start < len(self._buffer) and (end := self._end_of_line(start, final=final)):
+            replacements += self._changes(self._buffer[start:end])
+            self.decided += end - start
+            start = end
+        self._buffer = self._buffer[start:]
         return replacements
 
-    def _end_of_line(self, *, final: bool) -> int:
-        """How many characters the function gets next; 0 if their end has not arrived."""
-        end = self._buffer.find("\n", 0, WINDOW) + 1
-        if end or (len(self._buffer) <= WINDOW and not final):
+    def _end_of_line(self, start: int, *, final: bool) -> int:
+        """Where the part ends that the function gets next; 0 if its end has not arrived."""
+        limit = start + WINDOW
+        end = self._buffer.find("\n", start, limit) + 1
+        if end or (len(self._buffer) <= limit and not final):
             return end
-        return (
-            len(self._buffer)
-            if len(self._buffer) <= WINDOW
-            else self._buffer.rfind(" ", 0, WINDOW) + 1 or WINDOW
-        )
+        if len(self._buffer) <= limit:
+            return len(self._buffer)
+        return self._buffer.rfind(" ", start, limit) + 1 or limit
 
     def _changes(self, line: str) -> Sequence[Replacement]:
         try:

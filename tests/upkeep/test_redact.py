@@ -88,6 +88,7 @@ def texts(url: str) -> list[list[str]]:
     return [[item[1] for item in json.loads(deltas)] for (deltas,) in rows]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("way", recordings.WAYS, ids=lambda way: way.__name__)
 def test_no_secret_is_left(
     way: Callable[[str, Any], None], provider: LoopbackProvider, database: str
