@@ -27,6 +27,7 @@ SECTIONS = (
     "paced",
     "saturated",
     "stalled",
+    "redaction",
     "replay",
     "listing",
     "otel",

@@ -26,7 +26,7 @@ from recorder.recording.buffer import OpenRun
 from recorder.recording.conversation_naming import ConversationNaming, Names
 from recorder.recording.given_ids import GivenIds
 from recorder.recording.message_copies import prompts_from, request_from, with_own_blocks
-from recorder.recording.recorder import Recorder
+from recorder.recording.redacting_recorder import recorder_for
 from recorder.recording.run_end import end_of_error, end_of_result
 from recorder.recording.stats import Stats
 from recorder.recording.step_hooks import StepHooks
@@ -69,8 +69,6 @@ class ChatHistoryCallback(StepHooks, OutsideLangChain):
     run_inline = True
     #: recorder's models pass frames with their deltas; `on_llm_new_token` is called only by models that do not.
     tokens_from_frames = True
-    #: Attached clients queue the bytes of a response, and the writer's thread translates them.
-    takes_bytes = True
     #: recorder's models pass the credentials of a run, so that they can be masked.
     takes_mask = True
 
@@ -85,9 +83,11 @@ class ChatHistoryCallback(StepHooks, OutsideLangChain):
             raise ConfigError(f"{error}; the options are those of recorder.config.Config") from error
         self._naming = ConversationNaming(default, config.thread, timedelta(seconds=config.thread_within))
         self.analysis = analysis_of(config)
-        self.recorder = Recorder(url, config, store=store)
+        self.recorder = recorder_for(url, config, store)
         #: Whether what is stored cannot be read at the recorder's URL: the caller has passed a store, and no URL.
         self.stores_elsewhere = store is not None and url is None
+        #: Attached clients queue the bytes of a response, and the writer's thread translates them.
+        self.takes_bytes = not config.redact
         self._capture_frames = config.capture == "wire"
         self._ids = GivenIds()
         self._steps = OpenSteps()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -22,6 +23,8 @@ Capture = Literal["wire", "tokens"]
 Durability = Literal["batch"]
 Overflow = Literal["block", "drop_newest"]
 Thread = Literal["new", "history"]
+#: One entry of `redact`.
+Redactor = str | re.Pattern[str] | Callable[[str], str]
 
 
 def default_url() -> str:
@@ -33,8 +36,12 @@ def default_url() -> str:
 class Config:
     """How a recorder records. Sizes are bytes, times are seconds. Raises `ConfigError` for an invalid value."""
 
-    #: "wire" stores the provider's bytes and the tokens; "tokens" stores the tokens only.
-    capture: Capture = "wire"
+    #: "wire" stores the provider's bytes and the tokens; "tokens" stores the tokens only. None: "wire", but "tokens"
+    #: with `redact`, because the bytes would hold what is redacted.
+    capture: Capture | None = None
+    #: What is replaced before it is queued: names of patterns ("keys", "email", "card", "phone", "iban", "ip"),
+    #: compiled patterns, and functions of a str that return a str.
+    redact: Sequence[Redactor] = ()
     #: "batch": when the callback returns, a token is in the queue; the next batch commits it.
     durability: Durability = "batch"
     #: When the queue is full: "block" makes producers wait, "drop_newest" replaces their tokens by a gap.
@@ -91,6 +98,13 @@ class Config:
     budgets: Collection[Any] = ()
 
     def __post_init__(self) -> None:
+        if self.redact and self.capture == "wire":
+            raise ConfigError(
+                "capture='wire' stores the provider's bytes, which hold what redact= replaces; leave capture out, "
+                "or pass capture='tokens'"
+            )
+        if self.capture is None:
+            object.__setattr__(self, "capture", "tokens" if self.redact else "wire")
         self._check_values()
         if self.heartbeat_interval > _MAX_HEARTBEAT_INTERVAL:
             raise ConfigError(
@@ -143,6 +157,6 @@ def _number(name: str, value: float) -> float:
     return value
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")

@@ -95,6 +95,16 @@ def test_messages_are_stored_in_order(run: Run, name: str) -> None:
     ]
 
 
+def test_redaction_stores_no_address(run: Run) -> None:
+    """The application sees the answer, and the database has what stands for its secrets."""
+    seen, _, stored = run("redaction").partition("What is stored:\n")
+    assert "jane@example.com" in seen
+    assert stored.splitlines() == [
+        "user: I am [email]. Who booked my trip?",
+        "assistant: Jane ([email]) booked it for [pattern], with card [card].",
+    ]
+
+
 @pytest.mark.parametrize("name", ["stream", "astream"])
 def test_a_stream_prints_many_chunks(run: Run, name: str) -> None:
     """More than 100 chunks are printed with bars between them, and together they are the answer."""

@@ -68,16 +68,19 @@ class _FailedAttempt:
 
 
 class LinkedRun(BaseCallbackHandler):
-    """The handler of the attempts of one run. Its methods are called in order, on the recorder's thread."""
+    """The handler of the attempts of one run. Its methods are called in order, on the recorder's thread.
+
+    If the recorder takes no bytes, they are called on the application's thread.
+    """
 
     tokens_from_frames = True
-    takes_bytes = True
     takes_mask = True
 
     def __init__(self, handler: Any, run_id: UUID) -> None:
         """`handler` is the `ChatHistoryCallback` that records the run, which has begun."""
         self.recorder_handler = handler
         self.recorder = handler.recorder
+        self.takes_bytes = handler.takes_bytes
         self.run_id = run_id
         #: Whether requests belong to this run.
         self.is_open = True
@@ -159,7 +162,10 @@ class LinkedRun(BaseCallbackHandler):
             step()
 
     def _later(self, step: Callable[[], None]) -> None:
-        self.recorder.queue.defer(step)
+        if self.takes_bytes:
+            self.recorder.queue.defer(step)
+        else:  # a recorder that redacts queues nothing that is not redacted
+            step()
 
     def _begin_attempt(self, start: dict[str, Any]) -> None:
         if self._failed is not None:

@@ -124,7 +124,7 @@ class ReplaySession:
 
     def __init__(
         self, replay: Any, mode: str, rules: Rules, options: Options,
-        make: Callable[[str], ChatHistoryCallback] = ChatHistoryCallback,
+        make: Callable[..., ChatHistoryCallback] = ChatHistoryCallback,
     ) -> None:  # fmt: skip
         """`make` makes the recording handler for a URL."""
         self.replay = replay
@@ -133,8 +133,10 @@ class ReplaySession:
         # Runs that are recorded from now on are replayed in the next session, in the same order.
         self._started_at = now()
         before = self._started_at if mode != NONE else None
-        self._matcher = Matcher(rules, before=before, how_to_record=_HOW_TO_RECORD.get(mode, ""))
+        how, redaction = _HOW_TO_RECORD.get(mode, ""), replay.redaction
+        self._matcher = Matcher(rules, before=before, how_to_record=how, redaction=redaction)
         self._recorded_before: bool | None = None
+        make = make if redaction is None else partial(make, redact=redaction)
         self._recording = Recording(replay.url, make)
         replay.closing.append(self._recording.close)
 

@@ -10,6 +10,7 @@ from typing import Any
 from recorder.core.clock import monotonic_us
 from recorder.core.waitable import Wait
 from recorder.messages import AIMessage, BaseMessage
+from recorder.recording.held_tokens import HeldTokens
 from recorder.recording.run_totals import RunTotals
 from recorder.storage.batch import Addition
 from recorder.storage.rows import RunEnd, RunStart
@@ -105,6 +106,7 @@ class OpenRun:
         "gap_seq",
         "gaps",
         "has_frames",
+        "held",
         "idle",
         "is_delayed",
         "lost",
@@ -135,8 +137,7 @@ class OpenRun:
         #: (first number, count, reason) of each closed gap.
         self.gaps: tuple[tuple[int, int, str], ...] = ()
         #: The gap that is still open: number of its first token, its tokens so far, and its reason; "" means `FULL`.
-        self.gap_seq = 0
-        self.gap_count = 0
+        self.gap_seq = self.gap_count = 0
         self.gap_reason = ""
         self.end: RunEnd | None = None
         self.ended = self.sealed = self.lost = self.without_messages = False
@@ -153,11 +154,12 @@ class OpenRun:
         #: Whether tokens come with their frames. If they do not: the numbers of their tool calls and content blocks.
         self.has_frames = False
         self.places: Places | None = None
+        #: The tokens that a redacting recorder holds back.
+        self.held: HeldTokens | None = None
         #: The bytes that it holds in the queue; whether it is queued, at which offset; whether its frames are delayed.
         self.bytes = 0
-        self.queued = False
+        self.queued = self.is_delayed = False
         self.queue_offset = 0
-        self.is_delayed = False
         #: What the serializer keeps of the run between batches; None before the first batch.
         self.totals: RunTotals | None = None
 

@@ -11,6 +11,7 @@ from asyncio.events import _get_running_loop
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
+from typing import Any
 
 from recorder.config import Config, default_url
 from recorder.core.at_exit import at_exit, in_worker
@@ -53,6 +54,8 @@ class Recorder:
     then imports no library of the database either, if the URL is plain (`deferred_store.is_plain`).
     """
 
+    _queue_type = RecordingQueue
+
     def __init__(
         self, url: str | None = None, config: Config | None = None, *, store: Store | None = None
     ) -> None:
@@ -62,12 +65,10 @@ class Recorder:
         caller_waits = _get_running_loop() is None
         self._store = store or store_of(self.url, self.config, caller_waits=caller_waits)
         _reset_in_children()
-        self.queue = RecordingQueue(
-            self.config.max_queue_bytes,
-            overflow=self.config.overflow,
-            block_timeout=self.config.block_timeout,
+        self.queue = self._queue_type(
+            self.config.max_queue_bytes, overflow=self.config.overflow, block_timeout=self.config.block_timeout,
             frames_interval=self.config.frames_interval,
-        )
+        )  # fmt: skip
         #: As in `Stats`.
         self.replaced_ids = 0
         #: Get what is recorded.
@@ -105,6 +106,12 @@ class Recorder:
             reason = f"more than {self.config.max_open_runs:,} runs were open (max_open_runs)"
             self.queue.reject(run, RunEnd(INTERRUPTED, run.moment()), reason)
         return run
+
+    def add_request(
+        self, start: RunStart, wire: str | None, input_hash: str | None, mask: Any, host: str | None
+    ) -> None:
+        """A run that has begun sends a request with this wire format to this host."""
+        start.wire, start.input_hash, start.host, start.mask = wire, input_hash, host, mask or start.mask
 
     def reopen(self, key: int) -> OpenRun | None:
         """The run of a token, which is open again if it was ended for being idle; None if there is no such run."""

@@ -151,6 +151,8 @@ def _seal(drained: DrainedRun, totals: RunTotals) -> RunSeal | None:
     frames_sha256 = totals.frames_sha256(accepted=run.first_frame)
     seal = RunSeal(end, totals.token_count, totals.tokens_sha256(), frames_sha256)
     seal.metadata = run.start.mask.new_metadata() if run.start.mask is not None else None
+    if (redacts := run.start.redacts) is not None:
+        seal.metadata, seal.redaction = redacts.json(seal.metadata), redacts.counted
     return seal
 
 

@@ -58,3 +58,5 @@ class Stats:
     #: Whether the last attempt to use the database succeeded, and no commit is late: `lag` is at most `LATE_AFTER`
     #: above the time between two batches.
     healthy: bool
+    #: Texts that are stored as "[withheld]", because `redact` failed for them.
+    withheld: int = 0

@@ -43,7 +43,7 @@ NOTE = "recorder_masked"
 class Mask:
     """The credentials of one run, and where they were found. Used by the application's and the writer's thread."""
 
-    __slots__ = ("_forms", "_given", "_metadata", "_noted", "_sent", "_values", "places")
+    __slots__ = ("_forms", "_given", "_metadata", "_noted", "_sent", "_values", "body", "places")
 
     def __init__(self, values: Iterable[str] = (), sent: list[str] | None = None) -> None:
         #: Credentials that the same client sent last. A key that a function returns is known only after it was sent.
@@ -57,6 +57,8 @@ class Mask:
         self._noted = 0
         #: "metadata.api_key", "request.mcp_servers.0.authorization_token", "frames", "error_message".
         self.places: tuple[str, ...] = ()
+        #: The body of the request while its start is reported: a recorder that redacts makes its hash of it.
+        self.body: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Mask({len(self._values)} values)"

@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from recorder.callbacks import settle, settle_now
-from recorder.config import default_url
+from recorder.config import Redactor, default_url
 from recorder.core.collection import collection
 from recorder.core.own_thread import on_own_thread
 from recorder.errors import Closed, NotFound
 from recorder.messages import AIMessageChunk, BaseMessage
+from recorder.redaction.redaction import redaction_from
 from recorder.replay.chunks import BytesListener, ChunkListener
 from recorder.replay.driver import Driver, Listener, adrive, drive
 from recorder.replay.http.client import ResponseSource, http_async_client, http_client
@@ -46,10 +47,14 @@ class Replay:
     The end is replayed too. The recorded error is raised. A stream that was cancelled or interrupted ends with a chunk
     that has this status in `response_metadata["status"]`. Raises `NotFound` for an unknown or ambiguous id,
     `ConfigError` for invalid options, `StoreError` for a database that cannot be read.
+
+    `redact` is that of the recorder. Requests to `model` and to HTTP clients are redacted in the same way before they
+    are compared with the recorded ones, and what they record is redacted.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, redact: Sequence[Redactor] = ()) -> None:
         self.url = url or default_url()
+        self.redaction = redaction_from(redact)
         #: What error messages call the recording.
         self.name = masked(self.url)
         #: Functions that `close` calls before it closes the connection.
@@ -254,7 +259,9 @@ class Replay:
             self._reader.leave()
 
     def _responses(self, rules: Rules, options: Options) -> ResponseSource:
-        return ResponseSource(self, Matcher(rules, how_to_record=HOW_TO_RECORD), options)
+        return ResponseSource(
+            self, Matcher(rules, how_to_record=HOW_TO_RECORD, redaction=self.redaction), options
+        )
 
     def _ask(self, method: Any, *arguments: Any) -> Any:
         return self.reader.ask(method, *arguments).result()

@@ -113,11 +113,13 @@ class Run(ABC, Generic[ChunkT]):
             details["conversation_of"] = request.conversation_of
         if request.first_run_id is not None:
             details |= {"attempt": request.attempt, "first_run_id": request.first_run_id}
+        request.mask.body = request.body
         if request.model_type == CHAT:
             self._add_pending(dispatch.chat_model_start(request.serialized, request.messages, **details))
         else:
             prompts = [message.text for message in request.messages]
             self._add_pending(dispatch.llm_start(request.serialized, prompts, **details))
+        request.mask.body = None
         for message in after_last_reply(request.messages):
             self._add_pending(dispatch.new_message(message))
 

@@ -23,7 +23,7 @@ from recorder.storage.schema import dashed
 from recorder.storage.stored_messages import KnownMessage
 
 #: In place of the parent in the ids of context messages, which have none.
-_CONTEXT = "context"
+CONTEXT = "context"
 _ROLES = frozenset(("system", "developer"))
 #: A position, or the first and the last of several.
 _PLACES = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
@@ -60,7 +60,7 @@ def contents_of(start: RunStart) -> Sequence[int]:
 
 def context_row(conversation_id: str, message: BaseMessage, at: datetime) -> ContextMessageRow:
     """The row of a message that is no part of what was said."""
-    id = id_below(conversation_id, _CONTEXT, message)
+    id = id_below(conversation_id, CONTEXT, message)
     return ContextMessageRow(conversation_id, id, *columns_of_message(message), at)
 
 

@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from recorder.messages import BaseMessage
 from recorder.redaction.masking import Mask
+from recorder.redaction.run_redaction import RunRedaction
 from recorder.storage.columns import EscapedText, JsonText, Uuid
 from recorder.storage.operations import STEPS
 from recorder.storage.unnamed_conversations import HistoryOwner, UnnamedConversation
@@ -97,6 +98,8 @@ class RunStart:
     previous: PreviousResponse | None = None
     #: Masks credentials. The start and the end are masked by the callback, frames when they are serialized.
     mask: Mask | None = None
+    #: Redacts the run, if the recorder redacts.
+    redacts: RunRedaction | None = None
     #: The whole history that was sent, oldest first.
     messages: Sequence[BaseMessage] = ()
     #: Those of them after the instructions; `request_input` computes this and what follows.

@@ -189,8 +189,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         """The run sends a request with this wire format. Called on the writer's thread."""
         run = self.recorder.find(run_id.int)
         if run is not None:
-            run.start.wire, run.start.input_hash, run.start.host = wire, input_hash, host
-            run.start.mask = mask or run.start.mask
+            self.recorder.add_request(run.start, wire, input_hash, mask, host)
 
     def add_child(self, start: Mapping[str, Any], error: BaseException, response: Any) -> None:
         """Record an attempt that failed before another one. Called on the writer's thread."""

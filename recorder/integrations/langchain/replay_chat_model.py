@@ -43,6 +43,7 @@ class ReplayChatModel(BaseChatModel):
     match_on: Any = None
     ignore: Any = None
     allow_playback_repeats: bool = False
+    redact: Any = ()
 
     _replay: Replay = PrivateAttr()
     _answers: RecordedAnswers = PrivateAttr()
@@ -57,7 +58,7 @@ class ReplayChatModel(BaseChatModel):
         given["url"] = url or default_url()
         super().__init__(**given)
         rules = Rules(self.match_on, self.ignore, self.allow_playback_repeats)
-        self._replay = Replay(self.url)
+        self._replay = Replay(self.url, redact=self.redact)
         self._answers = RecordedAnswers(
             self._replay, like, self.mode, rules, Options(self.speed, self.max_gap)
         )

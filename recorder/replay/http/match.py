@@ -14,6 +14,7 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.errors import ConfigError
+from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.replay.http.not_recorded import NotRecorded, is_playable, nearest, not_recorded
 from recorder.replay.http.request_form import Form, form_of_body, form_of_run
 from recorder.replay.playback import QueryStep
@@ -24,6 +25,11 @@ from recorder.wire.request_hash import input_hash
 #: Takes the form of a request and the form of a recorded one; returns whether the run may answer the request.
 Same = Callable[[Form, Form], bool]
 
+#: Added to the error if runs were redacted and requests are not.
+REDACTED = (
+    "Recorded runs were redacted, and a request with such a text is found only if it is redacted in the same way: "
+    "pass the recorder's redact= to Replay(url, redact=...)."
+)
 #: Runs that one query fetches.
 PAGE = 200
 #: Names that some wire formats have for the messages.
@@ -81,8 +87,13 @@ def _is_names(value: object) -> bool:
 class Matcher:
     """Matches requests to runs and remembers which runs were used. Any number of threads and event loops may use it."""
 
-    def __init__(self, rules: Rules, *, before: datetime | None = None, how_to_record: str = "") -> None:
-        """Runs that began at or after `before` are ignored: this session records them, for the next one."""
+    def __init__(
+        self, rules: Rules, *, before: datetime | None = None, how_to_record: str = "",
+        redaction: Redaction | None = None,
+    ) -> None:  # fmt: skip
+        """Runs that began at or after `before` are ignored: this session records them, for the next one. `redaction` is
+        that of the recording: a request is redacted in the same way before it is compared."""
+        self._redaction = redaction
         self._rules = rules
         self._before = before
         self._how = how_to_record
@@ -98,6 +109,8 @@ class Matcher:
 
         `body` is the JSON of the request, or the arguments of the SDK's `create`. Raises `NotRecorded`.
         """
+        if self._redaction is not None:
+            body = self._redaction.value(dict(body), MatchCounts(self._redaction))
         key = input_hash(body)
         if is_retry and (last := self._last.get(key)) is not None:
             return last
@@ -164,7 +177,9 @@ class Matcher:
         for run in page:
             if is_playable(run) and self._is_before(run):
                 forms.append((run, compared((yield from _form_of(run, wire)))))
-        return not_recorded(requested, near=nearest(requested, forms), how=self._how)
+        is_redacted = self._redaction is None and any(run.redaction is not None for run, _ in forms)
+        how = f"{REDACTED} {self._how}" if is_redacted else self._how
+        return not_recorded(requested, near=nearest(requested, forms), how=how)
 
 
 def _form_of(run: RecordedRun, wire: str) -> Generator[QueryStep, Any, Form]:
