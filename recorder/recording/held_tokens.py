@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from recorder.core.json import dumps, loads
+from recorder.redaction.json_scan import AutoScan
 from recorder.redaction.message_redaction import redacted_calls
 from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.redaction.scans import Replacement, Scan
@@ -35,10 +36,11 @@ class HeldToken:
 class _Stage:
     """One scan over the tokens of one text, and what comes after it."""
 
-    __slots__ = ("_end", "_next", "_replacements", "_scan", "_tokens")
+    __slots__ = ("_auto", "_end", "_next", "_replacements", "_scan", "_tokens")
 
-    def __init__(self, scans: Sequence[Scan]) -> None:
-        self._scan = scans[0]
+    def __init__(self, scans: Sequence[AutoScan]) -> None:
+        self._scan: Scan = scans[0]
+        self._auto: AutoScan | None = scans[0]
         self._next = _Stage(scans[1:]) if len(scans) > 1 else None
         #: The undecided tokens, each with its end in the text, and the replacements in them.
         self._tokens: deque[tuple[int, HeldToken]] = deque()
@@ -50,6 +52,8 @@ class _Stage:
         self._end += len(token.text)
         self._tokens.append((self._end, token))
         self._decide(self._scan.feed(token.text, final=False))
+        if self._auto is not None and self._auto.chosen is not None:
+            self._scan, self._auto = self._auto.chosen, None
 
     def finish(self) -> None:
         """No token follows."""

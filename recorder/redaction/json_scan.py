@@ -34,34 +34,36 @@ _MAX_DEPTH = 4
 class AutoScan:
     """Reads a text as JSON if it begins like an object or an array, else as plain text."""
 
-    __slots__ = ("_depth", "_held", "_plain", "_scan", "decided")
+    __slots__ = ("_depth", "_held", "_plain", "chosen", "decided")
 
     def __init__(self, plain: Callable[[], Scan], depth: int = 0) -> None:
         self._plain, self._depth = plain, depth
         self._held = ""
-        self._scan: Scan | None = None
+        #: What reads the text, once its begin is there; its places are the same.
+        self.chosen: Scan | None = None
         self.decided = 0
 
     def feed(self, text: str, *, final: bool) -> Sequence[Replacement]:
         """Add a piece."""
-        if self._scan is None:
+        if self.chosen is None:
             self._held = text = self._held + text
             begin = text.lstrip()[:1]
             if not begin and not final and len(text) < 100:
                 return ()
             is_json = begin in ("{", "[") and self._depth < _MAX_DEPTH
-            self._scan = JsonScan(self._plain, self._depth) if is_json else self._plain()
+            self.chosen = JsonScan(self._plain, self._depth) if is_json else self._plain()
             self._held = ""
-        found = self._scan.feed(text, final=final)
-        self.decided = self._scan.decided
+        found = self.chosen.feed(text, final=final)
+        self.decided = self.chosen.decided
         return found
 
 
 class _StringValue:
     """A string in JSON text, decoded, and where each of its characters is written."""
 
-    def __init__(self, scan: Scan, start: int) -> None:
-        self._scan = scan
+    def __init__(self, scan: AutoScan, start: int) -> None:
+        self._scan: Scan = scan
+        self._auto: AutoScan | None = scan
         #: Where parts of the string begin, decoded and as written; whether a part is one escape.
         self._decoded, self._written, self._is_escape = [0], [start], [False]
         self._length = 0
@@ -99,6 +101,8 @@ class _StringValue:
     def _feed(self, text: str, *, final: bool = False) -> Sequence[Replacement]:
         self._length += len(text)
         found = self._scan.feed(text, final=final)
+        if self._auto is not None and self._auto.chosen is not None:
+            self._scan, self._auto = self._auto.chosen, None
         if not found and len(self._decoded) <= 64:
             return ()
         made = [Replacement(self._place(a), self._place(b), dumps(new)[1:-1]) for a, b, new in found]

@@ -13,7 +13,7 @@ from recorder.errors import ConfigError
 from recorder.redaction.json_scan import AutoScan
 from recorder.redaction.ready_made import READY_MADE, Email, ReadyMade
 from recorder.redaction.scanner import Scanner
-from recorder.redaction.scans import WITHHELD, LineScan, Notes, Scan, TextScan, applied, shown
+from recorder.redaction.scans import WITHHELD, LineScan, Notes, TextScan, applied, shown
 from recorder.redaction.user_pattern import UserPattern
 
 log = logging.getLogger("recorder")
@@ -71,7 +71,7 @@ class Redaction:
     def __repr__(self) -> str:
         return f"Redaction({len(self._functions)} functions, {self._scanner!r})"
 
-    def scans(self, notes: Notes) -> list[Scan]:
+    def scans(self, notes: Notes) -> list[AutoScan]:
         """New scans for one text. Each gets what the one before it left."""
         return [AutoScan(lambda: TextScan(self._scanner, notes)), *(
             AutoScan(lambda function=each: LineScan(function, notes)) for each in self._functions  # type: ignore[misc]
