@@ -258,6 +258,12 @@ class DatabaseReader:
                 return conversation_id
             conversation_id = id_of_user(conversation_id, user_id)
 
+    async def user_of(self, conversation_id: str) -> str | None:
+        """The user of a conversation, by the id as it is stored; None also for an unknown conversation."""
+        query = select(conversations.c.user_id).where(conversations.c.id == conversation_id)
+        [found] = [row.user_id for row in await self._store.fetch(query)] or [None]
+        return None if found is None else unescape(found)
+
     async def request(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run was sent, its instructions first."""
         given = decoded_input(run.input)
