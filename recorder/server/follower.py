@@ -22,6 +22,9 @@ from recorder.server.paced import paced_pieces
 from recorder.server.piece import Piece, pieces_of
 from recorder.storage.reader import RecordedRun
 
+#: Tokens that one query reads from the database: many readers share its connection, and each may leave soon.
+_PAGE = 2_000
+
 
 class Follower:
     """A reader of a run, on the task that calls `run_to_its_end`."""
@@ -136,7 +139,7 @@ class Follower:
         # From the token before: a start behind the last token would be refused.
         first = max(0, self.position - 1)
         options, before = Options(speed=None, start=first or None), self.position
-        playback = tokens(self.run, options)
+        playback = tokens(self.run, options, _PAGE)
         steps = asteps(StepQueries(self._hub.pages, playback, options, owner=self), playback)
         async with aclosing(steps):
             async for piece in pieces_of(self.run.id, steps, first):

@@ -16,6 +16,8 @@ Reason = Literal["left", "shutdown", "stalled"]
 
 #: A reader that has not accepted a piece for so long is dropped (seconds).
 STALLED_AFTER = 30.0
+#: A live run is played for so long without readers, for those that come back (seconds).
+_LINGERS = 5.0
 #: How often readers are looked at (seconds).
 _TICK = 1.0
 
@@ -67,14 +69,10 @@ class Hub:
             follower.end("shutdown")
 
     def remove(self, follower: HubReader) -> None:
-        """A reader has ended. After the last one of a run, the run is played no more."""
+        """A reader has ended."""
         self._followers.discard(follower)
-        live = self._live.get(follower.run.id)
-        if live is not None and follower in live.followers:
-            live.followers.discard(follower)
-            if not live.followers:
-                live.stop()
-                del self._live[follower.run.id]
+        if (live := self._live.get(follower.run.id)) is not None:
+            live.leave(follower)
 
     async def follow(self, follower: HubReader) -> LiveRun:
         """The live run of a reader, once it plays. Raises what the database raises."""
@@ -82,7 +80,7 @@ class Hub:
         if live is None or live.is_over:
             # Readers of one that is over have its last pieces to send; they hold it.
             live = self._live[follower.run.id] = LiveRun(follower.run, self.reader)
-        live.followers.add(follower)
+        live.join(follower)
         await live.begun()
         return live
 
@@ -97,13 +95,18 @@ class Hub:
             follower.end("shutdown")
 
     async def _tick(self) -> None:
-        """Wake readers for their heartbeats, and drop those that do not read."""
-        while self._followers:
+        """Wake readers for their heartbeats, drop those that do not read, and stop runs that nobody follows."""
+        while self._followers or self._live:
             await asyncio.sleep(_TICK)
+            moment = time.monotonic()
             for follower in list(self._followers):
                 since = follower.sending_since
-                if since is not None and time.monotonic() - since > self._stalled_after:
+                if since is not None and moment - since > self._stalled_after:
                     follower.end("stalled")
                 elif self.is_heartbeat_due(follower):
                     follower.wake()
+            for id, live in list(self._live.items()):
+                if live.is_over or live.alone_for(moment) > (0 if self.is_draining else _LINGERS):
+                    live.stop()
+                    del self._live[id]
         self._ticking = None

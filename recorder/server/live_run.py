@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import aclosing
 from typing import Protocol
 
@@ -39,7 +40,9 @@ class LiveRun:
 
     def __init__(self, run: RecordedRun, reader: ReaderThread, window_bytes: int = WINDOW_BYTES) -> None:
         self.run = run
-        self.followers: set[Waker] = set()
+        self._followers: set[Waker] = set()
+        # When the last follower left (`time.monotonic`); None while there are some.
+        self._alone_since: float | None = None
         #: Why no more pieces come, if the database failed.
         self.failure: Exception | None = None
         self._reader = reader
@@ -81,8 +84,23 @@ class LiveRun:
         index = place - self.dropped
         return self._pieces[index] if index < len(self._pieces) else None
 
+    def join(self, follower: Waker) -> None:
+        """Wake a follower for each piece from now on."""
+        self._followers.add(follower)
+        self._alone_since = None
+
+    def leave(self, follower: Waker) -> None:
+        """A follower needs no more pieces."""
+        self._followers.discard(follower)
+        if not self._followers and self._alone_since is None:
+            self._alone_since = time.monotonic()
+
+    def alone_for(self, moment: float) -> float:
+        """For how long nobody has followed (seconds)."""
+        return 0.0 if self._alone_since is None else moment - self._alone_since
+
     def stop(self) -> None:
-        """Play no more: nobody follows."""
+        """Play no more."""
         self._playing.cancel()
 
     async def _play(self) -> None:
@@ -116,5 +134,5 @@ class LiveRun:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        for follower in self.followers:
+        for follower in self._followers:
             follower.wake()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -64,23 +63,29 @@ def serving(
 
 
 @contextmanager
-def serving_process(url: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `recorder serve`; yields the process and its address. It is killed with the block."""
+def serving_processes(
+    url: str, count: int, *options: str
+) -> Iterator[list[tuple[subprocess.Popen[str], str]]]:
+    """Run `recorder serve` several times; yields the processes and their addresses. They are killed with the block."""
     command = [sys.executable, "-m", "recorder", "serve", "--url", url, "--port", "0", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    processes = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(count)
+    ]
     try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"http://\S+:\d+", line)
-        assert found, line + process.stderr.read()
-        yield process, found[0]
+        yield [(process, _address(process)) for process in processes]
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        assert process.stderr is not None
-        process.stderr.close()
+        for process in processes:
+            process.kill()
+            process.communicate(timeout=10)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = re.search(r"http://\S+:\d+", line)
+    assert found, line
+    return found[0]
 
 
 @dataclass(slots=True)
