@@ -17,6 +17,8 @@ from recorder.server.problem import problem
 #: Bytes of the request line and the headers together, and the number of headers.
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
+#: Bytes that are parsed at once.
+_PART = 4096
 #: A request must be complete, up to its body, within this time (seconds).
 HEADERS_WITHIN = 10.0
 
@@ -32,7 +34,7 @@ class LimitedHttp(HttpToolsProtocol):
         super().__init__(*given, **options)
         self._received = 0
         self._is_reading_headers = True
-        self._is_refused = False
+        self._is_refused = self._is_upgraded = False
         self._late: asyncio.TimerHandle | None = None
         self._stall = StallTimer(self.loop, self.stalled_after)
 
@@ -46,16 +48,21 @@ class LimitedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
-            return
+        # In parts, so that headers are counted without what comes behind them.
+        for start in range(0, len(data), _PART):
+            if self._is_refused or self._is_upgraded:
+                return
+            self._receive(data[start : start + _PART] if len(data) > _PART else data)
+
+    def _receive(self, part: bytes) -> None:
         if self._is_reading_headers:
-            self._received += len(data)
+            self._received += len(part)
             if self._received > MAX_HEADER_BYTES:
                 self._refuse(431, f"The request line and its headers may have {MAX_HEADER_BYTES:,} bytes")
                 return
             if self._late is None:  # a further request on this connection
                 self._wait_for_headers()
-        super().data_received(data)
+        super().data_received(part)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
@@ -89,6 +96,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._cancel_wait()
+        self._is_upgraded = True
         if not self._is_refused:
             super().handle_websocket_upgrade()
 

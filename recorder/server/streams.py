@@ -54,7 +54,7 @@ def stream_routes(database: ServedDatabase) -> APIRouter:
     """`GET /streams/{run}` and the WebSocket of the same name."""
     router = APIRouter(tags=["streams"])
 
-    @router.get("/streams/{run}", response_class=EventStream, responses=_RESPONSES)
+    @router.get("/streams/{run}", status_code=200, response_class=EventStream, responses=_RESPONSES)
     async def stream(
         run: str, request: Request, last_event_id: LastEventId = None, starting_after: After = None,
         speed: Speed = None, max_gap: MaxGap = None,
