@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.config import default_url
-from recorder.errors import Closed
+from recorder.errors import Closed, ConfigError, StoreError
 from recorder.replay.driver import to_its_end
 from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.server.hub import Hub
@@ -42,6 +42,11 @@ class ServedDatabase:
         found: T = await to_its_end(self._reader("serve").ask(method, *arguments))
         return found
 
+    def drain(self) -> None:
+        """End the streams of the running event loop, and accept no more."""
+        if (hub := self._hubs.get(asyncio.get_running_loop())) is not None:
+            hub.drain()
+
     def close(self) -> None:
         """End all streams and leave the database. Takes no lock and waits for nothing; any thread may call it."""
         self._closed = True
@@ -55,7 +60,10 @@ class ServedDatabase:
     def _reader(self, purpose: str) -> ReaderThread:
         self._require_open()
         if purpose not in self._readers:
-            self._readers[purpose] = shared(self.url, purpose)
+            try:
+                self._readers[purpose] = shared(self.url, purpose)
+            except ConfigError as error:  # no fault of the request
+                raise StoreError(str(error)) from error
         return self._readers[purpose]
 
     def _require_open(self) -> None:

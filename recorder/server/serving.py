@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from recorder.errors import Closed, ConfigError
+from recorder.errors import ConfigError
 from recorder.server.database import ServedDatabase
 from recorder.server.http_limits import LimitedHttp, LimitedWebSocket
 
@@ -81,8 +80,7 @@ class RecorderServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then what is under way."""
-        with suppress(Closed):  # a history that is closed has ended them
-            self._database.hub().drain()
+        self._database.drain()
         await super().shutdown(sockets)
 
 

@@ -52,7 +52,7 @@ def serving(
     database = ServedDatabase(source)
     app = app_for(database, Access(tokens, hosts, origins), origins)
     server = RecorderServer(app, database, listen("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, name="server of a test")
+    thread = threading.Thread(target=server.run, name="server of a test", daemon=True)
     thread.start()
     try:
         yield Served(server, database)
