@@ -153,7 +153,8 @@ def ls(
 
     Times are UTC. A duration is counted back from now.
     """
-    from recorder.cli import conversation_filter, listing
+    from recorder.cli import listing
+    from recorder.storage import conversation_filter
 
     wanted = conversation_filter.from_options(status, user, model, tag, since, until)
     listing.run(url, None if every else limit, wanted, as_json=json)

@@ -14,8 +14,10 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.version import VERSION
 from recorder.errors import RecorderError
 from recorder.server.access import Access
+from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
 from recorder.server.gate import Gate
+from recorder.server.health import health_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
 from recorder.server.streams import stream_routes
 
@@ -39,7 +41,8 @@ def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[
     app = FastAPI(
         title="recorder", version=VERSION, docs_url=None, redoc_url=None, separate_input_output_schemas=False
     )
-    app.include_router(stream_routes(database))
+    for routes in (conversation_routes, stream_routes, health_routes):
+        app.include_router(routes(database))
     app.add_middleware(Gate, access=access)
     if allowed_origins:
         app.add_middleware(

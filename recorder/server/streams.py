@@ -15,7 +15,7 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError, NotFound, RecorderError
 from recorder.replay.driver import to_its_end
 from recorder.replay.pace import FASTEST, SLOWEST, Options
-from recorder.server.access import Caller
+from recorder.server.conversations import run_for
 from recorder.server.cursor import START, StreamCursor, read_cursor, run_of_cursor
 from recorder.server.database import ServedDatabase, served
 from recorder.server.event_stream import RUN_HEADER, EventStream, send_messages
@@ -60,7 +60,7 @@ def stream_routes(database: ServedDatabase) -> APIRouter:
         speed: Speed = None, max_gap: MaxGap = None,
     ) -> Response:  # fmt: skip
         """The tokens of a run from a cursor on: those that are stored at once, and new ones as they are stored."""
-        found = await _run_for(database, run, caller_of(request.scope))
+        found = await database.ask(run_for, run, caller_of(request.scope))
         cursor = read_cursor(last_event_id or starting_after, found.id)
         return await _response(database, found, cursor, _pace(speed, max_gap))
 
@@ -73,7 +73,7 @@ def stream_routes(database: ServedDatabase) -> APIRouter:
         max_gap: MaxGap = None,
     ) -> None:
         try:
-            found = await _run_for(database, run, caller_of(socket.scope))
+            found = await database.ask(run_for, run, caller_of(socket.scope))
             cursor = read_cursor(starting_after, found.id)
             await _check_place(database, found, cursor)
             follower = Follower(database.hub(), found, cursor, _pace(speed, max_gap))
@@ -111,16 +111,6 @@ async def _response(
     if await _check_place(database, run, cursor):
         return Response(status_code=204, headers={RUN_HEADER: run.id})  # an EventSource does not come back
     return EventStream(Follower(database.hub(), run, cursor, pace))
-
-
-async def _run_for(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
-    """A run that the caller may read. Raises `NotFound`, also for a run of another user."""
-    found = await database.ask(DatabaseReader.run, run_id)
-    if caller.user_id is not None:
-        owner = await database.ask(DatabaseReader.user_of, found.conversation_id)
-        if not caller.may_read(owner):
-            raise NotFound(f"No run {run_id} is stored; `recorder ls` lists the stored conversations.")
-    return found
 
 
 async def _check_place(database: ServedDatabase, run: RecordedRun, cursor: StreamCursor) -> bool:

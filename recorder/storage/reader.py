@@ -112,6 +112,11 @@ class DatabaseReader:
         self.url = self._store.url
 
     @property
+    def store(self) -> SqlStore:
+        """The store that it reads with."""
+        return self._store
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         """The driver's exceptions that the methods below raise."""
         return self._store.errors
@@ -252,17 +257,15 @@ class DatabaseReader:
     async def _id_for(self, conversation_id: str, user_id: str) -> str:
         """The id under which this user is recorded."""
         while True:
-            query = select(conversations.c.user_id).where(conversations.c.id == conversation_id)
-            owners = [row.user_id for row in await self._store.fetch(query)]
+            owners = await self.owners(conversation_id)
             if not owners or owners[0] in (None, user_id):
                 return conversation_id
             conversation_id = id_of_user(conversation_id, user_id)
 
-    async def user_of(self, conversation_id: str) -> str | None:
-        """The user of a conversation, by the id as it is stored; None also for an unknown conversation."""
+    async def owners(self, conversation_id: str) -> list[str | None]:
+        """The user of a conversation, or None if it has none; nothing for an unknown one. Both ids are as stored."""
         query = select(conversations.c.user_id).where(conversations.c.id == conversation_id)
-        [found] = [row.user_id for row in await self._store.fetch(query)] or [None]
-        return None if found is None else unescape(found)
+        return [row.user_id for row in await self._store.fetch(query)]
 
     async def request(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run was sent, its instructions first."""
