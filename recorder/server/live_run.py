@@ -38,7 +38,7 @@ class Waker(Protocol):
 class LiveRun:
     """The newest pieces of a run. All methods are called on one event loop."""
 
-    def __init__(self, run: RecordedRun, reader: ReaderThread, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(self, run: RecordedRun, reader: ReaderThread) -> None:
         self.run = run
         self._followers: set[Waker] = set()
         # When the last follower left (`time.monotonic`); None while there are some.
@@ -46,7 +46,6 @@ class LiveRun:
         #: Why no more pieces come, if the database failed.
         self.failure: Exception | None = None
         self._reader = reader
-        self._window_bytes = window_bytes
         self._pieces: list[Piece] = []
         #: How many pieces have left the window, and the bytes of those in it.
         self.dropped = 0
@@ -126,7 +125,7 @@ class LiveRun:
         self._pieces.append(piece)
         self._bytes += piece.size
         old = 0
-        while self._bytes > self._window_bytes and old < len(self._pieces) - 1:
+        while self._bytes > WINDOW_BYTES and old < len(self._pieces) - 1:
             self._bytes -= self._pieces[old].size
             old += 1
         del self._pieces[:old]
