@@ -28,6 +28,7 @@ SECTIONS = (
     "stalled",
     "replay",
     "listing",
+    "serve",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)
