@@ -19,7 +19,7 @@ EXAMPLES = 30
 #: Files whose tests start processes, servers or terminals, or wait for time to pass; `--fast` leaves them out.
 _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
-cli: chat commands line_editing live_runs passwords program replay transfer
+cli: chat commands line_editing live_runs passwords program replay serve transfer
 core: at_exit greenlets
 export: export format
 instrumentation: libraries
@@ -30,6 +30,7 @@ recording: survival writer
 replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
+server: access app conversations docs http_limits hub reconnects streams
 testing: first_use provider pytest_plugin scratch_database
 wire: adds_up
 """

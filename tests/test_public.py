@@ -22,6 +22,7 @@ PUBLIC_MODULES = ["recorder"] + [
         "recorder.messages",
         "recorder.models",
         "recorder.replay",
+        "recorder.server",
         "recorder.testing",
     )
     if find_spec(name)

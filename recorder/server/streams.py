@@ -15,13 +15,14 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError, NotFound, RecorderError
 from recorder.replay.driver import to_its_end
 from recorder.replay.pace import FASTEST, SLOWEST, Options
+from recorder.server.access import Caller
 from recorder.server.conversations import run_for
 from recorder.server.cursor import START, StreamCursor, read_cursor, run_of_cursor
 from recorder.server.database import ServedDatabase, served
 from recorder.server.event_stream import RUN_HEADER, EventStream, send_messages
 from recorder.server.follower import Follower
 from recorder.server.gate import caller_of, refuse
-from recorder.server.problem import documented
+from recorder.server.problem import documented, problem_of
 from recorder.storage.reader import DatabaseReader, RecordedRun
 
 #: How long `stream_response` waits for a run that has not begun yet (seconds).
@@ -86,18 +87,26 @@ def stream_routes(database: ServedDatabase) -> APIRouter:
 
 
 async def stream_response(
-    run: UUID | str, history: ChatHistoryCallback | str, request: HTTPConnection | None = None
+    run: UUID | str,
+    history: ChatHistoryCallback | str,
+    request: HTTPConnection | None = None,
+    *,
+    user: str | None = None,
 ) -> Response:
     """The response of a route that streams a run of the application's own model, also one that begins in a moment.
 
     The run is not stopped when its reader leaves. The reader comes back to `/streams/{run}` with the last id it has
-    seen; or to the same route, if that passes its `request` and asks `resumed_run` before it calls a model. Raises
-    `NotFound` for a run that does not begin within 30 seconds, and `ConfigError` for a wrong cursor.
+    seen; or to the same route, if that passes its `request` and asks `resumed_run` before it calls a model. With `user`
+    only a run of this user is read. A run that does not begin within 30 seconds, another user's run and a wrong cursor
+    are answered with a problem.
     """
     database = served(history)
-    found = await _begun(database, str(run))
     given = request.headers.get("last-event-id") if request is not None else None
-    return await _response(database, found, read_cursor(given, found.id), None)
+    try:
+        found = await _begun(database, str(run), Caller(user))
+        return await _response(database, found, read_cursor(given or None, found.id), None)
+    except RecorderError as error:
+        return problem_of(error)
 
 
 def resumed_run(request: HTTPConnection) -> str | None:
@@ -128,7 +137,7 @@ def _pace(speed: float | None, max_gap: float | None) -> Options | None:
     return None if speed is None and max_gap is None else Options(speed or 1.0, max_gap)
 
 
-async def _begun(database: ServedDatabase, run_id: str) -> RecordedRun:
+async def _begun(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
     """A run, once its row is stored."""
     reader, waiting = database.hub().reader, object()
     try:
@@ -138,7 +147,7 @@ async def _begun(database: ServedDatabase, run_id: str) -> RecordedRun:
             while True:
                 version = await to_its_end(reader.after(version))
                 try:
-                    return await database.ask(DatabaseReader.run, run_id)
+                    return await database.ask(run_for, run_id, caller)
                 except NotFound:
                     continue
     except TimeoutError:
