@@ -85,6 +85,10 @@ class StepQueries:
             self._version = answer
         return answer
 
+    async def answer(self, step: QueryStep | WaitStep) -> Any:
+        """The answer to a step, for `asteps`."""
+        return self.on_answer(step, await to_its_end(self.request(step)))
+
 
 class Driver(StepQueries):
     """The state of one replay. Starts the queries and computes due times, but never waits."""
@@ -185,7 +189,7 @@ async def asteps(queries: StepQueries, playback: Playback) -> AsyncGenerator[Ste
             if not isinstance(step, QueryStep):
                 yield step
             if isinstance(step, (QueryStep, WaitStep)):
-                answer = queries.on_answer(step, await to_its_end(queries.request(step)))
+                answer = await queries.answer(step)
     finally:
         queries.leave()
 

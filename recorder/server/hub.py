@@ -7,6 +7,7 @@ import time
 from typing import Literal, Protocol
 
 from recorder.replay.reader_thread import ReaderThread
+from recorder.server.batched_queries import QueryBatches
 from recorder.server.live_run import LiveRun
 from recorder.server.paced import HEARTBEAT
 from recorder.storage.reader import RecordedRun
@@ -50,6 +51,7 @@ class Hub:
         self.pages = pages
         self._stalled_after = stalled_after
         self._live: dict[str, LiveRun] = {}
+        self._batches = QueryBatches(reader)
         self._followers: set[HubReader] = set()
         self._ticking: asyncio.Task[None] | None = None
         #: Whether no readers are accepted any more.
@@ -79,7 +81,7 @@ class Hub:
         live = self._live.get(follower.run.id)
         if live is None or live.is_over:
             # Readers of one that is over have its last pieces to send; they hold it.
-            live = self._live[follower.run.id] = LiveRun(follower.run, self.reader)
+            live = self._live[follower.run.id] = LiveRun(follower.run, self._batches)
         live.join(follower)
         await live.begun()
         return live

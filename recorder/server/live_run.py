@@ -13,10 +13,10 @@ from contextlib import aclosing
 from typing import Protocol
 
 from recorder.errors import RecorderError
-from recorder.replay.driver import StepQueries, asteps, to_its_end
+from recorder.replay.driver import asteps
 from recorder.replay.pace import Options
-from recorder.replay.playback import tokens
-from recorder.replay.reader_thread import ReaderThread
+from recorder.replay.playback import QueryStep, tokens
+from recorder.server.batched_queries import BatchedQueries, QueryBatches
 from recorder.server.piece import Piece, pieces_of
 from recorder.storage.reader import DatabaseReader, RecordedRun
 
@@ -38,14 +38,14 @@ class Waker(Protocol):
 class LiveRun:
     """The newest pieces of a run. All methods are called on one event loop."""
 
-    def __init__(self, run: RecordedRun, reader: ReaderThread) -> None:
+    def __init__(self, run: RecordedRun, batches: QueryBatches) -> None:
         self.run = run
         self._followers: set[Waker] = set()
         # When the last follower left (`time.monotonic`); None while there are some.
         self._alone_since: float | None = None
         #: Why no more pieces come, if the database failed.
         self.failure: Exception | None = None
-        self._reader = reader
+        self._batches = batches
         self._pieces: list[Piece] = []
         #: How many pieces have left the window, and the bytes of those in it.
         self.dropped = 0
@@ -104,11 +104,11 @@ class LiveRun:
 
     async def _play(self) -> None:
         try:
-            stored = await to_its_end(self._reader.ask(DatabaseReader.tokens_end, self.run.id))
+            stored = await self._batches.read(QueryStep(DatabaseReader.tokens_end, self.run.id))
             self._edge = max(0, stored - _STORED_TOKENS)
             options = Options(speed=None, start=self._edge or None, follow=True)
             playback = tokens(self.run, options)
-            steps = asteps(StepQueries(self._reader, playback, options, owner=self), playback)
+            steps = asteps(BatchedQueries(self._batches, playback, options, owner=self), playback)
             async with aclosing(steps):
                 self._has_begun.set()
                 async for piece in pieces_of(self.run.id, steps, self._edge):

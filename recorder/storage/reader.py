@@ -213,7 +213,7 @@ class DatabaseReader:
             *dict.fromkeys(row.run_id for row in keys if row.run_id),
             *([end.run_id] if end.run_id else []),
         ]
-        found = {run.id: run for run in await self._by_ids(wanted)}
+        found = {run.id: run for run in await self.by_ids(wanted)}
         has_others = stored > len(keys) or unanswered > (end.run_id is not None)
         path = tuple(row.id for row in keys)
         return Branch(conversation_id, path, tuple(found[id] for id in wanted if id in found), has_others)
@@ -234,7 +234,7 @@ class DatabaseReader:
         run_ids = [row.run_id for row in rows if row.run_id is not None]
         last = end.run_id or (run_ids[-1] if run_ids else None)
         branch = [message_of(row.role, row.content, row.parts) for row in rows]
-        found = await self._by_ids([last]) if last is not None else []
+        found = await self.by_ids([last]) if last is not None else []
         instructions = await self.instructions(found[0]) if found else []
         # Older versions stored instructions as messages; those of the last run take their place.
         return [*instructions, *(branch[len(instructions_of(branch)) :] if instructions else branch)]
@@ -324,7 +324,8 @@ class DatabaseReader:
         query = path_to(conversation_id, message_id, *columns, first=first)
         return in_order(await self._store.fetch(query), message_id)
 
-    async def _by_ids(self, wanted: Sequence[str]) -> list[RecordedRun]:
+    async def by_ids(self, wanted: Sequence[str]) -> list[RecordedRun]:
+        """Those of these runs that are stored."""
         found: list[RecordedRun] = []
         for part in _in_parts(wanted):
             found += await self._runs(_RUNS.where(runs.c.id.in_(part)))

@@ -55,7 +55,7 @@ def test_many_readers_cost_the_queries_of_one(database: str) -> None:
     queries: list[str] = []
 
     def seen(*given: Any) -> None:
-        if "segments.deltas" in given[2]:
+        if "deltas" in given[2]:
             queries.append(given[2])
 
     with ChatHistoryCallback(database, flush_interval=0.01) as history, serving(database) as server:
@@ -77,8 +77,8 @@ def test_many_readers_cost_the_queries_of_one(database: str) -> None:
         looks = reader.version - before
         reader.close()
     assert {tuple(each.texts) for each in found} == {tuple(TEXTS)}
-    # A commit may come between two queries of one look, which then reads twice.
-    assert len(queries) <= 2 * looks + 10, f"{looks} looks"
+    # A look ends with a query that finds nothing; the others find what one of the 20 commits has brought.
+    assert len(queries) <= 2 * (looks + 20), f"{looks} looks"
 
 
 def test_late_readers_join_at_an_exact_token(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
