@@ -9,7 +9,6 @@ import re
 import resource
 import subprocess
 import sys
-import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +31,7 @@ _SAMPLED = 40
 
 
 def rows(settings: Settings) -> list[Row]:
-    """On SQLite; the server, the recorder with the readers, each in a process of its own."""
+    """On SQLite; the server, the recorder and the readers, each in a process of its own."""
     seconds = settings.size(20, 4)
     shapes = {"one": (1, settings.size(2_000, 100)), "many": (settings.size(200, 10), 10)}
     sides = {
@@ -63,59 +62,37 @@ def followed(folder: str, runs: int, readers: int, seconds: int) -> Measured:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     url = f"sqlite:///{Path(folder) / 'history.db'}"
+    code = f"from benchmarks.serve import record; record({url!r}, {runs}, {seconds})"
+    recorder = _started([sys.executable, "-c", code])
+    server: subprocess.Popen[str] | None = None
+    try:
+        assert recorder.stdout is not None
+        began = json.loads(recorder.stdout.readline())
+        server = _started([sys.executable, "-m", "recorder", "serve", "--url", url, "--port", "0"])
+        assert server.stderr is not None
+        found = re.search(r":(\d+);", server.stderr.readline())
+        assert found is not None
+        return asyncio.run(_measured(recorder, began, int(found[1]), server.pid, readers))
+    finally:
+        for process in filter(None, (server, recorder)):
+            process.terminate()
+            process.communicate()
+
+
+def _started(command: list[str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def record(url: str, runs: int, seconds: int) -> None:
+    """In a process of its own: begin the runs, print when they began, wait for a line, and record."""
     history = ours.open_history(url, flush_interval=FLUSH)
     ids = [UUID(new_id()) for _ in range(runs)]
     for run_id in ids:
         ours.start(history, run_id)
     history.flush().wait()
-    command = [sys.executable, "-m", "recorder", "serve", "--url", url, "--port", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        found = re.search(r":(\d+);", server.stderr.readline())
-        assert found is not None
-        return asyncio.run(_measured(history, ids, int(found[1]), server.pid, readers, seconds))
-    finally:
-        server.terminate()
-        server.wait()
-        history.close().wait()
-
-
-async def _measured(
-    history: Any, ids: list[UUID], port: int, server: int, readers: int, seconds: int
-) -> Measured:
-    lags: list[float] = []
-    began = {str(run_id): _begun(history, run_id) for run_id in ids}
-    await _connect(_Reader(port, str(ids[0]), None, 0.0), port)  # what the first reader needs is loaded
-    before = _resident(server)
-    all_readers = [
-        _Reader(port, str(run_id), lags if number % _SAMPLED == 0 else None, began[str(run_id)])
-        for number, run_id in enumerate(run_id for run_id in ids for _ in range(readers))
-    ]
-    for start in range(0, len(all_readers), 100):
-        await asyncio.gather(*(_connect(each, port) for each in all_readers[start : start + 100]))
-    memory = (_resident(server) - before) / len(all_readers) / 1024
-    recording = threading.Thread(target=_record, args=(history, ids, seconds))
-    used, moment = _cpu(server), time.monotonic()
-    recording.start()
-    await asyncio.to_thread(recording.join)
-    cpu = (_cpu(server) - used) / (time.monotonic() - moment)
-    await asyncio.gather(*(each.ended.wait() for each in all_readers))
-    return {
-        "p50_ms": percentile(lags, 0.5),
-        "p99_ms": percentile(lags, 0.99),
-        "cpu": cpu,
-        "kib_a_reader": memory,
-    }
-
-
-def _begun(history: Any, run_id: UUID) -> float:
-    run = history.recorder.find(run_id.int)
-    found: datetime = run.start.started_at
-    return found.timestamp()
-
-
-def _record(history: Any, ids: list[UUID], seconds: int) -> None:
+    print(json.dumps({str(run_id): _begun(history, run_id) for run_id in ids}), flush=True)
+    sys.stdin.readline()
     began = time.monotonic()
     for number in range(seconds * PACE):
         time.sleep(max(0.0, began + number / PACE - time.monotonic()))
@@ -123,7 +100,38 @@ def _record(history: Any, ids: list[UUID], seconds: int) -> None:
             history.on_llm_new_token("word ", run_id=run_id)
     for run_id in ids:
         ours.end(history, run_id, "x")
-    history.flush().wait()
+    history.close().wait()
+
+
+def _begun(history: Any, run_id: UUID) -> float:
+    found: datetime = history.recorder.find(run_id.int).start.started_at
+    return found.timestamp()
+
+
+async def _measured(
+    recorder: subprocess.Popen[str], began: dict[str, float], port: int, server: int, readers: int
+) -> Measured:
+    lags: list[float] = []
+    await _connect(_Reader(port, next(iter(began)), None, 0.0), port)  # what the first reader needs is loaded
+    before = _resident(server)
+    all_readers = [
+        _Reader(port, run_id, lags if number % _SAMPLED == 0 else None, began[run_id])
+        for number, run_id in enumerate(run_id for run_id in began for _ in range(readers))
+    ]
+    for start in range(0, len(all_readers), 100):
+        await asyncio.gather(*(_connect(each, port) for each in all_readers[start : start + 100]))
+    memory = (_resident(server) - before) / len(all_readers) / 1024
+    used, moment = _cpu(server), time.monotonic()
+    assert recorder.stdin is not None
+    recorder.stdin.write("record\n")
+    recorder.stdin.flush()
+    await asyncio.gather(*(each.ended.wait() for each in all_readers))
+    return {
+        "p50_ms": percentile(lags, 0.5),
+        "p99_ms": percentile(lags, 0.99),
+        "cpu": (_cpu(server) - used) / (time.monotonic() - moment),
+        "kib_a_reader": memory,
+    }
 
 
 class _Reader(asyncio.Protocol):
