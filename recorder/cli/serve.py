@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from recorder.cli import console, queries
-from recorder.errors import ConfigError, MissingExtra
+from recorder.errors import ConfigError
+from recorder.server import missing
 from recorder.storage.dialects import masked
 from recorder.storage.store import SqlStore
-
-INSTALL = "pip install 'chat-recorder[server]'"
 
 
 def run(
@@ -24,8 +23,8 @@ def run(
         from recorder.server.app import app_for
         from recorder.server.database import ServedDatabase
         from recorder.server.serving import RecorderServer, listen
-    except ImportError as error:
-        raise MissingExtra(f"`recorder serve` needs FastAPI and uvicorn ({error}); run: {INSTALL}") from error
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
     if not tokens and not _is_loopback(host):
         raise ConfigError(
             f"--host {host} can be reached by other machines, so a token is needed; give --token or RECORDER_TOKEN, "

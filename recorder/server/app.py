@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -16,7 +16,7 @@ from recorder.errors import RecorderError
 from recorder.server.access import Access
 from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
-from recorder.server.gate import Gate
+from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
 from recorder.server.streams import stream_routes
@@ -54,8 +54,13 @@ def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[
         )
     for kind in (RecorderError, ProblemError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_with_problem)
+    app.add_exception_handler(WebSocketRequestValidationError, _refuse_websocket)
     _add_schema(app)
     return app
+
+
+async def _refuse_websocket(socket: Any, error: Exception) -> None:
+    await refuse(socket.scope, socket.receive, socket.send, error)
 
 
 def _add_schema(app: FastAPI) -> None:

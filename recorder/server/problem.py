@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -63,7 +63,7 @@ def problem_of(error: Exception) -> Response:
             else error.detail
         )
         return problem(error.status_code, detail, error.headers)
-    if isinstance(error, RequestValidationError):
+    if isinstance(error, (RequestValidationError, WebSocketRequestValidationError)):
         errors = [{"place": ".".join(map(str, each["loc"])), "error": each["msg"]} for each in error.errors()]
         return problem(422, "; ".join(f"{each['place']}: {each['error']}" for each in errors), errors=errors)
     if isinstance(error, NotFound):

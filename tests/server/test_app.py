@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.server import create_app, resumed_run, stream_response
 from recorder.server.serving import listen
-from tests.oracle import begin, finish, new_url, record, say, sql
+from tests.oracle import begin, finish, new_url, record, run_python, say, sql
 from tests.server.serving import CLIENT, read, serving
 
 
@@ -37,6 +40,32 @@ def test_every_error_has_one_form(tmp_path: Path) -> None:
             assert response.headers["content-type"] == "application/problem+json"
             assert {"type", "title", "detail"} <= response.json().keys()
             assert ("allow" in response.headers) == (status == 405)
+
+
+def test_a_websocket_that_is_refused_gets_a_problem(tmp_path: Path) -> None:
+    """The answer to its request for a connection says why."""
+    with serving(new_url(tmp_path)) as server, ChatHistoryCallback(server.database.url) as history:
+        run_id = record(history)
+        history.flush().wait(10)
+        for path, status in [
+            ("?speed=fast", 422), ("?starting_after=x", 400), ("?starting_after=5", 400), ("?max_gap=-1", 422)
+        ]:  # fmt: skip
+            with (
+                pytest.raises(InvalidStatus) as refused,
+                connect(f"ws://127.0.0.1:{server.server.port}/streams/{run_id}{path}", proxy=None),
+            ):
+                pass
+            response = refused.value.response
+            assert (response.status_code, json.loads(response.body or b"")["status"]) == (status, status)
+
+
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    """The error has the command that installs it, and is an ImportError."""
+    code = "import sys; sys.modules['fastapi'] = None\nfrom recorder.server import create_app"
+    done = run_python(code)
+    assert done.returncode == 1
+    assert "MissingExtra: Serving needs fastapi" in done.stderr
+    assert "pip install 'chat-recorder[server]'" in done.stderr
 
 
 def test_the_schema_lists_the_routes(tmp_path: Path) -> None:

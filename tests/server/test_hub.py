@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from sqlalchemy.engine import Engine
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay.reader_thread import shared
 from recorder.server import live_run, piece
+from tests import postgres
 from tests.oracle import begin, finish, say, token
 from tests.server.serving import CLIENT, Events, Served, parse, recorded, serving
 
@@ -132,3 +134,34 @@ def test_gaps_have_a_place_of_their_own(database: str) -> None:
             [id] = [line[4:] for line in part.splitlines() if line.startswith("id: ")]
             rest = CLIENT.get(f"{server.url}/streams/{run_id}", headers={"last-event-id": id}).text
             assert rest == "retry: 1000\n\n" + "".join(parts[place:])
+
+
+def test_a_lost_connection_to_the_database_cuts_no_stream_wrongly(postgres_url: str) -> None:
+    """Readers get everything, or an end of their response without the end of the run, and continue."""
+    known = Events()
+    with ChatHistoryCallback(postgres_url, flush_interval=0.01) as history, serving(postgres_url) as server:
+        run_id = begin(history)
+        recorded(history, run_id, TEXTS[:100])
+
+        def record() -> None:
+            for start in range(100, 600, 50):
+                recorded(history, run_id, TEXTS[start : start + 50])
+                postgres.fetch(
+                    postgres_url,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid()",
+                )
+            finish(history, run_id, "done")
+
+        recording = threading.Thread(target=record)
+        recording.start()
+        while known.end is None:
+            headers = {"last-event-id": known.id or ""}
+            response = CLIENT.get(f"{server.url}/streams/{run_id}", headers=headers)
+            assert response.status_code in (200, 503)
+            if response.status_code == 200:
+                for block in response.text.split("\n\n"):
+                    if (each := parse(block)) is not None:
+                        known.add(*each)
+        recording.join()
+    assert (known.texts, known.seqs) == (TEXTS, list(range(600)))
