@@ -33,6 +33,7 @@ SECTIONS = (
     "otel",
     "analyzers",
     "costs",
+    "serve",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

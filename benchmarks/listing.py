@@ -11,7 +11,8 @@ from typing import Any
 from benchmarks.harness import Measured, Settings, Side, best, compare, values
 from benchmarks.peers import expect
 from benchmarks.table import Row, each
-from recorder.cli import listing, queries
+from recorder.cli import queries
+from recorder.storage import conversation_list as listing
 from recorder.storage import id_lookup, migrate
 from recorder.storage.dialects import parse_url
 from tests import postgres

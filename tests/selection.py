@@ -22,6 +22,7 @@ _SLOW = """
 chains: conversation_chain langchain_names like_langchain_chains
 analysis: feed live
 cli: chat commands line_editing live_runs passwords program replay transfer
+cli: chat commands line_editing live_runs passwords program replay serve transfer
 core: at_exit greenlets
 export: export format
 export/otel: resend
@@ -34,6 +35,7 @@ recording: survival writer
 replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
+server: access app conversations docs http_limits hub reconnects streams
 testing: first_use provider pytest_plugin scratch_database
 upkeep: stored_analysis
 wire: adds_up

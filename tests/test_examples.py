@@ -51,7 +51,7 @@ def run(environment: dict[str, str], tmp_path: Path, warning_flags: list[str]) -
     return run
 
 
-@pytest.mark.parametrize("name", ["llm", "async_iterator"])
+@pytest.mark.parametrize("name", ["llm", "async_iterator", "serve_fastapi"])
 def test_the_song_is_printed(run: Run, name: str) -> None:
     """The example prints all tokens of the answer."""
     assert run(name) == SONG

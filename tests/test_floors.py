@@ -31,7 +31,7 @@ FLOORS = {
             "chat_history_callback",
             "instrumentation memory models",
             "chains integrations",
-            "cli testing __main__ __init__",
+            "cli server testing __main__ __init__",
         )
     )
     for name in names.split()

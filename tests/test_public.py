@@ -25,6 +25,7 @@ PUBLIC_MODULES = ["recorder"] + [
         "recorder.messages",
         "recorder.models",
         "recorder.replay",
+        "recorder.server",
         "recorder.testing",
         "recorder.upkeep",
     )

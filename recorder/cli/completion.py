@@ -6,8 +6,9 @@ import logging
 import re
 import threading
 
-from recorder.cli import listing, queries
+from recorder.cli import queries
 from recorder.core.escaping import escape
+from recorder.storage import conversation_list as listing
 from recorder.storage import id_lookup
 from recorder.storage.store import SqlStore
 

@@ -38,7 +38,8 @@ def ls(
 
     Times are UTC. A duration is counted back from now.
     """
-    from recorder.cli import conversation_filter, listing
+    from recorder.cli import listing
+    from recorder.storage import conversation_filter
 
     wanted = conversation_filter.from_options(status, user, model, tag, since, until)
     listing.run(url, None if every else limit, wanted, as_json=json)
@@ -179,3 +180,31 @@ def doctor(url: Url = DEFAULT_URL, json: Json = False) -> None:
     found = doctor.examine(url)
     doctor_report.print_diagnosis(found, json=json)
     raise typer.Exit(0 if found.is_well else 1)
+
+
+def serve(
+    url: Url = DEFAULT_URL,
+    host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")
+    ] = 8765,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[USER:]TOKEN",
+            envvar="RECORDER_TOKEN",
+            show_envvar=True,
+            help="Let those read who have this token, or only what belongs to this user. Several are possible.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Answer requests to this host name.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin read.")
+    ] = None,
+) -> None:
+    """Serve recordings over HTTP and WebSocket, live and finished ones."""
+    from recorder.cli import serve
+
+    raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or []))

@@ -27,9 +27,9 @@ from recorder.cli.console import (
     styled,
     table,
 )
-from recorder.cli.transcript import error_text
 from recorder.core.json import dumps
 from recorder.errors import NotFound
+from recorder.storage.transcript import error_text
 
 Row = Mapping[str, Any]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from recorder.cli.console import Row, console, facts, moment, print_unpadded, styled, table
-from recorder.cli.transcript import error_text
 from recorder.core.json import dumps
 from recorder.storage.operations import STEPS
+from recorder.storage.transcript import error_text
 
 #: A run and all runs below it. Within the conversation, which has an index; a parent has none.
 RUNS_BELOW = """

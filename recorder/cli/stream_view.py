@@ -9,13 +9,13 @@ from typing import Any
 from rich.text import Text
 
 from recorder.cli import console
-from recorder.cli.transcript import prompt_of
 from recorder.core.json import loads
 from recorder.core.printable import printable
 from recorder.messages import BaseMessage
 from recorder.replay.playback import BeginStep, EndStep, GapStep
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import CANCELLED, ERROR, INCOMPLETE, INTERRUPTED, STREAMING
+from recorder.storage.transcript import prompt_of
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
 
 #: How many lines of a prompt, and how many characters of an error, are shown.

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from asyncio.events import _get_running_loop
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any
@@ -73,6 +73,8 @@ class Recorder:
         self.replaced_ids = 0
         #: Get what is recorded.
         self.listeners = listeners_of(self.url, self.config, store)
+        #: Called by `close`, perhaps several times; they take no lock and do not wait.
+        self.closing: list[Callable[[], None]] = []
         self._open_runs = OpenRuns(self.config.max_open_runs)
         #: The open runs, by id as an integer.
         self.runs = self._open_runs.open
@@ -187,6 +189,8 @@ class Recorder:
         if not self._writer.closing:
             self.queue.accepts_annotations = bool(self.listeners)
             self._writer.close(seconds)
+        for closed in self.closing:
+            closed()
         if self._forked:  # nothing was recorded in this process, and its writer has no thread
             self._writer.opening.succeed()
             self._ended.set(self.stats())

@@ -1,13 +1,14 @@
 """Drives a playback: `drive` for synchronous callers and `adrive` for event loops share the rules in `Driver`.
 
-A listener turns steps into items for the caller. The pace says when each item is due.
+A listener turns steps into items for the caller. The pace says when each item is due. `asteps` gives the steps
+themselves, as soon as they are read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from recorder.replay.playback import (
     GapStep,
     Playback,
     QueryStep,
+    Step,
     TokensStep,
     WaitStep,
 )
@@ -48,24 +50,17 @@ class Listener(Protocol):
         """Items for the end of a run. The error of the run is raised after them."""
 
 
-class Driver:
-    """The state of one replay. Starts the queries and computes due times, but never waits.
+class StepQueries:
+    """Starts the queries of one playback, but never waits.
 
     It references its `owner`, a `Replay`: if that one were collected, its connection would be closed during the replay.
     """
 
-    def __init__(
-        self, reader: ReaderThread, playback: Playback, listener: Listener, options: Options, *, owner: object,
-        raises: bool = True,
-    ) -> None:  # fmt: skip
+    def __init__(self, reader: ReaderThread, playback: Playback, options: Options, *, owner: object) -> None:
         self._owner = owner
         self._reader = reader
         self._playback = playback
-        self._listener = listener
         self._options = options
-        self._raises = raises
-        self._pace = Pace(options)
-        self._began = 0.0
         self._version = 0
 
     def follow(self) -> Future[Any] | None:
@@ -89,6 +84,24 @@ class Driver:
         if isinstance(step, WaitStep):
             self._version = answer
         return answer
+
+    async def answer(self, step: QueryStep | WaitStep) -> Any:
+        """The answer to a step, for `asteps`."""
+        return self.on_answer(step, await to_its_end(self.request(step)))
+
+
+class Driver(StepQueries):
+    """The state of one replay. Starts the queries and computes due times, but never waits."""
+
+    def __init__(
+        self, reader: ReaderThread, playback: Playback, listener: Listener, options: Options, *, owner: object,
+        raises: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(reader, playback, options, owner=owner)
+        self._listener = listener
+        self._raises = raises
+        self._pace = Pace(options)
+        self._began = 0.0
 
     def items(self, step: Any) -> Iterator[tuple[float | None, Any]]:
         """The items of a step, each with its due time (seconds of `time.perf_counter`); None is at once."""
@@ -160,3 +173,27 @@ async def adrive(driver: Driver, playback: Playback) -> AsyncIterator[Any]:
                     yield item
     finally:
         driver.leave()
+
+
+async def asteps(queries: StepQueries, playback: Playback) -> AsyncGenerator[Step, None]:
+    """Yield the steps of a playback as soon as they are read, without pace and without its queries.
+
+    With `follow` it yields a `WaitStep` before it waits for a commit: everything that is committed was yielded by then.
+    """
+    try:
+        if (following := queries.follow()) is not None:
+            await to_its_end(following)
+        steps, answer = Trampoline(playback), None
+        while (step := steps.step(answer)) is not None:
+            answer = None
+            if not isinstance(step, QueryStep):
+                yield step
+            if isinstance(step, (QueryStep, WaitStep)):
+                answer = await queries.answer(step)
+    finally:
+        queries.leave()
+
+
+async def to_its_end(query: Future[Any]) -> Any:
+    """The result of a query, which goes on if the caller is cancelled: it shares its connection with other callers."""
+    return await asyncio.shield(asyncio.wrap_future(query))

@@ -189,8 +189,11 @@ def _refuse_places(conversation_id: str, options: Options) -> None:
         )
 
 
-def tokens(run: RecordedRun, options: Options) -> Playback:
-    """Play the tokens of a run, with each gap before the token that follows it, then the end."""
+def tokens(run: RecordedRun, options: Options, page: int = PAGE) -> Playback:
+    """Play the tokens of a run, with each gap before the token that follows it, then the end.
+
+    A query reads about `page` tokens.
+    """
     gaps: Sequence[GapRow] = yield QueryStep(DatabaseReader.gaps, run.id)
     seq = yield from _first_token(run, options, gaps)
     gaps_left = _Gaps(gaps, seq)
@@ -205,7 +208,7 @@ def tokens(run: RecordedRun, options: Options) -> Playback:
             if _is_over(options, seq, at_us):
                 return
         if rows:
-            limit = _next_limit(sum(row.count for row in rows), len(rows))
+            limit = _next_limit(sum(row.count for row in rows), len(rows), page)
             continue
         yield from gaps_left.before(None, at_us)
         if not (options.follow and run.is_open):
@@ -338,9 +341,9 @@ def _is_over(options: Options, seq: int, at_us: int) -> bool:
     return options.until_us is not None and at_us >= options.until_us
 
 
-def _next_limit(count: int, rows: int) -> int:
-    """How many rows hold about PAGE items, if they are as full as the last ones."""
-    return max(1, min(_MOST_ROWS, PAGE * rows // max(1, count)))
+def _next_limit(count: int, rows: int, page: int = PAGE) -> int:
+    """How many rows hold about `page` items, if they are as full as the last ones."""
+    return max(1, min(_MOST_ROWS, page * rows // max(1, count)))
 
 
 class _Gaps:

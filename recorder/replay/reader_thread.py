@@ -43,21 +43,23 @@ CLOSE_TIMEOUT = 5.0
 _CLOSED = "This replay is closed; make another one with Replay(url)"
 
 _lock = threading.Lock()
-_readers: dict[str, ReaderThread] = {}
+#: By URL and purpose.
+_readers: dict[tuple[str, str], ReaderThread] = {}
 #: Readers of collected replays, once for each; their count of users is still to be lowered.
 _left: deque[ReaderThread] = deque()
 
 
-def shared(url: str) -> ReaderThread:
+def shared(url: str, purpose: str = "replay") -> ReaderThread:
     """The shared reader of a database, with one user more. Each user calls `close` or `leave` once.
 
-    Raises `ConfigError` for an invalid URL.
+    A reader has one connection, so long queries of another purpose get a reader of their own. Raises `ConfigError` for
+    an invalid URL.
     """
     _release_collected()
     with _lock:
-        reader = _readers.get(url)
+        reader = _readers.get((url, purpose))
         if reader is None:
-            reader = _readers[url] = ReaderThread(url)
+            reader = _readers[url, purpose] = ReaderThread(url, purpose)
         reader.users += 1
         return reader
 
@@ -72,8 +74,9 @@ def _release_collected() -> None:
 class ReaderThread:
     """Runs queries of `DatabaseReader` on its thread; the first query connects."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, purpose: str = "replay") -> None:
         self.url = url
+        self.purpose = purpose
         self.users = 0
         #: Grows whenever something may have been committed. Any thread may read it.
         self.version = 0
@@ -158,8 +161,8 @@ class ReaderThread:
             self.users -= 1
             if self.users > 0:
                 return
-            if _readers.get(self.url) is self:
-                del _readers[self.url]
+            if _readers.get((self.url, self.purpose)) is self:
+                del _readers[self.url, self.purpose]
         with self._starting:
             self._closed = True
         self._call(self._begin_end)

@@ -112,6 +112,11 @@ class DatabaseReader:
         self.url = self._store.url
 
     @property
+    def store(self) -> SqlStore:
+        """The store that it reads with."""
+        return self._store
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         """The driver's exceptions that the methods below raise."""
         return self._store.errors
@@ -208,7 +213,7 @@ class DatabaseReader:
             *dict.fromkeys(row.run_id for row in keys if row.run_id),
             *([end.run_id] if end.run_id else []),
         ]
-        found = {run.id: run for run in await self._by_ids(wanted)}
+        found = {run.id: run for run in await self.by_ids(wanted)}
         has_others = stored > len(keys) or unanswered > (end.run_id is not None)
         path = tuple(row.id for row in keys)
         return Branch(conversation_id, path, tuple(found[id] for id in wanted if id in found), has_others)
@@ -229,7 +234,7 @@ class DatabaseReader:
         run_ids = [row.run_id for row in rows if row.run_id is not None]
         last = end.run_id or (run_ids[-1] if run_ids else None)
         branch = [message_of(row.role, row.content, row.parts) for row in rows]
-        found = await self._by_ids([last]) if last is not None else []
+        found = await self.by_ids([last]) if last is not None else []
         instructions = await self.instructions(found[0]) if found else []
         # Older versions stored instructions as messages; those of the last run take their place.
         return [*instructions, *(branch[len(instructions_of(branch)) :] if instructions else branch)]
@@ -261,11 +266,15 @@ class DatabaseReader:
     async def _id_for(self, conversation_id: str, user_id: str) -> str:
         """The id under which this user is recorded."""
         while True:
-            query = select(conversations.c.user_id).where(conversations.c.id == conversation_id)
-            owners = [row.user_id for row in await self._store.fetch(query)]
+            owners = await self.owners(conversation_id)
             if not owners or owners[0] in (None, user_id):
                 return conversation_id
             conversation_id = id_of_user(conversation_id, user_id)
+
+    async def owners(self, conversation_id: str) -> list[str | None]:
+        """The user of a conversation, or None if it has none; nothing for an unknown one. Both ids are as stored."""
+        query = select(conversations.c.user_id).where(conversations.c.id == conversation_id)
+        return [row.user_id for row in await self._store.fetch(query)]
 
     async def request(self, run: RecordedRun) -> list[BaseMessage]:
         """The messages that a run was sent, its instructions first."""
@@ -324,7 +333,8 @@ class DatabaseReader:
         query = path_to(conversation_id, message_id, *columns, first=first)
         return in_order(await self._store.fetch(query), message_id)
 
-    async def _by_ids(self, wanted: Sequence[str]) -> list[RecordedRun]:
+    async def by_ids(self, wanted: Sequence[str]) -> list[RecordedRun]:
+        """Those of these runs that are stored."""
         found: list[RecordedRun] = []
         for part in _in_parts(wanted):
             found += await self._runs(_RUNS.where(runs.c.id.in_(part)))

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from recorder.cli import listing
-from recorder.cli.conversation_filter import ConversationFilter, moment_of
 from recorder.errors import ConfigError
+from recorder.storage import conversation_list as listing
+from recorder.storage.conversation_filter import ConversationFilter, moment_of
 from recorder.storage.store import SqlStore
 from tests.cli.test_commands import cli
 from tests.cli.test_listing import START, conversation, fill, message, run, using

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from recorder.cli import listing
+from recorder.storage import conversation_list as listing
 from recorder.storage import schema
 from recorder.storage.store import SqlStore
 from tests import hostile

@@ -15,11 +15,12 @@ import pytest
 
 from recorder import ChatHistoryCallback
 from recorder.cli import queries, render
-from recorder.cli.transcript import in_order
 from recorder.export import import_
 from recorder.export.format import write
 from recorder.messages import AIMessage, HumanMessage
+from recorder.storage import conversation_details
 from recorder.storage.rows import ConversationRow, MessageRow
+from recorder.storage.transcript import in_order
 from tests.oracle import begin, finish, new_url, record, say
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +29,7 @@ COLUMNS = "message_id, parent_id, branch, position, role, content, status, model
 
 def conversation(url: str) -> dict[str, Any]:
     """Return what `recorder show c` reads."""
-    return queries.read(url, lambda store: queries.conversation(store, "c"))
+    return queries.read(url, lambda store: conversation_details.conversation(store, "c"))
 
 
 def test_a_read_conversation_equals_the_view_transcripts(database: str) -> None:
@@ -102,7 +103,11 @@ def _steps(url: str) -> int:
 
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         connection.set_progress_handler(step, 100)
-        for query in (queries._MESSAGES, queries._RUNS, queries._TEXTS):
+        for query in (
+            conversation_details._MESSAGES,
+            conversation_details._RUNS,
+            conversation_details._TEXTS,
+        ):
             connection.execute(query, {"id": "c"}).fetchall()
     return count
 
@@ -147,7 +152,7 @@ def test_a_conversation_is_read_with_four_queries(tmp_path: Path) -> None:
                 return await rows(query, *given)
 
             store.rows = counted
-            return await queries.conversation(store, "c")
+            return await conversation_details.conversation(store, "c")
 
         queries.read(url, read)
         counts.append(len(statements))

@@ -77,7 +77,7 @@ def test_a_replay_of_a_collected_block_is_closed_though_the_locks_are_held(url: 
         assert "".join(chunk.text for chunk in kept.stream(speed=None)) == "abc"
         assert held.ask(DatabaseReader.latest, 1).result(DEADLINE)
         assert held.users == 1
-    assert url not in reader_thread._readers
+    assert (url, "replay") not in reader_thread._readers
 
 
 def recorded_by(history: ChatHistoryCallback) -> Iterator[str]:

@@ -72,7 +72,7 @@ def test_a_collected_replay_closes_its_database(url: str) -> None:
     assert thread is not None
     thread.join(DEADLINE)
     assert not thread.is_alive()
-    assert url not in reader_thread._readers
+    assert (url, "replay") not in reader_thread._readers
 
 
 def test_a_collected_replay_without_a_thread_is_removed_by_the_next(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_collected_replay_without_a_thread_is_removed_by_the_next(tmp_path: Pa
     Replay(url)
     gc.collect()
     Replay(other).close()
-    assert url not in reader_thread._readers
+    assert (url, "replay") not in reader_thread._readers
 
 
 def test_a_collected_replay_does_not_close_a_shared_reader(url: str) -> None:
@@ -221,7 +221,7 @@ def test_replays_may_be_made_and_dropped_on_several_threads(tmp_path: Path) -> N
     assert not any(thread.is_alive() for thread in threads)
     gc.collect()
     Replay(url).close()
-    assert (wrong, url in reader_thread._readers) == ([], False)
+    assert (wrong, (url, "replay") in reader_thread._readers) == ([], False)
 
 
 FORKED = """

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from recorder.cli import listing
 from recorder.errors import NotFound
+from recorder.storage import conversation_list as listing
 from recorder.storage import id_lookup
 from recorder.storage.activity import activity_of
 from recorder.storage.known_messages import known_messages

@@ -21,6 +21,7 @@ from recorder.cli import queries
 from recorder.cli.branches import newest_path
 from recorder.messages import AIMessage, BaseMessage, HumanMessage
 from recorder.replay import Replay
+from recorder.storage import conversation_details
 from recorder.storage.newest_branch import BranchEnd, end_of, in_order
 from tests.oracle import begin, finish, record, say, sql
 
@@ -59,7 +60,7 @@ def newest(url: str) -> tuple[list[str], list[str]]:
         texts = [message.text for message in replay.messages("c")]
         runs = [run.id for run in replay.runs("c")]
         replay.into(collector, "c")
-    found = queries.read(url, lambda store: queries.conversation(store, "c"))
+    found = queries.read(url, lambda store: conversation_details.conversation(store, "c"))
     drawn = newest_path(found["messages"])
     assert [row["content"] for row in drawn if row["message_id"]] == texts
     assert list(dict.fromkeys(row["run_id"] for row in drawn if row["run_id"])) == runs

@@ -1,4 +1,4 @@
-"""Which conversations `recorder ls` lists: conditions on their runs, their user and their last time.
+"""Which conversations are listed: conditions on their runs, their user and their last time.
 
 A list with conditions reads every conversation that can match. A time makes these few: indexes have the rows by time.
 """
@@ -31,7 +31,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 @dataclass(frozen=True, slots=True)
 class ConversationFilter:
-    """The conditions of `recorder ls`; None for those that were not given. All of them must hold."""
+    """The conditions of a list; None for those that were not given. All of them must hold."""
 
     #: The status of the newest run.
     status: str | None = None
@@ -44,10 +44,11 @@ class ConversationFilter:
     #: The earliest and the latest time of the newest run or message.
     since: datetime | None = None
     until: datetime | None = None
+    #: Keys and values that the metadata of the conversation or of any run has, at any depth.
+    metadata: tuple[tuple[str, str], ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.status is not None and self.status not in STATUSES:
-            raise ConfigError(f"--status is {self.status!r}; choose one of {', '.join(STATUSES)}")
+        _check_status("status", self.status)
 
     @property
     def is_empty(self) -> bool:
@@ -55,13 +56,30 @@ class ConversationFilter:
         return all(getattr(self, field.name) is None for field in fields(self))
 
 
+def _check_status(option: str, status: str | None) -> None:
+    if status is not None and status not in STATUSES:
+        raise ConfigError(f"{option} is {status!r}; choose one of {', '.join(STATUSES)}")
+
+
 def from_options(
-    status: str | None, user: str | None, model: str | None, tag: str | None, since: str | None, until: str | None
+    status: str | None, user: str | None, model: str | None, tag: str | None, since: str | None, until: str | None,
+    metadata: Sequence[str] = (), *, prefix: str = "--",
 ) -> ConversationFilter:  # fmt: skip
-    """The conditions of the command line. Raises `ConfigError`, with the name of the option."""
+    """The conditions of texts. Raises `ConfigError`, with the name of the option behind the prefix."""
+    _check_status(f"{prefix}status", status)
     at = now()
-    earliest, latest = moment_of("--since", since, at), moment_of("--until", until, at, end=True)
-    return ConversationFilter(status, user, model, tag, earliest, latest)
+    earliest = moment_of(f"{prefix}since", since, at)
+    latest = moment_of(f"{prefix}until", until, at, end=True)
+    pairs = tuple(pair_of(f"{prefix}metadata", each) for each in metadata) or None
+    return ConversationFilter(status, user, model, tag, earliest, latest, pairs)
+
+
+def pair_of(option: str, given: str) -> tuple[str, str]:
+    """The key and the value of an option: `key:value`. Raises `ConfigError`."""
+    key, colon, value = given.partition(":")
+    if not (key and colon):
+        raise ConfigError(f"{option} is {given!r:.80}; give a key and a value, team:support")
+    return key, value
 
 
 def moment_of(option: str, given: str | None, at: datetime, *, end: bool = False) -> datetime | None:
@@ -103,6 +121,11 @@ _SOME_RUN = "EXISTS (SELECT 1 FROM runs AS r WHERE r.conversation_id = c.id AND 
 _MODEL = "coalesce(r.response_model, r.request_model) = :model"
 #: Whether a list of tags, which is stored as JSON, contains the JSON of one tag. LIKE would ignore the case on SQLite.
 _TAG = "coalesce(replace(CAST({of}.tags AS text), :tag, '') <> CAST({of}.tags AS text), false)"
+#: Whether an object that is stored as JSON contains a key with one of these values.
+_PAIR = """
+coalesce(replace(replace(replace(CAST({of}.metadata AS text), :{name}, ''), :{name}_more, ''), :{name}_last, '')
+    <> CAST({of}.metadata AS text), false)
+"""
 #: Whether a conversation has a run or a message on this side of a time. The indexes of both tables have their ids.
 _SOME_TIME = """
 c.id IN (SELECT m.conversation_id FROM messages AS m WHERE m.created_at {side}
@@ -139,6 +162,17 @@ def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
     if wanted.tag is not None:
         conditions.append(f"({_TAG.format(of='c')} OR {_SOME_RUN.format(condition=_TAG.format(of='r'))})")
         parameters["tag"] = dumps(wanted.tag)
+    for number, (key, value) in enumerate(wanted.metadata or ()):
+        name = f"pair{number}"
+        of_run = _SOME_RUN.format(condition=_PAIR.format(of="r", name=name))
+        conditions.append(f"({_PAIR.format(of='c', name=name)} OR {of_run})")
+        # The stored JSON is compact. A text ends with its quote; a number is followed by a comma or by the end.
+        start = dumps(key) + ":"
+        parameters |= {
+            name: start + dumps(value),
+            f"{name}_more": f"{start}{value},",
+            f"{name}_last": f"{start}{value}}}",
+        }
     if wanted.since is not None:
         conditions.append(_SOME_TIME.format(side=">= :since"))
         parameters["since"] = wanted.since

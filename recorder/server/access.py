@@ -1,0 +1,139 @@
+"""Who may read what: tokens, the users they are for, and the Host and Origin of a request.
+
+A page of another site can send requests to a server on the reader's own machine. So a request must name an allowed
+host, which a page that was reached by DNS rebinding cannot, and a browser's request must come from an allowed origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from recorder.errors import ConfigError
+from recorder.server.problem import ProblemError
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+#: Names of this machine.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: The subprotocol of recorder's WebSockets; `bearer.<token>` beside it is the token, since a page can set no header.
+SUBPROTOCOL = "recorder"
+_BEARER = "bearer."
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
+#: Characters that a token may have; so it can stand in a header, and in a subprotocol.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~=/-]{16,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request."""
+
+    #: Whose conversations it may read; None for those of all users.
+    user_id: str | None = None
+
+    def may_read(self, user_id: str | None) -> bool:
+        """Whether it may read the conversations of a user."""
+        return self.user_id is None or self.user_id == user_id
+
+
+class Access:
+    """The rules of one server. Raises `ConfigError` for a token that is too short or has other characters."""
+
+    def __init__(
+        self,
+        tokens: Mapping[str, str | None] | None = None,
+        allowed_hosts: Sequence[str] | None = None,
+        allowed_origins: Sequence[str] = (),
+    ) -> None:
+        #: Token -> the user it is for; None for all users. Without tokens everybody may read everything.
+        self._callers = {_digest(_checked(token)): Caller(user) for token, user in (tokens or {}).items()}
+        #: With tokens any host is good, unless hosts are given: a page that was rebound has no token.
+        self._hosts = {host.lower().strip("[]") for host in allowed_hosts or (() if tokens else LOOPBACK)}
+        self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}
+
+    def check(self, headers: Headers, scheme: str) -> Caller:
+        """The caller of a request or WebSocket. Raises `ProblemError` with status 400, 401 or 403."""
+        found = _by_name(headers)
+        host = self._checked_host(found.get("host", []))
+        for origin in found.get("origin", []):
+            self._check_origin(origin.lower(), host, scheme)
+        return self._caller(found)
+
+    def _checked_host(self, given: Sequence[str]) -> str:
+        if len(given) != 1 or (found := _HOST.fullmatch(given[0])) is None:
+            raise ProblemError(400, f"The request has {len(given)} valid Host headers and needs one")
+        if self._hosts and found["name"].lower().strip("[]") not in self._hosts:
+            raise ProblemError(
+                403,
+                f"The host {given[0]!r:.200} is not served here; add it with allowed_hosts, or --allow-host",
+            )
+        return given[0].lower()
+
+    def _check_origin(self, origin: str, host: str, scheme: str) -> None:
+        own = f"{'https' if scheme in ('https', 'wss') else 'http'}://{host}"
+        if origin != own and origin not in self._origins:
+            raise ProblemError(
+                403,
+                f"Pages of {origin!r:.200} may not read this; add it with allowed_origins, or --allow-origin",
+            )
+
+    def _caller(self, headers: Mapping[str, Sequence[str]]) -> Caller:
+        if not self._callers:
+            return Caller()
+        digest, caller = _digest(_token_of(headers)), None
+        for known, each in self._callers.items():  # all of them, so that the time tells nothing
+            if hmac.compare_digest(known, digest):
+                caller = each
+        if caller is None:
+            raise ProblemError(
+                401,
+                "The token is missing or wrong; send it as Authorization: Bearer",
+                {"www-authenticate": "Bearer"},
+            )
+        return caller
+
+
+def tokens_from(given: Iterable[str]) -> dict[str, str | None]:
+    """Tokens of the command line: `TOKEN` reads everything, `USER:TOKEN` what belongs to this user."""
+    found: dict[str, str | None] = {}
+    for each in given:
+        user, colon, token = each.rpartition(":")
+        found[_checked(token)] = user if colon else None
+        if colon and not user:
+            raise ConfigError("A token has an empty user before its colon; give USER:TOKEN or TOKEN")
+    return found
+
+
+def _checked(token: str) -> str:
+    if _TOKEN.fullmatch(token) is None:
+        raise ConfigError(
+            "A token must have 16 to 512 letters, digits or signs that HTTP allows; make one with: "
+            'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    return token
+
+
+def _token_of(headers: Mapping[str, Sequence[str]]) -> str:
+    """The token of a request; "" if it has none, or more than one."""
+    found = [
+        value[7:].strip() for value in headers.get("authorization", ()) if value[:7].lower() == "bearer "
+    ]
+    for value in headers.get("sec-websocket-protocol", ()):
+        found += [
+            each.strip()[len(_BEARER) :] for each in value.split(",") if each.strip().startswith(_BEARER)
+        ]
+    return found[0] if len(found) == 1 else ""
+
+
+def _by_name(headers: Headers) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return found
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

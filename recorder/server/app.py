@@ -1,0 +1,75 @@
+"""`create_app`: recordings over HTTP, as an application of its own or mounted into a user's FastAPI application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.core.version import VERSION
+from recorder.errors import RecorderError
+from recorder.server.access import Access
+from recorder.server.conversations import conversation_routes
+from recorder.server.database import ServedDatabase, served
+from recorder.server.gate import Gate, refuse
+from recorder.server.health import health_routes
+from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
+from recorder.server.streams import stream_routes
+
+
+def create_app(
+    history: ChatHistoryCallback | str | None = None, *, tokens: Mapping[str, str | None] | None = None,
+    allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] = (),
+) -> FastAPI:  # fmt: skip
+    """An ASGI application that reads one database: that of a history, or of a URL; `RECORDER_URL` without one.
+
+    It opens the database at the first request, and a history closes it. `tokens` maps each token to the user whose
+    conversations it reads, or to None for all; without tokens everybody reads everything, and only requests to a
+    loopback address, or to `allowed_hosts`, are answered. Pages of other sites are refused unless they are in
+    `allowed_origins`. Raises `ConfigError`.
+    """
+    return app_for(served(history), Access(tokens, allowed_hosts, allowed_origins), allowed_origins)
+
+
+def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[str] = ()) -> FastAPI:
+    """The application of one database and the rules of its access."""
+    app = FastAPI(
+        title="recorder", version=VERSION, docs_url=None, redoc_url=None, separate_input_output_schemas=False
+    )
+    for routes in (conversation_routes, stream_routes, health_routes):
+        app.include_router(routes(database))
+    app.add_middleware(Gate, access=access)
+    if allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(allowed_origins),
+            allow_methods=["GET"],
+            allow_headers=["authorization", "last-event-id"],
+            expose_headers=["x-recorder-run"],
+        )
+    for kind in (RecorderError, ProblemError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer_with_problem)
+    app.add_exception_handler(WebSocketRequestValidationError, _refuse_websocket)
+    _add_schema(app)
+    return app
+
+
+async def _refuse_websocket(socket: Any, error: Exception) -> None:
+    await refuse(socket.scope, socket.receive, socket.send, error)
+
+
+def _add_schema(app: FastAPI) -> None:
+    """Let `/openapi.json` have the form of errors."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = generate()
+        found.setdefault("components", {}).setdefault("schemas", {})["Problem"] = SCHEMA
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,103 @@
+"""Runs the server of `recorder serve`: uvicorn with its own limits, and an end in order.
+
+On SIGTERM or Ctrl-C the streams end first, then requests that are under way, then the database is left. Each step has a
+deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from recorder.errors import ConfigError
+from recorder.server.database import ServedDatabase
+from recorder.server.http_limits import LimitedHttp, LimitedWebSocket
+
+#: How long requests that are under way may take after the signal to end (seconds).
+DRAIN_WITHIN = 5
+#: Bytes of a message that a WebSocket's client sends, and how many connections there may be.
+_MAX_MESSAGE = 64 * 1024
+_MAX_CONNECTIONS = 10_000
+
+
+class RecorderServer(uvicorn.Server):
+    """One server on one listening socket."""
+
+    def __init__(self, app: FastAPI, database: ServedDatabase, listening: socket.socket) -> None:
+        self._database = database
+        self._listening = listening
+        self._serving_loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=LimitedHttp,
+                ws=LimitedWebSocket,
+                loop="uvloop",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,  # it would have the paths of conversations
+                server_header=False,
+                proxy_headers=False,
+                ws_max_size=_MAX_MESSAGE,
+                ws_per_message_deflate=False,  # half as much again, and 74 KiB a reader
+                limit_concurrency=_MAX_CONNECTIONS,
+                timeout_graceful_shutdown=DRAIN_WITHIN,
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        found: int = self._listening.getsockname()[1]
+        return found
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal comes, or `stop` is called."""
+        try:
+            super().run(sockets or [self._listening])
+        finally:
+            self._database.close()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """As `uvicorn.Server.serve`, remembering the loop."""
+        self._serving_loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def stop(self) -> None:
+        """End, as a signal does; any thread may call this."""
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: end. A second one ends at once."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then what is under way."""
+        self._database.drain()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `ConfigError` if the address is not free, or is none of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host!r} is no address of this machine: {error}") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise ConfigError(
+            f"{host} port {port} cannot be listened on: {error}; choose another with --port, 0 takes a free one"
+        ) from error
+    return listening

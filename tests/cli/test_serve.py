@@ -1,0 +1,87 @@
+"""`recorder serve` starts, says in one line why it cannot, and ends in order."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from recorder.chat_history_callback import ChatHistoryCallback
+from tests.cli.test_commands import cli
+from tests.oracle import begin, new_url, sql
+from tests.server.serving import CLIENT, TOKEN, serving_processes
+
+
+def test_sigterm_ends_the_streams_and_then_the_server(tmp_path: Path) -> None:
+    """The response of a reader is complete, so the reader comes back with its cursor; the exit code is 0."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history, serving_processes(url, 1) as [(process, address)]:
+        run_id = begin(history)
+        history.flush().wait(10)
+        with CLIENT.stream("GET", f"{address}/streams/{run_id}") as response:
+            chunks = response.iter_raw()
+            assert next(chunks) == b"retry: 1000\n\n"
+            process.send_signal(signal.SIGTERM)
+            assert b"".join(chunks) == b""
+        assert process.wait(10) == 0
+        with pytest.raises(httpx.ConnectError):
+            CLIENT.get(address)
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    """It says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli("serve", "--port", port, url=new_url(tmp_path))
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "choose another with --port" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+def test_another_address_than_loopback_needs_a_token(tmp_path: Path, host: str) -> None:
+    """Nothing is served without one."""
+    done = cli("serve", "--host", host, url=new_url(tmp_path))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "--token or RECORDER_TOKEN" in done.stderr
+
+
+def test_a_token_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    """The error does not repeat it."""
+    done = cli("serve", "--token", "hunter2", url=new_url(tmp_path))
+    assert done.exit_code == 1
+    assert "hunter2" not in done.stderr
+    assert "secrets.token_urlsafe" in done.stderr
+
+
+def test_a_database_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    """A file that is missing, newer or another tool's, and a server that is away."""
+    newer, foreign = new_url(tmp_path, "newer.db"), new_url(tmp_path, "foreign.db")
+    for url, statement in (
+        (newer, "UPDATE alembic_version SET version_num = '9999'"),
+        (foreign, "DROP TABLE alembic_version"),
+    ):
+        execute(url, statement)
+    urls = [
+        newer,
+        foreign,
+        f"sqlite:///{tmp_path}/none.db",
+        "postgresql://u:hidden@127.0.0.1:1/d",
+        "mysql://x/y",
+    ]
+    for url in urls:
+        done = cli("serve", "--token", TOKEN, url=url)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "hidden" not in done.stderr
+
+
+def execute(url: str, statement: str) -> None:
+    """Execute a statement that writes."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(statement)
+    assert sql(url, "SELECT 1") == [(1,)]
