@@ -9,7 +9,7 @@ from recorder.errors import ConfigError
 from recorder.memory.branch_reader import LastMessages
 from recorder.memory.conversation_memory import note_in
 from recorder.messages import BaseMessage
-from recorder.storage.reader import BranchMessage
+from recorder.storage.newest_branch import BranchMessage
 
 
 class ConversationBufferMemory:

@@ -12,7 +12,8 @@ from recorder.errors import Closed, ConfigError, StoreError
 from recorder.replay import Replay
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
-from recorder.storage.reader import BranchMessage, BranchMessages, DatabaseReader
+from recorder.storage.newest_branch import BranchMessage, BranchMessages
+from recorder.storage.reader import DatabaseReader
 
 log = logging.getLogger("recorder")
 

@@ -25,7 +25,7 @@ from recorder.memory.branch_reader import BranchReader, View
 from recorder.messages import BaseMessage, SystemMessage
 from recorder.messages.identity import content_hash, path_ids
 from recorder.replay.queries import Queries
-from recorder.storage.reader import BranchMessage, BranchMessages
+from recorder.storage.newest_branch import BranchMessage, BranchMessages
 
 log = logging.getLogger("recorder")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recorder.core.installation import INSTALL_SERVER
 from recorder.core.lazy_imports import public_names
 from recorder.errors import MissingExtra
-
-INSTALL_SERVER = "pip install 'chat-recorder[server]'"
 
 if TYPE_CHECKING:
     from recorder.server.public import *

@@ -11,12 +11,13 @@ and drawing use the same order, which is defined here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
+from recorder.messages import BaseMessage
 from recorder.storage.rows import STREAMING
 from recorder.storage.schema import messages, runs
 from recorder.storage.statuses import IS_MODEL_CALL, select_runs, status_of
@@ -28,6 +29,25 @@ _DEEPEST = 2**63
 
 #: A sort key of messages and of runs without a message: the greatest is the newest.
 Place = tuple[bool, datetime, int, datetime, str]
+
+
+class BranchMessage(NamedTuple):
+    """One message of a branch."""
+
+    id: str
+    #: The run that produced it; None for any message that is no reply.
+    run_id: str | None
+    message: BaseMessage
+
+
+class BranchMessages(NamedTuple):
+    """The messages of a conversation's newest branch, without instructions."""
+
+    #: As it is stored: escaped, and the user's own if the given id belongs to another user.
+    conversation_id: str
+    messages: Sequence[BranchMessage]
+    #: A run after the last message that has no message itself; None if there is none.
+    unanswered_run_id: str | None
 
 
 class BranchEnd(NamedTuple):

@@ -26,7 +26,7 @@ MOST_PIECES = 8
 _STEPS = 4
 
 
-class Piece(NamedTuple):
+class BatchPiece(NamedTuple):
     """Some parts of a batch."""
 
     #: In the order of the batch.
@@ -49,22 +49,22 @@ def statements_of(batch: Batch, known: Known, dialect: Dialect) -> Iterator[Stat
         yield dialect.statements(_inserts(batch, piece, is_first=number == 1), announce=announce)
 
 
-def pieces_of(batch: Batch) -> list[Piece]:
+def pieces_of(batch: Batch) -> list[BatchPiece]:
     """The pieces of a batch; one if it is small, or if places in one conversation depend on another."""
     parts = batch.parts
     sizes = _messages_by_conversation(parts)
     size = max(LEAST_MESSAGES, sum(sizes.values()) // MOST_PIECES + 1)
     if sum(sizes.values()) <= LEAST_MESSAGES or any(map(_may_move, parts)):
-        return [Piece(parts, [_unthreaded(parts)])]
+        return [BatchPiece(parts, [_unthreaded(parts)])]
     piece_of = _numbered(sizes, size)
     group_of = _numbered(sizes, size // _STEPS + 1)
     found: list[list[Part]] = [[] for _ in range(max(piece_of.values()) + 1)]
     for part in parts:
         found[piece_of.get(_conversation_of(part), 0)].append(part)
-    return [Piece(each, _groups(each, group_of)) for each in found]
+    return [BatchPiece(each, _groups(each, group_of)) for each in found]
 
 
-def _inserts(batch: Batch, piece: Piece, *, is_first: bool) -> list[Insert]:
+def _inserts(batch: Batch, piece: BatchPiece, *, is_first: bool) -> list[Insert]:
     runs = [part for part in piece.parts if isinstance(part, RunRows)]
     additions = [part for part in piece.parts if isinstance(part, Addition)]
     own = replace(batch, runs=runs, additions=additions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
@@ -26,6 +26,8 @@ from recorder.storage.id_lookup import Found
 from recorder.storage.message_columns import message_of
 from recorder.storage.newest_branch import (
     BranchEnd,
+    BranchMessage,
+    BranchMessages,
     end_of,
     in_order,
     message_count,
@@ -74,25 +76,6 @@ class Branch:
     runs: Sequence[RecordedRun]
     #: Whether the conversation has messages or runs on other branches.
     has_others: bool
-
-
-class BranchMessage(NamedTuple):
-    """One message of a branch."""
-
-    id: str
-    #: The run that produced it; None for any message that is no reply.
-    run_id: str | None
-    message: BaseMessage
-
-
-class BranchMessages(NamedTuple):
-    """The messages of a conversation's newest branch, without instructions."""
-
-    #: As it is stored: escaped, and the user's own if the given id belongs to another user.
-    conversation_id: str
-    messages: Sequence[BranchMessage]
-    #: A run after the last message that has no message itself; None if there is none.
-    unanswered_run_id: str | None
 
 
 _RUNS = select_runs(*runs.c)

@@ -12,6 +12,7 @@ from recorder.core.installation import (
     INSTALL_OPENTELEMETRY,
     INSTALL_POSTGRES_DRIVER,
     INSTALL_PRICES,
+    INSTALL_SERVER,
     INSTALL_TIKTOKEN,
 )
 
@@ -26,6 +27,8 @@ def test_the_drivers_command_installs_the_extra() -> None:
     assert shlex.split(INSTALL_TIKTOKEN) == ["pip", "install", *extras["tokens"]]
     assert shlex.split(INSTALL_NLP) == ["pip", "install", *extras["nlp"]]
     assert shlex.split(INSTALL_OPENTELEMETRY) == ["pip", "install", *extras["otel"]]
+    without_markers = [each.partition(";")[0] for each in extras["server"]]
+    assert shlex.split(INSTALL_SERVER) == ["pip", "install", *without_markers]
     assert shlex.split(INSTALL_PRICES) == ["pip", "install", *extras["costs"]]
 
 

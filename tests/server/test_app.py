@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.core.installation import INSTALL_SERVER
 from recorder.server import create_app, resumed_run, stream_response
 from recorder.server.serving import listen
 from tests.oracle import begin, finish, new_url, record, run_python, say, sql
@@ -65,7 +66,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     done = run_python(code)
     assert done.returncode == 1
     assert "MissingExtra: Serving needs fastapi" in done.stderr
-    assert "pip install 'chat-recorder[server]'" in done.stderr
+    assert INSTALL_SERVER in done.stderr
 
 
 def test_the_schema_lists_the_routes(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries
 from recorder.storage.compression import decompress
 from recorder.storage.frame_block import split
-from recorder.storage.reader import BranchMessage, DatabaseReader
+from recorder.storage.newest_branch import BranchMessage
+from recorder.storage.reader import DatabaseReader
 from recorder.storage.rows import FrameRow
 from recorder.wire.openai.responses_request import responses_messages
 from recorder.wire.sse import parse_frame_or_body

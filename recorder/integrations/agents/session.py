@@ -16,7 +16,7 @@ from recorder.memory.conversation_memory import (
     remembered,
 )
 from recorder.replay.queries import Queries
-from recorder.storage.reader import BranchMessage
+from recorder.storage.newest_branch import BranchMessage
 
 
 class Session:
