@@ -15,11 +15,11 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from recorder.errors import RecorderError
-from recorder.server import sse, websocket
 from recorder.server.access import SUBPROTOCOL
 from recorder.server.follower import Follower
 from recorder.server.piece import Piece
 from recorder.server.problem import NO_SNIFFING
+from recorder.server.protocols import sse, websocket
 
 log = logging.getLogger("recorder")
 

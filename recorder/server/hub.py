@@ -42,14 +42,11 @@ class HubReader(Protocol):
 class Hub:
     """The live runs and the readers of this process."""
 
-    def __init__(
-        self, reader: ReaderThread, pages: ReaderThread, stalled_after: float = STALLED_AFTER
-    ) -> None:
+    def __init__(self, reader: ReaderThread, pages: ReaderThread) -> None:
         #: Follows live runs.
         self.reader = reader
         #: Reads stored pages for readers that are late, and runs that have ended.
         self.pages = pages
-        self._stalled_after = stalled_after
         self._live: dict[str, LiveRun] = {}
         self._batches = QueryBatches(reader)
         self._followers: set[HubReader] = set()
@@ -103,7 +100,7 @@ class Hub:
             moment = time.monotonic()
             for follower in list(self._followers):
                 since = follower.sending_since
-                if since is not None and moment - since > self._stalled_after:
+                if since is not None and moment - since > STALLED_AFTER:
                     follower.end("stalled")
                 elif self.is_heartbeat_due(follower):
                     follower.wake()

@@ -12,7 +12,7 @@ from typing import Any
 from recorder.core.json import dumps
 from recorder.replay.playback import EndStep, GapStep
 from recorder.server.cursor import PlayedStep, behind, cursor_id
-from recorder.server.event_fields import end_fields, gap_fields, token_fields
+from recorder.server.protocols.event_fields import end_fields, gap_fields, token_fields
 
 #: Before the first event: how long a browser waits before it connects again (milliseconds).
 OPENING = b"retry: 1000\n\n"

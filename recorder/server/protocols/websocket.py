@@ -8,7 +8,7 @@ from typing import Any
 from recorder.core.json import dumps
 from recorder.replay.playback import EndStep, GapStep
 from recorder.server.cursor import PlayedStep, behind, cursor_id
-from recorder.server.event_fields import end_fields, gap_fields, token_fields
+from recorder.server.protocols.event_fields import end_fields, gap_fields, token_fields
 
 #: A message without events. A page cannot see the protocol's own pings.
 HEARTBEAT = '{"events":[]}'
