@@ -13,6 +13,7 @@ from recorder.replay.pace import Options
 from recorder.replay.playback import Playback, QueryStep, WaitStep
 from recorder.replay.reader_thread import ReaderThread
 from recorder.storage.many_runs import RunRead, read_many
+from recorder.storage.reader import RecordedRun
 
 
 class QueryBatches:
@@ -23,6 +24,8 @@ class QueryBatches:
         self._pending: list[tuple[RunRead, asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._waits: dict[int, asyncio.Task[int]] = {}
+        #: The live runs as they were read last.
+        self._known: dict[str, RecordedRun] = {}
 
     async def read(self, step: QueryStep) -> Any:
         """The result of a query of one run."""
@@ -32,6 +35,14 @@ class QueryBatches:
             self._sending = asyncio.create_task(self._send())
         return await result
 
+    def know(self, run: RecordedRun) -> None:
+        """Read this run again only when it streams no more."""
+        self._known[run.id] = run
+
+    def forget(self, run: RecordedRun) -> None:
+        """This run is played no more."""
+        self._known.pop(run.id, None)
+
     async def after(self, version: int) -> int:
         """The first version of the database after this one, as soon as there is one."""
         if self.reader.version != version:
@@ -39,10 +50,10 @@ class QueryBatches:
         wait = self._waits.get(version)
         if wait is None:
             wait = self._waits[version] = asyncio.create_task(to_its_end(self.reader.after(version)))
-            wait.add_done_callback(lambda done: self._forget(version, done))
+            wait.add_done_callback(lambda done: self._end_wait(version, done))
         return await asyncio.shield(wait)
 
-    def _forget(self, version: int, wait: asyncio.Task[int]) -> None:
+    def _end_wait(self, version: int, wait: asyncio.Task[int]) -> None:
         del self._waits[version]
         if not wait.cancelled():
             wait.exception()  # mark it as retrieved: those who waited may have gone
@@ -53,7 +64,9 @@ class QueryBatches:
             while self._pending:
                 batch, self._pending = self._pending, []
                 try:
-                    found = await to_its_end(self.reader.ask(read_many, [read for read, _ in batch]))
+                    found = await to_its_end(
+                        self.reader.ask(read_many, [read for read, _ in batch], dict(self._known))
+                    )
                 except Exception as error:
                     found = [error] * len(batch)
                 for (_, result), value in zip(batch, found, strict=True):

@@ -103,6 +103,7 @@ class LiveRun:
         self._playing.cancel()
 
     async def _play(self) -> None:
+        self._batches.know(self.run)
         try:
             stored = await self._batches.read(QueryStep(DatabaseReader.tokens_end, self.run.id))
             self._edge = max(0, stored - _STORED_TOKENS)
@@ -118,6 +119,7 @@ class LiveRun:
             log.warning("Run %s can no longer be followed: %s", self.run.id, error, exc_info=is_bug)
             self.failure = error
         finally:
+            self._batches.forget(self.run)
             self._has_begun.set()
             self._wake_all()
 

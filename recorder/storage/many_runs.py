@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
+from recorder.core.clock import now
 from recorder.core.json import dumps
 from recorder.errors import NotFound, StoreError
-from recorder.storage.reader import DatabaseReader
+from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.row_checks import row_of
-from recorder.storage.rows import GapRow, SegmentRow
-from recorder.storage.schema import gaps
+from recorder.storage.rows import STREAMING, GapRow, SegmentRow
+from recorder.storage.schema import gaps, runs
+from recorder.storage.statuses import select_runs, status_of
 
 #: As `DatabaseReader.segments`, of each key: no run and token, but the row that has the token, and those after it.
 _SEGMENTS = """
@@ -26,6 +28,7 @@ SELECT run_id, seq, count, deltas FROM (
 """
 #: How many runs one query reads.
 _RUNS_A_QUERY = 500
+_NOTHING: Mapping[str, RecordedRun] = {}
 
 
 class RunRead(NamedTuple):
@@ -40,10 +43,12 @@ class RunRead(NamedTuple):
         return str(self.arguments[0])
 
 
-async def read_many(reader: DatabaseReader, reads: Sequence[RunRead]) -> list[Any]:
+async def read_many(
+    reader: DatabaseReader, reads: Sequence[RunRead], known: Mapping[str, RecordedRun] = _NOTHING
+) -> list[Any]:
     """The result of each read, in their order: an error where the read raises one.
 
-    There is at most one read of each method for a run.
+    There is at most one read of each method for a run. A run among `known` that still streams is not read again.
     """
     by_method: defaultdict[Any, list[RunRead]] = defaultdict(list)
     for read in reads:
@@ -52,16 +57,18 @@ async def read_many(reader: DatabaseReader, reads: Sequence[RunRead]) -> list[An
     for method, group in by_method.items():
         for start in range(0, len(group), _RUNS_A_QUERY):
             part = group[start : start + _RUNS_A_QUERY]
-            for run_id, result in (await _read(reader, method, part)).items():
+            for run_id, result in (await _read(reader, method, part, known)).items():
                 found[method, run_id] = result
     return [found[read.method, read.run_id] for read in reads]
 
 
-async def _read(reader: DatabaseReader, method: Any, group: Sequence[RunRead]) -> dict[str, Any]:
+async def _read(
+    reader: DatabaseReader, method: Any, group: Sequence[RunRead], known: Mapping[str, RecordedRun]
+) -> dict[str, Any]:
     if len(group) == 1 or method not in _MANY:
         return {read.run_id: await _single(reader, read) for read in group}
     try:
-        found: dict[str, Any] = await _MANY[method](reader, group)
+        found: dict[str, Any] = await _MANY[method](reader, group, known)
         return found
     except StoreError:  # perhaps a damaged row of one of them
         return {read.run_id: await _single(reader, read) for read in group}
@@ -74,12 +81,20 @@ async def _single(reader: DatabaseReader, read: RunRead) -> Any:
         return error
 
 
-async def _runs(reader: DatabaseReader, group: Sequence[RunRead]) -> dict[str, Any]:
-    found = {run.id: run for run in await reader.by_ids([read.run_id for read in group])}
-    return {read.run_id: found.get(read.run_id) or _missing(read.run_id) for read in group}
+async def _runs(
+    reader: DatabaseReader, group: Sequence[RunRead], known: Mapping[str, RecordedRun]
+) -> dict[str, Any]:
+    ids = [read.run_id for read in group]
+    moment = now()
+    statuses = select_runs(runs.c.id, runs.c.status).where(runs.c.id.in_(ids))
+    rows = await reader.store.fetch(statuses)
+    streaming = {row.id for row in rows if status_of(row, moment) == STREAMING}
+    same = {id: known[id] for id in ids if id in known and id in streaming}
+    found = {run.id: run for run in await reader.by_ids([id for id in ids if id not in same])}
+    return {id: same.get(id) or found.get(id) or _missing(id) for id in ids}
 
 
-async def _gaps(reader: DatabaseReader, group: Sequence[RunRead]) -> dict[str, Any]:
+async def _gaps(reader: DatabaseReader, group: Sequence[RunRead], _known: object) -> dict[str, Any]:
     columns = [gaps.c[name] for name in GapRow._fields]
     query = select(*columns).where(gaps.c.run_id.in_([read.run_id for read in group]))
     found: dict[str, Any] = {read.run_id: [] for read in group}
@@ -88,7 +103,7 @@ async def _gaps(reader: DatabaseReader, group: Sequence[RunRead]) -> dict[str, A
     return found
 
 
-async def _segments(reader: DatabaseReader, group: Sequence[RunRead]) -> dict[str, Any]:
+async def _segments(reader: DatabaseReader, group: Sequence[RunRead], _known: object) -> dict[str, Any]:
     limits = {read.run_id: read.arguments[2] for read in group}
     keys = dumps([[None, read.run_id, read.arguments[1]] for read in group])
     sql = _SEGMENTS.format(keys=reader.store.dialect.key_rows)
@@ -103,7 +118,7 @@ def _missing(run_id: str) -> NotFound:
     return NotFound(f"No run {run_id} is stored; `recorder ls` lists the stored conversations.")
 
 
-_MANY: dict[Any, Callable[[DatabaseReader, Sequence[RunRead]], Any]] = {
+_MANY: dict[Any, Callable[[DatabaseReader, Sequence[RunRead], Mapping[str, RecordedRun]], Any]] = {
     DatabaseReader.run: _runs,
     DatabaseReader.gaps: _gaps,
     DatabaseReader.segments: _segments,

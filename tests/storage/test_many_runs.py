@@ -70,6 +70,26 @@ def test_many_reads_are_single_reads(database: str) -> None:
     assert together[8][0].count == 3
 
 
+def test_a_known_run_is_read_again_when_it_streams_no_more(database: str) -> None:
+    """Until then the given one is returned, which costs a row of three columns."""
+    ids = recorded_runs(database, 3)  # all of them have ended
+
+    async def story() -> list[Any]:
+        reader = DatabaseReader(database)
+        known = {id: (await reader.run(id))._replace(status="streaming") for id in ids}
+        reads = [RunRead(DatabaseReader.run, (id,)) for id in ids]
+        with ChatHistoryCallback(database) as history:
+            open_run = str(begin(history))
+            await history.flush()
+            streaming = known[open_run] = await reader.run(open_run)
+            found = await read_many(reader, [*reads, RunRead(DatabaseReader.run, (open_run,))], known)
+        await reader.close()
+        assert found[3] is streaming
+        return [run.status for run in found]
+
+    assert asyncio.run(story()) == ["complete", "interrupted", "interrupted", "streaming"]
+
+
 def test_a_damaged_row_concerns_its_own_run(tmp_path: Any) -> None:
     """The other runs are read."""
     from tests.oracle import new_url
