@@ -100,6 +100,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
     elif not options.all:
         left_out |= selection.left_out_cells(items, options.seed, selection.SHARE, selection.LEAST)
+        left_out |= selection.left_out_slow_cells(
+            [item for item in items if item not in left_out], options.seed
+        )
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -13,6 +13,8 @@ import pytest
 SHARE, LEAST = 0.15, 6
 #: The same two numbers for `--fast`, which samples every test with parameters, also one that is no matrix.
 FAST_SHARE, FAST_LEAST = 0.05, 3
+#: The same two numbers for tests with parameters in slow files.
+SLOW_SHARE, SLOW_LEAST = 0.4, 3
 #: How many examples Hypothesis tries of each property; with `--all` as many as it does by default, 100.
 EXAMPLES = 30
 
@@ -21,9 +23,9 @@ _SLOW = """
 .: benchmarks examples faults floors hostile in_time readme selection
 chains: conversation_chain langchain_names like_langchain_chains
 analysis: feed live
-cli: chat commands line_editing live_runs passwords program replay transfer
-cli: chat commands line_editing live_runs passwords program replay serve transfer
+cli: chat commands costs line_editing live_runs passwords program redact replay run serve transfer
 core: at_exit greenlets
+costs: budget_watch fill live_estimates run_pricing
 export: export format
 export/otel: resend
 instrumentation: libraries
@@ -40,6 +42,8 @@ testing: first_use provider pytest_plugin scratch_database
 upkeep: stored_analysis
 wire: adds_up
 """
+#: Slow files whose parameters are pages, modules and examples: each is a check of its own.
+_EVERY_CELL = frozenset(("test_benchmarks", "test_examples", "test_floors", "test_readme"))
 _TESTS = Path(__file__).resolve().parent
 SLOW_FILES = frozenset(
     _TESTS / folder / f"test_{name}.py"
@@ -62,6 +66,12 @@ def left_out_cells(
         if size < len(cells):
             left_out.update(random.Random(f"{seed} {name}").sample(cells, len(cells) - size))
     return left_out
+
+
+def left_out_slow_cells(items: Iterable[pytest.Item], seed: int) -> set[pytest.Item]:
+    """Return the cells that are not run of tests in slow files; every check of the pages and modules is run."""
+    slow = [item for item in items if item.path in SLOW_FILES and item.path.stem not in _EVERY_CELL]
+    return left_out_cells(slow, seed, SLOW_SHARE, SLOW_LEAST, every_test=True)
 
 
 def is_slow(item: pytest.Item) -> bool:

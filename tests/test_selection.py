@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.oracle import ROOT
-from tests.selection import SLOW_FILES
+from tests.selection import SLOW_FILES, SLOW_LEAST, left_out_slow_cells
 
 pytest_plugins = ["pytester"]
 #: The tests of several processes start pytest, which takes long beside other work.
@@ -132,3 +135,22 @@ def test_a_skipped_test_fails_continuous_integration(suite: Suite, monkeypatch: 
 def test_every_slow_file_exists() -> None:
     """A file that was renamed would be run by `--fast`, without a word."""
     assert [path.name for path in SLOW_FILES if not path.exists()] == []
+
+
+class CollectedFake:
+    """A collected cell of a test with parameters."""
+
+    def __init__(self, path: Path, cell: int) -> None:
+        self.path, self.nodeid = path, f"{path.name}::test_cell[{cell}]"
+
+
+def test_slow_files_run_a_part_of_their_cells() -> None:
+    """Each test keeps some cells; checks of modules and pages, and files that are not slow, keep all."""
+    floors = next(path for path in SLOW_FILES if path.stem == "test_floors")
+    slow = next(path for path in sorted(SLOW_FILES) if path.stem == "test_forks")
+    quick = slow.with_name("test_quick.py")
+    items: list[Any] = [CollectedFake(path, cell) for path in (floors, slow, quick) for cell in range(20)]
+    left_out = left_out_slow_cells(items, seed=5)
+    assert {item.path for item in left_out} == {slow}
+    assert len(left_out) == 12
+    assert left_out_slow_cells(items[20 : 20 + SLOW_LEAST], seed=5) == set()

@@ -185,7 +185,7 @@ class Writer:
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            await self._deadline.in_time(self.estimates.finish(self._has_no_time))
+            await self._finish_estimates()
             return await self._last_annotations.may_come()
         await self._heartbeat()
         self._close_idle_runs()
@@ -251,6 +251,15 @@ class Writer:
                 await self._heartbeat()
                 self.opening.succeed()
                 return True
+
+    async def _finish_estimates(self) -> None:
+        """Everything is stored, so a failure here loses no more than estimates, which `stats --cost --fill` makes."""
+        if self._has_no_time():
+            return
+        try:
+            await self._deadline.in_time(self.estimates.finish(self._has_no_time))
+        except Exception as error:
+            log.warning("Missing usage was not estimated: %s", self.progress.note(error, "estimating usage"))
 
     def _has_no_time(self) -> bool:
         return self._deadline.is_over or self._deadline.blocked

@@ -19,7 +19,7 @@ pytest.importorskip("genai_prices")
 
 def stats(url: str, *options: str, code: int = 0) -> str:
     """Run the command and return what it prints."""
-    found = CliRunner().invoke(app, ["stats", "--cost", "--url", url, *options])
+    found = CliRunner().invoke(app, ["stats", "--cost", "--url", url, *options], env={"COLUMNS": None})
     assert found.exit_code == code, found.output
     return found.output
 

@@ -137,7 +137,7 @@ def _calls(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
-def test_a_conversation_is_read_with_four_queries(tmp_path: Path) -> None:
+def test_a_conversation_is_read_with_five_queries(tmp_path: Path) -> None:
     """The number of queries does not depend on the number of messages."""
     counts = []
     for number in (2, 200):
@@ -156,4 +156,4 @@ def test_a_conversation_is_read_with_four_queries(tmp_path: Path) -> None:
 
         queries.read(url, read)
         counts.append(len(statements))
-    assert counts == [4, 4]
+    assert counts == [5, 5]

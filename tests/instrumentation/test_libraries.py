@@ -88,7 +88,10 @@ def run(way: str, name: str, python: Path, environment: dict[str, str], folder: 
 
 def recorded(url: str) -> list[Exchange]:
     """Return the stored runs, in the order in which they began."""
-    query = "SELECT id, request_model, status, input_tokens, attempt FROM runs ORDER BY started_at"
+    query = (
+        "SELECT id, request_model, status, CASE usage_source WHEN 'provider' THEN input_tokens END, attempt "
+        "FROM runs ORDER BY started_at"
+    )
     return [
         Exchange(model, status, *tokens_of(url, run_id), input_tokens, attempt)
         for run_id, model, status, input_tokens, attempt in sql(url, query)
