@@ -22,11 +22,13 @@ def test_an_analysis_after_the_redaction_finds_everything(database: str) -> None
         for _ in range(2):
             run_id = begin(history, HumanMessage(f"What a bad day, {secret('you')}! It is great."))
             say(history, run_id, pieces(REPLY))
-            finish(history, run_id, REPLY, "Another choice, which is wonderful.")
+            finish(history, run_id, REPLY)
         cut = begin(history, HumanMessage("And now?"))
         say(history, cut, pieces(REPLY))
         history.on_llm_error(ValueError("cut"), run_id=cut)
-        finish(history, begin(history, HumanMessage("Once more")), REPLY)
+        finish(
+            history, begin(history, HumanMessage("Once more")), f"Wait, {secret('other')}. I love it.", REPLY
+        )
     before = sql(database, COUNT)
     redact(database, ["email"])
     with StoredAnalysis(database, ["sentiment"]) as analysis:
