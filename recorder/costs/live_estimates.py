@@ -107,8 +107,10 @@ class LiveEstimates:
                 await self._begin()
             else:
                 await self._end(counting.result())
-        except Exception as error:
+        except BaseException as error:
             self._report(error, max(1, len(self._current)))
+            if not isinstance(error, Exception):  # cancelled when the time to close was over
+                raise
         self._next_at = seconds() + _PAUSE * (seconds() - began)
 
     async def finish(self, is_over: Callable[[], bool]) -> None:
@@ -119,8 +121,15 @@ class LiveEstimates:
                 await asyncio.wait({self._counting}, timeout=min(0.1, over - seconds()))
             else:
                 await self.advance()
-        self.skipped += len(self._waiting) + (len(self._current) if self._counting is not None else 0)
+
+    def give_up(self) -> None:
+        """Count what has no estimate. What is counted on the other thread is not waited for any more."""
+        self.skipped += len(self._waiting)
         self._waiting.clear()
+        if self._counting is not None:
+            self.skipped += len(self._current)
+            self._counting.cancel()
+            self._counting = None
 
     async def _begin(self) -> None:
         """Read some runs, and count on another thread."""
@@ -159,7 +168,7 @@ class LiveEstimates:
         store = getattr(self._store, "loaded", self._store)
         return store if hasattr(store, "fetch") and hasattr(store, "transaction") else None
 
-    def _report(self, error: Exception, runs: int) -> None:
+    def _report(self, error: BaseException, runs: int) -> None:
         is_first = not self.failed
         self.failed += runs
         if is_first:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import count
 from math import inf
+from typing import Any
 
 from recorder.config import Config
 from recorder.core.clock import now
@@ -54,7 +56,6 @@ class Writer:
         self._queue = queue
         self._store = store
         self._config = config
-        listeners = Listeners() if listeners is None else listeners
         self._open_runs = open_runs
         self._flushes = Flushes(queue)
         self._in_flight: InFlightBatch | None = None
@@ -185,7 +186,8 @@ class Writer:
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            await self._finish_estimates()
+            await self._estimate(self.estimates.finish(self._has_no_time))
+            self.estimates.give_up()
             return await self._last_annotations.may_come()
         await self._heartbeat()
         self._close_idle_runs()
@@ -252,14 +254,11 @@ class Writer:
                 self.opening.succeed()
                 return True
 
-    async def _finish_estimates(self) -> None:
-        """Everything is stored, so a failure here loses no more than estimates, which `stats --cost --fill` makes."""
-        if self._has_no_time():
-            return
-        try:
-            await self._deadline.in_time(self.estimates.finish(self._has_no_time))
-        except Exception as error:
-            log.warning("Missing usage was not estimated: %s", self.progress.note(error, "estimating usage"))
+    async def _estimate(self, work: Coroutine[Any, Any, None]) -> None:
+        """Estimate until the time to close is over. Everything is stored, so it is no error; runs without an estimate
+        are counted."""
+        with suppress(TimeoutError, ConnectionAbortedError):
+            await self._deadline.in_time(work)
 
     def _has_no_time(self) -> bool:
         return self._deadline.is_over or self._deadline.blocked
@@ -271,7 +270,7 @@ class Writer:
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
         while self.estimates.delay <= 0 and not (self._queue.has_work or self._has_no_time()):
-            await self._deadline.in_time(self.estimates.advance())
+            await self._estimate(self.estimates.advance())
         next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds(), self.estimates.delay)
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:

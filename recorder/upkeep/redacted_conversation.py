@@ -6,13 +6,14 @@ messages that differed only in what was replaced become one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Executable, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from recorder.core.escaping import unescape
 from recorder.core.json import dumps
 from recorder.messages.identity import encoded_key, hash_of_key, id_of_key
 from recorder.redaction.message_redaction import redacted_message
@@ -25,6 +26,7 @@ from recorder.storage.row_checks import json_of
 from recorder.storage.schema import context_messages, conversations, messages, runs
 from recorder.storage.unnamed_conversations import HistoryOwner
 from recorder.upkeep.lost_links import lost_ends, lost_parents
+from recorder.upkeep.moved_evaluations import MovedEvaluations
 from recorder.upkeep.redacted_run import MOST_ROWS, merged, redacted_columns
 
 
@@ -43,6 +45,7 @@ class RedactedConversation:
         self.statements: list[Executable] = []
         #: Old id -> what was replaced in the message.
         self._found: dict[str, MatchCounts] = {}
+        self._evaluations = MovedEvaluations(self.ids, redaction)
 
     async def prepare(self, connection: AsyncConnection) -> None:
         """Read the conversation, and find what changes."""
@@ -62,15 +65,17 @@ class RedactedConversation:
             runs.c.id, runs.c.prompt_message_id, runs.c.response_message_id, runs.c.instructions, runs.c.input,
             runs.c.input_hash, runs.c.redaction,
         ).where(runs.c.conversation_id == self.id)  # fmt: skip
+        replies = _replies(rows)
         for row in (await connection.execute(query)).all():
+            for choice, id in enumerate(replies.get(row.id) or [row.response_message_id]):
+                self._evaluations.add_reply(row.id, choice, id)
             if values := self._changed_run(row):
                 self.statements.append(update(runs).where(runs.c.id == row.id).values(values))
         mine = select(runs.c.id).where(runs.c.conversation_id == self.id)
         of_it = or_(schema.annotations.c.run_id.in_(mine), schema.annotations.c.conversation_id == self.id)
-        for row in (await connection.execute(select(schema.annotations).where(of_it))).all():
-            if values := self._changed_annotation(row):
-                is_it = schema.annotations.c.run_id == row.run_id, schema.annotations.c.id == row.id
-                self.statements.append(update(schema.annotations).where(*is_it).values(values))
+        found = (await connection.execute(select(schema.annotations).where(of_it))).all()
+        self.statements += self._evaluations.statements(found)
+        self._evaluations.forget_texts()
 
     async def _change_details(self, connection: AsyncConnection) -> None:
         query = select(conversations).where(conversations.c.id == self.id)
@@ -102,6 +107,7 @@ class RedactedConversation:
                 values["thread_key"] = _key(owner, contents.get(row.parent_id), values["content_hash"])
             self.ids[row.id] = id
             new.setdefault(id, {**values, "id": id, "parent_id": parent})
+            self._evaluations.add(row.id, unescape(row.content), unescape(values["content"]))
         self._replace(messages, new, {row.id for row in rows})
         named = select(runs.c.prompt_message_id, runs.c.response_message_id)
         ends = (await connection.execute(named.where(runs.c.conversation_id == self.id))).all()
@@ -166,11 +172,6 @@ class RedactedConversation:
             values["redaction"] = merged(row.redaction, counts)
         return values
 
-    def _changed_annotation(self, row: Any) -> dict[str, Any]:
-        """New values of an annotation's columns that name messages; without a run `run_id` does, too."""
-        names = ("message_id",) if row.conversation_id is None else ("message_id", "run_id")
-        return {name: self.ids[getattr(row, name)] for name in names if getattr(row, name) in self.ids}
-
     def _update_message(self, id: str, values: Mapping[str, Any]) -> Executable:
         mine = messages.c.conversation_id == self.id, messages.c.id == id
         return update(messages).where(*mine).values(values)
@@ -180,6 +181,15 @@ class RedactedConversation:
         query = select(conversations.c.user_id).where(conversations.c.id == self.id)
         user = (await connection.execute(query)).scalar()
         return HistoryOwner(f"user {user}", timedelta()) if user is not None else None
+
+
+def _replies(rows: Sequence[Any]) -> dict[str, list[str]]:
+    """The messages of each run, in the order of its replies."""
+    found: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: (row.created_at, row.id)):
+        if row.run_id is not None:
+            found.setdefault(row.run_id, []).append(row.id)
+    return found
 
 
 def _key(owner: HistoryOwner | None, prompt: int | None, reply: int) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Executable, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from recorder.analysis.feed import text_by_choice
 from recorder.core.escaping import escape, escape_json, unescape, unescape_json
 from recorder.core.json import dumps, loads
 from recorder.recording.buffer import StoredToken
@@ -16,9 +17,11 @@ from recorder.recording.held_tokens import HeldToken, HeldTokens
 from recorder.recording.run_totals import RunTotals
 from recorder.recording.serialize import encode_deltas
 from recorder.redaction.redaction import MatchCounts, Redaction
+from recorder.storage import schema
 from recorder.storage.row_checks import json_of
 from recorder.storage.rows import SegmentRow
 from recorder.storage.schema import frames, gaps, runs, segments
+from recorder.upkeep.moved_evaluations import MovedEvaluations
 from recorder.wire.deltas import TEXT
 
 #: Columns of a run with JSON, and those that are text. Ids, names of models and usage are not redacted.
@@ -109,6 +112,8 @@ async def _changed_tokens(
         part = new[start : start + MOST_ROWS]
         statements.append(insert(segments).values([row._asdict() for row in part]))
     statements += await _moved_gaps(connection, run.id, removed)
+    if run.response_message_id is None:
+        statements += await _moved_sentences(connection, run.id, before, after, redaction)
     return statements, (totals.token_count, None if run.sha256 is None else totals.tokens_sha256())
 
 
@@ -130,6 +135,21 @@ def _redacted(
         found += held.add(text, kind, idx, seq)  # its number stands in place of its time
     texts = {token.at_us: token.text for token in (*found, *held.finish())}
     return {seq: (token[0], texts[seq], *token[2:]) for seq, token in tokens.items() if seq in texts}
+
+
+async def _moved_sentences(
+    connection: AsyncConnection, run_id: str, before: dict[int, StoredToken], after: dict[int, StoredToken],
+    redaction: Redaction,
+) -> list[Executable]:  # fmt: skip
+    """What moves the evaluations of sentences of a run without a message."""
+    evaluations = MovedEvaluations({}, redaction)
+    old, new = (text_by_choice(encode_deltas(list(each.values())).decode()) for each in (before, after))
+    for choice, text in old.items():
+        evaluations.add((run_id, choice), text, new.get(choice, ""))
+    rows = (
+        await connection.execute(select(schema.annotations).where(schema.annotations.c.run_id == run_id))
+    ).all()
+    return list(evaluations.statements(rows))
 
 
 async def _moved_gaps(connection: AsyncConnection, run_id: str, removed: Sequence[int]) -> list[Executable]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from recorder import ChatHistoryCallback
+from recorder.core.waitable import Wait
 from recorder.costs import live_estimates, usage_estimate
 from recorder.costs.token_counts import rule_of_thumb
 from recorder.errors import StoreError
 from recorder.messages import HumanMessage
 from recorder.models import ChatAnthropic, ChatOpenAI
+from recorder.storage.batch import Part
+from recorder.storage.rows import RunStart
 from recorder.testing import Answer, LoopbackProvider, MemoryStore, anthropic_messages_frames
 from tests.oracle import begin, finish, record, result, say, sql
 
@@ -186,3 +190,57 @@ def test_the_estimate_has_a_cost(database: str) -> None:
         record(history, reply=ANSWER, metadata={"ls_provider": "openai", "ls_model_name": "gpt-4o"})
     [(cost, made)] = sql(database, "SELECT output_cost, output_tokens FROM runs")
     assert cost == pytest.approx(made * 10e-6)
+
+
+def test_a_recorder_that_is_closed_at_once_reports_no_error(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everything is stored. What has no estimate yet is counted."""
+    history = ChatHistoryCallback(database)
+    record(history)
+    history.flush().wait()
+    stats = history.close(0).wait()
+    assert (stats.healthy, stats.last_error, caplog.messages) == (True, None, [])
+    assert stats.estimated_runs + stats.unestimated_runs == 1
+
+
+def test_a_run_that_is_given_up_is_counted_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if something else delays the end for longer."""
+    counting, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        counting.set()
+        assert go_on.wait(30)
+        return estimate(*given)
+
+    class SeveralLooks(Wait[None]):
+        """Is done when the writer has looked some times."""
+
+        looks = 0
+
+        @property
+        def done(self) -> bool:
+            self.looks += 1
+            return self.looks > 3
+
+    class Late:
+        """A listener that ends later than the estimates."""
+
+        def begun(self, start: RunStart) -> None: ...
+        def committed(self, parts: Sequence[Part]) -> None: ...
+        def reset_in_child(self) -> None: ...
+        def end(self) -> None:
+            go_on.set()
+
+        def finish(self, seconds_left: float) -> Wait[None]:
+            return SeveralLooks()
+
+    estimate = usage_estimate.estimate
+    monkeypatch.setattr(usage_estimate, "estimate", slow)
+    monkeypatch.setattr(live_estimates, "_AT_THE_END", 0.01)
+    history = ChatHistoryCallback(database)
+    history.recorder.listeners.add(Late())
+    record(history)
+    assert counting.wait(30)
+    stats = history.close().wait()
+    assert (stats.estimated_runs, stats.unestimated_runs) == (0, 1)
