@@ -70,7 +70,7 @@ def test_without_the_library_the_command_to_install_it_is_printed(
     recorded(database)
     execute(database, FORGET)
     monkeypatch.setattr(price_list, "is_installed", lambda: False)
-    hint = "Prices need the library genai-prices; run: pip install 'genai-prices>=0.2.3'"
+    hint = "Prices need genai-prices, which is not installed; run: pip install 'genai-prices>=0.2.3'"
     assert stats(database).splitlines()[-1] == hint
     assert hint in stats(database, "--fill", code=1)
 

@@ -52,7 +52,7 @@ def test_it_replaces_names_and_patterns(url: str) -> None:
     [
         (("-p", "(a"), "is no regular expression"),
         (("-p", "x*"), "matches the empty text"),
-        (("--url", "sqlite:///there-is-none.db", "-p", "email"), "does not exist"),
+        (("--url", "sqlite:///there-is-none.db", "-p", "email"), "There is no file there-is-none.db"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], reason: str, url: str) -> None:
