@@ -48,7 +48,7 @@ def _redactor(pattern: str) -> Redactor:
 
 
 def _report(url: str, done: Redacted, *, dry_run: bool) -> list[str]:
-    found = ", ".join(f"{number:,} {name}" for name, number in done.counts.items()) or "nothing"
+    found = ", ".join(f"{name} {number:,}" for name, number in done.counts.items()) or "nothing"
     changed = [
         console.plural(number, noun)
         for number, noun in (
@@ -56,7 +56,7 @@ def _report(url: str, done: Redacted, *, dry_run: bool) -> list[str]:
         )
         if number
     ]  # fmt: skip
-    lines = [f"{masked(url)}: {'would replace' if dry_run else 'replaced'} {found}."]
+    lines = [f"{masked(url)}: {'would replace' if dry_run else 'replaced'}: {found}."]
     if changed:
         lines.append(f"{'Would change' if dry_run else 'Changed'}: {', '.join(changed)}.")
     if done.frames:

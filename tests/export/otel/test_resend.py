@@ -185,7 +185,6 @@ def test_the_command_sends_and_says_what_it_sent(collector: Collector, database:
     assert "question" in span["attributes"]["gen_ai.input.messages"]
 
 
-@pytest.mark.usefixtures("silent")
 def test_a_collector_that_refuses_gives_an_exit_code(collector: Collector, database: str) -> None:
     """The number of what was refused is printed; later the same command sends it."""
     with ChatHistoryCallback(database) as history:
@@ -196,7 +195,6 @@ def test_a_collector_that_refuses_gives_an_exit_code(collector: Collector, datab
     assert done.exit_code == 1
     assert "has not accepted 1 of them. The reason: " in done.output
     assert "Then send again: the ids stay the same." in done.output
-    assert done.output.count("400") <= 1  # a reason, not a line for each attempt
     collector.behave("accept")
     assert CliRunner().invoke(app, options).exit_code == 0
 
