@@ -5,6 +5,7 @@ Sphinx reads from the top of the repository, so that links between pages are the
 
 from __future__ import annotations
 
+import builtins
 import re
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -80,6 +81,13 @@ def unlink_folders(app: Sphinx, page: nodes.document) -> None:
             link.replace_self(link.children)
 
 
+def unlink_builtins(app: Sphinx, page: nodes.document) -> None:
+    """A class of Python in a signature becomes text: `type` would be found as the attribute of many classes."""
+    for link in [*page.findall(pending_xref)]:
+        if link.get("reftype") == "class" and hasattr(builtins, link["reftarget"]):
+            link.replace_self(nodes.Text(link["reftarget"]))
+
+
 def write_front_page(app: Sphinx, error: Exception | None) -> None:
     """`index.html` leads to the first page."""
     if error is None:
@@ -93,4 +101,5 @@ def setup(app: Sphinx) -> None:
     app.add_lexer("mermaid", TextLexer)
     app.connect("autodoc-process-docstring", process_docstring)
     app.connect("doctree-read", unlink_folders)
+    app.connect("doctree-read", unlink_builtins)
     app.connect("build-finished", write_front_page)

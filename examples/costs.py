@@ -21,4 +21,4 @@ with ChatHistoryCallback(
     chat = ChatOpenAI("gpt-5.4-mini", callbacks=[history])
     with history.conversation("support-17", user="anna"):
         chat.invoke("Write me a song about sparkling water.")
-print("recorder stats --cost")
+print("Now read the costs: recorder stats --cost")

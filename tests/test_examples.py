@@ -208,7 +208,10 @@ def test_a_limit_is_reported_and_costs_are_stored(run: Run, tmp_path: Path) -> N
     """The conversation has cost more than its budget, and the view has what it cost."""
     pytest.importorskip("genai_prices")
     lines = run("costs").splitlines()
-    assert lines == ["conversation support-17 has cost more than $0.000010", "recorder stats --cost"]
+    assert lines == [
+        "conversation support-17 has cost more than $0.000010",
+        "Now read the costs: recorder stats --cost",
+    ]
     [(user, cost)] = sql(
         f"sqlite:///{tmp_path / 'chat_history.db'}", "SELECT user_id, cost FROM costs_by_user"
     )

@@ -96,7 +96,9 @@ def has_sentences(analyzer: Any) -> bool:
 
 def _ready_made(name: str) -> Any:
     if name != "sentiment":
-        raise ConfigError(f"There is no analyzer {name!r}; the only one that has a name is 'sentiment'")
+        raise ConfigError(
+            f"There is no analyzer {name!r}; write 'sentiment', or pass your own (--with module:function)"
+        )
     from recorder.analysis.sentiment import Sentiment
 
     return Sentiment()

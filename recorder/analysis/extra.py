@@ -26,4 +26,6 @@ def load(module: str) -> Any:
 
 
 def _missing(module: str) -> MissingExtra:
-    return MissingExtra(f"This analysis needs the module {module}; run: {INSTALL_NLP}")
+    return MissingExtra(
+        f"This analysis needs the module {module}, which is not installed; run: {INSTALL_NLP}"
+    )

@@ -64,4 +64,6 @@ def _analyzer(name: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"--with {name}: {error}; write it as module:function") from error
+        raise ConfigError(
+            f"--with {name}: {error}; write it as module:function, in the folder of the module"
+        ) from error

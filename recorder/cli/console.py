@@ -28,6 +28,8 @@ _NO_WIDTH = 100_000
 _USUAL_WIDTH, _LEAST_WIDTH = 80, 20
 #: A column needs the width of its text, or at least this (characters), to be readable.
 _STRIP = 24
+#: The spaces between two columns of a table: in general, and where the table would be too wide.
+_GAPS = (3, 2)
 #: The deepest JSON that is printed; Python's JSON encoder fails a little deeper.
 _DEEPEST = 200
 
@@ -102,9 +104,13 @@ def shortened(text: str, width: int) -> str:
     return f"{fitting.rstrip()}…"
 
 
-def table(names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | None = None) -> Table:
+def table(
+    names: Sequence[str], rows: Iterable[Row], *, fold: Sequence[str] | None = None, gap: int = _GAPS[0]
+) -> Table:
     """A table with these columns. `fold` lists the columns that may be folded; None is all of them."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    shown = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=gap < _GAPS[0]
+    )
     listed = list(rows)
     for name in names:
         numeric = any(_is_number(row[name]) for row in listed)
@@ -127,9 +133,10 @@ def print_rows(rows: Sequence[Row]) -> None:
     if is_pipe(screen):
         print_tabs(names, rows)
         return
-    if _narrowest(names, rows) <= screen.width:
-        screen.print(table(names, rows))
-        return
+    for gap in _GAPS:
+        if _narrowest(names, rows, gap) <= screen.width:
+            screen.print(table(names, rows, gap=gap))
+            return
     for row in rows:
         screen.print(facts([(name, "" if row[name] is None else row[name]) for name in names]))
         screen.print()
@@ -156,10 +163,11 @@ def print_unpadded(shown: Table, *, soft_wrap: bool = False) -> None:
     echo(*(line.rstrip() for line in captured.get().removesuffix("\n").split("\n")))
 
 
-def _narrowest(names: Sequence[str], rows: Sequence[Row]) -> int:
+def _narrowest(names: Sequence[str], rows: Sequence[Row], gap: int) -> int:
     """The smallest width at which the table is readable."""
     widths = [min(max(len(cell(row[name])) for row in rows), _STRIP) for name in names]
-    return sum(max(width, len(name)) + 3 for width, name in zip(widths, names, strict=True))
+    columns = sum(max(width, len(name)) for width, name in zip(widths, names, strict=True))
+    return columns + gap * (len(names) - 1)
 
 
 def _is_number(value: Any) -> bool:

@@ -111,7 +111,7 @@ def _print(group: str, rows: Sequence[Row]) -> None:
 def _summary(total: Row) -> str:
     unpriced = f", {total['unpriced_runs']:,} of them without a price" if total["unpriced_runs"] else ""
     estimated = f", {total['estimated_runs']:,} with estimated usage" if total["estimated_runs"] else ""
-    return f"{money(total['cost'])} for {total['runs']:,} runs{unpriced}{estimated}."
+    return f"{money(total['cost'])} for {console.plural(total['runs'], 'run')}{unpriced}{estimated}."
 
 
 def money(amount: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from sqlalchemy.exc import DBAPIError
 
@@ -36,6 +37,10 @@ def _redactor(pattern: str) -> Redactor:
     """A name, or a regular expression."""
     if pattern in READY_MADE:
         return pattern
+    for name in get_close_matches(pattern, READY_MADE, n=1, cutoff=0.75):
+        console.echo(
+            f"--pattern {pattern!r:.60} is used as a regular expression; the name is '{name}'.", stderr=True
+        )
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -43,19 +48,21 @@ def _redactor(pattern: str) -> Redactor:
 
 
 def _report(url: str, done: Redacted, *, dry_run: bool) -> list[str]:
-    found = ", ".join(f"{number:,} {name}" for name, number in done.counts.items()) or "nothing"
+    found = ", ".join(f"{name} {number:,}" for name, number in done.counts.items()) or "nothing"
     changed = [
         console.plural(number, noun)
         for number, noun in (
             (done.runs, "run"), (done.messages, "message"), (done.annotations, "annotation"),
-            (done.frames, "frame"),
         )
         if number
     ]  # fmt: skip
-    lines = [f"{masked(url)}: {'would replace' if dry_run else 'replaced'} {found}."]
+    lines = [f"{masked(url)}: {'would replace' if dry_run else 'replaced'}: {found}."]
     if changed:
+        lines.append(f"{'Would change' if dry_run else 'Changed'}: {', '.join(changed)}.")
+    if done.frames:
+        frames = console.plural(done.frames, "frame")
         lines.append(
-            f"{'Would change' if dry_run else 'Changed'}: {', '.join(changed)} (frames are removed)."
+            f"{'Would remove' if dry_run else 'Removed'}: {frames}, which hold the bytes of providers."
         )
     if done.left_out:
         lines.append(f"Left out: {done.left_out:,} that still stream; call it again when they have ended.")

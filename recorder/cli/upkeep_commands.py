@@ -24,7 +24,11 @@ def analyze(
     url: Url = DEFAULT_URL,
     analyzers: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="NAME", help="sentiment, or your own as module:function."),
+        typer.Option(
+            "--with",
+            metavar="NAME",
+            help="sentiment, or your own as module:function; repeatable. Default: sentiment.",
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on with what is recorded from now on, until Ctrl-C.")
@@ -56,7 +60,7 @@ def export(
         ),
     ] = None,
     to_otlp: Annotated[
-        bool, typer.Option("--otlp", help="Send spans to the collector whose URL comes before the ids.")
+        bool, typer.Option("--otlp", help="Send spans to a collector. Its URL may stand before the ids.")
     ] = False,
     conventions: Annotated[
         str | None, typer.Option(metavar="VERSION", help="With --otlp: version of the names, such as 1.41.")

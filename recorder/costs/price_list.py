@@ -91,7 +91,7 @@ def version() -> str:
 
 def install_hint() -> str:
     """How to get the library, for messages."""
-    return f"Prices need the library genai-prices; run: {INSTALL_PRICES}"
+    return f"Prices need genai-prices, which is not installed; run: {INSTALL_PRICES}"
 
 
 def provider_of(name: str | None, host: str | None) -> str | None:

@@ -59,7 +59,7 @@ def attach(
     `aiohttp.ClientSession`. Without one, all clients of the process are recorded: those made before and those made
     later, of every library that uses httpx, httpx2 or aiohttp. `callbacks` is a `ChatHistoryCallback`, another handler,
     or a list of these; the default is a `ChatHistoryCallback()`, whose database is opened at the first model call. The
-    hosts are patterns such as "*.openai.azure.com"; by default every host is recorded.
+    hosts are patterns such as `"*.openai.azure.com"`; by default every host is recorded.
 
     Recorded are chat completions, Responses, legacy completions, Anthropic's messages, Gemini's contents and Ollama's
     chats and texts, streamed or not, in whatever way the SDK is called. Clients that `with_options` makes share the

@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.config import INTERRUPTED_AFTER, Redactor
 from recorder.core.clock import now
-from recorder.errors import ConfigError, StoreError
+from recorder.errors import ConfigError
 from recorder.redaction.redaction import MatchCounts, Redaction, redaction_from
 from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
-from recorder.storage.dialects import file_of, is_new_file, masked, parse_url
+from recorder.storage.dialects import file_of, is_new_file, missing_file, parse_url
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import STREAMING
 from recorder.storage.schema import conversations, messages, runs
@@ -62,12 +62,12 @@ class Redacted:
 def redact(
     url: str, redactors: Sequence[Redactor], *, dry_run: bool = False, progress: Progress | None = None
 ) -> Redacted:
-    """Redact what is stored. Raises `ConfigError` for patterns that cannot be used, `StoreError` for the database."""
+    """Redact what is stored. Raises `ConfigError` for wrong patterns and a missing file, else `StoreError`."""
     redaction = redaction_from(list(redactors))
     if redaction is None:
         raise ConfigError("No pattern is given; pass at least one")
     if is_new_file(url):
-        raise StoreError(f"{masked(url)} does not exist; name the database that holds the recordings")
+        raise missing_file(file_of(parse_url(url)))
     with BlockingStore(url, read_only=dry_run) as database:
         work = _Redacting(database.store, redaction, dry_run=dry_run, progress=progress)
         database.run(work.run())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from recorder.cli import console
 from recorder.cli.app import app
 from recorder.costs import price_list
 from tests.costs.test_fill import FORGET, recorded
@@ -70,7 +71,7 @@ def test_without_the_library_the_command_to_install_it_is_printed(
     recorded(database)
     execute(database, FORGET)
     monkeypatch.setattr(price_list, "is_installed", lambda: False)
-    hint = "Prices need the library genai-prices; run: pip install 'genai-prices>=0.2.3'"
+    hint = "Prices need genai-prices, which is not installed; run: pip install 'genai-prices>=0.2.3'"
     assert stats(database).splitlines()[-1] == hint
     assert hint in stats(database, "--fill", code=1)
 
@@ -80,3 +81,12 @@ def test_a_file_that_is_missing_is_not_made(tmp_path: Any) -> None:
     for option in ("--json", "--fill"):
         assert "There is no file" in stats(f"sqlite:///{tmp_path / 'none.db'}", option, code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_is_a_little_too_wide_has_smaller_gaps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the table of models stays a table in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "24")
+    console.print_rows([{"model": "gpt-5.4-mini", "runs": 1, "cost": 2}])
+    assert capsys.readouterr().out.splitlines()[0].rstrip() == "model         runs  cost"

@@ -9,7 +9,9 @@ try:
     import opentelemetry.exporter.otlp.proto.http
     import opentelemetry.sdk.trace  # noqa: F401  # both parts of the extra are looked for together
 except ImportError as error:
-    raise ConfigError(f"An export to OpenTelemetry needs its SDK; run: {INSTALL_OPENTELEMETRY}") from error
+    raise ConfigError(
+        f"An export to OpenTelemetry needs its SDK, which is not installed; run: {INSTALL_OPENTELEMETRY}"
+    ) from error
 
 from opentelemetry import metrics as metrics
 from opentelemetry import trace as trace

@@ -10,7 +10,7 @@ from recorder.errors import StoreError
 from recorder.storage.dialects.common import Damage, Dialect, Insert, Statements, Watch
 from recorder.storage.dialects.postgres import Postgres
 from recorder.storage.dialects.sqlite import SQLite, into_one_file, private_file, set_up_new_file
-from recorder.storage.dialects.url import file_of, is_new_file, masked, parse_url
+from recorder.storage.dialects.url import file_of, is_new_file, masked, missing_file, parse_url
 from recorder.storage.failures import error_text
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "into_one_file",
     "is_new_file",
     "masked",
+    "missing_file",
     "open_error",
     "parse_url",
     "private_file",

@@ -28,7 +28,7 @@ from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
 from recorder.storage.dialects.read_only import read_only, this_file_only
 from recorder.storage.dialects.sqlite_insert import insert_statement
-from recorder.storage.dialects.url import file_of
+from recorder.storage.dialects.url import file_of, missing_file
 from recorder.storage.failures import ROW_ERRORS, Failure, driver_error, failure_of_python_error
 from recorder.storage.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
 from recorder.storage.schema import PAGE_SIZE
@@ -142,9 +142,7 @@ class SQLite:
             raise ConfigError(f"{self.path} is a pipe, a socket or a device and not a file; name a file")
         if self._read_only:
             if not self.path.exists():
-                raise ConfigError(
-                    f"There is no file {self.path}; record something, or name another with --url"
-                )
+                raise missing_file(self.path)
             return
         folder = self.path.parent
         if not folder.is_dir():

@@ -63,6 +63,11 @@ def file_of(url: URL) -> Path:
     return Path(name)
 
 
+def missing_file(path: Path) -> ConfigError:
+    """The error for a SQLite file that is to be read and is not there."""
+    return ConfigError(f"There is no file {path}; record something, or name another with --url")
+
+
 def is_new_file(url: str) -> bool:
     """Whether the URL names a SQLite file that does not exist yet."""
     found = parse_url(url)

@@ -185,7 +185,6 @@ def test_the_command_sends_and_says_what_it_sent(collector: Collector, database:
     assert "question" in span["attributes"]["gen_ai.input.messages"]
 
 
-@pytest.mark.usefixtures("silent")
 def test_a_collector_that_refuses_gives_an_exit_code(collector: Collector, database: str) -> None:
     """The number of what was refused is printed; later the same command sends it."""
     with ChatHistoryCallback(database) as history:
@@ -194,7 +193,8 @@ def test_a_collector_that_refuses_gives_an_exit_code(collector: Collector, datab
     options = ["export", "--url", database, "--otlp", collector.url]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 1
-    assert "has not accepted 1 of them. Send them again: the ids stay the same." in done.output
+    assert "has not accepted 1 of them. The reason: " in done.output
+    assert "Then send again: the ids stay the same." in done.output
     collector.behave("accept")
     assert CliRunner().invoke(app, options).exit_code == 0
 
