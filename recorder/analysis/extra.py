@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from recorder.core.installation import INSTALL_NLP
+from recorder.core.late_imports import late_imports
 from recorder.errors import MissingExtra
 
 
@@ -20,7 +21,8 @@ def require(*modules: str) -> None:
 def load(module: str) -> Any:
     """Import a module. Raises `MissingExtra`."""
     try:
-        return import_module(module)
+        with late_imports():
+            return import_module(module)
     except ModuleNotFoundError as error:
         raise _missing(module) from error
 

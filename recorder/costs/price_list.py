@@ -186,7 +186,8 @@ class _Tiers:
         tier = bisect_left(self._starts, input_tokens)
         found = self._known.get(tier)
         if found is None:
-            found = self._known[tier] = self._computed(input_tokens)
+            with late_imports():  # the library imports some of its modules only when it computes
+                found = self._known[tier] = self._computed(input_tokens)
         return found
 
     def _computed(self, input_tokens: int) -> ModelPrice:

@@ -11,6 +11,7 @@ import pytest
 
 from recorder.costs import price_list
 from recorder.costs.price_list import PARTS, ModelPrice, price_of, provider_of
+from tests.oracle import run_python
 
 genai_prices: Any = pytest.importorskip("genai_prices")
 
@@ -141,3 +142,25 @@ def test_every_unit_is_the_librarys() -> None:
 
     known = _get_registry().units
     assert {*PARTS, *(parent for parents in PARTS.values() for parent in parents)} <= set(known)
+
+
+def test_a_fork_waits_for_every_import_of_a_library() -> None:
+    """The writer of a child would wait forever for a module that a thread of its parent imports."""
+    code = """
+import sys
+from datetime import UTC, datetime
+from recorder.core.late_imports import _importing
+class Watch:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name.partition(".")[0] in ("genai_prices", "sentencex", "vader") and not _importing._is_owned():
+            print(name)
+sys.meta_path.insert(0, Watch)
+from recorder.analysis.extra import load
+from recorder.costs.price_list import price_of
+price_of("openai", "gpt-4o", datetime.now(UTC), input_tokens=1)
+load("sentencex"), load("vader")
+print("done", "genai_prices.validation" in sys.modules)
+"""
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("done True\n", "")
