@@ -14,13 +14,13 @@ from recorder.core.json import loads
 from recorder.costs.run_pricing import BilledRun, RunCost, cost_of
 from recorder.costs.token_counts import counter_for, input_tokens
 from recorder.messages import BaseMessage
+from recorder.storage.cost_views import ESTIMATED_USAGE
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.schema import runs
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
 from recorder.wire.recorded_run import ANTHROPIC
 
-ESTIMATED = "estimated"
 #: Kinds of tokens that the model generated and the provider charges for.
 GENERATED = frozenset((TEXT, REASONING, REFUSAL, TOOL_CALL, TOOL_ARGS))
 #: Parameters of a request that the model reads: schemas of tools and of the answer, in the words of the providers.
@@ -124,7 +124,7 @@ async def store_estimates(store: SqlStore, found: Sequence[Estimate]) -> list[st
                 "input_tokens": each.input_tokens,
                 "output_tokens": each.output_tokens,
                 "total_tokens": each.input_tokens + each.output_tokens,
-                "usage_source": ESTIMATED,
+                "usage_source": ESTIMATED_USAGE,
             }
             change = (
                 update(runs).where(runs.c.id == each.run_id, silent).values(**counts, **each.cost._asdict())

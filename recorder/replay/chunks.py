@@ -7,6 +7,7 @@ from typing import Any
 
 from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
 from recorder.replay.playback import BeginStep, EndStep, FramesStep, GapStep, TokensStep
+from recorder.storage.cost_views import ESTIMATED_USAGE
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.wire import usage
@@ -100,7 +101,7 @@ def usage_metadata(run: RecordedRun) -> UsageMetadata | None:
         if run.wire == CHAT:
             return usage.from_openai(run.usage)
         return usage.read(run.usage, anthropic=run.wire == ANTHROPIC, langchain=run.wire is None)
-    if run.input_tokens is None or run.output_tokens is None:
+    if run.usage_source == ESTIMATED_USAGE or run.input_tokens is None or run.output_tokens is None:
         return None
     total = run.total_tokens if run.total_tokens is not None else run.input_tokens + run.output_tokens
     return UsageMetadata(input_tokens=run.input_tokens, output_tokens=run.output_tokens, total_tokens=total)

@@ -9,6 +9,9 @@ from sqlalchemy import BigInteger, Double, TableClause, Text, column, table
 from recorder.storage.operations import STEPS
 from recorder.storage.schema import Id, Time
 
+#: The `usage_source` of a run whose provider reported no usage, or only a part of it.
+ESTIMATED_USAGE = "estimated"
+
 # Each run of a model with what it used and cost. Costs are US dollars; NULL where no price is known.
 _RUN_COSTS = """
 SELECT r.id AS run_id,
@@ -35,7 +38,7 @@ _GROUPED = """
 SELECT $key AS $column,
        count(*) AS runs,
        sum(CASE WHEN r.cost IS NULL THEN 1 ELSE 0 END) AS unpriced_runs,
-       sum(CASE WHEN r.usage_source = 'estimated' THEN 1 ELSE 0 END) AS estimated_runs,
+       sum(CASE WHEN r.usage_source = '$estimated' THEN 1 ELSE 0 END) AS estimated_runs,
        CAST(sum(r.input_tokens) AS bigint) AS input_tokens,
        CAST(sum(r.output_tokens) AS bigint) AS output_tokens,
        sum(r.cost) AS cost
@@ -54,11 +57,11 @@ _GROUPS = {"conversation": "conversation_id", "user": "user_id", "model": "model
 def definitions(dialect: str) -> dict[str, str]:
     """The SELECT of each view by name; for "sqlite" or "postgresql"."""
     words = {"run_day": _DAY[dialect], "steps": ", ".join(f"'{name}'" for name in STEPS)}
-    grouped = Template(_GROUPED)
+    grouped = Template(_GROUPED).safe_substitute(estimated=ESTIMATED_USAGE)
     return {
         "run_costs": Template(_RUN_COSTS).substitute(words),
         **{
-            f"costs_by_{group}": grouped.substitute(column=key, key=f"r.{key}")
+            f"costs_by_{group}": Template(grouped).substitute(column=key, key=f"r.{key}")
             for group, key in _GROUPS.items()
         },
     }

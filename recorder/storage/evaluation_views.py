@@ -8,27 +8,46 @@ from sqlalchemy import BigInteger, Double, TableClause, Text, column, table
 
 from recorder.storage.schema import Id, Json, Time
 
-# What was evaluated, when, and in which conversation. `occurred_at` is the time of the message or run, not of its
-# evaluation: an old stream that is evaluated today counts for its own day.
+# Evaluations of runs, then those of messages without a run. They are two parts, so that indexes find those of one
+# conversation. `occurred_at` is the time of the message or run, not of its evaluation: an old stream that is evaluated
+# today counts for its own day.
 _EVALUATIONS = """
 SELECT a.run_id AS run_id,
        a.id AS annotation_id,
-       coalesce(a.conversation_id, r.conversation_id) AS conversation_id,
+       r.conversation_id AS conversation_id,
        c.user_id AS user_id,
        coalesce(r.response_model, r.request_model) AS model,
        a.message_id AS message_id,
-       coalesce(m.role, CASE WHEN a.message_id IS NULL AND r.id IS NOT NULL THEN 'assistant' END) AS role,
+       CASE WHEN a.message_id IS NULL THEN 'assistant' ELSE m.role END AS role,
        a.name AS name,
        a.label AS label,
        a.score AS score,
        a.data AS data,
-       coalesce(m.created_at, r.started_at, a.created_at) AS occurred_at,
+       coalesce(m.created_at, r.started_at) AS occurred_at,
        a.created_at AS created_at
 FROM annotations AS a
-     LEFT JOIN runs AS r ON r.id = a.run_id
-     LEFT JOIN messages AS m
-            ON m.conversation_id = coalesce(a.conversation_id, r.conversation_id) AND m.id = a.message_id
-     LEFT JOIN conversations AS c ON c.id = coalesce(a.conversation_id, r.conversation_id)
+     JOIN runs AS r ON r.id = a.run_id
+     LEFT JOIN messages AS m ON m.conversation_id = r.conversation_id AND m.id = a.message_id
+     LEFT JOIN conversations AS c ON c.id = r.conversation_id
+WHERE a.conversation_id IS NULL
+UNION ALL
+SELECT a.run_id,
+       a.id,
+       a.conversation_id,
+       c.user_id,
+       NULL,
+       a.message_id,
+       m.role,
+       a.name,
+       a.label,
+       a.score,
+       a.data,
+       coalesce(m.created_at, a.created_at),
+       a.created_at
+FROM annotations AS a
+     LEFT JOIN messages AS m ON m.conversation_id = a.conversation_id AND m.id = a.message_id
+     LEFT JOIN conversations AS c ON c.id = a.conversation_id
+WHERE a.conversation_id IS NOT NULL
 """
 
 _GROUPED = """

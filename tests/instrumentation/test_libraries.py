@@ -89,7 +89,7 @@ def run(way: str, name: str, python: Path, environment: dict[str, str], folder: 
 def recorded(url: str) -> list[Exchange]:
     """Return the stored runs, in the order in which they began."""
     query = (
-        "SELECT id, request_model, status, CASE usage_source WHEN 'provider' THEN input_tokens END, attempt "
+        "SELECT id, request_model, status, CASE WHEN usage IS NOT NULL THEN input_tokens END, attempt "
         "FROM runs ORDER BY started_at"
     )
     return [

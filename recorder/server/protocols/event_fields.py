@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recorder.replay.playback import EndStep, GapStep
+from recorder.storage.cost_views import ESTIMATED_USAGE
 from recorder.wire.deltas import TEXT
 
 
@@ -23,11 +24,13 @@ def gap_fields(gap: GapStep) -> dict[str, Any]:
 def end_fields(end: EndStep) -> dict[str, Any]:
     """The end of a run. They come from its row alone, so they are the same wherever a reader joined."""
     run = end.run
+    # An estimate comes some time after the end, so readers who join later would get another one.
+    is_reported = run.usage_source != ESTIMATED_USAGE
     about = {
         "finish_reason": run.finish_reason,
         "error_type": run.error_type,
         "error": run.error_message,
-        "input_tokens": run.input_tokens,
-        "output_tokens": run.output_tokens,
+        "input_tokens": run.input_tokens if is_reported else None,
+        "output_tokens": run.output_tokens if is_reported else None,
     }
     return {"status": run.status, **{name: value for name, value in about.items() if value is not None}}
