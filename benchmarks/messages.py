@@ -131,7 +131,9 @@ def recorder(folder: str, kind: str, conversations: int, *, turns: bool = False)
     """Single messages, or with `turns` one run per turn. `close` is measured."""
 
     def story(url: str, begin: Begin) -> None:
-        history = ours.open_history(url.replace("+aiosqlite", "").replace("+asyncpg", ""))
+        history = ours.open_history(
+            url.replace("+aiosqlite", "").replace("+asyncpg", ""), estimate_usage=False
+        )
         store = _record if turns else _add
         store(history, range(1))
         history.flush().wait()
