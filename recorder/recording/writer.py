@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 from itertools import count
 from math import inf
 from typing import Any
@@ -186,7 +188,7 @@ class Writer:
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            await self._estimate(self.estimates.finish(self._has_no_time))
+            await self._estimate(partial(self.estimates.finish, self._has_no_time))
             self.estimates.give_up()
             return await self._last_annotations.may_come()
         await self._heartbeat()
@@ -254,11 +256,16 @@ class Writer:
                 self.opening.succeed()
                 return True
 
-    async def _estimate(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _estimate(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Estimate until the time to close is over. Everything is stored, so it is no error; runs without an estimate
         are counted."""
-        with suppress(TimeoutError, ConnectionAbortedError):
-            await self._deadline.in_time(work)
+        work = step()
+        try:
+            with suppress(TimeoutError, ConnectionAbortedError):
+                await self._deadline.in_time(work)
+        finally:
+            if getcoroutinestate(work) == CORO_CREATED:  # an error came before it began
+                work.close()
 
     def _has_no_time(self) -> bool:
         return self._deadline.is_over or self._deadline.blocked
@@ -270,7 +277,7 @@ class Writer:
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
         while self.estimates.delay <= 0 and not (self._queue.has_work or self._has_no_time()):
-            await self._estimate(self.estimates.advance())
+            await self._estimate(self.estimates.advance)
         next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds(), self.estimates.delay)
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:
