@@ -14,7 +14,7 @@ from recorder.redaction.json_scan import AutoScan
 from recorder.redaction.message_redaction import redacted_calls
 from recorder.redaction.redaction import MatchCounts, Redaction
 from recorder.redaction.scans import Replacement, Scan
-from recorder.wire.deltas import CITATION, OTHER, SIGNATURE, TOOL_CALL
+from recorder.wire.deltas import CITATION, OTHER, SIGNATURE, TOOL_CALL, Delta
 
 #: Kinds whose deltas are JSON, each by itself.
 _JSON_KINDS = frozenset((CITATION, OTHER, TOOL_CALL))
@@ -25,12 +25,20 @@ _MOST_WAITING = 10_000
 class HeldToken:
     """A token that waits."""
 
-    __slots__ = ("at_us", "idx", "is_decided", "is_left_out", "kind", "text")
+    __slots__ = ("_delta", "at_us", "is_decided", "is_left_out", "text")
 
-    def __init__(self, at_us: int, text: str, kind: str, idx: str) -> None:
-        self.at_us, self.text, self.kind, self.idx = at_us, text, kind, idx
+    def __init__(self, delta: Delta, at_us: int) -> None:
+        self._delta, self.at_us = delta, at_us
+        #: The text that is stored.
+        self.text = delta.text
         #: Whether it may be stored, and whether nothing is left of it.
         self.is_decided = self.is_left_out = False
+
+    @property
+    def delta(self) -> Delta:
+        """What is stored; the delta that came, if nothing of it was replaced."""
+        delta = self._delta
+        return delta if self.text is delta.text else delta._replace(text=self.text)
 
 
 class _Stage:
@@ -102,10 +110,11 @@ class HeldTokens:
         self._texts: dict[tuple[str, str], _Stage] = {}
         self._waiting: deque[HeldToken] = deque()
 
-    def add(self, text: str, kind: str, idx: str, at_us: int) -> Sequence[HeldToken]:
+    def add(self, delta: Delta, at_us: int) -> Sequence[HeldToken]:
         """Add a token. Returns those that may be stored now."""
-        token = HeldToken(at_us, text, kind, idx)
+        token = HeldToken(delta, at_us)
         self._waiting.append(token)
+        text, kind, idx = delta
         if kind == SIGNATURE:
             token.is_decided = True
         elif kind in _JSON_KINDS:

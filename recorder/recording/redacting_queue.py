@@ -45,12 +45,12 @@ class RedactingQueue(RecordingQueue):
             held = run.held = _tokens_of(run)
         try:
             found: Sequence[HeldToken] = ()
-            for text, kind, idx in deltas:
-                decided = held.add(text, kind, idx, at_us)
+            for delta in deltas:
+                decided = held.add(delta, at_us)
                 found = [*found, *decided] if found else decided
         except Exception as error:  # a bug in recorder; the text must not be stored
             _note(run, error)
-            return [HeldToken(at_us, shown(WITHHELD), TEXT, "0")]
+            return [HeldToken(Delta(shown(WITHHELD)), at_us)]
         return found
 
     def _finished(self, run: OpenRun, held: HeldTokens) -> Sequence[HeldToken]:
@@ -63,10 +63,10 @@ class RedactingQueue(RecordingQueue):
     def _put_decided(self, run: OpenRun, tokens: Sequence[HeldToken]) -> Wait[None] | None:
         wait = None
         for token in tokens:
-            if token.kind == TEXT and token.idx == "0":
-                wait = super().put(run, token.text, token.at_us) or wait
+            delta = token.delta
+            if delta.kind == TEXT and delta.idx == "0":
+                wait = super().put(run, delta.text, token.at_us) or wait
             else:
-                delta = Delta(token.text, token.kind, token.idx)
                 wait = super().put_frame(run, None, [delta], token.at_us) or wait
         return wait
 
@@ -75,8 +75,8 @@ def _pending_put(run: OpenRun, tokens: Sequence[HeldToken]) -> PendingPut:
     flat: list[int | TokenValue] = []
     size = 0
     for token in tokens:
-        is_plain = token.kind == TEXT and token.idx == "0"
-        flat += (token.at_us, token.text if is_plain else (token.text, token.kind, token.idx))
+        text, kind, idx = token.delta
+        flat += (token.at_us, text if kind == TEXT and idx == "0" else (text, kind, idx))
         size += size_of_content(token.text) + TOKEN_COST
     return PendingPut(run, flat, None, tokens[-1].at_us, size, on_loop=True)
 

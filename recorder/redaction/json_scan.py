@@ -27,6 +27,10 @@ _BARE = re.compile(r'[^\s{}\[\],:"]+')
 _WORD = re.compile(
     r"[-+0-9.eE]+|t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?|N(?:aN?)?|-?I(?:n(?:f(?:i(?:n(?:i(?:ty?)?)?)?)?)?)?"
 )
+#: What the escapes of one letter mean.
+_SHORT_ESCAPES = {
+    '"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t",
+}  # fmt: skip
 #: JSON in strings of JSON is read so deep.
 _MAX_DEPTH = 4
 
@@ -61,22 +65,32 @@ class AutoScan:
 class _StringValue:
     """A string in JSON text, decoded, and where each of its characters is written."""
 
+    __slots__ = ("_auto", "_decoded", "_is_escape", "_length", "_scan", "_written", "shift")
+
     def __init__(self, scan: AutoScan, start: int) -> None:
         self._scan: Scan = scan
         self._auto: AutoScan | None = scan
-        #: Where parts of the string begin, decoded and as written; whether a part is one escape.
+        #: Where the undecided parts of the string begin, decoded and as written; whether a part is one escape.
         self._decoded, self._written, self._is_escape = [0], [start], [False]
         self._length = 0
+        #: How far behind its decoded place a character is written; None if this differs among the undecided ones.
+        self.shift: int | None = None
 
     @property
     def decided(self) -> int:
         """Up to where the string is decided, as it is written."""
         return self._place(self._scan.decided)
 
-    def plain(self, text: str, start: int) -> Sequence[Replacement]:
+    def shifted(self, text: str, shift: int) -> tuple[int, Sequence[Replacement]]:
+        """As `plain`, while there is a shift: up to where the string is decided then, and what is replaced."""
+        self._length += len(text)
+        found = self._scan.feed(text, final=False)
+        if found:
+            found = [Replacement(a + shift, b + shift, dumps(new)[1:-1]) for a, b, new in found]
+        return self._scan.decided + shift, found
+
+    def plain(self, text: str) -> Sequence[Replacement]:
         """Characters without escapes."""
-        if self._is_escape[-1]:
-            self._begin(start, is_escape=False)
         return self._feed(text)
 
     def escape(self, text: str, written: str, start: int) -> Sequence[Replacement]:
@@ -84,6 +98,7 @@ class _StringValue:
         self._begin(start, is_escape=True)
         found = self._feed(text)
         self._begin(start + len(written), is_escape=False)
+        self._settle()
         return found
 
     def finish(self) -> Sequence[Replacement]:
@@ -103,25 +118,22 @@ class _StringValue:
         found = self._scan.feed(text, final=final)
         if self._auto is not None and self._auto.chosen is not None:
             self._scan, self._auto = self._auto.chosen, None
-        if not found and len(self._decoded) <= 64:
-            return ()
         made = [Replacement(self._place(a), self._place(b), dumps(new)[1:-1]) for a, b, new in found]
-        if len(self._decoded) > 64:
-            self._forget()
+        self._settle()
         return made
 
     def _place(self, decoded: int) -> int:
-        if len(self._decoded) == 1:
-            return self._written[0] + decoded - self._decoded[0]
         part = bisect_right(self._decoded, decoded) - 1
         inside = 0 if self._is_escape[part] else decoded - self._decoded[part]
         return self._written[part] + inside
 
-    def _forget(self) -> None:
-        """Forget the places of what is decided."""
-        part = bisect_right(self._decoded, self._scan.decided) - 1
-        for each in (self._decoded, self._written, self._is_escape):
-            del each[:part]
+    def _settle(self) -> None:
+        """Forget the places of what is decided, and set `shift`."""
+        if (part := bisect_right(self._decoded, self._scan.decided) - 1) > 0:
+            for each in (self._decoded, self._written, self._is_escape):
+                del each[:part]
+        is_simple = self._auto is None and len(self._decoded) == 1 and not self._is_escape[0]
+        self.shift = self._written[0] - self._decoded[0] if is_simple else None
 
 
 class JsonScan:
@@ -156,10 +168,13 @@ class JsonScan:
         """Add a piece."""
         if self._rest is not None:
             return self._feed_rest(text, final=final)
-        if (string := self._string) is not None and not (self._tail or final or '"' in text or "\\" in text):
-            inside = string.plain(text, self._offset)
+        if (
+            (string := self._string) is not None
+            and (shift := string.shift) is not None
+            and not (self._tail or final or '"' in text or "\\" in text)
+        ):
             self._offset += len(text)
-            self.decided = string.decided
+            self.decided, inside = string.shifted(text, shift)
             return inside
         text, self._tail = self._tail + text, ""
         found: list[Replacement] = []
@@ -205,18 +220,21 @@ class JsonScan:
     def _read_string(self, text: str, place: int, found: list[Replacement], *, final: bool) -> int:
         """Read on in a string; returns the place behind what was read."""
         assert self._string is not None
-        at = self._offset + place
         if (plain := _PLAIN.match(text, place)) is not None:
-            found += self._string.plain(plain[0], at)
+            found += self._string.plain(plain[0])
             return plain.end()
         if text[place] == '"':
             found += self._string.finish()
             self._string = None
             return place + 1
+        at = self._offset + place
+        if (short := _SHORT_ESCAPES.get(text[place + 1 : place + 2])) is not None:
+            found += self._string.escape(short, text[place : place + 2], at)
+            return place + 2
         if not final and _ESCAPE_BEGUN.match(text, place) is not None:
             return place
         if (escape := _ESCAPE.match(text, place)) is None:  # a backslash that escapes nothing
-            found += self._string.plain("\\", at)
+            found += self._string.plain("\\")
             return place + 1
         found += self._string.escape(loads(f'"{escape[0]}"'), escape[0], at)
         return escape.end()

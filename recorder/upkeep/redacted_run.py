@@ -22,7 +22,7 @@ from recorder.storage.row_checks import json_of
 from recorder.storage.rows import SegmentRow
 from recorder.storage.schema import frames, gaps, runs, segments
 from recorder.upkeep.moved_evaluations import MovedEvaluations
-from recorder.wire.deltas import TEXT
+from recorder.wire.deltas import TEXT, Delta
 
 #: Columns of a run with JSON, and those that are text. Ids, names of models and usage are not redacted.
 _JSON, _TEXTS = ("request", "tags", "metadata", "output"), ("error_message",)
@@ -132,7 +132,7 @@ def _redacted(
     found: list[HeldToken] = []
     for seq, (_, text, *place) in tokens.items():
         kind, idx = (*place, *(TEXT, "0")[len(place) :])
-        found += held.add(text, kind, idx, seq)  # its number stands in place of its time
+        found += held.add(Delta(text, kind, idx), seq)  # its number stands in place of its time
     texts = {token.at_us: token.text for token in (*found, *held.finish())}
     return {seq: (token[0], texts[seq], *token[2:]) for seq, token in tokens.items() if seq in texts}
 

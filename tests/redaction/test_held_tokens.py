@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recorder.recording.held_tokens import HeldTokens
 from recorder.redaction.ready_made import READY_MADE
 from recorder.redaction.redaction import MatchCounts, Redaction
+from recorder.wire.deltas import Delta
 from tests.wires import unhurried
 
 SECRETS = (
@@ -64,7 +65,7 @@ def chunked(text: str, cuts: Sequence[int]) -> list[str]:
 def streamed(redaction: Redaction, chunks: Sequence[str], kind: str = "text") -> list[tuple[int, str]]:
     """The tokens that leave, with their times, of chunks that came at 0, 1, 2 ..."""
     held = HeldTokens(redaction, MatchCounts(redaction))
-    found = [token for at, chunk in enumerate(chunks) for token in held.add(chunk, kind, "0", at)]
+    found = [token for at, chunk in enumerate(chunks) for token in held.add(Delta(chunk, kind), at)]
     return [(token.at_us, token.text) for token in (*found, *held.finish())]
 
 
