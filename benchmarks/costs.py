@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from benchmarks.harness import Measured, Settings, Side, best, compare, values
+from benchmarks.peers import expect
 from benchmarks.table import Row, each
 
 TITLE = "Costs and estimates (microseconds of processor time)"
@@ -29,7 +30,8 @@ def rows(settings: Settings) -> list[Row]:
         "without": Side("benchmarks.costs:sealed", {"runs": runs, "model": ""}, folder=True),
         "import": Side("benchmarks.costs:imported", {}),
         "rule": Side("benchmarks.costs:counted", {"megabytes": settings.size(20, 2)}),
-        "silent": Side("benchmarks.costs:silent", {"runs": settings.size(400, 40)}, folder=True),
+        "silent": Side("benchmarks.costs:sealed", {"runs": runs, "model": "", "silent": True}, folder=True),
+        "threads": Side("benchmarks.costs:threads", {"runs": settings.size(400, 40)}, folder=True),
     }
     found = compare(sides, settings.rounds)
     without = best(found["without"], "microseconds")
@@ -37,15 +39,12 @@ def rows(settings: Settings) -> list[Row]:
         *_sealed(found, without),
         _row("the first price of a process: the import of genai-prices (ms)", found["import"], "ms", ",.0f"),
         _row("a megabyte by the rule of thumb", found["rule"], "microseconds", ",.0f"),
-        _row(
-            "a silent run: read, counted and stored, on all threads", found["silent"], "microseconds", ",.0f"
-        ),
         Row(
-            "of these estimates, counted on the application's thread",
-            f"{max(values(found['silent'], 'here')):,.0f}",
-            each(values(found["silent"], "here"), ",.0f"),
+            "estimates that were made on the application's thread",
+            f"{max(values(found['threads'], 'here')):,.0f}",
+            each(values(found["threads"], "here"), ",.0f"),
             target="0",
-            met=max(values(found["silent"], "here")) == 0,
+            met=max(values(found["threads"], "here")) == 0,
         ),
     ]
 
@@ -55,6 +54,7 @@ def _sealed(found: dict[str, list[Measured]], without: float) -> list[Row]:
         "without": "a run of one token, from its start to its commit, without a model's name",
         "with": "the same of a model with a price",
         "unknown": "the same of a model without one",
+        "silent": "a run whose usage is not reported, and estimated by the rule of thumb",
     }
     return [
         _row(
@@ -72,12 +72,12 @@ def _row(what: str, found: list[Measured], name: str, form: str, ratio: str = ""
     return Row(what, format(best(found, name), form), each(values(found, name), form), ratio)
 
 
-def sealed(runs: int, model: str, folder: str) -> Measured:
-    """Record runs with a reported usage, all in the queue before the writer commits them."""
+def sealed(runs: int, model: str, folder: str, silent: bool = False) -> Measured:
+    """Record runs with a reported usage, or without, all in the queue before the writer commits them."""
     from recorder import ChatHistoryCallback
     from tests.oracle import result
 
-    output = {"token_usage": _USAGE}
+    output = {} if silent else {"token_usage": _USAGE}
     metadata = {"ls_provider": "openai", "ls_model_name": model} if model else {}
     with ChatHistoryCallback(f"sqlite:///{folder}/a.db") as history:
         _record(history, metadata, result("Hello", output=output))  # imports the list of prices
@@ -122,27 +122,23 @@ def counted(megabytes: int) -> Measured:
     return {"microseconds": (time.process_time() - began) / megabytes * 1e6}
 
 
-def silent(runs: int, folder: str) -> Measured:
-    """Record runs without a usage, and let them be estimated; on which threads they are counted."""
+def threads(runs: int, folder: str) -> Measured:
+    """Record runs without a usage; how many of them are estimated on the thread of the application."""
     from recorder import ChatHistoryCallback
-    from recorder.costs import usage_estimate
+    from recorder.costs.sealed_estimates import SealedEstimates
     from tests.oracle import result
 
-    threads: list[str] = []
-    estimate = usage_estimate.estimate
+    names: list[str] = []
+    set_usage = SealedEstimates.set_usage
 
-    def noted(*given: Any) -> Any:
-        threads.append(threading.current_thread().name)
-        return estimate(*given)
+    def noted(estimates: SealedEstimates, parts: Any) -> None:
+        names.extend(threading.current_thread().name for each in parts if each.seal is not None)
+        set_usage(estimates, parts)
 
-    usage_estimate.estimate = noted
+    SealedEstimates.set_usage = noted  # type: ignore[method-assign]
     with ChatHistoryCallback(f"sqlite:///{folder}/a.db") as history:
         for _ in range(runs):
             _record(history, {}, result("Hello"))
         history.flush().wait(60)
-        began = time.process_time()
-        done = history.stats().estimated_runs
-    estimated = history.stats().estimated_runs - done
-    taken_time = time.process_time() - began
-    here = sum(name in (threading.main_thread().name, "recorder-writer") for name in threads)
-    return {"microseconds": taken_time / max(estimated, 1) * 1e6, "here": here}
+        expect(history.stats().estimated_runs, runs)
+    return {"here": names.count(threading.main_thread().name)}

@@ -131,9 +131,7 @@ def recorder(folder: str, kind: str, conversations: int, *, turns: bool = False)
     """Single messages, or with `turns` one run per turn. `close` is measured."""
 
     def story(url: str, begin: Begin) -> None:
-        history = ours.open_history(
-            url.replace("+aiosqlite", "").replace("+asyncpg", ""), estimate_usage=False
-        )
+        history = ours.open_history(url.replace("+aiosqlite", "").replace("+asyncpg", ""))
         store = _record if turns else _add
         store(history, range(1))
         history.flush().wait()

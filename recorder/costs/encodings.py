@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,30 @@ def encoding_of(model: str) -> Any:
 def local_encoding_of(model: str) -> Any:
     """The same without a download; None for another model, without tiktoken, and without the vocabulary's file."""
     with late_imports():
-        try:
-            import tiktoken
-            from tiktoken import registry
-        except ImportError:
+        name = _local_name_of(model)
+        if name is None:
             return None
-        name = _name_of(model)
-        if name is None or (name not in registry.ENCODINGS and not _has_file(name)):
-            return None
+        import tiktoken
+
         return tiktoken.get_encoding(name)  # imports what describes the encodings
+
+
+def has_local_encoding(model: str) -> bool:
+    """Whether `local_encoding_of` finds one. Loads no vocabulary, and not even tiktoken where it has no cache."""
+    if "tiktoken" not in sys.modules and not os.path.isdir(_cache_folder()):
+        return False
+    with late_imports():
+        return _local_name_of(model) is not None
+
+
+def _local_name_of(model: str) -> str | None:
+    try:
+        from tiktoken import registry
+    except ImportError:
+        return None
+    name = _name_of(model)
+    is_here = name is not None and (name in registry.ENCODINGS or _has_file(name))
+    return name if is_here else None
 
 
 def _name_of(model: str) -> str | None:

@@ -20,6 +20,7 @@ from recorder.costs.units import reported_cost, tier_in, units_in
 from recorder.storage.batch import RunRows
 from recorder.storage.rows import STREAMING
 from recorder.wire.recorded_run import ANTHROPIC
+from recorder.wire.usage import ESTIMATED_USAGE
 
 log = logging.getLogger("recorder")
 
@@ -62,6 +63,13 @@ def cost_of(run: BilledRun) -> RunCost:
     units = units_in(run.usage, is_anthropic=run.wire == ANTHROPIC) if provider is not None else None
     price = _price(run, provider, units) if provider is not None and units is not None else None
     return _computed(price, units or {}, run.started_at) if price is not None else without_cost(run.host)
+
+
+def estimated_usage(reported: Mapping[str, Any] | None, sent: int, made: int) -> Mapping[str, Any]:
+    """A usage as a provider reports it. Of a reported input the details stay: cached input has a price of its own."""
+    if reported:
+        return {**reported, "output_tokens": made}
+    return {"input_tokens": sent, "output_tokens": made, "total_tokens": sent + made}
 
 
 def without_cost(host: str | None) -> RunCost:
@@ -122,7 +130,8 @@ class RunPricing:
             if seal is None or seal.end.status == STREAMING or rows.start.is_step:
                 continue
             found = without_cost(self.host_of(rows.start.host))
-            if seal.end.usage and not is_partial(rows.start.wire, seal.end):
+            is_estimated = seal.end.usage_source == ESTIMATED_USAGE
+            if is_estimated or (seal.end.usage and not is_partial(rows.start.wire, seal.end)):
                 found = self._cost(rows, found)
             seal.input_cost, seal.output_cost, seal.cost, seal.price = found
 
@@ -147,6 +156,8 @@ class RunPricing:
     def _billed(self, rows: RunRows) -> BilledRun:
         start, end = rows.start, rows.seal.end  # type: ignore[union-attr]  # the caller has looked
         usage = loads(end.usage or "{}")
+        if end.usage_source == ESTIMATED_USAGE:
+            usage = estimated_usage(usage, end.input_tokens or 0, end.output_tokens or 0)
         return BilledRun(
             start.provider_name,
             self.host_of(start.host),

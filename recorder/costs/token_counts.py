@@ -33,6 +33,9 @@ _NOT_TEXT = frozenset(
     ("type", "id", "index", "signature", "data", "url", "image_url", "source", "cache_control", "call_id")
 )
 
+#: Parameters of a request that the model reads: schemas of tools and of the answer, in the words of the providers.
+_SCHEMAS = ("tools", "functions", "response_format", "text", "format")
+
 Counter = Callable[[str], int]
 
 
@@ -50,6 +53,16 @@ def rule_of_thumb(text: str) -> int:
     """One token for four bytes; at least one if there is a text."""
     size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
     return -(-size // _BYTES)
+
+
+def schemas_in(request: Any) -> list[Any]:
+    """The schemas of tools and of the answer in a request's body; it may be None."""
+    return [request[key] for key in _SCHEMAS if request.get(key)] if isinstance(request, Mapping) else []
+
+
+def generated_tokens(replies: Sequence[BaseMessage], count: Counter) -> int:
+    """The tokens of replies: their texts, reasoning and calls of tools."""
+    return sum(_message(reply, count) - count(reply.role) for reply in replies)
 
 
 def input_tokens(messages: Sequence[BaseMessage], tools: Sequence[Any], count: Counter) -> int:

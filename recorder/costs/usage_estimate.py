@@ -11,20 +11,18 @@ from typing import Any, NamedTuple
 from sqlalchemy import and_, or_, update
 
 from recorder.core.json import loads
-from recorder.costs.run_pricing import BilledRun, RunCost, cost_of
-from recorder.costs.token_counts import counter_for, input_tokens
+from recorder.costs.run_pricing import BilledRun, RunCost, cost_of, estimated_usage
+from recorder.costs.token_counts import counter_for, input_tokens, schemas_in
 from recorder.messages import BaseMessage
-from recorder.storage.cost_views import ESTIMATED_USAGE
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.schema import runs
 from recorder.storage.store import SqlStore
 from recorder.wire.deltas import REASONING, REFUSAL, TEXT, TOOL_ARGS, TOOL_CALL
 from recorder.wire.recorded_run import ANTHROPIC
+from recorder.wire.usage import ESTIMATED_USAGE
 
 #: Kinds of tokens that the model generated and the provider charges for.
 GENERATED = frozenset((TEXT, REASONING, REFUSAL, TOOL_CALL, TOOL_ARGS))
-#: Parameters of a request that the model reads: schemas of tools and of the answer, in the words of the providers.
-_SCHEMAS = ("tools", "functions", "response_format", "text", "format")
 #: How many rows of tokens one query reads.
 _PAGE = 50
 
@@ -59,8 +57,7 @@ def estimated(exchange: StoredExchange) -> tuple[int, int]:
     made = count(exchange.generated)
     if run.usage_source == "provider":
         return run.input_tokens or 0, max(made, run.output_tokens or 0)
-    request = run.request or {}
-    return input_tokens(exchange.messages, [request.get(key) for key in _SCHEMAS], count), made
+    return input_tokens(exchange.messages, schemas_in(run.request), count), made
 
 
 def estimate(exchange: StoredExchange, host: str | None, tier: str | None = None) -> Estimate:
@@ -80,9 +77,7 @@ def _priced(
     exchange: StoredExchange, counts: tuple[int, int], host: str | None, tier: str | None
 ) -> Estimate:
     run, (sent, made) = exchange.run, counts
-    usage: Mapping[str, Any] = {"input_tokens": sent, "output_tokens": made, "total_tokens": sent + made}
-    if run.usage_source == "provider" and run.usage:
-        usage = {**run.usage, "output_tokens": made}  # cached input has a price of its own
+    usage = estimated_usage(run.usage if run.usage_source == "provider" else None, sent, made)
     return Estimate(run.id, sent, made, cost_of(billed(run, usage, host, tier)))
 
 

@@ -23,6 +23,7 @@ from recorder.core.deadline import MIN_RETRY, Deadline, seconds
 from recorder.core.waitable import Wait, end_tasks
 from recorder.costs.live_estimates import LiveEstimates
 from recorder.costs.run_pricing import RunPricing
+from recorder.costs.sealed_estimates import SealedEstimates
 from recorder.errors import StoreError
 from recorder.recording.batch_in_flight import InFlightBatch
 from recorder.recording.buffer import DrainedBatch
@@ -74,6 +75,7 @@ class Writer:
             store, self.progress, self._deadline, config.max_batch_bytes, self._listeners
         )
         self._pricing = RunPricing(config.priced_as)
+        self.sealed_estimates = SealedEstimates(is_on=config.estimate_usage)
         self.estimates = LiveEstimates(
             store,
             self._pricing.host_of,
@@ -179,6 +181,7 @@ class Writer:
         if not drained.is_empty:
             committer = self._committer
             rows = committer.attempts.separate(serialize(drained.runs, committer.file))
+            self.sealed_estimates.set_usage(rows)
             self._pricing.set_costs(rows)
             await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
             committer.update_streaming(drained)

@@ -7,13 +7,13 @@ from typing import Any
 
 from recorder.messages import AIMessageChunk, UsageMetadata, text_chunk
 from recorder.replay.playback import BeginStep, EndStep, FramesStep, GapStep, TokensStep
-from recorder.storage.cost_views import ESTIMATED_USAGE
 from recorder.storage.reader import RecordedRun
 from recorder.storage.rows import COMPLETE, ERROR, INCOMPLETE, INTERRUPTED
 from recorder.wire import usage
 from recorder.wire.deltas import TEXT, Delta
 from recorder.wire.formats import filler_of
 from recorder.wire.recorded_run import ANTHROPIC, CHAT
+from recorder.wire.usage import ESTIMATED_USAGE
 
 
 class ChunkListener:

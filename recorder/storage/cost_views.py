@@ -8,9 +8,7 @@ from sqlalchemy import BigInteger, Double, TableClause, Text, column, table
 
 from recorder.storage.operations import STEPS
 from recorder.storage.schema import Id, Time
-
-#: The `usage_source` of a run whose provider reported no usage, or only a part of it.
-ESTIMATED_USAGE = "estimated"
+from recorder.wire.usage import ESTIMATED_USAGE
 
 # Each run of a model with what it used and cost. Costs are US dollars; NULL where no price is known.
 _RUN_COSTS = """

@@ -108,6 +108,8 @@ class RunStart:
     path: Sequence[str] = ()
     contents: Sequence[int] = ()
     placement: Placement = AT_THE_ROOT
+    #: The estimated tokens of the request, of a run that has not ended when its row is stored; None if unknown.
+    sent_tokens: int | None = None
 
     @property
     def is_step(self) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from recorder.messages import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
+#: The `usage_source` of a run whose provider reported no usage, or only a part of it.
+ESTIMATED_USAGE = "estimated"
 #: Larger numbers are no token counts; the integers of both databases hold the sum of two such counts.
 _MAX_COUNT = 2**53
 #: Names of the counts, in snake case: OpenAI's, Anthropic's and Responses', Gemini's and Bedrock's, Ollama's.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from recorder.replay.playback import EndStep, GapStep
-from recorder.storage.cost_views import ESTIMATED_USAGE
 from recorder.wire.deltas import TEXT
+from recorder.wire.usage import ESTIMATED_USAGE
 
 
 def token_fields(seq: int, item: list[Any]) -> dict[str, Any]:
